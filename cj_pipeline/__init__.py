@@ -1,0 +1,1 @@
+"""Comparative judgement of essays by LLM judges."""

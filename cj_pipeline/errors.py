@@ -1,0 +1,109 @@
+"""The errors this project raises on purpose.
+
+The tree splits on what the caller wants to know: will trying again help?
+
+    CJError
+    ├── TransientError            try again later, nothing was lost
+    │   ├── ProviderUnavailableError  the provider did not answer, or asked us to wait
+    │   └── StoreBusyError            the live file's lock was not had in time
+    └── FinalError                a person must change something first
+        ├── BatchProblemsError        the batch folder or table is wrong, all problems listed
+        ├── SettingsError             a setting cannot be used
+        ├── UnknownBatchError         no batch of that name in the store
+        ├── UnscalableBatchError      the comparisons give no common scale
+        ├── UngradableBatchError      the anchors cannot carry grades
+        ├── InvalidOutputError        a judge's reply holds no verdict
+        ├── ProviderRefusedError      the provider will not take this request or job
+        ├── AmbiguousSubmissionError  a provider job may or may not exist
+        ├── SpendCapError             the next submission could pass the spend cap
+        ├── UnpricedModelError        no price is known for a judge's model
+        └── StoreError                the store's file cannot be used as it is
+
+`TransientError` becomes a Dagster retry; `FinalError` fails the run for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class CJError(Exception):
+    """Something this project knows about went wrong."""
+
+
+class TransientError(CJError):
+    """Trying again later may help; nothing was lost."""
+
+
+class FinalError(CJError):
+    """Trying again will not help until a person changes something."""
+
+
+class ProviderUnavailableError(TransientError):
+    """The provider did not answer, or asked us to wait `retry_after_s` seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StoreBusyError(TransientError):
+    """The live file's lock was not had in time."""
+
+
+class BatchProblemsError(FinalError):
+    """A batch cannot be taken in; `problems` lists everything that is wrong with it."""
+
+    def __init__(self, batch_id: str, problems: Sequence[str]) -> None:
+        self.batch_id = batch_id
+        self.problems = tuple(problems)
+        count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        super().__init__(
+            f"Batch '{batch_id}' has {count}; nothing was taken in. Mend them all, "
+            f"then hand it in again:\n{lines}"
+        )
+
+
+class SettingsError(FinalError):
+    """A setting cannot be used; the message gives every violation."""
+
+
+class UnknownBatchError(FinalError):
+    """No batch of that name is in the store."""
+
+
+class UnscalableBatchError(FinalError):
+    """The comparisons give no common scale."""
+
+
+class UngradableBatchError(FinalError):
+    """The anchors cannot carry grades: give scores and ranks instead."""
+
+
+class InvalidOutputError(FinalError):
+    """A judge's reply holds no verdict; `kind` is the outcome it counts as."""
+
+    def __init__(self, message: str, *, kind: str = "invalid_output") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class ProviderRefusedError(FinalError):
+    """The provider will not take this request or job as it is."""
+
+
+class AmbiguousSubmissionError(FinalError):
+    """A provider job may or may not exist; a person has to look before more is paid."""
+
+
+class SpendCapError(FinalError):
+    """The next submission could take the batch past its spend cap."""
+
+
+class UnpricedModelError(FinalError):
+    """No price is known for a judge's model, so its cost cannot be bounded."""
+
+
+class StoreError(FinalError):
+    """The store's file cannot be used as it is."""
