@@ -72,7 +72,8 @@ class BatchSettings(BaseModel):
     stall_after_s: Annotated[float, Field(gt=0)] = 36 * 3600
 
     scoring_engine: Literal["newton", "choix"] = "newton"
-    emulator: Mapping[str, Any] = Field(default_factory=dict)
+    emulator_qualities: Mapping[str, float] = Field(default_factory=dict)
+    """Latent quality per essay id, in logits, for simulated judges only; never in any result."""
 
     @model_validator(mode="after")
     def _all_at_once_needs_one_wave(self) -> BatchSettings:

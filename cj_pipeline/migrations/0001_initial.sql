@@ -98,7 +98,9 @@ CREATE TABLE provider_jobs (
     collected_at        TIMESTAMPTZ,
     polled_at           TIMESTAMPTZ,
     next_poll_at        TIMESTAMPTZ,
-    n_polls             INTEGER NOT NULL DEFAULT 0
+    n_polls             INTEGER NOT NULL DEFAULT 0,
+    lease_owner         VARCHAR,           -- who is submitting it now, so that nobody else does
+    lease_until         TIMESTAMPTZ
 );
 
 -- One row per request: a comparison is asked again under a new attempt.
