@@ -1,0 +1,144 @@
+"""Grade scales are data: the built-in ones are right, and a user's wrong one says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cj_pipeline.errors import SettingsError
+from cj_pipeline.scales import known_scales, load_scale, read_scale
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("swedish_8_anchor", "F E D D+ C C+ B A"),
+        ("eng5_np_legacy_9_step", "F F+ E- E+ D- D+ C- C+ B A"),
+        ("eng5_np_national_9_step", "0 1 2 3 4 5 6 7 8 9"),
+        ("cefr", "A1 A2 B1 B2 C1 C2"),
+        ("pass_fail", "fail pass"),
+    ],
+)
+def test_built_in_scales_have_their_published_steps(name: str, steps: str) -> None:
+    """The order of the steps is what a grade means; what lies below the lowest comes first."""
+    scale = load_scale(name)
+
+    assert scale.steps == tuple(steps.split())
+
+
+def test_every_built_in_scale_is_known_by_name() -> None:
+    """What can be loaded is what is listed."""
+    names = known_scales()
+
+    assert {"swedish_8_anchor", "cefr", "pass_fail"} <= set(names)
+    assert all(load_scale(name).name == name for name in names)
+
+
+def test_swedish_priors_are_the_published_shares() -> None:
+    """Priors are read by grade, whatever their order in the file, and add up to one."""
+    scale = load_scale("swedish_8_anchor")
+
+    assert scale.priors == (0.02, 0.08, 0.15, 0.20, 0.25, 0.15, 0.10, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("grade", "position", "written"),
+    [
+        ("B", 0.1, "B-"),
+        ("B", 0.5, "B"),
+        ("B", 0.9, "B+"),
+        ("C", 0.1, "C-"),
+        ("C", 0.9, "C"),
+        ("C+", 0.1, "C+"),
+        ("F", 0.1, "F"),
+        ("A", 0.9, "A"),
+    ],
+)
+def test_minus_and_plus_follow_the_position_within_the_grade(
+    grade: str, position: float, written: str
+) -> None:
+    """C+ is a grade of its own, so C bears no plus and C+ bears nothing."""
+    scale = load_scale("swedish_8_anchor")
+
+    assert scale.modified(grade, position) == written
+
+
+def test_a_scale_of_ones_own_is_read_from_a_folder(tmp_path: Path) -> None:
+    """A school's own scale needs a file and no code; numbers need no quotes."""
+    (tmp_path / "house.yaml").write_text("title: House\ngrades: [1, 2, 3]\nbelow: 0\n")
+
+    scale = load_scale("house", tmp_path)
+
+    assert scale.steps == ("0", "1", "2", "3")
+    assert "house" in known_scales(tmp_path)
+
+
+def test_an_unknown_scale_is_answered_with_the_known_ones() -> None:
+    """A typing error should cost one look, not a search."""
+    with pytest.raises(SettingsError, match=r"Nobody knows .*'cefrr'.*cefr.*swedish_8_anchor"):
+        load_scale("cefrr")
+
+
+@pytest.mark.parametrize("name", ["../cefr", "", "CEFR", "a/b"])
+def test_a_scale_name_cannot_leave_its_folder(name: str) -> None:
+    """The name comes from a batch folder, which may be hostile."""
+    with pytest.raises(SettingsError, match="cannot name a grade scale"):
+        load_scale(name)
+
+
+def test_a_user_scale_may_not_hide_a_built_in_one(tmp_path: Path) -> None:
+    """Two machines must never grade by different scales of one name."""
+    (tmp_path / "cefr.yaml").write_text("title: Mine\ngrades: [a, b]\n")
+
+    with pytest.raises(SettingsError, match="takes the name of a built-in"):
+        load_scale("cefr", tmp_path)
+
+
+def test_all_problems_of_a_scale_are_told_at_once() -> None:
+    """Mending one problem per attempt is a waste of a teacher's afternoon."""
+    content = b"""
+    grades: [E, D, D, D+]
+    below: Q
+    minus: [Z]
+    plus: [7.5]
+    colour: red
+    """
+
+    with pytest.raises(SettingsError) as caught:
+        read_scale("broken", content)
+
+    message = str(caught.value)
+    assert all(part in message for part in ("title", "listed twice: D", "plus.0", "colour"))
+
+
+def test_priors_must_cover_every_step_and_add_up_to_one() -> None:
+    """A forgotten grade would silently never be given."""
+    content = b"title: T\ngrades: [E, D]\nbelow: F\npriors: {E: 0.5, D: 0.4, C: 0.3}\n"
+
+    with pytest.raises(SettingsError) as caught:
+        read_scale("broken", content)
+
+    message = str(caught.value)
+    assert "no share for F" in message
+    assert "C is no grade of this scale" in message
+    assert "add up to 1.2" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"title: T\ngrades: [yes, no]\n", "put the grade in quotes"),
+        (b"title: T\ngrades: [one]\n", "two grades at least"),
+        (b"title: T\ngrades: [E, D]\nbelow: E\n", "among the grades already"),
+        (b"title: T\ngrades: [D, D+]\nplus: [D]\n", r"D\+ is a grade of its own"),
+        (b"title: T\ngrades: [D, E]\nminus: [C]\n", "C is no grade"),
+        (b"- just\n- a list\n", "valid dictionary"),
+        (b"title: [\n", "not readable YAML"),
+        (b"title: \xff\n", "not readable YAML"),
+    ],
+)
+def test_a_wrong_scale_says_what_is_wrong(content: bytes, words: str) -> None:
+    """YAML has traps (yes, no, tabs) that only a plain message gets people out of."""
+    with pytest.raises(SettingsError, match=words):
+        read_scale("broken", content)
