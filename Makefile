@@ -1,0 +1,45 @@
+# Everything a newcomer needs: Python 3.11 or newer, make, and a package registry.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export CJ_HOME ?= $(CURDIR)/.cj
+
+.PHONY: demo test test-slow ui lint lock clean
+
+$(VENV)/.runtime: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	touch $@
+
+demo: $(VENV)/.runtime  ## Judge, score and grade the example batches, then show what came out
+	$(BIN)/cj demo
+
+ui: $(VENV)/.runtime  ## Serve the Dagster UI over what the demo made
+	$(BIN)/cj ui
+
+test: $(VENV)/.dev  ## Check style, types, imports and every test but the slow ones
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/.dev  ## The tests that need a daemon, a browser or minutes
+	$(BIN)/python -m pytest -m slow
+
+lock:  ## Resolve the dependencies anew; needs uv
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --quiet --upgrade --group build -o requirements.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --quiet --group build --group dev -c requirements.lock \
+		-o requirements-dev.lock
+
+clean:  ## Remove the environment and what the demo made
+	rm -rf $(VENV) .cj
