@@ -5,6 +5,7 @@ The tree splits on what the caller wants to know: will trying again help?
     CJError
     ├── TransientError            try again later, nothing was lost
     │   ├── ProviderUnavailableError  the provider did not answer, or asked us to wait
+    │   ├── UncertainOutcomeError     a request was sent and may have been carried out
     │   └── StoreBusyError            the live file's lock was not had in time
     └── FinalError                a person must change something first
         ├── BatchProblemsError        the batch folder or table is wrong, all problems listed
@@ -45,6 +46,13 @@ class ProviderUnavailableError(TransientError):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class UncertainOutcomeError(TransientError):
+    """A request that creates something was sent, and its reply was lost or cannot be read.
+
+    It may have been carried out: search for what it would have created before sending it again.
+    """
 
 
 class StoreBusyError(TransientError):
