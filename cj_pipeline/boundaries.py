@@ -1,0 +1,362 @@
+"""Where the boundaries between grades lie, given anchors whose scores are themselves uncertain.
+
+The model, on the logit scale:
+
+    true score of essay i    theta = scores + error, error ~ N(0, covariance) jointly
+    what its graders saw     y_i = theta_i + e_i,    e_i ~ N(0, disagreement^2)
+    its grade                k where boundary_(k-1) < y_i < boundary_k
+
+It is ordered probit with errors in the variables: an anchor tells where boundaries lie only as
+sharply as its own score is known. Steps of the scale have log-normal widths around a common
+width, so that boundaries are monotone and a grade with few or no anchors borrows its width from
+the others. The posterior is found by Newton steps and then sampled by importance sampling from
+fixed low-discrepancy points, so the same data give the same figures on every machine.
+
+Which essays to grade, and whether to, is `projection`; judging the anchors is `anchors`.
+
+References:
+    Albert and Chib (1993), doi:10.1080/01621459.1993.10476321, for ordered probit by latent
+    scores; Fuller (1987), Measurement Error Models, for known error covariances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+CENTRE_SD = 5.0
+"""Logits; a boundary near the anchors may lie anywhere, this only keeps it finite."""
+
+LOG_WIDTH_MEAN, LOG_WIDTH_SD = float(np.log(0.8)), 1.0
+"""Common width of a step: between 0.11 and 5.7 logits (95 %). Cohorts that one judge can tell
+apart span 3-10 logits, that is 0.3-1 logit a step on a scale of nine."""
+
+LOG_WIDTH_SPREAD = 0.35
+"""One step is as a rule between half and twice as wide as another (95 % of ratios: 0.38-2.6)."""
+
+LOG_END_SPREAD = 0.7
+"""The lowest and the highest grade are open: their anchors may lie far out."""
+
+LOG_DISAGREEMENT_MEAN, LOG_DISAGREEMENT_SD = float(np.log(0.4)), 0.7
+"""Disagreement between the anchors' graders and the judge, in steps: 0.1 to 1.6 (95 %). Exact
+agreement of two graders on such scales is 40-75 %, which is 0.3-0.9 steps; a handful of anchors
+in perfect order cannot show that it is zero."""
+
+
+@dataclass(frozen=True, eq=False)
+class BoundaryPosterior:
+    """Weighted draws of everything that decides grades.
+
+    Attributes:
+        boundaries: In logits, rising along a row; shape (n_draws, n_steps - 1).
+        disagreement: Standard deviation between graders and judge, in logits; (n_draws,).
+        width: The common width of a step, in logits; (n_draws,).
+        anchor_errors: What the anchors' scores are off by, in logits; (n_draws, n_anchors).
+        weights: Adding up to one; (n_draws,).
+    """
+
+    boundaries: Floats
+    disagreement: Floats
+    width: Floats
+    anchor_errors: Floats
+    weights: Floats
+
+    @property
+    def effective_draws(self) -> float:
+        """How many unweighted draws these are worth (Kong 1992)."""
+        return float(1 / np.sum(self.weights**2))
+
+    @property
+    def mean_boundaries(self) -> Floats:
+        """Where each boundary lies on average; shape (n_steps - 1,)."""
+        return np.asarray(self.weights @ self.boundaries)
+
+
+def fit_boundaries(
+    n_steps: int, steps: Ints, scores: Floats, covariance: Floats, *, n_draws: int = 1024
+) -> BoundaryPosterior:
+    """Return what the anchors tell about the boundaries.
+
+    Args:
+        n_steps: How many grades the scale has, two or more.
+        steps: Each anchor's grade as an index from the lowest; shape (n_anchors,), one or more.
+        scores: The anchors' scores in logits; shape (n_anchors,).
+        covariance: Of those scores; may be singular; shape (n_anchors, n_anchors).
+        n_draws: A power of two.
+    """
+    model = _Model.of(n_steps, steps, scores, covariance)
+    mode, root = _laplace(model)
+    draws, log_weights = _importance_draws(model, mode, root, n_draws)
+    weights = np.exp(log_weights - log_weights.max())
+    weights /= weights.sum()
+    at = model.unpack(draws)
+    return BoundaryPosterior(
+        boundaries=at.edges[:, 1:-1],
+        disagreement=at.disagreement,
+        width=np.exp(at.log_width),
+        anchor_errors=model.anchor_errors(at),
+        weights=weights,
+    )
+
+
+def grade_probabilities(
+    posterior: BoundaryPosterior,
+    scores: Floats,
+    covariance_with_anchors: Floats,
+    variances: Floats,
+    anchor_covariance: Floats,
+) -> Floats:
+    """Return each essay's probability of each grade, over all that is uncertain.
+
+    Args:
+        posterior: From `fit_boundaries` on the anchors of `anchor_covariance`.
+        scores: The essays' scores in logits; shape (n_essays,).
+        covariance_with_anchors: Shape (n_essays, n_anchors).
+        variances: Of the essays' scores; shape (n_essays,).
+        anchor_covariance: Shape (n_anchors, n_anchors).
+
+    Returns:
+        Shape (n_essays, n_steps); rows add up to one.
+    """
+    from scipy.special import ndtr
+
+    regression = covariance_with_anchors @ np.linalg.pinv(anchor_covariance, hermitian=True)
+    left = variances - np.einsum("ij,ij->i", regression, covariance_with_anchors)
+    left = np.clip(left, 0, None)
+    n_boundaries = posterior.boundaries.shape[1]
+    above = np.empty((len(scores), n_boundaries))
+    # In slices, so that memory stays bounded whatever the size of the batch.
+    for part in np.array_split(np.arange(len(scores)), 1 + len(scores) // 200):
+        means = scores[part] + posterior.anchor_errors @ regression[part].T
+        spread = np.sqrt(left[part] + posterior.disagreement[:, None] ** 2)
+        for j in range(n_boundaries):
+            z = (means - posterior.boundaries[:, j, None]) / spread
+            above[part, j] = posterior.weights @ ndtr(z)
+    padded = np.hstack([np.ones((len(scores), 1)), above, np.zeros((len(scores), 1))])
+    probabilities = np.clip(-np.diff(padded, axis=1), 0, None)
+    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """The log posterior over standardised parameters, each standard normal beforehand.
+
+    A point is (centre, log width, log disagreement, one log ratio per step, shared errors).
+    The anchors' error is split in two: independent parts, integrated out in closed form, as
+    large as the covariance allows, and shared parts that carry the correlations.
+
+    Here the lowest and the highest step are closed too, by edges of their own, because anchors
+    were chosen by grade: how far an A lies above the boundary of A tells about widths.
+    """
+
+    steps: Ints
+    scores: Floats
+    own: Floats  # variances of the independent parts, (n_anchors,)
+    loadings: Floats  # of the shared parts, (n_anchors, n_shared)
+    midpoint: float
+    sums: Floats  # widths to edges, (n_steps + 1, n_steps)
+    spreads: Floats  # of the log ratios, (n_steps,)
+    counts: Floats  # anchors per step, (n_steps,)
+
+    @classmethod
+    def of(cls, n_steps: int, steps: Ints, scores: Floats, covariance: Floats) -> _Model:
+        own, loadings = _split_covariance(covariance)
+        # Counted from an edge amid the anchors, the least correlated parametrisation.
+        reference = int(np.median(steps) + 0.5)
+        edge, step = np.arange(n_steps + 1)[:, None], np.arange(n_steps)
+        above = (step >= reference) & (step < edge)
+        below = (step < reference) & (step >= edge)
+        sums = above.astype(np.float64) - below.astype(np.float64)
+        spreads = np.full(n_steps, LOG_WIDTH_SPREAD)
+        spreads[[0, -1]] = LOG_END_SPREAD
+        return cls(
+            steps=steps,
+            scores=scores,
+            own=own,
+            loadings=loadings,
+            midpoint=float(np.mean(scores)),
+            sums=sums,
+            spreads=spreads,
+            counts=np.bincount(steps, minlength=n_steps).astype(np.float64),
+        )
+
+    @property
+    def n_parameters(self) -> int:
+        return 3 + len(self.spreads) + int(self.loadings.shape[1])
+
+    def unpack(self, points: Floats) -> _Unpacked:
+        """Return what points, of shape (n, n_parameters), stand for."""
+        n_steps = len(self.spreads)
+        log_width = LOG_WIDTH_MEAN + LOG_WIDTH_SD * points[:, 1]
+        log_ratio = LOG_DISAGREEMENT_MEAN + LOG_DISAGREEMENT_SD * points[:, 2]
+        log_widths = log_width[:, None] + self.spreads * points[:, 3 : 3 + n_steps]
+        centre = self.midpoint + CENTRE_SD * points[:, :1]
+        edges = centre + np.exp(log_widths) @ self.sums.T
+        disagreement = np.exp(log_width + log_ratio)
+        errors = points[:, 3 + n_steps :] @ self.loadings.T
+        variance = self.own + disagreement[:, None] ** 2
+        scale = np.sqrt(variance)
+        means = self.scores + errors
+        return _Unpacked(
+            log_width=log_width,
+            log_widths=log_widths,
+            edges=edges,
+            disagreement=disagreement,
+            errors=errors,
+            variance=variance,
+            low=(edges[:, self.steps] - means) / scale,
+            high=(edges[:, self.steps + 1] - means) / scale,
+        )
+
+    def log_density(self, points: Floats) -> Floats:
+        """Return the log posterior up to a constant; points (n, n_parameters), result (n,)."""
+        at = self.unpack(points)
+        # Divided by the width: within its grade an anchor may lie anywhere, alike.
+        return np.asarray(
+            _log_interval(at.low, at.high).sum(axis=1)
+            - at.log_widths @ self.counts
+            - 0.5 * np.sum(points**2, axis=1)
+        )
+
+    def gradient(self, points: Floats) -> Floats:
+        """Return the gradient of `log_density`; shape (n, n_parameters)."""
+        at = self.unpack(points)
+        log_p = _log_interval(at.low, at.high)
+        at_high = np.exp(-0.5 * at.high**2 - _HALF_LOG_2PI - log_p)
+        at_low = np.exp(-0.5 * at.low**2 - _HALF_LOG_2PI - log_p)
+        scale = np.sqrt(at.variance)
+        one_hot = np.eye(len(self.spreads) + 1)
+        by_edge = (at_high / scale) @ one_hot[self.steps + 1]
+        by_edge -= (at_low / scale) @ one_hot[self.steps]
+        by_mean = (at_low - at_high) / scale
+        by_variance = np.sum((at_low * at.low - at_high * at.high) / (2 * at.variance), axis=1)
+        by_log_scale = 2 * at.disagreement**2 * by_variance
+        by_log_widths = (by_edge @ self.sums) * np.exp(at.log_widths) - self.counts
+        columns = [
+            CENTRE_SD * by_edge.sum(axis=1, keepdims=True),
+            LOG_WIDTH_SD * (by_log_widths.sum(axis=1) + by_log_scale)[:, None],
+            LOG_DISAGREEMENT_SD * by_log_scale[:, None],
+            self.spreads * by_log_widths,
+            by_mean @ self.loadings,
+        ]
+        return np.hstack(columns) - points
+
+    def anchor_errors(self, at: _Unpacked) -> Floats:
+        """Return draws of the anchors' errors given all else; shape (n_draws, n_anchors)."""
+        from scipy.special import ndtr, ndtri
+
+        n_draws, n_anchors = at.low.shape
+        uniforms = _points(n_draws, 2 * n_anchors)
+        # Truncated normals by inversion, in the tail where inversion keeps its digits.
+        is_flipped = at.low > 0
+        a, b = np.where(is_flipped, -at.high, at.low), np.where(is_flipped, -at.low, at.high)
+        mass = ndtr(a) + uniforms[:, :n_anchors] * (ndtr(b) - ndtr(a))
+        seen = np.clip(ndtri(np.clip(mass, 1e-300, None)), a, b)
+        seen = np.where(is_flipped, -seen, seen)
+        share = self.own / at.variance
+        rest = np.sqrt(share) * at.disagreement[:, None]
+        own = share * np.sqrt(at.variance) * seen + rest * ndtri(uniforms[:, n_anchors:])
+        return np.asarray(at.errors + own)
+
+
+@dataclass(frozen=True, eq=False)
+class _Unpacked:
+    """What points of the model stand for; a row per point."""
+
+    log_width: Floats
+    log_widths: Floats
+    edges: Floats
+    disagreement: Floats
+    errors: Floats  # the anchors' shared errors
+    variance: Floats  # of what graders saw around an anchor's score, but for shared errors
+    low: Floats  # each anchor's grade's edges, standardised
+    high: Floats
+
+
+_HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
+
+
+def _log_interval(low: Floats, high: Floats) -> Floats:
+    """Return log(Phi(high) - Phi(low)), exact in both tails."""
+    from scipy.special import log_ndtr
+
+    is_flipped = low > 0
+    a, b = np.where(is_flipped, -high, low), np.where(is_flipped, -low, high)
+    log_a, log_b = log_ndtr(a), log_ndtr(b)
+    return np.asarray(log_b + np.log(-np.expm1(np.minimum(log_a - log_b, -1e-12))))
+
+
+def _split_covariance(covariance: Floats) -> tuple[Floats, Floats]:
+    """Return variances v and loadings L with covariance = diag(v) + L L', v as large as it can be
+    in proportion to the diagonal."""
+    deviations = np.sqrt(np.clip(np.diag(covariance), 1e-12, None))
+    correlation = covariance / np.outer(deviations, deviations)
+    values, vectors = np.linalg.eigh(correlation)
+    independent = float(np.clip(values[0], 0, 1))
+    shared = np.clip(values - independent, 0, None)
+    keep = shared > 1e-9
+    loadings = deviations[:, None] * vectors[:, keep] * np.sqrt(shared[keep])
+    return independent * deviations**2, loadings
+
+
+def _laplace(model: _Model) -> tuple[Floats, Floats]:
+    """Return the posterior's mode and a root of its inverse curvature there."""
+    point = np.zeros(model.n_parameters)
+    value = model.log_density(point[None])[0]
+    shrink = 0.5 ** np.arange(12)
+    for _ in range(50):
+        slope = model.gradient(point[None])[0]
+        values, vectors = np.linalg.eigh(_curvature(model, point))
+        # Beforehand every curvature is 1; far below that the posterior is not concave here.
+        step = vectors @ ((vectors.T @ slope) / np.maximum(values, 0.1))
+        # Parameters are standard normal beforehand: further than this is no step, but a fall.
+        step *= min(1.0, 3.0 / float(np.linalg.norm(step) + 1e-300))
+        tries = point + shrink[:, None] * step
+        heights = model.log_density(tries)
+        best = int(np.argmax(heights))
+        if not heights[best] > value:
+            break
+        gain, point, value = heights[best] - value, tries[best], heights[best]
+        if gain < 1e-7:
+            break
+    values, vectors = np.linalg.eigh(_curvature(model, point))
+    return point, vectors / np.sqrt(np.maximum(values, 0.1))
+
+
+def _curvature(model: _Model, point: Floats) -> Floats:
+    """Return minus the Hessian of the log posterior, from differences of its gradient."""
+    h = 1e-4
+    moves = h * np.eye(len(point))
+    slopes = model.gradient(np.vstack([point + moves, point - moves]))
+    half = len(point)
+    hessian = (slopes[:half] - slopes[half:]) / (2 * h)
+    return np.asarray(-(hessian + hessian.T) / 2)
+
+
+def _importance_draws(
+    model: _Model, mode: Floats, root: Floats, n_draws: int
+) -> tuple[Floats, Floats]:
+    """Return draws from a normal at the mode and their log weights."""
+    from scipy.special import ndtri
+
+    normals = ndtri(_points(n_draws, len(mode)))
+    draws = mode + normals @ root.T
+    log_weights = model.log_density(draws) + 0.5 * np.sum(normals**2, axis=1)
+    return draws, log_weights
+
+
+@lru_cache(maxsize=32)
+def _points(n_points: int, n_dimensions: int) -> Floats:
+    """Return scrambled Sobol points strictly inside the unit cube; the same at every call."""
+    from scipy.stats import qmc
+
+    points = qmc.Sobol(n_dimensions, seed=20240601).random(n_points)
+    points = np.clip(points, 1e-12, 1 - 1e-12)
+    points.flags.writeable = False
+    return np.asarray(points)
