@@ -44,7 +44,7 @@ class GradeProjections:
     """Every essay's grade as probabilities; without rows when the batch was not graded.
 
     Attributes:
-        scale: The scale's name.
+        scale: The published scale.
         essay_ids: Students and anchors, in the order given; empty when `is_graded` is false.
         grades: The columns of `probabilities`, lowest first.
         probabilities: Rows add up to one; an anchor's are those without its own grade;
@@ -61,7 +61,7 @@ class GradeProjections:
         anchor_check: The anchors against themselves.
     """
 
-    scale: str
+    scale: GradeScale
     essay_ids: tuple[str, ...]
     grades: tuple[str, ...]
     probabilities: Floats
@@ -136,7 +136,7 @@ def project_grades(
         probabilities = _weigh_in(np.array(scale.priors), probabilities, posterior)
     best = probabilities.argmax(axis=1)
     return GradeProjections(
-        scale=scale.name,
+        scale=scale,
         essay_ids=tuple(essay_ids),
         grades=scale.steps,
         probabilities=probabilities,
@@ -416,7 +416,7 @@ def _caution(scale: GradeScale, check: AnchorCheck, batch: _Scored) -> str:
 
 def _ungraded(scale: GradeScale, reasons: Sequence[str], check: AnchorCheck) -> GradeProjections:
     return GradeProjections(
-        scale=scale.name,
+        scale=scale,
         essay_ids=(),
         grades=scale.steps,
         probabilities=np.zeros((0, len(scale.steps))),
