@@ -1,0 +1,209 @@
+"""What the store knows of one batch, read once for whatever is made of it.
+
+The artefact, the report, the plots and the data frames are all functions of this one value, so
+they cannot tell different stories. What a step needs to go on is `steps.records`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from cj_pipeline.errors import UnknownBatchError
+
+if TYPE_CHECKING:
+    from cj_pipeline.store import Session
+
+Row = Mapping[str, Any]
+
+HIDDEN_SETTINGS = frozenset({"emulator_qualities"})
+"""What simulated judges are told and no result may show: it is the answer key."""
+
+
+@dataclass(frozen=True, eq=False)
+class BatchHistory:
+    """A batch's rows, each table in its natural order; texts included, callbacks left out.
+
+    Attributes:
+        batch: The row of `batches`.
+        essays: In the batch's order.
+        documents: By kind.
+        judges: By name.
+        pairs: Every comparison planned, by sequence.
+        comparisons: Every comparison that has come to an end, by sequence.
+        attempts: Every request, by comparison and attempt.
+        jobs: By wave and submission key.
+        scores: Of every wave, by wave and rank.
+        decisions: By wave.
+        projections: Of the last grading, by essay.
+        boundaries: Of the last grading, lowest first.
+        grading: The last grading's report; None before the first.
+    """
+
+    batch: Row
+    essays: tuple[Row, ...]
+    documents: tuple[Row, ...]
+    judges: tuple[Row, ...]
+    pairs: tuple[Row, ...]
+    comparisons: tuple[Row, ...]
+    attempts: tuple[Row, ...]
+    jobs: tuple[Row, ...]
+    scores: tuple[Row, ...]
+    decisions: tuple[Row, ...]
+    projections: tuple[Row, ...]
+    boundaries: tuple[Row, ...]
+    grading: Row | None
+
+    @property
+    def batch_id(self) -> str:
+        """The batch's name."""
+        return str(self.batch["batch_id"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings in force, without what only simulated judges may know."""
+        return {k: v for k, v in self.batch["settings"].items() if k not in HIDDEN_SETTINGS}
+
+    @property
+    def settings_origins(self) -> dict[str, str]:
+        """Where each of those settings came from."""
+        origins = self.batch["settings_origins"].items()
+        return {key: origin for key, origin in origins if key not in HIDDEN_SETTINGS}
+
+    @property
+    def scale(self) -> str | None:
+        """The name of the grade scale the batch asks for."""
+        return self.settings.get("scale")
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether the last grading gave grades."""
+        return self.grading is not None and bool(self.grading["is_graded"])
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether any of the judges only plays one."""
+        return any(judge["is_simulated"] for judge in self.judges)
+
+    @cached_property
+    def last_scores(self) -> tuple[Row, ...]:
+        """The scores after the last wave that has them, by rank."""
+        last = max((row["wave"] for row in self.scores), default=None)
+        return tuple(row for row in self.scores if row["wave"] == last)
+
+    @cached_property
+    def score_by_id(self) -> dict[str, float]:
+        """Each essay's last score, in logits, under the essay's id."""
+        return {row["essay_id"]: row["score"] for row in self.last_scores}
+
+    @cached_property
+    def essay_by_id(self) -> dict[str, Row]:
+        """Each essay under its id."""
+        return {row["essay_id"]: row for row in self.essays}
+
+    @cached_property
+    def judge_by_id(self) -> dict[str, Row]:
+        """Each judge under its fingerprint."""
+        return {row["judge_id"]: row for row in self.judges}
+
+    @cached_property
+    def pair_by_id(self) -> dict[str, Row]:
+        """Each comparison as it was planned, under its id."""
+        return {row["comparison_id"]: row for row in self.pairs}
+
+    @cached_property
+    def projection_by_id(self) -> dict[str, Row]:
+        """Each essay's row of the last grading under the essay's id."""
+        return {row["essay_id"]: row for row in self.projections}
+
+    @property
+    def anchor_grades(self) -> dict[str, str]:
+        """The anchors' grades, known beforehand."""
+        return {row["essay_id"]: row["grade"] for row in self.essays if row["is_anchor"]}
+
+    @cached_property
+    def pending(self) -> tuple[Row, ...]:
+        """The comparisons planned that have not come to an end."""
+        ended = {row["comparison_id"] for row in self.comparisons}
+        return tuple(row for row in self.pairs if row["comparison_id"] not in ended)
+
+    def among_anchors(self, essay_id: str) -> str:
+        """Return in words between which anchors an essay's score lies; empty without anchors."""
+        scores, grades = self.score_by_id, self.anchor_grades
+        mine = scores[essay_id]
+        others = [anchor for anchor in grades if anchor != essay_id and anchor in scores]
+        below = max((a for a in others if scores[a] <= mine), key=scores.__getitem__, default=None)
+        above = min((a for a in others if scores[a] > mine), key=scores.__getitem__, default=None)
+        if below and above:
+            return f"between anchors {below} ({grades[below]}) and {above} ({grades[above]})"
+        if below:
+            return f"above every anchor, next to {below} ({grades[below]})"
+        if above:
+            return f"below every anchor, next to {above} ({grades[above]})"
+        return ""
+
+    @property
+    def succeeded(self) -> tuple[Row, ...]:
+        """The comparisons that have a verdict."""
+        return tuple(row for row in self.comparisons if row["status"] == "succeeded")
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """The comparisons that failed for good."""
+        return tuple(row for row in self.comparisons if row["status"] == "failed")
+
+    @property
+    def last_details(self) -> dict[str, Any]:
+        """The summaries kept with the last decision: reliabilities, quality flags, coverage."""
+        return dict(self.decisions[-1]["details"]) if self.decisions else {}
+
+
+def read_history(db: Session, batch_id: str) -> BatchHistory:
+    """Return everything the store knows of a batch.
+
+    Raises:
+        UnknownBatchError: If the store has no batch of that name.
+    """
+    batch = db.one("SELECT * FROM batches WHERE batch_id = ?", [batch_id])
+    if batch is None:
+        msg = f"No batch '{batch_id}' is in the store: `cj status` lists those that are."
+        raise UnknownBatchError(msg)
+
+    def rows(sql: str) -> tuple[Row, ...]:
+        return tuple(db.rows(sql, {"batch": batch_id}))
+
+    return BatchHistory(
+        batch=batch,
+        essays=rows("SELECT * FROM essays WHERE batch_id = $batch ORDER BY position"),
+        documents=rows("SELECT * FROM documents WHERE batch_id = $batch ORDER BY kind"),
+        judges=rows("SELECT * FROM judges WHERE batch_id = $batch ORDER BY name, judge_id"),
+        pairs=rows("SELECT * FROM comparison_pairs WHERE batch_id = $batch ORDER BY sequence"),
+        comparisons=rows("SELECT * FROM comparisons WHERE batch_id = $batch ORDER BY sequence"),
+        attempts=rows(
+            "SELECT * FROM attempts WHERE batch_id = $batch"
+            " ORDER BY comparison_id, attempt, custom_id"
+        ),
+        jobs=rows(
+            "SELECT * FROM provider_jobs WHERE batch_id = $batch ORDER BY wave, submission_key"
+        ),
+        scores=rows(
+            "SELECT * FROM essay_scores WHERE batch_id = $batch ORDER BY wave, rank, essay_id"
+        ),
+        decisions=rows("SELECT * FROM wave_decisions WHERE batch_id = $batch ORDER BY wave"),
+        projections=rows(
+            "SELECT * FROM grade_projections WHERE batch_id = $batch AND revision ="
+            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
+            " ORDER BY essay_id"
+        ),
+        boundaries=rows(
+            "SELECT * FROM grade_boundaries WHERE batch_id = $batch AND revision ="
+            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
+            " ORDER BY position"
+        ),
+        grading=db.one(
+            "SELECT * FROM grading_reports WHERE batch_id = $batch ORDER BY revision DESC LIMIT 1",
+            {"batch": batch_id},
+        ),
+    )
