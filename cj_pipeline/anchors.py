@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.errors import SettingsError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -40,6 +41,11 @@ class AnchorRules:
     max_inversion_p: float = 0.01
     max_disagreement: float = 1.5
     max_extrapolated_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.min_grades < 2:
+            msg = f"min_grades is {self.min_grades}: no boundary is seen from one grade alone."
+            raise SettingsError(msg)
 
 
 @dataclass(frozen=True)

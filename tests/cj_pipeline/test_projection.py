@@ -84,9 +84,8 @@ def test_probabilities_add_up_and_boundaries_rise_whatever_the_anchors(
     scores = rng.normal(0, 2, n_anchors + 5)
     ids = [f"e{i:02d}" for i in range(len(scores))]
     known = {ids[i]: FIVE.grades[rng.integers(5)] for i in range(n_anchors)}
-    lax = AnchorRules(
-        min_grades=1, min_separation_z=-1e9, max_disagreement=1e9, max_extrapolated_share=1
-    )
+    known |= {ids[0]: "D", ids[1]: "B"}
+    lax = AnchorRules(min_separation_z=-1e9, max_disagreement=1e9, max_extrapolated_share=1)
 
     projections = project_grades(
         FIVE, ids, scores, centred(len(ids), standard_error), known, rules=lax
@@ -116,7 +115,7 @@ def test_turning_the_scale_round_turns_the_grades_round() -> None:
     up = graded(TEN, students, grades="E E D D C C B B A A")
     down = graded(-TEN, -students, grades="A A B B C C D D E E")
 
-    assert up.probabilities == pytest.approx(down.probabilities[:, ::-1], abs=0.06)
+    assert up.probabilities == pytest.approx(down.probabilities[:, ::-1], abs=0.05)
 
 
 def test_larger_errors_spread_the_probabilities() -> None:
