@@ -87,6 +87,8 @@ class Judge:
         base_url: Where the provider is, if not at its usual address.
         key_variable: The environment variable that holds the key; None where none is needed.
         price_override: Its own price; otherwise the table's.
+        limits: What its account may have in one job and in the queue, where that is not what the
+            provider's documents say; names and units as in `providers.ProviderLimits`.
     """
 
     name: str
@@ -99,13 +101,14 @@ class Judge:
     base_url: str | None = None
     key_variable: str | None = None
     price_override: PriceEntry | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def judge_id(self) -> str:
         """The name and a fingerprint of everything that could change a verdict."""
         parts = self.definition() | {"schema": verdict_schema(allow_ties=self.allow_ties)}
-        # A new key or a new price asks the same judge.
-        for unrelated in ("name", "key_variable", "price"):
+        # A new key, another price or a larger account asks the same judge.
+        for unrelated in ("name", "key_variable", "price", "limits"):
             del parts[unrelated]
         canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False)
         return f"{self.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
@@ -146,6 +149,7 @@ class Judge:
             "base_url": self.base_url,
             "key_variable": self.key_variable,
             "price": self.price_override.model_dump(mode="json") if self.price_override else None,
+            "limits": dict(self.limits),
         }
 
     @classmethod
@@ -159,6 +163,18 @@ class Judge:
             price_override=PriceEntry.model_validate(price) if price else None,
             **rest,
         )
+
+
+class _Limits(BaseModel):
+    """The limits of an account, where a judge's file gives them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_requests: Annotated[int, Field(ge=1)] | None = None
+    max_bytes: Annotated[int, Field(ge=1)] | None = None
+    max_enqueued_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_open_jobs: Annotated[int, Field(ge=1)] | None = None
+    creates_per_hour: Annotated[int, Field(ge=1)] | None = None
 
 
 class _JudgeFile(BaseModel):
@@ -177,6 +193,7 @@ class _JudgeFile(BaseModel):
     base_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
     key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
     price: PriceEntry | None = None
+    limits: _Limits = Field(default_factory=_Limits)
 
     @model_validator(mode="after")
     def _provider_speaks_the_api(self) -> _JudgeFile:
@@ -230,6 +247,7 @@ def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
         base_url=parsed.base_url,
         key_variable=parsed.key_variable or _KEY_VARIABLE[parsed.provider],
         price_override=parsed.price,
+        limits=parsed.limits.model_dump(exclude_none=True),
     )
 
 

@@ -1,0 +1,100 @@
+"""The words of OpenAI's chat completions, which many other servers speak as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cj_pipeline.comparisons import Outcome
+from cj_pipeline.judges import Judge
+from cj_pipeline.judging import Prompt, verdict_schema
+from cj_pipeline.money import Usage
+from cj_pipeline.providers import Reply
+from cj_pipeline.providers.wire import count, mapping, text_or_none
+
+ENDPOINT = "/v1/chat/completions"
+
+
+def build_body(prompt: Prompt, judge: Judge) -> dict[str, Any]:
+    """Return the body of one request: first what never changes, so that a cache can serve it."""
+    body: dict[str, Any] = {
+        "model": judge.model,
+        "messages": [
+            {"role": "system", "content": prompt.system},
+            {"role": "user", "content": f"{prompt.prefix}\n\n{prompt.essays}"},
+        ],
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {
+                "name": "verdict",
+                "strict": True,
+                "schema": verdict_schema(allow_ties=judge.allow_ties),
+            },
+        },
+    }
+    # OpenAI's reasoning models refuse the old name, most other servers know only that one.
+    limit = "max_tokens" if judge.provider == "openai-compatible" else "max_completion_tokens"
+    body[limit] = judge.settings.max_output_tokens
+    if judge.settings.temperature is not None:
+        body["temperature"] = judge.settings.temperature
+    if judge.settings.reasoning_effort is not None:
+        body["reasoning_effort"] = judge.settings.reasoning_effort
+    return body
+
+
+def read_body(body: dict[str, Any]) -> Reply:
+    """Return what a completion says; its custom id is the caller's to add."""
+    choices = body.get("choices")
+    choice = mapping(choices[0]) if isinstance(choices, list) and choices else {}
+    message = mapping(choice.get("message"))
+    text = _text(message.get("content"))
+    outcome, code = _outcome(choice, message, text)
+    return Reply(
+        custom_id=None,
+        outcome=outcome,
+        text=text,
+        usage=_usage(body.get("usage")),
+        model=text_or_none(body.get("model")),
+        error_code=code,
+        error_message=text_or_none(message.get("refusal")),
+        may_retry=outcome not in {Outcome.SUCCEEDED, Outcome.CONTENT_FILTER},
+    )
+
+
+def _outcome(
+    choice: dict[str, Any], message: dict[str, Any], text: str | None
+) -> tuple[Outcome, str | None]:
+    finish = choice.get("finish_reason")
+    if not choice:
+        return Outcome.PROVIDER_ERROR, "no_choice"
+    if message.get("refusal"):
+        return Outcome.REFUSAL, "refusal"
+    if finish == "length":
+        return Outcome.TRUNCATED, "length"
+    if finish == "content_filter":
+        return Outcome.CONTENT_FILTER, "content_filter"
+    if text is None:
+        return Outcome.INVALID_OUTPUT, "no_text"
+    return Outcome.SUCCEEDED, None
+
+
+def _text(content: object) -> str | None:
+    """Return the text of a message, which some servers send in parts."""
+    if isinstance(content, list):
+        parts = [mapping(part).get("text") for part in content]
+        return "".join(part for part in parts if isinstance(part, str)) or None
+    return text_or_none(content)
+
+
+def _usage(sent: object) -> Usage | None:
+    """Return usage in our meaning: OpenAI's prompt tokens include cached and written ones."""
+    if not isinstance(sent, dict):
+        return None
+    prompt_details = mapping(sent.get("prompt_tokens_details"))
+    completion_details = mapping(sent.get("completion_tokens_details"))
+    return Usage(
+        prompt=count(sent.get("prompt_tokens")),
+        cached=count(prompt_details.get("cached_tokens")),
+        cache_write_5m=count(prompt_details.get("cache_write_tokens")),
+        completion=count(sent.get("completion_tokens")),
+        reasoning=count(completion_details.get("reasoning_tokens")),
+    )

@@ -1,0 +1,95 @@
+"""Which adapter a judge needs, where its provider is, and with which key.
+
+SDKs are imported here, inside functions, because each takes longer to import than all the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import httpx2
+
+from cj_pipeline.judges import Api, Judge
+from cj_pipeline.providers import Provider, ProviderLimits, account_fingerprint, require_key
+
+_EMBEDDED = "http://emulator.invalid"
+"""The embedded emulator's address: never resolved, because nothing leaves the process."""
+
+_USUAL_ADDRESS = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com",
+    "gemini": "https://generativelanguage.googleapis.com",
+}
+
+
+@dataclass(frozen=True)
+class _Connection:
+    """What an adapter is made of; `client` is None where the SDK's own will do."""
+
+    judge: Judge
+    address: str
+    key: str
+    client: httpx2.Client | None
+    clock: Callable[[], datetime]
+
+    @property
+    def account(self) -> str:
+        return account_fingerprint(self.judge.provider, self.address, self.key)
+
+    def limits(self, usual: ProviderLimits) -> ProviderLimits:
+        """Return a provider's limits, with those of this account where the judge tells them."""
+        return replace(usual, **self.judge.limits)
+
+
+def connect(
+    judge: Judge, environment: Mapping[str, str], home: Path, clock: Callable[[], datetime]
+) -> Provider:
+    """Return the provider a judge is reached through; see `open_provider`."""
+    key = require_key(judge, environment)
+    address, client = _address(judge, environment, home)
+    return _ADAPTERS[judge.api](_Connection(judge, address, key, client, clock))
+
+
+def _address(
+    judge: Judge, environment: Mapping[str, str], home: Path
+) -> tuple[str, httpx2.Client | None]:
+    """Return a provider's address, and the HTTP client that reaches it if it is a special one."""
+    if judge.provider != "emulator":
+        return judge.base_url or _USUAL_ADDRESS[judge.provider], None
+    prefix = "/v1" if judge.api in {"chat_completions", "responses"} else ""
+    if served := environment.get("CJ_EMULATOR_URL", "").strip():
+        return served.rstrip("/") + prefix, None
+    from cj_pipeline.emulator import EmulatorConfig, in_process_client
+
+    config = EmulatorConfig.from_environment(environment, home)
+    return _EMBEDDED + prefix, in_process_client(config)
+
+
+def _openai(connection: _Connection) -> Provider:
+    import openai
+
+    from cj_pipeline.providers import chat_completions, openai_batches, responses
+
+    return openai_batches.OpenAIBatches(
+        client=openai.OpenAI(
+            api_key=connection.key,
+            base_url=connection.address,
+            max_retries=0,
+            http_client=connection.client,
+        ),
+        name=connection.judge.provider,
+        account=connection.account,
+        words=responses if connection.judge.api == "responses" else chat_completions,
+        limits=connection.limits(openai_batches.LIMITS),
+        has_jobs=connection.judge.provider != "openai-compatible",
+        clock=connection.clock,
+    )
+
+
+_ADAPTERS: Mapping[Api, Callable[[_Connection], Provider]] = {
+    "chat_completions": _openai,
+    "responses": _openai,
+}

@@ -1,0 +1,102 @@
+"""The words of OpenAI's responses endpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cj_pipeline.comparisons import Outcome
+from cj_pipeline.judges import Judge
+from cj_pipeline.judging import Prompt, verdict_schema
+from cj_pipeline.money import Usage
+from cj_pipeline.providers import Reply
+from cj_pipeline.providers.wire import count, mapping, shortened, text_or_none
+
+ENDPOINT = "/v1/responses"
+
+
+def build_body(prompt: Prompt, judge: Judge) -> dict[str, Any]:
+    """Return the body of one request; `store` is off, because essays are their authors'."""
+    body: dict[str, Any] = {
+        "model": judge.model,
+        "instructions": prompt.system,
+        "input": f"{prompt.prefix}\n\n{prompt.essays}",
+        "text": {
+            "format": {
+                "type": "json_schema",
+                "name": "verdict",
+                "strict": True,
+                "schema": verdict_schema(allow_ties=judge.allow_ties),
+            }
+        },
+        "max_output_tokens": judge.settings.max_output_tokens,
+        "store": False,
+    }
+    if judge.settings.temperature is not None:
+        body["temperature"] = judge.settings.temperature
+    if judge.settings.reasoning_effort is not None:
+        body["reasoning"] = {"effort": judge.settings.reasoning_effort}
+    return body
+
+
+def read_body(body: dict[str, Any]) -> Reply:
+    """Return what a response says; its custom id is the caller's to add."""
+    parts = [
+        mapping(part)
+        for item in _list(body.get("output"))
+        if mapping(item).get("type") == "message"
+        for part in _list(mapping(item).get("content"))
+    ]
+    texts = [part.get("text") for part in parts if part.get("type") == "output_text"]
+    text = "".join(t for t in texts if isinstance(t, str)) or None
+    refusals = [part.get("refusal") for part in parts if part.get("type") == "refusal"]
+    outcome, code = _outcome(body, text, is_refused=bool(refusals))
+    error = mapping(body.get("error"))
+    said = refusals[0] if refusals else error.get("message")
+    return Reply(
+        custom_id=None,
+        outcome=outcome,
+        text=text,
+        usage=_usage(body.get("usage")),
+        model=text_or_none(body.get("model")),
+        error_code=text_or_none(error.get("code")) or code,
+        error_message=shortened(said) if said else None,
+        may_retry=outcome not in {Outcome.SUCCEEDED, Outcome.CONTENT_FILTER},
+    )
+
+
+def _outcome(
+    body: dict[str, Any], text: str | None, *, is_refused: bool
+) -> tuple[Outcome, str | None]:
+    reason = mapping(body.get("incomplete_details")).get("reason")
+    if is_refused:
+        return Outcome.REFUSAL, "refusal"
+    if reason == "content_filter":
+        return Outcome.CONTENT_FILTER, "content_filter"
+    if body.get("status") == "incomplete":
+        return Outcome.TRUNCATED, text_or_none(reason) or "incomplete"
+    if body.get("status") != "completed":
+        return Outcome.PROVIDER_ERROR, text_or_none(body.get("status")) or "no_status"
+    if text is None:
+        return Outcome.INVALID_OUTPUT, "no_text"
+    return Outcome.SUCCEEDED, None
+
+
+def _usage(sent: object) -> Usage | None:
+    """Return usage in our meaning: input tokens include cached and written ones."""
+    if not isinstance(sent, dict):
+        return None
+    details = mapping(sent.get("input_tokens_details"))
+    written = count(details.get("cache_write_tokens"))
+    long_lived = count(mapping(details.get("cache_write_tokens_details")).get("ttl_12h_tokens"))
+    return Usage(
+        prompt=count(sent.get("input_tokens")),
+        cached=count(details.get("cached_tokens")),
+        cache_write_5m=max(0, written - long_lived),
+        cache_write_1h=min(written, long_lived),
+        completion=count(sent.get("output_tokens")),
+        reasoning=count(mapping(sent.get("output_tokens_details")).get("reasoning_tokens")),
+    )
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
