@@ -222,8 +222,8 @@ class _Model:
         """Return the gradient of `log_density`; shape (n, n_parameters)."""
         at = self.unpack(points)
         log_p = _log_interval(at.low, at.high)
-        at_high = np.exp(-0.5 * at.high**2 - _HALF_LOG_2PI - log_p)
-        at_low = np.exp(-0.5 * at.low**2 - _HALF_LOG_2PI - log_p)
+        at_high = np.exp(np.minimum(-0.5 * at.high**2 - _HALF_LOG_2PI - log_p, _MAX_LOG_HAZARD))
+        at_low = np.exp(np.minimum(-0.5 * at.low**2 - _HALF_LOG_2PI - log_p, _MAX_LOG_HAZARD))
         scale = np.sqrt(at.variance)
         one_hot = np.eye(len(self.spreads) + 1)
         by_edge = (at_high / scale) @ one_hot[self.steps + 1]
@@ -274,6 +274,8 @@ class _Unpacked:
 
 
 _HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
+_MAX_LOG_HAZARD = 50.0
+"""A hazard is about its argument, so e^50 is far outside; only lost digits would pass it."""
 
 
 def _log_interval(low: Floats, high: Floats) -> Floats:
