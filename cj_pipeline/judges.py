@@ -128,7 +128,10 @@ class Judge:
         if self.price_override is None:
             return price_of(self.provider, self.model)
         return self.price_override.price(
-            self.provider, self.model, batch_multipliers(self.provider)
+            self.provider,
+            self.model,
+            batch_multipliers(self.provider),
+            is_simulated=self.is_simulated,
         )
 
     def definition(self) -> dict[str, Any]:

@@ -1,0 +1,145 @@
+"""Bills come out to the cent as computed by hand, and reservations always cover them."""
+
+from dataclasses import fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cj_pipeline.errors import UnpricedModelError
+from cj_pipeline.judges import load_judge
+from cj_pipeline.judging import Prompt
+from cj_pipeline.money import (
+    Price,
+    Usage,
+    batch_multipliers,
+    cost_usd,
+    price_of,
+    price_table,
+    worst_case_usd,
+)
+
+_COUNTS = st.integers(0, 10_000)
+
+
+def test_a_plain_call_costs_what_the_price_list_says() -> None:
+    """gpt-4.1-mini: 1,000,000 x 0.40 + 500,000 x 1.60 per million."""
+    usage = Usage(prompt=1_000_000, completion=500_000)
+
+    assert cost_usd(price_of("openai", "gpt-4.1-mini"), usage, batched=False) == 1.20
+
+
+def test_cached_tokens_are_billed_once_at_their_own_price() -> None:
+    """gpt-5.1: 2000 at 1.25, 8000 at 0.125, and 1000 out at 10, per million."""
+    usage = Usage(prompt=10_000, cached=8_000, completion=1_000, reasoning=700)
+
+    billed = cost_usd(price_of("openai", "gpt-5.1"), usage, batched=False)
+
+    assert billed == pytest.approx(0.0025 + 0.001 + 0.010, abs=1e-15)
+
+
+def test_reasoning_tokens_are_part_of_the_completion_not_added_to_it() -> None:
+    """They are counted in what OpenAI calls completion tokens."""
+    price = price_of("openai", "gpt-5.1")
+
+    thoughtful = cost_usd(price, Usage(completion=900, reasoning=800), batched=False)
+
+    assert thoughtful == cost_usd(price, Usage(completion=900), batched=False)
+
+
+def test_an_anthropic_batch_halves_every_class_of_token() -> None:
+    """Haiku 4.5, by hand: 100 x 1, 1000 x 0.10, 2000 x 1.25, 500 x 2, 300 x 5; then half."""
+    usage = Usage(
+        prompt=3_600, cached=1_000, cache_write_5m=2_000, cache_write_1h=500, completion=300
+    )
+
+    billed = cost_usd(price_of("anthropic", "claude-haiku-4-5"), usage, batched=True)
+
+    assert billed == pytest.approx((100 + 100 + 2500 + 1000 + 1500) / 2 / 1e6, abs=1e-15)
+
+
+def test_a_one_hour_cache_write_in_an_anthropic_batch_saves_nothing() -> None:
+    """Half of twice the input price is the input price."""
+    price = price_of("anthropic", "claude-sonnet-4-6")
+
+    written = cost_usd(price, Usage(prompt=1_000, cache_write_1h=1_000), batched=True)
+
+    assert written == cost_usd(price, Usage(prompt=1_000), batched=False)
+
+
+def test_gemini_bills_cache_hits_in_a_batch_at_the_standard_cache_price() -> None:
+    """2.5 Flash: 1000 x 0.15 and 3000 x 0.03 in, 500 x 1.25 out, per million."""
+    usage = Usage(prompt=4_000, cached=3_000, completion=500)
+
+    billed = cost_usd(price_of("gemini", "gemini-2.5-flash"), usage, batched=True)
+
+    assert billed == pytest.approx((150 + 90 + 625) / 1e6, abs=1e-15)
+
+
+def test_more_cached_tokens_than_prompt_tokens_never_give_a_negative_bill() -> None:
+    """A provider's counts are not ours to trust."""
+    usage = Usage(prompt=10, cached=500)
+
+    assert usage.uncached == 0
+    assert cost_usd(price_of("openai", "gpt-5.1"), usage, batched=False) > 0
+
+
+def test_a_model_without_a_price_is_refused() -> None:
+    """Unknown is an error, never zero; the message says what to do."""
+    with pytest.raises(UnpricedModelError, match="gpt-6"):
+        price_of("openai", "gpt-6")
+
+
+@pytest.mark.parametrize("price", price_table().values(), ids=lambda p: f"{p.provider}-{p.model}")
+def test_every_price_says_where_and_when_it_was_read(price: Price) -> None:
+    """A figure nobody can check is a guess."""
+    assert price.source
+    assert price.as_of.year >= 2026
+    assert price.cached_input <= price.input <= price.output
+
+
+def test_only_the_emulators_prices_are_simulated() -> None:
+    """Nobody may take nominal money for a bill."""
+    assert {p.provider for p in price_table().values() if p.is_simulated} == {"emulator"}
+
+
+def test_a_dated_version_costs_what_its_model_costs() -> None:
+    """Judges name dated versions, so that their verdicts stay comparable."""
+    dated = price_of("openai", "gpt-5.1-2025-11-13")
+
+    assert dated.output == price_of("openai", "gpt-5.1").output
+
+
+def test_an_unknown_provider_is_given_no_batch_discount() -> None:
+    """A discount nobody has read of must not lower a reservation."""
+    assert batch_multipliers("somebody").input == 1
+
+
+@given(st.builds(Usage, *[_COUNTS] * 6), st.builds(Usage, *[_COUNTS] * 6))
+def test_usage_adds_up_class_by_class(one: Usage, other: Usage) -> None:
+    """A job's usage is the sum of its rows'."""
+    both = one + other
+
+    for field in fields(Usage):
+        name = field.name
+        assert getattr(both, name) == getattr(one, name) + getattr(other, name)
+
+
+@given(
+    essays=st.text(max_size=300),
+    answer=st.integers(0, 512),
+    read=st.floats(0, 1),
+    batched=st.booleans(),
+)
+def test_a_reservation_covers_whatever_the_call_turns_out_to_use(
+    essays: str, answer: int, read: float, batched: bool
+) -> None:
+    """Even where every byte is a token, so that the spend cap holds whatever an author writes."""
+    judge = load_judge("quality")
+    prompt = Prompt("You judge.", "Compare.", essays)
+    n_tokens = sum(len(part.encode()) for part in (prompt.system, prompt.prefix, essays)) + 300
+    used = Usage(prompt=n_tokens, cached=int(read * n_tokens), completion=answer)
+
+    reserved = worst_case_usd(judge.price, prompt, judge, batched=batched)
+
+    assert reserved >= cost_usd(judge.price, used, batched=batched)
