@@ -177,6 +177,7 @@ def fairness_plot(history: BatchHistory) -> Figure:
         markersize=4,
     )
     share.set_ylim(0, 1)
+    share.set_xlim(0.5, max(waves) + 0.5)
     share.yaxis.set_major_formatter(PercentFormatter(1))
     share.xaxis.set_major_locator(MaxNLocator(integer=True))
     share.set_xlabel("wave")
@@ -199,6 +200,7 @@ def cost_plot(history: BatchHistory) -> Figure:
         waves, np.cumsum(usd), color=_ANCHOR, marker="D", markersize=4, label="all waves so far"
     )
     axes.set_ylim(bottom=0)
+    axes.set_xlim(0.5, max(waves) + 0.5)
     axes.set_xlabel("wave")
     axes.set_ylabel("USD")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -242,7 +242,7 @@ def _banners(history: BatchHistory) -> list[Banner]:
         banners.append(
             Banner(
                 "failure",
-                f"This batch was cancelled: {reason}"
+                "This batch was cancelled"
                 if state == "cancelled"
                 else f"This batch failed: {_words(reason or 'no reason kept')}",
                 f"{END_REASONS.get(reason or '', '')} There are no grades; any scores below are"
@@ -340,7 +340,7 @@ def _score_rows(history: BatchHistory, *, anchors: bool) -> list[dict[str, Any]]
                 "file_name": essay["file_name"],
                 "known": essay["grade"],
                 "projection": projection,
-                "likely": _likely(projection) if projection else "",
+                "likely": _likely(projection),
                 "strip": _strip(projection, colours) if projection else [],
                 "remarks": _remarks(entry, projection),
             }
@@ -348,10 +348,10 @@ def _score_rows(history: BatchHistory, *, anchors: bool) -> list[dict[str, Any]]
     return rows
 
 
-def _likely(projection: Row) -> str:
-    """Return the grades that matter, most probable first, as text."""
-    ranked = sorted(projection["probabilities"].items(), key=lambda item: -item[1])
-    return ", ".join(f"{grade}\u00a0{_percent(p)}" for grade, p in ranked if p >= 0.05)
+def _likely(projection: Row | None) -> list[str]:
+    """Return the grades that matter with their probabilities, most probable first."""
+    ranked = sorted(projection["probabilities"].items(), key=lambda g: -g[1]) if projection else []
+    return [f"{grade} {_percent(p)}" for grade, p in ranked if p >= 0.05]
 
 
 def _strip(projection: Row, colours: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -410,7 +410,7 @@ def _quality_flags(history: BatchHistory) -> list[str]:
     meanings = {
         "bt_se_inflated": "Standard errors are larger than this batch's settings accept.",
         "comparison_coverage_sparse": "Essays were compared too few times each.",
-        "has_isolated_items": "Some essays have no verdict at all.",
+        "has_isolated_items": "Some essays met a single opponent, or none.",
     }
     flags = history.last_details.get("bt_quality_flags", {})
     return [meaning for key, meaning in meanings.items() if flags.get(key)]
@@ -624,7 +624,7 @@ def _essay_feedback(
         "lower": score - 1.96 * error,
         "upper": score + 1.96 * error,
         "projection": projection,
-        "likely": _likely(projection) if projection else "",
+        "likely": _likely(projection),
         "neighbours": history.among_anchors(essay_id),
         "verdicts": [
             {

@@ -1,6 +1,6 @@
 """Batches that have come to an end, as rows: for tests of whatever reads the store.
 
-`fill(db)` writes three: `spring-9` has anchors, grades, a tie, a failure and a hostile
+`finished_batches()` holds three: `spring-9` has anchors, grades, a tie, a failure and a hostile
 justification; `arguments` has no anchors and so no grades; `broken` failed. Scores are fitted from
 the verdicts written, so everything that can be recomputed can be checked.
 """
@@ -11,6 +11,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from typing import Any
@@ -25,7 +26,7 @@ from cj_pipeline.quality import quality_flags, se_summary
 from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
 from cj_pipeline.scales import load_scale
 from cj_pipeline.settings import BatchSettings, resolve_settings
-from cj_pipeline.store import Session
+from cj_pipeline.store import Session, Store
 
 Row = dict[str, Any]
 
@@ -36,6 +37,15 @@ HOSTILE_TITLE = "Spring <b>grade nine</b>"
 SPRING = "spring-9"
 ARGUMENTS = "arguments"
 BROKEN = "broken"
+
+
+@contextmanager
+def finished_batches() -> Iterator[Session]:
+    """Yield a look at a store in memory that holds all three batches."""
+    store = Store.in_memory()
+    with store.write() as db:
+        fill(db)
+        yield db
 
 
 def fill(db: Session) -> None:
