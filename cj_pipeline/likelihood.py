@@ -1,0 +1,276 @@
+"""The Bradley-Terry likelihood at a point: its gradient and its information.
+
+P(A beats B | judge j) = logistic(a_j (theta_A - theta_B) + gamma_j), with a weak prior. Ties count
+half to each, or have a strength of their own (Davidson). Where its maximum lies is
+`bradley_terry`; solving with the information is `net_solvers`.
+
+The prior, kappa = `prior_comparisons`: each essay has also met an average essay kappa times, each
+judge an even pair, and won half. In theta that is a logistic-shaped density, close to a normal one
+with variance 4 / kappa in the middle and with wider tails. Discriminations have their own:
+log a_j ~ Normal(0, 0.5^2), with the mean of log a_j held at zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cj_pipeline.information import Information
+from cj_pipeline.net_solvers import NetLayout, lay_out, net_matrix
+from cj_pipeline.tallies import Floats, Indices, Tally, sums_by
+
+_LOG_DISCRIMINATION_SD = 0.5
+_HOLD = 1e6
+"""Stiffness that holds the mean of log a_j at zero; far beyond any data's information."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What is to be estimated, from which cells.
+
+    Attributes:
+        cells: Verdicts added up; kept apart by order and judge where a parameter needs it.
+        layout: The net of distinct pairs.
+        pair_of_cell: Index into the net's pairs; None where cells and pairs are the same.
+        prior_comparisons: kappa; 0 for plain maximum likelihood.
+        positions: Judges (indices) that have a position effect.
+        has_discrimination: Whether judges differ in how strongly they tell essays apart.
+        has_tie_strength: Whether ties are Davidson's rather than half-half.
+        prior_precision: Of a normal prior on the scores, which empirical Bayes has in place of
+            the weak one.
+    """
+
+    cells: Tally
+    layout: NetLayout
+    pair_of_cell: Indices | None
+    prior_comparisons: float
+    positions: Indices
+    has_discrimination: bool
+    has_tie_strength: bool
+    prior_precision: float = 0.0
+
+    @property
+    def n_others(self) -> int:
+        """How many parameters there are beside the scores."""
+        n_judges = self.cells.n_judges if self.has_discrimination else 0
+        return len(self.positions) + n_judges + self.has_tie_strength
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Where in the parameters' space we are.
+
+    Attributes:
+        theta: Scores before centring; shape (n_essays,).
+        gamma: Position effect per judge, zero where it has none; shape (n_judges,).
+        log_a: Log discrimination per judge; shape (n_judges,).
+        log_tie: Davidson's log nu.
+    """
+
+    theta: Floats
+    gamma: Floats
+    log_a: Floats
+    log_tie: float
+
+
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """The log-posterior's gradient at a point, and its information there.
+
+    Attributes:
+        theta: By score; shape (n_essays,).
+        others: By position effects, log discriminations, log tie strength, in that order.
+        information: The observed one, unless it was asked for taking steps.
+    """
+
+    theta: Floats
+    others: Floats
+    information: Information
+
+
+def describe(
+    cells: Tally,
+    *,
+    prior_comparisons: float,
+    positions: Indices,
+    has_discrimination: bool = False,
+    has_tie_strength: bool = False,
+) -> Model:
+    """Return the model of these cells."""
+    low, high = np.minimum(cells.first, cells.second), np.maximum(cells.first, cells.second)
+    key = low * cells.n_essays + high
+    pair_of_cell = None
+    if not np.all(np.diff(key) > 0):
+        key, pair_of_cell = np.unique(key, return_inverse=True)
+        low, high = np.divmod(key, cells.n_essays)
+    return Model(
+        cells,
+        lay_out(cells.n_essays, low, high),
+        pair_of_cell,
+        prior_comparisons,
+        positions,
+        has_discrimination,
+        has_tie_strength,
+    )
+
+
+def origin(model: Model) -> Point:
+    """Return the point where all essays and judges are alike and ties are as likely as wins."""
+    n_judges = model.cells.n_judges
+    zeros = np.zeros(n_judges)
+    return Point(np.zeros(model.cells.n_essays), zeros, zeros, 0.0)
+
+
+def moved(model: Model, point: Point, theta: Floats, others: Floats, share: float) -> Point:
+    """Return the point a share of a step further on."""
+    n_positions = len(model.positions)
+    gamma, log_a, log_tie = point.gamma, point.log_a, point.log_tie
+    if n_positions:
+        gamma = gamma.copy()
+        gamma[model.positions] += share * others[:n_positions]
+    if model.has_discrimination:
+        log_a = log_a + share * others[n_positions : n_positions + len(log_a)]
+    if model.has_tie_strength:
+        log_tie = float(log_tie + share * others[-1])
+    return replace(
+        point, theta=point.theta + share * theta, gamma=gamma, log_a=log_a, log_tie=log_tie
+    )
+
+
+def slope_at(model: Model, point: Point, *, for_steps: bool) -> Slope:
+    """Return gradient and information at a point.
+
+    Args:
+        model: What is estimated.
+        point: Where.
+        for_steps: Leave out what could make the information indefinite (the residuals' second
+            derivatives, which discriminations bring in); right for steps, not for errors.
+    """
+    cells = model.cells
+    n = cells.n_essays
+    kappa = model.prior_comparisons
+    distance = point.theta[cells.first] - point.theta[cells.second]
+    eta = distance
+    if model.has_discrimination:
+        a = np.exp(point.log_a)[cells.judge]
+        eta = a * distance
+    if len(model.positions):
+        eta = eta + point.gamma[cells.judge]
+
+    # tanh neither overflows nor needs a branch, and NumPy vectorises it.
+    t = np.tanh(0.5 * eta)
+    expected = 0.5 + 0.5 * t
+    variance = 0.25 - 0.25 * t * t
+    if model.has_tie_strength:
+        tied = _tied(t, point.log_tie)
+        expected -= 0.5 * t * tied
+        variance = 0.25 * (1 - tied) * (1 - (1 - tied) * t * t)
+    residual = cells.wins - cells.counts * expected
+    weight = cells.counts * variance
+
+    pull, stiffness = residual, weight
+    if model.has_discrimination:
+        pull, stiffness = a * residual, a * a * weight
+    gradient = sums_by(cells.first, pull, n)
+    gradient -= sums_by(cells.second, pull, n)
+    half = np.tanh(0.5 * point.theta)
+    gradient -= 0.5 * kappa * half + model.prior_precision * point.theta
+    prior = 0.25 * kappa * (1 - half * half) + model.prior_precision
+    if model.pair_of_cell is not None:
+        stiffness = sums_by(model.pair_of_cell, stiffness, len(model.layout.first))
+    essays = net_matrix(model.layout, stiffness, prior)
+    if not model.n_others:
+        alone = Information(essays, np.empty((n, 0)), np.empty((0, 0)))
+        return Slope(gradient, np.empty(0), alone)
+    scale = a if model.has_discrimination else np.ones_like(eta)
+    ties = None
+    if model.has_tie_strength:
+        spread = cells.counts * tied * (1 - tied)
+        ties = _Ties(cells.ties - cells.counts * tied, spread, -0.5 * t * spread)
+    others, border, corner = _beside_scores(
+        model, point, _Cellwise(distance, scale, residual, weight, ties), for_steps=for_steps
+    )
+    return Slope(gradient, others, Information(essays, border, corner))
+
+
+def tie_probability(eta: Floats, log_tie: float) -> Floats:
+    """Return Davidson's probability of a tie at these differences (Davidson 1970)."""
+    return _tied(np.tanh(0.5 * eta), log_tie)
+
+
+def _tied(t: Floats, log_tie: float) -> Floats:
+    # 1 / (2 cosh(eta / 2)), from the tanh at hand.
+    closeness: Floats = np.exp(log_tie) * 0.5 * np.sqrt(1 - t * t)
+    return closeness / (1 + closeness)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ties:
+    """What the tie strength adds, cell by cell: residual, variance, covariance with the wins."""
+
+    residual: Floats
+    spread: Floats
+    lean: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class _Cellwise:
+    """What the other parameters' gradients are made of, cell by cell."""
+
+    distance: Floats
+    scale: Floats
+    residual: Floats
+    weight: Floats
+    ties: _Ties | None
+
+
+def _beside_scores(
+    model: Model, point: Point, at: _Cellwise, *, for_steps: bool
+) -> tuple[Floats, Floats, Floats]:
+    """Return gradient, border and corner of the parameters beside the scores."""
+    from scipy.sparse import csr_array, hstack
+
+    cells = model.cells
+    rows = np.arange(len(cells.first))
+    size = (len(rows), cells.n_essays)
+    one_hot = csr_array((np.ones(len(rows)), (rows, cells.judge)), (len(rows), cells.n_judges))
+    incidence = csr_array((at.scale, (rows, cells.first)), size)
+    incidence -= csr_array((at.scale, (rows, cells.second)), size)
+
+    # How eta moves with each parameter, and what the prior says of each.
+    n_positions = len(model.positions)
+    reach = one_hot[:, model.positions]
+    half = np.tanh(0.5 * point.gamma[model.positions])
+    pull = -0.5 * model.prior_comparisons * half
+    stiffness = 0.25 * model.prior_comparisons * (1 - half * half)
+    if model.has_discrimination:
+        stretched = one_hot.multiply((at.scale * at.distance)[:, None]).tocsr()
+        reach = hstack([reach, stretched], format="csr")
+        tightness = np.full(cells.n_judges, 1 / _LOG_DISCRIMINATION_SD**2)
+        pull = np.append(pull, -tightness * point.log_a - _HOLD * point.log_a.sum())
+        stiffness = np.append(stiffness, tightness)
+
+    gradient = reach.T @ at.residual + pull
+    weighted = reach.multiply(at.weight[:, None]).tocsr()
+    border = (incidence.T @ weighted).toarray()
+    corner = (reach.T @ weighted).toarray() + np.diag(stiffness)
+    if model.has_discrimination:
+        corner[n_positions:, n_positions:] += _HOLD
+        if not for_steps:
+            left_over = one_hot.multiply(at.residual[:, None]).tocsr()
+            border[:, n_positions:] -= (incidence.T @ left_over).toarray()
+            bend = one_hot.T @ (at.residual * at.scale * at.distance)
+            corner[n_positions:, n_positions:] -= np.diag(bend)
+    if at.ties is None:
+        return gradient, border, corner
+
+    half = np.tanh(0.5 * point.log_tie)
+    kappa = model.prior_comparisons
+    own = at.ties.spread.sum() + 0.25 * kappa * (1 - half * half)
+    cross = reach.T @ at.ties.lean
+    return (
+        np.append(gradient, at.ties.residual.sum() - 0.5 * kappa * half),
+        np.column_stack([border, incidence.T @ at.ties.lean]),
+        np.block([[corner, cross[:, None]], [cross[None, :], np.array([[own]])]]),
+    )

@@ -1,0 +1,66 @@
+"""The summary of errors and the flags, on nets small enough to count by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
+from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.quality import quality_flags, se_summary
+
+
+def _scale(pairs: list[tuple[str, str]]) -> Scale:
+    verdicts = [JudgedPair(a, b, winner) for a, b in pairs for winner in ("A", "B")]
+    return fit_bradley_terry(sorted({essay for pair in pairs for essay in pair}), verdicts)
+
+
+TRIANGLE = [("a", "b"), ("b", "c"), ("a", "c")]
+
+
+def test_the_summary_counts_comparisons_per_essay() -> None:
+    """Three pairs judged twice: each essay is in four comparisons."""
+    summary = se_summary(_scale(TRIANGLE))
+
+    assert summary["mean_comparisons_per_item"] == 4
+    assert summary["mean_se"] == pytest.approx(summary["max_se"])
+    assert summary["isolated_items"] == 0
+
+
+def test_an_essay_with_a_single_opponent_is_isolated() -> None:
+    """All that is known of it goes through one other essay."""
+    assert se_summary(_scale([*TRIANGLE, ("c", "lone")]))["isolated_items"] == 1
+
+
+def test_two_essays_are_not_isolated_from_one_another() -> None:
+    """A batch of two has no second opponent to offer."""
+    assert se_summary(_scale([("a", "b")]))["isolated_items"] == 0
+
+
+@pytest.mark.parametrize(("mean_limit", "max_limit"), [(0.01, 9.0), (9.0, 0.01)])
+def test_errors_count_as_inflated_by_their_mean_or_their_largest(
+    mean_limit: float, max_limit: float
+) -> None:
+    """One essay that is badly known can be wrongly graded though the mean looks well."""
+    flags = quality_flags(_scale(TRIANGLE), mean_se_warning=mean_limit, max_se_warning=max_limit)
+
+    assert flags["bt_se_inflated"]
+
+
+def test_a_well_covered_scale_raises_no_flag() -> None:
+    """Flags that are always up are not read."""
+    flags = quality_flags(_scale(TRIANGLE), mean_se_warning=9.0, max_se_warning=9.0)
+
+    assert flags == {
+        "bt_se_inflated": False,
+        "comparison_coverage_sparse": False,
+        "has_isolated_items": False,
+    }
+
+
+def test_few_comparisons_per_essay_count_as_sparse() -> None:
+    """The threshold is the caller's."""
+    flags = quality_flags(
+        _scale(TRIANGLE), mean_se_warning=9.0, max_se_warning=9.0, min_comparisons_per_item=5
+    )
+
+    assert flags["comparison_coverage_sparse"]

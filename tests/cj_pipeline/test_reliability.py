@@ -1,0 +1,97 @@
+"""Reliabilities, each under its own name, by hand, by laws and against simulated truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
+from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.reliability import (
+    empirical_bayes,
+    empirical_bayes_reliability,
+    scale_separation_reliability,
+    separation_index,
+)
+
+
+def _scale(truth: np.ndarray, n_verdicts: int, seed: int) -> Scale:
+    rng = np.random.default_rng(seed)
+    ids = [f"e{i:03d}" for i in range(len(truth))]
+    verdicts = []
+    for k in range(n_verdicts):
+        a = k % len(truth)
+        b = (a + rng.integers(1, len(truth))) % len(truth)
+        wins = rng.random() < 1 / (1 + np.exp(truth[b] - truth[a]))
+        verdicts.append(JudgedPair(ids[a], ids[b], "A" if wins else "B"))
+    return fit_bradley_terry(ids, verdicts)
+
+
+def test_smaller_standard_errors_make_a_more_reliable_scale() -> None:
+    """The same scores, known more precisely, explain more of their variance."""
+    scores = np.array([-1.1, -0.2, 0.4, 0.9])
+
+    vague = scale_separation_reliability(scores, np.full(4, 0.6))
+    sharp = scale_separation_reliability(scores, np.full(4, 0.3))
+
+    assert vague < sharp < 1
+
+
+@given(shift=st.floats(-10, 10))
+def test_reliability_ignores_where_the_scale_puts_its_zero(shift: float) -> None:
+    """Logits have no natural origin, so moving every essay changes nothing."""
+    scores, errors = np.array([-1.1, 0.4, 0.9]), np.array([0.3, 0.2, 0.4])
+
+    moved = scale_separation_reliability(scores + shift, errors)
+
+    assert moved == pytest.approx(scale_separation_reliability(scores, errors))
+
+
+def test_essays_that_share_one_score_have_no_reliability() -> None:
+    """There is no variance to take shares of."""
+    with pytest.raises(UnscalableBatchError, match="All 3 essays share one score"):
+        scale_separation_reliability(np.zeros(3), np.ones(3))
+
+
+def test_separation_is_the_spread_in_standard_errors() -> None:
+    """A reliability of .8 is a true spread of twice the error: sqrt(.8 / .2)."""
+    assert separation_index(0.8) == pytest.approx(2.0)
+
+
+def test_empirical_bayes_finds_the_true_spread() -> None:
+    """With plenty of verdicts the spread of a hundred essays is seen within its sampling error."""
+    truth = np.random.default_rng(1).normal(0, 1.5, 100)
+
+    found = empirical_bayes(_scale(truth, 6000, seed=2))
+
+    assert found.true_sd == pytest.approx(truth.std(ddof=1), rel=0.06)
+
+
+def test_empirical_bayes_follows_the_squared_correlation_with_the_truth() -> None:
+    """That is what a reliability promises; averaged over ten simulated batches."""
+    promised, kept = [], []
+    for seed in range(10):
+        truth = np.random.default_rng(100 + seed).normal(0, 1.5, 60)
+        scale = _scale(truth, 480, seed=seed)
+        promised.append(empirical_bayes_reliability(scale))
+        kept.append(np.corrcoef(truth, scale.scores)[0, 1] ** 2)
+
+    assert np.mean(promised) == pytest.approx(np.mean(kept), abs=0.025)
+
+
+def test_essays_that_do_not_differ_have_hardly_any_reliability() -> None:
+    """Coin-tossing judges must not look like judges."""
+    figures = [empirical_bayes_reliability(_scale(np.zeros(60), 600, seed=s)) for s in range(6)]
+
+    assert np.mean(figures) < 0.15
+
+
+def test_no_spread_at_all_is_a_reliability_of_zero() -> None:
+    """Each pair once each way: less spread than chance gives."""
+    ids = ["a", "b", "c", "d"]
+    verdicts = [JudgedPair(x, y, w) for x in ids for y in ids if x < y for w in ("A", "B")]
+
+    assert empirical_bayes(fit_bradley_terry(ids, verdicts)).reliability == 0.0
