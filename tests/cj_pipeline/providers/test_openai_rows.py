@@ -130,18 +130,14 @@ def test_a_garbled_line_answers_no_request(line: str) -> None:
     assert reply.error_code == "garbled"
 
 
+_ROW_KEYS = (
+    *("custom_id", "response", "error", "status_code", "body", "choices", "message", "content"),
+    *("finish_reason", "usage", "code", "output", "type", "text", "status"),
+)
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                "custom_id response error status_code body choices message content finish_reason usage"
-                " code output type text status".split()
-            ),
-            inner,
-            max_size=4,
-        )
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_ROW_KEYS), inner, max_size=4)
     ),
     max_leaves=20,
 )
