@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CJ_HOME ?= $(CURDIR)/.cj
 
-.PHONY: demo test test-slow ui lint lock clean
+.PHONY: demo ui test check lock clean
 
 $(VENV)/.runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -24,15 +24,15 @@ demo: $(VENV)/.runtime  ## Judge, score and grade the example batches, then show
 ui: $(VENV)/.runtime  ## Serve the Dagster UI over what the demo made
 	$(BIN)/cj ui
 
-test: $(VENV)/.dev  ## Check style, types, imports and every test but the slow ones
+test: check  ## Everything: `make check`, then the tests that need a daemon or a browser
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.dev  ## Style, types, direction of imports, and every test that takes seconds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 -m "not slow"
-
-test-slow: $(VENV)/.dev  ## The tests that need a daemon, a browser or minutes
-	$(BIN)/python -m pytest -m slow
 
 lock:  ## Resolve the dependencies anew; needs uv
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \

@@ -81,14 +81,16 @@ CREATE TABLE provider_jobs (
                                            -- | running | ended | collected | settled | refused
     n_requests          INTEGER NOT NULL,
     n_bytes             BIGINT NOT NULL,
-    content_sha256      VARCHAR NOT NULL,
+    content_sha256      VARCHAR,           -- of the request file, once it is built
     input_file_id       VARCHAR,
     provider_job_id     VARCHAR,
-    provider_status     VARCHAR,
+    provider_status     VARCHAR,           -- as the provider words it
+    outcome             VARCHAR,           -- of the job: completed | failed | expired | cancelled
     output_file_id      VARCHAR,
     error_file_id       VARCHAR,
     n_completed         INTEGER,           -- as the provider counts
     n_failed            INTEGER,
+    error_code          VARCHAR,           -- why the job as a whole failed
     error               VARCHAR,
     reserved_usd        DOUBLE NOT NULL,
     billed_usd          DOUBLE,
@@ -105,7 +107,7 @@ CREATE TABLE provider_jobs (
 
 -- One row per request: a comparison is asked again under a new attempt.
 CREATE TABLE attempts (
-    custom_id           VARCHAR PRIMARY KEY,
+    custom_id           VARCHAR NOT NULL,
     batch_id            VARCHAR NOT NULL,
     wave                INTEGER NOT NULL,
     comparison_id       VARCHAR NOT NULL,
@@ -116,6 +118,7 @@ CREATE TABLE attempts (
     outcome             VARCHAR,           -- null until its provider job is collected
     error_code          VARCHAR,
     error_message       VARCHAR,
+    may_retry           BOOLEAN,           -- whether asking the same again may help
     tokens_prompt       BIGINT,
     tokens_cached       BIGINT,
     tokens_cache_write  BIGINT,
@@ -123,7 +126,8 @@ CREATE TABLE attempts (
     tokens_reasoning    BIGINT,
     cost_usd            DOUBLE,
     requested_at        TIMESTAMPTZ NOT NULL,
-    completed_at        TIMESTAMPTZ
+    completed_at        TIMESTAMPTZ,
+    PRIMARY KEY (comparison_id, attempt)
 );
 
 -- What came back, as it came back, stored before anything reads it.

@@ -1,0 +1,311 @@
+"""`cj`: the same steps as the Dagster assets, from a terminal and without a daemon."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from cj_pipeline import terminal
+from cj_pipeline.errors import CJError
+
+if TYPE_CHECKING:
+    from cj_pipeline.steps.engine import Engine
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="cj",
+    help="Comparative judgement of essays by LLM judges.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+BatchDir = Annotated[
+    Path, typer.Argument(help="A batch folder.", exists=True, file_okay=False, resolve_path=True)
+]
+BatchName = Annotated[str, typer.Argument(help="A batch's name, as `cj status` lists it.")]
+MaxComparisons = Annotated[
+    int | None,
+    typer.Option("--max-comparisons", min=1, help="A cap on comparisons, never an obligation."),
+]
+Seed = Annotated[int | None, typer.Option(help="Seed for pairs and positions.")]
+
+
+def told_plainly(command: Callable[P, T]) -> Callable[P, T]:
+    """Show a known error as a message instead of a traceback."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except CJError as error:
+            errors.print(terminal.problems(str(error)))
+            raise typer.Exit(1) from error
+
+    return run
+
+
+def open_engine() -> Engine:
+    """Return the engine over `CJ_HOME`, the only place the environment is read."""
+    from cj_pipeline.logs import configure_logs
+    from resources.engine import open_engine as open_from_environment
+
+    configure_logs(level=os.environ.get("CJ_LOG_LEVEL", "WARNING"))
+    return open_from_environment(os.environ)
+
+
+def explicit_settings(max_comparisons: int | None, seed: int | None) -> dict[str, Any]:
+    """Return what was set by hand, and only that."""
+    given = {"max_pairwise_comparisons": max_comparisons, "seed": seed}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+@app.command()
+@told_plainly
+def plan(batch_dir: BatchDir, max_comparisons: MaxComparisons = None, seed: Seed = None) -> None:
+    """Show what a batch would ask and cost; nothing is stored or sent."""
+    from cj_pipeline.steps.preview import preview_batch
+    from cj_pipeline.store import default_home
+
+    preview = preview_batch(
+        batch_dir,
+        explicit_settings(max_comparisons, seed),
+        os.environ,
+        default_home(os.environ),
+    )
+    console.print(
+        terminal.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
+        terminal.table("Cost by judge, at the most", preview.COST_COLUMNS, preview.cost_rows()),
+    )
+
+
+@app.command()
+@told_plainly
+def explain(batch_dir: BatchDir) -> None:
+    """Show every setting of a batch folder and where its value came from."""
+    from cj_pipeline.ingestion import read_batch
+
+    settings = read_batch(batch_dir).settings
+    console.print(
+        terminal.table(
+            "Settings",
+            ("setting", "value", "from"),
+            [
+                (key, value, settings.origins[key])
+                for key, value in settings.values.model_dump(mode="json").items()
+            ],
+        )
+    )
+
+
+@app.command("dry-run")
+@told_plainly
+def dry_run(batch_dir: BatchDir, max_comparisons: MaxComparisons = None, seed: Seed = None) -> None:
+    """Build the first wave's requests exactly as they would be sent, and send none."""
+    from cj_pipeline.steps.preview import preview_batch
+    from cj_pipeline.store import default_home
+
+    home = default_home(os.environ)
+    preview = preview_batch(batch_dir, explicit_settings(max_comparisons, seed), os.environ, home)
+    folder = home / "dry-runs" / preview.batch_id
+    written = preview.write_requests(folder)
+    console.print(
+        terminal.table(
+            "First wave of " + preview.batch_id,
+            ("file", "requests", "bytes"),
+            [(str(file.path), file.n_requests, file.n_bytes) for file in written],
+        )
+    )
+    console.print("Nothing was sent.")
+
+
+@app.command()
+@told_plainly
+def execute(
+    batch_dir: BatchDir,
+    max_comparisons: MaxComparisons = None,
+    seed: Seed = None,
+    await_completion: Annotated[
+        bool, typer.Option("--await-completion", help="Go on until the batch has ended.")
+    ] = False,
+    completion_timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds to wait for the end; unlimited if unset.")
+    ] = None,
+) -> None:
+    """Take a batch in and ask its first wave; with --await-completion, take it to its end."""
+    from cj_pipeline.steps import advance_to_end, ingest, plan_wave, submit_wave
+
+    engine = open_engine()
+    taken_in = ingest(engine, batch_dir, explicit=explicit_settings(max_comparisons, seed))
+    if not await_completion:
+        plan_wave(engine, taken_in.batch_id)
+        sent = submit_wave(engine, taken_in.batch_id)
+        console.print(
+            f"{taken_in.batch_id}: {sent.n_requests} comparisons asked in {sent.n_sent} provider "
+            f"jobs. `cj execute {batch_dir} --await-completion` or the sensors take it on."
+        )
+        return
+    deadline = None if completion_timeout is None else time.monotonic() + completion_timeout
+    with terminal.progress_bar(console) as bar:
+        task = bar.add_task(taken_in.batch_id, total=None)
+        for _ in advance_to_end(engine, taken_in.batch_id):
+            counts = _counts(engine, taken_in.batch_id)
+            bar.update(
+                task,
+                total=counts["completion_denominator"],
+                completed=counts["completed"] + counts["failed"],
+            )
+            if deadline is not None and time.monotonic() > deadline:
+                errors.print(
+                    terminal.problems(
+                        f"Batch '{taken_in.batch_id}' is not at its end after "
+                        f"{completion_timeout:g} s; nothing is lost. Run the same command again."
+                    )
+                )
+                raise typer.Exit(3)
+    _show_outcome(engine, taken_in.batch_id)
+
+
+@app.command()
+@told_plainly
+def status(
+    batch: Annotated[str | None, typer.Argument(help="One batch; all if left out.")] = None,
+) -> None:
+    """Show how batches stand."""
+    from cj_pipeline.steps.overview import batch_overview
+
+    engine = open_engine()
+    with engine.store.read() as db:
+        rows = batch_overview(db, batch)
+    console.print(terminal.statuses(rows))
+    for row in rows:
+        for problem in row["problems"]:
+            console.print(f"{row['batch_id']}: {problem}", markup=False)
+
+
+@app.command()
+@told_plainly
+def report(batch: BatchName) -> None:
+    """Write a batch's report anew and say where it is."""
+    from cj_pipeline.steps import publish_report
+
+    engine = open_engine()
+    written = publish_report(engine, batch)
+    _show_outcome(engine, batch)
+    console.print(f"Report: {written.path}", markup=False, soft_wrap=True)
+
+
+@app.command()
+@told_plainly
+def cancel(batch: BatchName) -> None:
+    """End a batch now: ask nothing more, cancel its provider jobs, keep what was paid for."""
+    from cj_pipeline.steps import cancel as cancel_batch
+
+    engine = open_engine()
+    cancelled = cancel_batch(engine, batch)
+    console.print(f"{batch}: cancelled, {cancelled.n_jobs} provider jobs told to stop.")
+
+
+@app.command()
+@told_plainly
+def sql(query: Annotated[str, typer.Argument(help="A query over the published copy.")]) -> None:
+    """Run a query over the published, read-only copy of the store."""
+    import duckdb
+
+    from cj_pipeline import open_published
+
+    with open_published() as connection:
+        try:
+            result = connection.sql(query)
+        except duckdb.Error as error:
+            errors.print(terminal.problems(str(error)))
+            raise typer.Exit(1) from error
+        if result is not None:
+            console.print(terminal.table("", result.columns, result.fetchall()))
+
+
+@app.command()
+def emulator(
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8765,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve the provider emulator over HTTP; point CJ_EMULATOR_URL at it."""
+    from cj_pipeline.emulator import EmulatorConfig, serve
+    from cj_pipeline.store import default_home
+
+    serve(EmulatorConfig(state_path=default_home(os.environ) / "emulator.sqlite"), host, port)
+
+
+@app.command()
+@told_plainly
+def demo(
+    batches: Annotated[
+        list[str] | None, typer.Argument(help="Example batches; all of the demo's if left out.")
+    ] = None,
+) -> None:
+    """Take the example batches through a real Dagster instance, then show what came out."""
+    from resources.demo import run_demo
+
+    engine = open_engine()
+    run_demo(engine, batches or [], show=lambda name: _show_outcome(engine, name), console=console)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000) -> None:
+    """Serve the Dagster UI with its daemon over CJ_HOME."""
+    from resources.local_instance import prepare_dagster_home
+
+    from cj_pipeline.store import default_home
+
+    home = default_home(os.environ).resolve()
+    environment = {
+        **os.environ,
+        "CJ_HOME": str(home),
+        "DAGSTER_HOME": str(prepare_dagster_home(home)),
+    }
+    dagster = shutil.which("dagster", path=str(Path(sys.executable).parent)) or "dagster"
+    command = [dagster, "dev", "--port", str(port), "-m", "cj_pipeline.definitions"]
+    console.print(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    raise typer.Exit(subprocess.call(command, env=environment))
+
+
+def _counts(engine: Engine, batch_id: str) -> dict[str, int]:
+    from cj_pipeline.steps.decide import comparison_counts
+    from cj_pipeline.steps.records import load_batch
+    from cj_pipeline.workflow import completion_denominator
+
+    with engine.store.read() as db:
+        record = load_batch(db, batch_id)
+        counts = comparison_counts(db, batch_id)
+    ends_at = completion_denominator(len(record.essay_ids), record.rules)
+    return counts | {"completion_denominator": ends_at}
+
+
+def _show_outcome(engine: Engine, batch_id: str) -> None:
+    """Show grades, cost and files; a batch that failed ends the command with a non-zero code."""
+    from cj_pipeline.steps.overview import batch_overview, final_scores, grading_statement, outputs
+
+    with engine.store.read() as db:
+        (row,) = batch_overview(db, batch_id)
+        scores = final_scores(db, batch_id)
+        statement = grading_statement(db, batch_id)
+        files = outputs(db, batch_id)
+    console.print(terminal.grades(batch_id, scores, statement), terminal.statuses([row]))
+    for kind, path in files:
+        console.print(f"{kind}: {path}", markup=False, soft_wrap=True)
+    if row["state"] != "succeeded":
+        errors.print(terminal.problems(f"Batch '{batch_id}' ended as {row['end_reason']}."))
+        raise typer.Exit(2)

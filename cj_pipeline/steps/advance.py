@@ -1,0 +1,76 @@
+"""The engine turned by hand: take the next step of a batch until there is none.
+
+Dagster's jobs call the same steps one by one; this is what `cj execute` uses instead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from cj_pipeline.errors import TransientError
+from cj_pipeline.steps.collect_wave import collect_wave
+from cj_pipeline.steps.decide import decide
+from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.fit import fit
+from cj_pipeline.steps.next_step import NextStep, next_step
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.poll import poll
+from cj_pipeline.steps.project import project
+from cj_pipeline.steps.publish import publish
+from cj_pipeline.steps.submit_wave import submit_wave
+
+
+@dataclass(frozen=True)
+class StepTaken:
+    """One step that was taken, and whether there was anything to do but wait."""
+
+    step: NextStep
+    waited: bool
+
+
+def take_next_step(engine: Engine, batch_id: str) -> StepTaken:
+    """Take the next step of a batch; killed half-way, it is taken again."""
+    with engine.store.read() as db:
+        step = next_step(db, batch_id)
+    waited = False
+    match step:
+        case NextStep.PLAN:
+            plan_wave(engine, batch_id)
+        case NextStep.SUBMIT:
+            waited = not submit_wave(engine, batch_id).n_sent
+        case NextStep.POLL:
+            waited = batch_id not in poll(engine, batch_id=batch_id).batches_with_ended_jobs
+        case NextStep.COLLECT:
+            collect_wave(engine, batch_id)
+        case NextStep.DECIDE:
+            fit(engine, batch_id)
+            decide(engine, batch_id)
+        case NextStep.PROJECT:
+            project(engine, batch_id)
+        case NextStep.PUBLISH:
+            publish(engine, batch_id)
+        case NextStep.NOTHING:
+            pass
+    return StepTaken(step, waited)
+
+
+def advance_to_end(
+    engine: Engine,
+    batch_id: str,
+    *,
+    pause_s: float = 2.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[StepTaken]:
+    """Yield each step taken until the batch is published; pauses where there is only waiting."""
+    while True:
+        try:
+            taken = take_next_step(engine, batch_id)
+        except TransientError:
+            taken = StepTaken(NextStep.POLL, waited=True)
+        if taken.step is NextStep.NOTHING:
+            return
+        yield taken
+        if taken.waited:
+            sleep(pause_s)

@@ -1,0 +1,47 @@
+"""A person ends a batch: nothing more is asked, and what was paid for is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from cj_pipeline.errors import CJError
+from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.poll import OPEN_JOB_STATES
+from cj_pipeline.steps.records import load_batch
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """How many provider jobs were told to stop."""
+
+    n_jobs: int
+
+
+def cancel(engine: Engine, batch_id: str) -> Cancelled:
+    """Ask nothing more for a batch and tell its provider jobs to stop.
+
+    What they finished comes home by the usual steps; then the batch ends as cancelled.
+    """
+    with engine.store.write() as db:
+        record = load_batch(db, batch_id)
+        if record.has_ended:
+            return Cancelled(0)
+        db.execute(
+            "UPDATE batches SET metadata = json_merge_patch(metadata, ?) WHERE batch_id = ?",
+            ['{"cancel_requested": true}', batch_id],
+        )
+        jobs = db.rows("SELECT * FROM provider_jobs WHERE batch_id = ?", [batch_id])
+    told = 0
+    for job in jobs:
+        if job["state"] not in OPEN_JOB_STATES or job["provider_job_id"] is None:
+            continue
+        try:
+            engine.provider(record.judge(job["judge_id"])).cancel(job["provider_job_id"])
+            told += 1
+        except CJError as error:
+            log.warning("cancel_refused", submission_key=job["submission_key"], error=str(error))
+    return Cancelled(told)

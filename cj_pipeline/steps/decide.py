@@ -1,0 +1,245 @@
+"""A wave that is complete becomes a decision: go on, resample, or end with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.fit import fit_scale
+from cj_pipeline.steps.records import BatchRecord, current_wave, judged_pairs, load_batch
+from cj_pipeline.store import Session
+from cj_pipeline.workflow import (
+    BatchProgress,
+    ContinuationDecision,
+    Decision,
+    EndReason,
+    completion_denominator,
+    decide_continuation,
+    max_possible_pairs,
+)
+
+if TYPE_CHECKING:
+    from cj_pipeline.bradley_terry import Scale
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class WaveDecision:
+    """What was decided after a wave, and the figures it was decided on."""
+
+    wave: int
+    decision: ContinuationDecision
+    reason: EndReason | None
+    progress: BatchProgress
+    completion_denominator: int
+    details: dict[str, Any]
+
+
+def decide(engine: Engine, batch_id: str, *, is_stalled: bool = False) -> WaveDecision:
+    """Decide what happens to a batch next and keep the decision with the wave.
+
+    While callbacks are pending nothing is kept: the batch waits, and the log says for what.
+    """
+    with engine.store.read() as db:
+        record = load_batch(db, batch_id)
+        wave = current_wave(db, batch_id)
+        known = db.one(
+            "SELECT * FROM wave_decisions WHERE batch_id = ? AND wave = ?", [batch_id, wave]
+        )
+        progress, scale = _progress(db, record, wave, is_stalled=is_stalled)
+        details = _details(db, record, scale)
+    denominator = completion_denominator(len(record.essay_ids), record.rules)
+    if known is not None and ContinuationDecision(known["decision"]).is_final:
+        decision = Decision(
+            ContinuationDecision(known["decision"]),
+            EndReason(known["reason"]) if known["reason"] else None,
+        )
+        return WaveDecision(
+            wave, decision.decision, decision.reason, progress, denominator, details
+        )
+    decision = decide_continuation(progress, record.rules)
+    decided = WaveDecision(wave, decision.decision, decision.reason, progress, denominator, details)
+    _log(batch_id, decided)
+    if decision.decision is not ContinuationDecision.WAIT_FOR_CALLBACKS:
+        _keep(engine, record, decided)
+    return decided
+
+
+def _progress(
+    db: Session, record: BatchRecord, wave: int, *, is_stalled: bool
+) -> tuple[BatchProgress, Scale | None]:
+    counts = comparison_counts(db, record.batch_id)
+    judged = judged_pairs(db, record.batch_id)
+    covered = {frozenset((pair.essay_a, pair.essay_b)) for pair in judged}
+    scale = fit_scale(db, record) if judged else None
+    progress = BatchProgress(
+        n_essays=len(record.essay_ids),
+        submitted=counts["submitted"],
+        completed=counts["completed"],
+        failed=counts["failed"],
+        failed_as_expired=counts["failed_as_expired"],
+        n_covered_pairs=len(covered),
+        is_connected=scale is not None,
+        max_score_change=_max_score_change(db, record.batch_id, wave, scale),
+        is_precise=_is_precise(record, scale),
+        spend_cap_reached=bool(record.metadata.get("spend_cap_reached")),
+        is_cancelled=bool(record.metadata.get("cancel_requested")),
+        is_stalled=is_stalled,
+    )
+    return progress, scale
+
+
+def comparison_counts(db: Session, batch_id: str) -> dict[str, int]:
+    """Return submitted, completed, failed and failed_as_expired comparisons of a batch."""
+    row = db.one(
+        """
+        SELECT
+            (SELECT count(DISTINCT comparison_id) FROM attempts WHERE batch_id = $batch)
+                AS submitted,
+            count(*) FILTER (status = 'succeeded') AS completed,
+            count(*) FILTER (status = 'failed') AS failed,
+            count(*) FILTER (failure_reason = 'expired') AS failed_as_expired
+        FROM comparisons WHERE batch_id = $batch
+        """,
+        {"batch": batch_id},
+    )
+    return {key: int(value) for key, value in (row or {}).items()}
+
+
+def _max_score_change(db: Session, batch_id: str, wave: int, scale: Scale | None) -> float | None:
+    before = db.rows(
+        """
+        SELECT essay_id, score FROM essay_scores
+        WHERE batch_id = $batch AND wave = (
+            SELECT max(wave) FROM essay_scores WHERE batch_id = $batch AND wave < $wave
+        )
+        """,
+        {"batch": batch_id, "wave": wave},
+    )
+    if scale is None or not before:
+        return None
+    earlier = {row["essay_id"]: row["score"] for row in before}
+    return max(
+        abs(float(score) - earlier[essay_id])
+        for essay_id, score in zip(scale.essay_ids, scale.scores, strict=True)
+    )
+
+
+def _is_precise(record: BatchRecord, scale: Scale | None) -> bool | None:
+    rule = record.settings.precise
+    if rule is None:
+        return None
+    if scale is None:
+        return False
+    from cj_pipeline.reliability import empirical_bayes_reliability
+
+    students = set(record.student_ids)
+    errors = [
+        float(error)
+        for essay_id, error in zip(scale.essay_ids, scale.standard_errors, strict=True)
+        if essay_id in students
+    ]
+    reached = [
+        rule.reliability is None or empirical_bayes_reliability(scale) >= rule.reliability,
+        rule.mean_standard_error is None or sum(errors) / len(errors) <= rule.mean_standard_error,
+        rule.max_standard_error is None or max(errors) <= rule.max_standard_error,
+    ]
+    return all(reached)
+
+
+def _details(db: Session, record: BatchRecord, scale: Scale | None) -> dict[str, Any]:
+    """Return the summaries kept with each decision, under the keys older runs used."""
+    row = db.one(
+        """
+        SELECT
+            count(DISTINCT (least(essay_a, essay_b), greatest(essay_a, essay_b)))
+                FILTER (status = 'succeeded') AS successful_pairs_count,
+            count(*) FILTER (status = 'failed') AS failed_comparisons,
+            (SELECT coalesce(max(resampling_pass), 0) FROM comparison_pairs
+             WHERE batch_id = $batch) AS resampling_pass_count
+        FROM comparisons WHERE batch_id = $batch
+        """,
+        {"batch": record.batch_id},
+    )
+    all_pairs = max_possible_pairs(len(record.essay_ids))
+    details: dict[str, Any] = {
+        "max_possible_pairs": all_pairs,
+        **(row or {}),
+        "unique_coverage_complete": bool(row) and row["successful_pairs_count"] == all_pairs,
+    }
+    if scale is None:
+        return details
+    from cj_pipeline.quality import quality_flags, se_summary
+    from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
+
+    details["bt_se_summary"] = se_summary(scale)
+    details["bt_quality_flags"] = quality_flags(
+        scale,
+        mean_se_warning=record.settings.mean_se_warning,
+        max_se_warning=record.settings.max_se_warning,
+    )
+    details["empirical_bayes_reliability"] = empirical_bayes_reliability(scale)
+    if float(scale.scores.max() - scale.scores.min()) > 0:
+        details["scale_separation_reliability"] = scale_separation_reliability(
+            scale.scores, scale.standard_errors
+        )
+    return details
+
+
+def _log(batch_id: str, decided: WaveDecision) -> None:
+    progress = decided.progress
+    log.info(
+        decided.decision.value,
+        batch_id=batch_id,
+        wave=decided.wave,
+        reason=decided.reason.value if decided.reason else None,
+        pending_callbacks=progress.pending,
+        submitted_comparisons=progress.submitted,
+        completed_comparisons=progress.completed,
+        failed_comparisons=progress.failed,
+        completion_denominator=decided.completion_denominator,
+    )
+
+
+def _keep(engine: Engine, record: BatchRecord, decided: WaveDecision) -> None:
+    now = engine.clock()
+    progress = decided.progress
+    with engine.store.write() as db:
+        db.insert(
+            "wave_decisions",
+            [
+                {
+                    "batch_id": record.batch_id,
+                    "wave": decided.wave,
+                    "decision": decided.decision.value,
+                    "reason": decided.reason.value if decided.reason else None,
+                    "submitted": progress.submitted,
+                    "completed": progress.completed,
+                    "failed": progress.failed,
+                    "completion_denominator": decided.completion_denominator,
+                    "success_rate": progress.success_rate,
+                    "max_score_change": progress.max_score_change,
+                    "details": decided.details | {"progress": asdict(progress)},
+                    "decided_at": now,
+                }
+            ],
+            on_conflict="replace",
+        )
+        if decided.reason is None:
+            return
+        # The batch's end and its reason are one transaction with the decision.
+        if decided.reason is EndReason.CANCELLED:
+            state = "cancelled"
+        elif decided.decision is ContinuationDecision.FINALIZE_SCORING:
+            state = "succeeded"
+        else:
+            state = "failed"
+        db.execute(
+            "UPDATE batches SET state = ?, end_reason = ?, ended_at = ?, updated_at = ?"
+            " WHERE batch_id = ?",
+            [state, decided.reason.value, now, now, record.batch_id],
+        )

@@ -1,0 +1,54 @@
+"""What every step is given: the store, the clock, and the way to each judge's provider."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cj_pipeline.artefact import RunEnvironment
+from cj_pipeline.store import Store
+
+if TYPE_CHECKING:
+    from cj_pipeline.judges import Judge
+    from cj_pipeline.providers import Provider
+
+
+def utc_now() -> datetime:
+    """Return the time, aware of its zone."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The pipeline's connections; `home` holds the store, the inbox and what is published.
+
+    `environment` gives providers their keys and addresses; nothing below reads the process's.
+    """
+
+    store: Store
+    home: Path
+    environment: Mapping[str, str]
+    run_environment: RunEnvironment
+    clock: Callable[[], datetime] = utc_now
+    _providers: dict[str, Provider] = field(default_factory=dict, repr=False, compare=False)
+    _opening: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def provider(self, judge: Judge) -> Provider:
+        """Return the provider a judge is reached through; one connection serves a whole run."""
+        from cj_pipeline.providers import open_provider
+
+        with self._opening:
+            if judge.judge_id not in self._providers:
+                self._providers[judge.judge_id] = open_provider(
+                    judge, self.environment, self.home, self.clock
+                )
+            return self._providers[judge.judge_id]
+
+    @property
+    def published_folder(self) -> Path:
+        """Where each batch's artefact and report are written, one folder per batch."""
+        return self.home / "batches"

@@ -1,0 +1,78 @@
+"""A wave's verdicts become scores on one scale: rows of `essay_scores`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.records import BatchRecord, current_wave, judged_pairs, load_batch
+from cj_pipeline.store import Session
+
+if TYPE_CHECKING:
+    from cj_pipeline.bradley_terry import Scale
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The scale after a wave; `scale` is None, and `problem` says why, when there is none."""
+
+    wave: int
+    n_comparisons: int
+    scale: Scale | None
+    problem: str | None
+
+
+def fit(engine: Engine, batch_id: str) -> Fitted:
+    """Place every essay of a batch on one scale by all verdicts so far."""
+    with engine.store.read() as db:
+        record = load_batch(db, batch_id)
+        wave = current_wave(db, batch_id)
+        judged = judged_pairs(db, batch_id)
+    from cj_pipeline.bradley_terry import fit_bradley_terry
+
+    if not judged:
+        return Fitted(wave, 0, None, "No comparison has a verdict yet.")
+    try:
+        scale = fit_bradley_terry(record.essay_ids, judged, engine=record.settings.scoring_engine)
+    except UnscalableBatchError as error:
+        return Fitted(wave, len(judged), None, str(error))
+    with engine.store.write() as db:
+        db.insert("essay_scores", _rows(batch_id, wave, scale), on_conflict="replace")
+    return Fitted(wave, len(judged), scale, None)
+
+
+def fit_scale(db: Session, record: BatchRecord) -> Scale | None:
+    """Return the scale by all verdicts so far; None while the essays are not one net."""
+    from cj_pipeline.bradley_terry import fit_bradley_terry
+
+    judged = judged_pairs(db, record.batch_id)
+    try:
+        return fit_bradley_terry(record.essay_ids, judged, engine=record.settings.scoring_engine)
+    except UnscalableBatchError:
+        return None
+
+
+def _rows(batch_id: str, wave: int, scale: Scale) -> list[dict[str, object]]:
+    one_sided = set(scale.one_sided)
+    # Rank 1 is the highest score; equal scores keep the batch's order.
+    order = sorted(range(len(scale.essay_ids)), key=lambda i: -scale.scores[i])
+    rank = {index: place for place, index in enumerate(order, start=1)}
+    return [
+        {
+            "batch_id": batch_id,
+            "wave": wave,
+            "essay_id": essay_id,
+            "score": float(scale.scores[i]),
+            "standard_error": float(scale.standard_errors[i]),
+            "rank": rank[i],
+            "n_comparisons": int(scale.n_comparisons[i]),
+            "n_wins": float(scale.wins[i]),
+            "n_losses": float(scale.losses[i]),
+            "n_shown_a": int(scale.shown_a[i]),
+            "n_shown_b": int(scale.shown_b[i]),
+            "is_one_sided": essay_id in one_sided,
+        }
+        for i, essay_id in enumerate(scale.essay_ids)
+    ]

@@ -1,0 +1,222 @@
+"""A batch folder becomes rows; handing in the same folder twice changes nothing."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from cj_pipeline.errors import BatchProblemsError, SettingsError, UnpricedModelError
+from cj_pipeline.essays import Batch
+from cj_pipeline.ingestion import read_batch
+from cj_pipeline.judges import Judge, load_judge
+from cj_pipeline.steps.engine import Engine
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What a batch was found to hold."""
+
+    batch_id: str
+    n_essays: int
+    n_anchors: int
+    n_bytes: int
+    is_new: bool
+
+
+def ingest(
+    engine: Engine,
+    folder: Path,
+    *,
+    explicit: Mapping[str, Any] | None = None,
+    batch_id: str | None = None,
+    runner_mode: str = "execute",
+) -> Ingested:
+    """Take a batch folder into the store, whole or not at all.
+
+    Args:
+        engine: The pipeline's connections.
+        folder: As DESIGN section 1 describes it.
+        explicit: Settings that win over `batch.yaml`.
+        batch_id: The batch's name; by default the folder's.
+        runner_mode: `execute`, or `dry-run` when nothing may be sent.
+
+    Raises:
+        BatchProblemsError: With everything that is wrong; the batch is recorded as rejected.
+    """
+    try:
+        batch = read_batch(folder, explicit=explicit, batch_id=batch_id)
+        judges = load_judges(batch, folder)
+    except BatchProblemsError as error:
+        _record_rejection(engine, folder, error, runner_mode)
+        raise
+    is_new = _record(engine, batch, judges, runner_mode)
+    log.info("batch_ingested", batch_id=batch.batch_id, runner_mode=runner_mode, is_new=is_new)
+    return Ingested(
+        batch_id=batch.batch_id,
+        n_essays=len(batch.essays),
+        n_anchors=len(batch.anchors),
+        n_bytes=sum(essay.n_bytes for essay in batch.essays),
+        is_new=is_new,
+    )
+
+
+def load_judges(batch: Batch, folder: Path) -> tuple[Judge, ...]:
+    """Return the judges a batch names, its own folder's `judges/` before the built-in ones.
+
+    Raises:
+        BatchProblemsError: With every judge that cannot be used or has no price.
+    """
+    judges, problems = [], []
+    for name in batch.settings.values.judges:
+        try:
+            judge = load_judge(name, folder / "judges")
+            _ = judge.price
+            judges.append(judge)
+        except (SettingsError, UnpricedModelError) as error:
+            problems.append(f"batch.yaml: judges: {error}")
+    if problems:
+        raise BatchProblemsError(batch.batch_id, problems)
+    return tuple(judges)
+
+
+def _record(engine: Engine, batch: Batch, judges: tuple[Judge, ...], runner_mode: str) -> bool:
+    settings = batch.settings.values
+    now = engine.clock()
+    with engine.store.write() as db:
+        known = db.one(
+            "SELECT content_sha256, state, settings FROM batches WHERE batch_id = ?",
+            [batch.batch_id],
+        )
+        if known is not None and known["state"] != "rejected":
+            if known["content_sha256"] == batch.content_sha256:
+                return False
+            problem = (
+                "a batch of this name with other content is in the store already; what was asked"
+                " and paid for stays as it is, so hand the new content in under another name"
+            )
+            raise BatchProblemsError(batch.batch_id, [problem])
+        db.insert(
+            "batches",
+            [
+                {
+                    "batch_id": batch.batch_id,
+                    "title": settings.title or batch.batch_id,
+                    "source_path": batch.source_path,
+                    "content_sha256": batch.content_sha256,
+                    "state": "running",
+                    "end_reason": None,
+                    "settings": settings.model_dump(mode="json"),
+                    "settings_origins": dict(batch.settings.origins),
+                    "metadata": {
+                        "llm_batching_mode": settings.batching_mode,
+                        "llm_batching_mode_override": settings.llm_batching_mode_override,
+                        "comparison_budget": {
+                            "max_pairs_requested": settings.max_pairwise_comparisons,
+                            "source": batch.settings.origins["max_pairwise_comparisons"],
+                        },
+                    },
+                    "problems": [],
+                    "runner_mode": runner_mode,
+                    "correlation_id": str(
+                        uuid.uuid5(uuid.NAMESPACE_URL, f"cj:batch:{batch.batch_id}")
+                    ),
+                    "created_at": now,
+                    "updated_at": now,
+                    "ended_at": None,
+                }
+            ],
+            on_conflict="replace",
+        )
+        db.insert(
+            "essays",
+            [
+                {
+                    "batch_id": batch.batch_id,
+                    "essay_id": essay.essay_id,
+                    "position": position,
+                    "is_anchor": essay.is_anchor,
+                    "grade": essay.grade,
+                    "text": essay.text,
+                    "file_name": essay.file_name,
+                    "source_path": essay.source_path,
+                    "sha256": essay.sha256,
+                    "n_bytes": essay.n_bytes,
+                }
+                for position, essay in enumerate(batch.essays, start=1)
+            ],
+        )
+        db.insert(
+            "documents",
+            [
+                {
+                    "batch_id": batch.batch_id,
+                    "kind": document.kind,
+                    "content": document.content,
+                    "source_path": document.source_path,
+                    "sha256": document.sha256,
+                    "n_bytes": document.n_bytes,
+                }
+                for document in batch.documents
+            ],
+        )
+        db.insert(
+            "judges",
+            [
+                {
+                    "batch_id": batch.batch_id,
+                    "judge_id": judge.judge_id,
+                    "name": judge.name,
+                    "provider": judge.provider,
+                    "model": judge.model,
+                    "template": judge.template.name,
+                    "definition": judge.definition(),
+                    "is_simulated": judge.is_simulated,
+                }
+                for judge in judges
+            ],
+        )
+    return True
+
+
+def _record_rejection(
+    engine: Engine, folder: Path, error: BatchProblemsError, runner_mode: str
+) -> None:
+    """A rejected batch stays visible with its problems until a mended one replaces it."""
+    now = engine.clock()
+    with engine.store.write() as db:
+        known = db.one("SELECT state FROM batches WHERE batch_id = ?", [error.batch_id])
+        if known is not None and known["state"] != "rejected":
+            return
+        too_few = any("too few essays" in problem for problem in error.problems)
+        db.insert(
+            "batches",
+            [
+                {
+                    "batch_id": error.batch_id,
+                    "title": error.batch_id,
+                    "source_path": str(folder),
+                    "content_sha256": "",
+                    "state": "rejected",
+                    "end_reason": "insufficient_essays" if too_few else None,
+                    "settings": {},
+                    "settings_origins": {},
+                    "metadata": {},
+                    "problems": list(error.problems),
+                    "runner_mode": runner_mode,
+                    "correlation_id": str(
+                        uuid.uuid5(uuid.NAMESPACE_URL, f"cj:batch:{error.batch_id}")
+                    ),
+                    "created_at": now,
+                    "updated_at": now,
+                    "ended_at": now,
+                }
+            ],
+            on_conflict="replace",
+        )

@@ -1,0 +1,95 @@
+"""What a batch needs next, read from its rows alone, so that nothing has to be remembered."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from cj_pipeline.store import Session
+
+
+class NextStep(StrEnum):
+    """The step that moves a batch along."""
+
+    PLAN = "plan"
+    SUBMIT = "submit"
+    POLL = "poll"
+    COLLECT = "collect"
+    DECIDE = "decide"
+    PROJECT = "project"
+    PUBLISH = "publish"
+    NOTHING = "nothing"
+
+
+_FACTS = """
+WITH wave AS (
+    SELECT batch_id, max(wave) AS wave FROM comparison_pairs GROUP BY batch_id
+),
+open_comparisons AS (
+    SELECT p.batch_id,
+           count(a.comparison_id) AS n_in_flight,
+           count(*) FILTER (a.comparison_id IS NULL) AS n_unasked
+    FROM comparison_pairs p
+    ANTI JOIN comparisons c USING (comparison_id)
+    LEFT JOIN (SELECT DISTINCT comparison_id FROM attempts WHERE outcome IS NULL) a
+        ON a.comparison_id = p.comparison_id
+    GROUP BY p.batch_id
+),
+jobs AS (
+    SELECT batch_id,
+           count(*) FILTER (state IN ('intent', 'uploaded', 'ambiguous')) AS n_unsent,
+           count(*) FILTER (state IN ('ended', 'collected')) AS n_ended
+    FROM provider_jobs GROUP BY batch_id
+)
+SELECT b.batch_id, b.state,
+       coalesce(b.metadata->>'spend_cap_reached', 'false') = 'true' AS spend_cap_reached,
+       coalesce(b.metadata->>'cancel_requested', 'false') = 'true' AS cancel_requested,
+       coalesce(w.wave, 0) AS wave,
+       d.decision,
+       coalesce(o.n_in_flight, 0) AS n_in_flight,
+       coalesce(o.n_unasked, 0) AS n_unasked,
+       coalesce(j.n_unsent, 0) AS n_unsent,
+       coalesce(j.n_ended, 0) AS n_ended,
+       EXISTS (FROM grading_reports g WHERE g.batch_id = b.batch_id) AS is_projected,
+       EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id) AS is_published
+FROM batches b
+LEFT JOIN wave w USING (batch_id)
+LEFT JOIN wave_decisions d ON d.batch_id = b.batch_id AND d.wave = w.wave
+LEFT JOIN open_comparisons o ON o.batch_id = b.batch_id
+LEFT JOIN jobs j ON j.batch_id = b.batch_id
+"""
+
+
+def next_steps(db: Session) -> dict[str, NextStep]:
+    """Return what each batch that has not been published needs next."""
+    rows = db.rows(
+        _FACTS + "WHERE b.state <> 'rejected'"
+        " AND NOT EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id)"
+    )
+    return {row["batch_id"]: _next(row) for row in rows}
+
+
+def next_step(db: Session, batch_id: str) -> NextStep:
+    """Return what one batch needs next; nothing when it is published or unknown."""
+    row = db.one(_FACTS + "WHERE b.batch_id = ?", [batch_id])
+    return _next(row) if row else NextStep.NOTHING
+
+
+def _next(row: dict[str, object]) -> NextStep:  # noqa: PLR0911 -- one line per rule reads best
+    if row["state"] == "rejected" or row["is_published"]:
+        return NextStep.NOTHING
+    if row["state"] != "running":
+        return NextStep.PUBLISH if row["is_projected"] else NextStep.PROJECT
+    if row["n_ended"]:
+        return NextStep.COLLECT
+    if row["n_unsent"]:
+        return NextStep.SUBMIT
+    if row["n_in_flight"]:
+        # What has to be asked again goes out together, once nothing is in flight.
+        return NextStep.POLL
+    if row["cancel_requested"]:
+        return NextStep.DECIDE
+    if row["n_unasked"] and not row["spend_cap_reached"]:
+        return NextStep.SUBMIT
+    if row["wave"] and row["decision"] is None:
+        return NextStep.DECIDE
+    return NextStep.PLAN

@@ -1,0 +1,195 @@
+"""The next wave's comparisons become rows of `comparison_pairs`; nothing leaves yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import structlog
+
+from cj_pipeline.comparisons import ChosenPair, PlannedComparison, comparison_id
+from cj_pipeline.pairing import Net, choose_wave
+from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.fit import fit_scale
+from cj_pipeline.steps.records import BatchRecord, current_wave, load_batch
+from cj_pipeline.store import Session
+from cj_pipeline.workflow import (
+    ContinuationDecision,
+    completion_denominator,
+    is_small_net,
+    max_possible_pairs,
+)
+
+log = structlog.get_logger()
+
+_GOES_ON = {ContinuationDecision.REQUEST_MORE_COMPARISONS, ContinuationDecision.RESAMPLE}
+
+
+@dataclass(frozen=True)
+class PlannedWave:
+    """The wave that is planned now, whether this call planned it or an earlier one did."""
+
+    wave: int
+    comparisons: tuple[PlannedComparison, ...]
+    is_new: bool
+
+
+def plan_wave(engine: Engine, batch_id: str) -> PlannedWave:
+    """Plan a batch's next wave, if its last one is decided and asks for more.
+
+    Called again before that, it returns the wave already planned.
+    """
+    with engine.store.read() as db:
+        record = load_batch(db, batch_id)
+        wave = current_wave(db, batch_id)
+        if record.has_ended or not _asks_for_more(db, batch_id, wave):
+            return PlannedWave(wave, _planned(db, batch_id, wave), is_new=False)
+        history = _history(db, record)
+    planned = tuple(_next_comparisons(record, wave + 1, history))
+    with engine.store.write() as db:
+        if current_wave(db, batch_id) > wave:
+            return PlannedWave(wave + 1, _planned(db, batch_id, wave + 1), is_new=False)
+        now = engine.clock()
+        db.insert("comparison_pairs", [_row(p) | {"planned_at": now} for p in planned])
+    log.info("wave_planned", batch_id=batch_id, wave=wave + 1, n_comparisons=len(planned))
+    return PlannedWave(wave + 1, planned, is_new=True)
+
+
+def preview_comparisons(record: BatchRecord) -> tuple[PlannedComparison, ...]:
+    """Return the first wave of a batch that is not in the store, for `cj plan`."""
+    return tuple(_next_comparisons(record, 1, _History((), 0, 0, None)))
+
+
+@dataclass(frozen=True)
+class _History:
+    """What planning depends on: pairs shown, and how many comparisons were asked in all."""
+
+    shown: tuple[tuple[str, str], ...]
+    n_asked: int
+    n_resampled: int
+    net: Net | None
+
+
+def _asks_for_more(db: Session, batch_id: str, wave: int) -> bool:
+    if wave == 0:
+        return True
+    row = db.one(
+        "SELECT decision FROM wave_decisions WHERE batch_id = ? AND wave = ?", [batch_id, wave]
+    )
+    return row is not None and row["decision"] in _GOES_ON
+
+
+def _history(db: Session, record: BatchRecord) -> _History:
+    rows = db.rows(
+        "SELECT p.essay_a, p.essay_b, p.judge_id, p.resampling_pass, c.status"
+        " FROM comparison_pairs p LEFT JOIN comparisons c USING (comparison_id)"
+        " WHERE p.batch_id = ? ORDER BY p.sequence",
+        [record.batch_id],
+    )
+    # A panel's judges are asked the same pairs, so the first judge's tell what was shown.
+    first = record.judges[0].judge_id
+    shown = tuple(
+        (r["essay_a"], r["essay_b"])
+        for r in rows
+        if r["judge_id"] == first and r["status"] != "failed"
+    )
+    net = Net(record.essay_ids, frozenset(record.anchor_grades), shown)
+    if shown and record.settings.strategy not in {"coverage", "resample", "random"}:
+        scale = fit_scale(db, record)
+        if scale is not None:
+            net = replace(net, scores=scale.scores, covariance=scale.covariance)
+    return _History(shown, len(rows), sum(r["resampling_pass"] > 0 for r in rows), net)
+
+
+def _next_comparisons(
+    record: BatchRecord, wave: int, history: _History
+) -> Iterator[PlannedComparison]:
+    """Yield the wave's comparisons: each chosen pair, asked of every judge of the panel."""
+    rules, n_judges = record.rules, len(record.judges)
+    all_pairs = max_possible_pairs(len(record.essay_ids))
+    left = completion_denominator(len(record.essay_ids), rules) - history.n_asked
+    net = history.net or Net(
+        record.essay_ids, frozenset(record.anchor_grades), tuple(history.shown)
+    )
+    sequence, resampled = history.n_asked, history.n_resampled
+    while left > 0:
+        covered = len({frozenset(pair) for pair in net.shown}) >= all_pairs
+        this_pass = resampled // (all_pairs * n_judges) + 1 if covered else 0
+        in_pass = all_pairs - (resampled // n_judges) % all_pairs if covered else all_pairs
+        chosen = choose_wave(
+            net,
+            strategy=record.settings.strategy,
+            size=min(_wave_size(record), in_pass, -(-left // n_judges)),
+            seed=_wave_seed(record, wave, this_pass),
+            resampling=covered,
+        )
+        for pair, judge in _asked_of_each_judge(chosen, record):
+            if left == 0:
+                break
+            sequence, left = sequence + 1, left - 1
+            resampled += covered
+            yield PlannedComparison(
+                batch_id=record.batch_id,
+                comparison_id=comparison_id(record.batch_id, sequence),
+                wave=wave,
+                sequence=sequence,
+                judge_id=judge,
+                essay_a=pair.essay_a,
+                essay_b=pair.essay_b,
+                role=pair.role,
+                resampling_pass=this_pass,
+                expected_gain=pair.expected_gain,
+            )
+        if not record.settings.all_at_once or not chosen:
+            return
+        # All at once: the passes over pairs already covered belong to the same wave.
+        net = replace(net, shown=net.shown + tuple((p.essay_a, p.essay_b) for p in chosen))
+
+
+def _asked_of_each_judge(
+    chosen: tuple[ChosenPair, ...], record: BatchRecord
+) -> Iterator[tuple[ChosenPair, str]]:
+    for pair in chosen:
+        for judge in record.judges:
+            yield pair, judge.judge_id
+
+
+def _wave_size(record: BatchRecord) -> int:
+    """Return how many pairs one wave may hold."""
+    n_essays = len(record.essay_ids)
+    if record.settings.all_at_once:
+        return max_possible_pairs(n_essays)
+    if record.settings.wave_size is not None:
+        return record.settings.wave_size
+    if is_small_net(n_essays, record.rules):
+        # A small net is asked in whole passes: waves of one or two pairs would only cost hours.
+        return max_possible_pairs(n_essays)
+    return max(1, n_essays // 2)
+
+
+def _wave_seed(record: BatchRecord, wave: int, resampling_pass: int) -> int:
+    return record.settings.seed + 1_000_003 * wave + resampling_pass
+
+
+def _row(planned: PlannedComparison) -> dict[str, object]:
+    return {
+        "comparison_id": planned.comparison_id,
+        "batch_id": planned.batch_id,
+        "wave": planned.wave,
+        "sequence": planned.sequence,
+        "judge_id": planned.judge_id,
+        "essay_a": planned.essay_a,
+        "essay_b": planned.essay_b,
+        "role": planned.role.value,
+        "resampling_pass": planned.resampling_pass,
+        "expected_gain": planned.expected_gain,
+    }
+
+
+def _planned(db: Session, batch_id: str, wave: int) -> tuple[PlannedComparison, ...]:
+    rows = db.rows(
+        "SELECT * EXCLUDE (planned_at) FROM comparison_pairs"
+        " WHERE batch_id = ? AND wave = ? ORDER BY sequence",
+        [batch_id, wave],
+    )
+    return tuple(PlannedComparison(**row) for row in rows)

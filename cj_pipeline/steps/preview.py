@@ -1,0 +1,178 @@
+"""What a batch would ask and cost, worked out without storing or sending anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cj_pipeline.comparisons import PlannedComparison
+from cj_pipeline.essays import Batch
+from cj_pipeline.ingestion import read_batch
+from cj_pipeline.judges import Judge
+from cj_pipeline.money import Usage, cost_usd, estimated_tokens, worst_case_usd
+from cj_pipeline.providers import open_provider
+from cj_pipeline.steps.ingest import load_judges
+from cj_pipeline.steps.plan_wave import preview_comparisons
+from cj_pipeline.steps.records import BatchRecord
+from cj_pipeline.steps.requests import Ask, BatchTexts, prompt_for, request_line, submission_key
+from cj_pipeline.workflow import (
+    completion_denominator,
+    is_small_net,
+    max_possible_pairs,
+    resampling_passes_allowed,
+)
+
+EXPECTED_ANSWER_TOKENS = 80
+"""A verdict with a justification of two sentences; reasoning tokens come on top."""
+
+
+@dataclass(frozen=True)
+class RequestFile:
+    """A request file as it would be uploaded."""
+
+    path: Path
+    n_requests: int
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A batch's first wave, and the bounds of the whole."""
+
+    batch_id: str
+    record: BatchRecord
+    first_wave: tuple[PlannedComparison, ...]
+    asks: tuple[Ask, ...]
+    environment: Mapping[str, str]
+    home: Path
+
+    COST_COLUMNS: ClassVar[tuple[str, ...]] = (
+        "judge",
+        "model",
+        "comparisons at most",
+        "tokens per comparison",
+        "USD expected",
+        "USD at the most",
+    )
+
+    def facts(self) -> list[tuple[str, object]]:
+        """Return what a person wants to know before anything is spent."""
+        record, n = self.record, len(self.record.essay_ids)
+        ends_at = completion_denominator(n, record.rules)
+        return [
+            ("essays", n),
+            ("of these anchors", len(record.anchor_grades)),
+            ("grade scale", record.settings.scale or "none: scores and ranks only"),
+            ("batching mode", record.settings.batching_mode),
+            ("possible pairs", max_possible_pairs(n)),
+            ("small net", "yes" if is_small_net(n, record.rules) else "no"),
+            ("resampling passes allowed", resampling_passes_allowed(n, record.rules)),
+            ("budget", record.settings.max_pairwise_comparisons),
+            ("ends at the latest after", f"{ends_at} comparisons"),
+            ("first wave", f"{len(self.first_wave)} comparisons"),
+            ("waves at the most", -(-ends_at // max(1, len(self.first_wave)))),
+            ("spend cap USD", record.settings.spend_cap_usd or "none"),
+        ]
+
+    def cost_rows(self) -> list[tuple[object, ...]]:
+        """Return one row per judge under `COST_COLUMNS`."""
+        batched = self.record.settings.batching_mode == "provider_batch_api"
+        ends_at = completion_denominator(len(self.record.essay_ids), self.record.rules)
+        rows: list[tuple[object, ...]] = []
+        for judge in self.record.judges:
+            asks = [ask for ask in self.asks if ask.judge_id == judge.judge_id]
+            share = -(-ends_at // len(self.record.judges))
+            tokens = [_prompt_tokens(ask) for ask in asks]
+            usage = Usage(prompt=sum(tokens), completion=EXPECTED_ANSWER_TOKENS * len(asks))
+            expected = cost_usd(judge.price, usage, batched=batched) / len(asks)
+            most = max(
+                worst_case_usd(judge.price, ask.prompt, judge, batched=batched) for ask in asks
+            )
+            rows.append(
+                (
+                    judge.name,
+                    judge.model,
+                    share,
+                    round(sum(tokens) / len(tokens)) + EXPECTED_ANSWER_TOKENS,
+                    f"{expected * share:.4f}",
+                    f"{most * share:.4f}",
+                )
+            )
+        return rows
+
+    def write_requests(self, folder: Path) -> list[RequestFile]:
+        """Write the first wave's request files, one per judge, and return what was written."""
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for judge in self.record.judges:
+            asks = [ask for ask in self.asks if ask.judge_id == judge.judge_id]
+            provider = open_provider(judge, self.environment, self.home)
+            key = submission_key(self.batch_id, judge.judge_id, provider.account, asks)
+            lines = [request_line(provider, judge, ask, key) for ask in asks]
+            path = folder / f"requests.{judge.judge_id}.jsonl"
+            path.write_bytes(b"".join(lines))
+            written.append(RequestFile(path, len(lines), sum(map(len, lines))))
+        return written
+
+
+def preview_batch(
+    folder: Path, explicit: Mapping[str, Any], environment: Mapping[str, str], home: Path
+) -> Preview:
+    """Return what a batch folder would ask first and cost at the most.
+
+    Raises:
+        BatchProblemsError: With everything that is wrong with the folder.
+    """
+    batch = read_batch(folder, explicit=explicit)
+    record = _record(batch, load_judges(batch, folder))
+    first_wave = preview_comparisons(record)
+    texts = BatchTexts(
+        instructions=batch.document("instructions"),
+        rubric=batch.document("rubric"),
+        essays={essay.essay_id: essay.text for essay in batch.essays},
+    )
+    asks = tuple(
+        Ask(
+            batch_id=batch.batch_id,
+            wave=1,
+            comparison_id=planned.comparison_id,
+            attempt=1,
+            judge_id=planned.judge_id,
+            prompt=prompt_for(
+                record,
+                record.judge(planned.judge_id),
+                texts,
+                {
+                    "comparison_id": planned.comparison_id,
+                    "essay_a": planned.essay_a,
+                    "essay_b": planned.essay_b,
+                },
+            ),
+        )
+        for planned in first_wave
+    )
+    return Preview(batch.batch_id, record, first_wave, asks, environment, home)
+
+
+def _record(batch: Batch, judges: tuple[Judge, ...]) -> BatchRecord:
+    return BatchRecord(
+        batch_id=batch.batch_id,
+        state="running",
+        end_reason=None,
+        settings=batch.settings.values,
+        content_sha256=batch.content_sha256,
+        correlation_id="",
+        runner_mode="plan",
+        metadata={},
+        essay_ids=tuple(essay.essay_id for essay in batch.essays),
+        anchor_grades={e.essay_id: e.grade for e in batch.essays if e.grade is not None},
+        judges=judges,
+    )
+
+
+def _prompt_tokens(ask: Ask) -> int:
+    prompt = ask.prompt
+    text = prompt.system + prompt.prefix + prompt.essays
+    return estimated_tokens(len(text.encode()))

@@ -1,0 +1,75 @@
+"""What leaves a batch: its artefact, its report, and the copy of the store analysts read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cj_pipeline.artefact import WrittenFile, write_artefact, write_atomically
+from cj_pipeline.batch_history import read_history
+from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.records import load_batch
+
+
+@dataclass(frozen=True)
+class Published:
+    """The files written for people outside."""
+
+    artefact: WrittenFile
+    report: WrittenFile
+
+
+def publish(engine: Engine, batch_id: str) -> Published:
+    """Write a batch's artefact and report, then refresh the published copy of the store."""
+    artefact = publish_artefact(engine, batch_id)
+    return Published(artefact, publish_report(engine, batch_id))
+
+
+def publish_artefact(engine: Engine, batch_id: str) -> WrittenFile:
+    """Write a batch's artefact and the files its manifest lists."""
+    now = engine.clock()
+    with engine.store.read() as db:
+        mode = load_batch(db, batch_id).runner_mode
+        written = write_artefact(
+            db,
+            batch_id,
+            mode,
+            engine.published_folder / batch_id,
+            generated_at=now,
+            environment=engine.run_environment,
+        )
+    row = _row(batch_id, written) | {"runner_mode": mode, "written_at": now}
+    with engine.store.write() as db:
+        db.insert("run_artefact", [row], on_conflict="replace")
+    return written
+
+
+def publish_report(engine: Engine, batch_id: str) -> WrittenFile:
+    """Write a batch's report, and let analysts see the batch as it stands now."""
+    from cj_pipeline.report import render_history
+
+    with engine.store.read() as db:
+        history = read_history(db, batch_id)
+        artefacts = db.rows(
+            "SELECT runner_mode, path, sha256, n_bytes FROM run_artefact WHERE batch_id = ?"
+            " ORDER BY runner_mode",
+            [batch_id],
+        )
+    # Drawing takes a second or two, so it is done with the store closed.
+    page = render_history(history, artefacts)
+    folder = engine.published_folder / batch_id
+    folder.mkdir(parents=True, exist_ok=True)
+    written = write_atomically(folder / "report.html", page.encode())
+    with engine.store.write() as db:
+        row = _row(batch_id, written) | {"written_at": engine.clock()}
+        db.insert("batch_report", [row], on_conflict="replace")
+    engine.store.publish()
+    return written
+
+
+def _row(batch_id: str, written: WrittenFile) -> dict[str, object]:
+    return {
+        "batch_id": batch_id,
+        "path": str(written.path),
+        "sha256": written.sha256,
+        "n_bytes": written.n_bytes,
+    }

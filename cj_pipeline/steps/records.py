@@ -1,0 +1,118 @@
+"""What the steps read of a batch from the store, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cj_pipeline.artefact import RunnerMode
+from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.judges import Judge
+from cj_pipeline.settings import BatchSettings
+from cj_pipeline.store import Session
+from cj_pipeline.workflow import WorkflowRules
+
+ENDED_STATES = frozenset({"succeeded", "failed", "cancelled", "rejected"})
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """A batch as the store keeps it, without its texts."""
+
+    batch_id: str
+    state: str
+    end_reason: str | None
+    settings: BatchSettings
+    content_sha256: str
+    correlation_id: str
+    runner_mode: RunnerMode
+    metadata: dict[str, Any]
+    essay_ids: tuple[str, ...]
+    anchor_grades: dict[str, str]
+    judges: tuple[Judge, ...]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will be asked."""
+        return self.state in ENDED_STATES
+
+    @property
+    def student_ids(self) -> tuple[str, ...]:
+        """The essays to be placed, in the batch's order."""
+        return tuple(e for e in self.essay_ids if e not in self.anchor_grades)
+
+    @property
+    def fence_secret(self) -> str:
+        """What the fences' nonces are derived from; covers every text, so no author knows it."""
+        return f"{self.content_sha256}:{self.settings.seed}"
+
+    def judge(self, judge_id: str) -> Judge:
+        """Return the judge of this fingerprint."""
+        return next(judge for judge in self.judges if judge.judge_id == judge_id)
+
+    @property
+    def rules(self) -> WorkflowRules:
+        """What the settings say about going on and ending."""
+        s = self.settings
+        return WorkflowRules(
+            total_budget=s.max_pairwise_comparisons,
+            all_at_once=s.all_at_once,
+            min_resampling_net_size=s.min_resampling_net_size,
+            max_resampling_passes_for_small_net=s.max_resampling_passes_for_small_net,
+            max_resampling_passes_for_regular_net=s.max_resampling_passes_for_regular_net,
+            score_stability_threshold=s.score_stability_threshold,
+            min_comparisons_for_stability_check=s.min_comparisons_for_stability_check,
+            min_success_rate=s.min_success_rate,
+            n_judges=len(self.judges),
+        )
+
+
+def load_batch(db: Session, batch_id: str) -> BatchRecord:
+    """Return a batch's record.
+
+    Raises:
+        UnknownBatchError: If the store has no batch of that name.
+    """
+    row = db.one("SELECT * FROM batches WHERE batch_id = ?", [batch_id])
+    if row is None:
+        msg = f"No batch '{batch_id}' is in the store: `cj status` lists those that are."
+        raise UnknownBatchError(msg)
+    essays = db.rows(
+        "SELECT essay_id, grade FROM essays WHERE batch_id = ? ORDER BY position", [batch_id]
+    )
+    judges = db.rows("SELECT definition FROM judges WHERE batch_id = ? ORDER BY name", [batch_id])
+    return BatchRecord(
+        batch_id=batch_id,
+        state=row["state"],
+        end_reason=row["end_reason"],
+        settings=BatchSettings.model_validate(row["settings"]),
+        content_sha256=row["content_sha256"],
+        correlation_id=row["correlation_id"],
+        runner_mode=row["runner_mode"],
+        metadata=row["metadata"],
+        essay_ids=tuple(e["essay_id"] for e in essays),
+        anchor_grades={e["essay_id"]: e["grade"] for e in essays if e["grade"] is not None},
+        judges=tuple(Judge.from_definition(j["definition"]) for j in judges),
+    )
+
+
+def judged_pairs(db: Session, batch_id: str) -> list[JudgedPair]:
+    """Return every comparison of a batch that has a verdict, in the order asked."""
+    return [
+        JudgedPair(r["essay_a"], r["essay_b"], r["winner"], r["judge_id"])
+        for r in db.rows(
+            "SELECT essay_a, essay_b, winner, judge_id FROM comparisons"
+            " WHERE batch_id = ? AND status = 'succeeded' ORDER BY sequence",
+            [batch_id],
+        )
+    ]
+
+
+def current_wave(db: Session, batch_id: str) -> int:
+    """Return the number of the last wave planned; 0 before the first."""
+    row = db.one(
+        "SELECT coalesce(max(wave), 0) AS wave FROM comparison_pairs WHERE batch_id = ?",
+        [batch_id],
+    )
+    return int(row["wave"]) if row else 0

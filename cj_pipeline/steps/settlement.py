@@ -1,0 +1,295 @@
+"""Replies become outcomes, outcomes become ended comparisons, and reservations become bills.
+
+Every request of a provider job gets exactly one outcome, a missing reply being one of them, so
+that requested = succeeded + failed by kind + missing holds for each job, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cj_pipeline.comparisons import Outcome, Verdict
+from cj_pipeline.errors import InvalidOutputError
+from cj_pipeline.judges import Judge
+from cj_pipeline.judging import parse_verdict
+from cj_pipeline.money import cost_usd
+from cj_pipeline.providers import CAPACITY_CODES, JobOutcome, Provider, Reply
+from cj_pipeline.steps.records import BatchRecord
+from cj_pipeline.store import Session
+
+MAX_ATTEMPTS_BY_OUTCOME = {
+    # A judge that refuses or was filtered will do so again; one more try rules out an accident.
+    Outcome.REFUSAL: 2,
+    Outcome.CONTENT_FILTER: 2,
+    Outcome.TRUNCATED: 2,
+    Outcome.CANCELLED: 1,
+}
+"""How often a comparison may be asked in all, by how it failed; others as the settings say."""
+
+
+@dataclass(frozen=True)
+class ReadReply:
+    """A reply and the verdict in it, or how it failed."""
+
+    outcome: Outcome
+    verdict: Verdict | None
+    reply: Reply | None
+    error_code: str | None
+    error_message: str | None
+    may_retry: bool
+
+
+def read_reply(provider: Provider, judge: Judge, body: str) -> ReadReply:
+    """Return what a raw callback says; never raises, whatever the provider sent."""
+    reply = provider.parse_reply(body)
+    if reply.outcome is not Outcome.SUCCEEDED:
+        # Which of the judge's own failures are worth another try is said per outcome, below.
+        may_retry = reply.may_retry or reply.outcome is not Outcome.PROVIDER_ERROR
+        return ReadReply(
+            reply.outcome, None, reply, reply.error_code, reply.error_message, may_retry
+        )
+    try:
+        verdict = parse_verdict(reply.text or "", allow_ties=judge.allow_ties)
+    except InvalidOutputError as error:
+        return ReadReply(Outcome(error.kind), None, reply, error.kind, str(error), may_retry=True)
+    return ReadReply(Outcome.SUCCEEDED, verdict, reply, None, None, may_retry=False)
+
+
+def may_ask_again(outcome: Outcome, attempt: int, most: int, *, may_retry: bool) -> bool:
+    """Return whether a comparison that failed so, at its `attempt`-th try, is asked once more."""
+    return may_retry and attempt < min(most, MAX_ATTEMPTS_BY_OUTCOME.get(outcome, most))
+
+
+@dataclass(frozen=True)
+class SettledJob:
+    """What a provider job came to: outcomes by kind, verdicts, and the bill."""
+
+    submission_key: str
+    outcomes: Mapping[str, Outcome]
+    attempts: tuple[dict[str, Any], ...]
+    comparisons: tuple[dict[str, Any], ...]
+    billed_usd: float
+
+
+def read_job(
+    db: Session, record: BatchRecord, job: Mapping[str, Any], provider: Provider, now: datetime
+) -> SettledJob:
+    """Return what a collected provider job's callbacks come to; nothing is written."""
+    judge = record.judge(job["judge_id"])
+    price = judge.price
+    batched = job["batching_mode"] == "provider_batch_api"
+    bodies = {
+        row["custom_id"]: row["body"]
+        for row in db.rows(
+            "SELECT custom_id, body FROM callbacks WHERE submission_key = ? AND kind = 'matched'",
+            [job["submission_key"]],
+        )
+    }
+    asked = db.rows(
+        """
+        SELECT a.*, p.sequence, p.essay_a, p.essay_b, s.tokens_before, s.completion_before,
+               s.cost_before, s.first_requested_at
+        FROM attempts a
+        JOIN comparison_pairs p USING (comparison_id)
+        LEFT JOIN (
+            SELECT comparison_id, sum(tokens_prompt) AS tokens_before,
+                   sum(tokens_completion) AS completion_before, sum(cost_usd) AS cost_before,
+                   min(requested_at) AS first_requested_at
+            FROM attempts WHERE batch_id = $batch AND outcome IS NOT NULL GROUP BY ALL
+        ) s USING (comparison_id)
+        WHERE a.submission_key = $key ORDER BY p.sequence
+        """,
+        {"batch": record.batch_id, "key": job["submission_key"]},
+    )
+    outcomes: dict[str, Outcome] = {}
+    attempts: list[dict[str, Any]] = []
+    comparisons: list[dict[str, Any]] = []
+    for row in asked:
+        body = bodies.get(row["custom_id"])
+        read = _without_reply(job) if body is None else read_reply(provider, judge, body)
+        usage = read.reply.usage if read.reply else None
+        cost = cost_usd(price, usage, batched=batched) if usage else 0.0
+        outcomes[row["custom_id"]] = read.outcome
+        attempts.append(_attempt_row(row, read, cost, now))
+        if read.verdict is not None:
+            comparisons.append(_verdict_row(row, read.verdict, attempts[-1], now))
+    return SettledJob(
+        submission_key=job["submission_key"],
+        outcomes=outcomes,
+        attempts=tuple(attempts),
+        comparisons=tuple(comparisons),
+        billed_usd=sum(attempt["cost_usd"] for attempt in attempts),
+    )
+
+
+def settle_job(
+    db: Session, record: BatchRecord, job: Mapping[str, Any], settled: SettledJob, now: datetime
+) -> None:
+    """Keep what a job came to, once: outcomes, ended comparisons and the bill, all or nothing."""
+    db.insert("attempts", settled.attempts, on_conflict="replace")
+    db.insert("comparisons", settled.comparisons, on_conflict="ignore")
+    entry = {
+        "batch_id": record.batch_id,
+        "submission_key": settled.submission_key,
+        "judge_id": job["judge_id"],
+        "entered_at": now,
+    }
+    db.insert(
+        "ledger",
+        [
+            entry | {"kind": "released", "usd": job["reserved_usd"]},
+            entry | {"kind": "billed", "usd": settled.billed_usd},
+        ],
+        on_conflict="ignore",
+    )
+    db.execute(
+        "UPDATE provider_jobs SET state = 'settled', billed_usd = ? WHERE submission_key = ?",
+        [settled.billed_usd, settled.submission_key],
+    )
+    close_comparisons(db, record, now)
+
+
+def close_comparisons(
+    db: Session, record: BatchRecord, now: datetime, *, give_up: bool = False
+) -> None:
+    """End as failed every comparison whose last attempt failed and may not be asked again.
+
+    Args:
+        db: A session that may write.
+        record: The batch.
+        now: When they ended.
+        give_up: Whether nothing of this batch may be asked again, whatever failed.
+    """
+    rows = db.rows(
+        """
+        SELECT p.*, a.attempt, a.custom_id, a.outcome, a.may_retry, a.prompt_sha256,
+               t.tokens_prompt, t.tokens_completion, t.cost_usd, t.started_at, t.completed_at
+        FROM comparison_pairs p
+        ANTI JOIN comparisons c USING (comparison_id)
+        JOIN (
+            SELECT comparison_id, max(attempt) AS attempt,
+                   coalesce(sum(tokens_prompt), 0) AS tokens_prompt,
+                   coalesce(sum(tokens_completion), 0) AS tokens_completion,
+                   coalesce(sum(cost_usd), 0) AS cost_usd,
+                   min(requested_at) AS started_at, max(completed_at) AS completed_at
+            FROM attempts WHERE batch_id = $batch GROUP BY comparison_id
+        ) t USING (comparison_id)
+        JOIN attempts a ON a.comparison_id = t.comparison_id AND a.attempt = t.attempt
+        WHERE p.batch_id = $batch AND a.outcome IS NOT NULL
+        """,
+        {"batch": record.batch_id},
+    )
+    most = record.settings.max_attempts
+    ended = [
+        row
+        for row in rows
+        if give_up
+        or not may_ask_again(
+            Outcome(row["outcome"]), row["attempt"], most, may_retry=row["may_retry"]
+        )
+    ]
+    db.insert("comparisons", [_failure_row(row, now) for row in ended], on_conflict="ignore")
+
+
+def _without_reply(job: Mapping[str, Any]) -> ReadReply:
+    """Return why a request has no reply, as far as its job's own end tells."""
+    message = job["error"] or "No reply came for this request."
+    if job["outcome"] == JobOutcome.FAILED:
+        # The provider took none of it: sent again unchanged, only want of room would pass.
+        code = job["error_code"]
+        may_retry = code in CAPACITY_CODES
+        return ReadReply(Outcome.PROVIDER_ERROR, None, None, code, message, may_retry)
+    outcome = {
+        JobOutcome.EXPIRED: Outcome.EXPIRED,
+        JobOutcome.CANCELLED: Outcome.CANCELLED,
+    }.get(job["outcome"], Outcome.MISSING)
+    return ReadReply(outcome, None, None, None, message, may_retry=True)
+
+
+def _attempt_row(
+    row: Mapping[str, Any], read: ReadReply, cost: float, now: datetime
+) -> dict[str, Any]:
+    usage = read.reply.usage if read.reply else None
+    return {
+        "custom_id": row["custom_id"],
+        "batch_id": row["batch_id"],
+        "wave": row["wave"],
+        "comparison_id": row["comparison_id"],
+        "attempt": row["attempt"],
+        "submission_key": row["submission_key"],
+        "judge_id": row["judge_id"],
+        "prompt_sha256": row["prompt_sha256"],
+        "outcome": read.outcome.value,
+        "error_code": read.error_code,
+        "error_message": read.error_message,
+        "may_retry": read.may_retry,
+        "tokens_prompt": usage.prompt if usage else 0,
+        "tokens_cached": usage.cached if usage else 0,
+        "tokens_cache_write": usage.cache_write_5m + usage.cache_write_1h if usage else 0,
+        "tokens_completion": usage.completion if usage else 0,
+        "tokens_reasoning": usage.reasoning if usage else 0,
+        "cost_usd": cost,
+        "requested_at": row["requested_at"],
+        "completed_at": now,
+    }
+
+
+def _verdict_row(
+    row: Mapping[str, Any], verdict: Verdict, attempt: Mapping[str, Any], now: datetime
+) -> dict[str, Any]:
+    sides = {"A": row["essay_a"], "B": row["essay_b"]}
+    losers = {"A": row["essay_b"], "B": row["essay_a"]}
+    return {
+        "comparison_id": row["comparison_id"],
+        "batch_id": row["batch_id"],
+        "wave": row["wave"],
+        "sequence": row["sequence"],
+        "judge_id": row["judge_id"],
+        "essay_a": row["essay_a"],
+        "essay_b": row["essay_b"],
+        "status": "succeeded",
+        "failure_reason": None,
+        "winner": verdict.winner,
+        "winner_id": sides.get(verdict.winner),
+        "loser_id": losers.get(verdict.winner),
+        "confidence": verdict.confidence,
+        "justification": verdict.justification,
+        "n_attempts": row["attempt"],
+        "custom_id": row["custom_id"],
+        "prompt_sha256": row["prompt_sha256"],
+        "tokens_prompt": attempt["tokens_prompt"] + (row["tokens_before"] or 0),
+        "tokens_completion": attempt["tokens_completion"] + (row["completion_before"] or 0),
+        "cost_usd": attempt["cost_usd"] + (row["cost_before"] or 0),
+        "started_at": row["first_requested_at"] or row["requested_at"],
+        "completed_at": now,
+    }
+
+
+def _failure_row(row: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    return {
+        "comparison_id": row["comparison_id"],
+        "batch_id": row["batch_id"],
+        "wave": row["wave"],
+        "sequence": row["sequence"],
+        "judge_id": row["judge_id"],
+        "essay_a": row["essay_a"],
+        "essay_b": row["essay_b"],
+        "status": "failed",
+        "failure_reason": row["outcome"],
+        "winner": None,
+        "winner_id": None,
+        "loser_id": None,
+        "confidence": None,
+        "justification": None,
+        "n_attempts": row["attempt"],
+        "custom_id": row["custom_id"],
+        "prompt_sha256": row["prompt_sha256"],
+        "tokens_prompt": row["tokens_prompt"],
+        "tokens_completion": row["tokens_completion"],
+        "cost_usd": row["cost_usd"],
+        "started_at": row["started_at"],
+        "completed_at": row["completed_at"] or now,
+    }

@@ -1,0 +1,239 @@
+"""What a wave still has to ask is recorded as provider jobs, then sent.
+
+The intent (submission key, count, account, worst-case cost) is committed before anything leaves;
+`send_job` takes it from there. Planning which comparisons there are is `plan_wave`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from cj_pipeline.judges import Judge
+from cj_pipeline.money import worst_case_usd
+from cj_pipeline.providers import split_shards
+from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.records import BatchRecord, load_batch
+from cj_pipeline.steps.requests import Ask, load_texts, prompt_for, request_line, submission_key
+from cj_pipeline.steps.send_job import send_unsent_jobs
+from cj_pipeline.steps.settlement import close_comparisons
+from cj_pipeline.store import Session
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What one call recorded and sent."""
+
+    n_sent: int
+    n_adopted: int
+    n_requests: int
+    reserved_usd: float
+    refused_for_spend_cap: bool
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A provider job that is meant to be created: one judge, within the provider's limits."""
+
+    submission_key: str
+    judge: Judge
+    account: str
+    asks: tuple[Ask, ...]
+    n_bytes: int
+    reserved_usd: float
+
+
+def submit_wave(engine: Engine, batch_id: str) -> Submitted:
+    """Send out every comparison of a batch that is planned and not being asked.
+
+    Called twice, or after a kill, it sends nothing twice: a shard's key is derived from its
+    content, recorded before anything leaves, and looked for at the provider before it is created
+    again.
+    """
+    with engine.store.read() as db:
+        record = load_batch(db, batch_id)
+        asks = [] if record.has_ended else _open_asks(db, record)
+    intents = _intents(engine, record, asks)
+    refused = bool(intents) and not _record(engine, record, intents)
+    sent = send_unsent_jobs(engine, record)
+    return Submitted(
+        n_sent=sent.n_sent,
+        n_adopted=sent.n_adopted,
+        n_requests=sent.n_requests,
+        reserved_usd=sum(intent.reserved_usd for intent in intents) if not refused else 0.0,
+        refused_for_spend_cap=refused,
+    )
+
+
+def _open_asks(db: Session, record: BatchRecord) -> list[Ask]:
+    """Return an attempt for every planned comparison that has neither an end nor one open."""
+    rows = db.rows(
+        """
+        SELECT p.comparison_id, p.wave, p.judge_id, p.essay_a, p.essay_b,
+               coalesce(max(a.attempt), 0) + 1 AS attempt
+        FROM comparison_pairs p
+        ANTI JOIN comparisons c USING (comparison_id)
+        LEFT JOIN attempts a ON a.comparison_id = p.comparison_id
+        WHERE p.batch_id = ?
+        GROUP BY ALL
+        HAVING count(a.comparison_id) = count(a.outcome)
+        ORDER BY p.comparison_id
+        """,
+        [record.batch_id],
+    )
+    texts = load_texts(db, record.batch_id) if rows else None
+    if texts is None:
+        return []
+    return [
+        Ask(
+            batch_id=record.batch_id,
+            wave=row["wave"],
+            comparison_id=row["comparison_id"],
+            attempt=row["attempt"],
+            judge_id=row["judge_id"],
+            prompt=prompt_for(record, record.judge(row["judge_id"]), texts, row),
+        )
+        for row in rows
+    ]
+
+
+def _intents(engine: Engine, record: BatchRecord, asks: Sequence[Ask]) -> list[Intent]:
+    by_judge: dict[str, list[Ask]] = defaultdict(list)
+    for ask in asks:
+        by_judge[ask.judge_id].append(ask)
+    intents = []
+    batched = record.settings.batching_mode == "provider_batch_api"
+    for judge_id, judge_asks in by_judge.items():
+        judge = record.judge(judge_id)
+        provider = engine.provider(judge)
+        price = judge.price
+        # A stand-in key of the same length gives each line its true size before its key is known.
+        sizes = [len(request_line(provider, judge, ask, "0" * 64)) - 1 for ask in judge_asks]
+        for shard in split_shards(sizes, provider.limits):
+            chosen = tuple(judge_asks[i] for i in shard)
+            intents.append(
+                Intent(
+                    submission_key=submission_key(
+                        record.batch_id, judge_id, provider.account, chosen
+                    ),
+                    judge=judge,
+                    account=provider.account,
+                    asks=chosen,
+                    n_bytes=sum(sizes[i] for i in shard),
+                    reserved_usd=sum(
+                        worst_case_usd(price, ask.prompt, judge, batched=batched) for ask in chosen
+                    ),
+                )
+            )
+    return intents
+
+
+def _record(engine: Engine, record: BatchRecord, intents: Sequence[Intent]) -> bool:
+    """Commit intents, attempts and reservations in one transaction; False at the spend cap."""
+    now = engine.clock()
+    with engine.store.write() as db:
+        taken = {
+            (row["comparison_id"], row["attempt"])
+            for row in db.rows(
+                "SELECT comparison_id, attempt FROM attempts WHERE batch_id = ?",
+                [record.batch_id],
+            )
+        }
+        # Another process may have recorded these attempts since they were read; then they are its.
+        new = [
+            intent
+            for intent in intents
+            if not any((ask.comparison_id, ask.attempt) in taken for ask in intent.asks)
+        ]
+        if new and _passes_spend_cap(db, record, sum(intent.reserved_usd for intent in new)):
+            _refuse(db, engine, record)
+            return False
+        db.insert("provider_jobs", [_job_row(record, i) | {"intended_at": now} for i in new])
+        db.insert("attempts", [row | {"requested_at": now} for i in new for row in _attempts(i)])
+        db.insert("ledger", [_reservation(record, i) | {"entered_at": now} for i in new])
+    for intent in new:
+        log.info(
+            "submission_intended",
+            batch_id=record.batch_id,
+            submission_key=intent.submission_key,
+            n_requests=len(intent.asks),
+            reserved_usd=intent.reserved_usd,
+        )
+    return True
+
+
+def _job_row(record: BatchRecord, intent: Intent) -> dict[str, object]:
+    return {
+        "submission_key": intent.submission_key,
+        "batch_id": record.batch_id,
+        "wave": max(ask.wave for ask in intent.asks),
+        "judge_id": intent.judge.judge_id,
+        "batching_mode": record.settings.batching_mode,
+        "provider": intent.judge.provider,
+        "model": intent.judge.model,
+        "account": intent.account,
+        "state": "intent",
+        "n_requests": len(intent.asks),
+        "n_bytes": intent.n_bytes,
+        "reserved_usd": intent.reserved_usd,
+        "n_polls": 0,
+    }
+
+
+def _attempts(intent: Intent) -> list[dict[str, object]]:
+    return [
+        {
+            "custom_id": ask.custom_id(intent.submission_key),
+            "batch_id": ask.batch_id,
+            "wave": ask.wave,
+            "comparison_id": ask.comparison_id,
+            "attempt": ask.attempt,
+            "submission_key": intent.submission_key,
+            "judge_id": intent.judge.judge_id,
+            "prompt_sha256": ask.prompt.sha256,
+        }
+        for ask in intent.asks
+    ]
+
+
+def _reservation(record: BatchRecord, intent: Intent) -> dict[str, object]:
+    return {
+        "batch_id": record.batch_id,
+        "submission_key": intent.submission_key,
+        "judge_id": intent.judge.judge_id,
+        "kind": "reserved",
+        "usd": intent.reserved_usd,
+    }
+
+
+def _passes_spend_cap(db: Session, record: BatchRecord, more_usd: float) -> bool:
+    """Return whether billed plus still reserved plus this would pass the batch's cap."""
+    cap = record.settings.spend_cap_usd
+    if cap is None:
+        return False
+    row = db.one(
+        "SELECT coalesce(sum(CASE kind WHEN 'released' THEN -usd ELSE usd END), 0) AS usd"
+        " FROM ledger WHERE batch_id = ?",
+        [record.batch_id],
+    )
+    return bool(row) and row["usd"] + more_usd > cap
+
+
+def _refuse(db: Session, engine: Engine, record: BatchRecord) -> None:
+    """Mark the batch; what was asked before and may not be asked again ends as it stands."""
+    db.execute(
+        "UPDATE batches SET metadata = json_merge_patch(metadata, $patch), updated_at = $now"
+        " WHERE batch_id = $batch",
+        {
+            "patch": '{"spend_cap_reached": true}',
+            "now": engine.clock(),
+            "batch": record.batch_id,
+        },
+    )
+    close_comparisons(db, record, engine.clock(), give_up=True)
+    log.warning("spend_cap_reached", batch_id=record.batch_id, cap=record.settings.spend_cap_usd)

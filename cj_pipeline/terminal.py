@@ -1,0 +1,107 @@
+"""What a person at a terminal is shown: tables and progress. Commands are `cli`.
+
+Everything from a batch goes through `Text`, so that nothing in it is read as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+Row = Mapping[str, Any]
+
+
+def progress_bar(console: Console) -> Progress:
+    """Return a bar for comparisons, with an ETA."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """Return a table; numbers are set to the right."""
+    drawn = Table(title=Text(title), title_justify="left")
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
+        drawn.add_column(Text(column), justify="right" if numeric else "left")
+    for row in rows:
+        drawn.add_row(*(Text(_cell(value)) for value in row))
+    return drawn
+
+
+def statuses(rows: Sequence[Row]) -> Table:
+    """Return how each batch stands, one row a batch."""
+    return table(
+        "Batches",
+        ("batch", "state", "reason", "essays", "waves", "comparisons", "failed", "cost USD"),
+        [
+            (
+                row["batch_id"],
+                row["state"],
+                row["end_reason"] or "",
+                row["n_essays"],
+                row["n_waves"],
+                row["n_completed"],
+                row["n_failed"],
+                round(row["cost_usd"], 4),
+            )
+            for row in rows
+        ],
+    )
+
+
+def grades(batch_id: str, rows: Sequence[Row], statement: str) -> Group:
+    """Return the scores of a batch, highest first, with grades where it was graded."""
+    graded = any(row["grade"] for row in rows)
+    columns = ["rank", "essay", "score", "± SE", "comparisons"]
+    columns += ["grade", "probability", "known grade"] if graded else []
+    body = []
+    for row in rows:
+        line = [
+            row["rank"],
+            row["essay_id"],
+            f"{row['score']:+.2f}",
+            f"{row['standard_error']:.2f}",
+            row["n_comparisons"],
+        ]
+        if graded:
+            known = row["known_grade"] or ""
+            line += [row["grade"], f"{row['confidence']:.0%}", known]
+        body.append(line)
+    return Group(table(batch_id, columns, body), Text(statement))
+
+
+def problems(message: str) -> Panel:
+    """Return an error as a person should meet it."""
+    return Panel(Text(message), title="Not done", border_style="red", title_align="left")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, int | float):
+        return True
+    return isinstance(value, str) and value.strip("+-%").replace(".", "", 1).isdigit()

@@ -1,0 +1,69 @@
+"""Batch folders and engines for tests: small, made up on the spot, with nothing shared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cj_pipeline.store import Store
+
+from cj_pipeline.artefact import RunEnvironment
+from cj_pipeline.steps import Engine, advance_to_end, ingest
+
+TEST_RUN = RunEnvironment(git_sha="0000000", runner_version="test", python="3", os="test")
+NINE_STEPS = tuple(str(step) for step in range(1, 10))
+
+
+def write_batch(
+    folder: Path, *, n_students: int, n_anchors: int = 0, settings: Mapping[str, Any]
+) -> Path:
+    """Write a batch folder of made-up essays, anchors graded up the nine steps, and return it."""
+    essays, anchors = folder / "essays", folder / "anchors"
+    essays.mkdir(parents=True)
+    for number in range(1, n_students + 1):
+        (essays / f"student-{number:03d}.txt").write_text(_text("student", number))
+    if n_anchors:
+        anchors.mkdir()
+        rows = ["essay_id,text,grade"]
+        for number in range(1, n_anchors + 1):
+            grade = NINE_STEPS[(number - 1) * 9 // n_anchors]
+            rows.append(f'anchor-{number:03d},"{_text("anchor", number)}",{grade}')
+        anchors.rmdir()
+        (folder / "anchors.csv").write_text("\n".join(rows) + "\n")
+    (folder / "instructions.md").write_text("Describe something you have learned.\n")
+    (folder / "batch.yaml").write_text(yaml.safe_dump(dict(settings)))
+    return folder
+
+
+def _text(kind: str, number: int) -> str:
+    return f"This is what {kind} number {number} has to say about learning. " * (1 + number % 4)
+
+
+class ManualClock:
+    """A clock that moves only when told, and a sleep that moves it."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(seconds=seconds)
+
+
+def open_engine(home: Path, environment: Mapping[str, str] | None = None, **more: Any) -> Engine:
+    """Return an engine over a fresh home."""
+    return Engine(Store(home), home, dict(environment or {}), TEST_RUN, **more)
+
+
+def run_to_end(engine: Engine, folder: Path, **settings: Any) -> str:
+    """Take a batch folder to its published end and return the batch's name."""
+    batch_id = ingest(engine, folder, explicit=settings).batch_id
+    for _ in advance_to_end(engine, batch_id, pause_s=0.0):
+        pass
+    return batch_id
