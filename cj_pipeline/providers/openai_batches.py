@@ -24,7 +24,6 @@ from cj_pipeline.errors import (
     AmbiguousSubmissionError,
     ProviderRefusedError,
     ProviderUnavailableError,
-    UncertainOutcomeError,
 )
 from cj_pipeline.judges import Judge
 from cj_pipeline.judging import Prompt
@@ -49,7 +48,10 @@ from cj_pipeline.providers.wire import (
     ErrorAnswer,
     count,
     count_or_none,
+    created_id,
+    ends_whole,
     failed_call,
+    items,
     json_object,
     lost_call,
     mapping,
@@ -131,7 +133,7 @@ class OpenAIBatches:
                 expires_after={"anchor": "created_at", "seconds": _INPUT_KEPT_S},
                 timeout=TRANSFER_TIMEOUT,
             )
-            return _created_id(call, raw.text)
+            return created_id(call, json_object(raw.text), "id")
 
     def create(self, shard: Path, input_file_id: str | None, submission_key: str) -> str:
         """Create a batch that bears its submission key, by which it can be found again."""
@@ -149,7 +151,7 @@ class OpenAIBatches:
                 output_expires_after={"anchor": "created_at", "seconds": _OUTPUT_KEPT_S},
                 timeout=CREATE_TIMEOUT,
             )
-            return _created_id(call, raw.text)
+            return created_id(call, json_object(raw.text), "id")
 
     def find(self, submission_key: str, since: datetime, n_requests: int) -> tuple[FoundJob, ...]:
         """Return the jobs that bear this key, or were made of a file that bears it."""
@@ -268,7 +270,7 @@ class OpenAIBatches:
             ) as answer:
                 for piece in answer.iter_bytes():
                     file.write(piece)
-            if not _is_whole(file):
+            if not ends_whole(file):
                 raw = self.client.files.with_raw_response.retrieve(file_id, timeout=POLL_TIMEOUT)
                 if file.tell() < count(json_object(raw.text).get("bytes")):
                     msg = f"{self.name} sent only the beginning of file {file_id}: collect again."
@@ -283,9 +285,7 @@ class OpenAIBatches:
             with self._failures(Call(self.name, action)):
                 cursor = {} if after is None else {"after": after}
                 page = json_object(resource.list(limit=_PAGE, timeout=POLL_TIMEOUT, **cursor).text)
-            entries = [
-                e for e in map(mapping, _list(page.get("data"))) if text_or_none(e.get("id"))
-            ]
+            entries = [e for e in items(page.get("data")) if text_or_none(e.get("id"))]
             fresh = [entry for entry in entries if entry["id"] not in seen]
             for entry in fresh:
                 created = unix_time(entry.get("created_at"))
@@ -420,7 +420,7 @@ def _files_are_late(status: JobStatus, now: datetime) -> bool:
 
 def _first_problem(errors: object) -> tuple[str | None, str | None]:
     """Return code and words of why a batch failed; lines are named, for mending."""
-    problems = [mapping(problem) for problem in _list(mapping(errors).get("data"))]
+    problems = items(mapping(errors).get("data"))
     if not problems:
         return None, None
     words = [
@@ -441,32 +441,3 @@ def _job_usage(sent: object) -> Usage | None:
         completion=count(sent.get("output_tokens")),
         reasoning=count(mapping(sent.get("output_tokens_details")).get("reasoning_tokens")),
     )
-
-
-def _created_id(call: Call, text: str) -> str:
-    """Return the id in a create's reply; without one, what was created has to be searched for."""
-    new_id = text_or_none(json_object(text).get("id"))
-    if new_id is None:
-        msg = f"{call.provider} gave no id when asked to {call.action}; it may have been done."
-        raise UncertainOutcomeError(msg)
-    return new_id
-
-
-def _is_whole(file: IO[bytes]) -> bool:
-    """Whether a file ends as JSON lines end: with a line feed, or a line that can be read."""
-    size = file.seek(0, 2)
-    tail_from = max(0, size - 1_000_000)
-    file.seek(tail_from)
-    tail = file.read()
-    last = tail.rstrip().rsplit(b"\n", 1)[-1]
-    if not last or tail.endswith(b"\n"):
-        return True
-    try:
-        json_object(last.decode("utf-8", errors="replace"))
-    except ValueError:
-        return False
-    return True
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []

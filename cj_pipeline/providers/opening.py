@@ -89,7 +89,48 @@ def _openai(connection: _Connection) -> Provider:
     )
 
 
+def _anthropic(connection: _Connection) -> Provider:
+    import anthropic
+
+    from cj_pipeline.providers import anthropic_batches
+
+    return anthropic_batches.AnthropicBatches(
+        client=anthropic.Anthropic(
+            api_key=connection.key,
+            base_url=connection.address,
+            max_retries=0,
+            http_client=connection.client,
+        ),
+        name=connection.judge.provider,
+        account=connection.account,
+        limits=connection.limits(anthropic_batches.LIMITS),
+        clock=connection.clock,
+    )
+
+
+def _gemini(connection: _Connection) -> Provider:
+    from google import genai
+    from google.genai import types
+
+    from cj_pipeline.providers import gemini_batches
+
+    bodies = gemini_batches.BodyRecorder()
+    client = connection.client or httpx2.Client()
+    client.event_hooks = {"response": [bodies]}
+    options = types.HttpOptions(base_url=connection.address, httpx_client=client)
+    return gemini_batches.GeminiBatches(
+        client=genai.Client(api_key=connection.key, http_options=options, vertexai=False),
+        bodies=bodies,
+        name=connection.judge.provider,
+        account=connection.account,
+        limits=connection.limits(gemini_batches.LIMITS),
+        clock=connection.clock,
+    )
+
+
 _ADAPTERS: Mapping[Api, Callable[[_Connection], Provider]] = {
     "chat_completions": _openai,
     "responses": _openai,
+    "messages": _anthropic,
+    "generate_content": _gemini,
 }

@@ -9,7 +9,7 @@ from cj_pipeline.judges import Judge
 from cj_pipeline.judging import Prompt, verdict_schema
 from cj_pipeline.money import Usage
 from cj_pipeline.providers import Reply
-from cj_pipeline.providers.wire import count, mapping, shortened, text_or_none
+from cj_pipeline.providers.wire import count, items, mapping, shortened, text_or_none
 
 ENDPOINT = "/v1/responses"
 
@@ -41,10 +41,10 @@ def build_body(prompt: Prompt, judge: Judge) -> dict[str, Any]:
 def read_body(body: dict[str, Any]) -> Reply:
     """Return what a response says; its custom id is the caller's to add."""
     parts = [
-        mapping(part)
-        for item in _list(body.get("output"))
-        if mapping(item).get("type") == "message"
-        for part in _list(mapping(item).get("content"))
+        part
+        for item in items(body.get("output"))
+        if item.get("type") == "message"
+        for part in items(item.get("content"))
     ]
     texts = [part.get("text") for part in parts if part.get("type") == "output_text"]
     text = "".join(t for t in texts if isinstance(t, str)) or None
@@ -96,7 +96,3 @@ def _usage(sent: object) -> Usage | None:
         completion=count(sent.get("output_tokens")),
         reasoning=count(mapping(sent.get("output_tokens_details")).get("reasoning_tokens")),
     )
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -146,6 +146,11 @@ def mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def items(value: object) -> list[dict[str, Any]]:
+    """Return the mappings of a list, with an empty one for whatever else is in it."""
+    return [mapping(item) for item in value] if isinstance(value, list) else []
+
+
 def text_or_none(value: object) -> str | None:
     """Return the value if it is a text with anything in it."""
     return value if isinstance(value, str) and value else None
@@ -191,3 +196,34 @@ def raw_lines(file: IO[bytes], source: Literal["output", "error"]) -> Iterator[R
         text = line.decode("utf-8", errors="replace").strip()
         if text:
             yield RawLine(source, number, text)
+
+
+def created_id(call: Call, answer: dict[str, Any], field: str) -> str:
+    """Return the id in a create's reply.
+
+    Raises:
+        UncertainOutcomeError: If it has none: what was created has to be searched for.
+    """
+    new_id = text_or_none(answer.get(field))
+    if new_id is None:
+        msg = f"{call.provider} gave no id when asked to {call.action}; it may have been done."
+        raise UncertainOutcomeError(msg)
+    return new_id
+
+
+def ends_whole(file: IO[bytes]) -> bool:
+    """Whether a file ends as JSON lines end: with a line feed, or a line that can be read.
+
+    The file is left at its end.
+    """
+    size = file.seek(0, 2)
+    file.seek(max(0, size - 1_000_000))
+    tail = file.read()
+    last = tail.rstrip().rsplit(b"\n", 1)[-1]
+    if not last or tail.endswith(b"\n"):
+        return True
+    try:
+        json_object(last.decode("utf-8", errors="replace"))
+    except ValueError:
+        return False
+    return True

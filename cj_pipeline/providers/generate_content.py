@@ -1,0 +1,105 @@
+"""The words of Gemini's generate-content endpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cj_pipeline.comparisons import Outcome
+from cj_pipeline.judges import Judge
+from cj_pipeline.judging import Prompt, verdict_schema
+from cj_pipeline.money import Usage
+from cj_pipeline.providers import Reply
+from cj_pipeline.providers.wire import count, items, mapping, text_or_none
+
+_FILTERED = frozenset(
+    {"SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "OTHER"}
+)
+
+
+def build_content(prompt: Prompt, judge: Judge) -> dict[str, Any]:
+    """Return model, contents and configuration of one request, as the SDK takes them.
+
+    The schema goes out as `response_schema`: the newer `response_json_schema` has been seen to
+    give useless answers inside batches.
+    """
+    config: dict[str, Any] = {
+        "system_instruction": {"parts": [{"text": prompt.system}]},
+        "max_output_tokens": judge.settings.max_output_tokens,
+        "response_mime_type": "application/json",
+        "response_schema": _openapi_schema(verdict_schema(allow_ties=judge.allow_ties)),
+    }
+    if judge.settings.temperature is not None:
+        config["temperature"] = judge.settings.temperature
+    if judge.settings.reasoning_effort is not None:
+        config["thinking_config"] = {"thinking_level": judge.settings.reasoning_effort}
+    return {
+        "model": judge.model,
+        "contents": [{"role": "user", "parts": [{"text": prompt.prefix}, {"text": prompt.essays}]}],
+        "config": config,
+    }
+
+
+def read_response(response: dict[str, Any]) -> Reply:
+    """Return what a response says; its custom id is the caller's to add."""
+    candidates = items(response.get("candidates"))
+    candidate = candidates[0] if candidates else {}
+    parts = items(mapping(candidate.get("content")).get("parts"))
+    texts = [part.get("text") for part in parts if not part.get("thought")]
+    text = "".join(t for t in texts if isinstance(t, str)) or None
+    outcome, code = _outcome(response, candidate, text)
+    return Reply(
+        custom_id=None,
+        outcome=outcome,
+        text=text,
+        usage=_usage(response.get("usageMetadata")),
+        model=text_or_none(response.get("modelVersion")),
+        request_id=text_or_none(response.get("responseId")),
+        error_code=code,
+        may_retry=outcome not in {Outcome.SUCCEEDED, Outcome.CONTENT_FILTER},
+    )
+
+
+def _outcome(
+    response: dict[str, Any], candidate: dict[str, Any], text: str | None
+) -> tuple[Outcome, str | None]:
+    blocked = text_or_none(mapping(response.get("promptFeedback")).get("blockReason"))
+    finish = text_or_none(candidate.get("finishReason"))
+    if blocked is not None or finish in _FILTERED:
+        return Outcome.CONTENT_FILTER, blocked or finish
+    if not candidate:
+        return Outcome.PROVIDER_ERROR, "no_candidate"
+    if finish == "MAX_TOKENS":
+        return Outcome.TRUNCATED, finish
+    if finish not in {"STOP", None}:
+        return Outcome.INVALID_OUTPUT, finish
+    if text is None:
+        return Outcome.INVALID_OUTPUT, "no_text"
+    return Outcome.SUCCEEDED, None
+
+
+def _usage(sent: object) -> Usage | None:
+    """Return usage in our meaning: the prompt includes cached tokens, the answer lacks thoughts.
+
+    Both are billed, thoughts at the price of output.
+    """
+    if not isinstance(sent, dict):
+        return None
+    thoughts = count(sent.get("thoughtsTokenCount"))
+    return Usage(
+        prompt=count(sent.get("promptTokenCount")),
+        cached=count(sent.get("cachedContentTokenCount")),
+        completion=count(sent.get("candidatesTokenCount")) + thoughts,
+        reasoning=thoughts,
+    )
+
+
+def _openapi_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON schema in the dialect of OpenAPI that Gemini takes, which is closed anyway."""
+    kept = {key: value for key, value in schema.items() if key != "additionalProperties"}
+    kept["type"] = str(kept["type"]).upper()
+    if "properties" in kept:
+        kept["properties"] = {
+            name: _openapi_schema(inner) for name, inner in kept["properties"].items()
+        }
+        kept["property_ordering"] = list(kept["properties"])
+    return kept

@@ -1,0 +1,88 @@
+"""The words of Anthropic's messages endpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cj_pipeline.comparisons import Outcome
+from cj_pipeline.judges import Judge
+from cj_pipeline.judging import Prompt, verdict_schema
+from cj_pipeline.money import Usage
+from cj_pipeline.providers import Reply
+from cj_pipeline.providers.wire import count, mapping, text_or_none
+
+_ENDINGS = {
+    "end_turn": Outcome.SUCCEEDED,
+    "stop_sequence": Outcome.SUCCEEDED,
+    "max_tokens": Outcome.TRUNCATED,
+    "model_context_window_exceeded": Outcome.TRUNCATED,
+    "refusal": Outcome.REFUSAL,
+}
+
+
+def build_params(prompt: Prompt, judge: Judge, *, cache_prefix: bool) -> dict[str, Any]:
+    """Return the parameters of one message: first what never changes, marked if it is to be kept.
+
+    This provider caches only what it is asked to, and bills the writing of it, so the mark is
+    set where `prompt_caching` says that it pays.
+    """
+    prefix: dict[str, Any] = {"type": "text", "text": prompt.prefix}
+    if cache_prefix:
+        prefix["cache_control"] = {"type": "ephemeral", "ttl": "5m"}
+    output: dict[str, Any] = {
+        "format": {"type": "json_schema", "schema": verdict_schema(allow_ties=judge.allow_ties)}
+    }
+    if judge.settings.reasoning_effort is not None:
+        output["effort"] = judge.settings.reasoning_effort
+    params: dict[str, Any] = {
+        "model": judge.model,
+        "max_tokens": judge.settings.max_output_tokens,
+        "system": [{"type": "text", "text": prompt.system}],
+        "messages": [
+            {"role": "user", "content": [prefix, {"type": "text", "text": prompt.essays}]}
+        ],
+        "output_config": output,
+    }
+    if judge.settings.temperature is not None:
+        params["temperature"] = judge.settings.temperature
+    return params
+
+
+def read_message(message: dict[str, Any]) -> Reply:
+    """Return what a message says; its custom id is the caller's to add."""
+    content = message.get("content")
+    blocks = [mapping(block) for block in content] if isinstance(content, list) else []
+    texts = [block.get("text") for block in blocks if block.get("type") == "text"]
+    text = "".join(t for t in texts if isinstance(t, str)) or None
+    stop = text_or_none(message.get("stop_reason"))
+    outcome = _ENDINGS.get(stop or "", Outcome.INVALID_OUTPUT)
+    code = stop or "no_stop_reason"
+    if outcome is Outcome.SUCCEEDED and text is None:
+        outcome, code = Outcome.INVALID_OUTPUT, "no_text"
+    return Reply(
+        custom_id=None,
+        outcome=outcome,
+        text=text,
+        usage=_usage(message.get("usage")),
+        model=text_or_none(message.get("model")),
+        request_id=text_or_none(message.get("id")),
+        error_code=None if outcome is Outcome.SUCCEEDED else code,
+        may_retry=outcome is not Outcome.SUCCEEDED,
+    )
+
+
+def _usage(sent: object) -> Usage | None:
+    """Return usage in our meaning: Anthropic's input tokens exclude cached and written ones."""
+    if not isinstance(sent, dict):
+        return None
+    read = count(sent.get("cache_read_input_tokens"))
+    written = count(sent.get("cache_creation_input_tokens"))
+    long_lived = count(mapping(sent.get("cache_creation")).get("ephemeral_1h_input_tokens"))
+    return Usage(
+        prompt=count(sent.get("input_tokens")) + read + written,
+        cached=read,
+        cache_write_5m=max(0, written - long_lived),
+        cache_write_1h=min(written, long_lived),
+        completion=count(sent.get("output_tokens")),
+        reasoning=count(mapping(sent.get("output_tokens_details")).get("thinking_tokens")),
+    )
