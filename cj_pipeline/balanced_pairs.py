@@ -1,0 +1,148 @@
+"""Pairs that join the essays into one net and let each take part alike, whatever the scores.
+
+This is coverage, random pairing and resampling; strategies that look at scores begin with it while
+the net is in parts. Which essay is shown first is decided afterwards, by `positions`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from cj_pipeline.comparisons import Role
+from cj_pipeline.pairing_net import Floats, IndexPair, Ints, Net, Parts
+from cj_pipeline.positions import next_orders
+
+Bools = npt.NDArray[np.bool_]
+ChosenIndices = tuple[int, int, Role]
+
+
+def new_pairs(
+    net: Net, size: int, rng: np.random.Generator, *, role: Role = Role.COVERAGE
+) -> list[ChosenIndices]:
+    """Return at most `size` pairs never shown, fewer only when none is left.
+
+    While the net is in parts every pair joins two of them, so it is one net after the fewest pairs
+    possible; parts with an anchor meet parts without. The essay seen least always comes next.
+
+    Args:
+        net: What was shown so far.
+        size: Pairs wanted.
+        rng: Decides between equals.
+        role: Of the pairs that are not bridges; `RANDOM` leaves partners of equal standing to
+            chance, `COVERAGE` prefers those that were shown on the other side more often.
+    """
+    seen = _Participation(net, rng)
+    met = [set(partners) for partners in net.partners]
+    parts = Parts(net)
+    chosen: list[ChosenIndices] = []
+    while len(chosen) < size and (one := seen.least_seen()) is not None:
+        cost = seen.partner_cost(one, heed_lean=role is Role.COVERAGE)
+        if parts.n_parts > 1:
+            mine = parts.labels[one]
+            cost[parts.has_anchor[parts.labels] == parts.has_anchor[mine]] += _NO_NEW_ANCHOR
+            cost[parts.labels == mine] = np.inf
+        else:
+            cost[list(met[one])] = np.inf
+        other = int(np.argmin(cost))
+        if not np.isfinite(cost[other]):
+            seen.close(one)
+            continue
+        bridges = parts.sizes[parts.labels[[one, other]]].min() > 1 and (
+            parts.labels[one] != parts.labels[other]
+        )
+        chosen.append((one, other, Role.BRIDGE if bridges else role))
+        met[one].add(other)
+        met[other].add(one)
+        parts.join(one, other)
+        # The order that evens the two out; `positions` has the last word.
+        seen.add(*sorted((one, other), key=lambda i: seen.lean[i]))
+    return chosen
+
+
+def repeated_pairs(net: Net, size: int, rng: np.random.Generator) -> list[ChosenIndices]:
+    """Return at most `size` pairs already shown: those shown least often, essays seen alike.
+
+    No pair comes twice in one wave. Between equals, the pair comes first whose next order (see
+    `positions.next_orders`) evens its essays out.
+    """
+    times: Counter[IndexPair] = Counter()
+    for a, b in net.shown_indices.tolist():
+        times[min(a, b), max(a, b)] += 1
+    orders = next_orders(net)
+    seen = _Participation(net, rng)
+    chosen: list[ChosenIndices] = []
+    for level in sorted(set(times.values())):
+        # For each essay: with whom it may meet again, and whether it is shown first then.
+        left: list[dict[int, bool]] = [{} for _ in net.essay_ids]
+        for pair, count in times.items():
+            if count == level:
+                first, second = orders[pair]
+                left[first][second] = True
+                left[second][first] = False
+        seen.reopen()
+        while len(chosen) < size and (one := seen.least_seen()) is not None:
+            if not left[one]:
+                seen.close(one)
+                continue
+            other = seen.best_again(one, left[one])
+            first, second = (one, other) if left[one].pop(other) else (other, one)
+            del left[other][one]
+            chosen.append((one, other, Role.RESAMPLE))
+            seen.add(first, second)
+    return chosen
+
+
+_ONCE_MORE_SEEN = 16.0
+_NO_NEW_ANCHOR = 8.0
+_MOST_LEAN = 6.0
+
+
+class _Participation:
+    """How often each essay was seen, and on which side, while a wave is being chosen."""
+
+    def __init__(self, net: Net, rng: np.random.Generator) -> None:
+        self.lean: Ints = net.lean.copy()
+        self._count: Ints = net.n_comparisons.copy()
+        self._coin: Floats = rng.random(net.n_essays)
+        self._rng = rng
+        self._is_open: Bools = np.ones(net.n_essays, dtype=bool)
+
+    def least_seen(self) -> int | None:
+        """Return the essay to pair next; None when every essay has been closed."""
+        waiting = np.where(self._is_open, self._count + self._coin, np.inf)
+        one = int(np.argmin(waiting))
+        return one if np.isfinite(waiting[one]) else None
+
+    def partner_cost(self, one: int, *, heed_lean: bool) -> Floats:
+        """Return what each partner would cost in evenness; infinite for the essay itself."""
+        cost = _ONCE_MORE_SEEN * self._count + self._rng.random(len(self._count))
+        if heed_lean:
+            cost += np.minimum(2.0 * np.abs(self.lean + self.lean[one]), _MOST_LEAN)
+        cost[one] = np.inf
+        return cost
+
+    def best_again(self, one: int, partners: Mapping[int, bool]) -> int:
+        """Return the partner met before whose turn it is; True stands for `one` shown first."""
+        candidates = np.fromiter(partners, dtype=np.int64)
+        turn = np.where(np.fromiter(partners.values(), dtype=bool), 1, -1)
+        left_over = np.abs(self.lean[one] + turn) + np.abs(self.lean[candidates] - turn)
+        cost = self.partner_cost(one, heed_lean=False)[candidates]
+        return int(candidates[np.argmin(cost + np.minimum(2.0 * left_over, _MOST_LEAN))])
+
+    def add(self, first: int, second: int) -> None:
+        """Count a pair in the order it is, at least provisionally, shown."""
+        self._count[[first, second]] += 1
+        self.lean[first] += 1
+        self.lean[second] -= 1
+
+    def close(self, one: int) -> None:
+        """Leave an essay out because it has no partner left."""
+        self._is_open[one] = False
+
+    def reopen(self) -> None:
+        """Let every essay take part again."""
+        self._is_open[:] = True

@@ -1,0 +1,233 @@
+"""What every wave must satisfy, whatever the strategy, and the numbers that must come out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cj_pipeline.comparisons import ChosenPair, Role
+from cj_pipeline.pairing import Net, choose_wave, max_possible_pairs, positional_skew
+from cj_pipeline.pairing_net import Parts
+from cj_pipeline.settings import Strategy
+
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+
+def fresh_net(n_essays: int, n_anchors: int = 0) -> Net:
+    ids = tuple(f"essay-{i:03d}" for i in range(n_essays))
+    return Net(ids, frozenset(ids[:n_anchors]), ())
+
+
+def with_wave(net: Net, wave: Iterable[ChosenPair]) -> Net:
+    return replace(net, shown=net.shown + tuple((pair.essay_a, pair.essay_b) for pair in wave))
+
+
+def after_waves(
+    net: Net,
+    sizes: Iterable[int],
+    *,
+    strategy: Strategy = "coverage",
+    seed: int = 0,
+    resampling: bool = False,
+) -> Net:
+    for number, size in enumerate(sizes):
+        wave = choose_wave(
+            net, strategy=strategy, size=size, seed=seed + 1000 * number, resampling=resampling
+        )
+        net = with_wave(net, wave)
+    return net
+
+
+def unordered(net: Net) -> list[frozenset[str]]:
+    return [frozenset(pair) for pair in net.shown]
+
+
+@given(
+    n_essays=st.integers(2, 14),
+    sizes=st.lists(st.integers(1, 12), max_size=6),
+    strategy=st.sampled_from(STRATEGIES),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_pair_is_repeated_before_all_are_covered(
+    n_essays: int, sizes: list[int], strategy: Strategy, seed: int
+) -> None:
+    """A repeated pair costs as much as a new one, and a wave is only short when none is left."""
+    net = after_waves(fresh_net(n_essays), sizes, strategy=strategy, seed=seed)
+
+    assert len(set(unordered(net))) == len(net.shown)
+    assert all(a != b for a, b in net.shown)
+    assert len(net.shown) == min(sum(sizes), max_possible_pairs(n_essays))
+
+
+@given(
+    n_essays=st.integers(2, 20),
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=8),
+    strategy=st.sampled_from(STRATEGIES),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_essays_are_one_net_after_the_fewest_pairs_possible(
+    n_essays: int, sizes: list[int], strategy: Strategy, seed: int
+) -> None:
+    """Until there is one net there is no common scale, so each pair has to join two parts."""
+    net = after_waves(fresh_net(n_essays, 2), sizes, strategy=strategy, seed=seed)
+
+    assert Parts(net).n_parts == max(1, n_essays - len(net.shown))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_same_seed_gives_the_same_wave(strategy: Strategy) -> None:
+    """A step that is repeated after a crash has to plan what it planned before."""
+    net = after_waves(fresh_net(12), [6], strategy=strategy)
+
+    first = choose_wave(net, strategy=strategy, size=6, seed=5)
+    second = choose_wave(net, strategy=strategy, size=6, seed=5)
+
+    assert first == second
+
+
+@pytest.mark.parametrize("strategy", ["coverage", "random"])
+def test_another_seed_gives_another_wave(strategy: Strategy) -> None:
+    """Equals are decided by coin, not by the order in which a folder lists them."""
+    net = fresh_net(12)
+
+    waves = {choose_wave(net, strategy=strategy, size=6, seed=seed) for seed in range(5)}
+
+    assert len(waves) == 5
+
+
+@pytest.mark.parametrize("n_essays", [7, 23, 24, 31])
+def test_coverage_lets_essays_take_part_alike_after_every_wave(n_essays: int) -> None:
+    """An essay seen less often than others would be placed less surely."""
+    net = fresh_net(n_essays)
+    ranges = []
+    for number in range(n_essays):
+        wave = choose_wave(net, strategy="coverage", size=n_essays // 2, seed=number)
+        net = with_wave(net, wave)
+        ranges.append(np.ptp(net.n_comparisons))
+
+    assert max(ranges) <= 2
+
+
+@pytest.mark.parametrize("n_essays", [7, 24, 120])
+def test_coverage_keeps_every_essay_even_between_the_two_places(n_essays: int) -> None:
+    """What a judge's liking for the first place is worth then cancels for each essay."""
+    net = fresh_net(n_essays)
+    leans = []
+    for number in range(n_essays // 2):
+        wave = choose_wave(net, strategy="coverage", size=n_essays // 2, seed=number)
+        net = with_wave(net, wave)
+        leans.append(np.abs(net.lean).max())
+
+    assert max(leans) <= 2
+    assert max(leans[: n_essays // 4]) <= 1
+
+
+def test_first_pairs_set_anchors_against_students() -> None:
+    """Every student needs a short way to an anchor, and anchors' grades are known already."""
+    net = after_waves(fresh_net(24, n_anchors=4), [12])
+
+    with_anchor = [pair for pair in net.shown if set(pair) & net.anchor_ids]
+
+    assert len(with_anchor) == 4
+
+
+def test_parts_left_by_failures_are_bridged_first() -> None:
+    """Comparisons that fail for good can leave the net in parts, which no further vote mends."""
+    ids = tuple("abcdefgh")
+    net = Net(ids, frozenset(), (("a", "b"), ("b", "c"), ("c", "a"), ("d", "e"), ("f", "g")))
+
+    wave = choose_wave(net, strategy="coverage", size=3, seed=1)
+
+    assert Parts(with_wave(net, wave)).n_parts == 1
+    assert Counter(pair.role for pair in wave) == {Role.BRIDGE: 2, Role.COVERAGE: 1}
+
+
+@given(
+    n_essays=st.integers(2, 9),
+    n_waves=st.integers(1, 6),
+    size=st.integers(1, 12),
+    strategy=st.sampled_from(STRATEGIES),
+)
+@settings(max_examples=40, deadline=None)
+def test_resampling_repeats_the_least_seen_pairs_in_the_other_order(
+    n_essays: int, n_waves: int, size: int, strategy: Strategy
+) -> None:
+    """Asked again, a pair tells most when it also cancels the judge's liking for a place."""
+    net = after_waves(fresh_net(n_essays), [2 * n_essays])
+    known = set(unordered(net))
+
+    net = after_waves(net, [size] * n_waves, strategy=strategy, resampling=True)
+
+    times = Counter(unordered(net))
+    orders = Counter(net.shown)
+    assert set(times) == known
+    assert max(times.values()) - min(times.values()) <= 1
+    assert all(abs(orders[a, b] - orders[b, a]) <= 1 for a, b in net.shown)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_five_essays_resampled_three_times_are_shown_eight_times_on_each_side(
+    strategy: Strategy,
+) -> None:
+    """The smallest real batch: 10 pairs and three passes more, 40 comparisons."""
+    net = after_waves(fresh_net(5, n_anchors=2), [10], strategy=strategy)
+
+    net = after_waves(net, [10, 10, 10], strategy=strategy, resampling=True)
+
+    assert len(net.shown) == 40
+    assert net.n_comparisons.tolist() == [16] * 5
+    assert net.lean.tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_regular_net_stays_even_beyond_full_coverage(strategy: Strategy, seed: int) -> None:
+    """24 essays: all 276 pairs in waves of 12, then 12 resampled, and even when all are."""
+    covered = after_waves(fresh_net(24), [12] * 23, strategy=strategy, seed=seed)
+
+    at_288 = after_waves(covered, [12], strategy=strategy, resampling=True)
+    at_552 = after_waves(at_288, [12] * 22, strategy=strategy, resampling=True)
+
+    assert len(set(unordered(covered))) == len(covered.shown) == 276
+    assert max(positional_skew(at_288).values()) <= 0.2
+    assert len(at_552.shown) == 552
+    assert set(positional_skew(at_552).values()) == {0.0}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_one_wave_of_sixty_pairs_is_one_even_net(strategy: Strategy) -> None:
+    """All at once, nothing can be mended later: 24 essays, five comparisons each."""
+    net = after_waves(fresh_net(24, n_anchors=4), [60], strategy=strategy)
+
+    assert Parts(net).n_parts == 1
+    assert net.n_comparisons.tolist() == [5] * 24
+    assert np.abs(net.lean).max() == 1
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_essays_have_one_pair(strategy: Strategy) -> None:
+    """The smallest batch there is."""
+    net = fresh_net(2)
+
+    wave = choose_wave(net, strategy=strategy, size=5, seed=0)
+
+    assert len(wave) == 1
+    assert choose_wave(with_wave(net, wave), strategy=strategy, size=5, seed=0) == ()
+
+
+def test_a_hundred_and_twenty_essays_at_a_realistic_budget_are_one_even_net() -> None:
+    """Ten comparisons per essay, in waves of half an essay each."""
+    net = after_waves(fresh_net(120, n_anchors=9), [60] * 10)
+
+    assert Parts(net).n_parts == 1
+    assert net.n_comparisons.tolist() == [10] * 120
+    assert set(positional_skew(net).values()) == {0.0}
