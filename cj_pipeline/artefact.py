@@ -335,6 +335,7 @@ def _prompt_blob(row: Row) -> dict[str, str]:
 def _essay_record(row: Row) -> dict[str, Any]:
     return {
         "essay_id": row["essay_id"],
+        "position": row["position"],
         "file_name": row["file_name"],
         "source_path": row["source_path"],
         "checksum": row["sha256"],

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cj_pipeline.batch_history import BatchHistory
-from cj_pipeline.plain_text import visible
+from cj_pipeline.plain_text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
         yield (
             rank,
             row["essay_id"],
-            visible(essay["file_name"]),
+            excerpt(essay["file_name"], 200),
             projection["grade"] if projection else None,
             round(projection["confidence"], 3) if projection else None,
             round(projection["expected_grade"], 2) if projection else None,

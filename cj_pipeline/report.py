@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from cj_pipeline.batch_history import BatchHistory, Row, read_history
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.fairness import first_shown_share, positional_skews
-from cj_pipeline.plain_text import excerpt, visible
+from cj_pipeline.plain_text import excerpt
 from cj_pipeline.verdict_checks import (
     Fit,
     essay_fits,
@@ -207,7 +207,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "visible": visible,
+        "excerpt": excerpt,
         "signed": _signed,
         "percent": _percent,
         "usd": _usd,
