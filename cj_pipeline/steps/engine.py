@@ -52,3 +52,8 @@ class Engine:
     def published_folder(self) -> Path:
         """Where each batch's artefact and report are written, one folder per batch."""
         return self.home / "batches"
+
+    @property
+    def inbox(self) -> Path:
+        """Where batch folders are dropped; the sensor takes them in."""
+        return self.home / "inbox"

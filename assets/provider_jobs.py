@@ -1,0 +1,33 @@
+"""The provider jobs of a batch's wave, each recorded before it was sent."""
+
+import dagster as dg
+
+from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from cj_pipeline.steps import submit_wave
+from resources.engine_resource import EngineResource
+
+
+@dg.asset(
+    deps=["comparison_pairs"],
+    partitions_def=batches,
+    group_name="judging",
+    kinds=STORED,
+    owners=OWNERS,
+    tags={"paid": "yes"},
+    pool="providers",
+)
+def provider_jobs(
+    context: dg.AssetExecutionContext, engine: EngineResource
+) -> dg.MaterializeResult:
+    """What was handed to the judges' providers; running this again sends nothing twice."""
+    with errors_as_dagster_knows_them():
+        sent = submit_wave(engine.open(), context.partition_key)
+    return dg.MaterializeResult(
+        metadata={
+            "n_jobs_sent": sent.n_sent,
+            "n_jobs_adopted": sent.n_adopted,
+            "n_requests": sent.n_requests,
+            "reserved_usd": sent.reserved_usd,
+            "refused_for_spend_cap": sent.refused_for_spend_cap,
+        }
+    )

@@ -1,0 +1,28 @@
+"""The artefact of a batch: what was given, asked and found, in one checked file."""
+
+import dagster as dg
+
+from assets.batch_partitions import OWNERS, batches, errors_as_dagster_knows_them
+from cj_pipeline.steps import publish_artefact
+from resources.engine_resource import EngineResource
+
+
+@dg.asset(
+    deps=["grade_projections"],
+    partitions_def=batches,
+    group_name="outputs",
+    kinds={"json"},
+    owners=OWNERS,
+    tags={"paid": "no"},
+)
+def run_artefact(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult:
+    """The batch as one JSON file, valid against its contract, with every checksum."""
+    with errors_as_dagster_knows_them():
+        written = publish_artefact(engine.open(), context.partition_key)
+    return dg.MaterializeResult(
+        metadata={
+            "path": dg.MetadataValue.path(str(written.path)),
+            "sha256": written.sha256,
+            "n_bytes": written.n_bytes,
+        }
+    )

@@ -1,0 +1,41 @@
+"""The code location Dagster loads: assets, checks, jobs, sensors and the engine they share."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets import (
+    batch_report,
+    comparison_pairs,
+    comparisons,
+    essay_scores,
+    essays,
+    grade_projections,
+    provider_jobs,
+    run_artefact,
+    wave_decision,
+)
+from assets.batch_jobs import ALL_JOBS
+from assets.batch_sensors import batch_progress_sensor, inbox_sensor
+from resources.engine_resource import EngineResource
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules(
+        [
+            essays,
+            comparison_pairs,
+            provider_jobs,
+            comparisons,
+            essay_scores,
+            wave_decision,
+            grade_projections,
+            run_artefact,
+            batch_report,
+        ]
+    ),
+    jobs=list(ALL_JOBS),
+    sensors=[inbox_sensor, batch_progress_sensor],
+    resources={"engine": EngineResource()},
+    # A step takes a tenth of a second; a process for each would take twenty times that.
+    executor=dg.in_process_executor,
+)
