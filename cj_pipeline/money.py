@@ -75,6 +75,7 @@ class BatchMultipliers:
 class Price:
     """USD per million tokens of one model, with where and when the figures were read.
 
+    `cacheable_from` is the shortest prefix, in tokens, that the provider keeps for this model;
     `is_simulated` marks nominal prices of emulated models: nobody is billed.
     """
 
@@ -86,6 +87,7 @@ class Price:
     cache_write_1h: Decimal
     output: Decimal
     batched: BatchMultipliers
+    cacheable_from: int
     source: str
     as_of: date
     is_simulated: bool = False
@@ -104,6 +106,7 @@ class PriceEntry(BaseModel):
     cache_write_5m: Annotated[Decimal, Field(ge=0)] | None = None
     cache_write_1h: Annotated[Decimal, Field(ge=0)] | None = None
     output: Annotated[Decimal, Field(ge=0)]
+    cacheable_from: Annotated[int, Field(ge=1)] = 1024
     source: str
     as_of: date
 
@@ -129,6 +132,7 @@ class PriceEntry(BaseModel):
             cache_write_1h=or_input(self.cache_write_1h),
             output=self.output,
             batched=batched,
+            cacheable_from=self.cacheable_from,
             source=self.source,
             as_of=self.as_of,
             is_simulated=is_simulated,
