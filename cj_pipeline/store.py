@@ -1,0 +1,213 @@
+"""The one place of state, and the short transactions in which it may be used.
+
+DuckDB lets one process hold a file for writing, and then no other may open it at all. So the
+live file is opened only inside `write` and `read`, under a lock that queues fairly; nobody
+keeps it open. Whoever wants to look for longer opens the published copy, which is replaced
+whole whenever a batch moves on.
+
+What a transaction can do is `session`; the schema is `schema`; copying is `publishing`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import duckdb
+
+from cj_pipeline import publishing
+from cj_pipeline.errors import StoreBusyError, StoreError
+from cj_pipeline.file_lock import hold
+from cj_pipeline.schema import migrate, refuse_newer, schema_version
+from cj_pipeline.session import Session
+
+__all__ = ["Session", "Store", "default_home", "open_published"]
+
+LIVE_FILE = "cj.duckdb"
+PUBLISHED_FOLDER = "published"
+
+LOCK_TIMEOUT_S = 120.0
+"""Eight writers in a row wait a few seconds each; two minutes mean that something hangs."""
+
+DUCKDB_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    # Nothing may be fetched from the network in the middle of a transaction.
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    # Many processes share a machine; beyond this DuckDB spills to disk.
+    "memory_limit": "2GB",
+}
+
+
+def default_home(environment: Mapping[str, str]) -> Path:
+    """Return where the store lives: CJ_HOME, or `.cj` in the current folder."""
+    return Path(environment.get("CJ_HOME") or ".cj")
+
+
+class Store:
+    """The store of one home folder, or one in memory.
+
+    Every transaction sees a whole database at the newest schema version; each commits as one
+    or not at all, and may be killed at any instruction.
+    """
+
+    def __init__(self, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
+        self.home = home
+        self.path = home / LIVE_FILE
+        self.published_path = home / PUBLISHED_FOLDER / LIVE_FILE
+        self._lock_timeout_s = lock_timeout_s
+        self._memory: duckdb.DuckDBPyConnection | None = None
+        self._is_current = False
+
+    @classmethod
+    def in_memory(cls) -> Store:
+        """Return an empty store that lives as long as this object; for one thread's tests."""
+        store = cls(Path(":memory:"))
+        store._memory = _connect(":memory:", read_only=False)
+        migrate(store._memory)
+        return store
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Give one exclusive transaction; it commits at the end, or rolls back on an error.
+
+        Raises:
+            StoreBusyError: If other processes kept the store busy for too long.
+            StoreError: If its file cannot be used as it is.
+        """
+        if self._memory is not None:
+            with _transaction(self._memory) as session:
+                yield session
+            return
+        with self._held(shared=False), closing(self._open(read_only=False)) as connection:
+            migrate(connection)
+            self._is_current = True
+            with _transaction(connection) as session:
+                yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Give one short, read-only look; other readers may look too, writers wait.
+
+        Raises:
+            StoreBusyError: If writers kept the store busy for too long.
+            StoreError: If its file cannot be used as it is.
+        """
+        if self._memory is not None:
+            yield Session(self._memory)
+            return
+        self._make_current()
+        with self._held(shared=True), closing(self._open(read_only=True)) as connection:
+            refuse_newer(schema_version(connection))
+            yield Session(connection)
+
+    def publish(self) -> None:
+        """Replace the published copy by the store as it stands; it never shows half a wave."""
+        if self._memory is not None:
+            return
+        self._make_current()
+        with self._held(shared=False):
+            if self.path.with_name(f"{LIVE_FILE}.wal").exists():
+                # A killed writer left its log: opening and closing folds it into the file.
+                self._open(read_only=False).close()
+            publishing.publish(self.path, self.published_path)
+
+    def _make_current(self) -> None:
+        """Make the file and bring its schema up to date, once per process."""
+        if self._is_current and self.path.exists():
+            return
+        with self._held(shared=False), closing(self._open(read_only=False)) as connection:
+            migrate(connection)
+        self._is_current = True
+
+    @contextmanager
+    def _held(self, *, shared: bool) -> Iterator[None]:
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with hold(self.path, shared=shared, timeout_s=self._lock_timeout_s):
+                yield
+        except PermissionError as error:
+            raise _unwritable(self.home, error) from error
+
+    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        """Open the live file; the lock is held, so only a stranger can have it open."""
+        is_new = not self.path.exists()
+        deadline = time.monotonic() + self._lock_timeout_s
+        while True:
+            try:
+                connection = _connect(str(self.path), read_only=read_only)
+            except duckdb.IOException as error:
+                if "lock" not in str(error).lower():
+                    raise _unusable(self.path, error) from error
+                if time.monotonic() > deadline:
+                    raise _held_by_stranger(self.path, error) from error
+                time.sleep(0.05)
+            except duckdb.Error as error:
+                raise _unusable(self.path, error) from error
+            else:
+                if is_new:
+                    self.path.chmod(0o600)
+                return connection
+
+
+def open_published(home: Path | str | None = None) -> duckdb.DuckDBPyConnection:
+    """Open the published copy, read-only; keep it open as long as you like.
+
+    It shows the store as it was when it was opened; open it again to see what came since.
+
+    Args:
+        home: The store's folder; CJ_HOME, or `.cj` in the current folder, if left out.
+
+    Raises:
+        StoreError: If nothing has been published there yet.
+    """
+    folder = default_home(os.environ) if home is None else Path(home)
+    path = folder / PUBLISHED_FOLDER / LIVE_FILE
+    if not path.exists():
+        msg = (
+            f"Nothing is published in {folder.resolve()}: run a batch first, "
+            "or point CJ_HOME at the store's folder."
+        )
+        raise StoreError(msg)
+    return _connect(str(path), read_only=True)
+
+
+def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(path, read_only=read_only, config=DUCKDB_CONFIG)
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+@contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[Session]:
+    connection.execute("BEGIN TRANSACTION")
+    try:
+        yield Session(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(duckdb.Error):  # a failed commit has rolled back already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _unwritable(home: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"The store's folder {home} cannot be written ({error.strerror}). Make it writable for "
+        "this user, or point CJ_HOME elsewhere; to look only, use open_published()."
+    )
+
+
+def _unusable(path: Path, error: duckdb.Error) -> StoreError:
+    return StoreError(
+        f"The store's file {path} cannot be opened: {error}. If it is damaged, bring back the "
+        "last good copy with `cj store restore`."
+    )
+
+
+def _held_by_stranger(path: Path, error: duckdb.Error) -> StoreBusyError:
+    return StoreBusyError(
+        f"Another program holds {path} open: {error}. Close it there; "
+        "notebooks open the published copy with open_published()."
+    )
