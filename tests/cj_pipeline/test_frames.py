@@ -1,0 +1,139 @@
+"""A batch as data frames: whole, typed, and under stable names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import polars as pl
+import pytest
+
+from cj_pipeline.errors import StoreError, UnknownBatchError
+from cj_pipeline.frames import (
+    FRAME_NAMES,
+    FrameName,
+    arrow_table,
+    export_parquet,
+    pandas_frame,
+    polars_frame,
+)
+from cj_pipeline.store import Store
+from tests.finished_batches import ARGUMENTS, SPRING, fill
+
+COLUMNS: dict[FrameName, str] = {
+    "scores": "rank essay_id is_anchor known_grade score standard_error n_comparisons n_wins"
+    " n_losses n_shown_a n_shown_b is_one_sided",
+    "grades": "essay_id is_anchor known_grade grade confidence expected_grade primary_anchor_id"
+    " is_extrapolated scale revision",
+    "probabilities": "essay_id is_anchor step grade probability",
+    "boundaries": "position below above boundary standard_error",
+    "comparisons": "sequence wave judge essay_a essay_b status failure_reason winner winner_id"
+    " loser_id confidence justification role resampling_pass n_attempts tokens_prompt"
+    " tokens_completion cost_usd started_at completed_at comparison_id",
+    "waves": "wave decision reason submitted completed failed success_rate max_score_change"
+    " mean_standard_error empirical_bayes_reliability scale_separation_reliability"
+    " cost_so_far_usd decided_at",
+    "wave_scores": "wave essay_id is_anchor score standard_error rank n_comparisons",
+    "judges": "judge provider model is_simulated n_comparisons n_verdicts n_failed n_ties"
+    " first_shown_share mean_confidence tokens_prompt tokens_completion cost_usd",
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    store = Store(folder)
+    with store.write() as db:
+        fill(db)
+    store.publish()
+    return folder
+
+
+@pytest.mark.parametrize("name", FRAME_NAMES)
+def test_a_frames_columns_are_kept(home: Path, name: FrameName) -> None:
+    """Notebooks elsewhere are written against these names."""
+    assert pandas_frame(name, SPRING, home=home).columns.tolist() == COLUMNS[name].split()
+
+
+@pytest.mark.parametrize("name", FRAME_NAMES)
+def test_pandas_and_polars_see_the_same_rows(home: Path, name: FrameName) -> None:
+    """Which library somebody likes must not matter."""
+    one = pandas_frame(name, SPRING, home=home)
+    other = polars_frame(name, SPRING, home=home)
+
+    assert isinstance(one, pd.DataFrame)
+    assert isinstance(other, pl.DataFrame)
+    assert len(one) == other.height > 0
+    assert one.columns.tolist() == other.columns
+
+
+def test_scores_are_those_of_the_last_wave_best_first(home: Path) -> None:
+    """Earlier waves are in `wave_scores`."""
+    scores = pandas_frame("scores", SPRING, home=home)
+
+    assert len(scores) == 14
+    assert scores["score"].is_monotonic_decreasing
+    assert scores["rank"].tolist() == list(range(1, 15))
+    assert scores["score"].sum() == pytest.approx(0, abs=1e-9)
+
+
+def test_the_probabilities_of_an_essay_add_up_to_one(home: Path) -> None:
+    """Grades with a sign in their names (`C+`) included."""
+    probabilities = pandas_frame("probabilities", SPRING, home=home)
+
+    totals = probabilities.groupby("essay_id")["probability"].sum()
+
+    assert len(totals) == 14
+    assert totals.to_numpy() == pytest.approx(1.0)
+
+
+def test_steps_number_the_grades_from_the_lowest(home: Path) -> None:
+    """So that a heat map sorts F before A without knowing the scale."""
+    probabilities = pandas_frame("probabilities", SPRING, home=home)
+
+    steps = probabilities.drop_duplicates("step").sort_values("step")
+
+    assert steps["grade"].tolist() == ["F", "F+", "E-", "E+", "D-", "D+", "C-", "C+", "B", "A"]
+
+
+def test_a_batch_without_grades_has_an_empty_frame_of_them(home: Path) -> None:
+    """Empty with its columns, so that code written for a graded batch still runs."""
+    grades = pandas_frame("grades", ARGUMENTS, home=home)
+
+    assert grades.empty
+    assert grades.columns.tolist() == COLUMNS["grades"].split()
+
+
+def test_costs_grow_to_what_all_comparisons_cost(home: Path) -> None:
+    """The last wave's sum is the batch's."""
+    waves = pandas_frame("waves", SPRING, home=home)
+    comparisons = pandas_frame("comparisons", SPRING, home=home)
+
+    assert waves["cost_so_far_usd"].iloc[-1] == pytest.approx(comparisons["cost_usd"].sum())
+
+
+def test_times_carry_their_zone(home: Path) -> None:
+    """A time without one is read as local by somebody."""
+    started = pandas_frame("comparisons", SPRING, home=home)["started_at"]
+
+    assert str(started.dt.tz) == "UTC"
+
+
+def test_an_unknown_batch_is_answered_with_those_there_are(home: Path) -> None:
+    """The name is usually only misspelt."""
+    with pytest.raises(UnknownBatchError, match=r"'spring-8'.*arguments, broken, spring-9"):
+        arrow_table("scores", "spring-8", home=home)
+
+
+def test_nothing_published_yet_is_said(tmp_path: Path) -> None:
+    """The wrong folder is the commonest mistake."""
+    with pytest.raises(StoreError, match="Nothing is published"):
+        arrow_table("scores", SPRING, home=tmp_path)
+
+
+def test_every_frame_can_be_taken_away_as_parquet(home: Path, tmp_path: Path) -> None:
+    """For whoever has neither Python nor our store."""
+    written = export_parquet(SPRING, tmp_path / "out", home=home)
+
+    assert [path.stem for path in written] == list(FRAME_NAMES)
+    assert pl.read_parquet(written[0]).height == 14
