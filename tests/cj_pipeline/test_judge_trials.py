@@ -1,0 +1,116 @@
+"""What a handful of live calls says about a judge, and about what a batch will cost."""
+
+import numpy as np
+import pytest
+
+from cj_pipeline.comparisons import Verdict
+from cj_pipeline.errors import SettingsError
+from cj_pipeline.judge_trials import Trial, calibrate, summarise, trial_pairs
+from cj_pipeline.judges import load_judge
+from cj_pipeline.money import Usage, cost_usd
+
+_JUDGE = load_judge("quality")
+
+
+def _trial(a: str, b: str, winner: str | None, *, usage: Usage | None = None) -> Trial:
+    verdict = Verdict(winner, 4.0, "so") if winner else None  # type: ignore[arg-type]
+    usage = usage or Usage(prompt=1_000, completion=100)
+    return Trial(_JUDGE, a, b, verdict, None if verdict else "refusal", "", usage, 2.0)
+
+
+def test_pairs_are_asked_in_both_orders_and_chosen_by_the_seed() -> None:
+    """Two judges are compared on the same pairs."""
+    ids = ["a", "b", "c", "d"]
+
+    pairs = trial_pairs(ids, 3, seed=1)
+
+    assert len(pairs) == 6
+    assert {(b, a) for a, b in pairs} == set(pairs)
+    assert pairs == trial_pairs(ids, 3, seed=1)
+
+
+def test_there_are_never_more_pairs_than_the_essays_make() -> None:
+    """Three essays make three pairs."""
+    assert len(trial_pairs(["a", "b", "c"], 50, seed=0)) == 6
+
+
+def test_a_judge_that_names_the_same_essay_in_both_orders_is_consistent() -> None:
+    """By hand: one pair agrees with itself, one does not."""
+    trials = [
+        _trial("a", "b", "A"),
+        _trial("b", "a", "B"),
+        _trial("a", "c", "A"),
+        _trial("c", "a", "A"),
+    ]
+
+    summary = summarise(_JUDGE, trials, {})
+
+    assert (summary.consistency, summary.n_pairs) == (0.5, 2)
+    assert summary.first_share == 0.75
+
+
+def test_agreement_is_counted_between_anchors_of_different_grades_only() -> None:
+    """Two anchors of one grade have no due verdict, and a student's essay has no grade."""
+    trials = [
+        _trial("low", "high", "B"),
+        _trial("high", "low", "tie"),
+        _trial("low", "low2", "A"),
+        _trial("low", "student", "A"),
+    ]
+
+    summary = summarise(_JUDGE, trials, {"low": 1, "low2": 1, "high": 3})
+
+    assert (summary.agreement, summary.n_anchor_verdicts) == (0.75, 2)
+
+
+def test_failed_calls_make_each_verdict_dearer() -> None:
+    """They are paid for as well."""
+    good = _trial("a", "b", "A")
+
+    alone = summarise(_JUDGE, [good], {})
+    with_failure = summarise(_JUDGE, [good, _trial("b", "a", None)], {})
+
+    assert alone.usd_per_verdict == good.cost_usd
+    assert with_failure.usd_per_verdict == 2 * good.cost_usd
+    assert (with_failure.n_asked, with_failure.n_verdicts) == (2, 1)
+
+
+def test_a_judge_that_never_answers_has_no_shares() -> None:
+    """Nothing is made up for it."""
+    summary = summarise(_JUDGE, [_trial("a", "b", None)], {"a": 1, "b": 2})
+
+    assert summary.consistency is None
+    assert summary.agreement is None
+    assert summary.usd_per_verdict is None
+
+
+def test_the_interval_holds_the_true_cost_as_often_as_it_says() -> None:
+    """Simulated: pilots of 8 calls, batches of 200; 95 % promised, 92 to 98 % accepted."""
+    rng = np.random.default_rng(7)
+
+    def call() -> Usage:
+        return Usage(prompt=int(rng.integers(800, 1_600)), completion=int(rng.integers(40, 400)))
+
+    held = 0
+    for _ in range(400):
+        pilot = calibrate(
+            [_trial("a", "b", "A", usage=call()) for _ in range(8)], 200, batched=True
+        )
+        true = sum(cost_usd(_JUDGE.price, call(), batched=True) for _ in range(200))
+        held += pilot.usd_low <= true <= pilot.usd_high
+
+    assert 0.92 <= held / 400 <= 0.98
+
+
+def test_alike_calls_leave_no_doubt_about_the_cost() -> None:
+    """By hand: 1000 x 1 + 100 x 4 per million, times 100."""
+    pilot = calibrate([_trial("a", "b", "A")] * 3, 100, batched=False)
+
+    assert pilot.usd_low == pilot.usd == pilot.usd_high == pytest.approx(0.14)
+    assert (pilot.prompt_tokens, pilot.completion_tokens) == (1_000, 100)
+
+
+def test_one_trial_is_too_few_for_an_interval() -> None:
+    """It says nothing about how much calls differ."""
+    with pytest.raises(SettingsError, match="two are needed"):
+        calibrate([_trial("a", "b", "A")], 100, batched=True)
