@@ -110,6 +110,11 @@ class Decision:
     decision: ContinuationDecision
     reason: EndReason | None = None
 
+    @property
+    def is_to_wait(self) -> bool:
+        """Whether callbacks are pending, so that nothing is decided yet."""
+        return self.decision is ContinuationDecision.WAIT_FOR_CALLBACKS
+
 
 def max_possible_pairs(n_essays: int) -> int:
     """Return how many unordered pairs `n_essays` essays make, anchors included."""

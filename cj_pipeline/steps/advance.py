@@ -38,6 +38,7 @@ def take_next_step(engine: Engine, batch_id: str) -> StepTaken:
     match step:
         case NextStep.PLAN:
             plan_wave(engine, batch_id)
+            submit_wave(engine, batch_id)
         case NextStep.SUBMIT:
             waited = not submit_wave(engine, batch_id).n_sent
         case NextStep.POLL:

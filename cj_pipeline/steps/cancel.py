@@ -8,7 +8,6 @@ import structlog
 
 from cj_pipeline.errors import CJError
 from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.poll import OPEN_JOB_STATES
 from cj_pipeline.steps.records import load_batch
 
 log = structlog.get_logger()
@@ -34,11 +33,13 @@ def cancel(engine: Engine, batch_id: str) -> Cancelled:
             "UPDATE batches SET metadata = json_merge_patch(metadata, ?) WHERE batch_id = ?",
             ['{"cancel_requested": true}', batch_id],
         )
-        jobs = db.rows("SELECT * FROM provider_jobs WHERE batch_id = ?", [batch_id])
+        jobs = db.rows(
+            "SELECT * FROM provider_jobs WHERE batch_id = ? AND provider_job_id IS NOT NULL"
+            " AND state IN ('submitted', 'adopted', 'running')",
+            [batch_id],
+        )
     told = 0
     for job in jobs:
-        if job["state"] not in OPEN_JOB_STATES or job["provider_job_id"] is None:
-            continue
         try:
             engine.provider(record.judge(job["judge_id"])).cancel(job["provider_job_id"])
             told += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from cj_pipeline.providers import Provider
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.records import BatchRecord, load_batch
 from cj_pipeline.steps.settlement import read_job, settle_job
+from cj_pipeline.store import Session
 
 log = structlog.get_logger()
 
@@ -45,26 +46,34 @@ def collect_wave(engine: Engine, batch_id: str) -> Collected:
             " ORDER BY submission_key",
             [batch_id],
         )
+        asked = _asked(db, batch_id)
     outcomes: Counter[Outcome] = Counter()
     billed = 0.0
     for job in jobs:
         if job["state"] == "ended":
-            _store_callbacks(engine, record, job)
+            _store_callbacks(engine, record, job, asked[job["submission_key"]])
         settled = _settle(engine, record, job)
         outcomes.update(settled[0])
         billed += settled[1]
     return Collected(len(jobs), dict(outcomes), billed)
 
 
-def _store_callbacks(engine: Engine, record: BatchRecord, job: Mapping[str, Any]) -> None:
+def _asked(db: Session, batch_id: str) -> dict[str, set[str]]:
+    """Return the custom ids of each provider job that has ended and is not settled."""
+    asked: dict[str, set[str]] = defaultdict(set)
+    for row in db.rows(
+        "SELECT submission_key, custom_id FROM attempts JOIN provider_jobs USING (submission_key)"
+        " WHERE attempts.batch_id = ? AND state = 'ended'",
+        [batch_id],
+    ):
+        asked[row["submission_key"]].add(row["custom_id"])
+    return asked
+
+
+def _store_callbacks(
+    engine: Engine, record: BatchRecord, job: Mapping[str, Any], asked: set[str]
+) -> None:
     provider = engine.provider(record.judge(job["judge_id"]))
-    with engine.store.read() as db:
-        asked = {
-            row["custom_id"]
-            for row in db.rows(
-                "SELECT custom_id FROM attempts WHERE submission_key = ?", [job["submission_key"]]
-            )
-        }
     rows: list[dict[str, Any]] = []
     if job["batching_mode"] == "provider_batch_api":
         rows = _callbacks(provider, job, asked)
@@ -119,14 +128,13 @@ def _settle(
 ) -> tuple[Counter[Outcome], float]:
     provider = engine.provider(record.judge(job["judge_id"]))
     now = engine.clock()
-    with engine.store.read() as db:
-        settled = read_job(db, record, job, provider, now)
     with engine.store.write() as db:
         row = db.one(
             "SELECT state FROM provider_jobs WHERE submission_key = ?", [job["submission_key"]]
         )
         if row is None or row["state"] != "collected":
             return Counter(), 0.0
+        settled = read_job(db, record, job, provider, now)
         settle_job(db, record, job, settled, now)
     counts = Counter(settled.outcomes.values())
     log.info(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -44,28 +45,29 @@ def decide(engine: Engine, batch_id: str, *, is_stalled: bool = False) -> WaveDe
 
     While callbacks are pending nothing is kept: the batch waits, and the log says for what.
     """
-    with engine.store.read() as db:
+    with engine.store.write() as db:
         record = load_batch(db, batch_id)
         wave = current_wave(db, batch_id)
         known = db.one(
-            "SELECT * FROM wave_decisions WHERE batch_id = ? AND wave = ?", [batch_id, wave]
+            "SELECT decision, reason FROM wave_decisions WHERE batch_id = ? AND wave = ?",
+            [batch_id, wave],
         )
         progress, scale = _progress(db, record, wave, is_stalled=is_stalled)
-        details = _details(db, record, scale)
-    denominator = completion_denominator(len(record.essay_ids), record.rules)
-    if known is not None and ContinuationDecision(known["decision"]).is_final:
-        decision = Decision(
-            ContinuationDecision(known["decision"]),
-            EndReason(known["reason"]) if known["reason"] else None,
+        if known is not None and record.has_ended:
+            decision = Decision(ContinuationDecision(known["decision"]), EndReason(known["reason"]))
+        else:
+            decision = decide_continuation(progress, record.rules)
+        decided = WaveDecision(
+            wave=wave,
+            decision=decision.decision,
+            reason=decision.reason,
+            progress=progress,
+            completion_denominator=completion_denominator(len(record.essay_ids), record.rules),
+            details=_details(db, record, scale),
         )
-        return WaveDecision(
-            wave, decision.decision, decision.reason, progress, denominator, details
-        )
-    decision = decide_continuation(progress, record.rules)
-    decided = WaveDecision(wave, decision.decision, decision.reason, progress, denominator, details)
+        if not record.has_ended and not decision.is_to_wait:
+            _keep(db, record, decided, engine.clock())
     _log(batch_id, decided)
-    if decision.decision is not ContinuationDecision.WAIT_FOR_CALLBACKS:
-        _keep(engine, record, decided)
     return decided
 
 
@@ -205,41 +207,34 @@ def _log(batch_id: str, decided: WaveDecision) -> None:
     )
 
 
-def _keep(engine: Engine, record: BatchRecord, decided: WaveDecision) -> None:
-    now = engine.clock()
+def _keep(db: Session, record: BatchRecord, decided: WaveDecision, now: datetime) -> None:
+    """Keep the decision and, in the same transaction, the batch's end and its reason."""
     progress = decided.progress
-    with engine.store.write() as db:
-        db.insert(
-            "wave_decisions",
-            [
-                {
-                    "batch_id": record.batch_id,
-                    "wave": decided.wave,
-                    "decision": decided.decision.value,
-                    "reason": decided.reason.value if decided.reason else None,
-                    "submitted": progress.submitted,
-                    "completed": progress.completed,
-                    "failed": progress.failed,
-                    "completion_denominator": decided.completion_denominator,
-                    "success_rate": progress.success_rate,
-                    "max_score_change": progress.max_score_change,
-                    "details": decided.details | {"progress": asdict(progress)},
-                    "decided_at": now,
-                }
-            ],
-            on_conflict="replace",
-        )
-        if decided.reason is None:
-            return
-        # The batch's end and its reason are one transaction with the decision.
-        if decided.reason is EndReason.CANCELLED:
-            state = "cancelled"
-        elif decided.decision is ContinuationDecision.FINALIZE_SCORING:
-            state = "succeeded"
-        else:
-            state = "failed"
-        db.execute(
-            "UPDATE batches SET state = ?, end_reason = ?, ended_at = ?, updated_at = ?"
-            " WHERE batch_id = ?",
-            [state, decided.reason.value, now, now, record.batch_id],
-        )
+    row = {
+        "batch_id": record.batch_id,
+        "wave": decided.wave,
+        "decision": decided.decision.value,
+        "reason": decided.reason.value if decided.reason else None,
+        "submitted": progress.submitted,
+        "completed": progress.completed,
+        "failed": progress.failed,
+        "completion_denominator": decided.completion_denominator,
+        "success_rate": progress.success_rate,
+        "max_score_change": progress.max_score_change,
+        "details": decided.details | {"progress": asdict(progress)},
+        "decided_at": now,
+    }
+    db.insert("wave_decisions", [row], on_conflict="replace")
+    if decided.reason is None:
+        return
+    if decided.reason is EndReason.CANCELLED:
+        state = "cancelled"
+    elif decided.decision is ContinuationDecision.FINALIZE_SCORING:
+        state = "succeeded"
+    else:
+        state = "failed"
+    db.execute(
+        "UPDATE batches SET state = ?, end_reason = ?, ended_at = ?, updated_at = ?"
+        " WHERE batch_id = ?",
+        [state, decided.reason.value, now, now, record.batch_id],
+    )

@@ -26,19 +26,21 @@ class Fitted:
 
 def fit(engine: Engine, batch_id: str) -> Fitted:
     """Place every essay of a batch on one scale by all verdicts so far."""
-    with engine.store.read() as db:
+    from cj_pipeline.bradley_terry import fit_bradley_terry
+
+    # One transaction: fitting takes milliseconds, opening the store as long again.
+    with engine.store.write() as db:
         record = load_batch(db, batch_id)
         wave = current_wave(db, batch_id)
         judged = judged_pairs(db, batch_id)
-    from cj_pipeline.bradley_terry import fit_bradley_terry
-
-    if not judged:
-        return Fitted(wave, 0, None, "No comparison has a verdict yet.")
-    try:
-        scale = fit_bradley_terry(record.essay_ids, judged, engine=record.settings.scoring_engine)
-    except UnscalableBatchError as error:
-        return Fitted(wave, len(judged), None, str(error))
-    with engine.store.write() as db:
+        if not judged:
+            return Fitted(wave, 0, None, "No comparison has a verdict yet.")
+        try:
+            scale = fit_bradley_terry(
+                record.essay_ids, judged, engine=record.settings.scoring_engine
+            )
+        except UnscalableBatchError as error:
+            return Fitted(wave, len(judged), None, str(error))
         db.insert("essay_scores", _rows(batch_id, wave, scale), on_conflict="replace")
     return Fitted(wave, len(judged), scale, None)
 

@@ -17,15 +17,12 @@ from cj_pipeline.steps.records import load_batch
 
 log = structlog.get_logger()
 
-OPEN_JOB_STATES = ("submitted", "adopted", "running")
-
 
 @dataclass(frozen=True)
 class Polled:
     """What one tick saw: how many jobs it asked about, and whose have ended."""
 
     n_polled: int
-    n_open: int
     batches_with_ended_jobs: frozenset[str]
 
 
@@ -54,18 +51,12 @@ def poll(engine: Engine, *, batch_id: str | None = None, at_most_s: float = 20.0
         judge = loaded[job["batch_id"]].judge(job["judge_id"])
         seen.append((job, _look(engine, job, judge)))
     _keep(engine, seen, now)
-    with engine.store.read() as db:
-        rows = db.rows(
-            "SELECT batch_id, state FROM provider_jobs"
-            " WHERE state IN ('submitted', 'adopted', 'running', 'ended', 'collected')"
-        )
-    return Polled(
-        n_polled=len(seen),
-        n_open=sum(row["state"] in OPEN_JOB_STATES for row in rows),
-        batches_with_ended_jobs=frozenset(
-            row["batch_id"] for row in rows if row["state"] not in OPEN_JOB_STATES
-        ),
-    )
+    ended = {
+        job["batch_id"]
+        for job, found in seen
+        if isinstance(found, JobStatus) and found.state == "ended"
+    }
+    return Polled(len(seen), frozenset(ended))
 
 
 def poll_interval(age: timedelta) -> timedelta:

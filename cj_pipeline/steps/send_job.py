@@ -66,7 +66,7 @@ def send_unsent_jobs(engine: Engine, record: BatchRecord) -> Sent:
     """
     sent = adopted = requests = 0
     trouble: TransientError | None = None
-    while (job := _claim(engine, record.batch_id)) is not None:
+    for job in _claim(engine, record.batch_id):
         judge = record.judge(job["judge_id"])
         provider = engine.provider(judge)
         try:
@@ -93,8 +93,8 @@ def send_unsent_jobs(engine: Engine, record: BatchRecord) -> Sent:
     return Sent(sent, adopted, requests)
 
 
-def _claim(engine: Engine, batch_id: str) -> dict[str, Any] | None:
-    """Take the lease on one unsent job; None when there is none that is free and due."""
+def _claim(engine: Engine, batch_id: str) -> list[dict[str, Any]]:
+    """Take the lease on every unsent job that is free and due, and return them as they were."""
     now = engine.clock()
     with engine.store.write() as db:
         rows = db.rows(
@@ -104,16 +104,14 @@ def _claim(engine: Engine, batch_id: str) -> dict[str, Any] | None:
             " AND coalesce(next_poll_at, ?) <= ? ORDER BY submission_key",
             [batch_id, now, now],
         )
-        for job in rows:
-            if _is_held(job, now):
-                continue
+        free = [job for job in rows if not _is_held(job, now)]
+        for job in free:
             db.execute(
                 "UPDATE provider_jobs SET lease_owner = ?, lease_until = ?"
                 " WHERE submission_key = ?",
                 [_OWNER, now + LEASE, job["submission_key"]],
             )
-            return job
-    return None
+    return free
 
 
 def _is_held(job: Mapping[str, Any], now: datetime) -> bool:
