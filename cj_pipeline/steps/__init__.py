@@ -13,6 +13,7 @@ from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish, publish_artefact, publish_report
 from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.steps.watchdog import end_stalled_batches
 
 __all__ = [
     "Engine",
@@ -21,6 +22,7 @@ __all__ = [
     "cancel",
     "collect_wave",
     "decide",
+    "end_stalled_batches",
     "fit",
     "ingest",
     "next_step",

@@ -20,6 +20,7 @@ from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish
 from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.steps.watchdog import end_stalled_batches
 
 
 @dataclass(frozen=True)
@@ -74,4 +75,5 @@ def advance_to_end(
             return
         yield taken
         if taken.waited:
+            end_stalled_batches(engine)
             sleep(pause_s)
