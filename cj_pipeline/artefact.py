@@ -521,14 +521,14 @@ def _input_manifest(history: BatchHistory) -> list[dict[str, Any]]:
 
 
 def _request_manifest(history: BatchHistory) -> list[dict[str, Any]]:
-    """Return the files as they were uploaded to providers, by their submission keys."""
+    """Return what was sent to providers, byte for byte, by submission key."""
     return [
         {
             "path": f"{row['submission_key']}.jsonl",
             "sha256": row["content_sha256"],
             "bytes": row["n_bytes"],
             "role": "request",
-            "relative_to": f"the account at {row['provider']}",
+            "relative_to": f"what was sent to {row['provider']}",
         }
         for row in history.jobs
     ]

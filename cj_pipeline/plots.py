@@ -58,7 +58,9 @@ def score_plot(history: BatchHistory) -> Figure:
     figure, (axes,) = _figure(height=min(1.6 + 0.21 * n, 15.0) if names_fit else 9.0)
     scores = np.array([row["score"] for row in rows])
     errors = 1.96 * np.array([row["standard_error"] for row in rows])
-    is_anchor = np.array([history.essay_by_id[row["essay_id"]]["is_anchor"] for row in rows])
+    is_anchor = np.array(
+        [history.essay_by_id[row["essay_id"]]["is_anchor"] for row in rows], dtype=bool
+    )
     places = np.arange(n)
     for chosen, colour, marker, label in (
         (~is_anchor, _STUDENT, "o", "student's essay"),
@@ -86,7 +88,8 @@ def score_plot(history: BatchHistory) -> Figure:
         axes.set_yticks([])
         axes.set_ylabel(f"{n:,} essays, highest score on top")
     axes.set_xlabel("score in logits, with 95 % interval")
-    axes.legend(loc="lower right", frameon=True, fontsize=8)
+    if rows:
+        axes.legend(loc="lower right", frameon=True, fontsize=8)
     return figure
 
 
@@ -177,7 +180,7 @@ def fairness_plot(history: BatchHistory) -> Figure:
         markersize=4,
     )
     share.set_ylim(0, 1)
-    share.set_xlim(0.5, max(waves) + 0.5)
+    share.set_xlim(0.5, max(waves, default=1) + 0.5)
     share.yaxis.set_major_formatter(PercentFormatter(1))
     share.xaxis.set_major_locator(MaxNLocator(integer=True))
     share.set_xlabel("wave")
@@ -200,7 +203,7 @@ def cost_plot(history: BatchHistory) -> Figure:
         waves, np.cumsum(usd), color=_ANCHOR, marker="D", markersize=4, label="all waves so far"
     )
     axes.set_ylim(bottom=0)
-    axes.set_xlim(0.5, max(waves) + 0.5)
+    axes.set_xlim(0.5, max(waves, default=1) + 0.5)
     axes.set_xlabel("wave")
     axes.set_ylabel("USD")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

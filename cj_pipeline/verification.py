@@ -16,7 +16,13 @@ from cj_pipeline.artefact import artefact_checksum
 from cj_pipeline.batch_history import read_history
 from cj_pipeline.comparisons import JudgedPair
 from cj_pipeline.contracts import violations
-from cj_pipeline.errors import StoreError, UnknownBatchError, UnscalableBatchError
+from cj_pipeline.errors import (
+    BatchProblemsError,
+    StoreError,
+    UnknownBatchError,
+    UnscalableBatchError,
+)
+from cj_pipeline.ingestion import read_batch
 
 if TYPE_CHECKING:
     from cj_pipeline.bradley_terry import Scale
@@ -50,11 +56,11 @@ def verify_artefact(
     differences = [
         *_checksum_differences(document),
         *_contract_differences(document),
-        *_file_differences(document, path.parent, "this file"),
+        *_file_differences(document, path.parent),
         *_score_differences(document),
     ]
     if batch_folder is not None:
-        differences += _file_differences(document, batch_folder, "the batch folder")
+        differences += _input_differences(document, batch_folder)
     if db is not None:
         differences += _store_differences(document, db)
     return differences
@@ -81,9 +87,9 @@ def _contract_differences(document: Document) -> Iterator[str]:
         yield f"breaks {name} at {violation}"
 
 
-def _file_differences(document: Document, folder: Path, relative_to: str) -> Iterator[str]:
+def _file_differences(document: Document, folder: Path) -> Iterator[str]:
     for entry in document["validation"]["manifest"]:
-        if entry["relative_to"] != relative_to or "within" in entry:
+        if entry["relative_to"] != "this file":
             continue
         file = folder / entry["path"]
         if not file.resolve().is_relative_to(folder.resolve()):
@@ -92,6 +98,30 @@ def _file_differences(document: Document, folder: Path, relative_to: str) -> Ite
             yield f"{entry['path']} is listed and not in {folder}"
         elif hashlib.sha256(file.read_bytes()).hexdigest() != entry["sha256"]:
             yield f"{entry['path']} has another checksum than listed: it was changed"
+
+
+def _input_differences(document: Document, folder: Path) -> Iterator[str]:
+    try:
+        batch = read_batch(folder, batch_id=document["metadata"]["batch_id"])
+    except BatchProblemsError as error:
+        yield f"{folder} cannot be read as the batch: {error}"
+        return
+    found = {essay.source_path: essay.sha256 for essay in batch.essays}
+    found |= {part.source_path: part.sha256 for part in batch.documents}
+    listed = {
+        entry["path"]: entry["sha256"]
+        for entry in document["validation"]["manifest"]
+        if entry["role"] == "input"
+    }
+    for source_path in sorted(listed.keys() - found):
+        yield f"{source_path} was judged and is not in {folder}"
+    for source_path in sorted(found.keys() - listed):
+        yield f"{source_path} is in {folder} and was not judged"
+    for source_path in sorted(found.keys() & listed):
+        if found[source_path] != listed[source_path]:
+            yield f"{source_path} has another checksum than listed: it was changed"
+    if found == listed and batch.content_sha256 != document["metadata"]["content_sha256"]:
+        yield f"{folder} holds other anchors' grades or other judges than were used"
 
 
 def _score_differences(document: Document) -> Iterator[str]:

@@ -37,6 +37,20 @@ def test_a_plot_is_a_png_for_dagster(
 
 
 @pytest.mark.parametrize("plot", ALL_PLOTS)
+def test_a_batch_before_its_first_wave_gives_an_empty_plot(
+    histories: dict[str, BatchHistory], plot: Callable[[BatchHistory], Figure]
+) -> None:
+    """A batch may end before anything was asked, and its pages are made all the same."""
+    nothing: dict[str, tuple[()]] = dict.fromkeys(
+        ["pairs", "comparisons", "attempts", "scores", "decisions", "projections", "boundaries"], ()
+    )
+
+    image = png(plot(replace(histories[SPRING], **nothing)))
+
+    assert image.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("plot", ALL_PLOTS)
 def test_the_same_batch_gives_the_same_svg(
     histories: dict[str, BatchHistory], plot: Callable[[BatchHistory], Figure]
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from cj_pipeline.artefact import RunEnvironment, artefact_checksum, write_artefact
 from cj_pipeline.errors import StoreError
+from cj_pipeline.ingestion import read_batch
 from cj_pipeline.store import Session, Store
 from cj_pipeline.verification import verify_artefact
 from tests.finished_batches import (
@@ -131,12 +132,35 @@ def test_inputs_are_checked_against_the_batch_folder(db: Session, tmp_path: Path
     for name, content in _texts(db):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content.encode())
+    (folder / "anchors" / "grades.csv").write_text(_grades(db))
+    content_sha256 = read_batch(folder).content_sha256
+    _edit(path, lambda it: it["metadata"].update(content_sha256=content_sha256))
     assert verify_artefact(path, batch_folder=folder) == []
 
-    (folder / "essays" / "pupil-01.txt").write_text("Another text.")
+    (folder / "essays" / "pupil-01.txt").write_text("Another text, and long enough to be one.")
+    (folder / "essays" / "pupil-02.txt").rename(folder / "essays" / "PUPIL-02.txt")
+
+    assert [
+        each.partition(f" {folder}")[0] for each in verify_artefact(path, batch_folder=folder)
+    ] == [
+        "essays/pupil-02.txt was judged and is not in",
+        "essays/PUPIL-02.txt is in",
+        "essays/pupil-01.txt has another checksum than listed: it was changed",
+    ]
+
+
+def test_anchors_that_bear_other_grades_now_are_told(db: Session, tmp_path: Path) -> None:
+    """A grade stands outside the essay's own file."""
+    path = _write(db, SPRING, tmp_path / "out")
+    folder = tmp_path / "spring-9"
+    for name, content in _texts(db):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content.encode())
+    (folder / "anchors" / "grades.csv").write_text(_grades(db).replace(",B\n", ",C+\n"))
 
     (difference,) = verify_artefact(path, batch_folder=folder)
-    assert "essays/pupil-01.txt has another checksum" in difference
+
+    assert "other anchors' grades" in difference
 
 
 def test_a_verdict_that_differs_from_the_store_is_named(db: Session, tmp_path: Path) -> None:
@@ -208,3 +232,8 @@ def _texts(db: Session) -> list[tuple[str, str]]:
         {"batch": SPRING},
     )
     return [(row["source_path"], row["text"]) for row in rows]
+
+
+def _grades(db: Session) -> str:
+    rows = db.rows("SELECT file_name, grade FROM essays WHERE batch_id = ? AND is_anchor", [SPRING])
+    return "file,grade\n" + "".join(f"{row['file_name']},{row['grade']}\n" for row in rows)
