@@ -26,7 +26,7 @@ from cj_pipeline.information import (
     other_covariance,
     standard_errors,
 )
-from cj_pipeline.likelihood import Model, Point, Slope, describe, moved, origin, slope_at
+from cj_pipeline.likelihood import Model, Point, Slope, describe, guess, moved, origin, slope_at
 from cj_pipeline.net_solvers import solve
 from cj_pipeline.tallies import Floats, Tally, Verdicts, as_verdicts, sums_by, tally
 
@@ -210,7 +210,7 @@ def fit_verdicts(
             raise UnscalableBatchError(msg)
         point, n_steps = _fit_with_choix(model), 0
     else:
-        point, n_steps = maximise(model, _beginning(model, verdicts.essay_ids, start))
+        point, n_steps = maximise(model, beginning(model, verdicts.essay_ids, start))
     return _scale(
         verdicts,
         model,
@@ -235,12 +235,14 @@ def maximise(model: Model, point: Point) -> tuple[Point, int]:
     for n_steps in range(1, _MAX_STEPS + 1):
         theta, others = newton_step(slope.information, slope.theta, slope.others, rtol=tolerance)
         point, slope, share = _search(model, point, slope, theta, others)
-        size = share * max(np.abs(theta).max(), np.abs(others).max(initial=0.0))
+        size = share * float(np.abs(theta).max())
+        if model.n_others:
+            size = max(size, share * float(np.abs(others).max()))
         if size < _LAST_STEP and share == 1.0:
             return point, n_steps
         # Solving more sharply than the next step is worth wastes products (Eisenstat and
         # Walker 1996); the step after a small one is about its square.
-        tolerance = float(np.clip(0.05 * min(size, 1.0) ** 2, 1e-6, 0.05))
+        tolerance = max(1e-7, 0.05 * min(size, 1.0) ** 2)
     msg = (
         f"The scale of {model.cells.n_essays} essays did not converge in {_MAX_STEPS} steps (the "
         f"last was {size:.2g} logits). Leave discrimination off, or judge more pairs."
@@ -265,7 +267,7 @@ def _search(
         if left >= -0.5 * ascent:
             break
         longest = share
-        share = longest * float(np.clip(ascent / (ascent - left), 0.1, 0.7))
+        share = longest * min(max(float(ascent / (ascent - left)), 0.1), 0.7)
     return there, slope_there, share
 
 
@@ -309,10 +311,12 @@ def _identified(model: Model) -> npt.NDArray[np.int64]:
     return np.flatnonzero(told_apart >= _MIN_POSITION_INFORMATION)
 
 
-def _beginning(model: Model, essay_ids: Sequence[str], start: Scale | None) -> Point:
+def beginning(model: Model, essay_ids: Sequence[str], start: Scale | None = None) -> Point:
+    """Return where to begin: an earlier scale where there is one, else what the net suggests."""
     point = origin(model)
     if start is None:
-        return point
+        # Along a band the wins tell an essay from its neighbours only, and mislead.
+        return guess(model) if model.layout.method != "banded" else point
     known = dict(zip(start.essay_ids, start.scores.tolist(), strict=True))
     return replace(point, theta=np.array([known.get(essay_id, 0.0) for essay_id in essay_ids]))
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cj_pipeline.information import Information
-from cj_pipeline.net_solvers import NetLayout, lay_out, net_matrix
+from cj_pipeline.net_solvers import NetLayout, lay_out, net_matrix, sums_at_ends
 from cj_pipeline.tallies import Floats, Indices, Tally, sums_by
 
 _LOG_DISCRIMINATION_SD = 0.5
@@ -122,8 +122,27 @@ def origin(model: Model) -> Point:
     return Point(np.zeros(model.cells.n_essays), zeros, zeros, 0.0)
 
 
+def guess(model: Model) -> Point:
+    """Return a point that is near the maximum where essays met others at random.
+
+    The log odds of an essay's wins fall short of its score as much as its opponents differ:
+    by sqrt(1 + variance / 1.7^2), the logistic curve taken for a normal one.
+    """
+    cells = model.cells
+    n = cells.n_essays
+    met = sums_by(cells.first, cells.counts, n) + sums_by(cells.second, cells.counts, n)
+    won = sums_by(cells.first, cells.wins, n)
+    won += sums_by(cells.second, cells.counts - cells.wins, n)
+    log_odds = np.log((won + 0.5) / (met - won + 0.5))
+    log_odds -= log_odds.mean()
+    shortfall = min(float(np.var(log_odds)) / 1.7**2, 0.8)
+    return replace(origin(model), theta=log_odds / np.sqrt(1 - shortfall))
+
+
 def moved(model: Model, point: Point, theta: Floats, others: Floats, share: float) -> Point:
     """Return the point a share of a step further on."""
+    if not model.n_others:
+        return Point(point.theta + share * theta, point.gamma, point.log_a, point.log_tie)
     n_positions = len(model.positions)
     gamma, log_a, log_tie = point.gamma, point.log_a, point.log_tie
     if n_positions:
@@ -133,9 +152,7 @@ def moved(model: Model, point: Point, theta: Floats, others: Floats, share: floa
         log_a = log_a + share * others[n_positions : n_positions + len(log_a)]
     if model.has_tie_strength:
         log_tie = float(log_tie + share * others[-1])
-    return replace(
-        point, theta=point.theta + share * theta, gamma=gamma, log_a=log_a, log_tie=log_tie
-    )
+    return Point(point.theta + share * theta, gamma, log_a, log_tie)
 
 
 def slope_at(model: Model, point: Point, *, for_steps: bool) -> Slope:
@@ -160,38 +177,85 @@ def slope_at(model: Model, point: Point, *, for_steps: bool) -> Slope:
 
     # tanh neither overflows nor needs a branch, and NumPy vectorises it.
     t = np.tanh(0.5 * eta)
-    expected = 0.5 + 0.5 * t
-    variance = 0.25 - 0.25 * t * t
-    if model.has_tie_strength:
-        tied = _tied(t, point.log_tie)
-        expected -= 0.5 * t * tied
-        variance = 0.25 * (1 - tied) * (1 - (1 - tied) * t * t)
-    residual = cells.wins - cells.counts * expected
-    weight = cells.counts * variance
-
+    tied = _tied(t, point.log_tie) if model.has_tie_strength else None
+    residual, weight = _residual_and_weight(cells, t, tied)
     pull, stiffness = residual, weight
     if model.has_discrimination:
         pull, stiffness = a * residual, a * a * weight
-    gradient = sums_by(cells.first, pull, n)
-    gradient -= sums_by(cells.second, pull, n)
-    half = np.tanh(0.5 * point.theta)
-    gradient -= 0.5 * kappa * half + model.prior_precision * point.theta
-    prior = 0.25 * kappa * (1 - half * half) + model.prior_precision
     if model.pair_of_cell is not None:
-        stiffness = sums_by(model.pair_of_cell, stiffness, len(model.layout.first))
+        n_pairs = len(model.layout.first)
+        toward_first = np.where(cells.first < cells.second, pull, -pull)
+        pull = sums_by(model.pair_of_cell, toward_first, n_pairs)
+        stiffness = sums_by(model.pair_of_cell, stiffness, n_pairs)
+    at_first, at_second = sums_at_ends(model.layout, pull)
+    gradient = at_first - at_second
+    prior = np.zeros(n)
+    if kappa or model.prior_precision:
+        half = np.tanh(0.5 * point.theta)
+        gradient -= 0.5 * kappa * half + model.prior_precision * point.theta
+        prior = 0.25 * kappa * (1 - half * half) + model.prior_precision
     essays = net_matrix(model.layout, stiffness, prior)
     if not model.n_others:
         alone = Information(essays, np.empty((n, 0)), np.empty((0, 0)))
         return Slope(gradient, np.empty(0), alone)
     scale = a if model.has_discrimination else np.ones_like(eta)
     ties = None
-    if model.has_tie_strength:
+    if tied is not None:
         spread = cells.counts * tied * (1 - tied)
         ties = _Ties(cells.ties - cells.counts * tied, spread, -0.5 * t * spread)
     others, border, corner = _beside_scores(
         model, point, _Cellwise(distance, scale, residual, weight, ties), for_steps=for_steps
     )
     return Slope(gradient, others, Information(essays, border, corner))
+
+
+def _residual_and_weight(cells: Tally, t: Floats, tied: Floats | None) -> tuple[Floats, Floats]:
+    """Return wins less expected wins, and the variance of the wins, cell by cell.
+
+    Args:
+        cells: Verdicts added up.
+        t: tanh(eta / 2); overwritten, since a million cells are mostly waiting for memory.
+        tied: Davidson's probability of a tie; None where ties count half-half.
+    """
+    if tied is not None:
+        clear = 1 - tied
+        weight = 0.25 * cells.counts * clear * (1 - clear * t * t)
+        return cells.wins - cells.counts * (0.5 + 0.5 * t * clear), weight
+    halves = 0.5 * cells.counts
+    residual = cells.wins - halves
+    residual -= halves * t
+    weight = t
+    weight *= t
+    np.subtract(1.0, weight, out=weight)
+    weight *= 0.5
+    weight *= halves
+    return residual, weight
+
+
+def log_likelihood(model: Model, point: Point) -> float:
+    """Return the verdicts' log-likelihood at a point, without the prior."""
+    cells = model.cells
+    eta = expected_difference(model, point)
+    # log(1 + exp(eta)) without overflow.
+    log_sum = np.logaddexp(0.0, eta)
+    total = cells.wins @ eta - cells.counts @ log_sum
+    if model.has_tie_strength:
+        tied = tie_probability(eta, point.log_tie)
+        # The halves that ties gave to wins and losses are taken back, and ties told apart.
+        total -= cells.ties @ (0.5 * eta - log_sum)
+        total += (cells.counts - cells.ties) @ np.log1p(-tied) + cells.ties @ np.log(tied)
+    return float(total)
+
+
+def expected_difference(model: Model, point: Point) -> Floats:
+    """Return a_j (theta_A - theta_B) + gamma_j for each cell."""
+    cells = model.cells
+    eta = point.theta[cells.first] - point.theta[cells.second]
+    if model.has_discrimination:
+        eta *= np.exp(point.log_a)[cells.judge]
+    if len(model.positions):
+        eta += point.gamma[cells.judge]
+    return np.asarray(eta)
 
 
 def tie_probability(eta: Floats, log_tie: float) -> Floats:

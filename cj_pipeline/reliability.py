@@ -13,12 +13,13 @@ import numpy as np
 
 from cj_pipeline.bradley_terry import Scale, maximise
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.information import standard_errors
-from cj_pipeline.likelihood import slope_at
+from cj_pipeline.information import Information, score_variances
+from cj_pipeline.likelihood import Model, log_likelihood, slope_at
+from cj_pipeline.net_inverse import log_determinant
 from cj_pipeline.tallies import Floats
 
-_SMALLEST_SD, _LARGEST_SD = 0.02, 30.0
-"""Logits between which the essays' true spread is sought; below it there is none to speak of."""
+_TRUE_SDS = (0.05, 10.0, 18)
+"""Logits between which the essays' true spread is looked for, and at how many places."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,7 @@ class EmpiricalBayes:
     Attributes:
         true_sd: Standard deviation of the true scores, in logits; 0 where none is seen.
         mean_posterior_variance: Of the scores, given that spread.
-        reliability: 1 - mean posterior variance / true variance: the expected squared
-            correlation between estimated and true scores.
+        reliability: 1 - mean posterior variance / true variance.
     """
 
     true_sd: float
@@ -75,38 +75,61 @@ def empirical_bayes_reliability(scale: Scale) -> float:
 def empirical_bayes(scale: Scale) -> EmpiricalBayes:
     """Return the true spread that makes the verdicts most probable, and what it implies.
 
-    The essays' true scores are taken to be normal. At the variance sought, the posterior's second
-    moment agrees with the prior's (MacKay's fixed point of the Laplace evidence). Unlike the scale
-    separation reliability the figure does not count the same noise as spread twice, so it stays
-    low where adaptive pairing met essays that do not differ.
+    The essays' true scores are taken to be normal, and integrated out (Laplace). The weak prior
+    plays no part. Unlike the scale separation reliability this does not take noise that the pairs'
+    choice has fed upon for spread, so it stays low where adaptive pairing met essays that do not
+    differ. The likelihood of the spread can have two peaks then, so it is looked at all over.
 
     References:
-        MacKay (1992), doi:10.1162/neco.1992.4.3.415.
+        Tierney and Kadane (1986), doi:10.1080/01621459.1986.10478240.
     """
-    from scipy.optimize import brentq
+    from scipy.optimize import minimize_scalar
 
-    n = len(scale.essay_ids)
-
-    def moments(log_sd: float) -> tuple[float, float]:
-        """Return squared spread of the scores and summed posterior variance at a true spread."""
-        model = replace(
-            scale.model, prior_comparisons=0.0, prior_precision=float(np.exp(-2 * log_sd))
-        )
-        point, _ = maximise(model, scale.point)
-        information = slope_at(model, point, for_steps=False).information
-        centred = point.theta - point.theta.mean()
-        return float(centred @ centred), float(np.sum(standard_errors(information).values ** 2))
-
-    def surplus(log_sd: float) -> float:
-        return float(np.log(sum(moments(log_sd)) / (n - 1)) - 2 * log_sd)
-
-    low, high = np.log(_SMALLEST_SD), np.log(_LARGEST_SD)
-    if surplus(low) <= 0:
+    evidence = _Evidence(scale)
+    low, high, n_places = _TRUE_SDS
+    places = np.log(np.geomspace(low, high, n_places))
+    heights = [evidence.at(place) for place in places]
+    best = int(np.argmax(heights))
+    if best == 0:
         return EmpiricalBayes(0.0, 0.0, 0.0)
-    log_sd = float(brentq(surplus, low, high, xtol=1e-4))
-    spread, posterior = moments(log_sd)
+    around = (places[best - 1], places[min(best + 1, n_places - 1)])
+    log_sd = minimize_scalar(
+        lambda place: -evidence.at(place), bounds=around, method="bounded", options={"xatol": 3e-3}
+    ).x
+    n = len(scale.essay_ids)
+    posterior = evidence.posterior_variance(log_sd) / (n - 1)
     return EmpiricalBayes(
         true_sd=float(np.exp(log_sd)),
-        mean_posterior_variance=posterior / (n - 1),
-        reliability=spread / (spread + posterior),
+        mean_posterior_variance=posterior,
+        reliability=float(1 - posterior * np.exp(-2 * log_sd)),
     )
+
+
+class _Evidence:
+    """The log marginal likelihood of the true spread; keeps where it last was, to start there."""
+
+    def __init__(self, scale: Scale) -> None:
+        self._model = replace(scale.model, prior_comparisons=0.0)
+        self._point = replace(scale.point, theta=np.zeros(len(scale.essay_ids)))
+
+    def at(self, log_sd: float) -> float:
+        """Return log p(verdicts | true spread), up to a constant."""
+        model, matrix = self._settle(log_sd)
+        theta = self._point.theta
+        quadratic = 0.5 * model.prior_precision * float(theta @ theta)
+        n = len(theta)
+        return (
+            log_likelihood(model, self._point)
+            - quadratic
+            - n * log_sd
+            - 0.5 * log_determinant(matrix.essays)
+        )
+
+    def posterior_variance(self, log_sd: float) -> float:
+        """Return the summed posterior variance of the mean-centred scores."""
+        return float(np.sum(score_variances(self._settle(log_sd)[1])[0]))
+
+    def _settle(self, log_sd: float) -> tuple[Model, Information]:
+        model = replace(self._model, prior_precision=float(np.exp(-2 * log_sd)))
+        self._point, _ = maximise(model, self._point)
+        return model, slope_at(model, self._point, for_steps=False).information

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -141,19 +142,32 @@ def tally(verdicts: Verdicts, *, by_order: bool = False, by_judge: bool = False)
     """
     n = len(verdicts.essay_ids)
     n_judges = len(verdicts.judge_ids) if by_judge else 1
-    first, second, half_wins = verdicts.first, verdicts.second, verdicts.half_wins
+    n_cells = n * n * n_judges
+    width = np.int32 if 3 * n_cells < np.iinfo(np.int32).max else np.int64
+    key = _key(verdicts.first, verdicts.second, verdicts.half_wins, n, width)
     if not by_order:
-        turned = first > second
-        half_wins = np.where(turned, 2 - half_wins, half_wins)
-        first, second = np.minimum(first, second), np.maximum(first, second)
-    key = first * n + second
+        # Of the two ways to write a verdict down, that with the earlier essay first is smaller.
+        turned = _key(verdicts.second, verdicts.first, 2 - verdicts.half_wins, n, width)
+        np.minimum(key, turned, out=key)
     if by_judge:
-        key = key * n_judges + verdicts.judge
-    cell, by_outcome = _count(key * 3 + half_wins, n * n * n_judges, verdicts.weights)
-    pair, judge = np.divmod(cell, n_judges)
-    first, second = np.divmod(pair, n)
-    losses, ties, wins = by_outcome.T
-    return Tally(n, n_judges, first, second, judge, losses + ties + wins, wins + 0.5 * ties, ties)
+        pair, outcome = np.divmod(key, 3)
+        key = (pair * n_judges + verdicts.judge.astype(width)) * 3 + outcome
+    cell, counts, wins, ties = _count(key, n_cells, verdicts.weights)
+    pair = cell // n_judges
+    first = pair // n
+    judge = np.zeros_like(cell) if n_judges == 1 else cell - pair * n_judges
+    return Tally(n, n_judges, first, pair - first * n, judge, counts, wins, ties)
+
+
+def _key(
+    first: Indices, second: Indices, half_wins: Indices, n: int, width: type[np.signedinteger[Any]]
+) -> npt.NDArray[Any]:
+    key = first.astype(width)
+    key *= n
+    key += second.astype(width)
+    key *= 3
+    key += half_wins.astype(width)
+    return key
 
 
 def sums_by(index: Indices, values: Floats, size: int) -> Floats:
@@ -162,28 +176,40 @@ def sums_by(index: Indices, values: Floats, size: int) -> Floats:
     return sums
 
 
-def _count(key: Indices, n_cells: int, weights: Floats | None) -> tuple[Indices, Floats]:
-    """Return the cells that occur, in order, and their sums per outcome; shape (n, 3)."""
+def _count(
+    key: npt.NDArray[Any], n_cells: int, weights: Floats | None
+) -> tuple[Indices, Floats, Floats, Floats]:
+    """Return the cells that occur, in order, and of each the verdicts, wins and ties."""
     if 3 * n_cells <= max(_MAX_TABLE, 4 * len(key)):
         table = np.bincount(key, weights, minlength=3 * n_cells).reshape(-1, 3)
-        cell = np.flatnonzero(table.any(axis=1))
-        return cell, table[cell].astype(np.float64)
+        cell = np.flatnonzero(table[:, 0] + table[:, 1] + table[:, 2])
+        losses, ties, wins = table[cell].T.astype(np.float64)
+        return cell, losses + ties + wins, wins + 0.5 * ties, ties
     if weights is None:
         key = np.sort(key)
+        starts = _starts(key)
+        counts = np.diff(starts, append=len(key)).astype(np.float64)
     else:
         order = np.argsort(key)
-        key, weights = key[order], weights[order]
-    starts = np.flatnonzero(np.diff(key, prepend=-1))
-    counts = (
-        np.diff(starts, append=len(key)).astype(np.float64)
-        if weights is None
-        else np.add.reduceat(weights, starts)
-    )
-    cell, outcome = np.divmod(key[starts], 3)
-    is_new = np.diff(cell, prepend=-1) != 0
-    sums = np.zeros((int(is_new.sum()), 3))
-    sums[np.cumsum(is_new) - 1, outcome] = counts
-    return cell[is_new], sums
+        key = key[order]
+        starts = _starts(key)
+        counts = np.add.reduceat(weights[order], starts)
+    key = key[starts]
+    cell = key // 3
+    outcome = key - 3 * cell
+    starts = _starts(cell)
+    ties = np.where(outcome == 1, counts, 0.0)
+    wins = np.where(outcome == 2, counts, 0.5 * ties)
+    sums = [np.add.reduceat(column, starts) for column in (counts, wins, ties)]
+    return cell[starts].astype(np.int64), sums[0], sums[1], sums[2]
+
+
+def _starts(ordered: npt.NDArray[Any]) -> Indices:
+    """Return where each run of equal values begins."""
+    is_start = np.empty(len(ordered), dtype=bool)
+    is_start[:1] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=is_start[1:])
+    return np.flatnonzero(is_start)
 
 
 def _checked_weights(weights: Sequence[float] | Floats | None, n_verdicts: int) -> Floats | None:
