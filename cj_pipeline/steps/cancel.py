@@ -8,7 +8,7 @@ import structlog
 
 from cj_pipeline.errors import CJError
 from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.records import load_batch
+from cj_pipeline.steps.records import BatchRecord, load_batch
 
 log = structlog.get_logger()
 
@@ -33,10 +33,16 @@ def cancel(engine: Engine, batch_id: str) -> Cancelled:
             "UPDATE batches SET metadata = json_merge_patch(metadata, ?) WHERE batch_id = ?",
             ['{"cancel_requested": true}', batch_id],
         )
+    return Cancelled(stop_open_jobs(engine, record))
+
+
+def stop_open_jobs(engine: Engine, record: BatchRecord) -> int:
+    """Tell every provider job of a batch that still runs to stop; return how many were told."""
+    with engine.store.read() as db:
         jobs = db.rows(
             "SELECT * FROM provider_jobs WHERE batch_id = ? AND provider_job_id IS NOT NULL"
             " AND state IN ('submitted', 'adopted', 'running')",
-            [batch_id],
+            [record.batch_id],
         )
     told = 0
     for job in jobs:
@@ -45,4 +51,4 @@ def cancel(engine: Engine, batch_id: str) -> Cancelled:
             told += 1
         except CJError as error:
             log.warning("cancel_refused", submission_key=job["submission_key"], error=str(error))
-    return Cancelled(told)
+    return told
