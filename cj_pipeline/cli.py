@@ -17,6 +17,7 @@ from rich.console import Console
 
 from cj_pipeline import terminal
 from cj_pipeline.errors import CJError
+from cj_pipeline.judge_commands import judge_commands
 
 if TYPE_CHECKING:
     from cj_pipeline.steps.engine import Engine
@@ -56,6 +57,9 @@ def told_plainly(command: Callable[P, T]) -> Callable[P, T]:
             raise typer.Exit(1) from error
 
     return run
+
+
+app.add_typer(judge_commands(told_plainly, console), name="judge")
 
 
 def open_engine() -> Engine:

@@ -1,0 +1,253 @@
+"""`cj judge`: see which judges there are, and try them before a batch is spent on them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cj_pipeline import terminal
+
+if TYPE_CHECKING:
+    from cj_pipeline.essays import Batch
+    from cj_pipeline.judge_trials import JudgeSummary, Trial
+    from cj_pipeline.judges import Judge
+    from cj_pipeline.judging import Prompt
+    from cj_pipeline.providers import Provider
+
+JudgeName = Annotated[str, typer.Argument(help="A judge's name, as `cj judge list` shows it.")]
+JudgesDir = Annotated[
+    Path | None,
+    typer.Option("--judges", help="A folder of your own judges.", exists=True, file_okay=False),
+]
+TextFile = Annotated[
+    Path, typer.Argument(help="A text file with one essay.", exists=True, dir_okay=False)
+]
+
+SUMMARY_COLUMNS = (
+    "judge",
+    "calls",
+    "verdicts",
+    "same in both orders",
+    "for the first",
+    "agrees with anchors",
+    "confidence",
+    "USD per verdict",
+    "seconds",
+)
+
+
+def judge_commands(
+    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]], console: Console
+) -> typer.Typer:
+    """Return the commands, to be added to `cj`.
+
+    Args:
+        told_plainly: Shows a known error as a message instead of a traceback.
+        console: Where answers go.
+    """
+    commands = typer.Typer(help="See judges, and try them before spending.", no_args_is_help=True)
+
+    @commands.command("list")
+    @told_plainly
+    def list_judges(judges: JudgesDir = None) -> None:
+        """Show every judge, what it is and what it costs."""
+        from cj_pipeline.judges import known_judges, load_judge
+
+        rows = [_listed(load_judge(name, judges)) for name in known_judges(judges)]
+        columns = ("judge", "through", "model", "USD/M in, out")
+        console.print(terminal.table("Judges", columns, rows))
+
+    @commands.command()
+    @told_plainly
+    def show(name: JudgeName, judges: JudgesDir = None) -> None:
+        """Show everything that makes a judge what it is, its prompt word for word."""
+        from cj_pipeline.judges import load_judge
+
+        judge = load_judge(name, judges)
+        console.print(terminal.table(judge.judge_id, ("what", "value"), _facts(judge)))
+
+    @commands.command("try")
+    @told_plainly
+    def try_judge(
+        name: JudgeName,
+        essay_a: TextFile,
+        essay_b: TextFile,
+        judges: JudgesDir = None,
+        instructions: Annotated[
+            Path | None, typer.Option(help="What the students were asked.", dir_okay=False)
+        ] = None,
+    ) -> None:
+        """Ask a judge one comparison, live; a real judge bills it."""
+        from cj_pipeline.judge_trials import judge_once
+        from cj_pipeline.judges import load_judge
+        from cj_pipeline.judging import render_prompt
+
+        judge = load_judge(name, judges)
+        prompt = render_prompt(
+            judge.template,
+            instructions=instructions.read_text("utf-8") if instructions else "",
+            rubric="",
+            text_a=essay_a.read_text("utf-8"),
+            text_b=essay_b.read_text("utf-8"),
+            nonce=secrets.token_hex(8),
+        )
+        trial = judge_once(_provider(judge), judge, prompt, essay_a.name, essay_b.name)
+        console.print(terminal.table(judge.judge_id, ("what", "value"), _told(trial)))
+
+    @commands.command()
+    @told_plainly
+    def compare(
+        batch_dir: Annotated[
+            Path, typer.Argument(help="A batch folder.", exists=True, file_okay=False)
+        ],
+        judge: Annotated[list[str] | None, typer.Option(help="A judge; repeat it.")] = None,
+        pairs: Annotated[int, typer.Option(min=1, help="Pairs, each asked in both orders.")] = 10,
+        seed: Annotated[int, typer.Option(help="Chooses the pairs.")] = 0,
+        yes: Annotated[bool, typer.Option("--yes", help="Spend without asking.")] = False,
+    ) -> None:
+        """Ask judges the same pairs in both orders: consistency, position, anchors, cost."""
+        from cj_pipeline.ingestion import read_batch
+        from cj_pipeline.judge_trials import trial_pairs
+        from cj_pipeline.judges import load_judge
+
+        batch = read_batch(batch_dir)
+        names = judge or list(batch.settings.values.judges)
+        tried = [load_judge(name, batch_dir / "judges") for name in names]
+        order = trial_pairs([essay.essay_id for essay in batch.essays], pairs, seed)
+        _agree_to_spend(tried, batch, order, yes=yes)
+        summaries = [_tried(one, batch, order) for one in tried]
+        console.print(
+            terminal.table(
+                f"{len(order) // 2} pairs of {batch.batch_id}, both orders",
+                SUMMARY_COLUMNS,
+                [_summary_row(summary) for summary in summaries],
+            )
+        )
+
+    return commands
+
+
+def _provider(judge: Judge) -> Provider:
+    from cj_pipeline.providers import open_provider
+    from cj_pipeline.store import default_home
+
+    home = default_home(os.environ)
+    home.mkdir(parents=True, exist_ok=True)
+    return open_provider(judge, os.environ, home)
+
+
+def _prompt(judge: Judge, batch: Batch, essay_a: str, essay_b: str) -> Prompt:
+    from cj_pipeline.judging import fence_nonce, render_prompt
+
+    texts = {essay.essay_id: essay.text for essay in batch.essays}
+    return render_prompt(
+        judge.template,
+        instructions=batch.document("instructions"),
+        rubric=batch.document("rubric"),
+        text_a=texts[essay_a],
+        text_b=texts[essay_b],
+        nonce=fence_nonce(batch.content_sha256, f"{essay_a} {essay_b}"),
+    )
+
+
+def _agree_to_spend(
+    judges: list[Judge], batch: Batch, order: list[tuple[str, str]], *, yes: bool
+) -> None:
+    """Ask before real money is spent, with the most that it can be."""
+    from cj_pipeline.money import worst_case_usd
+
+    most = sum(
+        worst_case_usd(judge.price, _prompt(judge, batch, a, b), judge, batched=False)
+        for judge in judges
+        if not judge.is_simulated
+        for a, b in order
+    )
+    if most and not yes:
+        typer.confirm(f"This can cost up to {most:.4f} USD. Go on?", abort=True)
+
+
+def _tried(judge: Judge, batch: Batch, order: list[tuple[str, str]]) -> JudgeSummary:
+    from cj_pipeline.judge_trials import judge_once, summarise
+
+    provider = _provider(judge)
+    trials = [judge_once(provider, judge, _prompt(judge, batch, a, b), a, b) for a, b in order]
+    return summarise(judge, trials, _anchor_ranks(batch))
+
+
+def _anchor_ranks(batch: Batch) -> dict[str, int]:
+    """Return each anchor's grade as a number, higher for better; nothing without a scale."""
+    from cj_pipeline.scales import load_scale
+
+    name = batch.settings.values.scale
+    if name is None:
+        return {}
+    steps = load_scale(name).steps
+    return {a.essay_id: steps.index(a.grade) for a in batch.anchors if a.grade in steps}
+
+
+def _listed(judge: Judge) -> tuple[object, ...]:
+    price = judge.price
+    return (
+        judge.name,
+        "simulated" if judge.is_simulated else judge.provider,
+        judge.model,
+        f"{price.input:f}, {price.output:f}",
+    )
+
+
+def _facts(judge: Judge) -> list[tuple[str, object]]:
+    price = judge.price
+    settings = judge.settings.model_dump(exclude_none=True)
+    return [
+        ("reached through", f"{judge.provider}, {judge.api}"),
+        ("address", judge.base_url or "the provider's usual one"),
+        ("key in", judge.key_variable or "no key needed"),
+        ("model", judge.model),
+        *((key, value) for key, value in settings.items()),
+        ("ties", "yes" if judge.allow_ties else "no"),
+        ("USD per million tokens", f"{price.input:f} in, {price.output:f} out"),
+        ("price from", f"{price.source}, {price.as_of}"),
+        ("template", judge.template.name),
+        ("system", judge.template.system),
+        ("task", judge.template.task),
+        ("answer", judge.template.answer),
+    ]
+
+
+def _told(trial: Trial) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = [("shown first", trial.essay_a), ("second", trial.essay_b)]
+    if trial.verdict is None:
+        rows.append(("no verdict", trial.failure))
+        rows.append(("what it wrote", trial.text or ""))
+    else:
+        rows.append(("winner", trial.verdict.winner))
+        rows.append(("confidence", trial.verdict.confidence))
+        rows.append(("justification", trial.verdict.justification))
+    if trial.usage is not None:
+        rows.append(("tokens", f"{trial.usage.prompt} in, {trial.usage.completion} out"))
+        rows.append(("USD", f"{trial.cost_usd:.6f}"))
+    rows.append(("seconds", f"{trial.seconds:.2f}"))
+    return rows
+
+
+def _summary_row(summary: JudgeSummary) -> tuple[object, ...]:
+    def share(value: float | None, n: int) -> str:
+        return "–" if value is None else f"{value:.0%} of {n}"
+
+    return (
+        summary.judge_id,
+        summary.n_asked,
+        summary.n_verdicts,
+        share(summary.consistency, summary.n_pairs),
+        "–" if summary.first_share is None else f"{summary.first_share:.0%}",
+        share(summary.agreement, summary.n_anchor_verdicts),
+        "–" if summary.mean_confidence is None else f"{summary.mean_confidence:.1f}",
+        "–" if summary.usd_per_verdict is None else f"{summary.usd_per_verdict:.6f}",
+        f"{summary.mean_seconds:.2f}",
+    )
