@@ -12,8 +12,9 @@ from typing import Any
 
 import structlog
 
-from cj_pipeline.errors import TransientError
+from cj_pipeline.errors import CJError, FinalError
 from cj_pipeline.judges import Judge
+from cj_pipeline.prompt_caching import plan_caching
 from cj_pipeline.providers import Provider
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.records import BatchRecord
@@ -37,6 +38,7 @@ def make_calls(
 
     Raises:
         TransientError: If some calls got no answer; those that did are kept.
+        FinalError: If the provider will not answer any such call; those it answered are kept.
     """
     key = job["submission_key"]
     with engine.store.read() as db:
@@ -48,12 +50,29 @@ def make_calls(
     numbered = [
         (line, ask) for line, ask in enumerate(asks, start=1) if ask.custom_id(key) not in answered
     ]
-    mode, trouble = job["batching_mode"], None
+    mode = job["batching_mode"]
+    trouble: CJError | None = None
+    cache_prefix = (
+        bool(numbered)
+        and plan_caching(
+            judge,
+            numbered[0][1].prompt,
+            n_requests=len(numbered),
+            mode=mode,
+            concurrency=CONCURRENCY[mode],
+        ).marks_prefix
+    )
+
+    def call(pair: tuple[int, Ask]) -> str | CJError:
+        return _call(provider, judge, pair[1], key, cache_prefix=cache_prefix)
+
     with ThreadPoolExecutor(CONCURRENCY[mode]) as pool:
         for chunk in _chunks(numbered, CHUNK[mode]):
-            replies = list(pool.map(lambda pair: _call(provider, judge, pair[1], key), chunk))
-            trouble = next((r for r in replies if isinstance(r, TransientError)), trouble)
+            replies = list(pool.map(call, chunk))
             _keep(engine, job, chunk, replies)
+            trouble = next((r for r in replies if isinstance(r, CJError)), trouble)
+            if isinstance(trouble, FinalError):
+                break
     if trouble is not None:
         raise trouble
     now = engine.clock()
@@ -66,11 +85,16 @@ def make_calls(
         )
 
 
-def _call(provider: Provider, judge: Judge, ask: Ask, key: str) -> str | TransientError:
-    request = provider.build_request(ask.prompt, judge, ask.custom_id(key))
+def _call(
+    provider: Provider, judge: Judge, ask: Ask, key: str, *, cache_prefix: bool
+) -> str | CJError:
+    request = provider.build_request(
+        ask.prompt, judge, ask.custom_id(key), cache_prefix=cache_prefix
+    )
     try:
         return provider.single(request, timeout_s=CALL_TIMEOUT_S)
-    except TransientError as error:
+    except CJError as error:
+        # Returned, not raised: its neighbours' answers are paid for and have to be kept first.
         return error
 
 
@@ -78,7 +102,7 @@ def _keep(
     engine: Engine,
     job: Mapping[str, Any],
     chunk: Sequence[tuple[int, Ask]],
-    replies: Sequence[str | TransientError],
+    replies: Sequence[str | CJError],
 ) -> None:
     now = engine.clock()
     rows = [
