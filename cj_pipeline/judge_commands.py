@@ -60,7 +60,7 @@ def judge_commands(
         from cj_pipeline.judges import known_judges, load_judge
 
         rows = [_listed(load_judge(name, judges)) for name in known_judges(judges)]
-        columns = ("judge", "through", "model", "USD/M in, out")
+        columns = ("judge", "model", "USD/M in, out")
         console.print(terminal.table("Judges", columns, rows))
 
     @commands.command()
@@ -195,8 +195,7 @@ def _listed(judge: Judge) -> tuple[object, ...]:
     price = judge.price
     return (
         judge.name,
-        "simulated" if judge.is_simulated else judge.provider,
-        judge.model,
+        judge.model + (", simulated" if judge.is_simulated else ""),
         f"{price.input:f}, {price.output:f}",
     )
 
