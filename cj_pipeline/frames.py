@@ -3,15 +3,13 @@
     >>> from cj_pipeline.frames import pandas_frame
     >>> pandas_frame("scores", "spring-9")
 
-Each frame is one query in `sql/frames/`; its columns are kept stable. Anything else is SQL on
-`cj_pipeline.open_published()`.
+Most frames are the analysts' views `v_<name>`, whose columns are kept stable and explained by
+`DESCRIBE` and comments in the store. Anything else is SQL on `cj_pipeline.open_published()`.
 """
 
 from __future__ import annotations
 
-import functools
 from contextlib import closing
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -25,17 +23,45 @@ if TYPE_CHECKING:
 
 FrameName = Literal[
     "scores",
+    "wave_scores",
     "grades",
     "probabilities",
     "boundaries",
     "comparisons",
+    "positions",
     "waves",
-    "wave_scores",
     "judges",
+    "costs",
 ]
-"""What there is of a batch; the first lines of each file in `sql/frames/` say what it holds."""
-
 FRAME_NAMES: tuple[FrameName, ...] = get_args(FrameName)
+
+_QUERIES: dict[FrameName, str] = {
+    "scores": "SELECT * EXCLUDE (batch_id) FROM v_scores WHERE batch_id = $batch ORDER BY rank",
+    # Every wave, where `scores` has the last one: how the scale settled.
+    "wave_scores": "SELECT * EXCLUDE (batch_id) FROM essay_scores WHERE batch_id = $batch"
+    " ORDER BY wave, rank",
+    "grades": "SELECT * EXCLUDE (batch_id) FROM v_grades WHERE batch_id = $batch ORDER BY rank",
+    "probabilities": "SELECT * EXCLUDE (batch_id, revision) FROM v_grade_probabilities"
+    " WHERE batch_id = $batch",
+    "boundaries": "SELECT * EXCLUDE (batch_id, revision) FROM grade_boundaries"
+    " WHERE batch_id = $batch AND revision ="
+    " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch) ORDER BY position",
+    "comparisons": "SELECT * EXCLUDE (batch_id) FROM v_comparisons WHERE batch_id = $batch"
+    " ORDER BY sequence",
+    "positions": "SELECT * EXCLUDE (batch_id) FROM v_positions WHERE batch_id = $batch"
+    " ORDER BY essay_id",
+    "waves": """
+        SELECT
+            w.* EXCLUDE (batch_id),
+            (d.details ->> '$.bt_se_summary.mean_se')::DOUBLE AS mean_standard_error,
+            (d.details ->> '$.empirical_bayes_reliability')::DOUBLE AS empirical_bayes_reliability
+        FROM v_waves w LEFT JOIN wave_decisions d USING (batch_id, wave)
+        WHERE batch_id = $batch ORDER BY wave
+    """,
+    "judges": "SELECT * EXCLUDE (batch_id) FROM v_judges WHERE batch_id = $batch ORDER BY name",
+    "costs": "SELECT * EXCLUDE (batch_id) FROM v_costs WHERE batch_id = $batch"
+    " ORDER BY wave, submission_key",
+}
 
 
 def arrow_table(name: FrameName, batch_id: str, *, home: Path | str | None = None) -> pa.Table:
@@ -59,7 +85,7 @@ def arrow_table(name: FrameName, batch_id: str, *, home: Path | str | None = Non
                 f" {', '.join(known) or 'none'}."
             )
             raise UnknownBatchError(msg)
-        return connection.execute(_query(name), {"batch": batch_id}).to_arrow_table()
+        return connection.execute(_QUERIES[name], {"batch": batch_id}).to_arrow_table()
 
 
 def pandas_frame(name: FrameName, batch_id: str, *, home: Path | str | None = None) -> pd.DataFrame:
@@ -90,9 +116,3 @@ def export_parquet(
         pq.write_table(arrow_table(name, batch_id, home=home), path)
         written.append(path)
     return tuple(written)
-
-
-@functools.cache
-def _query(name: FrameName) -> str:
-    path = files("cj_pipeline") / "sql" / "frames" / f"{name}.sql"
-    return path.read_text(encoding="utf-8")

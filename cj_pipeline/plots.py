@@ -235,19 +235,19 @@ def _draw_boundaries(axes: Axes, history: BatchHistory) -> None:
     for position in positions:
         axes.axvline(position, color=_QUIET, linewidth=0.9, linestyle=":", zorder=1)
     # Bands over the whole height would run into one grey block where boundaries are close. Bars
-    # in two alternating rows stay apart.
-    top = axes.get_ylim()[1]
+    # in two alternating rows above the essays stay apart.
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(top=top + 0.07 * (top - bottom))
     axes.errorbar(
         positions,
-        [top + 0.35 * (i % 2) for i in range(len(positions))],
+        [0.96 + 0.022 * (i % 2) for i in range(len(positions))],
         xerr=[row["standard_error"] for row in boundaries],
         fmt="|",
         color=_QUIET,
         elinewidth=1.4,
-        clip_on=True,
+        transform=axes.get_xaxis_transform(),
         label="boundary, ± 1 standard error",
     )
-    axes.set_ylim(top=top + 0.8)
     axes.set_xlim(left, right)
     edges = np.clip([left, *(row["boundary"] for row in boundaries), right], left, right)
     grades = [boundaries[0]["below"], *(row["above"] for row in boundaries)]

@@ -21,22 +21,21 @@ from cj_pipeline.store import Store
 from tests.finished_batches import ARGUMENTS, SPRING, fill
 
 COLUMNS: dict[FrameName, str] = {
-    "scores": "rank essay_id is_anchor known_grade score standard_error n_comparisons n_wins"
-    " n_losses n_shown_a n_shown_b is_one_sided",
-    "grades": "essay_id is_anchor known_grade grade confidence expected_grade primary_anchor_id"
-    " is_extrapolated scale revision",
-    "probabilities": "essay_id is_anchor step grade probability",
+    "scores": "essay_id is_anchor anchor_grade rank score standard_error n_comparisons n_wins"
+    " n_losses is_one_sided",
+    "wave_scores": "wave essay_id score standard_error rank n_comparisons",
+    "grades": "essay_id grade confidence expected_grade primary_anchor_id is_extrapolated scale",
+    "probabilities": "essay_id is_anchor grade probability",
     "boundaries": "position below above boundary standard_error",
     "comparisons": "sequence wave judge essay_a essay_b status failure_reason winner winner_id"
-    " loser_id confidence justification role resampling_pass n_attempts tokens_prompt"
-    " tokens_completion cost_usd started_at completed_at comparison_id",
-    "waves": "wave decision reason submitted completed failed success_rate max_score_change"
-    " mean_standard_error empirical_bayes_reliability scale_separation_reliability"
-    " cost_so_far_usd decided_at",
-    "wave_scores": "wave essay_id is_anchor score standard_error rank n_comparisons",
-    "judges": "judge provider model is_simulated n_comparisons n_verdicts n_failed n_ties"
-    " first_shown_share mean_confidence tokens_prompt tokens_completion cost_usd",
+    " loser_id confidence justification role tokens_prompt tokens_completion cost_usd started_at",
+    "positions": "essay_id n_shown_a n_shown_b skew",
+    "waves": "wave n_succeeded n_failed cost_usd decision reason max_score_change completed"
+    " mean_standard_error empirical_bayes_reliability",
+    "judges": "name provider model is_simulated n_succeeded n_failed share_first cost_usd",
+    "costs": "wave judge n_requests billed_usd tokens_prompt tokens_cached tokens_completion",
 }
+"""The columns notebooks elsewhere may rely on; a frame may have more."""
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +50,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", FRAME_NAMES)
 def test_a_frames_columns_are_kept(home: Path, name: FrameName) -> None:
-    """Notebooks elsewhere are written against these names."""
-    assert pandas_frame(name, SPRING, home=home).columns.tolist() == COLUMNS[name].split()
+    """A renamed column breaks notebooks we never see."""
+    assert set(COLUMNS[name].split()) <= set(pandas_frame(name, SPRING, home=home).columns)
 
 
 @pytest.mark.parametrize("name", FRAME_NAMES)
@@ -87,13 +86,13 @@ def test_the_probabilities_of_an_essay_add_up_to_one(home: Path) -> None:
     assert totals.to_numpy() == pytest.approx(1.0)
 
 
-def test_steps_number_the_grades_from_the_lowest(home: Path) -> None:
-    """So that a heat map sorts F before A without knowing the scale."""
+def test_grades_of_one_essay_come_lowest_first(home: Path) -> None:
+    """So that a heat map has F before A without knowing the scale."""
     probabilities = pandas_frame("probabilities", SPRING, home=home)
 
-    steps = probabilities.drop_duplicates("step").sort_values("step")
+    first = probabilities.query("essay_id == 'pupil-01'")
 
-    assert steps["grade"].tolist() == ["F", "F+", "E-", "E+", "D-", "D+", "C-", "C+", "B", "A"]
+    assert first["grade"].tolist() == ["F", "F+", "E-", "E+", "D-", "D+", "C-", "C+", "B", "A"]
 
 
 def test_a_batch_without_grades_has_an_empty_frame_of_them(home: Path) -> None:
@@ -101,15 +100,15 @@ def test_a_batch_without_grades_has_an_empty_frame_of_them(home: Path) -> None:
     grades = pandas_frame("grades", ARGUMENTS, home=home)
 
     assert grades.empty
-    assert grades.columns.tolist() == COLUMNS["grades"].split()
+    assert set(COLUMNS["grades"].split()) <= set(grades.columns)
 
 
-def test_costs_grow_to_what_all_comparisons_cost(home: Path) -> None:
-    """The last wave's sum is the batch's."""
+def test_the_waves_cost_what_the_comparisons_cost(home: Path) -> None:
+    """Two frames with two sums would both be doubted."""
     waves = pandas_frame("waves", SPRING, home=home)
     comparisons = pandas_frame("comparisons", SPRING, home=home)
 
-    assert waves["cost_so_far_usd"].iloc[-1] == pytest.approx(comparisons["cost_usd"].sum())
+    assert waves["cost_usd"].sum() == pytest.approx(comparisons["cost_usd"].sum())
 
 
 def test_times_carry_their_zone(home: Path) -> None:
