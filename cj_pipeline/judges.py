@@ -119,6 +119,11 @@ class Judge:
         return self.provider == "emulator"
 
     @property
+    def has_jobs(self) -> bool:
+        """Whether its provider has a batch endpoint; a local server only answers single calls."""
+        return self.provider != "openai-compatible"
+
+    @property
     def price(self) -> Price:
         """What its tokens cost.
 

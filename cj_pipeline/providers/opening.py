@@ -84,7 +84,7 @@ def _openai(connection: _Connection) -> Provider:
         account=connection.account,
         words=responses if connection.judge.api == "responses" else chat_completions,
         limits=connection.limits(openai_batches.LIMITS),
-        has_jobs=connection.judge.provider != "openai-compatible",
+        has_jobs=connection.judge.has_jobs,
         clock=connection.clock,
     )
 

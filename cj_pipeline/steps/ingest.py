@@ -74,11 +74,17 @@ def load_judges(batch: Batch, folder: Path) -> tuple[Judge, ...]:
         BatchProblemsError: With every judge that cannot be used or has no price.
     """
     judges, problems = [], []
+    mode = batch.settings.values.batching_mode
     for name in batch.settings.values.judges:
         try:
             judge = load_judge(name, folder / "judges")
             _ = judge.price
             judges.append(judge)
+            if mode == "provider_batch_api" and not judge.has_jobs:
+                problems.append(
+                    f"batch.yaml: judges: '{name}' is reached through a server without a batch"
+                    " endpoint: set llm_batching_mode to per_request or serial_bundle"
+                )
         except (SettingsError, UnpricedModelError) as error:
             problems.append(f"batch.yaml: judges: {error}")
     if problems:
