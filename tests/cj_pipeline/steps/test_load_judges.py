@@ -15,6 +15,7 @@ def _folder(tmp_path: Path, settings: str) -> Path:
     folder = tmp_path / "spring-9"
     (folder / "essays").mkdir(parents=True)
     (folder / "batch.yaml").write_text(settings, encoding="utf-8")
+    (folder / "instructions.md").write_text("Describe a walk.", encoding="utf-8")
     for name in ("anna", "bert", "cleo"):
         (folder / "essays" / f"{name}.txt").write_text(f"A walk by {name}.", encoding="utf-8")
     return folder
