@@ -13,7 +13,6 @@ from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish, publish_artefact, publish_report
 from cj_pipeline.steps.submit_wave import submit_wave
-from cj_pipeline.steps.watchdog import end_stalled_batches
 
 __all__ = [
     "Engine",
@@ -22,7 +21,6 @@ __all__ = [
     "cancel",
     "collect_wave",
     "decide",
-    "end_stalled_batches",
     "fit",
     "ingest",
     "next_step",

@@ -19,8 +19,8 @@ from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish
+from cj_pipeline.steps.standing import end_stalled
 from cj_pipeline.steps.submit_wave import submit_wave
-from cj_pipeline.steps.watchdog import end_stalled_batches
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class StepTaken:
 def take_next_step(engine: Engine, batch_id: str) -> StepTaken:
     """Take the next step of a batch; killed half-way, it is taken again."""
     with engine.store.read() as db:
-        step = next_step(db, batch_id)
+        step = next_step(db, batch_id, engine.clock())
     waited = False
     match step:
         case NextStep.PLAN:
@@ -75,5 +75,5 @@ def advance_to_end(
             return
         yield taken
         if taken.waited:
-            end_stalled_batches(engine)
+            end_stalled(engine, batch_id)
             sleep(pause_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 
 from cj_pipeline.store import Session
@@ -36,7 +37,10 @@ open_comparisons AS (
 ),
 jobs AS (
     SELECT batch_id,
-           count(*) FILTER (state IN ('intent', 'uploaded', 'ambiguous')) AS n_unsent,
+           count(*) FILTER (state IN ('intent', 'uploaded', 'ambiguous')
+                            AND coalesce(next_poll_at, $now) <= $now) AS n_to_send,
+           count(*) FILTER (state IN ('intent', 'uploaded', 'ambiguous')
+                            AND next_poll_at > $now) AS n_postponed,
            count(*) FILTER (state IN ('ended', 'collected')) AS n_ended
     FROM provider_jobs GROUP BY batch_id
 )
@@ -47,7 +51,8 @@ SELECT b.batch_id, b.state,
        d.decision,
        coalesce(o.n_in_flight, 0) AS n_in_flight,
        coalesce(o.n_unasked, 0) AS n_unasked,
-       coalesce(j.n_unsent, 0) AS n_unsent,
+       coalesce(j.n_to_send, 0) AS n_to_send,
+       coalesce(j.n_postponed, 0) AS n_postponed,
        coalesce(j.n_ended, 0) AS n_ended,
        EXISTS (FROM grading_reports g WHERE g.batch_id = b.batch_id) AS is_projected,
        EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id) AS is_published
@@ -59,18 +64,19 @@ LEFT JOIN jobs j ON j.batch_id = b.batch_id
 """
 
 
-def next_steps(db: Session) -> dict[str, NextStep]:
+def next_steps(db: Session, now: datetime) -> dict[str, NextStep]:
     """Return what each batch that has not been published needs next."""
     rows = db.rows(
         _FACTS + "WHERE b.state <> 'rejected'"
-        " AND NOT EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id)"
+        " AND NOT EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id)",
+        {"now": now},
     )
     return {row["batch_id"]: _next(row) for row in rows}
 
 
-def next_step(db: Session, batch_id: str) -> NextStep:
+def next_step(db: Session, batch_id: str, now: datetime) -> NextStep:
     """Return what one batch needs next; nothing when it is published or unknown."""
-    row = db.one(_FACTS + "WHERE b.batch_id = ?", [batch_id])
+    row = db.one(_FACTS + "WHERE b.batch_id = $batch", {"batch": batch_id, "now": now})
     return _next(row) if row else NextStep.NOTHING
 
 
@@ -81,9 +87,9 @@ def _next(row: dict[str, object]) -> NextStep:  # noqa: PLR0911 -- one line per 
         return NextStep.PUBLISH if row["is_projected"] else NextStep.PROJECT
     if row["n_ended"]:
         return NextStep.COLLECT
-    if row["n_unsent"]:
+    if row["n_to_send"]:
         return NextStep.SUBMIT
-    if row["n_in_flight"]:
+    if row["n_in_flight"] or row["n_postponed"]:
         # What has to be asked again goes out together, once nothing is in flight.
         return NextStep.POLL
     if row["cancel_requested"]:

@@ -42,7 +42,7 @@ class Standing:
 
 def standings(db: Session, now: datetime) -> list[Standing]:
     """Return every batch that is not published, by name."""
-    steps = next_steps(db)
+    steps = next_steps(db, now)
     rows = db.rows(
         """
         WITH asked AS (
@@ -59,11 +59,17 @@ def standings(db: Session, now: datetime) -> list[Standing]:
         ),
         jobs AS (
             SELECT batch_id,
-                   string_agg(submission_key[:8] || state, ' ' ORDER BY submission_key)
-                       FILTER (state <> 'settled') AS states,
+                   string_agg(
+                       submission_key[:8] || state || coalesce(CAST(postponed AS VARCHAR), ''),
+                       ' ' ORDER BY submission_key
+                   ) FILTER (state <> 'settled') AS states,
                    count(*) FILTER (state IN ('submitted', 'adopted', 'running')) AS n_open,
                    min(ended_at) FILTER (state IN ('ended', 'collected')) AS waiting_since
-            FROM provider_jobs GROUP BY batch_id
+            FROM (
+                SELECT *, CASE WHEN provider_job_id IS NULL THEN next_poll_at END AS postponed
+                FROM provider_jobs
+            )
+            GROUP BY batch_id
         ),
         judged_by AS (
             SELECT batch_id, list_sort(list(DISTINCT provider)) AS providers
