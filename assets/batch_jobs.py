@@ -1,8 +1,13 @@
-"""The jobs that move a batch along; each is one short run in one process."""
+"""The jobs that move a batch along; each is one short run in one process.
+
+The sensors start them; so may a person, from the UI, for any partition: every step may be repeated.
+"""
 
 import dagster as dg
 
-from assets.batch_partitions import batches
+from assets.batch_partitions import batches, errors_as_dagster_knows_them
+from cj_pipeline.steps import NextStep, cancel
+from resources.engine_resource import EngineResource
 
 open_batch = dg.define_asset_job(
     "open_batch",
@@ -31,9 +36,46 @@ collect_wave = dg.define_asset_job(
 )
 finish_batch = dg.define_asset_job(
     "finish_batch",
-    selection=["wave_decision", "grade_projections", "run_artefact", "batch_report"],
+    selection=[
+        "essay_scores",
+        "wave_decision",
+        "grade_projections",
+        "run_artefact",
+        "batch_report",
+    ],
     partitions_def=batches,
-    description="Decide on a batch that has nothing in flight, then grade and publish it.",
+    description=(
+        "Score and decide a batch with nothing in flight; at its end grade and publish it. With"
+        " `again: true` for grade_projections in the config it is graded anew, and nothing is paid."
+    ),
 )
 
-ALL_JOBS = (open_batch, next_wave, collect_wave, finish_batch)
+
+@dg.op
+def stop_asking(context: dg.OpExecutionContext, engine: EngineResource) -> None:
+    """Ask nothing more for a batch; what its provider jobs finished still comes home."""
+    with errors_as_dagster_knows_them():
+        cancelled = cancel(engine.open(), context.partition_key)
+    context.log.info(f"{cancelled.n_jobs} provider jobs were told to stop.")
+
+
+@dg.job(
+    partitions_def=batches,
+    description="End a batch now: ask nothing more, tell its provider jobs to stop.",
+)
+def cancel_batch() -> None:
+    """One step: see `stop_asking`."""
+    stop_asking()
+
+
+JOB_FOR = {
+    NextStep.PLAN: next_wave.name,
+    NextStep.SUBMIT: next_wave.name,
+    NextStep.COLLECT: collect_wave.name,
+    NextStep.DECIDE: finish_batch.name,
+    NextStep.PROJECT: finish_batch.name,
+    NextStep.PUBLISH: finish_batch.name,
+}
+"""The job that takes each step; polling is done by whoever asks for the runs."""
+
+ALL_JOBS = (open_batch, next_wave, collect_wave, finish_batch, cancel_batch)

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from cj_pipeline.errors import FinalError, TransientError
+from cj_pipeline.errors import BatchProblemsError, FinalError, TransientError
 
-batches = dg.DynamicPartitionsDefinition(name="batches")
+BATCHES = "batches"
+batches = dg.DynamicPartitionsDefinition(name=BATCHES)
 
 OWNERS = ["team:assessment"]
 STORED = {"duckdb"}
@@ -20,5 +21,8 @@ def errors_as_dagster_knows_them() -> Iterator[None]:
         yield
     except TransientError as error:
         raise dg.RetryRequested(max_retries=3, seconds_to_wait=5) from error
+    except BatchProblemsError as error:
+        problems = dg.MetadataValue.json(list(error.problems))
+        raise dg.Failure(str(error), {"problems": problems}, allow_retries=False) from error
     except FinalError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise dg.Failure(str(error), allow_retries=False) from error

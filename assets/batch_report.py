@@ -1,9 +1,11 @@
 """The report of a batch, for people; and the copy of the store analysts read."""
 
+from typing import Any
+
 import dagster as dg
 
+from assets.asset_pages import history_of, picture
 from assets.batch_partitions import OWNERS, batches, errors_as_dagster_knows_them
-from assets.pictures import picture
 from cj_pipeline.steps import publish_report
 from resources.engine_resource import EngineResource
 
@@ -16,16 +18,26 @@ from resources.engine_resource import EngineResource
     owners=OWNERS,
     tags={"paid": "no"},
 )
-def batch_report(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult:
+def batch_report(
+    context: dg.AssetExecutionContext, engine: EngineResource
+) -> dg.MaterializeResult[None]:
     """One page that tells a person what the batch came to, and how sure we are."""
-    connected = engine.open()
+    connected, batch_id = engine.open(), context.partition_key
     with errors_as_dagster_knows_them():
-        written = publish_report(connected, context.partition_key)
-    return dg.MaterializeResult(
-        metadata={
-            "report": dg.MetadataValue.url(written.path.as_uri()),
-            "sha256": written.sha256,
-            "n_bytes": written.n_bytes,
-            "cost_per_wave": picture(connected, context.partition_key, "cost_plot"),
-        }
-    )
+        written = publish_report(connected, batch_id)
+    history = history_of(connected, batch_id)
+    metadata: dict[str, Any] = {
+        "report": dg.MetadataValue.path(str(written.path)),
+        "published_copy": dg.MetadataValue.path(str(connected.store.published_path)),
+        "sha256": written.sha256,
+        "n_bytes": written.n_bytes,
+        "state": history.batch["state"],
+        "end_reason": history.batch["end_reason"],
+        "cost_usd": sum(job["billed_usd"] or 0.0 for job in history.jobs),
+    }
+    if history.scores:
+        metadata["fairness"] = picture(history, "fairness_plot")
+        metadata["convergence"] = picture(history, "convergence_plot")
+    if history.jobs:
+        metadata["cost_per_wave"] = picture(history, "cost_plot")
+    return dg.MaterializeResult(metadata=metadata)

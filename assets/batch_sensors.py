@@ -1,60 +1,76 @@
-"""What keeps batches moving: one sensor for the inbox, one for what each batch needs next."""
+"""What keeps batches moving: the inbox, the provider jobs, and the watchdog.
+
+No sensor decides anything or waits for anything: each takes one bounded look and asks for runs.
+"""
 
 import hashlib
 import json
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from assets.batch_jobs import collect_wave, finish_batch, next_wave, open_batch
-from assets.batch_partitions import batches
+from assets.batch_jobs import JOB_FOR, collect_wave, finish_batch, next_wave, open_batch
+from assets.batch_partitions import BATCHES, batches
 from cj_pipeline.naming import id_for
-from cj_pipeline.steps import NextStep, next_steps, poll
+from cj_pipeline.steps import NextStep, poll
+from cj_pipeline.steps.standing import Standing, stalled_batches, standings
 from resources.engine_resource import EngineResource
 
 POLL_AT_MOST_S = 20.0
 """A tick's share of the sixty seconds a sensor has."""
 
-JOB_FOR = {
-    NextStep.PLAN: next_wave,
-    NextStep.SUBMIT: next_wave,
-    NextStep.COLLECT: collect_wave,
-    NextStep.DECIDE: finish_batch,
-    NextStep.PROJECT: finish_batch,
-    NextStep.PUBLISH: finish_batch,
-}
+MAX_TRIES = 6
+"""Of one step on one occasion; then a person has to look, and the tick's log says so."""
+
+MAX_RUNS_PER_TICK = 50
+MAX_FILES_PER_FOLDER = 20_000
+
+MARK_TAG = "cj/mark"
+PROVIDER_TAG = "cj/provider"
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 @dg.sensor(
     jobs=[open_batch],
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=3,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Takes in every batch folder that has come to rest in the inbox.",
+    description="Takes in every batch folder that has come to rest in CJ_HOME/inbox.",
 )
 def inbox_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> dg.SensorResult:
-    """Ask for one run per folder and content, once the folder has stopped changing."""
+    """Ask for one run per folder and content, once the folder has stayed the same for a tick.
+
+    A folder that was rejected is asked for again when any of its files changes. The cursor keeps
+    each folder's fingerprint and whether it was asked for; run keys keep that from being done
+    twice should the cursor be lost.
+    """
     inbox = engine.open().inbox
     inbox.mkdir(parents=True, exist_ok=True)
-    before = json.loads(context.cursor) if context.cursor else {}
-    now = {
-        folder.name: _fingerprint(folder) for folder in sorted(inbox.iterdir()) if _is_batch(folder)
-    }
-    at_rest = [name for name, print_ in now.items() if before.get(name) == print_]
+    before: dict[str, list[Any]] = json.loads(context.cursor) if context.cursor else {}
+    now: dict[str, list[Any]] = {}
+    requests: list[dg.RunRequest] = []
+    for folder in sorted(path for path in inbox.iterdir() if _is_batch(path)):
+        fingerprint = _fingerprint(folder)
+        known, was_asked = before.get(folder.name, ["", False])
+        at_rest = fingerprint == known
+        ask = at_rest and not was_asked and len(requests) < MAX_RUNS_PER_TICK
+        if ask:
+            requests.append(_open_request(folder, fingerprint))
+        now[folder.name] = [fingerprint, at_rest and (was_asked or ask)]
     return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(
-                run_key=f"open:{name}:{now[name]}",
-                job_name=open_batch.name,
-                partition_key=id_for(name, prefix="batch"),
-                run_config=dg.RunConfig(ops={"essays": {"config": {"folder": str(inbox / name)}}}),
-            )
-            for name in at_rest
-        ],
-        dynamic_partitions_requests=[
-            batches.build_add_request([id_for(n, prefix="batch") for n in at_rest])
-        ]
-        if at_rest
-        else [],
+        run_requests=requests,
+        dynamic_partitions_requests=_partitions(context.instance, _names(requests)),
         cursor=json.dumps(now),
     )
 
@@ -65,53 +81,148 @@ def inbox_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) ->
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Polls open provider jobs and asks for the run each batch needs next.",
 )
-def batch_progress_sensor(
+def provider_jobs_sensor(
     context: dg.SensorEvaluationContext, engine: EngineResource
 ) -> dg.SensorResult:
     """One bounded look at the providers, then one run per batch that can move."""
     connected = engine.open()
     poll(connected, at_most_s=POLL_AT_MOST_S)
     with connected.store.read() as db:
-        steps = next_steps(db)
-    busy = _batches_with_runs(context.instance)
-    known = set(context.instance.get_dynamic_partitions(batches.name or ""))
-    ready = {name: JOB_FOR[step] for name, step in steps.items() if step in JOB_FOR}
+        found = standings(db, connected.clock())
+    ready = [s for s in found if s.step in JOB_FOR and not _waits(s)]
+    busy = _batches_with_runs(context.instance) if ready else set()
+    ready = [s for s in ready if s.batch_id not in busy]
+    tries = _tries(context.instance, ready)
+    requests: list[dg.RunRequest] = []
+    for standing in ready:
+        tried, last = tries.get(standing.mark, (0, None))
+        if tried >= MAX_TRIES:
+            context.log.error(
+                f"Batch {standing.batch_id}: {JOB_FOR[standing.step]} was tried {tried} times and"
+                " nothing moved. Read its last run, mend the cause, then run the job by hand."
+            )
+        elif not _too_soon(tried, last) and len(requests) < MAX_RUNS_PER_TICK:
+            requests.append(_step_request(standing, tried))
     return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(job_name=job.name, partition_key=name)
-            for name, job in ready.items()
-            if name not in busy
-        ],
-        dynamic_partitions_requests=[
-            batches.build_add_request([name for name in ready if name not in known])
-        ]
-        if any(name not in known for name in ready)
-        else [],
+        run_requests=requests,
+        dynamic_partitions_requests=_partitions(context.instance, _names(requests)),
     )
+
+
+@dg.sensor(
+    jobs=[finish_batch],
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Ends batches that have waited for callbacks longer than they allow.",
+)
+def watchdog_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> dg.SensorResult:
+    """Ask for the end of every batch in which nothing has moved for its `stall_after_s`."""
+    connected = engine.open()
+    with connected.store.read() as db:
+        stalled = stalled_batches(db, connected.clock())
+    requests = [
+        dg.RunRequest(
+            run_key=f"stalled:{batch.batch_id}:{batch.silent_since.isoformat()}",
+            job_name=finish_batch.name,
+            partition_key=batch.batch_id,
+            run_config={"ops": {"wave_decision": {"config": {"end_if_stalled": True}}}},
+        )
+        for batch in stalled[:MAX_RUNS_PER_TICK]
+    ]
+    return dg.SensorResult(
+        run_requests=requests,
+        dynamic_partitions_requests=_partitions(context.instance, _names(requests)),
+    )
+
+
+ALL_SENSORS = (inbox_sensor, provider_jobs_sensor, watchdog_sensor)
+
+
+def _open_request(folder: Path, fingerprint: str) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"open:{folder.name}:{fingerprint}",
+        job_name=open_batch.name,
+        partition_key=id_for(folder.name, prefix="batch"),
+        run_config={"ops": {"essays": {"config": {"folder": str(folder)}}}},
+    )
+
+
+def _step_request(standing: Standing, tried: int) -> dg.RunRequest:
+    job = JOB_FOR[standing.step]
+    return dg.RunRequest(
+        run_key=f"{job}:{standing.batch_id}:{standing.mark}:{tried}",
+        job_name=job,
+        partition_key=standing.batch_id,
+        tags={MARK_TAG: standing.mark, PROVIDER_TAG: "+".join(standing.providers)},
+    )
+
+
+def _names(requests: Iterable[dg.RunRequest]) -> list[str]:
+    return sorted({request.partition_key for request in requests if request.partition_key})
+
+
+def _partitions(
+    instance: dg.DagsterInstance, names: Sequence[str]
+) -> list[dg.AddDynamicPartitionsRequest]:
+    """Return the request that makes partitions of these batches, those that are none yet."""
+    new = [name for name in names if not instance.has_dynamic_partition(BATCHES, name)]
+    return [batches.build_add_request(new)] if new else []
+
+
+def _waits(standing: Standing) -> bool:
+    return standing.step is NextStep.COLLECT and standing.waits_for_more_jobs
 
 
 def _batches_with_runs(instance: dg.DagsterInstance) -> set[str]:
     """Return the batches that have a run queued or going: one run per batch at a time."""
-    unfinished = dg.RunsFilter(
-        statuses=[
-            dg.DagsterRunStatus.QUEUED,
-            dg.DagsterRunStatus.NOT_STARTED,
-            dg.DagsterRunStatus.STARTING,
-            dg.DagsterRunStatus.STARTED,
-            dg.DagsterRunStatus.CANCELING,
-        ]
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED))
+    return {run.tags.get("dagster/partition", "") for run in runs}
+
+
+def _tries(
+    instance: dg.DagsterInstance, ready: Sequence[Standing]
+) -> Mapping[str, tuple[int, datetime | None]]:
+    """Return how often a run was tried on each occasion, and when the last try ended.
+
+    A batch that has moved has another mark, so whatever is found here changed nothing.
+    """
+    if not ready:
+        return {}
+    records = instance.get_run_records(
+        dg.RunsFilter(tags={MARK_TAG: [standing.mark for standing in ready]})
     )
-    return {run.tags.get("dagster/partition", "") for run in instance.get_runs(filters=unfinished)}
+    tries: dict[str, tuple[int, datetime | None]] = {}
+    for record in records:
+        mark = record.dagster_run.tags[MARK_TAG]
+        n, last = tries.get(mark, (0, None))
+        ended = datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None
+        tries[mark] = (n + 1, max(filter(None, (last, ended)), default=None))
+    return tries
+
+
+def _too_soon(tried: int, last: datetime | None) -> bool:
+    """Return whether the next try has to wait: 15 s after the first, then four times as long."""
+    if last is None:
+        return False
+    return datetime.now(UTC) - last < timedelta(seconds=15 * 4 ** (tried - 1))
 
 
 def _is_batch(folder: Path) -> bool:
-    return folder.is_dir() and not folder.is_symlink() and not folder.name.startswith(".")
+    """A name that begins with a dot is still being written: rename it when it is whole."""
+    return not folder.name.startswith(".") and not folder.is_symlink() and folder.is_dir()
 
 
 def _fingerprint(folder: Path) -> str:
     """Return what changes whenever a file of the folder does; nothing is read."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        stat = path.lstat()
-        digest.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    paths = sorted(islice(folder.rglob("*"), MAX_FILES_PER_FOLDER))
+    for path in paths:
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            # Still moving: what is left gives another fingerprint next time.
+            continue
+        is_file = stat.S_ISREG(found.st_mode)
+        size, changed = (found.st_size, found.st_mtime_ns) if is_file else (0, 0)
+        digest.update(f"{path.relative_to(folder)}\0{size}\0{changed}\n".encode("utf-8", "replace"))
     return digest.hexdigest()[:16]

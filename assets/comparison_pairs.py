@@ -4,6 +4,7 @@ from collections import Counter
 
 import dagster as dg
 
+from assets.asset_pages import history_and_columns, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
 from cj_pipeline.steps import plan_wave
 from resources.engine_resource import EngineResource
@@ -19,15 +20,20 @@ from resources.engine_resource import EngineResource
 )
 def comparison_pairs(
     context: dg.AssetExecutionContext, engine: EngineResource
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """Who is compared with whom in this wave, who is shown first, and why."""
+    connected = engine.open()
     with errors_as_dagster_knows_them():
-        planned = plan_wave(engine.open(), context.partition_key)
-    roles = Counter(comparison.role.value for comparison in planned.comparisons)
+        planned = plan_wave(connected, context.partition_key)
+    history, columns = history_and_columns(connected, context.partition_key, "comparison_pairs")
+    wave = [row for row in history.pairs if row["wave"] == planned.wave]
     return dg.MaterializeResult(
         metadata={
             "wave": planned.wave,
-            "dagster/partition_row_count": len(planned.comparisons),
-            "roles": dict(roles),
+            "n_comparisons": len(wave),
+            "dagster/partition_row_count": len(history.pairs),
+            "dagster/column_schema": columns,
+            "roles": dict(Counter(row["role"] for row in wave)),
+            "pairs": table(wave, ("sequence", "essay_a", "essay_b", "role", "resampling_pass")),
         }
     )

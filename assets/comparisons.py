@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.asset_pages import history_and_columns, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
 from cj_pipeline.steps import collect_wave
 from resources.engine_resource import EngineResource
@@ -14,17 +15,29 @@ from resources.engine_resource import EngineResource
     kinds=STORED,
     owners=OWNERS,
     tags={"paid": "no"},
-    pool="providers",
 )
-def comparisons(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult:
+def comparisons(
+    context: dg.AssetExecutionContext, engine: EngineResource
+) -> dg.MaterializeResult[None]:
     """What each judge decided on each pair, or how the comparison failed for good."""
+    connected = engine.open()
     with errors_as_dagster_knows_them():
-        collected = collect_wave(engine.open(), context.partition_key)
+        collected = collect_wave(connected, context.partition_key)
+    history, columns = history_and_columns(connected, context.partition_key, "comparisons")
     return dg.MaterializeResult(
         metadata={
             "n_jobs": collected.n_jobs,
-            "dagster/partition_row_count": collected.n_requested,
+            "n_requested": collected.n_requested,
             "outcomes": {outcome.value: n for outcome, n in collected.outcomes.items()},
             "cost_usd": collected.billed_usd,
+            "cost_usd_so_far": sum(job["billed_usd"] or 0.0 for job in history.jobs),
+            "n_verdicts": len(history.succeeded),
+            "n_failed": len(history.failed),
+            "dagster/partition_row_count": len(history.comparisons),
+            "dagster/column_schema": columns,
+            "latest": table(
+                history.comparisons[::-1],
+                ("wave", "essay_a", "essay_b", "winner", "confidence", "justification"),
+            ),
         }
     )

@@ -1,9 +1,11 @@
 """Where each essay of a batch stands after a wave."""
 
+from typing import Any
+
 import dagster as dg
 
+from assets.asset_pages import history_and_columns, picture, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from assets.pictures import picture
 from cj_pipeline.steps import fit
 from resources.engine_resource import EngineResource
 
@@ -16,19 +18,30 @@ from resources.engine_resource import EngineResource
     owners=OWNERS,
     tags={"paid": "no"},
 )
-def essay_scores(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult:
+def essay_scores(
+    context: dg.AssetExecutionContext, engine: EngineResource
+) -> dg.MaterializeResult[None]:
     """Where each essay in the batch stands, in logits, with its standard error."""
     connected = engine.open()
     with errors_as_dagster_knows_them():
         fitted = fit(connected, context.partition_key)
-    metadata: dict[str, object] = {"wave": fitted.wave, "n_comparisons": fitted.n_comparisons}
+    history, columns = history_and_columns(connected, context.partition_key, "essay_scores")
+    metadata: dict[str, Any] = {
+        "wave": fitted.wave,
+        "n_comparisons": fitted.n_comparisons,
+        "dagster/partition_row_count": len(history.scores),
+        "dagster/column_schema": columns,
+    }
     if fitted.scale is None:
         metadata["no_scale_because"] = fitted.problem or ""
     else:
         metadata |= {
-            "dagster/partition_row_count": len(fitted.scale.essay_ids),
             "mean_standard_error": float(fitted.scale.standard_errors.mean()),
             "max_standard_error": float(fitted.scale.standard_errors.max()),
-            "scores": picture(connected, context.partition_key, "score_plot"),
+            "scores": picture(history, "score_plot"),
+            "ranking": table(
+                history.last_scores,
+                ("rank", "essay_id", "score", "standard_error", "n_comparisons", "n_wins"),
+            ),
         }
     return dg.MaterializeResult(metadata=metadata)

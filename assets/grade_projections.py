@@ -1,14 +1,25 @@
-"""The grades of a batch that has ended well, or the reason why there are none."""
+"""The grades of a batch that has ended, or the reason why there are none."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
+from assets.asset_pages import history_and_columns, picture, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from assets.pictures import picture
 from cj_pipeline.steps import project
 from cj_pipeline.steps.records import load_batch
 from resources.engine_resource import EngineResource
+
+
+class GradingRequest(dg.Config):
+    """How grades are asked for.
+
+    Attributes:
+        again: Grade anew what has been graded, as a further revision; nothing is asked or paid.
+    """
+
+    again: bool = False
 
 
 @dg.asset(
@@ -21,26 +32,36 @@ from resources.engine_resource import EngineResource
     output_required=False,
 )
 def grade_projections(
-    context: dg.AssetExecutionContext, engine: EngineResource
-) -> Iterator[dg.MaterializeResult]:
+    context: dg.AssetExecutionContext, config: GradingRequest, engine: EngineResource
+) -> Iterator[dg.MaterializeResult[None]]:
     """A grade with a probability for each step of the scale; nothing before the batch has ended."""
     connected, batch_id = engine.open(), context.partition_key
     with connected.store.read() as db:
         has_ended = load_batch(db, batch_id).has_ended
     if not has_ended:
-        context.log.info("Batch %s goes on: no grades yet.", batch_id)
+        context.log.info(f"Batch {batch_id} goes on: no grades yet.")
         return
     with errors_as_dagster_knows_them():
-        projected = project(connected, batch_id)
-    metadata: dict[str, object] = {
+        projected = project(connected, batch_id, again=config.again)
+    history, columns = history_and_columns(connected, batch_id, "grade_projections")
+    metadata: dict[str, Any] = {
         "is_graded": projected.is_graded,
         "statement": projected.statement,
         "revision": projected.revision,
+        "scale": history.scale or "none",
+        "is_simulated": history.is_simulated,
+        "dagster/partition_row_count": len(history.projections),
+        "dagster/column_schema": columns,
     }
-    if projected.projections is not None and projected.is_graded:
+    if history.is_graded:
         metadata |= {
-            "dagster/partition_row_count": len(projected.projections.essay_ids),
-            "scale": projected.projections.scale.name,
-            "grades": picture(connected, batch_id, "score_plot"),
+            "scores_and_boundaries": picture(history, "score_plot"),
+            "grades": table(
+                sorted(history.projections, key=lambda row: -row["expected_grade"]),
+                ("essay_id", "grade", "confidence", "expected_grade", "is_anchor"),
+            ),
+            "boundaries": table(
+                history.boundaries, ("below", "above", "boundary", "standard_error")
+            ),
         }
     yield dg.MaterializeResult(metadata=metadata)

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.asset_pages import history_and_columns, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
 from cj_pipeline.steps import submit_wave
 from resources.engine_resource import EngineResource
@@ -14,14 +15,15 @@ from resources.engine_resource import EngineResource
     kinds=STORED,
     owners=OWNERS,
     tags={"paid": "yes"},
-    pool="providers",
 )
 def provider_jobs(
     context: dg.AssetExecutionContext, engine: EngineResource
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """What was handed to the judges' providers; running this again sends nothing twice."""
+    connected = engine.open()
     with errors_as_dagster_knows_them():
-        sent = submit_wave(engine.open(), context.partition_key)
+        sent = submit_wave(connected, context.partition_key)
+    history, columns = history_and_columns(connected, context.partition_key, "provider_jobs")
     return dg.MaterializeResult(
         metadata={
             "n_jobs_sent": sent.n_sent,
@@ -29,5 +31,11 @@ def provider_jobs(
             "n_requests": sent.n_requests,
             "reserved_usd": sent.reserved_usd,
             "refused_for_spend_cap": sent.refused_for_spend_cap,
+            "dagster/partition_row_count": len(history.jobs),
+            "dagster/column_schema": columns,
+            "jobs": table(
+                history.jobs[::-1],
+                ("wave", "provider", "model", "state", "n_requests", "provider_job_id", "error"),
+            ),
         }
     )

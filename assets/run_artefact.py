@@ -15,7 +15,9 @@ from resources.engine_resource import EngineResource
     owners=OWNERS,
     tags={"paid": "no"},
 )
-def run_artefact(context: dg.AssetExecutionContext, engine: EngineResource) -> dg.MaterializeResult:
+def run_artefact(
+    context: dg.AssetExecutionContext, engine: EngineResource
+) -> dg.MaterializeResult[None]:
     """The batch as one JSON file, valid against its contract, with every checksum."""
     with errors_as_dagster_knows_them():
         written = publish_artefact(engine.open(), context.partition_key)

@@ -1,11 +1,24 @@
 """What happens to a batch after a wave, and why."""
 
+from typing import Any
+
 import dagster as dg
 
+from assets.asset_pages import history_and_columns, picture, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from assets.pictures import picture
 from cj_pipeline.steps import decide
+from cj_pipeline.steps.standing import end_stalled
 from resources.engine_resource import EngineResource
+
+
+class DecisionRequest(dg.Config):
+    """How a decision is asked for.
+
+    Attributes:
+        end_if_stalled: End a batch that has seen nothing for longer than it allows.
+    """
+
+    end_if_stalled: bool = False
 
 
 @dg.asset(
@@ -17,24 +30,33 @@ from resources.engine_resource import EngineResource
     tags={"paid": "no"},
 )
 def wave_decision(
-    context: dg.AssetExecutionContext, engine: EngineResource
-) -> dg.MaterializeResult:
+    context: dg.AssetExecutionContext, config: DecisionRequest, engine: EngineResource
+) -> dg.MaterializeResult[None]:
     """Wait, ask more, resample, or end with a stated reason."""
-    connected = engine.open()
+    connected, batch_id = engine.open(), context.partition_key
     with errors_as_dagster_knows_them():
-        decided = decide(connected, context.partition_key)
+        step = end_stalled if config.end_if_stalled else decide
+        decided = step(connected, batch_id)
+    history, columns = history_and_columns(connected, batch_id, "wave_decisions")
     progress = decided.progress
-    return dg.MaterializeResult(
-        metadata={
-            "wave": decided.wave,
-            "decision": decided.decision.value,
-            "reason": decided.reason.value if decided.reason else "",
-            "submitted": progress.submitted,
-            "completed": progress.completed,
-            "failed": progress.failed,
-            "completion_denominator": decided.completion_denominator,
-            "details": dg.MetadataValue.json(decided.details),
-            "convergence": picture(connected, context.partition_key, "convergence_plot"),
-            "fairness": picture(connected, context.partition_key, "fairness_plot"),
-        }
-    )
+    metadata: dict[str, Any] = {
+        "wave": decided.wave,
+        "decision": decided.decision.value,
+        "reason": decided.reason.value if decided.reason else "",
+        "state": history.batch["state"],
+        "submitted": progress.submitted,
+        "completed": progress.completed,
+        "failed": progress.failed,
+        "pending": progress.pending,
+        "completion_denominator": decided.completion_denominator,
+        "details": dg.MetadataValue.json(decided.details),
+        "dagster/partition_row_count": len(history.decisions),
+        "dagster/column_schema": columns,
+        "decisions": table(
+            history.decisions, ("wave", "decision", "reason", "completed", "max_score_change")
+        ),
+    }
+    if not decided.decision.is_final and len(history.decisions) > 1:
+        # At the end grades come first: the report's page shows how the scores settled.
+        metadata["convergence"] = picture(history, "convergence_plot")
+    return dg.MaterializeResult(metadata=metadata)

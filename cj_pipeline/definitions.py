@@ -15,26 +15,28 @@ from assets import (
     run_artefact,
     wave_decision,
 )
+from assets.batch_checks import ALL_CHECKS
 from assets.batch_jobs import ALL_JOBS
-from assets.batch_sensors import batch_progress_sensor, inbox_sensor
+from assets.batch_sensors import ALL_SENSORS
 from resources.engine_resource import EngineResource
 
+ASSETS = (
+    essays,
+    comparison_pairs,
+    provider_jobs,
+    comparisons,
+    essay_scores,
+    wave_decision,
+    grade_projections,
+    run_artefact,
+    batch_report,
+)
+
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules(
-        [
-            essays,
-            comparison_pairs,
-            provider_jobs,
-            comparisons,
-            essay_scores,
-            wave_decision,
-            grade_projections,
-            run_artefact,
-            batch_report,
-        ]
-    ),
-    jobs=list(ALL_JOBS),
-    sensors=[inbox_sensor, batch_progress_sensor],
+    assets=dg.load_assets_from_modules(ASSETS),
+    asset_checks=ALL_CHECKS,
+    jobs=ALL_JOBS,
+    sensors=ALL_SENSORS,
     resources={"engine": EngineResource()},
     # A step takes a tenth of a second; a process for each would take twenty times that.
     executor=dg.in_process_executor,

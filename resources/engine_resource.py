@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 
 import dagster as dg
-from pydantic import PrivateAttr
 
 from cj_pipeline.steps import Engine
 from resources.engine import open_engine
@@ -19,11 +19,14 @@ class EngineResource(dg.ConfigurableResource[Engine]):
     """
 
     home: str = ""
-    _engine: Engine | None = PrivateAttr(default=None)
 
     def open(self) -> Engine:
-        """Return the engine, the same one as long as this resource lives."""
-        if self._engine is None:
-            environment = dict(os.environ) | ({"CJ_HOME": self.home} if self.home else {})
-            self._engine = open_engine(environment)
-        return self._engine
+        """Return the engine; every run and tick of a process shares one per environment."""
+        environment = dict(os.environ) | ({"CJ_HOME": self.home} if self.home else {})
+        return _engine(tuple(sorted(environment.items())))
+
+
+@lru_cache(maxsize=8)
+def _engine(environment: tuple[tuple[str, str], ...]) -> Engine:
+    """Opening brings the store's schema up to date and asks git for the version: once is enough."""
+    return open_engine(dict(environment))

@@ -1,0 +1,86 @@
+"""What an asset's page shows beside its figures: tables, column schemas, plots.
+
+Everything rides in the metadata itself, so that no file can go stale or missing behind a page.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import dagster as dg
+
+from cj_pipeline.batch_history import BatchHistory, read_history
+from cj_pipeline.plain_text import excerpt
+from cj_pipeline.steps import Engine
+
+PlotName = Literal["score_plot", "convergence_plot", "fairness_plot", "cost_plot"]
+
+MAX_ROWS = 100
+"""Of a table on a page; the whole is in DuckDB."""
+
+_MAX_CELL = 200
+
+
+def history_of(engine: Engine, batch_id: str) -> BatchHistory:
+    """Return everything the store knows of a batch now."""
+    with engine.store.read() as db:
+        return read_history(db, batch_id)
+
+
+def picture(history: BatchHistory, plot: PlotName) -> dg.MarkdownMetadataValue:
+    """Return one of the batch's plots as an image inside the metadata."""
+    from cj_pipeline import plots
+
+    image = plots.png(getattr(plots, plot)(history), dpi=80)
+    encoded = base64.b64encode(image).decode()
+    return dg.MetadataValue.md(f"![{plot}](data:image/png;base64,{encoded})")
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dg.TableMetadataValue:
+    """Return the first rows as a table with these columns."""
+    return dg.MetadataValue.table(
+        records=[
+            dg.TableRecord({name: _cell(row[name]) for name in columns}) for row in rows[:MAX_ROWS]
+        ],
+        schema=dg.TableSchema(
+            columns=[dg.TableColumn(name, _type(rows, name)) for name in columns]
+        ),
+    )
+
+
+def history_and_columns(
+    engine: Engine, batch_id: str, table_name: str
+) -> tuple[BatchHistory, dg.TableSchemaMetadataValue]:
+    """Return a batch's history, and a table's columns as DuckDB has them, in one look."""
+    with engine.store.read() as db:
+        history = read_history(db, batch_id)
+        rows = db.rows(
+            "SELECT column_name, data_type, comment, is_nullable FROM duckdb_columns()"
+            " WHERE table_name = ? AND database_name = current_database() ORDER BY column_index",
+            [table_name],
+        )
+    columns = [
+        dg.TableColumn(
+            name=row["column_name"],
+            type=row["data_type"],
+            description=row["comment"],
+            constraints=dg.TableColumnConstraints(nullable=row["is_nullable"]),
+        )
+        for row in rows
+    ]
+    return history, dg.MetadataValue.table_schema(dg.TableSchema(columns=columns))
+
+
+def _cell(value: Any) -> str | int | float | bool:
+    if isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return round(value, 4)
+    return "" if value is None else excerpt(str(value), _MAX_CELL)
+
+
+def _type(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    kinds = {type(row[name]) for row in rows if row[name] is not None}
+    if kinds and kinds <= {int, float}:
+        return "float" if float in kinds else "int"
+    return "bool" if kinds == {bool} else "string"
