@@ -7,6 +7,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -24,8 +25,11 @@ from resources.engine_resource import EngineResource
 POLL_AT_MOST_S = 20.0
 """A tick's share of the sixty seconds a sensor has."""
 
-MAX_TRIES = 6
+MAX_FAILURES = 6
 """Of one step on one occasion; then a person has to look, and the tick's log says so."""
+
+LONGEST_PAUSE = timedelta(hours=1)
+"""Between two tries of a step that changes nothing, such as asking a provider that is down."""
 
 MAX_RUNS_PER_TICK = 50
 MAX_FILES_PER_FOLDER = 20_000
@@ -95,14 +99,14 @@ def provider_jobs_sensor(
     tries = _tries(context.instance, ready)
     requests: list[dg.RunRequest] = []
     for standing in ready:
-        tried, last = tries.get(standing.mark, (0, None))
-        if tried >= MAX_TRIES:
+        tried = tries.get(standing.mark, Tries())
+        if tried.n_failed >= MAX_FAILURES:
             context.log.error(
-                f"Batch {standing.batch_id}: {JOB_FOR[standing.step]} was tried {tried} times and"
-                " nothing moved. Read its last run, mend the cause, then run the job by hand."
+                f"Batch {standing.batch_id}: {JOB_FOR[standing.step]} failed {tried.n_failed} times"
+                " and nothing moved. Read its last run, mend the cause, then run the job by hand."
             )
-        elif not _too_soon(tried, last) and len(requests) < MAX_RUNS_PER_TICK:
-            requests.append(_step_request(standing, tried))
+        elif not tried.are_too_fresh(connected.clock()) and len(requests) < MAX_RUNS_PER_TICK:
+            requests.append(_step_request(standing, tried.n))
     return dg.SensorResult(
         run_requests=requests,
         dynamic_partitions_requests=_partitions(context.instance, _names(requests)),
@@ -179,32 +183,43 @@ def _batches_with_runs(instance: dg.DagsterInstance) -> set[str]:
     return {run.tags.get("dagster/partition", "") for run in runs}
 
 
-def _tries(
-    instance: dg.DagsterInstance, ready: Sequence[Standing]
-) -> Mapping[str, tuple[int, datetime | None]]:
-    """Return how often a run was tried on each occasion, and when the last try ended.
+@dataclass(frozen=True)
+class Tries:
+    """Runs that were tried on one occasion and changed nothing, or the batch had moved on."""
 
-    A batch that has moved has another mark, so whatever is found here changed nothing.
-    """
+    n: int = 0
+    n_failed: int = 0
+    last_ended: datetime | None = None
+
+    def are_too_fresh(self, now: datetime) -> bool:
+        """Whether the next has to wait: 15 s after the first, then four times as long each."""
+        if self.last_ended is None:
+            return False
+        pause = timedelta(seconds=15 * 4 ** min(self.n - 1, 6))
+        return now - self.last_ended < min(pause, LONGEST_PAUSE)
+
+
+def _tries(instance: dg.DagsterInstance, ready: Sequence[Standing]) -> Mapping[str, Tries]:
+    """Return, by mark, what was tried on each batch's present occasion."""
     if not ready:
         return {}
     records = instance.get_run_records(
         dg.RunsFilter(tags={MARK_TAG: [standing.mark for standing in ready]})
     )
-    tries: dict[str, tuple[int, datetime | None]] = {}
+    tries: dict[str, Tries] = {}
     for record in records:
         mark = record.dagster_run.tags[MARK_TAG]
-        n, last = tries.get(mark, (0, None))
-        ended = datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None
-        tries[mark] = (n + 1, max(filter(None, (last, ended)), default=None))
+        before = tries.get(mark, Tries())
+        ended = [before.last_ended] if before.last_ended else []
+        if record.end_time:
+            ended.append(datetime.fromtimestamp(record.end_time, UTC))
+        tries[mark] = Tries(
+            n=before.n + 1,
+            n_failed=before.n_failed
+            + (record.dagster_run.status is not dg.DagsterRunStatus.SUCCESS),
+            last_ended=max(ended, default=None),
+        )
     return tries
-
-
-def _too_soon(tried: int, last: datetime | None) -> bool:
-    """Return whether the next try has to wait: 15 s after the first, then four times as long."""
-    if last is None:
-        return False
-    return datetime.now(UTC) - last < timedelta(seconds=15 * 4 ** (tried - 1))
 
 
 def _is_batch(folder: Path) -> bool:

@@ -4,7 +4,7 @@ For the demo and for tests: the runs are real and stay in the instance, only no 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def run_batch(
     yield _run(instance, definitions, open_batch.name, batch_id, config)
     while True:
         with engine.store.read() as db:
-            step = next_step(db, batch_id)
+            step = next_step(db, batch_id, engine.clock())
         if step is NextStep.NOTHING:
             return
         if step in JOB_FOR:
@@ -67,10 +67,10 @@ def _run(
     definitions: dg.Definitions,
     job: str,
     batch_id: str,
-    config: dict[str, object],
+    config: Mapping[str, object],
 ) -> JobRun:
     started = time.monotonic()
     result = definitions.resolve_job_def(job).execute_in_process(
-        run_config=QUIET | config, instance=instance, partition_key=batch_id
+        run_config={**QUIET, **config}, instance=instance, partition_key=batch_id
     )
     return JobRun(job, result.run_id, time.monotonic() - started)
