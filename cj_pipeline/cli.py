@@ -79,8 +79,15 @@ def explicit_settings(max_comparisons: int | None, seed: int | None) -> dict[str
 
 @app.command()
 @told_plainly
-def plan(batch_dir: BatchDir, max_comparisons: MaxComparisons = None, seed: Seed = None) -> None:
-    """Show what a batch would ask and cost; nothing is stored or sent."""
+def plan(
+    batch_dir: BatchDir,
+    max_comparisons: MaxComparisons = None,
+    seed: Seed = None,
+    pilot: Annotated[
+        int, typer.Option(min=0, help="Live calls per judge, to calibrate tokens and USD.")
+    ] = 0,
+) -> None:
+    """Show what a batch would ask and cost; nothing is stored, and only a pilot sends anything."""
     from cj_pipeline.steps.preview import preview_batch
     from cj_pipeline.store import default_home
 
@@ -92,8 +99,10 @@ def plan(batch_dir: BatchDir, max_comparisons: MaxComparisons = None, seed: Seed
     )
     console.print(
         terminal.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
-        terminal.table("Cost by judge, at the most", preview.COST_COLUMNS, preview.cost_rows()),
+        *terminal.cost_tables(preview.costs(), preview.record.settings.batching_mode),
     )
+    if pilot:
+        console.print(terminal.pilot_table(preview.pilot(pilot)))
 
 
 @app.command()
@@ -270,9 +279,8 @@ def demo(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000) -> None:
     """Serve the Dagster UI with its daemon over CJ_HOME."""
-    from resources.local_instance import prepare_dagster_home
-
     from cj_pipeline.store import default_home
+    from resources.local_instance import prepare_dagster_home
 
     home = default_home(os.environ).resolve()
     environment = {

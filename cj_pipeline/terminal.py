@@ -6,7 +6,7 @@ Everything from a batch goes through `Text`, so that nothing in it is read as ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -21,6 +21,11 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from cj_pipeline.judge_trials import Calibration
+    from cj_pipeline.judges import Judge
+    from cj_pipeline.steps.cost_plan import ModeCost
 
 Row = Mapping[str, Any]
 
@@ -90,6 +95,53 @@ def grades(batch_id: str, rows: Sequence[Row], statement: str) -> Group:
             line += [row["grade"], f"{row['confidence']:.0%}", known]
         body.append(line)
     return Group(table(batch_id, columns, body), Text(statement))
+
+
+def cost_tables(costs: Sequence[ModeCost], chosen: str) -> tuple[Table, Table]:
+    """Return what each judge would cost in each mode, and what keeping the prefix has to do."""
+    money = [
+        (
+            cost.judge.name,
+            cost.mode + (" (chosen)" if cost.mode == chosen else ""),
+            cost.n_comparisons,
+            cost.tokens_each,
+            f"{cost.expected_usd:.4f}",
+            f"{cost.worst_usd:.4f}",
+        )
+        for cost in costs
+    ]
+    prefixes = [
+        (cost.judge.name, cost.mode, f"{cost.caching.saved_usd:.4f}", cost.caching.reason)
+        for cost in costs
+    ]
+    return (
+        table(
+            "Cost by judge and mode",
+            ("judge", "mode", "at most", "tokens each", "USD expected", "USD at most"),
+            money,
+        ),
+        table("The shared prefix, first wave", ("judge", "mode", "saves USD", "because"), prefixes),
+    )
+
+
+def pilot_table(calibrations: Sequence[tuple[Judge, Calibration]]) -> Table:
+    """Return what a few live calls say of the whole batch."""
+    return table(
+        "Pilot: the whole batch, at 95 %",
+        ("judge", "calls", "tokens in", "tokens out", "USD expected", "from", "to"),
+        [
+            (
+                judge.name,
+                found.n_trials,
+                round(found.prompt_tokens),
+                round(found.completion_tokens),
+                f"{found.usd:.4f}",
+                f"{found.usd_low:.4f}",
+                f"{found.usd_high:.4f}",
+            )
+            for judge, found in calibrations
+        ],
+    )
 
 
 def problems(message: str) -> Panel:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from cj_pipeline.comparisons import PlannedComparison
 from cj_pipeline.essays import Batch
 from cj_pipeline.ingestion import read_batch
+from cj_pipeline.judge_trials import Calibration
 from cj_pipeline.judges import Judge
-from cj_pipeline.money import Usage, cost_usd, estimated_tokens, worst_case_usd
 from cj_pipeline.providers import open_provider
+from cj_pipeline.steps.cost_plan import ModeCost, cost_by_mode, run_pilot
 from cj_pipeline.steps.ingest import load_judges
 from cj_pipeline.steps.plan_wave import preview_comparisons
 from cj_pipeline.steps.records import BatchRecord
@@ -23,9 +24,6 @@ from cj_pipeline.workflow import (
     max_possible_pairs,
     resampling_passes_allowed,
 )
-
-EXPECTED_ANSWER_TOKENS = 80
-"""A verdict with a justification of two sentences; reasoning tokens come on top."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,6 @@ class Preview:
     environment: Mapping[str, str]
     home: Path
 
-    COST_COLUMNS: ClassVar[tuple[str, ...]] = (
-        "judge",
-        "model",
-        "comparisons at most",
-        "tokens per comparison",
-        "USD expected",
-        "USD at the most",
-    )
-
     def facts(self) -> list[tuple[str, object]]:
         """Return what a person wants to know before anything is spent."""
         record, n = self.record, len(self.record.essay_ids)
@@ -76,38 +65,52 @@ class Preview:
             ("spend cap USD", record.settings.spend_cap_usd or "none"),
         ]
 
-    def cost_rows(self) -> list[tuple[object, ...]]:
-        """Return one row per judge under `COST_COLUMNS`."""
+    def costs(self) -> list[ModeCost]:
+        """Return what each judge would cost in each mode its provider has."""
+        return [
+            cost
+            for judge in self.record.judges
+            for cost in cost_by_mode(judge, self._asks_of(judge), self._most_comparisons)
+        ]
+
+    def pilot(self, n_calls: int) -> list[tuple[Judge, Calibration]]:
+        """Make up to `n_calls` live calls per judge, and return what they say of the whole.
+
+        Raises:
+            SettingsError: If fewer than two calls told their usage.
+            TransientError: If a provider did not answer.
+        """
         batched = self.record.settings.batching_mode == "provider_batch_api"
+        self.home.mkdir(parents=True, exist_ok=True)
+        return [
+            (
+                judge,
+                run_pilot(
+                    open_provider(judge, self.environment, self.home),
+                    judge,
+                    self._asks_of(judge)[:n_calls],
+                    self._most_comparisons,
+                    batched=batched,
+                ),
+            )
+            for judge in self.record.judges
+        ]
+
+    @property
+    def _most_comparisons(self) -> int:
+        """How many comparisons one judge may be asked; a panel shares the budget."""
         ends_at = completion_denominator(len(self.record.essay_ids), self.record.rules)
-        rows: list[tuple[object, ...]] = []
-        for judge in self.record.judges:
-            asks = [ask for ask in self.asks if ask.judge_id == judge.judge_id]
-            share = -(-ends_at // len(self.record.judges))
-            tokens = [_prompt_tokens(ask) for ask in asks]
-            usage = Usage(prompt=sum(tokens), completion=EXPECTED_ANSWER_TOKENS * len(asks))
-            expected = cost_usd(judge.price, usage, batched=batched) / len(asks)
-            most = max(
-                worst_case_usd(judge.price, ask.prompt, judge, batched=batched) for ask in asks
-            )
-            rows.append(
-                (
-                    judge.name,
-                    judge.model,
-                    share,
-                    round(sum(tokens) / len(tokens)) + EXPECTED_ANSWER_TOKENS,
-                    f"{expected * share:.4f}",
-                    f"{most * share:.4f}",
-                )
-            )
-        return rows
+        return -(-ends_at // len(self.record.judges))
+
+    def _asks_of(self, judge: Judge) -> list[Ask]:
+        return [ask for ask in self.asks if ask.judge_id == judge.judge_id]
 
     def write_requests(self, folder: Path) -> list[RequestFile]:
         """Write the first wave's request files, one per judge, and return what was written."""
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         for judge in self.record.judges:
-            asks = [ask for ask in self.asks if ask.judge_id == judge.judge_id]
+            asks = self._asks_of(judge)
             provider = open_provider(judge, self.environment, self.home)
             key = submission_key(self.batch_id, judge.judge_id, provider.account, asks)
             lines = [request_line(provider, judge, ask, key) for ask in asks]
@@ -170,9 +173,3 @@ def _record(batch: Batch, judges: tuple[Judge, ...]) -> BatchRecord:
         anchor_grades={e.essay_id: e.grade for e in batch.essays if e.grade is not None},
         judges=judges,
     )
-
-
-def _prompt_tokens(ask: Ask) -> int:
-    prompt = ask.prompt
-    text = prompt.system + prompt.prefix + prompt.essays
-    return estimated_tokens(len(text.encode()))
