@@ -94,6 +94,11 @@ class BatchHistory:
         return tuple(row for row in self.scores if row["wave"] == last)
 
     @cached_property
+    def last_score_by_id(self) -> dict[str, Row]:
+        """Each essay's row of the last scores under the essay's id."""
+        return {row["essay_id"]: row for row in self.last_scores}
+
+    @cached_property
     def score_by_id(self) -> dict[str, float]:
         """Each essay's last score, in logits, under the essay's id."""
         return {row["essay_id"]: row["score"] for row in self.last_scores}

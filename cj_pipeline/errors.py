@@ -11,6 +11,7 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── BatchProblemsError        the batch folder or table is wrong, all problems listed
         ├── SettingsError             a setting cannot be used
         ├── UnknownBatchError         no batch of that name in the store
+        ├── UnknownEssayError         no essay of that name in the batch
         ├── UnscalableBatchError      the comparisons give no common scale
         ├── UngradableBatchError      the anchors cannot carry grades
         ├── InvalidOutputError        a judge's reply holds no verdict
@@ -79,6 +80,10 @@ class SettingsError(FinalError):
 
 class UnknownBatchError(FinalError):
     """No batch of that name is in the store."""
+
+
+class UnknownEssayError(FinalError):
+    """No essay of that name is in the batch."""
 
 
 class UnscalableBatchError(FinalError):

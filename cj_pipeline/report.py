@@ -1,27 +1,23 @@
 """The report: one HTML page per batch that needs nothing else, for the people who act on it.
 
 What each section says is worked out here as plain values; how it looks is `pages/report.html`.
-Everything that comes from outside (titles, file names, texts, justifications) is escaped by the
-template and made visible by `plain_text`; the page allows itself no script and no network.
+What comes from outside (titles, file names, texts, justifications) is cut and made visible by
+`plain_text` and escaped by `pages`.
 """
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from importlib.resources import files
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.batch_history import BatchHistory, Row, read_history
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.fairness import first_shown_share, positional_skews
+from cj_pipeline.feedback import JUSTIFICATION_SHOWN, all_feedback, likely_grades
+from cj_pipeline.pages import Picture, dollars, percent, picture, render_page, signed, words
 from cj_pipeline.plain_text import excerpt
 from cj_pipeline.verdict_checks import (
     Fit,
@@ -33,9 +29,6 @@ from cj_pipeline.verdict_checks import (
 from cj_pipeline.workflow import EndReason
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-    from matplotlib.figure import Figure
-
     from cj_pipeline.store import Session
 
 END_REASONS: Mapping[str, str] = {
@@ -91,7 +84,6 @@ _MAX_LISTED = 20
 _MAX_FEEDBACK_COMPARISONS = 1500
 """Beyond this many comparisons the page would outgrow what a browser opens at once."""
 _TEXT_SHOWN = 3000
-_JUSTIFICATION_SHOWN = 1000
 
 _PALETTE = ((140, 45, 4), (240, 140, 70), (238, 226, 190), (120, 175, 215), (8, 60, 120))
 """From the lowest grade to the highest, in red, green and blue; tells apart without colour too."""
@@ -104,15 +96,6 @@ class Banner:
     kind: str  # warning | failure | notice
     heading: str
     text: str
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A plot that travels within the page."""
-
-    uri: str
-    alt: str
-    caption: str
 
 
 def render_report(db: Session, batch_id: str) -> str:
@@ -132,100 +115,47 @@ def render_report(db: Session, batch_id: str) -> str:
 
 def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
     """Return the page for what `read_history` found; `artefacts` are rows of `run_artefact`."""
-    style, style_sha256 = _style()
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            style=style,
-            policy=(
-                f"default-src 'none'; style-src 'sha256-{style_sha256}'; img-src data:;"
-                " base-uri 'none'; form-action 'none'"
-            ),
-            language=history.settings.get("language", "en"),
-            batch=history.batch,
-            banners=_banners(history),
-            end_reason=END_REASONS.get(history.batch["end_reason"] or "", ""),
-            facts=_facts(history),
-            has_scores=bool(history.last_scores),
-            is_graded=history.is_graded,
-            grading=history.grading,
-            grades=_grade_names(history),
-            students=_score_rows(history, anchors=False),
-            anchors=_score_rows(history, anchors=True),
-            anchor_check=_anchor_check(history),
-            boundaries=history.boundaries,
-            score_picture=_score_picture(history),
-            waves=history.decisions,
-            convergence_picture=_convergence_picture(history),
-            reliability=_reliability(history),
-            quality_flags=_quality_flags(history),
-            fairness=_fairness(history),
-            fairness_picture=_fairness_picture(history),
-            judges=_judges(history),
-            agreements=_agreements(history),
-            failures=_failures(history),
-            attention=_attention(history),
-            surprises=_surprises(history),
-            surprising=SURPRISING,
-            costs=_costs(history),
-            cost_picture=_cost_picture(history),
-            feedback=_feedback(history),
-            settings=_settings(history),
-            inputs=[*history.documents, *history.essays],
-            jobs=history.jobs,
-            # The folder is where this machine keeps it, and of no use to a reader elsewhere.
-            artefacts=[{**row, "file_name": PurePath(row["path"]).name} for row in artefacts],
-        )
+    return render_page(
+        "report.html",
+        language=history.settings.get("language", "en"),
+        batch=history.batch,
+        banners=_banners(history),
+        end_reason=END_REASONS.get(history.batch["end_reason"] or "", ""),
+        facts=_facts(history),
+        has_scores=bool(history.last_scores),
+        is_graded=history.is_graded,
+        grading=history.grading,
+        grades=_grade_names(history),
+        students=_score_rows(history, anchors=False),
+        anchors=_score_rows(history, anchors=True),
+        anchor_check=_anchor_check(history),
+        boundaries=history.boundaries,
+        score_picture=_score_picture(history),
+        waves=history.decisions,
+        convergence_picture=_convergence_picture(history),
+        reliability=_reliability(history),
+        quality_flags=_quality_flags(history),
+        fairness=_fairness(history),
+        fairness_picture=_fairness_picture(history),
+        judges=_judges(history),
+        agreements=_agreements(history),
+        failures=_failures(history),
+        attention=_attention(history),
+        surprises=_surprises(history),
+        surprising=SURPRISING,
+        costs=_costs(history),
+        cost_picture=_cost_picture(history),
+        feedback=all_feedback(history) if _fits_one_page(history) else (),
+        settings=_settings(history),
+        inputs=[*history.documents, *history.essays],
+        jobs=history.jobs,
+        # The folder is where this machine keeps it, and of no use to a reader elsewhere.
+        artefacts=[{**row, "file_name": PurePath(row["path"]).name} for row in artefacts],
     )
 
 
-def essay_feedback(history: BatchHistory, essay_id: str) -> dict[str, Any]:
-    """Return what can be said to, or about, one essay: where it stands, against whom, and why.
-
-    Args:
-        history: The batch.
-        essay_id: One of its essays.
-    """
-    rows = [
-        row
-        for row in history.comparisons
-        if essay_id in (row["essay_a"], row["essay_b"]) and row["status"] == "succeeded"
-    ]
-    return _essay_feedback(history, essay_id, rows)
-
-
-@functools.cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("cj_pipeline", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "excerpt": excerpt,
-        "signed": _signed,
-        "percent": _percent,
-        "usd": _usd,
-        "time": _time,
-        "words": _words,
-    }
-    return environment
-
-
-@functools.cache
-def _style() -> tuple[Any, str]:
-    """Return the style sheet, and its hash for the content security policy."""
-    from markupsafe import Markup
-
-    text = (files("cj_pipeline") / "pages" / "report.css").read_text(encoding="utf-8")
-    digest = hashlib.sha256(text.encode()).digest()
-    # The style sheet is ours, not a batch's, and must not be escaped.
-    return Markup(text), base64.b64encode(digest).decode()  # noqa: S704
+def _fits_one_page(history: BatchHistory) -> bool:
+    return len(history.succeeded) <= _MAX_FEEDBACK_COMPARISONS
 
 
 def _banners(history: BatchHistory) -> list[Banner]:
@@ -244,7 +174,7 @@ def _banners(history: BatchHistory) -> list[Banner]:
                 "failure",
                 "This batch was cancelled"
                 if state == "cancelled"
-                else f"This batch failed: {_words(reason or 'no reason kept')}",
+                else f"This batch failed: {words(reason or 'no reason kept')}",
                 f"{END_REASONS.get(reason or '', '')} There are no grades; any scores below are"
                 " partial and should not be used.",
             )
@@ -299,7 +229,7 @@ def _facts(history: BatchHistory) -> list[tuple[str, str]]:
         facts.append(("Reliability", f"{details['empirical_bayes_reliability']:.2f}"))
     if "bt_se_summary" in details:
         facts.append(("Mean standard error", f"{details['bt_se_summary']['mean_se']:.2f}"))
-    facts.append(("Cost", _usd(sum(row["cost_usd"] or 0.0 for row in history.attempts))))
+    facts.append(("Cost", dollars(sum(row["cost_usd"] or 0.0 for row in history.attempts))))
     return facts
 
 
@@ -340,18 +270,12 @@ def _score_rows(history: BatchHistory, *, anchors: bool) -> list[dict[str, Any]]
                 "file_name": essay["file_name"],
                 "known": essay["grade"],
                 "projection": projection,
-                "likely": _likely(projection),
+                "likely": likely_grades(projection),
                 "strip": _strip(projection, colours) if projection else [],
                 "remarks": _remarks(entry, projection),
             }
         )
     return rows
-
-
-def _likely(projection: Row | None) -> list[str]:
-    """Return the grades that matter with their probabilities, most probable first."""
-    ranked = sorted(projection["probabilities"].items(), key=lambda g: -g[1]) if projection else []
-    return [f"{grade} {_percent(p)}" for grade, p in ranked if p >= 0.05]
 
 
 def _strip(projection: Row, colours: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -381,8 +305,8 @@ def _anchor_check(history: BatchHistory) -> list[str]:
     sentences = []
     if check["exact"] is not None:
         sentences.append(
-            f"Graded by the others, {_percent(check['exact'])} of {check['n_anchors']} anchors get"
-            f" their known grade and {_percent(check['within_one'])} are at most one step off."
+            f"Graded by the others, {percent(check['exact'])} of {check['n_anchors']} anchors get"
+            f" their known grade and {percent(check['within_one'])} are at most one step off."
         )
     if check["kendall_tau"] is not None:
         limits = (
@@ -515,7 +439,7 @@ def _failures(history: BatchHistory) -> dict[str, Any]:
 
 def _attention(history: BatchHistory) -> list[dict[str, Any]]:
     """Return the essays a person should read, worst fit first, each with its reasons."""
-    fits = _fits(history)
+    fits = _essay_fits(history)
     found = []
     for entry in history.last_scores:
         essay = history.essay_by_id[entry["essay_id"]]
@@ -551,12 +475,12 @@ def _attention_reasons(
         if known < _ANCHOR_DOUBTED:
             reasons.append(
                 f"this anchor is known as {essay['grade']}, which the others make unlikely"
-                f" ({_percent(known)}); by them it would be {projection['grade']}"
+                f" ({percent(known)}); by them it would be {projection['grade']}"
             )
     return reasons
 
 
-def _fits(history: BatchHistory) -> dict[str, Fit]:
+def _essay_fits(history: BatchHistory) -> dict[str, Fit]:
     return essay_fits(history.succeeded, history.score_by_id) if history.last_scores else {}
 
 
@@ -569,7 +493,7 @@ def _surprises(history: BatchHistory) -> list[dict[str, Any]]:
             **surprise.comparison,
             "probability": surprise.probability,
             "justification": excerpt(
-                surprise.comparison["justification"] or "", _JUSTIFICATION_SHOWN
+                surprise.comparison["justification"] or "", JUSTIFICATION_SHOWN
             ),
         }
         for surprise in found[:_MAX_LISTED]
@@ -595,55 +519,6 @@ def _costs(history: BatchHistory) -> list[dict[str, Any]]:
         }
         for (wave, judge_id), total in sorted(totals.items())
     ]
-
-
-def _feedback(history: BatchHistory) -> list[dict[str, Any]]:
-    """Return every essay's own page-in-the-page; none for batches too large for one page."""
-    if not history.last_scores or len(history.succeeded) > _MAX_FEEDBACK_COMPARISONS:
-        return []
-    by_essay: dict[str, list[Row]] = defaultdict(list)
-    for row in history.succeeded:
-        by_essay[row["essay_a"]].append(row)
-        by_essay[row["essay_b"]].append(row)
-    return [
-        _essay_feedback(history, essay["essay_id"], by_essay[essay["essay_id"]])
-        for essay in history.essays
-    ]
-
-
-def _essay_feedback(
-    history: BatchHistory, essay_id: str, verdicts: Sequence[Row]
-) -> dict[str, Any]:
-    entry = next(row for row in history.last_scores if row["essay_id"] == essay_id)
-    projection = history.projection_by_id.get(essay_id)
-    score, error = entry["score"], entry["standard_error"]
-    return {
-        **entry,
-        "known": history.essay_by_id[essay_id]["grade"],
-        "n_essays": len(history.essays),
-        "lower": score - 1.96 * error,
-        "upper": score + 1.96 * error,
-        "projection": projection,
-        "likely": _likely(projection),
-        "neighbours": history.among_anchors(essay_id),
-        "verdicts": [
-            {
-                "against": row["essay_b"] if row["essay_a"] == essay_id else row["essay_a"],
-                "outcome": _outcome_for(essay_id, row),
-                "shown": "first" if row["essay_a"] == essay_id else "second",
-                "confidence": row["confidence"],
-                "judge": history.judge_by_id[row["judge_id"]]["name"],
-                "justification": excerpt(row["justification"] or "", _JUSTIFICATION_SHOWN),
-            }
-            for row in verdicts
-        ],
-    }
-
-
-def _outcome_for(essay_id: str, row: Row) -> str:
-    if row["winner"] == "tie":
-        return "tie"
-    return "won" if row["winner_id"] == essay_id else "lost"
 
 
 def _settings(history: BatchHistory) -> list[dict[str, str]]:
@@ -672,12 +547,12 @@ def _score_picture(history: BatchHistory) -> Picture | None:
 
     best, worst = history.last_scores[0], history.last_scores[-1]
     with_grades = ", with the boundaries between grades" if history.boundaries else ""
-    return _picture(
+    return picture(
         score_plot(history),
         alt=(
             f"Scores of {len(history.last_scores)} essays in logits with 95 % intervals, from"
-            f" {worst['essay_id']} at {_signed(worst['score'])} to {best['essay_id']} at"
-            f" {_signed(best['score'])}{with_grades}. The tables give every figure."
+            f" {worst['essay_id']} at {signed(worst['score'])} to {best['essay_id']} at"
+            f" {signed(best['score'])}{with_grades}. The tables give every figure."
         ),
         caption=f"Every essay's score with its 95 % interval{with_grades}."
         + (" The bars on top are their standard errors." if history.boundaries else ""),
@@ -689,7 +564,7 @@ def _convergence_picture(history: BatchHistory) -> Picture | None:
         return None
     from cj_pipeline.plots import convergence_plot
 
-    return _picture(
+    return picture(
         convergence_plot(history),
         alt="Largest change of a score, mean standard error and reliability against the number of"
         " verdicts, wave by wave. The table below gives every figure.",
@@ -702,7 +577,7 @@ def _fairness_picture(history: BatchHistory) -> Picture | None:
         return None
     from cj_pipeline.plots import fairness_plot
 
-    return _picture(
+    return picture(
         fairness_plot(history),
         alt="Left, how many essays have which positional skew. Right, the share of verdicts for"
         " the essay shown first, by wave, with 95 % intervals around a line at one half.",
@@ -716,38 +591,9 @@ def _cost_picture(history: BatchHistory) -> Picture | None:
         return None
     from cj_pipeline.plots import cost_plot
 
-    return _picture(
+    return picture(
         cost_plot(history),
         alt="Cost of each wave in US dollars, and of all waves so far. The table below gives"
         " every figure.",
         caption="What each wave cost.",
     )
-
-
-def _picture(figure: Figure, *, alt: str, caption: str) -> Picture:
-    from cj_pipeline.plots import svg
-
-    data = base64.b64encode(svg(figure)).decode()
-    return Picture(f"data:image/svg+xml;base64,{data}", alt, caption)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}\u00a0%"
-
-
-def _usd(usd: float) -> str:
-    """Return dollars with as many decimals as it takes to see that something was paid."""
-    decimals = 2 if usd == 0 or usd >= 1 else min(6, 1 - math.floor(math.log10(usd)))
-    return f"${usd:,.{max(2, decimals)}f}"
-
-
-def _time(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment is not None else "–"
-
-
-def _words(key: str) -> str:
-    return key.replace("_", " ")

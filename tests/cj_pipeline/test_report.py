@@ -15,7 +15,7 @@ import pytest
 from cj_pipeline.batch_history import read_history
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.errors import UnknownBatchError
-from cj_pipeline.report import END_REASONS, FAILURES, essay_feedback, render_history, render_report
+from cj_pipeline.report import END_REASONS, FAILURES, render_history, render_report
 from cj_pipeline.store import Session, Store
 from cj_pipeline.workflow import EndReason
 from tests.finished_batches import (
@@ -239,18 +239,6 @@ def test_an_unknown_batch_is_named(db: Session) -> None:
     """The message must say which name was wrong."""
     with pytest.raises(UnknownBatchError, match="no-such-batch"):
         render_report(db, "no-such-batch")
-
-
-def test_feedback_on_an_essay_counts_its_wins_and_losses(db: Session) -> None:
-    """Each verdict is told from the essay's own side."""
-    history = read_history(db, SPRING)
-
-    told = essay_feedback(history, "pupil-04")
-
-    outcomes = [verdict["outcome"] for verdict in told["verdicts"]]
-    assert outcomes.count("won") + outcomes.count("tie") / 2 == told["n_wins"]
-    assert outcomes.count("lost") + outcomes.count("tie") / 2 == told["n_losses"]
-    assert "anchor" in told["neighbours"]
 
 
 def test_a_report_of_a_thousand_essays_stays_small_and_quick(db: Session) -> None:

@@ -1,0 +1,145 @@
+"""Feedback on one essay: where it stands, between which anchors, against whom, and why.
+
+The report has it for every essay of a batch that is not too large; `cj essay` shows one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cj_pipeline.batch_history import BatchHistory, Row
+from cj_pipeline.errors import UnknownEssayError, UnscalableBatchError
+from cj_pipeline.pages import percent
+from cj_pipeline.plain_text import excerpt
+
+JUSTIFICATION_SHOWN = 1000
+"""In characters; a judge is asked for one or two sentences."""
+
+_WORTH_NAMING = 0.05
+
+
+@dataclass(frozen=True)
+class SeenVerdict:
+    """A verdict from one essay's side.
+
+    Attributes:
+        against: The other essay.
+        outcome: won, lost or tie.
+        shown: first or second.
+        confidence: The judge's own, 1 to 5.
+        judge: Its name.
+        justification: The judge's words, made visible and cut; not to be trusted as markup.
+    """
+
+    against: str
+    outcome: str
+    shown: str
+    confidence: float | None
+    judge: str
+    justification: str
+
+
+@dataclass(frozen=True)
+class EssayFeedback:
+    """What can be said of one essay.
+
+    Attributes:
+        known_grade: An anchor's grade.
+        score, lower, upper: In logits, with the 95 % interval.
+        rank: Among all essays, anchors included.
+        grade: The most probable one; None in a batch without grades.
+        likely: Probable grades, each with its probability, most probable first; an anchor's are by
+            the other anchors.
+        among_anchors: Between which anchors it stands, in words; empty without anchors.
+        verdicts: In the order asked.
+    """
+
+    essay_id: str
+    known_grade: str | None
+    score: float
+    lower: float
+    upper: float
+    rank: int
+    n_essays: int
+    grade: str | None
+    likely: tuple[str, ...]
+    among_anchors: str
+    verdicts: tuple[SeenVerdict, ...]
+
+
+def essay_feedback(history: BatchHistory, essay_id: str) -> EssayFeedback:
+    """Return the feedback on one essay.
+
+    Raises:
+        UnknownEssayError: If the batch has no such essay.
+        UnscalableBatchError: If the batch has no scores.
+    """
+    if essay_id not in history.essay_by_id:
+        near = difflib.get_close_matches(essay_id, history.essay_by_id, n=1, cutoff=0.0)
+        hint = f"; the nearest is '{near[0]}'" if near else ""
+        msg = f"Batch '{history.batch_id}' has no essay '{essay_id}'{hint}."
+        raise UnknownEssayError(msg)
+    if essay_id not in history.score_by_id:
+        msg = (
+            f"Batch '{history.batch_id}' has no scores yet, so nothing can be said of"
+            f" '{essay_id}': see `cj status {history.batch_id}`."
+        )
+        raise UnscalableBatchError(msg)
+    mine = [row for row in history.succeeded if essay_id in (row["essay_a"], row["essay_b"])]
+    return _feedback(history, essay_id, mine)
+
+
+def all_feedback(history: BatchHistory) -> tuple[EssayFeedback, ...]:
+    """Return the feedback on every essay that has a score, in the batch's order."""
+    by_essay: dict[str, list[Row]] = defaultdict(list)
+    for row in history.succeeded:
+        by_essay[row["essay_a"]].append(row)
+        by_essay[row["essay_b"]].append(row)
+    return tuple(
+        _feedback(history, essay_id, by_essay[essay_id])
+        for essay_id in history.essay_by_id
+        if essay_id in history.score_by_id
+    )
+
+
+def likely_grades(projection: Row | None) -> tuple[str, ...]:
+    """Return the grades worth naming with their probabilities, most probable first."""
+    if projection is None:
+        return ()
+    ranked = sorted(projection["probabilities"].items(), key=lambda item: -item[1])
+    return tuple(f"{grade} {percent(p)}" for grade, p in ranked if p >= _WORTH_NAMING)
+
+
+def _feedback(history: BatchHistory, essay_id: str, verdicts: Sequence[Row]) -> EssayFeedback:
+    entry = history.last_score_by_id[essay_id]
+    projection = history.projection_by_id.get(essay_id)
+    score, error = entry["score"], entry["standard_error"]
+    return EssayFeedback(
+        essay_id=essay_id,
+        known_grade=history.essay_by_id[essay_id]["grade"],
+        score=score,
+        lower=score - 1.96 * error,
+        upper=score + 1.96 * error,
+        rank=entry["rank"],
+        n_essays=len(history.essays),
+        grade=projection["grade"] if projection else None,
+        likely=likely_grades(projection),
+        among_anchors=history.among_anchors(essay_id),
+        verdicts=tuple(_seen_by(history, essay_id, row) for row in verdicts),
+    )
+
+
+def _seen_by(history: BatchHistory, essay_id: str, row: Row) -> SeenVerdict:
+    is_first = row["essay_a"] == essay_id
+    won = row["winner_id"] == essay_id
+    return SeenVerdict(
+        against=row["essay_b"] if is_first else row["essay_a"],
+        outcome="tie" if row["winner"] == "tie" else "won" if won else "lost",
+        shown="first" if is_first else "second",
+        confidence=row["confidence"],
+        judge=excerpt(history.judge_by_id[row["judge_id"]]["name"], 200),
+        justification=excerpt(row["justification"] or "", JUSTIFICATION_SHOWN),
+    )
