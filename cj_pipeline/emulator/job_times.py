@@ -1,0 +1,121 @@
+"""Where a job stands at a moment: a pure function of its plan and the clock.
+
+Nothing runs between two polls. What will become of a job is drawn when it is created, and every
+look at it works out how far it would be by now.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Fate = Literal["completes", "fails", "expires", "is_cancelled", "stuck"]
+Phase = Literal[
+    "validating",
+    "running",
+    "finalizing",
+    "cancelling",
+    "completed",
+    "failed",
+    "expired",
+    "cancelled",
+]
+ENDED: frozenset[Phase] = frozenset({"completed", "failed", "expired", "cancelled"})
+_VALIDATED, _FINALIZING = 0.05, 0.95
+"""The shares of a job's time after which it is validated, and after which only files are left."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will become of a job, drawn when it is created.
+
+    Attributes:
+        duration_s: From creation to its end.
+        fate: How it ends.
+        done_share: The rows done when it ends, or gets stuck, before all are.
+        window_s: When it expires if it is not done by then.
+        cancel_latency_s: How long it is seen cancelling.
+        listed_after_s: How long it is missing from lists.
+        status_word: Shown instead of the status while it runs; empty for none.
+        late_files_s: How long after its end it has no result files' ids.
+        empty_file_ids: Whether a file that does not exist has the id "" rather than none.
+        errors: Why its input was refused: (code, message, line or None).
+    """
+
+    duration_s: float = 0.0
+    fate: Fate = "completes"
+    done_share: float = 1.0
+    window_s: float = 86_400.0
+    cancel_latency_s: float = 0.0
+    listed_after_s: float = 0.0
+    status_word: str = ""
+    late_files_s: float = 0.0
+    empty_file_ids: bool = False
+    errors: tuple[tuple[str, str, int | None], ...] = ()
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a job is: rows whose finish is below `done` are done."""
+
+    phase: Phase
+    done: float
+    ended_at: float | None = None
+
+
+def standing(
+    plan: Plan, created_at: float, cancel_at: float | None, done_at_cancel: float, now: float
+) -> Standing:
+    """Return where a job stands at a time.
+
+    Args:
+        plan: Its plan.
+        created_at: When it was created, in seconds.
+        cancel_at: When it was told to stop; None if it was not.
+        done_at_cancel: The rows done by then.
+        now: The time asked about, not before `created_at`.
+    """
+    if cancel_at is not None:
+        end = cancel_at + plan.cancel_latency_s
+        if now < end:
+            return Standing("cancelling", done_at_cancel)
+        return Standing("cancelled", done_at_cancel, end)
+    end_s, phase, done = _end(plan)
+    since = now - created_at
+    if end_s is not None and since >= end_s:
+        return Standing(phase, done, created_at + end_s)
+    passed = since / plan.duration_s if plan.duration_s else 1.0
+    if passed < _VALIDATED:
+        return Standing("validating", 0.0)
+    if plan.fate == "completes" and passed >= _FINALIZING:
+        return Standing("finalizing", 1.0)
+    return Standing("running", min(plan.done_share, _rows_done(passed)))
+
+
+def due_at(plan: Plan, created_at: float, cancel_at: float | None) -> float | None:
+    """Return when a job ends; None if it never does."""
+    if cancel_at is not None:
+        return cancel_at + plan.cancel_latency_s
+    end_s, _, _ = _end(plan)
+    return None if end_s is None else created_at + end_s
+
+
+def _end(plan: Plan) -> tuple[float | None, Phase, float]:
+    """Return the seconds until a job ends by itself, how, and the rows done by then."""
+    match plan.fate:
+        case "stuck":
+            return None, "running", plan.done_share
+        case "fails":
+            return _VALIDATED * plan.duration_s, "failed", 0.0
+        case "expires":
+            return plan.duration_s, "expired", plan.done_share
+        case "is_cancelled":
+            return plan.duration_s, "cancelled", plan.done_share
+        case "completes":
+            if plan.duration_s > plan.window_s:
+                return plan.window_s, "expired", _rows_done(plan.window_s / plan.duration_s)
+            return plan.duration_s, "completed", 1.0
+
+
+def _rows_done(passed: float) -> float:
+    return max(0.0, min(1.0, (passed - _VALIDATED) / (_FINALIZING - _VALIDATED)))

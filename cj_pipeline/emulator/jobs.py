@@ -1,0 +1,503 @@
+"""Provider jobs: made from lines, worked out row by row, looked at, cancelled, read.
+
+A job's rows are all worked out when it is created, into one file; each row has the moment, as a
+share of the job's time, at which it is done. What a caller sees is the rows done by now, in the
+order they were done. How rows are worded is each API's matter (`RowWords`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cj_pipeline.emulator import verdicts
+from cj_pipeline.emulator.config import Fault, Settings
+from cj_pipeline.emulator.draws import draw
+from cj_pipeline.emulator.exchange import RefusedError
+from cj_pipeline.emulator.faults import fault_of_row
+from cj_pipeline.emulator.job_times import ENDED, Plan, Standing, due_at, standing
+from cj_pipeline.emulator.state import State, insert, insert_rows, next_number
+from cj_pipeline.emulator.verdicts import Asked, Said
+
+_CACHE_STEP = 128
+"""OpenAI counts cached prompt tokens in steps of this size."""
+CACHE_S = 300.0
+"""How long a prefix stays cached where nobody asks for longer."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a request cost; `prompt` includes the cached and the written ones."""
+
+    prompt: int = 0
+    cached: int = 0
+    written: int = 0
+    completion: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True)
+class RequestLine:
+    """One request of a job; `problem` is set where the API refuses it when its turn comes."""
+
+    custom_id: str
+    asked: Asked | None
+    problem: RefusedError | None = None
+
+
+@dataclass(frozen=True)
+class RowWords:
+    """How an API words a row.
+
+    Attributes:
+        answered: From the request, the answer, its cost and a number unique in the job.
+        failed: From the custom id, the refusal and the number.
+        untold: A failed row that says nothing about its error.
+        undone: A row of an ended job that was not done: from the custom id and the phase.
+    """
+
+    answered: Callable[[RequestLine, Said, Tokens, str], dict[str, Any]]
+    failed: Callable[[str, RefusedError, str], dict[str, Any]]
+    untold: Callable[[str, str], dict[str, Any]]
+    undone: Callable[[str, str], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Worked:
+    """A job's rows, worked out but not yet kept."""
+
+    results: str
+    rows: tuple[tuple[Any, ...], ...]
+    n_requests: int
+    prompt_tokens: int
+    prefixes: frozenset[tuple[str, float]]
+    took_s: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as kept."""
+
+    job_id: str
+    seq: int
+    account: str
+    api: str
+    model: str
+    name: str
+    created_at: float
+    request: Mapping[str, Any]
+    plan: Plan
+    n_requests: int
+    prompt_tokens: int
+    cancel_at: float | None
+    done_at_cancel: float
+    results: str
+    is_deleted: bool
+    n_read: int
+
+    def standing(self, now: float) -> Standing:
+        """Return where it stands."""
+        return standing(self.plan, self.created_at, self.cancel_at, self.done_at_cancel, now)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many of a job's requests are done, how many of them failed, and what they cost."""
+
+    completed: int
+    failed: int
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
+class WorkRules:
+    """What decides a job's rows, apart from its requests.
+
+    Attributes:
+        job_key: Makes the ids in the results its own.
+        faults: Those that rows may suffer.
+        known_prefixes: What the provider had cached before.
+    """
+
+    job_key: str
+    seed: int
+    settings: Settings
+    faults: tuple[Fault, ...]
+    qualities: Mapping[str, float]
+    known_prefixes: frozenset[str]
+
+
+def work_out(
+    state: State, requests: Iterable[RequestLine], words: RowWords, rules: WorkRules
+) -> Worked:
+    """Work out every row of a job into a file of its own; memory holds only their places."""
+    cache = _PrefixCache(rules)
+    rows: list[tuple[Any, ...]] = []
+    prompt_tokens, took_s, n_requests, at = 0, 0.0, 0, 0
+    with state.new_file() as (name, file):
+        for number, request in enumerate(requests, start=1):
+            n_requests = number
+            row = _work_out_row(request, number, words, rules, cache)
+            prompt_tokens += row.tokens.prompt
+            took_s = max(took_s, row.took_s)
+            finish = _finish(number, rules)
+            for copy, line in enumerate(row.lines):
+                file.write(line)
+                places = (finish, row.is_ok, copy == 0, at, len(line))
+                rows.append(_kept(rules.job_key, number, request.custom_id, places, row, copy))
+                at += len(line)
+    return Worked(name, tuple(rows), n_requests, prompt_tokens, frozenset(cache.new), took_s)
+
+
+def keep_job(
+    db: sqlite3.Connection,
+    worked: Worked,
+    *,
+    job_id: str,
+    account: str,
+    api: str,
+    model: str,
+    name: str,
+    request: Mapping[str, Any],
+    plan: Plan,
+    now: float,
+    content_sha256: str,
+) -> None:
+    """Make a job exist, with its rows; part of the caller's transaction."""
+    insert(
+        db,
+        "jobs",
+        {
+            "job_id": job_id,
+            "seq": next_number(db, "jobs"),
+            "account": account,
+            "api": api,
+            "model": model,
+            "name": name,
+            "created_at": now,
+            "request": json.dumps(request),
+            "plan": json.dumps(dataclasses.asdict(plan)),
+            "n_requests": worked.n_requests,
+            "content_sha256": content_sha256,
+            "prompt_tokens": worked.prompt_tokens,
+            "results_path": worked.results,
+            "due_at": due_at(plan, now, None),
+        },
+    )
+    insert_rows(db, worked.rows)
+    ends_at = now + plan.duration_s
+    if plan.fate == "completes":
+        remember_prefixes(db, account, worked.prefixes, ends_at)
+
+
+def load_job(
+    db: sqlite3.Connection, api: str, account: str, job_id: str, *, missing: RefusedError
+) -> Job:
+    """Return a job; raises `missing` where the account has none of that id."""
+    row = db.execute(
+        "SELECT * FROM jobs WHERE job_id = ? AND api = ? AND account = ? AND NOT is_deleted",
+        [job_id, api, account],
+    ).fetchone()
+    if row is None:
+        raise missing
+    return _job(row)
+
+
+def list_jobs(db: sqlite3.Connection, api: str, account: str, now: float) -> list[Job]:
+    """Return the account's jobs that lists show by now, newest first."""
+    rows = db.execute(
+        "SELECT * FROM jobs WHERE api = ? AND account = ? AND NOT is_deleted ORDER BY seq DESC",
+        [api, account],
+    )
+    jobs = map(_job, rows)
+    return [job for job in jobs if job.created_at + job.plan.listed_after_s <= now]
+
+
+def every_job(db: sqlite3.Connection) -> list[Job]:
+    """Return all jobs of all accounts and APIs, deleted ones too, oldest first."""
+    return [_job(row) for row in db.execute("SELECT * FROM jobs ORDER BY seq")]
+
+
+def cancel_job(db: sqlite3.Connection, job: Job, now: float) -> Job:
+    """Tell a job that runs to stop; return it as it is then."""
+    done = job.standing(now).done
+    stopped = dataclasses.replace(job, cancel_at=now, done_at_cancel=done)
+    db.execute(
+        "UPDATE jobs SET cancel_at = ?, done_at_cancel = ?, due_at = ? WHERE job_id = ?",
+        [now, done, due_at(job.plan, job.created_at, now), job.job_id],
+    )
+    return stopped
+
+
+def take_due_jobs(db: sqlite3.Connection, api: str, now: float) -> list[tuple[Job, Standing]]:
+    """Return the jobs that have ended by now and were not yet seen to; marks them as seen."""
+    rows = db.execute(
+        "SELECT * FROM jobs WHERE api = ? AND ended IS NULL AND due_at <= ?", [api, now]
+    ).fetchall()
+    due = [(job, job.standing(now)) for job in map(_job, rows)]
+    db.executemany(
+        "UPDATE jobs SET ended = ? WHERE job_id = ?", [(s.phase, job.job_id) for job, s in due]
+    )
+    return due
+
+
+def list_open(db: sqlite3.Connection, api: str, account: str, now: float) -> list[Job]:
+    """Return the account's jobs that have not ended by now."""
+    rows = db.execute(
+        "SELECT * FROM jobs WHERE api = ? AND account = ? AND ended IS NULL", [api, account]
+    )
+    return [job for job in map(_job, rows) if job.standing(now).phase not in ENDED]
+
+
+def count_rows(db: sqlite3.Connection, job: Job, done: float) -> Counts:
+    """Return what is done of a job, and what that cost; only successes cost."""
+    row = db.execute(
+        "SELECT coalesce(sum(ok), 0), count(*) - coalesce(sum(ok), 0), sum(ok * prompt),"
+        " sum(ok * cached), sum(ok * written), sum(ok * completion), sum(ok * reasoning)"
+        " FROM rows WHERE job_id = ? AND counted AND finish < ?",
+        [job.job_id, done],
+    ).fetchone()
+    return Counts(row[0], row[1], Tokens(*(value or 0 for value in tuple(row)[2:])))
+
+
+_WHICH_ROWS = {
+    "ok": "finish < :done AND ok",
+    "failed": "finish < :done AND NOT ok",
+    "done": "finish < :done",
+    "undone": "finish >= :done AND counted",
+}
+
+
+def result_size(db: sqlite3.Connection, job: Job, which: str, done: float) -> int:
+    """Return how many bytes those of a job's rows are together that have a line."""
+    row = db.execute(
+        f"SELECT coalesce(sum(length), 0) FROM rows WHERE job_id = :job AND {_WHICH_ROWS[which]}",  # noqa: S608
+        {"job": job.job_id, "done": done},
+    ).fetchone()
+    return int(row[0])
+
+
+def result_lines(state: State, job: Job, which: str, done: float) -> Iterator[tuple[str, bytes]]:
+    """Yield (custom id, line) of the chosen rows in the order they were done.
+
+    Args:
+        which: "ok", "failed", "done" (both) or "undone".
+        done: See `Standing`.
+    """
+    query = (
+        f"SELECT custom_id, start, length FROM rows WHERE job_id = :job AND {_WHICH_ROWS[which]}"  # noqa: S608
+        " ORDER BY finish, rowid"
+    )
+    with state.read() as db:
+        places = db.execute(query, {"job": job.job_id, "done": done}).fetchall()
+    with state.file_path(job.results).open("rb") as file:
+        for custom_id, start, length in places:
+            file.seek(start)
+            yield custom_id, file.read(length)
+
+
+def known_prefixes(db: sqlite3.Connection, account: str, now: float) -> frozenset[str]:
+    """Return the prefixes an account has cached."""
+    rows = db.execute(
+        "SELECT prefix FROM cached_prefixes WHERE account = ? AND since <= ? AND until > ?",
+        [account, now, now],
+    )
+    return frozenset(row["prefix"] for row in rows)
+
+
+def remember_prefixes(
+    db: sqlite3.Connection, account: str, prefixes: Iterable[tuple[str, float]], since: float
+) -> None:
+    """Have prefixes cached from a moment on, for the time asked."""
+    db.executemany(
+        "INSERT INTO cached_prefixes VALUES (?, ?, ?, ?) ON CONFLICT (account, prefix)"
+        " DO UPDATE SET since = min(since, excluded.since), until = max(until, excluded.until)",
+        [(account, prefix, since, since + lasts) for prefix, lasts in prefixes],
+    )
+
+
+def prefix_cost(
+    asked: Asked, prompt_tokens: int, cached: frozenset[str] | set[str], least: int
+) -> tuple[int, int, tuple[str, float] | None]:
+    """Return tokens read from the cache, tokens written to it, and what is cached afterwards."""
+    size = min(prompt_tokens, verdicts.n_tokens(asked.prefix))
+    if asked.cache_for_s == 0 or size < least:
+        return 0, 0, None
+    key = hashlib.sha256(asked.prefix.encode("utf-8", errors="replace")).hexdigest()
+    lasts = CACHE_S if asked.cache_for_s is None else asked.cache_for_s
+    if key not in cached:
+        return 0, (0 if asked.cache_for_s is None else size), (key, lasts)
+    read = size // _CACHE_STEP * _CACHE_STEP if asked.cache_for_s is None else size
+    return read, 0, (key, lasts)
+
+
+class _PrefixCache:
+    """What is cached while one job is worked out.
+
+    Where the provider caches unasked, later rows of a job profit from earlier ones. Where it has
+    to be asked, they do not: rows run side by side, so each row of a cold job writes, and only
+    what was cached before the job is read.
+    """
+
+    def __init__(self, rules: WorkRules) -> None:
+        self._known = set(rules.known_prefixes)
+        self._least = rules.settings.least_cacheable_tokens
+        self._unasked = rules.settings.cached_in_batches
+        self.new: set[tuple[str, float]] = set()
+
+    def cost(self, asked: Asked, prompt_tokens: int) -> tuple[int, int]:
+        if asked.cache_for_s is None and not self._unasked:
+            return 0, 0
+        read, written, kept = prefix_cost(asked, prompt_tokens, self._known, self._least)
+        if kept is not None:
+            self.new.add(kept)
+            if asked.cache_for_s is None:
+                self._known.add(kept[0])
+        return read, written
+
+
+@dataclass(frozen=True)
+class _Row:
+    lines: tuple[bytes, ...]
+    is_ok: bool
+    tokens: Tokens
+    took_s: float = 0.0
+
+
+_REFUSALS = {
+    "status_400": RefusedError(400, "Invalid request: a fault of the emulator.", code="bad"),
+    "status_429": RefusedError(429, "Rate limit reached.", code="rate_limit_exceeded"),
+    "status_500": RefusedError(500, "The server had an error.", code="server_error"),
+}
+_SPOILT_ANSWERS: Mapping[str, str] = {
+    "refusal": "I'm sorry, but I can't help with that.",
+    "truncated_answer": '{"winner": "A", "conf',
+    "content_filter": "",
+    "invalid_output": "Both essays are interesting.",
+}
+
+
+def _work_out_row(
+    request: RequestLine, number: int, words: RowWords, rules: WorkRules, cache: _PrefixCache
+) -> _Row:
+    when = verdicts.occasion(rules.seed, request.custom_id, number)
+    fault = fault_of_row(rules.faults, rules.seed, when.key, number)
+    row_id = f"{rules.job_key}{number:06d}"
+    problem = request.problem or _REFUSALS.get(fault or "")
+    said: Said | None = None
+    if problem is None and request.asked is not None:
+        try:
+            said = verdicts.answer(request.asked, when, rules.settings, rules.qualities)
+        except RefusedError as refused:
+            problem = refused
+    if fault == "no_error_told":
+        return _Row((_line(words.untold(request.custom_id, row_id)),), False, Tokens())
+    if problem is not None or said is None or request.asked is None:
+        refused = problem or RefusedError(400, "The request is empty.")
+        return _Row((_line(words.failed(request.custom_id, refused, row_id)),), False, Tokens())
+    if fault in _SPOILT_ANSWERS:
+        spoilt = _SPOILT_ANSWERS[fault]
+        said = dataclasses.replace(said, kind=fault, text=spoilt)  # type: ignore[arg-type]
+    read, written = cache.cost(request.asked, said.prompt_tokens)
+    tokens = Tokens(
+        said.prompt_tokens, read, written, said.completion_tokens, said.reasoning_tokens
+    )
+    row = words.answered(request, said, tokens, row_id)
+    lines = _spoilt_lines(fault, row, request, said, tokens, words, row_id)
+    return _Row(lines, True, tokens, said.took_s)
+
+
+def _spoilt_lines(
+    fault: str | None,
+    row: dict[str, Any],
+    request: RequestLine,
+    said: Said,
+    tokens: Tokens,
+    words: RowWords,
+    row_id: str,
+) -> tuple[bytes, ...]:
+    line = _line(row)
+    match fault:
+        case "missing":
+            return (b"",)
+        case "duplicated":
+            return line, line
+        case "contradicted":
+            other = said.text.replace('"winner": "A"', '"winner": "?"')
+            other = other.replace('"winner": "B"', '"winner": "A"')
+            other = other.replace('"winner": "?"', '"winner": "B"')
+            second = dataclasses.replace(said, text=other)
+            return line, _line(words.answered(request, second, tokens, row_id + "x"))
+        case "foreign":
+            stranger = dataclasses.replace(request, custom_id=f"foreign-{row_id}"[-64:])
+            return line, _line(words.answered(stranger, said, tokens, row_id + "x"))
+        case "garbled":
+            return (line[: len(line) // 2] + b"\n",)
+        case "body_as_string" if (
+            isinstance(row.get("response"), dict) and "body" in row["response"]
+        ):
+            response = {**row["response"], "body": json.dumps(row["response"]["body"])}
+            return (_line({**row, "response": response}),)
+        case _:
+            return (line,)
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", errors="replace") + b"\n"
+
+
+def _finish(number: int, rules: WorkRules) -> float:
+    if rules.settings.in_order:
+        return 1 - 1 / (number + 1)
+    return draw(rules.seed, "finish", rules.job_key, number)
+
+
+def _kept(
+    job_id: str,
+    number: int,
+    custom_id: str,
+    places: tuple[float, bool, bool, int, int],
+    row: _Row,
+    copy: int,
+) -> tuple[Any, ...]:
+    finish, is_ok, is_counted, start, length = places
+    cost = row.tokens if copy == 0 else Tokens()
+    return (
+        job_id,
+        number,
+        custom_id,
+        finish,
+        is_ok,
+        is_counted,
+        start,
+        length,
+        *dataclasses.astuple(cost),
+    )
+
+
+def _job(row: sqlite3.Row) -> Job:
+    plan = json.loads(row["plan"])
+    plan["errors"] = tuple(tuple(error) for error in plan["errors"])
+    return Job(
+        job_id=row["job_id"],
+        seq=row["seq"],
+        account=row["account"],
+        api=row["api"],
+        model=row["model"],
+        name=row["name"],
+        created_at=row["created_at"],
+        request=json.loads(row["request"]),
+        plan=Plan(**plan),
+        n_requests=row["n_requests"],
+        prompt_tokens=row["prompt_tokens"],
+        cancel_at=row["cancel_at"],
+        done_at_cancel=row["done_at_cancel"] or 0.0,
+        results=row["results_path"],
+        is_deleted=bool(row["is_deleted"]),
+        n_read=row["n_read"],
+    )
