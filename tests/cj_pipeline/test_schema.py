@@ -1,0 +1,82 @@
+"""Migrations: numbered, transactional, recorded, and refused when the store is newer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from cj_pipeline.errors import StoreError
+from cj_pipeline.schema import Migration, known_migrations, migrate, schema_version
+from cj_pipeline.store import Store
+
+VERSIONS = [migration.version for migration in known_migrations()]
+
+
+@pytest.fixture
+def database() -> duckdb.DuckDBPyConnection:
+    """An empty database."""
+    return duckdb.connect(":memory:")
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    """Two files with one number would be applied in an order that nobody chose."""
+    assert list(range(1, len(VERSIONS) + 1)) == VERSIONS
+
+
+def test_an_empty_database_is_brought_to_the_newest_version(
+    database: duckdb.DuckDBPyConnection,
+) -> None:
+    """The first open makes the schema, and each step is recorded."""
+    applied = migrate(database)
+
+    assert applied == known_migrations()
+    recorded = database.execute("SELECT version, sha256 FROM schema_migrations ORDER BY 1")
+    assert recorded.fetchall() == [(m.version, m.sha256) for m in known_migrations()]
+
+
+def test_migrating_twice_changes_nothing(database: duckdb.DuckDBPyConnection) -> None:
+    """Every open asks; only the first may act."""
+    migrate(database)
+
+    assert migrate(database) == ()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_data_survives_migrating_from_every_version(
+    database: duckdb.DuckDBPyConnection, version: int
+) -> None:
+    """Stores of all ages are in use."""
+    migrate(database, known_migrations()[:version])
+    database.execute("INSERT INTO ledger VALUES ('b', 'k', 'j', 'billed', 0.25, now())")
+
+    migrate(database)
+
+    assert schema_version(database) == VERSIONS[-1]
+    assert database.execute("SELECT usd FROM ledger").fetchall() == [(0.25,)]
+
+
+def test_a_migration_that_breaks_off_leaves_the_version_before(
+    database: duckdb.DuckDBPyConnection,
+) -> None:
+    """Half a migration would be a schema that no code knows."""
+    broken = Migration(len(VERSIONS) + 1, "broken", "CREATE TABLE half (i INT); SELECT nonsense;")
+    with pytest.raises(duckdb.BinderException):
+        migrate(database, (*known_migrations(), broken))
+    database.execute("ROLLBACK")
+
+    assert schema_version(database) == VERSIONS[-1]
+    tables = database.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+    assert ("half",) not in tables
+
+
+def test_a_store_newer_than_the_code_is_refused(tmp_path: Path) -> None:
+    """Old code would write rows that the new schema does not mean."""
+    store = Store(tmp_path)
+    with store.write() as db:
+        db.execute("INSERT INTO schema_migrations VALUES (9999, 'later', '', now())")
+
+    for look in (Store(tmp_path).read, Store(tmp_path).write):
+        with pytest.raises(StoreError, match=r"schema version 9999.*update"), look():
+            pass
