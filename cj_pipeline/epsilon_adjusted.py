@@ -78,8 +78,9 @@ def fit_epsilon_adjusted(
 
     scores = 0.8 * np.log(adjusted / (met - adjusted))
     scores -= scores.mean()
-    longest = 1.0
-    for n_rounds in range(1, _MAX_ROUNDS + 1):
+    n_rounds, longest, change = 0, 1.0, np.inf
+    while change > _TOLERANCE and n_rounds < _MAX_ROUNDS:
+        n_rounds += 1
         expected, information = _moments(cells, scores)
         # Steps grow shorter from round to round, so that two essays cannot swing for ever.
         longest *= 0.98
@@ -87,8 +88,6 @@ def fit_epsilon_adjusted(
         moved -= moved.mean()
         change = float(np.max(np.abs(moved - scores)))
         scores = moved
-        if change <= _TOLERANCE:
-            break
     if change > _AT_REST:
         msg = (
             f"The epsilon-adjusted scale still moved by {change:.2g} logits after {n_rounds} "
