@@ -60,15 +60,18 @@ def insert_all(db: Session, rows: dict[str, list[Row]]) -> None:
         db.insert(table, table_rows)
 
 
-def spring_rows() -> dict[str, list[Row]]:
-    """Return a graded batch: 8 students and 6 anchors on a nine-step scale, three waves."""
+def spring_rows(batch_id: str = SPRING) -> dict[str, list[Row]]:
+    """Return a graded batch: 8 students and 6 anchors on a nine-step scale, three waves.
+
+    Another name gives the same essays, judged anew.
+    """
     students = {f"pupil-{i:02d}": quality for i, quality in enumerate(_spread(8, 1.8), start=1)}
     grades = ("E-", "D-", "D+", "C+", "B", "A")
     anchors = {
         f"anchor-{i:02d}": quality for i, quality in enumerate(_spread(len(grades), 2.2), start=1)
     }
     return batch_rows(
-        SPRING,
+        batch_id,
         qualities=students | anchors,
         anchor_grades=dict(zip(anchors, grades, strict=True)),
         configured={
@@ -87,10 +90,13 @@ def spring_rows() -> dict[str, list[Row]]:
     )
 
 
-def arguments_rows() -> dict[str, list[Row]]:
-    """Return a batch without anchors: scores and ranks, no grades."""
+def arguments_rows(batch_id: str = ARGUMENTS) -> dict[str, list[Row]]:
+    """Return a batch without anchors: scores and ranks, no grades.
+
+    Another name gives the same essays, judged anew.
+    """
     return batch_rows(
-        ARGUMENTS,
+        batch_id,
         qualities={f"text-{i}": quality for i, quality in enumerate(_spread(6, 1.5), start=1)},
         anchor_grades={},
         configured={"title": "Arguments", "judges": ["human-votes"]},
@@ -134,7 +140,7 @@ def batch_rows(
 
     `failed`, `ties` and `hostile` hold the comparisons, counted from 0, that end so.
     """
-    rng = np.random.default_rng(int.from_bytes(batch_id.encode()[:4], "big"))
+    rng = np.random.default_rng(list(batch_id.encode()))
     resolved, problems = resolve_settings(configured)
     assert resolved is not None, problems
     judge = load_judge(resolved.values.judges[0])
