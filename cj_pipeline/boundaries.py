@@ -45,11 +45,10 @@ LOG_WIDTH_SPREAD = 0.35
 LOG_END_SPREAD = 0.7
 """The lowest and the highest grade are open: their anchors may lie far out."""
 
-LOG_DISAGREEMENT_MEAN, LOG_DISAGREEMENT_SD = float(np.log(0.4)), 0.7
-"""Disagreement between the anchors' graders and the judge, in steps: 0.1 to 1.6 (95 %). Exact
-agreement of two graders on such scales is 40-75 %, which is 0.3-0.9 steps; a handful of anchors
-in perfect order cannot show that it is zero."""
-
+LOG_DISAGREEMENT_MEAN, LOG_DISAGREEMENT_SD = float(np.log(0.5)), 0.6
+"""Disagreement between the anchors' graders and the judge, in steps: 0.15 to 1.6 (95 %). Half a
+step is what makes two graders agree exactly on 60 % of essays, as Ofqual (2018, "Marking
+consistency metrics") found for English; a dozen anchors in perfect order cannot rule it out."""
 
 N_MOVES, N_LEAPS = 3, 4
 """Three moves reach the posterior within Monte Carlo error of sixty, precise scores and thirty

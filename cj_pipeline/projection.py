@@ -7,7 +7,7 @@ there are is `scales`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from cj_pipeline.boundaries import BoundaryPosterior, fit_boundaries, grade_prob
 from cj_pipeline.comparisons import JudgedPair
 from cj_pipeline.connectivity import net_parts
 from cj_pipeline.errors import SettingsError
+from cj_pipeline.population import place_in_population
 from cj_pipeline.scales import GradeScale
 
 Floats = NDArray[np.float64]
@@ -57,6 +58,9 @@ class GradeProjections:
         most_probable: The grade with the highest probability.
         fine_grades: The same, with minus or plus where the scale has them.
         confidence: The probability of `most_probable`: over many essays this share is right.
+        placed_scores: Where each essay stands once errors are taken into account, in logits: a
+            student's score drawn towards the other students' as far as it is uncertain. Grades
+            are read from these, so a score just above a boundary may be the lower grade.
         extrapolated: Whether the score lies outside the anchors' scores.
         primary_anchor_ids: The anchor with the nearest score, an anchor's own self left out.
         boundaries: Between neighbouring grades, lowest first.
@@ -73,6 +77,7 @@ class GradeProjections:
     most_probable: tuple[str, ...]
     fine_grades: tuple[str, ...]
     confidence: Floats
+    placed_scores: Floats
     extrapolated: Bools
     primary_anchor_ids: tuple[str, ...]
     boundaries: tuple[Boundary, ...]
@@ -115,10 +120,14 @@ def project_grades(
     if batch.n_anchor_grades < rules.min_grades:
         check = _check(scale, batch, judged, rules)
         return _ungraded(scale, [_too_few_grades(check, rules)], check)
+    is_student = np.ones(len(essay_ids), dtype=bool)
+    is_student[batch.anchors] = False
+    population = place_in_population(scores, covariance, is_student)
+    placed = replace(batch, scores=population.scores, covariance=population.covariance)
     posterior = fit_boundaries(
-        len(scale.steps), batch.steps, scores[batch.anchors], batch.among_anchors
+        len(scale.steps), batch.steps, placed.scores[batch.anchors], placed.among_anchors
     )
-    left_out = _left_out(len(scale.steps), batch)
+    left_out = _left_out(len(scale.steps), placed)
     check = _check(scale, batch, judged, rules, posterior=posterior, left_out=left_out)
     reasons = [
         *_not_linked(batch, judged),
@@ -130,10 +139,10 @@ def project_grades(
         return _ungraded(scale, reasons, check)
     probabilities = grade_probabilities(
         posterior,
-        scores,
-        covariance[:, batch.anchors],
-        np.diag(covariance),
-        batch.among_anchors,
+        placed.scores,
+        placed.covariance[:, batch.anchors],
+        np.diag(placed.covariance),
+        placed.among_anchors,
     )
     probabilities[batch.anchors] = left_out
     if use_priors and scale.priors is not None:
@@ -146,8 +155,9 @@ def project_grades(
         probabilities=probabilities,
         expected_grade=probabilities @ np.arange(len(scale.steps)),
         most_probable=tuple(scale.steps[k] for k in best),
-        fine_grades=_fine_grades(scale, best, scores, posterior),
+        fine_grades=_fine_grades(scale, best, placed.scores, posterior),
         confidence=probabilities.max(axis=1),
+        placed_scores=placed.scores,
         extrapolated=batch.outside,
         primary_anchor_ids=_nearest_anchors(batch),
         boundaries=_boundaries(scale, posterior),
@@ -422,6 +432,7 @@ def _ungraded(scale: GradeScale, reasons: Sequence[str], check: AnchorCheck) -> 
         most_probable=(),
         fine_grades=(),
         confidence=np.zeros(0),
+        placed_scores=np.zeros(0),
         extrapolated=np.zeros(0, dtype=bool),
         primary_anchor_ids=(),
         boundaries=(),
