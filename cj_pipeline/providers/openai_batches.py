@@ -311,7 +311,7 @@ class OpenAIBatches:
                 answer = ErrorAnswer(
                     status=error.status_code,
                     code=error.code or error.type,
-                    message=error.message,
+                    message=text_or_none(mapping(error.body).get("message")) or error.message,
                     retry_after_s=retry_after_s(error.response.headers, self.clock()),
                 )
                 raise failed_call(call, answer) from None

@@ -75,9 +75,9 @@ def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
     said += f"{detail}: {shortened(answer.message)}"
     if answer.code in _NO_QUOTA:
         return ProviderRefusedError(f"{said}. The account has no credit left: add some.")
-    if answer.status in {408, 409} or answer.status >= 500:
-        if call.creates:
-            return UncertainOutcomeError(f"{said}. It may have been done all the same.")
+    if call.creates and (answer.status in {408, 409} or answer.status >= 500):
+        return UncertainOutcomeError(f"{said}. It may have been done all the same.")
+    if answer.status == 408 or answer.status >= 500:
         return ProviderUnavailableError(said, retry_after_s=answer.retry_after_s)
     # Right after an upload a file may not be seen everywhere yet.
     is_too_early = call.creates and bool(_FILE_NOT_THERE_YET.search(answer.message))

@@ -1,0 +1,102 @@
+"""`cj judge` as a person uses it, with the simulated judge answering."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cj_pipeline.cli import app
+
+_BATCH = """
+scale: pass_fail
+judges: [quality]
+"""
+
+
+def _cj(*words: str) -> Result:
+    return CliRunner().invoke(app, ["judge", *words])
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the emulator's state apart, and tables wide enough to be read."""
+    monkeypatch.setenv("CJ_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Path:
+    """A folder with three essays and two anchors of different grades."""
+    folder = tmp_path / "spring-9"
+    (folder / "essays").mkdir(parents=True)
+    (folder / "anchors").mkdir()
+    (folder / "batch.yaml").write_text(_BATCH, encoding="utf-8")
+    (folder / "instructions.md").write_text("Describe a walk.", encoding="utf-8")
+    for name in ("anna", "bert", "cleo"):
+        (folder / "essays" / f"{name}.txt").write_text(f"A walk by {name}. " * 9, encoding="utf-8")
+    rows = "essay_id,text,grade\nanchor-low,A walk.,fail\nanchor-high,A fine long walk.,pass\n"
+    (folder / "anchors.csv").write_text(rows, encoding="utf-8")
+    (folder / "anchors").rmdir()
+    return folder
+
+
+def test_the_list_names_every_judge_and_says_which_are_simulated() -> None:
+    """Whoever chooses has to know."""
+    shown = _cj("list").output
+
+    assert "openai-gpt-5-1-low" in shown
+    assert "simulated" in shown
+
+
+def test_a_judge_is_shown_with_its_words_its_price_and_its_fingerprint() -> None:
+    """All that its verdicts will be kept under."""
+    shown = _cj("show", "anthropic-claude-haiku-4-5").output
+
+    assert "anthropic-claude-haiku-4-5-" in shown
+    assert "ANTHROPIC_API_KEY" in shown
+    assert "experienced assessor" in shown
+
+
+def test_an_unknown_judge_is_told_plainly() -> None:
+    """With the known ones, and without a traceback."""
+    result = _cj("show", "qualityy")
+
+    assert result.exit_code == 1
+    assert "human-votes" in result.output
+
+
+def test_trying_a_judge_shows_its_verdict_and_what_it_cost(tmp_path: Path) -> None:
+    """One live call on two files."""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text(f"An essay, number {name}.", encoding="utf-8")
+
+    result = _cj("try", "quality", str(tmp_path / "one.txt"), str(tmp_path / "two.txt"))
+
+    assert result.exit_code == 0, result.output
+    assert "winner" in result.output
+    assert "USD" in result.output
+
+
+def test_comparing_judges_gives_a_line_each(batch: Path) -> None:
+    """The same pairs, both orders, with what anchors say where both were anchors."""
+    result = _cj("compare", str(batch), "--judge", "quality", "--judge", "quality-responses")
+
+    assert result.exit_code == 0, result.output
+    assert "quality-responses-" in result.output
+    assert "10 pairs" in result.output
+    assert "of 2" in result.output
+
+
+def test_real_money_is_asked_for_before_it_is_spent(
+    batch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The most it can be is named, and no is an answer."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
+
+    result = CliRunner().invoke(
+        app, ["judge", "compare", str(batch), "--judge", "openai-gpt-5-1-low"], input="n\n"
+    )
+
+    assert result.exit_code == 1
+    assert "can cost up to" in result.output
