@@ -17,9 +17,17 @@ from cj_pipeline.money import worst_case_usd
 from cj_pipeline.providers import split_shards
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.records import BatchRecord, load_batch
-from cj_pipeline.steps.requests import Ask, load_texts, prompt_for, request_line, submission_key
+from cj_pipeline.steps.requests import (
+    Ask,
+    BatchTexts,
+    load_texts,
+    prompt_for,
+    request_line,
+    submission_key,
+)
 from cj_pipeline.steps.send_job import send_unsent_jobs
 from cj_pipeline.steps.settlement import close_comparisons
+from cj_pipeline.steps.simulated_judges import tell_qualities
 from cj_pipeline.store import Session
 
 log = structlog.get_logger()
@@ -57,7 +65,10 @@ def submit_wave(engine: Engine, batch_id: str) -> Submitted:
     """
     with engine.store.read() as db:
         record = load_batch(db, batch_id)
-        asks = [] if record.has_ended else _open_asks(db, record)
+        texts = load_texts(db, batch_id)
+        asks = [] if record.has_ended else _open_asks(db, record, texts)
+    if asks:
+        tell_qualities(engine, record, texts)
     intents = _intents(engine, record, asks)
     refused = bool(intents) and not _record(engine, record, intents)
     sent = send_unsent_jobs(engine, record)
@@ -70,7 +81,7 @@ def submit_wave(engine: Engine, batch_id: str) -> Submitted:
     )
 
 
-def _open_asks(db: Session, record: BatchRecord) -> list[Ask]:
+def _open_asks(db: Session, record: BatchRecord, texts: BatchTexts) -> list[Ask]:
     """Return an attempt for every planned comparison that has neither an end nor one open."""
     rows = db.rows(
         """
@@ -86,9 +97,6 @@ def _open_asks(db: Session, record: BatchRecord) -> list[Ask]:
         """,
         [record.batch_id],
     )
-    texts = load_texts(db, record.batch_id) if rows else None
-    if texts is None:
-        return []
     return [
         Ask(
             batch_id=record.batch_id,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cj_pipeline.emulator import EmulatorConfig, change_settings
 from cj_pipeline.steps import Engine
 from tests.batch_folders import open_engine, run_to_end, write_batch
 
@@ -185,4 +186,5 @@ def test_a_batch_half_of_whose_callbacks_fail_is_never_complete(
 
 def make_half_of_the_answers_invalid(engine: Engine) -> None:
     """Tell the emulator's judge to answer with something that is no verdict half of the time."""
-    raise NotImplementedError
+    config = EmulatorConfig.from_environment(engine.environment, engine.home)
+    change_settings(config, judges={"quality": {"invalid_rate": 0.5}})
