@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cj_pipeline.emulator import verdicts
@@ -42,6 +42,7 @@ class Route:
     method: str
     path: re.Pattern[str]
     handler: Handler
+    needs_key: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Visit:
                 return replace(plan, fate=fate, done_share=found.share)
         return plan
 
-    def work_out(self, requests: list[RequestLine] | object, words: RowWords, key: str) -> Worked:
+    def work_out(self, requests: Iterable[RequestLine], words: RowWords, key: str) -> Worked:
         """Work out the rows of a job made by this call."""
         with self.state.read() as db:
             prefixes = known_prefixes(db, self.account, self.now)
@@ -106,7 +107,7 @@ class Visit:
             qualities=self.state.qualities(),
             known_prefixes=prefixes,
         )
-        return work_out(self.state, requests, words, rules)  # type: ignore[arg-type]
+        return work_out(self.state, requests, words, rules)
 
     def answer_now(self, api: str, asked: Asked) -> tuple[Said, Tokens, float]:
         """Answer a single call, and keep what it cost; return also how long it takes.
@@ -152,6 +153,9 @@ class Visit:
         return said, cost, wait
 
 
+_GEMINI_PATH = re.compile(r"/upload/|/v1(beta|alpha)?/models/[^/]+:|/v1(beta|alpha)/")
+
+
 class Emulator:
     """Answers calls; holds no state but its configuration, so any number may share a file."""
 
@@ -162,10 +166,16 @@ class Emulator:
 
     def handle(self, call: Call) -> Answer:
         """Return the answer to a call, spoilt if a fault says so."""
-        from cj_pipeline.emulator import openai_api, own_api
+        from cj_pipeline.emulator import anthropic_api, gemini_api, openai_api, own_api
 
-        api, routes, refused = own_api.API
-        if not call.path.startswith("/emulator/"):
+        if call.path.startswith("/emulator/"):
+            api, routes, refused = own_api.API
+        elif call.path.startswith("/v1/messages"):
+            api, routes, refused = anthropic_api.API
+        elif _GEMINI_PATH.match(call.path) or "x-goog-api-key" in call.headers:
+            # OpenAI and Gemini both have /v1/files and /v1/batches; the key's header tells.
+            api, routes, refused = gemini_api.API
+        else:
             api, routes, refused = openai_api.API
         try:
             return self._answer(call, api, routes)
@@ -180,7 +190,7 @@ class Emulator:
             call=call,
             route=f"{api}.{route.name}",
             groups=groups,
-            account=_account(call, required=api != "emulator"),
+            account=_account(call, required=route.needs_key and api != "emulator"),
             settings=settings,
             now=self.clock() + self.state.clock_offset_s(),
         )

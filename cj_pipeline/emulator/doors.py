@@ -160,7 +160,7 @@ def _is_cut_short(answer: Answer) -> bool:
 
 
 def _spooled() -> IO[bytes]:
-    return tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # type: ignore[return-value]
+    return tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

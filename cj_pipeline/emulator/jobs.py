@@ -22,7 +22,7 @@ from cj_pipeline.emulator.exchange import RefusedError
 from cj_pipeline.emulator.faults import fault_of_row
 from cj_pipeline.emulator.job_times import ENDED, Plan, Standing, due_at, standing
 from cj_pipeline.emulator.state import State, insert, insert_rows, next_number
-from cj_pipeline.emulator.verdicts import Asked, Said
+from cj_pipeline.emulator.verdicts import Asked, Said, SaidKind
 
 _CACHE_STEP = 128
 """OpenAI counts cached prompt tokens in steps of this size."""
@@ -374,11 +374,11 @@ _REFUSALS = {
     "status_429": RefusedError(429, "Rate limit reached.", code="rate_limit_exceeded"),
     "status_500": RefusedError(500, "The server had an error.", code="server_error"),
 }
-_SPOILT_ANSWERS: Mapping[str, str] = {
-    "refusal": "I'm sorry, but I can't help with that.",
-    "truncated_answer": '{"winner": "A", "conf',
-    "content_filter": "",
-    "invalid_output": "Both essays are interesting.",
+_SPOILT_ANSWERS: Mapping[str, tuple[SaidKind, str]] = {
+    "refusal": ("refusal", "I'm sorry, but I can't help with that."),
+    "truncated_answer": ("truncated_answer", '{"winner": "A", "conf'),
+    "content_filter": ("content_filter", ""),
+    "invalid_output": ("invalid_output", "Both essays are interesting."),
 }
 
 
@@ -398,11 +398,10 @@ def _work_out_row(
     if fault == "no_error_told":
         return _Row((_line(words.untold(request.custom_id, row_id)),), False, Tokens())
     if problem is not None or said is None or request.asked is None:
-        refused = problem or RefusedError(400, "The request is empty.")
-        return _Row((_line(words.failed(request.custom_id, refused, row_id)),), False, Tokens())
-    if fault in _SPOILT_ANSWERS:
-        spoilt = _SPOILT_ANSWERS[fault]
-        said = dataclasses.replace(said, kind=fault, text=spoilt)  # type: ignore[arg-type]
+        problem = problem or RefusedError(400, "The request is empty.")
+        return _Row((_line(words.failed(request.custom_id, problem, row_id)),), False, Tokens())
+    if spoilt := _SPOILT_ANSWERS.get(fault or ""):
+        said = dataclasses.replace(said, kind=spoilt[0], text=spoilt[1])
     read, written = cache.cost(request.asked, said.prompt_tokens)
     tokens = Tokens(
         said.prompt_tokens, read, written, said.completion_tokens, said.reasoning_tokens

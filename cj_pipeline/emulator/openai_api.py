@@ -153,7 +153,7 @@ def create_batch(visit: Visit) -> Answer:
     number = visit.state.count("openai batches")
     job_id = identifier("batch_", visit.seed, "batch", number, source["file_id"], visit.now)
     checked = _check_lines(path, body["endpoint"], visit.settings.limits)
-    lines = iter(()) if checked.errors else _request_lines(path, body["endpoint"])
+    lines = () if checked.errors else _request_lines(path, body["endpoint"])
     worked = visit.work_out(lines, _words(body["endpoint"], job_id, visit.now), job_id)
     errors = checked.errors or _over_enqueued(visit, checked.model, worked.prompt_tokens)
     plan = visit.plan(worked.took_s, errors)
@@ -486,7 +486,7 @@ def _batch_object(db: sqlite3.Connection, job: Job, stands: Standing, now: float
     output, errors = _result_file_ids(db, job, stands, now)
     is_valid = stands.phase not in {"validating", "failed"}
     validated = int(job.created_at + 0.05 * plan.duration_s)
-    finalizing = stands.phase == "finalizing" or stands.phase == "completed"
+    finalizing = stands.phase in {"finalizing", "completed"}
     shown: dict[str, Any] = {
         "id": job.job_id,
         "object": "batch",

@@ -53,9 +53,9 @@ def model_verdicts(judge: str) -> Recording:
     """Return one model's verdicts; pairs are in the order they were shown to it."""
     import pyarrow.parquet as pq
 
-    items = pq.read_table(_bytes("prd_vicuna80_items.parquet"), columns=["id", "text"])  # type: ignore[no-untyped-call]
+    items = pq.read_table(_bytes("prd_vicuna80_items.parquet"), columns=["id", "text"])
     key_of = {row["id"]: text_key(row["text"]) for row in items.to_pylist()}
-    verdicts = pq.read_table(_bytes("prd_vicuna80.parquet"))  # type: ignore[no-untyped-call]
+    verdicts = pq.read_table(_bytes("prd_vicuna80.parquet"))
     winners = {
         (key_of[row["item_a"]], key_of[row["item_b"]]): (key_of.get(row["winner"], "tie"),)
         for row in verdicts.to_pylist()

@@ -1,0 +1,417 @@
+"""Anthropic's endpoints: messages and message batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from cj_pipeline.comparisons import CUSTOM_ID
+from cj_pipeline.emulator.app import Route, Visit, allows_ties, text_of
+from cj_pipeline.emulator.draws import identifier
+from cj_pipeline.emulator.exchange import Answer, RefusedError, json_answer
+from cj_pipeline.emulator.job_times import ENDED, Standing
+from cj_pipeline.emulator.jobs import (
+    Job,
+    RequestLine,
+    RowWords,
+    Tokens,
+    cancel_job,
+    count_rows,
+    keep_job,
+    list_jobs,
+    list_open,
+    load_job,
+    result_lines,
+)
+from cj_pipeline.emulator.verdicts import Asked, Said
+
+_API = "anthropic"
+_RESULTS_LIFE_S = 29 * 86_400
+_LONG_CACHE_S, _SHORT_CACHE_S = 3600.0, 300.0
+_KNOWN = frozenset(
+    {
+        "model", "max_tokens", "messages", "system", "temperature", "top_p", "top_k", "metadata",
+        "stop_sequences", "thinking", "tools", "tool_choice", "output_config", "service_tier",
+        "container", "inference_geo", "mcp_servers", "cache_control",
+    }
+)  # fmt: skip
+_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+
+
+def refused(error: RefusedError) -> Answer:
+    """Return an error as Anthropic words it."""
+    return json_answer(_error(error), status=error.status, headers=error.headers)
+
+
+def create_message(visit: Visit) -> Answer:
+    """Answer a single message."""
+    params = visit.call.json()
+    if params.pop("stream", False):
+        raise RefusedError(400, "stream: the emulator does not stream.")
+    asked = read_params(params)
+    said, cost, took_s = visit.answer_now(_API, asked)
+    request_id = identifier("req_", visit.now, visit.account, visit.state.count("requests"))
+    body = message_body(asked, said, cost, request_id, tier="standard")
+    return json_answer(body, headers={"request-id": request_id}, took_s=took_s)
+
+
+def create_batch(visit: Visit) -> Answer:
+    """Make a message batch; what is wrong with a request's parameters shows only in its row."""
+    raw = visit.call.raw()
+    limits = visit.settings.limits
+    if len(raw) > limits.message_batch_bytes:
+        raise RefusedError(413, f"Request exceeds the maximum size: {len(raw)} bytes.")
+    requests = _checked_requests(visit.call.json().get("requests"), limits.message_batch_requests)
+    with visit.state.read() as db:
+        queued = sum(j.n_requests for j in list_open(db, _API, visit.account, visit.now))
+    if queued + len(requests) > limits.message_batch_queue:
+        msg = f"This would put more than {limits.message_batch_queue} requests in the queue."
+        raise RefusedError(429, msg, headers={"retry-after": "60"})
+    number = visit.state.count("anthropic batches")
+    job_id = identifier("msgbatch_", visit.seed, "message batch", number, visit.now)
+    worked = visit.work_out(map(_request_line, requests), _WORDS, job_id)
+    plan = visit.plan(worked.took_s)
+    with visit.state.write() as db:
+        keep_job(
+            db,
+            worked,
+            job_id=job_id,
+            account=visit.account,
+            api=_API,
+            model=str(requests[0]["params"].get("model", "")),
+            name="",
+            request={},
+            plan=plan,
+            now=visit.now,
+            content_sha256=hashlib.sha256(raw).hexdigest(),
+        )
+        job = load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
+        shown = _batch_object(db, job, Standing("validating", 0.0), visit)
+    return json_answer(shown)
+
+
+def retrieve_batch(visit: Visit) -> Answer:
+    """Return where a batch stands."""
+    with visit.state.read() as db:
+        job = _find_batch(db, visit)
+        return json_answer(_batch_object(db, job, job.standing(visit.now), visit))
+
+
+def list_batches(visit: Visit) -> Answer:
+    """Return a page of the account's batches, newest first."""
+    query = visit.call.query
+    limit = query.get("limit", "20")
+    if not limit.isdigit() or not 1 <= int(limit) <= 1000:
+        raise RefusedError(400, "limit: must be 1 to 1000.")
+    with visit.state.read() as db:
+        jobs = list_jobs(db, _API, visit.account, visit.now)
+        ids = [job.job_id for job in jobs]
+        for name in ("after_id", "before_id"):
+            if name in query and query[name] not in ids:
+                raise RefusedError(400, f"{name}: no batch has this id.")
+        if "before_id" in query:
+            newer = jobs[: ids.index(query["before_id"])]
+            page, has_more = newer[-int(limit) :], len(newer) > int(limit)
+        else:
+            older = jobs[ids.index(query["after_id"]) + 1 :] if "after_id" in query else jobs
+            page, has_more = older[: int(limit)], len(older) > int(limit)
+        shown = [_batch_object(db, job, job.standing(visit.now), visit) for job in page]
+    return json_answer(
+        {
+            "data": shown,
+            "has_more": has_more,
+            "first_id": shown[0]["id"] if shown else None,
+            "last_id": shown[-1]["id"] if shown else None,
+        }
+    )
+
+
+def cancel_batch(visit: Visit) -> Answer:
+    """Tell a batch to stop."""
+    with visit.state.write() as db:
+        job = _find_batch(db, visit)
+        stands = job.standing(visit.now)
+        if stands.phase in ENDED:
+            raise RefusedError(400, f"Batch {job.job_id} has ended and cannot be canceled.")
+        if stands.phase != "cancelling":
+            job = cancel_job(db, job, visit.now)
+        shown = _batch_object(db, job, Standing("cancelling", job.done_at_cancel), visit)
+    return json_answer(shown)
+
+
+def delete_batch(visit: Visit) -> Answer:
+    """Forget a batch that has ended."""
+    with visit.state.write() as db:
+        job = _find_batch(db, visit)
+        if job.standing(visit.now).phase not in ENDED:
+            msg = f"Batch {job.job_id} cannot be deleted while it is processed: cancel it first."
+            raise RefusedError(400, msg)
+        db.execute("UPDATE jobs SET is_deleted = 1 WHERE job_id = ?", [job.job_id])
+    return json_answer({"id": job.job_id, "type": "message_batch_deleted"})
+
+
+def batch_results(visit: Visit) -> Answer:
+    """Return an ended batch's rows."""
+    with visit.state.read() as db:
+        job = _find_batch(db, visit)
+    stands = job.standing(visit.now)
+    if not _has_results(job, stands, visit.now):
+        raise RefusedError(404, f"No results are available for batch {job.job_id}.")
+    size = sum(map(len, _lines(visit, job, stands)))
+    headers = {"content-type": "application/x-jsonl"}
+    return Answer(200, _told(visit, job, stands), size, headers)
+
+
+def read_params(params: Mapping[str, Any]) -> Asked:
+    """Return what a message's parameters ask.
+
+    Raises:
+        RefusedError: If they cannot be used.
+    """
+    if unknown := sorted(set(params) - _KNOWN):
+        raise RefusedError(400, f"{unknown[0]}: Extra inputs are not permitted")
+    for name in ("model", "max_tokens", "messages"):
+        if name not in params:
+            raise RefusedError(400, f"{name}: Field required")
+    if not isinstance(params["max_tokens"], int) or params["max_tokens"] < 1:
+        raise RefusedError(400, "max_tokens: Input should be greater than or equal to 1")
+    blocks = list(_blocks(params))
+    marked = [i for i, (_, control) in enumerate(blocks) if control]
+    prefix, kept_s = "", 0.0
+    if marked:
+        prefix = "\n\n".join(text for text, _ in blocks[: marked[-1] + 1])
+        control = blocks[marked[-1]][1]
+        kept_s = _LONG_CACHE_S if control.get("ttl") == "1h" else _SHORT_CACHE_S
+    choice = params.get("tool_choice") or {}
+    return Asked(
+        model=str(params["model"]),
+        prompt="\n\n".join(text for text, _ in blocks),
+        prefix=prefix,
+        allow_ties=allows_ties([params.get("output_config"), params.get("tools")]),
+        max_tokens=params["max_tokens"],
+        cache_for_s=kept_s,
+        uses_tool=str(choice.get("name", "")) if choice.get("type") == "tool" else "",
+    )
+
+
+def message_body(asked: Asked, said: Said, cost: Tokens, key: str, *, tier: str) -> dict[str, Any]:
+    """Return a message; its input tokens leave out those read from or written to the cache."""
+    stops = {
+        "truncated_answer": "max_tokens",
+        "refusal": "refusal",
+        "content_filter": "refusal",
+    }
+    is_long = asked.cache_for_s == _LONG_CACHE_S
+    return {
+        "id": identifier("msg_", key),
+        "type": "message",
+        "role": "assistant",
+        "model": asked.model,
+        "content": _content(asked, said, key),
+        "stop_reason": stops.get(said.kind, "tool_use" if asked.uses_tool else "end_turn"),
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": cost.prompt - cost.cached - cost.written,
+            "cache_creation_input_tokens": cost.written,
+            "cache_read_input_tokens": cost.cached,
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": 0 if is_long else cost.written,
+                "ephemeral_1h_input_tokens": cost.written if is_long else 0,
+            },
+            "output_tokens": cost.completion,
+            "output_tokens_details": {"thinking_tokens": cost.reasoning},
+            "service_tier": tier,
+        },
+    }
+
+
+def _content(asked: Asked, said: Said, key: str) -> list[dict[str, Any]]:
+    if not said.text:
+        return []
+    if not asked.uses_tool or said.kind != "verdict":
+        return [{"type": "text", "text": said.text}]
+    used = {"type": "tool_use", "id": identifier("toolu_", key), "name": asked.uses_tool}
+    return [{**used, "input": json.loads(said.text)}]
+
+
+def _blocks(params: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the prompt's blocks in order, each with its cache mark (empty for none)."""
+    sources = [params.get("system") or []]
+    messages = params["messages"]
+    sources += [m.get("content") for m in messages if isinstance(m, dict)]
+    for source in sources:
+        for block in [source] if isinstance(source, str) else source or []:
+            control = block.get("cache_control") if isinstance(block, dict) else None
+            yield text_of(block), control or {}
+
+
+def _checked_requests(requests: object, most: int) -> list[dict[str, Any]]:
+    """Return a batch's requests if their ids are as they must be; this much is told at once."""
+    if not isinstance(requests, list) or not requests:
+        raise RefusedError(400, "requests: Field required, with at least one request")
+    if len(requests) > most:
+        raise RefusedError(400, f"requests: at most {most} requests, not {len(requests)}")
+    seen: set[str] = set()
+    for number, request in enumerate(requests):
+        custom_id = request.get("custom_id") if isinstance(request, dict) else None
+        if not isinstance(custom_id, str) or CUSTOM_ID.fullmatch(custom_id) is None:
+            msg = f"requests.{number}.custom_id: must match '^[a-zA-Z0-9_-]{{1,64}}$'"
+            raise RefusedError(400, msg)
+        if custom_id in seen:
+            raise RefusedError(400, f"requests.{number}.custom_id: '{custom_id}' is not unique")
+        if not isinstance(request.get("params"), dict):
+            raise RefusedError(400, f"requests.{number}.params: Field required")
+        seen.add(custom_id)
+    return requests
+
+
+def _request_line(request: Mapping[str, Any]) -> RequestLine:
+    params = request["params"]
+    try:
+        if "stream" in params:
+            raise RefusedError(400, "stream: not supported in batches")
+        return RequestLine(request["custom_id"], read_params(params))
+    except RefusedError as problem:
+        return RequestLine(request["custom_id"], None, problem)
+
+
+def _answered(request: RequestLine, said: Said, cost: Tokens, row_id: str) -> dict[str, Any]:
+    assert request.asked is not None  # noqa: S101  only what was asked is answered
+    message = message_body(request.asked, said, cost, row_id, tier="batch")
+    return _row(request.custom_id, {"type": "succeeded", "message": message})
+
+
+def _failed(custom_id: str, problem: RefusedError, row_id: str) -> dict[str, Any]:
+    error = {**_error(problem), "request_id": identifier("req_", row_id)}
+    return _row(custom_id, {"type": "errored", "error": error})
+
+
+def _untold(custom_id: str, row_id: str) -> dict[str, Any]:
+    error = {"type": "error", "error": {"type": "", "message": ""}, "request_id": row_id}
+    return _row(custom_id, {"type": "errored", "error": error})
+
+
+def _undone(custom_id: str, phase: str) -> dict[str, Any]:
+    if phase == "failed":
+        return _failed(custom_id, RefusedError(500, "Internal server error"), custom_id)
+    return _row(custom_id, {"type": "canceled" if phase == "cancelled" else "expired"})
+
+
+def _row(custom_id: str, result: dict[str, Any]) -> dict[str, Any]:
+    return {"custom_id": custom_id, "result": result}
+
+
+_WORDS = RowWords(_answered, _failed, _untold, _undone)
+
+
+def _lines(visit: Visit, job: Job, stands: Standing) -> Iterator[bytes]:
+    yield from (line for _, line in result_lines(visit.state, job, "done", stands.done))
+    for custom_id, _ in result_lines(visit.state, job, "undone", stands.done):
+        row = json.dumps(_undone(custom_id, stands.phase), ensure_ascii=False)
+        yield row.encode("utf-8", errors="replace") + b"\n"
+
+
+def _told(visit: Visit, job: Job, stands: Standing) -> Iterator[bytes]:
+    """Send the rows; results read to their end count as delivered."""
+    yield from _lines(visit, job, stands)
+    with visit.state.write() as db:
+        db.execute("UPDATE jobs SET n_read = n_read + 1 WHERE job_id = ?", [job.job_id])
+
+
+def _has_results(job: Job, stands: Standing, now: float) -> bool:
+    return (
+        stands.ended_at is not None
+        and now >= stands.ended_at + job.plan.late_files_s
+        and now < job.created_at + _RESULTS_LIFE_S
+    )
+
+
+def _batch_object(
+    db: sqlite3.Connection, job: Job, stands: Standing, visit: Visit
+) -> dict[str, Any]:
+    has_ended = stands.phase in ENDED
+    status = "ended" if has_ended else "in_progress"
+    if stands.phase == "cancelling":
+        status = "canceling"
+    elif job.plan.status_word and not has_ended:
+        status = job.plan.status_word
+    archived_at = job.created_at + _RESULTS_LIFE_S
+    url = f"{visit.call.origin}/v1/messages/batches/{job.job_id}/results"
+    missing = "" if job.plan.empty_file_ids and has_ended else None
+    return {
+        "id": job.job_id,
+        "type": "message_batch",
+        "processing_status": status,
+        "request_counts": _request_counts(db, job, stands),
+        "created_at": _time(job.created_at),
+        "expires_at": _time(job.created_at + job.plan.window_s),
+        "ended_at": _time(stands.ended_at),
+        "cancel_initiated_at": _time(job.cancel_at),
+        "archived_at": _time(archived_at) if visit.now >= archived_at else None,
+        "results_url": url if _has_results(job, stands, visit.now) else missing,
+    }
+
+
+def _request_counts(db: sqlite3.Connection, job: Job, stands: Standing) -> dict[str, int]:
+    """Return the counts: nothing but `processing` until the whole batch has ended."""
+    counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
+    if stands.phase not in ENDED:
+        return {**counts, "processing": job.n_requests}
+    done = count_rows(db, job, stands.done)
+    left = job.n_requests - done.completed - done.failed
+    kinds = {"cancelled": "canceled", "failed": "errored"}
+    counts[kinds.get(stands.phase, "expired")] += left
+    counts["succeeded"] += done.completed
+    counts["errored"] += done.failed
+    return counts
+
+
+def _find_batch(db: sqlite3.Connection, visit: Visit) -> Job:
+    job_id = visit.groups["id"]
+    return load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
+
+
+def _no_batch(job_id: str) -> RefusedError:
+    return RefusedError(404, f"No message batch has the id {job_id}.")
+
+
+def _error(error: RefusedError) -> dict[str, Any]:
+    kind = _KINDS.get(error.status, "api_error" if error.status >= 500 else _KINDS[400])
+    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": None}
+
+
+def _time(moment: float | None) -> str | None:
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat()
+
+
+_BATCH = r"/v1/messages/batches/(?P<id>[^/]+)"
+API = (
+    _API,
+    tuple(
+        Route(name, method, re.compile(path), handler)
+        for name, method, path, handler in (
+            ("messages.create", "POST", "/v1/messages", create_message),
+            ("batches.create", "POST", "/v1/messages/batches", create_batch),
+            ("batches.list", "GET", "/v1/messages/batches", list_batches),
+            ("batches.retrieve", "GET", _BATCH, retrieve_batch),
+            ("batches.results", "GET", f"{_BATCH}/results", batch_results),
+            ("batches.cancel", "POST", f"{_BATCH}/cancel", cancel_batch),
+            ("batches.delete", "DELETE", _BATCH, delete_batch),
+        )
+    ),
+    refused,
+)
