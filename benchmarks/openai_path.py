@@ -1,0 +1,189 @@
+"""Time and memory to build, upload, download and read 50,000 comparisons through OpenAI's files.
+
+The emulator serves in a process of its own, so only the client is measured: once through this
+project's adapter, once through the plain loop of the SDK's examples. Each way runs in a process of
+its own as well. `python benchmarks/openai_path.py [N]` prints a table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cj_pipeline.comparisons import custom_id
+from cj_pipeline.judges import load_judge
+from cj_pipeline.judging import Prompt, render_prompt
+from cj_pipeline.providers import Provider, open_provider, split_shards
+
+ESSAY_CHARACTERS = 2_000
+N_ESSAYS = 320
+"""Enough for 50,000 pairs."""
+
+_KEY = "0123456789abcdef" * 4
+_JUDGE = load_judge("quality")
+
+
+def main() -> None:
+    """Serve, measure both ways, print."""
+    n = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
+    print(f"{n} comparisons, essays of {ESSAY_CHARACTERS} characters; peak MiB is above idle")
+    for way in ("adapter", "plain"):
+        with tempfile.TemporaryDirectory() as folder:
+            port = _free_port()
+            server = _serve(Path(folder), port)
+            try:
+                _wait_for(port)
+                environment = os.environ | {"CJ_EMULATOR_URL": f"http://127.0.0.1:{port}"}
+                command = [sys.executable, __file__, str(n), way, folder]
+                subprocess.run(command, check=True, env=environment)
+            finally:
+                server.terminate()
+                server.wait()
+
+
+def measure(n: int, way: str, folder: Path) -> None:
+    """Run one way and print what each part took."""
+    provider = open_provider(_JUDGE, os.environ, folder)
+    idle = _peak_mib()
+    steps = _through_adapter if way == "adapter" else _through_plain_loop
+    started = time.perf_counter()
+    for step, result in steps(provider, n, folder):
+        seconds = time.perf_counter() - started
+        print(f"{way:8} {step:26} {seconds:8.1f} s  {_peak_mib() - idle:7.0f} MiB  {result}")
+        started = time.perf_counter()
+
+
+def _through_adapter(provider: Provider, n: int, folder: Path) -> Iterator[tuple[str, object]]:
+    def line(number: int) -> bytes:
+        request = provider.build_request(_prompt(number), _JUDGE, _custom_id(number))
+        return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()
+
+    sizes = [len(line(number)) for number in range(n)]
+    shards = split_shards(sizes, provider.limits)
+    yield "size and split", f"{len(shards)} shards"
+    jobs = []
+    for shard in shards:
+        path = folder / "shard.jsonl"
+        with path.open("wb") as file:
+            for number in shard:
+                file.write(line(number) + b"\n")
+        yield "build", f"{path.stat().st_size / 1e6:.0f} MB"
+        file_id = provider.upload(path, _KEY)
+        yield "upload", file_id
+        jobs.append(provider.create(path, file_id, _KEY))
+        yield "(emulator judges)", jobs[-1]
+    n_read = 0
+    for job in jobs:
+        _wait_until_ended(lambda job=job: provider.poll(job).state == "ended")
+        yield "(emulator writes results)", job
+        for raw in provider.collect(job):
+            n_read += provider.parse_reply(raw.text).custom_id is not None
+        yield "download and read", f"{n_read} replies"
+
+
+def _through_plain_loop(provider: Any, n: int, folder: Path) -> Iterator[tuple[str, object]]:
+    """As the SDK's examples do it: everything in lists and strings."""
+    client = provider.client
+    requests = [
+        provider.build_request(_prompt(number), _JUDGE, _custom_id(number)) for number in range(n)
+    ]
+    sizes = [len(json.dumps(request, ensure_ascii=False).encode()) for request in requests]
+    yield "size and split", len(requests)
+    jobs = []
+    for shard in split_shards(sizes, provider.limits):
+        body = "\n".join(json.dumps(requests[i], ensure_ascii=False) for i in shard)
+        path = folder / "plain.jsonl"
+        path.write_text(body, encoding="utf-8")
+        yield "build", f"{path.stat().st_size / 1e6:.0f} MB"
+        uploaded = client.files.create(file=path, purpose="batch")
+        yield "upload", uploaded.id
+        jobs.append(
+            client.batches.create(
+                input_file_id=uploaded.id,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+            ).id
+        )
+        yield "(emulator judges)", jobs[-1]
+    replies = {}
+    for job in jobs:
+        _wait_until_ended(lambda job=job: client.batches.retrieve(job).status == "completed")
+        yield "(emulator writes results)", job
+        batch = client.batches.retrieve(job)
+        rows = [
+            json.loads(text)
+            for text in client.files.content(batch.output_file_id).text.splitlines()
+        ]
+        replies.update({row["custom_id"]: row for row in rows})
+        yield "download and read", f"{len(replies)} replies"
+
+
+def _prompt(number: int) -> Prompt:
+    first, second = divmod(number, N_ESSAYS)
+    return render_prompt(
+        _JUDGE.template,
+        instructions="Describe a walk.",
+        rubric="",
+        text_a=_essay(first % N_ESSAYS),
+        text_b=_essay(second),
+        nonce=f"{number:016x}",
+    )
+
+
+def _essay(number: int) -> str:
+    return (f"This is essay {number}, about a walk in the wood. " * 99)[:ESSAY_CHARACTERS]
+
+
+def _custom_id(number: int) -> str:
+    return custom_id(_KEY, f"0123456789-{number:07d}", 1)
+
+
+def _wait_until_ended(has_ended: Callable[[], bool]) -> None:
+    while not has_ended():
+        time.sleep(0.2)
+
+
+def _serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    program = (
+        "from pathlib import Path; from cj_pipeline.emulator import EmulatorConfig, serve;"
+        f"serve(EmulatorConfig(state_path=Path({str(folder / 'emulator.sqlite')!r})), port={port})"
+    )
+    return subprocess.Popen([sys.executable, "-c", program])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)
+    msg = f"The emulator does not answer on port {port}."
+    raise TimeoutError(msg)
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        measure(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    else:
+        main()
