@@ -44,11 +44,11 @@ class Topic:
 
 TOPICS = (
     Topic("uniform-bad", "uniform-bad", "School uniforms: a bad idea",
-          "The school uniform is a bad idea.", 240, 60),
+          "The school uniform is a bad idea.", 240, 80),
     Topic("uniform-good", "uniform-good", "School uniforms: a good idea",
-          "The school uniform is a good idea.", 240, 60),
+          "The school uniform is a good idea.", 240, 80),
     Topic("school-sport", "pe-yes", "Mandatory physical education: yes",
-          "Physical education should be mandatory in schools.", 200, 50),
+          "Physical education should be mandatory in schools.", 210, 70),
 )  # fmt: skip
 
 TOPIC_SETTINGS = """\
@@ -92,7 +92,7 @@ scale: eng5_np_national_9_step
 judges: [quality]
 llm_batching_mode: provider_batch_api
 max_pairwise_comparisons: 600
-wave_size: 120
+wave_size: 150
 score_stability_threshold: null
 spend_cap_usd: 1.0
 # What the simulated judge goes by: (intended level - 10.5) x {logits}, in logits.
