@@ -16,6 +16,7 @@ far by chance count too little, and grades come out up to a fifth too narrow.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,7 @@ def _spread(verdicts: _Verdicts, covariance: Floats, is_student: Bools) -> float
     """Return the students' standard deviation, in logits: the likeliest given all verdicts."""
     n_students = int(is_student.sum())
     if n_students > _SEARCHED_UP_TO:
-        among = np.asarray(covariance[np.ix_(is_student, is_student)], dtype=np.float64)
+        among = covariance[np.ix_(is_student, is_student)]
         errors = float(np.trace(_centred(among))) / (n_students - 1)
         differences = float(np.var(verdicts.scores[is_student], ddof=1) - errors)
         return float(np.sqrt(max(differences, 0.04)))
@@ -169,7 +170,7 @@ def _laplacian(weights: Floats) -> Floats:
     return np.asarray(np.diag(weights.sum(axis=1)) - weights)
 
 
-def _centred(covariance: Floats) -> Floats:
+def _centred(covariance: NDArray[np.floating[Any]]) -> Floats:
     """Return a covariance on the mean-centred gauge."""
     centred = covariance - covariance.mean(axis=0)
     centred = centred - centred.mean(axis=1)[:, None]

@@ -25,7 +25,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-LEFT_OUT_DRAWS, MAX_LEFT_OUT_FITS = 512, 24
+LEFT_OUT_DRAWS, MAX_LEFT_OUT_FITS = 256, 24
 """Enough for the self-check, and still well under a second with a hundred anchors."""
 
 

