@@ -13,16 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cj_pipeline.comparisons import Role
-from cj_pipeline.pairing_net import Floats, IndexPair, Ints, Net, Parts
+from cj_pipeline.pairing_net import Choice, Floats, IndexPair, Ints, Net, Parts
 from cj_pipeline.positions import next_orders
 
 Bools = npt.NDArray[np.bool_]
-ChosenIndices = tuple[int, int, Role]
 
 
 def new_pairs(
     net: Net, size: int, rng: np.random.Generator, *, role: Role = Role.COVERAGE
-) -> list[ChosenIndices]:
+) -> list[Choice]:
     """Return at most `size` pairs never shown, fewer only when none is left.
 
     While the net is in parts every pair joins two of them, so it is one net after the fewest pairs
@@ -38,7 +37,7 @@ def new_pairs(
     seen = _Participation(net, rng)
     met = [set(partners) for partners in net.partners]
     parts = Parts(net)
-    chosen: list[ChosenIndices] = []
+    chosen: list[Choice] = []
     while len(chosen) < size and (one := seen.least_seen()) is not None:
         cost = seen.partner_cost(one, heed_lean=role is Role.COVERAGE)
         if parts.n_parts > 1:
@@ -54,7 +53,7 @@ def new_pairs(
         bridges = parts.sizes[parts.labels[[one, other]]].min() > 1 and (
             parts.labels[one] != parts.labels[other]
         )
-        chosen.append((one, other, Role.BRIDGE if bridges else role))
+        chosen.append(Choice(one, other, Role.BRIDGE if bridges else role))
         met[one].add(other)
         met[other].add(one)
         parts.join(one, other)
@@ -63,7 +62,7 @@ def new_pairs(
     return chosen
 
 
-def repeated_pairs(net: Net, size: int, rng: np.random.Generator) -> list[ChosenIndices]:
+def repeated_pairs(net: Net, size: int, rng: np.random.Generator) -> list[Choice]:
     """Return at most `size` pairs already shown: those shown least often, essays seen alike.
 
     No pair comes twice in one wave. Between equals, the pair comes first whose next order (see
@@ -74,7 +73,7 @@ def repeated_pairs(net: Net, size: int, rng: np.random.Generator) -> list[Chosen
         times[min(a, b), max(a, b)] += 1
     orders = next_orders(net)
     seen = _Participation(net, rng)
-    chosen: list[ChosenIndices] = []
+    chosen: list[Choice] = []
     for level in sorted(set(times.values())):
         # For each essay: with whom it may meet again, and whether it is shown first then.
         left: list[dict[int, bool]] = [{} for _ in net.essay_ids]
@@ -91,7 +90,7 @@ def repeated_pairs(net: Net, size: int, rng: np.random.Generator) -> list[Chosen
             other = seen.best_again(one, left[one])
             first, second = (one, other) if left[one].pop(other) else (other, one)
             del left[other][one]
-            chosen.append((one, other, Role.RESAMPLE))
+            chosen.append(Choice(one, other, Role.RESAMPLE))
             seen.add(first, second)
     return chosen
 

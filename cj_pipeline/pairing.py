@@ -6,11 +6,17 @@ Each way of choosing lives next door, in the module named after it; the order of
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from cj_pipeline.balanced_pairs import ChosenIndices, new_pairs, repeated_pairs
+from cj_pipeline.balanced_pairs import new_pairs, repeated_pairs
 from cj_pipeline.comparisons import ChosenPair, Role
-from cj_pipeline.pairing_net import Net
+from cj_pipeline.pairing_adaptive import gainful_pairs
+from cj_pipeline.pairing_asap import asap_pairs
+from cj_pipeline.pairing_hybrid_mst import hybrid_mst_pairs
+from cj_pipeline.pairing_net import Choice, Net
+from cj_pipeline.pairing_swiss import swiss_pairs
 from cj_pipeline.positions import in_fair_order
 from cj_pipeline.settings import Strategy
 from cj_pipeline.workflow import max_possible_pairs
@@ -19,7 +25,13 @@ __all__ = ["Net", "choose_wave", "max_possible_pairs", "positional_skew"]
 
 
 def choose_wave(
-    net: Net, *, strategy: Strategy, size: int, seed: int, resampling: bool = False
+    net: Net,
+    *,
+    strategy: Strategy,
+    size: int,
+    seed: int,
+    resampling: bool = False,
+    may_repeat: bool = False,
 ) -> tuple[ChosenPair, ...]:
     """Return the next wave, each pair in the order it is to be shown.
 
@@ -27,19 +39,25 @@ def choose_wave(
 
     Args:
         net: The essays, and what was shown so far.
-        strategy: How pairs are chosen.
+        strategy: How pairs are chosen. Those that look at scores cover until there are some, and
+            "resample" covers until it has something to resample.
         size: How many pairs at the most; no pair comes twice in one wave.
         seed: Decides between equals.
         resampling: Choose only among pairs already shown, those shown least often first and in
             the order less seen. Otherwise no pair is repeated, and the wave is smaller than
             `size` when pairs run out.
+        may_repeat: Let a strategy that looks at scores ask a pair again before every pair was
+            asked, where that gains more than a new one.
     """
     rng = np.random.default_rng(seed)
-    chosen = repeated_pairs(net, size, rng) if resampling else _choose(net, strategy, size, rng)
-    ordered = in_fair_order(net, [(one, other) for one, other, _ in chosen], rng)
+    if resampling:
+        chosen = repeated_pairs(net, size, rng)
+    else:
+        chosen = _choose(net, strategy, size, rng, may_repeat=may_repeat)
+    ordered = in_fair_order(net, [(choice.one, choice.other) for choice in chosen], rng)
     return tuple(
-        ChosenPair(net.essay_ids[first], net.essay_ids[second], role)
-        for (first, second), (_, _, role) in zip(ordered, chosen, strict=True)
+        ChosenPair(net.essay_ids[a], net.essay_ids[b], choice.role, choice.expected_gain)
+        for (a, b), choice in zip(ordered, chosen, strict=True)
     )
 
 
@@ -50,7 +68,21 @@ def positional_skew(net: Net) -> dict[str, float]:
 
 
 def _choose(
-    net: Net, strategy: Strategy, size: int, rng: np.random.Generator
-) -> list[ChosenIndices]:
-    role = Role.RANDOM if strategy == "random" else Role.COVERAGE
-    return new_pairs(net, size, rng, role=role)
+    net: Net, strategy: Strategy, size: int, rng: np.random.Generator, *, may_repeat: bool
+) -> list[Choice]:
+    if net.scores is None or strategy in {"coverage", "resample", "random"}:
+        role = Role.RANDOM if strategy == "random" else Role.COVERAGE
+        return new_pairs(net, size, rng, role=role)
+    by_scores = {
+        "adaptive": gainful_pairs,
+        "swiss": swiss_pairs,
+        "asap": asap_pairs,
+        "hybrid_mst": hybrid_mst_pairs,
+    }[strategy]
+    chosen = by_scores(net, size, rng, may_repeat=may_repeat)
+    if len(chosen) == size:
+        return chosen
+    # In a large batch the strategy looks at some of the pairs only; the others are left.
+    ids = net.essay_ids
+    asked = replace(net, shown=net.shown + tuple((ids[c.one], ids[c.other]) for c in chosen))
+    return chosen + new_pairs(asked, size - len(chosen), rng)

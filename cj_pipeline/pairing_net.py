@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from cj_pipeline.comparisons import Role
+
 if TYPE_CHECKING:
     from cj_pipeline.information import Information
 
@@ -19,6 +21,16 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 IndexPair = tuple[int, int]
 """Two essays by their index in `essay_ids`; whether in shown order is said where it is used."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A pair to ask, by index and in no order yet, why, and what its verdict should gain."""
+
+    one: int
+    other: int
+    role: Role
+    expected_gain: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 BatchingMode = Literal["per_request", "serial_bundle", "provider_batch_api"]
-Strategy = Literal["adaptive", "coverage", "resample", "random"]
+Strategy = Literal["adaptive", "coverage", "resample", "random", "swiss", "asap", "hybrid_mst"]
 Origin = Literal["built-in", "batch.yaml", "explicit"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -52,7 +52,7 @@ class BatchSettings(BaseModel):
     llm_batching_mode: BatchingMode = "provider_batch_api"
     llm_batching_mode_override: BatchingMode | None = None
     all_at_once: bool = False
-    strategy: Strategy = "coverage"
+    strategy: Strategy = "adaptive"
     seed: int = 0
 
     max_pairwise_comparisons: Annotated[int, Field(ge=1)] = 120

@@ -97,7 +97,7 @@ def _history(db: Session, record: BatchRecord) -> _History:
     if shown and record.settings.strategy not in {"coverage", "resample", "random"}:
         scale = fit_scale(db, record)
         if scale is not None:
-            net = replace(net, scores=scale.scores, covariance=scale.covariance)
+            net = replace(net, scores=scale.scores, information=scale.information)
     return _History(shown, len(rows), sum(r["resampling_pass"] > 0 for r in rows), net)
 
 

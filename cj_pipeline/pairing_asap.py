@@ -1,0 +1,48 @@
+"""Pairs by expected information gain, essays taken as independent: ASAP's idea, in waves.
+
+References:
+    Mikhailiuk et al. (2020), arXiv:2004.05691. The original chooses the single best pair from
+    marginal posteriors found by message passing; here they come from the fit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cj_pipeline.comparisons import Role
+from cj_pipeline.information_gain import information_gain
+from cj_pipeline.pairing_candidates import candidate_pairs
+from cj_pipeline.pairing_net import Choice, Net
+from cj_pipeline.uncertainty import score_variances
+
+
+def asap_pairs(
+    net: Net, size: int, rng: np.random.Generator, *, may_repeat: bool = False
+) -> list[Choice]:
+    """Return at most `size` pairs and their gain in nats, the greatest gains first.
+
+    An essay comes at most its even share of times, and once more only where pairs run out: the
+    gains do not know what the rest of the wave will tell.
+    """
+    assert net.scores is not None  # noqa: S101
+    first, second = candidate_pairs(net, rng, may_repeat=may_repeat)
+    variances = score_variances(net, rng)
+    gains = information_gain(
+        net.scores[first] - net.scores[second], variances[first] + variances[second]
+    )
+    order = np.argsort(-gains, kind="stable")
+    used = np.zeros(net.n_essays, dtype=np.int64)
+    chosen: list[Choice] = []
+    cap = -(-2 * size // net.n_essays)
+    while len(chosen) < size and len(order):
+        left = []
+        for k in order:
+            i, j = int(first[k]), int(second[k])
+            if len(chosen) < size and used[i] < cap and used[j] < cap:
+                used[[i, j]] += 1
+                chosen.append(Choice(i, j, Role.INFORMATIVE, float(gains[k])))
+            else:
+                left.append(k)
+        order = np.array(left, dtype=np.int64)
+        cap += 1
+    return chosen

@@ -1,0 +1,41 @@
+"""The pairs a strategy that looks at scores chooses from: all of few essays, some of many."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cj_pipeline.pairing_net import Ints, Net
+
+_ALL_PAIRS_UP_TO = 200
+"""Essays of which every pair is a candidate."""
+_PARTNERS = 48
+"""Candidates per essay beyond that, near ones and, ever more sparsely, distant ones."""
+
+
+def candidate_pairs(net: Net, rng: np.random.Generator, *, may_repeat: bool) -> tuple[Ints, Ints]:
+    """Return the pairs to choose from, by index, the lower one first.
+
+    Args:
+        net: With scores.
+        rng: Draws which distant partners are candidates in a large batch.
+        may_repeat: Whether a pair already shown is a candidate.
+    """
+    n = net.n_essays
+    if n <= _ALL_PAIRS_UP_TO:
+        first, second = np.triu_indices(n, k=1)
+    else:
+        assert net.scores is not None  # noqa: S101
+        order = np.argsort(net.scores, kind="stable")
+        # Distances in rank from 1 to n/2, evenly spread in their logarithm.
+        steps = np.exp(rng.random((n, _PARTNERS // 2)) * np.log(n / 2)).astype(np.int64)
+        place = np.arange(n)[:, None]
+        is_inside = place + steps < n
+        low = np.broadcast_to(place, steps.shape)[is_inside]
+        high = (place + steps)[is_inside]
+        ends = np.sort(np.column_stack([order[low], order[high]]), axis=1)
+        first, second = np.divmod(np.unique(ends[:, 0] * n + ends[:, 1]), n)
+    if not may_repeat and len(net.shown):
+        ends = np.sort(net.shown_indices, axis=1)
+        is_new = ~np.isin(first * n + second, ends[:, 0] * n + ends[:, 1])
+        first, second = first[is_new], second[is_new]
+    return first, second

@@ -1,0 +1,71 @@
+"""What is at stake in a batch: how errors of the scores become errors of what is reported.
+
+Reported are ranks, or grades. Either moves with the scores, to first order, by a matrix J, and the
+loss is the summed variance trace(J S J') for scores with covariance S. `uncertainty` takes it from
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cj_pipeline.pairing_net import Floats
+
+_ANCHOR_REACH = 0.7
+"""Logits over which anchors bear on a boundary."""
+_ROWS_AT_ONCE = 512
+
+
+def rank_stake(scores: Floats, covariance: Floats) -> Floats:
+    """Return how expected ranks move with scores; shape (n_essays, n_essays).
+
+    An essay's expected rank is the sum over others of P(it lies above them), which moves by the
+    density of their difference at zero. Summed squared rank errors are what Spearman's
+    correlation counts.
+    """
+    variances = np.diag(covariance)
+    spread = np.maximum(variances[:, None] + variances[None, :] - 2 * covariance, 1e-9)
+    apart = scores[:, None] - scores[None, :]
+    density = np.exp(-0.5 * apart**2 / spread) / np.sqrt(2 * np.pi * spread)
+    np.fill_diagonal(density, 0.0)
+    stake: Floats = -density
+    np.fill_diagonal(stake, density.sum(axis=1))
+    return stake
+
+
+def rank_stake_times(scores: Floats, variances: Floats, columns: Floats) -> Floats:
+    """Return J' columns for ranks without writing J out; essays' errors taken as independent."""
+    product = np.empty_like(columns)
+    for start in range(0, len(scores), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        spread = variances[rows, None] + variances[None, :]
+        apart = scores[rows, None] - scores[None, :]
+        density = np.exp(-0.5 * apart**2 / spread) / np.sqrt(2 * np.pi * spread)
+        product[rows] = density.sum(axis=1)[:, None] * columns[rows] - density @ columns
+    return product
+
+
+def grade_stake(
+    scores: Floats,
+    variances: Floats,
+    boundaries: Sequence[float],
+    is_anchor: npt.NDArray[np.bool_],
+) -> Floats:
+    """Return how students' expected grades move with scores; shape (n_essays, n_essays).
+
+    A grade moves where a score is near a boundary. Boundaries themselves move with the anchors
+    about them, which is why anchors are worth comparing too.
+    """
+    stake = np.zeros((len(scores), len(scores)))
+    for boundary in boundaries:
+        nearness = np.exp(-0.5 * (scores - boundary) ** 2 / variances)
+        nearness /= np.sqrt(2 * np.pi * variances)
+        moves = np.where(is_anchor, 0.0, nearness)
+        stake[np.diag_indices_from(stake)] += moves
+        bearing = np.where(is_anchor, np.exp(-0.5 * ((scores - boundary) / _ANCHOR_REACH) ** 2), 0)
+        if bearing.sum() > 1e-9:
+            stake -= np.outer(moves, bearing / bearing.sum())
+    return stake

@@ -1,0 +1,215 @@
+"""The adaptive strategy and its peers, on batches whose true scores are known."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from cj_pipeline.bradley_terry import Scale, fit_verdicts
+from cj_pipeline.comparisons import Role
+from cj_pipeline.pairing import Net, choose_wave, positional_skew
+from cj_pipeline.pairing_adaptive import expected_information, gainful_pairs
+from cj_pipeline.settings import Strategy
+from cj_pipeline.stakes import rank_stake, rank_stake_times
+from cj_pipeline.tallies import Verdicts
+
+SCORED: tuple[Strategy, ...] = ("adaptive", "swiss", "asap", "hybrid_mst")
+
+
+def names(n_essays: int) -> tuple[str, ...]:
+    return tuple(f"essay-{i:05d}" for i in range(n_essays))
+
+
+def judged(net: Net, true_scores: np.ndarray, seed: int) -> Scale:
+    """Let a judge who is right as often as Bradley and Terry say answer everything shown."""
+    rng = np.random.default_rng(seed)
+    first, second = net.shown_indices.T
+    chance = 1 / (1 + np.exp(true_scores[second] - true_scores[first]))
+    half_wins = 2 * (rng.random(len(first)) < chance).astype(np.int64)
+    return fit_verdicts(
+        Verdicts(net.essay_ids, ("j",), first, second, half_wins, np.zeros_like(first))
+    )
+
+
+def scored_net(n_essays: int, per_essay: int, *, seed: int = 0, sd: float = 1.5) -> Net:
+    ids = names(n_essays)
+    true_scores = np.random.default_rng(seed).normal(0, sd, n_essays)
+    empty = Net(ids, frozenset(ids[: n_essays // 10]), ())
+    wave = choose_wave(empty, strategy="coverage", size=n_essays * per_essay // 2, seed=seed)
+    net = replace(empty, shown=tuple((p.essay_a, p.essay_b) for p in wave))
+    scale = judged(net, true_scores, seed)
+    return replace(net, scores=scale.scores, information=scale.information)
+
+
+def simulated(strategy: Strategy, n_essays: int, n_waves: int, seed: int) -> tuple[Net, float]:
+    """Return the net after waves of n/2 and the scores' correlation with the true ones."""
+    true_scores = np.random.default_rng([seed, 1]).normal(0, 1.5, n_essays)
+    net = Net(names(n_essays), frozenset(), ())
+    for number in range(n_waves):
+        wave = choose_wave(net, strategy=strategy, size=n_essays // 2, seed=seed + number)
+        net = replace(net, shown=net.shown + tuple((p.essay_a, p.essay_b) for p in wave))
+        if number:
+            scale = judged(net, true_scores, seed)
+            net = replace(net, scores=scale.scores, covariance=scale.covariance)
+    assert net.scores is not None
+    return net, float(np.corrcoef(net.scores, true_scores)[0, 1])
+
+
+@pytest.mark.parametrize("strategy", SCORED)
+def test_with_scores_no_pair_is_repeated_and_waves_are_full(strategy: Strategy) -> None:
+    """A strategy that looks at scores has to keep what every wave promises, to the last pair."""
+    net, _ = simulated(strategy, n_essays=13, n_waves=13, seed=1)
+
+    assert len({frozenset(pair) for pair in net.shown}) == len(net.shown) == 78
+
+
+@pytest.mark.parametrize("strategy", SCORED)
+def test_with_scores_positions_stay_even_beyond_full_coverage(strategy: Strategy) -> None:
+    """24 essays: 276 pairs by scores, then 12 and finally all of them resampled."""
+    net, _ = simulated(strategy, n_essays=24, n_waves=23, seed=2)
+
+    skews = []
+    for number in range(23):
+        wave = choose_wave(net, strategy=strategy, size=12, seed=number, resampling=True)
+        net = replace(net, shown=net.shown + tuple((p.essay_a, p.essay_b) for p in wave))
+        skews.append(max(positional_skew(net).values()))
+
+    assert len(net.shown) == 552
+    assert skews[0] <= 0.2
+    assert skews[-1] == 0
+
+
+@pytest.mark.parametrize("strategy", SCORED)
+def test_gains_are_kept_with_the_pairs(strategy: Strategy) -> None:
+    """A person who asks why a pair was bought should see what it was expected to tell."""
+    net = scored_net(20, per_essay=4)
+
+    wave = choose_wave(net, strategy=strategy, size=10, seed=0)
+
+    assert {pair.role for pair in wave} == {Role.INFORMATIVE}
+    gains = [pair.expected_gain for pair in wave]
+    assert all(gain is None for gain in gains) == (strategy == "swiss")
+    assert strategy == "swiss" or all(gain is not None and gain > 0 for gain in gains)
+
+
+def test_adaptive_scores_are_closer_to_the_truth_than_random_ones() -> None:
+    """The point of it: the same number of comparisons tells more."""
+    adaptive = np.mean([simulated("adaptive", 40, 16, seed)[1] for seed in range(12)])
+
+    random = np.mean([simulated("random", 40, 16, seed)[1] for seed in range(12)])
+
+    assert adaptive > random + 0.005
+
+
+def test_first_pair_is_the_one_that_most_lessens_the_loss() -> None:
+    """Checked by carrying out the update for every pair, written out in full."""
+    net = scored_net(12, per_essay=4)
+    assert net.scores is not None
+    assert net.information is not None
+    from cj_pipeline.information import covariance
+
+    before = covariance(net.information)
+    stake = rank_stake(net.scores, before)
+    losses = {}
+    for i, j in zip(*np.triu_indices(12, k=1), strict=True):
+        d = np.eye(12)[i] - np.eye(12)[j]
+        variance = d @ before @ d
+        told = expected_information(np.array([net.scores[i] - net.scores[j]]), variance)[0]
+        after = before - np.outer(before @ d, before @ d) * told / (1 + told * variance)
+        losses[int(i), int(j)] = np.trace(stake @ (before - after) @ stake.T)
+
+    best = gainful_pairs(net, 1, np.random.default_rng(0), may_repeat=True)[0]
+
+    assert (best.one, best.other) == max(losses, key=lambda pair: losses[pair])
+    assert best.expected_gain == pytest.approx(max(losses.values()))
+
+
+def test_a_wave_does_not_ask_the_same_thing_twice() -> None:
+    """Later pairs are worth less for what the earlier ones are going to tell."""
+    net = scored_net(30, per_essay=4)
+
+    one_by_one = gainful_pairs(net, 15, np.random.default_rng(0))
+    alone = [gainful_pairs(net, 1, np.random.default_rng(0))[0].expected_gain]
+
+    gains = [choice.expected_gain for choice in one_by_one]
+    assert gains[0] == alone[0]
+    essays = [i for choice in one_by_one for i in (choice.one, choice.other)]
+    assert max(np.bincount(essays)) <= 3
+
+
+def test_boundaries_draw_comparisons_to_essays_near_them() -> None:
+    """When grades are the goal, an essay far from every boundary need not be placed finely."""
+    net = scored_net(60, per_essay=8)
+    assert net.scores is not None
+    graded = replace(net, boundaries=(0.0,))
+
+    near = [abs(net.scores[[c.one, c.other]]).mean() for c in _wave(graded)]
+    ranked = [abs(net.scores[[c.one, c.other]]).mean() for c in _wave(net)]
+
+    assert np.mean(near) < 0.6 * np.mean(ranked)
+    assert {choice.role for choice in _wave(graded)} == {Role.BOUNDARY}
+
+
+def _wave(net: Net) -> list:
+    return gainful_pairs(net, 15, np.random.default_rng(0))
+
+
+def test_a_large_batch_is_sketched_to_the_same_end() -> None:
+    """Memory must not grow with the square of the batch; the pairs bought must stay as good."""
+    net = scored_net(2_000, per_essay=6)
+    assert net.information is not None
+    from cj_pipeline.information import covariance
+
+    exact = replace(net, covariance=covariance(net.information))
+
+    begun = time.perf_counter()
+    sketched_gain = _exact_gain(exact, gainful_pairs(net, 100, np.random.default_rng(0)))
+    seconds = time.perf_counter() - begun
+    exact_gain = _exact_gain(exact, gainful_pairs(exact, 100, np.random.default_rng(0)))
+
+    assert sketched_gain > 0.8 * exact_gain
+    assert seconds < 30
+
+
+def _exact_gain(net: Net, choices: list) -> float:
+    """Return how much of the loss these pairs take away together."""
+    assert net.scores is not None
+    assert net.covariance is not None
+    first = np.array([choice.one for choice in choices])
+    second = np.array([choice.other for choice in choices])
+    u = net.covariance[first] - net.covariance[second]
+    v = u[:, first] - u[:, second]
+    told = expected_information(net.scores[first] - net.scores[second], np.diag(v))
+    reach = rank_stake(net.scores, net.covariance) @ u.T
+    return float(np.trace(reach @ np.linalg.solve(np.diag(1 / told) + v, reach.T)))
+
+
+def test_a_wave_for_a_hundred_essays_takes_a_moment() -> None:
+    """Planning must never be what a batch waits for; ten times the time measured."""
+    net = scored_net(100, per_essay=6)
+    choose_wave(net, strategy="adaptive", size=50, seed=0)
+
+    begun = time.perf_counter()
+    choose_wave(net, strategy="adaptive", size=50, seed=0)
+
+    assert time.perf_counter() - begun < 0.15
+
+
+def test_the_stake_in_ranks_is_the_same_written_out_or_not() -> None:
+    """The large batch's way must be the small one's, where errors are independent."""
+    rng = np.random.default_rng(3)
+    scores, variances = rng.normal(size=30), rng.uniform(0.1, 0.5, 30)
+    columns = rng.normal(size=(30, 4))
+
+    product = rank_stake_times(scores, variances, columns)
+
+    assert product == pytest.approx(rank_stake(scores, np.diag(variances)).T @ columns)
+
+
+def test_every_strategy_can_be_set() -> None:
+    """What a batch may ask for is what can be chosen."""
+    assert set(SCORED) < set(get_args(Strategy))
