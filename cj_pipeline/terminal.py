@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.progress import (
@@ -46,10 +47,12 @@ def progress_bar(console: Console) -> Progress:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """Return a table; numbers are set to the right."""
-    drawn = Table(title=Text(title), title_justify="left")
+    drawn = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
-        drawn.add_column(Text(column), justify="right" if numeric else "left")
+        # A figure or a name cut short misleads; only prose may wrap.
+        prose = any(len(_cell(row[index])) > 60 for row in rows)
+        drawn.add_column(Text(column), justify="right" if numeric else "left", no_wrap=not prose)
     for row in rows:
         drawn.add_row(*(Text(_cell(value)) for value in row))
     return drawn
@@ -59,7 +62,7 @@ def statuses(rows: Sequence[Row]) -> Table:
     """Return how each batch stands, one row a batch."""
     return table(
         "Batches",
-        ("batch", "state", "reason", "essays", "waves", "comparisons", "failed", "cost USD"),
+        ("batch", "state", "reason", "essays", "waves", "verdicts", "failed", "USD"),
         [
             (
                 row["batch_id"],
@@ -79,8 +82,8 @@ def statuses(rows: Sequence[Row]) -> Table:
 def grades(batch_id: str, rows: Sequence[Row], statement: str) -> Group:
     """Return the scores of a batch, highest first, with grades where it was graded."""
     graded = any(row["grade"] for row in rows)
-    columns = ["rank", "essay", "score", "± SE", "comparisons"]
-    columns += ["grade", "probability", "known grade"] if graded else []
+    columns = ["rank", "essay", "score", "± SE", "asked"]
+    columns += ["grade", "probability", "known"] if graded else []
     body = []
     for row in rows:
         line = [
