@@ -31,7 +31,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-console = Console()
+# Into a file or a pipe nothing is cut to the width of a terminal that is not there.
+console = Console(width=None if sys.stdout.isatty() else 120)
 errors = Console(stderr=True)
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
