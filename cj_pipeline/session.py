@@ -86,12 +86,12 @@ class Session:
             self._connection.unregister("incoming_rows")
 
     def _run(self, sql: str, params: Parameters) -> duckdb.DuckDBPyConnection:
-        return self._connection.execute(sql, _bindable(params))
+        return self._connection.execute(sql, bindable(params))
 
     def _as_arrow(self, table: str, rows: list[Any]) -> pa.Table:
         """Lay rows out by column, typed as the table is, so that nothing is guessed."""
         dicts = [_as_dict(row) for row in rows]
-        schema = self._connection.table(table).limit(0).to_arrow_table().schema
+        schema = self._table_schema(table)
         names = list(dict.fromkeys(name for row in dicts for name in row))
         if unknown := [name for name in names if name not in schema.names]:
             msg = f"Table {table} has no column {', '.join(unknown)}"
@@ -100,6 +100,9 @@ class Session:
             _column([row.get(name) for row in dicts], schema.field(name).type) for name in names
         ]
         return pa.table(arrays, names=names)
+
+    def _table_schema(self, table: str) -> pa.Schema:
+        return self._connection.table(table).limit(0).to_arrow_table().schema
 
 
 def _as_dict(row: Any) -> Row:
@@ -147,7 +150,8 @@ def _storable(text: str) -> str:
     return text
 
 
-def _bindable(params: Parameters) -> Any:
+def bindable(params: Parameters) -> Any:
+    """Return parameters as DuckDB takes them: mappings as JSON, text as UTF-8 can hold it."""
     if isinstance(params, Mapping):
         return {name: _bound(value) for name, value in params.items()}
     return [_bound(value) for value in params]

@@ -24,7 +24,7 @@ from cj_pipeline.file_lock import hold
 from cj_pipeline.schema import migrate, refuse_newer, schema_version
 from cj_pipeline.session import Session
 
-__all__ = ["Session", "Store", "default_home", "open_published"]
+__all__ = ["Session", "Store", "default_home", "open_published", "open_store"]
 
 LIVE_FILE = "cj.duckdb"
 PUBLISHED_FOLDER = "published"
@@ -44,6 +44,27 @@ DUCKDB_CONFIG: dict[str, str | bool | int | float | list[str]] = {
 def default_home(environment: Mapping[str, str]) -> Path:
     """Return where the store lives: CJ_HOME, or `.cj` in the current folder."""
     return Path(environment.get("CJ_HOME") or ".cj")
+
+
+def open_store(home: Path, environment: Mapping[str, str]) -> Store:
+    """Return the store that CJ_STORE names, or the one in the home folder if it names none.
+
+    Args:
+        home: Where this machine keeps its files, whatever holds the tables.
+        environment: Read for CJ_STORE (`quack:HOST:PORT` or `ducklake:...`) and CJ_STORE_TOKEN.
+
+    Raises:
+        StoreError: If the address cannot be used.
+    """
+    address = environment.get("CJ_STORE")
+    if not address:
+        return Store(home)
+    if address.startswith("quack"):
+        from cj_pipeline.served_store import ServedStore
+
+        return ServedStore(address, home, environment.get("CJ_STORE_TOKEN", ""))
+    msg = f"CJ_STORE is {address!r}; give quack:HOST:PORT, or leave it out for the local file."
+    raise StoreError(msg)
 
 
 class Store:
@@ -81,7 +102,7 @@ class Store:
             with _transaction(self._memory) as session:
                 yield session
             return
-        with self._held(shared=False), closing(self._open(read_only=False)) as connection:
+        with self.opened() as connection:
             migrate(connection)
             self._is_current = True
             with _transaction(connection) as session:
@@ -114,11 +135,27 @@ class Store:
                 self._open(read_only=False).close()
             publishing.publish(self.path, self.published_path)
 
+    @contextmanager
+    def opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Hold the live file alone, whatever its schema; for the server and for care."""
+        with self._held(shared=False), closing(self._open(read_only=False)) as connection:
+            yield connection
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection for looking around in at leisure: here, on the published copy."""
+        if not self.published_path.exists():
+            msg = (
+                f"Nothing is published in {self.home.resolve()}: run a batch first, "
+                "or point CJ_HOME at the store's folder."
+            )
+            raise StoreError(msg)
+        return _connect(str(self.published_path), read_only=True)
+
     def _make_current(self) -> None:
         """Make the file and bring its schema up to date, once per process."""
         if self._is_current and self.path.exists():
             return
-        with self._held(shared=False), closing(self._open(read_only=False)) as connection:
+        with self.opened() as connection:
             migrate(connection)
         self._is_current = True
 
@@ -156,22 +193,17 @@ def open_published(home: Path | str | None = None) -> duckdb.DuckDBPyConnection:
     """Open the published copy, read-only; keep it open as long as you like.
 
     It shows the store as it was when it was opened; open it again to see what came since.
+    Where CJ_STORE names a server, the connection sees that server's tables instead.
 
     Args:
-        home: The store's folder; CJ_HOME, or `.cj` in the current folder, if left out.
+        home: The store's folder; what the environment says, or `.cj` here, if left out.
 
     Raises:
         StoreError: If nothing has been published there yet.
     """
-    folder = default_home(os.environ) if home is None else Path(home)
-    path = folder / PUBLISHED_FOLDER / LIVE_FILE
-    if not path.exists():
-        msg = (
-            f"Nothing is published in {folder.resolve()}: run a batch first, "
-            "or point CJ_HOME at the store's folder."
-        )
-        raise StoreError(msg)
-    return _connect(str(path), read_only=True)
+    if home is not None:
+        return Store(Path(home)).connect()
+    return open_store(default_home(os.environ), os.environ).connect()
 
 
 def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:

@@ -3,17 +3,20 @@
 write HOME N       commit N transactions of ROWS rows each, print one line per commit
 hold HOME          hold the write transaction until killed
 read HOME SECONDS  look at the live store over and over, print the row counts seen
+    serve HOME TOKEN   serve the store until the input ends, print the address
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cj_pipeline import served_store
 from cj_pipeline.store import Store
 
 ROWS = 50
@@ -58,5 +61,14 @@ def read(home: str, seconds: str) -> None:
         print(row["n"] if row else None, flush=True)
 
 
+def serve(home: str, token: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with served_store.serve(Path(home), token, port=port) as address:
+        print(address, flush=True)
+        sys.stdin.read()
+
+
 if __name__ == "__main__":
-    {"write": write, "hold": hold, "read": read}[sys.argv[1]](*sys.argv[2:])
+    {"write": write, "hold": hold, "read": read, "serve": serve}[sys.argv[1]](*sys.argv[2:])
