@@ -141,7 +141,6 @@ def _hang_up(send: Send) -> None:
         raise RuntimeError(msg)
     cycle.transport.close()
     cycle.disconnected = True
-    cycle.response_started = cycle.response_complete = True
 
 
 def _sent_chunks(answer: Answer) -> Iterator[bytes]:

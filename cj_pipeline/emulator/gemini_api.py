@@ -244,7 +244,7 @@ def start_upload(visit: Visit) -> Answer:
                 "account": visit.account,
                 "api": _API,
                 "purpose": "uploading",
-                "name": str(told.get("displayName") or ""),
+                "name": str(told.get("displayName") or told.get("display_name") or ""),
                 "bytes": 0,
                 "sha256": "",
                 "created_at": visit.now,

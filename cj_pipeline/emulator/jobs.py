@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -145,11 +146,12 @@ def work_out(
             row = _work_out_row(request, number, words, rules, cache)
             prompt_tokens += row.tokens.prompt
             took_s = max(took_s, row.took_s)
-            finish = _finish(number, rules)
+            whose = (rules.job_key, number, request.custom_id, _finish(number, rules), row.is_ok)
             for copy, line in enumerate(row.lines):
                 file.write(line)
-                places = (finish, row.is_ok, copy == 0, at, len(line))
-                rows.append(_kept(rules.job_key, number, request.custom_id, places, row, copy))
+                # A second line for a request costs nothing and is not counted.
+                cost = row.tokens if copy == 0 else Tokens()
+                rows.append((*whose, copy == 0, at, len(line), *dataclasses.astuple(cost)))
                 at += len(line)
     return Worked(name, tuple(rows), n_requests, prompt_tokens, frozenset(cache.new), took_s)
 
@@ -382,6 +384,9 @@ _SPOILT_ANSWERS: Mapping[str, tuple[SaidKind, str]] = {
 }
 
 
+_WINNER = re.compile(r'("winner": ")([^"]*)')
+
+
 def _work_out_row(
     request: RequestLine, number: int, words: RowWords, rules: WorkRules, cache: _PrefixCache
 ) -> _Row:
@@ -406,44 +411,44 @@ def _work_out_row(
     tokens = Tokens(
         said.prompt_tokens, read, written, said.completion_tokens, said.reasoning_tokens
     )
-    row = words.answered(request, said, tokens, row_id)
-    lines = _spoilt_lines(fault, row, request, said, tokens, words, row_id)
-    return _Row(lines, True, tokens, said.took_s)
+    lines = [_first_line(fault, words.answered(request, said, tokens, row_id))]
+    if second := _second_answer(fault, request, said):
+        # An exact duplicate bears the same ids; a contradiction or a stranger has its own.
+        second_id = row_id if fault == "duplicated" else row_id + "x"
+        lines.append(_line(words.answered(*second, tokens, second_id)))
+    return _Row(tuple(lines), True, tokens, said.took_s)
 
 
-def _spoilt_lines(
-    fault: str | None,
-    row: dict[str, Any],
-    request: RequestLine,
-    said: Said,
-    tokens: Tokens,
-    words: RowWords,
-    row_id: str,
-) -> tuple[bytes, ...]:
+def _first_line(fault: str | None, row: dict[str, Any]) -> bytes:
+    """Return a row's line, which a fault may have spoilt or lost."""
+    if fault == "missing":
+        return b""
+    if fault == "body_as_string" and "body" in row.get("response", {}):
+        response = {**row["response"], "body": json.dumps(row["response"]["body"])}
+        row = {**row, "response": response}
     line = _line(row)
+    return line[: len(line) // 2] + b"\n" if fault == "garbled" else line
+
+
+def _second_answer(
+    fault: str | None, request: RequestLine, said: Said
+) -> tuple[RequestLine, Said] | None:
+    """Return what a second line for the same request says, where a fault makes one."""
     match fault:
-        case "missing":
-            return (b"",)
         case "duplicated":
-            return line, line
+            return request, said
         case "contradicted":
-            other = said.text.replace('"winner": "A"', '"winner": "?"')
-            other = other.replace('"winner": "B"', '"winner": "A"')
-            other = other.replace('"winner": "?"', '"winner": "B"')
-            second = dataclasses.replace(said, text=other)
-            return line, _line(words.answered(request, second, tokens, row_id + "x"))
+            text = _WINNER.sub(_other_winner, said.text)
+            return request, dataclasses.replace(said, text=text)
         case "foreign":
-            stranger = dataclasses.replace(request, custom_id=f"foreign-{row_id}"[-64:])
-            return line, _line(words.answered(stranger, said, tokens, row_id + "x"))
-        case "garbled":
-            return (line[: len(line) // 2] + b"\n",)
-        case "body_as_string" if (
-            isinstance(row.get("response"), dict) and "body" in row["response"]
-        ):
-            response = {**row["response"], "body": json.dumps(row["response"]["body"])}
-            return (_line({**row, "response": response}),)
+            stranger = f"foreign-{request.custom_id}"[:64]
+            return dataclasses.replace(request, custom_id=stranger), said
         case _:
-            return (line,)
+            return None
+
+
+def _other_winner(match: re.Match[str]) -> str:
+    return match[1] + ("B" if match[2] == "A" else "A")
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
@@ -454,29 +459,6 @@ def _finish(number: int, rules: WorkRules) -> float:
     if rules.settings.in_order:
         return 1 - 1 / (number + 1)
     return draw(rules.seed, "finish", rules.job_key, number)
-
-
-def _kept(
-    job_id: str,
-    number: int,
-    custom_id: str,
-    places: tuple[float, bool, bool, int, int],
-    row: _Row,
-    copy: int,
-) -> tuple[Any, ...]:
-    finish, is_ok, is_counted, start, length = places
-    cost = row.tokens if copy == 0 else Tokens()
-    return (
-        job_id,
-        number,
-        custom_id,
-        finish,
-        is_ok,
-        is_counted,
-        start,
-        length,
-        *dataclasses.astuple(cost),
-    )
 
 
 def _job(row: sqlite3.Row) -> Job:

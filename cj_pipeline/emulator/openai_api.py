@@ -395,22 +395,21 @@ def _line_problem(line: bytes, endpoint: str, model: str, seen: set[str]) -> tup
         return "invalid_json_line", "This line is not parseable as valid JSON."
     if not isinstance(row, dict) or not isinstance(row.get("body"), dict):
         return "invalid_request", "A line must be an object with custom_id, method, url and body."
-    custom_id = row.get("custom_id")
-    if not isinstance(custom_id, str) or not custom_id:
-        return "missing_required_parameter", "Missing required parameter: 'custom_id'."
-    if custom_id in seen:
-        return "duplicate_custom_id", f"The custom_id '{custom_id}' is not unique in this batch."
-    seen.add(custom_id)
-    if row.get("method") != "POST":
-        return "invalid_method", "The only supported method is POST."
-    if row.get("url") != endpoint:
-        return "url_mismatch", f"The URL does not match the batch's endpoint '{endpoint}'."
-    asked = row["body"].get("model")
-    if not isinstance(asked, str) or not asked:
-        return "missing_required_parameter", "Missing required parameter: 'model'."
-    if model and asked != model:
-        return "model_mismatch", f"The model '{asked}' does not match '{model}' of other lines."
-    return asked
+    custom_id, asked = row.get("custom_id"), row["body"].get("model")
+    missing = "missing_required_parameter"
+    problems = (
+        (not isinstance(custom_id, str) or not custom_id, missing, "'custom_id' is missing."),
+        (custom_id in seen, "duplicate_custom_id", f"custom_id '{custom_id}' is not unique."),
+        (row.get("method") != "POST", "invalid_method", "The only supported method is POST."),
+        (row.get("url") != endpoint, "url_mismatch", f"The batch's endpoint is '{endpoint}'."),
+        (not isinstance(asked, str) or not asked, missing, "'model' is missing."),
+        (model and asked != model, "model_mismatch", f"Other lines ask '{model}', not '{asked}'."),
+    )
+    for is_so, code, message in problems:
+        if is_so:
+            return code, message
+    seen.add(str(custom_id))
+    return str(asked)
 
 
 def _request_lines(path: Path, endpoint: str) -> Iterator[RequestLine]:
