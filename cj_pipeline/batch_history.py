@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from cj_pipeline.comparisons import JudgedPair
 from cj_pipeline.errors import UnknownBatchError
 
 if TYPE_CHECKING:
@@ -153,6 +154,14 @@ class BatchHistory:
     def succeeded(self) -> tuple[Row, ...]:
         """The comparisons that have a verdict."""
         return tuple(row for row in self.comparisons if row["status"] == "succeeded")
+
+    @property
+    def judged(self) -> list[JudgedPair]:
+        """The verdicts as scoring sees them, in the order asked."""
+        return [
+            JudgedPair(row["essay_a"], row["essay_b"], row["winner"], row["judge_id"])
+            for row in self.succeeded
+        ]
 
     @property
     def failed(self) -> tuple[Row, ...]:

@@ -18,6 +18,7 @@ from rich.console import Console
 from cj_pipeline import terminal
 from cj_pipeline.errors import CJError
 from cj_pipeline.judge_commands import judge_commands
+from cj_pipeline.output_commands import add_output_commands
 
 if TYPE_CHECKING:
     from cj_pipeline.steps.engine import Engine
@@ -64,6 +65,7 @@ def told_plainly(command: Callable[P, T]) -> Callable[P, T]:
 
 
 app.add_typer(judge_commands(told_plainly, console), name="judge")
+add_output_commands(app, told_plainly, console)
 
 
 def open_engine() -> Engine:

@@ -110,7 +110,7 @@ def likely_grades(projection: Row | None) -> tuple[str, ...]:
     if projection is None:
         return ()
     ranked = sorted(projection["probabilities"].items(), key=lambda item: -item[1])
-    return tuple(f"{grade} {percent(p)}" for grade, p in ranked if p >= _WORTH_NAMING)
+    return tuple(f"{grade}: {percent(p)}" for grade, p in ranked if p >= _WORTH_NAMING)
 
 
 def _feedback(history: BatchHistory, essay_id: str, verdicts: Sequence[Row]) -> EssayFeedback:

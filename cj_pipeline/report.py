@@ -19,16 +19,12 @@ from cj_pipeline.fairness import first_shown_share, positional_skews
 from cj_pipeline.feedback import JUSTIFICATION_SHOWN, all_feedback, likely_grades
 from cj_pipeline.pages import Picture, dollars, percent, picture, render_page, signed, words
 from cj_pipeline.plain_text import excerpt
-from cj_pipeline.verdict_checks import (
-    Fit,
-    essay_fits,
-    judges_agreement,
-    self_agreement,
-    surprises,
-)
+from cj_pipeline.surprises import surprises
 from cj_pipeline.workflow import EndReason
 
 if TYPE_CHECKING:
+    from cj_pipeline.consistency import Share
+    from cj_pipeline.fit_statistics import Fit
     from cj_pipeline.store import Session
 
 END_REASONS: Mapping[str, str] = {
@@ -73,6 +69,9 @@ PLAYED_BACK: Mapping[str, str] = {
 
 MISFIT = 1.5
 """Infit above which judges disagreed about an essay more than its score explains."""
+
+_MISFIT_Z = 2.0
+"""With few verdicts infit is large by chance alone; beyond this it is not."""
 
 SURPRISING = 0.1
 """A verdict less likely than this by the final scores is worth a second look."""
@@ -144,6 +143,7 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         surprises=_surprises(history),
         surprising=SURPRISING,
         costs=_costs(history),
+        cost_is_play=_is_play(history),
         cost_picture=_cost_picture(history),
         feedback=all_feedback(history) if _fits_one_page(history) else (),
         settings=_settings(history),
@@ -229,8 +229,17 @@ def _facts(history: BatchHistory) -> list[tuple[str, str]]:
         facts.append(("Reliability", f"{details['empirical_bayes_reliability']:.2f}"))
     if "bt_se_summary" in details:
         facts.append(("Mean standard error", f"{details['bt_se_summary']['mean_se']:.2f}"))
-    facts.append(("Cost", dollars(sum(row["cost_usd"] or 0.0 for row in history.attempts))))
+    facts.append(
+        (
+            "Cost, as if paid" if _is_play(history) else "Cost",
+            dollars(sum(row["cost_usd"] or 0.0 for row in history.attempts)),
+        )
+    )
     return facts
+
+
+def _is_play(history: BatchHistory) -> bool:
+    return bool(history.judges) and all(row["is_simulated"] for row in history.judges)
 
 
 def _grade_names(history: BatchHistory) -> list[dict[str, str]]:
@@ -405,19 +414,23 @@ def _judges(history: BatchHistory) -> list[dict[str, Any]]:
 
 
 def _agreements(history: BatchHistory) -> list[dict[str, Any]]:
+    """Return how often verdicts on one pair agree, wherever any two can be compared."""
+    from cj_pipeline.consistency import agreement_between_judges, judge_consistency
+
+    if not history.succeeded:
+        return []
     name = {judge_id: judge["name"] for judge_id, judge in history.judge_by_id.items()}
-    rows = [
-        {"who": f"{name[judge]} with itself, {order}", "agreement": agreement}
-        for is_reversed, order in ((False, "same order"), (True, "order reversed"))
-        for judge, agreement in sorted(
-            self_agreement(history.succeeded, reversed_order=is_reversed).items()
-        )
+    essay_ids = list(history.essay_by_id)
+    shares: list[tuple[str, Share]] = []
+    for judge_id, found in judge_consistency(essay_ids, history.judged).items():
+        who = f"{name[judge_id]} with itself"
+        shares.append((f"{who}, same order", found.repeat_agreement))
+        shares.append((f"{who}, order reversed", found.swap_agreement))
+    shares += [
+        (f"{name[one]} with {name[other]}", share)
+        for (one, other), share in agreement_between_judges(essay_ids, history.judged).items()
     ]
-    rows += [
-        {"who": f"{name[one]} with {name[other]}", "agreement": agreement}
-        for (one, other), agreement in sorted(judges_agreement(history.succeeded).items())
-    ]
-    return rows
+    return [{"who": who, "share": share} for who, share in shares if share.n]
 
 
 def _failures(history: BatchHistory) -> dict[str, Any]:
@@ -463,7 +476,7 @@ def _attention_reasons(
     entry: Row, essay: Row, projection: Row | None, fit: Fit | None
 ) -> list[str]:
     reasons = []
-    if fit is not None and fit.infit > MISFIT:
+    if fit is not None and fit.infit > MISFIT and fit.infit_z > _MISFIT_Z:
         reasons.append(
             f"its verdicts contradict each other (infit {fit.infit:.1f} over {fit.n} verdicts)"
         )
@@ -481,7 +494,16 @@ def _attention_reasons(
 
 
 def _essay_fits(history: BatchHistory) -> dict[str, Fit]:
-    return essay_fits(history.succeeded, history.score_by_id) if history.last_scores else {}
+    if not history.last_scores:
+        return {}
+    from cj_pipeline.bradley_terry import fit_bradley_terry
+    from cj_pipeline.fit_statistics import fit_of_essays
+
+    judged = history.judged
+    engine = history.settings["scoring_engine"]
+    return fit_of_essays(
+        fit_bradley_terry(list(history.essay_by_id), judged, engine=engine), judged
+    )
 
 
 def _surprises(history: BatchHistory) -> list[dict[str, Any]]:

@@ -1,0 +1,193 @@
+"""`cj verify`, `essay`, `compare` and `export`: what leaves a batch, seen from a terminal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cj_pipeline import terminal
+
+if TYPE_CHECKING:
+    from cj_pipeline.batch_history import BatchHistory
+    from cj_pipeline.feedback import EssayFeedback
+    from cj_pipeline.side_by_side import Changes
+    from cj_pipeline.store import Session
+
+BatchName = Annotated[str, typer.Argument(help="A batch's name, as `cj status` lists it.")]
+
+_MAX_CHANGES = 20
+
+
+def add_output_commands(
+    app: typer.Typer,
+    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
+    console: Console,
+) -> None:
+    """Add the commands to `cj`.
+
+    All of them read the published copy of the store, so none gets in a running batch's way.
+
+    Args:
+        app: `cj` itself.
+        told_plainly: Shows a known error as a message instead of a traceback.
+        console: Where answers go.
+    """
+
+    @app.command()
+    @told_plainly
+    def verify(
+        artefact: Annotated[Path, typer.Argument(help="An assessment_run.*.json.")],
+        inputs: Annotated[
+            Path | None,
+            typer.Option(help="The batch folder, to check the inputs too.", file_okay=False),
+        ] = None,
+        alone: Annotated[
+            bool, typer.Option("--alone", help="Do not compare with the store in CJ_HOME.")
+        ] = False,
+    ) -> None:
+        """Work out an artefact's checksums, scores and grades anew, and say what differs."""
+        from cj_pipeline.verification import verify_artefact
+
+        if alone:
+            differences = verify_artefact(artefact, batch_folder=inputs)
+        else:
+            with _published() as db:
+                differences = verify_artefact(artefact, db=db, batch_folder=inputs)
+        for difference in differences:
+            console.print(difference, markup=False, soft_wrap=True)
+        if differences:
+            raise typer.Exit(1)
+        console.print("Nothing differs.")
+
+    @app.command()
+    @told_plainly
+    def essay(
+        batch: BatchName, essay_id: Annotated[str, typer.Argument(help="One of its essays.")]
+    ) -> None:
+        """Show where one essay stands, against whom it won and lost, and why."""
+        from cj_pipeline.feedback import essay_feedback
+
+        (history,) = _histories([batch])
+        told = essay_feedback(history, essay_id)
+        console.print(
+            terminal.table(essay_id, ("what", "value"), _standing(told)),
+            terminal.table(
+                "Verdicts",
+                ("against", "outcome", "shown", "confidence", "the judge's words"),
+                [
+                    (v.against, v.outcome, v.shown, v.confidence, v.justification)
+                    for v in told.verdicts
+                ],
+            ),
+        )
+
+    @app.command()
+    @told_plainly
+    def compare(
+        batches: Annotated[list[str], typer.Argument(help="Batches; the first is compared with.")],
+        page: Annotated[
+            Path | None, typer.Option(help="Also write a page here.", dir_okay=False)
+        ] = None,
+    ) -> None:
+        """Show batches side by side, and what changed beyond noise on essays they share."""
+        from cj_pipeline.artefact import write_atomically
+        from cj_pipeline.side_by_side import (
+            batch_figures,
+            changes,
+            figure_rows,
+            render_side_by_side,
+        )
+
+        histories = _histories(batches)
+        rows = figure_rows([batch_figures(history) for history in histories])
+        console.print(
+            terminal.table(
+                "Side by side", ("figure", *batches), [(name, *values) for name, values in rows]
+            )
+        )
+        for other in histories[1:]:
+            _show_changes(console, changes(histories[0], other))
+        if page is not None:
+            write_atomically(page, render_side_by_side(histories).encode())
+            console.print(f"Page: {page}", markup=False, soft_wrap=True)
+
+    @app.command()
+    @told_plainly
+    def export(
+        batch: BatchName,
+        folder: Annotated[Path, typer.Argument(help="Where to write.", file_okay=False)],
+    ) -> None:
+        """Write a batch's data frames as Parquet files."""
+        from cj_pipeline.frames import export_parquet
+        from cj_pipeline.store import default_home
+
+        for path in export_parquet(batch, folder, home=default_home(os.environ)):
+            console.print(str(path), markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _published() -> Iterator[Session]:
+    from cj_pipeline.store import Session, default_home, open_published
+
+    with closing(open_published(default_home(os.environ))) as connection:
+        yield Session(connection)
+
+
+def _histories(batches: list[str]) -> list[BatchHistory]:
+    from cj_pipeline.batch_history import read_history
+
+    with _published() as db:
+        return [read_history(db, batch) for batch in batches]
+
+
+def _standing(told: EssayFeedback) -> list[tuple[str, str]]:
+    rows = [
+        ("score", f"{told.score:+.2f} (95 % between {told.lower:+.2f} and {told.upper:+.2f})"),
+        ("rank", f"{told.rank} of {told.n_essays}"),
+    ]
+    if told.known_grade is not None:
+        rows.append(("known grade", told.known_grade))
+    if told.likely:
+        whose = "probable grades by the other anchors" if told.known_grade else "probable grades"
+        rows.append((whose, ", ".join(told.likely)))
+    if told.among_anchors:
+        rows.append(("stands", told.among_anchors))
+    return rows
+
+
+def _show_changes(console: Console, found: Changes) -> None:
+    from cj_pipeline.side_by_side import MIN_SHARED
+
+    if not found.essays:
+        console.print(
+            f"{found.before} and {found.after} share fewer than {MIN_SHARED} essays with a score,"
+            " so their scores cannot be compared."
+        )
+        return
+    console.print(
+        terminal.table(
+            f"From {found.before} to {found.after}, largest change first",
+            ("essay", "before", "after", "change", "± SE", "beyond noise", "grades"),
+            [
+                (
+                    each.essay_id,
+                    f"{each.before:+.2f}",
+                    f"{each.after:+.2f}",
+                    f"{each.change:+.2f}",
+                    f"{each.standard_error:.2f}",
+                    "yes" if each.is_beyond_noise else "no",
+                    f"{each.grade_before or '-'} -> {each.grade_after or '-'}",
+                )
+                for each in found.essays[:_MAX_CHANGES]
+            ],
+        )
+    )
+    console.print(
+        f"{found.n_beyond_noise} of {len(found.essays)} shared essays changed beyond noise."
+    )

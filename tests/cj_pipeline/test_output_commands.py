@@ -1,0 +1,110 @@
+"""The commands on what leaves a batch, as typed at a terminal."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cj_pipeline.artefact import RunEnvironment, write_artefact
+from cj_pipeline.cli import app
+from cj_pipeline.store import Store
+from tests.finished_batches import SPRING, fill, insert_all, spring_rows
+
+AGAIN = "spring-9-again"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    store = Store(folder)
+    with store.write() as db:
+        fill(db)
+        insert_all(db, spring_rows(AGAIN))
+    store.publish()
+    with store.read() as db:
+        write_artefact(
+            db,
+            SPRING,
+            "execute",
+            folder / "batches" / SPRING,
+            generated_at=datetime(2026, 3, 3, 12, 0, tzinfo=UTC),
+            environment=RunEnvironment("0a1b2c3", "0.1.0", "3.11.9", "Linux"),
+        )
+    return folder
+
+
+def test_verify_says_that_nothing_differs(home: Path) -> None:
+    """And ends with zero, for scripts."""
+    done = _cj(home, "verify", str(_artefact(home)))
+
+    assert done.exit_code == 0
+    assert "Nothing differs." in done.output
+
+
+def test_verify_names_what_differs_and_fails(home: Path, tmp_path: Path) -> None:
+    """A script must notice, and a person must learn what."""
+    forged = tmp_path / "assessment_run.execute.json"
+    document = json.loads(_artefact(home).read_text())
+    document["bt_summary"][0]["theta"] += 1
+    forged.write_text(json.dumps(document))
+
+    done = _cj(home, "verify", str(forged), "--alone")
+
+    assert done.exit_code == 1
+    assert "theta says" in done.output
+
+
+def test_verify_alone_needs_no_store(home: Path, tmp_path: Path) -> None:
+    """An artefact is checked where it was sent to."""
+    done = _cj(tmp_path / "nothing-here", "verify", str(_artefact(home)), "--alone")
+
+    assert done.exit_code == 0
+
+
+def test_essay_shows_where_it_stands_and_why(home: Path) -> None:
+    """Markup in a judge's words is text here too."""
+    done = _cj(home, "essay", SPRING, "pupil-01")
+
+    assert done.exit_code == 0
+    assert "rank" in done.output
+    assert "anchors" in done.output
+    assert "Choose A" in done.output
+
+
+def test_an_unknown_essay_is_told_plainly(home: Path) -> None:
+    """Without a traceback."""
+    done = _cj(home, "essay", SPRING, "pupil-99")
+
+    assert done.exit_code == 1
+    assert "Traceback" not in done.output
+
+
+def test_compare_shows_figures_and_changes_and_writes_a_page(home: Path, tmp_path: Path) -> None:
+    """The page is for passing on."""
+    page = tmp_path / "compare.html"
+
+    done = _cj(home, "compare", SPRING, AGAIN, "--page", str(page))
+
+    assert done.exit_code == 0
+    assert "0 of 14 shared essays changed beyond noise" in done.output
+    assert "Batches side by side" in page.read_text()
+
+
+def test_export_writes_parquet(home: Path, tmp_path: Path) -> None:
+    """One file a frame."""
+    done = _cj(home, "export", SPRING, str(tmp_path / "out"))
+
+    assert done.exit_code == 0
+    assert (tmp_path / "out" / "scores.parquet").exists()
+
+
+def _artefact(home: Path) -> Path:
+    return home / "batches" / SPRING / "assessment_run.execute.json"
+
+
+def _cj(home: Path, *arguments: str) -> Result:
+    return CliRunner(env={"CJ_HOME": str(home), "COLUMNS": "200"}).invoke(app, list(arguments))
