@@ -80,10 +80,10 @@ def test_trying_a_judge_shows_its_verdict_and_what_it_cost(tmp_path: Path) -> No
 
 def test_comparing_judges_gives_a_line_each(batch: Path) -> None:
     """The same pairs, both orders, with what anchors say where both were anchors."""
-    result = _cj("compare", str(batch), "--judge", "quality", "--judge", "quality-responses")
+    result = _cj("compare", str(batch), "--judge", "quality", "--judge", "quality-messages")
 
     assert result.exit_code == 0, result.output
-    assert "quality-responses-" in result.output
+    assert "quality-messages-" in result.output
     assert "10 pairs" in result.output
     assert "of 2" in result.output
 
