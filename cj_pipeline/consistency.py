@@ -75,7 +75,7 @@ def share_of(n_yes: float, n: int) -> Share:
     p = n_yes / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
-    return Share(n, p, middle - half, middle + half)
+    return Share(n, p, max(middle - half, 0.0), min(middle + half, 1.0))
 
 
 def judge_consistency(
