@@ -1,0 +1,215 @@
+"""What must hold of every batch: each claim holds for sound rows and fails for broken ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cj_pipeline import assertions
+from cj_pipeline.assertions import Finding
+from cj_pipeline.batch_history import BatchHistory, read_history
+from tests.finished_batches import BROKEN, SPRING, finished_batches
+
+Claim = Callable[[BatchHistory], Finding]
+
+CLAIMS: tuple[Claim, ...] = (
+    assertions.pairs_are_sound,
+    assertions.budget_is_kept,
+    assertions.spend_is_within_cap,
+    assertions.requests_are_recorded,
+    assertions.rows_add_up,
+    assertions.scores_are_sound,
+    assertions.net_is_connected,
+    assertions.callbacks_are_within_denominator,
+    assertions.success_is_earned,
+    assertions.batch_goes_well,
+    assertions.every_essay_is_graded_or_none,
+    assertions.probabilities_are_real,
+    assertions.boundaries_are_in_order,
+)
+
+
+@pytest.fixture(scope="module")
+def spring() -> Iterator[BatchHistory]:
+    """A graded batch that ended well."""
+    with finished_batches() as db:
+        yield read_history(db, SPRING)
+
+
+def changed(rows: tuple[Any, ...], place: int = 0, **values: Any) -> tuple[Any, ...]:
+    """Return rows with one of them changed."""
+    return (*rows[:place], {**rows[place], **values}, *rows[place + 1 :])
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.__name__)
+def test_a_sound_batch_passes(claim: Claim, spring: BatchHistory) -> None:
+    """A check that cries wolf is a check nobody reads."""
+    finding = claim(spring)
+
+    assert finding.holds, finding.statement
+
+
+def test_an_essay_compared_with_itself_is_found(spring: BatchHistory) -> None:
+    """Its verdict would say nothing and cost as much."""
+    pair = spring.pairs[0]
+    broken = replace(spring, pairs=changed(spring.pairs, essay_b=pair["essay_a"]))
+
+    finding = assertions.pairs_are_sound(broken)
+
+    assert not finding.holds
+    assert pair["comparison_id"] in finding.statement
+
+
+def test_more_comparisons_than_the_budget_are_found(spring: BatchHistory) -> None:
+    """The budget is a promise about money."""
+    settings = {**spring.batch["settings"], "max_pairwise_comparisons": len(spring.pairs) - 1}
+
+    finding = assertions.budget_is_kept(
+        replace(spring, batch={**spring.batch, "settings": settings})
+    )
+
+    assert not finding.holds
+
+
+def test_reservations_count_against_the_spend_cap(spring: BatchHistory) -> None:
+    """What is under way may still be billed in full."""
+    settings = {**spring.batch["settings"], "spend_cap_usd": 1.0}
+    jobs = changed(spring.jobs, billed_usd=None, reserved_usd=1.5)
+
+    finding = assertions.spend_is_within_cap(
+        replace(spring, batch={**spring.batch, "settings": settings}, jobs=jobs)
+    )
+
+    assert not finding.holds
+
+
+def test_a_request_without_an_outcome_is_found(spring: BatchHistory) -> None:
+    """Requested = succeeded + failed by kind + missing, for every collected job."""
+    key = next(job["submission_key"] for job in spring.jobs if job["state"] == "settled")
+    place = next(i for i, row in enumerate(spring.attempts) if row["submission_key"] == key)
+    broken = replace(spring, attempts=changed(spring.attempts, place, outcome=None))
+
+    finding = assertions.rows_add_up(broken)
+
+    assert not finding.holds
+    assert key in finding.statement
+
+
+def test_a_job_with_other_requests_than_recorded_is_found(spring: BatchHistory) -> None:
+    """A request nobody wrote down could be paid twice."""
+    finding = assertions.requests_are_recorded(replace(spring, attempts=spring.attempts[1:]))
+
+    assert not finding.holds
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0, -0.1])
+def test_an_impossible_standard_error_is_found(spring: BatchHistory, value: float) -> None:
+    """A score known exactly, or not at all, is none."""
+    broken = replace(
+        spring, scores=changed(spring.scores, -1 % len(spring.scores), standard_error=value)
+    )
+
+    assert not assertions.scores_are_sound(broken).holds
+
+
+def test_scores_off_centre_are_found(spring: BatchHistory) -> None:
+    """All scores share the gauge on which their mean is zero."""
+    moved = tuple({**row, "score": row["score"] + 0.1} for row in spring.scores)
+
+    assert not assertions.scores_are_sound(replace(spring, scores=moved)).holds
+
+
+def test_a_net_in_parts_is_found(spring: BatchHistory) -> None:
+    """Essays that were never compared with the rest have no place on its scale."""
+    lonely = spring.essays[0]["essay_id"]
+    rest = tuple(
+        row for row in spring.comparisons if lonely not in (row["essay_a"], row["essay_b"])
+    )
+
+    finding = assertions.net_is_connected(replace(spring, comparisons=rest))
+
+    assert not finding.holds
+    assert finding.figures["parts"] == 2
+
+
+def test_a_success_without_one_scale_is_not_earned(spring: BatchHistory) -> None:
+    """However the batch's row reads."""
+    assert not assertions.success_is_earned(replace(spring, comparisons=())).holds
+
+
+def test_a_failed_batch_is_told_with_its_reason() -> None:
+    """A person should see at a glance why."""
+    with finished_batches() as db:
+        broken = read_history(db, BROKEN)
+
+    finding = assertions.batch_goes_well(broken)
+
+    assert not finding.holds
+    assert str(broken.batch["end_reason"]) in finding.statement
+
+
+def test_an_essay_always_shown_first_is_found(spring: BatchHistory) -> None:
+    """Judges favour a place; an essay that always has it is favoured too."""
+    name = spring.essays[0]["essay_id"]
+    pairs = tuple(
+        {
+            **row,
+            "essay_a": name,
+            "essay_b": row["essay_a"] if row["essay_b"] == name else row["essay_b"],
+        }
+        if name in (row["essay_a"], row["essay_b"])
+        else row
+        for row in spring.pairs
+    )
+    assert sum(row["essay_a"] == name for row in pairs) >= assertions.MIN_SHOWN_FOR_SKEW
+
+    finding = assertions.positions_are_fair(replace(spring, pairs=pairs))
+
+    assert not finding.holds
+    assert name in finding.statement
+
+
+def test_probabilities_that_do_not_sum_to_one_are_found(spring: BatchHistory) -> None:
+    """Whatever they are, they are no probabilities."""
+    shares = dict(spring.projections[0]["probabilities"])
+    shares[next(iter(shares))] += 0.2
+    broken = replace(spring, projections=changed(spring.projections, probabilities=shares))
+
+    assert not assertions.probabilities_are_real(broken).holds
+
+
+def test_boundaries_out_of_order_are_found(spring: BatchHistory) -> None:
+    """A higher grade cannot begin below a lower one."""
+    broken = replace(spring, boundaries=spring.boundaries[::-1])
+
+    assert not assertions.boundaries_are_in_order(broken).holds
+
+
+def test_a_grading_that_left_an_essay_out_is_found(spring: BatchHistory) -> None:
+    """All essays of a graded batch have a grade."""
+    broken = replace(spring, projections=spring.projections[1:])
+
+    assert not assertions.every_essay_is_graded_or_none(broken).holds
+
+
+def test_a_changed_artefact_is_found(tmp_path: Path) -> None:
+    """The checksum covers every figure in it."""
+    from cj_pipeline.artefact import write_artefact
+    from tests.batch_folders import TEST_RUN
+    from tests.finished_batches import START
+
+    with finished_batches() as db:
+        written = write_artefact(
+            db, SPRING, "execute", tmp_path, generated_at=START, environment=TEST_RUN
+        )
+    assert assertions.artefact_is_valid(written.path).holds
+    document = json.loads(written.path.read_text())
+    document["bt_summary"][0]["theta"] += 1.0
+    written.path.write_text(json.dumps(document))
+
+    assert not assertions.artefact_is_valid(written.path).holds
