@@ -178,20 +178,22 @@ def write_artefact(
     *,
     generated_at: datetime,
     environment: RunEnvironment,
+    requests: Sequence[Path] = (),
 ) -> WrittenFile:
     """Write a batch's artefact, and beside it the files its manifest lists as outputs.
 
     Beside `assessment_run.<mode>.json` come `requests.<mode>.jsonl` and `callbacks.<mode>.jsonl`
     once something was asked, and `class_list.csv` and `class_list.xlsx` once there are scores.
-    Each file appears whole under its name, the artefact last.
+    Each file appears whole under its name, the artefact last. A dry run's request files lie there
+    already: `requests` names them, for the manifest.
     """
     history = read_history(db, batch_id)
     folder.mkdir(parents=True, exist_ok=True)
-    written: list[tuple[str, WrittenFile]] = []
+    written = [("request", _written(path)) for path in requests]
     if history.attempts:
-        requests = _json_lines(_request_record(history, row) for row in history.attempts)
+        asked = _json_lines(_request_record(history, row) for row in history.attempts)
         name = f"requests.{runner_mode}.jsonl"
-        written.append(("request", write_atomically(folder / name, requests)))
+        written.append(("request", write_atomically(folder / name, asked)))
         callbacks = _json_lines(_callback_records(db, batch_id))
         name = f"callbacks.{runner_mode}.jsonl"
         written.append(("callback", write_atomically(folder / name, callbacks)))
@@ -211,6 +213,11 @@ def write_artefact(
     )
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     return write_atomically(folder / artefact_name(runner_mode), text.encode())
+
+
+def _written(path: Path) -> WrittenFile:
+    content = path.read_bytes()
+    return WrittenFile(path, hashlib.sha256(content).hexdigest(), len(content))
 
 
 def write_atomically(path: Path, content: bytes) -> WrittenFile:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
@@ -92,6 +92,10 @@ def plan(
     pilot: Annotated[
         int, typer.Option(min=0, help="Live calls per judge, to calibrate tokens and USD.")
     ] = 0,
+    artefact: Annotated[
+        Path | None,
+        typer.Option(help="Also write assessment_run.plan.json to this folder.", file_okay=False),
+    ] = None,
 ) -> None:
     """Show what a batch would ask and cost; nothing is stored, and only a pilot sends anything."""
     from cj_pipeline.steps.preview import preview_batch
@@ -109,6 +113,9 @@ def plan(
     )
     if pilot:
         console.print(terminal.pilot_table(preview.pilot(pilot)))
+    if artefact is not None:
+        explicit = explicit_settings(max_comparisons, seed)
+        _write_preview_artefact(batch_dir, artefact, "plan", explicit, [])
 
 
 @app.command()
@@ -148,6 +155,8 @@ def dry_run(batch_dir: BatchDir, max_comparisons: MaxComparisons = None, seed: S
             [(str(file.path), file.n_requests, file.n_bytes) for file in written],
         )
     )
+    explicit = explicit_settings(max_comparisons, seed)
+    _write_preview_artefact(batch_dir, folder, "dry-run", explicit, [f.path for f in written])
     console.print("Nothing was sent.")
 
 
@@ -349,6 +358,26 @@ def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000
     command = [dagster, "dev", "--port", str(port), "-m", "cj_pipeline.definitions"]
     console.print(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
     raise typer.Exit(subprocess.call(command, env=environment))
+
+
+def _write_preview_artefact(
+    batch_dir: Path,
+    folder: Path,
+    runner_mode: Literal["plan", "dry-run"],
+    explicit: dict[str, Any],
+    requests: list[Path],
+) -> None:
+    from cj_pipeline.steps.preview_artefact import write_preview_artefact
+
+    written = write_preview_artefact(
+        open_engine(),
+        batch_dir,
+        folder,
+        runner_mode=runner_mode,
+        explicit=explicit,
+        requests=requests,
+    )
+    console.print(f"artefact: {written.path}", markup=False, soft_wrap=True)
 
 
 def _counts(engine: Engine, batch_id: str) -> dict[str, int]:

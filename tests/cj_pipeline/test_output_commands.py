@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from cj_pipeline.artefact import RunEnvironment, write_artefact
 from cj_pipeline.cli import app
 from cj_pipeline.store import Store
+from cj_pipeline.verification import verify_artefact
 from tests.finished_batches import SPRING, fill, insert_all, spring_rows
 
 AGAIN = "spring-9-again"
@@ -100,6 +101,48 @@ def test_export_writes_parquet(home: Path, tmp_path: Path) -> None:
 
     assert done.exit_code == 0
     assert (tmp_path / "out" / "scores.parquet").exists()
+
+
+@pytest.fixture
+def batch_folder(tmp_path: Path) -> Path:
+    """Return a small batch folder."""
+    folder = tmp_path / "two-texts"
+    (folder / "essays").mkdir(parents=True)
+    (folder / "batch.yaml").write_text("title: Two texts\njudges: [quality]\n")
+    (folder / "instructions.md").write_text("Write about a place that matters to you.\n")
+    for name in ("anna", "bertil", "cecilia"):
+        (folder / "essays" / f"{name}.txt").write_text(f"A text by {name}, about the sea.\n" * 5)
+    return folder
+
+
+def test_a_plan_can_be_kept_as_an_artefact(batch_folder: Path, tmp_path: Path) -> None:
+    """What was going to be judged, before anybody pays; the store stays empty."""
+    home, out = tmp_path / "home", tmp_path / "out"
+
+    done = _cj(home, "plan", str(batch_folder), "--artefact", str(out))
+
+    assert done.exit_code == 0, done.output
+    document = json.loads((out / "assessment_run.plan.json").read_text())
+    assert document["metadata"]["runner_mode"] == "plan"
+    assert document["runner_status"]["submitted_comparisons"] == 0
+    assert len(document["pending_comparisons"]) == 3
+    assert verify_artefact(out / "assessment_run.plan.json", batch_folder=batch_folder) == []
+    assert not (home / "cj.duckdb").exists()
+
+
+def test_a_dry_run_vouches_for_its_request_files(batch_folder: Path, tmp_path: Path) -> None:
+    """They are what would have been sent, byte for byte."""
+    home = tmp_path / "home"
+
+    done = _cj(home, "dry-run", str(batch_folder))
+
+    assert done.exit_code == 0, done.output
+    path = home / "dry-runs" / "two-texts" / "assessment_run.dry-run.json"
+    manifest = json.loads(path.read_text())["validation"]["manifest"]
+    assert [entry["role"] for entry in manifest if entry["relative_to"] == "this file"] == [
+        "request"
+    ]
+    assert verify_artefact(path, batch_folder=batch_folder) == []
 
 
 def _artefact(home: Path) -> Path:
