@@ -12,6 +12,7 @@ import pytest
 
 from cj_pipeline.batch_history import BatchHistory, read_history
 from cj_pipeline.report import render_history
+from cj_pipeline.side_by_side import render_side_by_side
 from tests.finished_batches import ARGUMENTS, BROKEN, SPRING, finished_batches
 
 if TYPE_CHECKING:
@@ -70,6 +71,21 @@ def test_axe_finds_no_barrier(
     page = browser.new_context(bypass_csp=True).new_page()
     page.goto(_saved(render_history(histories[batch_id]), tmp_path))
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+
+    found = Axe().run(page)
+
+    assert found.response["violations"] == []
+
+
+def test_axe_finds_no_barrier_side_by_side(
+    browser: Browser, histories: dict[str, BatchHistory], tmp_path: Path
+) -> None:
+    """The same rules for the page that compares batches."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = browser.new_context(bypass_csp=True).new_page()
+    compared = [histories[SPRING], histories[SPRING], histories[ARGUMENTS]]
+    page.goto(_saved(render_side_by_side(compared), tmp_path))
 
     found = Axe().run(page)
 
