@@ -52,7 +52,9 @@ def prompt(text_a: str = GOOD, text_b: str = WEAK, instructions: str = "") -> st
     return f"{shown.prefix}\n\n{shown.essays}"
 
 
-def chat(model: str = "quality", content: str | None = None, *, ties: bool = False) -> dict[str, Any]:
+def chat(
+    model: str = "quality", content: str | None = None, *, ties: bool = False
+) -> dict[str, Any]:
     """Return a chat completion's body."""
     schema = {"name": "verdict", "schema": verdict_schema(allow_ties=ties), "strict": True}
     return {
@@ -94,9 +96,7 @@ def submit(client: openai.OpenAI, lines: Sequence[str], endpoint: Any = CHAT) ->
     """Upload lines and make a batch of them."""
     raw = "".join(f"{text}\n" for text in lines).encode()
     file = client.files.create(file=("input.jsonl", raw), purpose="batch")
-    return client.batches.create(
-        input_file_id=file.id, endpoint=endpoint, completion_window="24h"
-    )
+    return client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h")
 
 
 def rows(client: openai.OpenAI, file_id: str | None) -> list[dict[str, Any]]:

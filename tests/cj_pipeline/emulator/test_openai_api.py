@@ -35,7 +35,12 @@ def test_a_batch_is_validating_when_made_and_completed_when_its_time_is_over() -
         seen.append((batch.status, batch.request_counts.completed))
 
     assert made.status == "validating"
-    assert [status for status, _ in seen] == ["validating", "in_progress", "finalizing", "completed"]
+    assert [status for status, _ in seen] == [
+        "validating",
+        "in_progress",
+        "finalizing",
+        "completed",
+    ]
     assert 0 < seen[1][1] < 40
     assert seen[3][1] == 40
 
