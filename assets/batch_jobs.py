@@ -12,13 +12,11 @@ from resources.engine_resource import EngineResource
 open_batch = dg.define_asset_job(
     "open_batch",
     selection=["essays", "comparison_pairs", "provider_jobs"],
-    partitions_def=batches,
     description="Take a batch in and ask its first wave.",
 )
 next_wave = dg.define_asset_job(
     "next_wave",
     selection=["comparison_pairs", "provider_jobs"],
-    partitions_def=batches,
     description="Ask a batch's next wave, or what failed and may be asked again.",
 )
 collect_wave = dg.define_asset_job(
@@ -31,7 +29,6 @@ collect_wave = dg.define_asset_job(
         "run_artefact",
         "batch_report",
     ],
-    partitions_def=batches,
     description="Bring a wave home, score it, decide; at the end grade and publish.",
 )
 finish_batch = dg.define_asset_job(
@@ -43,7 +40,6 @@ finish_batch = dg.define_asset_job(
         "run_artefact",
         "batch_report",
     ],
-    partitions_def=batches,
     description=(
         "Score and decide a batch with nothing in flight; at its end grade and publish it. With"
         " `again: true` for grade_projections in the config it is graded anew, and nothing is paid."

@@ -1,0 +1,34 @@
+"""A home, its engine and a Dagster instance, all made up on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from cj_pipeline.steps import Engine
+from resources.engine_resource import EngineResource
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, which is this process's CJ_HOME."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("CJ_HOME", str(home))
+    monkeypatch.delenv("CJ_EMULATOR_URL", raising=False)
+    return home
+
+
+@pytest.fixture
+def engine(home: Path) -> Engine:
+    """The engine that assets and sensors of this process open."""
+    return EngineResource().open()
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance that ends with the test."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
