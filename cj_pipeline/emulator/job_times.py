@@ -81,10 +81,10 @@ def standing(
             return Standing("cancelling", done_at_cancel)
         return Standing("cancelled", done_at_cancel, end)
     end_s, phase, done = _end(plan)
-    since = now - created_at
-    if end_s is not None and since >= end_s:
+    # The same sum as in `due_at`, so that rounding cannot make the two differ.
+    if end_s is not None and now >= created_at + end_s:
         return Standing(phase, done, created_at + end_s)
-    passed = since / plan.duration_s if plan.duration_s else 1.0
+    passed = (now - created_at) / plan.duration_s if plan.duration_s else 1.0
     if passed < _VALIDATED:
         return Standing("validating", 0.0)
     if plan.fate == "completes" and passed >= _FINALIZING:

@@ -166,7 +166,7 @@ def answer(
     return _replayed_answer(recorded, asked, when, texts)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def estimated_quality(text: str) -> float:
     """Return a quality in logits for a text nobody registered: longer and richer is better.
 
@@ -325,6 +325,6 @@ def _quality(text: str, qualities: Mapping[str, float]) -> float:
     return estimated_quality(text) if known is None else known
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _cached_key(text: str) -> str:
     return text_key(text)
