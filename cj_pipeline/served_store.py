@@ -81,6 +81,16 @@ class ServedStore(Store):
         """Do nothing: everybody sees the server's own state."""
 
     @contextmanager
+    def _held(self, *, shared: bool) -> Iterator[None]:  # noqa: ARG002
+        """Refuse what only the holder of the file can do, such as backups."""
+        msg = (
+            f"This needs the store's file, which the server at {self.address} holds: stop the "
+            "server, unset CJ_STORE, and do it on that machine."
+        )
+        raise StoreError(msg)
+        yield
+
+    @contextmanager
     def _session(self) -> Iterator[ServedSession]:
         """Give a session of the server; one in which anything went wrong is not used again."""
         try:

@@ -86,7 +86,7 @@ class Store:
     def in_memory(cls) -> Store:
         """Return an empty store that lives as long as this object; for one thread's tests."""
         store = cls(Path(":memory:"))
-        store._memory = _connect(":memory:", read_only=False)
+        store._memory = connect_file(Path(":memory:"), read_only=False)
         migrate(store._memory)
         return store
 
@@ -129,11 +129,23 @@ class Store:
         if self._memory is not None:
             return
         self._make_current()
+        with self.folded():
+            publishing.publish(self.path, self.published_path)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the store's lock, its file closed: nobody else reads or writes it."""
+        with self._held(shared=False):
+            yield
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """Hold the lock while the live file alone, without a log, is the whole store."""
         with self._held(shared=False):
             if self.path.with_name(f"{LIVE_FILE}.wal").exists():
                 # A killed writer left its log: opening and closing folds it into the file.
                 self._open(read_only=False).close()
-            publishing.publish(self.path, self.published_path)
+            yield
 
     @contextmanager
     def opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -149,7 +161,7 @@ class Store:
                 "or point CJ_HOME at the store's folder."
             )
             raise StoreError(msg)
-        return _connect(str(self.published_path), read_only=True)
+        return connect_file(self.published_path, read_only=True)
 
     def _make_current(self) -> None:
         """Make the file and bring its schema up to date, once per process."""
@@ -174,7 +186,7 @@ class Store:
         deadline = time.monotonic() + self._lock_timeout_s
         while True:
             try:
-                connection = _connect(str(self.path), read_only=read_only)
+                connection = connect_file(self.path, read_only=read_only)
             except duckdb.IOException as error:
                 if "lock" not in str(error).lower():
                     raise _unusable(self.path, error) from error
@@ -206,8 +218,9 @@ def open_published(home: Path | str | None = None) -> duckdb.DuckDBPyConnection:
     return open_store(default_home(os.environ), os.environ).connect()
 
 
-def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(path, read_only=read_only, config=DUCKDB_CONFIG)
+def connect_file(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    """Open one database file with the store's settings, whoever holds its lock."""
+    connection = duckdb.connect(str(path), read_only=read_only, config=DUCKDB_CONFIG)
     connection.execute("SET TimeZone = 'UTC'")
     return connection
 

@@ -14,6 +14,7 @@ import pytest
 from cj_pipeline.errors import StoreBusyError, StoreError
 from cj_pipeline.served_store import ServedStore, attach_statement, serve
 from cj_pipeline.store import Session, Store, open_store
+from cj_pipeline.store_care import check_store
 from tests.cj_pipeline.store_workers import ROWS, ledger_rows
 from tests.finished_batches import fill
 
@@ -179,3 +180,9 @@ def test_analysts_see_the_server(store: ServedStore) -> None:
     """Tables and views by their plain names."""
     with store.connect() as connection:
         assert connection.execute("SELECT count(*) >= 0 FROM v_batches").fetchone() == (True,)
+
+
+def test_care_for_the_file_is_refused_from_afar(store: ServedStore) -> None:
+    """A backup of an empty local file would be believed to be one of the store."""
+    with pytest.raises(StoreError, match="stop the server"):
+        check_store(store)
