@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -357,7 +356,8 @@ def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000
     dagster = shutil.which("dagster", path=str(Path(sys.executable).parent)) or "dagster"
     command = [dagster, "dev", "--port", str(port), "-m", "cj_pipeline.definitions"]
     console.print(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
-    raise typer.Exit(subprocess.call(command, env=environment))
+    # Become the server, so that whoever ends this command ends it.
+    os.execve(command[0], command, environment)  # noqa: S606
 
 
 def _write_preview_artefact(

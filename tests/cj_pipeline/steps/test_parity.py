@@ -162,7 +162,11 @@ def test_a_large_batch_ends_at_a_realistic_budget(engine: Engine, tmp_path: Path
     assert out["batch"]["end_reason"] == "budget_spent"
     assert out["decision"]["completed"] == 600
     assert len(out["shown"]) == 120
-    assert {a + b for a, b in out["shown"]} == {10}
+    asked = [a + b for a, b in out["shown"]]
+    assert sum(asked) == 1200
+    assert min(asked) >= 8
+    assert max(asked) <= 12
+    assert max(skews(out["shown"])) <= 0.2
 
 
 def test_a_batch_half_of_whose_callbacks_fail_is_never_complete(
