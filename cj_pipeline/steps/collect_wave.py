@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from cj_pipeline.comparisons import Outcome
+from cj_pipeline.errors import CJError
 from cj_pipeline.providers import Provider
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.records import BatchRecord, load_batch
@@ -144,4 +145,18 @@ def _settle(
         billed_usd=settled.billed_usd,
         **{outcome.value: n for outcome, n in counts.items()},
     )
+    if job["provider_job_id"] is not None:
+        _discard(provider, job)
     return counts, settled.billed_usd
+
+
+def _discard(provider: Provider, job: Mapping[str, Any]) -> None:
+    """Delete what the provider keeps of a settled job; its callbacks are ours by now.
+
+    Where that fails, files go by their own expiry: nothing of the batch depends on it.
+    """
+    files = [job["input_file_id"], job["output_file_id"], job["error_file_id"]]
+    try:
+        provider.discard(job["provider_job_id"], [file for file in files if file])
+    except CJError as error:
+        log.warning("provider_files_left", submission_key=job["submission_key"], problem=str(error))

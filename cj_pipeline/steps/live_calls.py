@@ -15,7 +15,7 @@ import structlog
 from cj_pipeline.errors import CJError, FinalError
 from cj_pipeline.judges import Judge
 from cj_pipeline.prompt_caching import plan_caching
-from cj_pipeline.providers import Provider
+from cj_pipeline.providers import JobOutcome, Provider
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.steps.requests import Ask, asks_of_job, requests_sha256
@@ -38,7 +38,8 @@ def make_calls(
 
     Raises:
         TransientError: If some calls got no answer; those that did are kept.
-        FinalError: If the provider will not answer any such call; those it answered are kept.
+        FinalError: If the provider answered none, and will not answer any such call. Where it
+            had answered some before it began to refuse, the job ends with what it answered.
     """
     key = job["submission_key"]
     with engine.store.read() as db:
@@ -52,6 +53,7 @@ def make_calls(
     ]
     mode = job["batching_mode"]
     trouble: CJError | None = None
+    n_answered = len(answered)
     cache_prefix = (
         bool(numbered)
         and plan_caching(
@@ -71,17 +73,25 @@ def make_calls(
             replies = list(pool.map(call, chunk))
             _keep(engine, job, chunk, replies)
             trouble = next((r for r in replies if isinstance(r, CJError)), trouble)
+            n_answered += sum(isinstance(reply, str) for reply in replies)
             if isinstance(trouble, FinalError):
                 break
-    if trouble is not None:
+    if trouble is not None and not (isinstance(trouble, FinalError) and n_answered):
         raise trouble
     now = engine.clock()
     with engine.store.write() as db:
         db.execute(
-            "UPDATE provider_jobs SET state = 'ended', outcome = 'completed', ended_at = ?,"
+            "UPDATE provider_jobs SET state = 'ended', outcome = ?, error = ?, ended_at = ?,"
             " submitted_at = coalesce(submitted_at, ?), content_sha256 = ?,"
             " lease_owner = NULL, lease_until = NULL WHERE submission_key = ?",
-            [now, now, requests_sha256(asks, judge, provider, key), key],
+            [
+                JobOutcome.FAILED if trouble else JobOutcome.COMPLETED,
+                str(trouble) if trouble else None,
+                now,
+                now,
+                requests_sha256(asks, judge, provider, key),
+                key,
+            ],
         )
 
 
