@@ -106,16 +106,18 @@ def coverage(n: int, per_essay: int, replications: int, rng: np.random.Generator
     )
 
 
-def effects(replications: int, rng: np.random.Generator) -> None:
+def effects(
+    per_essay: int, replications: int, rng: np.random.Generator, *, discrimination: bool
+) -> None:
     """Print how position effects and discriminations of a panel of three come back."""
     position = np.array([0.8, 0.0, -0.3])
-    log_a = np.array([0.4, 0.0, -0.4])
+    log_a = np.array([0.4, 0.0, -0.4]) if discrimination else np.zeros(3)
     gammas, logs, inside = [], [], []
     for _ in range(replications):
         batch = Batch(rng.normal(0, TRUE_SD, 50), rng, n_judges=3)
-        for _ in range(30):
+        for _ in range(per_essay):
             batch.ask(*random_wave(50, rng), position=position, log_a=log_a)
-        scale = fit_verdicts(batch.verdicts(), position_effect=True, discrimination=True)
+        scale = fit_verdicts(batch.verdicts(), position_effect=True, discrimination=discrimination)
         found = list(scale.position_effects.values())
         gammas.append([e.value for e in found])
         logs.append([e.value for e in scale.discriminations.values()])
@@ -126,11 +128,14 @@ def effects(replications: int, rng: np.random.Generator) -> None:
             ]
         )
     root = np.sqrt(replications)
-    print("  position effects: true", position, "found", np.round(np.mean(gammas, axis=0), 3),
+    print(f"  {per_essay} comparisons each, discrimination {'on' if discrimination else 'off'}")
+    print("    position effects: true", position, "found", np.round(np.mean(gammas, axis=0), 3),
           "+-", np.round(np.std(gammas, axis=0, ddof=1) / root, 3),
-          "95 % intervals hold", np.round(np.mean(inside, axis=0), 3))  # fmt: skip
-    print("  log discriminations: true", log_a, "found", np.round(np.mean(logs, axis=0), 3),
-          "+-", np.round(np.std(logs, axis=0, ddof=1) / root, 3), flush=True)  # fmt: skip
+          "95 % intervals hold", np.round(np.mean(inside, axis=0), 3), flush=True)  # fmt: skip
+    if discrimination:
+        print("    log discriminations: true", log_a, "found",
+              np.round(np.mean(logs, axis=0), 3), "+-",
+              np.round(np.std(logs, axis=0, ddof=1) / root, 3), flush=True)  # fmt: skip
 
 
 def reliabilities(
@@ -164,8 +169,10 @@ def main() -> None:
     print(f"Coverage of 95 % intervals, true sd {TRUE_SD}, random pairs")
     for n, per_essay in ((10, 9), (20, 10), (50, 10), (50, 20), (100, 15), (100, 40)):
         coverage(n, per_essay, n_times, rng)
-    print("Panel of three judges, 50 essays, 30 comparisons each")
-    effects(n_times, rng)
+    print("Panel of three judges, 50 essays")
+    for per_essay in (30, 120):
+        for discrimination in (False, True):
+            effects(per_essay, n_times, rng, discrimination=discrimination)
     print("Reliability under random and adaptive pairs")
     for n, per_essay, true_sd in (
         (20, 10, 1.5),
