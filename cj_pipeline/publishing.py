@@ -39,6 +39,9 @@ def publish(live: Path, published: Path) -> None:
             copy_file(live, unfinished)
         else:
             _copy_changes(live, descriptor)
+    except OSError:
+        unfinished.unlink(missing_ok=True)  # on a full disk it would hold the last of the space
+        raise
     finally:
         if descriptor is not None:
             os.close(descriptor)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -105,8 +105,13 @@ class Store:
         with self.opened() as connection:
             migrate(connection)
             self._is_current = True
-            with _transaction(connection) as session:
-                yield session
+            try:
+                with _transaction(connection) as session:
+                    yield session
+            except (duckdb.TransactionException, duckdb.IOException) as error:
+                if "Could not write" not in str(error):
+                    raise
+                raise _unwritten(self.home, error) from error
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -130,7 +135,10 @@ class Store:
             return
         self._make_current()
         with self.folded():
-            publishing.publish(self.path, self.published_path)
+            try:
+                publishing.publish(self.path, self.published_path)
+            except OSError as error:
+                raise _unwritten(self.home, error) from error
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -173,12 +181,13 @@ class Store:
 
     @contextmanager
     def _held(self, *, shared: bool) -> Iterator[None]:
-        try:
-            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with hold(self.path, shared=shared, timeout_s=self._lock_timeout_s):
-                yield
-        except PermissionError as error:
-            raise _unwritable(self.home, error) from error
+        with ExitStack() as stack:
+            try:
+                self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+                stack.enter_context(hold(self.path, shared=shared, timeout_s=self._lock_timeout_s))
+            except OSError as error:
+                raise _unwritable(self.home, error) from error
+            yield
 
     def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         """Open the live file; the lock is held, so only a stranger can have it open."""
@@ -241,6 +250,13 @@ def _unwritable(home: Path, error: OSError) -> StoreError:
     return StoreError(
         f"The store's folder {home} cannot be written ({error.strerror}). Make it writable for "
         "this user, or point CJ_HOME elsewhere; to look only, use open_published()."
+    )
+
+
+def _unwritten(home: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"Writing in {home} failed: {error}. Nothing of this was kept, and all that was committed "
+        "before is safe. Free space on that disk, then do it again."
     )
 
 

@@ -3,12 +3,15 @@
 write HOME N       commit N transactions of ROWS rows each, print one line per commit
 hold HOME          hold the write transaction until killed
 read HOME SECONDS  look at the live store over and over, print the row counts seen
+    fill HOME BYTES    commit until no file may grow beyond BYTES, print the commits and the error
     serve HOME TOKEN   serve the store until the input ends, print the address
 """
 
 from __future__ import annotations
 
 import os
+import resource
+import secrets
 import socket
 import sys
 import time
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cj_pipeline import served_store
+from cj_pipeline.errors import StoreError
 from cj_pipeline.store import Store
 
 ROWS = 50
@@ -61,6 +65,21 @@ def read(home: str, seconds: str) -> None:
         print(row["n"] if row else None, flush=True)
 
 
+def fill(home: str, n_bytes: str) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(n_bytes), int(n_bytes)))
+    store = Store(Path(home))
+    text = secrets.token_hex(50_000)
+    for transaction in range(1000):
+        try:
+            with store.write() as db:
+                db.insert(
+                    "ledger", [row | {"judge_id": text} for row in ledger_rows("f", transaction)]
+                )
+        except StoreError as error:
+            print(transaction, error, sep="\n", flush=True)
+            return
+
+
 def serve(home: str, token: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -71,4 +90,6 @@ def serve(home: str, token: str) -> None:
 
 
 if __name__ == "__main__":
-    {"write": write, "hold": hold, "read": read, "serve": serve}[sys.argv[1]](*sys.argv[2:])
+    {"write": write, "hold": hold, "read": read, "fill": fill, "serve": serve}[sys.argv[1]](
+        *sys.argv[2:]
+    )

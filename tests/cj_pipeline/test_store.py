@@ -232,6 +232,23 @@ def test_a_torn_file_is_refused_with_a_way_out(tmp_path: Path) -> None:
         pass
 
 
+def test_a_full_disk_loses_nothing_committed_and_says_what_to_do(tmp_path: Path) -> None:
+    """A limit on file sizes stands for the full disk: the same write fails in the same way."""
+    worker = _worker("fill", tmp_path, 12_000_000)
+    committed, message = worker.communicate()[0].split("\n", 1)
+
+    assert "Free space" in message
+    assert _count(Store(tmp_path)) == int(committed) * ROWS
+
+
+def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    """A read-only mount, a wrong owner, or, as here, a file in the way."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StoreError, match="CJ_HOME"), Store(tmp_path / "file" / "home").read():
+        pass
+
+
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
     """Essays are personal data."""
     store = Store(tmp_path / "home")
