@@ -5,8 +5,9 @@
 "ours" starts from raw columns, one row per verdict, and its clock includes adding them up, as does
 that of "choix ilsr dense". Every other solver gets the verdicts in the form it likes best (lists,
 added-up tables, sparse designs), made outside the clock; "ours, added up" and "choix ilsr dense,
-added up" are the same comparison without the adding up. All seek plain maximum likelihood. A solver counts where its largest error against a high-precision optimum is at most
-1e-6 logits; peers are given tolerances that allow that.
+added up" are the same comparison without the adding up. All seek plain maximum likelihood. A solver
+counts where its largest error against a high-precision optimum is at most 1e-6 logits; peers are
+given tolerances that allow that.
 """
 
 from __future__ import annotations
