@@ -74,6 +74,7 @@ class BatchProgress:
         max_score_change: In logits since the last wave; None before the second scale.
         is_precise: Whether the precision the batch asks for is reached; None when it asks none.
         spend_cap_reached: Whether the next wave was refused for its cost.
+        nothing_left_to_ask: Whether planning found no pair for another wave.
         is_cancelled: Whether a person ended the batch.
         is_stalled: Whether its provider jobs have made no progress for too long.
     """
@@ -88,6 +89,7 @@ class BatchProgress:
     max_score_change: float | None = None
     is_precise: bool | None = None
     spend_cap_reached: bool = False
+    nothing_left_to_ask: bool = False
     is_cancelled: bool = False
     is_stalled: bool = False
 
@@ -143,7 +145,9 @@ def completion_denominator(n_essays: int, rules: WorkflowRules) -> int:
     return min(rules.total_budget, max_possible_pairs(n_essays) * passes * rules.n_judges)
 
 
-def decide_continuation(progress: BatchProgress, rules: WorkflowRules) -> Decision:
+def decide_continuation(  # noqa: PLR0911 -- one line per rule, in the order they apply
+    progress: BatchProgress, rules: WorkflowRules
+) -> Decision:
     """Return what happens to a batch next.
 
     Nothing is decided while callbacks are pending, unless a person or a watchdog ends the batch.
@@ -158,7 +162,7 @@ def decide_continuation(progress: BatchProgress, rules: WorkflowRules) -> Decisi
     if progress.spend_cap_reached:
         return _failure(EndReason.SPEND_CAP)
     if progress.submitted == 0:
-        return wait
+        return _failure(EndReason.NO_SUCCESSES) if progress.nothing_left_to_ask else wait
     if progress.completed == 0:
         return _failure_by_cause(progress, EndReason.NO_SUCCESSES)
     success = _end_reached(progress, rules) or _early_stop(progress, rules)
@@ -173,13 +177,12 @@ def _end_reached(progress: BatchProgress, rules: WorkflowRules) -> EndReason | N
     if rules.all_at_once:
         return EndReason.SINGLE_WAVE_COMPLETE
     denominator = completion_denominator(progress.n_essays, rules)
-    if progress.completed + progress.failed < denominator:
+    if progress.completed + progress.failed < denominator and not progress.nothing_left_to_ask:
         return None
     if is_small_net(progress.n_essays, rules):
         return EndReason.SMALL_NET_CAP
-    return (
-        EndReason.BUDGET_SPENT if denominator == rules.total_budget else EndReason.PAIRS_EXHAUSTED
-    )
+    budget_spent = denominator == rules.total_budget and not progress.nothing_left_to_ask
+    return EndReason.BUDGET_SPENT if budget_spent else EndReason.PAIRS_EXHAUSTED
 
 
 def _early_stop(progress: BatchProgress, rules: WorkflowRules) -> EndReason | None:

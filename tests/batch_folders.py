@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cj_pipeline.store import Store
 
 from cj_pipeline.artefact import RunEnvironment
 from cj_pipeline.steps import Engine, advance_to_end, ingest
+from cj_pipeline.store import Store
 
 TEST_RUN = RunEnvironment(git_sha="0000000", runner_version="test", python="3", os="test")
 NINE_STEPS = tuple(str(step) for step in range(1, 10))
@@ -64,6 +64,11 @@ def open_engine(home: Path, environment: Mapping[str, str] | None = None, **more
 def run_to_end(engine: Engine, folder: Path, **settings: Any) -> str:
     """Take a batch folder to its published end and return the batch's name."""
     batch_id = ingest(engine, folder, explicit=settings).batch_id
-    for _ in advance_to_end(engine, batch_id, pause_s=0.0):
-        pass
+    finish(engine, batch_id)
     return batch_id
+
+
+def finish(engine: Engine, batch_id: str) -> None:
+    """Take a batch that is in the store to its published end."""
+    for _ in advance_to_end(engine, batch_id, pause_s=0.05):
+        pass

@@ -8,7 +8,7 @@ import structlog
 
 from cj_pipeline.errors import CJError
 from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.records import BatchRecord, load_batch
+from cj_pipeline.steps.records import BatchRecord, load_batch, note_on_batch
 
 log = structlog.get_logger()
 
@@ -29,10 +29,7 @@ def cancel(engine: Engine, batch_id: str) -> Cancelled:
         record = load_batch(db, batch_id)
         if record.has_ended:
             return Cancelled(0)
-        db.execute(
-            "UPDATE batches SET metadata = json_merge_patch(metadata, ?) WHERE batch_id = ?",
-            ['{"cancel_requested": true}', batch_id],
-        )
+        note_on_batch(db, batch_id, "cancel_requested", engine.clock())
     return Cancelled(stop_open_jobs(engine, record))
 
 

@@ -89,6 +89,7 @@ def _progress(
         max_score_change=_max_score_change(db, record.batch_id, wave, scale),
         is_precise=_is_precise(record, scale),
         spend_cap_reached=bool(record.metadata.get("spend_cap_reached")),
+        nothing_left_to_ask=bool(record.metadata.get("nothing_left_to_ask")),
         is_cancelled=bool(record.metadata.get("cancel_requested")),
         is_stalled=is_stalled,
     )

@@ -47,6 +47,7 @@ jobs AS (
 SELECT b.batch_id, b.state,
        coalesce(b.metadata->>'spend_cap_reached', 'false') = 'true' AS spend_cap_reached,
        coalesce(b.metadata->>'cancel_requested', 'false') = 'true' AS cancel_requested,
+       coalesce(b.metadata->>'nothing_left_to_ask', 'false') = 'true' AS nothing_left_to_ask,
        coalesce(w.wave, 0) AS wave,
        d.decision,
        coalesce(o.n_in_flight, 0) AS n_in_flight,
@@ -96,6 +97,6 @@ def _next(row: dict[str, object]) -> NextStep:  # noqa: PLR0911 -- one line per 
         return NextStep.DECIDE
     if row["n_unasked"] and not row["spend_cap_reached"]:
         return NextStep.SUBMIT
-    if row["wave"] and row["decision"] is None:
+    if row["nothing_left_to_ask"] or (row["wave"] and row["decision"] is None):
         return NextStep.DECIDE
     return NextStep.PLAN

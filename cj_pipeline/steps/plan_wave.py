@@ -11,7 +11,7 @@ from cj_pipeline.comparisons import ChosenPair, PlannedComparison, comparison_id
 from cj_pipeline.pairing import Net, choose_wave
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
-from cj_pipeline.steps.records import BatchRecord, current_wave, load_batch
+from cj_pipeline.steps.records import BatchRecord, current_wave, load_batch, note_on_batch
 from cj_pipeline.store import Session
 from cj_pipeline.workflow import (
     ContinuationDecision,
@@ -51,6 +51,8 @@ def plan_wave(engine: Engine, batch_id: str) -> PlannedWave:
             return PlannedWave(wave + 1, _planned(db, batch_id, wave + 1), is_new=False)
         now = engine.clock()
         db.insert("comparison_pairs", [_row(p) | {"planned_at": now} for p in planned])
+        if not planned:
+            note_on_batch(db, batch_id, "nothing_left_to_ask", now)
     log.info("wave_planned", batch_id=batch_id, wave=wave + 1, n_comparisons=len(planned))
     return PlannedWave(wave + 1, planned, is_new=True)
 
@@ -122,6 +124,8 @@ def _next_comparisons(
             size=min(_wave_size(record), in_pass, -(-left // n_judges)),
             seed=_wave_seed(record, wave, this_pass),
             resampling=covered,
+            may_repeat=record.settings.may_repeat_pairs,
+            both_orders=record.settings.both_orders,
         )
         for pair, judge in _asked_of_each_judge(chosen, record):
             if left == 0:

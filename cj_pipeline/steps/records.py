@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from cj_pipeline.artefact import RunnerMode
@@ -116,3 +118,12 @@ def current_wave(db: Session, batch_id: str) -> int:
         [batch_id],
     )
     return int(row["wave"]) if row else 0
+
+
+def note_on_batch(db: Session, batch_id: str, fact: str, now: datetime) -> None:
+    """Keep a fact in a batch's metadata that later steps go by, such as `spend_cap_reached`."""
+    db.execute(
+        "UPDATE batches SET metadata = json_merge_patch(metadata, $patch), updated_at = $now"
+        " WHERE batch_id = $batch",
+        {"patch": json.dumps({fact: True}), "now": now, "batch": batch_id},
+    )

@@ -16,7 +16,7 @@ from cj_pipeline.judges import Judge
 from cj_pipeline.money import worst_case_usd
 from cj_pipeline.providers import split_shards
 from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.records import BatchRecord, load_batch
+from cj_pipeline.steps.records import BatchRecord, load_batch, note_on_batch
 from cj_pipeline.steps.requests import (
     Ask,
     BatchTexts,
@@ -234,14 +234,6 @@ def _passes_spend_cap(db: Session, record: BatchRecord, more_usd: float) -> bool
 
 def _refuse(db: Session, engine: Engine, record: BatchRecord) -> None:
     """Mark the batch; what was asked before and may not be asked again ends as it stands."""
-    db.execute(
-        "UPDATE batches SET metadata = json_merge_patch(metadata, $patch), updated_at = $now"
-        " WHERE batch_id = $batch",
-        {
-            "patch": '{"spend_cap_reached": true}',
-            "now": engine.clock(),
-            "batch": record.batch_id,
-        },
-    )
+    note_on_batch(db, record.batch_id, "spend_cap_reached", engine.clock())
     close_comparisons(db, record, engine.clock(), give_up=True)
     log.warning("spend_cap_reached", batch_id=record.batch_id, cap=record.settings.spend_cap_usd)

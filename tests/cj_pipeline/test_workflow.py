@@ -153,6 +153,18 @@ def test_a_panel_is_asked_each_pair_once_per_judge() -> None:
             "finalize_failure",
             "expired",
         ),
+        (
+            {"nothing_left_to_ask": True},
+            {"total_budget": 120},
+            "finalize_scoring",
+            "pairs_exhausted",
+        ),
+        (
+            {"nothing_left_to_ask": True, "submitted": 0, "completed": 0},
+            {},
+            "finalize_failure",
+            "no_successes",
+        ),
         ({"is_cancelled": True, "submitted": 61}, {}, "finalize_failure", "cancelled"),
         ({"is_stalled": True, "submitted": 61}, {}, "finalize_failure", "stalled"),
     ],
