@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from cj_pipeline.bradley_terry import Scale
+from cj_pipeline.net_solvers import sums_at_ends
+from cj_pipeline.tallies import Floats, Indices
 
 
 def se_summary(scale: Scale) -> dict[str, float | int]:
@@ -52,10 +54,18 @@ def quality_flags(
     }
 
 
-def _n_opponents(scale: Scale) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def effective_comparisons(scale: Scale) -> Floats:
+    """Return per essay how many verdicts between equals would have told as much.
+
+    A verdict whose outcome was clear beforehand tells little: p (1 - p) against 1/4. Shape
+    (n_essays,); at most the essay's `n_comparisons`.
+    """
+    essays = scale.information.essays
+    at_first, at_second = sums_at_ends(essays.layout, essays.weights)
+    return 4 * (at_first + at_second)
+
+
+def _n_opponents(scale: Scale) -> Indices:
     layout = scale.model.layout
     ends = np.concatenate([layout.first, layout.second])
-    counts: np.ndarray[tuple[int], np.dtype[np.int64]] = np.bincount(
-        ends, minlength=layout.n_essays
-    )
-    return counts
+    return np.bincount(ends, minlength=layout.n_essays)

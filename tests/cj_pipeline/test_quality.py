@@ -6,7 +6,7 @@ import pytest
 
 from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
 from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.quality import quality_flags, se_summary
+from cj_pipeline.quality import effective_comparisons, quality_flags, se_summary
 
 
 def _scale(pairs: list[tuple[str, str]]) -> Scale:
@@ -64,3 +64,16 @@ def test_few_comparisons_per_essay_count_as_sparse() -> None:
     )
 
     assert flags["comparison_coverage_sparse"]
+
+
+def test_verdicts_between_equals_count_in_full() -> None:
+    """Four verdicts each on essays that came out alike."""
+    assert effective_comparisons(_scale(TRIANGLE)) == pytest.approx([4, 4, 4])
+
+
+def test_foregone_verdicts_count_for_less() -> None:
+    """Nine wins of ten: 10 x 4 x .9 x .1, a little more by the prior's pull."""
+    verdicts = [JudgedPair("x", "y", "A")] * 9 + [JudgedPair("x", "y", "B")]
+    scale = fit_bradley_terry(["x", "y"], verdicts, prior_comparisons=0)
+
+    assert effective_comparisons(scale) == pytest.approx([3.6, 3.6])

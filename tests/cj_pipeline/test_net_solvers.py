@@ -1,0 +1,93 @@
+"""Each way of solving, against NumPy on the matrix written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.net_solvers import NetMatrix, dense, lay_out, net_matrix, solve, sums_at_ends
+
+
+def random_net(n: int, design: str, *, prior: float = 0.1, seed: int = 0) -> NetMatrix:
+    """Return the matrix of a net with random weights; essays' numbers are shuffled."""
+    rng = np.random.default_rng(seed)
+    if design == "banded":
+        pairs = [(i, i + k) for i in range(n) for k in (1, 2, 3) if i + k < n]
+    else:
+        pairs = [(i, i + 1) for i in range(n - 1)]
+        pairs += [tuple(rng.choice(n, 2, replace=False)) for _ in range(6 * n)]
+    name = rng.permutation(n)
+    keys = sorted({(min(name[a], name[b]), max(name[a], name[b])) for a, b in pairs})
+    first, second = np.array(keys, dtype=np.int64).T
+    layout = lay_out(n, np.ascontiguousarray(first), np.ascontiguousarray(second))
+    return net_matrix(layout, rng.uniform(0.5, 2, len(first)), np.full(n, prior))
+
+
+CASES = [(50, "random", "dense"), (400, "banded", "banded"), (400, "random", "iterative")]
+
+
+@pytest.mark.parametrize(("n", "design", "method"), CASES)
+def test_nets_are_solved_in_the_way_that_suits_them(n: int, design: str, method: str) -> None:
+    """Small ones densely, narrow ones as bands, the rest by conjugate gradients."""
+    assert random_net(n, design).layout.method == method
+
+
+@pytest.mark.parametrize(("n", "design", "method"), CASES)
+@pytest.mark.parametrize("n_columns", [0, 3])
+def test_solutions_are_those_of_the_whole_matrix(
+    n: int, design: str, method: str, n_columns: int
+) -> None:
+    """One right side or several."""
+    matrix = random_net(n, design)
+    right = np.random.default_rng(1).normal(size=(n, n_columns) if n_columns else n)
+
+    assert solve(matrix, right) == pytest.approx(np.linalg.solve(dense(matrix), right), abs=1e-8)
+
+
+def test_a_long_thin_net_that_defeats_conjugate_gradients_is_solved_all_the_same() -> None:
+    """A comb of chains is no band and conducts badly."""
+    n = 1600
+    teeth = [(40 * k + i, 40 * k + i + 1) for k in range(40) for i in range(39)]
+    spine = [(0, 40 * k) for k in range(1, 40)]
+    first, second = np.array(sorted(teeth + spine), dtype=np.int64).T
+    layout = lay_out(n, np.ascontiguousarray(first), np.ascontiguousarray(second))
+    matrix = net_matrix(layout, np.ones(len(first)), np.full(n, 1e-7))
+    right = np.random.default_rng(1).normal(size=n)
+    right -= right.mean()
+
+    left_over = dense(matrix) @ solve(matrix, right) - right
+
+    assert np.abs(left_over).max() < 1e-6
+
+
+def test_without_a_prior_differences_are_determined_all_the_same() -> None:
+    """The spring on the first essay holds the scale but changes no difference."""
+    matrix = random_net(30, "random", prior=0.0)
+    loose = dense(matrix) - np.diag(matrix.spring)
+    right = np.random.default_rng(1).normal(size=30)
+    right -= right.mean()
+
+    found = solve(matrix, right)
+
+    assert found - found.mean() == pytest.approx(np.linalg.pinv(loose) @ right, abs=1e-9)
+
+
+def test_a_net_in_parts_without_a_prior_is_refused() -> None:
+    """Two pairs of essays that never met: the matrix is singular."""
+    layout = lay_out(4, np.array([0, 2]), np.array([1, 3]))
+
+    with pytest.raises(UnscalableBatchError, match="singular"):
+        solve(net_matrix(layout, np.ones(2), np.zeros(4)), np.array([1.0, -1.0, 1.0, -1.0]))
+
+
+def test_sums_at_the_ends_count_each_pair_once_at_either_end() -> None:
+    """By products for large nets as by counting for small ones."""
+    matrix = random_net(4000, "random")
+    layout = matrix.layout
+
+    at_first, at_second = sums_at_ends(layout, matrix.weights)
+
+    assert len(layout.first) > 20_000
+    assert at_first == pytest.approx(np.bincount(layout.first, matrix.weights, minlength=4000))
+    assert at_second == pytest.approx(np.bincount(layout.second, matrix.weights, minlength=4000))
