@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,51 @@ def new_pairs(
         parts.join(one, other)
         # The order that evens the two out; `positions` has the last word.
         seen.add(*sorted((one, other), key=lambda i: seen.lean[i]))
+    # After unequal waves the essay seen least came first anyway; only a round's end is mended here.
+    may_level = parts.n_parts == 1 and np.ptp(net.n_comparisons) <= 2
+    return _levelled(net, chosen, met) if may_level else chosen
+
+
+def _levelled(net: Net, chosen: list[Choice], met: list[set[int]]) -> list[Choice]:
+    """Return the pairs after handing some on, from essays seen twice oftener to those left behind.
+
+    The last essays of a round may have met already, so that one of them stays behind.
+    """
+    count = net.n_comparisons + np.bincount(
+        [i for choice in chosen for i in (choice.one, choice.other)], minlength=net.n_essays
+    )
+    while np.ptp(count) > 1:
+        for k, choice in enumerate(chosen):
+            handed_on = _handed_on(choice, count, met)
+            if handed_on is None:
+                continue
+            others = [*chosen[:k], handed_on, *chosen[k + 1 :]]
+            ids = net.essay_ids
+            shown = net.shown + tuple((ids[c.one], ids[c.other]) for c in others)
+            if Parts(replace(net, shown=shown)).n_parts > 1:
+                continue
+            count[[choice.one, choice.other]] -= 1
+            count[[handed_on.one, handed_on.other]] += 1
+            met[choice.one].discard(choice.other)
+            met[choice.other].discard(choice.one)
+            met[handed_on.one].add(handed_on.other)
+            met[handed_on.other].add(handed_on.one)
+            chosen = others
+            break
+        else:
+            break
     return chosen
+
+
+def _handed_on(choice: Choice, count: Ints, met: list[set[int]]) -> Choice | None:
+    """Return the pair with an essay seen least in place of one seen at least twice oftener."""
+    for over, stays in ((choice.one, choice.other), (choice.other, choice.one)):
+        if count[over] < count.min() + 2:
+            continue
+        for under in np.flatnonzero(count == count.min()).tolist():
+            if under != stays and stays not in met[under]:
+                return Choice(under, stays, choice.role)
+    return None
 
 
 def repeated_pairs(net: Net, size: int, rng: np.random.Generator) -> list[Choice]:

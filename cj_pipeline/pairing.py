@@ -12,6 +12,7 @@ import numpy as np
 
 from cj_pipeline.balanced_pairs import new_pairs, repeated_pairs
 from cj_pipeline.comparisons import ChosenPair, Role
+from cj_pipeline.fixed_design import fixed_design
 from cj_pipeline.pairing_adaptive import gainful_pairs
 from cj_pipeline.pairing_asap import asap_pairs
 from cj_pipeline.pairing_hybrid_mst import hybrid_mst_pairs
@@ -32,6 +33,7 @@ def choose_wave(
     seed: int,
     resampling: bool = False,
     may_repeat: bool = False,
+    both_orders: bool = False,
 ) -> tuple[ChosenPair, ...]:
     """Return the next wave, each pair in the order it is to be shown.
 
@@ -48,16 +50,26 @@ def choose_wave(
             `size` when pairs run out.
         may_repeat: Let a strategy that looks at scores ask a pair again before every pair was
             asked, where that gains more than a new one.
+        both_orders: Show every pair twice, once in each order, which counts as two of `size`; an
+            odd comparison is left over. A judge's liking for a place then cancels in every pair.
     """
     rng = np.random.default_rng(seed)
+    size = size // 2 if both_orders else size
     if resampling:
         chosen = repeated_pairs(net, size, rng)
     else:
         chosen = _choose(net, strategy, size, rng, may_repeat=may_repeat)
     ordered = in_fair_order(net, [(choice.one, choice.other) for choice in chosen], rng)
-    return tuple(
+    wave = tuple(
         ChosenPair(net.essay_ids[a], net.essay_ids[b], choice.role, choice.expected_gain)
         for (a, b), choice in zip(ordered, chosen, strict=True)
+    )
+    if not both_orders:
+        return wave
+    return tuple(
+        pair
+        for shown in wave
+        for pair in (shown, replace(shown, essay_a=shown.essay_b, essay_b=shown.essay_a))
     )
 
 
@@ -70,6 +82,8 @@ def positional_skew(net: Net) -> dict[str, float]:
 def _choose(
     net: Net, strategy: Strategy, size: int, rng: np.random.Generator, *, may_repeat: bool
 ) -> list[Choice]:
+    if net.scores is None and strategy == "adaptive":
+        return fixed_design(net, size, rng)
     if net.scores is None or strategy in {"coverage", "resample", "random"}:
         role = Role.RANDOM if strategy == "random" else Role.COVERAGE
         return new_pairs(net, size, rng, role=role)

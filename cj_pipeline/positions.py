@@ -57,7 +57,10 @@ def next_orders(net: Net) -> dict[IndexPair, IndexPair]:
     for a, b in net.shown_indices.tolist():
         seen[a, b] += 1
         last[min(a, b), max(a, b)] = (a, b)
-    return {pair: (a, b) if seen[a, b] < seen[b, a] else (b, a) for pair, (a, b) in last.items()}
+    return {
+        pair: (a, b) if seen[a, b] < seen.get((b, a), 0) else (b, a)
+        for pair, (a, b) in last.items()
+    }
 
 
 def _even_out(ordered: list[IndexPair], free: Sequence[int], lean: Ints) -> None:

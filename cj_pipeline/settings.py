@@ -54,6 +54,10 @@ class BatchSettings(BaseModel):
     all_at_once: bool = False
     strategy: Strategy = "adaptive"
     seed: int = 0
+    both_orders: bool = False
+    """Ask every chosen pair twice, once in each order; each counts as a comparison."""
+    may_repeat_pairs: bool = False
+    """Let pairs chosen by scores be asked again before every pair was asked once."""
 
     max_pairwise_comparisons: Annotated[int, Field(ge=1)] = 120
     wave_size: Annotated[int, Field(ge=1)] | None = None

@@ -115,6 +115,7 @@ def test_coverage_lets_essays_take_part_alike_after_every_wave(n_essays: int) ->
         ranges.append(np.ptp(net.n_comparisons))
 
     assert max(ranges) <= 2
+    assert max(ranges[:3]) <= 1
 
 
 @pytest.mark.parametrize("n_essays", [7, 24, 120])
@@ -231,3 +232,14 @@ def test_a_hundred_and_twenty_essays_at_a_realistic_budget_are_one_even_net() ->
     assert Parts(net).n_parts == 1
     assert net.n_comparisons.tolist() == [10] * 120
     assert set(positional_skew(net).values()) == {0.0}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_both_orders_of_a_pair_come_as_a_unit_that_costs_two(strategy: Strategy) -> None:
+    """Asked so, every pair cancels the judge's liking for a place, for twice the price."""
+    wave = choose_wave(fresh_net(12), strategy=strategy, size=25, seed=0, both_orders=True)
+
+    orders = Counter((pair.essay_a, pair.essay_b) for pair in wave)
+    assert len(wave) == 24
+    assert set(orders.values()) == {1}
+    assert all(orders[b, a] == 1 for a, b in orders)

@@ -166,9 +166,9 @@ def test_a_large_batch_is_sketched_to_the_same_end() -> None:
 
     exact = replace(net, covariance=covariance(net.information))
 
-    begun = time.perf_counter()
+    begun = time.process_time()
     sketched_gain = _exact_gain(exact, gainful_pairs(net, 100, np.random.default_rng(0)))
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     exact_gain = _exact_gain(exact, gainful_pairs(exact, 100, np.random.default_rng(0)))
 
     assert sketched_gain > 0.8 * exact_gain
@@ -189,14 +189,15 @@ def _exact_gain(net: Net, choices: list) -> float:
 
 
 def test_a_wave_for_a_hundred_essays_takes_a_moment() -> None:
-    """Planning must never be what a batch waits for; ten times the time measured."""
+    """Planning must never be what a batch waits for; measured in the process's own time."""
     net = scored_net(100, per_essay=6)
-    choose_wave(net, strategy="adaptive", size=50, seed=0)
+    seconds = []
+    for seed in range(5):
+        begun = time.process_time()
+        choose_wave(replace(net), strategy="adaptive", size=50, seed=seed)
+        seconds.append(time.process_time() - begun)
 
-    begun = time.perf_counter()
-    choose_wave(net, strategy="adaptive", size=50, seed=0)
-
-    assert time.perf_counter() - begun < 0.15
+    assert min(seconds) < 0.1
 
 
 def test_the_stake_in_ranks_is_the_same_written_out_or_not() -> None:

@@ -1,0 +1,486 @@
+"""What choosing pairs well is worth, in comparisons: simulated judges, then recorded votes.
+
+    python benchmarks/pairing.py --replications 200            everything; hours
+    python benchmarks/pairing.py savings --essays 20 100 --replications 20      a table in minutes
+
+Replications that were run are kept in `--cache`, one line each, so a run that is killed goes on
+where it was. Monte-Carlo standard errors are jackknifed over replications, which share their
+essays and the judge's luck between strategies.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import argparse
+import csv
+import hashlib
+import json
+import multiprocessing
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from cj_pipeline.bradley_terry import Scale, fit_verdicts
+from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.pairing import Net, choose_wave, max_possible_pairs
+from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
+from cj_pipeline.tallies import Verdicts
+
+VOTES = Path(__file__).parents[1] / "cj_pipeline" / "data" / "ukp_demo_votes.csv"
+TARGETS = (0.90, 0.95)
+LATENT_SD = 1.5
+POSITION_BIAS = 0.4
+CARELESS = 0.1
+SECOND_JUDGE = 0.5
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One cell of a table.
+
+    Attributes:
+        strategy: As in a batch's settings, or "uniform": any pair not yet asked, by lot.
+        n_essays: In the batch.
+        wave: Pairs per wave.
+        per_essay: Comparisons per essay at the end.
+        may_repeat: Whether a pair may be asked again before all were.
+        judge: "plain"; "biased" towards the first place; "careless", deciding by coin in a tenth
+            of the cases; "pair", two judges in turn of whom one discriminates half as well.
+        topic: For recorded votes; else empty.
+    """
+
+    strategy: str
+    n_essays: int
+    wave: int
+    per_essay: int
+    may_repeat: bool = False
+    judge: str = "plain"
+    topic: str = ""
+    honesty: bool = False
+
+    @property
+    def label(self) -> str:
+        return self.strategy + (" (may repeat)" if self.may_repeat else "")
+
+
+class SimulatedJudge:
+    """Answers by Bradley and Terry's model; the luck of a pair's k-th asking is fixed by seed."""
+
+    def __init__(self, setup: Setup, seed: int) -> None:
+        rng = np.random.default_rng([seed, setup.n_essays])
+        true = rng.normal(0, LATENT_SD, setup.n_essays)
+        self.truth = true - true.mean()
+        self._kind, self._seed = setup.judge, seed
+        self._asked: dict[tuple[int, int], int] = defaultdict(int)
+        self.needs_position_effect = setup.judge == "biased"
+
+    def first_wins(self, first: int, second: int) -> float:
+        low, high = min(first, second), max(first, second)
+        turn = self._asked[low, high]
+        self._asked[low, high] += 1
+        luck = _luck(self._seed, low, high, turn)
+        eta = self.truth[first] - self.truth[second]
+        if self._kind == "biased":
+            eta += POSITION_BIAS
+        if self._kind == "pair" and (low + high + turn) % 2:
+            eta *= SECOND_JUDGE
+        chance = 1 / (1 + np.exp(-eta))
+        if self._kind == "careless":
+            chance = (1 - CARELESS) * chance + CARELESS / 2
+        # The lower index wins on small luck, whichever place it is shown in.
+        return float(luck < chance) if first == low else float(luck >= 1 - chance)
+
+
+class RecordedVotes:
+    """Answers a pair with one of the votes people cast on it, drawn by seed, each used once."""
+
+    needs_position_effect = False
+
+    def __init__(self, setup: Setup, seed: int) -> None:
+        votes, ids = votes_on(setup.topic)
+        self.truth = _scale_of_all_votes(setup.topic).scores
+        place = {item: i for i, item in enumerate(ids)}
+        rng = np.random.default_rng(seed)
+        self._left: dict[tuple[int, int], list[float]] = defaultdict(list)
+        for k in rng.permutation(len(votes)):
+            a, b, win = votes[k]
+            i, j = place[a], place[b]
+            self._left[min(i, j), max(i, j)].append(win if i < j else 1 - win)
+
+    def first_wins(self, first: int, second: int) -> float:
+        votes = self._left[min(first, second), max(first, second)]
+        if not votes:
+            return 0.5
+        vote = votes[0]
+        votes.append(votes.pop(0))
+        return vote if first < second else 1 - vote
+
+
+def trajectory(setup: Setup, seed: int) -> dict[str, Any]:
+    """Return how well the scores do after every wave of one replication."""
+    judge = RecordedVotes(setup, seed) if setup.topic else SimulatedJudge(setup, seed)
+    n = setup.n_essays
+    ids = tuple(f"e{i:05d}" for i in range(n))
+    place = {essay_id: i for i, essay_id in enumerate(ids)}
+    net = Net(ids, frozenset(), ())
+    half_wins: list[int] = []
+    scale: Scale | None = None
+    end = setup.per_essay * n // 2
+    out: dict[str, list[float]] = defaultdict(list)
+    while len(net.shown) < end:
+        size = min(setup.wave, end - len(net.shown))
+        wave = _next_wave(net, setup, size, seed)
+        for a, b in wave:
+            half_wins.append(round(2 * judge.first_wins(place[a], place[b])))
+        net = replace(net, shown=net.shown + wave)
+        first, second = net.shown_indices.T
+        verdicts = Verdicts(
+            ids, ("j",), first, second, np.array(half_wins), np.zeros(len(first), dtype=np.int64)
+        )
+        try:
+            scale = fit_verdicts(verdicts, position_effect=judge.needs_position_effect, start=scale)
+        except UnscalableBatchError:
+            continue
+        net = replace(net, scores=scale.scores, information=scale.information)
+        out["comparisons"].append(len(net.shown))
+        out["spearman"].append(_correlation(rankdata(scale.scores), rankdata(judge.truth)))
+        at_quarter = len(net.shown) * 4 // end > (len(net.shown) - size) * 4 // end
+        if setup.honesty and at_quarter:
+            out["at"].append(len(net.shown))
+            out["true_r2"].append(_correlation(scale.scores, judge.truth) ** 2)
+            out["honest"].append(empirical_bayes_reliability(scale))
+            out["naive"].append(scale_separation_reliability(scale.scores, scale.standard_errors))
+    out["max_lean"] = [float(np.abs(net.lean).max())]
+    counts = net.n_comparisons
+    out["participation"] = [
+        float(counts.min() / counts.mean()),
+        float(counts.max() / counts.mean()),
+    ]
+    return dict(out)
+
+
+def _next_wave(net: Net, setup: Setup, size: int, seed: int) -> tuple[tuple[str, str], ...]:
+    covered = len({frozenset(pair) for pair in net.shown})
+    left = max_possible_pairs(net.n_essays) - covered
+    by_score = setup.may_repeat and net.scores is not None
+    if setup.strategy == "uniform" and left:
+        return _by_lot(net, min(size, left), seed)
+    wave = choose_wave(
+        net,
+        strategy="random" if setup.strategy == "uniform" else setup.strategy,  # type: ignore[arg-type]
+        size=size,
+        seed=seed * 100_003 + len(net.shown),
+        resampling=left == 0 and not by_score,
+        may_repeat=setup.may_repeat,
+    )
+    return tuple((pair.essay_a, pair.essay_b) for pair in wave)
+
+
+def _by_lot(net: Net, size: int, seed: int) -> tuple[tuple[str, str], ...]:
+    rng = np.random.default_rng([seed, len(net.shown)])
+    n = net.n_essays
+    first, second = np.triu_indices(n, k=1)
+    ends = np.sort(net.shown_indices, axis=1)
+    is_new = ~np.isin(first * n + second, ends[:, 0] * n + ends[:, 1])
+    rows = rng.choice(np.flatnonzero(is_new), size, replace=False)
+    turned = rng.random(size) < 0.5
+    return tuple(
+        (net.essay_ids[b], net.essay_ids[a]) if turn else (net.essay_ids[a], net.essay_ids[b])
+        for a, b, turn in zip(first[rows].tolist(), second[rows].tolist(), turned, strict=True)
+    )
+
+
+# --- running, keeping, reading -------------------------------------------------------------------
+
+
+def run(setups: Sequence[Setup], replications: int, cache: Path, processes: int) -> None:
+    """Run what the cache does not hold yet, every strategy's n-th replication before the next."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    done = {(key, seed) for key, seed, _ in _kept(cache)}
+    todo = [
+        (setup, seed)
+        for seed in range(replications)
+        for setup in setups
+        if (_key(setup), seed) not in done
+    ]
+    if not todo:
+        return
+    begun = time.perf_counter()
+    with multiprocessing.Pool(processes) as pool, cache.open("a") as file:
+        for count, (setup, seed, result) in enumerate(pool.imap_unordered(_job, todo), start=1):
+            file.write(json.dumps([_key(setup), seed, asdict(setup), result]) + "\n")
+            file.flush()
+            if count % 50 == 0:
+                rate = (time.perf_counter() - begun) / count
+                print(
+                    f"  {count}/{len(todo)} replications, {rate * (len(todo) - count):.0f} s left"
+                )
+
+
+def results(setup: Setup, replications: int, cache: Path) -> list[dict[str, Any]]:
+    """Return the kept replications of one setup, in order of their seeds."""
+    key = _key(setup)
+    found = {seed: result for k, seed, result in _kept(cache) if k == key and seed < replications}
+    return [found[seed] for seed in sorted(found)]
+
+
+def _job(job: tuple[Setup, int]) -> tuple[Setup, int, dict[str, Any]]:
+    return job[0], job[1], trajectory(*job)
+
+
+def _key(setup: Setup) -> str:
+    return hashlib.sha256(json.dumps(asdict(setup), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _kept(cache: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    if not cache.exists():
+        return
+    for line in cache.read_text().splitlines():
+        try:
+            key, seed, _, result = json.loads(line)
+        except ValueError:  # the last line of a run that was killed
+            continue
+        yield key, seed, result
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def comparisons_to_reach(runs: Sequence[dict[str, Any]], target: float) -> float:
+    """Return where the mean Spearman correlation crosses the target; NaN if it does not."""
+    ends = min(len(r["comparisons"]) for r in runs)
+    x = np.mean([r["comparisons"][-ends:] for r in runs], axis=0)
+    y = np.mean([r["spearman"][-ends:] for r in runs], axis=0)
+    above = np.flatnonzero(y >= target)
+    if not len(above):
+        return float("nan")
+    k = above[0]
+    if k == 0:
+        return float(x[0])
+    return float(x[k - 1] + (target - y[k - 1]) / (y[k] - y[k - 1]) * (x[k] - x[k - 1]))
+
+
+def jackknifed(figure: Callable[[list[int]], float], n: int) -> tuple[float, float]:
+    """Return a figure over replications and its Monte-Carlo standard error."""
+    blocks = np.array_split(np.arange(n), min(n, 20))
+    without = [figure([i for i in range(n) if i not in set(b.tolist())]) for b in blocks]
+    k = len(blocks)
+    error = np.sqrt((k - 1) / k * np.sum((np.array(without) - np.mean(without)) ** 2))
+    return figure(list(range(n))), float(error)
+
+
+def saved(
+    runs: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]], target: float
+) -> tuple[float, float]:
+    """Return the share of comparisons saved against a base strategy, and its error."""
+    n = min(len(runs), len(base))
+
+    def figure(rows: list[int]) -> float:
+        ours = comparisons_to_reach([runs[i] for i in rows], target)
+        return 1 - ours / comparisons_to_reach([base[i] for i in rows], target)
+
+    return jackknifed(figure, n)
+
+
+def savings(options: argparse.Namespace) -> None:
+    """Comparisons to reach a rank correlation, by strategy, batch size and wave size."""
+    table = []
+    for n in options.essays:
+        for wave in (n // 2, n) if n <= 100 else (n,):
+            for judge in options.judges:
+                table.append((n, wave, judge))
+    for n, wave, judge in table:
+        ways = [(s, False) for s in options.strategies]
+        if n <= 100:
+            ways += [(s, True) for s in options.strategies if s in {"hybrid_mst", "adaptive"}]
+        setups = [Setup(s, n, wave, options.per_essay, may, judge) for s, may in ways]
+        run(setups, options.replications, options.cache, options.processes)
+        print(f"\n{n} essays, waves of {wave}, {judge} judge: comparisons per essay to Spearman")
+        print(
+            "strategy                     .90    saved           .95    saved       (replications)"
+        )
+        base = results(setups[0], options.replications, options.cache)
+        for setup in setups:
+            runs = results(setup, options.replications, options.cache)
+            cells = []
+            for target in TARGETS:
+                needed = comparisons_to_reach(runs, target) * 2 / n
+                share, error = saved(runs, base, target)
+                cells.append(f"{needed:6.2f}  {share:6.1%} ± {error:5.1%}")
+            print(f"{setup.label:26s} {'  '.join(cells)}  ({len(runs)})", flush=True)
+
+
+def waves(options: argparse.Namespace) -> None:
+    """What answering in waves costs: the same strategy, asked one by one and in ever larger waves."""
+    n = 40
+    sizes = (1, n // 4, n // 2, n, 2 * n)
+    setups = [Setup("adaptive", n, size, 34) for size in sizes]
+    setups += [Setup("random", n, n // 2, 34)]
+    run(setups, options.replications, options.cache, options.processes)
+    print(f"\n{n} essays, adaptive: comparisons per essay to Spearman .90 and .95, by wave size")
+    one_by_one = results(setups[0], options.replications, options.cache)
+    for setup in setups:
+        runs = results(setup, options.replications, options.cache)
+        cells = []
+        for target in TARGETS:
+            share, error = saved(runs, one_by_one, target)
+            needed = comparisons_to_reach(runs, target) * 2 / n
+            cells.append(f"{needed:6.2f} ({-share:+6.1%} ± {error:4.1%})")
+        print(f"{setup.strategy:9s} wave of {setup.wave:3d}  {'  '.join(cells)}  ({len(runs)})")
+
+
+def honesty(options: argparse.Namespace) -> None:
+    """Reported reliabilities beside the true squared correlation."""
+    print("\nReliability minus true squared correlation, mean over replications")
+    print("essays  strategy    per essay   true r²   empirical Bayes      naive (scale separation)")
+    for n in (20, 100):
+        setups = [Setup(s, n, n // 2, 24, honesty=True) for s in ("random", "adaptive", "swiss")]
+        run(setups, options.replications, options.cache, options.processes)
+        for setup in setups:
+            runs = results(setup, options.replications, options.cache)
+            for k in range(min(len(r["at"]) for r in runs)):
+                truth = np.array([r["true_r2"][k] for r in runs])
+                cells = []
+                for name in ("honest", "naive"):
+                    gap = np.array([r[name][k] for r in runs]) - truth
+                    cells.append(f"{gap.mean():+.3f} ± {gap.std(ddof=1) / np.sqrt(len(gap)):.3f}")
+                per_essay = np.mean([r["at"][k] for r in runs]) * 2 / n
+                print(
+                    f"{n:5d}   {setup.strategy:10s}  {per_essay:6.1f}     {truth.mean():.3f}"
+                    f"     {cells[0]}     {cells[1]}   ({len(runs)})"
+                )
+
+
+def votes(options: argparse.Namespace) -> None:
+    """Recorded votes of people on real texts: comparisons to the scale of all votes."""
+    print("\nRecorded votes: comparisons per essay to Spearman .90 with the scale of all votes")
+    for topic in ("uniform-good", "uniform-bad", "pe-yes"):
+        n = len(votes_on(topic)[1])
+        ways = [("uniform", False), ("random", False), ("adaptive", False), ("adaptive", True)]
+        setups = [Setup(s, n, n // 2, min(30, n - 1), may, topic=topic) for s, may in ways]
+        run(setups, options.replications, options.cache, options.processes)
+        base = results(setups[0], options.replications, options.cache)
+        for setup in setups:
+            runs = results(setup, options.replications, options.cache)
+            share, error = saved(runs, base, TARGETS[0])
+            needed = comparisons_to_reach(runs, TARGETS[0]) * 2 / n
+            print(
+                f"{topic:13s} {n:3d} essays  {setup.label:22s} {needed:6.2f}"
+                f"   {share:6.1%} ± {error:.1%} saved  ({len(runs)})"
+            )
+
+
+def speed(_: argparse.Namespace) -> None:
+    """Time and peak memory of planning one adaptive wave of n/2, each in a process of its own."""
+    print("\nOne adaptive wave of n/2 pairs, six comparisons per essay behind it")
+    print("essays   choosing    whole wave (with positions)   peak memory of the process")
+    for n in (20, 100, 1_000, 10_000):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            choosing, whole, peak = pool.apply(_timed_wave, (n,))
+        print(f"{n:6d}   {choosing:7.3f} s   {whole:7.3f} s                      {peak:6.0f} MB")
+
+
+def _timed_wave(n: int) -> tuple[float, float, float]:
+    from cj_pipeline.pairing_adaptive import gainful_pairs
+
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, LATENT_SD, n)
+    orders = [rng.permutation(n) for _ in range(3)]
+    first = np.concatenate(orders)
+    second = np.concatenate([np.roll(order, 1) for order in orders])
+    won = 2 * (rng.random(len(first)) < 1 / (1 + np.exp(truth[second] - truth[first])))
+    ids = tuple(f"e{i:05d}" for i in range(n))
+    scale = fit_verdicts(Verdicts(ids, ("j",), first, second, won, np.zeros_like(first)))
+    shown = tuple((ids[a], ids[b]) for a, b in zip(first, second, strict=True))
+    net = Net(ids, frozenset(), shown, scale.scores, None, scale.information)
+    gainful_pairs(net, 1, rng)
+    begun = time.perf_counter()
+    gainful_pairs(net, n // 2, rng)
+    chosen = time.perf_counter()
+    choose_wave(replace(net), strategy="adaptive", size=n // 2, seed=0)
+    done = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return chosen - begun, done - chosen, peak
+
+
+# --- small helpers -------------------------------------------------------------------------------
+
+
+def votes_on(topic: str) -> tuple[list[tuple[str, str, float]], tuple[str, ...]]:
+    """Return the votes on a topic as (a, b, what a won), and its items."""
+    with VOTES.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["topic"] == topic]
+    won = {"a": 1.0, "b": 0.0, "tie": 0.5}
+    votes = [
+        (r["item_a"], r["item_b"], won.get(r["winner"], float(r["winner"] == r["item_a"])))
+        for r in rows
+    ]
+    items = sorted({item for a, b, _ in votes for item in (a, b)})
+    return votes, tuple(items)
+
+
+def _scale_of_all_votes(topic: str) -> Scale:
+    if topic not in _SCALES:
+        rows, ids = votes_on(topic)
+        place = {item: i for i, item in enumerate(ids)}
+        first = np.array([place[a] for a, _, _ in rows])
+        second = np.array([place[b] for _, b, _ in rows])
+        won = np.array([round(2 * win) for _, _, win in rows])
+        _SCALES[topic] = fit_verdicts(
+            Verdicts(ids, ("j",), first, second, won, np.zeros_like(first))
+        )
+    return _SCALES[topic]
+
+
+_SCALES: dict[str, Scale] = {}
+
+
+def _luck(seed: int, low: int, high: int, turn: int) -> float:
+    digest = hashlib.blake2b(f"{seed}/{low}/{high}/{turn}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big") / 2**56
+
+
+def _correlation(x: Iterable[float], y: Iterable[float]) -> float:
+    return float(np.corrcoef(np.asarray(x), np.asarray(y))[0, 1])
+
+
+TABLES: dict[str, Callable[[argparse.Namespace], None]] = {
+    "savings": savings,
+    "waves": waves,
+    "honesty": honesty,
+    "votes": votes,
+    "speed": speed,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
+    parser.add_argument("--replications", type=int, default=200)
+    parser.add_argument("--essays", type=int, nargs="+", default=[20, 100, 500])
+    parser.add_argument("--per-essay", type=int, default=36)
+    parser.add_argument("--judges", nargs="+", default=["plain"])
+    parser.add_argument(
+        "--strategies",
+        nargs="+",
+        default=["uniform", "random", "swiss", "asap", "hybrid_mst", "adaptive"],
+    )
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--cache", type=Path, default=Path(".cj/benchmarks/pairing.jsonl"))
+    options = parser.parse_args()
+    for name in options.tables or TABLES:
+        TABLES[name](options)
+
+
+if __name__ == "__main__":
+    main()
