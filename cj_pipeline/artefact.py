@@ -86,8 +86,7 @@ def artefact_name(runner_mode: RunnerMode) -> str:
 
 
 def build_artefact(
-    db: Session,
-    batch_id: str,
+    history: BatchHistory,
     runner_mode: RunnerMode,
     *,
     generated_at: datetime,
@@ -97,21 +96,18 @@ def build_artefact(
     """Return a batch's artefact, complete with its checksum.
 
     Args:
-        db: A look at the store.
-        batch_id: The batch.
+        history: The batch as the store knows it.
         runner_mode: How far the runner was to go.
         generated_at: Aware of its zone.
         environment: What to say of machine and code.
         written: The files that lie beside the artefact, each with its role in the manifest.
 
     Raises:
-        UnknownBatchError: If the store has no batch of that name.
         BatchProblemsError: If the batch was never taken in.
         StoreError: If what the store holds breaks the contract; every violation is listed.
     """
-    history = read_history(db, batch_id)
     if history.batch["state"] == "rejected":
-        raise BatchProblemsError(batch_id, history.batch["problems"])
+        raise BatchProblemsError(history.batch_id, history.batch["problems"])
     document = {
         "schema_version": SCHEMA_VERSION,
         "metadata": _metadata(history, runner_mode, generated_at, environment),
@@ -154,7 +150,7 @@ def build_artefact(
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems[:20])
         msg = (
-            f"The artefact of batch '{batch_id}' would break {validation['contract']} in"
+            f"The artefact of batch '{history.batch_id}' would break {validation['contract']} in"
             f" {len(problems)} places; it was not written:\n{listed}"
         )
         raise StoreError(msg)
@@ -182,21 +178,50 @@ def write_artefact(
 ) -> WrittenFile:
     """Write a batch's artefact, and beside it the files its manifest lists as outputs.
 
+    The store stays open while all of it is worked out; `write_artefact_of` does not need it.
+
+    Raises:
+        UnknownBatchError: If the store has no batch of that name.
+        BatchProblemsError: If the batch was never taken in.
+        StoreError: If what the store holds breaks the contract.
+    """
+    return write_artefact_of(
+        read_history(db, batch_id),
+        read_callbacks(db, batch_id),
+        runner_mode,
+        folder,
+        generated_at=generated_at,
+        environment=environment,
+        requests=requests,
+    )
+
+
+def write_artefact_of(
+    history: BatchHistory,
+    callbacks: Sequence[Row],
+    runner_mode: RunnerMode,
+    folder: Path,
+    *,
+    generated_at: datetime,
+    environment: RunEnvironment,
+    requests: Sequence[Path] = (),
+) -> WrittenFile:
+    """Write the artefact of a batch that was read before, callbacks too; see `write_artefact`.
+
     Beside `assessment_run.<mode>.json` come `requests.<mode>.jsonl` and `callbacks.<mode>.jsonl`
     once something was asked, and `class_list.csv` and `class_list.xlsx` once there are scores.
     Each file appears whole under its name, the artefact last. A dry run's request files lie there
     already: `requests` names them, for the manifest.
     """
-    history = read_history(db, batch_id)
     folder.mkdir(parents=True, exist_ok=True)
     written = [("request", _written(path)) for path in requests]
     if history.attempts:
         asked = _json_lines(_request_record(history, row) for row in history.attempts)
         name = f"requests.{runner_mode}.jsonl"
         written.append(("request", write_atomically(folder / name, asked)))
-        callbacks = _json_lines(_callback_records(db, batch_id))
+        came_in = _json_lines(_callback_record(row) for row in callbacks)
         name = f"callbacks.{runner_mode}.jsonl"
-        written.append(("callback", write_atomically(folder / name, callbacks)))
+        written.append(("callback", write_atomically(folder / name, came_in)))
     if history.last_scores:
         for name, content in (
             ("class_list.csv", class_list_csv(history)),
@@ -204,8 +229,7 @@ def write_artefact(
         ):
             written.append(("output", write_atomically(folder / name, content)))
     document = build_artefact(
-        db,
-        batch_id,
+        history,
         runner_mode,
         generated_at=generated_at,
         environment=environment,
@@ -213,6 +237,15 @@ def write_artefact(
     )
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     return write_atomically(folder / artefact_name(runner_mode), text.encode())
+
+
+def read_callbacks(db: Session, batch_id: str) -> list[dict[str, Any]]:
+    """Return a batch's callbacks as they came in, by wave, job and line."""
+    return db.rows(
+        "SELECT wave, submission_key, source, line, custom_id, kind, received_at, body"
+        " FROM callbacks WHERE batch_id = ? ORDER BY wave, submission_key, source, line",
+        [batch_id],
+    )
 
 
 def _written(path: Path) -> WrittenFile:
@@ -573,13 +606,8 @@ def _request_record(history: BatchHistory, row: Row) -> dict[str, Any]:
     }
 
 
-def _callback_records(db: Session, batch_id: str) -> Iterable[dict[str, Any]]:
-    rows = db.rows(
-        "SELECT wave, submission_key, source, line, custom_id, kind, received_at, body"
-        " FROM callbacks WHERE batch_id = ? ORDER BY wave, submission_key, source, line",
-        [batch_id],
-    )
-    return ({**row, "received_at": _time(row["received_at"])} for row in rows)
+def _callback_record(row: Row) -> dict[str, Any]:
+    return {**row, "received_at": _time(row["received_at"])}
 
 
 def _json_lines(records: Iterable[Mapping[str, Any]]) -> bytes:

@@ -247,11 +247,8 @@ def _asked_pairs(
 ) -> list[tuple[str, str]]:
     """Return shown pairs: a ring first, so that every wave's net is connected, then the rest."""
     ring = list(zip(essay_ids, essay_ids[1:] + essay_ids[:1], strict=True))
-    rest = [
-        pair
-        for pair in combinations(essay_ids, 2)
-        if frozenset(pair) not in {frozenset(r) for r in ring}
-    ]
+    neighbours = {frozenset(pair) for pair in ring}
+    rest = [pair for pair in combinations(essay_ids, 2) if frozenset(pair) not in neighbours]
     rng.shuffle(rest)
     turned = [
         (str(b), str(a)) if turn else (str(a), str(b))

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cj_pipeline.artefact import WrittenFile, write_artefact, write_atomically
+from cj_pipeline.artefact import (
+    WrittenFile,
+    read_callbacks,
+    write_artefact_of,
+    write_atomically,
+)
 from cj_pipeline.batch_history import read_history
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.records import load_batch
@@ -29,14 +34,17 @@ def publish_artefact(engine: Engine, batch_id: str) -> WrittenFile:
     now = engine.clock()
     with engine.store.read() as db:
         mode = load_batch(db, batch_id).runner_mode
-        written = write_artefact(
-            db,
-            batch_id,
-            mode,
-            engine.published_folder / batch_id,
-            generated_at=now,
-            environment=engine.run_environment,
-        )
+        history = read_history(db, batch_id)
+        callbacks = read_callbacks(db, batch_id)
+    # Checking thousands of comparisons takes seconds, so it is done with the store closed.
+    written = write_artefact_of(
+        history,
+        callbacks,
+        mode,
+        engine.published_folder / batch_id,
+        generated_at=now,
+        environment=engine.run_environment,
+    )
     row = _row(batch_id, written) | {"runner_mode": mode, "written_at": now}
     with engine.store.write() as db:
         db.insert("run_artefact", [row], on_conflict="replace")

@@ -19,6 +19,7 @@ from cj_pipeline.artefact import (
     write_artefact,
     write_atomically,
 )
+from cj_pipeline.batch_history import read_history
 from cj_pipeline.contracts import CONTRACT, RELAXED_CONTRACT, violations
 from cj_pipeline.errors import BatchProblemsError, StoreError, UnknownBatchError
 from cj_pipeline.store import Session, Store
@@ -43,7 +44,7 @@ def db() -> Iterator[Session]:
 
 @pytest.fixture(scope="module")
 def spring(db: Session) -> dict[str, Any]:
-    return build_artefact(db, SPRING, "execute", generated_at=NOW, environment=HERE)
+    return build_artefact(read_history(db, SPRING), "execute", generated_at=NOW, environment=HERE)
 
 
 def test_a_batch_with_anchors_on_an_english_scale_meets_the_contract(
@@ -59,7 +60,9 @@ def test_a_batch_the_contract_cannot_hold_meets_the_relaxed_one_and_says_so(
     db: Session, batch_id: str
 ) -> None:
     """The contract knows no batch without anchors; a reader must be told which rules hold."""
-    artefact = build_artefact(db, batch_id, "execute", generated_at=NOW, environment=HERE)
+    artefact = build_artefact(
+        read_history(db, batch_id), "execute", generated_at=NOW, environment=HERE
+    )
 
     assert artefact["validation"]["contract"] == RELAXED_CONTRACT
     assert list(violations(artefact, RELAXED_CONTRACT)) == []
@@ -149,7 +152,9 @@ def test_every_comparison_asked_is_accounted_for(spring: dict[str, Any]) -> None
 
 def test_a_batch_that_failed_says_that_its_data_are_partial(db: Session) -> None:
     """Its scores would otherwise pass for results."""
-    artefact = build_artefact(db, BROKEN, "execute", generated_at=NOW, environment=HERE)
+    artefact = build_artefact(
+        read_history(db, BROKEN), "execute", generated_at=NOW, environment=HERE
+    )
 
     assert artefact["runner_status"]["partial_data"] is True
     assert artefact["runner_status"]["end_reason"] == "low_success_rate"
@@ -163,7 +168,9 @@ def test_a_comparison_without_an_end_is_pending_not_failed(db: Session) -> None:
         last = rows["comparisons"].pop()
         insert_all(unfinished, rows)
 
-        artefact = build_artefact(unfinished, SPRING, "execute", generated_at=NOW, environment=HERE)
+        artefact = build_artefact(
+            read_history(unfinished, SPRING), "execute", generated_at=NOW, environment=HERE
+        )
 
     (pending,) = artefact["pending_comparisons"]
     assert pending["comparison_id"] == last["comparison_id"]
@@ -177,7 +184,9 @@ def test_a_plan_before_anything_was_asked_is_an_artefact_too() -> None:
         rows["batches"][0] |= {"state": "running", "end_reason": None, "ended_at": None}
         insert_all(planned, {k: rows[k] for k in ("batches", "essays", "documents", "judges")})
 
-        artefact = build_artefact(planned, SPRING, "plan", generated_at=NOW, environment=HERE)
+        artefact = build_artefact(
+            read_history(planned, SPRING), "plan", generated_at=NOW, environment=HERE
+        )
 
     assert artefact["metadata"]["runner_mode"] == "plan"
     assert artefact["llm_comparisons"] == []
@@ -279,10 +288,12 @@ def test_what_simulated_judges_are_told_is_in_no_result(db: Session, tmp_path: P
 
 def test_a_name_that_is_no_uuid_always_maps_to_the_same_one(db: Session) -> None:
     """The contract wants UUIDs for what people name in words."""
-    one = build_artefact(db, SPRING, "execute", generated_at=NOW, environment=HERE)
-    other = build_artefact(db, ARGUMENTS, "execute", generated_at=NOW, environment=HERE)
+    one = build_artefact(read_history(db, SPRING), "execute", generated_at=NOW, environment=HERE)
+    other = build_artefact(
+        read_history(db, ARGUMENTS), "execute", generated_at=NOW, environment=HERE
+    )
 
-    again = build_artefact(db, SPRING, "execute", generated_at=NOW, environment=HERE)
+    again = build_artefact(read_history(db, SPRING), "execute", generated_at=NOW, environment=HERE)
 
     assert one["metadata"]["assignment_id"] == again["metadata"]["assignment_id"]
     assert one["metadata"]["assignment_id"] != other["metadata"]["assignment_id"]
@@ -298,10 +309,10 @@ def test_what_breaks_the_contract_is_not_written(db: Session, tmp_path: Path) ->
     assert not (tmp_path / "assessment_run.execute.json").exists()
 
 
-def test_an_unknown_batch_is_named(db: Session) -> None:
+def test_an_unknown_batch_is_named(db: Session, tmp_path: Path) -> None:
     """The message must say which name was wrong."""
     with pytest.raises(UnknownBatchError, match="no-such-batch"):
-        build_artefact(db, "no-such-batch", "execute", generated_at=NOW, environment=HERE)
+        _write(db, "no-such-batch", tmp_path)
 
 
 def test_a_batch_never_taken_in_has_no_artefact_but_its_problems() -> None:
@@ -311,7 +322,7 @@ def test_a_batch_never_taken_in_has_no_artefact_but_its_problems() -> None:
         db.insert("batches", [row | {"state": "rejected", "problems": ["essays/: is empty"]}])
 
         with pytest.raises(BatchProblemsError, match="is empty"):
-            build_artefact(db, SPRING, "execute", generated_at=NOW, environment=HERE)
+            build_artefact(read_history(db, SPRING), "execute", generated_at=NOW, environment=HERE)
 
 
 def test_a_file_that_cannot_be_put_in_place_leaves_no_part_behind(tmp_path: Path) -> None:
