@@ -234,15 +234,15 @@ def maximise(model: Model, point: Point) -> tuple[Point, int]:
     size = np.inf
     for n_steps in range(1, _MAX_STEPS + 1):
         theta, others = newton_step(slope.information, slope.theta, slope.others, rtol=tolerance)
-        point, slope, share = _search(model, point, slope, theta, others)
-        size = share * float(np.abs(theta).max())
+        size = float(np.abs(theta).max())
         if model.n_others:
-            size = max(size, share * float(np.abs(others).max()))
-        if size < _LAST_STEP and share == 1.0:
-            return point, n_steps
+            size = max(size, float(np.abs(others).max()))
+        if size < _LAST_STEP:
+            return moved(model, point, theta, others, 1.0), n_steps
+        point, slope, share = _search(model, point, slope, theta, others)
         # Solving more sharply than the next step is worth wastes products (Eisenstat and
         # Walker 1996); the step after a small one is about its square.
-        tolerance = max(1e-7, 0.05 * min(size, 1.0) ** 2)
+        tolerance = max(1e-7, 0.05 * min(share * size, 1.0) ** 2)
     msg = (
         f"The scale of {model.cells.n_essays} essays did not converge in {_MAX_STEPS} steps (the "
         f"last was {size:.2g} logits). Leave discrimination off, or judge more pairs."
