@@ -5,6 +5,8 @@ The model, on the logit scale:
     true score of essay i    theta = scores + error, error ~ N(0, covariance) jointly
     what its graders saw     y_i = theta_i + e_i,    e_i ~ N(0, disagreement^2)
     its grade                k where boundary_(k-1) < y_i < boundary_k
+    anchors                  chosen by grade, anywhere within it alike, out of essays whose
+                             theta vary by `spread`: so theta_i lies nearer to the middle than y_i
 
 It is ordered probit with errors in the variables: an anchor tells where boundaries lie only as
 sharply as its own score is known. Steps of the scale have log-normal widths around a common
@@ -35,9 +37,10 @@ Ints = NDArray[np.int64]
 CENTRE_SD = 5.0
 """Logits; a boundary near the anchors may lie anywhere, this only keeps it finite."""
 
-LOG_WIDTH_MEAN, LOG_WIDTH_SD = float(np.log(0.8)), 1.0
-"""Common width of a step: between 0.11 and 5.7 logits (95 %). Cohorts that one judge can tell
-apart span 3-10 logits, that is 0.3-1 logit a step on a scale of nine."""
+LOG_RANGE_MEAN, LOG_WIDTH_SD = float(np.log(6.0)), 0.6
+"""A scale's steps together span 1.9 to 19 logits (95 %), what cohorts span that judges can tell
+apart: four times the 0.5-5 logits by which essays differ. It decides only where anchors of two or
+three neighbouring grades are all there is."""
 
 LOG_WIDTH_SPREAD = 0.35
 """One step is as a rule between half and twice as wide as another (95 % of ratios: 0.38-2.6)."""
@@ -45,10 +48,11 @@ LOG_WIDTH_SPREAD = 0.35
 LOG_END_SPREAD = 0.7
 """The lowest and the highest grade are open: their anchors may lie far out."""
 
-LOG_DISAGREEMENT_MEAN, LOG_DISAGREEMENT_SD = float(np.log(0.5)), 0.6
-"""Disagreement between the anchors' graders and the judge, in steps: 0.15 to 1.6 (95 %). Half a
-step is what makes two graders agree exactly on 60 % of essays, as Ofqual (2018, "Marking
-consistency metrics") found for English; a dozen anchors in perfect order cannot rule it out."""
+LOG_DISAGREEMENT_MEAN, LOG_DISAGREEMENT_SD = float(np.log(1 / 18)), 0.6
+"""Disagreement between the anchors' graders and the judge, as a share of what all steps span: half
+a step on a scale of nine, 0.15 to 1.6 (95 %). Half a step is what makes two graders agree exactly
+on 60 % of essays, as Ofqual (2018, "Marking consistency metrics") found for English; a dozen
+anchors in perfect order cannot rule it out. On coarser scales the same graders agree more often."""
 
 N_MOVES, N_LEAPS = 3, 4
 """Three moves reach the posterior within Monte Carlo error of sixty, precise scores and thirty
@@ -78,7 +82,13 @@ class BoundaryPosterior:
 
 
 def fit_boundaries(
-    n_steps: int, steps: Ints, scores: Floats, covariance: Floats, *, n_draws: int = 2048
+    n_steps: int,
+    steps: Ints,
+    scores: Floats,
+    covariance: Floats,
+    *,
+    spread: float,
+    n_draws: int = 2048,
 ) -> BoundaryPosterior:
     """Return what the anchors tell about the boundaries.
 
@@ -87,9 +97,10 @@ def fit_boundaries(
         steps: Each anchor's grade as an index from the lowest; shape (n_anchors,), one or more.
         scores: The anchors' scores in logits; shape (n_anchors,).
         covariance: Of those scores; may be singular; shape (n_anchors, n_anchors).
+        spread: Standard deviation, in logits, of the essays that anchors were chosen from.
         n_draws: A power of two.
     """
-    model = _Model.of(n_steps, steps, scores, covariance)
+    model = _Model.of(n_steps, steps, scores, covariance, spread)
     at = model.unpack(_draws(model, n_draws))
     return BoundaryPosterior(
         boundaries=at.edges[:, 1:-1],
@@ -154,12 +165,15 @@ class _Model:
     own: Floats  # variances of the independent parts, (n_anchors,)
     loadings: Floats  # of the shared parts, (n_anchors, n_shared)
     midpoint: float
+    pool_variance: float  # of the essays that anchors were chosen from
     sums: Floats  # widths to edges, (n_steps + 1, n_steps)
     spreads: Floats  # of the log ratios, (n_steps,)
     counts: Floats  # anchors per step, (n_steps,)
 
     @classmethod
-    def of(cls, n_steps: int, steps: Ints, scores: Floats, covariance: Floats) -> _Model:
+    def of(
+        cls, n_steps: int, steps: Ints, scores: Floats, covariance: Floats, spread: float
+    ) -> _Model:
         own, loadings = _split_covariance(covariance)
         # Counted from an edge amid the anchors, the least correlated parametrisation.
         reference = int(np.median(steps) + 0.5)
@@ -175,6 +189,7 @@ class _Model:
             own=own,
             loadings=loadings,
             midpoint=float(np.mean(scores)),
+            pool_variance=spread**2,
             sums=sums,
             spreads=spreads,
             counts=np.bincount(steps, minlength=n_steps).astype(np.float64),
@@ -189,25 +204,28 @@ class _Model:
         n_steps = len(self.spreads)
         # A trajectory that runs away is rejected afterwards; it must not overflow before.
         points = np.clip(points, -30, 30)
-        log_width = LOG_WIDTH_MEAN + LOG_WIDTH_SD * points[:, 1]
-        log_ratio = LOG_DISAGREEMENT_MEAN + LOG_DISAGREEMENT_SD * points[:, 2]
+        log_width = LOG_RANGE_MEAN - np.log(n_steps) + LOG_WIDTH_SD * points[:, 1]
+        log_ratio = LOG_DISAGREEMENT_MEAN + np.log(n_steps) + LOG_DISAGREEMENT_SD * points[:, 2]
         log_widths = log_width[:, None] + self.spreads * points[:, 3 : 3 + n_steps]
         centre = self.midpoint + CENTRE_SD * points[:, :1]
         edges = centre + np.exp(log_widths) @ self.sums.T
         disagreement = np.exp(log_width + log_ratio)
         errors = points[:, 3 + n_steps :] @ self.loadings.T
-        variance = self.own + disagreement[:, None] ** 2
+        kept = self.pool_variance / (self.pool_variance + disagreement**2)
+        variance = self.own + (kept * disagreement**2)[:, None]
         scale = np.sqrt(variance)
         means = self.scores + errors
+        drawn = self.midpoint + kept[:, None] * (edges - self.midpoint)
         return _Unpacked(
             log_width=log_width,
             log_widths=log_widths,
             edges=edges,
             disagreement=disagreement,
             errors=errors,
+            kept=kept,
             variance=variance,
-            low=(edges[:, self.steps] - means) / scale,
-            high=(edges[:, self.steps + 1] - means) / scale,
+            low=(drawn[:, self.steps] - means) / scale,
+            high=(drawn[:, self.steps + 1] - means) / scale,
         )
 
     def log_density(self, points: Floats) -> Floats:
@@ -217,6 +235,7 @@ class _Model:
         return np.asarray(
             _log_interval(at.low, at.high).sum(axis=1)
             - at.log_widths @ self.counts
+            - np.log(at.kept) * len(self.steps)
             - 0.5 * np.sum(points**2, axis=1)
         )
 
@@ -228,11 +247,14 @@ class _Model:
         at_low = np.exp(np.minimum(-0.5 * at.low**2 - _HALF_LOG_2PI - log_p, _MAX_LOG_HAZARD))
         scale = np.sqrt(at.variance)
         one_hot = np.eye(len(self.spreads) + 1)
-        by_edge = (at_high / scale) @ one_hot[self.steps + 1]
-        by_edge -= (at_low / scale) @ one_hot[self.steps]
+        by_drawn = (at_high / scale) @ one_hot[self.steps + 1]
+        by_drawn -= (at_low / scale) @ one_hot[self.steps]
+        by_edge = at.kept[:, None] * by_drawn
         by_mean = (at_low - at_high) / scale
         by_variance = np.sum((at_low * at.low - at_high * at.high) / (2 * at.variance), axis=1)
-        by_log_scale = 2 * at.disagreement**2 * by_variance
+        by_kept = np.sum(by_drawn * (at.edges - self.midpoint), axis=1) - len(self.steps) / at.kept
+        by_noise = at.kept**2 * (by_variance - by_kept / self.pool_variance)
+        by_log_scale = 2 * at.disagreement**2 * by_noise
         by_log_widths = (by_edge @ self.sums) * np.exp(at.log_widths) - self.counts
         columns = [
             CENTRE_SD * by_edge.sum(axis=1, keepdims=True),
@@ -256,7 +278,7 @@ class _Model:
         seen = np.clip(ndtri(np.clip(mass, 1e-300, None)), a, b)
         seen = np.where(is_flipped, -seen, seen)
         share = self.own / at.variance
-        rest = np.sqrt(share) * at.disagreement[:, None]
+        rest = np.sqrt(share * at.kept[:, None]) * at.disagreement[:, None]
         own = share * np.sqrt(at.variance) * seen + rest * ndtri(uniforms[:, n_anchors:])
         return np.asarray(at.errors + own)
 
@@ -270,8 +292,9 @@ class _Unpacked:
     edges: Floats
     disagreement: Floats
     errors: Floats  # the anchors' shared errors
-    variance: Floats  # of what graders saw around an anchor's score, but for shared errors
-    low: Floats  # each anchor's grade's edges, standardised
+    kept: Floats  # of what graders saw, the share that is the essay's own
+    variance: Floats  # of an anchor's score given what graders saw, but for shared errors
+    low: Floats  # each anchor's grade's edges, drawn in by `kept`, standardised
     high: Floats
 
 

@@ -38,12 +38,20 @@ _SEARCHED_UP_TO = 600
 class Placed:
     """Scores and covariance with the population taken in, in the order given.
 
-    `spread` is the population's standard deviation in logits.
+    `spread` is the students' standard deviation in logits.
     """
 
     scores: Floats
     covariance: Floats
     spread: float
+
+    @property
+    def pool_spread(self) -> float:
+        """The standard deviation of essays at large, which anchors were chosen from.
+
+        A class may be more alike than essays at large are; it is hardly less so.
+        """
+        return max(self.spread, float(np.exp(LOG_SPREAD_MEAN)))
 
 
 def place_in_population(scores: Floats, covariance: Floats, is_student: Bools) -> Placed:
@@ -66,8 +74,9 @@ def place_in_population(scores: Floats, covariance: Floats, is_student: Bools) -
     anchors = _population(~is_student, max(spread, usual))
     likely, _ = verdicts.maximum(verdicts.scores, students + anchors)
     slope, curvature = verdicts.expanded(likely, students)
-    placed = likely - np.linalg.solve(curvature, slope)
-    return Placed(placed - placed.mean() + level, _centred(np.linalg.inv(curvature)), spread)
+    among = _centred(np.linalg.inv(curvature))
+    placed = verdicts.mean(likely, likely - among @ slope, among)
+    return Placed(placed - placed.mean() + level, among, spread)
 
 
 def _spread(verdicts: _Verdicts, covariance: Floats, is_student: Bools) -> float:
@@ -146,6 +155,22 @@ class _Verdicts:
         curvature = _laplacian(self.counts * shares * (1 - shares)) + self.rest + population
         # The level is free; held where it is, it costs nothing and leaves no singularity.
         return slope, curvature + np.mean(np.diag(curvature)) / len(at)
+
+    def mean(self, around: Floats, normal_mean: Floats, covariance: Floats) -> Floats:
+        """Return the posterior's mean: a normal one's, moved by the likelihood's skewness.
+
+        The most probable scores lie too near to each other, for a likelihood flattens outwards;
+        anchors judged against students so placed would be drawn in with them, by a tenth or two.
+        The first term of Laplace's expansion (Tierney, Kass and Kadane 1989) puts that right.
+        """
+        shares = _shares(around)
+        skewness = self.counts * shares * (1 - shares) * (1 - 2 * shares)
+        variances = np.diag(covariance)
+        apart = variances[:, None] + variances - 2 * covariance
+        moved = normal_mean - around
+        # An essay that won everything is moved far; there the expansion would run away.
+        squares = apart + np.minimum((moved[:, None] - moved) ** 2, apart)
+        return np.asarray(normal_mean - 0.5 * covariance @ np.sum(skewness * squares, axis=1))
 
     def log_density(self, at: Floats) -> float:
         leads = at[:, None] - at

@@ -124,10 +124,15 @@ def project_grades(
     is_student[batch.anchors] = False
     population = place_in_population(scores, covariance, is_student)
     placed = replace(batch, scores=population.scores, covariance=population.covariance)
+    spread = population.pool_spread
     posterior = fit_boundaries(
-        len(scale.steps), batch.steps, placed.scores[batch.anchors], placed.among_anchors
+        len(scale.steps),
+        batch.steps,
+        placed.scores[batch.anchors],
+        placed.among_anchors,
+        spread=spread,
     )
-    left_out = _left_out(len(scale.steps), placed)
+    left_out = _left_out(len(scale.steps), placed, spread)
     check = _check(scale, batch, judged, rules, posterior=posterior, left_out=left_out)
     reasons = [
         *_not_linked(batch, judged),
@@ -263,7 +268,7 @@ def _check(
     )
 
 
-def _left_out(n_steps: int, batch: _Scored) -> Floats:
+def _left_out(n_steps: int, batch: _Scored, spread: float) -> Floats:
     """Return each anchor's probabilities when its own grade is not known.
 
     Beyond `MAX_LEFT_OUT_FITS` anchors, some that differ in grade are left out together.
@@ -277,7 +282,12 @@ def _left_out(n_steps: int, batch: _Scored) -> Floats:
         rest, essays = batch.anchors[is_rest], batch.anchors[out]
         among = batch.covariance[np.ix_(rest, rest)]
         posterior = fit_boundaries(
-            n_steps, batch.steps[is_rest], batch.scores[rest], among, n_draws=LEFT_OUT_DRAWS
+            n_steps,
+            batch.steps[is_rest],
+            batch.scores[rest],
+            among,
+            spread=spread,
+            n_draws=LEFT_OUT_DRAWS,
         )
         probabilities[out] = grade_probabilities(
             posterior,
