@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from cj_pipeline.store import Store, default_home
-
 from cj_pipeline.artefact import RunEnvironment
 from cj_pipeline.steps.engine import Engine
+from cj_pipeline.store import Store, default_home
 
 
 def open_engine(environment: Mapping[str, str]) -> Engine:

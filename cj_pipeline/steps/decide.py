@@ -172,7 +172,7 @@ def _details(db: Session, record: BatchRecord, scale: Scale | None) -> dict[str,
     details: dict[str, Any] = {
         "max_possible_pairs": all_pairs,
         **(row or {}),
-        "unique_coverage_complete": bool(row) and row["successful_pairs_count"] == all_pairs,
+        "unique_coverage_complete": row is not None and row["successful_pairs_count"] == all_pairs,
     }
     if scale is None:
         return details

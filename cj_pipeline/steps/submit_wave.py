@@ -229,7 +229,7 @@ def _passes_spend_cap(db: Session, record: BatchRecord, more_usd: float) -> bool
         " FROM ledger WHERE batch_id = ?",
         [record.batch_id],
     )
-    return bool(row) and row["usd"] + more_usd > cap
+    return row is not None and row["usd"] + more_usd > cap
 
 
 def _refuse(db: Session, engine: Engine, record: BatchRecord) -> None:
