@@ -125,7 +125,7 @@ def _max_score_change(db: Session, batch_id: str, wave: int, scale: Scale | None
     )
     if scale is None or not before:
         return None
-    earlier = {row["essay_id"]: row["score"] for row in before}
+    earlier: dict[str, float] = {row["essay_id"]: row["score"] for row in before}
     return max(
         abs(float(score) - earlier[essay_id])
         for essay_id, score in zip(scale.essay_ids, scale.scores, strict=True)
