@@ -44,9 +44,9 @@ class Topic:
 
 TOPICS = (
     Topic("uniform-bad", "uniform-bad", "School uniforms: a bad idea",
-          "The school uniform is a bad idea.", 240, 80),
+          "The school uniform is a bad idea.", 240, 120),
     Topic("uniform-good", "uniform-good", "School uniforms: a good idea",
-          "The school uniform is a good idea.", 240, 80),
+          "The school uniform is a good idea.", 240, 120),
     Topic("school-sport", "pe-yes", "Mandatory physical education: yes",
           "Physical education should be mandatory in schools.", 210, 70),
 )  # fmt: skip
