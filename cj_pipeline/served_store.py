@@ -11,7 +11,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ import duckdb
 import pyarrow as pa
 
 from cj_pipeline.duckdb_extensions import load_extension
-from cj_pipeline.errors import StoreBusyError, StoreError
-from cj_pipeline.schema import migrate, refuse_newer
+from cj_pipeline.errors import StoreError
+from cj_pipeline.remote_store import RemoteStore
+from cj_pipeline.schema import migrate
 from cj_pipeline.session import OnConflict, Parameters, Session, bindable
 from cj_pipeline.store import DUCKDB_CONFIG, LOCK_TIMEOUT_S, Store
 
@@ -34,75 +35,28 @@ once. So this row is the lock that makes `write` exclusive here too: checks made
 transaction, such as the spend cap's, stay true until it commits."""
 
 
-class ServedStore(Store):
+class ServedStore(RemoteStore):
     """The store at an address `quack:HOST:PORT`; `quack+plain:` leaves TLS out."""
 
     def __init__(
         self, address: str, home: Path, token: str, *, lock_timeout_s: float = LOCK_TIMEOUT_S
     ) -> None:
-        super().__init__(home, lock_timeout_s=lock_timeout_s)
+        super().__init__(f"the server at {address}", home, lock_timeout_s=lock_timeout_s)
         self.address = address
         self._attach = attach_statement(address)
         self._token = token
-        # Loading the extension costs 0.15 s; a session of the server is as good as new
-        # once its transaction has ended.
-        self._idle: list[duckdb.DuckDBPyConnection] = []
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def _in_turn(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         deadline = time.monotonic() + self._lock_timeout_s
-        with self._session() as session:
-            while not _begin_in_turn(session):
-                if time.monotonic() > deadline:
-                    msg = (
-                        f"Other writers kept the store at {self.address} busy for longer than "
-                        "we wait. Nothing was changed; try again."
-                    )
-                    raise StoreBusyError(msg)
-                time.sleep(random.uniform(0.002, 0.02))  # noqa: S311 - spreads the waiting
-            try:
-                yield session
-                session.execute("COMMIT")
-            except BaseException:
-                with suppress(duckdb.Error):
-                    session.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def read(self) -> Iterator[Session]:
-        with self._session() as session:
-            session.execute("BEGIN TRANSACTION READ ONLY")
-            row = session.one("SELECT max(version) AS version FROM schema_migrations")
-            refuse_newer(int(row["version"]) if row else 0)
-            yield session
-            session.execute("COMMIT")
-
-    def publish(self) -> None:
-        """Do nothing: everybody sees the server's own state."""
-
-    @contextmanager
-    def _held(self, *, shared: bool) -> Iterator[None]:  # noqa: ARG002
-        """Refuse what only the holder of the file can do, such as backups."""
-        msg = (
-            f"This needs the store's file, which the server at {self.address} holds: stop the "
-            "server, unset CJ_STORE, and do it on that machine."
-        )
-        raise StoreError(msg)
+        while not _took_turn(self._on(connection)):
+            if time.monotonic() > deadline:
+                raise self._busy()
+            time.sleep(random.uniform(0.002, 0.02))  # noqa: S311 - spreads the waiting
         yield
 
-    @contextmanager
-    def _session(self) -> Iterator[ServedSession]:
-        """Give a session of the server; one in which anything went wrong is not used again."""
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self.connect()
-        try:
-            yield ServedSession(connection)
-        except BaseException:
-            connection.close()
-            raise
-        self._idle.append(connection)
+    def _on(self, connection: duckdb.DuckDBPyConnection) -> Session:
+        return ServedSession(connection)
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """Return a connection that sees the server's tables as `store.NAME`, and by name alone."""
@@ -216,7 +170,7 @@ def attach_statement(address: str) -> str:
     return f"ATTACH 'quack:{match['host']}:{match['port']}' AS store{options}"
 
 
-def _begin_in_turn(session: ServedSession) -> bool:
+def _took_turn(session: Session) -> bool:
     """Begin a transaction and take the writers' turn; False if somebody else has it."""
     session.execute("BEGIN TRANSACTION")
     try:

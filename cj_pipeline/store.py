@@ -51,7 +51,8 @@ def open_store(home: Path, environment: Mapping[str, str]) -> Store:
 
     Args:
         home: Where this machine keeps its files, whatever holds the tables.
-        environment: Read for CJ_STORE (`quack:HOST:PORT` or `ducklake:...`) and CJ_STORE_TOKEN.
+        environment: Read for CJ_STORE (`quack:HOST:PORT` or `ducklake:postgres:...`), and for
+            CJ_STORE_TOKEN or CJ_STORE_DATA with it.
 
     Raises:
         StoreError: If the address cannot be used.
@@ -63,7 +64,14 @@ def open_store(home: Path, environment: Mapping[str, str]) -> Store:
         from cj_pipeline.served_store import ServedStore
 
         return ServedStore(address, home, environment.get("CJ_STORE_TOKEN", ""))
-    msg = f"CJ_STORE is {address!r}; give quack:HOST:PORT, or leave it out for the local file."
+    if address.startswith("ducklake"):
+        from cj_pipeline.lake_store import LakeStore
+
+        return LakeStore(address, environment.get("CJ_STORE_DATA", ""), home)
+    msg = (
+        f"CJ_STORE is {address!r}; give quack:HOST:PORT or ducklake:postgres:..., "
+        "or leave it out for the local file."
+    )
     raise StoreError(msg)
 
 

@@ -184,5 +184,5 @@ def test_analysts_see_the_server(store: ServedStore) -> None:
 
 def test_care_for_the_file_is_refused_from_afar(store: ServedStore) -> None:
     """A backup of an empty local file would be believed to be one of the store."""
-    with pytest.raises(StoreError, match="stop the server"):
+    with pytest.raises(StoreError, match="stop whatever serves it"):
         check_store(store)
