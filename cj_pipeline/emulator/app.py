@@ -112,15 +112,17 @@ class Visit:
     def answer_now(self, api: str, asked: Asked) -> tuple[Said, Tokens, float]:
         """Answer a single call, and keep what it cost; return also how long it takes.
 
-        The header `X-Client-Request-Id`, or one like it, is the request's own id; without it,
-        the same prompt asked again counts as another request.
+        The header `X-Client-Request-Id` is the request's own id. Without it the prompt is: the
+        same prompt has the same answer again, unless it brought no verdict; so an answer that was
+        lost can be had once more, and one that was of no use need not be.
         """
         settings, when = self.settings, self.now
         prompt = hashlib.sha256(asked.prompt.encode("utf-8", errors="replace")).hexdigest()
         custom_id = self.call.headers.get("x-client-request-id")
         with self.state.read() as db:
             times = db.execute(
-                "SELECT count(*) FROM calls WHERE prompt_sha256 = ?", [prompt]
+                "SELECT count(*) FROM single_calls WHERE prompt_sha256 = ? AND NOT is_verdict",
+                [prompt],
             ).fetchone()[0]
             cached = known_prefixes(db, self.account, when)
         number = self.state.count("calls")
@@ -138,7 +140,7 @@ class Visit:
             said = verdicts.answer(asked, occasion, settings, self.state.qualities())
         except RefusedError:
             with self.state.write() as db:
-                insert(db, "calls", {**kept, **nothing, "ok": False})
+                insert(db, "single_calls", {**kept, **nothing, "ok": False, "is_verdict": False})
             raise
         read, written, prefix = prefix_cost(
             asked, said.prompt_tokens, cached, settings.least_cacheable_tokens
@@ -147,7 +149,8 @@ class Visit:
             said.prompt_tokens, read, written, said.completion_tokens, said.reasoning_tokens
         )
         with self.state.write() as db:
-            insert(db, "calls", {**kept, **cost.__dict__, "ok": True})
+            verdict = {"ok": True, "is_verdict": said.kind == "verdict"}
+            insert(db, "single_calls", {**kept, **vars(cost), **verdict})
             remember_prefixes(db, self.account, [prefix] if prefix else [], when)
         wait = said.took_s if settings.call_latency_s is None else settings.call_latency_s
         return said, cost, wait

@@ -126,7 +126,7 @@ SELECT count(*) AS asked, coalesce(sum(ok), 0) AS paid,
     coalesce(sum(written), 0) AS written_tokens,
     coalesce(sum(completion), 0) AS completion_tokens,
     coalesce(sum(reasoning), 0) AS reasoning_tokens
-FROM calls
+FROM single_calls
 """
 _PAID_TWICE = """
 WITH paid AS (
@@ -138,7 +138,7 @@ WITH paid AS (
             WHEN json_extract(j.plan, '$.fate') = 'fails' THEN 0
             ELSE json_extract(j.plan, '$.done_share') END
     UNION ALL
-    SELECT account, api, custom_id FROM calls WHERE ok AND custom_id IS NOT NULL
+    SELECT account, api, custom_id FROM single_calls WHERE ok AND custom_id IS NOT NULL
 )
 SELECT custom_id FROM paid GROUP BY account, api, custom_id HAVING count(*) > 1 ORDER BY custom_id
 """

@@ -44,13 +44,13 @@ CREATE TABLE IF NOT EXISTS rows (
     completion INTEGER NOT NULL, reasoning INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS rows_by_finish ON rows (job_id, finish);
-CREATE TABLE IF NOT EXISTS calls (
+CREATE TABLE IF NOT EXISTS single_calls (
     call_id INTEGER PRIMARY KEY, account TEXT NOT NULL, api TEXT NOT NULL, model TEXT NOT NULL,
     created_at REAL NOT NULL, prompt_sha256 TEXT NOT NULL, custom_id TEXT, ok INTEGER NOT NULL,
-    prompt INTEGER NOT NULL, cached INTEGER NOT NULL, written INTEGER NOT NULL,
-    completion INTEGER NOT NULL, reasoning INTEGER NOT NULL
+    is_verdict INTEGER NOT NULL, prompt INTEGER NOT NULL, cached INTEGER NOT NULL,
+    written INTEGER NOT NULL, completion INTEGER NOT NULL, reasoning INTEGER NOT NULL
 );
-CREATE INDEX IF NOT EXISTS calls_by_prompt ON calls (prompt_sha256);
+CREATE INDEX IF NOT EXISTS calls_by_prompt ON single_calls (prompt_sha256);
 CREATE TABLE IF NOT EXISTS cached_prefixes (
     account TEXT NOT NULL, prefix TEXT NOT NULL, since REAL NOT NULL, until REAL NOT NULL,
     PRIMARY KEY (account, prefix)

@@ -343,3 +343,19 @@ def test_a_repeated_prefix_is_reported_as_cached() -> None:
     assert cached[0] == 0
     assert cached[1] == cached[3] > 1500
     assert cached[1] % 128 == 0
+
+
+def test_a_single_call_asked_again_gives_the_lost_answer_or_a_new_try() -> None:
+    """What was lost on the way can be had again; what was no verdict is drawn anew."""
+    steady = openai_client(emulator_config())
+    clumsy = openai_client(emulator_config(judges={"quality": {"invalid_rate": 0.8}}))
+
+    def ask(client: openai.OpenAI) -> str:
+        return client.chat.completions.create(**chat()).choices[0].message.content or ""
+
+    same = {ask(steady) for _ in range(6)}
+    tries = [ask(clumsy) for _ in range(40)]
+
+    assert len(same) == 1
+    assert tries[0] != tries[-1]
+    assert json.loads(tries[-1])["winner"] in {"A", "B"}

@@ -72,6 +72,18 @@ def test_settings_come_from_the_home_and_the_environment(tmp_path: Path) -> None
     assert config.state_path == tmp_path / "emulator.sqlite"
 
 
+def test_the_settings_shown_in_the_documentation_can_be_used(tmp_path: Path) -> None:
+    """Whoever copies them gets what they say."""
+    page = (Path(__file__).parents[3] / "docs" / "emulator.md").read_text(encoding="utf-8")
+    shown = page.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "emulator.yaml").write_text(shown, encoding="utf-8")
+
+    config = EmulatorConfig.from_environment({}, tmp_path)
+
+    assert config.settings.latency_s == 60
+    assert [fault.kind for fault in config.settings.faults] == ["lost_reply", "status", "missing"]
+
+
 def test_an_unknown_setting_is_told(tmp_path: Path) -> None:
     """Never ignored."""
     (tmp_path / "emulator.yaml").write_text("latencey_s: 60\n")
