@@ -245,7 +245,8 @@ def maximise(model: Model, point: Point) -> tuple[Point, int]:
         tolerance = max(1e-7, 0.05 * min(share * size, 1.0) ** 2)
     msg = (
         f"The scale of {model.cells.n_essays} essays did not converge in {_MAX_STEPS} steps (the "
-        f"last was {size:.2g} logits). Leave discrimination off, or judge more pairs."
+        f"last was {size:.2g} logits). Use the prior, leave discrimination off, or judge more "
+        "pairs."
     )
     raise UnscalableBatchError(msg)
 

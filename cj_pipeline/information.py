@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.net_inverse import band_variances, surroundings_variances
 from cj_pipeline.net_solvers import NetMatrix, dense, solve
 from cj_pipeline.tallies import Floats, Indices
@@ -60,9 +61,14 @@ def newton_step(
     border = information.border
     solved = solve(information.essays, np.column_stack([gradient, border]), rtol=rtol)
     schur = information.corner - border.T @ solved[:, 1:]
-    other_step = np.asarray(
-        np.linalg.solve(schur, others - border.T @ solved[:, 0]), dtype=np.float64
-    )
+    try:
+        other_step = np.linalg.solve(schur, others - border.T @ solved[:, 0]).astype(np.float64)
+    except np.linalg.LinAlgError:
+        msg = (
+            "The verdicts do not determine what judges or ties add (all of them may be alike). "
+            "Use the prior, or leave position effects, discrimination and Davidson's ties off."
+        )
+        raise UnscalableBatchError(msg) from None
     return solved[:, 0] - solved[:, 1:] @ other_step, other_step
 
 
@@ -72,8 +78,11 @@ def covariance(information: Information) -> Floats:
 
     factor, failed = lapack.dpotrf(dense(information.essays), lower=1, overwrite_a=1)
     if failed:
-        msg = "the information matrix is not positive definite"
-        raise np.linalg.LinAlgError(msg)
+        msg = (
+            "The verdicts do not determine every score: the information matrix is singular. "
+            "Use the prior, or judge more pairs."
+        )
+        raise UnscalableBatchError(msg)
     lower, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
     full: Floats = np.tril(lower) + np.tril(lower, -1).T
     if len(information.corner):

@@ -38,7 +38,7 @@ class Model:
         has_discrimination: Whether judges differ in how strongly they tell essays apart.
         has_tie_strength: Whether ties are Davidson's rather than half-half.
         prior_precision: Of a normal prior on the scores, which empirical Bayes has in place of
-            the weak one.
+            the weak one; 0 for the weak one.
     """
 
     cells: Tally
@@ -190,10 +190,13 @@ def slope_at(model: Model, point: Point, *, for_steps: bool) -> Slope:
     at_first, at_second = sums_at_ends(model.layout, pull)
     gradient = at_first - at_second
     prior = np.zeros(n)
-    if kappa or model.prior_precision:
+    if model.prior_precision:
+        gradient -= model.prior_precision * point.theta
+        prior += model.prior_precision
+    elif kappa:
         half = np.tanh(0.5 * point.theta)
-        gradient -= 0.5 * kappa * half + model.prior_precision * point.theta
-        prior = 0.25 * kappa * (1 - half * half) + model.prior_precision
+        gradient -= 0.5 * kappa * half
+        prior += 0.25 * kappa * (1 - half * half)
     essays = net_matrix(model.layout, stiffness, prior)
     if not model.n_others:
         alone = Information(essays, np.empty((n, 0)), np.empty((0, 0)))

@@ -109,7 +109,7 @@ class _Evidence:
     """The log marginal likelihood of the true spread; keeps where it last was, to start there."""
 
     def __init__(self, scale: Scale) -> None:
-        self._model = replace(scale.model, prior_comparisons=0.0)
+        self._model = scale.model
         self._point = replace(scale.point, theta=np.zeros(len(scale.essay_ids)))
 
     def at(self, log_sd: float) -> float:

@@ -397,6 +397,22 @@ def test_separation_without_a_prior_is_refused() -> None:
     assert "infinite" in _refused(["a", "b"], _repeat("a", "b", 3, 0), prior_comparisons=0)
 
 
+def test_nothing_but_ties_has_no_tie_strength_without_a_prior() -> None:
+    """It would be infinite; said in words rather than by a singular matrix."""
+    message = _refused(
+        ["x", "y"], _repeat("x", "y", 0, 0, ties=5), ties="davidson", prior_comparisons=0
+    )
+
+    assert "Use the prior" in message
+
+
+def test_what_does_not_come_to_rest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half-climbed hill is no scale; with two steps allowed nothing gets there."""
+    monkeypatch.setattr("cj_pipeline.bradley_terry._MAX_STEPS", 2)
+
+    assert "did not converge in 2 steps" in _refused(_ids(6), _judge(np.arange(6.0), 300, seed=1))
+
+
 def test_contradictory_verdicts_cancel() -> None:
     """As many verdicts each way say that the essays are alike, with an error that tells so."""
     scale = fit_bradley_terry(["x", "y"], _repeat("x", "y", 5, 5))
