@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CJ_HOME ?= $(CURDIR)/.cj
 
-.PHONY: demo ui test check lock clean
+.PHONY: demo ui test test-postgres check lock clean
 
 $(VENV)/.runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -25,7 +25,10 @@ ui: $(VENV)/.runtime  ## Serve the Dagster UI over what the demo made
 	$(BIN)/cj ui
 
 test: check  ## Everything: `make check`, then the tests that need a daemon or a browser
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not postgres"
+
+test-postgres: $(VENV)/.dev  ## The tests that need PostgreSQL's programs (initdb, pg_ctl)
+	$(BIN)/python -m pytest -m postgres
 
 check: $(VENV)/.dev  ## Style, types, direction of imports, and every test that takes seconds
 	$(BIN)/ruff check .

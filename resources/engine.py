@@ -10,14 +10,14 @@ from pathlib import Path
 
 from cj_pipeline.artefact import RunEnvironment
 from cj_pipeline.steps.engine import Engine
-from cj_pipeline.store import Store, default_home
+from cj_pipeline.store import default_home, open_store
 
 
 def open_engine(environment: Mapping[str, str]) -> Engine:
     """Return the engine over `CJ_HOME`, with this machine and checkout described."""
     home = default_home(environment).resolve()
     return Engine(
-        store=Store(home),
+        store=open_store(home, environment),
         home=home,
         environment=dict(environment),
         run_environment=describe_run(Path(__file__).parent),

@@ -20,7 +20,7 @@ from cj_pipeline.store import Store, open_store
 from tests.cj_pipeline.store_workers import ROWS, ledger_rows
 from tests.finished_batches import fill
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.postgres]
 
 
 @pytest.fixture(scope="module")
