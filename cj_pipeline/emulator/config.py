@@ -101,6 +101,14 @@ class Fault(_Strict):
     share: Share = 0.5
     word: str = "scheduling"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _yaml_reads_on_as_true(cls, values: Any) -> Any:
+        """Take `on` from a YAML file, where the bare word is a truth value."""
+        if isinstance(values, dict) and True in values:
+            return {("on" if key is True else key): value for key, value in values.items()}
+        return values
+
     def concerns(self, route: str) -> bool:
         """Whether a route name fits the pattern."""
         return fnmatchcase(route, self.on)
