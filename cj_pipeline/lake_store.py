@@ -184,6 +184,6 @@ def _merge(table: str, names: list[str], key: tuple[str, ...], on_conflict: OnCo
     update = f"WHEN MATCHED THEN UPDATE SET {changes} " if on_conflict == "replace" else ""
     # Of rows with one key that arrive together, one is enough, as with DuckDB's own keys.
     distinct = f"SELECT DISTINCT ON ({', '.join(key)}) * FROM incoming_rows"  # noqa: S608
-    insert = f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})"
-    merge = f"MERGE INTO {table} AS old USING ({distinct}) AS new ON ({same})"  # noqa: S608
+    insert = f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})"  # noqa: S608
+    merge = f"MERGE INTO {table} AS old USING ({distinct}) AS new ON ({same})"
     return f"{merge} {update}{insert}"
