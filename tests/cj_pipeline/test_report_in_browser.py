@@ -130,6 +130,18 @@ def test_a_hostile_text_is_shown_and_does_nothing(
     assert len(html) < 5_000_000
 
 
+def test_following_an_essays_link_unfolds_its_section(
+    browser: Browser, histories: dict[str, BatchHistory], tmp_path: Path
+) -> None:
+    """A browser unfolds what holds the target, not a target that is itself folded."""
+    page = browser.new_page()
+    page.goto(_saved(render_history(histories[SPRING]), tmp_path))
+
+    page.get_by_role("link", name="pupil-04").first.click()
+
+    assert page.locator("#essay-pupil-04").is_visible()
+
+
 _ALIEN_ELEMENTS = """
 document.querySelectorAll(
   'script, iframe, object, embed, form, input, [onerror], [onclick], [style],'

@@ -9,7 +9,9 @@ import pytest
 from nbclient import NotebookClient
 
 from cj_pipeline.store import Store
-from tests.finished_batches import ARGUMENTS, SPRING, fill
+from tests.finished_batches import ARGUMENTS, SPRING, fill, insert_all, spring_rows
+
+AGAIN = "spring-9-again"
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
@@ -20,6 +22,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store(folder)
     with store.write() as db:
         fill(db)
+        insert_all(db, spring_rows(AGAIN))
     store.publish()
     return folder
 
@@ -32,6 +35,7 @@ def test_a_notebook_runs_on_a_graded_and_on_an_ungraded_batch(
     """A notebook nobody ran since the last change is a notebook that fails."""
     monkeypatch.setenv("CJ_HOME", str(home))
     monkeypatch.setenv("CJ_BATCH", batch_id)
+    monkeypatch.setenv("CJ_BATCHES", f"{batch_id},{AGAIN}")
     client = NotebookClient(
         nbformat.read(notebook, as_version=4), timeout=120, kernel_name="python3"
     )
