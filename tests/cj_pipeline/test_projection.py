@@ -292,3 +292,64 @@ def test_a_hundred_essays_are_graded_well_within_a_second() -> None:
         seconds.append(time.thread_time() - started)
 
     assert min(seconds) < 1.0
+
+
+def test_grading_again_needs_nothing_but_the_scores() -> None:
+    """The same scores on another scale, or with an anchor's grade put right, are other grades;
+    with nothing changed they are the same to the last digit."""
+    students = np.linspace(-4, 4, 9)
+    letters = "E E D D C C B B A A"
+
+    first = graded(TEN, students, grades=letters)
+    again = graded(TEN, students, grades=letters)
+    other = graded(TEN, students, scale=load_scale("pass_fail"), grades="fail " * 4 + "pass " * 6)
+    corrected = graded(TEN, students, grades="E E E D C C B B A A")
+
+    assert np.array_equal(first.probabilities, again.probabilities)
+    assert set(other.most_probable) == {"fail", "pass"}
+    assert corrected.boundaries[0].position > first.boundaries[0].position
+
+
+def test_every_anchor_is_left_out_however_many_there_are() -> None:
+    """Beyond two dozen they are left out in groups; each is still graded without its own grade."""
+    anchors = np.linspace(-4.8, 4.8, 50)
+    wrong = [FIVE.grades[k] for k in np.searchsorted(EDGES, anchors)]
+    wrong[25] = "E"  # it scores amid the Cs
+
+    projections = graded(anchors, np.linspace(-4, 4, 10), grades=" ".join(wrong))
+
+    assert projections.most_probable[25] == "C"
+    assert projections.anchor_check.exact is not None
+    assert 0.6 < projections.anchor_check.exact < 1.0
+    assert len(projections.anchor_check.anchors) == 50
+
+
+def test_minus_and_plus_come_with_the_grades() -> None:
+    """On the Swedish scale a score just above a boundary bears a minus, one below it a plus."""
+    scale = load_scale("swedish_8_anchor")
+    anchors = np.repeat(np.arange(8.0) * 2, 2) + np.tile([-0.6, 0.6], 8)
+    known = " ".join(grade for grade in scale.grades for _ in range(2))
+
+    projections = graded(
+        anchors, np.linspace(10, 14, 21), scale=scale, grades=known, standard_error=0.2
+    )
+
+    written = [grade for grade in projections.fine_grades[16:] if grade.startswith("B")]
+    assert written == sorted(written, key=["B-", "B", "B+"].index)
+    assert set(written) == {"B-", "B", "B+"}
+
+
+def test_the_statement_names_anchors_that_contradict_each_other() -> None:
+    """One swapped pair among many anchors: grades are given, and the two are pointed at."""
+    anchors = np.repeat(TEN, 2) + np.tile([-0.1, 0.1], 10)
+    known = [FIVE.grades[k] for k in np.searchsorted(EDGES, anchors)]
+    known[0], known[19] = known[19], known[0]
+
+    projections = graded(
+        anchors, np.linspace(-4, 4, 20), grades=" ".join(known), standard_error=0.3
+    )
+
+    told = projections.statement
+    assert "Against their grades" in told
+    assert "'a19' scores above" in told
+    assert "look at these anchors" in told
