@@ -18,6 +18,7 @@ from cj_pipeline import terminal
 from cj_pipeline.errors import CJError
 from cj_pipeline.judge_commands import judge_commands
 from cj_pipeline.output_commands import add_output_commands
+from cj_pipeline.store_commands import add_store_commands
 
 if TYPE_CHECKING:
     from cj_pipeline.steps.engine import Engine
@@ -65,6 +66,7 @@ def told_plainly(command: Callable[P, T]) -> Callable[P, T]:
 
 app.add_typer(judge_commands(told_plainly, console), name="judge")
 add_output_commands(app, told_plainly, console)
+add_store_commands(app, told_plainly, console)
 
 
 def open_engine() -> Engine:
@@ -265,15 +267,24 @@ def sql(query: Annotated[str, typer.Argument(help="A query over the published co
 
 
 @app.command()
+@told_plainly
 def emulator(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8765,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    settings: Annotated[
+        str,
+        typer.Option(
+            envvar="CJ_EMULATOR_SETTINGS",
+            help="Settings and faults as JSON, over those of emulator.yaml; see docs/emulator.md.",
+        ),
+    ] = "",
 ) -> None:
     """Serve the provider emulator over HTTP; point CJ_EMULATOR_URL at it."""
     from cj_pipeline.emulator import EmulatorConfig, serve
     from cj_pipeline.store import default_home
 
-    serve(EmulatorConfig(state_path=default_home(os.environ) / "emulator.sqlite"), host, port)
+    given = {"CJ_EMULATOR_SETTINGS": settings}
+    serve(EmulatorConfig.from_environment(given, default_home(os.environ)), host, port)
 
 
 DEMO = ("uniform-bad", "uniform-good", "school-sport", "graded-english")
