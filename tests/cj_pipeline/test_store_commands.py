@@ -1,0 +1,70 @@
+"""Looking after the store from a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cj_pipeline.cli import app
+from tests.batch_folders import open_engine, run_to_end, write_batch
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with one finished batch called `small`."""
+    home = tmp_path / "home"
+    folder = write_batch(
+        tmp_path / "small",
+        n_students=3,
+        settings={"judges": ["cj-generic-batch"], "max_resampling_passes_for_small_net": 0},
+    )
+    run_to_end(open_engine(home), folder)
+    monkeypatch.setenv("CJ_HOME", str(home))
+    return home
+
+
+def test_the_store_is_checked_backed_up_forgotten_and_restored(home: Path, tmp_path: Path) -> None:
+    """The life of a store as its keeper sees it."""
+    cj, copy = CliRunner(), tmp_path / "backup.duckdb"
+
+    checked = cj.invoke(app, ["store", "check"])
+    migrated = cj.invoke(app, ["store", "migrate"])
+    backed_up = cj.invoke(app, ["store", "backup", str(copy)])
+    asked = cj.invoke(app, ["forget", "small"], input="n\n")
+    forgotten = cj.invoke(app, ["forget", "small", "--yes"])
+    gone = cj.invoke(app, ["report", "small"])
+    compacted = cj.invoke(app, ["store", "compact"])
+    restored = cj.invoke(app, ["store", "restore", str(copy)])
+    back = cj.invoke(app, ["status", "small"])
+
+    assert "Nothing is wrong." in checked.output
+    assert "up to date" in migrated.output
+    assert backed_up.exit_code == 0
+    assert asked.exit_code == 1
+    assert "audit line is kept" in " ".join(forgotten.output.split())
+    assert gone.exit_code == 1
+    assert compacted.exit_code == 0
+    assert "Restored from" in restored.output
+    assert "succeeded" in back.output
+
+
+def test_a_backup_is_never_overwritten(home: Path, tmp_path: Path) -> None:
+    """The one good copy must not be lost to a second command."""
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+
+    result = CliRunner().invoke(app, ["store", "backup", str(taken)])
+
+    assert result.exit_code == 1
+    assert taken.read_text() == "mine"
+
+
+def test_a_store_is_not_served_without_a_token(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reaches the port could read every essay."""
+    monkeypatch.delenv("CJ_STORE_TOKEN", raising=False)
+
+    result = CliRunner().invoke(app, ["store", "serve", "--port", "0"])
+
+    assert result.exit_code == 1
