@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,11 +38,25 @@ class Template:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What one request shows a judge; `system` and `prefix` are alike for a whole batch."""
+    """What one request shows a judge; `system` and `prefix` are alike for a whole batch.
+
+    The texts are held and joined only when asked for: the prompts of a wave share them, and
+    50,000 joined prompts would not fit into a laptop's memory.
+    """
 
     system: str
     prefix: str
-    essays: str
+    text_a: str
+    text_b: str
+    nonce: str
+
+    @property
+    def essays(self) -> str:
+        """The two texts, each inside its fence."""
+        return "\n\n".join(
+            f"<essay-{label}-{self.nonce}>\n{text}\n</essay-{label}-{self.nonce}>"
+            for label, text in (("a", self.text_a), ("b", self.text_b))
+        )
 
     @property
     def sha256(self) -> str:
@@ -58,17 +73,20 @@ def render_prompt(
     Nothing in a text can change the prompt's structure: texts are joined in, never formatted,
     and the fences carry `nonce` (16 hexadecimal digits).
     """
+    prefix = _prefix(template, instructions, rubric)
+    return Prompt(template.system, prefix, text_a, text_b, nonce)
+
+
+@lru_cache(maxsize=64)
+def _prefix(template: Template, instructions: str, rubric: str) -> str:
+    """Return what comes before the essays, one string for all prompts of a batch."""
     sections = [template.task]
     if instructions:
         sections.append("What the students were asked:\n\n" + instructions)
     if rubric:
         sections.append("What to look for:\n\n" + rubric)
     sections.append(template.answer)
-    essays = "\n\n".join(
-        f"<essay-{label}-{nonce}>\n{text}\n</essay-{label}-{nonce}>"
-        for label, text in (("a", text_a), ("b", text_b))
-    )
-    return Prompt(system=template.system, prefix="\n\n".join(sections), essays=essays)
+    return "\n\n".join(sections)
 
 
 def read_essays(prompt_text: str) -> tuple[str, str] | None:

@@ -136,8 +136,10 @@ def test_a_reservation_covers_whatever_the_call_turns_out_to_use(
 ) -> None:
     """Even where every byte is a token, so that the spend cap holds whatever an author writes."""
     judge = load_judge("quality")
-    prompt = Prompt("You judge.", "Compare.", essays)
-    n_tokens = sum(len(part.encode()) for part in (prompt.system, prompt.prefix, essays)) + 300
+    prompt = Prompt("You judge.", "Compare.", essays, "", "0" * 16)
+    n_tokens = (
+        sum(len(part.encode()) for part in (prompt.system, prompt.prefix, prompt.essays)) + 300
+    )
     used = Usage(prompt=n_tokens, cached=int(read * n_tokens), completion=answer)
 
     reserved = worst_case_usd(judge.price, prompt, judge, batched=batched)

@@ -9,7 +9,7 @@ from cj_pipeline.judging import Prompt
 from cj_pipeline.prompt_caching import plan_caching
 
 _HAIKU = load_judge("anthropic-claude-haiku-4-5")
-_LONG = Prompt("", "x" * 40_000, "essays")
+_LONG = Prompt("", "x" * 40_000, "one", "two", "0" * 16)
 """10,000 tokens of prefix."""
 
 
@@ -45,7 +45,9 @@ def test_requests_in_flight_together_each_write_the_prefix() -> None:
 
 def test_a_prefix_too_short_to_be_kept_is_not_marked() -> None:
     """The provider would ignore the mark; the plan says how long it would have to be."""
-    plan = plan_caching(_HAIKU, Prompt("", "x" * 400, ""), n_requests=64, mode="serial_bundle")
+    plan = plan_caching(
+        _HAIKU, Prompt("", "x" * 400, "one", "two", "0" * 16), n_requests=64, mode="serial_bundle"
+    )
 
     assert not plan.marks_prefix
     assert "4096" in plan.reason
@@ -74,7 +76,7 @@ def test_the_prefix_is_only_ever_marked_where_it_saves(
     """Never where it costs, whatever the batch looks like."""
     plan = plan_caching(
         _HAIKU,
-        Prompt("", "x" * length, ""),
+        Prompt("", "x" * length, "one", "two", "0" * 16),
         n_requests=n_requests,
         mode=mode,  # type: ignore[arg-type]
         concurrency=concurrency,

@@ -38,7 +38,7 @@ from cj_pipeline.providers.messages import build_params
 _NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 _KEY = "ab" * 32
 _JUDGE = load_judge("anthropic-claude-haiku-4-5")
-_PROMPT = Prompt("system", "prefix", "essays")
+_PROMPT = Prompt("system", "prefix", "one", "two", "0" * 16)
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 

@@ -40,7 +40,7 @@ from cj_pipeline.providers.generate_content import build_content
 _NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 _KEY = "ab" * 32
 _JUDGE = load_judge("gemini-2-5-flash")
-_PROMPT = Prompt("system", "prefix", "essays")
+_PROMPT = Prompt("system", "prefix", "one", "two", "0" * 16)
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 

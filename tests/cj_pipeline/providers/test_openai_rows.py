@@ -14,7 +14,7 @@ from cj_pipeline.money import Usage
 from cj_pipeline.providers import Reply, chat_completions, responses
 from cj_pipeline.providers.openai_batches import parse_row
 
-_PROMPT = Prompt("system", "prefix", "essays")
+_PROMPT = Prompt("system", "prefix", "one", "two", "0" * 16)
 _CHAT_USAGE = {
     "prompt_tokens": 100,
     "prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 10},
@@ -184,7 +184,7 @@ def test_the_prompt_begins_with_what_never_changes() -> None:
 
     assert messages == [
         {"role": "system", "content": "system"},
-        {"role": "user", "content": "prefix\n\nessays"},
+        {"role": "user", "content": f"prefix\n\n{_PROMPT.essays}"},
     ]
 
 
