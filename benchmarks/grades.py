@@ -7,9 +7,9 @@ the students' are kept for the reckoning. Every rule sees the same scores in the
     python benchmarks/grades.py [--replications 200]
 
 What is simulated, and why (see docs/grades.md): nine grades whose steps are about 0.7 logits
-wide and differ by a quarter; students spread by 1.5 logits, as human votes on real texts are;
-anchors chosen by grade; graders who differ from the judge by half a step; twenty comparisons per
-essay.
+wide and differ by a quarter; students spread by 1.5 logits (human votes on short arguments: 1.1 to
+1.4); anchors chosen by grade; graders who differ from the judge by half a step; twenty comparisons
+per essay.
 """
 
 from __future__ import annotations
