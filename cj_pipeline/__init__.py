@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import duckdb
+    import pandas as pd
+    import polars as pl
 
-__all__ = ["open_published"]
+    from cj_pipeline.frames import FrameName
+
+__all__ = ["open_published", "pandas_frame", "polars_frame"]
 
 
 def open_published(home: Path | str | None = None) -> duckdb.DuckDBPyConnection:
@@ -16,3 +20,17 @@ def open_published(home: Path | str | None = None) -> duckdb.DuckDBPyConnection:
     from cj_pipeline import store  # DuckDB is loaded only by whoever looks
 
     return store.open_published(home)
+
+
+def pandas_frame(name: FrameName, batch_id: str, *, home: Path | str | None = None) -> pd.DataFrame:
+    """Return one of a batch's data frames for pandas; see `frames`."""
+    from cj_pipeline import frames
+
+    return frames.pandas_frame(name, batch_id, home=home)
+
+
+def polars_frame(name: FrameName, batch_id: str, *, home: Path | str | None = None) -> pl.DataFrame:
+    """Return one of a batch's data frames for polars; see `frames`."""
+    from cj_pipeline import frames
+
+    return frames.polars_frame(name, batch_id, home=home)

@@ -28,7 +28,7 @@ class SeenVerdict:
     Attributes:
         against: The other essay.
         outcome: won, lost or tie.
-        shown: first or second.
+        shown_as: A or B, which is what the judge calls it; A was shown first.
         confidence: The judge's own, 1 to 5.
         judge: Its name.
         justification: The judge's words, made visible and cut; not to be trusted as markup.
@@ -36,7 +36,7 @@ class SeenVerdict:
 
     against: str
     outcome: str
-    shown: str
+    shown_as: str
     confidence: float | None
     judge: str
     justification: str
@@ -138,7 +138,7 @@ def _seen_by(history: BatchHistory, essay_id: str, row: Row) -> SeenVerdict:
     return SeenVerdict(
         against=row["essay_b"] if is_first else row["essay_a"],
         outcome="tie" if row["winner"] == "tie" else "won" if won else "lost",
-        shown="first" if is_first else "second",
+        shown_as="A" if is_first else "B",
         confidence=row["confidence"],
         judge=excerpt(history.judge_by_id[row["judge_id"]]["name"], 200),
         justification=excerpt(row["justification"] or "", JUSTIFICATION_SHOWN),

@@ -1,7 +1,7 @@
 """A batch as data frames, by its name, from the published copy of the store.
 
-    >>> from cj_pipeline.frames import pandas_frame
-    >>> pandas_frame("scores", "spring-9")
+    >>> import cj_pipeline
+    >>> cj_pipeline.pandas_frame("scores", "spring-9")
 
 Most frames are the analysts' views `v_<name>`, whose columns are kept stable and explained by
 `DESCRIBE` and comments in the store. Anything else is SQL on `cj_pipeline.open_published()`.

@@ -194,23 +194,25 @@ def _banners(history: BatchHistory) -> list[Banner]:
 
 
 def _simulation_banners(history: BatchHistory) -> list[Banner]:
+    played = [row for row in history.judges if row["is_simulated"]]
+    made_up = [row["name"] for row in played if row["model"] not in PLAYED_BACK]
     banners = []
-    for judge in history.judges:
-        if not judge["is_simulated"]:
-            continue
-        played_back = PLAYED_BACK.get(judge["model"])
-        if played_back is None:
-            banners.append(
-                Banner(
-                    "warning",
-                    "A simulated judge gave these verdicts",
-                    f"No language model read the essays: {judge['name']} is a stand-in that plays"
-                    " a judge. Scores and grades show how the pipeline works and say nothing about"
-                    " the texts.",
-                )
+    if made_up:
+        judges = "Simulated judges" if len(made_up) > 1 else "A simulated judge"
+        are = "are stand-ins that play judges" if len(made_up) > 1 else "is a stand-in for a judge"
+        banners.append(
+            Banner(
+                "warning",
+                f"{judges} gave these verdicts",
+                f"No language model read the essays: {', '.join(made_up)} {are}. Scores and grades"
+                " show how the pipeline works and say nothing about the texts.",
             )
-        else:
-            banners.append(Banner("warning", "These verdicts were recorded earlier", played_back))
+        )
+    banners += [
+        Banner("warning", "These verdicts were recorded earlier", PLAYED_BACK[row["model"]])
+        for row in played
+        if row["model"] in PLAYED_BACK
+    ]
     return banners
 
 

@@ -34,12 +34,12 @@ def test_verdicts_add_up_to_the_scores_wins_and_losses(
 def test_where_it_was_shown_is_counted_as_the_scores_count(
     histories: dict[str, BatchHistory],
 ) -> None:
-    """First is Essay A."""
+    """Essay A is the one shown first, and what the judge's words call it."""
     entry = histories[SPRING].last_score_by_id["pupil-04"]
 
-    shown = [v.shown for v in essay_feedback(histories[SPRING], "pupil-04").verdicts]
+    shown = [v.shown_as for v in essay_feedback(histories[SPRING], "pupil-04").verdicts]
 
-    assert (shown.count("first"), shown.count("second")) == (
+    assert (shown.count("A"), shown.count("B")) == (
         entry["n_shown_a"],
         entry["n_shown_b"],
     )

@@ -136,3 +136,13 @@ def test_every_frame_can_be_taken_away_as_parquet(home: Path, tmp_path: Path) ->
 
     assert [path.stem for path in written] == list(FRAME_NAMES)
     assert pl.read_parquet(written[0]).height == 14
+
+
+def test_frames_are_at_hand_without_knowing_where_they_live(home: Path) -> None:
+    """`import cj_pipeline` is all a notebook begins with."""
+    import cj_pipeline
+
+    scores = cj_pipeline.pandas_frame("scores", SPRING, home=home)
+
+    assert scores.equals(pandas_frame("scores", SPRING, home=home))
+    assert cj_pipeline.polars_frame("scores", SPRING, home=home).height == len(scores)
