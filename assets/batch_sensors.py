@@ -6,7 +6,7 @@ No sensor decides anything or waits for anything: each takes one bounded look an
 import hashlib
 import json
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -72,9 +72,11 @@ def inbox_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) ->
         if ask:
             requests.append(_open_request(folder, fingerprint))
         now[folder.name] = [fingerprint, at_rest and (was_asked or ask)]
-    return dg.SensorResult(
-        run_requests=requests,
-        dynamic_partitions_requests=_partitions(context.instance, _names(requests)),
+    n_waiting = sum(not was_asked for _, was_asked in now.values())
+    return _result(
+        context.instance,
+        requests,
+        idle=f"{n_waiting} folders are not at rest yet" if n_waiting else "nothing new",
         cursor=json.dumps(now),
     )
 
@@ -107,9 +109,11 @@ def provider_jobs_sensor(
             )
         elif not tried.are_too_fresh(connected.clock()) and len(requests) < MAX_RUNS_PER_TICK:
             requests.append(_step_request(standing, tried.n))
-    return dg.SensorResult(
-        run_requests=requests,
-        dynamic_partitions_requests=_partitions(context.instance, _names(requests)),
+    n_waiting = sum(s.step is NextStep.POLL or _waits(s) for s in found)
+    return _result(
+        context.instance,
+        requests,
+        idle=f"{len(found)} batches are under way, {n_waiting} of them wait for their providers",
     )
 
 
@@ -133,13 +137,28 @@ def watchdog_sensor(context: dg.SensorEvaluationContext, engine: EngineResource)
         )
         for batch in stalled[:MAX_RUNS_PER_TICK]
     ]
-    return dg.SensorResult(
-        run_requests=requests,
-        dynamic_partitions_requests=_partitions(context.instance, _names(requests)),
-    )
+    return _result(context.instance, requests, idle="no batch has stalled")
 
 
 ALL_SENSORS = (inbox_sensor, provider_jobs_sensor, watchdog_sensor)
+
+
+def _result(
+    instance: dg.DagsterInstance,
+    requests: list[dg.RunRequest],
+    *,
+    idle: str,
+    cursor: str | None = None,
+) -> dg.SensorResult:
+    """Return what a tick asks for, or `idle`, why it asks for nothing."""
+    names = sorted({request.partition_key for request in requests if request.partition_key})
+    new = [name for name in names if not instance.has_dynamic_partition(BATCHES, name)]
+    return dg.SensorResult(
+        run_requests=requests or None,
+        skip_reason=None if requests else idle,
+        dynamic_partitions_requests=[batches.build_add_request(new)] if new else [],
+        cursor=cursor,
+    )
 
 
 def _open_request(folder: Path, fingerprint: str) -> dg.RunRequest:
@@ -159,18 +178,6 @@ def _step_request(standing: Standing, tried: int) -> dg.RunRequest:
         partition_key=standing.batch_id,
         tags={MARK_TAG: standing.mark, PROVIDER_TAG: "+".join(standing.providers)},
     )
-
-
-def _names(requests: Iterable[dg.RunRequest]) -> list[str]:
-    return sorted({request.partition_key for request in requests if request.partition_key})
-
-
-def _partitions(
-    instance: dg.DagsterInstance, names: Sequence[str]
-) -> list[dg.AddDynamicPartitionsRequest]:
-    """Return the request that makes partitions of these batches, those that are none yet."""
-    new = [name for name in names if not instance.has_dynamic_partition(BATCHES, name)]
-    return [batches.build_add_request(new)] if new else []
 
 
 def _waits(standing: Standing) -> bool:
