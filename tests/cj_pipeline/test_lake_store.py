@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,33 +14,16 @@ from cj_pipeline.lake_store import LakeStore, table_keys
 from cj_pipeline.store import Store, open_store
 from tests.cj_pipeline.store_workers import ROWS, ledger_rows
 from tests.finished_batches import fill
+from tests.postgres_server import postgres_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres]
 
 
 @pytest.fixture(scope="module")
 def catalog() -> Iterator[str]:
-    """A PostgreSQL server of our own, run by an account that is not root."""
-    binaries = Path(os.path.realpath(shutil.which("initdb") or "initdb")).parent
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        account = {"user": "nobody"} if os.geteuid() == 0 else {}
-        if account:
-            shutil.chown(folder, "nobody")
-
-        def run(*command: str) -> None:
-            subprocess.run(command, check=True, capture_output=True, cwd="/", **account)  # type: ignore[call-overload]
-
-        data = f"{folder}/data"
-        run(f"{binaries}/initdb", "-D", data, "-U", "cj", "-A", "trust")
-        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
-        run(f"{binaries}/pg_ctl", "-D", data, "-o", options, "-l", f"{folder}/log", "-w", "start")
-        try:
-            yield f"host=127.0.0.1 port={port} user=cj dbname=postgres"
-        finally:
-            run(f"{binaries}/pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
+    """A real catalog, empty."""
+    with postgres_server() as port:
+        yield f"host=127.0.0.1 port={port} user=cj dbname=postgres"
 
 
 @pytest.fixture(scope="module")

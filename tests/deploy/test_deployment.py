@@ -1,0 +1,162 @@
+"""The files for a deployment agree with the code, with one another and with their own schemas."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cj_pipeline.cli import app
+from cj_pipeline.served_store import attach_statement
+from tests.postgres_server import postgres_server
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+
+
+def _yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def _compose() -> dict[str, Any]:
+    compose: dict[str, Any] = _yaml(DEPLOY / "compose.yaml")
+    return compose
+
+
+def _commands() -> list[list[str]]:
+    from_compose = [s["command"] for s in _compose()["services"].values() if "command" in s]
+    (stateful_set,) = [
+        document
+        for document in yaml.safe_load_all((DEPLOY / "kubernetes-store.yaml").read_text())
+        if document["kind"] == "StatefulSet"
+    ]
+    return [*from_compose, stateful_set["spec"]["template"]["spec"]["containers"][0]["command"]]
+
+
+@pytest.mark.parametrize("command", [c for c in _commands() if c[0] == "cj"], ids=" ".join)
+def test_commands_of_ours_exist_with_those_options(command: list[str]) -> None:
+    """A renamed option would show only when the container starts."""
+    words = [word for word in command[1:] if not word.startswith("-")]
+    known = CliRunner().invoke(app, [*words[: 2 if words[0] == "store" else 1], "--help"])
+    options = [word for word in command if word.startswith("--")]
+
+    assert known.exit_code == 0
+    assert all(option in re.sub(r"\x1b\[[0-9;]*m", "", known.output) for option in options)
+
+
+def test_the_stores_address_can_be_used() -> None:
+    """Both ways of deploying name the server as the code expects it."""
+    values = _yaml(DEPLOY / "dagster-values.yaml")
+    environment = values["dagster-user-deployments"]["deployments"][0]["env"]
+    in_cluster = next(e["value"] for e in environment if e["name"] == "CJ_STORE")
+    in_compose = _compose()["services"]["code"]["environment"]["CJ_STORE"]
+
+    assert "cj-store:9494" in attach_statement(in_cluster)
+    assert "store:9494" in attach_statement(in_compose)
+
+
+def test_every_secret_comes_from_outside() -> None:
+    """No password, token or key may stand in a file that is committed."""
+    text = "\n".join(p.read_text() for p in DEPLOY.iterdir() if p.suffix in {".yaml", ".example"})
+
+    assert re.findall(r"(?im)^\s*\w*(?:password|token|api_key)[:=] *(?!\$\{|false)\S+", text) == []
+
+
+def test_only_the_ui_is_reachable_and_only_from_this_machine() -> None:
+    """Essays are personal data, and neither the UI nor the store asks who is there."""
+    ports = [port for s in _compose()["services"].values() for port in s.get("ports", ())]
+
+    assert ports == ["127.0.0.1:3000:3000"]
+
+
+def test_the_image_copies_only_what_exists_and_runs_as_nobody_special() -> None:
+    """A build would stop at the first missing file; a root container has no excuse."""
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY (?!--from)(?:--chown=\S+ )?(.+) \S+$", dockerfile, re.MULTILINE)
+    allowed = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+
+    for source in " ".join(copied).split():
+        assert (ROOT / source).exists(), source
+        assert any(f"!{source}" == line for line in allowed), source
+    assert re.search(r"^USER cj$", dockerfile, re.MULTILINE)
+
+
+def test_the_locked_packages_are_those_that_are_tested() -> None:
+    """An image with other versions than the tests saw would be untested."""
+
+    def pinned(path: Path) -> dict[str, str]:
+        return dict(re.findall(r"^([\w.-]+)==(\S+)", path.read_text(), re.MULTILINE))
+
+    tested, deployed = pinned(ROOT / "requirements-dev.lock"), pinned(DEPLOY / "requirements.lock")
+
+    assert {name: tested.get(name) for name in deployed} == deployed
+
+
+def test_manifests_are_whole_documents() -> None:
+    """Kubernetes refuses a document without kind, version or name."""
+    documents = list(yaml.safe_load_all((DEPLOY / "kubernetes-store.yaml").read_text()))
+
+    assert [d["kind"] for d in documents] == ["Service", "StatefulSet", "NetworkPolicy"]
+    assert all(d["apiVersion"] and d["metadata"]["name"] == "cj-store" for d in documents)
+
+
+def test_dagster_accepts_the_deployments_configuration() -> None:
+    """Dagster checks names and types before it connects to anything."""
+    code = (
+        "import sys; from dagster._core.instance.config import dagster_instance_config\n"
+        "print(sorted(dagster_instance_config(sys.argv[1])[0]))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(DEPLOY)],
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "storage" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_dagster_keeps_its_events_in_a_real_postgresql(tmp_path: Path) -> None:
+    """Runs and what they materialized survive in the database, for every process that asks."""
+    configuration = (DEPLOY / "dagster.yaml").read_text()
+    code = """
+import sys, dagster as dg
+@dg.asset
+def essays(): return dg.MaterializeResult(metadata={"n_essays": 3})
+with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
+    assert dg.materialize([essays], instance=instance).success
+with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
+    event = instance.get_latest_materialization_event(dg.AssetKey("essays"))
+    print(type(instance.event_log_storage).__name__, event.asset_materialization.metadata)
+"""
+    with postgres_server() as port:
+        (tmp_path / "dagster.yaml").write_text(configuration.replace("5432", str(port)))
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)],
+            env=os.environ
+            | {
+                "DAGSTER_POSTGRES_HOST": "127.0.0.1",
+                "DAGSTER_POSTGRES_USER": "cj",
+                "DAGSTER_POSTGRES_PASSWORD": "trusted",
+                "DAGSTER_POSTGRES_DB": "postgres",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 0, done.stderr
+    assert "PostgresEventLogStorage" in done.stdout
+    assert "3" in done.stdout
