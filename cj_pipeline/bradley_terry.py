@@ -41,6 +41,9 @@ PRIOR_COMPARISONS = 0.5
 _MAX_STEPS = 60
 _LAST_STEP = 1e-5
 """Newton's error after a step is about its square, so this leaves 1e-10."""
+_NEAR = 0.02
+_LONGEST_STEP = 6.0
+"""Logits that no step from a sensible start needs; where verdicts tell next to nothing it might."""
 _MIN_POSITION_INFORMATION = 1.0
 """As much as four verdicts on essays known to be alike: a standard error of one logit."""
 _CHOIX_MAX_STEPS = 20_000
@@ -239,7 +242,9 @@ def maximise(model: Model, point: Point) -> tuple[Point, int]:
             size = max(size, float(np.abs(others).max()))
         if size < _LAST_STEP:
             return moved(model, point, theta, others, 1.0), n_steps
-        point, slope, share = _search(model, point, slope, theta, others)
+        # Far out the whole information could be indefinite; close by only it converges fast.
+        is_near = model.has_discrimination and size < _NEAR
+        point, slope, share = _search(model, point, slope, theta, others, for_steps=not is_near)
         # Solving more sharply than the next step is worth wastes products (Eisenstat and
         # Walker 1996); the step after a small one is about its square.
         tolerance = max(1e-7, 0.05 * min(share * size, 1.0) ** 2)
@@ -252,7 +257,7 @@ def maximise(model: Model, point: Point) -> tuple[Point, int]:
 
 
 def _search(
-    model: Model, point: Point, slope: Slope, theta: Floats, others: Floats
+    model: Model, point: Point, slope: Slope, theta: Floats, others: Floats, *, for_steps: bool
 ) -> tuple[Point, Slope, float]:
     """Return the point along a step where the ascent has mostly levelled out.
 
@@ -260,10 +265,11 @@ def _search(
     there tells an overshoot, and no logarithm has to be taken to see one.
     """
     ascent = slope.theta @ theta + slope.others @ others
-    share, longest = 1.0, 1.0
+    size = max(float(np.abs(theta).max()), float(np.abs(others).max(initial=0.0)))
+    share = longest = min(1.0, _LONGEST_STEP / size)
     for _ in range(30):
         there = moved(model, point, theta, others, share)
-        slope_there = slope_at(model, there, for_steps=True)
+        slope_there = slope_at(model, there, for_steps=for_steps)
         left = slope_there.theta @ theta + slope_there.others @ others
         if left >= -0.5 * ascent:
             break

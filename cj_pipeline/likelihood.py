@@ -177,8 +177,13 @@ def slope_at(model: Model, point: Point, *, for_steps: bool) -> Slope:
 
     # tanh neither overflows nor needs a branch, and NumPy vectorises it.
     t = np.tanh(0.5 * eta)
-    tied = _tied(t, point.log_tie) if model.has_tie_strength else None
-    residual, weight = _residual_and_weight(cells, t, tied)
+    tied = tie_probability(eta, point.log_tie) if model.has_tie_strength else None
+    if tied is None:
+        residual, weight = _residual_and_weight(cells, t)
+    else:
+        clear = 1 - tied
+        residual = cells.wins - cells.counts * (0.5 + 0.5 * t * clear)
+        weight = 0.25 * cells.counts * clear * (4 * _closeness(eta) ** 2 + tied * t * t)
     pull, stiffness = residual, weight
     if model.has_discrimination:
         pull, stiffness = a * residual, a * a * weight
@@ -212,18 +217,13 @@ def slope_at(model: Model, point: Point, *, for_steps: bool) -> Slope:
     return Slope(gradient, others, Information(essays, border, corner))
 
 
-def _residual_and_weight(cells: Tally, t: Floats, tied: Floats | None) -> tuple[Floats, Floats]:
+def _residual_and_weight(cells: Tally, t: Floats) -> tuple[Floats, Floats]:
     """Return wins less expected wins, and the variance of the wins, cell by cell.
 
     Args:
-        cells: Verdicts added up.
+        cells: Verdicts added up, ties as halves.
         t: tanh(eta / 2); overwritten, since a million cells are mostly waiting for memory.
-        tied: Davidson's probability of a tie; None where ties count half-half.
     """
-    if tied is not None:
-        clear = 1 - tied
-        weight = 0.25 * cells.counts * clear * (1 - clear * t * t)
-        return cells.wins - cells.counts * (0.5 + 0.5 * t * clear), weight
     halves = 0.5 * cells.counts
     residual = cells.wins - halves
     residual -= halves * t
@@ -263,13 +263,14 @@ def expected_difference(model: Model, point: Point) -> Floats:
 
 def tie_probability(eta: Floats, log_tie: float) -> Floats:
     """Return Davidson's probability of a tie at these differences (Davidson 1970)."""
-    return _tied(np.tanh(0.5 * eta), log_tie)
+    odds = np.exp(log_tie) * _closeness(eta)
+    return np.asarray(odds / (1 + odds))
 
 
-def _tied(t: Floats, log_tie: float) -> Floats:
-    # 1 / (2 cosh(eta / 2)), from the tanh at hand.
-    closeness: Floats = np.exp(log_tie) * 0.5 * np.sqrt(1 - t * t)
-    return closeness / (1 + closeness)
+def _closeness(eta: Floats) -> Floats:
+    """Return 1 / (2 cosh(eta / 2)), to full precision however far apart two essays are."""
+    u = np.exp(-0.5 * np.abs(eta))
+    return np.asarray(u / (1 + u * u))
 
 
 @dataclass(frozen=True, eq=False)

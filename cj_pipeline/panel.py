@@ -17,6 +17,9 @@ from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.ranks import ranks
 from cj_pipeline.reliability import empirical_bayes_reliability
 
+_ALIKE = 1e-9
+"""Logits within which scores are the same but for rounding."""
+
 
 @dataclass(frozen=True, eq=False)
 class JudgeOnPanel:
@@ -28,7 +31,7 @@ class JudgeOnPanel:
         why_not: Why there is none; empty where there is.
         reliability: Empirical-Bayes, of the judge's own scale; None without one.
         agreement: Spearman correlation of the judge's scale with that of all the others; None
-            where either is missing.
+            where either is missing or has all essays alike.
         without: The panel's scale without this judge; None where it falls apart.
         largest_rank_change: Ranks an essay moves at most when this judge is left out.
         largest_score_change: Logits a score moves at most.
@@ -98,10 +101,12 @@ def fit_panel(
     return Panel(joint, judges)
 
 
-def rank_correlation(one: Scale, other: Scale) -> float:
-    """Return Spearman's correlation between two scales of the same essays."""
+def rank_correlation(one: Scale, other: Scale) -> float | None:
+    """Return Spearman's correlation between two scales; None where one has all essays alike."""
     from scipy.stats import spearmanr
 
+    if np.ptp(one.scores) < _ALIKE or np.ptp(other.scores) < _ALIKE:
+        return None
     return float(spearmanr(one.scores, other.scores).statistic)
 
 

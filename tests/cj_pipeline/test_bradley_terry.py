@@ -399,11 +399,25 @@ def test_separation_without_a_prior_is_refused() -> None:
 
 def test_nothing_but_ties_has_no_tie_strength_without_a_prior() -> None:
     """It would be infinite; said in words rather than by a singular matrix."""
-    message = _refused(
-        ["x", "y"], _repeat("x", "y", 0, 0, ties=5), ties="davidson", prior_comparisons=0
-    )
+    ties = _repeat("x", "y", 0, 0, ties=5)
 
-    assert "Use the prior" in message
+    message = _refused(["x", "y"], ties, ties="davidson", prior_comparisons=0)
+
+    assert "se the prior" in message
+
+
+def test_lopsided_repeats_among_ties_do_not_stall_the_fit() -> None:
+    """A thousand wins beside ties: far-apart essays must not lose the tie's precision."""
+    verdicts = [
+        *_repeat("a", "b", 1000, 0),
+        *_repeat("b", "c", 1000, 0),
+        *_repeat("a", "c", 0, 0, ties=1),
+        *_repeat("c", "d", 3, 0, ties=30),
+    ]
+
+    scale = fit_bradley_terry(list("abcd"), verdicts, ties="davidson")
+
+    assert np.all(np.diff(scale.scores) < 0)
 
 
 def test_what_does_not_come_to_rest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

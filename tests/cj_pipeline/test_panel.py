@@ -63,3 +63,12 @@ def test_the_joint_scale_has_every_judges_effects(panel: Panel) -> None:
     """Each judge's discrimination, and position effects where the verdicts can tell them."""
     assert set(panel.joint.discriminations) == {"one", "two", "contrary", "passing"}
     assert set(panel.joint.position_effects) == {"one", "two", "contrary"}
+
+
+def test_a_judge_to_whom_all_essays_are_alike_has_no_agreement() -> None:
+    """Nothing but ties: a correlation with a constant is not defined."""
+    undecided = [JudgedPair(a, b, "tie", "undecided") for a in IDS for b in IDS if a < b]
+
+    panel = fit_panel(IDS, [*_judge("one", 500, 1), *undecided])
+
+    assert panel.judges["undecided"].agreement is None
