@@ -397,7 +397,7 @@ def _mostly_outside(batch: _Scored, rules: AnchorRules) -> list[str]:
     if batch.students_outside <= rules.max_extrapolated_share * n_students:
         return []
     return [
-        f"{batch.students_outside} of {n_students} students score outside all anchors: add "
+        f"Of {n_students} students, {batch.students_outside} score outside all anchors: add "
         "anchors as weak or as strong as these students."
     ]
 
@@ -428,7 +428,7 @@ def _caution(scale: GradeScale, check: AnchorCheck, batch: _Scored) -> str:
     if _worst(check):
         parts.append(_worst(check))
     if batch.students_outside:
-        parts.append(f"{batch.students_outside} students score outside all anchors.")
+        parts.append(f"Students who score outside all anchors: {batch.students_outside}.")
     return " ".join(parts)
 
 

@@ -215,7 +215,7 @@ def test_the_primary_anchor_is_the_nearest_one() -> None:
         ([0.0, 1.0], [0.5], "C C", "too few different grades"),
         ([0.1, 0.0, -0.1, 0.05], [0.0, 0.1], "E C A D", "do not rise with their grades"),
         ([3.0, 1.0, -1.0, -3.0], [0.0, 0.1], "E D C B", "do not rise with their grades"),
-        ([-1.0, 1.0], [-3.0, 3.0, 4.0, 0.0], "D B", "3 of 4 students score outside"),
+        ([-1.0, 1.0], [-3.0, 3.0, 4.0, 0.0], "D B", "Of 4 students, 3 score outside"),
     ],
 )
 def test_weak_anchors_give_reasons_rather_than_grades(
