@@ -99,12 +99,17 @@ def test_the_locked_packages_are_those_that_are_tested() -> None:
     assert {name: tested.get(name) for name in deployed} == deployed
 
 
-def test_manifests_are_whole_documents() -> None:
-    """Kubernetes refuses a document without kind, version or name."""
+def test_manifests_name_what_the_chart_refers_to() -> None:
+    """A claim or a secret by another name would leave the pods waiting for ever."""
     documents = list(yaml.safe_load_all((DEPLOY / "kubernetes-store.yaml").read_text()))
+    named = {(document["kind"], document["metadata"]["name"]) for document in documents}
+    values = _yaml(DEPLOY / "dagster-values.yaml")
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
 
-    assert [d["kind"] for d in documents] == ["Service", "StatefulSet", "NetworkPolicy"]
-    assert all(d["apiVersion"] and d["metadata"]["name"] == "cj-store" for d in documents)
+    claim = deployment["volumes"][0]["persistentVolumeClaim"]["claimName"]
+    assert ("PersistentVolumeClaim", claim) in named
+    assert {("Service", "cj-store"), ("StatefulSet", "cj-store")} <= named
+    assert all(document["apiVersion"] for document in documents)
 
 
 def test_dagster_accepts_the_deployments_configuration() -> None:
