@@ -7,6 +7,7 @@ grade not been known. `projection` asks here before it grades.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -169,7 +170,7 @@ def check_anchors(
     if left_out is not None:
         expected = left_out @ np.arange(len(grades))
         errors = left_out.argmax(axis=1) - known
-        misfit = {anchor: judged_misfit(anchor, judged, all_scores) for anchor in anchor_ids}
+        misfit = misfits(anchor_ids, judged, all_scores)
         fits = tuple(
             AnchorFit(
                 essay_id=anchor_ids[i],
@@ -179,8 +180,8 @@ def check_anchors(
                 graded=grades[int(left_out[i].argmax())],
                 expected_step=float(expected[i]),
                 probability=float(left_out[i, known[i]]),
-                infit=misfit[anchor_ids[i]][0],
-                outfit=misfit[anchor_ids[i]][1],
+                infit=misfit[anchor_ids[i]][0] if anchor_ids[i] in misfit else None,
+                outfit=misfit[anchor_ids[i]][1] if anchor_ids[i] in misfit else None,
                 n_comparisons=asked[anchor_ids[i]],
                 n_wins=wins[anchor_ids[i]],
             )
@@ -251,25 +252,34 @@ def kendall_tau(steps: Ints, scores: Floats) -> tuple[float | None, float | None
     return tau, float(np.tanh(centre - half)), float(np.tanh(centre + half))
 
 
-def judged_misfit(
-    essay_id: str, judged: Sequence[JudgedPair], scores: Mapping[str, float]
-) -> tuple[float | None, float | None]:
-    """Return infit and outfit mean squares of an essay's comparisons, None when it has none.
+def misfits(
+    anchor_ids: Sequence[str], judged: Sequence[JudgedPair], scores: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Return infit and outfit mean squares of anchors' comparisons; none for anchors without any.
+
+    Against the scores alone, for that is what is graded; `fit_statistics` has what judges add.
 
     References:
         Wright and Masters (1982), Rating Scale Analysis; for comparative judgement
         Pollitt (2012), doi:10.1080/0969594X.2012.665354.
     """
-    residuals, information = [], []
+    squares: dict[str, list[float]] = {anchor: [] for anchor in anchor_ids}
+    variances: dict[str, list[float]] = {anchor: [] for anchor in anchor_ids}
     for pair in judged:
-        if essay_id in (pair.essay_a, pair.essay_b):
-            p = 1 / (1 + np.exp(scores[pair.essay_b] - scores[pair.essay_a]))
-            residuals.append({"A": 1.0, "B": 0.0, "tie": 0.5}[pair.winner] - p)
-            information.append(p * (1 - p))
-    if not residuals:
-        return None, None
-    squares, weights = np.square(residuals), np.array(information)
-    return float(squares.sum() / weights.sum()), float(np.mean(squares / weights))
+        for essay in (pair.essay_a, pair.essay_b):
+            if essay in squares:
+                p = 1 / (1 + math.exp(scores[pair.essay_b] - scores[pair.essay_a]))
+                won = {"A": 1.0, "B": 0.0, "tie": 0.5}[pair.winner]
+                squares[essay].append((won - p) ** 2)
+                variances[essay].append(max(p * (1 - p), 1e-12))
+    return {
+        anchor: (
+            sum(squares[anchor]) / sum(variances[anchor]),
+            float(np.mean(np.divide(squares[anchor], variances[anchor]))),
+        )
+        for anchor in anchor_ids
+        if squares[anchor]
+    }
 
 
 def _inversions(

@@ -10,8 +10,8 @@ from cj_pipeline.anchors import (
     AnchorCheck,
     AnchorRules,
     check_anchors,
-    judged_misfit,
     kendall_tau,
+    misfits,
     separation,
 )
 from cj_pipeline.comparisons import JudgedPair
@@ -165,7 +165,7 @@ def test_misfit_is_large_for_an_essay_whose_comparisons_surprise() -> None:
     """Losing to a much weaker essay: residual 0.95 against a variance of 0.05 x 0.95."""
     surprise = (JudgedPair("a0", "s0", "B"),)
 
-    infit, outfit = judged_misfit("a0", surprise, {"a0": float(np.log(19)), "s0": 0.0})
+    infit, outfit = misfits(["a0"], surprise, {"a0": float(np.log(19)), "s0": 0.0})["a0"]
 
     assert infit == pytest.approx(19.0)
     assert outfit == pytest.approx(19.0)
@@ -183,7 +183,7 @@ def test_misfit_averages_one_when_verdicts_follow_the_scores() -> None:
         if other != "a0"
     ]
 
-    infit, outfit = judged_misfit("a0", judged, scores)
+    infit, outfit = misfits(["a0"], judged, scores)["a0"]
 
     assert infit == pytest.approx(1.0, abs=0.1)
     assert outfit == pytest.approx(1.0, abs=0.1)
@@ -191,4 +191,4 @@ def test_misfit_averages_one_when_verdicts_follow_the_scores() -> None:
 
 def test_an_essay_without_comparisons_has_no_misfit() -> None:
     """No number is invented for it."""
-    assert judged_misfit("a0", (), {"a0": 0.0}) == (None, None)
+    assert misfits(["a0"], (), {"a0": 0.0}) == {}
