@@ -26,7 +26,8 @@ def new_pairs(
     """Return at most `size` pairs never shown, fewer only when none is left.
 
     While the net is in parts every pair joins two of them, so it is one net after the fewest pairs
-    possible; parts with an anchor meet parts without. The essay seen least always comes next.
+    possible; parts with an anchor meet parts without. The essay seen least always comes next. Where
+    scores are guessed (`net.expected`) it meets one guessed close to it, whose verdict tells more.
 
     Args:
         net: What was shown so far.
@@ -38,9 +39,12 @@ def new_pairs(
     seen = _Participation(net, rng)
     met = [set(partners) for partners in net.partners]
     parts = Parts(net)
+    rank = None if net.expected is None else np.argsort(np.argsort(net.expected, kind="stable"))
     chosen: list[Choice] = []
     while len(chosen) < size and (one := seen.least_seen()) is not None:
         cost = seen.partner_cost(one, heed_lean=role is Role.COVERAGE)
+        if rank is not None:
+            cost += _FAR_APART * np.abs(rank - rank[one]) / net.n_essays
         if parts.n_parts > 1:
             mine = parts.labels[one]
             cost[parts.has_anchor[parts.labels] == parts.has_anchor[mine]] += _NO_NEW_ANCHOR
@@ -140,9 +144,10 @@ def repeated_pairs(net: Net, size: int, rng: np.random.Generator) -> list[Choice
     return chosen
 
 
-_ONCE_MORE_SEEN = 16.0
+_ONCE_MORE_SEEN = 64.0
 _NO_NEW_ANCHOR = 8.0
 _MOST_LEAN = 6.0
+_FAR_APART = 40.0
 
 
 class _Participation:

@@ -82,7 +82,7 @@ def positional_skew(net: Net) -> dict[str, float]:
 def _choose(
     net: Net, strategy: Strategy, size: int, rng: np.random.Generator, *, may_repeat: bool
 ) -> list[Choice]:
-    if net.scores is None and strategy == "adaptive":
+    if net.scores is None and net.expected is None and strategy == "adaptive":
         return fixed_design(net, size, rng)
     if net.scores is None or strategy in {"coverage", "resample", "random"}:
         role = Role.RANDOM if strategy == "random" else Role.COVERAGE

@@ -2,8 +2,8 @@
 
 A wave is chosen pair by pair. Each pair's gain is how much its verdict is expected to lessen the
 loss (see `stakes`), given that the pairs chosen before it will be answered too, so that a wave
-does not ask the same thing several times. While the net has no scores, `fixed_design` and
-`balanced_pairs` choose.
+does not ask the same thing several times. Essays new to the scale are joined to it first. While
+the net has no scores, `fixed_design` and `balanced_pairs` choose.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ import numpy as np
 
 from cj_pipeline.comparisons import Role
 from cj_pipeline.pairing_candidates import candidate_pairs
-from cj_pipeline.pairing_net import Choice, Floats, Ints, Net
+from cj_pipeline.pairing_net import Choice, Floats, Ints, Net, Parts
 from cj_pipeline.uncertainty import belief_about
 
-_MOST_OVER_SHARE = 2
+_OVER_SHARE = 2
 """How much oftener than its even share an essay may come in one wave."""
+_UNEVEN = 0.25
+"""How far an essay's number of comparisons may stray from the mean, as a share of it."""
+_UNEVEN_AT_LEAST = 2
+"""The same in comparisons, for early waves."""
 
 
 def gainful_pairs(
@@ -34,57 +38,115 @@ def gainful_pairs(
         Chaloner and Verdinelli (1995), doi:10.1214/ss/1177009939, for designs that lessen an
         expected loss; Sherman and Morrison (1950), doi:10.1214/aoms/1177729893, for the update.
     """
-    assert net.scores is not None  # noqa: S101
-    first, second = candidate_pairs(net, rng, may_repeat=may_repeat)
-    if len(first) == 0:
-        return []
-    belief = belief_about(net, rng)
-    variances, losses = belief.variances(first, second), belief.losses(first, second)
-    information = expected_information(net.scores[first] - net.scores[second], variances)
-    beside = _beside(first, second, net.n_essays) if belief.is_local else None
+    wave = _Wave(net, size, rng, may_repeat=may_repeat)
     role = Role.BOUNDARY if net.boundaries else Role.INFORMATIVE
-    share = -(-2 * size // net.n_essays)
-    used = np.zeros(net.n_essays, dtype=np.int64)
-    everyone = np.arange(net.n_essays)
-
-    gains = information * losses / (1 + information * variances)
-    is_open = np.ones(len(first), dtype=bool)
-    cap = share + _MOST_OVER_SHARE
     chosen: list[Choice] = []
-    while len(chosen) < size:
-        k = int(np.argmax(gains))
-        if not np.isfinite(gains[k]):
-            # Only pairs of essays that have had their most are left: let each have one more.
-            cap += 1
-            ready = is_open & (used[first] < cap) & (used[second] < cap)
-            if not is_open.any():
-                break
-            gains[ready] = _gain(information[ready], losses[ready], variances[ready])
-            continue
-        i, j = int(first[k]), int(second[k])
-        chosen.append(Choice(i, j, role, float(gains[k])))
-        is_open[k] = False
-        used[[i, j]] += 1
-
-        touched = slice(None) if beside is None else np.concatenate([beside[i], beside[j]])
-        gain = information[k] / (1 + information[k] * variances[k])
-        at_first, at_second = first[touched], second[touched]
-        if beside is None:
-            moved = belief.response(i, j, everyone)
-            along = moved.scores[at_first] - moved.scores[at_second]
-            staked = moved.stakes[at_first] - moved.stakes[at_second]
-        else:
-            here, there = belief.response(i, j, at_first), belief.response(i, j, at_second)
-            moved = here
-            along, staked = here.scores - there.scores, here.stakes - there.stakes
-        variances[touched] = np.maximum(variances[touched] - gain * along**2, 1e-12)
-        losses[touched] += gain**2 * moved.loss * along**2 - 2 * gain * along * staked
-        belief.learn(i, j, gain)
-        may_come = is_open[touched] & (used[at_first] < cap) & (used[at_second] < cap)
-        gains[touched] = np.where(
-            may_come, _gain(information[touched], losses[touched], variances[touched]), -np.inf
-        )
+    while len(chosen) < size and (k := wave.best()) is not None:
+        one, other, gain = wave.take(k)
+        chosen.append(Choice(one, other, role, gain))
     return chosen
+
+
+class _Wave:
+    """The candidates of a wave while it is being chosen, and what each would gain."""
+
+    def __init__(self, net: Net, size: int, rng: np.random.Generator, *, may_repeat: bool) -> None:
+        assert net.scores is not None  # noqa: S101
+        self._first, self._second = candidate_pairs(net, rng, may_repeat=may_repeat)
+        self._belief = belief_about(net, rng)
+        self._variances = self._belief.variances(self._first, self._second)
+        self._losses = self._belief.losses(self._first, self._second)
+        self._information = expected_information(
+            net.scores[self._first] - net.scores[self._second], self._variances
+        )
+        self._is_open = np.ones(len(self._first), dtype=bool)
+        self._everyone = np.arange(net.n_essays)
+        self._beside = (
+            _beside(self._first, self._second, net.n_essays) if self._belief.is_local else None
+        )
+        self._parts = Parts(net)
+        self._room, self._owed = _room_and_owed(net, size)
+        self._gains = np.empty(len(self._first))
+        self._weigh(self._everything)
+
+    @property
+    def _everything(self) -> slice:
+        return slice(None)
+
+    def best(self) -> int | None:
+        """Return the candidate to take next; None when none is left.
+
+        Essays that would be left behind come first. When only pairs are left of essays that have
+        had their most, each may have one more.
+        """
+        while self._is_open.any():
+            gains = self._gains
+            if self._owed.any():
+                owed = (self._owed[self._first] > 0) | (self._owed[self._second] > 0)
+                gains = np.where(owed, gains, -np.inf)
+            k = int(np.argmax(gains))
+            if np.isfinite(gains[k]):
+                return k
+            if self._owed.any():
+                self._owed[:] = 0
+            else:
+                self._room += 1
+                self._weigh(self._everything)
+        return None
+
+    def take(self, k: int) -> tuple[int, int, float]:
+        """Take a candidate as asked; return its essays and its gain."""
+        one, other, gain = int(self._first[k]), int(self._second[k]), float(self._gains[k])
+        self._is_open[k] = False
+        self._room[[one, other]] -= 1
+        self._owed[[one, other]] = np.maximum(self._owed[[one, other]] - 1, 0)
+
+        told = self._information[k] / (1 + self._information[k] * self._variances[k])
+        if self._beside is None:
+            rows: slice | Ints = self._everything
+            moved = self._belief.response(one, other, self._everyone)
+            scores = moved.scores[self._first] - moved.scores[self._second]
+            stakes = moved.stakes[self._first] - moved.stakes[self._second]
+        else:
+            rows = np.concatenate([self._beside[one], self._beside[other]])
+            moved = self._belief.response(one, other, self._first[rows])
+            there = self._belief.response(one, other, self._second[rows])
+            scores, stakes = moved.scores - there.scores, moved.stakes - there.stakes
+        self._variances[rows] = np.maximum(self._variances[rows] - told * scores**2, 1e-12)
+        self._losses[rows] += told * scores * (told * moved.loss * scores - 2 * stakes)
+        self._belief.learn(one, other, told)
+        if self._parts.n_parts > 1:
+            # A pair that joins two parts opens or closes pairs anywhere.
+            self._parts.join(one, other)
+            rows = self._everything
+        self._weigh(rows)
+        return one, other, gain
+
+    def _weigh(self, rows: slice | Ints) -> None:
+        """Work out the gains of these candidates anew; those that may not come have none."""
+        information = self._information[rows]
+        losses = np.maximum(self._losses[rows], 0)
+        may_come = (
+            self._is_open[rows]
+            & (self._room[self._first[rows]] > 0)
+            & (self._room[self._second[rows]] > 0)
+        )
+        if self._parts.n_parts > 1:
+            labels = self._parts.labels
+            may_come &= labels[self._first[rows]] != labels[self._second[rows]]
+        gains = information * losses / (1 + information * self._variances[rows])
+        self._gains[rows] = np.where(may_come, gains, -np.inf)
+
+
+def _room_and_owed(net: Net, size: int) -> tuple[Ints, Ints]:
+    """Return how often each essay may come in the wave, and how often it must."""
+    mean = (2 * len(net.shown) + 2 * size) / net.n_essays
+    uneven = max(_UNEVEN_AT_LEAST, int(_UNEVEN * mean))
+    so_far = net.n_comparisons
+    most_in_wave = -(-2 * size // net.n_essays) + _OVER_SHARE
+    room = np.minimum(most_in_wave, int(np.ceil(mean)) + uneven - so_far)
+    owed = np.maximum(0, int(mean) - uneven - so_far)
+    return np.maximum(room, owed), owed
 
 
 def expected_information(differences: Floats, variances: Floats) -> Floats:
@@ -98,11 +160,6 @@ def expected_information(differences: Floats, variances: Floats) -> Floats:
         1 + np.pi * variances / 8
     )
     return information
-
-
-def _gain(information: Floats, losses: Floats, variances: Floats) -> Floats:
-    gains: Floats = information * np.maximum(losses, 0) / (1 + information * variances)
-    return gains
 
 
 def _beside(first: Ints, second: Ints, n: int) -> list[Ints]:

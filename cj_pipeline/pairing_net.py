@@ -46,6 +46,7 @@ class Net:
             `information` says the same in little memory.
         information: What the scores' covariance can be computed from, as a `Scale` keeps it.
         boundaries: Where grades meet, in logits, lowest first; empty where ranks are the goal.
+        expected: A guess of the scores, only their order counts; see `head_start`.
     """
 
     essay_ids: tuple[str, ...]
@@ -55,6 +56,7 @@ class Net:
     covariance: Floats | None = None
     information: Information | None = None
     boundaries: tuple[float, ...] = ()
+    expected: Floats | None = None
 
     @property
     def n_essays(self) -> int:
