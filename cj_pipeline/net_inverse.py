@@ -20,7 +20,7 @@ _PATHS_WORTH_COUNTING = 20_000_000
 """Paths of two pairs beyond which counting them takes longer than it gains."""
 
 
-_DENSE_DETERMINANT_UP_TO = 1_500
+_DENSE_UP_TO = 1_500
 
 
 def band_variances(matrix: NetMatrix) -> Floats:
@@ -30,20 +30,42 @@ def band_variances(matrix: NetMatrix) -> Floats:
     complement, and going back gives each diagonal block of the inverse from the next (Takahashi,
     Fagan and Chin 1973; Erisman and Tinney 1975, doi:10.1145/360680.360704).
     """
-    diagonal, above = _blocks(matrix)
-    n_blocks = len(diagonal)
-    inverses = np.empty_like(diagonal)
-    inverses[0] = np.linalg.inv(diagonal[0])
-    leads = np.empty_like(above)
-    for k in range(1, n_blocks):
-        leads[k - 1] = inverses[k - 1] @ above[k - 1]
-        inverses[k] = np.linalg.inv(diagonal[k] - above[k - 1].T @ leads[k - 1])
-    for k in range(n_blocks - 2, -1, -1):
-        inverses[k] += leads[k] @ inverses[k + 1] @ leads[k].T
+    inverses, _ = _inverse_blocks(matrix)
     n = matrix.layout.n_essays
     raw = np.empty(n)
     raw[matrix.layout.order] = np.einsum("kii->ki", inverses).reshape(-1)[:n]
     return _centred(raw, solve(matrix, np.ones(n)))
+
+
+def difference_variances(matrix: NetMatrix) -> Floats:
+    """Return the variance of the difference between the two essays of each pair; shape (n_pairs,).
+
+    Exact but for large nets of random pairs, where two essays' errors are taken to have in common
+    what their own verdicts on each other give them.
+    """
+    layout = matrix.layout
+    first, second = layout.first, layout.second
+    if layout.method == "banded":
+        inverses, leads = _inverse_blocks(matrix)
+        across = -leads @ inverses[1:]
+        width = inverses.shape[1]
+        place = np.empty(layout.n_essays, dtype=np.int64)
+        place[layout.order] = np.arange(layout.n_essays)
+        low = np.minimum(place[first], place[second])
+        high = np.maximum(place[first], place[second])
+        own = np.einsum("kii->ki", inverses).reshape(-1)
+        block, row, column = low // width, low % width, high % width
+        same = block == high // width
+        shared = np.empty(len(first))
+        shared[same] = inverses[block[same], row[same], column[same]]
+        shared[~same] = across[block[~same], row[~same], column[~same]]
+        return np.asarray(own[low] + own[high] - 2 * shared)
+    if layout.n_essays <= _DENSE_UP_TO:
+        inverse = np.linalg.inv(dense(matrix))
+        own = np.diag(inverse)
+        return np.asarray(own[first] + own[second] - 2 * inverse[first, second])
+    own = surroundings_variances(matrix)
+    return np.asarray(own[first] + own[second] - 2 * matrix.weights * own[first] * own[second])
 
 
 def surroundings_variances(matrix: NetMatrix) -> Floats:
@@ -83,7 +105,7 @@ def log_determinant(matrix: NetMatrix) -> float:
     if layout.method == "banded":
         factor = cholesky_banded(band(matrix), lower=True, overwrite_ab=True, check_finite=False)
         return 2 * float(np.sum(np.log(factor[0])))
-    if layout.method == "dense" or layout.n_essays <= _DENSE_DETERMINANT_UP_TO:
+    if layout.method == "dense" or layout.n_essays <= _DENSE_UP_TO:
         factor, _ = lapack.dpotrf(dense(matrix), lower=1, overwrite_a=1)
         return 2 * float(np.sum(np.log(np.diag(factor))))
     above = upper_triangle(matrix)
@@ -142,6 +164,20 @@ def _centred(diagonal: Floats, row_sums: Floats) -> Floats:
     """Return the diagonal of C M C, C centring, from the diagonal and row sums of M."""
     n = len(diagonal)
     return np.asarray(diagonal - 2 / n * row_sums + row_sums.sum() / n**2)
+
+
+def _inverse_blocks(matrix: NetMatrix) -> tuple[Floats, Floats]:
+    """Return the inverse's diagonal blocks, and what carries each to the next block."""
+    diagonal, above = _blocks(matrix)
+    inverses = np.empty_like(diagonal)
+    inverses[0] = np.linalg.inv(diagonal[0])
+    leads = np.empty_like(above)
+    for k in range(1, len(diagonal)):
+        leads[k - 1] = inverses[k - 1] @ above[k - 1]
+        inverses[k] = np.linalg.inv(diagonal[k] - above[k - 1].T @ leads[k - 1])
+    for k in range(len(diagonal) - 2, -1, -1):
+        inverses[k] += leads[k] @ inverses[k + 1] @ leads[k].T
+    return inverses, leads
 
 
 def _blocks(matrix: NetMatrix) -> tuple[Floats, Floats]:

@@ -15,7 +15,8 @@ from cj_pipeline.bradley_terry import Scale, maximise
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.information import Information, score_variances
 from cj_pipeline.likelihood import Model, log_likelihood, slope_at
-from cj_pipeline.net_inverse import log_determinant
+from cj_pipeline.net_inverse import difference_variances, log_determinant
+from cj_pipeline.net_solvers import net_matrix
 from cj_pipeline.tallies import Floats
 
 _TRUE_SDS = (0.05, 10.0, 18)
@@ -126,10 +127,29 @@ class _Evidence:
         )
 
     def posterior_variance(self, log_sd: float) -> float:
-        """Return the summed posterior variance of the mean-centred scores."""
-        return float(np.sum(score_variances(self._settle(log_sd)[1])[0]))
+        """Return the summed posterior variance of the mean-centred scores.
+
+        The information at the mode is that of the likeliest scores; verdicts tell less where
+        scores truly lie further apart, so it is averaged over where they may lie.
+        """
+        model, information = self._settle(log_sd)
+        essays = information.essays
+        theta = self._point.theta
+        gap = theta[essays.layout.first] - theta[essays.layout.second]
+        # A logistic curve averaged over normal errors is nearly a flatter one (MacKay 1992,
+        # doi:10.1162/neco.1992.4.5.720).
+        flatter = 1 / np.sqrt(1 + np.pi / 8 * difference_variances(essays))
+        ratio = flatter * _steepness(flatter * gap) / _steepness(gap)
+        prior = np.full(len(theta), model.prior_precision)
+        averaged = net_matrix(essays.layout, essays.weights * ratio, prior)
+        return float(np.sum(score_variances(replace(information, essays=averaged))[0]))
 
     def _settle(self, log_sd: float) -> tuple[Model, Information]:
         model = replace(self._model, prior_precision=float(np.exp(-2 * log_sd)))
         self._point, _ = maximise(model, self._point)
         return model, slope_at(model, self._point, for_steps=False).information
+
+
+def _steepness(eta: Floats) -> Floats:
+    """Return the logistic curve's slope, p (1 - p)."""
+    return np.asarray(0.25 / np.cosh(0.5 * eta) ** 2)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cj_pipeline.net_inverse import band_variances, log_determinant, surroundings_variances
+from cj_pipeline.net_inverse import (
+    band_variances,
+    difference_variances,
+    log_determinant,
+    surroundings_variances,
+)
 from cj_pipeline.net_solvers import NetMatrix, dense, lay_out, net_matrix
 
 
@@ -67,3 +72,20 @@ def test_log_determinants_of_large_random_nets_move_as_the_exact_ones_do() -> No
 
     assert exact[1] - exact[0] > 200
     assert found[1] - found[0] == pytest.approx(exact[1] - exact[0], abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("n", "design", "tolerance"),
+    [(60, "random", 1e-9), (300, "banded", 1e-9), (300, "random", 1e-9), (1600, "random", 0.05)],
+)
+def test_variances_of_differences_are_those_of_the_whole_inverse(
+    n: int, design: str, tolerance: float
+) -> None:
+    """Pair by pair, within and across the blocks of a band; closely for large random nets."""
+    matrix = _net(n, design, 0.1)
+    inverse = np.linalg.inv(dense(matrix))
+    one, other = matrix.layout.first, matrix.layout.second
+
+    exact = inverse[one, one] + inverse[other, other] - 2 * inverse[one, other]
+
+    assert difference_variances(matrix) == pytest.approx(exact, rel=tolerance)
