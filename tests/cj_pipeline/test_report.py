@@ -152,6 +152,22 @@ def test_every_picture_is_told_in_words_and_every_table_has_a_caption(spring: Pa
     assert len(spring.all("caption")) == len(spring.all("table"))
 
 
+def test_the_page_is_english_and_an_essay_in_the_batchs_language() -> None:
+    """A screen reader pronounces by it; only the essays are in the students' language."""
+    with Store.in_memory().write() as db:
+        rows = spring_rows()
+        rows["batches"][0]["settings"]["language"] = "sv"
+        insert_all(db, rows)
+
+        page = Page(render_report(db, SPRING))
+
+    (root,) = page.all("html")
+    texts = [div for div in page.all("div") if div.get("class") == "text"]
+    assert root["lang"] == "en"
+    assert texts
+    assert all(text["lang"] == "sv" for text in texts)
+
+
 def test_a_simulated_judge_is_said_so_above_the_grades(spring: Page) -> None:
     """Made-up verdicts must never pass for judgement."""
     banner = spring.text.index("A simulated judge gave these verdicts")
