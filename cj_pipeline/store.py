@@ -52,14 +52,14 @@ def open_store(home: Path, environment: Mapping[str, str]) -> Store:
     Args:
         home: Where this machine keeps its files, whatever holds the tables.
         environment: Read for CJ_STORE (`quack:HOST:PORT` or `ducklake:postgres:...`), and for
-            CJ_STORE_TOKEN or CJ_STORE_DATA with it.
+            CJ_STORE_TOKEN or CJ_STORE_DATA with it; CJ_STORE_KEY encrypts the local file.
 
     Raises:
         StoreError: If the address cannot be used.
     """
     address = environment.get("CJ_STORE")
     if not address:
-        return Store(home)
+        return Store(home, key=environment.get("CJ_STORE_KEY") or None)
     if address.startswith("quack"):
         from cj_pipeline.served_store import ServedStore
 
@@ -80,10 +80,18 @@ class Store:
 
     Every transaction sees a whole database at the newest schema version; each commits as one
     or not at all, and may be killed at any instruction.
+
+    Args:
+        home: The folder; made if it is not there.
+        key: Encrypts the live file and every copy of it, where given.
+        lock_timeout_s: How long to wait for others.
     """
 
-    def __init__(self, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
+    def __init__(
+        self, home: Path, *, key: str | None = None, lock_timeout_s: float = LOCK_TIMEOUT_S
+    ) -> None:
         self.home = home
+        self.key = key
         self.path = home / LIVE_FILE
         self.published_path = home / PUBLISHED_FOLDER / LIVE_FILE
         self._lock_timeout_s = lock_timeout_s
@@ -177,7 +185,7 @@ class Store:
                 "or point CJ_HOME at the store's folder."
             )
             raise StoreError(msg)
-        return connect_file(self.published_path, read_only=True)
+        return connect_file(self.published_path, read_only=True, key=self.key)
 
     def _make_current(self) -> None:
         """Make the file and bring its schema up to date, once per process."""
@@ -203,7 +211,7 @@ class Store:
         deadline = time.monotonic() + self._lock_timeout_s
         while True:
             try:
-                connection = connect_file(self.path, read_only=read_only)
+                connection = connect_file(self.path, read_only=read_only, key=self.key)
             except duckdb.IOException as error:
                 if "lock" not in str(error).lower():
                     raise _unusable(self.path, error) from error
@@ -231,15 +239,49 @@ def open_published(home: Path | str | None = None) -> duckdb.DuckDBPyConnection:
         StoreError: If nothing has been published there yet.
     """
     if home is not None:
-        return Store(Path(home)).connect()
+        return Store(Path(home), key=os.environ.get("CJ_STORE_KEY") or None).connect()
     return open_store(default_home(os.environ), os.environ).connect()
 
 
-def connect_file(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+def connect_file(
+    path: Path, *, read_only: bool, key: str | None = None
+) -> duckdb.DuckDBPyConnection:
     """Open one database file with the store's settings, whoever holds its lock."""
-    connection = duckdb.connect(str(path), read_only=read_only, config=DUCKDB_CONFIG)
+    if key is None:
+        connection = duckdb.connect(str(path), read_only=read_only, config=DUCKDB_CONFIG)
+    else:
+        connection = duckdb.connect(":memory:", config=DUCKDB_CONFIG)
+        try:
+            attach_file(connection, path, "cj", read_only=read_only, key=key)
+        except BaseException:
+            connection.close()
+            raise
+        connection.execute("USE cj")
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+def attach_file(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    name: str,
+    *,
+    read_only: bool,
+    key: str | None,
+) -> None:
+    """Attach a database file to a connection under a name."""
+    options = ["READ_ONLY"] if read_only else []
+    if key is not None:
+        from cj_pipeline.duckdb_extensions import load_extension
+
+        load_extension(connection, "httpfs")  # it brings the cipher that DuckDB trusts to write
+        options.append(f"ENCRYPTION_KEY {_quoted(key)}")
+    clause = f" ({', '.join(options)})" if options else ""
+    connection.execute(f"ATTACH {_quoted(str(path))} AS {name}{clause}")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 @contextmanager
@@ -270,8 +312,8 @@ def _unwritten(home: Path, error: Exception) -> StoreError:
 
 def _unusable(path: Path, error: duckdb.Error) -> StoreError:
     return StoreError(
-        f"The store's file {path} cannot be opened: {error}. If it is damaged, bring back the "
-        "last good copy with `cj store restore`."
+        f"The store's file {path} cannot be opened: {error}. If it is encrypted, CJ_STORE_KEY must "
+        "be its key; if it is damaged, bring back the last good copy with `cj store restore`."
     )
 
 

@@ -19,7 +19,7 @@ from cj_pipeline import publishing
 from cj_pipeline.errors import StoreError
 from cj_pipeline.schema import known_migrations, migrate, refuse_newer, schema_version
 from cj_pipeline.session import Session
-from cj_pipeline.store import Store, connect_file
+from cj_pipeline.store import Store, attach_file, connect_file
 
 CALLBACKS_FOLDER = "callbacks"
 
@@ -105,7 +105,7 @@ def backup_store(store: Store, target: Path) -> Path:
     unfinished = target.with_name(f"{target.name}.unfinished")
     with store.folded():
         publishing.copy_file(store.path, unfinished)
-    with closing(connect_file(unfinished, read_only=True)) as copy:
+    with closing(connect_file(unfinished, read_only=True, key=store.key)) as copy:
         schema_version(copy)
     unfinished.rename(target)
     return target
@@ -118,7 +118,7 @@ def restore_store(store: Store, source: Path, *, now: datetime) -> Path | None:
         StoreError: If the backup cannot be opened, or is newer than the code.
     """
     try:
-        with closing(connect_file(source, read_only=True)) as backup:
+        with closing(connect_file(source, read_only=True, key=store.key)) as backup:
             refuse_newer(schema_version(backup))
     except duckdb.Error as error:
         msg = f"{source} is no backup that can be opened: {error}. Nothing was changed."
@@ -145,8 +145,8 @@ def compact_store(store: Store) -> Compaction:
     with store.folded():
         before = store.path.stat().st_size
         with closing(connect_file(Path(":memory:"), read_only=False)) as connection:
-            connection.execute(f"ATTACH '{_quoted(store.path)}' AS live (READ_ONLY)")
-            connection.execute(f"ATTACH '{_quoted(fresh)}' AS fresh")
+            attach_file(connection, store.path, "live", read_only=True, key=store.key)
+            attach_file(connection, fresh, "fresh", read_only=False, key=store.key)
             connection.execute("COPY FROM DATABASE live TO fresh")
         fresh.chmod(0o600)
         fresh.rename(store.path)
