@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.connectivity import dominance_labels, groups, net_parts, part_labels
+from cj_pipeline.connectivity import dominance_labels, groups, part_labels
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.information import (
     Information,
@@ -29,8 +29,6 @@ from cj_pipeline.information import (
 from cj_pipeline.likelihood import Model, Point, Slope, describe, guess, moved, origin, slope_at
 from cj_pipeline.net_solvers import solve
 from cj_pipeline.tallies import Floats, Tally, Verdicts, as_verdicts, sums_by, tally
-
-__all__ = ["Engine", "Estimate", "Scale", "Ties", "fit_bradley_terry", "fit_verdicts", "net_parts"]
 
 Engine = Literal["newton", "choix"]
 Ties = Literal["half-half", "davidson"]

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
 from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.connectivity import net_parts
 from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.likelihood import moved, slope_at
+from cj_pipeline.net_solvers import dense
 
 
 def _judge(
@@ -175,8 +178,6 @@ def test_turning_every_verdict_turns_the_scale(seed: int) -> None:
 
 
 def _is_in_parts(verdicts: list[JudgedPair], n: int) -> bool:
-    from cj_pipeline.bradley_terry import net_parts
-
     return len(net_parts(_ids(n), verdicts)) > 1
 
 
@@ -276,9 +277,6 @@ def test_gradient_and_information_are_the_derivatives_of_one_another(
     options: dict[str, bool],
 ) -> None:
     """The information must be minus the gradient's derivative, found here by small moves."""
-    from cj_pipeline.likelihood import moved, slope_at
-    from cj_pipeline.net_solvers import dense
-
     verdicts = [
         *_judge(np.linspace(-1, 1, 6), 60, seed=1, position=0.6, judge_id="one"),
         *_judge(np.linspace(-1, 1, 6), 60, seed=2, judge_id="two"),
@@ -446,9 +444,6 @@ def test_choix_is_refused_what_it_cannot_model() -> None:
 def test_every_way_of_solving_ends_at_a_flat_place(n_essays: int, design: str) -> None:
     """Dense, banded and iterative solving must all reach the maximum, whatever the net."""
     scale = _fit_design(design, n_essays)
-
-    from cj_pipeline.likelihood import slope_at
-    from cj_pipeline.net_solvers import dense
 
     slope = slope_at(scale.model, scale.point, for_steps=False)
     left = np.linalg.solve(dense(slope.information.essays), slope.theta)
