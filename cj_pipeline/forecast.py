@@ -56,11 +56,7 @@ def forecast_at_plan(
     wave_size: int,
     usd_per_comparison: float | None = None,
 ) -> Forecast:
-    """Return the forecast before the first verdict, for essays that differ as classes usually do.
-
-    Raises:
-        ValueError: If the rule asks for nothing.
-    """
+    """Return the forecast before the first verdict, for essays that differ as classes usually do."""
     spread = _Spread(math.log(USUAL_SPREAD), _SPREADS_DIFFER)
     needed = _needed(n_essays, rule, strategy, spread)
     return _forecast(needed, 0, wave_size, usd_per_comparison)
@@ -78,9 +74,6 @@ def forecast_from_scale(
 
     What the verdicts say of the essays' spread is weighed against what is usual, so that the first
     waves, which say little of it, do not make the forecast jump.
-
-    Raises:
-        ValueError: If the rule asks for nothing.
     """
     n = len(scale.essay_ids)
     found = empirical_bayes(scale)
@@ -96,9 +89,6 @@ def forecast_from_scale(
     so_far = round(float(scale.n_comparisons.sum()) / 2)
     needed = _needed(n, rule, strategy, spread)
     return _forecast(needed, so_far, wave_size, usd_per_comparison)
-
-
-_NO_TARGET = "a forecast needs a target: give `precise` a reliability or a standard error"
 
 
 @dataclass(frozen=True)
@@ -148,8 +138,6 @@ def _variance_allowed(rule: PreciseRule, spread: float) -> float:
     if rule.max_standard_error is not None:
         # The essay placed least surely has about one and a half times the mean's variance.
         allowed.append(rule.max_standard_error**2 / 1.5)
-    if not allowed:
-        raise ValueError(_NO_TARGET)
     return min(allowed)
 
 

@@ -34,6 +34,13 @@ class PreciseRule(BaseModel):
     mean_standard_error: Annotated[float, Field(gt=0)] | None = None
     max_standard_error: Annotated[float, Field(gt=0)] | None = None
 
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> PreciseRule:
+        if not any((self.reliability, self.mean_standard_error, self.max_standard_error)):
+            msg = "precise needs a target: give a reliability or a standard error, or leave it out"
+            raise ValueError(msg)
+        return self
+
 
 class BatchSettings(BaseModel):
     """The keys of `batch.yaml`, with the defaults of DESIGN section 2."""
@@ -54,6 +61,11 @@ class BatchSettings(BaseModel):
     all_at_once: bool = False
     strategy: Strategy = "adaptive"
     seed: int = 0
+    goal: Literal["ranking", "grades"] = "ranking"
+    """What pairs chosen by gain are to make sure: every essay's rank, or which side of a grade
+    boundary a student's essay lies on (which needs a scale and anchors)."""
+    rough_order: tuple[tuple[str, ...], ...] = ()
+    """Essays somebody takes to be alike, weakest group first; only guides the first pairs."""
     both_orders: bool = False
     """Ask every chosen pair twice, once in each order; each counts as a comparison."""
     may_repeat_pairs: bool = False

@@ -185,6 +185,17 @@ def _details(db: Session, record: BatchRecord, scale: Scale | None) -> dict[str,
         mean_se_warning=record.settings.mean_se_warning,
         max_se_warning=record.settings.max_se_warning,
     )
+    if record.settings.precise is not None:
+        from cj_pipeline.forecast import forecast_from_scale
+
+        details["forecast"] = asdict(
+            forecast_from_scale(
+                scale,
+                record.settings.precise,
+                strategy=record.settings.strategy,
+                wave_size=record.settings.wave_size or max(1, len(record.essay_ids) // 2),
+            )
+        )
     details["empirical_bayes_reliability"] = empirical_bayes_reliability(scale)
     if float(scale.scores.max() - scale.scores.min()) > 0:
         details["scale_separation_reliability"] = scale_separation_reliability(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import structlog
 
 from cj_pipeline.comparisons import ChosenPair, PlannedComparison, comparison_id
+from cj_pipeline.head_start import expected_from_order
 from cj_pipeline.pairing import Net, choose_wave
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
@@ -19,6 +21,9 @@ from cj_pipeline.workflow import (
     is_small_net,
     max_possible_pairs,
 )
+
+if TYPE_CHECKING:
+    from cj_pipeline.bradley_terry import Scale
 
 log = structlog.get_logger()
 
@@ -95,12 +100,41 @@ def _history(db: Session, record: BatchRecord) -> _History:
         for r in rows
         if r["judge_id"] == first and r["status"] != "failed"
     )
-    net = Net(record.essay_ids, frozenset(record.anchor_grades), shown)
+    net = _net(record, shown)
     if shown and record.settings.strategy not in {"coverage", "resample", "random"}:
         scale = fit_scale(db, record)
         if scale is not None:
-            net = replace(net, scores=scale.scores, information=scale.information)
+            net = replace(
+                net,
+                scores=scale.scores,
+                information=scale.information,
+                boundaries=_boundaries(record, scale),
+            )
     return _History(shown, len(rows), sum(r["resampling_pass"] > 0 for r in rows), net)
+
+
+def _net(record: BatchRecord, shown: tuple[tuple[str, str], ...]) -> Net:
+    order = record.settings.rough_order
+    return Net(
+        record.essay_ids,
+        frozenset(record.anchor_grades),
+        shown,
+        expected=expected_from_order(record.essay_ids, order) if order else None,
+    )
+
+
+def _boundaries(record: BatchRecord, scale: Scale) -> tuple[float, ...]:
+    """Return where grades meet so far, if grades are what the pairs are to make sure."""
+    name = record.settings.scale
+    if record.settings.goal != "grades" or name is None or not record.anchor_grades:
+        return ()
+    from cj_pipeline.projection import project_grades
+    from cj_pipeline.scales import load_scale
+
+    projections = project_grades(
+        load_scale(name), scale.essay_ids, scale.scores, scale.covariance, record.anchor_grades
+    )
+    return tuple(boundary.position for boundary in projections.boundaries)
 
 
 def _next_comparisons(
@@ -110,9 +144,7 @@ def _next_comparisons(
     rules, n_judges = record.rules, len(record.judges)
     all_pairs = max_possible_pairs(len(record.essay_ids))
     left = completion_denominator(len(record.essay_ids), rules) - history.n_asked
-    net = history.net or Net(
-        record.essay_ids, frozenset(record.anchor_grades), tuple(history.shown)
-    )
+    net = history.net or _net(record, history.shown)
     sequence, resampled = history.n_asked, history.n_resampled
     while left > 0:
         covered = len({frozenset(pair) for pair in net.shown}) >= all_pairs

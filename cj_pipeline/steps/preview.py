@@ -62,7 +62,30 @@ class Preview:
             ("ends at the latest after", f"{ends_at} comparisons"),
             ("first wave", f"{len(self.first_wave)} comparisons"),
             ("waves at the most", -(-ends_at // max(1, len(self.first_wave)))),
+            *self._forecast(),
             ("spend cap USD", record.settings.spend_cap_usd or "none"),
+        ]
+
+    def _forecast(self) -> list[tuple[str, object]]:
+        """Return how long it should take to be as precise as the batch asks, if it asks."""
+        rule = self.record.settings.precise
+        if rule is None or not self.first_wave:
+            return []
+        from cj_pipeline.forecast import forecast_at_plan
+
+        # A panel's judges share the wave's pairs, and each verdict counts.
+        forecast = forecast_at_plan(
+            len(self.record.essay_ids),
+            rule,
+            strategy=self.record.settings.strategy,
+            wave_size=len(self.first_wave),
+        )
+        return [
+            (
+                "precise enough after about",
+                f"{forecast.total} comparisons in {forecast.waves} waves"
+                f" ({forecast.lower} to {forecast.upper} in four batches of five)",
+            )
         ]
 
     def costs(self) -> list[ModeCost]:

@@ -93,7 +93,7 @@ def test_essays_that_hardly_differ_are_forecast_to_take_longer() -> None:
     assert alike.total > 1.5 * apart.total
 
 
-def test_a_rule_without_a_target_has_no_forecast() -> None:
-    """There is nothing to look ahead to."""
+def test_a_rule_without_a_target_is_refused() -> None:
+    """There would be nothing to look ahead to, and every scale would count as precise."""
     with pytest.raises(ValueError, match="needs a target"):
-        forecast_at_plan(10, PreciseRule(), strategy="random", wave_size=5)
+        PreciseRule()
