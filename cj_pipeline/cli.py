@@ -250,6 +250,29 @@ def cancel(batch: BatchName) -> None:
 
 @app.command()
 @told_plainly
+def doctor(
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Cancel duplicate jobs and delete files left behind.")
+    ] = False,
+) -> None:
+    """Compare the ledger with the providers: duplicates, doubts, files left behind."""
+    from cj_pipeline.steps.doctor import examine, mend
+
+    engine = open_engine()
+    findings = examine(engine)
+    if not findings:
+        console.print("Ledger and providers agree.")
+        return
+    console.print(terminal.findings_table(findings))
+    mendable = sum(finding.is_mendable for finding in findings)
+    if fix:
+        console.print(f"Mended {len(mend(engine, findings))} of {mendable} that can be mended.")
+    elif mendable:
+        console.print(f"`cj doctor --fix` mends {mendable} of them.")
+
+
+@app.command()
+@told_plainly
 def sql(query: Annotated[str, typer.Argument(help="A query over the published copy.")]) -> None:
     """Run a query over the published, read-only copy of the store."""
     import duckdb

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cj_pipeline.judge_trials import Calibration
     from cj_pipeline.judges import Judge
     from cj_pipeline.steps.cost_plan import ModeCost
+    from cj_pipeline.steps.doctor import Finding
 
 Row = Mapping[str, Any]
 
@@ -143,6 +144,24 @@ def pilot_table(calibrations: Sequence[tuple[Judge, Calibration]]) -> Table:
                 f"{found.usd_high:.4f}",
             )
             for judge, found in calibrations
+        ],
+    )
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """Return what ledger and providers disagree on, one row a finding."""
+    return table(
+        "Ledger and providers disagree",
+        ("batch", "finding", "about", "problem", "remedy"),
+        [
+            (
+                finding.batch_id or "–",
+                finding.kind.replace("_", " "),
+                finding.what,
+                finding.problem,
+                finding.remedy,
+            )
+            for finding in findings
         ],
     )
 

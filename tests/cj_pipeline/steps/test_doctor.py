@@ -1,0 +1,146 @@
+"""The doctor finds what ledger and provider disagree on, and mends only what is ours."""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from cj_pipeline.emulator import EmulatorConfig, change_settings
+from cj_pipeline.judges import load_judge
+from cj_pipeline.steps import Engine, ingest, plan_wave, submit_wave
+from cj_pipeline.steps.doctor import examine, mend
+from tests.batch_folders import open_engine, run_to_end, write_batch
+
+_KEEPS_FILES = {"kind": "status", "on": "*.delete", "status": 500}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """An engine over an empty home."""
+    return open_engine(tmp_path / "home")
+
+
+def _emulate(engine: Engine, **settings: object) -> None:
+    change_settings(EmulatorConfig.from_environment({}, engine.home), **settings)
+
+
+def _submitted(engine: Engine, folder: Path) -> str:
+    write_batch(folder, n_students=4, settings={"judges": ["quality"]})
+    batch_id = ingest(engine, folder).batch_id
+    plan_wave(engine, batch_id)
+    submit_wave(engine, batch_id)
+    return batch_id
+
+
+def _job(engine: Engine) -> dict[str, object]:
+    with engine.store.read() as db:
+        return db.rows("SELECT * FROM provider_jobs")[0]
+
+
+def _make_a_second_job(engine: Engine) -> str:
+    """Create the submission's job once more, as a blind retry would."""
+    job = _job(engine)
+    provider = engine.provider(load_judge("quality"))
+    return provider.create(Path(), str(job["input_file_id"]), str(job["submission_key"]))
+
+
+def test_a_store_without_jobs_has_nothing_to_examine(engine: Engine) -> None:
+    """It may be run at any time."""
+    assert examine(engine) == []
+
+
+def test_a_batch_in_order_gives_no_findings(engine: Engine, tmp_path: Path) -> None:
+    """While it runs, and when it is over."""
+    _submitted(engine, tmp_path / "one")
+    run_to_end(
+        engine, write_batch(tmp_path / "two", n_students=3, settings={"judges": ["quality"]})
+    )
+
+    assert examine(engine) == []
+
+
+def test_a_job_made_twice_is_found_and_the_extra_one_cancelled(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """It would be paid for, and nobody would ever collect it."""
+    _emulate(engine, latency_s=3600)
+    _submitted(engine, tmp_path / "one")
+    extra = _make_a_second_job(engine)
+
+    findings = examine(engine)
+    mend(engine, findings)
+
+    assert [(finding.kind, finding.what) for finding in findings] == [("duplicate_job", extra)]
+    assert examine(engine) == []
+    assert (
+        engine.provider(load_judge("quality")).poll(str(_job(engine)["provider_job_id"])).state
+        == "running"
+    )
+
+
+def test_files_left_behind_are_found_and_deleted(engine: Engine, tmp_path: Path) -> None:
+    """A provider that was down when a batch was tidied up keeps them otherwise."""
+    _emulate(engine, faults=[_KEEPS_FILES])
+    run_to_end(
+        engine, write_batch(tmp_path / "two", n_students=3, settings={"judges": ["quality"]})
+    )
+    _emulate(engine, faults=[])
+
+    findings = examine(engine)
+    mend(engine, findings)
+
+    assert findings
+    assert {finding.kind for finding in findings} == {"file_left"}
+    assert examine(engine) == []
+
+
+def test_a_submission_in_doubt_is_told_with_the_job_it_may_be(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """The submission step adopts it; the doctor only says so."""
+    _emulate(engine, faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}])
+    with pytest.raises(Exception, match="may have been done"):
+        _submitted(engine, tmp_path / "one")
+
+    kinds = {finding.kind for finding in examine(engine)}
+
+    assert kinds == {"ambiguous", "not_yet_adopted"}
+
+
+def test_a_job_of_another_store_is_told_and_left_alone(engine: Engine, tmp_path: Path) -> None:
+    """Two teams may share an account."""
+    _emulate(engine, latency_s=3600)
+    _submitted(engine, tmp_path / "one")
+    provider = engine.provider(load_judge("quality"))
+    file_id = str(_job(engine)["input_file_id"])
+    theirs = provider.create(Path(), file_id, "f" * 64)
+
+    findings = examine(engine)
+
+    assert [(finding.kind, finding.what) for finding in findings] == [("unknown_job", theirs)]
+    assert mend(engine, findings) == []
+
+
+def test_jobs_begun_with_other_credentials_are_not_taken_for_lost(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Asking them again under a new key would pay twice."""
+    _emulate(engine, latency_s=3600)
+    _submitted(engine, tmp_path / "one")
+    with engine.store.write() as db:
+        db.execute("UPDATE provider_jobs SET account = 'emulator-elsewhere'", [])
+
+    assert [finding.kind for finding in examine(engine)] == ["other_credentials"]
+
+
+def test_results_that_nobody_collects_are_told_before_they_are_deleted(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Three weeks on a holiday is enough to lose a paid batch."""
+    _submitted(engine, tmp_path / "one")
+    with engine.store.write() as db:
+        db.execute("UPDATE provider_jobs SET state = 'ended'", [])
+    later = replace(engine, clock=lambda: engine.clock() + timedelta(days=23))
+
+    assert "results_expire" in {finding.kind for finding in examine(later)}
