@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -143,6 +145,40 @@ def test_a_dry_run_vouches_for_its_request_files(batch_folder: Path, tmp_path: P
         "request"
     ]
     assert verify_artefact(path, batch_folder=batch_folder) == []
+
+
+def test_the_same_batch_judged_elsewhere_differs_only_where_it_says(
+    batch_folder: Path, tmp_path: Path
+) -> None:
+    """Two machines, one folder, one judge: a difference beyond these means something."""
+    with (batch_folder / "batch.yaml").open("a") as file:
+        file.write("all_at_once: true\n")
+    documents = []
+    for home in (tmp_path / "here", tmp_path / "there"):
+        done = _cj(home, "execute", str(batch_folder), "--await-completion")
+        assert done.exit_code == 0, done.output
+        path = home / "batches" / "two-texts" / "assessment_run.execute.json"
+        documents.append(json.loads(path.read_text()))
+    one, other = documents
+
+    differing = set(_differences(one, other, ""))
+
+    may_differ = tuple(one["validation"]["fields_that_may_differ"])
+    assert differing
+    assert [place for place in differing if not place.startswith(may_differ)] == []
+
+
+def _differences(one: Any, other: Any, place: str) -> Iterator[str]:
+    """Yield the places in which two JSON values differ, written as the artefact writes them."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in one.keys() | other.keys():
+            inner = f"{place}.{key}" if place else key
+            yield from _differences(one.get(key), other.get(key), inner)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for this, that in zip(one, other, strict=True):
+            yield from _differences(this, that, f"{place}[]")
+    elif one != other:
+        yield place
 
 
 def _artefact(home: Path) -> Path:
