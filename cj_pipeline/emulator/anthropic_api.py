@@ -13,7 +13,7 @@ from typing import Any
 from cj_pipeline.comparisons import CUSTOM_ID
 from cj_pipeline.emulator.app import Route, Visit, allows_ties, text_of
 from cj_pipeline.emulator.draws import identifier
-from cj_pipeline.emulator.exchange import Answer, RefusedError, json_answer
+from cj_pipeline.emulator.exchange import Answer, RefusedError, json_answer, list_in, object_in
 from cj_pipeline.emulator.job_times import ENDED, Standing
 from cj_pipeline.emulator.jobs import (
     Job,
@@ -196,7 +196,7 @@ def read_params(params: Mapping[str, Any]) -> Asked:
         prefix = "\n\n".join(text for text, _ in blocks[: marked[-1] + 1])
         control = blocks[marked[-1]][1]
         kept_s = _LONG_CACHE_S if control.get("ttl") == "1h" else _SHORT_CACHE_S
-    choice = params.get("tool_choice") or {}
+    choice = object_in(params, "tool_choice")
     return Asked(
         model=str(params["model"]),
         prompt="\n\n".join(text for text, _ in blocks),
@@ -250,13 +250,12 @@ def _content(asked: Asked, said: Said, key: str) -> list[dict[str, Any]]:
 
 def _blocks(params: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the prompt's blocks in order, each with its cache mark (empty for none)."""
-    sources = [params.get("system") or []]
-    messages = params["messages"]
-    sources += [m.get("content") for m in messages if isinstance(m, dict)]
-    for source in sources:
-        for block in [source] if isinstance(source, str) else source or []:
-            control = block.get("cache_control") if isinstance(block, dict) else None
-            yield text_of(block), control or {}
+    messages = [m for m in list_in(params, "messages") if isinstance(m, dict)]
+    for holder, name in [(params, "system"), *((message, "content") for message in messages)]:
+        is_text = isinstance(holder.get(name), str)
+        for block in [holder[name]] if is_text else list_in(holder, name):
+            control = object_in(block, "cache_control") if isinstance(block, dict) else {}
+            yield text_of(block), control
 
 
 def _checked_requests(requests: object, most: int) -> list[dict[str, Any]]:

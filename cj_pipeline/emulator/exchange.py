@@ -93,3 +93,43 @@ def json_answer(
     raw = json.dumps(body, ensure_ascii=False).encode("utf-8", errors="replace")
     sent = {"content-type": "application/json", **(headers or {})}
     return Answer(status, iter([raw]), len(raw), sent, took_s=took_s)
+
+
+def object_in(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a field that has to be an object; empty where it is not given.
+
+    Raises:
+        RefusedError: If it is something else.
+    """
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RefusedError(400, f"Invalid type for '{name}': expected an object.")
+    return value
+
+
+def list_in(body: Mapping[str, Any], name: str) -> list[Any]:
+    """Return a field that has to be an array; empty where it is not given.
+
+    Raises:
+        RefusedError: If it is something else.
+    """
+    value = body.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise RefusedError(400, f"Invalid type for '{name}': expected an array.")
+    return value
+
+
+def limit_in(body: Mapping[str, Any], name: str) -> int | None:
+    """Return a field that has to be a positive whole number; None where it is not given.
+
+    Raises:
+        RefusedError: If it is something else.
+    """
+    value = body.get(name)
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise RefusedError(400, f"Invalid value for '{name}': expected an integer above 0.")
+    return value

@@ -14,7 +14,14 @@ from typing import Any
 
 from cj_pipeline.emulator.app import Route, Visit, allows_ties, before_essays, text_of
 from cj_pipeline.emulator.draws import identifier
-from cj_pipeline.emulator.exchange import Answer, RefusedError, json_answer
+from cj_pipeline.emulator.exchange import (
+    Answer,
+    RefusedError,
+    json_answer,
+    limit_in,
+    list_in,
+    object_in,
+)
 from cj_pipeline.emulator.job_times import ENDED, Standing
 from cj_pipeline.emulator.jobs import (
     Job,
@@ -87,13 +94,13 @@ def read_content(body: Mapping[str, Any], model: str) -> Asked:
         raise RefusedError(400, "* GenerateContentRequest.contents: contents is not specified")
     texts = [text_of(body.get("systemInstruction")), text_of(body["contents"])]
     prompt = "\n\n".join(filter(None, texts))
-    config = body.get("generationConfig") or {}
+    config = object_in(body, "generationConfig")
     return Asked(
         model=model.removeprefix("models/"),
         prompt=prompt,
         prefix=before_essays(prompt),
         allow_ties=allows_ties(config.get("responseSchema") or config.get("responseJsonSchema")),
-        max_tokens=config.get("maxOutputTokens"),
+        max_tokens=limit_in(config, "maxOutputTokens"),
     )
 
 
@@ -125,8 +132,8 @@ def content_body(model: str, said: Said, cost: Tokens, key: str) -> dict[str, An
 
 def create_batch(visit: Visit) -> Answer:
     """Make a batch from inline requests or an uploaded file; creating twice makes two."""
-    batch = visit.call.json().get("batch") or {}
-    source = batch.get("inputConfig") or {}
+    batch = object_in(visit.call.json(), "batch")
+    source = object_in(batch, "inputConfig")
     limits = visit.settings.limits
     with visit.state.read() as db:
         open_jobs = list_open(db, _API, visit.account, visit.now)
@@ -142,7 +149,7 @@ def create_batch(visit: Visit) -> Answer:
         raw = visit.call.raw()
         if len(raw) > limits.gemini_inline_bytes:
             raise RefusedError(400, f"Inline requests may be {limits.gemini_inline_bytes} bytes.")
-        inline = (source.get("requests") or {}).get("requests") or []
+        inline = list_in(object_in(source, "requests"), "requests")
         if not inline:
             raise RefusedError(400, "batch.inputConfig: no requests are given")
         lines = _inline_lines(inline, visit.groups["model"])
@@ -228,7 +235,7 @@ def delete_batch(visit: Visit) -> Answer:
 
 def start_upload(visit: Visit) -> Answer:
     """Open a resumable upload."""
-    told = visit.call.json().get("file") or {}
+    told = object_in(visit.call.json(), "file")
     upload_id = identifier("", visit.seed, "upload", visit.state.count("uploads"), visit.now)
     path = visit.state.file_path(upload_id)
     path.touch()
@@ -332,12 +339,13 @@ def download_file(visit: Visit) -> Answer:
 # --- rows ----------------------------------------------------------------------------------
 
 
-def _inline_lines(requests: Iterable[Mapping[str, Any]], model: str) -> Iterator[RequestLine]:
+def _inline_lines(requests: Iterable[Any], model: str) -> Iterator[RequestLine]:
     for number, entry in enumerate(requests, start=1):
-        metadata = entry.get("metadata")
+        if not isinstance(entry, dict):
+            raise RefusedError(400, f"Request {number} is no object.")
+        metadata = object_in(entry, "metadata")
         # What identifies a row travels as text; unusual metadata goes as the JSON it was.
-        is_plain = isinstance(metadata, dict) and list(metadata) == ["key"]
-        key = str(metadata["key"]) if is_plain and metadata else json.dumps(metadata)
+        key = str(metadata["key"]) if list(metadata) == ["key"] else json.dumps(metadata)
         yield _request_line(key if metadata else f"request-{number}", entry, model)
 
 
@@ -358,7 +366,7 @@ def _file_lines(path: Path, model: str) -> Iterator[RequestLine]:
 
 def _request_line(key: str, entry: Mapping[str, Any], model: str) -> RequestLine:
     try:
-        return RequestLine(key, read_content(entry.get("request") or {}, model))
+        return RequestLine(key, read_content(object_in(entry, "request"), model))
     except RefusedError as problem:
         return RequestLine(key, None, problem)
 

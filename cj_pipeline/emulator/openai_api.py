@@ -15,7 +15,7 @@ from cj_pipeline.emulator import verdicts
 from cj_pipeline.emulator.app import Route, Visit, allows_ties, before_essays, text_of
 from cj_pipeline.emulator.config import Limits
 from cj_pipeline.emulator.draws import identifier
-from cj_pipeline.emulator.exchange import Answer, RefusedError, json_answer
+from cj_pipeline.emulator.exchange import Answer, RefusedError, json_answer, limit_in, object_in
 from cj_pipeline.emulator.job_times import ENDED, Standing
 from cj_pipeline.emulator.jobs import (
     Counts,
@@ -162,7 +162,7 @@ def create_batch(visit: Visit) -> Answer:
         "input_file_id": source["file_id"],
         "completion_window": body["completion_window"],
         "metadata": body.get("metadata"),
-        "output_life_s": (body.get("output_expires_after") or {}).get("seconds"),
+        "output_life_s": object_in(body, "output_expires_after").get("seconds"),
         "names_cancelled_rows": visit.settings.cancelled_rows,
     }
     with visit.state.write() as db:
@@ -262,7 +262,7 @@ def read_chat(body: Mapping[str, Any]) -> Asked:
         prompt=prompt,
         prefix=before_essays(prompt),
         allow_ties=allows_ties(body.get("response_format")),
-        max_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
+        max_tokens=limit_in(body, "max_completion_tokens") or limit_in(body, "max_tokens"),
     )
 
 
@@ -281,7 +281,7 @@ def read_response_request(body: Mapping[str, Any]) -> Asked:
         prompt=prompt,
         prefix=before_essays(prompt),
         allow_ties=allows_ties(body.get("text")),
-        max_tokens=body.get("max_output_tokens"),
+        max_tokens=limit_in(body, "max_output_tokens"),
     )
 
 
@@ -691,21 +691,21 @@ def _no_file(file_id: str, asked_for: str = "id") -> RefusedError:
 
 def _check_batch(body: Mapping[str, Any]) -> None:
     for name in ("input_file_id", "endpoint", "completion_window"):
-        if not isinstance(body.get(name), str):
+        if not isinstance(body.get(name), str) or not body[name]:
             raise RefusedError(400, f"Missing required parameter: '{name}'.")
     if body["completion_window"] != "24h":
         raise RefusedError(400, "Invalid completion_window: only '24h' is supported.")
     if body["endpoint"] not in {_CHAT, _RESPONSES}:
         raise RefusedError(400, f"Invalid endpoint: the emulator serves {_CHAT} and {_RESPONSES}.")
-    metadata = body.get("metadata") or {}
+    metadata = object_in(body, "metadata")
     if len(metadata) > _METADATA_PAIRS or any(
         len(key) > _METADATA_KEY or not isinstance(value, str) or len(value) > _METADATA_VALUE
         for key, value in metadata.items()
     ):
         msg = "Invalid metadata: at most 16 pairs, keys of 64 and string values of 512 characters."
         raise RefusedError(400, msg)
-    life = (body.get("output_expires_after") or {}).get("seconds", _LEAST_LIFE_S)
-    if not _LEAST_LIFE_S <= life <= _MOST_LIFE_S:
+    life = object_in(body, "output_expires_after").get("seconds", _LEAST_LIFE_S)
+    if not isinstance(life, int) or not _LEAST_LIFE_S <= life <= _MOST_LIFE_S:
         msg = f"output_expires_after.seconds must be {_LEAST_LIFE_S} to {_MOST_LIFE_S}."
         raise RefusedError(400, msg)
 

@@ -140,8 +140,12 @@ def test_a_comparison_has_one_verdict_whichever_job_it_is_sent_by() -> None:
 def test_verdicts_are_the_same_in_another_process() -> None:
     """Nothing depends on Python's own hash, which changes from run to run."""
     code = (
-        "from tests.cj_pipeline.emulator.test_verdicts import ask, GOOD, WEAK\n"
-        "print([ask('quality', GOOD, WEAK, f'r{i}').text for i in range(5)])"
+        "import sys\n"
+        "from cj_pipeline.emulator.config import Settings\n"
+        "from cj_pipeline.emulator.verdicts import Asked, answer, occasion\n"
+        "asked = Asked('quality', sys.stdin.read(), '', True, None)\n"
+        "said = [answer(asked, occasion(0, f'r{i}', 1), Settings(), {}) for i in range(5)]\n"
+        "print([s.text for s in said])"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
 
@@ -151,6 +155,7 @@ def test_verdicts_are_the_same_in_another_process() -> None:
         capture_output=True,
         text=True,
         env=environment,
+        input=prompt(GOOD, WEAK),
         cwd=Path(__file__).parents[3],
     ).stdout
 
