@@ -39,7 +39,7 @@ def new_pairs(
     seen = _Participation(net, rng)
     met = [set(partners) for partners in net.partners]
     parts = Parts(net)
-    rank = None if net.expected is None else np.argsort(np.argsort(net.expected, kind="stable"))
+    rank = None if net.expected is None else _mid_ranks(net.expected)
     chosen: list[Choice] = []
     while len(chosen) < size and (one := seen.least_seen()) is not None:
         cost = seen.partner_cost(one, heed_lean=role is Role.COVERAGE)
@@ -67,6 +67,13 @@ def new_pairs(
     # After unequal waves the essay seen least came first anyway; only a round's end is mended here.
     may_level = parts.n_parts == 1 and np.ptp(net.n_comparisons) <= 2
     return _levelled(net, chosen, met) if may_level else chosen
+
+
+def _mid_ranks(values: Floats) -> Floats:
+    """Return ranks from 0, equals sharing the middle of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    middles: Floats = np.cumsum(counts) - (counts + 1) / 2
+    return middles[place]
 
 
 def _levelled(net: Net, chosen: list[Choice], met: list[set[int]]) -> list[Choice]:
