@@ -32,8 +32,11 @@ from scipy.stats import rankdata
 
 from cj_pipeline.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.fixed_design import mean_variance, spectral_gap
+from cj_pipeline.forecast import forecast_at_plan, forecast_from_scale
 from cj_pipeline.pairing import Net, choose_wave, max_possible_pairs
 from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
+from cj_pipeline.settings import PreciseRule
 from cj_pipeline.tallies import Verdicts
 
 VOTES = Path(__file__).parents[1] / "cj_pipeline" / "data" / "ukp_demo_votes.csv"
@@ -322,7 +325,7 @@ def savings(options: argparse.Namespace) -> None:
 
 
 def waves(options: argparse.Namespace) -> None:
-    """What answering in waves costs: the same strategy, asked one by one and in ever larger waves."""
+    """What answering in waves costs: one strategy, asked one by one and in ever larger waves."""
     n = 40
     sizes = (1, n // 4, n // 2, n, 2 * n)
     setups = [Setup("adaptive", n, size, 34) for size in sizes]
@@ -379,6 +382,111 @@ def votes(options: argparse.Namespace) -> None:
                 f"{topic:13s} {n:3d} essays  {setup.label:22s} {needed:6.2f}"
                 f"   {share:6.1%} ± {error:.1%} saved  ({len(runs)})"
             )
+
+
+def fixed(options: argparse.Namespace) -> None:
+    """One wave that nothing can mend: the shape of the net, and the errors it leads to."""
+    n = 24
+    rng = np.random.default_rng(0)
+    ids = tuple(f"e{i:05d}" for i in range(n))
+    print(
+        f"\nAll at once, {n} essays: mean variance of a score (verdicts of information 1), spectral"
+    )
+    print("gap, and mean Spearman correlation with the true scores")
+    for per_essay in (5, 10, 15, 20):
+        size = n * per_essay // 2
+        for name in ("uniform", "round robin", "coverage", "fixed"):
+            variances, gaps, correlations = [], [], []
+            for seed in range(min(options.replications, 200)):
+                setup = Setup("uniform", n, size, per_essay)
+                net = Net(ids, frozenset(), ())
+                if name == "uniform":
+                    shown = _by_lot(net, size, seed)
+                elif name == "round robin":
+                    order = rng.permutation(n)
+                    shown = tuple(
+                        (ids[order[a]], ids[order[b]]) for a, b in _round_robin(n, per_essay)
+                    )
+                else:
+                    strategy = "adaptive" if name == "fixed" else "coverage"
+                    wave = choose_wave(net, strategy=strategy, size=size, seed=seed)
+                    shown = tuple((pair.essay_a, pair.essay_b) for pair in wave)
+                net = replace(net, shown=shown)
+                first, second = net.shown_indices.T
+                judge = SimulatedJudge(setup, seed)
+                won = [round(2 * judge.first_wins(a, b)) for a, b in net.shown_indices.tolist()]
+                nobody = np.zeros(len(first), dtype=np.int64)
+                try:
+                    scale = fit_verdicts(
+                        Verdicts(ids, ("j",), first, second, np.array(won), nobody)
+                    )
+                except UnscalableBatchError:
+                    continue
+                gaps.append(spectral_gap(n, net.shown_indices))
+                variances.append(mean_variance(n, net.shown_indices))
+                correlations.append(_correlation(rankdata(scale.scores), rankdata(judge.truth)))
+            error = np.std(correlations, ddof=1) / np.sqrt(len(correlations))
+            print(
+                f"{per_essay:3d} per essay  {name:12s} variance {np.mean(variances):.4f}"
+                f"  gap {np.mean(gaps):6.2f}  Spearman {np.mean(correlations):.4f} ± {error:.4f}"
+                f"  ({len(correlations)} connected)"
+            )
+
+
+def _round_robin(n: int, rounds: int) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of the first rounds of a tournament, by the circle method."""
+    for turn in range(rounds):
+        ring = [n - 1, *((turn + k) % (n - 1) for k in range(n - 1))]
+        yield from zip(ring[: n // 2], ring[: n // 2 - 1 : -1], strict=True)
+
+
+def forecasts(options: argparse.Namespace) -> None:
+    """How far forecasts of reaching a reliability of .8 were off, and how often they held."""
+    print("\nComparisons to empirical-Bayes reliability .80: reached against forecast")
+    print("essays strategy   forecast     reached / forecast (median)   in the 80 % interval")
+    for n in (20, 60):
+        for strategy in ("random", "adaptive"):
+            with multiprocessing.Pool(options.processes) as pool:
+                seeds = range(min(options.replications, 100))
+                outcomes = pool.starmap(_forecast_run, [(n, strategy, seed) for seed in seeds])
+            for k, when in enumerate(("at plan", "after 4 per essay", "after 8 per essay")):
+                seen = [(reached, made[k]) for reached, made in outcomes if len(made) > k]
+                ratio = np.median([reached / total for reached, (total, _, _) in seen])
+                # A batch stops at the end of a wave, so an end within the next wave is a hit.
+                held = np.mean(
+                    [low <= reached <= high + n // 2 for reached, (_, low, high) in seen]
+                )
+                print(
+                    f"{n:5d}  {strategy:9s}  {when:18s} {ratio:6.2f}   {held:6.0%}  ({len(seen)})"
+                )
+
+
+def _forecast_run(n: int, strategy: str, seed: int) -> tuple[int, list[tuple[int, int, int]]]:
+    setup = Setup(strategy, n, n // 2, 40)
+    judge = SimulatedJudge(setup, seed)
+    rule = PreciseRule(reliability=0.8)
+    ids = tuple(f"e{i:05d}" for i in range(n))
+    place = {essay_id: i for i, essay_id in enumerate(ids)}
+    net, half_wins = Net(ids, frozenset(), ()), []
+    made = [forecast_at_plan(n, rule, strategy=strategy, wave_size=n // 2)]  # type: ignore[arg-type]
+    ask_at = [4, 8]
+    while len(net.shown) < 20 * n:
+        wave = _next_wave(net, setup, n // 2, seed)
+        half_wins += [round(2 * judge.first_wins(place[a], place[b])) for a, b in wave]
+        net = replace(net, shown=net.shown + wave)
+        first, second = net.shown_indices.T
+        nobody = np.zeros(len(first), dtype=np.int64)
+        try:
+            scale = fit_verdicts(Verdicts(ids, ("j",), first, second, np.array(half_wins), nobody))
+        except UnscalableBatchError:
+            continue
+        net = replace(net, scores=scale.scores, information=scale.information)
+        if ask_at and 2 * len(net.shown) >= ask_at[0] * n:
+            ask_at.pop(0)
+            made.append(forecast_from_scale(scale, rule, strategy=strategy, wave_size=n // 2))  # type: ignore[arg-type]
+        if len(net.shown) >= 2 * n and empirical_bayes_reliability(scale) >= 0.8:
+            break
+    return len(net.shown), [(each.total, each.lower, each.upper) for each in made]
 
 
 def speed(_: argparse.Namespace) -> None:
@@ -460,6 +568,8 @@ TABLES: dict[str, Callable[[argparse.Namespace], None]] = {
     "waves": waves,
     "honesty": honesty,
     "votes": votes,
+    "fixed": fixed,
+    "forecasts": forecasts,
     "speed": speed,
 }
 
