@@ -213,7 +213,7 @@ class Store:
             try:
                 connection = connect_file(self.path, read_only=read_only, key=self.key)
             except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
+                if "Could not set lock" not in str(error):
                     raise _unusable(self.path, error) from error
                 if time.monotonic() > deadline:
                     raise _held_by_stranger(self.path, error) from error

@@ -134,6 +134,7 @@ def restore_store(store: Store, source: Path, *, now: datetime) -> Path | None:
         if store.path.exists():
             store.path.rename(aside)
         unfinished.rename(store.path)
+    migrate_store(store)  # the backup may be older than the code
     store.publish()
     return aside if aside.exists() else None
 

@@ -96,6 +96,17 @@ def test_a_backup_brings_everything_back(store: Store, tmp_path: Path) -> None:
         assert notebook.execute("SELECT count(*) FROM comparisons").fetchone() == (before,)
 
 
+def test_a_backup_older_than_the_code_is_brought_up_to_date(store: Store, tmp_path: Path) -> None:
+    """Otherwise readers would look for tables that are not there yet."""
+    with duckdb.connect(str(tmp_path / "old.duckdb")) as old:
+        migrate(old, known_migrations()[:1])
+
+    restore_store(store, tmp_path / "old.duckdb", now=NOW)
+
+    with open_published(store.home) as notebook:
+        assert notebook.execute("SELECT count(*) FROM v_batches").fetchone() == (0,)
+
+
 def test_a_torn_store_can_be_restored(store: Store, tmp_path: Path) -> None:
     """The message of a damaged store promises it."""
     backup = backup_store(store, tmp_path / "backup.duckdb")
