@@ -1,4 +1,4 @@
-"""The code location Dagster loads: assets, checks, jobs, sensors and the engine they share."""
+"""The code location Dagster loads: assets, checks, jobs, sensors, schedules and their engine."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from assets import (
 from assets.batch_checks import ALL_CHECKS
 from assets.batch_jobs import ALL_JOBS
 from assets.batch_sensors import ALL_SENSORS
+from assets.trial_schedules import nightly_trials
 from resources.engine_resource import EngineResource
 
 ASSETS = (
@@ -37,6 +38,7 @@ defs = dg.Definitions(
     asset_checks=ALL_CHECKS,
     jobs=ALL_JOBS,
     sensors=ALL_SENSORS,
+    schedules=[nightly_trials],
     resources={"engine": EngineResource()},
     # A step takes a tenth of a second; a process for each would take twenty times that.
     executor=dg.in_process_executor,
