@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.asset_pages import history_and_columns, picture, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from cj_pipeline.steps import project
+from cj_pipeline.steps import project, regrade
 from cj_pipeline.steps.records import load_batch
 from resources.engine_resource import EngineResource
 
@@ -17,9 +17,13 @@ class GradingRequest(dg.Config):
 
     Attributes:
         again: Grade anew what has been graded, as a further revision; nothing is asked or paid.
+        scale: With `again`: another grade scale from now on.
+        anchor_grades: With `again`: anchors' grades put right, by essay.
     """
 
     again: bool = False
+    scale: str = ""
+    anchor_grades: dict[str, str] = {}  # noqa: RUF012 -- pydantic copies it
 
 
 @dg.asset(
@@ -42,7 +46,16 @@ def grade_projections(
         context.log.info(f"Batch {batch_id} goes on: no grades yet.")
         return
     with errors_as_dagster_knows_them():
-        projected = project(connected, batch_id, again=config.again)
+        projected = (
+            regrade(
+                connected,
+                batch_id,
+                scale=config.scale or None,
+                anchor_grades=config.anchor_grades,
+            )
+            if config.again
+            else project(connected, batch_id)
+        )
     history, columns = history_and_columns(connected, batch_id, "grade_projections")
     metadata: dict[str, Any] = {
         "is_graded": projected.is_graded,

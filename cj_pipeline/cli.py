@@ -239,6 +239,28 @@ def report(batch: BatchName) -> None:
 
 @app.command()
 @told_plainly
+def regrade(
+    batch: BatchName,
+    scale: Annotated[str | None, typer.Option(help="Another grade scale.")] = None,
+    anchor_grade: Annotated[
+        list[str] | None,
+        typer.Option(help="An anchor's grade put right, as ESSAY=GRADE; may be repeated."),
+    ] = None,
+) -> None:
+    """Grade an ended batch anew; nothing is asked or paid, and earlier gradings are kept."""
+    from cj_pipeline.steps import regrade as grade_again
+
+    pairs = [given.partition("=") for given in anchor_grade or []]
+    engine = open_engine()
+    projected = grade_again(
+        engine, batch, scale=scale, anchor_grades={essay: grade for essay, _, grade in pairs}
+    )
+    _show_outcome(engine, batch)
+    console.print(f"This is grading {projected.revision} of the batch.")
+
+
+@app.command()
+@told_plainly
 def cancel(batch: BatchName) -> None:
     """End a batch now: ask nothing more, cancel its provider jobs, keep what was paid for."""
     from cj_pipeline.steps import cancel as cancel_batch

@@ -12,6 +12,7 @@ from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish, publish_artefact, publish_report
+from cj_pipeline.steps.regrade import regrade
 from cj_pipeline.steps.submit_wave import submit_wave
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "publish",
     "publish_artefact",
     "publish_report",
+    "regrade",
     "submit_wave",
     "take_next_step",
 ]

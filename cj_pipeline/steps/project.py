@@ -91,6 +91,7 @@ def _keep(engine: Engine, record: BatchRecord, projected: Projected) -> None:
         "is_graded": projected.is_graded,
         "statement": projected.statement,
         "anchor_check": asdict(projections.anchor_check) if projections else {},
+        "anchor_grades": record.anchor_grades,
         "projected_at": now,
     }
     with engine.store.write() as db:

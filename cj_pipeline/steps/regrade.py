@@ -1,0 +1,93 @@
+"""Grading again without judging again: another scale, or an anchor's grade put right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import structlog
+
+from cj_pipeline.errors import SettingsError
+from cj_pipeline.scales import load_scale
+from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.project import Projected, project
+from cj_pipeline.steps.publish import publish
+from cj_pipeline.steps.records import BatchRecord, load_batch
+from cj_pipeline.store import Session
+
+log = structlog.get_logger()
+
+
+def regrade(
+    engine: Engine,
+    batch_id: str,
+    *,
+    scale: str | None = None,
+    anchor_grades: Mapping[str, str] | None = None,
+) -> Projected:
+    """Grade an ended batch anew as a further revision, and publish it; nothing is asked or paid.
+
+    Earlier revisions stay, each with the scale and the anchors' grades it went by.
+
+    Args:
+        engine: The pipeline's connections.
+        batch_id: The batch.
+        scale: The grade scale from now on; by default the batch's own.
+        anchor_grades: Grades put right, by anchor.
+
+    Raises:
+        SettingsError: With everything that cannot be: a batch that goes on, an essay that is no
+            anchor, a grade that is not on the scale.
+    """
+    changed = dict(anchor_grades or {})
+    with engine.store.write() as db:
+        record = load_batch(db, batch_id)
+        problems = _problems(record, scale or record.settings.scale, changed)
+        if problems:
+            msg = f"Batch '{batch_id}' was not graded again:\n" + "\n".join(
+                f"  - {problem}" for problem in problems
+            )
+            raise SettingsError(msg)
+        _change(db, batch_id, scale, changed)
+    projected = project(engine, batch_id, again=True)
+    publish(engine, batch_id)
+    log.info(
+        "batch_graded_again",
+        batch_id=batch_id,
+        revision=projected.revision,
+        scale=scale,
+        n_anchor_grades_changed=len(changed),
+    )
+    return projected
+
+
+def _problems(record: BatchRecord, scale: str | None, changed: Mapping[str, str]) -> list[str]:
+    problems = []
+    if not record.has_ended:
+        problems.append("it has not ended: wait for its end, or cancel it")
+    if scale is None:
+        return [*problems, "it names no grade scale: give one"]
+    strangers = [essay_id for essay_id in changed if essay_id not in record.anchor_grades]
+    problems += [f"essay '{essay_id}' is none of its anchors" for essay_id in strangers]
+    known = load_scale(scale).grades
+    problems += [
+        f"anchor '{essay_id}' has the grade {grade!r}, which {scale} does not know:"
+        f" {', '.join(known)}"
+        for essay_id, grade in {**record.anchor_grades, **changed}.items()
+        if grade not in known and essay_id not in strangers
+    ]
+    return problems
+
+
+def _change(db: Session, batch_id: str, scale: str | None, changed: Mapping[str, str]) -> None:
+    if scale is not None:
+        db.execute(
+            "UPDATE batches SET settings = json_merge_patch(settings, ?),"
+            " settings_origins = json_merge_patch(settings_origins, ?) WHERE batch_id = ?",
+            [json.dumps({"scale": scale}), json.dumps({"scale": "explicit"}), batch_id],
+        )
+    for essay_id, grade in changed.items():
+        db.execute(
+            "UPDATE essays SET grade = ? WHERE batch_id = ? AND essay_id = ?",
+            [grade, batch_id, essay_id],
+        )
