@@ -65,7 +65,7 @@ llm_batching_mode: provider_batch_api
 max_pairwise_comparisons: {budget}
 wave_size: {wave_size}
 score_stability_threshold: null
-spend_cap_usd: 1.0
+spend_cap_usd: 5.0
 """
 
 TOPIC_INSTRUCTIONS = """\
@@ -94,7 +94,7 @@ llm_batching_mode: provider_batch_api
 max_pairwise_comparisons: 600
 wave_size: 150
 score_stability_threshold: null
-spend_cap_usd: 1.0
+spend_cap_usd: 5.0
 # What the simulated judge goes by: (intended level - 10.5) x {logits}, in logits.
 emulator_qualities:
 """
@@ -125,7 +125,7 @@ max_pairwise_comparisons: 120
 min_resampling_net_size: 5
 max_resampling_passes_for_small_net: 3
 score_stability_threshold: null
-spend_cap_usd: 1.0
+spend_cap_usd: 5.0
 """
 
 
