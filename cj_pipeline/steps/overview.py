@@ -7,17 +7,19 @@ from typing import Any
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.store import Session
 
+# The counts are coalesced outside: over no rows, a correlated count is NULL where DuckDB's server
+# (Quack, 1.5) plans the query.
 _OVERVIEW = """
 SELECT b.batch_id, b.title, b.state, b.end_reason, b.problems, b.created_at, b.ended_at,
-       (SELECT count(*) FROM essays e WHERE e.batch_id = b.batch_id) AS n_essays,
-       (SELECT coalesce(max(wave), 0) FROM comparison_pairs p WHERE p.batch_id = b.batch_id)
+       coalesce((SELECT count(*) FROM essays e WHERE e.batch_id = b.batch_id), 0) AS n_essays,
+       coalesce((SELECT max(wave) FROM comparison_pairs p WHERE p.batch_id = b.batch_id), 0)
            AS n_waves,
-       (SELECT count(*) FROM comparisons c
-        WHERE c.batch_id = b.batch_id AND c.status = 'succeeded') AS n_completed,
-       (SELECT count(*) FROM comparisons c
-        WHERE c.batch_id = b.batch_id AND c.status = 'failed') AS n_failed,
-       (SELECT coalesce(sum(usd), 0) FROM ledger l
-        WHERE l.batch_id = b.batch_id AND l.kind = 'billed') AS cost_usd
+       coalesce((SELECT count(*) FROM comparisons c
+                 WHERE c.batch_id = b.batch_id AND c.status = 'succeeded'), 0) AS n_completed,
+       coalesce((SELECT count(*) FROM comparisons c
+                 WHERE c.batch_id = b.batch_id AND c.status = 'failed'), 0) AS n_failed,
+       coalesce((SELECT sum(usd) FROM ledger l
+                 WHERE l.batch_id = b.batch_id AND l.kind = 'billed'), 0) AS cost_usd
 FROM batches b
 """
 

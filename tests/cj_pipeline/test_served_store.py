@@ -13,6 +13,7 @@ import pytest
 
 from cj_pipeline.errors import StoreBusyError, StoreError
 from cj_pipeline.served_store import ServedStore, attach_statement, serve
+from cj_pipeline.steps.overview import batch_overview
 from cj_pipeline.store import Session, Store, open_store
 from cj_pipeline.store_care import check_store
 from tests.cj_pipeline.store_workers import ROWS, ledger_rows
@@ -82,6 +83,8 @@ def test_whole_batches_go_in_and_come_out(store: ServedStore) -> None:
         query = f"FROM {view} ORDER BY ALL"
         with store.read() as far, local.read() as near:
             assert far.rows(query) == near.rows(query)
+    with store.read() as far, local.read() as near:
+        assert batch_overview(far) == batch_overview(near)
 
 
 @pytest.mark.parametrize(("on_conflict", "usd"), [("ignore", 0.5), ("replace", 9.0)])
