@@ -1,7 +1,7 @@
 """Which essays hang together: parts of the net, and groups that only ever beat each other one way.
 
 A net of one part has a common scale. Whether its scores rest on verdicts alone or in places on
-the prior is told by the groups (Ford 1957, doi:10.1080/00029890.1957.11989117).
+the prior is told by the groups (Ford 1957, doi:10.2307/2308513).
 """
 
 from __future__ import annotations

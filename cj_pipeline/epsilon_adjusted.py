@@ -61,8 +61,9 @@ def fit_epsilon_adjusted(
             come to rest.
 
     References:
-        Bertoli-Barsotti, Lando and Punzo (2014), doi:10.1007/978-3-319-06692-9_8; `btm` of the R
-        package sirt (Robitzsch), whose rounds these are.
+        Bertoli-Barsotti, Lando and Punzo (2014), in Analysis and Modeling of Complex Data in
+        Behavioral and Social Sciences; `btm` of the R package sirt (Robitzsch), whose rounds these
+        are.
     """
     decided = [verdict for verdict in judged if verdict.winner != "tie"]
     cells = tally(as_verdicts(essay_ids, decided))
