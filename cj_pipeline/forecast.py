@@ -56,7 +56,7 @@ def forecast_at_plan(
     wave_size: int,
     usd_per_comparison: float | None = None,
 ) -> Forecast:
-    """Return the forecast before the first verdict, for essays that differ as classes usually do."""
+    """Return the forecast before the first verdict, for essays that differ as in most classes."""
     spread = _Spread(math.log(USUAL_SPREAD), _SPREADS_DIFFER)
     needed = _needed(n_essays, rule, strategy, spread)
     return _forecast(needed, 0, wave_size, usd_per_comparison)
