@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export CJ_HOME ?= $(CURDIR)/.cj
+# Two BLAS threads on two busy cores are far slower than one, and the matrices here are small.
+export OPENBLAS_NUM_THREADS ?= 1
 
 .PHONY: demo ui test test-postgres check lock clean
 
