@@ -89,6 +89,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Dagster ends its own children by SIGINT, which they ignore if we were started so.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
         )
         try:
             wait_for(lambda: query(port, "{ version }"))
