@@ -154,14 +154,19 @@ class OpenAIBatches:
             return created_id(call, json_object(raw.text), "id")
 
     def find(self, submission_key: str, since: datetime, n_requests: int) -> tuple[FoundJob, ...]:
-        """Return the jobs that bear this key, or were made of a file that bears it."""
+        """Return the jobs that bear this key, or were made of a file that bears it.
+
+        One whose input was refused is left out: it judged nothing, and adopting it would end a
+        submission that was put off for want of room.
+        """
         del n_requests
         name = f"{submission_key}.jsonl"
         files = {file.file_id for file in self.list_files(since) if file.filename == name}
         jobs = [
             job
             for job in self.list_jobs(since)
-            if job.submission_key == submission_key or job.input_file_id in files
+            if job.provider_status != "failed"
+            and (job.submission_key == submission_key or job.input_file_id in files)
         ]
         jobs.sort(key=lambda job: (job.created_at, job.job_id))
         return tuple(FoundJob(job.job_id, True, job.is_running) for job in jobs)

@@ -14,8 +14,12 @@ from cj_pipeline.judges import Judge
 from cj_pipeline.providers import JobStatus
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.records import load_batch
+from cj_pipeline.store import Session
 
 log = structlog.get_logger()
+
+LEAST_WAIT_FOR_ROOM = timedelta(seconds=30)
+"""Before a shard its provider had no room for is sent again; longer for older submissions."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def poll(engine: Engine, *, batch_id: str | None = None, at_most_s: float = 20.0
     ended = {
         job["batch_id"]
         for job, found in seen
-        if isinstance(found, JobStatus) and found.state == "ended"
+        if isinstance(found, JobStatus) and found.state == "ended" and not found.waits_for_capacity
     }
     return Polled(len(seen), frozenset(ended))
 
@@ -79,6 +83,28 @@ def _look(engine: Engine, job: dict[str, Any], judge: Judge) -> JobStatus | time
         return timedelta(minutes=5)
 
 
+def _send_again(db: Session, job: dict[str, Any], found: JobStatus, now: datetime) -> None:
+    """Put a job its provider had no room for back among the unsent: the same shard, later.
+
+    It was not begun, so nothing was paid and nothing has to be looked for; its file stays.
+    """
+    wait = max(LEAST_WAIT_FOR_ROOM, poll_interval(now - job["intended_at"]))
+    db.execute(
+        "UPDATE provider_jobs SET state = 'uploaded', provider_job_id = NULL,"
+        " provider_status = ?, error_code = ?, error = ?, polled_at = ?, next_poll_at = ?,"
+        " lease_owner = NULL, lease_until = NULL, n_polls = n_polls + 1"
+        " WHERE submission_key = ? AND state IN ('submitted', 'adopted', 'running')",
+        [
+            found.provider_status,
+            found.error_code,
+            found.error,
+            now,
+            now + wait,
+            job["submission_key"],
+        ],
+    )
+
+
 def _keep(
     engine: Engine, seen: list[tuple[dict[str, Any], JobStatus | timedelta]], now: datetime
 ) -> None:
@@ -92,6 +118,9 @@ def _keep(
                     " n_polls = n_polls + 1 WHERE submission_key = ?",
                     [now, now + found, job["submission_key"]],
                 )
+                continue
+            if found.waits_for_capacity:
+                _send_again(db, job, found, now)
                 continue
             ended = found.state == "ended"
             db.execute(

@@ -10,7 +10,6 @@ import hashlib
 import os
 import socket
 import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,12 +26,14 @@ from cj_pipeline.errors import (
     UncertainOutcomeError,
 )
 from cj_pipeline.judges import Judge
+from cj_pipeline.money import estimated_tokens
 from cj_pipeline.providers import Provider
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.live_calls import make_calls
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.steps.requests import Ask, asks_of_job, request_line
 from cj_pipeline.steps.settlement import close_comparisons
+from cj_pipeline.store import Session
 
 log = structlog.get_logger()
 
@@ -42,7 +43,12 @@ LEASE = timedelta(minutes=10)
 LIST_LAG = timedelta(seconds=90)
 """How long a provider's list may lag behind a create: before that, absence proves nothing."""
 
-_OWNER = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+WAIT_FOR_ROOM = timedelta(seconds=15)
+"""How long a job waits before it is seen again whether others have ended."""
+
+
+class _NoRoomError(TransientError):
+    """The account has as many jobs or tokens in the provider's queue as it may."""
 
 
 class _CancelledBeforeCreationError(ProviderRefusedError):
@@ -75,6 +81,8 @@ def send_unsent_jobs(engine: Engine, record: BatchRecord) -> Sent:
                 make_calls(engine, record, job, judge, provider)
             else:
                 adopted += _send(engine, record, job, judge, provider)
+        except _NoRoomError as error:
+            _put_off(engine, job, error)
         except UncertainOutcomeError as error:
             _release(engine, job, "ambiguous", error)
             trouble = error
@@ -109,9 +117,13 @@ def _claim(engine: Engine, batch_id: str) -> list[dict[str, Any]]:
             db.execute(
                 "UPDATE provider_jobs SET lease_owner = ?, lease_until = ?"
                 " WHERE submission_key = ?",
-                [_OWNER, now + LEASE, job["submission_key"]],
+                [_this_process(), now + LEASE, job["submission_key"]],
             )
     return free
+
+
+def _this_process() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _is_held(job: Mapping[str, Any], now: datetime) -> bool:
@@ -119,8 +131,8 @@ def _is_held(job: Mapping[str, Any], now: datetime) -> bool:
     owner = job["lease_owner"]
     if owner is None or job["lease_until"] is None or job["lease_until"] <= now:
         return False
-    host, pid, _ = owner.rsplit(":", 2)
-    if host != socket.gethostname() or owner == _OWNER:
+    host, pid = owner.rsplit(":", 1)
+    if host != socket.gethostname():
         return True
     try:
         os.kill(int(pid), 0)
@@ -165,6 +177,7 @@ def _send(
         msg = f"Batch '{record.batch_id}' was cancelled before this was sent."
         raise _CancelledBeforeCreationError(msg)
     with engine.store.read() as db:
+        _require_room(db, job, provider, engine.clock())
         asks = asks_of_job(db, record, judge, key)
     with tempfile.TemporaryDirectory(dir=engine.home) as folder:
         # The key names the file, so that an upload can be found again by its name.
@@ -177,6 +190,43 @@ def _send(
         job_id = provider.create(shard, file_id, key)
     _keep_job(engine, job, job_id, file_id, "submitted")
     return False
+
+
+def _require_room(db: Session, job: Mapping[str, Any], provider: Provider, now: datetime) -> None:
+    """Keep within what one account may have in its provider's queue, all batches together.
+
+    Raises:
+        _NoRoomError: If this job has to wait for others to end.
+    """
+    open_now = db.one(
+        "SELECT count(*) FILTER (state IN ('submitted', 'adopted', 'running')) AS n_jobs,"
+        " coalesce(sum(n_bytes) FILTER (state IN ('submitted', 'adopted', 'running')"
+        " AND model = $model), 0) AS n_bytes,"
+        " count(*) FILTER (submitted_at > $hour_ago) AS n_this_hour"
+        " FROM provider_jobs WHERE account = $account"
+        " AND batching_mode = 'provider_batch_api'",
+        {
+            "account": job["account"],
+            "model": job["model"],
+            "hour_ago": now - timedelta(hours=1),
+        },
+    )
+    if open_now is None:
+        return
+    limits = provider.limits
+    tokens = estimated_tokens(int(open_now["n_bytes"])) + estimated_tokens(job["n_bytes"])
+    full = [
+        f"{used} {what}, and {most} is the limit"
+        for used, most, what in (
+            (open_now["n_jobs"] + 1, limits.max_open_jobs, "open jobs"),
+            (tokens, limits.max_enqueued_tokens, "tokens in the queue"),
+            (open_now["n_this_hour"] + 1, limits.creates_per_hour, "jobs made within an hour"),
+        )
+        if most is not None and used > most
+    ]
+    if full:
+        msg = f"Job {job['submission_key'][:16]} would make {'; '.join(full)}: it waits."
+        raise _NoRoomError(msg)
 
 
 def _write_requests(
@@ -242,6 +292,24 @@ def _release(
         submission_key=job["submission_key"],
         error=str(error),
     )
+
+
+def _put_off(engine: Engine, job: Mapping[str, Any], error: _NoRoomError) -> None:
+    """Let the job wait for room: it was not begun, so its lease is as it was before."""
+    now = engine.clock()
+    with engine.store.write() as db:
+        db.execute(
+            "UPDATE provider_jobs SET error = ?, lease_owner = ?, lease_until = ?,"
+            " next_poll_at = ? WHERE submission_key = ?",
+            [
+                str(error),
+                job["lease_owner"],
+                now if job["lease_owner"] else None,
+                now + WAIT_FOR_ROOM,
+                job["submission_key"],
+            ],
+        )
+    log.info("submission_waits", batch_id=job["batch_id"], reason=str(error))
 
 
 def _give_up(
