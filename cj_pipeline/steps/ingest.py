@@ -102,6 +102,7 @@ def _record(engine: Engine, batch: Batch, judges: tuple[Judge, ...], runner_mode
         )
         if known is not None and known["state"] != "rejected":
             if known["content_sha256"] == batch.content_sha256:
+                _refuse_other_settings(batch, known["settings"])
                 return False
             problem = (
                 "a batch of this name with other content is in the store already; what was asked"
@@ -189,6 +190,19 @@ def _record(engine: Engine, batch: Batch, judges: tuple[Judge, ...], runner_mode
             ],
         )
     return True
+
+
+def _refuse_other_settings(batch: Batch, known: Mapping[str, Any]) -> None:
+    """What was set by hand must not be dropped in silence because the batch is there already."""
+    wanted = batch.settings.values.model_dump(mode="json")
+    problems = [
+        f"{key} was {known.get(key)!r} when the batch was taken in and cannot become"
+        f" {wanted[key]!r} now: hand it in under another name, or leave that option out"
+        for key, origin in batch.settings.origins.items()
+        if origin == "explicit" and wanted[key] != known.get(key)
+    ]
+    if problems:
+        raise BatchProblemsError(batch.batch_id, problems)
 
 
 def _record_rejection(

@@ -1,0 +1,73 @@
+"""Taking a batch in: twice the same, another content, other settings, a rejection mended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cj_pipeline.errors import BatchProblemsError
+from cj_pipeline.steps import Engine, ingest
+from tests.batch_folders import open_engine, write_batch
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """An engine over an empty home."""
+    return open_engine(tmp_path / "home")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A batch folder of three essays."""
+    return write_batch(tmp_path / "batch", n_students=3, settings={"judges": ["quality"]})
+
+
+def test_the_same_folder_twice_changes_nothing(engine: Engine, folder: Path) -> None:
+    """Whoever is not sure whether a command ran may run it again."""
+    first, again = ingest(engine, folder), ingest(engine, folder)
+
+    assert (first.is_new, again.is_new) == (True, False)
+
+
+def test_other_content_under_the_same_name_is_refused(engine: Engine, folder: Path) -> None:
+    """What was paid for belongs to the texts that were judged."""
+    ingest(engine, folder)
+    (folder / "essays" / "student-001.txt").write_text("Something else altogether.")
+
+    with pytest.raises(BatchProblemsError, match="another name"):
+        ingest(engine, folder)
+
+
+def test_a_setting_by_hand_is_not_dropped_in_silence(engine: Engine, folder: Path) -> None:
+    """Somebody who asks for 3 comparisons must not get 120."""
+    ingest(engine, folder)
+
+    with pytest.raises(BatchProblemsError, match="max_pairwise_comparisons"):
+        ingest(engine, folder, explicit={"max_pairwise_comparisons": 3})
+
+
+def test_a_rejected_batch_is_taken_in_once_it_is_mended(engine: Engine, folder: Path) -> None:
+    """The rejection stays visible until then, with every problem."""
+    essay = folder / "essays" / "student-001.txt"
+    text = essay.read_text()
+    essay.write_text("")
+    with pytest.raises(BatchProblemsError):
+        ingest(engine, folder)
+
+    essay.write_text(text)
+
+    assert ingest(engine, folder).is_new
+    with engine.store.read() as db:
+        assert db.rows("SELECT state FROM batches") == [{"state": "running"}]
+
+
+def test_an_unknown_judge_is_a_problem_of_the_batch(engine: Engine, folder: Path) -> None:
+    """It is told as such, and the batch is recorded as rejected."""
+    (folder / "batch.yaml").write_text("judges: [nobody]\n")
+
+    with pytest.raises(BatchProblemsError, match="nobody"):
+        ingest(engine, folder)
+
+    with engine.store.read() as db:
+        assert db.rows("SELECT state FROM batches") == [{"state": "rejected"}]
