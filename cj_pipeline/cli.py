@@ -248,6 +248,7 @@ def regrade(
     ] = None,
 ) -> None:
     """Grade an ended batch anew; nothing is asked or paid, and earlier gradings are kept."""
+    from cj_pipeline.steps import publish
     from cj_pipeline.steps import regrade as grade_again
 
     pairs = [given.partition("=") for given in anchor_grade or []]
@@ -255,6 +256,7 @@ def regrade(
     projected = grade_again(
         engine, batch, scale=scale, anchor_grades={essay: grade for essay, _, grade in pairs}
     )
+    publish(engine, batch)
     _show_outcome(engine, batch)
     console.print(f"This is grading {projected.revision} of the batch.")
 

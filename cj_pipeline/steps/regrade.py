@@ -11,7 +11,6 @@ from cj_pipeline.errors import SettingsError
 from cj_pipeline.scales import load_scale
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.project import Projected, project
-from cj_pipeline.steps.publish import publish
 from cj_pipeline.steps.records import BatchRecord, load_batch
 from cj_pipeline.store import Session
 
@@ -25,9 +24,10 @@ def regrade(
     scale: str | None = None,
     anchor_grades: Mapping[str, str] | None = None,
 ) -> Projected:
-    """Grade an ended batch anew as a further revision, and publish it; nothing is asked or paid.
+    """Grade an ended batch anew as a further revision; nothing is asked or paid.
 
-    Earlier revisions stay, each with the scale and the anchors' grades it went by.
+    Earlier revisions stay, each with the scale and the anchors' grades it went by. What people
+    see changes with `publish`.
 
     Args:
         engine: The pipeline's connections.
@@ -50,7 +50,6 @@ def regrade(
             raise SettingsError(msg)
         _change(db, batch_id, scale, changed)
     projected = project(engine, batch_id, again=True)
-    publish(engine, batch_id)
     log.info(
         "batch_graded_again",
         batch_id=batch_id,
@@ -65,11 +64,11 @@ def _problems(record: BatchRecord, scale: str | None, changed: Mapping[str, str]
     problems = []
     if not record.has_ended:
         problems.append("it has not ended: wait for its end, or cancel it")
-    if scale is None:
-        return [*problems, "it names no grade scale: give one"]
     strangers = [essay_id for essay_id in changed if essay_id not in record.anchor_grades]
     problems += [f"essay '{essay_id}' is none of its anchors" for essay_id in strangers]
-    known = load_scale(scale).grades
+    if scale is None:
+        return problems
+    known = load_scale(scale).steps
     problems += [
         f"anchor '{essay_id}' has the grade {grade!r}, which {scale} does not know:"
         f" {', '.join(known)}"
