@@ -37,12 +37,17 @@ open_comparisons AS (
 ),
 jobs AS (
     SELECT batch_id,
-           count(*) FILTER (state IN ('intent', 'uploaded', 'ambiguous')
-                            AND coalesce(next_poll_at, $now) <= $now) AS n_to_send,
-           count(*) FILTER (state IN ('intent', 'uploaded', 'ambiguous')
-                            AND next_poll_at > $now) AS n_postponed,
+           count(*) FILTER (is_unsent AND coalesce(next_poll_at, $now) <= $now) AS n_to_send,
+           count(*) FILTER (is_unsent AND next_poll_at > $now) AS n_postponed,
            count(*) FILTER (state IN ('ended', 'collected')) AS n_ended
-    FROM provider_jobs GROUP BY batch_id
+    FROM (
+        SELECT *,
+               -- Single calls that were cut short have no job at the provider to wait for.
+               state IN ('intent', 'uploaded', 'ambiguous')
+               OR (state = 'running' AND batching_mode <> 'provider_batch_api') AS is_unsent
+        FROM provider_jobs
+    )
+    GROUP BY batch_id
 )
 SELECT b.batch_id, b.state,
        coalesce(b.metadata->>'spend_cap_reached', 'false') = 'true' AS spend_cap_reached,
