@@ -141,55 +141,29 @@ def _record(engine: Engine, batch: Batch, judges: tuple[Judge, ...], runner_mode
             ],
             on_conflict="replace",
         )
+        own = {"batch_id": batch.batch_id}
         db.insert(
             "essays",
             [
-                {
-                    "batch_id": batch.batch_id,
-                    "essay_id": essay.essay_id,
-                    "position": position,
-                    "is_anchor": essay.is_anchor,
-                    "grade": essay.grade,
-                    "text": essay.text,
-                    "file_name": essay.file_name,
-                    "source_path": essay.source_path,
-                    "sha256": essay.sha256,
-                    "n_bytes": essay.n_bytes,
-                }
+                own | {"position": position, "is_anchor": essay.is_anchor} | vars(essay)
                 for position, essay in enumerate(batch.essays, start=1)
             ],
         )
-        db.insert(
-            "documents",
-            [
-                {
-                    "batch_id": batch.batch_id,
-                    "kind": document.kind,
-                    "content": document.content,
-                    "source_path": document.source_path,
-                    "sha256": document.sha256,
-                    "n_bytes": document.n_bytes,
-                }
-                for document in batch.documents
-            ],
-        )
-        db.insert(
-            "judges",
-            [
-                {
-                    "batch_id": batch.batch_id,
-                    "judge_id": judge.judge_id,
-                    "name": judge.name,
-                    "provider": judge.provider,
-                    "model": judge.model,
-                    "template": judge.template.name,
-                    "definition": judge.definition(),
-                    "is_simulated": judge.is_simulated,
-                }
-                for judge in judges
-            ],
-        )
+        db.insert("documents", [own | vars(document) for document in batch.documents])
+        db.insert("judges", [own | _judge_row(judge) for judge in judges])
     return True
+
+
+def _judge_row(judge: Judge) -> dict[str, Any]:
+    return {
+        "judge_id": judge.judge_id,
+        "name": judge.name,
+        "provider": judge.provider,
+        "model": judge.model,
+        "template": judge.template.name,
+        "definition": judge.definition(),
+        "is_simulated": judge.is_simulated,
+    }
 
 
 def _refuse_other_settings(batch: Batch, known: Mapping[str, Any]) -> None:
