@@ -45,22 +45,34 @@ class PreciseRule(BaseModel):
 class BatchSettings(BaseModel):
     """The keys of `batch.yaml`, with the defaults of DESIGN section 2."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     title: str = ""
+    """What people call the batch; the report's heading."""
     about: str = ""
+    """A sentence or two on what the batch is, shown beside the title."""
     assignment_id: str | None = None
+    """Your own name or UUID of the assignment, for the artefact."""
     course_id: str | None = None
+    """Your own name or UUID of the course, for the artefact."""
     language: str = "en"
+    """The language of the essays, as a BCP 47 tag."""
 
     scale: str | None = None
+    """The grade scale anchors' grades are on; without it a batch ends with scores and ranks."""
     judges: Annotated[tuple[str, ...], Field(min_length=1)] = ("quality",)
+    """Who judges, by name; several are a panel and are asked about the same pairs."""
 
     llm_batching_mode: BatchingMode = "provider_batch_api"
+    """How requests go out: single calls, calls in series, or the provider's batch endpoint."""
     llm_batching_mode_override: BatchingMode | None = None
+    """The mode for this batch alone; wins over `llm_batching_mode` and is recorded as such."""
     all_at_once: bool = False
+    """Ask the whole budget in one wave and score once."""
     strategy: Strategy = "adaptive"
+    """How the next wave's pairs are chosen."""
     seed: int = 0
+    """Decides ties among pairs and positions; the same seed gives the same wave."""
     goal: Literal["ranking", "grades"] = "ranking"
     """What pairs chosen by gain are to make sure: every essay's rank, or which side of a grade
     boundary a student's essay lies on (which needs a scale and anchors)."""
@@ -72,22 +84,37 @@ class BatchSettings(BaseModel):
     """Let pairs chosen by scores be asked again before every pair was asked once."""
 
     max_pairwise_comparisons: Annotated[int, Field(ge=1)] = 120
+    """The budget: a cap on comparisons, never an obligation."""
     wave_size: Annotated[int, Field(ge=1)] | None = None
+    """Pairs per wave; left out: half as many as there are essays."""
     spend_cap_usd: Annotated[float, Field(gt=0)] | None = None
+    """What the batch may cost at the most; the worst case is reserved before each submission."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """How often a comparison is asked before it counts as failed for good."""
 
     score_stability_threshold: Annotated[float, Field(gt=0)] | None = 0.025
+    """Stop once no score moved by more than this many logits between waves; none: never."""
     min_comparisons_for_stability_check: Annotated[int, Field(ge=1)] = 12
+    """How many callbacks there must be before stability is looked at."""
     precise: PreciseRule | None = None
+    """Stop once the targets given here are met; the rule we recommend."""
     min_success_rate: Share = 0.8
+    """The least share of comparisons that must succeed for the batch to count as complete."""
     min_resampling_net_size: Annotated[int, Field(ge=2)] = 3
+    """The largest number of essays that counts as a small net, which is covered and resampled."""
     max_resampling_passes_for_small_net: Annotated[int, Field(ge=0)] = 4
+    """How often a small net's pairs are asked again after every pair was asked once."""
     max_resampling_passes_for_regular_net: Annotated[int, Field(ge=0)] = 1
+    """The same for a net that is not small."""
     mean_se_warning: Annotated[float, Field(gt=0)] = 0.4
+    """Warn when the mean standard error of the scores is above this, in logits."""
     max_se_warning: Annotated[float, Field(gt=0)] = 0.8
+    """Warn when the largest standard error of a score is above this, in logits."""
     stall_after_s: Annotated[float, Field(gt=0)] = 36 * 3600
+    """After how many seconds without any news a batch is ended as stalled."""
 
     scoring_engine: Literal["newton", "choix"] = "newton"
+    """Who fits the scores: our own Newton solver, or the library choix as an independent check."""
     emulator_qualities: Mapping[str, float] = Field(default_factory=dict)
     """Latent quality per essay id, in logits, for simulated judges only; never in any result."""
 
