@@ -185,26 +185,38 @@ class _Limits(BaseModel):
     creates_per_hour: Annotated[int, Field(ge=1)] | None = None
 
 
-class _JudgeFile(BaseModel):
-    """What a judge's YAML file holds."""
+class JudgeFile(BaseModel):
+    """The keys of a judge's YAML file."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     name: str
+    """The same as the file's, without its ending."""
     about: str = ""
+    """What a colleague should know before choosing it."""
     provider: ProviderName
+    """The service it is reached through."""
     api: Api | None = None
+    """Which of the service's endpoints; left out: its usual one."""
     model: Annotated[str, Field(min_length=1, max_length=200)]
+    """As the provider calls it; a dated version keeps verdicts comparable."""
     template: str = "essay-quality-1"
+    """The prompt it is given before the essays."""
     settings: JudgeSettings = Field(default_factory=JudgeSettings)
+    """How it is asked to answer."""
     allow_ties: bool = False
+    """Whether "tie" is a verdict it may give."""
     base_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    """Where the provider is, if not at its usual address."""
     key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
+    """The environment variable with its key; left out: the provider's usual one."""
     price: PriceEntry | None = None
+    """Its own price, where the table has none or another."""
     limits: _Limits = Field(default_factory=_Limits)
+    """What its account may have in one job and in the queue."""
 
     @model_validator(mode="after")
-    def _provider_speaks_the_api(self) -> _JudgeFile:
+    def _provider_speaks_the_api(self) -> JudgeFile:
         if self.api is not None and self.api not in _SPOKEN[self.provider]:
             spoken = ", ".join(sorted(_SPOKEN[self.provider]))
             msg = f"{self.provider} has no api {self.api}; it has {spoken}"
@@ -231,7 +243,7 @@ def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
     """
     source = _source(name, extra_dir)
     try:
-        parsed = _JudgeFile.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
+        parsed = JudgeFile.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f"Judge '{name}' ({source.name}) is not YAML: {error}"
         raise SettingsError(msg) from None
