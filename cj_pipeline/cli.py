@@ -17,6 +17,7 @@ from rich.console import Console
 from cj_pipeline import terminal
 from cj_pipeline.errors import CJError
 from cj_pipeline.judge_commands import judge_commands
+from cj_pipeline.operations_commands import add_operations_commands
 from cj_pipeline.output_commands import add_output_commands
 from cj_pipeline.store_commands import add_store_commands
 
@@ -67,6 +68,7 @@ def told_plainly(command: Callable[P, T]) -> Callable[P, T]:
 app.add_typer(judge_commands(told_plainly, console), name="judge")
 add_output_commands(app, told_plainly, console)
 add_store_commands(app, told_plainly, console)
+add_operations_commands(app, told_plainly, console)
 
 
 def open_engine() -> Engine:
