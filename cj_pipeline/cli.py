@@ -19,6 +19,13 @@ from cj_pipeline.errors import CJError
 from cj_pipeline.judge_commands import judge_commands
 from cj_pipeline.operations_commands import add_operations_commands
 from cj_pipeline.output_commands import add_output_commands
+from cj_pipeline.profile_commands import (
+    ProfileName,
+    ProfileSet,
+    profile_commands,
+    profile_table,
+    read_fields,
+)
 from cj_pipeline.store_commands import add_store_commands
 
 if TYPE_CHECKING:
@@ -66,6 +73,7 @@ def told_plainly(command: Callable[P, T]) -> Callable[P, T]:
 
 
 app.add_typer(judge_commands(told_plainly, console), name="judge")
+app.add_typer(profile_commands(told_plainly, console), name="profile")
 add_output_commands(app, told_plainly, console)
 add_store_commands(app, told_plainly, console)
 add_operations_commands(app, told_plainly, console)
@@ -80,9 +88,19 @@ def open_engine() -> Engine:
     return open_from_environment(os.environ)
 
 
-def explicit_settings(max_comparisons: int | None, seed: int | None) -> dict[str, Any]:
+def explicit_settings(
+    max_comparisons: int | None,
+    seed: int | None,
+    profile: str | None = None,
+    fields: list[str] | None = None,
+) -> dict[str, Any]:
     """Return what was set by hand, and only that."""
-    given = {"max_pairwise_comparisons": max_comparisons, "seed": seed}
+    given = {
+        "max_pairwise_comparisons": max_comparisons,
+        "seed": seed,
+        "profile": profile,
+        "profile_set": read_fields(fields) or None,
+    }
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -90,8 +108,11 @@ def explicit_settings(max_comparisons: int | None, seed: int | None) -> dict[str
 @told_plainly
 def plan(
     batch_dir: BatchDir,
+    *,
     max_comparisons: MaxComparisons = None,
     seed: Seed = None,
+    profile: ProfileName = None,
+    profile_set: ProfileSet = None,
     pilot: Annotated[
         int, typer.Option(min=0, help="Live calls per judge, to calibrate tokens and USD.")
     ] = 0,
@@ -104,12 +125,8 @@ def plan(
     from cj_pipeline.steps.preview import preview_batch
     from cj_pipeline.store import default_home
 
-    preview = preview_batch(
-        batch_dir,
-        explicit_settings(max_comparisons, seed),
-        os.environ,
-        default_home(os.environ),
-    )
+    explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
+    preview = preview_batch(batch_dir, explicit, os.environ, default_home(os.environ))
     console.print(
         terminal.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
         *terminal.cost_tables(preview.costs(), preview.record.settings.batching_mode),
@@ -117,7 +134,6 @@ def plan(
     if pilot:
         console.print(terminal.pilot_table(preview.pilot(pilot)))
     if artefact is not None:
-        explicit = explicit_settings(max_comparisons, seed)
         _write_preview_artefact(batch_dir, artefact, "plan", explicit, [])
 
 
@@ -126,8 +142,12 @@ def plan(
 def explain(batch_dir: BatchDir) -> None:
     """Show every setting of a batch folder and where its value came from."""
     from cj_pipeline.ingestion import read_batch
+    from cj_pipeline.steps.live_profile import profile_of_batch
+    from cj_pipeline.store import default_home
 
-    settings = read_batch(batch_dir).settings
+    batch = read_batch(batch_dir)
+    settings = batch.settings
+    profile = profile_of_batch(batch, default_home(os.environ))
     console.print(
         terminal.table(
             "Settings",
@@ -136,7 +156,8 @@ def explain(batch_dir: BatchDir) -> None:
                 (key, value, settings.origins[key])
                 for key, value in settings.values.model_dump(mode="json").items()
             ],
-        )
+        ),
+        profile_table(profile),
     )
 
 
@@ -167,8 +188,11 @@ def dry_run(batch_dir: BatchDir, max_comparisons: MaxComparisons = None, seed: S
 @told_plainly
 def execute(
     batch_dir: BatchDir,
+    *,
     max_comparisons: MaxComparisons = None,
     seed: Seed = None,
+    profile: ProfileName = None,
+    profile_set: ProfileSet = None,
     await_completion: Annotated[
         bool, typer.Option("--await-completion", help="Go on until the batch has ended.")
     ] = False,
@@ -180,7 +204,8 @@ def execute(
     from cj_pipeline.steps import advance_to_end, ingest, plan_wave, submit_wave
 
     engine = open_engine()
-    taken_in = ingest(engine, batch_dir, explicit=explicit_settings(max_comparisons, seed))
+    explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
+    taken_in = ingest(engine, batch_dir, explicit=explicit)
     if not await_completion:
         plan_wave(engine, taken_in.batch_id)
         sent = submit_wave(engine, taken_in.batch_id)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 BatchingMode = Literal["per_request", "serial_bundle", "provider_batch_api"]
 Strategy = Literal["adaptive", "coverage", "resample", "random", "swiss", "asap", "hybrid_mst"]
+Priority = Literal["low", "normal", "high"]
 Origin = Literal["built-in", "batch.yaml", "explicit"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -67,6 +68,12 @@ class BatchSettings(BaseModel):
     """How requests go out: single calls, calls in series, or the provider's batch endpoint."""
     llm_batching_mode_override: BatchingMode | None = None
     """The mode for this batch alone; wins over `llm_batching_mode` and is recorded as such."""
+    profile: str = "default"
+    """How hard single calls press on their providers: `cj profile list` shows which there are."""
+    profile_set: Mapping[str, Any] = Field(default_factory=dict)
+    """Fields of the profile for this batch alone; win over what the profile says."""
+    priority: Priority = "normal"
+    """Whose single calls go first where batches wait for the same provider."""
     all_at_once: bool = False
     """Ask the whole budget in one wave and score once."""
     strategy: Strategy = "adaptive"
@@ -148,7 +155,10 @@ def resolve_settings(
         configured: The mapping read from `batch.yaml`.
         explicit: What the caller set by hand (command line, run config); wins over the file.
     """
-    explicit = explicit or {}
+    explicit = dict(explicit or {})
+    by_hand, in_file = explicit.get("profile_set"), configured.get("profile_set")
+    if isinstance(by_hand, Mapping) and isinstance(in_file, Mapping):
+        explicit["profile_set"] = {**in_file, **by_hand}
     problems = [_unknown_key(key) for key in configured if key not in BatchSettings.model_fields]
     known = {k: v for k, v in configured.items() if k in BatchSettings.model_fields}
     try:

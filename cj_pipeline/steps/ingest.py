@@ -14,7 +14,9 @@ from cj_pipeline.errors import BatchProblemsError, SettingsError, UnpricedModelE
 from cj_pipeline.essays import Batch
 from cj_pipeline.ingestion import read_batch
 from cj_pipeline.judges import Judge, load_judge
+from cj_pipeline.profiles import ResolvedProfile
 from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.live_profile import profile_of_batch
 
 log = structlog.get_logger()
 
@@ -53,10 +55,11 @@ def ingest(
     try:
         batch = read_batch(folder, explicit=explicit, batch_id=batch_id)
         judges = load_judges(batch, folder)
+        profile = profile_of_batch(batch, engine.home)
     except BatchProblemsError as error:
         _record_rejection(engine, folder, error, runner_mode)
         raise
-    is_new = _record(engine, batch, judges, runner_mode)
+    is_new = _record(engine, batch, judges, profile, runner_mode)
     log.info("batch_ingested", batch_id=batch.batch_id, runner_mode=runner_mode, is_new=is_new)
     return Ingested(
         batch_id=batch.batch_id,
@@ -92,7 +95,13 @@ def load_judges(batch: Batch, folder: Path) -> tuple[Judge, ...]:
     return tuple(judges)
 
 
-def _record(engine: Engine, batch: Batch, judges: tuple[Judge, ...], runner_mode: str) -> bool:
+def _record(
+    engine: Engine,
+    batch: Batch,
+    judges: tuple[Judge, ...],
+    profile: ResolvedProfile,
+    runner_mode: str,
+) -> bool:
     settings = batch.settings.values
     now = engine.clock()
     with engine.store.write() as db:
@@ -128,6 +137,7 @@ def _record(engine: Engine, batch: Batch, judges: tuple[Judge, ...], runner_mode
                             "max_pairs_requested": settings.max_pairwise_comparisons,
                             "source": batch.settings.origins["max_pairwise_comparisons"],
                         },
+                        "profile": profile.as_json(),
                     },
                     "problems": [],
                     "runner_mode": runner_mode,

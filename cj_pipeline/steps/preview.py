@@ -15,6 +15,7 @@ from cj_pipeline.judges import Judge
 from cj_pipeline.providers import open_provider
 from cj_pipeline.steps.cost_plan import ModeCost, cost_by_mode, run_pilot
 from cj_pipeline.steps.ingest import load_judges
+from cj_pipeline.steps.live_profile import profile_of_batch
 from cj_pipeline.steps.plan_wave import preview_comparisons
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.steps.requests import Ask, BatchTexts, prompt_for, request_line, submission_key
@@ -55,6 +56,7 @@ class Preview:
             ("of these anchors", len(record.anchor_grades)),
             ("grade scale", record.settings.scale or "none: scores and ranks only"),
             ("batching mode", record.settings.batching_mode),
+            ("profile of single calls", record.settings.profile),
             ("possible pairs", max_possible_pairs(n)),
             ("small net", "yes" if is_small_net(n, record.rules) else "no"),
             ("resampling passes allowed", resampling_passes_allowed(n, record.rules)),
@@ -152,7 +154,8 @@ def preview_batch(
         BatchProblemsError: With everything that is wrong with the folder.
     """
     batch = read_batch(folder, explicit=explicit)
-    record = _record(batch, load_judges(batch, folder))
+    judges = load_judges(batch, folder)
+    record = _record(batch, judges, {"profile": profile_of_batch(batch, home).as_json()})
     first_wave = preview_comparisons(record)
     texts = BatchTexts(
         instructions=batch.document("instructions"),
@@ -182,7 +185,7 @@ def preview_batch(
     return Preview(batch.batch_id, record, first_wave, asks, environment, home)
 
 
-def _record(batch: Batch, judges: tuple[Judge, ...]) -> BatchRecord:
+def _record(batch: Batch, judges: tuple[Judge, ...], metadata: dict[str, Any]) -> BatchRecord:
     return BatchRecord(
         batch_id=batch.batch_id,
         state="running",
@@ -191,7 +194,7 @@ def _record(batch: Batch, judges: tuple[Judge, ...]) -> BatchRecord:
         content_sha256=batch.content_sha256,
         correlation_id="",
         runner_mode="plan",
-        metadata={},
+        metadata=metadata,
         essay_ids=tuple(essay.essay_id for essay in batch.essays),
         anchor_grades={e.essay_id: e.grade for e in batch.essays if e.grade is not None},
         judges=judges,
