@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import structlog
 
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.errors import CJError
-from cj_pipeline.providers import Provider
+from cj_pipeline.providers import Provider, RawLine
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.records import BatchRecord, load_batch
-from cj_pipeline.steps.settlement import read_job, settle_job
+from cj_pipeline.steps.settlement import SettledJob, in_parts, settle_job
 from cj_pipeline.store import Session
 
 log = structlog.get_logger()
@@ -47,60 +48,67 @@ def collect_wave(engine: Engine, batch_id: str) -> Collected:
             " ORDER BY submission_key",
             [batch_id],
         )
-        asked = _asked(db, batch_id)
     outcomes: Counter[Outcome] = Counter()
     billed = 0.0
     for job in jobs:
         if job["state"] == "ended":
-            _store_callbacks(engine, record, job, asked[job["submission_key"]])
+            _store_callbacks(engine, record, job)
         settled = _settle(engine, record, job)
-        outcomes.update(settled[0])
-        billed += settled[1]
+        outcomes.update(settled.outcomes)
+        billed += settled.billed_usd
     return Collected(len(jobs), dict(outcomes), billed)
 
 
-def _asked(db: Session, batch_id: str) -> dict[str, set[str]]:
-    """Return the custom ids of each provider job that has ended and is not settled."""
-    asked: dict[str, set[str]] = defaultdict(set)
-    for row in db.rows(
-        "SELECT submission_key, custom_id FROM attempts JOIN provider_jobs USING (submission_key)"
-        " WHERE attempts.batch_id = ? AND state = 'ended'",
-        [batch_id],
-    ):
-        asked[row["submission_key"]].add(row["custom_id"])
-    return asked
-
-
-def _store_callbacks(
-    engine: Engine, record: BatchRecord, job: Mapping[str, Any], asked: set[str]
-) -> None:
+def _store_callbacks(engine: Engine, record: BatchRecord, job: Mapping[str, Any]) -> None:
+    """Keep every line of an ended job in one transaction, a part of them in memory at a time."""
     provider = engine.provider(record.judge(job["judge_id"]))
-    rows: list[dict[str, Any]] = []
+    key = job["submission_key"]
+    lines: Iterator[RawLine] = iter(())
     if job["batching_mode"] == "provider_batch_api":
-        rows = _callbacks(provider, job, asked)
+        # Nothing is yielded before all is downloaded: the store is not held while it is.
+        downloaded = provider.collect(job["provider_job_id"])
+        lines = chain(list(islice(downloaded, 1)), downloaded)
     now = engine.clock()
+    kinds: Counter[str] = Counter()
     with engine.store.write() as db:
-        db.insert("callbacks", [row | {"received_at": now} for row in rows], on_conflict="ignore")
+        if not _is_in_state(db, key, "ended"):
+            return
+        rows = _callbacks(provider, job, lines, _asked(db, key))
+        for part in in_parts(rows):
+            db.insert("callbacks", [row | {"received_at": now} for row in part])
+            kinds.update(row["kind"] for row in part)
         db.execute(
             "UPDATE provider_jobs SET state = 'collected', collected_at = ?"
-            " WHERE submission_key = ? AND state = 'ended'",
-            [now, job["submission_key"]],
+            " WHERE submission_key = ?",
+            [now, key],
         )
-    kinds = Counter(row["kind"] for row in rows)
     log.info(
         "callbacks_stored",
         batch_id=record.batch_id,
-        submission_key=job["submission_key"],
+        submission_key=key,
         n_requested=job["n_requests"],
         **kinds,
     )
 
 
-def _callbacks(provider: Provider, job: Mapping[str, Any], asked: set[str]) -> list[dict[str, Any]]:
-    """Return one row per line that came, each with whose it is; nothing that came is dropped."""
-    rows: list[dict[str, Any]] = []
+def _is_in_state(db: Session, key: str, state: str) -> bool:
+    """Return whether a job is still where this process saw it, and not taken further by another."""
+    row = db.one("SELECT state FROM provider_jobs WHERE submission_key = ?", [key])
+    return row is not None and row["state"] == state
+
+
+def _asked(db: Session, key: str) -> set[str]:
+    """Return the custom ids of a job's requests."""
+    rows = db.rows("SELECT custom_id FROM attempts WHERE submission_key = ?", [key])
+    return {row["custom_id"] for row in rows}
+
+
+def _callbacks(
+    provider: Provider, job: Mapping[str, Any], lines: Iterable[RawLine], asked: set[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield one row per line that came, each with whose it is; nothing that came is dropped."""
     seen: set[str] = set()
-    for line in provider.collect(job["provider_job_id"]):
+    for line in lines:
         custom_id = provider.parse_reply(line.text).custom_id
         if custom_id is None:
             kind = "garbled"
@@ -109,45 +117,35 @@ def _callbacks(provider: Provider, job: Mapping[str, Any], asked: set[str]) -> l
         else:
             kind = "duplicate" if custom_id in seen else "matched"
             seen.add(custom_id)
-        rows.append(
-            {
-                "batch_id": job["batch_id"],
-                "wave": job["wave"],
-                "submission_key": job["submission_key"],
-                "source": line.source,
-                "line": line.line,
-                "custom_id": custom_id,
-                "kind": kind,
-                "body": line.text,
-            }
-        )
-    return rows
+        yield {
+            "batch_id": job["batch_id"],
+            "wave": job["wave"],
+            "submission_key": job["submission_key"],
+            "source": line.source,
+            "line": line.line,
+            "custom_id": custom_id,
+            "kind": kind,
+            "body": line.text,
+        }
 
 
-def _settle(
-    engine: Engine, record: BatchRecord, job: Mapping[str, Any]
-) -> tuple[Counter[Outcome], float]:
+def _settle(engine: Engine, record: BatchRecord, job: Mapping[str, Any]) -> SettledJob:
     provider = engine.provider(record.judge(job["judge_id"]))
     now = engine.clock()
     with engine.store.write() as db:
-        row = db.one(
-            "SELECT state FROM provider_jobs WHERE submission_key = ?", [job["submission_key"]]
-        )
-        if row is None or row["state"] != "collected":
-            return Counter(), 0.0
-        settled = read_job(db, record, job, provider, now)
-        settle_job(db, record, job, settled, now)
-    counts = Counter(settled.outcomes.values())
+        if not _is_in_state(db, job["submission_key"], "collected"):
+            return SettledJob({}, 0.0)
+        settled = settle_job(db, record, job, provider, now)
     log.info(
         "provider_job_settled",
         batch_id=record.batch_id,
         submission_key=job["submission_key"],
         billed_usd=settled.billed_usd,
-        **{outcome.value: n for outcome, n in counts.items()},
+        **{outcome.value: n for outcome, n in settled.outcomes.items()},
     )
     if job["provider_job_id"] is not None:
         _discard(provider, job)
-    return counts, settled.billed_usd
+    return settled
 
 
 def _discard(provider: Provider, job: Mapping[str, Any]) -> None:

@@ -6,9 +6,11 @@ that requested = succeeded + failed by kind + missing holds for each job, always
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from cj_pipeline.comparisons import Outcome, Verdict
@@ -19,6 +21,9 @@ from cj_pipeline.money import cost_usd
 from cj_pipeline.providers import CAPACITY_CODES, JobOutcome, Provider, Reply
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.store import Session
+
+ROWS_AT_ONCE = 5_000
+"""Rows held in memory while a job is collected and settled; each brings a reply of some 2 kB."""
 
 MAX_ATTEMPTS_BY_OUTCOME = {
     # A judge that refuses or was filtered will do so again; one more try rules out an accident.
@@ -65,75 +70,100 @@ def may_ask_again(outcome: Outcome, attempt: int, most: int, *, may_retry: bool)
 
 @dataclass(frozen=True)
 class SettledJob:
-    """What a provider job came to: outcomes by kind, verdicts, and the bill."""
+    """What a provider job came to: how many requests ended in which way, and the bill."""
 
-    submission_key: str
-    outcomes: Mapping[str, Outcome]
-    attempts: tuple[dict[str, Any], ...]
-    comparisons: tuple[dict[str, Any], ...]
+    outcomes: Mapping[Outcome, int]
     billed_usd: float
 
 
-def read_job(
-    db: Session, record: BatchRecord, job: Mapping[str, Any], provider: Provider, now: datetime
-) -> SettledJob:
-    """Return what a collected provider job's callbacks come to; nothing is written."""
-    judge = record.judge(job["judge_id"])
-    price = judge.price
-    batched = job["batching_mode"] == "provider_batch_api"
-    bodies = {
-        row["custom_id"]: row["body"]
-        for row in db.rows(
-            "SELECT custom_id, body FROM callbacks WHERE submission_key = ? AND kind = 'matched'",
-            [job["submission_key"]],
-        )
-    }
-    asked = db.rows(
-        """
-        SELECT a.*, p.sequence, p.essay_a, p.essay_b, s.tokens_before, s.completion_before,
-               s.cost_before, s.first_requested_at
-        FROM attempts a
-        JOIN comparison_pairs p USING (comparison_id)
-        LEFT JOIN (
-            SELECT comparison_id, sum(tokens_prompt) AS tokens_before,
-                   sum(tokens_completion) AS completion_before, sum(cost_usd) AS cost_before,
-                   min(requested_at) AS first_requested_at
-            FROM attempts WHERE batch_id = $batch AND outcome IS NOT NULL GROUP BY ALL
-        ) s USING (comparison_id)
-        WHERE a.submission_key = $key ORDER BY p.sequence
-        """,
-        {"batch": record.batch_id, "key": job["submission_key"]},
-    )
-    outcomes: dict[str, Outcome] = {}
-    attempts: list[dict[str, Any]] = []
-    comparisons: list[dict[str, Any]] = []
-    for row in asked:
-        body = bodies.get(row["custom_id"])
-        read = _without_reply(job) if body is None else read_reply(provider, judge, body)
-        usage = read.reply.usage if read.reply else None
-        cost = cost_usd(price, usage, batched=batched) if usage else 0.0
-        outcomes[row["custom_id"]] = read.outcome
-        attempts.append(_attempt_row(row, read, cost, now))
-        if read.verdict is not None:
-            comparisons.append(_verdict_row(row, read.verdict, attempts[-1], now))
-    return SettledJob(
-        submission_key=job["submission_key"],
-        outcomes=outcomes,
-        attempts=tuple(attempts),
-        comparisons=tuple(comparisons),
-        billed_usd=sum(attempt["cost_usd"] for attempt in attempts),
-    )
+def in_parts(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows `ROWS_AT_ONCE` at a time."""
+    while part := list(islice(rows, ROWS_AT_ONCE)):
+        yield part
 
 
 def settle_job(
-    db: Session, record: BatchRecord, job: Mapping[str, Any], settled: SettledJob, now: datetime
+    db: Session, record: BatchRecord, job: Mapping[str, Any], provider: Provider, now: datetime
+) -> SettledJob:
+    """Read a collected job's callbacks and keep what they come to, in the caller's transaction.
+
+    Rows are read and written `ROWS_AT_ONCE` at a time, so that a job of 50,000 requests needs no
+    more memory than a small one.
+    """
+    judge = record.judge(job["judge_id"])
+    price = judge.price
+    batched = job["batching_mode"] == "provider_batch_api"
+    outcomes: Counter[Outcome] = Counter()
+    billed = 0.0
+    for asked in _asked_with_replies(db, record, job):
+        attempts: list[dict[str, Any]] = []
+        comparisons: list[dict[str, Any]] = []
+        for row in asked:
+            body = row["body"]
+            read = _without_reply(job) if body is None else read_reply(provider, judge, body)
+            usage = read.reply.usage if read.reply else None
+            cost = cost_usd(price, usage, batched=batched) if usage else 0.0
+            attempts.append(_attempt_row(row, read, cost, now))
+            if read.verdict is not None:
+                comparisons.append(_verdict_row(row, read.verdict, attempts[-1], now))
+            outcomes[read.outcome] += 1
+            billed += cost
+        db.insert("attempts", attempts, on_conflict="replace")
+        db.insert("comparisons", comparisons, on_conflict="ignore")
+    _keep_bill(db, record, job, billed, now)
+    close_comparisons(db, record, now)
+    return SettledJob(dict(outcomes), billed)
+
+
+def _asked_with_replies(
+    db: Session, record: BatchRecord, job: Mapping[str, Any]
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield a job's attempts, a part at a time in the order planned, each with its raw reply."""
+    last = 0
+    while True:
+        rows = db.rows(
+            """
+            WITH asked AS (
+                SELECT a.*, p.sequence, p.essay_a, p.essay_b
+                FROM attempts a JOIN comparison_pairs p USING (comparison_id)
+                WHERE a.submission_key = $key AND p.sequence > $last
+                ORDER BY p.sequence LIMIT $most
+            )
+            SELECT asked.*, c.body, s.tokens_before, s.completion_before, s.cost_before,
+                   s.first_requested_at
+            FROM asked
+            LEFT JOIN callbacks c ON c.submission_key = $key AND c.kind = 'matched'
+                AND c.custom_id = asked.custom_id
+            LEFT JOIN (
+                SELECT comparison_id, sum(tokens_prompt) AS tokens_before,
+                       sum(tokens_completion) AS completion_before, sum(cost_usd) AS cost_before,
+                       min(requested_at) AS first_requested_at
+                FROM attempts SEMI JOIN asked USING (comparison_id)
+                WHERE batch_id = $batch AND submission_key <> $key AND outcome IS NOT NULL
+                GROUP BY ALL
+            ) s ON s.comparison_id = asked.comparison_id
+            ORDER BY asked.sequence
+            """,
+            {
+                "batch": record.batch_id,
+                "key": job["submission_key"],
+                "last": last,
+                "most": ROWS_AT_ONCE,
+            },
+        )
+        if not rows:
+            return
+        last = rows[-1]["sequence"]
+        yield rows
+
+
+def _keep_bill(
+    db: Session, record: BatchRecord, job: Mapping[str, Any], billed_usd: float, now: datetime
 ) -> None:
-    """Keep what a job came to, once: outcomes, ended comparisons and the bill, all or nothing."""
-    db.insert("attempts", settled.attempts, on_conflict="replace")
-    db.insert("comparisons", settled.comparisons, on_conflict="ignore")
+    """Turn a job's reservation into its bill, once."""
     entry = {
         "batch_id": record.batch_id,
-        "submission_key": settled.submission_key,
+        "submission_key": job["submission_key"],
         "judge_id": job["judge_id"],
         "entered_at": now,
     }
@@ -141,15 +171,14 @@ def settle_job(
         "ledger",
         [
             entry | {"kind": "released", "usd": job["reserved_usd"]},
-            entry | {"kind": "billed", "usd": settled.billed_usd},
+            entry | {"kind": "billed", "usd": billed_usd},
         ],
         on_conflict="ignore",
     )
     db.execute(
         "UPDATE provider_jobs SET state = 'settled', billed_usd = ? WHERE submission_key = ?",
-        [settled.billed_usd, settled.submission_key],
+        [billed_usd, job["submission_key"]],
     )
-    close_comparisons(db, record, now)
 
 
 def close_comparisons(
