@@ -8,6 +8,7 @@ import structlog
 
 from cj_pipeline.errors import CJError
 from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.records import BatchRecord, load_batch, note_on_batch
 
 log = structlog.get_logger()
@@ -29,7 +30,9 @@ def cancel(engine: Engine, batch_id: str) -> Cancelled:
         record = load_batch(db, batch_id)
         if record.has_ended:
             return Cancelled(0)
-        note_on_batch(db, batch_id, "cancel_requested", engine.clock())
+        now = engine.clock()
+        note_on_batch(db, batch_id, "cancel_requested", now)
+        note_progress(db, batch_id, now)
     return Cancelled(stop_open_jobs(engine, record))
 
 

@@ -14,6 +14,7 @@ from cj_pipeline.comparisons import Outcome
 from cj_pipeline.errors import CJError
 from cj_pipeline.providers import Provider, RawLine
 from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.records import BatchRecord, load_batch
 from cj_pipeline.steps.settlement import SettledJob, in_parts, settle_job
 from cj_pipeline.store import Session
@@ -136,6 +137,7 @@ def _settle(engine: Engine, record: BatchRecord, job: Mapping[str, Any]) -> Sett
         if not _is_in_state(db, job["submission_key"], "collected"):
             return SettledJob({}, 0.0)
         settled = settle_job(db, record, job, provider, now)
+        note_progress(db, record.batch_id, now)
     log.info(
         "provider_job_settled",
         batch_id=record.batch_id,

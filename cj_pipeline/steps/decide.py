@@ -10,6 +10,7 @@ import structlog
 
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
+from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.records import BatchRecord, current_wave, judged_pairs, load_batch
 from cj_pipeline.store import Session
 from cj_pipeline.workflow import (
@@ -66,7 +67,9 @@ def decide(engine: Engine, batch_id: str, *, is_stalled: bool = False) -> WaveDe
             details=_details(db, record, scale),
         )
         if not record.has_ended and not decision.is_to_wait:
-            _keep(db, record, decided, engine.clock())
+            now = engine.clock()
+            _keep(db, record, decided, now)
+            note_progress(db, batch_id, now)
     _log(batch_id, decided)
     return decided
 

@@ -17,6 +17,7 @@ from cj_pipeline.judges import Judge, load_judge
 from cj_pipeline.profiles import ResolvedProfile
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.live_profile import profile_of_batch
+from cj_pipeline.steps.note_progress import note_progress
 
 log = structlog.get_logger()
 
@@ -161,6 +162,7 @@ def _record(
         )
         db.insert("documents", [own | vars(document) for document in batch.documents])
         db.insert("judges", [own | _judge_row(judge) for judge in judges])
+        note_progress(db, batch.batch_id, now)
     return True
 
 

@@ -17,6 +17,7 @@ from cj_pipeline.judges import Judge
 from cj_pipeline.prompt_caching import plan_caching
 from cj_pipeline.providers import JobOutcome, Provider
 from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.steps.requests import Ask, asks_of_job, requests_sha256
 
@@ -137,6 +138,7 @@ def _keep(
             " WHERE submission_key = ?",
             [now, job["submission_key"]],
         )
+        note_progress(db, job["batch_id"], now)
 
 
 def _chunks(items: Sequence[tuple[int, Ask]], size: int) -> list[Sequence[tuple[int, Ask]]]:

@@ -13,6 +13,7 @@ from cj_pipeline.errors import FinalError, ProviderUnavailableError, TransientEr
 from cj_pipeline.judges import Judge
 from cj_pipeline.providers import JobStatus
 from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.records import load_batch
 from cj_pipeline.store import Session
 
@@ -150,6 +151,8 @@ def _keep(
                     "key": job["submission_key"],
                 },
             )
+        for batch_id in sorted({job["batch_id"] for job, _ in seen}):
+            note_progress(db, batch_id, now)
     for job, found in seen:
         if isinstance(found, JobStatus) and found.provider_status != job["provider_status"]:
             log.info(

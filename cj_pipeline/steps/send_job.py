@@ -30,6 +30,7 @@ from cj_pipeline.money import estimated_tokens
 from cj_pipeline.providers import Provider
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.live_calls import make_calls
+from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.steps.requests import Ask, asks_of_job, request_line
 from cj_pipeline.steps.settlement import close_comparisons
@@ -348,4 +349,5 @@ def _give_up(
             on_conflict="ignore",
         )
         close_comparisons(db, record, now)
+        note_progress(db, record.batch_id, now)
     log.error("provider_job_refused", submission_key=job["submission_key"], error=str(error))

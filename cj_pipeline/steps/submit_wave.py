@@ -16,6 +16,7 @@ from cj_pipeline.judges import Judge
 from cj_pipeline.money import worst_case_usd
 from cj_pipeline.providers import split_shards
 from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.records import BatchRecord, load_batch, note_on_batch
 from cj_pipeline.steps.requests import (
     Ask,
@@ -164,6 +165,7 @@ def _record(engine: Engine, record: BatchRecord, intents: Sequence[Intent]) -> b
         db.insert("provider_jobs", [_job_row(record, i) | {"intended_at": now} for i in new])
         db.insert("attempts", [row | {"requested_at": now} for i in new for row in _attempts(i)])
         db.insert("ledger", [_reservation(record, i) | {"entered_at": now} for i in new])
+        note_progress(db, record.batch_id, now)
     for intent in new:
         log.info(
             "submission_intended",
@@ -236,4 +238,5 @@ def _refuse(db: Session, engine: Engine, record: BatchRecord) -> None:
     """Mark the batch; what was asked before and may not be asked again ends as it stands."""
     note_on_batch(db, record.batch_id, "spend_cap_reached", engine.clock())
     close_comparisons(db, record, engine.clock(), give_up=True)
+    note_progress(db, record.batch_id, engine.clock())
     log.warning("spend_cap_reached", batch_id=record.batch_id, cap=record.settings.spend_cap_usd)
