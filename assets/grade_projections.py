@@ -18,11 +18,13 @@ class GradingRequest(dg.Config):
     Attributes:
         again: Grade anew what has been graded, as a further revision; nothing is asked or paid.
         scale: With `again`: another grade scale from now on.
+        own_scale: With `again`: a grade scale of the batch's own from now on, as YAML.
         anchor_grades: With `again`: anchors' grades put right, by essay.
     """
 
     again: bool = False
     scale: str = ""
+    own_scale: str = ""
     anchor_grades: dict[str, str] = {}  # noqa: RUF012 -- pydantic copies it
 
 
@@ -51,6 +53,7 @@ def grade_projections(
                 connected,
                 batch_id,
                 scale=config.scale or None,
+                own_scale=config.own_scale.encode() or None,
                 anchor_grades=config.anchor_grades,
             )
             if config.again
@@ -71,10 +74,10 @@ def grade_projections(
             "scores_and_boundaries": picture(history, "score_plot"),
             "grades": table(
                 sorted(history.projections, key=lambda row: -row["expected_grade"]),
-                ("essay_id", "grade", "confidence", "expected_grade", "is_anchor"),
+                ("essay_id", "fine_grade", "confidence", "expected_grade", "is_anchor"),
             ),
             "boundaries": table(
-                history.boundaries, ("below", "above", "boundary", "standard_error")
+                history.boundaries, ("below", "above", "boundary", "lower", "upper")
             ),
         }
     yield dg.MaterializeResult(metadata=metadata)

@@ -22,6 +22,7 @@ from cj_pipeline.class_list import class_list_csv, class_list_xlsx
 from cj_pipeline.comparisons import correlation_id
 from cj_pipeline.contracts import strictest_contract, violations
 from cj_pipeline.errors import BatchProblemsError, StoreError
+from cj_pipeline.feedback import written_grade
 
 if TYPE_CHECKING:
     from cj_pipeline.store import Session
@@ -348,6 +349,8 @@ def _inputs(history: BatchHistory) -> dict[str, Any]:
     }
     if "rubric" in documents:
         inputs["rubric"] = _document_blob(documents["rubric"])
+    if "scale" in documents:
+        inputs["grade_scale"] = _document_blob(documents["scale"])
     return inputs
 
 
@@ -458,9 +461,11 @@ def _grade_projection(history: BatchHistory, row: Row) -> dict[str, Any]:
         "essay_id": row["essay_id"],
         "grade_scale": row["scale"],
         "grade": row["grade"],
+        "fine_grade": written_grade(row),
         "probabilities": row["probabilities"],
         "expected_grade": row["expected_grade"],
         "confidence": row["confidence"],
+        "placed_score": row["placed_score"],
         "is_extrapolated": row["is_extrapolated"],
         "is_anchor": row["is_anchor"],
         "anchor_alignment": history.among_anchors(row["essay_id"]),
@@ -470,6 +475,9 @@ def _grade_projection(history: BatchHistory, row: Row) -> dict[str, Any]:
     return projection
 
 
+_BOUNDARY = ("position", "below", "above", "boundary", "standard_error", "lower", "upper")
+
+
 def _grading(history: BatchHistory) -> dict[str, Any] | None:
     if history.grading is None:
         return None
@@ -477,11 +485,10 @@ def _grading(history: BatchHistory) -> dict[str, Any] | None:
         "is_graded": history.grading["is_graded"],
         "statement": history.grading["statement"],
         "revision": history.grading["revision"],
+        "scale": history.grading["scale_definition"],
+        "terms": history.grading["terms"],
         "anchor_check": history.grading["anchor_check"],
-        "boundaries": [
-            {key: row[key] for key in ("position", "below", "above", "boundary", "standard_error")}
-            for row in history.boundaries
-        ],
+        "boundaries": [{key: row[key] for key in _BOUNDARY} for row in history.boundaries],
     }
 
 

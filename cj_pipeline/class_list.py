@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cj_pipeline.batch_history import BatchHistory
+from cj_pipeline.feedback import written_grade
 from cj_pipeline.plain_text import excerpt
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ COLUMNS = (
     "essay_id",
     "file_name",
     "grade",
+    "fine_grade",
     "confidence",
     "expected_grade",
     "score",
@@ -50,6 +52,7 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             row["essay_id"],
             excerpt(essay["file_name"], 200),
             projection["grade"] if projection else None,
+            written_grade(projection),
             round(projection["confidence"], 3) if projection else None,
             round(projection["expected_grade"], 2) if projection else None,
             round(row["score"], 3),

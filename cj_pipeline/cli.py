@@ -269,6 +269,10 @@ def report(batch: BatchName) -> None:
 def regrade(
     batch: BatchName,
     scale: Annotated[str | None, typer.Option(help="Another grade scale.")] = None,
+    scale_file: Annotated[
+        Path | None,
+        typer.Option(help="A grade scale of your own, as YAML.", exists=True, dir_okay=False),
+    ] = None,
     anchor_grade: Annotated[
         list[str] | None,
         typer.Option(help="An anchor's grade put right, as ESSAY=GRADE; may be repeated."),
@@ -281,7 +285,11 @@ def regrade(
     pairs = [given.partition("=") for given in anchor_grade or []]
     engine = open_engine()
     projected = grade_again(
-        engine, batch, scale=scale, anchor_grades={essay: grade for essay, _, grade in pairs}
+        engine,
+        batch,
+        scale=scale,
+        own_scale=scale_file.read_bytes() if scale_file is not None else None,
+        anchor_grades={essay: grade for essay, _, grade in pairs},
     )
     publish(engine, batch)
     _show_outcome(engine, batch)

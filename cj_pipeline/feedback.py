@@ -50,7 +50,7 @@ class EssayFeedback:
         known_grade: An anchor's grade.
         score, lower, upper: In logits, with the 95 % interval.
         rank: Among all essays, anchors included.
-        grade: The most probable one; None in a batch without grades.
+        grade: The most probable one, with its minus or plus; None in a batch without grades.
         likely: Probable grades, each with its probability, most probable first; an anchor's are by
             the other anchors.
         among_anchors: Between which anchors it stands, in words; empty without anchors.
@@ -105,6 +105,14 @@ def all_feedback(history: BatchHistory) -> tuple[EssayFeedback, ...]:
     )
 
 
+def written_grade(projection: Row | None) -> str | None:
+    """Return the most probable grade as people write it, with its minus or plus."""
+    if projection is None:
+        return None
+    # Gradings of earlier versions kept no minus and plus.
+    return str(projection["fine_grade"] or projection["grade"])
+
+
 def likely_grades(projection: Row | None) -> tuple[str, ...]:
     """Return the grades worth naming with their probabilities, most probable first."""
     if projection is None:
@@ -125,7 +133,7 @@ def _feedback(history: BatchHistory, essay_id: str, verdicts: Sequence[Row]) -> 
         upper=score + 1.96 * error,
         rank=entry["rank"],
         n_essays=len(history.essays),
-        grade=projection["grade"] if projection else None,
+        grade=written_grade(projection),
         likely=likely_grades(projection),
         among_anchors=history.among_anchors(essay_id),
         verdicts=tuple(_seen_by(history, essay_id, row) for row in verdicts),

@@ -7,6 +7,7 @@
     anchors/*.txt       with grades in anchors/grades.csv (file, grade) or before `__` in their
                         names (`B__anna.txt`); or anchors.csv (essay_id, text, grade); optional
     judges/*.yaml       judges of the batch's own (optional)
+    scale.yaml          a grade scale of the batch's own (optional)
 
 Nothing outside the folder is ever read: links are a problem, not followed. What a text may hold is
 `text_files`; taking a batch into the store is `steps.ingest`.
@@ -32,8 +33,15 @@ import yaml
 from cj_pipeline.errors import BatchProblemsError, SettingsError
 from cj_pipeline.essays import Batch, Document, Essay
 from cj_pipeline.naming import ID, id_for
-from cj_pipeline.scales import GradeScale, load_scale
+from cj_pipeline.scales import (
+    GradeScale,
+    load_scale,
+    own_scale_problems,
+    read_scale,
+    scale_problems,
+)
 from cj_pipeline.settings import ResolvedSettings, resolve_settings
+from cj_pipeline.strict_yaml import StrictLoader
 from cj_pipeline.text_files import (
     MAX_BYTES,
     MAX_CHARACTERS,
@@ -50,6 +58,7 @@ MAX_TABLE_BYTES = 256 * 1024 * 1024
 """Of a CSV; well above 5,000 essays of 40,000 characters."""
 
 GRADES_FILE = "grades.csv"
+SCALE_FILE = "scale.yaml"
 
 _KNOWN_NAMES = (
     "batch.yaml",
@@ -60,6 +69,7 @@ _KNOWN_NAMES = (
     "anchors",
     "anchors.csv",
     "judges",
+    "scale.yaml",
 )
 # What file managers leave behind without asking.
 _LITTER = ("thumbs.db", "desktop.ini")
@@ -90,7 +100,9 @@ def read_batch(
         raise BatchProblemsError(name, [f"there is no folder {root}"])
     _check_names(reading)
     settings, documents = _read_documents(reading, explicit)
-    scale = _read_scale(reading, settings)
+    own_scale = _document(reading, "scale", SCALE_FILE) if reading.has(SCALE_FILE) else None
+    documents += [own_scale] if own_scale is not None else []
+    scale = _read_scale(reading, settings, own_scale)
     essays = [*_read_students(reading), *_read_anchors(reading, settings, scale)]
     _check_essays(reading, essays)
     if settings is not None:
@@ -234,21 +246,9 @@ def _document(reading: _Reading, kind: str, name: str) -> Document | None:
     return Document(kind, text, name, _sha256(found[1]), len(found[1]))
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, in which a key given twice is an error rather than the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            problem = f"the key {twice[0]!r} is given twice"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _parse_yaml(reading: _Reading, text: str) -> dict[Any, Any] | None:
     try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506 -- a subclass of the safe loader
+        content = yaml.load(text, Loader=StrictLoader)  # noqa: S506 -- a subclass of the safe loader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" on line {mark.line + 1}" if mark is not None else ""
@@ -263,14 +263,32 @@ def _parse_yaml(reading: _Reading, text: str) -> dict[Any, Any] | None:
     return content
 
 
-def _read_scale(reading: _Reading, settings: ResolvedSettings | None) -> GradeScale | None:
-    if settings is None or settings.values.scale is None:
+def _read_scale(
+    reading: _Reading, settings: ResolvedSettings | None, own: Document | None
+) -> GradeScale | None:
+    """Return the scale the batch asks for; what is wrong with its own one is told in any case."""
+    name = settings.values.scale if settings is not None else None
+    if own is not None:
+        content = own.content.encode()
+        problems = scale_problems(content)
+        if not problems and settings is not None:
+            problems = own_scale_problems(name, read_scale(content))
+        reading.problems.extend(f"{SCALE_FILE}: {problem}" for problem in problems)
+        if problems:
+            return None
+    if settings is None or name is None:
         return None
     try:
-        return load_scale(settings.values.scale)
+        scale = load_scale(name, own.content if own is not None else None)
     except SettingsError as error:
         reading.problems.append(f"batch.yaml: scale: {error}")
         return None
+    if settings.values.use_priors and scale.priors is None:
+        reading.problems.append(
+            f"batch.yaml: use_priors: nobody published shares for {name}: leave it out"
+            + (f", or give `priors` in {SCALE_FILE}" if own is not None else "")
+        )
+    return scale
 
 
 # ---------------------------------------------------------------- essays and anchors

@@ -187,7 +187,7 @@ def _anchor_ranks(batch: Batch) -> dict[str, int]:
     name = batch.settings.values.scale
     if name is None:
         return {}
-    steps = load_scale(name).steps
+    steps = load_scale(name, batch.document("scale") or None).steps
     return {a.essay_id: steps.index(a.grade) for a in batch.anchors if a.grade in steps}
 
 

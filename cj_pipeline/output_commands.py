@@ -153,6 +153,8 @@ def _standing(told: EssayFeedback) -> list[tuple[str, str]]:
     ]
     if told.known_grade is not None:
         rows.append(("known grade", told.known_grade))
+    elif told.grade is not None:
+        rows.append(("grade", told.grade))
     if told.likely:
         whose = "probable grades by the other anchors" if told.known_grade else "probable grades"
         rows.append((whose, ", ".join(told.likely)))

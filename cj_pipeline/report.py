@@ -7,6 +7,7 @@ What comes from outside (titles, file names, texts, justifications) is cut and m
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cj_pipeline.batch_history import BatchHistory, Row, read_history
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.fairness import first_shown_share, positional_skews
-from cj_pipeline.feedback import JUSTIFICATION_SHOWN, all_feedback, likely_grades
+from cj_pipeline.feedback import JUSTIFICATION_SHOWN, all_feedback, likely_grades, written_grade
 from cj_pipeline.pages import Picture, dollars, percent, picture, render_page, signed, words
 from cj_pipeline.plain_text import excerpt
 from cj_pipeline.surprises import surprises
@@ -125,6 +126,8 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         is_graded=history.is_graded,
         grading=history.grading,
         grades=_grade_names(history),
+        scale_title=_scale_title(history),
+        n_placed_across=_n_placed_across(history),
         students=_score_rows(history, anchors=False),
         anchors=_score_rows(history, anchors=True),
         anchor_check=_anchor_check(history),
@@ -255,6 +258,24 @@ def _grade_names(history: BatchHistory) -> list[dict[str, str]]:
     ]
 
 
+def _scale_title(history: BatchHistory) -> str:
+    """Return what the grade scale is called; empty where the grading did not keep it."""
+    definition = history.grading["scale_definition"] if history.grading is not None else None
+    return str(definition["title"]) if definition else ""
+
+
+def _n_placed_across(history: BatchHistory) -> int:
+    """Return how many students' grades are not those in whose range their bare scores lie."""
+    steps = [history.boundaries[0]["below"]] if history.boundaries else []
+    steps += [row["above"] for row in history.boundaries]
+    edges = [row["boundary"] for row in history.boundaries]
+    return sum(
+        row["grade"] != steps[bisect(edges, history.score_by_id[row["essay_id"]])]
+        for row in history.projections
+        if not row["is_anchor"]
+    )
+
+
 def _shade(place: float) -> str:
     """Return the colour at a place between 0 (lowest grade) and 1 (highest)."""
     at = place * (len(_PALETTE) - 1)
@@ -281,6 +302,7 @@ def _score_rows(history: BatchHistory, *, anchors: bool) -> list[dict[str, Any]]
                 "file_name": essay["file_name"],
                 "known": essay["grade"],
                 "projection": projection,
+                "grade": written_grade(projection),
                 "likely": likely_grades(projection),
                 "strip": _strip(projection, colours) if projection else [],
                 "remarks": _remarks(entry, projection),

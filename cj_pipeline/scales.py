@@ -1,7 +1,7 @@
 """Published grade scales: which grades there are, lowest first, and what lies below them.
 
-A scale is a YAML file, built in (`grade_scales/`) or the user's own. Turning scores into grades
-is `projection`.
+A scale is a YAML file, built in (`grade_scales/`) or a batch's own (`scale.yaml` in its folder).
+Turning scores into grades is `projection`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated, Any
 
 import yaml
@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from cj_pipeline.errors import SettingsError
+from cj_pipeline.strict_yaml import StrictLoader
 
 _NAME = re.compile(r"^[a-z0-9_]{1,64}$")
 _BUILT_IN = files("cj_pipeline") / "grade_scales"
@@ -74,60 +75,78 @@ class GradeScale:
         return grade
 
 
-def known_scales(extra_dir: Path | None = None) -> tuple[str, ...]:
-    """Return the names of the built-in scales and of those in the user's folder, sorted."""
-    built_in = [entry.name for entry in _BUILT_IN.iterdir()]
-    own = [path.name for path in extra_dir.glob("*.yaml")] if extra_dir else []
-    return tuple(sorted({Path(name).stem for name in built_in + own if name.endswith(".yaml")}))
+def known_scales() -> tuple[str, ...]:
+    """Return the names of the built-in scales, sorted."""
+    names = (PurePath(entry.name) for entry in _BUILT_IN.iterdir())
+    return tuple(sorted(name.stem for name in names if name.suffix == ".yaml"))
 
 
-def load_scale(name: str, extra_dir: Path | None = None) -> GradeScale:
-    """Return a scale by name, from the built-in ones or from `extra_dir`/<name>.yaml.
+def load_scale(name: str, own: str | None = None) -> GradeScale:
+    """Return a scale by name: a built-in one, or the batch's own.
+
+    Args:
+        name: What the batch asks for.
+        own: The batch's own `scale.yaml`, where it has one; it says its name itself.
 
     Raises:
-        SettingsError: If nobody knows the name, if the user's file takes a built-in name, or if
-            the file is wrong; every problem is listed.
+        SettingsError: If nobody knows the name, or the batch's file is wrong; every problem is
+            listed.
     """
     if not _NAME.fullmatch(name):
         msg = f"'{name}' cannot name a grade scale: use up to 64 of a-z, 0-9 and underscore."
         raise SettingsError(msg)
-    own = extra_dir / f"{name}.yaml" if extra_dir else None
-    built_in = _BUILT_IN / f"{name}.yaml"
-    if own is not None and own.is_file():
-        if built_in.is_file():
-            msg = f"{own} takes the name of a built-in grade scale: give the file another name."
-            raise SettingsError(msg)
-        return read_scale(name, own.read_bytes())
-    if built_in.is_file():
-        return read_scale(name, built_in.read_bytes())
-    known = ", ".join(known_scales(extra_dir))
-    msg = f"Nobody knows the grade scale '{name}'. Known: {known}. Your own goes in {name}.yaml."
+    if name in known_scales():
+        return read_scale((_BUILT_IN / f"{name}.yaml").read_bytes(), name)
+    if own is not None:
+        scale = read_scale(own.encode())
+        if scale.name == name:
+            return scale
+    known = ", ".join([*known_scales(), *([f"{scale.name} (its own)"] if own is not None else [])])
+    msg = (
+        f"Nobody knows the grade scale '{name}'. Known: {known}. A scale of your own goes into"
+        " scale.yaml in the batch folder."
+    )
     raise SettingsError(msg)
 
 
-def read_scale(name: str, content: bytes) -> GradeScale:
+def own_scale_problems(name: str | None, own: GradeScale) -> list[str]:
+    """Return why a batch's own scale and the one it asks for do not go together.
+
+    Args:
+        name: What `batch.yaml` asks for.
+        own: What `scale.yaml` describes.
+    """
+    if own.name in known_scales():
+        return [f"name: {own.name} is a built-in grade scale: give your own another name"]
+    if name != own.name:
+        asked = "names no scale" if name is None else f"asks for {name!r}"
+        return [
+            f"it describes {own.name!r}, but batch.yaml {asked}: write `scale: {own.name}` there,"
+            " or take the file out"
+        ]
+    return []
+
+
+def read_scale(content: bytes, name: str | None = None) -> GradeScale:
     """Return the scale that a YAML file describes.
+
+    Args:
+        content: The file.
+        name: Of a built-in scale, whose file bears it; any other file says its own name.
 
     Raises:
         SettingsError: If the file is not UTF-8 YAML or breaks the rules; every problem is listed.
     """
-    try:
-        raw = yaml.safe_load(content.decode("utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f"Grade scale '{name}' is not readable YAML in UTF-8: {error}"
-        raise SettingsError(msg) from error
-    try:
-        scale = _ScaleFile.model_validate(raw)
-    except ValidationError as error:
-        problems = [
-            f"  - {'.'.join(map(str, each['loc'])) or 'file'}: {_words(each['msg'])}"
-            for each in error.errors()
-        ]
-        msg = "\n".join([f"Grade scale '{name}' cannot be used; mend all of these:", *problems])
-        raise SettingsError(msg) from None
+    problems = scale_problems(content, name)
+    if problems:
+        msg = "\n".join(
+            ["The grade scale cannot be used; mend all of these:", *(f"  - {p}" for p in problems)]
+        )
+        raise SettingsError(msg)
+    scale = _ScaleFile.model_validate({"name": name, **_parsed(content)})
     steps = ([scale.below] if scale.below is not None else []) + scale.grades
     return GradeScale(
-        name=name,
+        name=scale.name,
         title=scale.title,
         grades=tuple(scale.grades),
         below=scale.below,
@@ -135,6 +154,28 @@ def read_scale(name: str, content: bytes) -> GradeScale:
         minus=tuple(scale.minus),
         plus=tuple(scale.plus),
     )
+
+
+def scale_problems(content: bytes, name: str | None = None) -> list[str]:
+    """Return everything that is wrong with a scale's file; arguments as `read_scale`."""
+    try:
+        raw = _parsed(content)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        return [f"not readable YAML in UTF-8: {error}"]
+    if not isinstance(raw, dict):
+        return ["it must hold `key: value` lines, nothing else"]
+    try:
+        _ScaleFile.model_validate({**({"name": name} if name is not None else {}), **raw})
+    except ValidationError as error:
+        return [
+            f"{'.'.join(map(str, each['loc'])) or 'file'}: {_words(each['msg'])}"
+            for each in error.errors()
+        ]
+    return []
+
+
+def _parsed(content: bytes) -> Any:
+    return yaml.load(content.decode("utf-8-sig"), Loader=StrictLoader)  # noqa: S506 -- a safe one
 
 
 def _words(message: str) -> str:
@@ -158,6 +199,7 @@ class _ScaleFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, validate_default=True)
 
+    name: Annotated[str, Field(pattern=_NAME)]
     title: Annotated[str, Field(min_length=1, max_length=200)]
     about: str = ""
     grades: Annotated[list[_Grade], Field(min_length=1, max_length=50)]

@@ -60,7 +60,21 @@ class BatchSettings(BaseModel):
     """The language of the essays, as a BCP 47 tag."""
 
     scale: str | None = None
-    """The grade scale anchors' grades are on; without it a batch ends with scores and ranks."""
+    """The grade scale anchors' grades are on: a built-in one, or the one in the batch's own
+    scale.yaml; without it a batch ends with scores and ranks."""
+    use_priors: bool = False
+    """Let the shares a scale has published weigh in; a student's grade then depends on what
+    students elsewhere were given."""
+    min_anchor_grades: Annotated[int, Field(ge=2)] = 2
+    """No grades with fewer different grades among the anchors."""
+    min_anchor_separation_z: Annotated[float, Field(ge=0)] = 1.64
+    """No grades unless anchors' scores rise with their grades by so many standard errors."""
+    max_anchor_disagreement: Annotated[float, Field(gt=0)] = 1.5
+    """No grades where judge and anchors' graders disagree by more steps than this."""
+    max_extrapolated_share: Share = 0.5
+    """No grades where more of the students than this share score outside all anchors."""
+    max_inversion_p: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Two anchors against their grades are told when chance explains them more rarely than so."""
     judges: Annotated[tuple[str, ...], Field(min_length=1)] = ("quality",)
     """Who judges, by name; several are a panel and are asked about the same pairs."""
 

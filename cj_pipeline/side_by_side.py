@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cj_pipeline.batch_history import BatchHistory, Row
+from cj_pipeline.feedback import written_grade
 from cj_pipeline.pages import dollars, render_page, words
 
 SIGNIFICANT = 0.05
@@ -174,7 +175,7 @@ def changes(before: BatchHistory, after: BatchHistory) -> Changes:
         essays=tuple(sorted(essays, key=lambda e: -abs(e.change) / e.standard_error)),
         spread_ratio=float(other.std() / one.std()) if is_ranked else None,
         rank_correlation=_spearman(one, other) if is_ranked else None,
-        same_grade=_same_grade(essays),
+        same_grade=_same_grade(before, after, essays),
     )
 
 
@@ -233,12 +234,16 @@ def _errors(history: BatchHistory, essay_ids: Sequence[str]) -> np.ndarray:
 
 def _grade(history: BatchHistory, essay_id: str) -> str | None:
     projection = history.projection_by_id.get(essay_id)
-    return projection["grade"] if projection else None
+    return written_grade(projection)
 
 
-def _same_grade(essays: Sequence[EssayChange]) -> float | None:
+def _same_grade(
+    before: BatchHistory, after: BatchHistory, essays: Sequence[EssayChange]
+) -> float | None:
+    """Return the share of students with the same grade in both; minus and plus are left aside."""
     graded = [
-        essay.grade_before == essay.grade_after
+        before.projection_by_id[essay.essay_id]["grade"]
+        == after.projection_by_id[essay.essay_id]["grade"]
         for essay in essays
         if not essay.is_anchor and essay.grade_before is not None and essay.grade_after is not None
     ]

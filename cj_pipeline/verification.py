@@ -12,17 +12,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from cj_pipeline.artefact import artefact_checksum
 from cj_pipeline.batch_history import read_history
 from cj_pipeline.comparisons import JudgedPair
 from cj_pipeline.contracts import violations
 from cj_pipeline.errors import (
     BatchProblemsError,
+    SettingsError,
     StoreError,
     UnknownBatchError,
     UnscalableBatchError,
 )
+from cj_pipeline.grading import grade_by, grading_terms
 from cj_pipeline.ingestion import read_batch
+from cj_pipeline.settings import BatchSettings
 
 if TYPE_CHECKING:
     from cj_pipeline.bradley_terry import Scale
@@ -38,6 +43,7 @@ PROBABILITY_TOLERANCE = 0.02
 rounds a score in its twelfth digit it takes other steps, and probabilities move by up to .006."""
 
 _MAX_PER_KIND = 20
+_SIGNS = ("", "-", "+")
 
 
 def verify_artefact(
@@ -130,20 +136,28 @@ def _score_differences(document: Document) -> Iterator[str]:
     stated = {entry["essay_id"]: entry for entry in document["bt_summary"]}
     if not stated:
         return
+    try:
+        settings = BatchSettings.model_validate(
+            {key: entry["value"] for key, entry in document["settings"].items()}
+        )
+    except ValidationError as error:
+        wrong = ", ".join(sorted({".".join(map(str, each["loc"])) for each in error.errors()}))
+        yield f"its settings are none this version knows ({wrong}), so scores were not checked"
+        return
     from cj_pipeline.bradley_terry import fit_bradley_terry
 
     try:
         scale = fit_bradley_terry(
             _essay_ids(document),
             judged_pairs(document),
-            engine=document["settings"]["scoring_engine"]["value"],
+            engine=settings.scoring_engine,
         )
     except UnscalableBatchError as error:
         yield f"there are scores, and the verdicts give none: {error}"
         return
     yield from _some(_entry_differences(stated, scale))
     if document["grade_projections"]:
-        yield from _some(_grade_differences(document, scale))
+        yield from _some(_grade_differences(document, settings, scale))
 
 
 def judged_pairs(document: Document) -> list[JudgedPair]:
@@ -180,19 +194,18 @@ def _entry_differences(stated: Mapping[str, Document], scale: Scale) -> Iterator
             )
 
 
-def _grade_differences(document: Document, scale: Scale) -> Iterator[str]:
-    from cj_pipeline.projection import project_grades
-    from cj_pipeline.scales import load_scale
-
+def _grade_differences(document: Document, settings: BatchSettings, scale: Scale) -> Iterator[str]:
+    own_scale = document["inputs"].get("grade_scale", {}).get("content")
     anchors = {row["anchor_id"]: row["grade"] for row in document["inputs"]["anchors"]}
-    projections = project_grades(
-        load_scale(document["metadata"]["grade_scale"]),
-        scale.essay_ids,
-        scale.scores,
-        scale.covariance,
-        anchors,
-        judged=judged_pairs(document),
-    )
+    try:
+        terms = grading_terms(settings, own_scale)
+    except SettingsError as error:
+        yield f"there are grades, and no scale they could be on: {error}"
+        return
+    if terms is None:
+        yield "there are grades, and the settings name no scale"
+        return
+    projections = grade_by(terms, scale, anchors, judged_pairs(document))
     if not projections.is_graded:
         yield f"there are grades, and the anchors give none: {projections.statement}"
         return
@@ -205,6 +218,8 @@ def _grade_differences(document: Document, scale: Scale) -> Iterator[str]:
             yield f"{row['essay_id']}: probabilities differ by up to {apart:.4f} from those found"
         elif row["grade"] != max(stated, key=stated.__getitem__):
             yield f"{row['essay_id']}: {row['grade']} is not its most probable grade"
+        elif row.get("fine_grade", row["grade"]) not in {row["grade"] + sign for sign in _SIGNS}:
+            yield f"{row['essay_id']}: {row['fine_grade']} is no way to write {row['grade']}"
 
 
 def _store_differences(document: Document, db: Session) -> Iterator[str]:

@@ -21,11 +21,12 @@ import numpy as np
 from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
 from cj_pipeline.comparisons import JudgedPair, comparison_id, custom_id
 from cj_pipeline.judges import load_judge
-from cj_pipeline.projection import GradeProjections, project_grades
+from cj_pipeline.projection import project_grades
 from cj_pipeline.quality import quality_flags, se_summary
 from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
 from cj_pipeline.scales import load_scale
 from cj_pipeline.settings import BatchSettings, resolve_settings
+from cj_pipeline.steps.project import grading_rows
 from cj_pipeline.store import Session, Store
 
 Row = dict[str, Any]
@@ -558,50 +559,8 @@ def _grading_rows(
     )
     assert projections.is_graded, projections.statement
     report |= {"is_graded": True, "statement": projections.statement}
+    grading = {"batch_id": batch_id, "revision": 1}
     return {
         "grading_reports": [report],
-        "grade_projections": [
-            _projection(batch_id, i, projections, anchor_grades, projected_at)
-            for i in range(len(projections.essay_ids))
-        ],
-        "grade_boundaries": [
-            {
-                "batch_id": batch_id,
-                "revision": 1,
-                "scale": settings.scale,
-                "position": position,
-                "below": boundary.below,
-                "above": boundary.above,
-                "boundary": float(boundary.position),
-                "standard_error": float(boundary.standard_error),
-            }
-            for position, boundary in enumerate(projections.boundaries, start=1)
-        ],
-    }
-
-
-def _projection(
-    batch_id: str,
-    i: int,
-    projections: GradeProjections,
-    anchor_grades: dict[str, str],
-    projected_at: datetime,
-) -> Row:
-    essay_id = projections.essay_ids[i]
-    return {
-        "batch_id": batch_id,
-        "revision": 1,
-        "essay_id": essay_id,
-        "scale": projections.scale.name,
-        "grade": projections.most_probable[i],
-        "expected_grade": float(projections.expected_grade[i]),
-        "confidence": float(projections.confidence[i]),
-        "probabilities": {
-            grade: float(p)
-            for grade, p in zip(projections.grades, projections.probabilities[i], strict=True)
-        },
-        "primary_anchor_id": projections.primary_anchor_ids[i],
-        "is_extrapolated": bool(projections.extrapolated[i]),
-        "is_anchor": essay_id in anchor_grades,
-        "projected_at": projected_at,
+        **grading_rows(projections, grading, projected_at),
     }

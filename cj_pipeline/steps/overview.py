@@ -44,7 +44,7 @@ def final_scores(db: Session, batch_id: str) -> list[dict[str, Any]]:
     return db.rows(
         """
         SELECT s.rank, s.essay_id, s.score, s.standard_error, s.n_comparisons,
-               g.grade, g.confidence, e.grade AS known_grade
+               coalesce(g.fine_grade, g.grade) AS grade, g.confidence, e.grade AS known_grade
         FROM essay_scores s
         JOIN essays e USING (batch_id, essay_id)
         LEFT JOIN grade_projections g ON g.batch_id = s.batch_id AND g.essay_id = s.essay_id

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cj_pipeline.comparisons import ChosenPair, PlannedComparison, comparison_id
+from cj_pipeline.grading import grade_by
 from cj_pipeline.head_start import expected_from_order
 from cj_pipeline.pairing import Net, choose_wave
 from cj_pipeline.steps.engine import Engine
@@ -125,15 +126,12 @@ def _net(record: BatchRecord, shown: tuple[tuple[str, str], ...]) -> Net:
 
 def _boundaries(record: BatchRecord, scale: Scale) -> tuple[float, ...]:
     """Return where grades meet so far, if grades are what the pairs are to make sure."""
-    name = record.settings.scale
-    if record.settings.goal != "grades" or name is None or not record.anchor_grades:
+    if record.settings.goal != "grades" or not record.anchor_grades:
         return ()
-    from cj_pipeline.projection import project_grades
-    from cj_pipeline.scales import load_scale
-
-    projections = project_grades(
-        load_scale(name), scale.essay_ids, scale.scores, scale.covariance, record.anchor_grades
-    )
+    terms = record.grading_terms
+    if terms is None:
+        return ()
+    projections = grade_by(terms, scale, record.anchor_grades)
     return tuple(boundary.position for boundary in projections.boundaries)
 
 

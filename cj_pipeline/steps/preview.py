@@ -198,4 +198,5 @@ def _record(batch: Batch, judges: tuple[Judge, ...], metadata: dict[str, Any]) -
         essay_ids=tuple(essay.essay_id for essay in batch.essays),
         anchor_grades={e.essay_id: e.grade for e in batch.essays if e.grade is not None},
         judges=judges,
+        own_scale=batch.document("scale") or None,
     )

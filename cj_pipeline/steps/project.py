@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.grading import grade_by
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
 from cj_pipeline.steps.records import BatchRecord, judged_pairs, load_batch
@@ -58,33 +60,23 @@ def project(engine: Engine, batch_id: str, *, again: bool = False) -> Projected:
 def _grades(
     record: BatchRecord, scale: Scale | None, judged: Sequence[JudgedPair]
 ) -> tuple[str, GradeProjections | None]:
-    name = record.settings.scale
     if record.state != "succeeded":
         return f"No grades: the batch ended as {record.end_reason}.", None
     if scale is None:
         return "No grades: the verdicts do not join all essays into one net.", None
-    if name is None:
+    terms = record.grading_terms
+    if terms is None:
         return "Scores and ranks only: the batch names no grade scale.", None
     if not record.anchor_grades:
-        return f"Scores and ranks only: no anchors carry grades on {name}.", None
-    from cj_pipeline.projection import project_grades
-    from cj_pipeline.scales import load_scale
-
-    projections = project_grades(
-        load_scale(name),
-        scale.essay_ids,
-        scale.scores,
-        scale.covariance,
-        record.anchor_grades,
-        judged=judged,
-    )
+        return f"Scores and ranks only: no anchors carry grades on {terms.scale.name}.", None
+    projections = grade_by(terms, scale, record.anchor_grades, judged)
     return projections.statement, projections
 
 
 def _keep(engine: Engine, record: BatchRecord, projected: Projected) -> None:
     now = engine.clock()
     key = {"batch_id": record.batch_id, "revision": projected.revision}
-    projections = projected.projections
+    projections, terms = projected.projections, record.grading_terms
     report = {
         **key,
         "scale": record.settings.scale,
@@ -92,50 +84,64 @@ def _keep(engine: Engine, record: BatchRecord, projected: Projected) -> None:
         "statement": projected.statement,
         "anchor_check": asdict(projections.anchor_check) if projections else {},
         "anchor_grades": record.anchor_grades,
+        "scale_definition": asdict(terms.scale) if terms else None,
+        "terms": terms.as_record() if terms else None,
         "projected_at": now,
     }
     with engine.store.write() as db:
         db.insert("grading_reports", [report], on_conflict="ignore")
         if projections is None or not projections.is_graded:
             return
-        db.insert(
-            "grade_projections",
-            [
-                {
-                    **key,
-                    "essay_id": essay_id,
-                    "scale": projections.scale.name,
-                    "grade": projections.most_probable[i],
-                    "expected_grade": float(projections.expected_grade[i]),
-                    "confidence": float(projections.confidence[i]),
-                    "probabilities": {
-                        grade: float(p)
-                        for grade, p in zip(
-                            projections.grades, projections.probabilities[i], strict=True
-                        )
-                    },
-                    "primary_anchor_id": projections.primary_anchor_ids[i],
-                    "is_extrapolated": bool(projections.extrapolated[i]),
-                    "is_anchor": essay_id in record.anchor_grades,
-                    "projected_at": now,
-                }
-                for i, essay_id in enumerate(projections.essay_ids)
-            ],
-            on_conflict="ignore",
-        )
-        db.insert(
-            "grade_boundaries",
-            [
-                {
-                    **key,
-                    "scale": projections.scale.name,
-                    "position": position,
-                    "below": boundary.below,
-                    "above": boundary.above,
-                    "boundary": float(boundary.position),
-                    "standard_error": float(boundary.standard_error),
-                }
-                for position, boundary in enumerate(projections.boundaries, start=1)
-            ],
-            on_conflict="ignore",
-        )
+        for table, rows in grading_rows(projections, key, now).items():
+            db.insert(table, rows, on_conflict="ignore")
+
+
+def grading_rows(
+    projections: GradeProjections, grading: Mapping[str, Any], projected_at: datetime
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of `grade_projections` and `grade_boundaries` for a grading.
+
+    Args:
+        projections: With grades.
+        grading: The `batch_id` and the `revision`.
+        projected_at: When.
+    """
+    key = {**grading, "scale": projections.scale.name}
+    anchors = {anchor.essay_id for anchor in projections.anchor_check.anchors}
+    return {
+        "grade_projections": [
+            {
+                **key,
+                "essay_id": essay_id,
+                "grade": projections.most_probable[i],
+                "fine_grade": projections.fine_grades[i],
+                "expected_grade": float(projections.expected_grade[i]),
+                "confidence": float(projections.confidence[i]),
+                "probabilities": {
+                    grade: float(p)
+                    for grade, p in zip(
+                        projections.grades, projections.probabilities[i], strict=True
+                    )
+                },
+                "placed_score": float(projections.placed_scores[i]),
+                "primary_anchor_id": projections.primary_anchor_ids[i],
+                "is_extrapolated": bool(projections.extrapolated[i]),
+                "is_anchor": essay_id in anchors,
+                "projected_at": projected_at,
+            }
+            for i, essay_id in enumerate(projections.essay_ids)
+        ],
+        "grade_boundaries": [
+            {
+                **key,
+                "position": position,
+                "below": boundary.below,
+                "above": boundary.above,
+                "boundary": float(boundary.position),
+                "standard_error": float(boundary.standard_error),
+                "lower": float(boundary.lower),
+                "upper": float(boundary.upper),
+            }
+            for position, boundary in enumerate(projections.boundaries, start=1)
+        ],
+    }

@@ -10,6 +10,7 @@ from typing import Any
 from cj_pipeline.artefact import RunnerMode
 from cj_pipeline.comparisons import JudgedPair
 from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.grading import GradingTerms, grading_terms
 from cj_pipeline.judges import Judge
 from cj_pipeline.settings import BatchSettings
 from cj_pipeline.store import Session
@@ -33,6 +34,8 @@ class BatchRecord:
     essay_ids: tuple[str, ...]
     anchor_grades: dict[str, str]
     judges: tuple[Judge, ...]
+    own_scale: str | None = None
+    """The batch's own `scale.yaml`, where it has one."""
 
     @property
     def has_ended(self) -> bool:
@@ -48,6 +51,11 @@ class BatchRecord:
     def fence_secret(self) -> str:
         """What the fences' nonces are derived from; covers every text, so no author knows it."""
         return f"{self.content_sha256}:{self.settings.seed}"
+
+    @property
+    def grading_terms(self) -> GradingTerms | None:
+        """What the batch is graded by; None where it names no scale."""
+        return grading_terms(self.settings, self.own_scale)
 
     def judge(self, judge_id: str) -> Judge:
         """Return the judge of this fingerprint."""
@@ -84,6 +92,9 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
         "SELECT essay_id, grade FROM essays WHERE batch_id = ? ORDER BY position", [batch_id]
     )
     judges = db.rows("SELECT definition FROM judges WHERE batch_id = ? ORDER BY name", [batch_id])
+    own_scale = db.one(
+        "SELECT content FROM documents WHERE batch_id = ? AND kind = 'scale'", [batch_id]
+    )
     return BatchRecord(
         batch_id=batch_id,
         state=row["state"],
@@ -96,6 +107,7 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
         essay_ids=tuple(e["essay_id"] for e in essays),
         anchor_grades={e["essay_id"]: e["grade"] for e in essays if e["grade"] is not None},
         judges=tuple(Judge.from_definition(j["definition"]) for j in judges),
+        own_scale=own_scale["content"] if own_scale is not None else None,
     )
 
 

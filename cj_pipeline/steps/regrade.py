@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import structlog
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.scales import load_scale
+from cj_pipeline.scales import load_scale, own_scale_problems, read_scale
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.project import Projected, project
 from cj_pipeline.steps.records import BatchRecord, load_batch
@@ -22,6 +24,7 @@ def regrade(
     batch_id: str,
     *,
     scale: str | None = None,
+    own_scale: bytes | None = None,
     anchor_grades: Mapping[str, str] | None = None,
 ) -> Projected:
     """Grade an ended batch anew as a further revision; nothing is asked or paid.
@@ -32,16 +35,26 @@ def regrade(
     Args:
         engine: The pipeline's connections.
         batch_id: The batch.
-        scale: The grade scale from now on; by default the batch's own.
+        scale: The grade scale from now on; by default the one it had.
+        own_scale: A scale of the batch's own as YAML, from now on in place of its `scale.yaml`.
         anchor_grades: Grades put right, by anchor.
 
     Raises:
         SettingsError: With everything that cannot be: a batch that goes on, an essay that is no
-            anchor, a grade that is not on the scale.
+            anchor, a grade that is not on the scale, a scale that cannot be used.
     """
     changed = dict(anchor_grades or {})
+    if own_scale is not None:
+        described = read_scale(own_scale)
+        problems = own_scale_problems(scale or described.name, described)
+        if problems:
+            msg = "The grade scale cannot be used: " + "; ".join(problems) + "."
+            raise SettingsError(msg)
+        scale = described.name
     with engine.store.write() as db:
         record = load_batch(db, batch_id)
+        if own_scale is not None:
+            record = replace(record, own_scale=own_scale.decode("utf-8-sig"))
         problems = _problems(record, scale or record.settings.scale, changed)
         if problems:
             msg = f"Batch '{batch_id}' was not graded again:\n" + "\n".join(
@@ -49,6 +62,8 @@ def regrade(
             )
             raise SettingsError(msg)
         _change(db, batch_id, scale, changed)
+        if own_scale is not None:
+            _keep_scale(db, batch_id, own_scale)
     projected = project(engine, batch_id, again=True)
     log.info(
         "batch_graded_again",
@@ -68,7 +83,7 @@ def _problems(record: BatchRecord, scale: str | None, changed: Mapping[str, str]
     problems += [f"essay '{essay_id}' is none of its anchors" for essay_id in strangers]
     if scale is None:
         return problems
-    known = load_scale(scale).steps
+    known = load_scale(scale, record.own_scale).steps
     problems += [
         f"anchor '{essay_id}' has the grade {grade!r}, which {scale} does not know:"
         f" {', '.join(known)}"
@@ -90,3 +105,21 @@ def _change(db: Session, batch_id: str, scale: str | None, changed: Mapping[str,
             "UPDATE essays SET grade = ? WHERE batch_id = ? AND essay_id = ?",
             [grade, batch_id, essay_id],
         )
+
+
+def _keep_scale(db: Session, batch_id: str, own_scale: bytes) -> None:
+    """Keep the scale as a document; what earlier gradings went by is kept with them."""
+    db.insert(
+        "documents",
+        [
+            {
+                "batch_id": batch_id,
+                "kind": "scale",
+                "content": own_scale.decode("utf-8-sig"),
+                "source_path": "scale.yaml",
+                "sha256": hashlib.sha256(own_scale).hexdigest(),
+                "n_bytes": len(own_scale),
+            }
+        ],
+        on_conflict="replace",
+    )

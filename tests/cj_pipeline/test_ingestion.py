@@ -12,6 +12,7 @@ import pytest
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.ingestion import read_batch
 from cj_pipeline.text_files import MAX_CHARACTERS
+from tests.batch_folders import write_batch
 
 Folder = Callable[..., Path]
 
@@ -452,3 +453,36 @@ class TestContentChecksum:
         after = read_batch(folder({name: "judges: [human-votes]\n"}))
 
         assert after.content_sha256 != before.content_sha256
+
+
+def test_a_scale_of_the_batchs_own_is_read_with_the_batch(tmp_path: Path) -> None:
+    """It is a document of the batch like its instructions, so it is kept and checksummed."""
+    folder = write_batch(tmp_path / "own", n_students=3, settings={"scale": "house"})
+    (folder / "scale.yaml").write_text("name: house\ntitle: House\ngrades: [poor, good]\n")
+
+    batch = read_batch(folder)
+
+    assert "grades: [poor, good]" in batch.document("scale")
+
+
+def test_everything_wrong_with_scale_and_batch_is_told_at_once(tmp_path: Path) -> None:
+    """One round of mending must do, whichever file it is in."""
+    folder = write_batch(tmp_path / "own", n_students=3, settings={"scale": "house"})
+    (folder / "scale.yaml").write_text("name: house\ngrades: [D, D]\nplus: [Z]\ncolour: red\n")
+    (folder / "essays" / "empty.txt").write_text("")
+
+    with pytest.raises(BatchProblemsError) as told:
+        read_batch(folder)
+
+    listed = "\n".join(told.value.problems)
+    assert all(part in listed for part in ("title", "listed twice: D", "colour", "empty.txt"))
+
+
+def test_priors_that_nobody_published_cannot_be_used(tmp_path: Path) -> None:
+    """Asked for and left out in silence, they would seem to have been used."""
+    folder = write_batch(
+        tmp_path / "own", n_students=3, settings={"scale": "cefr", "use_priors": True}
+    )
+
+    with pytest.raises(BatchProblemsError, match="use_priors"):
+        read_batch(folder)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.scales import known_scales, load_scale, read_scale
+from cj_pipeline.scales import known_scales, load_scale, own_scale_problems, read_scale
 
 
 @pytest.mark.parametrize(
@@ -64,14 +62,28 @@ def test_minus_and_plus_follow_the_position_within_the_grade(
     assert scale.modified(grade, position) == written
 
 
-def test_a_scale_of_ones_own_is_read_from_a_folder(tmp_path: Path) -> None:
+def test_a_batchs_own_scale_says_its_name_itself() -> None:
     """A school's own scale needs a file and no code; numbers need no quotes."""
-    (tmp_path / "house.yaml").write_text("title: House\ngrades: [1, 2, 3]\nbelow: 0\n")
+    own = "name: house\ntitle: House\ngrades: [1, 2, 3]\nbelow: 0\n"
 
-    scale = load_scale("house", tmp_path)
+    scale = load_scale("house", own)
 
+    assert scale.name == "house"
     assert scale.steps == ("0", "1", "2", "3")
-    assert "house" in known_scales(tmp_path)
+
+
+def test_a_name_that_is_not_the_own_scales_is_unknown() -> None:
+    """A typing error must not grade on a scale of another name."""
+    own = "name: house\ntitle: House\ngrades: [1, 2]\n"
+
+    with pytest.raises(SettingsError, match=r"'hous'.*house \(its own\)"):
+        load_scale("hous", own)
+
+
+def test_own_scale_without_a_name_is_told() -> None:
+    """Nobody could ask for it."""
+    with pytest.raises(SettingsError, match="name: Field required"):
+        read_scale(b"title: House\ngrades: [1, 2]\n")
 
 
 def test_an_unknown_scale_is_answered_with_the_known_ones() -> None:
@@ -87,12 +99,19 @@ def test_a_scale_name_cannot_leave_its_folder(name: str) -> None:
         load_scale(name)
 
 
-def test_a_user_scale_may_not_hide_a_built_in_one(tmp_path: Path) -> None:
+def test_a_batchs_own_scale_may_not_hide_a_built_in_one() -> None:
     """Two machines must never grade by different scales of one name."""
-    (tmp_path / "cefr.yaml").write_text("title: Mine\ngrades: [a, b]\n")
+    mine = read_scale(b"name: cefr\ntitle: Mine\ngrades: [a, b]\n")
 
-    with pytest.raises(SettingsError, match="takes the name of a built-in"):
-        load_scale("cefr", tmp_path)
+    assert "is a built-in grade scale" in own_scale_problems("cefr", mine)[0]
+
+
+@pytest.mark.parametrize("asked", [None, "cefr"])
+def test_an_own_scale_that_nobody_asks_for_is_told(asked: str | None) -> None:
+    """It would lie there and the batch be graded otherwise, or not at all."""
+    mine = read_scale(b"name: house\ntitle: Mine\ngrades: [a, b]\n")
+
+    assert "write `scale: house`" in own_scale_problems(asked, mine)[0]
 
 
 def test_all_problems_of_a_scale_are_told_at_once() -> None:
@@ -106,7 +125,7 @@ def test_all_problems_of_a_scale_are_told_at_once() -> None:
     """
 
     with pytest.raises(SettingsError) as caught:
-        read_scale("broken", content)
+        read_scale(content, "broken")
 
     message = str(caught.value)
     assert all(part in message for part in ("title", "listed twice: D", "plus.0", "colour"))
@@ -117,7 +136,7 @@ def test_priors_must_cover_every_step_and_add_up_to_one() -> None:
     content = b"title: T\ngrades: [E, D]\nbelow: F\npriors: {E: 0.5, D: 0.4, C: 0.3}\n"
 
     with pytest.raises(SettingsError) as caught:
-        read_scale("broken", content)
+        read_scale(content, "broken")
 
     message = str(caught.value)
     assert "no share for F" in message
@@ -133,12 +152,13 @@ def test_priors_must_cover_every_step_and_add_up_to_one() -> None:
         (b"title: T\ngrades: [E, D]\nbelow: E\n", "among the grades already"),
         (b"title: T\ngrades: [D, D+]\nplus: [D]\n", r"D\+ is a grade of its own"),
         (b"title: T\ngrades: [D, E]\nminus: [C]\n", "C is no grade"),
-        (b"- just\n- a list\n", "valid dictionary"),
+        (b"- just\n- a list\n", "`key: value` lines"),
         (b"title: [\n", "not readable YAML"),
         (b"title: \xff\n", "not readable YAML"),
+        (b"title: T\ntitle: U\ngrades: [a, b]\n", "'title' is given twice"),
     ],
 )
 def test_a_wrong_scale_says_what_is_wrong(content: bytes, words: str) -> None:
     """YAML has traps (yes, no, tabs) that only a plain message gets people out of."""
     with pytest.raises(SettingsError, match=words):
-        read_scale("broken", content)
+        read_scale(content, "broken")
