@@ -27,6 +27,7 @@ from cj_pipeline.profile_commands import (
     read_fields,
 )
 from cj_pipeline.store_commands import add_store_commands
+from cj_pipeline.watch_commands import add_watch_commands
 
 if TYPE_CHECKING:
     from cj_pipeline.steps.engine import Engine
@@ -86,6 +87,9 @@ def open_engine() -> Engine:
 
     configure_logs(level=os.environ.get("CJ_LOG_LEVEL", "WARNING"))
     return open_from_environment(os.environ)
+
+
+add_watch_commands(app, told_plainly, console, open_engine)
 
 
 def explicit_settings(

@@ -1,0 +1,366 @@
+"""`cj watch`: a batch's progress as it happens, at a terminal or in a log."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.prompt import Confirm
+from rich.table import Table
+from rich.text import Text
+
+from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.progress import EventKind, Outcome, Progress, ProgressEvent
+
+if TYPE_CHECKING:
+    from cj_pipeline.steps.engine import Engine
+    from cj_pipeline.steps.follow import Look
+
+EXIT_CODES = {
+    Outcome.SUCCESS: 0,
+    Outcome.PARTIAL: 10,
+    Outcome.FAILURE: 11,
+    Outcome.EMPTY: 12,
+    Outcome.CANCELLED: 13,
+    Outcome.EXPIRED: 14,
+    Outcome.STALLED: 15,
+}
+REJECTED = 16
+TIMED_OUT = 3
+INTERRUPTED = 130
+
+WAIT_FOR_REPORT_S = 30.0
+"""Grades and the report follow a batch's end within seconds, where somebody takes those steps."""
+
+
+def add_watch_commands(
+    app: typer.Typer,
+    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
+    console: Console,
+    open_engine: Callable[[], Engine],
+) -> None:
+    """Add the command to `cj`.
+
+    Args:
+        app: `cj` itself.
+        told_plainly: Shows a known error as a message instead of a traceback.
+        console: Where the progress goes.
+        open_engine: The engine over the home folder.
+    """
+
+    @app.command()
+    @told_plainly
+    def watch(
+        batch: Annotated[str, typer.Argument(help="A batch's name, as `cj status` lists it.")],
+        cancel: Annotated[
+            bool, typer.Option("--cancel", help="End the batch, after asking; then watch it end.")
+        ] = False,
+        yes: Annotated[bool, typer.Option("--yes", help="With --cancel: do not ask.")] = False,
+        plain: Annotated[
+            bool, typer.Option("--plain", help="One line per event, as when not at a terminal.")
+        ] = False,
+        timeout: Annotated[
+            float | None, typer.Option(min=0, help="Seconds to watch; unlimited if unset.")
+        ] = None,
+    ) -> None:
+        """Watch a batch until it ends; at a terminal, `c` asks whether to cancel it.
+
+        Ctrl-C stops watching and leaves the batch running. The exit code tells how it came out: 0
+        success, 10 partial, 11 failure, 12 empty, 13 cancelled, 14 expired, 15 stalled, 16
+        rejected; 3 after --timeout, 130 after Ctrl-C.
+        """
+        watching = _Watching(open_engine(), batch, console, timeout)
+        try:
+            watching.require()
+            if cancel and (yes or watching.confirms()):
+                watching.cancel()
+            code = watching.lines() if plain or not console.is_terminal else watching.screen()
+        except _TimeIsUpError:
+            console.print(f"{batch} is not at its end yet; it goes on.")
+            code = TIMED_OUT
+        except KeyboardInterrupt:
+            console.print(f"Stopped watching; {batch} goes on. `cj cancel {batch}` would end it.")
+            code = INTERRUPTED
+        raise typer.Exit(code)
+
+
+class _Watching:
+    """One batch on one terminal."""
+
+    def __init__(
+        self, engine: Engine, batch_id: str, console: Console, timeout_s: float | None
+    ) -> None:
+        self._engine = engine
+        self._batch_id = batch_id
+        self._console = console
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def require(self) -> None:
+        """Fail at once if there is no such batch; one that waits in the inbox is waited for."""
+        from cj_pipeline.steps.follow import look_at
+
+        told = False
+        while True:
+            try:
+                look_at(self._engine, self._batch_id)
+            except UnknownBatchError:
+                if not self._is_in_inbox():
+                    raise
+            else:
+                return
+            if not told:
+                self._say(f"{self._batch_id} is in the inbox and has not been taken in yet.")
+                told = True
+            self._pause_or_leave(0.5)
+
+    def _is_in_inbox(self) -> bool:
+        from cj_pipeline.naming import ID
+
+        is_name = ID.fullmatch(self._batch_id) is not None
+        return is_name and (self._engine.inbox / self._batch_id).is_dir()
+
+    def _pause_or_leave(
+        self, seconds: float, pause: Callable[[float], object] = time.sleep
+    ) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise _TimeIsUpError
+        pause(seconds)
+
+    def confirms(self) -> bool:
+        """Ask whether the batch is to end; anything but a clear yes leaves it alone."""
+        question = Text(f"End {self._batch_id} now? What was paid for is kept.")
+        try:
+            return Confirm.ask(question, console=self._console, default=False)
+        except EOFError:
+            return False
+
+    def cancel(self) -> None:
+        """End the batch as `cj cancel` does."""
+        from cj_pipeline.steps import cancel
+
+        cancelled = cancel(self._engine, self._batch_id)
+        self._say(f"{self._batch_id}: ending, {cancelled.n_jobs} provider jobs told to stop.")
+
+    def lines(self) -> int:
+        """Print one line per event until the batch has ended; return the exit code."""
+        for look in self._looks(time.sleep):
+            for event in look.events:
+                self._say(event_line(event))
+        return self._end(look.progress)
+
+    def screen(self) -> int:
+        """Show the batch on a live screen until it has ended; return the exit code."""
+        # Not on the alternate screen: how the batch ended stays to be read.
+        live = Live(console=self._console, auto_refresh=False)
+        with _keys() as next_key, live:
+
+            def pause(seconds: float) -> None:
+                if next_key(seconds) != "c":
+                    return
+                live.stop()
+                with next_key.line_mode():
+                    if self.confirms():
+                        self.cancel()
+                live.start()
+
+            for look in self._looks(pause):
+                live.update(screen_of(look.progress), refresh=True)
+        return self._end(look.progress)
+
+    def _looks(self, pause: Callable[[float], object]) -> Iterator[Look]:
+        from cj_pipeline.steps.follow import follow
+
+        yield from follow(
+            self._engine, self._batch_id, pause=lambda s: self._pause_or_leave(s, pause)
+        )
+
+    def _end(self, progress: Progress) -> int:
+        if progress.outcome is None:
+            self._say(f"{self._batch_id} was rejected: `cj status {self._batch_id}` says why.")
+            return REJECTED
+        self._say(f"{self._batch_id}: {progress.outcome.value} ({progress.end_reason})")
+        report = self._report() if progress.outcome.has_scores else None
+        if report is not None:
+            self._say(f"Report: {report}")
+        return EXIT_CODES[progress.outcome]
+
+    def _report(self) -> str | None:
+        from cj_pipeline.steps.overview import outputs
+
+        deadline = time.monotonic() + WAIT_FOR_REPORT_S
+        if self._deadline is not None:
+            deadline = min(deadline, self._deadline)
+        while True:
+            with self._engine.store.read() as db:
+                found = dict(outputs(db, self._batch_id))
+            if "report" in found or time.monotonic() > deadline:
+                return found.get("report")
+            time.sleep(0.5)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _TimeIsUpError(Exception):
+    """The time given with --timeout has passed."""
+
+
+def event_line(event: ProgressEvent) -> str:
+    """Return one event as a line for a log."""
+    progress = event.progress
+    parts = [
+        f"{event.at:%Y-%m-%dT%H:%M:%SZ}",
+        f"#{event.sequence}",
+        event.kind.value,
+        f"wave {progress.wave}",
+        f"{progress.n_done}/{progress.n_expected} ({progress.share_done:.0%})",
+        pace(progress),
+        f"left {time_left_in_words(progress)}",
+        cost_in_words(progress),
+    ]
+    if event.kind is EventKind.ENDED and progress.outcome is not None:
+        parts.append(f"{progress.outcome.value}: {progress.end_reason}")
+    return "  ".join(parts)
+
+
+def screen_of(progress: Progress) -> Group:
+    """Return what a live terminal shows of a batch."""
+    state = progress.outcome.value if progress.outcome else progress.state
+    if progress.is_cancelling:
+        state = "being cancelled; what was paid for is coming home"
+    facts = Table.grid(padding=(0, 3))
+    facts.add_row(
+        Text(f"{progress.n_done} of {progress.n_expected}, {progress.n_failed} failed"),
+        Text(pace(progress)),
+        Text(f"left: {time_left_in_words(progress)}"),
+        Text(cost_in_words(progress)),
+    )
+    return Group(
+        Text.assemble((progress.batch_id, "bold"), f"  wave {progress.wave}  {state}"),
+        ProgressBar(total=1.0, completed=progress.share_done, width=60),
+        facts,
+        _targets(progress),
+        Text("" if progress.outcome else "c: cancel (asks)   Ctrl-C: stop watching", "dim"),
+    )
+
+
+def _targets(progress: Progress) -> Table:
+    drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("judge", "model", "status"):
+        drawn.add_column(column)
+    for column in ("home", "asked", "failed", "in flight", "per s", "tokens", "USD"):
+        drawn.add_column(column, justify="right")
+    for target in progress.targets:
+        each = "" if target.comparisons_per_s is None else f"{target.comparisons_per_s:.2f}"
+        cells = (
+            target.name,
+            target.model,
+            target.status,
+            f"{target.n_done}",
+            f"{target.n_asked}",
+            f"{target.n_failed}",
+            f"{target.n_in_flight}",
+            each,
+            f"{target.tokens:,}",
+            f"{target.cost_usd:.4f}",
+        )
+        drawn.add_row(*(Text(cell) for cell in cells))
+    return drawn
+
+
+def pace(progress: Progress) -> str:
+    """Return how fast comparisons come home, in words."""
+    found = progress.comparisons_per_s
+    return "pace unknown" if found is None else f"{found:.2f}/s"
+
+
+def time_left_in_words(progress: Progress) -> str:
+    """Return the time left with its interval; `unknown` where nothing can be said yet."""
+    if progress.state != "running":
+        return "nothing"
+    if progress.eta is None:
+        return "unknown"
+    eta = progress.eta
+    sooner = ", sooner if a rule ends it" if progress.may_end_sooner else ""
+    low, high = duration(eta.low_seconds), duration(eta.high_seconds)
+    return f"{duration(eta.seconds)} ({low} to {high}{sooner})"
+
+
+def cost_in_words(progress: Progress) -> str:
+    """Return what it has cost and will, in words."""
+    if progress.state != "running":
+        return f"${progress.cost_usd:.4f}"
+    projected = progress.projected_usd
+    whole = "unknown in all" if projected is None else f"about ${projected:.4f} in all"
+    cap = "" if progress.spend_cap_usd is None else f", cap ${progress.spend_cap_usd:.2f}"
+    return f"${progress.cost_usd:.4f}, {whole}{cap}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration to the precision that matters."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+class _Keys:
+    """Single keys from a terminal, without waiting for a line to end."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def __call__(self, seconds: float) -> str:
+        """Wait for a key for so long; return it, or nothing."""
+        if self._descriptor is None:
+            time.sleep(seconds)
+            return ""
+        ready, _, _ = select.select([self._descriptor], [], [], seconds)
+        return os.read(self._descriptor, 1).decode(errors="replace") if ready else ""
+
+    @contextmanager
+    def line_mode(self) -> Iterator[None]:
+        """Have the terminal read whole lines again, for a question."""
+        if self._descriptor is None:
+            yield
+            return
+        import termios
+        import tty
+
+        single = termios.tcgetattr(self._descriptor)
+        whole = list(single)
+        whole[3] |= termios.ICANON | termios.ECHO
+        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, whole)
+        try:
+            yield
+        finally:
+            tty.setcbreak(self._descriptor)
+
+
+@contextmanager
+def _keys() -> Iterator[_Keys]:
+    """Give single keys where standard input is a terminal; it is put back as it was."""
+    if not sys.stdin.isatty():
+        yield _Keys(None)
+        return
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    tty.setcbreak(descriptor)
+    try:
+        yield _Keys(descriptor)
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
