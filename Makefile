@@ -6,7 +6,7 @@ export CJ_HOME ?= $(CURDIR)/.cj
 # Two BLAS threads on two busy cores are far slower than one, and the matrices here are small.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo ui test test-postgres check lock clean
+.PHONY: demo ui docs test test-postgres check lock clean
 
 $(VENV)/.runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -25,6 +25,10 @@ demo: $(VENV)/.runtime  ## Judge, score and grade the example batches, then show
 
 ui: $(VENV)/.runtime  ## Serve the Dagster UI over what the demo made
 	$(BIN)/cj ui
+
+docs: $(VENV)/.dev  ## Build the documentation into site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "Open site/index.html, or with search: $(BIN)/python -m http.server -d site"
 
 test: check  ## Everything: `make check`, then the tests that need a daemon or a browser
 	$(BIN)/python -m pytest -m "slow and not postgres"
@@ -47,4 +51,4 @@ lock:  ## Resolve the dependencies anew; needs uv
 		-o requirements-dev.lock
 
 clean:  ## Remove the environment and what the demo made
-	rm -rf $(VENV) .cj
+	rm -rf $(VENV) .cj site
