@@ -13,6 +13,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from pydantic import BaseModel
+
+from cj_pipeline.judges import JudgeFile
+from cj_pipeline.settings import BatchSettings
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -77,6 +81,23 @@ def _broken(site: Path) -> Iterator[str]:
             # Those that begin so are the theme's own, for its menus.
             if place and not place.startswith("__") and place not in pages[goal].anchors:
                 yield f"{page.relative_to(site)}: {target} has no such place"
+
+
+@pytest.mark.parametrize("model", [BatchSettings, JudgeFile])
+def test_every_key_is_explained(model: type[BaseModel]) -> None:
+    """The reference has a column for what a key means; an empty cell helps nobody."""
+    unexplained = [name for name, field in model.model_fields.items() if not field.description]
+
+    assert unexplained == []
+
+
+@pytest.mark.slow
+def test_every_page_can_be_reached(site: Path) -> None:
+    """A page that is in no menu is found by nobody."""
+    pages = {p.relative_to(ROOT / "docs").with_suffix(".html") for p in ROOT.glob("docs/*.md")}
+    menu = {urlsplit(target).path for target in _read(site / "index.html").targets}
+
+    assert {str(page) for page in pages} - menu == set()
 
 
 @pytest.mark.slow
