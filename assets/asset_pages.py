@@ -5,12 +5,14 @@ Everything rides in the metadata itself, so that no file can go stale or missing
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import dagster as dg
 
 from cj_pipeline.batch_history import BatchHistory, read_history
 from cj_pipeline.plain_text import excerpt
+from cj_pipeline.spending import spending_by_judge
 from cj_pipeline.steps import Engine
 
 PlotName = Literal["score_plot", "convergence_plot", "fairness_plot", "cost_plot"]
@@ -71,11 +73,33 @@ def history_and_columns(
     return history, dg.MetadataValue.table_schema(dg.TableSchema(columns=columns))
 
 
+COST_COLUMNS = (
+    "judge",
+    "n_jobs",
+    "n_requests",
+    "estimated_usd",
+    "reserved_usd",
+    "billed_usd",
+    "possible_usd",
+    "provider_usd",
+    "difference_usd",
+)
+
+
+def costs_by_judge(history: BatchHistory) -> dg.TableMetadataValue:
+    """Return estimated, reserved and billed side by side, one row a judge."""
+    rows = [
+        {"judge": history.judge_by_id[judge_id]["name"], **asdict(spent)}
+        for judge_id, spent in spending_by_judge(history.jobs).items()
+    ]
+    return table(rows, COST_COLUMNS)
+
+
 def _cell(value: Any) -> str | int | float | bool:
     if isinstance(value, bool | int):
         return value
     if isinstance(value, float):
-        return round(value, 4)
+        return round(value, 6)
     return "" if value is None else excerpt(str(value), _MAX_CELL)
 
 

@@ -67,6 +67,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         stops(assertions.rows_add_up),
         warns(assertions.enough_succeed),
         warns(assertions.no_place_is_preferred),
+        warns(assertions.bills_agree_with_providers),
     ),
     "essay_scores": (
         stops(assertions.scores_are_sound),

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.asset_pages import history_of, picture
+from assets.asset_pages import costs_by_judge, history_of, picture
 from assets.batch_partitions import OWNERS, batches, errors_as_dagster_knows_them
 from cj_pipeline.steps import publish_report
 from resources.engine_resource import EngineResource
@@ -34,6 +34,7 @@ def batch_report(
         "state": history.batch["state"],
         "end_reason": history.batch["end_reason"],
         "cost_usd": sum(job["billed_usd"] or 0.0 for job in history.jobs),
+        "costs": costs_by_judge(history),
     }
     if history.scores:
         metadata["fairness"] = picture(history, "fairness_plot")

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.asset_pages import history_and_columns, table
+from assets.asset_pages import costs_by_judge, history_and_columns, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
 from cj_pipeline.steps import collect_wave
 from resources.engine_resource import EngineResource
@@ -31,6 +31,7 @@ def comparisons(
             "outcomes": {outcome.value: n for outcome, n in collected.outcomes.items()},
             "cost_usd": collected.billed_usd,
             "cost_usd_so_far": sum(job["billed_usd"] or 0.0 for job in history.jobs),
+            "costs": costs_by_judge(history),
             "n_verdicts": len(history.succeeded),
             "n_failed": len(history.failed),
             "dagster/partition_row_count": len(history.comparisons),

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.asset_pages import history_and_columns, table
+from assets.asset_pages import costs_by_judge, history_and_columns, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
 from cj_pipeline.steps import submit_wave
 from resources.engine_resource import EngineResource
@@ -37,5 +37,6 @@ def provider_jobs(
                 history.jobs[::-1],
                 ("wave", "provider", "model", "state", "n_requests", "provider_job_id", "error"),
             ),
+            "costs": costs_by_judge(history),
         }
     )

@@ -19,6 +19,7 @@ from cj_pipeline.batch_history import BatchHistory
 from cj_pipeline.comparisons import JudgedPair, Outcome
 from cj_pipeline.connectivity import net_parts
 from cj_pipeline.fairness import first_shown_share, positional_skews
+from cj_pipeline.spending import ROUNDING_USD, spending
 
 POSITIONAL_SKEW_BAND = 0.2
 """The most |A - B| / (A + B) of an essay; what coverage with fair positions keeps to."""
@@ -70,18 +71,51 @@ def budget_is_kept(history: BatchHistory) -> Finding:
 
 
 def spend_is_within_cap(history: BatchHistory) -> Finding:
-    """What was billed and what is still reserved stay within the spend cap."""
-    billed = sum(job["billed_usd"] or 0.0 for job in history.jobs)
-    reserved = sum(job["reserved_usd"] for job in history.jobs if job["billed_usd"] is None)
+    """What was or may have been billed, and what is still reserved, stay within the spend cap."""
+    spent = spending(history.jobs)
+    billed, reserved = spent.billed_usd, spent.still_reserved_usd
     cap = history.settings.get("spend_cap_usd")
-    figures: dict[str, float | int | str] = {"billed_usd": billed, "reserved_usd": reserved}
+    figures: dict[str, float | int | str] = {
+        "billed_usd": billed,
+        "possible_usd": spent.possible_usd,
+        "reserved_usd": reserved,
+    }
     if cap is None:
         return Finding(True, f"{billed:.4f} USD billed; the batch has no spend cap", figures)
     return Finding(
-        billed + reserved <= cap + 1e-9,
-        f"{billed:.4f} USD billed and {reserved:.4f} reserved at the worst, of {cap:.2f} allowed",
+        billed + spent.possible_usd + reserved <= cap + 1e-9,
+        f"{billed:.4f} USD billed, {spent.possible_usd:.4f} in doubt and {reserved:.4f} reserved at"
+        f" the worst, of {cap:.2f} allowed",
         figures | {"spend_cap_usd": cap},
     )
+
+
+def bills_agree_with_providers(history: BatchHistory) -> Finding:
+    """Each settled job's rows come to what its provider counted for it; every answer told usage."""
+    counted = [job for job in history.jobs if job.get("provider_usd") is not None]
+    differing = [job for job in counted if abs(_difference(job)) > ROUNDING_USD]
+    n_silent = sum(row.get("is_usage_told") is False for row in history.attempts)
+    difference = math.fsum(map(_difference, counted))
+    statement = (
+        f"{len(counted)} of {len(history.jobs)} provider jobs tell their own usage; it differs from"
+        f" the bill of their rows in {len(differing)}, by {difference:+.6f} USD in all"
+    )
+    if n_silent:
+        statement += f"; {n_silent} answers told no tokens and are billed at the most they can cost"
+    return Finding(
+        not differing and not n_silent,
+        statement,
+        {
+            "n_jobs_counted": len(counted),
+            "n_jobs_differing": len(differing),
+            "difference_usd": difference,
+            "n_answers_without_usage": n_silent,
+        },
+    )
+
+
+def _difference(job: Mapping[str, Any]) -> float:
+    return float(job["provider_usd"]) - float(job["billed_usd"] or 0.0)
 
 
 def requests_are_recorded(history: BatchHistory) -> Finding:

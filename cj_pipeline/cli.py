@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from cj_pipeline import terminal
+from cj_pipeline.cost_commands import add_cost_commands
 from cj_pipeline.errors import CJError
 from cj_pipeline.judge_commands import judge_commands
 from cj_pipeline.operations_commands import add_operations_commands
@@ -78,6 +79,7 @@ app.add_typer(profile_commands(told_plainly, console), name="profile")
 add_output_commands(app, told_plainly, console)
 add_store_commands(app, told_plainly, console)
 add_operations_commands(app, told_plainly, console)
+add_cost_commands(app, told_plainly, console)
 
 
 def open_engine() -> Engine:

@@ -28,6 +28,9 @@ _PER = Decimal(1_000_000)
 _BYTES_PER_TOKEN = 4
 """A rule of thumb for European prose; `cj plan --pilot` measures instead."""
 
+EXPECTED_ANSWER_TOKENS = 80
+"""A verdict with a justification of two sentences; reasoning tokens come on top."""
+
 _REQUEST_OVERHEAD_TOKENS = 400
 """The answer's JSON schema, role markers and separators, which providers count as prompt."""
 
@@ -205,7 +208,7 @@ def worst_case_usd(price: Price, prompt: Prompt, judge: Judge, *, batched: bool)
     Every byte of the prompt counts as a token, which no byte-level tokenizer can exceed, nothing
     is read from a cache, everything may be written to one, and the answer is as long as allowed.
     """
-    n_bytes = sum(len(part.encode()) for part in (prompt.system, prompt.prefix, prompt.essays))
+    n_bytes = _prompt_bytes(prompt)
     share = price.batched if batched else _FULL_PRICE
     dearest = max(
         price.input * share.input,
@@ -218,9 +221,22 @@ def worst_case_usd(price: Price, prompt: Prompt, judge: Judge, *, batched: bool)
     return float(most / _PER)
 
 
+def expected_usd(price: Price, prompt: Prompt, *, batched: bool) -> float:
+    """Return what one request is expected to cost, in USD: by its length, nothing cached.
+
+    Reasoning is not in it, because nobody knows it beforehand; a pilot measures it.
+    """
+    usage = Usage(prompt=estimated_tokens(_prompt_bytes(prompt)), completion=EXPECTED_ANSWER_TOKENS)
+    return cost_usd(price, usage, batched=batched)
+
+
 def estimated_tokens(n_bytes: int) -> int:
     """Return about how many tokens a text of this many UTF-8 bytes has."""
     return -(-n_bytes // _BYTES_PER_TOKEN)
+
+
+def _prompt_bytes(prompt: Prompt) -> int:
+    return sum(len(part.encode()) for part in (prompt.system, prompt.prefix, prompt.essays))
 
 
 _FULL_PRICE = BatchMultipliers(Decimal(1), Decimal(1), Decimal(1), Decimal(1))

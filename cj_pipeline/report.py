@@ -20,6 +20,7 @@ from cj_pipeline.fairness import first_shown_share, positional_skews
 from cj_pipeline.feedback import JUSTIFICATION_SHOWN, all_feedback, likely_grades, written_grade
 from cj_pipeline.pages import Picture, dollars, percent, picture, render_page, signed, words
 from cj_pipeline.plain_text import excerpt
+from cj_pipeline.spending import spending, spending_by_judge
 from cj_pipeline.surprises import surprises
 from cj_pipeline.workflow import EndReason
 
@@ -146,6 +147,9 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         surprises=_surprises(history),
         surprising=SURPRISING,
         costs=_costs(history),
+        judge_costs=_judge_costs(history),
+        job_costs=_job_costs(history),
+        unknown_usage=sum(row.get("is_usage_told") is False for row in history.attempts),
         cost_is_play=_is_play(history),
         cost_picture=_cost_picture(history),
         feedback=all_feedback(history) if _fits_one_page(history) else (),
@@ -564,6 +568,29 @@ def _costs(history: BatchHistory) -> list[dict[str, Any]]:
             **{key: total[key] for key in ("requests", "prompt", "cached", "completion")},
         }
         for (wave, judge_id), total in sorted(totals.items())
+    ]
+
+
+def _judge_costs(history: BatchHistory) -> list[dict[str, Any]]:
+    """Return what each judge was to cost and did, and the sum where there are several."""
+    rows = [
+        {"judge": history.judge_by_id[judge_id]["name"], "spent": spent}
+        for judge_id, spent in spending_by_judge(history.jobs).items()
+    ]
+    return rows + ([{"judge": "All", "spent": spending(history.jobs)}] if len(rows) > 1 else [])
+
+
+def _job_costs(history: BatchHistory) -> list[dict[str, Any]]:
+    return [
+        {
+            "judge": history.judge_by_id[job["judge_id"]]["name"],
+            "wave": job["wave"],
+            "mode": "canary" if job.get("is_canary") else words(job["batching_mode"]),
+            "state": job["state"],
+            "name": job["provider_job_id"] or job["submission_key"][:16],
+            "spent": spending([job]),
+        }
+        for job in history.jobs
     ]
 
 

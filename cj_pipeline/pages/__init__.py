@@ -16,6 +16,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.plain_text import excerpt
+from cj_pipeline.spending import ROUNDING_USD
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -65,6 +66,13 @@ def dollars(usd: float) -> str:
     return f"${usd:,.{max(2, decimals)}f}"
 
 
+def dollar_difference(usd: float) -> str:
+    """Return a difference between two amounts with its sign; none where it is only rounding."""
+    if abs(usd) <= ROUNDING_USD:
+        return "none"
+    return ("+" if usd > 0 else "−") + dollars(abs(usd))
+
+
 def words(key: str) -> str:
     """Return a key as it is said."""
     return key.replace("_", " ")
@@ -90,6 +98,7 @@ def _environment() -> Environment:
         "signed": signed,
         "percent": percent,
         "usd": dollars,
+        "usd_difference": dollar_difference,
         "time": _time,
         "words": words,
     }

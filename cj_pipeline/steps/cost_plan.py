@@ -10,15 +10,18 @@ from dataclasses import dataclass
 
 from cj_pipeline.judge_trials import Calibration, calibrate, judge_once
 from cj_pipeline.judges import Judge
-from cj_pipeline.money import Usage, cost_usd, estimated_tokens, worst_case_usd
+from cj_pipeline.money import (
+    EXPECTED_ANSWER_TOKENS,
+    Usage,
+    cost_usd,
+    estimated_tokens,
+    worst_case_usd,
+)
 from cj_pipeline.prompt_caching import CachingPlan, plan_caching
 from cj_pipeline.providers import Provider
 from cj_pipeline.settings import BatchingMode
 from cj_pipeline.steps.live_calls import CONCURRENCY
 from cj_pipeline.steps.requests import Ask
-
-EXPECTED_ANSWER_TOKENS = 80
-"""A verdict with a justification of two sentences; reasoning tokens come on top."""
 
 MODES: tuple[BatchingMode, ...] = ("provider_batch_api", "serial_bundle", "per_request")
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import structlog
 
-from cj_pipeline.errors import CJError, FinalError
+from cj_pipeline.errors import CJError, FinalError, UncertainOutcomeError
 from cj_pipeline.judges import Judge
 from cj_pipeline.prompt_caching import plan_caching
 from cj_pipeline.providers import JobOutcome, Provider
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.note_progress import note_progress
+from cj_pipeline.steps.possible_costs import note_calls_in_doubt
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.steps.requests import Ask, asks_of_job, requests_sha256
 
@@ -131,8 +132,14 @@ def _keep(
         for (line, ask), reply in zip(chunk, replies, strict=True)
         if isinstance(reply, str)
     ]
+    in_doubt = [
+        ask.custom_id(job["submission_key"])
+        for (_, ask), reply in zip(chunk, replies, strict=True)
+        if isinstance(reply, UncertainOutcomeError)
+    ]
     with engine.store.write() as db:
         db.insert("callbacks", rows, on_conflict="ignore")
+        note_calls_in_doubt(db, job, in_doubt, now)
         db.execute(
             "UPDATE provider_jobs SET state = 'running', submitted_at = coalesce(submitted_at, ?)"
             " WHERE submission_key = ?",

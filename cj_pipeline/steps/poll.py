@@ -130,6 +130,8 @@ def _keep(
                     state = $state, outcome = $outcome, provider_status = $provider_status,
                     n_completed = $n_completed, n_failed = $n_failed,
                     error_code = $error_code, error = coalesce($error, $warning),
+                    provider_tokens_prompt = $prompt, provider_tokens_cached = $cached,
+                    provider_tokens_completion = $completion,
                     output_file_id = $output, error_file_id = $errors, polled_at = $now,
                     next_poll_at = $next, ended_at = $ended, n_polls = n_polls + 1
                 WHERE submission_key = $key AND state IN ('submitted', 'adopted', 'running')
@@ -142,6 +144,9 @@ def _keep(
                     "n_failed": found.n_failed,
                     "error_code": found.error_code,
                     "error": found.error,
+                    "prompt": found.usage.prompt if found.usage else None,
+                    "cached": found.usage.cached if found.usage else None,
+                    "completion": found.usage.completion if found.usage else None,
                     "warning": found.warning,
                     "output": found.output_file_id,
                     "errors": found.error_file_id,

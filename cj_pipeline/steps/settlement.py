@@ -17,8 +17,9 @@ from cj_pipeline.comparisons import Outcome, Verdict
 from cj_pipeline.errors import InvalidOutputError
 from cj_pipeline.judges import Judge
 from cj_pipeline.judging import parse_verdict
-from cj_pipeline.money import cost_usd
+from cj_pipeline.money import Price, cost_usd
 from cj_pipeline.providers import CAPACITY_CODES, JobOutcome, Provider, Reply
+from cj_pipeline.steps.possible_costs import keep_providers_count
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.store import Session
 
@@ -33,6 +34,18 @@ MAX_ATTEMPTS_BY_OUTCOME = {
     Outcome.CANCELLED: 1,
 }
 """How often a comparison may be asked in all, by how it failed; others as the settings say."""
+
+
+_ANSWERED = frozenset(
+    {
+        Outcome.SUCCEEDED,
+        Outcome.INVALID_OUTPUT,
+        Outcome.REFUSAL,
+        Outcome.TRUNCATED,
+        Outcome.CONTENT_FILTER,
+    }
+)
+"""The model wrote something, so it was paid for, whether or not there is a verdict in it."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +114,7 @@ def settle_job(
         for row in asked:
             body = row["body"]
             read = _without_reply(job) if body is None else read_reply(provider, judge, body)
-            usage = read.reply.usage if read.reply else None
-            cost = cost_usd(price, usage, batched=batched) if usage else 0.0
+            cost = _bill(row, read, price, batched=batched)
             attempts.append(_attempt_row(row, read, cost, now))
             if read.verdict is not None:
                 comparisons.append(_verdict_row(row, read.verdict, attempts[-1], now))
@@ -111,6 +123,7 @@ def settle_job(
         db.insert("attempts", attempts, on_conflict="replace")
         db.insert("comparisons", comparisons, on_conflict="ignore")
     _keep_bill(db, record, job, billed, now)
+    keep_providers_count(db, job, price, billed, now)
     close_comparisons(db, record, now)
     return SettledJob(dict(outcomes), billed)
 
@@ -155,6 +168,21 @@ def _asked_with_replies(
             return
         last = rows[-1]["sequence"]
         yield rows
+
+
+def _bill(row: Mapping[str, Any], read: ReadReply, price: Price, *, batched: bool) -> float:
+    """Return what a request cost, in USD.
+
+    An answer that does not tell its tokens was paid for all the same: it is billed at the most it
+    can have cost, and marked. What failed, expired or never came is not billed by any provider.
+    """
+    if read.reply is not None and read.reply.usage is not None:
+        return cost_usd(price, read.reply.usage, batched=batched)
+    return (row["reserved_usd"] or 0.0) if _was_answered(read) else 0.0
+
+
+def _was_answered(read: ReadReply) -> bool:
+    return read.outcome in _ANSWERED
 
 
 def _keep_bill(
@@ -244,6 +272,8 @@ def _attempt_row(
     usage = read.reply.usage if read.reply else None
     return {
         "custom_id": row["custom_id"],
+        "reserved_usd": row["reserved_usd"],
+        "is_usage_told": usage is not None if _was_answered(read) else None,
         "batch_id": row["batch_id"],
         "wave": row["wave"],
         "comparison_id": row["comparison_id"],

@@ -6,6 +6,7 @@ The intent (submission key, count, account, worst-case cost) is committed before
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from cj_pipeline.judges import Judge
-from cj_pipeline.money import worst_case_usd
+from cj_pipeline.money import expected_usd, worst_case_usd
 from cj_pipeline.providers import split_shards
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.note_progress import note_progress
@@ -54,7 +55,13 @@ class Intent:
     account: str
     asks: tuple[Ask, ...]
     n_bytes: int
-    reserved_usd: float
+    estimated_usd: float
+    worst_usd: tuple[float, ...]
+
+    @property
+    def reserved_usd(self) -> float:
+        """The most that all its requests can cost."""
+        return math.fsum(self.worst_usd)
 
 
 def submit_wave(engine: Engine, batch_id: str) -> Submitted:
@@ -134,7 +141,10 @@ def _intents(engine: Engine, record: BatchRecord, asks: Sequence[Ask]) -> list[I
                     account=provider.account,
                     asks=chosen,
                     n_bytes=sum(sizes[i] for i in shard),
-                    reserved_usd=sum(
+                    estimated_usd=math.fsum(
+                        expected_usd(price, ask.prompt, batched=batched) for ask in chosen
+                    ),
+                    worst_usd=tuple(
                         worst_case_usd(price, ask.prompt, judge, batched=batched) for ask in chosen
                     ),
                 )
@@ -190,6 +200,7 @@ def _job_row(record: BatchRecord, intent: Intent) -> dict[str, object]:
         "state": "intent",
         "n_requests": len(intent.asks),
         "n_bytes": intent.n_bytes,
+        "estimated_usd": intent.estimated_usd,
         "reserved_usd": intent.reserved_usd,
         "n_polls": 0,
     }
@@ -206,8 +217,9 @@ def _attempts(intent: Intent) -> list[dict[str, object]]:
             "submission_key": intent.submission_key,
             "judge_id": intent.judge.judge_id,
             "prompt_sha256": ask.prompt.sha256,
+            "reserved_usd": most,
         }
-        for ask in intent.asks
+        for ask, most in zip(intent.asks, intent.worst_usd, strict=True)
     ]
 
 

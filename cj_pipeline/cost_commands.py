@@ -1,0 +1,99 @@
+"""`cj cost`: what batches were expected to cost, what was reserved for them, and what they did."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cj_pipeline import terminal
+
+if TYPE_CHECKING:
+    from cj_pipeline.session import Session
+
+BatchName = Annotated[
+    str | None, typer.Argument(help="A batch: its judges and provider jobs; all batches if none.")
+]
+
+_FIGURES = (
+    ("estimated", "estimated_usd"),
+    ("reserved", "reserved_usd"),
+    ("billed", "billed_usd"),
+    ("in doubt", "possible_usd"),
+    ("provider counts", "provider_usd"),
+    ("difference", "difference_usd"),
+)
+"""Columns as people see them, in USD, and as the views call them."""
+
+
+def add_cost_commands(
+    app: typer.Typer,
+    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
+    console: Console,
+) -> None:
+    """Add the command to `cj`.
+
+    Args:
+        app: `cj`.
+        told_plainly: Shows a known error as a message instead of a traceback.
+        console: Where answers go.
+    """
+
+    @app.command()
+    @told_plainly
+    def cost(batch: BatchName = None) -> None:
+        """Show estimated, reserved and billed side by side, with the providers' own counts."""
+        from cj_pipeline.steps.overview import batch_overview
+        from cj_pipeline.store import default_home, open_store
+
+        with open_store(default_home(os.environ), os.environ).read() as db:
+            if batch is None:
+                rows = db.rows("SELECT * FROM v_batch_costs ORDER BY batch_id")
+                shown = [_table("USD by batch", ("batch",), ("batch_id",), rows)]
+            else:
+                batch_overview(db, batch)  # says so if there is no such batch
+                shown = _tables_of_batch(db, batch)
+        for each in shown:
+            console.print(each)
+
+
+def _tables_of_batch(db: Session, batch: str) -> list[Any]:
+    judges = db.rows("SELECT * FROM v_judge_costs WHERE batch_id = ? ORDER BY judge", [batch])
+    jobs = db.rows(
+        "SELECT *, submission_key[:12] AS job,"
+        " CASE WHEN is_canary THEN 'canary' ELSE batching_mode END AS mode"
+        " FROM v_costs WHERE batch_id = ? ORDER BY wave, submission_key",
+        [batch],
+    )
+    total = db.rows("SELECT *, '(all)' AS judge FROM v_batch_costs WHERE batch_id = ?", [batch])
+    return [
+        _table(
+            f"USD by judge, {batch}",
+            ("judge", "jobs", "requests"),
+            ("judge", "n_jobs", "n_requests"),
+            [*judges, *(total if len(judges) > 1 else [])],
+        ),
+        _table(
+            f"USD by provider job, {batch}",
+            ("wave", "job", "judge", "mode", "state", "requests"),
+            ("wave", "job", "judge", "mode", "state", "n_requests"),
+            jobs,
+        ),
+    ]
+
+
+def _table(
+    title: str, headings: Sequence[str], names: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> Any:
+    return terminal.table(
+        title,
+        (*headings, *(heading for heading, _ in _FIGURES)),
+        [(*(row[n] for n in names), *(_usd(row[name]) for _, name in _FIGURES)) for row in rows],
+    )
+
+
+def _usd(figure: float | None) -> str:
+    return "–" if figure is None else f"{figure:.6f}"
