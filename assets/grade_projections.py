@@ -69,6 +69,11 @@ def grade_projections(
         "dagster/partition_row_count": len(history.projections),
         "dagster/column_schema": columns,
     }
+    if history.links:
+        metadata["anchor_drifts"] = table(
+            history.drifts,
+            ("essay_id", "earlier_score", "later_score", "drift", "standard_error", "is_drifted"),
+        )
     if history.is_graded:
         metadata |= {
             "scores_and_boundaries": picture(history, "score_plot"),

@@ -489,7 +489,15 @@ def _grading(history: BatchHistory) -> dict[str, Any] | None:
         "terms": history.grading["terms"],
         "anchor_check": history.grading["anchor_check"],
         "boundaries": [{key: row[key] for key in _BOUNDARY} for row in history.boundaries],
+        "links": [_without_key(row) for row in history.links],
+        "anchor_drifts": [_without_key(row) for row in history.drifts],
+        "linked_scores": [_without_key(row) for row in history.linked_scores],
     }
+
+
+def _without_key(row: Row) -> dict[str, Any]:
+    left_out = ("batch_id", "revision", "linked_at")
+    return {key: value for key, value in row.items() if key not in left_out}
 
 
 def _wave_decision(row: Row) -> dict[str, Any]:

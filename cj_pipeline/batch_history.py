@@ -41,6 +41,9 @@ class BatchHistory:
         projections: Of the last grading, by essay.
         boundaries: Of the last grading, lowest first.
         grading: The last grading's report; None before the first.
+        links: Of the last grading, to the batches on whose scale it is; in order of the chain.
+        drifts: Of the anchors those links go through, the largest against its error first.
+        linked_scores: Each essay's score on the scale of the batch linked to; by essay.
     """
 
     batch: Row
@@ -56,6 +59,9 @@ class BatchHistory:
     projections: tuple[Row, ...]
     boundaries: tuple[Row, ...]
     grading: Row | None
+    links: tuple[Row, ...] = ()
+    drifts: tuple[Row, ...] = ()
+    linked_scores: tuple[Row, ...] = ()
 
     @property
     def batch_id(self) -> str:
@@ -219,5 +225,20 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
         grading=db.one(
             "SELECT * FROM grading_reports WHERE batch_id = $batch ORDER BY revision DESC LIMIT 1",
             {"batch": batch_id},
+        ),
+        links=rows(
+            "SELECT * FROM batch_links WHERE batch_id = $batch AND revision ="
+            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
+            " ORDER BY position"
+        ),
+        drifts=rows(
+            "SELECT * FROM anchor_drifts WHERE batch_id = $batch AND revision ="
+            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
+            " ORDER BY position, abs(drift) / standard_error DESC, essay_id"
+        ),
+        linked_scores=rows(
+            "SELECT * FROM linked_scores WHERE batch_id = $batch AND revision ="
+            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
+            " ORDER BY essay_id"
         ),
     )

@@ -18,6 +18,7 @@ from cj_pipeline import terminal
 from cj_pipeline.cost_commands import add_cost_commands
 from cj_pipeline.errors import CJError
 from cj_pipeline.judge_commands import judge_commands
+from cj_pipeline.link_commands import add_link_command
 from cj_pipeline.operations_commands import add_operations_commands
 from cj_pipeline.output_commands import add_output_commands
 from cj_pipeline.profile_commands import (
@@ -92,6 +93,7 @@ def open_engine() -> Engine:
 
 
 add_watch_commands(app, told_plainly, console, open_engine)
+add_link_command(app, told_plainly, console, open_engine)
 
 
 def explicit_settings(

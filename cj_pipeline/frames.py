@@ -27,6 +27,8 @@ FrameName = Literal[
     "grades",
     "probabilities",
     "boundaries",
+    "linked_scores",
+    "drifts",
     "comparisons",
     "positions",
     "waves",
@@ -46,6 +48,14 @@ _QUERIES: dict[FrameName, str] = {
     "boundaries": "SELECT * EXCLUDE (batch_id, revision) FROM grade_boundaries"
     " WHERE batch_id = $batch AND revision ="
     " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch) ORDER BY position",
+    # On the scale of the batch linked to, where `scores` are on the batch's own zero.
+    "linked_scores": "SELECT * EXCLUDE (batch_id, revision) FROM linked_scores"
+    " WHERE batch_id = $batch AND revision ="
+    " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch) ORDER BY essay_id",
+    "drifts": "SELECT * EXCLUDE (batch_id, revision) FROM anchor_drifts"
+    " WHERE batch_id = $batch AND revision ="
+    " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
+    " ORDER BY position, essay_id",
     "comparisons": "SELECT * EXCLUDE (batch_id) FROM v_comparisons WHERE batch_id = $batch"
     " ORDER BY sequence",
     "positions": "SELECT * EXCLUDE (batch_id) FROM v_positions WHERE batch_id = $batch"

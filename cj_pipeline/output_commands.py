@@ -52,13 +52,15 @@ def add_output_commands(
         ] = False,
     ) -> None:
         """Work out an artefact's checksums, scores and grades anew, and say what differs."""
-        from cj_pipeline.verification import verify_artefact
+        from cj_pipeline.verification import left_unchecked, verify_artefact
 
         if alone:
             differences = verify_artefact(artefact, batch_folder=inputs)
         else:
             with _published() as db:
                 differences = verify_artefact(artefact, db=db, batch_folder=inputs)
+        for note in left_unchecked(artefact):
+            console.print(note, markup=False, soft_wrap=True)
         for difference in differences:
             console.print(difference, markup=False, soft_wrap=True)
         if differences:

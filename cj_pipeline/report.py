@@ -133,6 +133,8 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         anchors=_score_rows(history, anchors=True),
         anchor_check=_anchor_check(history),
         boundaries=history.boundaries,
+        links=history.links,
+        drifts=history.drifts,
         score_picture=_score_picture(history),
         waves=history.decisions,
         convergence_picture=_convergence_picture(history),

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cj_pipeline.naming import ID
+
 BatchingMode = Literal["per_request", "serial_bundle", "provider_batch_api"]
 Strategy = Literal["adaptive", "coverage", "resample", "random", "swiss", "asap", "hybrid_mst"]
 Priority = Literal["low", "normal", "high"]
@@ -65,6 +67,9 @@ class BatchSettings(BaseModel):
     use_priors: bool = False
     """Let the shares a scale has published weigh in; a student's grade then depends on what
     students elsewhere were given."""
+    link_to: tuple[Annotated[str, Field(pattern=ID)], ...] = ()
+    """Earlier batches on whose scale this one is placed, through three or more anchors that both
+    have judged; earliest first."""
     min_anchor_grades: Annotated[int, Field(ge=2)] = 2
     """No grades with fewer different grades among the anchors."""
     min_anchor_separation_z: Annotated[float, Field(ge=0)] = 1.64

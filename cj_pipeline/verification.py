@@ -156,8 +156,22 @@ def _score_differences(document: Document) -> Iterator[str]:
         yield f"there are scores, and the verdicts give none: {error}"
         return
     yield from _some(_entry_differences(stated, scale))
-    if document["grade_projections"]:
+    if document["grade_projections"] and not _not_checked(document):
         yield from _some(_grade_differences(document, settings, scale))
+
+
+def left_unchecked(path: Path) -> list[str]:
+    """Return what `verify_artefact` cannot work out anew of an artefact, in plain words."""
+    return _not_checked(_read(path))
+
+
+def _not_checked(document: Document) -> list[str]:
+    links = (document["grading"] or {}).get("links") or []
+    if not links:
+        return []
+    chain = [links[0]["onto_batch_id"], *(link["placed_batch_id"] for link in links[:-1])]
+    others = ", ".join(chain)
+    return [f"Grades rest on the verdicts of {others} too, so they were not worked out anew."]
 
 
 def judged_pairs(document: Document) -> list[JudgedPair]:

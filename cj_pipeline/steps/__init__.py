@@ -7,6 +7,7 @@ from cj_pipeline.steps.decide import decide
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit
 from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.link import link
 from cj_pipeline.steps.next_step import NextStep, next_step, next_steps
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import poll
@@ -24,6 +25,7 @@ __all__ = [
     "decide",
     "fit",
     "ingest",
+    "link",
     "next_step",
     "next_steps",
     "plan_wave",

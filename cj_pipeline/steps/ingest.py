@@ -18,6 +18,7 @@ from cj_pipeline.profiles import ResolvedProfile
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.live_profile import profile_of_batch
 from cj_pipeline.steps.note_progress import note_progress
+from cj_pipeline.store import Session
 
 log = structlog.get_logger()
 
@@ -60,7 +61,11 @@ def ingest(
     except BatchProblemsError as error:
         _record_rejection(engine, folder, error, runner_mode)
         raise
-    is_new = _record(engine, batch, judges, profile, runner_mode)
+    try:
+        is_new = _record(engine, batch, judges, profile, runner_mode)
+    except BatchProblemsError as error:
+        _record_rejection(engine, folder, error, runner_mode)
+        raise
     log.info("batch_ingested", batch_id=batch.batch_id, runner_mode=runner_mode, is_new=is_new)
     return Ingested(
         batch_id=batch.batch_id,
@@ -119,6 +124,8 @@ def _record(
                 " and paid for stays as it is, so hand the new content in under another name"
             )
             raise BatchProblemsError(batch.batch_id, [problem])
+        if runner_mode == "execute":
+            _refuse_unknown_links(db, batch)
         db.insert(
             "batches",
             [
@@ -164,6 +171,20 @@ def _record(
         db.insert("judges", [own | _judge_row(judge) for judge in judges])
         note_progress(db, batch.batch_id, now)
     return True
+
+
+def _refuse_unknown_links(db: Session, batch: Batch) -> None:
+    """A batch to be placed on the scale of one that is not there would wait for it in vain."""
+    problems = []
+    for name in batch.settings.values.link_to:
+        row = db.one("SELECT state FROM batches WHERE batch_id = ?", [name])
+        if row is None or row["state"] == "rejected" or name == batch.batch_id:
+            problems.append(
+                f"batch.yaml: link_to: no other batch {name!r} is in the store: hand it in first,"
+                " or link later with `cj link`"
+            )
+    if problems:
+        raise BatchProblemsError(batch.batch_id, problems)
 
 
 def _judge_row(judge: Judge) -> dict[str, Any]:

@@ -8,24 +8,32 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.grading import grade_by
+from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.grading import GradingTerms, grade_by
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
+from cj_pipeline.steps.link import link_rows, read_chain
 from cj_pipeline.steps.records import BatchRecord, judged_pairs, load_batch
+from cj_pipeline.store import Session
 
 if TYPE_CHECKING:
+    from cj_pipeline.batch_chain import Chain
     from cj_pipeline.bradley_terry import Scale
     from cj_pipeline.projection import GradeProjections
 
 
 @dataclass(frozen=True)
 class Projected:
-    """Whether a batch was graded, and the plain words for why or why not."""
+    """Whether a batch was graded, and the plain words for why or why not.
+
+    `chain` has the batch amid those whose scale it is on; None where it is on its own.
+    """
 
     revision: int
     is_graded: bool
     statement: str
     projections: GradeProjections | None
+    chain: Chain | None = None
 
 
 def project(engine: Engine, batch_id: str, *, again: bool = False) -> Projected:
@@ -45,20 +53,38 @@ def project(engine: Engine, batch_id: str, *, again: bool = False) -> Projected:
         revision = int(row["revision"]) if row else 0
         judged = judged_pairs(db, batch_id)
         scale = fit_scale(db, record) if judged else None
-    statement, projections = _grades(record, scale, judged)
+        chain, not_linked = _chain(db, record, scale)
+    statement, projections = _grades(record, scale, judged, chain)
     projected = Projected(
         revision=revision + 1 if again or revision == 0 else revision,
         is_graded=projections is not None and projections.is_graded,
-        statement=statement,
+        statement=" ".join(filter(None, (statement, not_linked))),
         projections=projections,
+        chain=chain,
     )
     if again or revision == 0:
         _keep(engine, record, projected)
     return projected
 
 
+def _chain(
+    db: Session, record: BatchRecord, scale: Scale | None
+) -> tuple[Chain | None, str | None]:
+    """Return the batch amid those it is to be linked to; else None, and why where it was asked."""
+    earlier = record.settings.link_to
+    if not earlier or record.state != "succeeded":
+        return None, None
+    try:
+        return read_chain(db, record, earlier, scale), None
+    except UnscalableBatchError as error:
+        return None, f"On its own scale, not on an earlier one: {error}"
+
+
 def _grades(
-    record: BatchRecord, scale: Scale | None, judged: Sequence[JudgedPair]
+    record: BatchRecord,
+    scale: Scale | None,
+    judged: Sequence[JudgedPair],
+    chain: Chain | None,
 ) -> tuple[str, GradeProjections | None]:
     if record.state != "succeeded":
         return f"No grades: the batch ended as {record.end_reason}.", None
@@ -67,10 +93,23 @@ def _grades(
     terms = record.grading_terms
     if terms is None:
         return "Scores and ranks only: the batch names no grade scale.", None
+    if chain is not None:
+        return _grades_in_chain(record, chain, terms)
     if not record.anchor_grades:
         return f"Scores and ranks only: no anchors carry grades on {terms.scale.name}.", None
     projections = grade_by(terms, scale, record.anchor_grades, judged)
     return projections.statement, projections
+
+
+def _grades_in_chain(
+    record: BatchRecord, chain: Chain, terms: GradingTerms
+) -> tuple[str, GradeProjections]:
+    """Return grades by the anchors of all linked batches, for this batch's essays."""
+    from cj_pipeline.batch_chain import only
+
+    projections = grade_by(terms, chain, chain.anchor_grades, chain.judged)
+    statement = f"{projections.statement} {chain.statement}"
+    return statement, only(projections, record.essay_ids)
 
 
 def _keep(engine: Engine, record: BatchRecord, projected: Projected) -> None:
@@ -90,6 +129,9 @@ def _keep(engine: Engine, record: BatchRecord, projected: Projected) -> None:
     }
     with engine.store.write() as db:
         db.insert("grading_reports", [report], on_conflict="ignore")
+        if projected.chain is not None:
+            for table, rows in link_rows(projected.chain, record.essay_ids, key, now).items():
+                db.insert(table, rows, on_conflict="ignore")
         if projections is None or not projections.is_graded:
             return
         for table, rows in grading_rows(projections, key, now).items():

@@ -17,7 +17,7 @@ from cj_pipeline.frames import (
     pandas_frame,
     polars_frame,
 )
-from cj_pipeline.store import Store
+from cj_pipeline.store import Session, Store
 from tests.finished_batches import ARGUMENTS, SPRING, fill
 
 COLUMNS: dict[FrameName, str] = {
@@ -26,7 +26,9 @@ COLUMNS: dict[FrameName, str] = {
     "wave_scores": "wave essay_id score standard_error rank n_comparisons",
     "grades": "essay_id grade confidence expected_grade primary_anchor_id is_extrapolated scale",
     "probabilities": "essay_id is_anchor grade probability",
-    "boundaries": "position below above boundary standard_error",
+    "boundaries": "position below above boundary standard_error lower upper",
+    "linked_scores": "essay_id scale_batch_id score standard_error",
+    "drifts": "essay_id earlier_score later_score drift standard_error is_drifted",
     "comparisons": "sequence wave judge essay_a essay_b status failure_reason winner winner_id"
     " loser_id confidence justification role tokens_prompt tokens_completion cost_usd started_at",
     "positions": "essay_id n_shown_a n_shown_b skew",
@@ -44,8 +46,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store(folder)
     with store.write() as db:
         fill(db)
+        _link(db)
     store.publish()
     return folder
+
+
+def _link(db: Session) -> None:
+    """Write that the batch was linked to another, so that no frame is empty."""
+    grading = {"batch_id": SPRING, "revision": 1, "essay_id": "anchor-01", "standard_error": 0.3}
+    db.insert("linked_scores", [grading | {"scale_batch_id": "spring-8", "score": 0.5}])
+    moved = {"earlier_score": 0.5, "later_score": 0.6, "drift": 0.1, "is_drifted": False}
+    db.insert("anchor_drifts", [grading | moved | {"position": 1}])
 
 
 @pytest.mark.parametrize("name", FRAME_NAMES)
