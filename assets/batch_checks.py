@@ -1,14 +1,14 @@
-"""What is checked of each asset, how grave a failure is, and what it stops.
+"""What is checked of each asset, and how a failure is shown.
 
-The claims themselves are `cj_pipeline.assertions`. A claim about what is true of our own rows is an
-error and blocks: nothing after it in the run happens, so no request is sent and no grade leaves. A
-claim about how well a batch goes is a warning: a person should look, and the batch goes on.
+Which claims there are and which of them stop a batch is `cj_pipeline.standard_checks`: those are
+errors and block, so that nothing after them in the run happens; the others are warnings. A batch's
+own assertions never block a run: where one that counts fails, the batch is published without
+grades, so that people have the report to decide by.
 """
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -17,7 +17,9 @@ from assets.asset_pages import history_of
 from assets.batch_partitions import batches
 from cj_pipeline import assertions
 from cj_pipeline.assertions import Finding
-from cj_pipeline.batch_history import BatchHistory
+from cj_pipeline.standard_checks import CHECKS, Check
+from cj_pipeline.steps.batch_checks import check_assertions
+from cj_pipeline.steps.records import load_batch
 from resources.engine_resource import EngineResource
 
 warnings.filterwarnings("ignore", message=".*partitions_def.* on an AssetCheckSpec")
@@ -28,67 +30,9 @@ logging.getLogger("dagster._core.execution.plan.active").addFilter(
 )
 
 
-@dataclass(frozen=True)
-class Check:
-    """A claim about a batch, and whether its failure stops what comes after."""
-
-    claim: Callable[[BatchHistory], Finding]
-    is_blocking: bool
-
-    @property
-    def name(self) -> str:
-        """The claim's name."""
-        return self.claim.__name__
-
-    @property
-    def severity(self) -> dg.AssetCheckSeverity:
-        """How a failure is shown."""
-        return dg.AssetCheckSeverity.ERROR if self.is_blocking else dg.AssetCheckSeverity.WARN
-
-
-def stops(claim: Callable[[BatchHistory], Finding]) -> Check:
-    """Return a check whose failure stops the run."""
-    return Check(claim, is_blocking=True)
-
-
-def warns(claim: Callable[[BatchHistory], Finding]) -> Check:
-    """Return a check whose failure a person should see, and nothing more."""
-    return Check(claim, is_blocking=False)
-
-
-CHECKS: dict[str, tuple[Check, ...]] = {
-    "comparison_pairs": (stops(assertions.pairs_are_sound), stops(assertions.budget_is_kept)),
-    "provider_jobs": (
-        stops(assertions.spend_is_within_cap),
-        stops(assertions.requests_are_recorded),
-        stops(assertions.mode_is_recorded),
-    ),
-    "comparisons": (
-        stops(assertions.rows_add_up),
-        warns(assertions.enough_succeed),
-        warns(assertions.no_place_is_preferred),
-        warns(assertions.bills_agree_with_providers),
-    ),
-    "essay_scores": (
-        stops(assertions.scores_are_sound),
-        # Early waves need not have joined all essays yet; `success_is_earned` blocks at the end.
-        warns(assertions.net_is_connected),
-        warns(assertions.positions_are_fair),
-        warns(assertions.errors_are_small),
-    ),
-    "wave_decision": (
-        stops(assertions.callbacks_are_within_denominator),
-        stops(assertions.success_is_earned),
-        warns(assertions.batch_goes_well),
-    ),
-    "grade_projections": (
-        stops(assertions.every_essay_is_graded_or_none),
-        stops(assertions.probabilities_are_real),
-        stops(assertions.boundaries_are_in_order),
-        # The projection itself declines to grade when anchors disagree too much.
-        warns(assertions.anchors_are_in_order),
-    ),
-}
+def severity_of(check: Check) -> dg.AssetCheckSeverity:
+    """Return how a failure is shown."""
+    return dg.AssetCheckSeverity.ERROR if check.is_blocking else dg.AssetCheckSeverity.WARN
 
 
 def checks_of(asset: str) -> dg.AssetChecksDefinition:
@@ -115,7 +59,7 @@ def checks_of(asset: str) -> dg.AssetChecksDefinition:
         asked = {key.name for key in context.selected_asset_check_keys}
         for check in CHECKS[asset]:
             if check.name in asked:
-                yield check_result(asset, check.name, check.claim(history), check.severity)
+                yield check_result(asset, check.name, check.claim(history), severity_of(check))
 
     return run_checks
 
@@ -144,6 +88,42 @@ def run_artefact_checks(
     yield check_result("run_artefact", "artefact_is_valid", finding, dg.AssetCheckSeverity.ERROR)
 
 
+@dg.multi_asset_check(
+    specs=[
+        dg.AssetCheckSpec(
+            "own_assertions_hold",
+            asset="wave_decision",
+            description="What `batch.yaml` or the trial asserts of the batch, judged at its end.",
+            partitions_def=batches,
+        )
+    ]
+)
+def own_assertion_checks(
+    context: dg.AssetCheckExecutionContext, engine: EngineResource
+) -> Iterator[dg.AssetCheckResult]:
+    """What must come out is judged once it can be known; until then the figures are shown."""
+    connected, batch_id = engine.open(), context.partition_key
+    with connected.store.read() as db:
+        record = load_batch(db, batch_id)
+        checked = check_assertions(db, batch_id, record.settings.assertions, connected.clock())
+    failed = [each for each in checked if not each.finding.holds]
+    is_grave = any(each.is_blocking for each in failed)
+    if not checked:
+        told = "the batch asserts nothing of its own"
+    elif not record.has_ended:
+        told = f"judged at the end; now {len(checked) - len(failed)} of {len(checked)} hold"
+    else:
+        told = f"{len(checked) - len(failed)} of {len(checked)} hold"
+    yield dg.AssetCheckResult(
+        asset_key="wave_decision",
+        check_name="own_assertions_hold",
+        passed=not failed or not record.has_ended,
+        severity=dg.AssetCheckSeverity.ERROR if is_grave else dg.AssetCheckSeverity.WARN,
+        description="; ".join([told, *(f"{c.name}: {c.finding.statement}" for c in failed)]),
+        metadata={each.name: each.finding.figures.get("figure", "none") for each in checked},
+    )
+
+
 def check_result(
     asset: str, name: str, finding: Finding, severity: dg.AssetCheckSeverity
 ) -> dg.AssetCheckResult:
@@ -158,4 +138,8 @@ def check_result(
     )
 
 
-ALL_CHECKS = [*(checks_of(asset) for asset in CHECKS), run_artefact_checks]
+ALL_CHECKS = [
+    *(checks_of(asset) for asset in CHECKS),
+    own_assertion_checks,
+    run_artefact_checks,
+]

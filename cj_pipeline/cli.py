@@ -285,6 +285,12 @@ def regrade(
         list[str] | None,
         typer.Option(help="An anchor's grade put right, as ESSAY=GRADE; may be repeated."),
     ] = None,
+    despite: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An assertion of the batch's own that need not hold any more; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Grade an ended batch anew; nothing is asked or paid, and earlier gradings are kept."""
     from cj_pipeline.steps import publish
@@ -298,6 +304,7 @@ def regrade(
         scale=scale,
         own_scale=scale_file.read_bytes() if scale_file is not None else None,
         anchor_grades={essay: grade for essay, _, grade in pairs},
+        despite=despite or [],
     )
     publish(engine, batch)
     _show_outcome(engine, batch)
@@ -495,10 +502,13 @@ def _counts(engine: Engine, batch_id: str) -> dict[str, int]:
 
 def _show_outcome(engine: Engine, batch_id: str) -> None:
     """Show grades, cost and files; a batch that failed ends the command with a non-zero code."""
+    from cj_pipeline.batch_history import read_history
+    from cj_pipeline.steps.batch_checks import what_stops_grades
     from cj_pipeline.steps.overview import batch_overview, final_scores, grading_statement, outputs
 
     with engine.store.read() as db:
         (row,) = batch_overview(db, batch_id)
+        failed = what_stops_grades(db, read_history(db, batch_id), engine.clock())
         scores = final_scores(db, batch_id)
         statement = grading_statement(db, batch_id)
         files = outputs(db, batch_id)
@@ -507,4 +517,8 @@ def _show_outcome(engine: Engine, batch_id: str) -> None:
         console.print(f"{kind}: {path}", markup=False, soft_wrap=True)
     if row["state"] != "succeeded":
         errors.print(terminal.problems(f"Batch '{batch_id}' ended as {row['end_reason']}."))
+        raise typer.Exit(2)
+    if failed:
+        listed = "\n".join(f"{each.name}: {each.finding.statement}" for each in failed)
+        errors.print(terminal.problems(f"Batch '{batch_id}' fails its checks:\n{listed}"))
         raise typer.Exit(2)

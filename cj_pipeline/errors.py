@@ -14,6 +14,7 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── UnknownEssayError         no essay of that name in the batch
         ├── UnscalableBatchError      the comparisons give no common scale
         ├── UngradableBatchError      the anchors cannot carry grades
+        ├── FailedCheckError          what is claimed of every batch does not hold of this one
         ├── InvalidOutputError        a judge's reply holds no verdict
         ├── ProviderRefusedError      the provider will not take this request or job
         ├── AmbiguousSubmissionError  a provider job may or may not exist
@@ -92,6 +93,10 @@ class UnscalableBatchError(FinalError):
 
 class UngradableBatchError(FinalError):
     """The anchors cannot carry grades: give scores and ranks instead."""
+
+
+class FailedCheckError(FinalError):
+    """What is claimed of every batch does not hold of this one, so nothing of it may leave."""
 
 
 class InvalidOutputError(FinalError):

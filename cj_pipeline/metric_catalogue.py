@@ -32,6 +32,7 @@ class Metric:
             alert on them has a zero to look at; never of a histogram.
         bounds: Upper bounds of a histogram's buckets, without infinity.
         of_one_batch: Whether it only means something for one batch; then it is not scraped.
+        adds_up: Whether the sum over its series means something.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Metric:
     always: tuple[tuple[str, ...], ...] = ()
     bounds: tuple[float, ...] = ()
     of_one_batch: bool = False
+    adds_up: bool = True
 
 
 _MODES = (("per_request",), ("serial_bundle",), ("provider_batch_api",))
@@ -483,6 +485,7 @@ _ONE_BATCH = (
         ) WHERE value IS NOT NULL
         """,
         of_one_batch=True,
+        adds_up=False,
     ),
     Metric(
         "cj_batch_standard_error",
@@ -501,6 +504,7 @@ _ONE_BATCH = (
         ) WHERE value IS NOT NULL
         """,
         of_one_batch=True,
+        adds_up=False,
     ),
     Metric(
         "cj_batch_score_change_max",

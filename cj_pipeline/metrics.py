@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from cj_pipeline.errors import CJError, UnknownBatchError
 from cj_pipeline.metric_catalogue import METRICS, Metric
-from cj_pipeline.steps.records import load_batch
 
 if TYPE_CHECKING:
     from prometheus_client import Metric as MetricFamily
@@ -85,8 +85,11 @@ def render_metrics(store: Store, *, batch_id: str | None = None) -> str:
         StoreError: If it cannot be used as it is.
     """
     with store.read() as db:
-        if batch_id is not None:
-            load_batch(db, batch_id)
+        if batch_id is not None and not db.rows(
+            "SELECT 1 FROM batches WHERE batch_id = ?", [batch_id]
+        ):
+            msg = f"No batch '{batch_id}' is in the store: `cj status` lists those that are."
+            raise UnknownBatchError(msg)
         readings = read_metrics(db, now=datetime.now(UTC), batch_id=batch_id)
     return exposition(readings)
 
@@ -108,8 +111,6 @@ def metrics_app(store: Store) -> Starlette:
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse, Response
     from starlette.routing import Route
-
-    from cj_pipeline.errors import CJError
 
     # A plain function: Starlette runs it in a thread, so that a scrape that waits holds up none.
     def scrape(_: Request) -> Response:

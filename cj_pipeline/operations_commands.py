@@ -1,15 +1,17 @@
-"""`cj metrics`: what those who keep the pipeline running look at."""
+"""`cj metrics` and `cj assert`: what those who keep the pipeline running look at."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from cj_pipeline.own_assertions import OwnAssertion
     from cj_pipeline.store import Store
 
 
@@ -52,6 +54,61 @@ def add_operations_commands(
         host, port = _address(serve)
         console.print(f"Metrics: http://{host}:{port}/metrics (Ctrl-C ends it)")
         _serve(host, port)
+
+    @app.command("assert")
+    @told_plainly
+    def assert_(
+        batch: Annotated[str, typer.Argument(help="A batch's name, as `cj status` lists it.")],
+        expressions: Annotated[
+            list[str] | None,
+            typer.Argument(
+                help="Such as 'cj_comparisons_total{status=\"failed\"} == 0'; if left out, what is"
+                " claimed of every batch, and what this one asserts of its own."
+            ),
+        ] = None,
+    ) -> None:
+        """Hold a batch to assertions, each with its figure; exit code 1 where one fails.
+
+        A claim that only warns is told, and does not fail the command.
+        """
+        from cj_pipeline import terminal
+        from cj_pipeline.steps.batch_checks import check_assertions, check_batch
+        from cj_pipeline.steps.records import load_batch
+
+        asserted = _read(expressions or [])
+        now = datetime.now(UTC)
+        with _store().read() as db:
+            is_over = load_batch(db, batch).has_ended
+            checked = (
+                check_assertions(db, batch, asserted, now)
+                if asserted
+                else check_batch(db, batch, now)
+            )
+        console.print(terminal.checks_table(batch, checked))
+        if not is_over:
+            console.print("The batch goes on: these are its figures so far.")
+        if any(each.is_blocking and not each.finding.holds for each in checked):
+            raise typer.Exit(1)
+
+
+def _read(expressions: Sequence[str]) -> list[OwnAssertion]:
+    from pydantic import ValidationError
+
+    from cj_pipeline.errors import SettingsError
+    from cj_pipeline.own_assertions import OwnAssertion
+
+    read, problems = [], []
+    for expression in expressions:
+        try:
+            read.append(OwnAssertion.read(expression))
+        except ValidationError as error:
+            problems += [
+                f"{expression}: {each['msg'].removeprefix('Value error, ')}"
+                for each in error.errors()
+            ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return read
 
 
 def _store() -> Store:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cj_pipeline.naming import ID
+from cj_pipeline.own_assertions import OwnAssertion
 
 BatchingMode = Literal["per_request", "serial_bundle", "provider_batch_api"]
 Strategy = Literal["adaptive", "coverage", "resample", "random", "swiss", "asap", "hybrid_mst"]
@@ -139,6 +140,9 @@ class BatchSettings(BaseModel):
     stall_after_s: Annotated[float, Field(gt=0)] = 36 * 3600
     """After how many seconds without any news a batch is ended as stalled."""
 
+    assertions: tuple[OwnAssertion, ...] = ()
+    """What must come out, in the words of `cj metrics`: no grades leave where one does not hold."""
+
     scoring_engine: Literal["newton", "choix"] = "newton"
     """Who fits the scores: our own Newton solver, or the library choix as an independent check."""
     emulator_qualities: Mapping[str, float] = Field(default_factory=dict)
@@ -184,7 +188,8 @@ def resolve_settings(
         values = BatchSettings.model_validate({**known, **explicit})
     except ValidationError as error:
         problems += [
-            f"batch.yaml: {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}"
+            f"batch.yaml: {'.'.join(map(str, e['loc'])) or 'settings'}:"
+            f" {e['msg'].removeprefix('Value error, ')}"
             for e in error.errors()
         ]
         return None, problems

@@ -26,6 +26,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from cj_pipeline.judge_trials import Calibration
     from cj_pipeline.judges import Judge
+    from cj_pipeline.steps.batch_checks import Checked
     from cj_pipeline.steps.cost_plan import ModeCost
     from cj_pipeline.steps.doctor import Finding
 
@@ -53,7 +54,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
         # A figure or a name cut short misleads; only prose may wrap.
         prose = any(len(_cell(row[index])) > 60 for row in rows)
-        drawn.add_column(Text(column), justify="right" if numeric else "left", no_wrap=not prose)
+        drawn.add_column(
+            Text(column),
+            justify="right" if numeric else "left",
+            no_wrap=not prose,
+            overflow="fold" if prose else "ellipsis",
+        )
     for row in rows:
         drawn.add_row(*(Text(_cell(value)) for value in row))
     return drawn
@@ -162,6 +168,25 @@ def findings_table(findings: Sequence[Finding]) -> Table:
                 finding.remedy,
             )
             for finding in findings
+        ],
+    )
+
+
+def checks_table(batch_id: str, checked: Sequence[Checked]) -> Table:
+    """Return what is claimed of a batch and what was found, what fails first."""
+    words = {(True, True): "holds", (False, True): "holds", (True, False): "FAILS"}
+    ordered = sorted(checked, key=lambda each: (each.finding.holds, not each.is_blocking))
+    return table(
+        f"Claims about {batch_id}",
+        ("", "claim", "about", "found"),
+        [
+            (
+                words.get((each.is_blocking, each.finding.holds), "warns"),
+                each.name,
+                each.about.replace("_", " "),
+                each.finding.statement,
+            )
+            for each in ordered
         ],
     )
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from cj_pipeline.batch_history import BatchHistory, read_history
 from cj_pipeline.comparisons import JudgedPair
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.grading import GradingTerms, grade_by
+from cj_pipeline.steps.batch_checks import Checked, refuse_unsound_grades, what_stops_grades
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
 from cj_pipeline.steps.link import link_rows, read_chain
@@ -39,10 +41,16 @@ class Projected:
 def project(engine: Engine, batch_id: str, *, again: bool = False) -> Projected:
     """Turn a batch's final scores into grades, or say why that cannot be done.
 
+    Where a check fails that no grade may leave without, there are none, and the statement says
+    which; scores, report and artefact leave all the same, for people to decide by.
+
     Args:
         engine: The pipeline's connections.
         batch_id: The batch.
         again: Add a revision to what was graded before; nothing is judged or paid anew.
+
+    Raises:
+        FailedCheckError: If the grades themselves are not sound; nothing of them is kept.
     """
     with engine.store.read() as db:
         record = load_batch(db, batch_id)
@@ -54,16 +62,21 @@ def project(engine: Engine, batch_id: str, *, again: bool = False) -> Projected:
         judged = judged_pairs(db, batch_id)
         scale = fit_scale(db, record) if judged else None
         chain, not_linked = _chain(db, record, scale)
-    statement, projections = _grades(record, scale, judged, chain)
+        history = read_history(db, batch_id)
+        stopped_by = what_stops_grades(db, history, engine.clock())
+    if stopped_by and record.state == "succeeded":
+        statement, projections = _stopped(stopped_by), None
+    else:
+        statement, projections = _grades(record, scale, judged, chain)
     projected = Projected(
         revision=revision + 1 if again or revision == 0 else revision,
         is_graded=projections is not None and projections.is_graded,
-        statement=" ".join(filter(None, (statement, not_linked))),
+        statement=" ".join(filter(None, (statement, not_linked, _waived(record)))),
         projections=projections,
         chain=chain,
     )
     if again or revision == 0:
-        _keep(engine, record, projected)
+        _keep(engine, record, projected, history)
     return projected
 
 
@@ -112,7 +125,17 @@ def _grades_in_chain(
     return statement, only(projections, record.essay_ids)
 
 
-def _keep(engine: Engine, record: BatchRecord, projected: Projected) -> None:
+def _stopped(stopped_by: Sequence[Checked]) -> str:
+    failed = "; ".join(f"{each.name}: {each.finding.statement}" for each in stopped_by)
+    return f"No grades: what they may not leave without does not hold. {failed}."
+
+
+def _waived(record: BatchRecord) -> str:
+    waived = record.metadata.get("graded_despite", ())
+    return f"A person waived what need not hold any more: {'; '.join(waived)}." if waived else ""
+
+
+def _keep(engine: Engine, record: BatchRecord, projected: Projected, history: BatchHistory) -> None:
     now = engine.clock()
     key = {"batch_id": record.batch_id, "revision": projected.revision}
     projections, terms = projected.projections, record.grading_terms
@@ -127,14 +150,21 @@ def _keep(engine: Engine, record: BatchRecord, projected: Projected) -> None:
         "terms": terms.as_record() if terms else None,
         "projected_at": now,
     }
+    is_graded = projections is not None and projections.is_graded
+    tables = grading_rows(projections, key, now) if projections and is_graded else {}
+    graded = replace(
+        history,
+        grading=report,
+        projections=tuple(tables.get("grade_projections", ())),
+        boundaries=tuple(tables.get("grade_boundaries", ())),
+    )
+    refuse_unsound_grades(graded)
     with engine.store.write() as db:
         db.insert("grading_reports", [report], on_conflict="ignore")
         if projected.chain is not None:
             for table, rows in link_rows(projected.chain, record.essay_ids, key, now).items():
                 db.insert(table, rows, on_conflict="ignore")
-        if projections is None or not projections.is_graded:
-            return
-        for table, rows in grading_rows(projections, key, now).items():
+        for table, rows in tables.items():
             db.insert(table, rows, on_conflict="ignore")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -26,6 +26,7 @@ def regrade(
     scale: str | None = None,
     own_scale: bytes | None = None,
     anchor_grades: Mapping[str, str] | None = None,
+    despite: Sequence[str] = (),
 ) -> Projected:
     """Grade an ended batch anew as a further revision; nothing is asked or paid.
 
@@ -38,10 +39,13 @@ def regrade(
         scale: The grade scale from now on; by default the one it had.
         own_scale: A scale of the batch's own as YAML, from now on in place of its `scale.yaml`.
         anchor_grades: Grades put right, by anchor.
+        despite: Assertions of the batch's own, as they are written, that need not hold for its
+            grades from now on; what is claimed of every batch cannot be waived.
 
     Raises:
         SettingsError: With everything that cannot be: a batch that goes on, an essay that is no
-            anchor, a grade that is not on the scale, a scale that cannot be used.
+            anchor, a grade that is not on the scale, a scale that cannot be used, an assertion
+            that is none of the batch's.
     """
     changed = dict(anchor_grades or {})
     if own_scale is not None:
@@ -56,6 +60,12 @@ def regrade(
         if own_scale is not None:
             record = replace(record, own_scale=own_scale.decode("utf-8-sig"))
         problems = _problems(record, scale or record.settings.scale, changed)
+        own = [str(assertion) for assertion in record.settings.assertions]
+        problems += [
+            f"{given!r} is none of its own assertions: {'; '.join(own) or 'it has none'}"
+            for given in despite
+            if given not in own
+        ]
         if problems:
             msg = f"Batch '{batch_id}' was not graded again:\n" + "\n".join(
                 f"  - {problem}" for problem in problems
@@ -64,6 +74,8 @@ def regrade(
         _change(db, batch_id, scale, changed)
         if own_scale is not None:
             _keep_scale(db, batch_id, own_scale)
+        if despite:
+            _waive(db, record, despite)
     projected = project(engine, batch_id, again=True)
     log.info(
         "batch_graded_again",
@@ -71,6 +83,7 @@ def regrade(
         revision=projected.revision,
         scale=scale,
         n_anchor_grades_changed=len(changed),
+        despite=list(despite),
     )
     return projected
 
@@ -91,6 +104,14 @@ def _problems(record: BatchRecord, scale: str | None, changed: Mapping[str, str]
         if grade not in known and essay_id not in strangers
     ]
     return problems
+
+
+def _waive(db: Session, record: BatchRecord, despite: Sequence[str]) -> None:
+    waived = sorted({*record.metadata.get("graded_despite", ()), *despite})
+    db.execute(
+        "UPDATE batches SET metadata = json_merge_patch(metadata, ?) WHERE batch_id = ?",
+        [json.dumps({"graded_despite": waived}), record.batch_id],
+    )
 
 
 def _change(db: Session, batch_id: str, scale: str | None, changed: Mapping[str, str]) -> None:

@@ -137,6 +137,44 @@ def test_every_check_passes_on_a_sound_batch(ended: Ended) -> None:
     assert [e.check_name for e in evaluations if not e.passed and e.blocking] == []
 
 
+def test_a_batchs_own_assertions_are_checked_at_its_end(
+    instance: dg.DagsterInstance, engine: Engine, tmp_path: Path
+) -> None:
+    """What fails is an error with its figure; the batch is published, and without grades."""
+    folder = batch_folder(
+        tmp_path,
+        assertions=[
+            'cj_llm_requests_total{batching_mode="provider_batch_api"} >= 1',
+            "cj_batch_waves > 5",
+        ],
+    )
+
+    job_names(instance, engine, folder)
+
+    key = dg.AssetCheckKey(dg.AssetKey("wave_decision"), "own_assertions_hold")
+    events = own_checks(instance, key)
+    assert [event.passed for event in events] == [True, False]
+    assert "judged at the end" in (events[0].description or "")
+    assert events[1].severity is dg.AssetCheckSeverity.ERROR
+    assert events[1].metadata["cj_batch_waves > 5"].value == 2
+    graded = latest(instance, "grade_projections").metadata
+    assert graded["is_graded"].value is False
+    assert "cj_batch_waves > 5" in str(graded["statement"].value)
+    assert latest(instance, "batch_report").metadata["state"].value == "succeeded"
+
+
+def own_checks(
+    instance: dg.DagsterInstance, key: dg.AssetCheckKey
+) -> list[dg.AssetCheckEvaluation]:
+    """Return how a check was evaluated, oldest first."""
+    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+    return [
+        record.event.dagster_event.asset_check_evaluation_data
+        for record in reversed(records)
+        if record.event is not None and record.event.dagster_event is not None
+    ]
+
+
 def test_a_failed_blocking_check_keeps_requests_from_leaving(
     instance: dg.DagsterInstance, engine: Engine, tmp_path: Path
 ) -> None:

@@ -1,0 +1,74 @@
+"""Which claims are checked of each part of a batch, and which of them stop it.
+
+The claims themselves are `assertions`. One about what is true of our own rows stops: no request is
+sent after it, and no grade leaves. One about how well a batch goes warns: a person should look, and
+the batch goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cj_pipeline import assertions
+from cj_pipeline.assertions import Finding
+from cj_pipeline.batch_history import BatchHistory
+
+
+@dataclass(frozen=True)
+class Check:
+    """A claim about a batch, and whether its failure stops what comes after."""
+
+    claim: Callable[[BatchHistory], Finding]
+    is_blocking: bool
+
+    @property
+    def name(self) -> str:
+        """The claim's name."""
+        return self.claim.__name__
+
+
+def stops(claim: Callable[[BatchHistory], Finding]) -> Check:
+    """Return a check whose failure stops what comes after."""
+    return Check(claim, is_blocking=True)
+
+
+def warns(claim: Callable[[BatchHistory], Finding]) -> Check:
+    """Return a check whose failure a person should see, and nothing more."""
+    return Check(claim, is_blocking=False)
+
+
+CHECKS: Mapping[str, tuple[Check, ...]] = {
+    "comparison_pairs": (stops(assertions.pairs_are_sound), stops(assertions.budget_is_kept)),
+    "provider_jobs": (
+        stops(assertions.spend_is_within_cap),
+        stops(assertions.requests_are_recorded),
+        stops(assertions.mode_is_recorded),
+    ),
+    "comparisons": (
+        stops(assertions.rows_add_up),
+        warns(assertions.enough_succeed),
+        warns(assertions.no_place_is_preferred),
+        warns(assertions.bills_agree_with_providers),
+    ),
+    "essay_scores": (
+        stops(assertions.scores_are_sound),
+        # Early waves need not have joined all essays yet; `success_is_earned` blocks at the end.
+        warns(assertions.net_is_connected),
+        warns(assertions.positions_are_fair),
+        warns(assertions.errors_are_small),
+    ),
+    "wave_decision": (
+        stops(assertions.callbacks_are_within_denominator),
+        stops(assertions.success_is_earned),
+        warns(assertions.batch_goes_well),
+    ),
+    "grade_projections": (
+        stops(assertions.every_essay_is_graded_or_none),
+        stops(assertions.probabilities_are_real),
+        stops(assertions.boundaries_are_in_order),
+        # The projection itself declines to grade when anchors disagree too much.
+        warns(assertions.anchors_are_in_order),
+    ),
+}
+"""By the asset they are about; the artefact's own check reads it back from the disk."""
