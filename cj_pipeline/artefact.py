@@ -576,7 +576,10 @@ def _input_manifest(history: BatchHistory) -> list[dict[str, Any]]:
 
 
 def _request_manifest(history: BatchHistory) -> list[dict[str, Any]]:
-    """Return what was sent to providers, byte for byte, by submission key."""
+    """Return what was sent to providers, byte for byte, by submission key.
+
+    A job that was given up before it was whole has no checksum, and brought nothing home.
+    """
     return [
         {
             "path": f"{row['submission_key']}.jsonl",
@@ -586,6 +589,7 @@ def _request_manifest(history: BatchHistory) -> list[dict[str, Any]]:
             "relative_to": f"what was sent to {row['provider']}",
         }
         for row in history.jobs
+        if row["content_sha256"] is not None
     ]
 
 

@@ -141,7 +141,8 @@ def mode_is_recorded(history: BatchHistory) -> Finding:
     override = history.settings.get("llm_batching_mode_override")
     mode = override or history.settings["llm_batching_mode"]
     stored = history.batch["metadata"]
-    used = {job["batching_mode"] for job in history.jobs}
+    # A canary is single calls, whatever the mode: it is over before the mode begins.
+    used = {job["batching_mode"] for job in history.jobs if not job.get("is_canary")}
     holds = (
         stored.get("llm_batching_mode") == mode
         and stored.get("llm_batching_mode_override") == override

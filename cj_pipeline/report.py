@@ -45,6 +45,9 @@ END_REASONS: Mapping[str, str] = {
     "common scale. Allow more comparisons, or mend the failures below.",
     EndReason.SPEND_CAP: "The next comparisons could have cost more than the spend cap allows. "
     "Raise `spend_cap_usd`, or accept what there is.",
+    EndReason.CANARY_FAILED: "A judge gave no verdict in the few requests sent ahead, so the rest"
+    " was not sent. Read what its provider said below, try it with `cj judge try`, and hand the"
+    " essays in as a new batch.",
     EndReason.EXPIRED: "The provider let the requests expire before it answered them.",
     EndReason.CANCELLED: "A person cancelled the batch.",
     EndReason.STALLED: "The provider made no progress for too long.",

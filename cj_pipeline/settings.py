@@ -116,6 +116,9 @@ class BatchSettings(BaseModel):
     """Pairs per wave; left out: half as many as there are essays."""
     spend_cap_usd: Annotated[float, Field(gt=0)] | None = None
     """What the batch may cost at the most; the worst case is reserved before each submission."""
+    canary_requests: Annotated[int, Field(ge=0, le=50)] | None = None
+    """How many single calls go ahead of a provider job of a judge that has given no verdict here
+    yet; left out: three for a real judge, none for a simulated one; 0: never."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How often a comparison is asked before it counts as failed for good."""
 

@@ -39,6 +39,7 @@ class EndReason(StrEnum):
     INSUFFICIENT_ESSAYS = "insufficient_essays"
     UNSCALABLE = "unscalable"
     SPEND_CAP = "spend_cap"
+    CANARY_FAILED = "canary_failed"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     STALLED = "stalled"
@@ -65,7 +66,8 @@ class BatchProgress:
 
     Attributes:
         n_essays: Students and anchors.
-        submitted: Comparisons sent out so far; an attempt repeated is not a new comparison.
+        submitted: Comparisons sent out so far, or waiting for a canary; an attempt repeated is not
+            a new comparison.
         completed: Those with a verdict.
         failed: Those that failed for good, after every attempt they were allowed.
         failed_as_expired: Of the failed ones, those whose last attempt expired.
@@ -74,6 +76,7 @@ class BatchProgress:
         max_score_change: In logits since the last wave; None before the second scale.
         is_precise: Whether the precision the batch asks for is reached; None when it asks none.
         spend_cap_reached: Whether the next wave was refused for its cost.
+        canary_failed: Whether a judge gave no verdict in the requests sent ahead.
         nothing_left_to_ask: Whether planning found no pair for another wave.
         is_cancelled: Whether a person ended the batch.
         is_stalled: Whether its provider jobs have made no progress for too long.
@@ -89,6 +92,7 @@ class BatchProgress:
     max_score_change: float | None = None
     is_precise: bool | None = None
     spend_cap_reached: bool = False
+    canary_failed: bool = False
     nothing_left_to_ask: bool = False
     is_cancelled: bool = False
     is_stalled: bool = False
@@ -161,6 +165,8 @@ def decide_continuation(  # noqa: PLR0911 -- one line per rule, in the order the
         return _failure(EndReason.STALLED) if progress.is_stalled else wait
     if progress.spend_cap_reached:
         return _failure(EndReason.SPEND_CAP)
+    if progress.canary_failed:
+        return _failure(EndReason.CANARY_FAILED)
     if progress.submitted == 0:
         return _failure(EndReason.NO_SUCCESSES) if progress.nothing_left_to_ask else wait
     if progress.completed == 0:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from cj_pipeline.steps.canary import held_back
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
 from cj_pipeline.steps.note_progress import note_progress
@@ -83,7 +84,7 @@ def _progress(
     scale = fit_scale(db, record) if judged else None
     progress = BatchProgress(
         n_essays=len(record.essay_ids),
-        submitted=counts["submitted"],
+        submitted=counts["submitted"] + held_back(db, record),
         completed=counts["completed"],
         failed=counts["failed"],
         failed_as_expired=counts["failed_as_expired"],
@@ -92,6 +93,7 @@ def _progress(
         max_score_change=_max_score_change(db, record.batch_id, wave, scale),
         is_precise=_is_precise(record, scale),
         spend_cap_reached=bool(record.metadata.get("spend_cap_reached")),
+        canary_failed=bool(record.metadata.get("canary_failed")),
         nothing_left_to_ask=bool(record.metadata.get("nothing_left_to_ask")),
         is_cancelled=bool(record.metadata.get("cancel_requested")),
         is_stalled=is_stalled,

@@ -51,6 +51,7 @@ jobs AS (
 )
 SELECT b.batch_id, b.state,
        coalesce(b.metadata->>'spend_cap_reached', 'false') = 'true' AS spend_cap_reached,
+       coalesce(b.metadata->>'canary_failed', 'false') = 'true' AS canary_failed,
        coalesce(b.metadata->>'cancel_requested', 'false') = 'true' AS cancel_requested,
        coalesce(b.metadata->>'nothing_left_to_ask', 'false') = 'true' AS nothing_left_to_ask,
        coalesce(w.wave, 0) AS wave,
@@ -100,7 +101,7 @@ def _next(row: dict[str, object]) -> NextStep:  # noqa: PLR0911 -- one line per 
         return NextStep.POLL
     if row["cancel_requested"]:
         return NextStep.DECIDE
-    if row["n_unasked"] and not row["spend_cap_reached"]:
+    if row["n_unasked"] and not (row["spend_cap_reached"] or row["canary_failed"]):
         return NextStep.SUBMIT
     if row["nothing_left_to_ask"] or (row["wave"] and row["decision"] is None):
         return NextStep.DECIDE

@@ -13,6 +13,7 @@ from cj_pipeline.ingestion import read_batch
 from cj_pipeline.judge_trials import Calibration
 from cj_pipeline.judges import Judge
 from cj_pipeline.providers import open_provider
+from cj_pipeline.steps.canary import canary_size
 from cj_pipeline.steps.cost_plan import ModeCost, cost_by_mode, run_pilot
 from cj_pipeline.steps.ingest import load_judges
 from cj_pipeline.steps.live_profile import profile_of_batch
@@ -65,7 +66,19 @@ class Preview:
             ("first wave", f"{len(self.first_wave)} comparisons"),
             ("waves at the most", -(-ends_at // max(1, len(self.first_wave)))),
             *self._forecast(),
+            *self._canaries(),
             ("spend cap USD", record.settings.spend_cap_usd or "none"),
+        ]
+
+    def _canaries(self) -> list[tuple[str, object]]:
+        sizes = {
+            judge.name: size
+            for judge in self.record.judges
+            if (size := canary_size(self.record.settings, judge))
+        }
+        return [
+            ("sent ahead, if the judge is new here", f"{size} single calls to {name}")
+            for name, size in sizes.items()
         ]
 
     def _forecast(self) -> list[tuple[str, object]]:

@@ -7,7 +7,6 @@ The intent (submission key, count, account, worst-case cost) is committed before
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,8 @@ import structlog
 from cj_pipeline.judges import Judge
 from cj_pipeline.money import expected_usd, worst_case_usd
 from cj_pipeline.providers import split_shards
+from cj_pipeline.settings import BatchingMode
+from cj_pipeline.steps.canary import Released, release
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.records import BatchRecord, load_batch, note_on_batch
@@ -53,6 +54,8 @@ class Intent:
     submission_key: str
     judge: Judge
     account: str
+    batching_mode: BatchingMode
+    is_canary: bool
     asks: tuple[Ask, ...]
     n_bytes: int
     estimated_usd: float
@@ -75,9 +78,13 @@ def submit_wave(engine: Engine, batch_id: str) -> Submitted:
         record = load_batch(db, batch_id)
         texts = load_texts(db, batch_id)
         asks = [] if record.has_ended else _open_asks(db, record, texts)
+        released, failed = release(db, record, asks)
     if asks:
         tell_qualities(engine, record, texts)
-    intents = _intents(engine, record, asks)
+    if failed:
+        _stop_for_canaries(engine, record, failed)
+        released = []
+    intents = [intent for each in released for intent in _intents(engine, record, each)]
     refused = bool(intents) and not _record(engine, record, intents)
     sent = send_unsent_jobs(engine, record)
     return Submitted(
@@ -118,38 +125,47 @@ def _open_asks(db: Session, record: BatchRecord, texts: BatchTexts) -> list[Ask]
     ]
 
 
-def _intents(engine: Engine, record: BatchRecord, asks: Sequence[Ask]) -> list[Intent]:
-    by_judge: dict[str, list[Ask]] = defaultdict(list)
-    for ask in asks:
-        by_judge[ask.judge_id].append(ask)
+def _intents(engine: Engine, record: BatchRecord, released: Released) -> list[Intent]:
+    judge = released.judge
+    mode: BatchingMode = "per_request" if released.is_canary else record.settings.batching_mode
+    batched = mode == "provider_batch_api"
+    provider = engine.provider(judge)
+    price = judge.price
+    # A stand-in key of the same length gives each line its true size before its key is known.
+    sizes = [len(request_line(provider, judge, ask, "0" * 64)) - 1 for ask in released.asks]
     intents = []
-    batched = record.settings.batching_mode == "provider_batch_api"
-    for judge_id, judge_asks in by_judge.items():
-        judge = record.judge(judge_id)
-        provider = engine.provider(judge)
-        price = judge.price
-        # A stand-in key of the same length gives each line its true size before its key is known.
-        sizes = [len(request_line(provider, judge, ask, "0" * 64)) - 1 for ask in judge_asks]
-        for shard in split_shards(sizes, provider.limits):
-            chosen = tuple(judge_asks[i] for i in shard)
-            intents.append(
-                Intent(
-                    submission_key=submission_key(
-                        record.batch_id, judge_id, provider.account, chosen
-                    ),
-                    judge=judge,
-                    account=provider.account,
-                    asks=chosen,
-                    n_bytes=sum(sizes[i] for i in shard),
-                    estimated_usd=math.fsum(
-                        expected_usd(price, ask.prompt, batched=batched) for ask in chosen
-                    ),
-                    worst_usd=tuple(
-                        worst_case_usd(price, ask.prompt, judge, batched=batched) for ask in chosen
-                    ),
-                )
+    for shard in split_shards(sizes, provider.limits):
+        chosen = tuple(released.asks[i] for i in shard)
+        intents.append(
+            Intent(
+                submission_key=submission_key(
+                    record.batch_id, judge.judge_id, provider.account, chosen
+                ),
+                judge=judge,
+                account=provider.account,
+                batching_mode=mode,
+                is_canary=released.is_canary,
+                asks=chosen,
+                n_bytes=sum(sizes[i] for i in shard),
+                estimated_usd=math.fsum(
+                    expected_usd(price, ask.prompt, batched=batched) for ask in chosen
+                ),
+                worst_usd=tuple(
+                    worst_case_usd(price, ask.prompt, judge, batched=batched) for ask in chosen
+                ),
             )
+        )
     return intents
+
+
+def _stop_for_canaries(engine: Engine, record: BatchRecord, judges: Sequence[Judge]) -> None:
+    """Mark the batch: nothing more is asked, because a judge of it cannot judge."""
+    with engine.store.write() as db:
+        note_on_batch(db, record.batch_id, "canary_failed", engine.clock())
+        close_comparisons(db, record, engine.clock(), give_up=True)
+    log.error(
+        "canary_failed", batch_id=record.batch_id, judges=[judge.judge_id for judge in judges]
+    )
 
 
 def _record(engine: Engine, record: BatchRecord, intents: Sequence[Intent]) -> bool:
@@ -193,7 +209,8 @@ def _job_row(record: BatchRecord, intent: Intent) -> dict[str, object]:
         "batch_id": record.batch_id,
         "wave": max(ask.wave for ask in intent.asks),
         "judge_id": intent.judge.judge_id,
-        "batching_mode": record.settings.batching_mode,
+        "batching_mode": intent.batching_mode,
+        "is_canary": intent.is_canary,
         "provider": intent.judge.provider,
         "model": intent.judge.model,
         "account": intent.account,
