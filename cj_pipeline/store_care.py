@@ -8,7 +8,7 @@ data is `forgetting`.
 from __future__ import annotations
 
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -123,20 +123,32 @@ def restore_store(store: Store, source: Path, *, now: datetime) -> Path | None:
     except duckdb.Error as error:
         msg = f"{source} is no backup that can be opened: {error}. Nothing was changed."
         raise StoreError(msg) from error
-    log = store.path.with_name(f"{store.path.name}.wal")
     aside = store.path.with_name(f"{store.path.name}.before-{now:%Y%m%dT%H%M%S}")
     unfinished = store.path.with_name(f"{store.path.name}.unfinished")
     with store.held():
         publishing.copy_file(source, unfinished)
-        # The log first: it must never be replayed onto the backup.
-        if log.exists():
-            log.rename(aside.with_name(f"{aside.name}.wal"))
-        if store.path.exists():
-            store.path.rename(aside)
-        unfinished.rename(store.path)
+        _lay_aside(store, aside)
+        unfinished.replace(store.path)
     migrate_store(store)  # the backup may be older than the code
     store.publish()
     return aside if aside.exists() else None
+
+
+def _lay_aside(store: Store, aside: Path) -> None:
+    """Give the live file, and its log if it has one, a second name; the first stays in place.
+
+    Opening and closing folds the log into the file. A log that is there after that belongs to a
+    file that cannot be opened, and must never be replayed onto the backup: it goes last.
+    """
+    log = store.path.with_name(f"{store.path.name}.wal")
+    if store.path.exists():
+        if log.exists():
+            with suppress(duckdb.Error):
+                connect_file(store.path, read_only=False, key=store.key).close()
+        aside.unlink(missing_ok=True)  # of a restore that was killed within the same second
+        aside.hardlink_to(store.path)
+    if log.exists():
+        log.replace(aside.with_name(f"{aside.name}.wal"))
 
 
 def compact_store(store: Store) -> Compaction:

@@ -18,7 +18,7 @@ def postgres_server() -> Iterator[int]:
 
     PostgreSQL refuses to run as root, so root starts it as `nobody`.
     """
-    binaries = Path(os.path.realpath(shutil.which("initdb") or "initdb")).parent
+    binaries = _programs()
     with tempfile.TemporaryDirectory() as folder:
         account = {"user": "nobody"} if os.geteuid() == 0 else {}
         if account:
@@ -35,6 +35,13 @@ def postgres_server() -> Iterator[int]:
             yield port
         finally:
             run(f"{binaries}/pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
+
+
+def _programs() -> Path:
+    """Return the folder of PostgreSQL's programs; Debian keeps them off the search path."""
+    found = shutil.which("initdb")
+    kept = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return (Path(found).resolve() if found else kept[-1]).parent
 
 
 def _free_port() -> int:

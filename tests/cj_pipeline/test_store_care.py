@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -105,6 +107,45 @@ def test_a_backup_older_than_the_code_is_brought_up_to_date(store: Store, tmp_pa
 
     with open_published(store.home) as notebook:
         assert notebook.execute("SELECT count(*) FROM v_batches").fetchone() == (0,)
+
+
+def test_a_restore_that_is_killed_leaves_a_live_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no instant at which another process would find nothing and begin anew."""
+    backup = backup_store(store, tmp_path / "backup.duckdb")
+    n_comparisons = _comparisons(store)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        restore_store(store, backup, now=NOW)
+    monkeypatch.undo()
+
+    assert _comparisons(Store(store.home)) == n_comparisons
+    assert restore_store(Store(store.home), backup, now=NOW) is not None
+
+
+def test_a_restore_keeps_what_a_killed_writer_had_committed(store: Store, tmp_path: Path) -> None:
+    """The file that is laid aside is whole: its log was folded into it first."""
+    backup = backup_store(store, tmp_path / "backup.duckdb")
+    code = """
+import os, sys, duckdb
+db = duckdb.connect(sys.argv[1])
+db.execute("PRAGMA disable_checkpoint_on_shutdown")
+db.execute("CREATE TABLE committed AS SELECT 1 AS one")
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code, store.path], check=True)
+    assert store.path.with_name(f"{store.path.name}.wal").exists()
+
+    aside = restore_store(store, backup, now=NOW)
+
+    assert aside is not None
+    with duckdb.connect(str(aside), read_only=True) as db:
+        assert db.execute("FROM committed").fetchone() == (1,)
 
 
 def test_a_torn_store_can_be_restored(store: Store, tmp_path: Path) -> None:
