@@ -2,7 +2,7 @@
 -- provider's own count of a job comes to.
 ALTER TABLE attempts ADD COLUMN reserved_usd DOUBLE;
 ALTER TABLE attempts ADD COLUMN is_usage_told BOOLEAN;
-ALTER TABLE provider_jobs ADD COLUMN is_canary BOOLEAN DEFAULT FALSE;
+ALTER TABLE provider_jobs ADD COLUMN is_canary BOOLEAN;
 ALTER TABLE provider_jobs ADD COLUMN estimated_usd DOUBLE;
 ALTER TABLE provider_jobs ADD COLUMN possible_usd DOUBLE;
 ALTER TABLE provider_jobs ADD COLUMN provider_tokens_prompt BIGINT;

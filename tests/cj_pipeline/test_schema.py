@@ -7,7 +7,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from cj_pipeline.duckdb_extensions import load_extension
 from cj_pipeline.errors import StoreError
+from cj_pipeline.lake_store import without_keys
 from cj_pipeline.schema import Migration, known_migrations, migrate, schema_version
 from cj_pipeline.store import Store
 
@@ -80,3 +82,16 @@ def test_a_store_newer_than_the_code_is_refused(tmp_path: Path) -> None:
     for look in (Store(tmp_path).read, Store(tmp_path).write):
         with pytest.raises(StoreError, match=r"schema version 9999.*update"), look():
             pass
+
+
+def test_a_lake_can_take_every_migration(tmp_path: Path) -> None:
+    """DuckLake knows less SQL than DuckDB; that has to show before a deployment."""
+    with duckdb.connect(":memory:") as connection:
+        load_extension(connection, "ducklake")
+        catalog = tmp_path / "catalog.ducklake"
+        connection.execute(f"ATTACH 'ducklake:{catalog}' AS store (DATA_PATH '{tmp_path}/data')")
+        connection.execute("USE store")
+
+        applied = migrate(connection, tuple(map(without_keys, known_migrations())))
+
+    assert len(applied) == len(known_migrations())
