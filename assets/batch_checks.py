@@ -7,7 +7,6 @@ grades, so that people have the report to decide by.
 """
 
 import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from cj_pipeline.steps.batch_checks import check_assertions
 from cj_pipeline.steps.records import load_batch
 from resources.engine_resource import EngineResource
 
-warnings.filterwarnings("ignore", message=".*partitions_def.* on an AssetCheckSpec")
 # A batch that goes on has no grades to check, and nothing after them runs either; Dagster warns of
 # each check left out as though the rest of the run went on without it.
 logging.getLogger("dagster._core.execution.plan.active").addFilter(

@@ -28,6 +28,7 @@ collect_wave = dg.define_asset_job(
         "grade_projections",
         "run_artefact",
         "batch_report",
+        "trial_outcome",
     ],
     description="Bring a wave home, score it, decide; at the end grade and publish.",
 )
@@ -39,6 +40,7 @@ finish_batch = dg.define_asset_job(
         "grade_projections",
         "run_artefact",
         "batch_report",
+        "trial_outcome",
     ],
     description=(
         "Score and decide a batch with nothing in flight; at its end grade and publish it. With"

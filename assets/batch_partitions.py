@@ -1,11 +1,14 @@
 """What all assets of a batch share: the partition, the owner, and how our errors end a step."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
 from cj_pipeline.errors import BatchProblemsError, FinalError, TransientError
+
+warnings.filterwarnings("ignore", message=".*partitions_def.* on an AssetCheckSpec")
 
 BATCHES = "batches"
 batches = dg.DynamicPartitionsDefinition(name=BATCHES)

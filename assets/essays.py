@@ -1,23 +1,35 @@
 """The essays of a batch, taken in whole or not at all."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from assets.asset_pages import history_and_columns, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from cj_pipeline.steps import ingest
+from cj_pipeline.steps import ingest, open_trial
+from cj_pipeline.steps.ingest import Ingested
 from resources.engine_resource import EngineResource
 
 
 class BatchSource(dg.Config):
-    """Where a batch comes from.
+    """Where a batch comes from, and what is set by hand."""
 
-    Attributes:
-        folder: The batch folder; by default the folder of the partition's name in the inbox.
-    """
-
-    folder: str = ""
+    folder: str = Field(
+        "",
+        description="The batch folder; by default the folder of the partition's name in the inbox.",
+    )
+    trial: str = Field(
+        "",
+        description="A trial's name as `cj trial list` shows it; it brings its essays and settings,"
+        " so folder and settings stay empty.",
+    )
+    settings: dict[str, Any] = Field(
+        {},
+        description="Keys of batch.yaml that win over the file's, for instance"
+        " {max_pairwise_comparisons: 60, spend_cap_usd: 2.0}.",
+    )
 
 
 @dg.asset(
@@ -28,9 +40,8 @@ def essays(
 ) -> dg.MaterializeResult[None]:
     """The texts placed on one scale together, anchors among them, as handed in."""
     connected = engine.open()
-    folder = Path(config.folder) if config.folder else connected.inbox / context.partition_key
     with errors_as_dagster_knows_them():
-        taken_in = ingest(connected, folder, batch_id=context.partition_key)
+        taken_in = _take_in(engine, context.partition_key, config)
     history, columns = history_and_columns(connected, context.partition_key, "essays")
     return dg.MaterializeResult(
         metadata={
@@ -43,9 +54,23 @@ def essays(
             "is_new": taken_in.is_new,
             "judges": ", ".join(judge["name"] for judge in history.judges),
             "is_simulated": history.is_simulated,
-            "folder": dg.MetadataValue.path(str(folder)),
+            "folder": dg.MetadataValue.path(str(history.batch["source_path"])),
             "files": table(
                 history.essays, ("essay_id", "is_anchor", "grade", "source_path", "n_bytes")
             ),
         }
     )
+
+
+def _take_in(engine: EngineResource, batch_id: str, config: BatchSource) -> Ingested:
+    connected = engine.open()
+    if config.trial:
+        if config.folder or config.settings:
+            msg = (
+                f"Batch '{batch_id}' was given a trial and a folder or settings of its own: a trial"
+                " brings both. Leave out `trial`, or leave out the others."
+            )
+            raise dg.Failure(msg, allow_retries=False)
+        return open_trial(connected, config.trial, batch_id=batch_id)
+    folder = Path(config.folder) if config.folder else connected.inbox / batch_id
+    return ingest(connected, folder, explicit=config.settings, batch_id=batch_id)

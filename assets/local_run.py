@@ -31,8 +31,10 @@ def run_batch(
     definitions: dg.Definitions,
     engine: Engine,
     batch_id: str,
-    folder: Path,
+    folder: Path | None = None,
     *,
+    trial: str = "",
+    emulator_url: str = "",
     pause_s: float = 0.5,
 ) -> Iterator[JobRun]:
     """Yield each run that takes a batch from its folder to its report.
@@ -43,21 +45,26 @@ def run_batch(
         engine: To see what the batch needs next, and to poll.
         batch_id: The partition, made if need be.
         folder: The batch folder.
+        trial: The trial's name, if the batch is one of its runs.
+        emulator_url: Where simulated judges are asked; by default as the environment says.
         pause_s: Between two polls.
 
     Raises:
         dagster.Failure: If a step fails for good.
     """
     instance.add_dynamic_partitions(BATCHES, [batch_id])
-    config = {"ops": {"essays": {"config": {"folder": str(folder)}}}}
-    yield _run(instance, definitions, open_batch.name, batch_id, config)
+    source = {"trial": trial} if trial else {"folder": str(folder or engine.inbox / batch_id)}
+    config = {"ops": {"essays": {"config": source}}}
+    resource = {"home": str(engine.home), "emulator_url": emulator_url}
+    connected = {"resources": {"engine": {"config": resource}}}
+    yield _run(instance, definitions, open_batch.name, batch_id, config | connected)
     while True:
         with engine.store.read() as db:
             step = next_step(db, batch_id, engine.clock())
         if step is NextStep.NOTHING:
             return
         if step in JOB_FOR:
-            yield _run(instance, definitions, JOB_FOR[step], batch_id, {})
+            yield _run(instance, definitions, JOB_FOR[step], batch_id, connected)
         elif batch_id not in poll(engine, batch_id=batch_id).batches_with_ended_jobs:
             time.sleep(pause_s)
 

@@ -1,53 +1,116 @@
-"""Trial runs at night: the same batch again and again, so that drift in a judge is seen.
+"""Trial runs by themselves: the same batch again and again, so that drift in a judge is seen.
 
-A trial is a batch folder under `CJ_HOME/trials`. Each night opens it as a batch of its own, with
-its own budget and spend cap; the sensors take it to its end like any other.
+A trial is a definition in `CJ_HOME/trials` (`cj_pipeline.trials`). Each tick opens it as a batch of
+its own, with its own budget and spend cap; the sensors take it to its end like any other.
 """
 
-from collections.abc import Iterator
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import dagster as dg
 
 from assets.batch_jobs import open_batch
 from assets.batch_partitions import BATCHES
-from cj_pipeline.naming import id_for
+from cj_pipeline.errors import SettingsError
+from cj_pipeline.steps.trial_runs import trial_batch_id
+from cj_pipeline.store import default_home
+from cj_pipeline.trials import NIGHTLY, TrialDefinition, load_trial, own_trial_names
 from resources.engine_resource import EngineResource
 
 TRIAL_TAG = "cj/trial"
 
+_LOG = logging.getLogger(__name__)
+
 
 @dg.schedule(
-    cron_schedule="0 2 * * *",
+    cron_schedule=NIGHTLY,
     job=open_batch,
     execution_timezone="UTC",
     # A trial may cost money, so a person turns this on.
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Opens every batch folder in CJ_HOME/trials as a batch of this night.",
+    description="Opens every trial in CJ_HOME/trials that has no schedule of its own.",
 )
 def nightly_trials(
     context: dg.ScheduleEvaluationContext, engine: EngineResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Ask for one run per trial and night; the run key keeps a second tick from asking again."""
-    folders = _trial_folders(engine.open().home / "trials")
-    if not folders:
-        yield dg.SkipReason("CJ_HOME/trials holds no batch folder")
-    for folder in folders:
-        name = id_for(
-            f"trial-{folder.name}-{context.scheduled_execution_time:%Y-%m-%d}", prefix="trial"
-        )
-        context.instance.add_dynamic_partitions(BATCHES, [name])
+    home = engine.open().home
+    definitions, problems = _definitions(home)
+    for problem in problems:
+        context.log.error(problem)
+    due = [each for each in definitions if each.schedule is None]
+    if not due:
+        yield dg.SkipReason(" ".join(["CJ_HOME/trials holds no trial for the night.", *problems]))
+    yield from _requests(context.instance, due, context.scheduled_execution_time)
+
+
+def trial_schedules(home: Path) -> list[dg.ScheduleDefinition]:
+    """Return the nightly schedule, and one for each of the user's trials that has its own.
+
+    A file that is wrong holds nobody up: it is logged here and told by every nightly tick.
+    """
+    definitions, problems = _definitions(home)
+    for problem in problems:
+        _LOG.warning(problem)
+    return [nightly_trials, *(_schedule_of(each) for each in definitions if each.schedule)]
+
+
+def trials_home() -> Path:
+    """Return the home whose trials have schedules in this code location."""
+    return default_home(os.environ).resolve()
+
+
+def _schedule_of(trial: TrialDefinition) -> dg.ScheduleDefinition:
+    schedule = trial.schedule
+    if schedule is None:
+        msg = f"The trial '{trial.name}' has no schedule of its own."
+        raise ValueError(msg)
+
+    @dg.schedule(
+        name=f"trial_{trial.name.replace('-', '_')}",
+        cron_schedule=schedule.cron,
+        job=open_batch,
+        execution_timezone=schedule.timezone,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=trial.about or f"Opens the trial '{trial.name}' as a batch of its own.",
+        tags={TRIAL_TAG: trial.name},
+    )
+    def one_trial(
+        context: dg.ScheduleEvaluationContext, engine: EngineResource
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        try:
+            # As it is now: only cron and time zone are as they were when this was loaded.
+            now = load_trial(trial.name, engine.open().home)
+        except SettingsError as error:
+            yield dg.SkipReason(str(error))
+            return
+        yield from _requests(context.instance, [now], context.scheduled_execution_time)
+
+    return one_trial
+
+
+def _requests(
+    instance: dg.DagsterInstance, trials: Sequence[TrialDefinition], due_at: datetime
+) -> Iterator[dg.RunRequest]:
+    for trial in trials:
+        name = trial_batch_id(trial.name, due_at)
+        instance.add_dynamic_partitions(BATCHES, [name])
         yield dg.RunRequest(
             run_key=name,
             partition_key=name,
-            run_config={"ops": {"essays": {"config": {"folder": str(folder)}}}},
-            tags={TRIAL_TAG: id_for(folder.name, prefix="trial")},
+            run_config={"ops": {"essays": {"config": {"trial": trial.name}}}},
+            tags={TRIAL_TAG: trial.name},
         )
 
 
-def _trial_folders(trials: Path) -> list[Path]:
-    if not trials.is_dir():
-        return []
-    return sorted(
-        path for path in trials.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+def _definitions(home: Path) -> tuple[list[TrialDefinition], list[str]]:
+    definitions, problems = [], []
+    for name in own_trial_names(home):
+        try:
+            definitions.append(load_trial(name, home))
+        except SettingsError as error:
+            problems.append(str(error))
+    return definitions, problems

@@ -29,6 +29,7 @@ from cj_pipeline.profile_commands import (
     read_fields,
 )
 from cj_pipeline.store_commands import add_store_commands
+from cj_pipeline.trial_commands import trial_commands
 from cj_pipeline.watch_commands import add_watch_commands
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def told_plainly(command: Callable[P, T]) -> Callable[P, T]:
 
 app.add_typer(judge_commands(told_plainly, console), name="judge")
 app.add_typer(profile_commands(told_plainly, console), name="profile")
+app.add_typer(trial_commands(told_plainly, console), name="trial")
 add_output_commands(app, told_plainly, console)
 add_store_commands(app, told_plainly, console)
 add_operations_commands(app, told_plainly, console)

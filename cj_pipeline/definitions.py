@@ -13,12 +13,13 @@ from assets import (
     grade_projections,
     provider_jobs,
     run_artefact,
+    trial_outcome,
     wave_decision,
 )
 from assets.batch_checks import ALL_CHECKS
 from assets.batch_jobs import ALL_JOBS
 from assets.batch_sensors import ALL_SENSORS
-from assets.trial_schedules import nightly_trials
+from assets.trial_schedules import trial_schedules, trials_home
 from resources.engine_resource import EngineResource
 
 ASSETS = (
@@ -31,14 +32,15 @@ ASSETS = (
     grade_projections,
     run_artefact,
     batch_report,
+    trial_outcome,
 )
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(ASSETS),
-    asset_checks=ALL_CHECKS,
+    asset_checks=[*ALL_CHECKS, trial_outcome.trial_outcome_checks],
     jobs=ALL_JOBS,
     sensors=ALL_SENSORS,
-    schedules=[nightly_trials],
+    schedules=trial_schedules(trials_home()),
     resources={"engine": EngineResource()},
     # A step takes a tenth of a second; a process for each would take twenty times that.
     executor=dg.in_process_executor,

@@ -185,10 +185,16 @@ def resolve_settings(
     by_hand, in_file = explicit.get("profile_set"), configured.get("profile_set")
     if isinstance(by_hand, Mapping) and isinstance(in_file, Mapping):
         explicit["profile_set"] = {**in_file, **by_hand}
-    problems = [_unknown_key(key) for key in configured if key not in BatchSettings.model_fields]
-    known = {k: v for k, v in configured.items() if k in BatchSettings.model_fields}
+    fields = BatchSettings.model_fields
+    problems = [_unknown_key(key, "batch.yaml") for key in configured if key not in fields]
+    problems += [
+        _unknown_key(key, "settings given by hand") for key in explicit if key not in fields
+    ]
+    known = {k: v for k, v in configured.items() if k in fields}
     try:
-        values = BatchSettings.model_validate({**known, **explicit})
+        values = BatchSettings.model_validate(
+            {**known, **{k: v for k, v in explicit.items() if k in fields}}
+        )
     except ValidationError as error:
         problems += [
             f"batch.yaml: {'.'.join(map(str, e['loc'])) or 'settings'}:"
@@ -205,6 +211,6 @@ def resolve_settings(
     return ResolvedSettings(values, origins), []
 
 
-def _unknown_key(key: object) -> str:
+def _unknown_key(key: object, where: str) -> str:
     near = difflib.get_close_matches(str(key), BatchSettings.model_fields, n=1, cutoff=0.0)
-    return f"batch.yaml: nobody knows the key {str(key)!r}; the nearest known key is {near[0]!r}"
+    return f"{where}: nobody knows the key {str(key)!r}; the nearest known key is {near[0]!r}"

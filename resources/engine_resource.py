@@ -16,13 +16,17 @@ class EngineResource(dg.ConfigurableResource[Engine]):
 
     Attributes:
         home: Where the store, the inbox and what is published are; by default `CJ_HOME`.
+        emulator_url: Where simulated judges are asked; by default `CJ_EMULATOR_URL`, or inside the
+            process.
     """
 
     home: str = ""
+    emulator_url: str = ""
 
     def open(self) -> Engine:
         """Return the engine; every run and tick of a process shares one per environment."""
-        environment = dict(os.environ) | ({"CJ_HOME": self.home} if self.home else {})
+        given = {"CJ_HOME": self.home, "CJ_EMULATOR_URL": self.emulator_url}
+        environment = dict(os.environ) | {name: value for name, value in given.items() if value}
         return _engine(tuple(sorted(environment.items())))
 
 

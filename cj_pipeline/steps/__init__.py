@@ -15,6 +15,7 @@ from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish, publish_artefact, publish_report
 from cj_pipeline.steps.regrade import regrade
 from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.steps.trial_runs import conclude_trial, open_trial
 
 __all__ = [
     "Engine",
@@ -22,12 +23,14 @@ __all__ = [
     "advance_to_end",
     "cancel",
     "collect_wave",
+    "conclude_trial",
     "decide",
     "fit",
     "ingest",
     "link",
     "next_step",
     "next_steps",
+    "open_trial",
     "plan_wave",
     "poll",
     "project",
