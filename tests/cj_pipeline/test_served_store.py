@@ -12,12 +12,13 @@ import duckdb
 import pytest
 
 from cj_pipeline.errors import StoreBusyError, StoreError
+from cj_pipeline.metrics import render_metrics
 from cj_pipeline.served_store import ServedStore, attach_statement, serve
 from cj_pipeline.steps.overview import batch_overview
 from cj_pipeline.store import Session, Store, open_store
 from cj_pipeline.store_care import check_store
 from tests.cj_pipeline.store_workers import ROWS, ledger_rows
-from tests.finished_batches import fill
+from tests.finished_batches import fill, insert_all, spring_rows
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-for-tests-only"
@@ -189,3 +190,23 @@ def test_care_for_the_file_is_refused_from_afar(store: ServedStore) -> None:
     """A backup of an empty local file would be believed to be one of the store."""
     with pytest.raises(StoreError, match="stop whatever serves it"):
         check_store(store)
+
+
+def test_a_served_store_is_counted_as_the_same_rows_in_a_file_are(
+    store: ServedStore, tmp_path: Path
+) -> None:
+    """Metrics are SQL, and the server plans some of it otherwise."""
+    beside = Store(tmp_path / "file")
+    rows = spring_rows("counted")
+    for each in (store, beside):
+        with each.write() as db:
+            insert_all(db, rows)
+
+    served = without_ages(render_metrics(store, batch_id="counted"))
+
+    assert served == without_ages(render_metrics(beside, batch_id="counted"))
+
+
+def without_ages(text: str) -> list[str]:
+    """Return the lines that do not change from one second to the next."""
+    return [line for line in text.splitlines() if "_age_seconds" not in line]
