@@ -1,14 +1,17 @@
 """The store under many hands, under bulk, and under kills.
 
-    python -m benchmarks.store hands [--mode embedded|served] [--transactions 200]
+    python -m benchmarks.store hands [--mode embedded|served|lake] [--transactions 200]
     python -m benchmarks.store bulk [--rows 1000000]
+    python -m benchmarks.store growth [--callbacks 10000000]
     python -m benchmarks.store kills [--rounds 50]
 
 `hands`: 8 writer processes commit transactions of 500 rows while 2 readers look at the live store
 and one notebook keeps its connection open throughout. `bulk`: as many comparisons and callbacks
 as asked, through `Session.insert`, against plain DuckDB's `COPY` into tables without keys as the
-limit. `kills`: 4 writers are killed at random moments, over and over; counts what was lost.
-Prints Markdown tables.
+limit. `growth`: a thousand batches, a comparison for ten callbacks, and what the hot path costs at
+a hundredth, a tenth and all of it. `kills`: 4 writers are killed at random moments, over and over;
+counts what was lost.
+Prints Markdown tables. The lake needs PostgreSQL's programs.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cj_pipeline.store import Store, open_published, open_store
+from tests.postgres_server import postgres_server
 
 N_WRITERS = 8
 N_READERS = 2
@@ -138,6 +142,17 @@ def _mode(mode: str, home: Path) -> Iterator[dict[str, str]]:
     if mode == "embedded":
         yield {"CJ_STORE": ""}
         return
+    if mode == "lake":
+        with postgres_server() as port:
+            catalog = f"host=127.0.0.1 port={port} user=cj dbname=postgres"
+            lake = {
+                "CJ_STORE": f"ducklake:postgres:{catalog}",
+                "CJ_STORE_DATA": str(home.with_name("lake")),
+            }
+            with open_store(home, lake).write():
+                pass  # the schema, before anybody counts the time
+            yield lake
+        return
     address = "quack:127.0.0.1:19595"
     server = _start("serve", home, address, environment={"CJ_STORE": ""})
     assert server.stdout is not None
@@ -167,14 +182,10 @@ def hands(mode: str, n_transactions: int) -> None:
             stop.touch()
             looks = [float(s) for r in readers for s in r.communicate()[0].split()]
             failures = sum(p.returncode != 0 for p in (*writers, *readers))
+            with open_store(home, environment).read() as db:
+                row = db.one("SELECT count(*) AS n FROM callbacks")
+            kept = row["n"] if row else 0
         seen = notebook.execute("SELECT count(*) FROM callbacks").fetchone()
-        store = Store(home)
-        start = time.monotonic()
-        store.publish()
-        published_s = time.monotonic() - start
-        with store.read() as db:
-            row = db.one("SELECT count(*) AS n FROM callbacks")
-        kept = row["n"] if row else 0
     expected = N_WRITERS * n_transactions * ROWS
     print(
         "| mode | rows/s | transactions/s | wait p50 | p95 | longest | failures | rows lost "
@@ -187,7 +198,8 @@ def hands(mode: str, n_transactions: int) -> None:
         f"| {failures} | {expected - kept} | {len(looks)} | {np.median(looks):.3f} s "
         f"| {np.quantile(looks, 0.95):.3f} s | {seen[0] if seen else '?'} rows throughout |"
     )
-    print(f"\n{kept:,} rows in {elapsed:.0f} s; publishing them took {published_s:.2f} s.")
+    load = os.getloadavg()[1]
+    print(f"\n{kept:,} rows in {elapsed:.0f} s; load of the machine {load:.0f}.")
 
 
 def bulk(n_rows: int) -> None:
@@ -255,6 +267,134 @@ def _time_at_size(store: Store) -> None:
         print(f"| then: {what}, median of 10 | | {np.median(seconds):.3f} s | |")
 
 
+def growth(n_callbacks: int) -> None:
+    """Measure the hot path as a store grows."""
+    rng = random.Random(1)  # noqa: S311
+    words = [f"{a}{b}" for a in ("clear", "weak", "apt", "vague") for b in ("er", "ly", "", "ness")]
+    said = [" ".join(rng.choices(words, k=40)) for _ in range(20_000)]
+    chunk = min(100_000, n_callbacks // 100)
+    print("| callbacks | comparisons | batches | file | rows/s so far | what | median of 5 |")
+    print("|---:|---:|---:|---:|---:|---|---:|")
+    with tempfile.TemporaryDirectory(prefix="growth") as folder:
+        store = Store(Path(folder) / "home")
+        elapsed = 0.0
+        for first in range(0, n_callbacks, chunk):
+            rows = _grown_callbacks(first, chunk, said, per_batch=max(1, n_callbacks // 1000))
+            ended = _shifted(comparisons(chunk // 10), first // 10)
+            start = time.monotonic()
+            with store.write() as db:
+                db.insert("callbacks", rows)
+                db.insert("comparisons", ended)
+                db.insert("provider_jobs", _grown_jobs(first, chunk))
+            elapsed += time.monotonic() - start
+            if (first + chunk) * 100 // n_callbacks in {1, 10, 100} and (
+                (first + chunk) * 100 % n_callbacks == 0
+            ):
+                _print_growth(store, first + chunk, (first + chunk) / elapsed)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\nPeak memory {peak:,.0f} MB; load of the machine {os.getloadavg()[1]:.0f}.")
+
+
+def _grown_callbacks(first: int, n_rows: int, said: list[str], per_batch: int) -> pa.Table:
+    numbers = range(first, first + n_rows)
+    bodies = [
+        f'{{"id": "{i:012d}", "winner": "{"AB"[i % 2]}", "confidence": {i % 5 + 1},'
+        f' "justification": "{said[i * 7919 % len(said)]}"}}'
+        for i in numbers
+    ]
+    rows = callbacks("grown", 0, n_rows)
+    batches = pa.array([f"batch-{i // per_batch}" for i in numbers])
+    keys = pa.array([f"grown-{i // 500:08d}" for i in numbers])
+    for name, column in (
+        ("batch_id", batches),
+        ("submission_key", keys),
+        ("line", pa.array([i % 500 for i in numbers], pa.int32())),
+        ("custom_id", pa.array([f"grown-{i:012d}" for i in numbers])),
+        ("body", pa.array(bodies)),
+    ):
+        rows = rows.set_column(rows.column_names.index(name), name, column)
+    return rows
+
+
+def _shifted(rows: pa.Table, by: int) -> pa.Table:
+    """Return comparisons that come after `by` others."""
+    ids = pa.array([f"grown-{by + i:012d}" for i in range(rows.num_rows)])
+    batches = pa.array([f"batch-{(by + i) // 1000}" for i in range(rows.num_rows)])
+    for name, column in (("comparison_id", ids), ("custom_id", ids), ("batch_id", batches)):
+        rows = rows.set_column(rows.column_names.index(name), name, column)
+    return rows
+
+
+def _grown_jobs(first: int, n_callbacks: int) -> list[dict[str, object]]:
+    now = datetime.now(UTC)
+    return [
+        {
+            "submission_key": f"grown-{key:08d}",
+            "batch_id": f"batch-{key // 20}",
+            "wave": 1,
+            "judge_id": "quality-000000000000",
+            "batching_mode": "provider_batch_api",
+            "provider": "emulator",
+            "model": "quality",
+            "account": "none",
+            "state": "settled",
+            "n_requests": 500,
+            "n_bytes": 500_000,
+            "reserved_usd": 1.0,
+            "intended_at": now,
+        }
+        for key in range(first // 500, (first + n_callbacks) // 500)
+    ]
+
+
+def _print_growth(store: Store, n_callbacks: int, rate: float) -> None:
+    """Print what a step, a poll and a look cost now."""
+    store.publish()
+    durations: dict[str, list[float]] = {
+        "write 500 callbacks": [],
+        "publish them": [],
+        "find the jobs to poll": [],
+        "count a batch's verdicts": [],
+        "read a wave's callbacks": [],
+    }
+
+    def timed(what: str, start: float) -> float:
+        durations[what].append(time.monotonic() - start)
+        return time.monotonic()
+
+    for turn in range(5):
+        now = time.monotonic()
+        with store.write() as db:
+            db.insert("callbacks", callbacks(f"new-{n_callbacks}", turn))
+        now = timed("write 500 callbacks", now)
+        store.publish()
+        now = timed("publish them", now)
+        with store.read() as db:
+            db.rows("FROM provider_jobs WHERE state IN ('submitted', 'running')")
+        now = timed("find the jobs to poll", now)
+        with store.read() as db:
+            db.rows(
+                "SELECT winner, count(*) FROM comparisons WHERE batch_id = ? GROUP BY 1",
+                ["batch-7"],
+            )
+        now = timed("count a batch's verdicts", now)
+        with store.read() as db:
+            db.rows("SELECT body FROM callbacks WHERE submission_key = 'grown-00000007'")
+        timed("read a wave's callbacks", now)
+    with store.read() as db:
+        counts = db.one(
+            "SELECT (SELECT count(*) FROM comparisons) AS n,"
+            " (SELECT count(DISTINCT batch_id) FROM callbacks) AS batches"
+        )
+    assert counts is not None
+    size = store.path.stat().st_size / 1e6
+    head = f"| {n_callbacks:,} | {counts['n']:,} | {counts['batches']:,} "
+    head += f"| {size:,.0f} MB | {rate:,.0f}"
+    for what, seconds in durations.items():
+        print(f"{head} | {what} | {np.median(seconds):.3f} s |", flush=True)
+        head = "| | | | |"
+
+
 def kills(n_rounds: int) -> None:
     """Kill writers at random moments and count what was lost."""
     reported = 0
@@ -290,15 +430,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     what = parser.add_subparsers(dest="what", required=True)
     many = what.add_parser("hands")
-    many.add_argument("--mode", choices=["embedded", "served"], default="embedded")
+    many.add_argument("--mode", choices=["embedded", "served", "lake"], default="embedded")
     many.add_argument("--transactions", type=int, default=200)
     what.add_parser("bulk").add_argument("--rows", type=int, default=1_000_000)
+    what.add_parser("growth").add_argument("--callbacks", type=int, default=10_000_000)
     what.add_parser("kills").add_argument("--rounds", type=int, default=50)
     chosen = parser.parse_args()
     if chosen.what == "hands":
         hands(chosen.mode, chosen.transactions)
     elif chosen.what == "bulk":
         bulk(chosen.rows)
+    elif chosen.what == "growth":
+        growth(chosen.callbacks)
     else:
         kills(chosen.rounds)
 

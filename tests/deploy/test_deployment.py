@@ -85,7 +85,27 @@ def test_the_image_copies_only_what_exists_and_runs_as_nobody_special() -> None:
     for source in " ".join(copied).split():
         assert (ROOT / source).exists(), source
         assert any(f"!{source}" == line for line in allowed), source
-    assert re.search(r"^USER cj$", dockerfile, re.MULTILINE)
+    assert re.search(r"^USER 10001$", dockerfile, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("hadolint", "Dockerfile"),
+        ("kubernetes-validate", "--strict", "kubernetes-store.yaml"),
+        ("compose-lint", "--fail-on", "high", "compose.yaml"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_their_own_tools_accept_the_files(command: tuple[str, ...]) -> None:
+    """Nothing here is built or started, so whoever knows the formats best has to read them."""
+    tool = Path(sys.executable).with_name(command[0])
+
+    done = subprocess.run(
+        [tool, *command[1:]], cwd=DEPLOY, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_locked_packages_are_those_that_are_tested() -> None:
