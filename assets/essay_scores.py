@@ -38,6 +38,7 @@ def essay_scores(
         metadata |= {
             "mean_standard_error": float(fitted.scale.standard_errors.mean()),
             "max_standard_error": float(fitted.scale.standard_errors.max()),
+            "notes": list(fitted.scale.notes),
             "scores": picture(history, "score_plot"),
             "ranking": table(
                 history.last_scores,

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.comparisons import JudgedPair
 from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.scoring import score_verdicts, scoring_rules
+from cj_pipeline.settings import BatchSettings
 
 if TYPE_CHECKING:
+    from cj_pipeline.bradley_terry import Scale
     from cj_pipeline.store import Session
 
 Row = Mapping[str, Any]
@@ -168,6 +171,15 @@ class BatchHistory:
             JudgedPair(row["essay_a"], row["essay_b"], row["winner"], row["judge_id"])
             for row in self.succeeded
         ]
+
+    def fit(self) -> Scale:
+        """Return the scale as the batch's settings fit it, from all verdicts.
+
+        Raises:
+            UnscalableBatchError: If the verdicts give none.
+        """
+        settings = BatchSettings.model_validate(self.settings)
+        return score_verdicts(list(self.essay_by_id), self.judged, scoring_rules(settings))
 
     @property
     def failed(self) -> tuple[Row, ...]:

@@ -42,7 +42,7 @@ _LAST_STEP = 1e-5
 _NEAR = 0.02
 _LONGEST_STEP = 6.0
 """Logits that no step from a sensible start needs; where verdicts tell next to nothing it might."""
-_MIN_POSITION_INFORMATION = 1.0
+MIN_POSITION_INFORMATION = 1.0
 """As much as four verdicts on essays known to be alike: a standard error of one logit."""
 _CHOIX_MAX_STEPS = 20_000
 
@@ -134,6 +134,7 @@ def fit_bradley_terry(
     prior_comparisons: float = PRIOR_COMPARISONS,
     weights: Sequence[float] | None = None,
     start: Scale | None = None,
+    min_position_information: float = MIN_POSITION_INFORMATION,
 ) -> Scale:
     """Return the scale on which the verdicts are most probable, given the weak prior.
 
@@ -147,6 +148,7 @@ def fit_bradley_terry(
         prior_comparisons: Strength of the prior; 0 for maximum likelihood.
         weights: How much each verdict counts; once each when left out.
         start: An earlier wave's scale to begin from.
+        min_position_information: A judge's position effect is off where its verdicts tell less.
 
     Raises:
         UnscalableBatchError: If there is no common scale: nothing judged, the net in parts
@@ -165,6 +167,7 @@ def fit_bradley_terry(
         ties=ties,
         prior_comparisons=prior_comparisons,
         start=start,
+        min_position_information=min_position_information,
     )
 
 
@@ -177,6 +180,7 @@ def fit_verdicts(
     ties: Ties = "half-half",
     prior_comparisons: float = PRIOR_COMPARISONS,
     start: Scale | None = None,
+    min_position_information: float = MIN_POSITION_INFORMATION,
 ) -> Scale:
     """Return the scale for verdicts that are columns already; see `fit_bradley_terry`."""
     pairs = tally(verdicts)
@@ -204,6 +208,7 @@ def fit_verdicts(
         discrimination=discrimination,
         tie_strength=ties == "davidson" and has_ties,
         prior_comparisons=prior_comparisons,
+        min_position_information=min_position_information,
     )
     if engine == "choix":
         if model.n_others:
@@ -284,6 +289,7 @@ def _model(
     discrimination: bool,
     tie_strength: bool,
     prior_comparisons: float,
+    min_position_information: float,
 ) -> Model:
     none = np.empty(0, dtype=np.int64)
     cells = pairs
@@ -296,10 +302,12 @@ def _model(
         has_discrimination=discrimination,
         has_tie_strength=tie_strength,
     )
-    return replace(model, positions=_identified(model)) if position_effect else model
+    if not position_effect:
+        return model
+    return replace(model, positions=_identified(model, min_position_information))
 
 
-def _identified(model: Model) -> npt.NDArray[np.int64]:
+def _identified(model: Model, least: float) -> npt.NDArray[np.int64]:
     """Return the judges whose position effect the design can tell from the essays' scores."""
     every = np.arange(model.cells.n_judges)
     # The verdicts must tell, not the prior, so of that there is only a trace.
@@ -313,7 +321,7 @@ def _identified(model: Model) -> npt.NDArray[np.int64]:
     information = slope_at(trial, origin(trial), for_steps=True).information
     reach = solve(information.essays, information.border)
     told_apart = np.diag(information.corner) - np.einsum("ij,ij->j", information.border, reach)
-    return np.flatnonzero(told_apart >= _MIN_POSITION_INFORMATION)
+    return np.flatnonzero(told_apart >= least)
 
 
 def beginning(model: Model, essay_ids: Sequence[str], start: Scale | None = None) -> Point:
@@ -389,8 +397,9 @@ def _scale(
     off = [judge for judge in verdicts.judge_ids if judge not in positions]
     if position_effect and off:
         notes.append(
-            f"The verdicts of {len(off)} judges ({_some(off)}) cannot tell their position effect "
-            "from the essays' scores: it is off for them. Show pairs in both orders."
+            f"The verdicts of {len(off)} judges ({_some(off)}) do not tell their position effect "
+            "from the essays' scores well enough: it is off for them. Show pairs in both orders, "
+            "or judge more."
         )
     discriminations = {}
     if model.has_discrimination:

@@ -529,14 +529,9 @@ def _attention_reasons(
 def _essay_fits(history: BatchHistory) -> dict[str, Fit]:
     if not history.last_scores:
         return {}
-    from cj_pipeline.bradley_terry import fit_bradley_terry
     from cj_pipeline.fit_statistics import fit_of_essays
 
-    judged = history.judged
-    engine = history.settings["scoring_engine"]
-    return fit_of_essays(
-        fit_bradley_terry(list(history.essay_by_id), judged, engine=engine), judged
-    )
+    return fit_of_essays(history.fit(), history.judged)
 
 
 def _surprises(history: BatchHistory) -> list[dict[str, Any]]:

@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from cj_pipeline.naming import ID
 from cj_pipeline.own_assertions import OwnAssertion
@@ -18,7 +25,18 @@ from cj_pipeline.own_assertions import OwnAssertion
 BatchingMode = Literal["per_request", "serial_bundle", "provider_batch_api"]
 Strategy = Literal["adaptive", "coverage", "resample", "random", "swiss", "asap", "hybrid_mst"]
 Priority = Literal["low", "normal", "high"]
+Engine = Literal["newton", "choix"]
+Ties = Literal["half-half", "davidson"]
+Inconsistent = Literal["keep", "halve", "drop"]
 Origin = Literal["built-in", "batch.yaml", "explicit"]
+
+
+def _on_or_off(value: Any) -> Any:
+    # YAML takes a bare on and off for true and false.
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Choice = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -146,8 +164,20 @@ class BatchSettings(BaseModel):
     assertions: tuple[OwnAssertion, ...] = ()
     """What must come out, in the words of `cj metrics`: no grades leave where one does not hold."""
 
-    scoring_engine: Literal["newton", "choix"] = "newton"
-    """Who fits the scores: our own Newton solver, or the library choix as an independent check."""
+    scoring_engine: Engine = "newton"
+    """Who fits the scores: our own Newton solver, or the library choix as an independent check,
+    which knows neither position effects nor discrimination nor tie strengths."""
+    position_effect: Choice = "auto"
+    """Estimate for each judge what being shown first is worth. auto: where its verdicts tell it to
+    within half a logit; on: wherever they tell it at all; off: never."""
+    judge_discrimination: Choice = "auto"
+    """Estimate how strongly each judge of a panel tells essays apart. auto: once each has given 50
+    verdicts; on: in every panel; off: never."""
+    ties: Ties = "half-half"
+    """A tie is half a win to each, or has a strength of its own (Davidson)."""
+    inconsistent_verdicts: Inconsistent = "keep"
+    """Verdicts of pairs on which a judge, shown both orders, did not keep to one winner: keep them,
+    halve their weight, or drop them; the last two need `both_orders`."""
     emulator_qualities: Mapping[str, float] = Field(default_factory=dict)
     """Latent quality per essay id, in logits, for simulated judges only; never in any result."""
 
@@ -156,6 +186,30 @@ class BatchSettings(BaseModel):
         if self.all_at_once and self.wave_size is not None:
             msg = "wave_size and all_at_once exclude each other: remove one of them"
             raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _scoring_goes_together(self) -> BatchSettings:
+        on = [
+            key
+            for key, is_on in (
+                ("position_effect", self.position_effect == "on"),
+                ("judge_discrimination", self.judge_discrimination == "on"),
+                ("ties", self.ties == "davidson"),
+                ("inconsistent_verdicts", self.inconsistent_verdicts == "halve"),
+            )
+            if is_on
+        ]
+        problems = []
+        if self.scoring_engine == "choix" and on:
+            problems.append(f"choix fits the plain model: leave {', '.join(on)} out, or use newton")
+        if self.inconsistent_verdicts != "keep" and not self.both_orders:
+            problems.append(
+                f"inconsistent_verdicts: {self.inconsistent_verdicts} needs pairs shown in both"
+                " orders: add `both_orders: true`"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @property

@@ -27,6 +27,7 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.grading import grade_by, grading_terms
 from cj_pipeline.ingestion import read_batch
+from cj_pipeline.scoring import score_verdicts, scoring_rules
 from cj_pipeline.settings import BatchSettings
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ SCORE_TOLERANCE = 1e-6
 PROBABILITY_TOLERANCE = 0.02
 """Boundaries are sampled. With one seed the sample is the same on one machine, but where another
 rounds a score in its twelfth digit it takes other steps, and probabilities move by up to .006."""
+
+_BEFORE_SCORING_SETTINGS = {"position_effect": "off", "judge_discrimination": "off"}
+"""What artefacts were scored by that do not say so."""
 
 _MAX_PER_KIND = 20
 _SIGNS = ("", "-", "+")
@@ -138,19 +142,16 @@ def _score_differences(document: Document) -> Iterator[str]:
         return
     try:
         settings = BatchSettings.model_validate(
-            {key: entry["value"] for key, entry in document["settings"].items()}
+            _BEFORE_SCORING_SETTINGS
+            | {key: entry["value"] for key, entry in document["settings"].items()}
         )
     except ValidationError as error:
         wrong = ", ".join(sorted({".".join(map(str, each["loc"])) for each in error.errors()}))
         yield f"its settings are none this version knows ({wrong}), so scores were not checked"
         return
-    from cj_pipeline.bradley_terry import fit_bradley_terry
-
     try:
-        scale = fit_bradley_terry(
-            _essay_ids(document),
-            judged_pairs(document),
-            engine=settings.scoring_engine,
+        scale = score_verdicts(
+            _essay_ids(document), judged_pairs(document), scoring_rules(settings)
         )
     except UnscalableBatchError as error:
         yield f"there are scores, and the verdicts give none: {error}"

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
+from cj_pipeline.bradley_terry import Scale
 from cj_pipeline.comparisons import JudgedPair, comparison_id, custom_id
 from cj_pipeline.judges import load_judge
 from cj_pipeline.projection import project_grades
 from cj_pipeline.quality import quality_flags, se_summary
 from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
 from cj_pipeline.scales import load_scale
+from cj_pipeline.scoring import score_verdicts, scoring_rules
 from cj_pipeline.settings import BatchSettings, resolve_settings
 from cj_pipeline.steps.project import grading_rows
 from cj_pipeline.store import Session, Store
@@ -212,7 +213,10 @@ def batch_rows(
     for wave in range(1, n_waves + 1):
         judged = judged_pairs([row for row in comparisons if row["wave"] <= wave])
         if len(judged) >= len(qualities):
-            previous, scale = scale, fit_bradley_terry(list(qualities), judged)
+            previous, scale = (
+                scale,
+                score_verdicts(list(qualities), judged, scoring_rules(resolved.values)),
+            )
             rows["essay_scores"] += _scores(batch_id, wave, scale)
         rows["wave_decisions"].append(
             _decision(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.scoring import score_verdicts
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.records import BatchRecord, current_wave, judged_pairs, load_batch
 from cj_pipeline.store import Session
@@ -26,8 +27,6 @@ class Fitted:
 
 def fit(engine: Engine, batch_id: str) -> Fitted:
     """Place every essay of a batch on one scale by all verdicts so far."""
-    from cj_pipeline.bradley_terry import fit_bradley_terry
-
     # One transaction: fitting takes milliseconds, opening the store as long again.
     with engine.store.write() as db:
         record = load_batch(db, batch_id)
@@ -36,9 +35,7 @@ def fit(engine: Engine, batch_id: str) -> Fitted:
         if not judged:
             return Fitted(wave, 0, None, "No comparison has a verdict yet.")
         try:
-            scale = fit_bradley_terry(
-                record.essay_ids, judged, engine=record.settings.scoring_engine
-            )
+            scale = score_verdicts(record.essay_ids, judged, record.scoring_rules)
         except UnscalableBatchError as error:
             return Fitted(wave, len(judged), None, str(error))
         db.insert("essay_scores", _rows(batch_id, wave, scale), on_conflict="replace")
@@ -47,11 +44,9 @@ def fit(engine: Engine, batch_id: str) -> Fitted:
 
 def fit_scale(db: Session, record: BatchRecord) -> Scale | None:
     """Return the scale by all verdicts so far; None while the essays are not one net."""
-    from cj_pipeline.bradley_terry import fit_bradley_terry
-
     judged = judged_pairs(db, record.batch_id)
     try:
-        return fit_bradley_terry(record.essay_ids, judged, engine=record.settings.scoring_engine)
+        return score_verdicts(record.essay_ids, judged, record.scoring_rules)
     except UnscalableBatchError:
         return None
 

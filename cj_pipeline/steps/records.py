@@ -12,6 +12,7 @@ from cj_pipeline.comparisons import JudgedPair
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.grading import GradingTerms, grading_terms
 from cj_pipeline.judges import Judge
+from cj_pipeline.scoring import ScoringRules, scoring_rules
 from cj_pipeline.settings import BatchSettings
 from cj_pipeline.store import Session
 from cj_pipeline.workflow import WorkflowRules
@@ -56,6 +57,11 @@ class BatchRecord:
     def grading_terms(self) -> GradingTerms | None:
         """What the batch is graded by; None where it names no scale."""
         return grading_terms(self.settings, self.own_scale)
+
+    @property
+    def scoring_rules(self) -> ScoringRules:
+        """What the model of the batch's verdicts is made of."""
+        return scoring_rules(self.settings)
 
     def judge(self, judge_id: str) -> Judge:
         """Return the judge of this fingerprint."""
