@@ -28,6 +28,7 @@ from cj_pipeline.profile_commands import (
     profile_table,
     read_fields,
 )
+from cj_pipeline.service_commands import add_service_commands
 from cj_pipeline.store_commands import add_store_commands
 from cj_pipeline.trial_commands import trial_commands
 from cj_pipeline.watch_commands import add_watch_commands
@@ -96,6 +97,7 @@ def open_engine() -> Engine:
 
 add_watch_commands(app, told_plainly, console, open_engine)
 add_link_command(app, told_plainly, console, open_engine)
+add_service_commands(app, told_plainly, console, open_engine)
 
 
 def explicit_settings(

@@ -70,18 +70,22 @@ class BatchRecord:
     @property
     def rules(self) -> WorkflowRules:
         """What the settings say about going on and ending."""
-        s = self.settings
-        return WorkflowRules(
-            total_budget=s.max_pairwise_comparisons,
-            all_at_once=s.all_at_once,
-            min_resampling_net_size=s.min_resampling_net_size,
-            max_resampling_passes_for_small_net=s.max_resampling_passes_for_small_net,
-            max_resampling_passes_for_regular_net=s.max_resampling_passes_for_regular_net,
-            score_stability_threshold=s.score_stability_threshold,
-            min_comparisons_for_stability_check=s.min_comparisons_for_stability_check,
-            min_success_rate=s.min_success_rate,
-            n_judges=len(self.judges),
-        )
+        return rules_of(self.settings, n_judges=len(self.judges))
+
+
+def rules_of(s: BatchSettings, *, n_judges: int) -> WorkflowRules:
+    """Return what settings say about going on and ending, with that many judges."""
+    return WorkflowRules(
+        total_budget=s.max_pairwise_comparisons,
+        all_at_once=s.all_at_once,
+        min_resampling_net_size=s.min_resampling_net_size,
+        max_resampling_passes_for_small_net=s.max_resampling_passes_for_small_net,
+        max_resampling_passes_for_regular_net=s.max_resampling_passes_for_regular_net,
+        score_stability_threshold=s.score_stability_threshold,
+        min_comparisons_for_stability_check=s.min_comparisons_for_stability_check,
+        min_success_rate=s.min_success_rate,
+        n_judges=n_judges,
+    )
 
 
 def load_batch(db: Session, batch_id: str) -> BatchRecord:

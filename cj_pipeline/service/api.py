@@ -1,0 +1,390 @@
+"""The API under `/api/v1`: batches handed in, shown, cancelled and fetched."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path as FilePath
+from typing import IO, Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import ValidationError
+
+from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.naming import ID
+from cj_pipeline.service.answers import (
+    Asked,
+    BatchAnswer,
+    BatchPage,
+    BatchRow,
+    Cancelled,
+    ComparisonPage,
+    ComparisonRow,
+    GradePage,
+    GradeRow,
+    HandedInAnswer,
+    Links,
+    ScorePage,
+    ScoreRow,
+)
+from cj_pipeline.service.hand_in import BatchIn, HandedIn, hand_in_json, hand_in_zip
+from cj_pipeline.service.problems import ProblemError, documented, validation_problems
+from cj_pipeline.steps import cancel
+from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.note_progress import progress_of
+from cj_pipeline.steps.overview import batch_overview, outputs
+from cj_pipeline.steps.records import rules_of
+from cj_pipeline.store import Session
+from cj_pipeline.workflow import completion_denominator
+
+BatchName = Annotated[
+    str, Path(pattern=ID.pattern, description="A batch's name: 3 to 64 of a-z, 0-9, `-` and `_`.")
+]
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many items a page has.")]
+After = Annotated[
+    int, Query(ge=0, le=2**31 - 1, description="`next` of the page before; 0 for the first.")
+]
+
+_POLICY_IN_PAGE = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"<>\r\n]*)">')
+
+ZIP_TYPES = frozenset({"application/zip", "application/x-zip-compressed"})
+
+_HAND_IN_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/BatchIn"}},
+            "application/zip": {
+                "schema": {"type": "string", "format": "binary", "description": "A batch folder."}
+            },
+        },
+    }
+}
+
+
+def add_api(router: APIRouter, engine: Engine) -> None:
+    """Add what is done with batches: handing in, looking, cancelling."""
+
+    @router.post(
+        "/api/v1/batches",
+        status_code=202,
+        response_model=HandedInAnswer,
+        responses=documented(400, 404, 409, 415, 422),
+        openapi_extra=_HAND_IN_BODY,
+        summary="Hand a batch in",
+    )
+    async def hand_in(
+        request: Request,
+        batch_id: Annotated[
+            str | None,
+            Query(pattern=ID.pattern, description="With a zip file: the batch's name."),
+        ] = None,
+    ) -> JSONResponse:
+        """Put a batch into the inbox, from which Dagster's sensor takes it.
+
+        The body is JSON or a zip file of a batch folder. Everything wrong with it is told at once.
+        The same content handed in again changes nothing and is answered alike.
+        """
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "application/json":
+            if batch_id is not None:
+                raise ProblemError(422, "With JSON the batch's name is `batch_id` in the body.")
+            handed_in = await run_in_threadpool(hand_in_json, engine, _parsed(await request.body()))
+        elif kind in ZIP_TYPES:
+            with tempfile.TemporaryFile() as file:
+                async for part in request.stream():
+                    file.write(part)
+                file.seek(0)
+                handed_in = await run_in_threadpool(_unzipped, engine, file, batch_id)
+        else:
+            raise ProblemError(
+                415, "Send JSON (application/json) or a batch folder as application/zip."
+            )
+        answer = await run_in_threadpool(_handed_in_answer, engine, handed_in)
+        return JSONResponse(
+            answer.model_dump(mode="json"), 202, headers={"Location": answer.links.self}
+        )
+
+    @router.get("/api/v1/batches", responses=documented(404, 422), summary="List batches")
+    def list_batches(
+        limit: Limit = 100,
+        after: Annotated[
+            str | None,
+            Query(pattern=ID.pattern, description="`next` of the page before."),
+        ] = None,
+    ) -> BatchPage:
+        """Return batches, newest first, and the names that wait in the inbox."""
+        with engine.store.read() as db:
+            rows = batch_overview(db)
+        names = [row["batch_id"] for row in rows]
+        if after is not None and after not in names:
+            raise ProblemError(404, f"No batch '{after}' to go on after: begin again without it.")
+        start = 0 if after is None else names.index(after) + 1
+        page = rows[start : start + limit]
+        return BatchPage(
+            items=[BatchRow(**row) for row in page],
+            queued=[] if after else sorted(_queued(engine) - set(names)),
+            next=page[-1]["batch_id"] if len(rows) > start + limit else None,
+        )
+
+    @router.get(
+        "/api/v1/batches/{batch_id}", responses=documented(404, 422), summary="Show a batch"
+    )
+    def show(batch_id: BatchName) -> BatchAnswer:
+        """Return how a batch stands at this moment."""
+        return batch_answer(engine, batch_id)
+
+    @router.delete(
+        "/api/v1/batches/{batch_id}",
+        status_code=202,
+        responses=documented(404, 409, 422),
+        summary="Cancel a batch",
+    )
+    def end(batch_id: BatchName) -> Cancelled:
+        """Ask nothing more for a batch, and tell its provider jobs to stop.
+
+        What they finished is kept and brought home; the batch then ends as cancelled.
+        """
+        return _cancel(engine, batch_id)
+
+
+def add_results(router: APIRouter, engine: Engine) -> None:
+    """Add what is fetched of a batch: its comparisons, scores and grades, and its files."""
+
+    @router.get(
+        "/api/v1/batches/{batch_id}/comparisons",
+        responses=documented(404, 422),
+        summary="List a batch's comparisons",
+    )
+    def comparisons(batch_id: BatchName, limit: Limit = 200, after: After = 0) -> ComparisonPage:
+        """Return the comparisons that have ended, in the order asked."""
+        with engine.store.read() as db:
+            _require(db, batch_id)
+            rows = db.rows(
+                "SELECT c.*, j.name AS judge FROM comparisons c JOIN judges j"
+                " ON j.batch_id = c.batch_id AND j.judge_id = c.judge_id"
+                " WHERE c.batch_id = ? AND c.sequence > ? ORDER BY c.sequence LIMIT ?",
+                [batch_id, after, limit + 1],
+            )
+        items = [ComparisonRow(**row) for row in rows[:limit]]
+        return ComparisonPage(items=items, next=items[-1].sequence if len(rows) > limit else None)
+
+    @router.get(
+        "/api/v1/batches/{batch_id}/scores", responses=documented(404, 422), summary="List scores"
+    )
+    def scores(batch_id: BatchName, limit: Limit = 200, after: After = 0) -> ScorePage:
+        """Return the scores after the latest wave, highest first; none before the first."""
+        with engine.store.read() as db:
+            _require(db, batch_id)
+            rows = db.rows(
+                "SELECT * FROM v_scores WHERE batch_id = ? ORDER BY rank, essay_id"
+                " LIMIT ? OFFSET ?",
+                [batch_id, limit + 1, after],
+            )
+        items = [ScoreRow(**row) for row in rows[:limit]]
+        return ScorePage(items=items, next=after + limit if len(rows) > limit else None)
+
+    @router.get(
+        "/api/v1/batches/{batch_id}/grades", responses=documented(404, 422), summary="List grades"
+    )
+    def grades(batch_id: BatchName, limit: Limit = 200, after: After = 0) -> GradePage:
+        """Return the students' grades, and why there are or are none."""
+        with engine.store.read() as db:
+            _require(db, batch_id)
+            grading = db.one(
+                "SELECT * FROM grading_reports WHERE batch_id = ? ORDER BY revision DESC LIMIT 1",
+                [batch_id],
+            )
+            rows = db.rows(
+                "SELECT g.*, p.probabilities FROM v_grades g JOIN grade_projections p"
+                " USING (batch_id, revision, essay_id) WHERE batch_id = ?"
+                " ORDER BY rank, essay_id LIMIT ? OFFSET ?",
+                [batch_id, limit + 1, after],
+            )
+        return GradePage(
+            is_graded=grading is not None and grading["is_graded"],
+            statement=grading["statement"] if grading else "The batch has not been graded yet.",
+            scale=grading["scale"] if grading else None,
+            items=[GradeRow(**row) for row in rows[:limit]],
+            next=after + limit if len(rows) > limit else None,
+        )
+
+    @router.get(
+        "/api/v1/batches/{batch_id}/report",
+        response_class=FileResponse,
+        responses=documented(404, 422) | _file_of("text/html"),
+        summary="Fetch a batch's report",
+    )
+    def report(batch_id: BatchName) -> FileResponse:
+        """Return the report as a page that runs nothing and loads nothing."""
+        return _file(engine, batch_id, "report", "text/html; charset=utf-8")
+
+    @router.get(
+        "/api/v1/batches/{batch_id}/artefact",
+        response_class=FileResponse,
+        responses=documented(404, 422) | _file_of("application/json"),
+        summary="Fetch a batch's artefact",
+    )
+    def artefact(batch_id: BatchName) -> FileResponse:
+        """Return the run's artefact, as its contract describes it."""
+        return _file(engine, batch_id, "artefact", "application/json")
+
+
+def batch_answer(engine: Engine, batch_id: str) -> BatchAnswer:
+    """Return how a batch stands, one that waits in the inbox included.
+
+    Raises:
+        UnknownBatchError: If there is none of that name.
+    """
+    try:
+        with engine.store.read() as db:
+            (row,) = batch_overview(db, batch_id)
+            files = dict(outputs(db, batch_id))
+            is_rejected = row["state"] == "rejected"
+            progress = None if is_rejected else progress_of(db, batch_id, engine.clock())
+    except UnknownBatchError:
+        if batch_id not in _queued(engine):
+            raise
+        return BatchAnswer(
+            batch_id=batch_id,
+            title=batch_id,
+            state="queued",
+            problems=[],
+            progress=None,
+            has_report=False,
+            has_artefact=False,
+            links=links(batch_id),
+        )
+    return BatchAnswer(
+        batch_id=batch_id,
+        title=row["title"],
+        state=row["state"],
+        problems=row["problems"],
+        progress=progress,
+        has_report="report" in files,
+        has_artefact="artefact" in files,
+        links=links(batch_id),
+    )
+
+
+def links(batch_id: str) -> Links:
+    """Return where the rest of a batch is."""
+    base = f"/api/v1/batches/{batch_id}"
+    return Links(self=base, events=f"{base}/events", page=f"/api/v1/batches/{batch_id}")
+
+
+def _parsed(body: bytes) -> BatchIn:
+    try:
+        return BatchIn.model_validate(json.loads(body))
+    except ValidationError as error:
+        raise ProblemError(
+            422, "The body is not as the API describes it.", validation_problems(error.errors())
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(400, f"The body is not JSON: {error}") from None
+
+
+def _unzipped(engine: Engine, file: IO[bytes], batch_id: str | None) -> HandedIn:
+    return hand_in_zip(engine, file, batch_id)
+
+
+def _handed_in_answer(engine: Engine, handed_in: HandedIn) -> HandedInAnswer:
+    batch, settings = handed_in.batch, handed_in.batch.settings.values
+    with engine.store.read() as db:
+        row = db.one("SELECT state FROM batches WHERE batch_id = ?", [batch.batch_id])
+    is_waiting = row is None or row["state"] == "rejected"
+    return HandedInAnswer(
+        batch_id=batch.batch_id,
+        is_new=handed_in.is_new,
+        state="queued" if row is None or is_waiting else row["state"],
+        asked=Asked(
+            n_essays=len(batch.essays),
+            n_anchors=len(batch.anchors),
+            judges=list(handed_in.judge_names),
+            batching_mode=settings.batching_mode,
+            max_comparisons=completion_denominator(
+                len(batch.essays), rules_of(settings, n_judges=len(handed_in.judge_names))
+            ),
+            spend_cap_usd=settings.spend_cap_usd,
+        ),
+        links=links(batch.batch_id),
+    )
+
+
+def _queued(engine: Engine) -> set[str]:
+    """Return the names of the folders in the inbox; those with a dot are still being written."""
+    if not engine.inbox.is_dir():
+        return set()
+    return {path.name for path in engine.inbox.iterdir() if ID.fullmatch(path.name)}
+
+
+def _cancel(engine: Engine, batch_id: str) -> Cancelled:
+    withdrawn = _withdraw(engine, batch_id)
+    try:
+        with engine.store.read() as db:
+            (row,) = batch_overview(db, batch_id)
+    except UnknownBatchError:
+        if withdrawn:
+            return Cancelled(batch_id=batch_id, state="withdrawn", n_jobs=0)
+        raise
+    if row["state"] == "cancelled":
+        return Cancelled(batch_id=batch_id, state="cancelled", n_jobs=0)
+    if row["state"] != "running":
+        reason = f" ({row['end_reason']})" if row["end_reason"] else ""
+        raise ProblemError(
+            409, f"Batch '{batch_id}' is {row['state']}{reason}: there is nothing to cancel."
+        )
+    cancelled = cancel(engine, batch_id)
+    return Cancelled(batch_id=batch_id, state="cancelling", n_jobs=cancelled.n_jobs)
+
+
+def _withdraw(engine: Engine, batch_id: str) -> bool:
+    """Take a folder that is not in the store back from the inbox; True where there was one."""
+    if batch_id not in _queued(engine):
+        return False
+    with engine.store.read() as db:
+        if db.one("SELECT 1 AS known FROM batches WHERE batch_id = ?", [batch_id]):
+            return False
+    gone = engine.inbox / f".withdrawn-{batch_id}"
+    try:
+        (engine.inbox / batch_id).rename(gone)
+    except OSError:
+        return False
+    shutil.rmtree(gone, ignore_errors=True)
+    return True
+
+
+def _require(db: Session, batch_id: str) -> None:
+    batch_overview(db, batch_id)
+
+
+def _file(engine: Engine, batch_id: str, kind: str, media_type: str) -> FileResponse:
+    with engine.store.read() as db:
+        _require(db, batch_id)
+        found = dict(outputs(db, batch_id)).get(kind)
+    path = FilePath(found).resolve() if found else None
+    folder = engine.published_folder.resolve()
+    # The path comes from the store, which other machines may write: nothing else is ever sent.
+    if path is None or not path.is_relative_to(folder) or not path.is_file():
+        raise ProblemError(404, f"Batch '{batch_id}' has no {kind} here yet.")
+    headers = {"Content-Security-Policy": _policy_of(path)} if kind == "report" else {}
+    return FileResponse(
+        path, media_type=media_type, content_disposition_type="inline", headers=headers
+    )
+
+
+def _policy_of(page: FilePath) -> str:
+    """Return the policy a report brings in its own head, which is also sent before it."""
+    with page.open(encoding="utf-8", errors="replace") as file:
+        found = _POLICY_IN_PAGE.search(file.read(4096))
+    own = html.unescape(found[1]) if found else "default-src 'none'; img-src data:"
+    return f"{own}; frame-ancestors 'none'"
+
+
+def _file_of(media_type: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"description": "The file.", "content": {media_type: {}}}}

@@ -1,0 +1,290 @@
+"""The application: the API, the live page, WebSockets, metrics, and who may reach them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from importlib.metadata import version
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+
+from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.metrics import CONTENT_TYPE as METRICS_TYPE
+from cj_pipeline.metrics import render_metrics
+from cj_pipeline.naming import ID
+from cj_pipeline.service.access import COOKIE, SESSION_S, Access, AccessMiddleware
+from cj_pipeline.service.answers import Healthy
+from cj_pipeline.service.api import add_api, add_results, batch_answer
+from cj_pipeline.service.board import Board, Seen
+from cj_pipeline.service.hand_in import BatchIn
+from cj_pipeline.service.live_page import live_page
+from cj_pipeline.service.problems import Problem, ProblemError, add_problem_handlers, documented
+from cj_pipeline.service.webhooks import add_webhooks
+from cj_pipeline.steps.engine import Engine
+
+NO_SUCH_BATCH = 4404
+REJECTED = 4422
+"""Codes a WebSocket is closed with; 4000 and up are an application's own."""
+
+_SAFE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'",
+}
+
+
+class SignIn(BaseModel):
+    """The service's token, to be traded for a session."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+def create_app(engine: Engine, access: Access) -> FastAPI:
+    """Return the service over an engine's store and inbox.
+
+    Args:
+        engine: The pipeline's connections.
+        access: Who may ask, and how much they may send.
+    """
+    board = Board(engine)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        looking = asyncio.create_task(board.keep_looking())
+        yield
+        looking.cancel()
+        with suppress(asyncio.CancelledError):
+            await looking
+
+    app = FastAPI(
+        title="cj_pipeline",
+        summary="Comparative judgement of essays by LLM judges.",
+        version=version("cj-pipeline"),
+        lifespan=lifespan,
+        # Their pages load scripts from elsewhere; the document itself is at /openapi.json.
+        docs_url=None,
+        redoc_url=None,
+    )
+    add_problem_handlers(app)
+    bearer = [Depends(HTTPBearer(auto_error=False, description="CJ_SERVE_TOKEN"))]
+    protected = APIRouter(dependencies=bearer if access.token else [])
+    add_api(protected, engine)
+    add_results(protected, engine)
+    _add_metrics(protected, engine)
+    app.include_router(protected)
+    _add_open_paths(app, engine, access)
+    _add_events(app, engine, board)
+    _describe(app)
+    app.add_middleware(AccessMiddleware, access=access)
+    app.add_middleware(_SafeHeaders)
+    return app
+
+
+def _add_metrics(router: APIRouter, engine: Engine) -> None:
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses=documented() | {200: {"content": {"text/plain": {}}}},
+        tags=["operation"],
+        summary="Metrics for Prometheus",
+    )
+    def metrics() -> Response:
+        """Return every metric, counted from the store's rows."""
+        return Response(render_metrics(engine.store), media_type=METRICS_TYPE)
+
+
+def _add_open_paths(app: FastAPI, engine: Engine, access: Access) -> None:
+    """Add what is answered without a token: nothing of a batch is told there."""
+
+    @app.get("/healthz", responses=documented(), tags=["operation"], summary="Is it up?")
+    def healthz() -> Healthy:
+        """Answer once the store has been read; 503 while it cannot be."""
+        with engine.store.read() as db:
+            db.one("SELECT 1 AS one")
+        return Healthy(status="ok")
+
+    @app.post(
+        "/session",
+        status_code=204,
+        responses=documented(400, 422),
+        tags=["operation"],
+        summary="Sign a browser in",
+    )
+    def sign_in(given: SignIn, request: Request) -> Response:
+        """Trade the token for a cookie that lasts half a day and does not hold the token."""
+        if access.token is None:
+            return Response(status_code=204)
+        if not access.is_token(given.token):
+            raise ProblemError(401, "That is not the service's token.")
+        response = Response(status_code=204)
+        response.set_cookie(
+            COOKIE,
+            access.new_session(),
+            max_age=SESSION_S,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return response
+
+    @app.delete(
+        "/session",
+        status_code=204,
+        responses=documented(),
+        tags=["operation"],
+        summary="Sign a browser out",
+    )
+    def sign_out() -> Response:
+        """Forget the cookie."""
+        response = Response(status_code=204)
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return response
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    @app.get("/batches/{batch_id}", response_class=HTMLResponse, include_in_schema=False)
+    def page() -> HTMLResponse:
+        """Return the live page's frame; it fetches what it shows, as whoever looks at it."""
+        content, policy = live_page()
+        return HTMLResponse(content, headers={"Content-Security-Policy": policy})
+
+    add_webhooks(app.router, engine)
+
+
+def _add_events(app: FastAPI, engine: Engine, board: Board) -> None:
+    @app.websocket("/api/v1/batches/{batch_id}/events")
+    async def events(socket: WebSocket, batch_id: str) -> None:
+        """Send a batch's events and standing as they change, and close when it has ended.
+
+        `?after=N` leaves out the events up to that number, for whoever comes back.
+        """
+        await socket.accept()
+        after = socket.query_params.get("after", "0")
+        if not ID.fullmatch(batch_id) or not after.isascii() or not after.isdecimal():
+            await socket.close(NO_SUCH_BATCH, "No batch can have that name, or `after` no number.")
+            return
+        telling = asyncio.create_task(_tell(socket, engine, board, batch_id, int(after[:9])))
+        listening = asyncio.create_task(_until_gone(socket))
+        done, pending = await asyncio.wait(
+            {telling, listening}, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in pending:
+            task.cancel()
+        for task in (*done, *pending):
+            # Whoever has gone away cannot be told anything more.
+            with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
+                await task
+
+
+async def _until_gone(socket: WebSocket) -> None:
+    """Read, so that a closed connection is noticed; what a client says is not listened to."""
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
+async def _tell(socket: WebSocket, engine: Engine, board: Board, batch_id: str, after: int) -> None:
+    told: dict[str, Any] | None = None
+    async with aclosing(board.watch(batch_id, after)) as sights:
+        async for seen in sights:
+            if seen.progress is None:
+                if not await _is_queued(engine, batch_id):
+                    await socket.close(NO_SUCH_BATCH, "There is no such batch.")
+                    return
+                if told is None:
+                    told = {}
+                    await _send(socket, {"type": "queued", "batch_id": batch_id})
+                continue
+            for event in seen.events:
+                await _send(socket, {"type": "event", **event.as_json()})
+            now = seen.progress.as_json()
+            if told is None or _changed(told, now):
+                await _send(socket, {"type": "progress", "progress": now})
+                told = now
+            if seen.progress.state != "running":
+                await _farewell(socket, seen)
+                return
+
+
+async def _farewell(socket: WebSocket, seen: Seen) -> None:
+    rejected = seen.progress is not None and seen.progress.state == "rejected"
+    await socket.close(REJECTED if rejected else 1000, "rejected" if rejected else "ended")
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Return whether anything but the passing of time makes two standings differ."""
+    of_time = ("at", "eta", "comparisons_per_s")
+    return any(before.get(key) != value for key, value in now.items() if key not in of_time)
+
+
+async def _is_queued(engine: Engine, batch_id: str) -> bool:
+    try:
+        await asyncio.to_thread(batch_answer, engine, batch_id)
+    except UnknownBatchError:
+        return False
+    return True
+
+
+async def _send(socket: WebSocket, message: dict[str, Any]) -> None:
+    await socket.send_text(json.dumps(message, ensure_ascii=False, allow_nan=False))
+
+
+def _describe(app: FastAPI) -> None:
+    """Add to the OpenAPI document what its operations only refer to."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            found = get_openapi(
+                title=app.title, version=app.version, summary=app.summary, routes=app.routes
+            )
+            _, models = models_json_schema(
+                [(BatchIn, "validation"), (Problem, "serialization")],
+                ref_template="#/components/schemas/{model}",
+            )
+            found.setdefault("components", {}).setdefault("schemas", {}).update(models["$defs"])
+            for path in found["paths"].values():
+                for operation in path.values():
+                    _with_problems(operation)
+            app.openapi_schema = found
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _with_problems(operation: dict[str, Any]) -> None:
+    """FastAPI says that it answers with its own kind of error; it answers with problems."""
+    if "422" in operation["responses"]:
+        operation["responses"]["422"] = documented(422)[422]
+
+
+class _SafeHeaders:
+    """Sets the headers that every answer bears, unless it brings its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _SAFE_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)

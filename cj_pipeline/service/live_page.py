@@ -1,0 +1,30 @@
+"""The live page: one file without anything from elsewhere, the same for every batch.
+
+It holds nothing of a batch: its script fetches that from the API, as whoever is looking.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from importlib.resources import files
+
+
+@functools.cache
+def live_page() -> tuple[str, str]:
+    """Return the page, and the content security policy that lets its own script and style run."""
+    folder = files("cj_pipeline") / "service"
+    style, script, frame = (
+        (folder / name).read_text(encoding="utf-8")
+        for name in ("live_page.css", "live_page.js", "live_page.html")
+    )
+    policy = (
+        f"default-src 'none'; script-src '{_sha256(script)}'; style-src '{_sha256(style)}';"
+        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return frame.replace("/*style*/", style).replace("/*script*/", script), policy
+
+
+def _sha256(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

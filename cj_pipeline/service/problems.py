@@ -1,0 +1,130 @@
+"""Errors as problem details (RFC 9457), each with everything that is wrong at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from cj_pipeline.errors import (
+    BatchProblemsError,
+    CJError,
+    TransientError,
+    UnknownBatchError,
+)
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """What went wrong, and what to do next."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str = Field("about:blank", description="Always about:blank: the status says the kind.")
+    title: str = Field(description="The status in words.")
+    status: int
+    detail: str = Field(description="What happened, to which batch, and what to do next.")
+    problems: list[str] = Field(
+        default_factory=list, description="Everything that is wrong, where there are several."
+    )
+
+
+class ProblemError(Exception):
+    """A request that cannot be answered as asked."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        problems: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.problems = tuple(problems)
+        self.headers = dict(headers or {})
+
+
+def problem_response(
+    status: int,
+    detail: str,
+    problems: Sequence[str] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """Return a problem as it goes out."""
+    content = Problem(
+        type="about:blank",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        problems=list(problems),
+    )
+    return JSONResponse(
+        content.model_dump(), status, headers=dict(headers or {}), media_type=MEDIA_TYPE
+    )
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return how an operation's problems stand in the OpenAPI document."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in sorted({*statuses, 401, 403, 413, 500, 503})
+    }
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Have every error of the application leave as a problem."""
+
+    @app.exception_handler(ProblemError)
+    async def known(_: Request, error: ProblemError) -> JSONResponse:
+        return problem_response(error.status, error.detail, error.problems, error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def of_the_protocol(_: Request, error: HTTPException) -> JSONResponse:
+        return problem_response(error.status_code, str(error.detail), headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return problem_response(
+            422, "The request is not as the API describes it.", validation_problems(error.errors())
+        )
+
+    @app.exception_handler(CJError)
+    async def of_the_pipeline(_: Request, error: CJError) -> JSONResponse:
+        if isinstance(error, UnknownBatchError):
+            return problem_response(404, str(error))
+        if isinstance(error, BatchProblemsError):
+            return problem_response(422, str(error).partition("\n")[0], error.problems)
+        if isinstance(error, TransientError):
+            return problem_response(503, str(error), headers={"Retry-After": "5"})
+        log.error("request_failed", error=str(error))
+        return problem_response(500, str(error))
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        log.error("request_crashed", method=request.method, kind=type(error).__name__)
+        return problem_response(
+            500, "Something unforeseen went wrong; the service's log says what."
+        )
+
+
+def validation_problems(errors: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return pydantic's findings as sentences; what was given is not repeated."""
+    return [
+        f"{'.'.join(str(part) for part in error['loc']) or 'body'}: {error['msg']}"
+        for error in errors
+    ]
