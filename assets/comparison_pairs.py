@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.asset_pages import history_and_columns, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from cj_pipeline.pair_reasons import why_asked
 from cj_pipeline.steps import plan_wave
 from resources.engine_resource import EngineResource
 
@@ -26,7 +27,12 @@ def comparison_pairs(
     with errors_as_dagster_knows_them():
         planned = plan_wave(connected, context.partition_key)
     history, columns = history_and_columns(connected, context.partition_key, "comparison_pairs")
-    wave = [row for row in history.pairs if row["wave"] == planned.wave]
+    strategy = history.settings["strategy"]
+    wave = [
+        {**row, "asked": why_asked(row["role"], row["expected_gain"], strategy)}
+        for row in history.pairs
+        if row["wave"] == planned.wave
+    ]
     return dg.MaterializeResult(
         metadata={
             "wave": planned.wave,
@@ -34,6 +40,8 @@ def comparison_pairs(
             "dagster/partition_row_count": len(history.pairs),
             "dagster/column_schema": columns,
             "roles": dict(Counter(row["role"] for row in wave)),
-            "pairs": table(wave, ("sequence", "essay_a", "essay_b", "role", "resampling_pass")),
+            "pairs": table(
+                wave, ("sequence", "essay_a", "essay_b", "role", "expected_gain", "asked")
+            ),
         }
     )

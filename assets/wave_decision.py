@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.asset_pages import history_and_columns, picture, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from cj_pipeline.looking_ahead import looking_ahead
 from cj_pipeline.steps import decide
 from cj_pipeline.steps.standing import end_stalled
 from resources.engine_resource import EngineResource
@@ -56,6 +57,7 @@ def wave_decision(
             history.decisions, ("wave", "decision", "reason", "completed", "max_score_change")
         ),
     }
+    metadata |= looking_ahead(history)
     if not decided.decision.is_final and len(history.decisions) > 1:
         # At the end grades come first: the report's page shows how the scores settled.
         metadata["convergence"] = picture(history, "convergence_plot")

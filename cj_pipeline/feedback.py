@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from cj_pipeline.batch_history import BatchHistory, Row
 from cj_pipeline.errors import UnknownEssayError, UnscalableBatchError
 from cj_pipeline.pages import percent
+from cj_pipeline.pair_reasons import why_asked
 from cj_pipeline.plain_text import excerpt
 
 JUSTIFICATION_SHOWN = 1000
@@ -31,6 +32,7 @@ class SeenVerdict:
         shown_as: A or B, which is what the judge calls it; A was shown first.
         confidence: The judge's own, 1 to 5.
         judge: Its name.
+        why: Why the pair was asked, in words.
         justification: The judge's words, made visible and cut; not to be trusted as markup.
     """
 
@@ -39,6 +41,7 @@ class SeenVerdict:
     shown_as: str
     confidence: float | None
     judge: str
+    why: str
     justification: str
 
 
@@ -143,11 +146,13 @@ def _feedback(history: BatchHistory, essay_id: str, verdicts: Sequence[Row]) -> 
 def _seen_by(history: BatchHistory, essay_id: str, row: Row) -> SeenVerdict:
     is_first = row["essay_a"] == essay_id
     won = row["winner_id"] == essay_id
+    planned = history.pair_by_id[row["comparison_id"]]
     return SeenVerdict(
         against=row["essay_b"] if is_first else row["essay_a"],
         outcome="tie" if row["winner"] == "tie" else "won" if won else "lost",
         shown_as="A" if is_first else "B",
         confidence=row["confidence"],
         judge=excerpt(history.judge_by_id[row["judge_id"]]["name"], 200),
+        why=why_asked(planned["role"], planned["expected_gain"], history.settings["strategy"]),
         justification=excerpt(row["justification"] or "", JUSTIFICATION_SHOWN),
     )

@@ -22,7 +22,7 @@ import io
 import json
 import os
 import stat
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +107,7 @@ def read_batch(
     _check_essays(reading, essays)
     if settings is not None:
         _check_qualities(reading, settings, essays)
+        _check_goals(reading, settings, essays)
     for judge in reading.names("judges", required=False):
         reading.bytes_of(f"judges/{judge}", MAX_BYTES)
     if reading.problems or settings is None:
@@ -547,6 +548,34 @@ def _check_qualities(
             reading.problems.append(
                 f"batch.yaml: emulator_qualities: no essay has the id {essay_id!r}"
             )
+
+
+def _check_goals(reading: _Reading, settings: ResolvedSettings, essays: Sequence[Essay]) -> None:
+    """What is to be made sure of has to exist: a batch without grades cannot be graded surely."""
+    values = settings.values
+    asked = ["goal: grades"] if values.goal == "grades" else []
+    if values.precise is not None and values.precise.misgrading is not None:
+        asked.append("precise: misgrading")
+    lacking = [] if values.scale is not None else ["a scale (`scale: ...`)"]
+    if not any(essay.is_anchor for essay in essays):
+        lacking.append("anchors (anchors/*.txt or anchors.csv)")
+    if lacking:
+        reading.problems.extend(
+            f"batch.yaml: {key} needs {' and '.join(lacking)}: add them, or leave it out"
+            for key in asked
+        )
+    known = {essay.essay_id for essay in essays}
+    named = Counter(essay_id for pile in values.rough_order for essay_id in pile)
+    reading.problems.extend(
+        f"batch.yaml: rough_order: no essay has the id {essay_id!r}"
+        for essay_id in named
+        if essay_id not in known
+    )
+    reading.problems.extend(
+        f"batch.yaml: rough_order: {essay_id!r} is named twice"
+        for essay_id, times in named.items()
+        if times > 1
+    )
 
 
 def _listed(places: Sequence[str]) -> str:

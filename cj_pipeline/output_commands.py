@@ -81,9 +81,9 @@ def add_output_commands(
             terminal.table(essay_id, ("what", "value"), _standing(told)),
             terminal.table(
                 "Verdicts",
-                ("against", "outcome", "shown as", "confidence", "the judge's words"),
+                ("against", "outcome", "shown as", "confidence", "the judge's words", "asked"),
                 [
-                    (v.against, v.outcome, v.shown_as, v.confidence, v.justification)
+                    (v.against, v.outcome, v.shown_as, v.confidence, v.justification, v.why)
                     for v in told.verdicts
                 ],
             ),

@@ -13,7 +13,7 @@ import numpy as np
 from cj_pipeline.comparisons import Role
 from cj_pipeline.pairing_candidates import candidate_pairs
 from cj_pipeline.pairing_net import Choice, Floats, Ints, Net, Parts
-from cj_pipeline.uncertainty import belief_about
+from cj_pipeline.uncertainty import as_believed, belief_about
 
 _OVER_SHARE = 2
 """How much oftener than its even share an essay may come in one wave."""
@@ -38,7 +38,7 @@ def gainful_pairs(
         Chaloner and Verdinelli (1995), doi:10.1214/ss/1177009939, for designs that lessen an
         expected loss; Sherman and Morrison (1950), doi:10.1214/aoms/1177729893, for the update.
     """
-    wave = _Wave(net, size, rng, may_repeat=may_repeat)
+    wave = _Wave(as_believed(net), size, rng, may_repeat=may_repeat)
     role = Role.BOUNDARY if net.boundaries else Role.INFORMATIVE
     chosen: list[Choice] = []
     while len(chosen) < size and (k := wave.best()) is not None:

@@ -18,7 +18,9 @@ from cj_pipeline.batch_history import BatchHistory, Row, read_history
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.fairness import first_shown_share, positional_skews
 from cj_pipeline.feedback import JUSTIFICATION_SHOWN, all_feedback, likely_grades, written_grade
+from cj_pipeline.looking_ahead import forecasts_in_words, outlook_in_words, targets_in_words
 from cj_pipeline.pages import Picture, dollars, percent, picture, render_page, signed, words
+from cj_pipeline.pair_reasons import roles_of
 from cj_pipeline.plain_text import excerpt
 from cj_pipeline.spending import spending, spending_by_judge
 from cj_pipeline.surprises import surprises
@@ -141,6 +143,10 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         score_picture=_score_picture(history),
         waves=history.decisions,
         convergence_picture=_convergence_picture(history),
+        outlook=outlook_in_words(history),
+        forecasts=forecasts_in_words(history),
+        targets=targets_in_words(history),
+        roles=roles_of(history.pairs, history.settings.get("strategy", "")),
         reliability=_reliability(history),
         quality_flags=_quality_flags(history),
         fairness=_fairness(history),

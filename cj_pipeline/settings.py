@@ -48,6 +48,11 @@ class PreciseRule(BaseModel):
         reliability: The empirical-Bayes reliability to reach.
         mean_standard_error: In logits, over students.
         max_standard_error: In logits, over students.
+        misgrading: The share of students expected to have another grade than their most probable
+            one; needs a scale and anchors.
+        gain_per_usd: What a dollar on the next wave is still expected to take off the typical
+            error of a rank, in ranks (with `goal: grades`, of a grade, in steps); the batch stops
+            when it is worth no more than this.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,11 +60,13 @@ class PreciseRule(BaseModel):
     reliability: Annotated[float, Field(gt=0, lt=1)] | None = None
     mean_standard_error: Annotated[float, Field(gt=0)] | None = None
     max_standard_error: Annotated[float, Field(gt=0)] | None = None
+    misgrading: Annotated[float, Field(gt=0, lt=1)] | None = None
+    gain_per_usd: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> PreciseRule:
-        if not any((self.reliability, self.mean_standard_error, self.max_standard_error)):
-            msg = "precise needs a target: give a reliability or a standard error, or leave it out"
+        if all(target is None for target in self.model_dump().values()):
+            msg = f"precise needs a target, or leave it out: {', '.join(type(self).model_fields)}"
             raise ValueError(msg)
         return self
 

@@ -7,7 +7,7 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -60,12 +60,41 @@ def grade_stake(
     about them, which is why anchors are worth comparing too.
     """
     stake = np.zeros((len(scores), len(scores)))
+    for moves, bearing in _at_boundaries(scores, variances, boundaries, is_anchor):
+        stake[np.diag_indices_from(stake)] += moves
+        stake -= np.outer(moves, bearing)
+    return stake
+
+
+def grade_stake_times(
+    scores: Floats,
+    variances: Floats,
+    boundaries: Sequence[float],
+    is_anchor: npt.NDArray[np.bool_],
+    columns: Floats,
+    *,
+    transposed: bool,
+) -> Floats:
+    """Return J columns for grades, or J' columns, without writing J out; otherwise as above."""
+    product = np.zeros_like(columns)
+    for moves, bearing in _at_boundaries(scores, variances, boundaries, is_anchor):
+        product += moves[:, None] * columns
+        left, right = (bearing, moves) if transposed else (moves, bearing)
+        product -= np.outer(left, right @ columns)
+    return product
+
+
+def _at_boundaries(
+    scores: Floats,
+    variances: Floats,
+    boundaries: Sequence[float],
+    is_anchor: npt.NDArray[np.bool_],
+) -> Iterator[tuple[Floats, Floats]]:
+    """Yield for each boundary how students' grades move by it, and what anchors bear on it."""
     for boundary in boundaries:
         nearness = np.exp(-0.5 * (scores - boundary) ** 2 / variances)
         nearness /= np.sqrt(2 * np.pi * variances)
-        moves = np.where(is_anchor, 0.0, nearness)
-        stake[np.diag_indices_from(stake)] += moves
         bearing = np.where(is_anchor, np.exp(-0.5 * ((scores - boundary) / _ANCHOR_REACH) ** 2), 0)
         if bearing.sum() > 1e-9:
-            stake -= np.outer(moves, bearing / bearing.sum())
-    return stake
+            bearing = bearing / bearing.sum()
+        yield np.where(is_anchor, 0.0, nearness), bearing

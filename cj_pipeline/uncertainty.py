@@ -10,14 +10,14 @@ then asked, to `pairing_adaptive`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from cj_pipeline.information import Information
 from cj_pipeline.pairing_net import Floats, Ints, Net
-from cj_pipeline.stakes import grade_stake, rank_stake, rank_stake_times
+from cj_pipeline.stakes import grade_stake, grade_stake_times, rank_stake, rank_stake_times
 
 _EXACT_UP_TO = 1_500
 """Essays whose covariance is written out; from there on it is sketched."""
@@ -25,6 +25,8 @@ N_SKETCHES = 96
 """Random directions kept in a sketch; differences' variances then err by about 15 %."""
 _SOLVED_TO = 1e-3
 """Relative residual of the sketch's systems, well below its own error."""
+_SPREADS = (0.5, 4.0)
+"""Logits between which essays' true spread is taken to lie when pairs are chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +164,44 @@ class SketchedBelief:
         self._x[pair] -= gain * np.outer(u, z)
 
 
+def as_believed(net: Net) -> Net:
+    """Return the net with its scores drawn in to what essays that differ as these seem to can have.
+
+    The scale's own prior is weak on purpose, so that reported scores rest on verdicts; early scores
+    lie too far apart for it. Choosing by them would leave out pairs that are closer than they
+    look. So for choosing, and only for that, the weak prior gives way to a normal one with the
+    spread that the scores have beyond their errors. A net without `information` stays as it is.
+    """
+    if net.scores is None or net.information is None:
+        return net
+    from cj_pipeline.net_solvers import NetMatrix, solve
+
+    matrix = net.information.essays
+    layout, weights, n = matrix.layout, matrix.weights, net.n_essays
+    own = _own_information(net.information)
+    errors = 1 / np.maximum(matrix.diagonal, 1e-12)
+    spread = np.clip(np.sqrt(max(np.var(net.scores) - errors.mean(), 0.0)), *_SPREADS)
+    apart = weights * (net.scores[layout.first] - net.scores[layout.second])
+    pull = own * net.scores + np.bincount(layout.first, apart, n)
+    pull -= np.bincount(layout.second, apart, n)
+    drawn_in = NetMatrix(layout, weights, matrix.diagonal - own + spread**-2, np.zeros(n))
+    scores = solve(drawn_in, pull, rtol=_SOLVED_TO)
+    return replace(
+        net,
+        scores=scores - scores.mean(),
+        information=replace(net.information, essays=drawn_in),
+    )
+
+
+def _own_information(information: Information) -> Floats:
+    """Return what the prior says of each score, as information; shape (n_essays,)."""
+    matrix = information.essays
+    first, second, weights = matrix.layout.first, matrix.layout.second, matrix.weights
+    n = matrix.layout.n_essays
+    own: Floats = matrix.diagonal - np.bincount(first, weights, n) - np.bincount(second, weights, n)
+    return own
+
+
 def belief_about(net: Net, rng: np.random.Generator) -> Belief:
     """Return what a net's scores leave unknown, exactly or as a sketch.
 
@@ -169,19 +209,49 @@ def belief_about(net: Net, rng: np.random.Generator) -> Belief:
         net: With scores, and with either their covariance or their information.
         rng: Draws a sketch's directions.
     """
-    assert net.scores is not None  # noqa: S101
-    scores = net.scores
     covariance = _affordable_covariance(net)
     if covariance is None:
         assert net.information is not None  # noqa: S101
-        return sketch(
-            net.information, lambda spread, columns: rank_stake_times(scores, spread, columns), rng
-        )
+
+        def stake_of(spread: Floats, columns: Floats) -> Floats:
+            return _stake_times(net, spread, columns, transposed=True)
+
+        return sketch(net.information, stake_of, rng)
+    return ExactBelief(covariance, _stake(net, covariance))
+
+
+def expected_loss(net: Net, rng: np.random.Generator) -> float:
+    """Return trace(J S J'), the summed variance of ranks or grades, exactly or from a sketch.
+
+    Args:
+        net: With scores, and with either their covariance or their information.
+        rng: Draws a sketch's directions.
+    """
+    covariance = _affordable_covariance(net)
+    if covariance is not None:
+        stake = _stake(net, covariance)
+        return float(np.sum((stake @ covariance) * stake))
+    assert net.information is not None  # noqa: S101
+    y = _scores_factor(net.information, rng)
+    spread = np.einsum("ij,ij->i", y, y)
+    return float(np.sum(_stake_times(net, spread, y, transposed=False) ** 2))
+
+
+def _stake(net: Net, covariance: Floats) -> Floats:
+    assert net.scores is not None  # noqa: S101
     if net.boundaries:
-        stake = grade_stake(scores, np.diag(covariance), net.boundaries, net.is_anchor)
-    else:
-        stake = rank_stake(scores, covariance)
-    return ExactBelief(covariance, stake)
+        return grade_stake(net.scores, np.diag(covariance), net.boundaries, net.is_anchor)
+    return rank_stake(net.scores, covariance)
+
+
+def _stake_times(net: Net, variances: Floats, columns: Floats, *, transposed: bool) -> Floats:
+    assert net.scores is not None  # noqa: S101
+    if net.boundaries:
+        return grade_stake_times(
+            net.scores, variances, net.boundaries, net.is_anchor, columns, transposed=transposed
+        )
+    # For ranks J is its own transpose.
+    return rank_stake_times(net.scores, variances, columns)
 
 
 def score_variances(net: Net, rng: np.random.Generator) -> Floats:
@@ -234,7 +304,7 @@ def _scores_factor(information: Information, rng: np.random.Generator) -> Floats
     matrix = information.essays
     first, second, weights = matrix.layout.first, matrix.layout.second, matrix.weights
     n = matrix.layout.n_essays
-    own = matrix.diagonal - np.bincount(first, weights, n) - np.bincount(second, weights, n)
+    own = _own_information(information)
 
     # B' W^(1/2) R + P^(1/2) R' has the covariance B' W B + P, which is the information itself.
     noise = np.sqrt(weights)[:, None] * rng.standard_normal((len(weights), N_SKETCHES))

@@ -12,6 +12,8 @@ from cj_pipeline.steps.canary import held_back
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
 from cj_pipeline.steps.note_progress import note_progress
+from cj_pipeline.steps.net_so_far import grades_so_far, net_so_far, with_scores
+from cj_pipeline.steps.plan_wave import pairs_per_wave
 from cj_pipeline.steps.records import BatchRecord, current_wave, judged_pairs, load_batch
 from cj_pipeline.store import Session
 from cj_pipeline.workflow import (
@@ -26,8 +28,13 @@ from cj_pipeline.workflow import (
 
 if TYPE_CHECKING:
     from cj_pipeline.bradley_terry import Scale
+    from cj_pipeline.outlook import Outlook
+    from cj_pipeline.precision import Precision
 
 log = structlog.get_logger()
+
+_OUTLOOK_UP_TO = 300
+"""Essays for which the next wave's worth is worked out unasked; it takes well under a second."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ def decide(engine: Engine, batch_id: str, *, is_stalled: bool = False) -> WaveDe
             "SELECT decision, reason FROM wave_decisions WHERE batch_id = ? AND wave = ?",
             [batch_id, wave],
         )
-        progress, scale = _progress(db, record, wave, is_stalled=is_stalled)
+        progress, scale, reached = _progress(db, record, wave, is_stalled=is_stalled)
         if known is not None and record.has_ended:
             decision = Decision(ContinuationDecision(known["decision"]), EndReason(known["reason"]))
         else:
@@ -65,7 +72,7 @@ def decide(engine: Engine, batch_id: str, *, is_stalled: bool = False) -> WaveDe
             reason=decision.reason,
             progress=progress,
             completion_denominator=completion_denominator(len(record.essay_ids), record.rules),
-            details=_details(db, record, scale),
+            details=_details(db, record, scale, reached),
         )
         if not record.has_ended and not decision.is_to_wait:
             now = engine.clock()
@@ -77,11 +84,12 @@ def decide(engine: Engine, batch_id: str, *, is_stalled: bool = False) -> WaveDe
 
 def _progress(
     db: Session, record: BatchRecord, wave: int, *, is_stalled: bool
-) -> tuple[BatchProgress, Scale | None]:
+) -> tuple[BatchProgress, Scale | None, _Reached | None]:
     counts = comparison_counts(db, record.batch_id)
     judged = judged_pairs(db, record.batch_id)
     covered = {frozenset((pair.essay_a, pair.essay_b)) for pair in judged}
     scale = fit_scale(db, record) if judged else None
+    reached = _reached(db, record, scale) if scale is not None else None
     progress = BatchProgress(
         n_essays=len(record.essay_ids),
         submitted=counts["submitted"] + held_back(db, record),
@@ -91,14 +99,14 @@ def _progress(
         n_covered_pairs=len(covered),
         is_connected=scale is not None,
         max_score_change=_max_score_change(db, record.batch_id, wave, scale),
-        is_precise=_is_precise(record, scale),
+        is_precise=_is_precise(record, reached),
         spend_cap_reached=bool(record.metadata.get("spend_cap_reached")),
         canary_failed=bool(record.metadata.get("canary_failed")),
         nothing_left_to_ask=bool(record.metadata.get("nothing_left_to_ask")),
         is_cancelled=bool(record.metadata.get("cancel_requested")),
         is_stalled=is_stalled,
     )
-    return progress, scale
+    return progress, scale, reached
 
 
 def comparison_counts(db: Session, batch_id: str) -> dict[str, int]:
@@ -137,29 +145,69 @@ def _max_score_change(db: Session, batch_id: str, wave: int, scale: Scale | None
     )
 
 
-def _is_precise(record: BatchRecord, scale: Scale | None) -> bool | None:
+def _is_precise(record: BatchRecord, reached: _Reached | None) -> bool | None:
+    """Return whether every target is met; None where the batch sets none."""
     rule = record.settings.precise
-    if rule is None:
-        return None
-    if scale is None:
-        return False
-    from cj_pipeline.reliability import empirical_bayes_reliability
+    if rule is None or reached is None:
+        return None if rule is None else False
+    from cj_pipeline.precision import meets
 
-    students = set(record.student_ids)
-    errors = [
-        float(error)
-        for essay_id, error in zip(scale.essay_ids, scale.standard_errors, strict=True)
-        if essay_id in students
-    ]
-    reached = [
-        rule.reliability is None or empirical_bayes_reliability(scale) >= rule.reliability,
-        rule.mean_standard_error is None or sum(errors) / len(errors) <= rule.mean_standard_error,
-        rule.max_standard_error is None or max(errors) <= rule.max_standard_error,
-    ]
-    return all(reached)
+    return meets(reached.precision, rule)
 
 
-def _details(db: Session, record: BatchRecord, scale: Scale | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Reached:
+    """What the verdicts so far have reached, beside the scale itself.
+
+    Attributes:
+        precision: In every figure a batch may set a target for.
+        outlook: What the next wave would bring; None where nobody asked and it takes long.
+        usd_per_comparison: Of those that have a verdict, failed attempts included.
+    """
+
+    precision: Precision
+    outlook: Outlook | None
+    usd_per_comparison: float | None
+
+
+def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
+    from cj_pipeline.outlook import outlook
+    from cj_pipeline.precision import precision_of
+
+    rule = record.settings.precise
+    wants_gain = rule is not None and rule.gain_per_usd is not None
+    ahead = None
+    if wants_gain or len(record.essay_ids) <= _OUTLOOK_UP_TO:
+        net = with_scores(net_so_far(db, record).net, record, scale)
+        covered = len({frozenset(pair) for pair in net.shown})
+        ahead = outlook(
+            net,
+            pairs_per_wave(record),
+            seed=record.settings.seed,
+            may_repeat=covered == max_possible_pairs(net.n_essays),
+        )
+    row = db.one(
+        # In a stated order, or the sum's last digit would differ between two runs of one batch.
+        "SELECT sum(cost_usd ORDER BY sequence)"
+        " / nullif(count(*) FILTER (status = 'succeeded'), 0) AS usd"
+        " FROM comparisons WHERE batch_id = ?",
+        [record.batch_id],
+    )
+    usd = float(row["usd"]) if row is not None and row["usd"] else None
+    wants_grades = rule is not None and rule.misgrading is not None
+    precision = precision_of(
+        scale,
+        record.student_ids,
+        projections=grades_so_far(record, scale) if wants_grades else None,
+        outlook=ahead,
+        usd_per_comparison=usd,
+    )
+    return _Reached(precision, ahead, usd)
+
+
+def _details(
+    db: Session, record: BatchRecord, scale: Scale | None, reached: _Reached | None
+) -> dict[str, Any]:
     """Return the summaries kept with each decision, under the keys older runs used."""
     row = db.one(
         """
@@ -179,10 +227,10 @@ def _details(db: Session, record: BatchRecord, scale: Scale | None) -> dict[str,
         **(row or {}),
         "unique_coverage_complete": row is not None and row["successful_pairs_count"] == all_pairs,
     }
-    if scale is None:
+    if scale is None or reached is None:
         return details
     from cj_pipeline.quality import quality_flags, se_summary
-    from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
+    from cj_pipeline.reliability import scale_separation_reliability
 
     details["bt_se_summary"] = se_summary(scale)
     details["bt_quality_flags"] = quality_flags(
@@ -190,18 +238,21 @@ def _details(db: Session, record: BatchRecord, scale: Scale | None) -> dict[str,
         mean_se_warning=record.settings.mean_se_warning,
         max_se_warning=record.settings.max_se_warning,
     )
+    details["precision"] = asdict(reached.precision)
+    if reached.outlook is not None:
+        details["outlook"] = asdict(reached.outlook)
     if record.settings.precise is not None:
         from cj_pipeline.forecast import forecast_from_scale
+        from cj_pipeline.steps.plan_ahead import plan_ahead
 
-        details["forecast"] = asdict(
-            forecast_from_scale(
-                scale,
-                record.settings.precise,
-                strategy=record.settings.strategy,
-                wave_size=record.settings.wave_size or max(1, len(record.essay_ids) // 2),
-            )
+        forecast = forecast_from_scale(
+            scale,
+            record.settings.precise,
+            plan_ahead(record, reached.usd_per_comparison),
+            reached.precision,
         )
-    details["empirical_bayes_reliability"] = empirical_bayes_reliability(scale)
+        details["forecast"] = None if forecast is None else asdict(forecast)
+    details["empirical_bayes_reliability"] = reached.precision.reliability
     if float(scale.scores.max() - scale.scores.min()) > 0:
         details["scale_separation_reliability"] = scale_separation_reliability(
             scale.scores, scale.standard_errors

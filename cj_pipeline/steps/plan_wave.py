@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import structlog
 
 from cj_pipeline.comparisons import ChosenPair, PlannedComparison, comparison_id
-from cj_pipeline.grading import grade_by
-from cj_pipeline.head_start import expected_from_order
-from cj_pipeline.pairing import Net, choose_wave
+from cj_pipeline.pairing import choose_wave
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
+from cj_pipeline.steps.net_so_far import NetSoFar, empty_net, net_so_far, with_scores
 from cj_pipeline.steps.records import BatchRecord, current_wave, load_batch, note_on_batch
 from cj_pipeline.store import Session
 from cj_pipeline.workflow import (
@@ -22,9 +20,6 @@ from cj_pipeline.workflow import (
     is_small_net,
     max_possible_pairs,
 )
-
-if TYPE_CHECKING:
-    from cj_pipeline.bradley_terry import Scale
 
 log = structlog.get_logger()
 
@@ -65,17 +60,7 @@ def plan_wave(engine: Engine, batch_id: str) -> PlannedWave:
 
 def preview_comparisons(record: BatchRecord) -> tuple[PlannedComparison, ...]:
     """Return the first wave of a batch that is not in the store, for `cj plan`."""
-    return tuple(_next_comparisons(record, 1, _History((), 0, 0, None)))
-
-
-@dataclass(frozen=True)
-class _History:
-    """What planning depends on: pairs shown, and how many comparisons were asked in all."""
-
-    shown: tuple[tuple[str, str], ...]
-    n_asked: int
-    n_resampled: int
-    net: Net | None
+    return tuple(_next_comparisons(record, 1, NetSoFar(empty_net(record))))
 
 
 def _asks_for_more(db: Session, batch_id: str, wave: int) -> bool:
@@ -87,62 +72,24 @@ def _asks_for_more(db: Session, batch_id: str, wave: int) -> bool:
     return row is not None and row["decision"] in _GOES_ON
 
 
-def _history(db: Session, record: BatchRecord) -> _History:
-    rows = db.rows(
-        "SELECT p.essay_a, p.essay_b, p.judge_id, p.resampling_pass, c.status"
-        " FROM comparison_pairs p LEFT JOIN comparisons c USING (comparison_id)"
-        " WHERE p.batch_id = ? ORDER BY p.sequence",
-        [record.batch_id],
-    )
-    # A panel's judges are asked the same pairs, so the first judge's tell what was shown.
-    first = record.judges[0].judge_id
-    shown = tuple(
-        (r["essay_a"], r["essay_b"])
-        for r in rows
-        if r["judge_id"] == first and r["status"] != "failed"
-    )
-    net = _net(record, shown)
-    if shown and record.settings.strategy not in {"coverage", "resample", "random"}:
-        scale = fit_scale(db, record)
-        if scale is not None:
-            net = replace(
-                net,
-                scores=scale.scores,
-                information=scale.information,
-                boundaries=_boundaries(record, scale),
-            )
-    return _History(shown, len(rows), sum(r["resampling_pass"] > 0 for r in rows), net)
-
-
-def _net(record: BatchRecord, shown: tuple[tuple[str, str], ...]) -> Net:
-    order = record.settings.rough_order
-    return Net(
-        record.essay_ids,
-        frozenset(record.anchor_grades),
-        shown,
-        expected=expected_from_order(record.essay_ids, order) if order else None,
-    )
-
-
-def _boundaries(record: BatchRecord, scale: Scale) -> tuple[float, ...]:
-    """Return where grades meet so far, if grades are what the pairs are to make sure."""
-    if record.settings.goal != "grades" or not record.anchor_grades:
-        return ()
-    terms = record.grading_terms
-    if terms is None:
-        return ()
-    projections = grade_by(terms, scale, record.anchor_grades)
-    return tuple(boundary.position for boundary in projections.boundaries)
+def _history(db: Session, record: BatchRecord) -> NetSoFar:
+    found = net_so_far(db, record)
+    if not found.net.shown or record.settings.strategy in {"coverage", "resample", "random"}:
+        return found
+    scale = fit_scale(db, record)
+    if scale is None:
+        return found
+    return replace(found, net=with_scores(found.net, record, scale))
 
 
 def _next_comparisons(
-    record: BatchRecord, wave: int, history: _History
+    record: BatchRecord, wave: int, history: NetSoFar
 ) -> Iterator[PlannedComparison]:
     """Yield the wave's comparisons: each chosen pair, asked of every judge of the panel."""
     rules, n_judges = record.rules, len(record.judges)
     all_pairs = max_possible_pairs(len(record.essay_ids))
     left = completion_denominator(len(record.essay_ids), rules) - history.n_asked
-    net = history.net or _net(record, history.shown)
+    net = history.net
     sequence, resampled = history.n_asked, history.n_resampled
     while left > 0:
         covered = len({frozenset(pair) for pair in net.shown}) >= all_pairs
@@ -193,12 +140,15 @@ def _wave_size(record: BatchRecord) -> int:
     n_essays = len(record.essay_ids)
     if record.settings.all_at_once:
         return max_possible_pairs(n_essays)
-    if record.settings.wave_size is not None:
-        return record.settings.wave_size
-    if is_small_net(n_essays, record.rules):
+    if record.settings.wave_size is None and is_small_net(n_essays, record.rules):
         # A small net is asked in whole passes: waves of one or two pairs would only cost hours.
         return max_possible_pairs(n_essays)
-    return max(1, n_essays // 2)
+    return pairs_per_wave(record)
+
+
+def pairs_per_wave(record: BatchRecord) -> int:
+    """Return how many pairs a wave of an ordinary batch has."""
+    return record.settings.wave_size or max(1, len(record.essay_ids) // 2)
 
 
 def _wave_seed(record: BatchRecord, wave: int, resampling_pass: int) -> int:

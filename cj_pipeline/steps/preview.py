@@ -17,6 +17,7 @@ from cj_pipeline.steps.canary import canary_size
 from cj_pipeline.steps.cost_plan import ModeCost, cost_by_mode, run_pilot
 from cj_pipeline.steps.ingest import load_judges
 from cj_pipeline.steps.live_profile import profile_of_batch
+from cj_pipeline.steps.plan_ahead import plan_ahead
 from cj_pipeline.steps.plan_wave import preview_comparisons
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.steps.requests import Ask, BatchTexts, prompt_for, request_line, submission_key
@@ -26,6 +27,9 @@ from cj_pipeline.workflow import (
     max_possible_pairs,
     resampling_passes_allowed,
 )
+
+_RELIABILITIES = (0.8, 0.9)
+"""What is foreseen for a batch that sets no target of its own."""
 
 
 @dataclass(frozen=True)
@@ -82,26 +86,37 @@ class Preview:
         ]
 
     def _forecast(self) -> list[tuple[str, object]]:
-        """Return how long it should take to be as precise as the batch asks, if it asks."""
-        rule = self.record.settings.precise
-        if rule is None or not self.first_wave:
+        """Return what it should take to be as precise as the batch asks, or might ask."""
+        if not self.first_wave:
             return []
         from cj_pipeline.forecast import forecast_at_plan
+        from cj_pipeline.settings import PreciseRule
 
-        # A panel's judges share the wave's pairs, and each verdict counts.
-        forecast = forecast_at_plan(
-            len(self.record.essay_ids),
-            rule,
-            strategy=self.record.settings.strategy,
-            wave_size=len(self.first_wave),
-        )
-        return [
-            (
-                "precise enough after about",
-                f"{forecast.total} comparisons in {forecast.waves} waves"
-                f" ({forecast.lower} to {forecast.upper} in four batches of five)",
-            )
+        rule = self.record.settings.precise
+        asked = [("precise enough after about", rule)] if rule is not None else []
+        might = [
+            (f"would reach reliability {value:.2f} after", PreciseRule(reliability=value))
+            for value in _RELIABILITIES
         ]
+        plan = plan_ahead(self.record, self._usd_per_comparison)
+        ends_at = completion_denominator(len(self.record.essay_ids), self.record.rules)
+        told: list[tuple[str, object]] = []
+        for name, each in asked or might:
+            forecast = forecast_at_plan(len(self.record.essay_ids), each, plan)
+            if forecast is not None:
+                told.append((name, forecast.in_words(ends_at)))
+        return told
+
+    @property
+    def _usd_per_comparison(self) -> float:
+        """What a comparison should cost in the batch's mode, on average over its judges."""
+        mode = self.record.settings.batching_mode
+        costs = [
+            cost.expected_usd / max(cost.n_comparisons, 1)
+            for cost in self.costs()
+            if cost.mode == mode
+        ]
+        return sum(costs) / max(len(costs), 1)
 
     def costs(self) -> list[ModeCost]:
         """Return what each judge would cost in each mode its provider has."""

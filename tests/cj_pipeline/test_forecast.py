@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cj_pipeline.bradley_terry import Scale, fit_verdicts
-from cj_pipeline.forecast import forecast_at_plan, forecast_from_scale
+from cj_pipeline.forecast import Forecast, Plan, forecast_at_plan, forecast_from_scale
 from cj_pipeline.pairing import Net, choose_wave
+from cj_pipeline.precision import Precision, precision_of
 from cj_pipeline.reliability import empirical_bayes_reliability
-from cj_pipeline.settings import PreciseRule
+from cj_pipeline.settings import PreciseRule, Strategy
 from cj_pipeline.tallies import Verdicts
 
 
@@ -25,31 +28,43 @@ def scale_after(n_essays: int, per_essay: int, seed: int, *, sd: float = 1.5) ->
     return fit_verdicts(Verdicts(ids, ("j",), first, second, won, np.zeros_like(first)))
 
 
+def asked_by(strategy: Strategy, wave_size: int, usd: float | None = None) -> Plan:
+    return Plan(strategy, wave_size, usd)
+
+
+def at_plan(n_essays: int, rule: PreciseRule, plan: Plan) -> Forecast:
+    forecast = forecast_at_plan(n_essays, rule, plan)
+    assert forecast is not None
+    return forecast
+
+
+def from_scale(scale: Scale, rule: PreciseRule, plan: Plan) -> Forecast:
+    forecast = forecast_from_scale(scale, rule, plan, precision_of(scale, scale.essay_ids))
+    assert forecast is not None
+    return forecast
+
+
 def test_a_stricter_target_takes_more_comparisons_waves_and_dollars() -> None:
     """Whoever plans wants to see what the last digit costs."""
     easy, strict = (
-        forecast_at_plan(
-            100,
-            PreciseRule(reliability=reliability),
-            strategy="adaptive",
-            wave_size=50,
-            usd_per_comparison=0.01,
-        )
+        at_plan(100, PreciseRule(reliability=reliability), asked_by("adaptive", 50, 0.01))
         for reliability in (0.7, 0.9)
     )
 
     assert easy.total < strict.total
     assert easy.waves < strict.waves
     assert strict.usd == pytest.approx(0.01 * strict.total)
+    assert strict.usd_upper == pytest.approx(0.01 * strict.upper)
     assert easy.lower < easy.total < easy.upper
 
 
-def test_choosing_by_scores_is_forecast_to_take_fewer_comparisons() -> None:
-    """The strategy is part of the plan."""
-    rule = PreciseRule(mean_standard_error=0.4)
+def test_choosing_by_scores_is_forecast_to_take_fewer_comparisons_for_grades() -> None:
+    """Close pairs decide on which side of a boundary an essay lies."""
+    rule = PreciseRule(misgrading=0.3)
+    shares = (0.2, 0.2, 0.2, 0.2, 0.2)
 
-    chosen = forecast_at_plan(60, rule, strategy="adaptive", wave_size=30)
-    random = forecast_at_plan(60, rule, strategy="random", wave_size=30)
+    chosen = at_plan(60, rule, Plan("adaptive", 30, grade_shares=shares))
+    random = at_plan(60, rule, Plan("random", 30, grade_shares=shares))
 
     assert chosen.total < random.total
     assert chosen.usd is None
@@ -57,7 +72,7 @@ def test_choosing_by_scores_is_forecast_to_take_fewer_comparisons() -> None:
 
 def test_the_forecast_at_plan_holds_for_an_ordinary_class() -> None:
     """80 essays, asked for reliability .8: what was forecast should be reached about there."""
-    plan = forecast_at_plan(80, PreciseRule(reliability=0.8), strategy="coverage", wave_size=40)
+    plan = at_plan(80, PreciseRule(reliability=0.8), asked_by("coverage", 40))
 
     per_essay = round(2 * plan.total / 80)
     reached = [empirical_bayes_reliability(scale_after(80, per_essay, seed)) for seed in range(5)]
@@ -68,11 +83,9 @@ def test_the_forecast_at_plan_holds_for_an_ordinary_class() -> None:
 def test_verdicts_narrow_the_forecast() -> None:
     """Before the first verdict the essays' spread is a guess."""
     rule = PreciseRule(reliability=0.85)
-    plan = forecast_at_plan(80, rule, strategy="coverage", wave_size=40)
+    plan = at_plan(80, rule, asked_by("coverage", 40))
 
-    later = forecast_from_scale(
-        scale_after(80, 10, 1), rule, strategy="coverage", wave_size=40, usd_per_comparison=0.02
-    )
+    later = from_scale(scale_after(80, 10, 1), rule, asked_by("coverage", 40, 0.02))
 
     assert later.upper / later.lower < plan.upper / plan.lower
     assert later.usd == pytest.approx(0.02 * (later.total - 400))
@@ -82,15 +95,48 @@ def test_verdicts_narrow_the_forecast() -> None:
 def test_essays_that_hardly_differ_are_forecast_to_take_longer() -> None:
     """Reliability is a share of the spread there is."""
     rule = PreciseRule(reliability=0.8)
+    plan = asked_by("coverage", 40)
 
-    alike = forecast_from_scale(
-        scale_after(80, 12, 2, sd=0.5), rule, strategy="coverage", wave_size=40
-    )
-    apart = forecast_from_scale(
-        scale_after(80, 12, 2, sd=1.5), rule, strategy="coverage", wave_size=40
-    )
+    alike = from_scale(scale_after(80, 12, 2, sd=0.5), rule, plan)
+    apart = from_scale(scale_after(80, 12, 2, sd=1.5), rule, plan)
 
     assert alike.total > 1.5 * apart.total
+
+
+def test_a_gain_per_dollar_is_foreseen_once_there_is_a_price() -> None:
+    """What a comparison costs decides how many are worth it: the dearer, the fewer."""
+    rule = PreciseRule(gain_per_usd=1.0)
+
+    cheap = at_plan(60, rule, asked_by("adaptive", 30, 0.001))
+    dear = at_plan(60, rule, asked_by("adaptive", 30, 0.01))
+
+    assert forecast_at_plan(60, rule, asked_by("adaptive", 30)) is None
+    assert dear.total < cheap.total
+
+
+def test_misgrading_and_gains_are_foreseen_from_where_the_batch_stands() -> None:
+    """Half the misgrading takes four times the comparisons; nothing known, nothing foreseen."""
+    scale = scale_after(40, 10, 3)
+    stands = Precision(0.8, 0.4, 0.6, misgrading=0.4, gain_per_usd=8.0)
+    plan = asked_by("adaptive", 20, 0.01)
+
+    misgrading = forecast_from_scale(scale, PreciseRule(misgrading=0.2), plan, stands)
+    gain = forecast_from_scale(scale, PreciseRule(gain_per_usd=1.0), plan, stands)
+
+    assert misgrading is not None
+    assert misgrading.total == 800
+    assert gain is not None
+    assert gain.total == 800
+    unknown = replace(stands, misgrading=None)
+    assert forecast_from_scale(scale, PreciseRule(misgrading=0.2), plan, unknown) is None
+
+
+def test_a_forecast_beyond_the_budget_says_so() -> None:
+    """Otherwise the plan promises what the batch will not reach."""
+    forecast = Forecast(total=300, lower=200, upper=400, waves=1, usd=None)
+
+    assert forecast.in_words(300) == "300 comparisons (200 to 400), 1 more wave"
+    assert "more than the 120 at which this batch ends" in forecast.in_words(120)
 
 
 def test_a_rule_without_a_target_is_refused() -> None:

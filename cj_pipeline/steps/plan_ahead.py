@@ -1,0 +1,25 @@
+"""What a batch's forecast goes by, from its settings: see `forecast`."""
+
+from __future__ import annotations
+
+from cj_pipeline.forecast import Plan
+from cj_pipeline.steps.plan_wave import pairs_per_wave
+from cj_pipeline.steps.records import BatchRecord
+
+
+def plan_ahead(record: BatchRecord, usd_per_comparison: float | None) -> Plan:
+    """Return how a batch's comparisons are going to be asked."""
+    settings = record.settings
+    shares: tuple[float, ...] = ()
+    terms = record.grading_terms
+    if terms is not None and record.anchor_grades:
+        steps = terms.scale.steps
+        shares = terms.scale.priors or (1 / len(steps),) * len(steps)
+    return Plan(
+        strategy=settings.strategy,
+        # Every judge of a panel is asked each pair of a wave, and each verdict counts.
+        wave_size=pairs_per_wave(record) * len(record.judges),
+        usd_per_comparison=usd_per_comparison,
+        grade_shares=shares,
+        goal_is_grades=settings.goal == "grades" and bool(shares),
+    )

@@ -1,0 +1,46 @@
+"""What a scale has reached, against what a batch may ask of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from cj_pipeline.precision import Precision, meets
+from cj_pipeline.settings import PreciseRule
+
+STANDS = Precision(
+    reliability=0.85,
+    mean_standard_error=0.3,
+    max_standard_error=0.5,
+    misgrading=0.25,
+    gain_per_usd=2.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "met", "missed"),
+    [
+        ("reliability", 0.8, 0.9),
+        ("mean_standard_error", 0.3, 0.29),
+        ("max_standard_error", 0.6, 0.4),
+        ("misgrading", 0.3, 0.2),
+        ("gain_per_usd", 2.5, 1.5),
+    ],
+)
+def test_each_target_is_met_on_its_own_side(target: str, met: float, missed: float) -> None:
+    """A reliability has to be at least what is asked, an error or a gain at the most."""
+    assert meets(STANDS, PreciseRule(**{target: met}))
+    assert not meets(STANDS, PreciseRule(**{target: missed}))
+
+
+def test_every_target_given_has_to_be_met() -> None:
+    """Whoever asks for two things wants both."""
+    assert meets(STANDS, PreciseRule(reliability=0.8, misgrading=0.3))
+    assert not meets(STANDS, PreciseRule(reliability=0.9, misgrading=0.3))
+
+
+@pytest.mark.parametrize("target", ["misgrading", "gain_per_usd"])
+def test_a_figure_nobody_knows_meets_no_target(target: str) -> None:
+    """A batch whose anchors carry no grades must not end as precise for that."""
+    unknown = Precision(reliability=0.85, mean_standard_error=0.3, max_standard_error=0.5)
+
+    assert not meets(unknown, PreciseRule(**{target: 0.99}))
