@@ -11,8 +11,8 @@ import structlog
 from cj_pipeline.steps.canary import held_back
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
-from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.net_so_far import grades_so_far, net_so_far, with_scores
+from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.plan_wave import pairs_per_wave
 from cj_pipeline.steps.records import BatchRecord, current_wave, judged_pairs, load_batch
 from cj_pipeline.store import Session

@@ -16,6 +16,7 @@ from cj_pipeline.pairing_adaptive import expected_information, gainful_pairs
 from cj_pipeline.settings import Strategy
 from cj_pipeline.stakes import rank_stake, rank_stake_times
 from cj_pipeline.tallies import Verdicts
+from cj_pipeline.uncertainty import as_believed
 
 SCORED: tuple[Strategy, ...] = ("adaptive", "swiss", "asap", "hybrid_mst")
 
@@ -107,7 +108,8 @@ def test_adaptive_scores_are_closer_to_the_truth_than_random_ones() -> None:
 
 def test_first_pair_is_the_one_that_most_lessens_the_loss() -> None:
     """Checked by carrying out the update for every pair, written out in full."""
-    net = scored_net(12, per_essay=4)
+    asked_of = scored_net(12, per_essay=4)
+    net = as_believed(asked_of)
     assert net.scores is not None
     assert net.information is not None
     from cj_pipeline.information import covariance
@@ -122,10 +124,32 @@ def test_first_pair_is_the_one_that_most_lessens_the_loss() -> None:
         after = before - np.outer(before @ d, before @ d) * told / (1 + told * variance)
         losses[int(i), int(j)] = np.trace(stake @ (before - after) @ stake.T)
 
-    best = gainful_pairs(net, 1, np.random.default_rng(0), may_repeat=True)[0]
+    best = gainful_pairs(asked_of, 1, np.random.default_rng(0), may_repeat=True)[0]
 
     assert (best.one, best.other) == max(losses, key=lambda pair: losses[pair])
     assert best.expected_gain == pytest.approx(max(losses.values()))
+
+
+def test_early_scores_are_drawn_in_for_choosing_to_the_spread_there_truly_is() -> None:
+    """Four verdicts an essay leave scores too far apart; the ones believed err less."""
+    errors = {"reported": 0.0, "believed": 0.0}
+    for seed in range(8):
+        net = scored_net(60, 4, seed=seed)
+        truth = np.random.default_rng(seed).normal(0, 1.5, 60)
+        believed = as_believed(net)
+        assert net.scores is not None
+        assert believed.scores is not None
+        errors["reported"] += float(np.mean((net.scores - truth + truth.mean()) ** 2))
+        errors["believed"] += float(np.mean((believed.scores - truth + truth.mean()) ** 2))
+
+    assert errors["believed"] < 0.8 * errors["reported"]
+
+
+def test_a_net_whose_covariance_is_all_that_is_known_is_believed_as_it_is() -> None:
+    """Known essays are where the earlier scale has them, whatever a prior would say."""
+    net = replace(scored_net(12, 4), information=None, covariance=np.eye(12))
+
+    assert as_believed(net) is net
 
 
 def test_a_wave_does_not_ask_the_same_thing_twice() -> None:
