@@ -322,7 +322,11 @@ def _uuid_for(history: BatchHistory, key: str) -> str:
 
 def _runner_status(history: BatchHistory) -> dict[str, Any]:
     state = history.batch["state"]
+    timeout_s = history.batch["metadata"].get("completion_timeout_s")
+    # A run that gave up waiting says so, until the batch has come to its end after all.
+    waited = {"completion_timeout_s": timeout_s} if timeout_s and state == "running" else {}
     return {
+        **waited,
         "state": state,
         "end_reason": history.batch["end_reason"],
         "partial_data": state != "succeeded" or bool(history.pending),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -60,6 +59,13 @@ MaxComparisons = Annotated[
     int | None,
     typer.Option("--max-comparisons", min=1, help="A cap on comparisons, never an obligation."),
 ]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Add a JSON line here for everything that happens; see docs/operations.md.",
+        dir_okay=False,
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed for pairs and positions.")]
 
 
@@ -82,7 +88,6 @@ app.add_typer(profile_commands(told_plainly, console), name="profile")
 app.add_typer(trial_commands(told_plainly, console), name="trial")
 add_output_commands(app, told_plainly, console)
 add_store_commands(app, told_plainly, console)
-add_operations_commands(app, told_plainly, console)
 add_cost_commands(app, told_plainly, console)
 
 
@@ -96,6 +101,7 @@ def open_engine() -> Engine:
 
 
 add_watch_commands(app, told_plainly, console, open_engine)
+add_operations_commands(app, told_plainly, console, open_engine)
 add_link_command(app, told_plainly, console, open_engine)
 add_service_commands(app, told_plainly, console, open_engine)
 
@@ -209,42 +215,59 @@ def execute(
         bool, typer.Option("--await-completion", help="Go on until the batch has ended.")
     ] = False,
     completion_timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds to wait for the end; unlimited if unset.")
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds to wait for the end; then what is there is published as partial and the"
+            " exit code is 3. Unlimited if unset.",
+        ),
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Judge and pay for files once more that another batch holds already."
+        ),
+    ] = False,
+    log_file: LogFile = None,
 ) -> None:
-    """Take a batch in and ask its first wave; with --await-completion, take it to its end."""
-    from cj_pipeline.steps import advance_to_end, ingest, plan_wave, submit_wave
+    """Take a batch in and ask its first wave; with --await-completion, take it to its end.
+
+    First comes what `cj preflight` looks at, unless the batch is in the store already. Exit codes:
+    0 done, 1 not in order, 2 ended badly or failed its checks, 3 partial.
+    """
+    from cj_pipeline.logs import logs_in_file
+    from cj_pipeline.steps.runner import ask_first_wave, run_to_end, take_in
 
     engine = open_engine()
-    explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
-    taken_in = ingest(engine, batch_dir, explicit=explicit)
-    if not await_completion:
-        plan_wave(engine, taken_in.batch_id)
-        sent = submit_wave(engine, taken_in.batch_id)
-        console.print(
-            f"{taken_in.batch_id}: {sent.n_requests} comparisons asked in {sent.n_sent} provider "
-            f"jobs. `cj execute {batch_dir} --await-completion` or the sensors take it on."
-        )
-        return
-    deadline = None if completion_timeout is None else time.monotonic() + completion_timeout
-    with terminal.progress_bar(console) as bar:
-        task = bar.add_task(taken_in.batch_id, total=None)
-        for _ in advance_to_end(engine, taken_in.batch_id):
-            counts = _counts(engine, taken_in.batch_id)
-            bar.update(
-                task,
-                total=counts["completion_denominator"],
-                completed=counts["completed"] + counts["failed"],
+    with logs_in_file(log_file):
+        explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
+        taken_in = take_in(engine, batch_dir, explicit=explicit, may_repeat=again)
+        if not await_completion:
+            n_requests, n_jobs = ask_first_wave(engine, taken_in.batch_id)
+            console.print(
+                f"{taken_in.batch_id}: {n_requests} comparisons asked in {n_jobs} provider "
+                f"jobs. `cj execute {batch_dir} --await-completion` or the sensors take it on."
             )
-            if deadline is not None and time.monotonic() > deadline:
-                errors.print(
-                    terminal.problems(
-                        f"Batch '{taken_in.batch_id}' is not at its end after "
-                        f"{completion_timeout:g} s; nothing is lost. Run the same command again."
-                    )
-                )
-                raise typer.Exit(3)
-    _show_outcome(engine, taken_in.batch_id)
+            return
+        with terminal.progress_bar(console) as bar:
+            task = bar.add_task(taken_in.batch_id, total=None)
+            result = run_to_end(
+                engine,
+                taken_in.batch_id,
+                timeout_s=completion_timeout,
+                on_step=lambda done: bar.update(
+                    task, total=done.completion_denominator, completed=done.ended
+                ),
+            )
+        if result.timed_out:
+            told = (
+                f"Batch '{taken_in.batch_id}' is not at its end after {completion_timeout:g} s; "
+                "nothing is lost. Its artefact so far says that it is partial. Run the same "
+                "command again."
+            )
+            errors.print(terminal.problems(told))
+            raise typer.Exit(3)
+        _show_outcome(engine, taken_in.batch_id)
 
 
 @app.command()

@@ -14,6 +14,7 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── UnknownEssayError         no essay of that name in the batch
         ├── UnscalableBatchError      the comparisons give no common scale
         ├── UngradableBatchError      the anchors cannot carry grades
+        ├── PreflightError            what a batch needs is not in order, all of it listed
         ├── FailedCheckError          what is claimed of every batch does not hold of this one
         ├── InvalidOutputError        a judge's reply holds no verdict
         ├── ProviderRefusedError      the provider will not take this request or job
@@ -93,6 +94,10 @@ class UnscalableBatchError(FinalError):
 
 class UngradableBatchError(FinalError):
     """The anchors cannot carry grades: give scores and ranks instead."""
+
+
+class PreflightError(FinalError):
+    """What a batch needs is not in order, so nothing was taken in or asked; all of it is listed."""
 
 
 class FailedCheckError(FinalError):

@@ -1,10 +1,11 @@
-"""`cj metrics` and `cj assert`: what those who keep the pipeline running look at."""
+"""`cj preflight`, `assert` and `metrics`: what those who keep the pipeline running look at."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from cj_pipeline.own_assertions import OwnAssertion
+    from cj_pipeline.steps.engine import Engine
     from cj_pipeline.store import Store
 
 
@@ -19,6 +21,7 @@ def add_operations_commands(
     app: typer.Typer,
     told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
     console: Console,
+    open_engine: Callable[[], Engine],
 ) -> None:
     """Add the commands to `cj`.
 
@@ -26,7 +29,39 @@ def add_operations_commands(
         app: `cj` itself.
         told_plainly: Shows a known error as a message instead of a traceback.
         console: Where answers go.
+        open_engine: The engine over the home folder.
     """
+
+    @app.command("preflight")
+    @told_plainly
+    def preflight_(
+        batch: Annotated[
+            str | None, typer.Argument(help="A batch folder, or a batch's name in the store.")
+        ] = None,
+        again: Annotated[
+            bool, typer.Option("--again", help="The same files may be judged and paid once more.")
+        ] = False,
+    ) -> None:
+        """Look at everything a batch needs before it is bought, and tell all that is not in order.
+
+        Store, disk, files, anchors, prices, budget, and each judge's provider with its key; nothing
+        is kept and nothing is paid. Exit code 1 where something stands in the way.
+        """
+        from cj_pipeline import terminal
+        from cj_pipeline.steps.preflight import is_ready, preflight
+
+        folder = Path(batch) if batch is not None and Path(batch).is_dir() else None
+        name = batch if folder is None else None
+        examined = preflight(open_engine(), folder, name, may_repeat=again)
+        console.print(
+            terminal.table(
+                f"Preflight{f' for {batch}' if batch else ''}",
+                ("", "about", "found"),
+                [(each.standing, each.about, each.finding) for each in examined],
+            )
+        )
+        if not is_ready(examined):
+            raise typer.Exit(1)
 
     @app.command()
     @told_plainly

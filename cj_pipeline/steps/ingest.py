@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from cj_pipeline.profiles import ResolvedProfile
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.live_profile import profile_of_batch
 from cj_pipeline.steps.note_progress import note_progress
+from cj_pipeline.steps.records import batch_correlation_id
 from cj_pipeline.store import Session
 
 log = structlog.get_logger()
@@ -149,9 +149,7 @@ def _record(
                     },
                     "problems": [],
                     "runner_mode": runner_mode,
-                    "correlation_id": str(
-                        uuid.uuid5(uuid.NAMESPACE_URL, f"cj:batch:{batch.batch_id}")
-                    ),
+                    "correlation_id": batch_correlation_id(batch.batch_id),
                     "created_at": now,
                     "updated_at": now,
                     "ended_at": None,
@@ -237,9 +235,7 @@ def _record_rejection(
                     "metadata": {},
                     "problems": list(error.problems),
                     "runner_mode": runner_mode,
-                    "correlation_id": str(
-                        uuid.uuid5(uuid.NAMESPACE_URL, f"cj:batch:{error.batch_id}")
-                    ),
+                    "correlation_id": batch_correlation_id(error.batch_id),
                     "created_at": now,
                     "updated_at": now,
                     "ended_at": now,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -119,6 +120,11 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
         judges=tuple(Judge.from_definition(j["definition"]) for j in judges),
         own_scale=own_scale["content"] if own_scale is not None else None,
     )
+
+
+def batch_correlation_id(batch_id: str) -> str:
+    """Return the id that a batch's rows, log lines and artefact have in common."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"cj:batch:{batch_id}"))
 
 
 def judged_pairs(db: Session, batch_id: str) -> list[JudgedPair]:
