@@ -66,6 +66,7 @@ def grade_projections(
         "revision": projected.revision,
         "scale": history.scale or "none",
         "is_simulated": history.is_simulated,
+        "scale_statistics": dg.MetadataValue.json(dict(history.statistics)),
         "dagster/partition_row_count": len(history.projections),
         "dagster/column_schema": columns,
     }

@@ -120,6 +120,7 @@ def build_artefact(
         "grade_projections": [_grade_projection(history, row) for row in history.projections],
         "grading": _grading(history),
         "wave_decisions": [_wave_decision(row) for row in history.decisions],
+        "scale_statistics": dict(history.statistics),
         "bt_se_summary": history.last_details.get("bt_se_summary", {}),
         "bt_quality_flags": history.last_details.get("bt_quality_flags", {}),
         "comparison_budget": history.batch["metadata"].get("comparison_budget", {}),
@@ -457,6 +458,9 @@ def _bt_entry(history: BatchHistory, row: Row) -> dict[str, Any]:
         entry["anchor_grade"] = essay["grade"]
     if projection is not None:
         entry["grade_projection"] = projection["grade"]
+    if row["essay_id"] in history.rank_by_id:
+        rank = history.rank_by_id[row["essay_id"]]
+        entry |= {key: rank[key] for key in ("rank_lower", "rank_upper", "p_above_next")}
     return entry
 
 

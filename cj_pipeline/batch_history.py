@@ -7,7 +7,7 @@ they cannot tell different stories. What a step needs to go on is `steps.records
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,8 @@ class BatchHistory:
         links: Of the last grading, to the batches on whose scale it is; in order of the chain.
         drifts: Of the anchors those links go through, the largest against its error first.
         linked_scores: Each essay's score on the scale of the batch linked to; by essay.
+        ranks: How sure each essay's rank is; empty before the end.
+        statistics: What the final scale is worth (`scale_statistics`); empty before the end.
     """
 
     batch: Row
@@ -65,6 +67,8 @@ class BatchHistory:
     links: tuple[Row, ...] = ()
     drifts: tuple[Row, ...] = ()
     linked_scores: tuple[Row, ...] = ()
+    ranks: tuple[Row, ...] = ()
+    statistics: Row = field(default_factory=dict)
 
     @property
     def batch_id(self) -> str:
@@ -112,6 +116,11 @@ class BatchHistory:
     def score_by_id(self) -> dict[str, float]:
         """Each essay's last score, in logits, under the essay's id."""
         return {row["essay_id"]: row["score"] for row in self.last_scores}
+
+    @cached_property
+    def rank_by_id(self) -> dict[str, Row]:
+        """How sure each essay's rank is, under the essay's id; empty before the end."""
+        return {row["essay_id"]: row for row in self.ranks}
 
     @cached_property
     def essay_by_id(self) -> dict[str, Row]:
@@ -206,6 +215,7 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
     def rows(sql: str) -> tuple[Row, ...]:
         return tuple(db.rows(sql, {"batch": batch_id}))
 
+    described = db.one("SELECT statistics FROM scale_statistics WHERE batch_id = ?", [batch_id])
     return BatchHistory(
         batch=batch,
         essays=rows("SELECT * FROM essays WHERE batch_id = $batch ORDER BY position"),
@@ -253,4 +263,6 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
             " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
             " ORDER BY essay_id"
         ),
+        ranks=rows("SELECT * FROM essay_ranks WHERE batch_id = $batch ORDER BY rank, essay_id"),
+        statistics=described["statistics"] if described is not None else {},
     )

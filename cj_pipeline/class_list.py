@@ -23,6 +23,8 @@ Cell = str | int | float | None
 
 COLUMNS = (
     "rank",
+    "rank_from",
+    "rank_to",
     "essay_id",
     "file_name",
     "grade",
@@ -41,14 +43,18 @@ _EXCEL_EPOCH = datetime(1980, 1, 1)  # noqa: DTZ001 -- XLSX properties carry no 
 def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
     """Yield a row of `COLUMNS` per student's essay, best first; grades only where there are any.
 
-    Ranks are among students, so they run from 1 without gaps.
+    Ranks are among students, so they run from 1 without gaps; the true one lies between
+    `rank_from` and `rank_to` with a probability of 95 %.
     """
     students = [row for row in history.last_scores if not _is_anchor(history, row["essay_id"])]
     for rank, row in enumerate(students, start=1):
         essay = history.essay_by_id[row["essay_id"]]
         projection = history.projection_by_id.get(row["essay_id"])
+        sure = history.rank_by_id.get(row["essay_id"], {})
         yield (
             rank,
+            sure.get("student_rank_lower"),
+            sure.get("student_rank_upper"),
             row["essay_id"],
             excerpt(essay["file_name"], 200),
             projection["grade"] if projection else None,

@@ -53,6 +53,7 @@ class EssayFeedback:
         known_grade: An anchor's grade.
         score, lower, upper: In logits, with the 95 % interval.
         rank: Among all essays, anchors included.
+        rank_between: Best and worst rank it may truly have (95 %); None before the batch's end.
         grade: The most probable one, with its minus or plus; None in a batch without grades.
         likely: Probable grades, each with its probability, most probable first; an anchor's are by
             the other anchors.
@@ -66,6 +67,7 @@ class EssayFeedback:
     lower: float
     upper: float
     rank: int
+    rank_between: tuple[int, int] | None
     n_essays: int
     grade: str | None
     likely: tuple[str, ...]
@@ -128,6 +130,7 @@ def _feedback(history: BatchHistory, essay_id: str, verdicts: Sequence[Row]) -> 
     entry = history.last_score_by_id[essay_id]
     projection = history.projection_by_id.get(essay_id)
     score, error = entry["score"], entry["standard_error"]
+    sure = history.rank_by_id.get(essay_id)
     return EssayFeedback(
         essay_id=essay_id,
         known_grade=history.essay_by_id[essay_id]["grade"],
@@ -135,6 +138,7 @@ def _feedback(history: BatchHistory, essay_id: str, verdicts: Sequence[Row]) -> 
         lower=score - 1.96 * error,
         upper=score + 1.96 * error,
         rank=entry["rank"],
+        rank_between=(sure["rank_lower"], sure["rank_upper"]) if sure else None,
         n_essays=len(history.essays),
         grade=written_grade(projection),
         likely=likely_grades(projection),

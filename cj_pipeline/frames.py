@@ -27,6 +27,7 @@ FrameName = Literal[
     "grades",
     "probabilities",
     "boundaries",
+    "ranks",
     "linked_scores",
     "drifts",
     "comparisons",
@@ -48,6 +49,8 @@ _QUERIES: dict[FrameName, str] = {
     "boundaries": "SELECT * EXCLUDE (batch_id, revision) FROM grade_boundaries"
     " WHERE batch_id = $batch AND revision ="
     " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch) ORDER BY position",
+    "ranks": "SELECT * EXCLUDE (batch_id) FROM essay_ranks WHERE batch_id = $batch"
+    " ORDER BY rank, essay_id",
     # On the scale of the batch linked to, where `scores` are on the batch's own zero.
     "linked_scores": "SELECT * EXCLUDE (batch_id, revision) FROM linked_scores"
     " WHERE batch_id = $batch AND revision ="

@@ -153,6 +153,8 @@ def _standing(told: EssayFeedback) -> list[tuple[str, str]]:
         ("score", f"{told.score:+.2f} (95 % between {told.lower:+.2f} and {told.upper:+.2f})"),
         ("rank", f"{told.rank} of {told.n_essays}"),
     ]
+    if told.rank_between is not None:
+        rows.append(("true rank, 95 %", "{} to {}".format(*told.rank_between)))
     if told.known_grade is not None:
         rows.append(("known grade", told.known_grade))
     elif told.grade is not None:

@@ -22,6 +22,7 @@ from cj_pipeline.looking_ahead import forecasts_in_words, outlook_in_words, targ
 from cj_pipeline.pages import Picture, dollars, percent, picture, render_page, signed, words
 from cj_pipeline.pair_reasons import roles_of
 from cj_pipeline.plain_text import excerpt
+from cj_pipeline.scale_report import judge_rows, position_rows, reliability_rows
 from cj_pipeline.spending import spending, spending_by_judge
 from cj_pipeline.surprises import surprises
 from cj_pipeline.workflow import EndReason
@@ -147,7 +148,10 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         forecasts=forecasts_in_words(history),
         targets=targets_in_words(history),
         roles=roles_of(history.pairs, history.settings.get("strategy", "")),
-        reliability=_reliability(history),
+        reliability=reliability_rows(history),
+        scale_notes=history.statistics.get("notes", []),
+        position_effects=position_rows(history),
+        judge_figures=judge_rows(history),
         quality_flags=_quality_flags(history),
         fairness=_fairness(history),
         fairness_picture=_fairness_picture(history),
@@ -314,6 +318,7 @@ def _score_rows(history: BatchHistory, *, anchors: bool) -> list[dict[str, Any]]
             {
                 **entry,
                 "place": len(rows) + 1,
+                "sure": history.rank_by_id.get(entry["essay_id"]),
                 "file_name": essay["file_name"],
                 "known": essay["grade"],
                 "projection": projection,
@@ -386,26 +391,6 @@ def _quality_flags(history: BatchHistory) -> list[str]:
     }
     flags = history.last_details.get("bt_quality_flags", {})
     return [meaning for key, meaning in meanings.items() if flags.get(key)]
-
-
-def _reliability(history: BatchHistory) -> list[dict[str, Any]]:
-    meanings = {
-        "empirical_bayes_reliability": (
-            "Empirical-Bayes reliability",
-            "The headline: the share of the differences between scores that would come back if"
-            " all pairs were judged anew. It stays low where essays hardly differ.",
-        ),
-        "scale_separation_reliability": (
-            "Scale separation reliability",
-            "The figure most papers report. Too high when pairs were chosen adaptively.",
-        ),
-    }
-    details = history.last_details
-    return [
-        {"name": name, "value": details[key], "meaning": meaning}
-        for key, (name, meaning) in meanings.items()
-        if key in details
-    ]
 
 
 def _fairness(history: BatchHistory) -> dict[str, Any] | None:

@@ -17,6 +17,8 @@ from cj_pipeline.comparisons import JudgedPair
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.tallies import Verdicts, as_verdicts
 
+By = Literal["comparisons", "judges"]
+
 
 @dataclass(frozen=True)
 class SplitHalf:
@@ -41,7 +43,7 @@ def split_half(
     essay_ids: Sequence[str],
     judged: Sequence[JudgedPair],
     *,
-    by: Literal["comparisons", "judges"],
+    by: By,
     n_splits: int = 100,
     seed: int = 0,
 ) -> SplitHalf:

@@ -12,6 +12,7 @@ import json
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from typing import Any
@@ -27,6 +28,7 @@ from cj_pipeline.reliability import empirical_bayes_reliability, scale_separatio
 from cj_pipeline.scales import load_scale
 from cj_pipeline.scoring import score_verdicts, scoring_rules
 from cj_pipeline.settings import BatchSettings, resolve_settings
+from cj_pipeline.steps.describe_scale import description_rows
 from cj_pipeline.steps.project import grading_rows
 from cj_pipeline.store import Session, Store
 
@@ -231,7 +233,22 @@ def batch_rows(
         )
     if scale is not None:
         rows |= _grading_rows(batch_id, resolved.values, scale, anchor_grades)
+        students = [essay for essay in qualities if essay not in anchor_grades]
+        rows |= _description(batch_id, scale, judged, students)
     return rows
+
+
+def _description(
+    batch_id: str, scale: Scale, judged: list[JudgedPair], students: list[str]
+) -> dict[str, list[Row]]:
+    """Return what is said of the scale; worked out once, since it takes hundreds of fits."""
+    if batch_id not in _DESCRIBED:
+        ended = START + timedelta(hours=1)
+        _DESCRIBED[batch_id] = description_rows(batch_id, scale, judged, students, ended)
+    return deepcopy(_DESCRIBED[batch_id])
+
+
+_DESCRIBED: dict[str, dict[str, list[Row]]] = {}
 
 
 def judged_pairs(comparisons: Sequence[Row]) -> list[JudgedPair]:

@@ -27,6 +27,8 @@ COLUMNS: dict[FrameName, str] = {
     "grades": "essay_id grade confidence expected_grade primary_anchor_id is_extrapolated scale",
     "probabilities": "essay_id is_anchor grade probability",
     "boundaries": "position below above boundary standard_error lower upper",
+    "ranks": "essay_id rank rank_lower rank_upper student_rank student_rank_lower"
+    " student_rank_upper p_above_next",
     "linked_scores": "essay_id scale_batch_id score standard_error",
     "drifts": "essay_id earlier_score later_score drift standard_error is_drifted",
     "comparisons": "sequence wave judge essay_a essay_b status failure_reason winner winner_id"

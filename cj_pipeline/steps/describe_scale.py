@@ -1,0 +1,75 @@
+"""A finished scale is described: rows of `scale_statistics` and `essay_ranks`.
+
+Both are worked out with the store closed, for splitting verdicts in halves takes hundreds of fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from cj_pipeline.comparisons import JudgedPair
+
+if TYPE_CHECKING:
+    from cj_pipeline.bradley_terry import Scale
+
+
+def description_rows(
+    batch_id: str,
+    scale: Scale,
+    judged: Sequence[JudgedPair],
+    student_ids: Sequence[str],
+    computed_at: datetime,
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of both tables for a batch's last scale."""
+    from cj_pipeline.scale_statistics import scale_statistics
+
+    return {
+        "scale_statistics": [
+            {
+                "batch_id": batch_id,
+                "statistics": scale_statistics(scale, judged),
+                "computed_at": computed_at,
+            }
+        ],
+        "essay_ranks": _rank_rows(batch_id, scale, student_ids),
+    }
+
+
+def _rank_rows(batch_id: str, scale: Scale, student_ids: Sequence[str]) -> list[dict[str, Any]]:
+    import numpy as np
+
+    from cj_pipeline.ranks import probability_above, rank_intervals
+
+    students = set(student_ids)
+    among = np.array([i for i, e in enumerate(scale.essay_ids) if e in students], dtype=np.int64)
+    everyone = rank_intervals(scale)
+    rows: dict[str, dict[str, Any]] = {
+        essay_id: {
+            "batch_id": batch_id,
+            "essay_id": essay_id,
+            "rank": int(everyone.rank[i]),
+            "rank_lower": int(everyone.lower[i]),
+            "rank_upper": int(everyone.upper[i]),
+            "student_rank": None,
+            "student_rank_lower": None,
+            "student_rank_upper": None,
+            "p_above_next": None,
+        }
+        for i, essay_id in enumerate(everyone.essay_ids)
+    }
+    if not len(among):
+        return list(rows.values())
+    theirs = rank_intervals(scale, among=among)
+    for i, essay_id in enumerate(theirs.essay_ids):
+        rows[essay_id] |= {
+            "student_rank": int(theirs.rank[i]),
+            "student_rank_lower": int(theirs.lower[i]),
+            "student_rank_upper": int(theirs.upper[i]),
+        }
+    best_first = among[np.argsort(-scale.scores[among], kind="stable")].tolist()
+    for upper, lower in pairwise(scale.essay_ids[i] for i in best_first):
+        rows[upper]["p_above_next"] = probability_above(scale, upper, lower)
+    return list(rows.values())
