@@ -71,6 +71,7 @@ class BatchProgress:
         completed: Those with a verdict.
         failed: Those that failed for good, after every attempt they were allowed.
         failed_as_expired: Of the failed ones, those whose last attempt expired.
+        n_in_flight: Requests whose answer has not been brought home.
         n_covered_pairs: Unique pairs with at least one verdict.
         is_connected: Whether the verdicts join all essays into one net.
         max_score_change: In logits since the last wave; None before the second scale.
@@ -87,6 +88,7 @@ class BatchProgress:
     completed: int
     failed: int
     failed_as_expired: int = 0
+    n_in_flight: int = 0
     n_covered_pairs: int = 0
     is_connected: bool = False
     max_score_change: float | None = None
@@ -154,13 +156,16 @@ def decide_continuation(  # noqa: PLR0911 -- one line per rule, in the order the
 ) -> Decision:
     """Return what happens to a batch next.
 
-    Nothing is decided while callbacks are pending, unless a person or a watchdog ends the batch.
+    Nothing is decided while callbacks are pending, unless a watchdog ends the batch. A batch that a
+    person ends is not asked for what failed and might be asked again.
     """
     wait = Decision(ContinuationDecision.WAIT_FOR_CALLBACKS)
     if progress.n_essays < 2:
         return _failure(EndReason.INSUFFICIENT_ESSAYS)
     if progress.is_cancelled:
-        return _failure(EndReason.CANCELLED)
+        # What is out is paid for: it comes home before the end, if it comes at all.
+        is_awaited = progress.n_in_flight > 0 and not progress.is_stalled
+        return wait if is_awaited else _failure(EndReason.CANCELLED)
     if progress.pending > 0:
         return _failure(EndReason.STALLED) if progress.is_stalled else wait
     if progress.spend_cap_reached:

@@ -96,6 +96,7 @@ def _progress(
         completed=counts["completed"],
         failed=counts["failed"],
         failed_as_expired=counts["failed_as_expired"],
+        n_in_flight=_n_in_flight(db, record.batch_id),
         n_covered_pairs=len(covered),
         is_connected=scale is not None,
         max_score_change=_max_score_change(db, record.batch_id, wave, scale),
@@ -107,6 +108,13 @@ def _progress(
         is_stalled=is_stalled,
     )
     return progress, scale, reached
+
+
+def _n_in_flight(db: Session, batch_id: str) -> int:
+    row = db.one(
+        "SELECT count(*) AS n FROM attempts WHERE batch_id = ? AND outcome IS NULL", [batch_id]
+    )
+    return int(row["n"]) if row else 0
 
 
 def comparison_counts(db: Session, batch_id: str) -> dict[str, int]:
