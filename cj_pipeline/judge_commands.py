@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cj_pipeline.judge_trials import JudgeSummary, Trial
     from cj_pipeline.judges import Judge
     from cj_pipeline.judging import Prompt
+    from cj_pipeline.panel_overview import JudgeOnBatch
     from cj_pipeline.providers import Provider
 
 JudgeName = Annotated[str, typer.Argument(help="A judge's name, as `cj judge list` shows it.")]
@@ -28,6 +29,19 @@ JudgesDir = Annotated[
 TextFile = Annotated[
     Path, typer.Argument(help="A text file with one essay.", exists=True, dir_okay=False)
 ]
+
+PANEL_COLUMNS = (
+    "judge",
+    "share of pairs",
+    "verdicts",
+    "failed",
+    "open",
+    "agrees with the others",
+    "scales' rank correlation",
+    "for the first",
+    "USD",
+    "USD per verdict",
+)
 
 SUMMARY_COLUMNS = (
     "judge",
@@ -130,7 +144,35 @@ def judge_commands(
             )
         )
 
+    @commands.command()
+    @told_plainly
+    def panel(batch: Annotated[str, typer.Argument(help="A batch in the store.")]) -> None:
+        """Show each judge of a batch: progress, cost, agreement with the others."""
+        from cj_pipeline.batch_history import read_history
+        from cj_pipeline.panel_overview import panel_overview
+        from cj_pipeline.store import default_home, open_store
+
+        with open_store(default_home(os.environ), os.environ).read() as db:
+            history = read_history(db, batch)
+        rows = [_on_panel(row) for row in panel_overview(history)]
+        console.print(terminal.table(f"Judges of {batch}", PANEL_COLUMNS, rows))
+
     return commands
+
+
+def _on_panel(row: JudgeOnBatch) -> tuple[object, ...]:
+    return (
+        row.name,
+        f"{row.share:.0%}",
+        f"{row.n_verdicts} of {row.n_planned}",
+        row.n_failed,
+        row.n_open,
+        "–" if row.agreement is None else f"{row.agreement.share:.0%} of {row.agreement.n}",
+        "–" if row.rank_correlation is None else f"{row.rank_correlation:.2f}",
+        "–" if row.first_share is None else f"{row.first_share:.0%}",
+        f"{row.billed_usd:.6f}",
+        "–" if row.usd_per_verdict is None else f"{row.usd_per_verdict:.6f}",
+    )
 
 
 def _provider(judge: Judge) -> Provider:

@@ -21,6 +21,7 @@ from cj_pipeline.feedback import JUSTIFICATION_SHOWN, all_feedback, likely_grade
 from cj_pipeline.looking_ahead import forecasts_in_words, outlook_in_words, targets_in_words
 from cj_pipeline.pages import Picture, dollars, percent, picture, render_page, signed, words
 from cj_pipeline.pair_reasons import roles_of
+from cj_pipeline.panel_overview import panel_overview
 from cj_pipeline.plain_text import excerpt
 from cj_pipeline.scale_report import judge_rows, position_rows, reliability_rows
 from cj_pipeline.spending import spending, spending_by_judge
@@ -416,6 +417,7 @@ def _fairness(history: BatchHistory) -> dict[str, Any] | None:
 
 
 def _judges(history: BatchHistory) -> list[dict[str, Any]]:
+    on_panel = {row.judge_id: row for row in panel_overview(history)}
     rows = []
     for judge in history.judges:
         asked = [row for row in history.comparisons if row["judge_id"] == judge["judge_id"]]
@@ -423,6 +425,7 @@ def _judges(history: BatchHistory) -> list[dict[str, Any]]:
         rows.append(
             {
                 **judge,
+                "on_panel": on_panel[judge["judge_id"]],
                 "n_verdicts": sum(row["status"] == "succeeded" for row in asked),
                 "n_failed": sum(row["status"] == "failed" for row in asked),
                 "n_ties": sum(row["winner"] == "tie" for row in asked),

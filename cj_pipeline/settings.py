@@ -21,6 +21,7 @@ from pydantic import (
 
 from cj_pipeline.naming import ID
 from cj_pipeline.own_assertions import OwnAssertion
+from cj_pipeline.panel_shares import shares_problem
 
 BatchingMode = Literal["per_request", "serial_bundle", "provider_batch_api"]
 Strategy = Literal["adaptive", "coverage", "resample", "random", "swiss", "asap", "hybrid_mst"]
@@ -108,6 +109,9 @@ class BatchSettings(BaseModel):
     """Two anchors against their grades are told when chance explains them more rarely than so."""
     judges: Annotated[tuple[str, ...], Field(min_length=1)] = ("quality",)
     """Who judges, by name; several are a panel and are asked about the same pairs."""
+    judge_shares: Mapping[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
+    """Of how many of the pairs each judge of a panel is asked, from 0 to 1; left out: of all. With
+    shares that add up to 1 each pair is one judge's; with more, some are asked of several."""
 
     llm_batching_mode: BatchingMode = "provider_batch_api"
     """How requests go out: single calls, calls in series, or the provider's batch endpoint."""
@@ -217,6 +221,13 @@ class BatchSettings(BaseModel):
             )
         if problems:
             raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
+    def _shares_fit_the_panel(self) -> BatchSettings:
+        problem = shares_problem(self.judge_shares, self.judges) if self.judge_shares else None
+        if problem is not None:
+            raise ValueError(problem)
         return self
 
     @property

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -47,7 +48,11 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True)
 class WorkflowRules:
-    """The settings a decision depends on; their defaults are those of `BatchSettings`."""
+    """The settings a decision depends on; their defaults are those of `BatchSettings`.
+
+    `verdicts_per_pair` is how many judges are asked about a pair, on average: all of the panel, or
+    the sum of their shares.
+    """
 
     total_budget: int
     all_at_once: bool
@@ -57,7 +62,7 @@ class WorkflowRules:
     score_stability_threshold: float | None
     min_comparisons_for_stability_check: int
     min_success_rate: float
-    n_judges: int = 1
+    verdicts_per_pair: float = 1
 
 
 @dataclass(frozen=True)
@@ -144,11 +149,12 @@ def resampling_passes_allowed(n_essays: int, rules: WorkflowRules) -> int:
 def completion_denominator(n_essays: int, rules: WorkflowRules) -> int:
     """Return the number of comparisons at which a batch is at its end.
 
-    The one source of completion maths: the budget, or every pair asked of every judge once and
-    once more per resampling pass, whichever is less.
+    The one source of completion maths: the budget, or every pair asked once of every judge whose
+    share it falls to and once more per resampling pass, whichever is less.
     """
     passes = 1 + resampling_passes_allowed(n_essays, rules)
-    return min(rules.total_budget, max_possible_pairs(n_essays) * passes * rules.n_judges)
+    asked = max_possible_pairs(n_essays) * passes * rules.verdicts_per_pair
+    return min(rules.total_budget, math.floor(asked + 1e-9))
 
 
 def decide_continuation(  # noqa: PLR0911 -- one line per rule, in the order they apply

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -308,7 +309,12 @@ def _handed_in_answer(engine: Engine, handed_in: HandedIn) -> HandedInAnswer:
             judges=list(handed_in.judge_names),
             batching_mode=settings.batching_mode,
             max_comparisons=completion_denominator(
-                len(batch.essays), rules_of(settings, n_judges=len(handed_in.judge_names))
+                len(batch.essays),
+                rules_of(
+                    settings,
+                    verdicts_per_pair=math.fsum(settings.judge_shares.values())
+                    or len(handed_in.judge_names),
+                ),
             ),
             spend_cap_usd=settings.spend_cap_usd,
         ),

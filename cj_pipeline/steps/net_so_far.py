@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cj_pipeline.grading import grade_by
 from cj_pipeline.head_start import expected_from_order
 from cj_pipeline.pairing_net import Net
+from cj_pipeline.panel_shares import pairs_as_chosen
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.store import Session
 
@@ -18,16 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetSoFar:
-    """The net, and how many comparisons were asked in all.
+    """The net, and how much was asked of whom.
 
     Attributes:
         net: Without scores; `with_scores` adds them.
-        n_asked: Comparisons of every judge, failed ones included.
-        n_resampled: Of these, those asked in a pass over pairs already covered.
+        n_asked: Comparisons of each judge, in the batch's order of judges, failed ones included.
+        n_pairs: Pairs chosen, each counted once however many judges were asked about it.
+        n_resampled: Of these, those chosen in a pass over pairs already covered.
     """
 
     net: Net
-    n_asked: int = 0
+    n_asked: tuple[int, ...]
+    n_pairs: int = 0
     n_resampled: int = 0
 
 
@@ -39,15 +43,20 @@ def net_so_far(db: Session, record: BatchRecord) -> NetSoFar:
         " WHERE p.batch_id = ? ORDER BY p.sequence",
         [record.batch_id],
     )
-    # A panel's judges are asked the same pairs, so the first judge's tell what was shown.
-    first = record.judges[0].judge_id
+    asked = [(r["essay_a"], r["essay_b"], r["judge_id"]) for r in rows]
+    chosen = [[rows[position] for position in pair] for pair in pairs_as_chosen(asked)]
     shown = tuple(
-        (r["essay_a"], r["essay_b"])
-        for r in rows
-        if r["judge_id"] == first and r["status"] != "failed"
+        (pair[0]["essay_a"], pair[0]["essay_b"])
+        for pair in chosen
+        if any(row["status"] != "failed" for row in pair)
     )
-    n_resampled = sum(r["resampling_pass"] > 0 for r in rows)
-    return NetSoFar(replace(empty_net(record), shown=shown), len(rows), n_resampled)
+    n_asked = Counter(row["judge_id"] for row in rows)
+    return NetSoFar(
+        net=replace(empty_net(record), shown=shown),
+        n_asked=tuple(n_asked[judge.judge_id] for judge in record.judges),
+        n_pairs=len(chosen),
+        n_resampled=sum(pair[0]["resampling_pass"] > 0 for pair in chosen),
+    )
 
 
 def empty_net(record: BatchRecord) -> Net:

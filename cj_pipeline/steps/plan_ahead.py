@@ -17,8 +17,8 @@ def plan_ahead(record: BatchRecord, usd_per_comparison: float | None) -> Plan:
         shares = terms.scale.priors or (1 / len(steps),) * len(steps)
     return Plan(
         strategy=settings.strategy,
-        # Every judge of a panel is asked each pair of a wave, and each verdict counts.
-        wave_size=pairs_per_wave(record) * len(record.judges),
+        # Each verdict counts, also those of several judges on one pair.
+        wave_size=round(pairs_per_wave(record) * record.rules.verdicts_per_pair),
         usd_per_comparison=usd_per_comparison,
         grade_shares=shares,
         goal_is_grades=settings.goal == "grades" and bool(shares),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import structlog
 
-from cj_pipeline.comparisons import ChosenPair, PlannedComparison, comparison_id
+from cj_pipeline.comparisons import PlannedComparison, comparison_id
 from cj_pipeline.pairing import choose_wave
+from cj_pipeline.panel_shares import judges_of_pair
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
 from cj_pipeline.steps.net_so_far import NetSoFar, empty_net, net_so_far, with_scores
@@ -60,7 +62,8 @@ def plan_wave(engine: Engine, batch_id: str) -> PlannedWave:
 
 def preview_comparisons(record: BatchRecord) -> tuple[PlannedComparison, ...]:
     """Return the first wave of a batch that is not in the store, for `cj plan`."""
-    return tuple(_next_comparisons(record, 1, NetSoFar(empty_net(record))))
+    nothing_asked = tuple(0 for _ in record.judges)
+    return tuple(_next_comparisons(record, 1, NetSoFar(empty_net(record), nothing_asked)))
 
 
 def _asks_for_more(db: Session, batch_id: str, wave: int) -> bool:
@@ -85,54 +88,50 @@ def _history(db: Session, record: BatchRecord) -> NetSoFar:
 def _next_comparisons(
     record: BatchRecord, wave: int, history: NetSoFar
 ) -> Iterator[PlannedComparison]:
-    """Yield the wave's comparisons: each chosen pair, asked of every judge of the panel."""
-    rules, n_judges = record.rules, len(record.judges)
+    """Yield the wave's comparisons: each chosen pair, asked of the judges it falls to."""
+    rules, net = record.rules, history.net
     all_pairs = max_possible_pairs(len(record.essay_ids))
-    left = completion_denominator(len(record.essay_ids), rules) - history.n_asked
-    net = history.net
-    sequence, resampled = history.n_asked, history.n_resampled
+    n_asked = list(history.n_asked)
+    sequence = sum(n_asked)
+    left = completion_denominator(len(record.essay_ids), rules) - sequence
+    n_pairs, resampled = history.n_pairs, history.n_resampled
+    n_orders = 2 if record.settings.both_orders else 1
     while left > 0:
         covered = len({frozenset(pair) for pair in net.shown}) >= all_pairs
-        this_pass = resampled // (all_pairs * n_judges) + 1 if covered else 0
-        in_pass = all_pairs - (resampled // n_judges) % all_pairs if covered else all_pairs
+        this_pass = resampled // all_pairs + 1 if covered else 0
+        in_pass = all_pairs - resampled % all_pairs if covered else all_pairs
         chosen = choose_wave(
             net,
             strategy=record.settings.strategy,
-            size=min(_wave_size(record), in_pass, -(-left // n_judges)),
+            size=min(_wave_size(record), in_pass, math.ceil(left / rules.verdicts_per_pair)),
             seed=_wave_seed(record, wave, this_pass),
             resampling=covered,
             may_repeat=record.settings.may_repeat_pairs,
             both_orders=record.settings.both_orders,
         )
-        for pair, judge in _asked_of_each_judge(chosen, record):
-            if left == 0:
-                break
-            sequence, left = sequence + 1, left - 1
-            resampled += covered
-            yield PlannedComparison(
-                batch_id=record.batch_id,
-                comparison_id=comparison_id(record.batch_id, sequence),
-                wave=wave,
-                sequence=sequence,
-                judge_id=judge,
-                essay_a=pair.essay_a,
-                essay_b=pair.essay_b,
-                role=pair.role,
-                resampling_pass=this_pass,
-                expected_gain=pair.expected_gain,
-            )
+        for pair in chosen:
+            # Both orders of a pair are the same judges': they are held against each other.
+            place, had = n_pairs // n_orders, [n // n_orders for n in n_asked]
+            for judge in judges_of_pair(place, record.shares, had)[:left]:
+                sequence, left = sequence + 1, left - 1
+                n_asked[judge] += 1
+                yield PlannedComparison(
+                    batch_id=record.batch_id,
+                    comparison_id=comparison_id(record.batch_id, sequence),
+                    wave=wave,
+                    sequence=sequence,
+                    judge_id=record.judges[judge].judge_id,
+                    essay_a=pair.essay_a,
+                    essay_b=pair.essay_b,
+                    role=pair.role,
+                    resampling_pass=this_pass,
+                    expected_gain=pair.expected_gain,
+                )
+            n_pairs, resampled = n_pairs + 1, resampled + covered
         if not record.settings.all_at_once or not chosen:
             return
         # All at once: the passes over pairs already covered belong to the same wave.
         net = replace(net, shown=net.shown + tuple((p.essay_a, p.essay_b) for p in chosen))
-
-
-def _asked_of_each_judge(
-    chosen: tuple[ChosenPair, ...], record: BatchRecord
-) -> Iterator[tuple[ChosenPair, str]]:
-    for pair in chosen:
-        for judge in record.judges:
-            yield pair, judge.judge_id
 
 
 def _wave_size(record: BatchRecord) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Preview:
     record: BatchRecord
     first_wave: tuple[PlannedComparison, ...]
     asks: tuple[Ask, ...]
+    texts: BatchTexts
     environment: Mapping[str, str]
     home: Path
 
@@ -123,7 +125,7 @@ class Preview:
         return [
             cost
             for judge in self.record.judges
-            for cost in cost_by_mode(judge, self._asks_of(judge), self._most_comparisons)
+            for cost in cost_by_mode(judge, self._asks_like(judge), self._most_comparisons(judge))
         ]
 
     def pilot(self, n_calls: int) -> list[tuple[Judge, Calibration]]:
@@ -141,22 +143,30 @@ class Preview:
                 run_pilot(
                     open_provider(judge, self.environment, self.home),
                     judge,
-                    self._asks_of(judge)[:n_calls],
-                    self._most_comparisons,
+                    self._asks_like(judge)[:n_calls],
+                    self._most_comparisons(judge),
                     batched=batched,
                 ),
             )
             for judge in self.record.judges
         ]
 
-    @property
-    def _most_comparisons(self) -> int:
-        """How many comparisons one judge may be asked; a panel shares the budget."""
-        ends_at = completion_denominator(len(self.record.essay_ids), self.record.rules)
-        return -(-ends_at // len(self.record.judges))
+    def _most_comparisons(self, judge: Judge) -> int:
+        """Return how many comparisons one judge may be asked; a panel shares the budget."""
+        record = self.record
+        ends_at = completion_denominator(len(record.essay_ids), record.rules)
+        share = record.shares[record.judges.index(judge)]
+        return math.ceil(ends_at * share / record.rules.verdicts_per_pair - 1e-9)
 
     def _asks_of(self, judge: Judge) -> list[Ask]:
         return [ask for ask in self.asks if ask.judge_id == judge.judge_id]
+
+    def _asks_like(self, judge: Judge) -> list[Ask]:
+        """Return a judge's part of the first wave, or all of it where a small share has none."""
+        return self._asks_of(judge) or [
+            _ask(self.record, self.texts, replace(planned, judge_id=judge.judge_id))
+            for planned in self.first_wave
+        ]
 
     def write_requests(self, folder: Path) -> list[RequestFile]:
         """Write the first wave's request files, one per judge, and return what was written."""
@@ -164,6 +174,8 @@ class Preview:
         written = []
         for judge in self.record.judges:
             asks = self._asks_of(judge)
+            if not asks:
+                continue
             provider = open_provider(judge, self.environment, self.home)
             key = submission_key(self.batch_id, judge.judge_id, provider.account, asks)
             lines = [request_line(provider, judge, ask, key) for ask in asks]
@@ -190,27 +202,24 @@ def preview_batch(
         rubric=batch.document("rubric"),
         essays={essay.essay_id: essay.text for essay in batch.essays},
     )
-    asks = tuple(
-        Ask(
-            batch_id=batch.batch_id,
-            wave=1,
-            comparison_id=planned.comparison_id,
-            attempt=1,
-            judge_id=planned.judge_id,
-            prompt=prompt_for(
-                record,
-                record.judge(planned.judge_id),
-                texts,
-                {
-                    "comparison_id": planned.comparison_id,
-                    "essay_a": planned.essay_a,
-                    "essay_b": planned.essay_b,
-                },
-            ),
-        )
-        for planned in first_wave
+    asks = tuple(_ask(record, texts, planned) for planned in first_wave)
+    return Preview(batch.batch_id, record, first_wave, asks, texts, environment, home)
+
+
+def _ask(record: BatchRecord, texts: BatchTexts, planned: PlannedComparison) -> Ask:
+    shown = {
+        "comparison_id": planned.comparison_id,
+        "essay_a": planned.essay_a,
+        "essay_b": planned.essay_b,
+    }
+    return Ask(
+        batch_id=record.batch_id,
+        wave=planned.wave,
+        comparison_id=planned.comparison_id,
+        attempt=1,
+        judge_id=planned.judge_id,
+        prompt=prompt_for(record, record.judge(planned.judge_id), texts, shown),
     )
-    return Preview(batch.batch_id, record, first_wave, asks, environment, home)
 
 
 def _record(batch: Batch, judges: tuple[Judge, ...], metadata: dict[str, Any]) -> BatchRecord:
@@ -225,6 +234,6 @@ def _record(batch: Batch, judges: tuple[Judge, ...], metadata: dict[str, Any]) -
         metadata=metadata,
         essay_ids=tuple(essay.essay_id for essay in batch.essays),
         anchor_grades={e.essay_id: e.grade for e in batch.essays if e.grade is not None},
-        judges=judges,
+        judges=tuple(sorted(judges, key=lambda judge: judge.name)),
         own_scale=batch.document("scale") or None,
     )

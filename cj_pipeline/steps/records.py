@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -69,13 +70,18 @@ class BatchRecord:
         return next(judge for judge in self.judges if judge.judge_id == judge_id)
 
     @property
+    def shares(self) -> tuple[float, ...]:
+        """Of how many of the pairs each judge is asked, from 0 to 1, in the order of `judges`."""
+        return tuple(self.settings.judge_shares.get(judge.name, 1.0) for judge in self.judges)
+
+    @property
     def rules(self) -> WorkflowRules:
         """What the settings say about going on and ending."""
-        return rules_of(self.settings, n_judges=len(self.judges))
+        return rules_of(self.settings, verdicts_per_pair=math.fsum(self.shares))
 
 
-def rules_of(s: BatchSettings, *, n_judges: int) -> WorkflowRules:
-    """Return what settings say about going on and ending, with that many judges."""
+def rules_of(s: BatchSettings, *, verdicts_per_pair: float) -> WorkflowRules:
+    """Return what settings say about going on and ending, with so many judges asked of a pair."""
     return WorkflowRules(
         total_budget=s.max_pairwise_comparisons,
         all_at_once=s.all_at_once,
@@ -85,7 +91,7 @@ def rules_of(s: BatchSettings, *, n_judges: int) -> WorkflowRules:
         score_stability_threshold=s.score_stability_threshold,
         min_comparisons_for_stability_check=s.min_comparisons_for_stability_check,
         min_success_rate=s.min_success_rate,
-        n_judges=n_judges,
+        verdicts_per_pair=verdicts_per_pair,
     )
 
 

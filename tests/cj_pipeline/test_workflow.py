@@ -66,7 +66,7 @@ def test_the_denominator_is_the_budget_or_every_pair_and_its_passes(
 
 def test_a_panel_is_asked_each_pair_once_per_judge() -> None:
     """Three judges on five essays have three times as much to say."""
-    rules = replace(RULES, n_judges=3, max_resampling_passes_for_regular_net=0)
+    rules = replace(RULES, verdicts_per_pair=3, max_resampling_passes_for_regular_net=0)
 
     assert completion_denominator(5, rules) == 30
 

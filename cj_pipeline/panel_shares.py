@@ -1,0 +1,74 @@
+"""Which judges of a panel are asked about which pair: all of them, or each its stated share.
+
+Shares are of the pairs: 1 for a judge that is asked about every pair, 0.2 for one that is asked
+about every fifth. Who is asked follows from how many pairs there were and what each judge had of
+them, so the same batch is shared out alike on every machine. What the judges' verdicts say of each
+other is `panel`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+_ROUNDING = 1e-9
+"""Shares such as 0.7 and 0.3 do not add up to 1 exactly."""
+
+
+def shares_problem(shares: Mapping[str, float], judges: Sequence[str]) -> str | None:
+    """Return what is wrong with the shares of a panel's judges, for people; None where nothing."""
+    unknown = sorted(shares.keys() - set(judges))
+    missing = sorted(set(judges) - shares.keys())
+    if unknown or missing:
+        named = [f"{', '.join(unknown)} is not among `judges`"] if unknown else []
+        named += [f"{', '.join(missing)} has no share"] if missing else []
+        return f"judge_shares must name every judge once: {'; '.join(named)}"
+    total = math.fsum(shares.values())
+    if total < 1 - _ROUNDING:
+        return (
+            f"judge_shares add up to {total:g}, so some pairs would be asked of nobody: let them"
+            " add up to 1 (each pair is one judge's) or to more (some are asked of several)"
+        )
+    return None
+
+
+def judges_of_pair(place: int, shares: Sequence[float], n_asked: Sequence[int]) -> tuple[int, ...]:
+    """Return which judges are asked about a pair, by number, in the panel's order.
+
+    Args:
+        place: How many pairs were chosen before this one.
+        shares: Of each judge; together at least 1.
+        n_asked: How many of the pairs before this one each judge was asked about.
+    """
+    total = math.fsum(shares)
+    due = math.floor(total * (place + 1) + _ROUNDING) - math.floor(total * place + _ROUNDING)
+    # Whoever is furthest behind its share is asked; a judge with all pairs is never left out.
+    behind = sorted(
+        range(len(shares)),
+        key=lambda judge: (
+            shares[judge] < 1,
+            round(n_asked[judge] - shares[judge] * (place + 1), 9),
+            judge,
+        ),
+    )
+    return tuple(sorted(behind[: min(due, len(shares))]))
+
+
+def pairs_as_chosen(
+    asked: Sequence[tuple[str, str, str]],
+) -> list[list[int]]:
+    """Return the rows of each pair as it was chosen, by position.
+
+    Args:
+        asked: Essay shown first, second, and judge of every comparison planned, in that order;
+            a pair's judges follow one another.
+    """
+    groups: list[list[int]] = []
+    for position, (first, second, judge) in enumerate(asked):
+        group = groups[-1] if groups else []
+        is_same = bool(group) and asked[group[0]][:2] == (first, second)
+        if is_same and judge not in {asked[other][2] for other in group}:
+            group.append(position)
+        else:
+            groups.append([position])
+    return groups
