@@ -5,8 +5,11 @@ The data are small published tables, typed in here with their sources.
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
+from scipy.optimize import root
 
 from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
 from cj_pipeline.comparisons import JudgedPair
@@ -30,34 +33,15 @@ AT_HOME = [
 JOURNALS = ["Biometrika", "Comm Statist", "JASA", "JRSS-B"]
 CITED = [[714, 730, 498, 221], [33, 425, 68, 17], [320, 813, 1072, 142], [284, 276, 325, 188]]
 
-# Decisions of one session of comparative judgement (22 texts, 16 judges), winner before loser,
-# texts renamed: session Taha2024_lecturers of Kinnear's meta-analysis of reliability,
-# github.com/georgekinnear/cj-meta-analysis, which gives what `sirt::btm` made of it.
-SESSION = """
-eh ub sv al ck qd js op tr ai fn gd qm jh ba gv ml cv ef oi it kn fu lp ar hp hb ic gq ei
-je jo at kp uq od or sc nh um br iv kl jt ed fv sb gu vn im sl cn sq to bk fd mp nr sg hv
-ak rl cr qc et jc su td ip fl gi km hk jb am vq eo ur id np fa ga gh be nl bq ju go lt sd
-cp fb rm hd fm uv qj vl ec en os ut ob uk ki bp ep hf fh ae ea qe aj ql tm th dn er gj vd
-gc ko fp rv sk jn nm gl oc tq ij au ad qp kr st jm hu mb vp lc ol ir dp sf gn hr bv fc qo
-ct kd il eu sn eg em ch bi vt ao qk jd ui jp fr sa rg nt om hi bd ev hl qr fk uc ap si gp
-on vm bg lu qn jf tf tk rd sm qh bl vj ha cd on ek up sp kg gm bf vj an hl cb fq eo tg fi
-ui md jr su vp al cg qg op tp mk dl rp st ni sh bq jv ae oc km up jd mr bn hu vh fa fl cm
-"""
-
 
 def _verdicts(first: str, second: str, wins: int, losses: int) -> list[JudgedPair]:
     return [JudgedPair(first, second, "A")] * wins + [JudgedPair(first, second, "B")] * losses
 
 
 def _baseball(*, home_advantage: bool) -> Scale:
-    games = [
-        verdict
-        for home, row in zip(TEAMS, AT_HOME, strict=True)
-        for away, cell in zip(TEAMS, row, strict=True)
-        if cell is not None
-        for verdict in _verdicts(home, away, *cell)
-    ]
-    return fit_bradley_terry(TEAMS, games, prior_comparisons=0, position_effect=home_advantage)
+    return fit_bradley_terry(
+        TEAMS, _games()[1], prior_comparisons=0, position_effect=home_advantage
+    )
 
 
 def test_agrestis_baseball_coefficients() -> None:
@@ -105,12 +89,82 @@ def test_stiglers_citation_coefficients() -> None:
     assert coefficients[1:] == pytest.approx([-2.9491, -0.4796, 0.2690], abs=5e-5)
 
 
-def test_a_published_scale_separation_reliability() -> None:
-    """`mle.rel` of `sirt::btm` (epsilon .3) for this session is .8093508; one text lost always."""
-    decisions = [JudgedPair(pair[0], pair[1], "A") for pair in SESSION.split()]
+@pytest.mark.parametrize("data", ["baseball", "citations", "session"])
+def test_the_literatures_reliability_is_that_of_its_published_equations(data: str) -> None:
+    """`sirt::btm`'s figures, from the equations it documents, solved here by another method.
 
-    scale = fit_epsilon_adjusted(list("abcdefghijklmnopqrstuv"), decisions)
+    With w_i wins of n_i, a_i = eps + (n_i - 2 eps) w_i / n_i (Bertoli-Barsotti, Lando and Punzo
+    2014) takes the place of w_i, and each round moves every score by (a_i - expected wins) /
+    information and then centres them. It rests where all moves are alike, which together with a
+    sum of zero gives as many equations as unknowns. Errors are 1 / sqrt(information), `mle.rel` is
+    1 - mean(se^2) / var(theta).
+    """
+    ids, decided = {"baseball": _games, "citations": _citations, "session": _session}[data]()
 
-    assert scale.reliability == pytest.approx(0.8093508, abs=5e-6)
-    assert scale.scores[[18, 0, 15]] == pytest.approx([2.454915, 1.177297, -4.690304], abs=1e-4)
-    assert scale.standard_errors[[18, 0, 15]] == pytest.approx([0.725757, 0.519514, 1.85586], 1e-4)
+    theta, errors = _by_the_published_equations(ids, decided, epsilon=0.3)
+    scale = fit_epsilon_adjusted(ids, decided)
+
+    reliability = 1 - np.mean(errors**2) / np.var(theta, ddof=1)
+    assert scale.reliability == pytest.approx(reliability, abs=2e-4)
+    assert scale.scores == pytest.approx(theta, abs=2e-3)
+    assert scale.standard_errors == pytest.approx(errors, rel=2e-3)
+
+
+def _games() -> tuple[list[str], list[JudgedPair]]:
+    return TEAMS, [
+        verdict
+        for home, row in zip(TEAMS, AT_HOME, strict=True)
+        for away, cell in zip(TEAMS, row, strict=True)
+        if cell is not None
+        for verdict in _verdicts(home, away, *cell)
+    ]
+
+
+def _citations() -> tuple[list[str], list[JudgedPair]]:
+    return JOURNALS, [
+        verdict
+        for i, j in combinations(range(len(JOURNALS)), 2)
+        for verdict in _verdicts(JOURNALS[i], JOURNALS[j], CITED[i][j], CITED[j][i])
+    ]
+
+
+def _session() -> tuple[list[str], list[JudgedPair]]:
+    """Return 240 made-up decisions on 22 texts, met unequally often, one of which always lost."""
+    rng = np.random.default_rng(22)
+    ids = [f"text-{i:02d}" for i in range(22)]
+    quality = np.append(rng.normal(0, 1.2, 21), -9.0)
+    ring = list(zip(range(22), [*range(1, 22), 0], strict=True))
+    drawn = [tuple(rng.choice(22, 2, replace=False).tolist()) for _ in range(240 - len(ring))]
+    chances = [1 / (1 + np.exp(quality[j] - quality[i])) for i, j in ring + drawn]
+    return ids, [
+        JudgedPair(ids[i], ids[j], "A" if rng.random() < p else "B")
+        for (i, j), p in zip(ring + drawn, chances, strict=True)
+    ]
+
+
+def _by_the_published_equations(
+    ids: list[str], decided: list[JudgedPair], *, epsilon: float
+) -> tuple[np.ndarray, np.ndarray]:
+    n = len(ids)
+    won = np.zeros((n, n))
+    for verdict in decided:
+        i, j = ids.index(verdict.essay_a), ids.index(verdict.essay_b)
+        won[(i, j) if verdict.winner == "A" else (j, i)] += 1
+    met = won + won.T
+    adjusted = epsilon + (met.sum(axis=1) - 2 * epsilon) * won.sum(axis=1) / met.sum(axis=1)
+
+    def chance(theta: np.ndarray) -> np.ndarray:
+        return np.asarray(1 / (1 + np.exp(theta[None, :] - theta[:, None])))
+
+    def information(theta: np.ndarray) -> np.ndarray:
+        return np.asarray((met * chance(theta) * (1 - chance(theta))).sum(axis=1))
+
+    def left_over(unknown: np.ndarray) -> np.ndarray:
+        theta, common = unknown[:-1], unknown[-1]
+        rest = adjusted - (met * chance(theta)).sum(axis=1) - common * information(theta)
+        return np.append(rest, theta.sum())
+
+    found = root(left_over, np.zeros(n + 1), tol=1e-12)
+    assert found.success, found.message
+    theta = found.x[:-1]
+    return theta, 1 / np.sqrt(information(theta))
