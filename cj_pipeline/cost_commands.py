@@ -23,10 +23,17 @@ _FIGURES = (
     ("reserved", "reserved_usd"),
     ("billed", "billed_usd"),
     ("in doubt", "possible_usd"),
-    ("provider counts", "provider_usd"),
-    ("difference", "difference_usd"),
+    ("counted", "provider_usd"),
+    ("differs", "difference_usd"),
 )
 """Columns as people see them, in USD, and as the views call them."""
+
+_MEANING = (
+    "In doubt: may have been paid for besides. Counted: by the provider itself, for jobs where it"
+    " tells a total; differs: that less the bill of the same jobs."
+)
+
+_SENT_AS = {"provider_batch_api": "batch", "serial_bundle": "series", "per_request": "single"}
 
 
 def add_cost_commands(
@@ -58,14 +65,14 @@ def add_cost_commands(
                 shown = _tables_of_batch(db, batch)
         for each in shown:
             console.print(each)
+        console.print(_MEANING)
 
 
 def _tables_of_batch(db: Session, batch: str) -> list[Any]:
     judges = db.rows("SELECT * FROM v_judge_costs WHERE batch_id = ? ORDER BY judge", [batch])
     jobs = db.rows(
-        "SELECT *, submission_key[:12] AS job,"
-        " CASE WHEN is_canary THEN 'canary' ELSE batching_mode END AS mode"
-        " FROM v_costs WHERE batch_id = ? ORDER BY wave, submission_key",
+        "SELECT *, submission_key[:8] AS job FROM v_costs WHERE batch_id = ?"
+        " ORDER BY wave, intended_at, submission_key",
         [batch],
     )
     total = db.rows("SELECT *, '(all)' AS judge FROM v_batch_costs WHERE batch_id = ?", [batch])
@@ -78,9 +85,12 @@ def _tables_of_batch(db: Session, batch: str) -> list[Any]:
         ),
         _table(
             f"USD by provider job, {batch}",
-            ("wave", "job", "judge", "mode", "state", "requests"),
-            ("wave", "job", "judge", "mode", "state", "n_requests"),
-            jobs,
+            ("wave", "job", "judge", "as", "state", "n"),
+            ("wave", "job", "judge", "sent_as", "state", "n_requests"),
+            [
+                job | {"sent_as": "canary" if job["is_canary"] else _SENT_AS[job["batching_mode"]]}
+                for job in jobs
+            ],
         ),
     ]
 

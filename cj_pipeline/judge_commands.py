@@ -32,15 +32,20 @@ TextFile = Annotated[
 
 PANEL_COLUMNS = (
     "judge",
-    "share of pairs",
+    "share",
     "verdicts",
     "failed",
     "open",
-    "agrees with the others",
-    "scales' rank correlation",
-    "for the first",
+    "agrees",
+    "ranks",
+    "first",
     "USD",
-    "USD per verdict",
+    "USD each",
+)
+
+PANEL_MEANING = (
+    "Agrees: with the others, on pairs both were asked. Ranks: correlation of its own scale with"
+    " theirs. First: verdicts for the essay shown first."
 )
 
 SUMMARY_COLUMNS = (
@@ -156,6 +161,7 @@ def judge_commands(
             history = read_history(db, batch)
         rows = [_on_panel(row) for row in panel_overview(history)]
         console.print(terminal.table(f"Judges of {batch}", PANEL_COLUMNS, rows))
+        console.print(PANEL_MEANING)
 
     return commands
 
