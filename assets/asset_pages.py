@@ -15,7 +15,7 @@ from cj_pipeline.plain_text import excerpt
 from cj_pipeline.spending import spending_by_judge
 from cj_pipeline.steps import Engine
 
-PlotName = Literal["score_plot", "convergence_plot", "fairness_plot", "cost_plot"]
+PlotName = Literal["score_plot", "convergence_plot", "fairness_plot", "agreement_plot", "cost_plot"]
 
 MAX_ROWS = 100
 """Of a table on a page; the whole is in DuckDB."""

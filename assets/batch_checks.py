@@ -30,7 +30,7 @@ logging.getLogger("dagster._core.execution.plan.active").addFilter(
 
 def severity_of(check: Check) -> dg.AssetCheckSeverity:
     """Return how a failure is shown."""
-    return dg.AssetCheckSeverity.ERROR if check.is_blocking else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckSeverity.ERROR if check.is_grave else dg.AssetCheckSeverity.WARN
 
 
 def checks_of(asset: str) -> dg.AssetChecksDefinition:

@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.asset_pages import costs_by_judge, history_of, picture
 from assets.batch_partitions import OWNERS, batches, errors_as_dagster_knows_them
+from cj_pipeline.judge_agreement import agreements
 from cj_pipeline.steps import publish_report
 from resources.engine_resource import EngineResource
 
@@ -39,6 +40,8 @@ def batch_report(
     if history.scores:
         metadata["fairness"] = picture(history, "fairness_plot")
         metadata["convergence"] = picture(history, "convergence_plot")
+    if agreements(history):
+        metadata["judge_agreement"] = picture(history, "agreement_plot")
     if history.jobs:
         metadata["cost_per_wave"] = picture(history, "cost_plot")
     return dg.MaterializeResult(metadata=metadata)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cj_pipeline.fairness import first_shown_share, positional_skews
+from cj_pipeline.judge_agreement import agreements
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -208,6 +209,38 @@ def cost_plot(history: BatchHistory) -> Figure:
     axes.set_ylabel("USD")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper left", fontsize=8)
+    return figure
+
+
+def agreement_plot(history: BatchHistory) -> Figure:
+    """Return how often verdicts on one pair agree, each share with its 95 % interval."""
+    from matplotlib.ticker import PercentFormatter
+
+    found = agreements(history)[:_MAX_NAMED_ESSAYS][::-1]
+    figure, (axes,) = _figure(height=min(1.3 + 0.3 * max(1, len(found)), 15.0))
+    shares = [each.share for each in found]
+    middle = np.array([share.share for share in shares])
+    axes.axvline(0.5, color=_QUIET, linewidth=1, linestyle="--")
+    axes.errorbar(
+        middle,
+        np.arange(len(found)),
+        xerr=[
+            np.clip(middle - [share.lower for share in shares], 0, None),
+            np.clip(np.array([share.upper for share in shares]) - middle, 0, None),
+        ],
+        fmt="o",
+        color=_STUDENT,
+        markersize=4.5,
+    )
+    names = [_literal(f"{each.who} ({each.share.n})") for each in found]
+    axes.set_yticks(np.arange(len(found)), names)
+    axes.tick_params(axis="y", labelsize=8, length=0)
+    axes.set_ylim(-0.7, max(1, len(found)) - 0.3)
+    axes.set_xlim(0, 1.02)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel(
+        "pairs with the same verdict, of (n) compared" if found else "no pair was judged twice"
+    )
     return figure
 
 

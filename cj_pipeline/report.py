@@ -18,6 +18,7 @@ from cj_pipeline.batch_history import BatchHistory, Row, read_history
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.fairness import first_shown_share, positional_skews
 from cj_pipeline.feedback import JUSTIFICATION_SHOWN, all_feedback, likely_grades, written_grade
+from cj_pipeline.judge_agreement import agreements
 from cj_pipeline.looking_ahead import forecasts_in_words, outlook_in_words, targets_in_words
 from cj_pipeline.pages import Picture, dollars, percent, picture, render_page, signed, words
 from cj_pipeline.pair_reasons import roles_of
@@ -29,7 +30,6 @@ from cj_pipeline.surprises import surprises
 from cj_pipeline.workflow import EndReason
 
 if TYPE_CHECKING:
-    from cj_pipeline.consistency import Share
     from cj_pipeline.fit_statistics import Fit
     from cj_pipeline.store import Session
 
@@ -157,7 +157,7 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         fairness=_fairness(history),
         fairness_picture=_fairness_picture(history),
         judges=_judges(history),
-        agreements=_agreements(history),
+        agreements=[vars(each) for each in agreements(history)],
         failures=_failures(history),
         attention=_attention(history),
         surprises=_surprises(history),
@@ -438,26 +438,6 @@ def _judges(history: BatchHistory) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _agreements(history: BatchHistory) -> list[dict[str, Any]]:
-    """Return how often verdicts on one pair agree, wherever any two can be compared."""
-    from cj_pipeline.consistency import agreement_between_judges, judge_consistency
-
-    if not history.succeeded:
-        return []
-    name = {judge_id: judge["name"] for judge_id, judge in history.judge_by_id.items()}
-    essay_ids = list(history.essay_by_id)
-    shares: list[tuple[str, Share]] = []
-    for judge_id, found in judge_consistency(essay_ids, history.judged).items():
-        who = f"{name[judge_id]} with itself"
-        shares.append((f"{who}, same order", found.repeat_agreement))
-        shares.append((f"{who}, order reversed", found.swap_agreement))
-    shares += [
-        (f"{name[one]} with {name[other]}", share)
-        for (one, other), share in agreement_between_judges(essay_ids, history.judged).items()
-    ]
-    return [{"who": who, "share": share} for who, share in shares if share.n]
 
 
 def _failures(history: BatchHistory) -> dict[str, Any]:

@@ -17,10 +17,17 @@ from cj_pipeline.batch_history import BatchHistory
 
 @dataclass(frozen=True)
 class Check:
-    """A claim about a batch, and whether its failure stops what comes after."""
+    """A claim about a batch, and what its failure means.
+
+    Attributes:
+        claim: What is claimed.
+        is_blocking: Whether its failure stops what comes after.
+        is_grave: Whether its failure is an error, or a warning.
+    """
 
     claim: Callable[[BatchHistory], Finding]
     is_blocking: bool
+    is_grave: bool
 
     @property
     def name(self) -> str:
@@ -30,12 +37,17 @@ class Check:
 
 def stops(claim: Callable[[BatchHistory], Finding]) -> Check:
     """Return a check whose failure stops what comes after."""
-    return Check(claim, is_blocking=True)
+    return Check(claim, is_blocking=True, is_grave=True)
 
 
 def warns(claim: Callable[[BatchHistory], Finding]) -> Check:
     """Return a check whose failure a person should see, and nothing more."""
-    return Check(claim, is_blocking=False)
+    return Check(claim, is_blocking=False, is_grave=False)
+
+
+def tells(claim: Callable[[BatchHistory], Finding]) -> Check:
+    """Return a check whose failure is an error and stops nothing: it is over already."""
+    return Check(claim, is_blocking=False, is_grave=True)
 
 
 CHECKS: Mapping[str, tuple[Check, ...]] = {
@@ -61,7 +73,8 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
     "wave_decision": (
         stops(assertions.callbacks_are_within_denominator),
         stops(assertions.success_is_earned),
-        warns(assertions.batch_goes_well),
+        # Red beside the partition of a batch that ended badly, which is published like any other.
+        tells(assertions.batch_goes_well),
     ),
     "grade_projections": (
         stops(assertions.every_essay_is_graded_or_none),

@@ -6,9 +6,14 @@ import os
 from functools import lru_cache
 
 import dagster as dg
+import structlog
 
+from cj_pipeline.logs import configure_logs
 from cj_pipeline.steps import Engine
+from cj_pipeline.steps.records import batch_correlation_id
 from resources.engine import open_engine
+
+PARTITION_TAG = "dagster/partition"
 
 
 class EngineResource(dg.ConfigurableResource[Engine]):
@@ -22,6 +27,24 @@ class EngineResource(dg.ConfigurableResource[Engine]):
 
     home: str = ""
     emulator_url: str = ""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Have every log line of a run name its batch, as those of `cj execute` do."""
+        configure_logs(level=os.environ.get("CJ_LOG_LEVEL", "INFO"))
+        structlog.contextvars.clear_contextvars()
+        run = context.run
+        batch_id = run.tags.get(PARTITION_TAG) if run else None
+        if run is not None and batch_id is not None:
+            structlog.contextvars.bind_contextvars(
+                batch_id=batch_id,
+                correlation_id=batch_correlation_id(batch_id),
+                runner_mode="execute",
+                run_id=run.run_id,
+            )
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        """Let go of the batch's name: a process may do something else next."""
+        structlog.contextvars.clear_contextvars()
 
     def open(self) -> Engine:
         """Return the engine; every run and tick of a process shares one per environment."""

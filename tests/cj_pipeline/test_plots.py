@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cj_pipeline.batch_history import BatchHistory, read_history
-from cj_pipeline.plots import convergence_plot, cost_plot, fairness_plot, png, score_plot, svg
+from cj_pipeline.plots import (
+    agreement_plot,
+    convergence_plot,
+    cost_plot,
+    fairness_plot,
+    png,
+    score_plot,
+    svg,
+)
 from tests.finished_batches import ARGUMENTS, SPRING, finished_batches
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ALL_PLOTS = [score_plot, convergence_plot, fairness_plot, cost_plot]
+ALL_PLOTS = [score_plot, convergence_plot, fairness_plot, agreement_plot, cost_plot]
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import dagster as dg
 import pytest
+import structlog
 
+from cj_pipeline.steps.records import batch_correlation_id
 from resources.engine_resource import EngineResource
 
 
@@ -23,3 +27,25 @@ def test_another_home_is_another_engine(tmp_path: Path, monkeypatch: pytest.Monk
     here, there = EngineResource().open(), EngineResource(home=str(tmp_path / "two")).open()
 
     assert (here.home.name, there.home.name) == ("one", "two")
+
+
+def test_log_lines_of_a_run_name_its_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever looks for a batch in the logs finds its runs as well as its commands."""
+    monkeypatch.setenv("CJ_HOME", str(tmp_path))
+
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["spring-9"]))
+    def noisy(engine: EngineResource) -> None:
+        structlog.get_logger().info("something_happened")
+
+    resources = {"engine": EngineResource()}
+    result = dg.materialize([noisy], partition_key="spring-9", resources=resources)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+    lines = [line for line in capsys.readouterr().err.splitlines() if "something_happened" in line]
+    (line,) = map(json.loads, lines)
+    assert line["batch_id"] == "spring-9"
+    assert line["run_id"] == result.run_id
+    assert line["correlation_id"] == batch_correlation_id("spring-9")
