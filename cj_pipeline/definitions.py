@@ -19,6 +19,7 @@ from assets import (
 from assets.batch_checks import ALL_CHECKS
 from assets.batch_jobs import ALL_JOBS
 from assets.batch_sensors import ALL_SENSORS
+from assets.store_upkeep import nightly_upkeep, store_upkeep
 from assets.trial_schedules import trial_schedules, trials_home
 from resources.engine_resource import EngineResource
 
@@ -38,9 +39,9 @@ ASSETS = (
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(ASSETS),
     asset_checks=[*ALL_CHECKS, trial_outcome.trial_outcome_checks],
-    jobs=ALL_JOBS,
+    jobs=[*ALL_JOBS, store_upkeep],
     sensors=ALL_SENSORS,
-    schedules=trial_schedules(trials_home()),
+    schedules=[*trial_schedules(trials_home()), nightly_upkeep],
     resources={"engine": EngineResource()},
     # A step takes a tenth of a second; a process for each would take twenty times that.
     executor=dg.in_process_executor,
