@@ -44,18 +44,32 @@ class FinalError(CJError):
 
 
 class ProviderUnavailableError(TransientError):
-    """The provider did not answer, or asked us to wait `retry_after_s` seconds."""
+    """The provider did not answer, or asked us to wait `retry_after_s` seconds.
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    `status` is what it answered with over HTTP, if it did.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, status: int | None = None
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.status = status
 
 
 class UncertainOutcomeError(TransientError):
     """A request that creates something was sent, and its reply was lost or cannot be read.
 
     It may have been carried out: search for what it would have created before sending it again.
+    `retry_after_s` and `status` are as in `ProviderUnavailableError`.
     """
+
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, status: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.status = status
 
 
 class StoreBusyError(TransientError):

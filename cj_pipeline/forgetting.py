@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.live.journal import folder_of
 from cj_pipeline.session import Session
 from cj_pipeline.store import Store
 from cj_pipeline.store_care import CALLBACKS_FOLDER, compact_store
@@ -152,6 +153,7 @@ def _exports(store: Store, db: Session, batch_id: str) -> tuple[Path, ...]:
         store.home / "batches" / batch_id,
         store.home / "dry-runs" / batch_id,
         store.home / CALLBACKS_FOLDER / f"{batch_id}.parquet",
+        folder_of(store.home, batch_id),
     ]
     return tuple(dict.fromkeys(path for path in candidates if path.exists()))
 

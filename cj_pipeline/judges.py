@@ -183,6 +183,9 @@ class _Limits(BaseModel):
     max_enqueued_tokens: Annotated[int, Field(ge=1)] | None = None
     max_open_jobs: Annotated[int, Field(ge=1)] | None = None
     creates_per_hour: Annotated[int, Field(ge=1)] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    max_concurrent_calls: Annotated[int, Field(ge=1)] | None = None
 
 
 class JudgeFile(BaseModel):

@@ -52,6 +52,8 @@ class MortalProvider:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._inner, name)
+        if name == "live":
+            return lambda http: MortalLiveProvider(attribute(http), self._killer)
         if name not in CALLS:
             return attribute
 
@@ -63,6 +65,20 @@ class MortalProvider:
             return answer
 
         return call
+
+
+class MortalLiveProvider:
+    """Single calls, many at once, with a point before each and one after."""
+
+    def __init__(self, inner: Any, killer: KilledAt) -> None:
+        self._inner, self._killer = inner, killer
+
+    async def single(self, request: Any, *, timeout_s: float) -> str:
+        """Send a request between two points."""
+        self._killer.pass_point()
+        answer: str = await self._inner.single(request, timeout_s=timeout_s)
+        self._killer.pass_point()
+        return answer
 
 
 class MortalStore(Store):

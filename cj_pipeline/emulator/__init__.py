@@ -32,6 +32,7 @@ __all__ = [
     "Settings",
     "change_settings",
     "create_app",
+    "in_process_async_client",
     "in_process_client",
     "register_qualities",
     "serve",
@@ -60,6 +61,22 @@ def in_process_client(
 
     return httpx2.Client(
         transport=InProcessTransport(Emulator(config, clock)), follow_redirects=True, timeout=600
+    )
+
+
+def in_process_async_client(
+    config: EmulatorConfig, clock: Callable[[], float] = time.time
+) -> httpx2.AsyncClient:
+    """Return the same for an official SDK's asynchronous client."""
+    import httpx2
+
+    from cj_pipeline.emulator.app import Emulator
+    from cj_pipeline.emulator.doors import AsyncInProcessTransport
+
+    return httpx2.AsyncClient(
+        transport=AsyncInProcessTransport(Emulator(config, clock)),
+        follow_redirects=True,
+        timeout=600,
     )
 
 

@@ -24,6 +24,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _IN_MEMORY = 1 << 20
+_CUT_SHORT = "peer closed connection without sending complete message body"
 
 
 class EmulatorApp:
@@ -75,28 +76,63 @@ class InProcessTransport(httpx2.BaseTransport):
         with _spooled() as body:
             for chunk in request.stream:  # type: ignore[union-attr]
                 body.write(chunk)
-            call = Call(
-                method=request.method,
-                path=request.url.path,
-                query=dict(request.url.params),
-                headers={k.lower(): v for k, v in request.headers.items()},
-                body=body,
-                origin=f"{request.url.scheme}://{request.url.netloc.decode('ascii')}",
-            )
-            answer = self._emulator.handle(call)
-        hang_s = answer.took_s
-        if answer.breakage is not None and answer.breakage.kind == "hang":
-            hang_s += answer.breakage.seconds
-        patience_s = request.extensions.get("timeout", {}).get("read")
-        if patience_s is not None and hang_s > patience_s:
-            msg = f"No answer within {patience_s} s."
-            raise httpx2.ReadTimeout(msg, request=request)
-        time.sleep(hang_s)
-        if answer.breakage is not None and answer.breakage.kind == "drop":
-            msg = "Server disconnected without sending a response."
-            raise httpx2.RemoteProtocolError(msg, request=request)
+            answer = self._emulator.handle(_call_of(request, body))
+        time.sleep(_wait_s(request, answer))
+        _drop(request, answer)
         headers = {**answer.headers, "content-length": str(answer.length)}
         return httpx2.Response(answer.status, headers=headers, stream=_Body(answer, request))
+
+
+class AsyncInProcessTransport(httpx2.AsyncBaseTransport):
+    """The same for asynchronous clients; the emulator's own work is done in a thread."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Return the answer to one request; see `InProcessTransport.handle_request`."""
+        with _spooled() as body:
+            body.write(await request.aread())
+            answer = await run_in_threadpool(self._emulator.handle, _call_of(request, body))
+        await asyncio.sleep(_wait_s(request, answer))
+        _drop(request, answer)
+        content = b"".join(_sent_chunks(answer))
+        if _is_cut_short(answer):
+            raise httpx2.RemoteProtocolError(_CUT_SHORT, request=request)
+        return httpx2.Response(answer.status, headers=answer.headers, content=content)
+
+
+def _call_of(request: httpx2.Request, body: IO[bytes]) -> Call:
+    return Call(
+        method=request.method,
+        path=request.url.path,
+        query=dict(request.url.params),
+        headers={k.lower(): v for k, v in request.headers.items()},
+        body=body,
+        origin=f"{request.url.scheme}://{request.url.netloc.decode('ascii')}",
+    )
+
+
+def _wait_s(request: httpx2.Request, answer: Answer) -> float:
+    """Return how long an answer takes.
+
+    Raises:
+        httpx2.ReadTimeout: If that is longer than the request waits; at once.
+    """
+    hang_s = answer.took_s
+    if answer.breakage is not None and answer.breakage.kind == "hang":
+        hang_s += answer.breakage.seconds
+    patience_s = request.extensions.get("timeout", {}).get("read")
+    if patience_s is not None and hang_s > patience_s:
+        msg = f"No answer within {patience_s} s."
+        raise httpx2.ReadTimeout(msg, request=request)
+    return hang_s
+
+
+def _drop(request: httpx2.Request, answer: Answer) -> None:
+    if answer.breakage is not None and answer.breakage.kind == "drop":
+        msg = "Server disconnected without sending a response."
+        raise httpx2.RemoteProtocolError(msg, request=request)
 
 
 class _Body(httpx2.SyncByteStream):
@@ -108,8 +144,7 @@ class _Body(httpx2.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         yield from _sent_chunks(self._answer)
         if _is_cut_short(self._answer):
-            msg = "peer closed connection without sending complete message body"
-            raise httpx2.RemoteProtocolError(msg, request=self._request)
+            raise httpx2.RemoteProtocolError(_CUT_SHORT, request=self._request)
 
 
 async def _send_answer(answer: Answer, send: Send) -> None:

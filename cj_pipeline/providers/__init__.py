@@ -18,13 +18,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.errors import ProviderRefusedError, SettingsError
 from cj_pipeline.judges import Judge
 from cj_pipeline.judging import Prompt
 from cj_pipeline.money import Usage, estimated_tokens
+
+if TYPE_CHECKING:
+    from httpx2 import AsyncClient
 
 CAPACITY_CODES = frozenset({"token_limit_exceeded", "rate_limit_exceeded", "batch_limit_exceeded"})
 """Why a job was refused although nothing is wrong with it: wait, then send the same again."""
@@ -43,7 +46,8 @@ class JobOutcome(StrEnum):
 class ProviderLimits:
     """What a provider takes in one job, and from one account; None where it names no limit.
 
-    `max_enqueued_tokens` depends on the account, so only a judge's definition can tell it.
+    `max_enqueued_tokens` and what bounds single calls (per minute, and at once) depend on the
+    account, so only a judge's definition can tell them.
     """
 
     max_requests: int
@@ -51,6 +55,9 @@ class ProviderLimits:
     max_enqueued_tokens: int | None = None
     max_open_jobs: int | None = None
     creates_per_hour: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrent_calls: int | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,14 @@ class RawLine:
     text: str
 
 
+class LiveProvider(Protocol):
+    """Makes single calls, many at once; lives as long as its event loop."""
+
+    async def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
+        """Send one request at once; see `Provider.single`."""
+        ...
+
+
 class Provider(Protocol):
     """A service that judges are reached through; bound to one account and one address."""
 
@@ -264,6 +279,10 @@ class Provider(Protocol):
             ProviderUnavailableError: If it surely was not carried out; `retry_after_s` may help.
             ProviderRefusedError: If no such request can succeed, as with a wrong key.
         """
+        ...
+
+    def live(self, http: AsyncClient) -> LiveProvider:
+        """Return what makes single calls over a pool of connections; see `opening.open_pool`."""
         ...
 
 

@@ -111,7 +111,7 @@ class AnthropicBatches:
         with shard.open("rb") as file:
             requests = [json.loads(line) for line in file]
         call = Call(self.name, "create a message batch", creates=True)
-        with self._failures(call):
+        with self.failures(call):
             raw = self.client.messages.batches.with_raw_response.create(
                 requests=requests, timeout=CREATE_TIMEOUT
             )
@@ -139,7 +139,7 @@ class AnthropicBatches:
         seen: set[str] = set()
         cursor: dict[str, Any] = {}
         for _ in range(MAX_PAGES):
-            with self._failures(Call(self.name, "list message batches")):
+            with self.failures(Call(self.name, "list message batches")):
                 raw = self.client.messages.batches.with_raw_response.list(
                     limit=_PAGE, timeout=POLL_TIMEOUT, **cursor
                 )
@@ -167,7 +167,7 @@ class AnthropicBatches:
 
     def poll(self, job_id: str) -> JobStatus:
         """Return where a batch stands, by one GET."""
-        with self._failures(Call(self.name, f"show message batch {job_id}")):
+        with self.failures(Call(self.name, f"show message batch {job_id}")):
             raw = self.client.messages.batches.with_raw_response.retrieve(
                 job_id, timeout=POLL_TIMEOUT
             )
@@ -176,7 +176,7 @@ class AnthropicBatches:
     def collect(self, job_id: str) -> Iterator[RawLine]:
         """Yield the lines of an ended batch's results."""
         with tempfile.TemporaryFile() as file:
-            with self._failures(Call(self.name, f"send the results of {job_id}")):
+            with self.failures(Call(self.name, f"send the results of {job_id}")):
                 with self._results(job_id) as answer:
                     for piece in answer.iter_bytes():
                         file.write(piece)
@@ -188,7 +188,7 @@ class AnthropicBatches:
     def cancel(self, job_id: str) -> JobStatus:
         """Ask for a batch to stop; what it has finished stays paid for and can be collected."""
         try:
-            with self._failures(Call(self.name, f"cancel message batch {job_id}")):
+            with self.failures(Call(self.name, f"cancel message batch {job_id}")):
                 raw = self.client.messages.batches.with_raw_response.cancel(
                     job_id, timeout=POLL_TIMEOUT
                 )
@@ -203,25 +203,31 @@ class AnthropicBatches:
         if job_id is None:
             return
         with (
-            self._failures(Call(self.name, f"delete message batch {job_id}")),
+            self.failures(Call(self.name, f"delete message batch {job_id}")),
             contextlib.suppress(anthropic.NotFoundError),
         ):
             self.client.messages.batches.with_raw_response.delete(job_id, timeout=POLL_TIMEOUT)
 
     def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; return its reply as a line of a batch's results."""
-        with self._failures(Call(self.name, "judge one comparison", creates=True)):
+        with self.failures(Call(self.name, "judge one comparison", creates=True)):
             try:
-                raw = self.client.messages.with_raw_response.create(
-                    **request["params"],
-                    timeout=httpx2.Timeout(timeout_s, connect=min(10, timeout_s)),
-                )
+                raw = self.client.messages.with_raw_response.create(**_one_call(request, timeout_s))
                 result = {"type": "succeeded", "message": json_object(raw.text())}
             except (anthropic.BadRequestError, anthropic.UnprocessableEntityError) as error:
                 # Wrong is this request, not the judge: a row's failure, as it is in a batch.
                 result = {"type": "errored", "error": json_object(error.response.text)}
-            row = {"custom_id": request["custom_id"], "result": result}
-            return json.dumps(row, ensure_ascii=False)
+            return _answer_row(request, result)
+
+    def live(self, http: httpx2.AsyncClient) -> LiveAnthropic:
+        """Return what makes single calls, many at once, over one pool of connections."""
+        client = anthropic.AsyncAnthropic(
+            api_key=self.client.api_key,
+            base_url=self.client.base_url,
+            max_retries=0,
+            http_client=http,
+        )
+        return LiveAnthropic(self, client)
 
     def _results(self, job_id: str) -> contextlib.AbstractContextManager[Any]:
         """Return the results as a stream; the SDK's own reader stops at a garbled line."""
@@ -232,7 +238,7 @@ class AnthropicBatches:
     def _first_custom_id(self, job_id: str) -> str:
         """Return the custom id in the first row of an ended batch's results."""
         call = Call(self.name, f"send the results of {job_id}")
-        with self._failures(call), self._results(job_id) as answer:
+        with self.failures(call), self._results(job_id) as answer:
             begun = b""
             for piece in answer.iter_bytes():
                 begun += piece
@@ -249,7 +255,7 @@ class AnthropicBatches:
             raise ProviderUnavailableError(msg)
 
     @contextlib.contextmanager
-    def _failures(self, call: Call) -> Iterator[None]:
+    def failures(self, call: Call) -> Iterator[None]:
         """Turn what the SDK raises into this project's errors."""
         with plain_failures(call):
             try:
@@ -266,6 +272,38 @@ class AnthropicBatches:
                 raise lost_call(call, error) from None
 
 
+@dataclass(frozen=True)
+class LiveAnthropic:
+    """Single calls to Anthropic's API, many at once."""
+
+    adapter: AnthropicBatches
+    client: anthropic.AsyncAnthropic
+
+    async def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
+        """Send one request at once; see `Provider.single`."""
+        with self.adapter.failures(Call(self.adapter.name, "judge one comparison", creates=True)):
+            try:
+                create = self.client.messages.with_raw_response.create
+                raw = await create(**_one_call(request, timeout_s))
+                result = {"type": "succeeded", "message": json_object(await raw.text())}
+            except (anthropic.BadRequestError, anthropic.UnprocessableEntityError) as error:
+                result = {"type": "errored", "error": json_object(error.response.text)}
+            return _answer_row(request, result)
+
+
+def _one_call(request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    """Return what the SDK is to send for one request of a batch."""
+    return {
+        **request["params"],
+        "timeout": httpx2.Timeout(timeout_s, connect=min(10, timeout_s)),
+    }
+
+
+def _answer_row(request: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Return an answer as the line of a batch's results it would be."""
+    return json.dumps({"custom_id": request["custom_id"], "result": result}, ensure_ascii=False)
+
+
 def parse_result(line: str) -> Reply:
     """Return what a line of a batch's results says; pure."""
     try:
@@ -278,7 +316,7 @@ def parse_result(line: str) -> Reply:
         reply = read_message(mapping(result.get("message")))
     elif kind == "expired":
         reply = Reply(None, Outcome.EXPIRED, error_code="expired", may_retry=True)
-    elif kind in {"canceled", "cancelled"}:
+    elif kind in ("canceled", "cancelled"):
         reply = Reply(None, Outcome.CANCELLED, error_code="canceled", may_retry=True)
     else:
         reply = _errored(mapping(result.get("error")))

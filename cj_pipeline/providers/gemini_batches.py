@@ -12,6 +12,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import httpx2
 from google import genai
 from google.genai import errors, types
+from google.genai.client import AsyncClient
 
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.errors import AmbiguousSubmissionError, ProviderRefusedError
@@ -90,6 +92,25 @@ class BodyRecorder:
         return json_object(text)
 
 
+class TaskBodies:
+    """Keeps the last body each task received, as it came."""
+
+    def __init__(self) -> None:
+        self._last: ContextVar[dict[str, str] | None] = ContextVar("last_body", default=None)
+
+    async def __call__(self, response: httpx2.Response) -> None:
+        """Take a response in; meant as the asynchronous client's response hook."""
+        place = self._last.get()
+        if place is not None:
+            place["text"] = (await response.aread()).decode("utf-8", errors="replace")
+
+    def expect(self) -> dict[str, str]:
+        """Return where the next body of this task will be, under `text`."""
+        place: dict[str, str] = {}
+        self._last.set(place)
+        return place
+
+
 @dataclass(frozen=True)
 class GeminiBatches:
     """Gemini's API, seen from one key's project.
@@ -101,6 +122,7 @@ class GeminiBatches:
         account: See `account_fingerprint`.
         limits: What one job may hold.
         clock: Gives the time.
+        reopen: The same client over another HTTP client, an asynchronous one.
     """
 
     client: genai.Client
@@ -109,6 +131,7 @@ class GeminiBatches:
     account: str
     limits: ProviderLimits
     clock: Callable[[], datetime]
+    reopen: Callable[[httpx2.AsyncClient], genai.Client]
     has_jobs: bool = True
 
     def build_request(
@@ -133,7 +156,7 @@ class GeminiBatches:
         with shard.open("rb") as file:
             requests = [json.loads(line) for line in file]
         call = Call(self.name, "create a batch", creates=True)
-        with self._failures(call):
+        with self.failures(call):
             self.client.batches.create(
                 model=requests[0]["model"],
                 src=types.BatchJobSource(
@@ -158,7 +181,7 @@ class GeminiBatches:
         seen: set[str] = set()
         token: str | None = None
         for _ in range(MAX_PAGES):
-            with self._failures(Call(self.name, "list batches")):
+            with self.failures(Call(self.name, "list batches")):
                 self.client.batches.list(
                     config=types.ListBatchJobsConfig(
                         page_size=_PAGE, page_token=token, http_options=_within(_POLL_S)
@@ -197,7 +220,7 @@ class GeminiBatches:
         """Ask for a batch to stop."""
         with (
             contextlib.suppress(ProviderRefusedError),
-            self._failures(Call(self.name, f"cancel {job_id}")),
+            self.failures(Call(self.name, f"cancel {job_id}")),
         ):
             self.client.batches.cancel(
                 name=job_id, config=types.CancelBatchJobConfig(http_options=_within(_POLL_S))
@@ -209,7 +232,7 @@ class GeminiBatches:
         del file_ids
         if job_id is None:
             return
-        with self._failures(Call(self.name, f"delete {job_id}")):
+        with self.failures(Call(self.name, f"delete {job_id}")):
             try:
                 self.client.batches.delete(
                     name=job_id, config=types.DeleteBatchJobConfig(http_options=_within(_POLL_S))
@@ -220,24 +243,22 @@ class GeminiBatches:
 
     def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; return its reply as an inline response of a batch."""
-        with self._failures(Call(self.name, "judge one comparison", creates=True)):
-            config = {**request["config"], "http_options": _within(timeout_s)}
+        with self.failures(Call(self.name, "judge one comparison", creates=True)):
             try:
-                self.client.models.generate_content(
-                    model=request["model"],
-                    contents=request["contents"],
-                    config=types.GenerateContentConfig.model_validate(config),
-                )
+                self.client.models.generate_content(**_one_call(request, timeout_s))
                 answer = {"response": self.bodies.take()}
             except errors.ClientError as error:
-                if error.code != 400 or _is_about_the_key(error):
-                    raise
-                # Wrong is this request, not the judge: a row's failure, as it is in a batch.
-                answer = {"error": {"code": _INVALID_CODE, "message": str(error.message)}}
-            return json.dumps({**answer, "metadata": request["metadata"]}, ensure_ascii=False)
+                answer = _refused_row(error)
+            return _answer_row(request, answer)
+
+    def live(self, http: httpx2.AsyncClient) -> LiveGemini:
+        """Return what makes single calls, many at once, over one pool of connections."""
+        bodies = TaskBodies()
+        http.event_hooks = {"response": [bodies]}
+        return LiveGemini(self, self.reopen(http).aio, bodies)
 
     def _operation(self, job_id: str, timeout_s: float) -> dict[str, Any]:
-        with self._failures(Call(self.name, f"show {job_id}")):
+        with self.failures(Call(self.name, f"show {job_id}")):
             self.client.batches.get(
                 name=job_id, config=types.GetBatchJobConfig(http_options=_within(timeout_s))
             )
@@ -248,7 +269,7 @@ class GeminiBatches:
             return operation
 
     @contextlib.contextmanager
-    def _failures(self, call: Call) -> Iterator[None]:
+    def failures(self, call: Call) -> Iterator[None]:
         """Turn what the SDK raises into this project's errors."""
         with plain_failures(call):
             try:
@@ -264,6 +285,52 @@ class GeminiBatches:
                     retry_after_s=retry_after_s(headers, self.clock()) or _retry_delay_s(error),
                 )
                 raise failed_call(call, answer) from None
+
+
+@dataclass(frozen=True)
+class LiveGemini:
+    """Single calls to Gemini's API, many at once."""
+
+    adapter: GeminiBatches
+    client: AsyncClient
+    bodies: TaskBodies
+
+    async def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
+        """Send one request at once; see `Provider.single`."""
+        with self.adapter.failures(Call(self.adapter.name, "judge one comparison", creates=True)):
+            place = self.bodies.expect()
+            try:
+                await self.client.models.generate_content(**_one_call(request, timeout_s))
+                answer = {"response": json_object(place.get("text", ""))}
+            except errors.ClientError as error:
+                answer = _refused_row(error)
+            return _answer_row(request, answer)
+
+
+def _one_call(request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    """Return what the SDK is to send for one inline request."""
+    config = {**request["config"], "http_options": _within(timeout_s)}
+    return {
+        "model": request["model"],
+        "contents": request["contents"],
+        "config": types.GenerateContentConfig.model_validate(config),
+    }
+
+
+def _refused_row(error: errors.ClientError) -> dict[str, Any]:
+    """Return a request's own failure as a row, as it is in a batch; raise any other.
+
+    Raises:
+        errors.ClientError: If it is about the key, or about anything but this request.
+    """
+    if error.code != 400 or _is_about_the_key(error):
+        raise error
+    return {"error": {"code": _INVALID_CODE, "message": str(error.message)}}
+
+
+def _answer_row(request: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+    """Return an answer as the inline response of a batch it would be."""
+    return json.dumps({**answer, "metadata": request["metadata"]}, ensure_ascii=False)
 
 
 def parse_response(line: str) -> Reply:

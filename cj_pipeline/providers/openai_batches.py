@@ -126,7 +126,7 @@ class OpenAIBatches:
     def upload(self, shard: Path, submission_key: str) -> str | None:
         """Send a shard's file, streamed, under a name by which it can be found again."""
         call = Call(self.name, "take a batch file", creates=True)
-        with self._failures(call), shard.open("rb") as file:
+        with self.failures(call), shard.open("rb") as file:
             raw = self.client.files.with_raw_response.create(
                 file=(f"{submission_key}.jsonl", file, "application/jsonl"),
                 purpose="batch",
@@ -142,7 +142,7 @@ class OpenAIBatches:
             msg = f"{self.name} makes a batch of an uploaded file: upload the shard first."
             raise ProviderRefusedError(msg)
         call = Call(self.name, "create a batch", creates=True)
-        with self._failures(call):
+        with self.failures(call):
             raw = self.client.batches.with_raw_response.create(
                 input_file_id=input_file_id,
                 endpoint=self.words.ENDPOINT,
@@ -197,7 +197,7 @@ class OpenAIBatches:
 
     def poll(self, job_id: str) -> JobStatus:
         """Return where a batch stands, by one GET."""
-        with self._failures(Call(self.name, f"show batch {job_id}")):
+        with self.failures(Call(self.name, f"show batch {job_id}")):
             raw = self.client.batches.with_raw_response.retrieve(job_id, timeout=POLL_TIMEOUT)
             return read_status(json_object(raw.text), self.clock())
 
@@ -221,7 +221,7 @@ class OpenAIBatches:
     def cancel(self, job_id: str) -> JobStatus:
         """Ask for a batch to stop; it may go on for up to ten minutes."""
         try:
-            with self._failures(Call(self.name, f"cancel batch {job_id}")):
+            with self.failures(Call(self.name, f"cancel batch {job_id}")):
                 raw = self.client.batches.with_raw_response.cancel(job_id, timeout=POLL_TIMEOUT)
                 return read_status(json_object(raw.text), self.clock())
         except ProviderRefusedError:
@@ -233,35 +233,30 @@ class OpenAIBatches:
         del job_id
         for file_id in file_ids:
             with (
-                self._failures(Call(self.name, f"delete file {file_id}")),
+                self.failures(Call(self.name, f"delete file {file_id}")),
                 contextlib.suppress(openai.NotFoundError),
             ):
                 self.client.files.with_raw_response.delete(file_id, timeout=POLL_TIMEOUT)
 
     def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; return its reply as a line of an output file."""
-        call = Call(self.name, "judge one comparison", creates=True)
-        with self._failures(call):
+        with self.failures(Call(self.name, "judge one comparison", creates=True)):
             try:
-                response = self.client.post(
-                    self.words.ENDPOINT.removeprefix("/v1"),
-                    body=dict(request["body"]),
-                    cast_to=httpx2.Response,
-                    options={"timeout": httpx2.Timeout(timeout_s, connect=min(10, timeout_s))},
-                )
+                response = self.client.post(**_one_call(self.words.ENDPOINT, request, timeout_s))
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 # Wrong is this request, not the judge: a row's failure, as it is in a batch.
                 response = error.response
-            row = {
-                "custom_id": request["custom_id"],
-                "response": {
-                    "status_code": response.status_code,
-                    "request_id": response.headers.get("x-request-id"),
-                    "body": json_object(response.text),
-                },
-                "error": None,
-            }
-            return json.dumps(row, ensure_ascii=False)
+            return _answer_row(request, response)
+
+    def live(self, http: httpx2.AsyncClient) -> LiveOpenAI:
+        """Return what makes single calls, many at once, over one pool of connections."""
+        client = openai.AsyncOpenAI(
+            api_key=self.client.api_key,
+            base_url=self.client.base_url,
+            max_retries=0,
+            http_client=http,
+        )
+        return LiveOpenAI(self, client)
 
     def _download(self, file_id: str, file: IO[bytes]) -> None:
         """Stream a file's content to disk.
@@ -269,7 +264,7 @@ class OpenAIBatches:
         Raises:
             ProviderUnavailableError: If less came than the provider says there is.
         """
-        with self._failures(Call(self.name, f"send file {file_id}")):
+        with self.failures(Call(self.name, f"send file {file_id}")):
             with self.client.files.with_streaming_response.content(
                 file_id, timeout=TRANSFER_TIMEOUT
             ) as answer:
@@ -287,7 +282,7 @@ class OpenAIBatches:
         after: str | None = None
         oldest = since - CLOCK_SKEW
         for _ in range(MAX_PAGES):
-            with self._failures(Call(self.name, action)):
+            with self.failures(Call(self.name, action)):
                 cursor = {} if after is None else {"after": after}
                 page = json_object(resource.list(limit=_PAGE, timeout=POLL_TIMEOUT, **cursor).text)
             entries = [e for e in items(page.get("data")) if text_or_none(e.get("id"))]
@@ -307,7 +302,7 @@ class OpenAIBatches:
         raise AmbiguousSubmissionError(msg)
 
     @contextlib.contextmanager
-    def _failures(self, call: Call) -> Iterator[None]:
+    def failures(self, call: Call) -> Iterator[None]:
         """Turn what the SDK raises into this project's errors."""
         with plain_failures(call):
             try:
@@ -322,6 +317,48 @@ class OpenAIBatches:
                 raise failed_call(call, answer) from None
             except openai.OpenAIError as error:
                 raise lost_call(call, error) from None
+
+
+@dataclass(frozen=True)
+class LiveOpenAI:
+    """Single calls to an OpenAI API, many at once."""
+
+    adapter: OpenAIBatches
+    client: openai.AsyncOpenAI
+
+    async def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
+        """Send one request at once; see `Provider.single`."""
+        with self.adapter.failures(Call(self.adapter.name, "judge one comparison", creates=True)):
+            try:
+                endpoint = self.adapter.words.ENDPOINT
+                response = await self.client.post(**_one_call(endpoint, request, timeout_s))
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                response = error.response
+            return _answer_row(request, response)
+
+
+def _one_call(endpoint: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    """Return what the SDK is to post for a line of a batch file."""
+    return {
+        "path": endpoint.removeprefix("/v1"),
+        "body": dict(request["body"]),
+        "cast_to": httpx2.Response,
+        "options": {"timeout": httpx2.Timeout(timeout_s, connect=min(10, timeout_s))},
+    }
+
+
+def _answer_row(request: Mapping[str, Any], response: httpx2.Response) -> str:
+    """Return an answer as the line of an output file it would be."""
+    row = {
+        "custom_id": request["custom_id"],
+        "response": {
+            "status_code": response.status_code,
+            "request_id": response.headers.get("x-request-id"),
+            "body": json_object(response.text),
+        },
+        "error": None,
+    }
+    return json.dumps(row, ensure_ascii=False)
 
 
 def parse_row(line: str, read_body: Callable[[dict[str, Any]], Reply]) -> Reply:

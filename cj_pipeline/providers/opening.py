@@ -53,6 +53,22 @@ def connect(
     return _ADAPTERS[judge.api](_Connection(judge, address, key, client, clock))
 
 
+def open_pool(
+    judge: Judge, environment: Mapping[str, str], home: Path, n_connections: int
+) -> httpx2.AsyncClient:
+    """Return the connections that a provider's single calls share; see `Provider.live`."""
+    if judge.provider == "emulator" and not environment.get("CJ_EMULATOR_URL", "").strip():
+        from cj_pipeline.emulator import EmulatorConfig, in_process_async_client
+
+        return in_process_async_client(EmulatorConfig.from_environment(environment, home))
+    return httpx2.AsyncClient(
+        limits=httpx2.Limits(
+            max_connections=n_connections, max_keepalive_connections=n_connections
+        ),
+        follow_redirects=True,
+    )
+
+
 def _address(
     judge: Judge, environment: Mapping[str, str], home: Path
 ) -> tuple[str, httpx2.Client | None]:
@@ -118,6 +134,11 @@ def _gemini(connection: _Connection) -> Provider:
     client = connection.client or httpx2.Client()
     client.event_hooks = {"response": [bodies]}
     options = types.HttpOptions(base_url=connection.address, httpx_client=client)
+
+    def reopen(http: httpx2.AsyncClient) -> genai.Client:
+        over = types.HttpOptions(base_url=connection.address, httpx_async_client=http)
+        return genai.Client(api_key=connection.key, http_options=over, vertexai=False)
+
     return gemini_batches.GeminiBatches(
         client=genai.Client(api_key=connection.key, http_options=options, vertexai=False),
         bodies=bodies,
@@ -125,6 +146,7 @@ def _gemini(connection: _Connection) -> Provider:
         account=connection.account,
         limits=connection.limits(gemini_batches.LIMITS),
         clock=connection.clock,
+        reopen=reopen,
     )
 
 

@@ -75,14 +75,16 @@ def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
     said += f"{detail}: {shortened(answer.message)}"
     if answer.code in _NO_QUOTA:
         return ProviderRefusedError(f"{said}. The account has no credit left: add some.")
+    wait_s, status = answer.retry_after_s, answer.status
     if call.creates and (answer.status in {408, 409} or answer.status >= 500):
-        return UncertainOutcomeError(f"{said}. It may have been done all the same.")
+        said += ". It may have been done all the same."
+        return UncertainOutcomeError(said, retry_after_s=wait_s, status=status)
     if answer.status == 408 or answer.status >= 500:
-        return ProviderUnavailableError(said, retry_after_s=answer.retry_after_s)
+        return ProviderUnavailableError(said, retry_after_s=wait_s, status=status)
     # Right after an upload a file may not be seen everywhere yet.
     is_too_early = call.creates and bool(_FILE_NOT_THERE_YET.search(answer.message))
     if answer.status == 429 or is_too_early:
-        return ProviderUnavailableError(said, retry_after_s=answer.retry_after_s)
+        return ProviderUnavailableError(said, retry_after_s=wait_s, status=status)
     return ProviderRefusedError(said)
 
 

@@ -20,7 +20,6 @@ from cj_pipeline.money import (
 from cj_pipeline.prompt_caching import CachingPlan, plan_caching
 from cj_pipeline.providers import Provider
 from cj_pipeline.settings import BatchingMode
-from cj_pipeline.steps.live_calls import CONCURRENCY
 from cj_pipeline.steps.requests import Ask
 
 MODES: tuple[BatchingMode, ...] = ("provider_batch_api", "serial_bundle", "per_request")
@@ -49,13 +48,16 @@ class ModeCost:
     caching: CachingPlan
 
 
-def cost_by_mode(judge: Judge, asks: Sequence[Ask], n_comparisons: int) -> list[ModeCost]:
+def cost_by_mode(
+    judge: Judge, asks: Sequence[Ask], n_comparisons: int, concurrency: int = 1
+) -> list[ModeCost]:
     """Return what a judge would cost in every mode its provider has.
 
     Args:
         judge: Who is asked.
         asks: Its share of the first wave, at least one; the rest is taken to be like it.
         n_comparisons: What it may be asked in all.
+        concurrency: Single calls in flight at once, which find the provider's cache cold.
     """
     tokens = [_prompt_tokens(ask) for ask in asks]
     usage = Usage(prompt=sum(tokens), completion=EXPECTED_ANSWER_TOKENS * len(asks))
@@ -69,7 +71,7 @@ def cost_by_mode(judge: Judge, asks: Sequence[Ask], n_comparisons: int) -> list[
             asks[0].prompt,
             n_requests=len(asks),
             mode=mode,
-            concurrency=CONCURRENCY.get(mode, 1),
+            concurrency=concurrency if mode == "per_request" else 1,
         )
         saved = 0.0 if batched else max(0.0, caching.saved_usd)
         expected = (cost_usd(judge.price, usage, batched=batched) - saved) / len(asks)

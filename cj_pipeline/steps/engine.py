@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cj_pipeline.artefact import RunEnvironment
+from cj_pipeline.live.retries import RetryRules
 from cj_pipeline.store import Store
 
 if TYPE_CHECKING:
+    from httpx2 import AsyncClient
+
     from cj_pipeline.judges import Judge
     from cj_pipeline.providers import Provider
 
@@ -34,6 +37,7 @@ class Engine:
     environment: Mapping[str, str]
     run_environment: RunEnvironment
     clock: Callable[[], datetime] = utc_now
+    retry_rules: RetryRules = field(default_factory=RetryRules)
     _providers: dict[str, Provider] = field(default_factory=dict, repr=False, compare=False)
     _opening: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -47,6 +51,12 @@ class Engine:
                     judge, self.environment, self.home, self.clock
                 )
             return self._providers[judge.judge_id]
+
+    def open_pool(self, judge: Judge, n_connections: int) -> AsyncClient:
+        """Return the connections that the single calls to a judge's provider share."""
+        from cj_pipeline.providers.opening import open_pool
+
+        return open_pool(judge, self.environment, self.home, n_connections)
 
     @property
     def published_folder(self) -> Path:

@@ -20,9 +20,8 @@ from cj_pipeline.profiles import (
     resolve_profile,
     unfinishable_wave,
     usual_profile,
-    with_workers,
 )
-from cj_pipeline.settings import BatchingMode, BatchSettings
+from cj_pipeline.settings import BatchSettings
 from cj_pipeline.workflow import max_possible_pairs
 
 PROFILES_FILE = "profiles.yaml"
@@ -84,14 +83,10 @@ def profile_of_batch(batch: Batch, home: Path) -> ResolvedProfile:
     return resolved
 
 
-def kept_profile(metadata: Mapping[str, Any], mode: BatchingMode) -> Profile:
-    """Return the profile a batch was taken in with, as its batching mode uses it.
-
-    A serial bundle has one call in flight whatever the profile says: that keeps its prefix warm.
-    """
+def kept_profile(metadata: Mapping[str, Any]) -> Profile:
+    """Return the profile a batch was taken in with; those of before have the usual one."""
     kept = metadata.get("profile")
-    values = (ResolvedProfile.from_json(kept) if kept else usual_profile()).values
-    return with_workers(values, 1) if mode == "serial_bundle" else values
+    return (ResolvedProfile.from_json(kept) if kept else usual_profile()).values
 
 
 def _largest_wave(settings: BatchSettings, n_essays: int) -> int:

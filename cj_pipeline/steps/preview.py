@@ -17,7 +17,7 @@ from cj_pipeline.providers import open_provider
 from cj_pipeline.steps.canary import canary_size
 from cj_pipeline.steps.cost_plan import ModeCost, cost_by_mode, run_pilot
 from cj_pipeline.steps.ingest import load_judges
-from cj_pipeline.steps.live_profile import profile_of_batch
+from cj_pipeline.steps.live_profile import kept_profile, profile_of_batch
 from cj_pipeline.steps.plan_ahead import plan_ahead
 from cj_pipeline.steps.plan_wave import preview_comparisons
 from cj_pipeline.steps.records import BatchRecord
@@ -122,10 +122,13 @@ class Preview:
 
     def costs(self) -> list[ModeCost]:
         """Return what each judge would cost in each mode its provider has."""
+        workers = kept_profile(self.record.metadata).workers
         return [
             cost
             for judge in self.record.judges
-            for cost in cost_by_mode(judge, self._asks_like(judge), self._most_comparisons(judge))
+            for cost in cost_by_mode(
+                judge, self._asks_like(judge), self._most_comparisons(judge), workers
+            )
         ]
 
     def pilot(self, n_calls: int) -> list[tuple[Judge, Calibration]]:

@@ -87,15 +87,20 @@ def submission_key(batch_id: str, judge_id: str, account: str, asks: Sequence[As
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def asks_of_job(db: Session, record: BatchRecord, judge: Judge, key: str) -> list[Ask]:
-    """Return the asks a recorded submission key stands for, in the order of its request file."""
+def asks_of_job(
+    db: Session, record: BatchRecord, judge: Judge, key: str, texts: BatchTexts | None = None
+) -> list[Ask]:
+    """Return the asks a recorded submission key stands for, in the order of its request file.
+
+    The batch's texts are loaded where they are not given.
+    """
     rows = db.rows(
         "SELECT a.comparison_id, a.attempt, a.wave, a.prompt_sha256, p.essay_a, p.essay_b"
         " FROM attempts a JOIN comparison_pairs p USING (comparison_id)"
         " WHERE a.submission_key = ? ORDER BY a.comparison_id",
         [key],
     )
-    texts = load_texts(db, record.batch_id)
+    texts = texts or load_texts(db, record.batch_id)
     return [
         Ask(
             batch_id=record.batch_id,

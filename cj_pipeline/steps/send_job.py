@@ -21,6 +21,7 @@ import structlog
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.errors import (
     AmbiguousSubmissionError,
+    CJError,
     ProviderRefusedError,
     TransientError,
     UncertainOutcomeError,
@@ -29,7 +30,7 @@ from cj_pipeline.judges import Judge
 from cj_pipeline.money import estimated_tokens
 from cj_pipeline.providers import Provider
 from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.live_calls import make_calls
+from cj_pipeline.steps.live_calls import LEASE, make_live_calls
 from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.steps.requests import Ask, asks_of_job, request_line
@@ -37,9 +38,6 @@ from cj_pipeline.steps.settlement import close_comparisons
 from cj_pipeline.store import Session
 
 log = structlog.get_logger()
-
-LEASE = timedelta(minutes=10)
-"""How long a submission may take before a process on another machine may pick it up."""
 
 LIST_LAG = timedelta(seconds=90)
 """How long a provider's list may lag behind a create: before that, absence proves nothing."""
@@ -71,21 +69,25 @@ def send_unsent_jobs(engine: Engine, record: BatchRecord) -> Sent:
     Raises:
         ProviderUnavailableError: If a provider could not take a job now; the others were sent.
     """
+    jobs = _claim(engine, record.batch_id)
     sent = adopted = requests = 0
     trouble: TransientError | None = None
-    for job in _claim(engine, record.batch_id):
-        judge = record.judge(job["judge_id"])
-        provider = engine.provider(judge)
+    single_calls = _single_calls(engine, record, jobs)
+    for job in jobs:
         try:
-            _same_account(job, provider)
-            if job["batching_mode"] != "provider_batch_api":
-                make_calls(engine, record, job, judge, provider)
+            if job["submission_key"] in single_calls:
+                if (unended := single_calls[job["submission_key"]]) is not None:
+                    raise unended
             else:
-                adopted += _send(engine, record, job, judge, provider)
+                provider = engine.provider(record.judge(job["judge_id"]))
+                _same_account(job, provider)
+                adopted += _send(engine, record, job, record.judge(job["judge_id"]), provider)
         except _NoRoomError as error:
             _put_off(engine, job, error)
         except UncertainOutcomeError as error:
-            _release(engine, job, "ambiguous", error)
+            # A single call leaves no job behind that could be looked for.
+            is_single = job["batching_mode"] != "provider_batch_api"
+            _release(engine, job, None if is_single else "ambiguous", error)
             trouble = error
         except TransientError as error:
             _release(engine, job, None, error)
@@ -100,6 +102,40 @@ def send_unsent_jobs(engine: Engine, record: BatchRecord) -> Sent:
     if trouble is not None:
         raise trouble
     return Sent(sent, adopted, requests)
+
+
+def _single_calls(
+    engine: Engine, record: BatchRecord, jobs: Sequence[Mapping[str, Any]]
+) -> dict[str, CJError | None]:
+    """Make the calls of all jobs that consist of single ones, and return how each job ended."""
+    ends: dict[str, CJError | None] = {}
+    mine = []
+    for job in jobs:
+        if job["batching_mode"] == "provider_batch_api":
+            continue
+        try:
+            _same_account(job, engine.provider(record.judge(job["judge_id"])))
+            mine.append(job)
+        except CJError as error:
+            ends[job["submission_key"]] = error
+    try:
+        return ends | (make_live_calls(engine, record, mine) if mine else {})
+    except TransientError as error:
+        return ends | {job["submission_key"]: error for job in mine}
+    except BaseException:
+        # This process may live on, and the calls should not have to wait for its lease to end.
+        for job in mine:
+            _free(engine, job)
+        raise
+
+
+def _free(engine: Engine, job: Mapping[str, Any]) -> None:
+    """Let a job be taken up at once, by anybody."""
+    with engine.store.write() as db:
+        db.execute(
+            "UPDATE provider_jobs SET lease_until = ? WHERE submission_key = ?",
+            [engine.clock(), job["submission_key"]],
+        )
 
 
 def _claim(engine: Engine, batch_id: str) -> list[dict[str, Any]]:

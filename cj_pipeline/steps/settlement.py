@@ -6,6 +6,7 @@ that requested = succeeded + failed by kind + missing holds for each job, always
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -112,8 +113,7 @@ def settle_job(
         attempts: list[dict[str, Any]] = []
         comparisons: list[dict[str, Any]] = []
         for row in asked:
-            body = row["body"]
-            read = _without_reply(job) if body is None else read_reply(provider, judge, body)
+            read = _read(provider, judge, job, row)
             cost = _bill(row, read, price, batched=batched)
             attempts.append(_attempt_row(row, read, cost, now))
             if read.verdict is not None:
@@ -142,11 +142,11 @@ def _asked_with_replies(
                 WHERE a.submission_key = $key AND p.sequence > $last
                 ORDER BY p.sequence LIMIT $most
             )
-            SELECT asked.*, c.body, s.tokens_before, s.completion_before, s.cost_before,
-                   s.first_requested_at
+            SELECT asked.*, c.kind AS callback_kind, c.body, s.tokens_before, s.completion_before,
+                   s.cost_before, s.first_requested_at
             FROM asked
-            LEFT JOIN callbacks c ON c.submission_key = $key AND c.kind = 'matched'
-                AND c.custom_id = asked.custom_id
+            LEFT JOIN callbacks c ON c.submission_key = $key
+                AND c.kind IN ('matched', 'failed', 'expired') AND c.custom_id = asked.custom_id
             LEFT JOIN (
                 SELECT comparison_id, sum(tokens_prompt) AS tokens_before,
                        sum(tokens_completion) AS completion_before, sum(cost_usd) AS cost_before,
@@ -249,6 +249,21 @@ def close_comparisons(
         )
     ]
     db.insert("comparisons", [_failure_row(row, now) for row in ended], on_conflict="ignore")
+
+
+def _read(
+    provider: Provider, judge: Judge, job: Mapping[str, Any], row: Mapping[str, Any]
+) -> ReadReply:
+    """Return what became of a request: its reply, our own word on it, or nothing at all."""
+    if row["body"] is None:
+        return _without_reply(job)
+    if row["callback_kind"] == "matched":
+        return read_reply(provider, judge, row["body"])
+    error = json.loads(row["body"])["error"]
+    is_expired = row["callback_kind"] == "expired"
+    # What came too late once is not worth asking for again; a failure may pass.
+    outcome = Outcome.EXPIRED if is_expired else Outcome.PROVIDER_ERROR
+    return ReadReply(outcome, None, None, error["code"], error["message"], may_retry=not is_expired)
 
 
 def _without_reply(job: Mapping[str, Any]) -> ReadReply:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from cj_pipeline.judges import Judge
 from cj_pipeline.money import expected_usd, worst_case_usd
-from cj_pipeline.providers import split_shards
+from cj_pipeline.providers import Provider, ProviderLimits, split_shards
 from cj_pipeline.settings import BatchingMode
 from cj_pipeline.steps.canary import Released, release
 from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.live_calls import BUNDLE
 from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.records import BatchRecord, load_batch, note_on_batch
 from cj_pipeline.steps.requests import (
@@ -134,7 +135,7 @@ def _intents(engine: Engine, record: BatchRecord, released: Released) -> list[In
     # A stand-in key of the same length gives each line its true size before its key is known.
     sizes = [len(request_line(provider, judge, ask, "0" * 64)) - 1 for ask in released.asks]
     intents = []
-    for shard in split_shards(sizes, provider.limits):
+    for shard in split_shards(sizes, _shard_limits(mode, provider)):
         chosen = tuple(released.asks[i] for i in shard)
         intents.append(
             Intent(
@@ -166,6 +167,14 @@ def _stop_for_canaries(engine: Engine, record: BatchRecord, judges: Sequence[Jud
     log.error(
         "canary_failed", batch_id=record.batch_id, judges=[judge.judge_id for judge in judges]
     )
+
+
+def _shard_limits(mode: BatchingMode, provider: Provider) -> ProviderLimits:
+    """Return what one job may hold: a serial bundle is a job of its own."""
+    limits = provider.limits
+    if mode == "serial_bundle":
+        return replace(limits, max_requests=min(BUNDLE, limits.max_requests))
+    return limits
 
 
 def _record(engine: Engine, record: BatchRecord, intents: Sequence[Intent]) -> bool:

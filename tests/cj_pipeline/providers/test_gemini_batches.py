@@ -51,7 +51,9 @@ def _provider(handler: Handler) -> GeminiBatches:
     http = httpx2.Client(transport=transport, event_hooks={"response": [bodies]})
     options = types.HttpOptions(base_url="http://provider.invalid", httpx_client=http)
     client = genai.Client(api_key="secret-key", http_options=options, vertexai=False)
-    return GeminiBatches(client, bodies, "gemini", "gemini-1", LIMITS, lambda: _NOW)
+    return GeminiBatches(
+        client, bodies, "gemini", "gemini-1", LIMITS, lambda: _NOW, lambda _: client
+    )
 
 
 def _says(status: int, body: object = None, **headers: str) -> Handler:

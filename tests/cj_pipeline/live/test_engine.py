@@ -1,0 +1,452 @@
+"""The engine: many calls at once, each within its profile, none waiting for another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cj_pipeline.errors import (
+    ProviderRefusedError,
+    ProviderUnavailableError,
+    StoreBusyError,
+    UncertainOutcomeError,
+)
+from cj_pipeline.live.breaker import TRIPS_AFTER
+from cj_pipeline.live.engine import (
+    Answered,
+    CallToMake,
+    Surroundings,
+    Target,
+    make_calls,
+    run_blocking,
+)
+from cj_pipeline.live.lanes import Ended, Lane, Lanes
+from cj_pipeline.live.retries import Cause, RetryRules
+from cj_pipeline.profiles import Profile
+
+QUICK = RetryRules(first_wait_s=0.001, longest_wait_s=0.002)
+Single = Callable[[Mapping[str, Any], float], Awaitable[str]]
+
+
+async def answers_at_once(request: Mapping[str, Any], timeout_s: float) -> str:
+    """Answer as a provider does that is never busy."""
+    return str(request["n"])
+
+
+class Kept:
+    """A store in memory, and what a run told it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.noted: list[Answered] = []
+        self.checkpoints: list[list[Answered]] = []
+        self.goes_on: Callable[[], bool] = lambda: True
+
+    @property
+    def answers(self) -> list[Answered]:
+        """What became of each call, as it came to the store."""
+        return [answer for answer in self.arrived if answer.kind != "in_doubt"]
+
+    @property
+    def arrived(self) -> list[Answered]:
+        """Everything that came to the store."""
+        return [answer for checkpoint in self.checkpoints for answer in checkpoint]
+
+    def keep(self, answers: Sequence[Answered]) -> bool:
+        """Take a checkpoint in."""
+        if answers:
+            self.checkpoints.append(list(answers))
+        return self.goes_on()
+
+    def run(self, *targets: Target, **more: Any) -> None:
+        """Make the targets' calls."""
+        around = Surroundings(
+            lanes=lambda: Lanes(self.home / "live.sqlite"),
+            note=self.noted.append,
+            keep=self.keep,
+            **{"retry_rules": QUICK, "checkpoint_every": 10} | more,
+        )
+        run_blocking(lambda: make_calls(targets, around))
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    """A fresh store."""
+    return Kept(tmp_path)
+
+
+def target(
+    n: int,
+    single: Single = answers_at_once,
+    *,
+    name: str = "judge",
+    built: Callable[[int], None] = lambda _: None,
+    recorded_at: float | None = None,
+    **profile: Any,
+) -> Target:
+    """Return a judge to be asked n things."""
+
+    def build(number: int) -> dict[str, int]:
+        built(number)
+        return {"n": number}
+
+    def calls() -> Iterator[CallToMake]:
+        for number in range(1, n + 1):
+            yield CallToMake(
+                name, number, f"{name}-{number}", lambda k=number: build(k), 10, recorded_at or 0.0
+            )
+
+    return Target(name, "batch", 1, Lane(f"account/{name}"), Profile(**profile), calls(), single)
+
+
+def test_every_call_is_answered_once_and_kept(kept: Kept) -> None:
+    """And noted before it is kept."""
+    kept.run(target(57))
+
+    assert sorted(answer.line for answer in kept.answers) == list(range(1, 58))
+    assert {answer.body for answer in kept.answers} == {str(n) for n in range(1, 58)}
+    assert {answer.kind for answer in kept.answers} == {"matched"}
+    assert sorted(a.line for a in kept.noted) == sorted(a.line for a in kept.answers)
+
+
+def test_checkpoints_are_made_by_number(kept: Kept) -> None:
+    """As often as the profile says, and once more for the rest."""
+    kept.run(target(57), checkpoint_every=20)
+
+    assert [len(checkpoint) for checkpoint in kept.checkpoints] == [20, 20, 17]
+
+
+def test_no_more_calls_are_in_flight_than_the_profile_says(kept: Kept) -> None:
+    """And as many as that, where there are enough."""
+    now, most = 0, 0
+
+    async def count(request: Mapping[str, Any], timeout_s: float) -> str:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.005)
+        now -= 1
+        return "answer"
+
+    kept.run(target(60, count, concurrency=7))
+
+    assert most == 7
+
+
+def test_serial_makes_one_call_after_the_other_in_order(kept: Kept) -> None:
+    """A shared prefix stays warm only so."""
+    order: list[int] = []
+
+    async def note(request: Mapping[str, Any], timeout_s: float) -> str:
+        order.append(request["n"])
+        await asyncio.sleep(0)
+        return "answer"
+
+    kept.run(target(20, note, mode="serial", concurrency=None))
+
+    assert order == list(range(1, 21))
+
+
+def test_a_slow_call_holds_up_no_other(kept: Kept) -> None:
+    """There is no barrier: the others go on while one takes its time."""
+    ended: list[int] = []
+
+    async def first_is_slow(request: Mapping[str, Any], timeout_s: float) -> str:
+        await asyncio.sleep(0.4 if request["n"] == 1 else 0.001)
+        ended.append(request["n"])
+        return "answer"
+
+    kept.run(target(40, first_is_slow, concurrency=2))
+
+    assert ended[-1] == 1
+
+
+def test_a_slow_judge_holds_up_no_other(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does one that fails, nor one that refuses."""
+    monkeypatch.setattr("cj_pipeline.live.engine.PATIENCE_S", 1.0)
+    ended: dict[str, float] = {}
+
+    def judge(name: str, wait_s: float, error: Exception | None = None) -> Target:
+        async def single(request: Mapping[str, Any], timeout_s: float) -> str:
+            await asyncio.sleep(wait_s)
+            if error is not None:
+                raise error
+            ended[name] = time.monotonic()
+            return "answer"
+
+        return target(8, single, name=name)
+
+    refusing = judge("refusing", 0.0, ProviderRefusedError("wrong key"))
+    failing = judge("failing", 0.0, ProviderUnavailableError("down", status=503))
+    quick = judge("quick", 0.001)
+    begun = time.monotonic()
+
+    kept.run(refusing, failing, judge("slow", 0.3), quick)
+
+    counted = Counter(answer.submission_key for answer in kept.answers if answer.kind == "matched")
+    assert counted == {"slow": 8, "quick": 8}
+    assert ended["quick"] < begun + 0.5 * (ended["slow"] - begun)
+    assert isinstance(refusing.trouble, ProviderRefusedError)
+    assert isinstance(failing.trouble, ProviderUnavailableError)
+    assert quick.trouble is None
+
+
+def test_memory_is_bounded_by_what_is_ready_and_in_flight(kept: Kept) -> None:
+    """Requests are built when their turn comes near, however long the wave is."""
+    built, answered, most_ahead = 0, 0, 0
+
+    def note(_: int) -> None:
+        nonlocal built, most_ahead
+        built += 1
+        most_ahead = max(most_ahead, built - answered)
+
+    async def single(request: Mapping[str, Any], timeout_s: float) -> str:
+        nonlocal answered
+        await asyncio.sleep(0)
+        answered += 1
+        return "answer"
+
+    kept.run(target(2000, single, built=note, concurrency=4, queue=5), checkpoint_every=500)
+
+    assert len(kept.answers) == 2000
+    assert most_ahead <= 4 + 5 + 1
+
+
+def failing(times: int, error: Exception) -> Single:
+    """Return a provider that fails each request so many times, then answers it."""
+    seen: Counter[int] = Counter()
+
+    async def single(request: Mapping[str, Any], timeout_s: float) -> str:
+        seen[request["n"]] += 1
+        if seen[request["n"]] <= times:
+            raise error
+        return "answer"
+
+    return single
+
+
+@pytest.mark.parametrize(
+    ("error", "most"),
+    [
+        (ProviderUnavailableError("busy", status=429), QUICK.most_tries[Cause.BUSY]),
+        (ProviderUnavailableError("down", status=503), QUICK.most_tries[Cause.DOWN]),
+        (UncertainOutcomeError("down", status=500), QUICK.most_tries[Cause.DOWN]),
+        (UncertainOutcomeError("lost"), QUICK.most_tries[Cause.LOST]),
+    ],
+)
+def test_each_cause_is_tried_as_often_as_it_deserves(
+    kept: Kept, error: Exception, most: int
+) -> None:
+    """What may have been paid for is tried least; then the call has an outcome all the same."""
+    kept.run(target(1, failing(most - 1, error)))
+    kept.run(target(1, failing(most, error), name="other"))
+
+    answered, failed = kept.answers
+    assert (answered.kind, answered.n_tries) == ("matched", most)
+    assert (failed.kind, failed.n_tries) == ("failed", most)
+    assert str(error) in failed.body
+
+
+def test_every_try_whose_reply_was_lost_is_told(kept: Kept) -> None:
+    """It may have been paid for, and somebody has to count that."""
+    kept.run(target(1, failing(2, UncertainOutcomeError("lost"))))
+
+    assert [answer.kind for answer in kept.arrived] == ["in_doubt", "in_doubt", "matched"]
+
+
+def test_a_refusal_is_not_tried_again(kept: Kept) -> None:
+    """A wrong key stays wrong."""
+    asked = target(30, failing(1, ProviderRefusedError("wrong key")), mode="serial")
+
+    kept.run(asked)
+
+    assert kept.answers == []
+    assert isinstance(asked.trouble, ProviderRefusedError)
+
+
+def test_retry_after_is_kept_by_everybody(kept: Kept) -> None:
+    """No call of the judge goes out before the time the provider asked for."""
+    times: list[float] = []
+
+    async def busy_once(request: Mapping[str, Any], timeout_s: float) -> str:
+        times.append(time.monotonic())
+        if len(times) == 1:
+            msg = "busy"
+            raise ProviderUnavailableError(msg, retry_after_s=0.4, status=429)
+        return "answer"
+
+    kept.run(target(6, busy_once, mode="serial"))
+
+    assert len(kept.answers) == 6
+    assert times[1] - times[0] >= 0.4
+
+
+def test_a_model_that_is_down_is_put_off_and_nothing_is_counted_as_failed(kept: Kept) -> None:
+    """What was not answered is asked when it is back; it is not the comparisons' fault."""
+    shared = Lanes(kept.home / "live.sqlite")
+    for _ in range(3):  # it has been down for a while
+        shared.end_calls(Lane("account/judge"), [Ended("failed", 0, error="down")] * TRIPS_AFTER)
+        shared._db.execute("UPDATE breakers SET n_trips = 5, open_until = 0")
+    shared.close()
+
+    asked = target(20, failing(99, ProviderUnavailableError("down", status=503)))
+    kept.run(asked)
+
+    assert kept.answers == []
+    assert asked.rests_until is not None
+    assert isinstance(asked.trouble, ProviderUnavailableError)
+    assert (asked.trouble.retry_after_s or 0) > 10
+
+
+def test_a_breaker_that_opened_lets_calls_through_again_after_a_probe(kept: Kept) -> None:
+    """An outage of seconds costs seconds, and no comparison."""
+    until = time.monotonic() + 1.0
+
+    async def down_at_first(request: Mapping[str, Any], timeout_s: float) -> str:
+        if time.monotonic() < until:
+            msg = "down"
+            raise ProviderUnavailableError(msg, status=503)
+        return "answer"
+
+    kept.run(target(40, down_at_first, concurrency=16))
+
+    assert [answer.kind for answer in kept.answers] == ["matched"] * 40
+
+
+def test_work_whose_time_is_over_ends_as_expired(kept: Kept) -> None:
+    """It is not sent, and it is never silent."""
+    sent: list[int] = []
+
+    async def note(request: Mapping[str, Any], timeout_s: float) -> str:
+        sent.append(request["n"])
+        return "answer"
+
+    kept.run(target(5, note, recorded_at=time.time() - 100, result_ttl_seconds=60.0))
+
+    assert sent == []
+    assert [answer.kind for answer in kept.answers] == ["expired"] * 5
+    assert "60" in kept.answers[0].body
+
+
+def test_work_expires_while_it_waits_for_its_turn(kept: Kept) -> None:
+    """Where the provider asked for patience, say."""
+    shared = Lanes(kept.home / "live.sqlite")
+    shared.pause(Lane("account/judge"), 5.0)
+    shared.close()
+
+    kept.run(target(3, recorded_at=time.time(), result_ttl_seconds=0.3))
+
+    assert [answer.kind for answer in kept.answers] == ["expired"] * 3
+
+
+def test_a_turn_that_does_not_come_in_time_leaves_the_call_for_later(kept: Kept) -> None:
+    """It has no outcome: it is asked in a later pass."""
+    shared = Lanes(kept.home / "live.sqlite")
+    shared.pause(Lane("account/judge"), 60.0)
+    shared.close()
+    asked = target(3, wait_timeout_seconds=0.2)
+
+    kept.run(asked)
+
+    assert kept.answers == []
+    assert "0.2 s" in str(asked.trouble)
+
+
+def test_a_call_that_hangs_is_given_up(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the wire never falls silent for long enough to be noticed there."""
+    monkeypatch.setattr("cj_pipeline.live.engine.GRACE_S", 0.05)
+
+    async def hang(request: Mapping[str, Any], timeout_s: float) -> str:
+        await asyncio.sleep(60)
+        return "never"
+
+    kept.run(target(1, hang, timeout_seconds=0.05))
+
+    assert [answer.kind for answer in kept.answers] == ["failed"]
+    assert "no whole answer" in kept.answers[0].body
+
+
+def test_a_cancelled_batch_sends_nothing_more_and_keeps_what_was_paid(kept: Kept) -> None:
+    """What is on its way is waited for, because it is paid for."""
+    kept.goes_on = lambda: False
+    sent = 0
+
+    async def single(request: Mapping[str, Any], timeout_s: float) -> str:
+        nonlocal sent
+        sent += 1
+        await asyncio.sleep(0.05)
+        return "answer"
+
+    kept.run(target(5000, single, concurrency=4), checkpoint_every=4)
+
+    assert 4 <= sent < 200
+    assert len(kept.answers) == sent
+
+
+def test_a_store_that_fails_ends_the_run_with_its_error(kept: Kept) -> None:
+    """What has arrived is in the journal; nothing goes on unseen."""
+
+    def busy() -> bool:
+        msg = "busy"
+        raise StoreBusyError(msg)
+
+    kept.goes_on = busy
+
+    with pytest.raises(StoreBusyError):
+        kept.run(target(5000, concurrency=4))
+
+    assert 10 <= len(kept.noted) < 5000
+
+
+def test_a_request_that_cannot_be_built_ends_the_run_with_its_error(kept: Kept) -> None:
+    """A mistake of ours is not waited out."""
+
+    def refuse(number: int) -> None:
+        if number == 7:
+            msg = "seven"
+            raise ValueError(msg)
+
+    with pytest.raises(ValueError, match="seven"):
+        kept.run(target(50, built=refuse))
+
+
+def test_it_runs_where_an_event_loop_is_running_already(kept: Kept) -> None:
+    """As in a notebook."""
+
+    async def notebook() -> None:
+        kept.run(target(3))
+
+    asyncio.run(notebook())
+
+    assert len(kept.answers) == 3
+
+
+def test_what_was_in_flight_at_an_interrupt_is_all_that_is_lost(kept: Kept) -> None:
+    """A person's Ctrl-C keeps what has arrived."""
+
+    async def interrupted() -> None:
+        async def single(request: Mapping[str, Any], timeout_s: float) -> str:
+            await asyncio.sleep(0 if request["n"] <= 6 else 60)
+            return "answer"
+
+        around = Surroundings(
+            lanes=lambda: Lanes(kept.home / "live.sqlite"),
+            note=kept.noted.append,
+            keep=kept.keep,
+        )
+        task = asyncio.create_task(make_calls([target(20, single, concurrency=2)], around))
+        while len(kept.noted) < 6:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(interrupted())
+
+    assert len(kept.answers) == 6

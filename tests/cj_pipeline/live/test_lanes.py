@@ -1,0 +1,201 @@
+"""The shared file: limits that hold in every window, shares, and a breaker all processes see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cj_pipeline.live.breaker import TRIPS_AFTER
+from cj_pipeline.live.lanes import SILENT_AFTER_S, Ended, Lane, Lanes, Limit, Turns, Wish
+
+LANE = Lane("account/model")
+SIXTY = Lane("account/model", (Limit("calls", 60, 60.0),))
+
+
+class Clock:
+    """Unix seconds that move only when told."""
+
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands."""
+    return Clock()
+
+
+@pytest.fixture
+def lanes(tmp_path: Path, clock: Clock) -> Iterator[Lanes]:
+    """A fresh shared file."""
+    opened = Lanes(tmp_path / "live.sqlite", clock)
+    yield opened
+    opened.close()
+
+
+def wish(owner: str = "me", n: int = 1, **more: object) -> Wish:
+    """Return a wish for some turns."""
+    given: dict[str, object] = {
+        "owner": owner,
+        "batch_id": owner,
+        "level": 1,
+        "since": Clock.now,
+        "tokens": (100,) * n,
+        "n_waiting": n,
+        "n_in_flight": 0,
+    }
+    return Wish(**(given | more))  # type: ignore[arg-type]
+
+
+def fail(lanes: Lanes, lane: Lane, times: int, probe: str | None = None) -> None:
+    """Let calls fail."""
+    lanes.end_calls(lane, [Ended("failed", 0, probe, None, "down")] * times)
+
+
+def test_without_limits_every_turn_is_given_at_once(lanes: Lanes) -> None:
+    """Nothing is slowed down that nobody bounded."""
+    assert len(lanes.take_turns(LANE, wish(n=64)).sent_ids) == 64
+
+
+def test_a_window_never_holds_more_than_the_limit(lanes: Lanes, clock: Clock) -> None:
+    """Whichever window one looks at, not only those that begin on the minute."""
+    sent: list[float] = []
+    for _ in range(3000):
+        sent += [clock.now] * len(lanes.take_turns(SIXTY, wish(n=16)).sent_ids)
+        clock.now += 0.1
+
+    assert max(sum(start <= at < start + 60 for at in sent) for start in sent) <= 60
+    assert len(sent) >= 0.95 * 60 * 5
+
+
+def test_calls_of_other_processes_count(tmp_path: Path, clock: Clock) -> None:
+    """The provider counts them all."""
+    ours, theirs = (Lanes(tmp_path / "live.sqlite", clock) for _ in range(2))
+
+    assert len(theirs.take_turns(SIXTY, wish("they", 50)).sent_ids) == 50
+    assert len(ours.take_turns(SIXTY, wish("we", 50)).sent_ids) == 10
+
+
+def test_tokens_are_bounded_too_and_put_right_afterwards(lanes: Lanes) -> None:
+    """What a call was taken to cost at the most is given back as far as it was not used."""
+    lane = Lane("account/model", (Limit("tokens", 1000, 60.0),))
+
+    first = lanes.take_turns(lane, wish(n=20))
+    assert len(first.sent_ids) == 10
+    assert not lanes.take_turns(lane, wish(n=1)).sent_ids
+    used = [Ended("answered", sent_id, tokens=40) for sent_id in first.sent_ids]
+    assert len(lanes.take_turns(lane, wish(n=20), used).sent_ids) == 6
+
+
+def test_a_waiter_is_told_when_to_look_again(lanes: Lanes, clock: Clock) -> None:
+    """Then the oldest call has left the window, and there is room."""
+    lanes.take_turns(SIXTY, wish(n=60))
+    clock.now += 20
+
+    refused = lanes.take_turns(SIXTY, wish(n=1))
+    assert not refused.sent_ids
+    assert 39 < refused.wait_s < 41
+    clock.now += refused.wait_s
+    assert len(lanes.take_turns(SIXTY, wish(n=1)).sent_ids) == 1
+
+
+def test_calls_in_flight_are_bounded_over_all_processes(lanes: Lanes) -> None:
+    """A small server of one's own takes only so many at once."""
+    lane = Lane("account/model", most_in_flight=6)
+    lanes.take_turns(lane, wish("they", 4))
+
+    assert len(lanes.take_turns(lane, wish("we", 4)).sent_ids) == 2
+
+
+def test_a_dead_process_gives_its_places_back(lanes: Lanes, clock: Clock) -> None:
+    """After it has been silent for a while: nothing was told of its end."""
+    lane = Lane("account/model", most_in_flight=4)
+    lanes.take_turns(lane, wish("dead", 4))
+    clock.now += SILENT_AFTER_S + 1
+
+    assert len(lanes.take_turns(lane, wish("we", 4)).sent_ids) == 4
+
+
+def test_a_waiter_leaves_turns_to_those_whose_they_are(lanes: Lanes) -> None:
+    """A high priority that is not looking this very moment still goes first."""
+    lane = Lane("account/model", (Limit("calls", 10, 60.0),))
+    lanes.take_turns(lane, wish("first", 10))  # the window is full
+    lanes.take_turns(lane, wish("high", 4, level=2))
+    roomier = Lane("account/model", (Limit("calls", 16, 60.0),))
+
+    assert len(lanes.take_turns(roomier, wish("low", 9, level=0)).sent_ids) == 2
+    assert len(lanes.take_turns(roomier, wish("high", 4, level=2)).sent_ids) == 4
+
+
+def test_a_newcomer_starts_level_with_the_others(lanes: Lanes) -> None:
+    """It does not get everything until it has caught up with what they had before it came."""
+    lanes.take_turns(LANE, wish("old", 500))
+    tight = Lane("account/model", (Limit("calls", 510, 60.0),))
+    lanes.take_turns(tight, wish("old", 0, tokens=(), n_waiting=10))
+
+    assert len(lanes.take_turns(tight, wish("new", 10)).sent_ids) == 5
+
+
+def test_an_open_breaker_is_seen_by_every_process(tmp_path: Path, clock: Clock) -> None:
+    """Failures are counted together, and nobody sends while it is open."""
+    ours, theirs = (Lanes(tmp_path / "live.sqlite", clock) for _ in range(2))
+    fail(ours, LANE, TRIPS_AFTER // 2)
+    fail(theirs, LANE, TRIPS_AFTER - TRIPS_AFTER // 2)
+
+    refused = ours.take_turns(LANE, wish("we", 3))
+
+    assert not refused.sent_ids
+    assert refused.open_until is not None
+    assert theirs.breaker("account/model").state == "open"
+    assert len(ours.take_turns(Lane("account/other"), wish("we", 3)).sent_ids) == 3
+
+
+def test_one_probe_is_let_through_over_all_processes(tmp_path: Path, clock: Clock) -> None:
+    """The first to ask; the others wait for what comes of it."""
+    ours, theirs = (Lanes(tmp_path / "live.sqlite", clock) for _ in range(2))
+    fail(ours, LANE, TRIPS_AFTER)
+    clock.now = ours.breaker("account/model").open_until
+
+    probe: Turns = ours.take_turns(LANE, wish("we", 3))
+    other = theirs.take_turns(LANE, wish("they", 3))
+
+    assert len(probe.sent_ids) == 1
+    assert probe.probe is not None
+    assert not other.sent_ids
+    ours.end_calls(LANE, [Ended("answered", probe.sent_ids[0], probe.probe)])
+    assert len(theirs.take_turns(LANE, wish("they", 3)).sent_ids) == 3
+
+
+def test_a_pause_a_provider_asked_for_binds_everybody(tmp_path: Path, clock: Clock) -> None:
+    """Retry-After is about the account, not about one call."""
+    ours, theirs = (Lanes(tmp_path / "live.sqlite", clock) for _ in range(2))
+    ours.pause(LANE, 30.0)
+
+    refused = theirs.take_turns(LANE, wish("they", 3))
+    assert not refused.sent_ids
+    assert refused.wait_s == pytest.approx(30.0)
+    clock.now += 30
+    assert len(theirs.take_turns(LANE, wish("they", 3)).sent_ids) == 3
+
+
+def test_what_left_every_window_is_forgotten(lanes: Lanes, clock: Clock) -> None:
+    """The file stays small however long a home lives."""
+    for _ in range(50):
+        lanes.take_turns(SIXTY, wish(n=60))
+        clock.now += 61
+
+    (kept,) = lanes._db.execute("SELECT count(*) FROM sent").fetchone()
+    assert kept <= 120
+
+
+def test_whoever_leaves_takes_no_share(lanes: Lanes) -> None:
+    """A target that is done must not hold turns back."""
+    lane = Lane("account/model", (Limit("calls", 4, 60.0),))
+    lanes.take_turns(lane, wish("gone", 0, tokens=(), n_waiting=9, level=2))
+    lanes.leave(lane, "gone")
+
+    assert len(lanes.take_turns(lane, wish("we", 4)).sent_ids) == 4
