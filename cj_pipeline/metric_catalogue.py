@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cj_pipeline.comparisons import Outcome
+from cj_pipeline.progress import Outcome as BatchOutcome
 from cj_pipeline.workflow import ContinuationDecision, EndReason
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -271,6 +272,18 @@ _JOBS = (
     ),
 )
 
+_WEBHOOKS = (
+    Metric(
+        "llm_provider_webhooks_total",
+        "counter",
+        "Verified webhooks that were taken; one delivered again counts once.",
+        ("provider", "kind"),
+        """
+        SELECT provider, kind, count(*) AS value FROM webhooks WHERE $batch = '*' GROUP BY ALL
+        """,
+    ),
+)
+
 _COMPARISONS = (
     Metric(
         "cj_comparisons_total",
@@ -362,6 +375,18 @@ _BATCHES = (
         always=_one_each([reason.value for reason in EndReason]),
     ),
     Metric(
+        "cj_outcomes_total",
+        "counter",
+        "Batches that have come to their end, by how they came out; partial: some comparisons"
+        " failed for good.",
+        ("outcome",),
+        """
+        SELECT outcome, count(*) AS value FROM progress_events
+        WHERE kind = 'ended' AND batch_id GLOB $batch GROUP BY outcome
+        """,
+        always=_one_each([outcome.value for outcome in BatchOutcome]),
+    ),
+    Metric(
         "cj_gradings_total",
         "counter",
         "Gradings, re-gradings included: those that gave grades and those that declined to.",
@@ -417,6 +442,39 @@ _BATCHES = (
         SELECT coalesce(greatest(epoch($now) - min(epoch(ended_at)), 0), 0) AS value
         FROM batches b ANTI JOIN batch_report r USING (batch_id)
         WHERE state NOT IN ('running', 'rejected') AND batch_id GLOB $batch
+        """,
+    ),
+)
+
+_TRIALS = (
+    Metric(
+        "cj_trial_runs_total",
+        "counter",
+        "Trial runs that have come to their end: what was expected came out, or some was missed.",
+        ("trial", "result"),
+        """
+        SELECT trial, CASE WHEN is_met THEN 'met' ELSE 'missed' END AS result, count(*) AS value
+        FROM trial_runs WHERE is_met IS NOT NULL AND batch_id GLOB $batch GROUP BY ALL
+        """,
+    ),
+    Metric(
+        "cj_trial_drifted_runs_total",
+        "counter",
+        "Trial runs with a figure outside its band beside the runs before.",
+        ("trial",),
+        """
+        SELECT trial, count(*) FILTER (json_array_length(drift, '$.drifted') > 0) AS value
+        FROM trial_runs WHERE concluded_at IS NOT NULL AND batch_id GLOB $batch GROUP BY trial
+        """,
+    ),
+    Metric(
+        "cj_trial_last_concluded_timestamp_seconds",
+        "gauge",
+        "When a run of the trial last came to its end, in seconds since 1970.",
+        ("trial",),
+        """
+        SELECT trial, max(epoch(concluded_at)) AS value FROM trial_runs
+        WHERE concluded_at IS NOT NULL AND batch_id GLOB $batch GROUP BY trial
         """,
     ),
 )
@@ -573,5 +631,13 @@ _ONE_BATCH = (
     ),
 )
 
-METRICS: tuple[Metric, ...] = (*_REQUESTS, *_JOBS, *_COMPARISONS, *_BATCHES, *_ONE_BATCH)
+METRICS: tuple[Metric, ...] = (
+    *_REQUESTS,
+    *_JOBS,
+    *_WEBHOOKS,
+    *_COMPARISONS,
+    *_BATCHES,
+    *_TRIALS,
+    *_ONE_BATCH,
+)
 """All of them, in the order they are printed."""

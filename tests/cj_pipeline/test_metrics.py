@@ -309,3 +309,40 @@ def test_the_page_lists_every_metric() -> None:
         labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
         told = metric.help.replace("|", "\\|")
         assert f"| `{metric.name}` ({metric.kind}) | {labels} | {told} |" in page
+
+
+def test_trials_outcomes_and_webhooks_are_counted() -> None:
+    """A trial that was missed, one that drifted, and one that still runs."""
+    store = Store.in_memory()
+    run = {"trial": "graded", "fingerprint": "f", "definition": {}, "due_at": NOW}
+    runs = [
+        {"batch_id": "one", "is_met": True, "drift": None, "concluded_at": NOW},
+        {"batch_id": "two", "is_met": False, "drift": {"drifted": ["cost"]}, "concluded_at": NOW},
+        {"batch_id": "three", "is_met": None, "drift": None, "concluded_at": None},
+    ]
+    ended = {"sequence": 1, "kind": "ended", "wave": 1, "checkpoint": 1, "n_done": 1}
+    with store.write() as db:
+        db.insert("trial_runs", [run | each for each in runs])
+        db.insert(
+            "progress_events",
+            [
+                ended
+                | {"batch_id": batch_id, "outcome": "partial", "share_done": 1.0}
+                | {"cost_usd": 0.0, "progress": {}, "recorded_at": NOW}
+                for batch_id in ("one", "two")
+            ],
+        )
+        hook = {"provider": "openai", "webhook_id": "w", "kind": "batch.completed"}
+        db.insert("webhooks", [hook | {"n_jobs": 1, "received_at": NOW}])
+        text = exposition(read_metrics(db, now=NOW))
+        of_two = exposition(read_metrics(db, now=NOW, batch_id="two"))
+
+    assert value(text, "cj_trial_runs_total", trial="graded", result="met") == 1
+    assert value(text, "cj_trial_runs_total", trial="graded", result="missed") == 1
+    assert value(text, "cj_trial_drifted_runs_total", trial="graded") == 1
+    last = value(text, "cj_trial_last_concluded_timestamp_seconds", trial="graded")
+    assert last == NOW.timestamp()
+    assert value(text, "cj_outcomes_total", outcome="partial") == 2
+    assert value(of_two, "cj_outcomes_total", outcome="partial") == 1
+    hooks = {"provider": "openai", "kind": "batch.completed"}
+    assert value(text, "llm_provider_webhooks_total", **hooks) == 1
