@@ -70,13 +70,19 @@ def add_output_commands(
     @app.command()
     @told_plainly
     def essay(
-        batch: BatchName, essay_id: Annotated[str, typer.Argument(help="One of its essays.")]
+        batch: BatchName,
+        essay_id: Annotated[str, typer.Argument(help="One of its essays.")],
+        than: Annotated[
+            str | None, typer.Option(help="Also: how probably it is truly better than this one.")
+        ] = None,
     ) -> None:
         """Show where one essay stands, against whom it won and lost, and why."""
         from cj_pipeline.feedback import essay_feedback
 
         (history,) = _histories([batch])
         told = essay_feedback(history, essay_id)
+        if than is not None:
+            _show_odds(console, history, essay_id, than)
         console.print(
             terminal.table(essay_id, ("what", "value"), _standing(told)),
             terminal.table(
@@ -146,6 +152,15 @@ def _histories(batches: list[str]) -> list[BatchHistory]:
 
     with _published() as db:
         return [read_history(db, batch) for batch in batches]
+
+
+def _show_odds(console: Console, history: BatchHistory, one: str, other: str) -> None:
+    from cj_pipeline.feedback import essay_feedback
+    from cj_pipeline.ranks import probability_above
+
+    essay_feedback(history, other)  # tells an essay that is not there
+    p = probability_above(history.fit(), one, other)
+    console.print(f"{one} truly stands above {other} with a probability of {p:.0%}.", markup=False)
 
 
 def _standing(told: EssayFeedback) -> list[tuple[str, str]]:

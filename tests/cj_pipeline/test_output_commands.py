@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,6 +77,16 @@ def test_essay_shows_where_it_stands_and_why(home: Path) -> None:
     assert "rank" in done.output
     assert "anchors" in done.output
     assert "Choose A" in done.output
+
+
+def test_essay_says_how_probably_it_is_better_than_another(home: Path) -> None:
+    """What a complaint about two grades comes down to; the two odds add up to one."""
+    upper = _cj(home, "essay", SPRING, "pupil-08", "--than", "pupil-01").output
+    lower = _cj(home, "essay", SPRING, "pupil-01", "--than", "pupil-08").output
+
+    odds = [int(re.search(r"probability of (\d+)%", text)[1]) for text in (upper, lower)]  # type: ignore[index]
+    assert odds[0] > 90
+    assert sum(odds) == 100
 
 
 def test_an_unknown_essay_is_told_plainly(home: Path) -> None:
