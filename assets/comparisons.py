@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.asset_pages import costs_by_judge, history_and_columns, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from assets.run_progress import progress_in_run_log, progress_metadata
 from cj_pipeline.steps import collect_wave
 from resources.engine_resource import EngineResource
 
@@ -21,11 +22,12 @@ def comparisons(
 ) -> dg.MaterializeResult[None]:
     """What each judge decided on each pair, or how the comparison failed for good."""
     connected = engine.open()
-    with errors_as_dagster_knows_them():
+    with errors_as_dagster_knows_them(), progress_in_run_log(context, connected, since_asked=True):
         collected = collect_wave(connected, context.partition_key)
     history, columns = history_and_columns(connected, context.partition_key, "comparisons")
     return dg.MaterializeResult(
-        metadata={
+        metadata=progress_metadata(connected, context.partition_key)
+        | {
             "n_jobs": collected.n_jobs,
             "n_requested": collected.n_requested,
             "outcomes": {outcome.value: n for outcome, n in collected.outcomes.items()},

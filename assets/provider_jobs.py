@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.asset_pages import costs_by_judge, history_and_columns, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from assets.run_progress import progress_in_run_log, progress_metadata
 from cj_pipeline.steps import submit_wave
 from resources.engine_resource import EngineResource
 
@@ -21,11 +22,12 @@ def provider_jobs(
 ) -> dg.MaterializeResult[None]:
     """What was handed to the judges' providers; running this again sends nothing twice."""
     connected = engine.open()
-    with errors_as_dagster_knows_them():
+    with errors_as_dagster_knows_them(), progress_in_run_log(context, connected):
         sent = submit_wave(connected, context.partition_key)
     history, columns = history_and_columns(connected, context.partition_key, "provider_jobs")
     return dg.MaterializeResult(
-        metadata={
+        metadata=progress_metadata(connected, context.partition_key)
+        | {
             "n_jobs_sent": sent.n_sent,
             "n_jobs_adopted": sent.n_adopted,
             "n_requests": sent.n_requests,

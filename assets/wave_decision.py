@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.asset_pages import history_and_columns, picture, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from assets.run_progress import progress_in_run_log, progress_metadata
 from cj_pipeline.looking_ahead import looking_ahead
 from cj_pipeline.steps import decide
 from cj_pipeline.steps.standing import end_stalled
@@ -35,12 +36,12 @@ def wave_decision(
 ) -> dg.MaterializeResult[None]:
     """Wait, ask more, resample, or end with a stated reason."""
     connected, batch_id = engine.open(), context.partition_key
-    with errors_as_dagster_knows_them():
+    with errors_as_dagster_knows_them(), progress_in_run_log(context, connected):
         step = end_stalled if config.end_if_stalled else decide
         decided = step(connected, batch_id)
     history, columns = history_and_columns(connected, batch_id, "wave_decisions")
     progress = decided.progress
-    metadata: dict[str, Any] = {
+    metadata: dict[str, Any] = progress_metadata(connected, batch_id) | {
         "wave": decided.wave,
         "decision": decided.decision.value,
         "reason": decided.reason.value if decided.reason else "",

@@ -84,8 +84,11 @@ def look_at(engine: Engine, batch_id: str, after: int = 0) -> Look:
         UnknownBatchError: If the store has no such batch.
     """
     with engine.store.read() as db:
-        progress = progress_of(db, batch_id, engine.clock())
-        return Look(tuple(events_since(db, batch_id, after)), progress)
+        events = tuple(events_since(db, batch_id, after))
+        # An event says how the batch stands: working that out again would only make it late.
+        is_fresh = after > 0 and bool(events)
+        progress = events[-1].progress if is_fresh else progress_of(db, batch_id, engine.clock())
+        return Look(events, progress)
 
 
 def follow(

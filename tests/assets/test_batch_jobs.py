@@ -238,6 +238,24 @@ def test_grading_again_buys_nothing(ended: Ended) -> None:
     assert [row["revision"] for row in revisions] == [1, 2]
 
 
+def test_progress_is_told_in_the_runs_log_and_on_the_pages(ended: Ended) -> None:
+    """A person who looks at a run sees the batch move, each event once."""
+    lines = [
+        entry.user_message
+        for record in ended.instance.get_run_records()
+        for entry in ended.instance.all_logs(record.dagster_run.run_id)
+    ]
+    with ended.engine.store.read() as db:
+        events = db.rows("SELECT sequence FROM progress_events WHERE kind <> 'opened'")
+
+    told = sorted(int(line.split()[1][1:]) for line in lines if "  wave " in line)
+
+    assert told == sorted(event["sequence"] for event in events)
+    page = latest(ended.instance, "wave_decision").metadata
+    assert (page["share_done"].value, page["outcome"].value) == (1.0, "success")
+    assert latest(ended.instance, "provider_jobs").metadata["time_left"].value == "unknown"
+
+
 def test_a_person_may_cancel_a_batch(
     instance: dg.DagsterInstance, engine: Engine, tmp_path: Path
 ) -> None:

@@ -21,11 +21,12 @@ from cj_pipeline.cli import app
 from cj_pipeline.emulator import EmulatorConfig, change_settings
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.progress import EventKind, Outcome
+from cj_pipeline.progress_words import duration
 from cj_pipeline.steps import Engine, ingest, plan_wave, submit_wave, take_next_step
 from cj_pipeline.steps.follow import follow
 from cj_pipeline.steps.note_progress import is_cancel_requested, progress_of
 from cj_pipeline.steps.records import load_batch
-from cj_pipeline.watch_commands import EXIT_CODES, duration, screen_of
+from cj_pipeline.watch_commands import EXIT_CODES, screen_of
 from tests.batch_folders import open_engine, write_batch
 
 CJ = str(Path(sys.executable).parent / "cj")
