@@ -50,6 +50,7 @@ class Metric:
 _MODES = (("per_request",), ("serial_bundle",), ("provider_batch_api",))
 _ITEMS = (1.0, 2.0, 5.0, 10.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0)
 _ITEMS_IN_BUNDLE = (1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0, 48.0, 64.0)
+_LATENCIES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 _HOURS = 3600.0
 _JOB_DURATIONS = (
     *(1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0),
@@ -73,8 +74,13 @@ _REQUESTS = (
         ("batching_mode",),
         """
         SELECT j.batching_mode, count(*) AS value
-        FROM attempts a JOIN provider_jobs j USING (submission_key)
+        FROM attempts a
+        JOIN provider_jobs j USING (submission_key)
+        LEFT JOIN live_calls l ON l.submission_key = a.submission_key AND l.custom_id = a.custom_id
         WHERE j.submitted_at IS NOT NULL AND j.batch_id GLOB $batch
+          -- Of a job of single calls some may wait yet, or have ended before their turn came.
+          AND (j.batching_mode = 'provider_batch_api' OR l.n_tries > 0
+               OR (l.n_tries IS NULL AND a.outcome <> 'cancelled'))
         GROUP BY j.batching_mode
         """,
         always=_MODES,
@@ -243,31 +249,112 @@ _JOBS = (
     Metric(
         "llm_provider_queue_wait_time_seconds",
         "histogram",
-        "How long each ended request waited between being recorded and leaving for the provider.",
+        "How long each ended request waited, from standing ready to leaving or being given up.",
         ("queue_processing_mode", "result"),
         """
         SELECT replace(batching_mode, 'provider_batch_api', 'batch_api') AS queue_processing_mode,
                CASE a.outcome WHEN 'succeeded' THEN 'success' WHEN 'expired' THEN 'expired'
                     ELSE 'failure' END AS result,
-               greatest(epoch(j.submitted_at) - epoch(a.requested_at), 0) AS value
-        FROM attempts a JOIN provider_jobs j USING (submission_key)
-        WHERE a.outcome IS NOT NULL AND j.submitted_at IS NOT NULL
-          AND j.batch_id GLOB $batch
+               greatest(
+                   coalesce(
+                       l.wait_s,
+                       epoch(CASE WHEN l.n_tries = 0 THEN l.answered_at ELSE j.submitted_at END)
+                           - epoch(a.requested_at)
+                   ),
+                   0
+               ) AS value
+        FROM attempts a
+        JOIN provider_jobs j USING (submission_key)
+        LEFT JOIN live_calls l ON l.submission_key = a.submission_key AND l.custom_id = a.custom_id
+        WHERE a.outcome IS NOT NULL AND j.submitted_at IS NOT NULL AND j.batch_id GLOB $batch
+          AND (j.batching_mode = 'provider_batch_api' OR l.n_tries IS NOT NULL
+               OR a.outcome <> 'cancelled')
         """,
         bounds=_WAITS,
     ),
     Metric(
         "llm_provider_queue_expiry_total",
         "counter",
-        "Requests that expired before they were judged; job_window is the provider's own limit.",
+        "Requests that expired before they were judged: job_window is the provider's own limit,"
+        " result_ttl the profile's.",
         ("provider", "queue_processing_mode", "expiry_reason"),
         """
         SELECT j.provider,
                replace(batching_mode, 'provider_batch_api', 'batch_api') AS queue_processing_mode,
-               'job_window' AS expiry_reason,
+               CASE WHEN l.outcome = 'expired' THEN 'result_ttl' ELSE 'job_window' END
+                   AS expiry_reason,
                count(*) AS value
-        FROM attempts a JOIN provider_jobs j USING (submission_key)
+        FROM attempts a
+        JOIN provider_jobs j USING (submission_key)
+        LEFT JOIN live_calls l ON l.submission_key = a.submission_key AND l.custom_id = a.custom_id
         WHERE a.outcome = 'expired' AND j.batch_id GLOB $batch GROUP BY ALL
+        """,
+    ),
+)
+
+_LIVE = (
+    Metric(
+        "llm_provider_live_calls_total",
+        "counter",
+        "Single calls by what became of them: answered, failed, or expired before they were sent.",
+        ("provider", "model", "outcome"),
+        """
+        SELECT j.provider, j.model, l.outcome, count(*) AS value
+        FROM live_calls l JOIN provider_jobs j USING (submission_key)
+        WHERE l.batch_id GLOB $batch GROUP BY ALL
+        """,
+    ),
+    Metric(
+        "llm_provider_live_tries_total",
+        "counter",
+        "Tries that single calls took; more than calls where some had to be made again.",
+        ("provider", "model"),
+        """
+        SELECT j.provider, j.model, sum(l.n_tries) AS value
+        FROM live_calls l JOIN provider_jobs j USING (submission_key)
+        WHERE l.batch_id GLOB $batch GROUP BY ALL
+        """,
+    ),
+    Metric(
+        "llm_provider_live_latency_seconds",
+        "histogram",
+        "How long the last try of each single call took.",
+        ("provider", "model"),
+        """
+        SELECT j.provider, j.model, l.latency_s AS value
+        FROM live_calls l JOIN provider_jobs j USING (submission_key)
+        WHERE l.latency_s IS NOT NULL AND l.batch_id GLOB $batch
+        """,
+        bounds=_LATENCIES,
+    ),
+    Metric(
+        "llm_provider_queue_waiting",
+        "gauge",
+        "Single calls that wait for their turn or their answer.",
+        ("provider", "model"),
+        """
+        SELECT provider, model, sum(n_waiting) AS value FROM v_live_queue
+        WHERE batch_id GLOB $batch GROUP BY ALL
+        """,
+    ),
+    Metric(
+        "llm_provider_queue_oldest_wait_seconds",
+        "gauge",
+        "How long the oldest single call without an answer has been recorded; 0 without any.",
+        (),
+        """
+        SELECT coalesce(greatest(epoch($now) - min(epoch(waiting_since)), 0), 0) AS value
+        FROM v_live_queue WHERE batch_id GLOB $batch
+        """,
+    ),
+    Metric(
+        "llm_provider_circuit_breaker_open",
+        "gauge",
+        "1 while a provider's breaker keeps single calls back or tries it carefully, 0 otherwise.",
+        ("provider", "model"),
+        """
+        SELECT provider, model, max(CASE state WHEN 'closed' THEN 0 ELSE 1 END) AS value
+        FROM circuit_breakers WHERE $batch = '*' GROUP BY ALL
         """,
     ),
 )
@@ -329,10 +416,11 @@ _COMPARISONS = (
     Metric(
         "cj_callbacks_total",
         "counter",
-        "Replies as they came in: of a request of ours, a second one, somebody else's, unreadable.",
+        "Replies as they came in: of a request of ours, a second one, somebody else's, unreadable;"
+        " and single calls that ended without one, failed or expired.",
         ("kind",),
         "SELECT kind, count(*) AS value FROM callbacks WHERE batch_id GLOB $batch GROUP BY kind",
-        always=_one_each(("matched", "duplicate", "foreign", "garbled")),
+        always=_one_each(("matched", "duplicate", "foreign", "garbled", "failed", "expired")),
     ),
 )
 
@@ -634,6 +722,7 @@ _ONE_BATCH = (
 METRICS: tuple[Metric, ...] = (
     *_REQUESTS,
     *_JOBS,
+    *_LIVE,
     *_WEBHOOKS,
     *_COMPARISONS,
     *_BATCHES,

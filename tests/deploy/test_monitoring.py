@@ -117,6 +117,7 @@ def test_every_scraped_metric_is_shown_or_watched() -> None:
         "cj_oldest_open_request_age_seconds",
         "llm_provider_serial_bundle_calls_total",
         "llm_provider_webhooks_total",
+        "llm_provider_queue_oldest_wait_seconds",
     }
 
 
