@@ -70,6 +70,8 @@ def grade_projections(
         "dagster/partition_row_count": len(history.projections),
         "dagster/column_schema": columns,
     }
+    if history.grading is not None and history.grading["anchor_check"]:
+        metadata["anchor_check"] = dg.MetadataValue.json(dict(history.grading["anchor_check"]))
     if history.links:
         metadata["anchor_drifts"] = table(
             history.drifts,

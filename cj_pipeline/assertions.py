@@ -27,6 +27,9 @@ POSITIONAL_SKEW_BAND = 0.2
 MIN_SHOWN_FOR_SKEW = 5
 """An essay shown fewer times cannot be judged: one of three is already a skew of a third."""
 
+MISFIT = 1.5
+"""Infit above which judges disagree about an essay more than its score explains."""
+
 MAX_LISTED = 5
 
 
@@ -366,6 +369,59 @@ def anchors_are_in_order(history: BatchHistory) -> Finding:
         + ("" if tau is None else f"; Kendall's tau {tau:.2f}")
         + "".join(f"; {row['lower']} above {row['higher']}" for row in inversions[:MAX_LISTED]),
         {"inversions": len(inversions), "kendall_tau": "none" if tau is None else tau},
+    )
+
+
+def anchors_are_graded_near_their_grades(history: BatchHistory) -> Finding:
+    """Each graded by the others, anchors come near their own grades.
+
+    The limit is what the batch allows judge and graders to disagree by: beyond it grades do not
+    leave, so close to it they deserve a look.
+    """
+    check = dict(history.grading["anchor_check"]) if history.grading else {}
+    if not check or check["mean_absolute_error"] is None:
+        return Finding(True, "no anchor was graded by the others")
+    limit = float(history.settings.get("max_anchor_disagreement", 1.5))
+    off, bias = check["mean_absolute_error"], check["bias"]
+    return Finding(
+        off <= limit and abs(bias) <= limit,
+        f"{check['exact']:.0%} exact, {check['within_one']:.0%} within one step; off by {off:.2f}"
+        f" steps on average, bias {bias:+.2f}",
+        {
+            "exact": check["exact"],
+            "within_one": check["within_one"],
+            "mean_absolute_error": off,
+            "bias": bias,
+        },
+    )
+
+
+def anchors_win_what_they_should(history: BatchHistory) -> Finding:
+    """No anchor lost everything though others are graded lower, and verdicts follow grades."""
+    check = dict(history.grading["anchor_check"]) if history.grading else {}
+    if not check:
+        return Finding(True, "there are no anchors to check")
+    never, direct, wrong = (
+        list(check["zero_win_anchors"]),
+        check["n_direct"],
+        check["n_direct_inversions"],
+    )
+    misfit = [
+        row["essay_id"]
+        for row in check["anchors"]
+        if row["infit"] is not None and row["infit"] > MISFIT
+    ]
+    return Finding(
+        not never and 2 * wrong <= direct,
+        f"{wrong} of {direct} verdicts between anchors of different grades went to the lower grade"
+        + (f"; won nothing: {', '.join(never[:MAX_LISTED])}" if never else "")
+        + (f"; judges disagree about {', '.join(misfit[:MAX_LISTED])}" if misfit else ""),
+        {
+            "direct": direct,
+            "direct_inversions": wrong,
+            "zero_win_anchors": len(never),
+            "infit_above_1.5": len(misfit),
+        },
     )
 
 

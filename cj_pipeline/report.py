@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from cj_pipeline.anchor_report import anchor_fits, anchor_sentences
 from cj_pipeline.batch_history import BatchHistory, Row, read_history
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.fairness import first_shown_share, positional_skews
@@ -138,7 +139,8 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         n_placed_across=_n_placed_across(history),
         students=_score_rows(history, anchors=False),
         anchors=_score_rows(history, anchors=True),
-        anchor_check=_anchor_check(history),
+        anchor_check=anchor_sentences(history),
+        anchor_fits=anchor_fits(history),
         boundaries=history.boundaries,
         links=history.links,
         drifts=history.drifts,
@@ -349,38 +351,6 @@ def _remarks(entry: Row, projection: Row | None) -> list[str]:
     if projection is not None and projection["is_extrapolated"]:
         remarks.append("outside the anchors")
     return remarks
-
-
-def _anchor_check(history: BatchHistory) -> list[str]:
-    """Return in sentences what the anchors say about themselves; `anchors.AnchorCheck` is kept."""
-    check = history.grading["anchor_check"] if history.grading is not None else {}
-    if not check:
-        return []
-    sentences = []
-    if check["exact"] is not None:
-        sentences.append(
-            f"Graded by the others, {percent(check['exact'])} of {check['n_anchors']} anchors get"
-            f" their known grade and {percent(check['within_one'])} are at most one step off."
-        )
-    if check["kendall_tau"] is not None:
-        limits = (
-            f" (95 % interval {check['tau_lower']:.2f} to {check['tau_upper']:.2f})"
-            if check["tau_lower"] is not None
-            else ""
-        )
-        sentences.append(
-            f"Scores follow known grades with Kendall's tau {check['kendall_tau']:.2f}{limits}; 1"
-            " is the same order."
-        )
-    sentences += [
-        f"{row['lower']} has the lower grade and yet scores {row['excess']:.2f} logits above"
-        f" {row['higher']}, more than the errors of their scores explain: look at both."
-        for row in check["inversions"]
-        if row["is_beyond_error"]
-    ]
-    if check["zero_win_anchors"]:
-        sentences.append(f"Won nothing: {', '.join(check['zero_win_anchors'])}.")
-    return sentences
 
 
 def _quality_flags(history: BatchHistory) -> list[str]:

@@ -82,6 +82,8 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
         stops(assertions.boundaries_are_in_order),
         # The projection itself declines to grade when anchors disagree too much.
         warns(assertions.anchors_are_in_order),
+        warns(assertions.anchors_are_graded_near_their_grades),
+        warns(assertions.anchors_win_what_they_should),
     ),
 }
 """By the asset they are about; the artefact's own check reads it back from the disk."""

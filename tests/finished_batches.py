@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from typing import Any
@@ -232,7 +233,7 @@ def batch_rows(
             )
         )
     if scale is not None:
-        rows |= _grading_rows(batch_id, resolved.values, scale, anchor_grades)
+        rows |= _grading_rows(batch_id, resolved.values, scale, anchor_grades, judged)
         students = [essay for essay in qualities if essay not in anchor_grades]
         rows |= _description(batch_id, scale, judged, students)
     return rows
@@ -557,7 +558,11 @@ def _decision(
 
 
 def _grading_rows(
-    batch_id: str, settings: BatchSettings, scale: Scale, anchor_grades: dict[str, str]
+    batch_id: str,
+    settings: BatchSettings,
+    scale: Scale,
+    anchor_grades: dict[str, str],
+    judged: list[JudgedPair],
 ) -> dict[str, list[Row]]:
     projected_at = START + timedelta(hours=1)
     report = {
@@ -577,9 +582,14 @@ def _grading_rows(
         scale.scores,
         scale.covariance,
         anchor_grades,
+        judged=judged,
     )
     assert projections.is_graded, projections.statement
-    report |= {"is_graded": True, "statement": projections.statement}
+    report |= {
+        "is_graded": True,
+        "statement": projections.statement,
+        "anchor_check": asdict(projections.anchor_check),
+    }
     grading = {"batch_id": batch_id, "revision": 1}
     return {
         "grading_reports": [report],

@@ -31,6 +31,9 @@ CLAIMS: tuple[Claim, ...] = (
     assertions.every_essay_is_graded_or_none,
     assertions.probabilities_are_real,
     assertions.boundaries_are_in_order,
+    assertions.anchors_are_in_order,
+    assertions.anchors_are_graded_near_their_grades,
+    assertions.anchors_win_what_they_should,
 )
 
 
@@ -195,6 +198,32 @@ def test_a_grading_that_left_an_essay_out_is_found(spring: BatchHistory) -> None
     broken = replace(spring, projections=spring.projections[1:])
 
     assert not assertions.every_essay_is_graded_or_none(broken).holds
+
+
+def test_anchors_that_the_others_grade_otherwise_are_found(spring: BatchHistory) -> None:
+    """Two steps off on average: whatever the students got is as far off."""
+    wrong = _with_check(spring, mean_absolute_error=2.1, bias=-0.2)
+
+    finding = assertions.anchors_are_graded_near_their_grades(wrong)
+
+    assert not finding.holds
+    assert "2.10" in finding.statement
+
+
+def test_an_anchor_that_won_nothing_is_found(spring: BatchHistory) -> None:
+    """Its judge saw something else than its graders did."""
+    wrong = _with_check(spring, zero_win_anchors=["anchor-05"])
+
+    finding = assertions.anchors_win_what_they_should(wrong)
+
+    assert not finding.holds
+    assert "anchor-05" in finding.statement
+
+
+def _with_check(spring: BatchHistory, **figures: object) -> BatchHistory:
+    assert spring.grading is not None
+    check = {**spring.grading["anchor_check"], **figures}
+    return replace(spring, grading={**spring.grading, "anchor_check": check})
 
 
 def test_a_changed_artefact_is_found(tmp_path: Path) -> None:
