@@ -17,6 +17,7 @@ import dagster as dg
 
 from assets.batch_jobs import JOB_FOR, collect_wave, finish_batch, next_wave, open_batch
 from assets.batch_partitions import BATCHES, batches
+from cj_pipeline.live.sharing import LEVELS
 from cj_pipeline.naming import id_for
 from cj_pipeline.steps import NextStep, poll
 from cj_pipeline.steps.standing import Standing, stalled_batches, standings
@@ -36,6 +37,7 @@ MAX_FILES_PER_FOLDER = 20_000
 
 MARK_TAG = "cj/mark"
 PROVIDER_TAG = "cj/provider"
+PRIORITY_TAG = "dagster/priority"  # the queue takes the higher number first
 
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -176,7 +178,11 @@ def _step_request(standing: Standing, tried: int) -> dg.RunRequest:
         run_key=f"{job}:{standing.batch_id}:{standing.mark}:{tried}",
         job_name=job,
         partition_key=standing.batch_id,
-        tags={MARK_TAG: standing.mark, PROVIDER_TAG: "+".join(standing.providers)},
+        tags={
+            MARK_TAG: standing.mark,
+            PROVIDER_TAG: "+".join(standing.providers),
+            PRIORITY_TAG: str(LEVELS[standing.priority] - LEVELS["normal"]),
+        },
     )
 
 

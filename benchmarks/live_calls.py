@@ -256,6 +256,9 @@ def targets() -> None:
     print("\ntargets x 50 calls at 200 ms, concurrency 4 per judge")
     print("| server | judges | calls | bound s | calls s | above bound | whole step s |")
     print("|---|---|---|---|---|---|---|")
+    for n_judges in (3, 10):
+        with tempfile.TemporaryDirectory() as tmp:
+            row("none: the engine alone", n_judges, *_engine_alone(Path(tmp), n_judges))
     with tempfile.TemporaryDirectory() as tmp, stub() as address:
         for n_judges in (3, 10):
             place = Path(tmp) / str(n_judges)
@@ -270,6 +273,50 @@ def targets() -> None:
         settings = {"CJ_EMULATOR_SETTINGS": json.dumps({"call_latency_s": LATENCY_S})}
         _, step_s, calls_s, n = submitted(place / "home", folder, settings)
         row("emulator, 3 SDKs", 3, n, calls_s, step_s)
+
+
+def _engine_alone(home: Path, n_judges: int) -> tuple[int, float, float]:
+    """Return calls made, seconds and seconds, with judges that only wait: no SDK, no store."""
+    from cj_pipeline.live.engine import (
+        Answered,
+        CallToMake,
+        Surroundings,
+        Target,
+        make_calls,
+        run_blocking,
+    )
+    from cj_pipeline.live.lanes import Lane, Lanes
+    from cj_pipeline.profiles import Profile
+
+    answers: list[Answered] = []
+
+    async def single(_: Mapping[str, Any], __: float) -> str:
+        await asyncio.sleep(LATENCY_S)
+        return VERDICT
+
+    judges = [
+        Target(
+            name=f"judge-{judge}",
+            batch_id="batch",
+            level=1,
+            lane=Lane(f"account/{judge}"),
+            profile=Profile(concurrency=4),
+            calls=iter([CallToMake("job", n, f"{judge}-{n}", dict, 10, 0.0) for n in range(50)]),
+            single=single,
+        )
+        for judge in range(n_judges)
+    ]
+    around = Surroundings(
+        lanes=lambda: Lanes(home / "live.sqlite"), note=answers.append, keep=lambda _: True
+    )
+    begun = time.perf_counter()
+    run_blocking(lambda: make_calls(judges, around))
+    seconds = time.perf_counter() - begun
+    return (
+        len(answers),
+        max(a.answered_at for a in answers) - min(a.queued_at for a in answers),
+        seconds,
+    )
 
 
 def many(n_calls: str = "10000") -> None:

@@ -14,10 +14,10 @@ import typer
 from rich.console import Console
 
 from cj_pipeline import terminal
-from cj_pipeline.agreement_commands import add_agreement_command
 from cj_pipeline.cost_commands import add_cost_commands
 from cj_pipeline.errors import CJError
 from cj_pipeline.judge_commands import judge_commands
+from cj_pipeline.judge_comparison_commands import add_judge_comparison_command
 from cj_pipeline.link_commands import add_link_command
 from cj_pipeline.operations_commands import add_operations_commands
 from cj_pipeline.output_commands import add_output_commands
@@ -87,7 +87,7 @@ def told_plainly(command: Callable[P, T]) -> Callable[P, T]:
 app.add_typer(judge_commands(told_plainly, console), name="judge")
 app.add_typer(profile_commands(told_plainly, console), name="profile")
 app.add_typer(trial_commands(told_plainly, console), name="trial")
-add_agreement_command(app, told_plainly, console)
+add_judge_comparison_command(app, told_plainly, console)
 add_output_commands(app, told_plainly, console)
 add_store_commands(app, told_plainly, console)
 add_cost_commands(app, told_plainly, console)

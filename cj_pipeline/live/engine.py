@@ -20,7 +20,7 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -31,7 +31,7 @@ from cj_pipeline.errors import (
     TransientError,
     UncertainOutcomeError,
 )
-from cj_pipeline.live.lanes import Ended, Lane, Lanes, Turns, Wish
+from cj_pipeline.live.lanes import STALE_S, Ended, Lane, Lanes, Turns, Wish
 from cj_pipeline.live.retries import (
     Cause,
     RetryRules,
@@ -268,13 +268,22 @@ class _Run:
         raise _StoppedError
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """A turn: the id it counts under, the probe's name if it is one, and when it was given."""
+
+    sent_id: int
+    probe: str | None
+    at: float
+
+
 @dataclass
 class _Ticket:
     """A call that waits for its turn."""
 
     tokens: int
     since: float
-    turn: asyncio.Future[tuple[int, str | None]]
+    turn: asyncio.Future[_Turn]
 
 
 class _Gate:
@@ -290,10 +299,8 @@ class _Gate:
         self._n_in_flight = 0
         self._wake = asyncio.Event()
 
-    async def turn(
-        self, tokens: int, since: float, within_s: float | None
-    ) -> tuple[int, str | None]:
-        """Return a turn: the id it counts under, and the probe's name if it is one.
+    async def turn(self, tokens: int, since: float, within_s: float | None) -> _Turn:
+        """Return a turn, fresh enough to be counted where it is used.
 
         Raises:
             _TooLateError: If it does not come in time.
@@ -313,6 +320,19 @@ class _Gate:
         finally:
             if not was_had:
                 self._withdraw(ticket)
+        return await self._fresh(turn)
+
+    async def _fresh(self, turn: _Turn) -> _Turn:
+        """Count a turn anew where this process was kept from using it at once."""
+        for _ in range(3 if self._target.lane.limits else 0):
+            if time.time() - turn.at <= STALE_S:
+                break
+            try:
+                at = await self._run.shared(self._run.lanes.use_now, [turn.sent_id])
+            except asyncio.CancelledError:
+                self.end(Ended("cancelled", turn.sent_id, turn.probe))
+                raise
+            turn = replace(turn, at=at)
         return turn
 
     def end(self, ended: Ended) -> None:
@@ -366,7 +386,7 @@ class _Gate:
         self.is_resting = turns.open_until is not None
         for sent_id in turns.sent_ids:
             self._n_in_flight += 1
-            self._give(sent_id, turns.probe)
+            self._give(_Turn(sent_id, turns.probe, turns.at))
         if turns.open_until is not None and turns.open_until - time.time() > PATIENCE_S:
             self._target.rests_until = turns.open_until
             self.turn_away(_RestsError())
@@ -386,22 +406,22 @@ class _Gate:
             probe_s=self._target.profile.call_timeout_s + GRACE_S,
         )
 
-    def _give(self, sent_id: int, probe: str | None) -> None:
+    def _give(self, turn: _Turn) -> None:
         """Give a turn to whoever waits longest; nobody may be left who does."""
         while self._tickets:
             ticket = self._tickets.popleft()
             if not ticket.turn.done():
-                ticket.turn.set_result((sent_id, probe))
+                ticket.turn.set_result(turn)
                 return
-        self.end(Ended("cancelled", sent_id, probe))
+        self.end(Ended("cancelled", turn.sent_id, turn.probe))
 
     def _withdraw(self, ticket: _Ticket) -> None:
         """Take a call out that waits no more; a turn that came in that moment is given back."""
         if ticket in self._tickets:
             self._tickets.remove(ticket)
         elif ticket.turn.done() and not ticket.turn.cancelled() and not ticket.turn.exception():
-            sent_id, probe = ticket.turn.result()
-            self.end(Ended("cancelled", sent_id, probe))
+            turn = ticket.turn.result()
+            self.end(Ended("cancelled", turn.sent_id, turn.probe))
 
 
 async def _ask(target: Target, run: _Run) -> None:
@@ -512,7 +532,7 @@ class _Worker:
         if within is not None and within <= 0:
             raise _TooLateError
         waiting = trying.waiting
-        sent_id, probe = await self._gate.turn(waiting.call.tokens, waiting.since, within)
+        turn = await self._gate.turn(waiting.call.tokens, waiting.since, within)
         trying.n_tries += 1
         trying.sent_at = self._run.around.clock()
         outcome: Literal["answered", "failed", "ignored", "cancelled"] = "cancelled"
@@ -532,7 +552,7 @@ class _Worker:
                 await self._run.shared(self._run.lanes.pause, self._target.lane, wait_s)
             raise
         finally:
-            self._gate.end(Ended(outcome, sent_id, probe, tokens, said))
+            self._gate.end(Ended(outcome, turn.sent_id, turn.probe, tokens, said))
         return body
 
     async def _send(self, request: Mapping[str, Any]) -> str:

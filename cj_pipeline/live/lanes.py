@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import portalocker
+
 from cj_pipeline.live.breaker import Breaker, Outcome, after_call, begin_probe, may_pass
 from cj_pipeline.live.sharing import Waiting, share_turns
 
@@ -22,6 +24,9 @@ FILE = "live.sqlite"
 
 SILENT_AFTER_S = 10.0
 """Who waits or calls is heard of far more often; later than this it counts as dead."""
+
+STALE_S = 0.005
+"""A turn older than this is counted anew before its call leaves, on a machine that is busy."""
 
 LOOK_AGAIN_S = 0.02
 """When a turn was somebody else's, or a call of another process may end any moment."""
@@ -120,16 +125,18 @@ class Turns:
     """Turns that were given, and when to ask for more.
 
     Attributes:
-        sent_ids: One a turn; the calls count as sent from now on.
+        sent_ids: One a turn; the calls count as sent from `at` on.
         probe: The probe's name, where the one turn is to find out whether the model is back.
         wait_s: How long to wait before asking again, where not all were given.
         open_until: When the breaker lets a probe through; None while it is closed.
+        at: When they were given, in Unix seconds.
     """
 
     sent_ids: tuple[int, ...]
     probe: str | None
     wait_s: float
     open_until: float | None = None
+    at: float = 0.0
 
 
 class Lanes:
@@ -142,12 +149,16 @@ class Lanes:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
-        self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        path.chmod(0o600)
-        # Nothing here need survive a power cut: limits are kept by time, and health is found anew.
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.executescript(_SCHEMA)
+        # Turning a new file to WAL cannot wait for another process doing the same.
+        with portalocker.Lock(f"{path}.lock", timeout=60):
+            self._db = sqlite3.connect(
+                path, timeout=60, isolation_level=None, check_same_thread=False
+            )
+            path.chmod(0o600)
+            # Nothing here need survive a power cut: limits are kept by time, health is found anew.
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
         """Close the file."""
@@ -178,12 +189,24 @@ class Lanes:
             if passing == "probe":
                 probe = f"{wish.owner}/{now:.6f}"
                 self._keep_breaker(lane.name, begin_probe(breaker, probe, now + wish.probe_s), now)
-            return Turns(self._send(lane.name, wish, n, now), probe, wait_s, open_until)
+            return Turns(self._send(lane.name, wish, n, now), probe, wait_s, open_until, now)
 
     def end_calls(self, lane: Lane, ended: Sequence[Ended]) -> None:
         """Note calls that ended, where no more turns are wanted."""
         with self._transaction():
             self._end(lane.name, ended, self.clock())
+
+    def use_now(self, sent_ids: Sequence[int]) -> float:
+        """Count turns as used now that were given a while ago; return the time.
+
+        They were counted all along, so that no window ever holds more than it may.
+        """
+        with self._transaction():
+            now = self.clock()
+            self._db.executemany(
+                "UPDATE sent SET at = ? WHERE sent_id = ?", [(now, sent_id) for sent_id in sent_ids]
+            )
+        return now
 
     def leave(self, lane: Lane, owner: str) -> None:
         """Take a waiter that wants nothing more out of the queue."""

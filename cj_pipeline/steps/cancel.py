@@ -32,6 +32,12 @@ def cancel(engine: Engine, batch_id: str) -> Cancelled:
             return Cancelled(0)
         now = engine.clock()
         note_on_batch(db, batch_id, "cancel_requested", now)
+        # Single calls that were put off are ended at once; nobody has to wait for their provider.
+        db.execute(
+            "UPDATE provider_jobs SET next_poll_at = ? WHERE batch_id = ?"
+            " AND batching_mode <> 'provider_batch_api' AND state IN ('intent', 'running')",
+            [now, batch_id],
+        )
         note_progress(db, batch_id, now)
     return Cancelled(stop_open_jobs(engine, record))
 

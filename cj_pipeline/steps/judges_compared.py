@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from cj_pipeline.agreement import (
+from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.judge_comparison import (
     JudgePair,
     JudgesCompared,
     JudgeSummary,
@@ -14,8 +16,6 @@ from cj_pipeline.agreement import (
     compare_verdicts,
     share_with_error,
 )
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.steps.records import load_batch
 from cj_pipeline.store import Session
 

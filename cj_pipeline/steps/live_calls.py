@@ -92,9 +92,10 @@ class _Keeper:
     leased_at: datetime
     answered: dict[str, int] = field(init=False)
     breakers: dict[str, tuple[str, int]] = field(init=False)
-    was_cancelled: bool = False
+    was_cancelled: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        self.was_cancelled = bool(self.record.metadata.get("cancel_requested"))
         self.answered = {key: len(job.answered) for key, job in self.jobs.items()}
         with self.engine.store.read() as db:
             known = db.rows("SELECT lane, state, n_trips FROM circuit_breakers")
@@ -112,8 +113,10 @@ class _Keeper:
         with store.write() as db:
             _insert(db, [job.row for job in self.jobs.values()], answers)
             db.insert("circuit_breakers", changed, on_conflict="replace")
-            for key, doubts in _in_doubt(answers).items():
-                note_calls_in_doubt(db, self.jobs[key].row, doubts, now)
+            for answer in answers:
+                if answer.kind == "in_doubt":  # the same call may be so twice, and count twice
+                    row = self.jobs[answer.submission_key].row
+                    note_calls_in_doubt(db, row, [answer.custom_id], now)
             db.execute(
                 "UPDATE provider_jobs SET state = 'running', lease_until = ?,"
                 " submitted_at = coalesce(submitted_at, ?)"
@@ -184,7 +187,9 @@ def make_live_calls(
     by_judge: dict[str, list[LiveJob]] = defaultdict(list)
     for job in jobs:
         by_judge[job.judge.judge_id].append(job)
-    troubles = run_blocking(lambda: _ask_all(keeper, by_judge))
+    troubles: dict[str, CJError | None] = dict.fromkeys(by_judge)
+    if not keeper.was_cancelled:
+        troubles = run_blocking(lambda: _ask_all(keeper, by_judge))
     return _end(keeper, troubles)
 
 
@@ -384,15 +389,6 @@ def _most_tokens(judge: Judge, ask: Ask) -> int:
         len(text.encode()) for text in (prompt.system, prompt.prefix, prompt.text_a, prompt.text_b)
     )
     return estimated_tokens(n_bytes) + judge.settings.max_output_tokens
-
-
-def _in_doubt(answers: Sequence[Answered]) -> dict[str, list[str]]:
-    """Return the calls whose reply was lost, by job: they are asked again, and may be paid for."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for answer in answers:
-        if answer.kind == "in_doubt":
-            found[answer.submission_key].append(answer.custom_id)
-    return found
 
 
 def _insert(db: Session, rows: Sequence[Mapping[str, Any]], answers: Sequence[Answered]) -> None:

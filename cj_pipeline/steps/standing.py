@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from cj_pipeline.settings import Priority
 from cj_pipeline.steps.cancel import stop_open_jobs
 from cj_pipeline.steps.decide import WaveDecision, decide
 from cj_pipeline.steps.engine import Engine
@@ -29,6 +30,7 @@ class Standing:
         step: What it needs next.
         mark: Changes whenever anything about the batch has moved; alike on every machine.
         providers: Of its judges, sorted.
+        priority: Of the batch, as its settings have it.
         waits_for_more_jobs: Whether some of a wave's jobs have ended, others still run, and there
             is no hurry to collect.
     """
@@ -37,6 +39,7 @@ class Standing:
     step: NextStep
     mark: str
     providers: tuple[str, ...]
+    priority: Priority
     waits_for_more_jobs: bool
 
 
@@ -76,6 +79,7 @@ def standings(db: Session, now: datetime) -> list[Standing]:
             FROM judges GROUP BY batch_id
         )
         SELECT b.batch_id, judged_by.providers, n_open, waiting_since,
+               coalesce(b.settings->>'priority', 'normal') AS priority,
                md5(concat_ws('|', b.state, b.content_sha256, n_pairs, n_attempts, n_outcomes,
                              ended.n_ended, n_decisions, revision, states)) AS mark
         FROM batches b
@@ -97,6 +101,7 @@ def standings(db: Session, now: datetime) -> list[Standing]:
             step=steps[row["batch_id"]],
             mark=row["mark"][:12],
             providers=tuple(row["providers"] or ()),
+            priority=row["priority"],
             waits_for_more_jobs=bool(row["n_open"])
             and row["waiting_since"] is not None
             and now - row["waiting_since"] < COLLECT_AT_LATEST_AFTER,

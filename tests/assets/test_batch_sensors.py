@@ -182,6 +182,7 @@ class TestProviderJobs:
         assert asked(result) == [("collect_wave", batch_id)]
         (run,) = result.run_requests or []
         assert run.tags["cj/provider"] == "emulator"
+        assert run.tags["dagster/priority"] == "0"
 
     def test_a_decided_wave_asks_for_the_next(
         self, engine: Engine, batch_id: str, instance: dg.DagsterInstance

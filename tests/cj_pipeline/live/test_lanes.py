@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cj_pipeline.live.breaker import TRIPS_AFTER
-from cj_pipeline.live.lanes import SILENT_AFTER_S, Ended, Lane, Lanes, Limit, Turns, Wish
+from cj_pipeline.live.lanes import SILENT_AFTER_S, STALE_S, Ended, Lane, Lanes, Limit, Turns, Wish
 
 LANE = Lane("account/model")
 SIXTY = Lane("account/model", (Limit("calls", 60, 60.0),))
@@ -182,6 +185,18 @@ def test_a_pause_a_provider_asked_for_binds_everybody(tmp_path: Path, clock: Clo
     assert len(theirs.take_turns(LANE, wish("they", 3)).sent_ids) == 3
 
 
+def test_a_turn_used_late_counts_from_when_it_was_used(lanes: Lanes, clock: Clock) -> None:
+    """What the provider counts is when the call arrives."""
+    first = lanes.take_turns(SIXTY, wish(n=60))
+    clock.now += 30
+    lanes.use_now(first.sent_ids)
+    clock.now += 31
+
+    assert not lanes.take_turns(SIXTY, wish(n=60)).sent_ids
+    clock.now += 30
+    assert len(lanes.take_turns(SIXTY, wish(n=60)).sent_ids) == 60
+
+
 def test_what_left_every_window_is_forgotten(lanes: Lanes, clock: Clock) -> None:
     """The file stays small however long a home lives."""
     for _ in range(50):
@@ -199,3 +214,41 @@ def test_whoever_leaves_takes_no_share(lanes: Lanes) -> None:
     lanes.leave(lane, "gone")
 
     assert len(lanes.take_turns(lane, wish("we", 4)).sent_ids) == 4
+
+
+def saturate(path: Path, until: float, told: Any) -> None:
+    """Take turns as fast as they are given; tell when each was had."""
+    lanes = Lanes(path)
+    lane = Lane("account/model", (Limit("calls", 20, 1.0),))
+    owner, sent = multiprocessing.current_process().name, []
+    while time.time() < until:
+        turns = lanes.take_turns(lane, wish(owner, 8, since=time.time()))
+        at = turns.at
+        while turns.sent_ids and time.time() - at > STALE_S:  # on a machine that is busy
+            at = lanes.use_now(turns.sent_ids)
+        sent += [time.time()] * len(turns.sent_ids)
+        if len(turns.sent_ids) < 8:
+            time.sleep(min(0.1, turns.wait_s))
+    told.put((owner, sent))
+
+
+@pytest.mark.slow
+def test_four_processes_that_begin_at_once_never_send_more_than_one_may(tmp_path: Path) -> None:
+    """Each in whatever window one looks at; and none of them is left out."""
+    context = multiprocessing.get_context("fork")
+    told: Any = context.Queue()
+    until = time.time() + 6
+    processes = [
+        context.Process(target=saturate, args=(tmp_path / "live.sqlite", until, told))
+        for _ in range(4)
+    ]
+    for process in processes:
+        process.start()
+    by_owner = dict(told.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join()
+
+    sent = sorted(at for times in by_owner.values() for at in times)
+    assert max(sum(first <= at < first + 1.0 for at in sent) for first in sent) <= 20
+    assert len(sent) > 40
+    assert all(times for times in by_owner.values())

@@ -17,7 +17,8 @@ from cj_pipeline.live.retries import RetryRules
 from cj_pipeline.steps import Engine, cancel, collect_wave, ingest, plan_wave, submit_wave
 from cj_pipeline.steps.judges_compared import compare_judges
 from cj_pipeline.steps.next_step import NextStep, next_step
-from cj_pipeline.store import Store
+from cj_pipeline.steps.records import note_on_batch
+from cj_pipeline.store import Session, Store
 from tests.batch_folders import TEST_RUN, ManualClock, write_batch
 
 PANEL = ["quality", "quality-messages", "quality-gemini"]
@@ -236,19 +237,40 @@ def test_a_cancelled_batch_keeps_what_was_paid_and_ends_the_rest(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever was not asked by then has the outcome `cancelled`."""
-    monkeypatch.setattr("cj_pipeline.live.engine.CHECKPOINT_S", 0.05)
+
+    def a_person_cancels(db: Session, batch_id: str, now: Any, **_: Any) -> None:
+        note_on_batch(db, batch_id, "cancel_requested", now)
+
     config = EmulatorConfig.from_environment({}, engine.home)
     change_settings(config, call_latency_s=0.05)
     few = {"concurrency": 2, "queue": 1, "checkpoint_every": 2}
     batch_id = planned(engine, tmp_path, n_students=12, wave_size=60, profile_set=few)
-    cancel(engine, batch_id)
+    monkeypatch.setattr("cj_pipeline.steps.live_calls.note_progress", a_person_cancels)
 
     submit_wave(engine, batch_id)
     collected = collect_wave(engine, batch_id)
 
     assert collected.outcomes[Outcome.CANCELLED] > 40
-    assert collected.outcomes.get(Outcome.SUCCEEDED, 0) == paid_calls(engine)
+    assert collected.outcomes[Outcome.SUCCEEDED] == paid_calls(engine) >= 2
     assert collected.n_requested == 60
+
+
+def test_calls_that_were_put_off_end_at_once_when_their_batch_is_cancelled(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Nobody waits for a provider whose answer nobody wants."""
+    go_wrong(engine, kind="status", on="*chat.create", status=429, retry_after="3600")
+    batch_id = planned(
+        engine, tmp_path, wave_size=3, profile_set={"wait_timeout_seconds": 1, "timeout_seconds": 1}
+    )
+    with pytest.raises(TransientError):
+        submit_wave(engine, batch_id)
+
+    cancel(engine, batch_id)
+    submit_wave(engine, batch_id)
+
+    assert collect_wave(engine, batch_id).outcomes == {Outcome.CANCELLED: 3}
+    assert paid_calls(engine) == 0
 
 
 def test_a_serial_bundle_is_a_job_of_its_own(

@@ -12,7 +12,7 @@ from rich.console import Console
 from cj_pipeline import terminal
 
 
-def add_agreement_command(
+def add_judge_comparison_command(
     app: typer.Typer,
     told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
     console: Console,
