@@ -42,9 +42,33 @@ finish_batch = dg.define_asset_job(
         "batch_report",
         "trial_outcome",
     ],
+    description="Score and decide a batch with nothing in flight; at its end grade and publish it.",
+)
+
+GRADED_AGAIN = {"ops": {"grade_projections": {"config": {"again": True}}}}
+
+regrade_batch = dg.define_asset_job(
+    "regrade_batch",
+    selection=["grade_projections", "run_artefact", "batch_report"],
+    config=GRADED_AGAIN,
     description=(
-        "Score and decide a batch with nothing in flight; at its end grade and publish it. With"
-        " `again: true` for grade_projections in the config it is graded anew, and nothing is paid."
+        "Grade an ended batch anew, as a further revision, and publish it. No judge is asked."
+        " The config may name another scale, or put anchors' grades right."
+    ),
+)
+rescore_batch = dg.define_asset_job(
+    "rescore_batch",
+    selection=[
+        "essay_scores",
+        "wave_decision",
+        "grade_projections",
+        "run_artefact",
+        "batch_report",
+    ],
+    config=GRADED_AGAIN,
+    description=(
+        "Fit the scores anew by all verdicts, then grade an ended batch by them and publish it."
+        " No judge is asked."
     ),
 )
 
@@ -76,4 +100,12 @@ JOB_FOR = {
 }
 """The job that takes each step; polling is done by whoever asks for the runs."""
 
-ALL_JOBS = (open_batch, next_wave, collect_wave, finish_batch, cancel_batch)
+ALL_JOBS = (
+    open_batch,
+    next_wave,
+    collect_wave,
+    finish_batch,
+    rescore_batch,
+    regrade_batch,
+    cancel_batch,
+)

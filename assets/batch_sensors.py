@@ -1,11 +1,12 @@
 """What keeps batches moving: the inbox, the provider jobs, and the watchdog.
 
-No sensor decides anything or waits for anything: each takes one bounded look and asks for runs.
+No sensor decides anything: each looks for a bounded time and asks for runs.
 """
 
 import hashlib
 import json
 import stat
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,17 +15,30 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import yaml
 
 from assets.batch_jobs import JOB_FOR, collect_wave, finish_batch, next_wave, open_batch
 from assets.batch_partitions import BATCHES, batches
-from cj_pipeline.live.sharing import LEVELS
+from cj_pipeline.errors import SettingsError
+from cj_pipeline.judges import load_judge
 from cj_pipeline.naming import id_for
+from cj_pipeline.settings import BatchSettings
 from cj_pipeline.steps import NextStep, poll
 from cj_pipeline.steps.standing import Standing, stalled_batches, standings
 from resources.engine_resource import EngineResource
 
 POLL_AT_MOST_S = 20.0
 """A tick's share of the sixty seconds a sensor has."""
+
+WATCH_FOR_S = 4.0
+"""How long a tick goes on looking while batches are under way and none can move yet.
+
+The daemon begins a tick every five seconds at best, so that on the average two and a half would
+pass before anybody sees that a provider has ended. Looking on for most of that time costs a few
+small reads; see docs/decisions.
+"""
+
+LOOK_EVERY_S = 0.5
 
 MAX_FAILURES = 6
 """Of one step on one occasion; then a person has to look, and the tick's log says so."""
@@ -37,7 +51,14 @@ MAX_FILES_PER_FOLDER = 20_000
 
 MARK_TAG = "cj/mark"
 PROVIDER_TAG = "cj/provider"
-PRIORITY_TAG = "dagster/priority"  # the queue takes the higher number first
+"""Followed by `-` and a provider's name it is what `dagster.yaml` limits: one pool a provider."""
+
+PRIORITY_TAG = "dagster/priority"
+_PRIORITY = {"low": -10, "normal": 0, "high": 10}
+_HURRY = {collect_wave.name: 2, finish_batch.name: 2, next_wave.name: 1, open_batch.name: 0}
+"""Of a batch's runs, within its priority: what has come back is brought home first."""
+
+_MAX_SETTINGS_BYTES = 64 * 1024
 
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -92,11 +113,35 @@ def inbox_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) ->
 def provider_jobs_sensor(
     context: dg.SensorEvaluationContext, engine: EngineResource
 ) -> dg.SensorResult:
-    """One bounded look at the providers, then one run per batch that can move."""
+    """Look at the providers until a batch can move, for a bounded time; one run for each that can.
+
+    What a batch needs is read from its rows, so nothing is lost with a tick or a daemon.
+    """
     connected = engine.open()
-    poll(connected, at_most_s=POLL_AT_MOST_S)
-    with connected.store.read() as db:
-        found = standings(db, connected.clock())
+    watch_until = time.monotonic() + WATCH_FOR_S
+    while True:
+        began = time.monotonic()
+        poll(connected, at_most_s=POLL_AT_MOST_S)
+        with connected.store.read() as db:
+            found = standings(db, connected.clock())
+        requests = _requests(context, connected.clock(), found)
+        # A slow look is followed by a longer pause, so that looking never takes most of the time.
+        pause = max(LOOK_EVERY_S, 2 * (time.monotonic() - began))
+        if requests or not found or time.monotonic() + pause > watch_until:
+            break
+        time.sleep(pause)
+    n_waiting = sum(s.step is NextStep.POLL or _waits(s) for s in found)
+    return _result(
+        context.instance,
+        requests,
+        idle=f"{len(found)} batches are under way, {n_waiting} of them wait for their providers",
+    )
+
+
+def _requests(
+    context: dg.SensorEvaluationContext, now: datetime, found: Sequence[Standing]
+) -> list[dg.RunRequest]:
+    """Return a run for each batch that can move and has none queued or going."""
     ready = [s for s in found if s.step in JOB_FOR and not _waits(s)]
     busy = _batches_with_runs(context.instance) if ready else set()
     ready = [s for s in ready if s.batch_id not in busy]
@@ -109,14 +154,9 @@ def provider_jobs_sensor(
                 f"Batch {standing.batch_id}: {JOB_FOR[standing.step]} failed {tried.n_failed} times"
                 " and nothing moved. Read its last run, mend the cause, then run the job by hand."
             )
-        elif not tried.are_too_fresh(connected.clock()) and len(requests) < MAX_RUNS_PER_TICK:
+        elif not tried.are_too_fresh(now) and len(requests) < MAX_RUNS_PER_TICK:
             requests.append(_step_request(standing, tried.n))
-    n_waiting = sum(s.step is NextStep.POLL or _waits(s) for s in found)
-    return _result(
-        context.instance,
-        requests,
-        idle=f"{len(found)} batches are under way, {n_waiting} of them wait for their providers",
-    )
+    return requests
 
 
 @dg.sensor(
@@ -169,7 +209,32 @@ def _open_request(folder: Path, fingerprint: str) -> dg.RunRequest:
         job_name=open_batch.name,
         partition_key=id_for(folder.name, prefix="batch"),
         run_config={"ops": {"essays": {"config": {"folder": str(folder)}}}},
+        tags=_run_tags(open_batch.name, *_announced(folder)),
     )
+
+
+def _run_tags(job: str, providers: Sequence[str], priority: str) -> dict[str, str]:
+    """Return a run's place in the queue, and the pools it takes from."""
+    return {
+        PRIORITY_TAG: str(_PRIORITY.get(priority, 0) + _HURRY[job]),
+        PROVIDER_TAG: "+".join(providers),
+        **{f"{PROVIDER_TAG}-{provider}": "yes" for provider in providers},
+    }
+
+
+def _announced(folder: Path) -> tuple[tuple[str, ...], str]:
+    """Return the providers and the priority that a batch folder's settings announce.
+
+    Only a hint for the queue: what is wrong with the folder is told by its run.
+    """
+    try:
+        with (folder / "batch.yaml").open("rb") as file:
+            given = yaml.safe_load(file.read(_MAX_SETTINGS_BYTES)) or {}
+        judges = given.get("judges", BatchSettings().judges)
+        found = {load_judge(str(name), folder / "judges").provider for name in judges}
+        return tuple(sorted(found)), str(given.get("priority", "normal"))
+    except (OSError, yaml.YAMLError, SettingsError, AttributeError, TypeError, ValueError):
+        return (), "normal"
 
 
 def _step_request(standing: Standing, tried: int) -> dg.RunRequest:
@@ -178,11 +243,7 @@ def _step_request(standing: Standing, tried: int) -> dg.RunRequest:
         run_key=f"{job}:{standing.batch_id}:{standing.mark}:{tried}",
         job_name=job,
         partition_key=standing.batch_id,
-        tags={
-            MARK_TAG: standing.mark,
-            PROVIDER_TAG: "+".join(standing.providers),
-            PRIORITY_TAG: str(LEVELS[standing.priority] - LEVELS["normal"]),
-        },
+        tags={MARK_TAG: standing.mark, **_run_tags(job, standing.providers, standing.priority)},
     )
 
 

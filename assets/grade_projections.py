@@ -1,9 +1,10 @@
 """The grades of a batch that has ended, or the reason why there are none."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
+from pydantic import Field, model_validator
 
 from assets.asset_pages import history_and_columns, picture, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
@@ -13,19 +14,26 @@ from resources.engine_resource import EngineResource
 
 
 class GradingRequest(dg.Config):
-    """How grades are asked for.
+    """How grades are asked for; grading again never asks a judge or costs anything."""
 
-    Attributes:
-        again: Grade anew what has been graded, as a further revision; nothing is asked or paid.
-        scale: With `again`: another grade scale from now on.
-        own_scale: With `again`: a grade scale of the batch's own from now on, as YAML.
-        anchor_grades: With `again`: anchors' grades put right, by essay.
-    """
+    again: bool = Field(
+        False, description="Grade anew what has been graded, as a further revision."
+    )
+    scale: str = Field("", description="With `again`: another grade scale from now on, by name.")
+    own_scale: str = Field(
+        "", description="With `again`: a grade scale of the batch's own from now on, as YAML."
+    )
+    anchor_grades: dict[str, str] = Field(
+        {}, description="With `again`: anchors' grades put right, for instance {anchor-3: B}."
+    )
 
-    again: bool = False
-    scale: str = ""
-    own_scale: str = ""
-    anchor_grades: dict[str, str] = {}  # noqa: RUF012 -- pydantic copies it
+    @model_validator(mode="after")
+    def _changes_only_what_is_graded_again(self) -> Self:
+        """What was asked for must not be dropped in silence."""
+        if not self.again and (self.scale or self.own_scale or self.anchor_grades):
+            msg = "scale, own_scale and anchor_grades take effect only with `again: true`"
+            raise ValueError(msg)
+        return self
 
 
 @dg.asset(

@@ -102,7 +102,8 @@ def _requests(
             run_key=name,
             partition_key=name,
             run_config={"ops": {"essays": {"config": {"trial": trial.name}}}},
-            tags={TRIAL_TAG: trial.name},
+            # People's batches go first; the trial's later runs have its settings' priority.
+            tags={TRIAL_TAG: trial.name, "dagster/priority": "-10"},
         )
 
 

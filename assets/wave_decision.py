@@ -3,6 +3,7 @@
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from assets.asset_pages import history_and_columns, picture, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
@@ -14,13 +15,11 @@ from resources.engine_resource import EngineResource
 
 
 class DecisionRequest(dg.Config):
-    """How a decision is asked for.
+    """How a decision is asked for."""
 
-    Attributes:
-        end_if_stalled: End a batch that has seen nothing for longer than it allows.
-    """
-
-    end_if_stalled: bool = False
+    end_if_stalled: bool = Field(
+        False, description="End a batch that has seen nothing for longer than it allows."
+    )
 
 
 @dg.asset(

@@ -181,7 +181,12 @@ class TrialDefinition:
     @property
     def explicit_settings(self) -> dict[str, Any]:
         """What every run of it sets by hand: the caps among them."""
-        explicit = {"title": f"Trial {self.name}", "about": self.about, **self.settings}
+        explicit = {
+            "title": f"Trial {self.name}",
+            "about": self.about,
+            "priority": "low",
+            **self.settings,
+        }
         if self.profile is not None:
             explicit["profile"] = self.profile
         if self.budget is not None:
@@ -201,7 +206,7 @@ class TrialDefinition:
             "settings": {
                 key: value
                 for key, value in self.explicit_settings.items()
-                if key not in {"title", "about", "assertions"}
+                if key not in {"title", "about", "assertions", "priority"}
             },
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

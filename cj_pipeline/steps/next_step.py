@@ -21,18 +21,27 @@ class NextStep(StrEnum):
     NOTHING = "nothing"
 
 
+UNPUBLISHED = """
+    SELECT batch_id FROM batches b WHERE b.state <> 'rejected'
+    AND NOT EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id)
+"""
+"""The batches that something is still to be done for; those that are done grow for ever."""
+
 _FACTS = """
-WITH wave AS (
-    SELECT batch_id, max(wave) AS wave FROM comparison_pairs GROUP BY batch_id
+wave AS (
+    SELECT batch_id, max(wave) AS wave FROM comparison_pairs
+    WHERE batch_id IN (FROM wanted) GROUP BY batch_id
 ),
 open_comparisons AS (
     SELECT p.batch_id,
            count(a.comparison_id) AS n_in_flight,
            count(*) FILTER (a.comparison_id IS NULL) AS n_unasked
-    FROM comparison_pairs p
-    ANTI JOIN comparisons c USING (comparison_id)
-    LEFT JOIN (SELECT DISTINCT comparison_id FROM attempts WHERE outcome IS NULL) a
-        ON a.comparison_id = p.comparison_id
+    FROM (FROM comparison_pairs WHERE batch_id IN (FROM wanted)) p
+    ANTI JOIN (FROM comparisons WHERE batch_id IN (FROM wanted)) c USING (comparison_id)
+    LEFT JOIN (
+        SELECT DISTINCT comparison_id FROM attempts
+        WHERE outcome IS NULL AND batch_id IN (FROM wanted)
+    ) a ON a.comparison_id = p.comparison_id
     GROUP BY p.batch_id
 ),
 jobs AS (
@@ -45,7 +54,7 @@ jobs AS (
                -- Single calls that were cut short have no job at the provider to wait for.
                state IN ('intent', 'uploaded', 'ambiguous')
                OR (state = 'running' AND batching_mode <> 'provider_batch_api') AS is_unsent
-        FROM provider_jobs
+        FROM provider_jobs WHERE batch_id IN (FROM wanted)
     )
     GROUP BY batch_id
 )
@@ -63,7 +72,7 @@ SELECT b.batch_id, b.state,
        coalesce(j.n_ended, 0) AS n_ended,
        EXISTS (FROM grading_reports g WHERE g.batch_id = b.batch_id) AS is_projected,
        EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id) AS is_published
-FROM batches b
+FROM (FROM batches WHERE batch_id IN (FROM wanted)) b
 LEFT JOIN wave w USING (batch_id)
 LEFT JOIN wave_decisions d ON d.batch_id = b.batch_id AND d.wave = w.wave
 LEFT JOIN open_comparisons o ON o.batch_id = b.batch_id
@@ -73,17 +82,14 @@ LEFT JOIN jobs j ON j.batch_id = b.batch_id
 
 def next_steps(db: Session, now: datetime) -> dict[str, NextStep]:
     """Return what each batch that has not been published needs next."""
-    rows = db.rows(
-        _FACTS + "WHERE b.state <> 'rejected'"
-        " AND NOT EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id)",
-        {"now": now},
-    )
+    rows = db.rows(f"WITH wanted AS ({UNPUBLISHED}), {_FACTS}", {"now": now})
     return {row["batch_id"]: _next(row) for row in rows}
 
 
 def next_step(db: Session, batch_id: str, now: datetime) -> NextStep:
     """Return what one batch needs next; nothing when it is published or unknown."""
-    row = db.one(_FACTS + "WHERE b.batch_id = $batch", {"batch": batch_id, "now": now})
+    wanted = "WITH wanted AS (SELECT $batch AS batch_id), "
+    row = db.one(wanted + _FACTS, {"batch": batch_id, "now": now})
     return _next(row) if row else NextStep.NOTHING
 
 

@@ -13,7 +13,7 @@ from cj_pipeline.settings import Priority
 from cj_pipeline.steps.cancel import stop_open_jobs
 from cj_pipeline.steps.decide import WaveDecision, decide
 from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.next_step import NextStep, next_steps
+from cj_pipeline.steps.next_step import UNPUBLISHED, NextStep, next_steps
 from cj_pipeline.steps.records import load_batch
 from cj_pipeline.store import Session
 
@@ -47,18 +47,27 @@ def standings(db: Session, now: datetime) -> list[Standing]:
     """Return every batch that is not published, by name."""
     steps = next_steps(db, now)
     rows = db.rows(
-        """
-        WITH asked AS (
+        f"""
+        WITH wanted AS ({UNPUBLISHED}),
+        asked AS (
             SELECT batch_id, count(*) AS n_attempts, count(outcome) AS n_outcomes
-            FROM attempts GROUP BY batch_id
+            FROM attempts WHERE batch_id IN (FROM wanted) GROUP BY batch_id
         ),
-        ended AS (SELECT batch_id, count(*) AS n_ended FROM comparisons GROUP BY batch_id),
-        planned AS (SELECT batch_id, count(*) AS n_pairs FROM comparison_pairs GROUP BY batch_id),
+        ended AS (
+            SELECT batch_id, count(*) AS n_ended FROM comparisons
+            WHERE batch_id IN (FROM wanted) GROUP BY batch_id
+        ),
+        planned AS (
+            SELECT batch_id, count(*) AS n_pairs FROM comparison_pairs
+            WHERE batch_id IN (FROM wanted) GROUP BY batch_id
+        ),
         decided AS (
-            SELECT batch_id, count(*) AS n_decisions FROM wave_decisions GROUP BY batch_id
+            SELECT batch_id, count(*) AS n_decisions FROM wave_decisions
+            WHERE batch_id IN (FROM wanted) GROUP BY batch_id
         ),
         graded AS (
-            SELECT batch_id, max(revision) AS revision FROM grading_reports GROUP BY batch_id
+            SELECT batch_id, max(revision) AS revision FROM grading_reports
+            WHERE batch_id IN (FROM wanted) GROUP BY batch_id
         ),
         jobs AS (
             SELECT batch_id,
@@ -70,19 +79,19 @@ def standings(db: Session, now: datetime) -> list[Standing]:
                    min(ended_at) FILTER (state IN ('ended', 'collected')) AS waiting_since
             FROM (
                 SELECT *, CASE WHEN provider_job_id IS NULL THEN next_poll_at END AS postponed
-                FROM provider_jobs
+                FROM provider_jobs WHERE batch_id IN (FROM wanted)
             )
             GROUP BY batch_id
         ),
         judged_by AS (
             SELECT batch_id, list_sort(list(DISTINCT provider)) AS providers
-            FROM judges GROUP BY batch_id
+            FROM judges WHERE batch_id IN (FROM wanted) GROUP BY batch_id
         )
         SELECT b.batch_id, judged_by.providers, n_open, waiting_since,
                coalesce(b.settings->>'priority', 'normal') AS priority,
                md5(concat_ws('|', b.state, b.content_sha256, n_pairs, n_attempts, n_outcomes,
                              ended.n_ended, n_decisions, revision, states)) AS mark
-        FROM batches b
+        FROM (FROM batches WHERE batch_id IN (FROM wanted)) b
         LEFT JOIN planned USING (batch_id)
         LEFT JOIN asked USING (batch_id)
         LEFT JOIN ended USING (batch_id)
@@ -90,10 +99,8 @@ def standings(db: Session, now: datetime) -> list[Standing]:
         LEFT JOIN graded USING (batch_id)
         LEFT JOIN jobs USING (batch_id)
         LEFT JOIN judged_by USING (batch_id)
-        WHERE b.state <> 'rejected'
-          AND NOT EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id)
         ORDER BY b.batch_id
-        """
+        """  # noqa: S608 -- a constant
     )
     return [
         Standing(

@@ -37,13 +37,13 @@ def tick(
     sensor: dg.SensorDefinition, instance: dg.DagsterInstance, cursor: str | None = None
 ) -> dg.SensorResult:
     """Evaluate a sensor once, as the daemon would."""
-    context = dg.build_sensor_context(
+    with dg.build_sensor_context(
         instance=instance,
         cursor=cursor,
         resources={"engine": EngineResource()},
         definitions=defs,
-    )
-    result = sensor(context)
+    ) as context:
+        result = sensor(context)
     assert isinstance(result, dg.SensorResult)
     return result
 
@@ -182,7 +182,7 @@ class TestProviderJobs:
         assert asked(result) == [("collect_wave", batch_id)]
         (run,) = result.run_requests or []
         assert run.tags["cj/provider"] == "emulator"
-        assert run.tags["dagster/priority"] == "0"
+        assert run.tags["dagster/priority"] == "2"
 
     def test_a_decided_wave_asks_for_the_next(
         self, engine: Engine, batch_id: str, instance: dg.DagsterInstance

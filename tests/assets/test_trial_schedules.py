@@ -29,13 +29,13 @@ def night(
     schedule: dg.ScheduleDefinition = nightly_trials,
 ) -> list[dg.RunRequest]:
     """Return what a schedule asks for in one night of January."""
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=datetime(2026, 1, day, 2, tzinfo=UTC),
         resources={"engine": EngineResource()},
         repository_def=defs.get_repository_def(),
-    )
-    return list(schedule.evaluate_tick(context).run_requests or [])
+    ) as context:
+        return list(schedule.evaluate_tick(context).run_requests or [])
 
 
 def define(engine: Engine, name: str, text: str) -> None:

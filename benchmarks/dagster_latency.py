@@ -1,0 +1,219 @@
+"""From "the provider's last job ended" to "grades in DuckDB": how long, and where the time goes.
+
+    python benchmarks/dagster_latency.py [--batches 10] [--launcher warm|default] [--watch 4]
+    python benchmarks/dagster_latency.py --execute
+
+The first serves `dagster dev` as `cj ui` does and drops batches into its inbox one after another.
+The emulator's jobs take a few seconds, so each ends while nobody expects it. Times are read back
+from Dagster's event log and from the store's rows. The second takes them through `cj execute`'s
+loop in this process. Providers tell a job's end in whole seconds, so half a second of every total
+is theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import yaml
+
+from cj_pipeline.steps import Engine, advance_to_end, ingest
+from resources.engine_resource import EngineResource
+from resources.local_instance import prepare_dagster_home
+from tests.batch_folders import write_batch
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = {
+    "judges": ["quality"],
+    "scale": "eng5_np_national_9_step",
+    "all_at_once": True,
+    "max_pairwise_comparisons": 60,
+    "score_stability_threshold": None,
+}
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Where one batch's seconds went, in the order they passed."""
+
+    noticed: float
+    run_asked: float
+    dequeued: float
+    process_started: float
+    graded: float
+    total: float
+
+
+def graded_folder(folder: Path) -> Path:
+    """Write a batch that ends graded after one wave, and return it."""
+    return write_batch(folder, n_students=6, n_anchors=9, settings=SETTINGS)
+
+
+def stored_times(engine: Engine, batch_id: str) -> Mapping[str, datetime]:
+    """Return when the last provider job ended, when that was seen, and when grades were kept."""
+    with engine.store.read() as db:
+        row = db.one(
+            "SELECT max(ended_at) AS ended, max(polled_at) AS noticed,"
+            " (SELECT max(projected_at) FROM grading_reports WHERE batch_id = $batch) AS graded"
+            " FROM provider_jobs WHERE batch_id = $batch",
+            {"batch": batch_id},
+        )
+    assert row is not None
+    return row
+
+
+def latency_of(engine: Engine, instance: dg.DagsterInstance, batch_id: str) -> Latency:
+    """Return where a published batch's seconds went, from rows and event log."""
+    stored = stored_times(engine, batch_id)
+    runs = instance.get_run_records(
+        dg.RunsFilter(job_name="collect_wave", tags={"dagster/partition": batch_id})
+    )
+    last = max(runs, key=lambda record: record.create_timestamp)
+    events = instance.get_records_for_run(last.dagster_run.run_id).records
+    at = {
+        record.event_log_entry.dagster_event.event_type: record.event_log_entry.timestamp
+        for record in reversed(events)
+        if record.event_log_entry.dagster_event is not None
+    }
+    asked = last.create_timestamp.replace(tzinfo=UTC).timestamp()
+    marks = [
+        stored["ended"].timestamp(),
+        stored["noticed"].timestamp(),
+        asked,
+        at[dg.DagsterEventType.PIPELINE_STARTING],
+        at[dg.DagsterEventType.PIPELINE_START],
+        stored["graded"].timestamp(),
+    ]
+    steps = [after - before for before, after in itertools.pairwise(marks)]
+    return Latency(*steps, total=marks[-1] - marks[0])
+
+
+@contextmanager
+def dagster_dev(home: Path, launcher: str, watch_s: float) -> Iterator[None]:
+    """Serve webserver, daemon and code server over a home."""
+    dagster_home = prepare_dagster_home(home)
+    if launcher == "default":
+        file = dagster_home / "dagster.yaml"
+        configured = yaml.safe_load(file.read_text())
+        configured.pop("run_launcher", None)
+        file.write_text(yaml.safe_dump(configured))
+    code = (
+        "import assets.batch_sensors as s\n"
+        f"s.WATCH_FOR_S = {watch_s}\n"
+        "from cj_pipeline.definitions import defs\n"
+    )
+    (home / "measured_location.py").write_text(code)
+    environment = {**os.environ, "DAGSTER_HOME": str(dagster_home), "PYTHONPATH": str(home)}
+    command = [sys.executable, "-m", "dagster", "dev", "--port", "0"]
+    with (home / "dagster-dev.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "-m", "measured_location"],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+        )
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def is_published(engine: Engine, batch_id: str) -> bool:
+    """Whether a batch's report is written."""
+    with engine.store.read() as db:
+        return (
+            db.one("SELECT 1 AS there FROM batch_report WHERE batch_id = ?", [batch_id]) is not None
+        )
+
+
+def through_dagster(folder: Path, n: int, launcher: str, watch_s: float) -> list[Latency]:
+    """Take batches through a daemon, one after another, and return where their time went."""
+    engine = EngineResource().open()
+    found = []
+    with dagster_dev(engine.home, launcher, watch_s):
+        engine.inbox.mkdir(parents=True)
+        for number in range(n + 1):
+            name = f"batch-{number}"
+            graded_folder(folder / name).rename(engine.inbox / name)
+            while not is_published(engine, name):
+                time.sleep(1)
+            with dg.DagsterInstance.from_config(str(engine.home / "dagster")) as instance:
+                latency = latency_of(engine, instance, name)
+            if number:  # the first also waits for processes that are started once
+                found.append(latency)
+                print(f"  {name}: " + told(latency), flush=True)
+            time.sleep(random.uniform(0, 5))  # noqa: S311 -- another phase of the daemon's loop
+    return found
+
+
+def through_execute(folder: Path, n: int) -> list[float]:
+    """Take batches through `cj execute`'s loop and return seconds from the job's end to grades."""
+    engine = EngineResource().open()
+    seconds = []
+    for number in range(n + 1):
+        name = f"batch-{number}"
+        ingest(engine, graded_folder(folder / name))
+        for _ in advance_to_end(engine, name):
+            pass
+        stored = stored_times(engine, name)
+        if number:
+            seconds.append((stored["graded"] - stored["ended"]).total_seconds())
+            print(f"  {name}: {seconds[-1]:.2f} s", flush=True)
+    return seconds
+
+
+def told(latency: Latency) -> str:
+    """Return a batch's seconds on one line."""
+    return "  ".join(f"{f.name} {getattr(latency, f.name):.2f}" for f in fields(Latency))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batches", type=int, default=10)
+    parser.add_argument("--launcher", choices=("warm", "default"), default="warm")
+    parser.add_argument("--watch", type=float, default=4.0)
+    parser.add_argument("--execute", action="store_true")
+    parser.add_argument("--latency", type=float, default=8.0, help="of a provider job, in seconds")
+    given = parser.parse_args()
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the start")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["CJ_HOME"] = str(Path(folder) / "home")
+        os.environ["CJ_EMULATOR_SETTINGS"] = f'{{"latency_s": {given.latency}}}'
+        if given.execute:
+            seconds = through_execute(Path(folder), given.batches)
+            print(f"cj execute: median {statistics.median(seconds):.2f} s, most {max(seconds):.2f}")
+        else:
+            found = through_dagster(Path(folder), given.batches, given.launcher, given.watch)
+            print(f"{given.launcher} launcher, watching {given.watch:g} s, medians:")
+            for each in fields(Latency):
+                values = [getattr(latency, each.name) for latency in found]
+                print(
+                    f"  {each.name:<16} {statistics.median(values):6.2f} s  most {max(values):.2f}"
+                )
+    print(f"load average {os.getloadavg()[0]:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()

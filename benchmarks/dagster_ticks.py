@@ -1,0 +1,182 @@
+"""How long a sensor's tick takes with many batches: 200 open jobs over 1,000 partitions.
+
+    python benchmarks/dagster_ticks.py [--open 200] [--ended 800] [--comparisons 300]
+
+One batch is taken to its end and another to its first wave, through the real steps with the
+emulator over HTTP; the rest are copies of their rows under other names. Then the real sensors are
+evaluated against a real instance, and each tick's parts are timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from assets import batch_sensors
+from assets.batch_partitions import BATCHES
+from assets.batch_sensors import inbox_sensor, provider_jobs_sensor, watchdog_sensor
+from cj_pipeline.definitions import defs
+from cj_pipeline.emulator import EmulatorConfig, change_settings
+from cj_pipeline.emulator.serving import served
+from cj_pipeline.steps import Engine, advance_to_end, ingest, plan_wave, submit_wave
+from resources.engine_resource import EngineResource
+from tests.batch_folders import write_batch
+
+_KEYS = ("comparison_id", "custom_id", "submission_key")
+
+
+def copy_batch(engine: Engine, batch_id: str, n: int, prefix: str) -> list[str]:
+    """Copy a batch's rows under `n` other names and return the names."""
+    with engine.store.write() as db:
+        columns = db.rows(
+            "SELECT table_name, list(column_name ORDER BY column_index) AS names"
+            " FROM duckdb_columns() JOIN duckdb_tables() USING (table_name, schema_name)"
+            " WHERE NOT duckdb_tables.internal GROUP BY table_name"
+            " HAVING list_contains(names, 'batch_id')"
+        )
+        for row in columns:
+            changed = [f"'{prefix}-' || lpad(i::VARCHAR, 5, '0') AS batch_id"]
+            changed += [f"{k} || '-{prefix}' || i AS {k}" for k in _KEYS if k in row["names"]]
+            db.execute(
+                # Names of our own tables and of no batch.
+                f"INSERT INTO {row['table_name']} SELECT t.* REPLACE ({', '.join(changed)})"  # noqa: S608
+                f" FROM (FROM {row['table_name']} WHERE batch_id = ?) t, range(?) r(i)",
+                [batch_id, n],
+            )
+    return [f"{prefix}-{i:05d}" for i in range(n)]
+
+
+def prepare(engine: Engine, folder: Path, n_open: int, n_ended: int, n_comparisons: int) -> None:
+    """Fill the store: `n_ended` published batches, and `n_open` whose first wave is out."""
+    judged = {"judges": ["cj-generic-batch"], "score_stability_threshold": None}
+    budget = {"max_pairwise_comparisons": n_comparisons, "all_at_once": True}
+    ended = write_batch(folder / "ended", n_students=25, settings=judged | budget)
+    ingest(engine, ended)
+    for _ in advance_to_end(engine, "ended", pause_s=0.05):
+        pass
+    config = EmulatorConfig.from_environment(engine.environment, engine.home)
+    change_settings(config, latency_s=86_400.0)
+    waiting = write_batch(folder / "waiting", n_students=25, settings=judged)
+    ingest(engine, waiting)
+    plan_wave(engine, "waiting")
+    submit_wave(engine, "waiting")
+    copy_batch(engine, "ended", n_ended - 1, "ended")
+    copy_batch(engine, "waiting", n_open - 1, "waiting")
+
+
+@contextmanager
+def timed(parts: dict[str, float], module: object, name: str) -> Iterator[None]:
+    """Add up how long a function of a module takes, while the context lasts."""
+    real: Callable[..., object] = getattr(module, name)
+
+    def measured(*args: object, **more: object) -> object:
+        started = time.perf_counter()
+        try:
+            return real(*args, **more)
+        finally:
+            parts[name] = parts.get(name, 0.0) + time.perf_counter() - started
+
+    setattr(module, name, measured)
+    try:
+        yield
+    finally:
+        setattr(module, name, real)
+
+
+def tick(
+    sensor: dg.SensorDefinition, instance: dg.DagsterInstance, cursor: str | None = None
+) -> tuple[float, dict[str, float], int, str | None]:
+    """Evaluate a sensor once: seconds, seconds by part, runs asked for, cursor."""
+    parts: dict[str, float] = {}
+    batch_sensors.WATCH_FOR_S = 0.0
+    with ExitStack() as stack:
+        for name in ("poll", "standings", "_batches_with_runs", "_tries", "_result"):
+            stack.enter_context(timed(parts, batch_sensors, name))
+        context = stack.enter_context(
+            dg.build_sensor_context(
+                instance=instance,
+                cursor=cursor,
+                resources={"engine": EngineResource()},
+                definitions=defs,
+            )
+        )
+        started = time.perf_counter()
+        found = sensor(context)
+        seconds = time.perf_counter() - started
+    assert isinstance(found, dg.SensorResult)
+    return seconds, parts, len(found.run_requests or []), found.cursor
+
+
+def show(what: str, measured: tuple[float, dict[str, float], int, str | None]) -> None:
+    """Print one tick."""
+    seconds, parts, n_runs, _ = measured
+    told = ", ".join(f"{name.strip('_')} {part:.2f}" for name, part in parts.items())
+    print(f"{what:<58} {seconds:6.2f} s  {n_runs:3d} runs   {told}")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--open", type=int, default=200)
+    parser.add_argument("--ended", type=int, default=800)
+    parser.add_argument("--comparisons", type=int, default=300)
+    given = parser.parse_args()
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["CJ_HOME"] = str(Path(folder) / "home")
+        config = EmulatorConfig.from_environment({}, Path(folder) / "home")
+        config.state_path.parent.mkdir(parents=True)
+        with served(config) as address, dg.DagsterInstance.local_temp(folder) as instance:
+            os.environ["CJ_EMULATOR_URL"] = address
+            engine = EngineResource().open()
+            prepare(engine, Path(folder), given.open, given.ended, given.comparisons)
+            with engine.store.read() as db:
+                names = [row["batch_id"] for row in db.rows("SELECT batch_id FROM batches")]
+                n_rows = db.rows("SELECT count(*) AS n FROM attempts")[0]["n"]
+            instance.add_dynamic_partitions(BATCHES, names)
+            size = engine.store.path.stat().st_size / 1e6
+            print(f"{len(names)} partitions, {n_rows} requests, store {size:.0f} MB")
+            measure(engine, instance)
+
+
+def measure(engine: Engine, instance: dg.DagsterInstance) -> None:
+    """Time the ticks that matter."""
+
+    def all_due() -> None:
+        with engine.store.write() as db:
+            db.execute("UPDATE provider_jobs SET next_poll_at = NULL WHERE state = 'running'")
+
+    show("provider_jobs_sensor, every open job due", tick(provider_jobs_sensor, instance))
+    show("provider_jobs_sensor, at once again", tick(provider_jobs_sensor, instance))
+    all_due()
+    show("provider_jobs_sensor, every open job due", tick(provider_jobs_sensor, instance))
+    show("watchdog_sensor, nothing stalled", tick(watchdog_sensor, instance))
+    with engine.store.write() as db:
+        db.execute("UPDATE attempts SET requested_at = requested_at - ?", [timedelta(days=9)])
+    show("watchdog_sensor, every open batch stalled", tick(watchdog_sensor, instance))
+    config = EmulatorConfig.from_environment(engine.environment, engine.home)
+    with engine.store.write() as db:
+        db.execute(
+            "UPDATE provider_jobs SET state = 'ended', ended_at = now() WHERE state = 'running'"
+        )
+    change_settings(config, latency_s=0.0)
+    show("provider_jobs_sensor, every job has ended", tick(provider_jobs_sensor, instance))
+    inbox = engine.inbox
+    inbox.mkdir(exist_ok=True)
+    for number in range(200):
+        write_batch(inbox / f"drop-{number:03d}", n_students=25, settings={})
+    first = tick(inbox_sensor, instance)
+    show("inbox_sensor, 200 folders of 25 essays seen first", first)
+    show("inbox_sensor, the same at rest", tick(inbox_sensor, instance, first[3]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""One look at open provider jobs: bounded in time, and cheap however many they are."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cj_pipeline.emulator import EmulatorConfig, change_settings
+from cj_pipeline.providers.openai_batches import OpenAIBatches
+from cj_pipeline.steps import Engine, ingest, plan_wave, poll, submit_wave
+from cj_pipeline.steps.poll import next_poll_due, poll_interval
+from tests.batch_folders import ManualClock, open_engine, write_batch
+
+N_JOBS = 40
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that moves only when told."""
+    return ManualClock()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, clock: ManualClock) -> Engine:
+    """An engine with one open job, and as many more rows that name the same job."""
+    engine = open_engine(
+        tmp_path / "home", {"CJ_EMULATOR_SETTINGS": '{"latency_s": 86400}'}, clock=clock
+    )
+    folder = write_batch(
+        tmp_path / "spring-9", n_students=4, settings={"judges": ["cj-generic-batch"]}
+    )
+    ingest(engine, folder)
+    plan_wave(engine, "spring-9")
+    submit_wave(engine, "spring-9")
+    with engine.store.write() as db:
+        db.execute(
+            "INSERT INTO provider_jobs SELECT j.* REPLACE (submission_key || '-' || i AS"
+            " submission_key) FROM provider_jobs j, range(?) r(i)",
+            [N_JOBS - 1],
+        )
+    poll(engine)
+    return engine
+
+
+def jobs(engine: Engine) -> list[dict[str, Any]]:
+    """Return every provider job."""
+    with engine.store.read() as db:
+        return db.rows("SELECT * FROM provider_jobs ORDER BY submission_key")
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
+    """Have every look at the provider take so long; return when each began."""
+    real, began = OpenAIBatches.poll, []
+
+    def poll_slowly(self: OpenAIBatches, job_id: str) -> Any:
+        began.append(time.monotonic())
+        time.sleep(seconds)
+        return real(self, job_id)
+
+    monkeypatch.setattr(OpenAIBatches, "poll", poll_slowly)
+    return began
+
+
+def test_every_open_job_that_is_due_is_looked_at(engine: Engine, clock: ManualClock) -> None:
+    """And each has its next look."""
+    clock.sleep(60)
+
+    assert poll(engine).n_polled == N_JOBS
+    assert {job["n_polls"] for job in jobs(engine)} == {2}
+    assert {job["next_poll_at"] - clock() for job in jobs(engine)} == {timedelta(seconds=6)}
+
+
+def test_a_look_is_over_when_its_time_is(
+    engine: Engine, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider that answers slowly does not hold up a sensor; what is left comes first next."""
+    began = slow(monkeypatch, 0.2)
+    clock.sleep(60)
+
+    first = poll(engine, at_most_s=0.3).n_polled
+    monkeypatch.undo()
+    rest = poll(engine).n_polled
+
+    assert 0 < first < N_JOBS
+    assert first == len(began)
+    assert rest == N_JOBS - first
+
+
+def test_slow_answers_are_waited_for_side_by_side(
+    engine: Engine, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty at a tenth of a second each would take four seconds one after another."""
+    began = slow(monkeypatch, 0.1)
+    clock.sleep(60)
+
+    poll(engine)
+
+    assert len([at for at in began if at - began[0] < 0.1]) > 1
+
+
+def test_an_ended_job_among_many_is_found(engine: Engine, clock: ManualClock) -> None:
+    """What is as it was is kept in one statement; news are kept one by one."""
+    change_settings(EmulatorConfig.from_environment(engine.environment, engine.home), latency_s=0.0)
+    folder = write_batch(
+        engine.home.parent / "autumn-9", n_students=3, settings={"judges": ["cj-generic-batch"]}
+    )
+    ingest(engine, folder)
+    plan_wave(engine, "autumn-9")
+    submit_wave(engine, "autumn-9")
+    clock.sleep(60)
+
+    polled = poll(engine)
+
+    assert polled.batches_with_ended_jobs == {"autumn-9"}
+    states = [job["state"] for job in jobs(engine)]
+    assert (states.count("running"), states.count("ended")) == (N_JOBS, 1)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "n_open", "wait_s"),
+    [(1, 1, 0.5), (30, 1, 3), (3600, 1, 10), (86_400, 1, 10), (3600, 400, 20), (1, 200, 10)],
+)
+def test_looks_are_near_a_jobs_end_and_never_too_many(
+    age_s: float, n_open: int, wait_s: float
+) -> None:
+    """A tenth of a job's age at first, ten seconds at most, twenty a second for all together."""
+    assert poll_interval(timedelta(seconds=age_s), n_open) == timedelta(seconds=wait_s)
+
+
+def test_the_next_look_that_is_due_is_known(engine: Engine, clock: ManualClock) -> None:
+    """Whoever waits for a batch need not look before."""
+    with engine.store.read() as db:
+        due = next_poll_due(db, "spring-9")
+        assert next_poll_due(db, "no-such-batch") is None
+    assert due is not None
+    assert due > clock()
