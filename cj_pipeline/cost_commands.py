@@ -33,8 +33,6 @@ _MEANING = (
     " tells a total; differs: that less the bill of the same jobs."
 )
 
-_SENT_AS = {"provider_batch_api": "batch", "serial_bundle": "series", "per_request": "single"}
-
 
 def add_cost_commands(
     app: typer.Typer,
@@ -69,6 +67,8 @@ def add_cost_commands(
 
 
 def _tables_of_batch(db: Session, batch: str) -> list[Any]:
+    from cj_pipeline.spending import SENT_AS
+
     judges = db.rows("SELECT * FROM v_judge_costs WHERE batch_id = ? ORDER BY judge", [batch])
     jobs = db.rows(
         "SELECT *, submission_key[:8] AS job FROM v_costs WHERE batch_id = ?"
@@ -88,7 +88,7 @@ def _tables_of_batch(db: Session, batch: str) -> list[Any]:
             ("wave", "job", "judge", "as", "state", "n"),
             ("wave", "job", "judge", "sent_as", "state", "n_requests"),
             [
-                job | {"sent_as": "canary" if job["is_canary"] else _SENT_AS[job["batching_mode"]]}
+                job | {"sent_as": "canary" if job["is_canary"] else SENT_AS[job["batching_mode"]]}
                 for job in jobs
             ],
         ),

@@ -26,7 +26,7 @@ from cj_pipeline.pair_reasons import roles_of
 from cj_pipeline.panel_overview import panel_overview
 from cj_pipeline.plain_text import excerpt
 from cj_pipeline.scale_report import judge_rows, position_rows, reliability_rows
-from cj_pipeline.spending import spending, spending_by_judge
+from cj_pipeline.spending import SENT_AS, spending, spending_by_judge
 from cj_pipeline.surprises import surprises
 from cj_pipeline.workflow import EndReason
 
@@ -529,9 +529,9 @@ def _job_costs(history: BatchHistory) -> list[dict[str, Any]]:
         {
             "judge": history.judge_by_id[job["judge_id"]]["name"],
             "wave": job["wave"],
-            "mode": "canary" if job.get("is_canary") else words(job["batching_mode"]),
+            "mode": "canary" if job.get("is_canary") else SENT_AS[job["batching_mode"]],
             "state": job["state"],
-            "name": job["provider_job_id"] or job["submission_key"][:16],
+            "name": job["submission_key"][:8],
             "spent": spending([job]),
         }
         for job in history.jobs

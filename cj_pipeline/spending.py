@@ -14,6 +14,14 @@ ROUNDING_USD = 1e-9
 """Sums of decimals, added up in different orders, differ by less."""
 
 
+SENT_AS: Mapping[str, str] = {
+    "provider_batch_api": "batch",
+    "serial_bundle": "series",
+    "per_request": "single calls",
+}
+"""How a provider job's requests went out, by batching mode."""
+
+
 @dataclass(frozen=True)
 class Spending:
     """What some provider jobs cost; all in USD.

@@ -343,7 +343,11 @@ def _one_call(endpoint: str, request: Mapping[str, Any], timeout_s: float) -> di
         "path": endpoint.removeprefix("/v1"),
         "body": dict(request["body"]),
         "cast_to": httpx2.Response,
-        "options": {"timeout": httpx2.Timeout(timeout_s, connect=min(10, timeout_s))},
+        "options": {
+            "timeout": httpx2.Timeout(timeout_s, connect=min(10, timeout_s)),
+            # Ours to name, so that a call without a reply can be asked about.
+            "headers": {"X-Client-Request-Id": request["custom_id"]},
+        },
     }
 
 

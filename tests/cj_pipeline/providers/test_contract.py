@@ -30,6 +30,23 @@ _KEY = "0123456789abcdef" * 4
 
 every_adapter = pytest.mark.parametrize("name", _ADAPTERS)
 
+DIFFERENCES = {
+    "test_a_job_whose_reply_was_lost_is_found_again_and_only_it": {
+        "quality-messages": "once it has ended"
+    },
+    "test_an_expired_job_keeps_what_it_finished_unless_the_provider_drops_it": {
+        "quality-gemini": "gives nothing back"
+    },
+    "test_each_kind_of_failed_row_has_its_outcome": {
+        "quality-messages": "✓, its filter is a refusal",
+        "quality-gemini": "✓, a refusal is plain words",
+    },
+}
+"""Where an adapter cannot do as the others: what is told of it in the documentation."""
+
+ONLY = {"test_a_refusal_in_plain_words_is_no_verdict": ("quality-gemini",)}
+"""Behaviours that only some adapters can show."""
+
 
 class Conversation:
     """One adapter, one emulator with a state of its own, and a shard to submit."""

@@ -354,3 +354,17 @@ def test_a_single_call_whose_reply_is_lost_may_have_been_paid() -> None:
 
     with pytest.raises(UncertainOutcomeError):
         _provider(_fails(httpx2.ReadTimeout("late"))).single(request, timeout_s=5)
+
+
+def test_a_single_call_bears_its_own_id() -> None:
+    """A call whose reply was lost can be asked about at the provider's support by it."""
+    seen: list[str | None] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request.headers.get("x-client-request-id"))
+        return httpx2.Response(200, text="{}")
+
+    request = {"custom_id": "k-1", "body": {"model": "m", "messages": []}}
+    _provider(handler).single(request, timeout_s=5)
+
+    assert seen == ["k-1"]
