@@ -25,6 +25,7 @@ import structlog
 
 from cj_pipeline.artefact import RunEnvironment
 from cj_pipeline.comparisons import custom_id
+from cj_pipeline.errors import TransientError
 from cj_pipeline.judges import load_judge
 from cj_pipeline.judging import Prompt, render_prompt
 from cj_pipeline.providers import Provider, open_provider, split_shards
@@ -96,7 +97,7 @@ def _through_pipeline(_: Provider, n: int, folder: Path) -> Iterator[tuple[str, 
 
     yield IDLE, "the essays are in, and every library that the steps need is loaded"
     yield "plan", f"{len(plan_wave(engine, batch_id).comparisons)} comparisons"
-    yield "build, upload, create", f"{submit_wave(engine, batch_id).n_sent} jobs"
+    yield "build, upload, create", f"{_sent(engine, batch_id)} jobs"
     _wait_until_ended(lambda: bool(poll(engine, batch_id=batch_id).batches_with_ended_jobs))
     yield "(emulator writes results)", ""
     n_read = 0
@@ -104,6 +105,31 @@ def _through_pipeline(_: Provider, n: int, folder: Path) -> Iterator[tuple[str, 
         n_read += collect_wave(engine, batch_id).n_requested
         poll(engine, batch_id=batch_id)
     yield "download, store and settle", f"{n_read} replies"
+
+
+def _sent(engine: Engine, batch_id: str) -> int:
+    """Submit until everything is out: on a busy machine the emulator may be too slow to answer."""
+    n_sent = 0
+    while _is_unsent(engine, batch_id):
+        try:
+            n_sent += submit_wave(engine, batch_id).n_sent
+        except TransientError as error:
+            print(f"         ({error})")
+            time.sleep(10)
+    return n_sent
+
+
+def _is_unsent(engine: Engine, batch_id: str) -> bool:
+    """Return whether anything is still to be sent, now or after a wait."""
+    with engine.store.read() as db:
+        row = db.one(
+            "SELECT count(*) AS n FROM comparison_pairs p"
+            " LEFT JOIN attempts a USING (comparison_id)"
+            " LEFT JOIN provider_jobs j USING (submission_key) WHERE p.batch_id = ?"
+            " AND coalesce(j.state, 'intent') IN ('intent', 'uploaded', 'ambiguous')",
+            [batch_id],
+        )
+    return row is not None and row["n"] > 0
 
 
 def _through_adapter(provider: Provider, n: int, folder: Path) -> Iterator[tuple[str, object]]:

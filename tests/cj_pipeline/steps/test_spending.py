@@ -9,12 +9,12 @@ import pytest
 
 from cj_pipeline import assertions
 from cj_pipeline.batch_history import BatchHistory, read_history
-from cj_pipeline.errors import TransientError, UncertainOutcomeError
+from cj_pipeline.emulator import EmulatorConfig, change_settings
 from cj_pipeline.judges import load_judge
 from cj_pipeline.providers import Provider, RawLine
 from cj_pipeline.spending import spending
 from cj_pipeline.steps import Engine, ingest, plan_wave, submit_wave
-from tests.batch_folders import ManualClock, finish, open_engine, run_to_end, write_batch
+from tests.batch_folders import ManualClock, open_engine, run_to_end, write_batch
 
 _SETTINGS = {"judges": ["quality"], "all_at_once": True, "max_attempts": 1}
 
@@ -25,10 +25,9 @@ class Meddled:
     def __init__(
         self,
         provider: Provider,
-        change: Callable[[Iterator[RawLine]], Iterator[RawLine]] = iter,
-        n_lost_calls: int = 0,
+        change: Callable[[Iterator[RawLine]], Iterator[RawLine]],
     ) -> None:
-        self._provider, self._change, self._n_lost = provider, change, n_lost_calls
+        self._provider, self._change = provider, change
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._provider, name)
@@ -36,14 +35,6 @@ class Meddled:
     def collect(self, job_id: str) -> Iterator[RawLine]:
         """Yield the lines as changed."""
         return self._change(self._provider.collect(job_id))
-
-    def single(self, request: dict[str, Any], *, timeout_s: float) -> str:
-        """Lose the first replies; the calls may have been carried out."""
-        if self._n_lost:
-            self._n_lost -= 1
-            msg = "no reply"
-            raise UncertainOutcomeError(msg)
-        return self._provider.single(request, timeout_s=timeout_s)
 
 
 def _meddle(engine: Engine, **how: Any) -> None:
@@ -126,15 +117,10 @@ def test_an_answer_that_tells_no_tokens_is_billed_at_its_worst(
 
 def test_a_call_whose_reply_was_lost_counts_as_possible_cost(engine: Engine, folder: Path) -> None:
     """It is asked again and both may be billed: one by its usage, the lost one at its worst."""
-    _meddle(engine, n_lost_calls=1)
-    batch_id = ingest(
-        engine, folder, explicit={"llm_batching_mode_override": "serial_bundle"}
-    ).batch_id
-    plan_wave(engine, batch_id)
-    with pytest.raises(TransientError):
-        submit_wave(engine, batch_id)
+    fault = {"kind": "lost_reply", "on": "*chat.create", "at": [1]}
+    change_settings(EmulatorConfig.from_environment({}, engine.home), faults=[fault])
 
-    finish(engine, batch_id)
+    batch_id = run_to_end(engine, folder, llm_batching_mode_override="serial_bundle")
 
     history = _history(engine, batch_id)
     lost = max(row["reserved_usd"] for row in history.attempts)
