@@ -229,8 +229,13 @@ def fit_verdicts(
     )
 
 
-def maximise(model: Model, point: Point) -> tuple[Point, int]:
+def maximise(model: Model, point: Point, *, holds_judges: bool = False) -> tuple[Point, int]:
     """Return where the posterior is greatest, and how many Newton steps that took.
+
+    Args:
+        model: What is estimated.
+        point: Where to begin.
+        holds_judges: Leave what judges add where it is, and move the scores alone.
 
     Raises:
         UnscalableBatchError: If the steps do not come to rest.
@@ -239,7 +244,13 @@ def maximise(model: Model, point: Point) -> tuple[Point, int]:
     tolerance = 0.05
     size = np.inf
     for n_steps in range(1, _MAX_STEPS + 1):
-        theta, others = newton_step(slope.information, slope.theta, slope.others, rtol=tolerance)
+        if holds_judges:
+            theta = solve(slope.information.essays, slope.theta, rtol=tolerance)
+            others = np.zeros(model.n_others)
+        else:
+            theta, others = newton_step(
+                slope.information, slope.theta, slope.others, rtol=tolerance
+            )
         size = float(np.abs(theta).max())
         if model.n_others:
             size = max(size, float(np.abs(others).max()))

@@ -146,7 +146,9 @@ class _Evidence:
 
     def _settle(self, log_sd: float) -> tuple[Model, Information]:
         model = replace(self._model, prior_precision=float(np.exp(-2 * log_sd)))
-        self._point, _ = maximise(model, self._point)
+        # Where essays are taken to differ far less or more than they do, judges' discriminations
+        # would run off to make up for it, so they and the position effects stay as fitted.
+        self._point, _ = maximise(model, self._point, holds_judges=True)
         return model, slope_at(model, self._point, for_steps=False).information
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
+
+from cj_pipeline.errors import UnscalableBatchError
 
 if TYPE_CHECKING:
     from cj_pipeline.bradley_terry import Scale
@@ -25,6 +28,10 @@ SURE_DISCRIMINATION_VERDICTS = 50
 of what the prior allows."""
 
 WEIGHT_OF_INCONSISTENT = 0.5
+
+_NOT_AT_REST = (
+    "How strongly each judge tells essays apart did not come to rest: all judges count alike."
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,8 @@ def score_verdicts(
     by_judge = Counter(verdict.judge_id for verdict in judged)
     is_panel = len(by_judge) > 1
     is_told = is_panel and min(by_judge.values()) >= SURE_DISCRIMINATION_VERDICTS
-    return fit_bradley_terry(
+    fit = partial(
+        fit_bradley_terry,
         essay_ids,
         judged,
         engine=rules.engine,
@@ -92,7 +100,14 @@ def score_verdicts(
             if rules.position_effect == "auto"
             else MIN_POSITION_INFORMATION
         ),
-        discrimination=rules.discrimination == "on" or (rules.discrimination == "auto" and is_told),
         ties=rules.ties,
         weights=weights,
     )
+    if rules.discrimination == "auto" and is_told:
+        try:
+            return fit(discrimination=True)
+        except UnscalableBatchError:
+            # The likelihood of discriminations can have several peaks; nobody asked for them.
+            scale = fit()
+            return replace(scale, notes=(*scale.notes, _NOT_AT_REST))
+    return fit(discrimination=rules.discrimination == "on")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from cj_pipeline import bradley_terry
 from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.reliability import empirical_bayes
 from cj_pipeline.scoring import ScoringRules, score_verdicts, scoring_rules
 from cj_pipeline.settings import BatchSettings, resolve_settings
 
@@ -73,6 +78,38 @@ def test_a_panels_sharp_judge_counts_for_more() -> None:
     scale = score_verdicts(ESSAYS, panel, ScoringRules())
 
     assert scale.discriminations["sharp"].value > scale.discriminations["dull"].value + 0.5
+
+
+def test_a_panels_reliability_is_found_with_discriminations_on() -> None:
+    """Looked at for spreads far from the true one, discriminations used to run off for ever."""
+    panel = judged_by(("one", 1.0, 0.2), ("two", 1.0, 0.0), ("three", 1.2, -0.2), rounds=2)
+
+    scale = score_verdicts(ESSAYS, panel, ScoringRules(discrimination="on"))
+
+    evidence = empirical_bayes(scale)
+    assert scale.discriminations
+    assert 0.5 < evidence.true_sd < 2
+    assert 0.8 < evidence.reliability < 1
+
+
+def test_discriminations_that_do_not_come_to_rest_are_left_off_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody asked for them, so a batch must not end over them."""
+    panel = judged_by(("one", 1.0, 0.0), ("two", 1.0, 0.0))
+    fit = bradley_terry.fit_bradley_terry
+
+    def restless(*args: Any, discrimination: bool = False, **more: Any) -> bradley_terry.Scale:
+        if discrimination:
+            msg = "The scale did not converge."
+            raise UnscalableBatchError(msg)
+        return fit(*args, **more)
+
+    monkeypatch.setattr(bradley_terry, "fit_bradley_terry", restless)
+    scale = score_verdicts(ESSAYS, panel, ScoringRules())
+
+    assert not scale.discriminations
+    assert any("did not come to rest" in note for note in scale.notes)
 
 
 def test_a_panel_with_few_verdicts_has_no_discrimination() -> None:
