@@ -26,12 +26,16 @@ class GradingRequest(dg.Config):
     anchor_grades: dict[str, str] = Field(
         {}, description="With `again`: anchors' grades put right, for instance {anchor-3: B}."
     )
+    despite: list[str] = Field(
+        [], description="With `again`: assertions of the batch's own that need not hold any more."
+    )
 
     @model_validator(mode="after")
     def _changes_only_what_is_graded_again(self) -> Self:
         """What was asked for must not be dropped in silence."""
-        if not self.again and (self.scale or self.own_scale or self.anchor_grades):
-            msg = "scale, own_scale and anchor_grades take effect only with `again: true`"
+        changes = (self.scale, self.own_scale, self.anchor_grades, self.despite)
+        if not self.again and any(changes):
+            msg = "scale, own_scale, anchor_grades and despite take effect only with `again: true`"
             raise ValueError(msg)
         return self
 
@@ -63,6 +67,7 @@ def grade_projections(
                 scale=config.scale or None,
                 own_scale=config.own_scale.encode() or None,
                 anchor_grades=config.anchor_grades,
+                despite=config.despite,
             )
             if config.again
             else project(connected, batch_id)

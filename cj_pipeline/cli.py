@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
@@ -102,6 +103,14 @@ def open_engine() -> Engine:
     return open_from_environment(os.environ)
 
 
+def _logs(to: Path | None) -> AbstractContextManager[None]:
+    """Return the block in which everything is told to a file, or, without one, what is grave."""
+    from cj_pipeline.logs import configure_logs, logs_in_file
+
+    configure_logs(level=os.environ.get("CJ_LOG_LEVEL", "WARNING"))
+    return logs_in_file(to)
+
+
 add_watch_commands(app, told_plainly, console, open_engine)
 add_operations_commands(app, told_plainly, console, open_engine)
 add_link_command(app, told_plainly, console, open_engine)
@@ -140,21 +149,25 @@ def plan(
         Path | None,
         typer.Option(help="Also write assessment_run.plan.json to this folder.", file_okay=False),
     ] = None,
+    log_file: LogFile = None,
 ) -> None:
     """Show what a batch would ask and cost; nothing is stored, and only a pilot sends anything."""
     from cj_pipeline.steps.preview import preview_batch
+    from cj_pipeline.steps.runner import told_preview
     from cj_pipeline.store import default_home
 
     explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
-    preview = preview_batch(batch_dir, explicit, os.environ, default_home(os.environ))
-    console.print(
-        terminal.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
-        *terminal.cost_tables(preview.costs(), preview.record.settings.batching_mode),
-    )
-    if pilot:
-        console.print(terminal.pilot_table(preview.pilot(pilot)))
-    if artefact is not None:
-        _write_preview_artefact(batch_dir, artefact, "plan", explicit, [])
+    with _logs(log_file), told_preview(batch_dir, "plan") as is_read:
+        preview = preview_batch(batch_dir, explicit, os.environ, default_home(os.environ))
+        is_read(preview)
+        console.print(
+            terminal.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
+            *terminal.cost_tables(preview.costs(), preview.record.settings.batching_mode),
+        )
+        if pilot:
+            console.print(terminal.pilot_table(preview.pilot(pilot)))
+        if artefact is not None:
+            _write_preview_artefact(batch_dir, artefact, "plan", explicit, [])
 
 
 @app.command()
@@ -183,24 +196,35 @@ def explain(batch_dir: BatchDir) -> None:
 
 @app.command("dry-run")
 @told_plainly
-def dry_run(batch_dir: BatchDir, max_comparisons: MaxComparisons = None, seed: Seed = None) -> None:
+def dry_run(
+    batch_dir: BatchDir,
+    *,
+    max_comparisons: MaxComparisons = None,
+    seed: Seed = None,
+    log_file: LogFile = None,
+) -> None:
     """Build the first wave's requests exactly as they would be sent, and send none."""
     from cj_pipeline.steps.preview import preview_batch
+    from cj_pipeline.steps.runner import told_preview
     from cj_pipeline.store import default_home
 
     home = default_home(os.environ)
-    preview = preview_batch(batch_dir, explicit_settings(max_comparisons, seed), os.environ, home)
-    folder = home / "dry-runs" / preview.batch_id
-    written = preview.write_requests(folder)
-    console.print(
-        terminal.table(
-            "First wave of " + preview.batch_id,
-            ("file", "requests", "bytes"),
-            [(str(file.path), file.n_requests, file.n_bytes) for file in written],
-        )
-    )
     explicit = explicit_settings(max_comparisons, seed)
-    _write_preview_artefact(batch_dir, folder, "dry-run", explicit, [f.path for f in written])
+    with _logs(log_file), told_preview(batch_dir, "dry-run") as is_read:
+        preview = preview_batch(batch_dir, explicit, os.environ, home)
+        is_read(preview)
+        folder = home / "dry-runs" / preview.batch_id
+        written = preview.write_requests(folder)
+        console.print(
+            terminal.table(
+                "First wave of " + preview.batch_id,
+                ("file", "requests", "bytes"),
+                [(str(file.path), file.n_requests, file.n_bytes) for file in written],
+            )
+        )
+        _write_preview_artefact(
+            batch_dir, folder, "dry-run", explicit, [file.path for file in written]
+        )
     console.print("Nothing was sent.")
 
 
@@ -505,9 +529,10 @@ def _write_preview_artefact(
     requests: list[Path],
 ) -> None:
     from cj_pipeline.steps.preview_artefact import write_preview_artefact
+    from resources.engine import open_engine as open_from_environment
 
     written = write_preview_artefact(
-        open_engine(),
+        open_from_environment(os.environ),
         batch_dir,
         folder,
         runner_mode=runner_mode,

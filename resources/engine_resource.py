@@ -30,7 +30,8 @@ class EngineResource(dg.ConfigurableResource[Engine]):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Have every log line of a run name its batch, as those of `cj execute` do."""
-        configure_logs(level=os.environ.get("CJ_LOG_LEVEL", "INFO"))
+        if not structlog.is_configured():  # a command that runs this has its own way to show things
+            configure_logs(level=os.environ.get("CJ_LOG_LEVEL", "INFO"))
         structlog.contextvars.clear_contextvars()
         run = context.run
         batch_id = run.tags.get(PARTITION_TAG) if run else None

@@ -11,15 +11,15 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from cj_pipeline.artefact import WrittenFile
+from cj_pipeline.artefact import RunnerMode, WrittenFile
 from cj_pipeline.batch_history import read_history
 from cj_pipeline.errors import BatchProblemsError, PreflightError
 from cj_pipeline.logs import about_batch
@@ -32,6 +32,7 @@ from cj_pipeline.steps.ingest import Ingested, ingest
 from cj_pipeline.steps.next_step import NextStep
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.preflight import Examined, preflight
+from cj_pipeline.steps.preview import Preview
 from cj_pipeline.steps.publish import publish_artefact
 from cj_pipeline.steps.records import batch_correlation_id, load_batch
 from cj_pipeline.steps.submit_wave import submit_wave
@@ -112,6 +113,40 @@ def take_in(
             msg = f"Batch '{name}' cannot start; nothing was asked. Mend all of this:\n{listed}"
             raise PreflightError(msg)
         return ingest(engine, folder, explicit=explicit)
+
+
+@contextmanager
+def told_preview(folder: Path, runner_mode: RunnerMode) -> Iterator[Callable[[Preview], None]]:
+    """Tell the log how a plan or a dry run begins and ends; give what to call once it is read."""
+    name = id_for(folder.resolve().name, prefix="batch")
+    correlation_id = batch_correlation_id(name)
+
+    def read(preview: Preview) -> None:
+        log.info(
+            "runner_validation_state",
+            is_ready=True,
+            is_known=False,
+            n_problems=0,
+            n_warnings=0,
+            problems=[],
+            n_essays=len(preview.record.essay_ids),
+        )
+
+    with about_batch(batch_id=name, correlation_id=correlation_id, runner_mode=runner_mode):
+        try:
+            yield read
+        except BatchProblemsError as error:
+            problems = list(error.problems)
+            log.info(
+                "runner_validation_state",
+                is_ready=False,
+                is_known=False,
+                n_problems=len(problems),
+                n_warnings=0,
+                problems=problems,
+            )
+            raise
+        log.info("runner_execution_complete", state="not asked", submitted=0, cost_usd=0.0)
 
 
 def ask_first_wave(engine: Engine, batch_id: str) -> tuple[int, int]:

@@ -242,3 +242,25 @@ def test_anchors_that_cannot_carry_grades_are_told_before_anything_is_paid(
 
     assert result.exit_code == 0
     assert "there will be no grades" in flowing(result.output)
+
+
+@pytest.mark.parametrize("mode", ["plan", "dry-run"])
+def test_a_plan_and_a_dry_run_are_told_to_the_log_too(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three modes, one log: what was looked at, by whom, and that nothing was asked."""
+    monkeypatch.setenv("CJ_HOME", str(tmp_path / "home"))
+    log = tmp_path / "log.jsonl"
+    wrong = batch_folder(tmp_path, "wrong", wave_sise=1)
+
+    read = CliRunner().invoke(app, [mode, str(batch_folder(tmp_path)), "--log-file", str(log)])
+    refused = CliRunner().invoke(app, [mode, str(wrong), "--log-file", str(log)])
+
+    assert (read.exit_code, refused.exit_code) == (0, 1)
+    lines = [e for e in events(log) if e["event"].startswith("runner_")]
+    assert [(e["event"], e["batch_id"], e["runner_mode"]) for e in lines] == [
+        ("runner_validation_state", "small", mode),
+        ("runner_execution_complete", "small", mode),
+        ("runner_validation_state", "wrong", mode),
+    ]
+    assert [e.get("is_ready") for e in lines] == [True, None, False]

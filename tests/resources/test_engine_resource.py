@@ -39,6 +39,7 @@ def test_log_lines_of_a_run_name_its_batch(
     def noisy(engine: EngineResource) -> None:
         structlog.get_logger().info("something_happened")
 
+    structlog.reset_defaults()
     resources = {"engine": EngineResource()}
     result = dg.materialize([noisy], partition_key="spring-9", resources=resources)
     structlog.reset_defaults()
