@@ -33,8 +33,10 @@ from scipy.stats import rankdata
 from cj_pipeline.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.fixed_design import mean_variance, spectral_gap
-from cj_pipeline.forecast import forecast_at_plan, forecast_from_scale
+from cj_pipeline.forecast import Plan, forecast_at_plan, forecast_from_scale
+from cj_pipeline.likely_spread import likely_spread
 from cj_pipeline.pairing import Net, choose_wave, max_possible_pairs
+from cj_pipeline.precision import precision_of
 from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
 from cj_pipeline.settings import PreciseRule
 from cj_pipeline.tallies import Verdicts
@@ -154,7 +156,7 @@ def trajectory(setup: Setup, seed: int) -> dict[str, Any]:
             scale = fit_verdicts(verdicts, position_effect=judge.needs_position_effect, start=scale)
         except UnscalableBatchError:
             continue
-        net = replace(net, scores=scale.scores, information=scale.information)
+        net = _with_scale(net, scale)
         out["comparisons"].append(len(net.shown))
         out["spearman"].append(_correlation(rankdata(scale.scores), rankdata(judge.truth)))
         at_quarter = len(net.shown) * 4 // end > (len(net.shown) - size) * 4 // end
@@ -187,6 +189,12 @@ def _next_wave(net: Net, setup: Setup, size: int, seed: int) -> tuple[tuple[str,
         may_repeat=setup.may_repeat,
     )
     return tuple((pair.essay_a, pair.essay_b) for pair in wave)
+
+
+def _with_scale(net: Net, scale: Scale) -> Net:
+    """Return the net with what a batch's own next wave would go by."""
+    spread = likely_spread(scale).logits
+    return replace(net, scores=scale.scores, information=scale.information, spread=spread)
 
 
 def _by_lot(net: Net, size: int, seed: int) -> tuple[tuple[str, str], ...]:
@@ -468,7 +476,8 @@ def _forecast_run(n: int, strategy: str, seed: int) -> tuple[int, list[tuple[int
     ids = tuple(f"e{i:05d}" for i in range(n))
     place = {essay_id: i for i, essay_id in enumerate(ids)}
     net, half_wins = Net(ids, frozenset(), ()), []
-    made = [forecast_at_plan(n, rule, strategy=strategy, wave_size=n // 2)]  # type: ignore[arg-type]
+    plan = Plan(strategy, n // 2)  # type: ignore[arg-type]
+    made = [forecast_at_plan(n, rule, plan)]
     ask_at = [4, 8]
     while len(net.shown) < 20 * n:
         wave = _next_wave(net, setup, n // 2, seed)
@@ -480,13 +489,13 @@ def _forecast_run(n: int, strategy: str, seed: int) -> tuple[int, list[tuple[int
             scale = fit_verdicts(Verdicts(ids, ("j",), first, second, np.array(half_wins), nobody))
         except UnscalableBatchError:
             continue
-        net = replace(net, scores=scale.scores, information=scale.information)
+        net = _with_scale(net, scale)
         if ask_at and 2 * len(net.shown) >= ask_at[0] * n:
             ask_at.pop(0)
-            made.append(forecast_from_scale(scale, rule, strategy=strategy, wave_size=n // 2))  # type: ignore[arg-type]
+            made.append(forecast_from_scale(scale, rule, plan, precision_of(scale, ids)))
         if len(net.shown) >= 2 * n and empirical_bayes_reliability(scale) >= 0.8:
             break
-    return len(net.shown), [(each.total, each.lower, each.upper) for each in made]
+    return len(net.shown), [(each.total, each.lower, each.upper) for each in made if each]
 
 
 def speed(_: argparse.Namespace) -> None:

@@ -16,14 +16,10 @@ from statistics import NormalDist
 import numpy as np
 
 from cj_pipeline.bradley_terry import Scale
+from cj_pipeline.likely_spread import USUAL, USUAL_SPREAD, LikelySpread, likely_spread
 from cj_pipeline.precision import Precision
-from cj_pipeline.reliability import empirical_bayes
 from cj_pipeline.settings import PreciseRule, Strategy
 
-USUAL_SPREAD = 1.5
-"""Standard deviation of essays' true scores, in logits, in an ordinary class."""
-_SPREADS_DIFFER = 0.3
-"""Standard deviation of that spread's logarithm among classes and judges."""
 _WITHOUT_SCORES = frozenset({"coverage", "resample", "random"})
 _WORTH_FOR_RANKS = 1.25
 """A comparison chosen by scores against one chosen without, in information for the same ranks."""
@@ -100,19 +96,15 @@ def forecast_at_plan(n_essays: int, rule: PreciseRule, plan: Plan) -> Forecast |
 
     None where the rule has a target that nothing is known of yet: gain per dollar without a price.
     """
-    spread = _Spread(math.log(USUAL_SPREAD), _SPREADS_DIFFER)
     if rule.gain_per_usd is not None and plan.usd_per_comparison is None:
         return None
-    return _forecast(_needed(n_essays, rule, plan, spread, None), 0, plan)
+    return _forecast(_needed(n_essays, rule, plan, USUAL, None), 0, plan)
 
 
 def forecast_from_scale(
     scale: Scale, rule: PreciseRule, plan: Plan, precision: Precision
 ) -> Forecast | None:
     """Return the forecast from where a batch stands; None where a target cannot be foreseen.
-
-    What the verdicts say of the essays' spread is weighed against what is usual, so that the first
-    waves, which say little of it, do not make the forecast jump.
 
     Args:
         scale: After the last wave.
@@ -125,26 +117,10 @@ def forecast_from_scale(
         return None
     if rule.gain_per_usd is not None and precision.gain_per_usd is None:
         return None
-    found = empirical_bayes(scale)
-    usual_weight, weight, told = 1 / _SPREADS_DIFFER**2, 0.0, 0.0
-    if found.reliability > 0:
-        # A standard deviation from n essays errs by 1/sqrt(2(n-1)), the more the noisier they are.
-        weight = 2 * (n - 1) * found.reliability**2
-        told = math.log(found.true_sd)
-    spread = _Spread(
-        (usual_weight * math.log(USUAL_SPREAD) + weight * told) / (usual_weight + weight),
-        1 / math.sqrt(usual_weight + weight),
-    )
     so_far = round(float(scale.n_comparisons.sum()) / 2)
-    return _forecast(_needed(n, rule, plan, spread, _Now(so_far, precision)), so_far, plan)
-
-
-@dataclass(frozen=True)
-class _Spread:
-    """What is held of the essays' true spread: the mean and the error of its logarithm."""
-
-    log_mean: float
-    log_error: float
+    return _forecast(
+        _needed(n, rule, plan, likely_spread(scale), _Now(so_far, precision)), so_far, plan
+    )
 
 
 @dataclass(frozen=True)
@@ -156,7 +132,7 @@ class _Now:
 
 
 def _needed(
-    n_essays: int, rule: PreciseRule, plan: Plan, spread: _Spread, now: _Now | None
+    n_essays: int, rule: PreciseRule, plan: Plan, spread: LikelySpread, now: _Now | None
 ) -> tuple[float, float, float]:
     """Return comparisons in all: expected, and the ends of the interval."""
 

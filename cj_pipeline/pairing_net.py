@@ -45,6 +45,8 @@ class Net:
         covariance: Of the mean-centred scores; shape (n_essays, n_essays). For large batches
             `information` says the same in little memory.
         information: What the scores' covariance can be computed from, as a `Scale` keeps it.
+        spread: How far the essays' true scores are likely to lie apart, in logits; None where
+            only the scores themselves tell (see `likely_spread`).
         boundaries: Where grades meet, in logits, lowest first; empty where ranks are the goal.
         expected: A guess of the scores, only their order counts; see `head_start`.
     """
@@ -55,6 +57,7 @@ class Net:
     scores: Floats | None = None
     covariance: Floats | None = None
     information: Information | None = None
+    spread: float | None = None
     boundaries: tuple[float, ...] = ()
     expected: Floats | None = None
 

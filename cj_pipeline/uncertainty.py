@@ -26,7 +26,9 @@ N_SKETCHES = 96
 _SOLVED_TO = 1e-3
 """Relative residual of the sketch's systems, well below its own error."""
 _SPREADS = (0.5, 4.0)
-"""Logits between which essays' true spread is taken to lie when pairs are chosen."""
+"""Logits between which essays' true spread is taken to lie when only the scores tell of it."""
+_STEPS_IN = 2
+"""Newton steps to where the scores are believed to lie; the next would move them by 0.01."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,32 +167,62 @@ class SketchedBelief:
 
 
 def as_believed(net: Net) -> Net:
-    """Return the net with its scores drawn in to what essays that differ as these seem to can have.
+    """Return the net with its scores drawn in to what essays of the likely spread can have.
 
     The scale's own prior is weak on purpose, so that reported scores rest on verdicts; early scores
     lie too far apart for it. Choosing by them would leave out pairs that are closer than they
-    look. So for choosing, and only for that, the weak prior gives way to a normal one with the
-    spread that the scores have beyond their errors. A net without `information` stays as it is.
+    look. So for choosing, and only for that, the weak prior gives way to a normal one. A net
+    without `information` stays as it is. What judges add (a liking for a place) is left as fitted.
     """
     if net.scores is None or net.information is None:
         return net
     from cj_pipeline.net_solvers import NetMatrix, solve
 
     matrix = net.information.essays
-    layout, weights, n = matrix.layout, matrix.weights, net.n_essays
+    layout, n = matrix.layout, net.n_essays
+    first, second = layout.first, layout.second
     own = _own_information(net.information)
-    errors = 1 / np.maximum(matrix.diagonal, 1e-12)
-    spread = np.clip(np.sqrt(max(np.var(net.scores) - errors.mean(), 0.0)), *_SPREADS)
-    apart = weights * (net.scores[layout.first] - net.scores[layout.second])
-    pull = own * net.scores + np.bincount(layout.first, apart, n)
-    pull -= np.bincount(layout.second, apart, n)
-    drawn_in = NetMatrix(layout, weights, matrix.diagonal - own + spread**-2, np.zeros(n))
-    scores = solve(drawn_in, pull, rtol=_SOLVED_TO)
+    narrow = 1 / (net.spread or _seeming_spread(net.scores, matrix.diagonal)) ** 2
+
+    def at_ends(values: Floats, sign: int) -> Floats:
+        """Add up values per pair at its first essay, and with this sign at its second."""
+        return np.asarray(
+            np.bincount(first, values, n) + sign * np.bincount(second, values, n), dtype=np.float64
+        )
+
+    reported = net.scores[first] - net.scores[second]
+    counts = matrix.weights / _steepness(reported)
+    # At the reported scores the verdicts pull out as hard as the weak prior pulls in; from its
+    # information k p (1 - p) its pull k (p - 1/2) follows.
+    pull, scores = own * np.sinh(np.clip(net.scores, -20, 20)), net.scores.copy()
+    for _ in range(_STEPS_IN + 1):
+        apart = scores[first] - scores[second]
+        weights = counts * _steepness(apart)
+        drawn_in = NetMatrix(layout, weights, at_ends(weights, 1) + narrow, np.zeros(n))
+        less = 0.5 * counts * (np.tanh(0.5 * reported) - np.tanh(0.5 * apart))
+        slope = pull + at_ends(less, -1) - narrow * scores
+        scores = scores + solve(drawn_in, slope, rtol=_SOLVED_TO)
+    scores = scores - scores.mean()
+    # Boundaries lie among the reported scores and are drawn in with them.
+    share = float(scores @ net.scores) / max(float(net.scores @ net.scores), 1e-12)
     return replace(
         net,
-        scores=scores - scores.mean(),
+        scores=scores,
         information=replace(net.information, essays=drawn_in),
+        boundaries=tuple(share * boundary for boundary in net.boundaries),
     )
+
+
+def _seeming_spread(scores: Floats, information: Floats) -> float:
+    """Return the spread that scores have beyond their errors, within what is likely at all."""
+    errors = 1 / np.maximum(information, 1e-12)
+    spread = float(np.sqrt(max(np.var(scores) - errors.mean(), 0.0)))
+    return min(max(spread, _SPREADS[0]), _SPREADS[1])
+
+
+def _steepness(apart: Floats) -> Floats:
+    """Return the logistic curve's slope, p (1 - p)."""
+    return np.asarray(0.25 / np.cosh(0.5 * np.clip(apart, -30, 30)) ** 2)
 
 
 def _own_information(information: Information) -> Floats:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from cj_pipeline.projection import GradeProjections
 
 
+_SPREAD_UP_TO = 2_000
+"""Essays whose spread is estimated for choosing pairs; beyond, the scores tell it well enough."""
+
+
 @dataclass(frozen=True)
 class NetSoFar:
     """The net, and how much was asked of whom.
@@ -72,10 +76,18 @@ def empty_net(record: BatchRecord) -> Net:
 
 def with_scores(net: Net, record: BatchRecord, scale: Scale) -> Net:
     """Return the net with the scale, and with boundaries where grades are the goal."""
+    from cj_pipeline.likely_spread import likely_spread
+
     boundaries: tuple[float, ...] = ()
     if record.settings.goal == "grades" and (projections := grades_so_far(record, scale)):
         boundaries = tuple(boundary.position for boundary in projections.boundaries)
-    return replace(net, scores=scale.scores, information=scale.information, boundaries=boundaries)
+    return replace(
+        net,
+        scores=scale.scores,
+        information=scale.information,
+        spread=likely_spread(scale).logits if net.n_essays <= _SPREAD_UP_TO else None,
+        boundaries=boundaries,
+    )
 
 
 def grades_so_far(record: BatchRecord, scale: Scale) -> GradeProjections | None:
