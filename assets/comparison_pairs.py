@@ -40,6 +40,7 @@ def comparison_pairs(
             "dagster/partition_row_count": len(history.pairs),
             "dagster/column_schema": columns,
             "roles": dict(Counter(row["role"] for row in wave)),
+            "asked_of": dict(Counter(history.judge_by_id[row["judge_id"]]["name"] for row in wave)),
             "pairs": table(
                 wave, ("sequence", "essay_a", "essay_b", "role", "expected_gain", "asked")
             ),

@@ -62,6 +62,22 @@ def judges_by_worth(judges: Sequence[JudgeFigures], differences: Floats) -> tupl
     return tuple(sorted(worth, key=lambda each: -each.information_per_usd))
 
 
+LEAST_SHARE = 0.1
+"""Of the pairs, that every judge keeps: what nobody asks a judge, nobody learns of it."""
+
+
+def shares_by_worth(judges: Sequence[JudgeFigures], differences: Floats) -> dict[str, float]:
+    """Return the share of the pairs each judge is to be asked about; together 1.
+
+    All but the least goes to the judge whose verdicts tell most per dollar.
+    """
+    best, *_ = judges_by_worth(judges, differences)
+    least = min(LEAST_SHARE, 1 / len(judges))
+    shares = {judge.judge_id: least for judge in judges}
+    shares[best.judge_id] = 1 - least * (len(judges) - 1)
+    return shares
+
+
 def _information(judge: JudgeFigures, differences: Floats) -> float:
     """Return the mean over the pairs, each shown as often in one order as in the other."""
     told = 0.0

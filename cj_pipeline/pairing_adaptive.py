@@ -139,14 +139,22 @@ class _Wave:
 
 
 def _room_and_owed(net: Net, size: int) -> tuple[Ints, Ints]:
-    """Return how often each essay may come in the wave, and how often it must."""
-    mean = (2 * len(net.shown) + 2 * size) / net.n_essays
-    uneven = max(_UNEVEN_AT_LEAST, int(_UNEVEN * mean))
+    """Return how often each essay may come in the wave, and how often it must.
+
+    Essays that an earlier scale has placed come as often as they are of use to the others.
+    """
+    is_new = ~net.is_known
     so_far = net.n_comparisons
-    most_in_wave = -(-2 * size // net.n_essays) + _OVER_SHARE
+    # Against essays that are known a pair is one new essay's, else two essays'.
+    to_come = size * (1 if net.known_ids else 2)
+    n_new = max(int(is_new.sum()), 1)
+    mean = (int(so_far[is_new].sum()) + to_come) / n_new
+    uneven = max(_UNEVEN_AT_LEAST, int(_UNEVEN * mean))
+    most_in_wave = -(-to_come // n_new) + _OVER_SHARE
     room = np.minimum(most_in_wave, int(np.ceil(mean)) + uneven - so_far)
     owed = np.maximum(0, int(mean) - uneven - so_far)
-    return np.maximum(room, owed), owed
+    room = np.where(net.is_known, size, np.maximum(room, owed))
+    return room, np.where(net.is_known, 0, owed)
 
 
 def expected_information(differences: Floats, variances: Floats) -> Floats:

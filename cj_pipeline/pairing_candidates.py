@@ -34,6 +34,9 @@ def candidate_pairs(net: Net, rng: np.random.Generator, *, may_repeat: bool) -> 
         high = (place + steps)[is_inside]
         ends = np.sort(np.column_stack([order[low], order[high]]), axis=1)
         first, second = np.divmod(np.unique(ends[:, 0] * n + ends[:, 1]), n)
+    if net.known_ids:
+        is_worth_asking = ~(net.is_known[first] & net.is_known[second])
+        first, second = first[is_worth_asking], second[is_worth_asking]
     if not may_repeat and len(net.shown):
         ends = np.sort(net.shown_indices, axis=1)
         is_new = ~np.isin(first * n + second, ends[:, 0] * n + ends[:, 1])

@@ -48,6 +48,8 @@ class Net:
         spread: How far the essays' true scores are likely to lie apart, in logits; None where
             only the scores themselves tell (see `likely_spread`).
         boundaries: Where grades meet, in logits, lowest first; empty where ranks are the goal.
+        known_ids: Essays that an earlier scale has placed; where scores choose, no two of them
+            meet, and none of them has to take part alike.
         expected: A guess of the scores, only their order counts; see `head_start`.
     """
 
@@ -59,6 +61,7 @@ class Net:
     information: Information | None = None
     spread: float | None = None
     boundaries: tuple[float, ...] = ()
+    known_ids: frozenset[str] = frozenset()
     expected: Floats | None = None
 
     @property
@@ -77,6 +80,11 @@ class Net:
     def is_anchor(self) -> npt.NDArray[np.bool_]:
         """Whether each essay is an anchor; shape (n_essays,)."""
         return np.array([essay_id in self.anchor_ids for essay_id in self.essay_ids], dtype=bool)
+
+    @cached_property
+    def is_known(self) -> npt.NDArray[np.bool_]:
+        """Whether an earlier scale has placed each essay; shape (n_essays,)."""
+        return np.array([essay_id in self.known_ids for essay_id in self.essay_ids], dtype=bool)
 
     @cached_property
     def n_comparisons(self) -> Ints:

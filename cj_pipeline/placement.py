@@ -1,11 +1,12 @@
 """New essays into an old scale: a net in which the known essays are known and the new ones guessed.
 
 The adaptive strategy then sets the new essays against those it learns most from, instead of
-judging everything anew. The fit afterwards is over all verdicts, old and new.
+judging everything anew. The scores afterwards join both batches (`linking`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,17 +15,20 @@ from cj_pipeline.bradley_terry import Scale
 from cj_pipeline.pairing_net import Net
 
 
-def with_newcomers(net: Net, old: Scale) -> Net:
+def with_newcomers(net: Net, old: Scale, old_name: Mapping[str, str] | None = None) -> Net:
     """Return the net with scores for all its essays: the old scale's, and its mean for new ones.
 
     Args:
         net: Of old and new essays; what was shown to place the old ones may be among `shown`.
         old: The scale of the essays known so far.
+        old_name: What the old scale calls each essay of the net it knows; by default the same.
 
     A newcomer's variance is the old essays' spread: it may lie anywhere among them.
     """
-    is_old = np.array([essay_id in set(old.essay_ids) for essay_id in net.essay_ids])
-    known = [essay_id for essay_id in net.essay_ids if essay_id in set(old.essay_ids)]
+    if old_name is None:
+        old_name = {essay_id: essay_id for essay_id in set(net.essay_ids) & set(old.essay_ids)}
+    is_old = np.array([essay_id in old_name for essay_id in net.essay_ids])
+    known = [old_name[essay_id] for essay_id in net.essay_ids if essay_id in old_name]
     place = {essay_id: i for i, essay_id in enumerate(old.essay_ids)}
     scores = np.zeros(net.n_essays)
     scores[is_old] = old.scores[[place[essay_id] for essay_id in known]]
@@ -32,4 +36,10 @@ def with_newcomers(net: Net, old: Scale) -> Net:
     covariance[np.ix_(is_old, is_old)] = old.covariance_among(known)
     new = np.flatnonzero(~is_old)
     covariance[new, new] = max(float(np.var(old.scores)), 1e-6)
-    return replace(net, scores=scores, covariance=covariance)
+    return replace(
+        net,
+        scores=scores,
+        covariance=covariance,
+        information=None,
+        known_ids=frozenset(old_name) & frozenset(net.essay_ids),
+    )

@@ -6,7 +6,7 @@ What the next wave would gain is worked out by `outlook`; how many comparisons a
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,7 @@ def precision_of(
     projections: GradeProjections | None = None,
     outlook: Outlook | None = None,
     usd_per_comparison: float | None = None,
+    standard_errors: Mapping[str, float] | None = None,
 ) -> Precision:
     """Return what a scale has reached.
 
@@ -58,12 +59,15 @@ def precision_of(
         projections: The grades so far, for the probability of misgrading.
         outlook: What the next wave would gain, for the gain per dollar.
         usd_per_comparison: What a comparison has cost so far.
+        standard_errors: Of the students' scores, where earlier batches make them surer than the
+            scale alone.
     """
-    students = set(student_ids)
-    is_student = np.array([essay_id in students for essay_id in scale.essay_ids])
-    errors = scale.standard_errors[is_student]
+    students = dict.fromkeys(student_ids)
+    own = dict(zip(scale.essay_ids, scale.standard_errors.tolist(), strict=True))
+    errors = np.array([(standard_errors or own)[essay_id] for essay_id in students])
     misgrading = None
     if projections is not None and projections.is_graded:
+        is_student = [essay_id in students for essay_id in projections.essay_ids]
         misgrading = float(np.mean(1 - projections.confidence[is_student]))
     return Precision(
         reliability=empirical_bayes_reliability(scale),

@@ -72,6 +72,14 @@ class PreciseRule(BaseModel):
         return self
 
 
+class EarlierBatch(BaseModel):
+    """A batch in the store whose scores guide the first pairs of this one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batch: Annotated[str, Field(pattern=ID)]
+
+
 class BatchSettings(BaseModel):
     """The keys of `batch.yaml`, with the defaults of DESIGN section 2."""
 
@@ -112,6 +120,9 @@ class BatchSettings(BaseModel):
     judge_shares: Mapping[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
     """Of how many of the pairs each judge of a panel is asked, from 0 to 1; left out: of all. With
     shares that add up to 1 each pair is one judge's; with more, some are asked of several."""
+    judge_choice: Literal["shares", "by_worth"] = "shares"
+    """Whom of a panel to ask: each its share, or, pair by pair of one judge, mostly whose verdicts
+    have told most per dollar so far."""
 
     llm_batching_mode: BatchingMode = "provider_batch_api"
     """How requests go out: single calls, calls in series, or the provider's batch endpoint."""
@@ -134,6 +145,9 @@ class BatchSettings(BaseModel):
     boundary a student's essay lies on (which needs a scale and anchors)."""
     rough_order: tuple[tuple[str, ...], ...] = ()
     """Essays somebody takes to be alike, weakest group first; only guides the first pairs."""
+    head_start: Literal["texts"] | EarlierBatch | None = None
+    """What else may guide the first pairs: how varied the texts' words are, or the scores of an
+    earlier batch with the same texts or essay ids; no guess enters a score."""
     both_orders: bool = False
     """Ask every chosen pair twice, once in each order; each counts as a comparison."""
     may_repeat_pairs: bool = False
@@ -228,6 +242,19 @@ class BatchSettings(BaseModel):
         problem = shares_problem(self.judge_shares, self.judges) if self.judge_shares else None
         if problem is not None:
             raise ValueError(problem)
+        if self.judge_choice == "by_worth" and self.judge_shares:
+            msg = "judge_choice: by_worth works the shares out itself: leave judge_shares out"
+            raise ValueError(msg)
+        if self.judge_choice == "by_worth" and len(self.judges) < 2:
+            msg = "judge_choice: by_worth needs several judges to choose from"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _one_head_start(self) -> BatchSettings:
+        if self.rough_order and self.head_start is not None:
+            msg = "rough_order is a head start already: leave it or head_start out"
+            raise ValueError(msg)
         return self
 
     @property

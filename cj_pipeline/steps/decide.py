@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from cj_pipeline.steps.canary import held_back
+from cj_pipeline.steps.earlier_scale import amid_earlier, chain_so_far
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
 from cj_pipeline.steps.net_so_far import grades_so_far, net_so_far, with_scores
@@ -27,9 +28,11 @@ from cj_pipeline.workflow import (
 )
 
 if TYPE_CHECKING:
+    from cj_pipeline.batch_chain import Chain
     from cj_pipeline.bradley_terry import Scale
     from cj_pipeline.outlook import Outlook
     from cj_pipeline.precision import Precision
+    from cj_pipeline.projection import GradeProjections
 
 log = structlog.get_logger()
 
@@ -184,9 +187,11 @@ def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
 
     rule = record.settings.precise
     wants_gain = rule is not None and rule.gain_per_usd is not None
+    chain = chain_so_far(db, record, scale)
     ahead = None
     if wants_gain or len(record.essay_ids) <= _OUTLOOK_UP_TO:
         net = with_scores(net_so_far(db, record).net, record, scale)
+        net = amid_earlier(db, record, net, scale)
         covered = len({frozenset(pair) for pair in net.shown})
         ahead = outlook(
             net,
@@ -206,11 +211,31 @@ def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
     precision = precision_of(
         scale,
         record.student_ids,
-        projections=grades_so_far(record, scale) if wants_grades else None,
+        projections=_grades(record, scale, chain) if wants_grades else None,
         outlook=ahead,
         usd_per_comparison=usd,
+        standard_errors=None if chain is None else _errors_amid(chain, record),
     )
     return _Reached(precision, ahead, usd)
+
+
+def _grades(record: BatchRecord, scale: Scale, chain: Chain | None) -> GradeProjections | None:
+    if chain is None or record.grading_terms is None:
+        return grades_so_far(record, scale)
+    from cj_pipeline.batch_chain import only
+    from cj_pipeline.grading import grade_by
+
+    found = grade_by(record.grading_terms, chain, chain.anchor_grades, chain.judged)
+    return only(found, record.essay_ids)
+
+
+def _errors_amid(chain: Chain, record: BatchRecord) -> dict[str, float]:
+    """Return the students' standard errors as earlier batches' verdicts make them too."""
+    place = {essay_id: i for i, essay_id in enumerate(chain.essay_ids)}
+    return {
+        essay_id: float(chain.covariance[place[essay_id], place[essay_id]]) ** 0.5
+        for essay_id in record.student_ids
+    }
 
 
 def _details(

@@ -14,6 +14,7 @@ from cj_pipeline.essays import Batch
 from cj_pipeline.ingestion import read_batch
 from cj_pipeline.judges import Judge, load_judge
 from cj_pipeline.profiles import ResolvedProfile
+from cj_pipeline.settings import EarlierBatch
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.live_profile import profile_of_batch
 from cj_pipeline.steps.note_progress import note_progress
@@ -180,6 +181,14 @@ def _refuse_unknown_links(db: Session, batch: Batch) -> None:
             problems.append(
                 f"batch.yaml: link_to: no other batch {name!r} is in the store: hand it in first,"
                 " or link later with `cj link`"
+            )
+    head_start = batch.settings.values.head_start
+    if isinstance(head_start, EarlierBatch):
+        row = db.one("SELECT count(*) AS n FROM v_scores WHERE batch_id = ?", [head_start.batch])
+        if row is None or not row["n"]:
+            problems.append(
+                f"batch.yaml: head_start: no batch {head_start.batch!r} with scores is in the"
+                " store: hand it in first, or leave head_start out"
             )
     if problems:
         raise BatchProblemsError(batch.batch_id, problems)

@@ -10,9 +10,12 @@ import structlog
 
 from cj_pipeline.comparisons import PlannedComparison, comparison_id
 from cj_pipeline.pairing import choose_wave
+from cj_pipeline.pairing_net import Floats
 from cj_pipeline.panel_shares import judges_of_pair
+from cj_pipeline.steps.earlier_scale import amid_earlier
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
+from cj_pipeline.steps.judges_next import next_shares
 from cj_pipeline.steps.net_so_far import NetSoFar, empty_net, net_so_far, with_scores
 from cj_pipeline.steps.records import BatchRecord, current_wave, load_batch, note_on_batch
 from cj_pipeline.store import Session
@@ -60,10 +63,18 @@ def plan_wave(engine: Engine, batch_id: str) -> PlannedWave:
     return PlannedWave(wave + 1, planned, is_new=True)
 
 
-def preview_comparisons(record: BatchRecord) -> tuple[PlannedComparison, ...]:
-    """Return the first wave of a batch that is not in the store, for `cj plan`."""
+def preview_comparisons(
+    record: BatchRecord, expected: Floats | None = None
+) -> tuple[PlannedComparison, ...]:
+    """Return the first wave of a batch that is not in the store, for `cj plan`.
+
+    Args:
+        record: The batch.
+        expected: What its head start guesses of the scores.
+    """
     nothing_asked = tuple(0 for _ in record.judges)
-    return tuple(_next_comparisons(record, 1, NetSoFar(empty_net(record), nothing_asked)))
+    net = empty_net(record, expected)
+    return tuple(_next_comparisons(record, 1, NetSoFar(net, nothing_asked)))
 
 
 def _asks_for_more(db: Session, batch_id: str, wave: int) -> bool:
@@ -76,13 +87,12 @@ def _asks_for_more(db: Session, batch_id: str, wave: int) -> bool:
 
 
 def _history(db: Session, record: BatchRecord) -> NetSoFar:
-    found = net_so_far(db, record)
-    if not found.net.shown or record.settings.strategy in {"coverage", "resample", "random"}:
+    found = replace(net_so_far(db, record), shares=next_shares(db, record))
+    if record.settings.strategy in {"coverage", "resample", "random"}:
         return found
-    scale = fit_scale(db, record)
-    if scale is None:
-        return found
-    return replace(found, net=with_scores(found.net, record, scale))
+    scale = fit_scale(db, record) if found.net.shown else None
+    net = found.net if scale is None else with_scores(found.net, record, scale)
+    return replace(found, net=amid_earlier(db, record, net, scale))
 
 
 def _next_comparisons(
@@ -95,6 +105,7 @@ def _next_comparisons(
     sequence = sum(n_asked)
     left = completion_denominator(len(record.essay_ids), rules) - sequence
     n_pairs, resampled = history.n_pairs, history.n_resampled
+    shares = history.shares or record.shares
     n_orders = 2 if record.settings.both_orders else 1
     while left > 0:
         covered = len({frozenset(pair) for pair in net.shown}) >= all_pairs
@@ -112,7 +123,7 @@ def _next_comparisons(
         for pair in chosen:
             # Both orders of a pair are the same judges': they are held against each other.
             place, had = n_pairs // n_orders, [n // n_orders for n in n_asked]
-            for judge in judges_of_pair(place, record.shares, had)[:left]:
+            for judge in judges_of_pair(place, shares, had)[:left]:
                 sequence, left = sequence + 1, left - 1
                 n_asked[judge] += 1
                 yield PlannedComparison(

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cj_pipeline.comparisons import PlannedComparison
 from cj_pipeline.essays import Batch
+from cj_pipeline.head_start import expected_from_texts
 from cj_pipeline.ingestion import read_batch
 from cj_pipeline.judge_trials import Calibration
 from cj_pipeline.judges import Judge
+from cj_pipeline.pairing_net import Floats
 from cj_pipeline.providers import open_provider
 from cj_pipeline.steps.canary import canary_size
 from cj_pipeline.steps.cost_plan import ModeCost, cost_by_mode, run_pilot
 from cj_pipeline.steps.ingest import load_judges
 from cj_pipeline.steps.live_profile import kept_profile, profile_of_batch
+from cj_pipeline.steps.net_so_far import earlier_guess
 from cj_pipeline.steps.plan_ahead import plan_ahead
 from cj_pipeline.steps.plan_wave import preview_comparisons
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.steps.requests import Ask, BatchTexts, prompt_for, request_line, submission_key
+from cj_pipeline.store import Session, open_published
 from cj_pipeline.workflow import (
     completion_denominator,
     is_small_net,
@@ -199,7 +205,7 @@ def preview_batch(
     batch = read_batch(folder, explicit=explicit)
     judges = load_judges(batch, folder)
     record = _record(batch, judges, {"profile": profile_of_batch(batch, home).as_json()})
-    first_wave = preview_comparisons(record)
+    first_wave = preview_comparisons(record, _guessed(batch, home))
     texts = BatchTexts(
         instructions=batch.document("instructions"),
         rubric=batch.document("rubric"),
@@ -223,6 +229,22 @@ def _ask(record: BatchRecord, texts: BatchTexts, planned: PlannedComparison) -> 
         judge_id=planned.judge_id,
         prompt=prompt_for(record, record.judge(planned.judge_id), texts, shown),
     )
+
+
+def _guessed(batch: Batch, home: Path) -> Floats | None:
+    """Return what the batch's head start guesses of its scores; None without one."""
+    head_start = batch.settings.values.head_start
+    if head_start is None:
+        return None
+    if head_start == "texts":
+        return expected_from_texts([essay.text for essay in batch.essays])
+    with closing(open_published(home)) as connection:
+        return earlier_guess(
+            Session(connection),
+            head_start.batch,
+            [essay.essay_id for essay in batch.essays],
+            [hashlib.sha256(essay.text.encode()).hexdigest() for essay in batch.essays],
+        )
 
 
 def _record(batch: Batch, judges: tuple[Judge, ...], metadata: dict[str, Any]) -> BatchRecord:

@@ -71,7 +71,12 @@ class BatchRecord:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Of how many of the pairs each judge is asked, from 0 to 1, in the order of `judges`."""
+        """Of how many of the pairs each judge is asked, from 0 to 1, in the order of `judges`.
+
+        Where judges are chosen by worth these are the shares to begin with.
+        """
+        if self.settings.judge_choice == "by_worth":
+            return (1 / len(self.judges),) * len(self.judges)
         return tuple(self.settings.judge_shares.get(judge.name, 1.0) for judge in self.judges)
 
     @property

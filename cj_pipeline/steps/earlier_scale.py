@@ -1,0 +1,89 @@
+"""What earlier batches know of a batch's essays, for choosing pairs and for knowing when to stop.
+
+A batch with `link_to` is placed on an earlier one's scale at its end (`link`). Its pairs are
+chosen with that in mind from the first wave on: anchors both have judged are known already, so
+each comparison is to tell of an essay that is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cj_pipeline.errors import UnknownBatchError, UnscalableBatchError
+from cj_pipeline.pairing_net import Net
+from cj_pipeline.steps.fit import fit_scale
+from cj_pipeline.steps.link import read_chain
+from cj_pipeline.steps.records import BatchRecord, load_batch
+from cj_pipeline.store import Session
+
+if TYPE_CHECKING:
+    from cj_pipeline.batch_chain import Chain
+    from cj_pipeline.bradley_terry import Scale
+
+log = structlog.get_logger()
+
+_WRITTEN_OUT_UP_TO = 1_500
+"""Essays, known and new, whose covariance is written out for it; larger batches choose as ever."""
+
+
+def amid_earlier(db: Session, record: BatchRecord, net: Net, scale: Scale | None) -> Net:
+    """Return the net with what earlier batches know of its essays; as it was where they know none.
+
+    Args:
+        db: A look at the store.
+        record: The batch.
+        net: With its own scores where it has a scale.
+        scale: The batch's own; None before its verdicts give one.
+    """
+    if not record.settings.link_to or net.n_essays > _WRITTEN_OUT_UP_TO:
+        return net
+    if scale is None:
+        return _before_own_scale(db, record, net)
+    chain = chain_so_far(db, record, scale)
+    if chain is None or len(chain.essay_ids) > _WRITTEN_OUT_UP_TO:
+        return net
+    own = [chain.essay_ids.index(essay_id) for essay_id in net.essay_ids]
+    return replace(
+        net,
+        scores=chain.scores[own],
+        covariance=chain.covariance[own][:, own],
+        information=None,
+        known_ids=frozenset(_old_names(db, record)),
+    )
+
+
+def chain_so_far(db: Session, record: BatchRecord, scale: Scale) -> Chain | None:
+    """Return the batch amid those it is to be linked to; None where it is not, or not yet."""
+    if not record.settings.link_to:
+        return None
+    try:
+        return read_chain(db, record, record.settings.link_to, scale)
+    except UnscalableBatchError as error:
+        log.info("not_linked_yet", batch_id=record.batch_id, reason=str(error))
+        return None
+
+
+def _before_own_scale(db: Session, record: BatchRecord, net: Net) -> Net:
+    from cj_pipeline.placement import with_newcomers
+
+    try:
+        old = fit_scale(db, load_batch(db, record.settings.link_to[-1]))
+    except UnknownBatchError:
+        old = None
+    if old is None:
+        return net
+    old_name = _old_names(db, record)
+    return with_newcomers(net, old, old_name) if old_name else net
+
+
+def _old_names(db: Session, record: BatchRecord) -> dict[str, str]:
+    """Return what the last of the earlier batches calls each essay that both have."""
+    rows = db.rows(
+        "SELECT mine.essay_id, old.essay_id AS old_name FROM essays mine JOIN essays old"
+        " ON sha256(mine.text) = sha256(old.text) AND old.batch_id = ? WHERE mine.batch_id = ?",
+        [record.settings.link_to[-1], record.batch_id],
+    )
+    return {row["essay_id"]: row["old_name"] for row in rows}
