@@ -71,6 +71,7 @@ def write_folder(folder: Path, n_comparisons: int) -> None:
         "judges": ["quality"],
         "llm_batching_mode": "per_request",
         "all_at_once": True,
+        "profile_set": {"checkpoint_every": 4},
         "max_pairwise_comparisons": n_comparisons,
     }
     (folder / "batch.yaml").write_text(yaml.safe_dump(settings))

@@ -28,6 +28,7 @@ from cj_pipeline.progress import (
     throughput,
     time_left,
 )
+from cj_pipeline.steps.live_profile import kept_profile
 from cj_pipeline.steps.records import BatchRecord, load_batch
 from cj_pipeline.store import Session
 from cj_pipeline.workflow import completion_denominator
@@ -44,7 +45,8 @@ def note_progress(
         db: A session that may write, after the rows were written.
         batch_id: The batch.
         now: When the events happened.
-        checkpoint_every: After how many comparisons progress is told; by default a fortieth of all.
+        checkpoint_every: After how many comparisons progress is told; by default as the batch's
+            profile has it, or a fortieth of all where it is not judged by single calls.
 
     Raises:
         UnknownBatchError: If the store has no such batch.
@@ -56,7 +58,7 @@ def note_progress(
     if record.state == "rejected":
         return ()
     progress = _progress(db, record, now, told["share_done"])
-    size = checkpoint_size(progress.n_expected, checkpoint_every)
+    size = checkpoint_size(progress.n_expected, checkpoint_every or _configured_size(record))
     checkpoint = max(told["checkpoint"], last_checkpoint(progress.n_done, size))
     if progress.outcome is not None:
         # Told alone: any other event would already show how the batch came out.
@@ -142,6 +144,13 @@ def _told(db: Session, batch_id: str) -> dict[str, Any]:
     return row or {}
 
 
+def _configured_size(record: BatchRecord) -> int | None:
+    """Every step counts alike, whichever of them notes the landing."""
+    if record.settings.batching_mode == "provider_batch_api":
+        return None
+    return kept_profile(record.metadata).checkpoint_every
+
+
 def _last_wave(db: Session, table: Literal["attempts", "wave_decisions"], batch_id: str) -> int:
     row = db.one(
         f"SELECT coalesce(max(wave), 0) AS wave FROM {table} WHERE batch_id = ?",  # noqa: S608
@@ -167,7 +176,8 @@ landed AS (
     JOIN callbacks c ON c.submission_key = a.submission_key AND c.custom_id = a.custom_id
     JOIN provider_jobs j ON j.submission_key = a.submission_key
     WHERE a.batch_id = $batch AND c.batch_id = $batch AND a.outcome IS NULL
-      AND c.kind = 'matched' AND j.batching_mode <> 'provider_batch_api'
+      AND c.kind IN ('matched', 'failed', 'expired')
+      AND j.batching_mode <> 'provider_batch_api'
     GROUP BY a.judge_id
 ),
 -- What providers count as done in jobs that are not read yet; some count only at the end.

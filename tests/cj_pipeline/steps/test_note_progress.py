@@ -246,6 +246,27 @@ def test_a_checkpoint_is_told_when_it_is_passed(engine: Engine, tmp_path: Path) 
     assert (told.kind, told.checkpoint, told.progress.n_done) == (EventKind.CHECKPOINT, 8, 10)
 
 
+def test_every_step_counts_checkpoints_as_the_profile_has_them(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Whether a call landed, a wave was settled or a decision was made."""
+    settings = (
+        NO_STABILITY
+        | ALL_AT_ONCE
+        | {
+            "llm_batching_mode": "per_request",
+            "profile_set": {"checkpoint_every": 4},
+        }
+    )
+    folder = write_batch(tmp_path / "batch", n_students=5, settings=settings)
+
+    events = events_of(engine, run(engine, folder))
+
+    assert_sound(events)
+    assert {event.checkpoint for event in events if event.kind is EventKind.CHECKPOINT} <= {4, 8}
+    assert events[-1].checkpoint == 8
+
+
 def test_each_judge_has_its_own_figures(engine: Engine, tmp_path: Path) -> None:
     """They add up to the batch's."""
     settings = NO_STABILITY | {
