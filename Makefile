@@ -6,7 +6,7 @@ export CJ_HOME ?= $(CURDIR)/.cj
 # Two BLAS threads on two busy cores are far slower than one, and the matrices here are small.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo ui docs test test-postgres check lock clean
+.PHONY: demo ui docs test test-postgres nightly check lock clean
 
 $(VENV)/.runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -42,6 +42,10 @@ check: $(VENV)/.dev  ## Style, types, direction of imports, and every test that 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+nightly: $(VENV)/.dev  ## What takes an hour: every kill point, and 100,000 fuzzed results
+	CJ_TESTS=nightly $(BIN)/python -m pytest -rP tests/test_killed_anywhere.py \
+		tests/cj_pipeline/steps/test_fuzzed_results.py
 
 lock:  ## Resolve the dependencies anew; needs uv
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \

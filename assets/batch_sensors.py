@@ -24,7 +24,12 @@ from cj_pipeline.judges import load_judge
 from cj_pipeline.naming import id_for
 from cj_pipeline.settings import BatchSettings
 from cj_pipeline.steps import NextStep, poll
-from cj_pipeline.steps.standing import Standing, stalled_batches, standings
+from cj_pipeline.steps.standing import (
+    Standing,
+    expiring_results,
+    stalled_batches,
+    standings,
+)
 from resources.engine_resource import EngineResource
 
 POLL_AT_MOST_S = 20.0
@@ -170,6 +175,12 @@ def watchdog_sensor(context: dg.SensorEvaluationContext, engine: EngineResource)
     connected = engine.open()
     with connected.store.read() as db:
         stalled = stalled_batches(db, connected.clock())
+        expiring = expiring_results(db, connected.clock())
+    for batch_id, expiry in expiring:
+        context.log.warning(
+            f"Batch {batch_id}: results that nobody has collected are deleted by their provider on"
+            f" {expiry:%Y-%m-%d}. `cj doctor --fix` collects them."
+        )
     requests = [
         dg.RunRequest(
             run_key=f"stalled:{batch.batch_id}:{batch.silent_since.isoformat()}",

@@ -19,6 +19,7 @@ from cj_pipeline.cost_commands import add_cost_commands
 from cj_pipeline.errors import CJError
 from cj_pipeline.judge_commands import judge_commands
 from cj_pipeline.judge_comparison_commands import add_judge_comparison_command
+from cj_pipeline.ledger_commands import add_ledger_commands
 from cj_pipeline.link_commands import add_link_command
 from cj_pipeline.operations_commands import add_operations_commands
 from cj_pipeline.output_commands import add_output_commands
@@ -115,6 +116,7 @@ add_watch_commands(app, told_plainly, console, open_engine)
 add_operations_commands(app, told_plainly, console, open_engine)
 add_link_command(app, told_plainly, console, open_engine)
 add_service_commands(app, told_plainly, console, open_engine)
+add_ledger_commands(app, told_plainly, console, open_engine)
 
 
 def explicit_settings(
@@ -277,6 +279,7 @@ def execute(
             return
         with terminal.progress_bar(console) as bar:
             task = bar.add_task(taken_in.batch_id, total=None)
+            waits: set[str] = set()
             result = run_to_end(
                 engine,
                 taken_in.batch_id,
@@ -284,6 +287,7 @@ def execute(
                 on_step=lambda done: bar.update(
                     task, total=done.completion_denominator, completed=done.ended
                 ),
+                on_wait=lambda words: _tell_once(bar.console, words, waits),
             )
         if result.timed_out:
             told = (
@@ -368,34 +372,23 @@ def regrade(
 @told_plainly
 def cancel(batch: BatchName) -> None:
     """End a batch now: ask nothing more, cancel its provider jobs, keep what was paid for."""
+    from cj_pipeline.steps import advance_to_end
     from cj_pipeline.steps import cancel as cancel_batch
+    from cj_pipeline.steps.overview import batch_overview
 
     engine = open_engine()
     cancelled = cancel_batch(engine, batch)
     console.print(f"{batch}: cancelled, {cancelled.n_jobs} provider jobs told to stop.")
-
-
-@app.command()
-@told_plainly
-def doctor(
-    fix: Annotated[
-        bool, typer.Option("--fix", help="Cancel duplicate jobs and delete files left behind.")
-    ] = False,
-) -> None:
-    """Compare the ledger with the providers: duplicates, doubts, files left behind."""
-    from cj_pipeline.steps.doctor import examine, mend
-
-    engine = open_engine()
-    findings = examine(engine)
-    if not findings:
-        console.print("Ledger and providers agree.")
-        return
-    console.print(terminal.findings_table(findings))
-    mendable = sum(finding.is_mendable for finding in findings)
-    if fix:
-        console.print(f"Mended {len(mend(engine, findings))} of {mendable} that can be mended.")
-    elif mendable:
-        console.print(f"`cj doctor --fix` mends {mendable} of them.")
+    for step in advance_to_end(engine, batch):
+        if step.waited:
+            console.print(f"Waiting: {step.waits_for}", markup=False, highlight=False)
+            console.print(
+                "A job takes up to ten minutes to stop. The sensors bring home what it finished;"
+                " so does `cj cancel` again."
+            )
+            return
+    with engine.store.read() as db:
+        console.print(terminal.statuses(batch_overview(db, batch)))
 
 
 @app.command()
@@ -540,6 +533,14 @@ def _write_preview_artefact(
         requests=requests,
     )
     console.print(f"artefact: {written.path}", markup=False, soft_wrap=True)
+
+
+def _tell_once(console: Console, waits_for: str, told: set[str]) -> None:
+    """Say what is waited for, once per kind: numbers and times alone are no news."""
+    kind = "".join(c for c in waits_for if not c.isdigit())
+    if kind and kind not in told:
+        told.add(kind)
+        console.print(f"Waiting: {waits_for}", markup=False, highlight=False)
 
 
 def _counts(engine: Engine, batch_id: str) -> dict[str, int]:

@@ -18,6 +18,7 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── FailedCheckError          what is claimed of every batch does not hold of this one
         ├── InvalidOutputError        a judge's reply holds no verdict
         ├── ProviderRefusedError      the provider will not take this request or job
+        │   └── AccountRefusedError       it will take nothing from this account as it is
         ├── AmbiguousSubmissionError  a provider job may or may not exist
         ├── SpendCapError             the next submission could pass the spend cap
         ├── UnpricedModelError        no price is known for a judge's model
@@ -128,6 +129,10 @@ class InvalidOutputError(FinalError):
 
 class ProviderRefusedError(FinalError):
     """The provider will not take this request or job as it is."""
+
+
+class AccountRefusedError(ProviderRefusedError):
+    """The provider takes nothing from this account: its key, its rights or its credit are wrong."""
 
 
 class AmbiguousSubmissionError(FinalError):

@@ -186,6 +186,8 @@ class _Limits(BaseModel):
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
     max_concurrent_calls: Annotated[int, Field(ge=1)] | None = None
+    results_kept_s: Annotated[int, Field(ge=3600)] | None = None
+    list_lag_s: Annotated[int, Field(ge=0)] | None = None
 
 
 class JudgeFile(BaseModel):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -48,6 +48,8 @@ class ProviderLimits:
 
     `max_enqueued_tokens` and what bounds single calls (per minute, and at once) depend on the
     account, so only a judge's definition can tell them.
+    `results_kept_s` counts from a job's creation, in seconds. `list_lag_s` is how long, in
+    seconds, a new job may be missing from the account's list: before that, absence proves nothing.
     """
 
     max_requests: int
@@ -58,6 +60,8 @@ class ProviderLimits:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     max_concurrent_calls: int | None = None
+    results_kept_s: int | None = None
+    list_lag_s: int = 90
 
 
 @dataclass(frozen=True)
@@ -315,6 +319,13 @@ def split_shards(n_bytes: Sequence[int], limits: ProviderLimits) -> list[range]:
     if start < len(n_bytes):
         shards.append(range(start, len(n_bytes)))
     return shards
+
+
+def results_expire_at(created_at: datetime, limits: ProviderLimits) -> datetime | None:
+    """Return when a job's results are deleted by its provider; None where nobody knows."""
+    if limits.results_kept_s is None:
+        return None
+    return created_at + timedelta(seconds=limits.results_kept_s)
 
 
 def account_fingerprint(provider: str, base_url: str, key: str) -> str:

@@ -60,7 +60,7 @@ from cj_pipeline.providers.wire import (
     text_or_none,
 )
 
-LIMITS = ProviderLimits(max_requests=100_000, max_bytes=32_000_000)
+LIMITS = ProviderLimits(max_requests=100_000, max_bytes=32_000_000, results_kept_s=29 * 24 * 3600)
 """Anthropic takes 256 MB; requests travel in one body, held in memory, so ours are smaller."""
 
 _RUNNING = frozenset({"in_progress", "canceling"})
@@ -129,7 +129,7 @@ class AnthropicBatches:
                 continue
             if job.is_running:
                 found.append(FoundJob(job.job_id, is_certain=False, is_running=True))
-            elif self._first_custom_id(job.job_id).startswith(f"{submission_key[:16]}-"):
+            elif self._bears_key(job.job_id, submission_key):
                 found.append(FoundJob(job.job_id, is_certain=True, is_running=False))
         return tuple(reversed(found))
 
@@ -235,16 +235,20 @@ class AnthropicBatches:
             job_id, timeout=TRANSFER_TIMEOUT
         )
 
-    def _first_custom_id(self, job_id: str) -> str:
-        """Return the custom id in the first row of an ended batch's results."""
+    def _bears_key(self, job_id: str, submission_key: str) -> bool:
+        """Whether any row of an ended batch's results bears our custom ids.
+
+        Mostly the first tells; a garbled or foreign one must not make a paid batch a stranger.
+        """
+        prefix = f"{submission_key[:16]}-"
         call = Call(self.name, f"send the results of {job_id}")
         with self.failures(call), self._results(job_id) as answer:
-            begun = b""
+            rest = b""
             for piece in answer.iter_bytes():
-                begun += piece
-                if b"\n" in begun:
-                    break
-        return parse_result(begun.split(b"\n")[0].decode("utf-8", "replace")).custom_id or ""
+                *lines, rest = (rest + piece).split(b"\n")
+                if any(_custom_id(line).startswith(prefix) for line in lines):
+                    return True
+        return _custom_id(rest).startswith(prefix)
 
     def _require_every_row(self, job_id: str, file: IO[bytes]) -> None:
         """Refuse results that end within a row and hold fewer rows than the batch counts."""
@@ -358,6 +362,10 @@ def read_status(batch: Mapping[str, Any]) -> JobStatus:
         n_completed=counts["succeeded"],
         n_failed=counts["errored"] + counts["canceled"] + counts["expired"],
     )
+
+
+def _custom_id(line: bytes) -> str:
+    return parse_result(line.decode("utf-8", "replace")).custom_id or ""
 
 
 def _errored(error: Mapping[str, Any]) -> Reply:

@@ -56,7 +56,12 @@ from cj_pipeline.providers.wire import (
     text_or_none,
 )
 
-LIMITS = ProviderLimits(max_requests=50_000, max_bytes=6_000_000, max_open_jobs=100)
+LIMITS = ProviderLimits(
+    max_requests=50_000,
+    max_bytes=6_000_000,
+    max_open_jobs=100,
+    results_kept_s=6 * 7 * 24 * 3600,
+)
 """Gemini takes less than 20 MB inline; the SDK writes a two-byte letter as six, so a third."""
 
 _RUNNING = frozenset({"PENDING", "RUNNING", "QUEUED", "PAUSED", "CANCELLING", "UPDATING"})

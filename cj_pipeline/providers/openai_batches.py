@@ -63,7 +63,12 @@ from cj_pipeline.providers.wire import (
     unix_time,
 )
 
-LIMITS = ProviderLimits(max_requests=50_000, max_bytes=200_000_000, creates_per_hour=2_000)
+LIMITS = ProviderLimits(
+    max_requests=50_000,
+    max_bytes=200_000_000,
+    creates_per_hour=2_000,
+    results_kept_s=30 * 24 * 3600,
+)
 """OpenAI's batch guide; the tokens that may be enqueued depend on model and account."""
 
 _RUNNING = frozenset({"validating", "in_progress", "finalizing", "cancelling"})

@@ -17,6 +17,7 @@ from typing import IO, Any, Literal
 import httpx2
 
 from cj_pipeline.errors import (
+    AccountRefusedError,
     CJError,
     ProviderRefusedError,
     ProviderUnavailableError,
@@ -71,10 +72,10 @@ def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
     detail = f" ({answer.code})" if answer.code else ""
     if answer.status in {401, 403}:
         # What it says is left out: some providers repeat part of the key.
-        return ProviderRefusedError(f"{said}{detail}: it does not accept the key. Check the key.")
+        return AccountRefusedError(f"{said}{detail}: it does not accept the key. Check the key.")
     said += f"{detail}: {shortened(answer.message)}"
     if answer.code in _NO_QUOTA:
-        return ProviderRefusedError(f"{said}. The account has no credit left: add some.")
+        return AccountRefusedError(f"{said}. The account has no credit left: add some.")
     wait_s, status = answer.retry_after_s, answer.status
     if call.creates and (answer.status in {408, 409} or answer.status >= 500):
         said += ". It may have been done all the same."
@@ -107,17 +108,21 @@ def plain_failures(call: Call) -> Iterator[None]:
         raise lost_call(call, error) from None
 
 
+LONGEST_RETRY_AFTER_S = 24 * 3600.0
+"""Nobody has to be left alone for longer; what asks for it is a slip of the pen."""
+
+
 def retry_after_s(headers: httpx2.Headers, now: datetime) -> float | None:
     """Return how long a provider asks us to wait, in seconds; None where it does not say."""
     text = headers.get("retry-after", "")
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
     except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
-    except (TypeError, ValueError):
-        return None
+        try:
+            seconds = (parsedate_to_datetime(text) - now).total_seconds()
+        except (TypeError, ValueError):
+            return None
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER_S)
 
 
 def shortened(message: object, limit: int = 300) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cj_pipeline.errors import TransientError
+from cj_pipeline.steps.awaited import what_is_awaited
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.decide import decide
 from cj_pipeline.steps.engine import Engine
@@ -27,10 +28,17 @@ LEAST_PAUSE_S = 0.05
 
 @dataclass(frozen=True)
 class StepTaken:
-    """One step that was taken, and whether there was anything to do but wait."""
+    """One step that was taken.
+
+    Attributes:
+        step: Which.
+        waited: Whether there was nothing to do but wait.
+        waits_for: For what, in words; empty where it did not wait.
+    """
 
     step: NextStep
     waited: bool
+    waits_for: str = ""
 
 
 def take_next_step(engine: Engine, batch_id: str) -> StepTaken:
@@ -48,6 +56,7 @@ def take_next_step(engine: Engine, batch_id: str) -> StepTaken:
             waited = batch_id not in poll(engine, batch_id=batch_id).batches_with_ended_jobs
         case NextStep.COLLECT:
             collect_wave(engine, batch_id)
+            _publish_again(engine, batch_id)
         case NextStep.DECIDE:
             fit(engine, batch_id)
             decide(engine, batch_id)
@@ -57,7 +66,18 @@ def take_next_step(engine: Engine, batch_id: str) -> StepTaken:
             publish(engine, batch_id)
         case NextStep.NOTHING:
             pass
-    return StepTaken(step, waited)
+    if not waited:
+        return StepTaken(step, waited)
+    with engine.store.read() as db:
+        return StepTaken(step, waited, what_is_awaited(db, batch_id, engine.clock()))
+
+
+def _publish_again(engine: Engine, batch_id: str) -> None:
+    """Renew what was published of a batch that ended before its last results came home."""
+    with engine.store.read() as db:
+        was_published = db.one("SELECT 1 AS found FROM batch_report WHERE batch_id = ?", [batch_id])
+    if was_published:
+        publish(engine, batch_id)
 
 
 def advance_to_end(
@@ -71,8 +91,8 @@ def advance_to_end(
     while True:
         try:
             taken = take_next_step(engine, batch_id)
-        except TransientError:
-            taken = StepTaken(NextStep.POLL, waited=True)
+        except TransientError as error:
+            taken = StepTaken(NextStep.POLL, waited=True, waits_for=str(error))
         if taken.step is NextStep.NOTHING:
             return
         yield taken

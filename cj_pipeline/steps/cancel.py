@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import structlog
 
 from cj_pipeline.errors import CJError
+from cj_pipeline.steps.accounts import require_same_account
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.records import BatchRecord, load_batch, note_on_batch
+from cj_pipeline.steps.settlement import close_comparisons
 
 log = structlog.get_logger()
 
@@ -32,6 +34,7 @@ def cancel(engine: Engine, batch_id: str) -> Cancelled:
             return Cancelled(0)
         now = engine.clock()
         note_on_batch(db, batch_id, "cancel_requested", now)
+        close_comparisons(db, record, now, give_up=True)
         # Single calls that were put off are ended at once; nobody has to wait for their provider.
         db.execute(
             "UPDATE provider_jobs SET next_poll_at = ? WHERE batch_id = ?"
@@ -43,18 +46,30 @@ def cancel(engine: Engine, batch_id: str) -> Cancelled:
 
 
 def stop_open_jobs(engine: Engine, record: BatchRecord) -> int:
-    """Tell every provider job of a batch that still runs to stop; return how many were told."""
+    """Tell every provider job of a batch that still runs to stop; return how many were told.
+
+    Those that could not be told now are told at the next poll, if the batch was cancelled.
+    """
     with engine.store.read() as db:
         jobs = db.rows(
             "SELECT * FROM provider_jobs WHERE batch_id = ? AND provider_job_id IS NOT NULL"
             " AND state IN ('submitted', 'adopted', 'running')",
             [record.batch_id],
         )
-    told = 0
+    told: list[str] = []
     for job in jobs:
         try:
-            engine.provider(record.judge(job["judge_id"])).cancel(job["provider_job_id"])
-            told += 1
+            provider = engine.provider(record.judge(job["judge_id"]))
+            require_same_account(job, provider)
+            provider.cancel(job["provider_job_id"])
+            told.append(job["submission_key"])
         except CJError as error:
             log.warning("cancel_refused", submission_key=job["submission_key"], error=str(error))
-    return told
+    if told:
+        with engine.store.write() as db:
+            db.execute(
+                "UPDATE provider_jobs SET cancel_told_at = $now, next_poll_at = $now"
+                " WHERE submission_key IN (SELECT unnest($told))",
+                {"now": engine.clock(), "told": told},
+            )
+    return len(told)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain, islice
 from typing import Any
 
 import structlog
 
 from cj_pipeline.comparisons import Outcome
-from cj_pipeline.errors import CJError
+from cj_pipeline.errors import CJError, FinalError
 from cj_pipeline.providers import Provider, RawLine
+from cj_pipeline.steps.accounts import require_same_account
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.records import BatchRecord, load_batch
@@ -51,12 +53,21 @@ def collect_wave(engine: Engine, batch_id: str) -> Collected:
         )
     outcomes: Counter[Outcome] = Counter()
     billed = 0.0
+    trouble: CJError | None = None
     for job in jobs:
-        if job["state"] == "ended":
-            _store_callbacks(engine, record, job)
-        settled = _settle(engine, record, job)
+        try:
+            if job["state"] == "ended":
+                _store_callbacks(engine, record, job)
+            settled = _settle(engine, record, job)
+        except CJError as error:
+            # One provider's trouble does not keep another's results from coming home.
+            log.warning("collect_failed", submission_key=job["submission_key"], error=str(error))
+            trouble = error if isinstance(error, FinalError) else trouble or error
+            continue
         outcomes.update(settled.outcomes)
         billed += settled.billed_usd
+    if trouble is not None:
+        raise trouble
     return Collected(len(jobs), dict(outcomes), billed)
 
 
@@ -65,16 +76,14 @@ def _store_callbacks(engine: Engine, record: BatchRecord, job: Mapping[str, Any]
     provider = engine.provider(record.judge(job["judge_id"]))
     key = job["submission_key"]
     lines: Iterator[RawLine] = iter(())
-    if job["batching_mode"] == "provider_batch_api":
-        # Nothing is yielded before all is downloaded: the store is not held while it is.
-        downloaded = provider.collect(job["provider_job_id"])
-        lines = chain(list(islice(downloaded, 1)), downloaded)
     now = engine.clock()
+    if job["batching_mode"] == "provider_batch_api":
+        lines = _downloaded(provider, record, job, now)
     kinds: Counter[str] = Counter()
     with engine.store.write() as db:
         if not _is_in_state(db, key, "ended"):
             return
-        rows = _callbacks(provider, job, lines, _asked(db, key))
+        rows = matched_callbacks(provider, job, lines, _asked(db, key))
         for part in in_parts(rows):
             db.insert("callbacks", [row | {"received_at": now} for row in part])
             kinds.update(row["kind"] for row in part)
@@ -92,6 +101,28 @@ def _store_callbacks(engine: Engine, record: BatchRecord, job: Mapping[str, Any]
     )
 
 
+def _downloaded(
+    provider: Provider, record: BatchRecord, job: Mapping[str, Any], now: datetime
+) -> Iterator[RawLine]:
+    """Return an ended job's lines; none where nobody can have them any more.
+
+    Raises:
+        FinalError: If they are refused, and may still be had once a person has mended something.
+    """
+    try:
+        require_same_account(job, provider)
+        # Nothing is yielded before all is downloaded: the store is not held while it is.
+        lines = provider.collect(job["provider_job_id"])
+        return chain(list(islice(lines, 1)), lines)
+    except FinalError as error:
+        expiry = job["results_expire_at"]
+        is_unwanted = record.has_ended or record.metadata.get("cancel_requested")
+        if not is_unwanted and (expiry is None or now < expiry):
+            raise
+        log.error("results_are_gone", submission_key=job["submission_key"], error=str(error))
+        return iter(())
+
+
 def _is_in_state(db: Session, key: str, state: str) -> bool:
     """Return whether a job is still where this process saw it, and not taken further by another."""
     row = db.one("SELECT state FROM provider_jobs WHERE submission_key = ?", [key])
@@ -104,7 +135,7 @@ def _asked(db: Session, key: str) -> set[str]:
     return {row["custom_id"] for row in rows}
 
 
-def _callbacks(
+def matched_callbacks(
     provider: Provider, job: Mapping[str, Any], lines: Iterable[RawLine], asked: set[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield one row per line that came, each with whose it is; nothing that came is dropped."""
@@ -157,6 +188,7 @@ def _discard(provider: Provider, job: Mapping[str, Any]) -> None:
     """
     files = [job["input_file_id"], job["output_file_id"], job["error_file_id"]]
     try:
+        require_same_account(job, provider)
         provider.discard(job["provider_job_id"], [file for file in files if file])
     except CJError as error:
         log.warning("provider_files_left", submission_key=job["submission_key"], problem=str(error))

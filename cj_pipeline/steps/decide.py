@@ -85,6 +85,39 @@ def decide(engine: Engine, batch_id: str, *, is_stalled: bool = False) -> WaveDe
     return decided
 
 
+def decide_again(engine: Engine, batch_id: str) -> bool:
+    """Decide anew how a batch ended, by the verdicts it has now; nothing more is asked.
+
+    Returns:
+        False if it would not have ended yet: then its end stays as it was.
+    """
+    with engine.store.write() as db:
+        record = load_batch(db, batch_id)
+        wave = current_wave(db, batch_id)
+        progress, scale, reached = _progress(db, record, wave, is_stalled=False)
+        decision = decide_continuation(progress, record.rules)
+        if decision.is_to_wait:
+            return True
+        if decision.reason is None:
+            return False
+        earlier = db.one(
+            "SELECT decision, reason, decided_at::VARCHAR AS decided_at FROM wave_decisions"
+            " WHERE batch_id = ? AND wave = ?",
+            [batch_id, wave],
+        )
+        decided = WaveDecision(
+            wave=wave,
+            decision=decision.decision,
+            reason=decision.reason,
+            progress=progress,
+            completion_denominator=completion_denominator(len(record.essay_ids), record.rules),
+            details=_details(db, record, scale, reached) | {"earlier_decision": earlier},
+        )
+        _keep(db, record, decided, engine.clock())
+    _log(batch_id, decided)
+    return True
+
+
 def _progress(
     db: Session, record: BatchRecord, wave: int, *, is_stalled: bool
 ) -> tuple[BatchProgress, Scale | None, _Reached | None]:
@@ -335,7 +368,8 @@ def _keep(db: Session, record: BatchRecord, decided: WaveDecision, now: datetime
     else:
         state = "failed"
     db.execute(
-        "UPDATE batches SET state = ?, end_reason = ?, ended_at = ?, updated_at = ?"
+        "UPDATE batches SET state = ?, end_reason = ?, ended_at = coalesce(ended_at, ?),"
+        " updated_at = ?"
         " WHERE batch_id = ?",
         [state, decided.reason.value, now, now, record.batch_id],
     )

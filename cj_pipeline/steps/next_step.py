@@ -23,9 +23,13 @@ class NextStep(StrEnum):
 
 UNPUBLISHED = """
     SELECT batch_id FROM batches b WHERE b.state <> 'rejected'
-    AND NOT EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id)
+    AND (NOT EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id)
+         OR EXISTS (FROM provider_jobs p WHERE p.batch_id = b.batch_id
+                    AND p.state IN ('ended', 'collected')))
 """
-"""The batches that something is still to be done for; those that are done grow for ever."""
+"""The batches that something is still to be done for; those that are done grow for ever.
+
+One that is published may have paid results to come, from a job that ended after it."""
 
 _FACTS = """
 wave AS (
@@ -81,7 +85,7 @@ LEFT JOIN jobs j ON j.batch_id = b.batch_id
 
 
 def next_steps(db: Session, now: datetime) -> dict[str, NextStep]:
-    """Return what each batch that has not been published needs next."""
+    """Return what each batch needs next that is not published or has paid results to come."""
     rows = db.rows(f"WITH wanted AS ({UNPUBLISHED}), {_FACTS}", {"now": now})
     return {row["batch_id"]: _next(row) for row in rows}
 
@@ -94,12 +98,15 @@ def next_step(db: Session, batch_id: str, now: datetime) -> NextStep:
 
 
 def _next(row: dict[str, object]) -> NextStep:  # noqa: PLR0911 -- one line per rule reads best
-    if row["state"] == "rejected" or row["is_published"]:
+    if row["state"] == "rejected":
+        return NextStep.NOTHING
+    if row["n_ended"]:
+        # Also of a batch that has ended: what was paid for is stored and billed, however late.
+        return NextStep.COLLECT
+    if row["is_published"]:
         return NextStep.NOTHING
     if row["state"] != "running":
         return NextStep.PUBLISH if row["is_projected"] else NextStep.PROJECT
-    if row["n_ended"]:
-        return NextStep.COLLECT
     if row["n_to_send"]:
         return NextStep.SUBMIT
     if row["n_in_flight"] or row["n_postponed"]:

@@ -1,7 +1,12 @@
-"""One bounded look at each open provider job: what the providers say becomes rows."""
+"""One bounded look at each open provider job: what the providers say becomes rows.
+
+When to look again depends on the job's age and on how long such jobs took lately; all of it is in
+the store, so nobody sleeps, and any process may take the next look.
+"""
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +16,11 @@ from typing import Any
 
 import structlog
 
-from cj_pipeline.errors import FinalError, ProviderUnavailableError, TransientError
+from cj_pipeline.errors import CJError, FinalError, ProviderUnavailableError
 from cj_pipeline.judges import Judge
-from cj_pipeline.providers import JobStatus
+from cj_pipeline.providers import JobOutcome, JobStatus, results_expire_at
+from cj_pipeline.steps.accounts import require_same_account
+from cj_pipeline.steps.duplicates import settle_duplicates
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.store import Session
@@ -32,6 +39,27 @@ MOST_IN_A_LOOK = 250
 LEAST_WAIT_FOR_ROOM = timedelta(seconds=30)
 """Before a shard its provider had no room for is sent again; longer for older submissions."""
 
+SHORTEST_S, LONGEST_S = 0.5, 10.0
+"""Between two looks at a job: later, that wait would be most of what lies between its end and its
+grades."""
+
+LONGEST_BEFORE_ITS_TIME_S = 300.0
+"""The same for a job that is much younger than such jobs become."""
+
+LONGEST_AFTER_FAILURES = timedelta(minutes=10)
+AFTER_REFUSAL = timedelta(minutes=5)
+"""Between two looks that get no answer, and after one that a person has to mend."""
+
+UNCHANGED_FOR = timedelta(hours=6)
+"""A job whose provider counts, and whose counts stay, has stalled: a person should know."""
+
+OVERDUE_AFTER = timedelta(hours=26)
+"""Every provider promises an end within a day; beyond this a job has stalled whatever it counts."""
+
+HISTORY = timedelta(days=14)
+LEAST_HISTORY = 3
+"""How far back, and from how many jobs, it is told how long a provider usually takes."""
+
 
 @dataclass(frozen=True)
 class Polled:
@@ -39,6 +67,26 @@ class Polled:
 
     n_polled: int
     batches_with_ended_jobs: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _NoAnswer:
+    """Why a look told nothing, and for how long to leave the provider alone."""
+
+    problem: str
+    wait: timedelta
+    is_final: bool
+    for_the_account: bool = False
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One look at one job; `told_to_stop` says that it was cancelled with it."""
+
+    job: Mapping[str, Any]
+    found: JobStatus | _NoAnswer
+    results_expire_at: datetime | None = None
+    told_to_stop: bool = False
 
 
 def poll(engine: Engine, *, batch_id: str | None = None, at_most_s: float = 20.0) -> Polled:
@@ -52,24 +100,35 @@ def poll(engine: Engine, *, batch_id: str | None = None, at_most_s: float = 20.0
     now = engine.clock()
     with engine.store.read() as db:
         jobs = db.rows(
-            f"SELECT * FROM provider_jobs WHERE {_IS_OPEN} AND coalesce(next_poll_at, $now) <= $now"  # noqa: S608 -- a constant
+            f"SELECT *, {_IS_UNWANTED} AS is_unwanted FROM provider_jobs"  # noqa: S608 -- constants
+            f" WHERE {_IS_OPEN} AND coalesce(next_poll_at, $now) <= $now"
             " AND ($batch IS NULL OR batch_id = $batch) ORDER BY next_poll_at NULLS FIRST"
             " LIMIT $most",
             {"now": now, "batch": batch_id, "most": MOST_IN_A_LOOK},
         )
-        if not jobs:
-            return Polled(0, frozenset())
         row = db.one(f"SELECT count(*) AS n FROM provider_jobs WHERE {_IS_OPEN}")  # noqa: S608
         judges = _judges(db, {job["judge_id"] for job in jobs})
-    looks = _looks(engine, jobs, judges, at_most_s)
-    seen = [(job, found) for job, found in zip(jobs, looks, strict=True) if found is not None]
-    _keep(engine, seen, now, n_open=int(row["n"]) if row else 1)
+        usual = usual_durations(db, now) if jobs else {}
+        has_duplicates = db.one("SELECT 1 AS found FROM duplicate_jobs WHERE state = 'duplicate'")
+    looks = list(_looks(engine, jobs, judges, at_most_s)) if jobs else []
+    _keep(engine, looks, _Pace(int(row["n"]) if row else 1, usual), now)
+    if has_duplicates:
+        settle_duplicates(engine, batch_id)
     ended = {
-        job["batch_id"]
-        for job, found in seen
-        if isinstance(found, JobStatus) and found.state == "ended" and not found.waits_for_capacity
+        look.job["batch_id"]
+        for look in looks
+        if isinstance(look.found, JobStatus)
+        and look.found.state == "ended"
+        and not look.found.waits_for_capacity
     }
-    return Polled(len(seen), frozenset(ended))
+    return Polled(len(looks), frozenset(ended))
+
+
+_IS_OPEN = "state IN ('submitted', 'adopted', 'running') AND batching_mode = 'provider_batch_api'"
+_IS_UNWANTED = """(
+    SELECT b.state <> 'running' OR coalesce(b.metadata->>'cancel_requested', 'false') = 'true'
+    FROM batches b WHERE b.batch_id = provider_jobs.batch_id
+)"""
 
 
 def next_poll_due(db: Session, batch_id: str) -> datetime | None:
@@ -81,24 +140,53 @@ def next_poll_due(db: Session, batch_id: str) -> datetime | None:
     return row["due"] if row else None
 
 
-def poll_interval(age: timedelta, n_open: int = 1) -> timedelta:
-    """Return how long to wait before the next look at a job of this age.
-
-    A tenth of it, so that looking late costs little of what was waited anyway; but never more than
-    ten seconds, for then that wait would be most of what lies between a job's end and its grades.
-    With many jobs open each waits until its turn among `MOST_A_SECOND`.
-    """
-    return timedelta(
-        seconds=max(n_open / MOST_A_SECOND, min(10.0, max(0.5, age.total_seconds() / 10)))
+def usual_durations(db: Session, now: datetime) -> dict[tuple[str, str], timedelta]:
+    """Return how long three in four of an account's jobs took at least, by account and model."""
+    rows = db.rows(
+        """
+        SELECT account, model, quantile_cont(epoch(ended_at - submitted_at), 0.25) AS seconds
+        FROM provider_jobs
+        WHERE batching_mode = 'provider_batch_api' AND outcome = 'completed'
+          AND submitted_at > $since AND ended_at > submitted_at
+        GROUP BY account, model HAVING count(*) >= $least
+        """,
+        {"since": now - HISTORY, "least": LEAST_HISTORY},
     )
+    return {(r["account"], r["model"]): timedelta(seconds=r["seconds"]) for r in rows}
 
 
-def _patience(age: timedelta) -> timedelta:
-    """Return how long to leave a provider alone that did not answer about a job of this age."""
-    return timedelta(seconds=min(300.0, max(1.0, age.total_seconds() / 10)))
+def poll_interval(age: timedelta, n_open: int = 1, usual: timedelta | None = None) -> timedelta:
+    """Return how long to wait before the next look at a job that runs.
+
+    A tenth of its age, so that looking late costs little of what was waited anyway; but never more
+    than ten seconds, for then that wait would be most of what lies between a job's end and its
+    grades. A job that is younger than such jobs become is left alone for half of the rest, up to
+    five minutes.
+
+    Args:
+        age: Of the job.
+        n_open: How many jobs are open: each waits until its turn among `MOST_A_SECOND`.
+        usual: How long such jobs take at least; None where nobody knows yet.
+    """
+    wait_s = min(LONGEST_S, max(SHORTEST_S, age.total_seconds() / 10))
+    if usual is not None and age < usual:
+        rest_s = (usual - age).total_seconds() / 2
+        wait_s = max(wait_s, min(LONGEST_BEFORE_ITS_TIME_S, rest_s))
+    return timedelta(seconds=max(n_open / MOST_A_SECOND, wait_s))
 
 
-_IS_OPEN = "state IN ('submitted', 'adopted', 'running') AND batching_mode = 'provider_batch_api'"
+@dataclass(frozen=True)
+class _Pace:
+    """What the next look depends on beside a job's age."""
+
+    n_open: int
+    usual: Mapping[tuple[str, str], timedelta]
+
+    def wait(self, job: Mapping[str, Any], now: datetime) -> timedelta:
+        """Return how long to wait before the next look at a job."""
+        since = job["submitted_at"] or job["intended_at"]
+        usual = self.usual.get((job["account"], job["model"]))
+        return poll_interval(now - since, self.n_open, usual)
 
 
 def _judges(db: Session, judge_ids: set[str]) -> Mapping[str, Judge]:
@@ -113,32 +201,64 @@ def _judges(db: Session, judge_ids: set[str]) -> Mapping[str, Judge]:
 
 def _looks(
     engine: Engine, jobs: Sequence[dict[str, Any]], judges: Mapping[str, Judge], at_most_s: float
-) -> Iterator[JobStatus | timedelta | None]:
-    """Yield what was found of each job, in order; None of those there was no time for."""
+) -> Iterator[_Look]:
+    """Yield what was found of each job there was time for, in order."""
     deadline = time.monotonic() + at_most_s
+    left_alone: dict[str, _NoAnswer] = {}
 
-    def look(job: dict[str, Any]) -> JobStatus | timedelta | None:
+    def look(job: dict[str, Any]) -> _Look | None:
         if time.monotonic() > deadline and job is not jobs[0]:
             return None
-        return _look(engine, job, judges[job["judge_id"]])
+        if (asked_to_wait := left_alone.get(job["account"])) is not None:
+            return _Look(job, asked_to_wait)
+        found = _look(engine, job, judges[job["judge_id"]])
+        if isinstance(found.found, _NoAnswer) and found.found.for_the_account:
+            left_alone[job["account"]] = found.found
+        return found
 
     with ThreadPoolExecutor(min(ASKED_AT_ONCE, len(jobs)), "poll") as threads:
-        yield from threads.map(look, jobs)
+        yield from (found for found in threads.map(look, jobs) if found is not None)
 
 
-def _look(engine: Engine, job: dict[str, Any], judge: Judge) -> JobStatus | timedelta:
-    """Return a job's status, or how long to leave the provider alone."""
-    age = engine.clock() - job["intended_at"]
+def _look(engine: Engine, job: dict[str, Any], judge: Judge) -> _Look:
+    """Ask about one job; tell it to stop where nobody wants it any more and it was not told yet."""
+    stop = bool(job["is_unwanted"]) and job["cancel_told_at"] is None
     try:
-        return engine.provider(judge).poll(job["provider_job_id"])
-    except ProviderUnavailableError as error:
-        wait = error.retry_after_s
-        return _patience(age) if wait is None else timedelta(seconds=wait)
-    except TransientError:
-        return _patience(age)
+        provider = engine.provider(judge)
+        require_same_account(job, provider)
+        found = (provider.cancel if stop else provider.poll)(job["provider_job_id"])
     except FinalError as error:
         log.warning("poll_refused", submission_key=job["submission_key"], error=str(error))
-        return timedelta(minutes=5)
+        return _Look(job, _NoAnswer(str(error), AFTER_REFUSAL, is_final=True))
+    except CJError as error:
+        asked = error.retry_after_s if isinstance(error, ProviderUnavailableError) else None
+        if asked is None:
+            wait = _backoff(engine.clock() - job["intended_at"], job)
+        else:
+            wait = timedelta(seconds=asked)
+        answer = _NoAnswer(str(error), wait, is_final=False, for_the_account=asked is not None)
+        return _Look(job, answer)
+    made = found.created_at or job["submitted_at"] or job["intended_at"]
+    return _Look(job, found, results_expire_at(made, provider.limits), told_to_stop=stop)
+
+
+def _backoff(age: timedelta, job: Mapping[str, Any]) -> timedelta:
+    """Return a tenth of a job's age, doubled for each look without an answer, and jittered."""
+    longer = max(timedelta(seconds=1), age / 10) * 2 ** min(job["n_poll_failures"] or 0, 6)
+    return min(LONGEST_AFTER_FAILURES, longer) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+
+
+def stalled_since(job: Mapping[str, Any], now: datetime) -> datetime | None:
+    """Return since when a running job has shown no progress, if that is longer than it should be.
+
+    Counts that a provider tells only at the end say nothing; then the job's age does.
+    """
+    if job["submitted_at"] is None:
+        return None
+    changed = job["counts_changed_at"] or job["submitted_at"]
+    if (job["n_completed"] or job["n_failed"]) and now - changed > UNCHANGED_FOR:
+        return changed  # type: ignore[no-any-return]
+    return job["submitted_at"] if now - job["submitted_at"] > OVERDUE_AFTER else None
 
 
 def _send_again(db: Session, job: dict[str, Any], found: JobStatus, now: datetime) -> None:
@@ -146,11 +266,12 @@ def _send_again(db: Session, job: dict[str, Any], found: JobStatus, now: datetim
 
     It was not begun, so nothing was paid and nothing has to be looked for; its file stays.
     """
-    wait = max(LEAST_WAIT_FOR_ROOM, _patience(now - job["intended_at"]))
+    wait = max(LEAST_WAIT_FOR_ROOM, (now - job["intended_at"]) / 10)
     db.execute(
         "UPDATE provider_jobs SET state = 'uploaded', provider_job_id = NULL,"
         " provider_status = ?, error_code = ?, error = ?, polled_at = ?, next_poll_at = ?,"
-        " lease_owner = NULL, lease_until = NULL, n_polls = n_polls + 1"
+        " create_begun_at = NULL, n_poll_failures = 0, n_polls = n_polls + 1,"
+        " lease_owner = NULL, lease_until = NULL"
         " WHERE submission_key = ? AND state IN ('submitted', 'adopted', 'running')",
         [
             found.provider_status,
@@ -163,67 +284,24 @@ def _send_again(db: Session, job: dict[str, Any], found: JobStatus, now: datetim
     )
 
 
-def _keep(
-    engine: Engine,
-    seen: Sequence[tuple[dict[str, Any], JobStatus | timedelta]],
-    now: datetime,
-    *,
-    n_open: int,
-) -> None:
-    if not seen:
+def _keep(engine: Engine, looks: Sequence[_Look], pace: _Pace, now: datetime) -> None:
+    if not looks:
         return
-    news = [(job, found) for job, found in seen if not _is_as_it_was(job, found)]
+    unchanged = [look.job for look in looks if _is_as_it_was(look, now)]
+    news = [look for look in looks if not _is_as_it_was(look, now)]
     with engine.store.write() as db:
-        _keep_unchanged(db, [job for job, found in seen if _is_as_it_was(job, found)], now, n_open)
-        for job, found in news:
-            if isinstance(found, timedelta):
-                db.execute(
-                    "UPDATE provider_jobs SET polled_at = ?, next_poll_at = ?,"
-                    " n_polls = n_polls + 1 WHERE submission_key = ?",
-                    [now, now + found, job["submission_key"]],
-                )
-                continue
-            if found.waits_for_capacity:
-                _send_again(db, job, found, now)
-                continue
-            ended = found.state == "ended"
-            db.execute(
-                """
-                UPDATE provider_jobs SET
-                    state = $state, outcome = $outcome, provider_status = $provider_status,
-                    n_completed = $n_completed, n_failed = $n_failed,
-                    error_code = $error_code, error = coalesce($error, $warning),
-                    provider_tokens_prompt = $prompt, provider_tokens_cached = $cached,
-                    provider_tokens_completion = $completion,
-                    output_file_id = $output, error_file_id = $errors, polled_at = $now,
-                    next_poll_at = $next, ended_at = $ended, n_polls = n_polls + 1
-                WHERE submission_key = $key AND state IN ('submitted', 'adopted', 'running')
-                """,
-                {
-                    "state": "ended" if ended else "running",
-                    "outcome": found.outcome,
-                    "provider_status": found.provider_status,
-                    "n_completed": found.n_completed,
-                    "n_failed": found.n_failed,
-                    "error_code": found.error_code,
-                    "error": found.error,
-                    "prompt": found.usage.prompt if found.usage else None,
-                    "cached": found.usage.cached if found.usage else None,
-                    "completion": found.usage.completion if found.usage else None,
-                    "warning": found.warning,
-                    "output": found.output_file_id,
-                    "errors": found.error_file_id,
-                    "now": now,
-                    "next": None
-                    if ended
-                    else now + poll_interval(now - job["intended_at"], n_open),
-                    "ended": (found.ended_at or now) if ended else None,
-                    "key": job["submission_key"],
-                },
-            )
-        for batch_id in sorted({job["batch_id"] for job, _ in news}):
+        _keep_unchanged(db, unchanged, pace, now)
+        for look in news:
+            if isinstance(look.found, _NoAnswer):
+                _keep_no_answer(db, look.job, look.found, now)
+            elif look.found.waits_for_capacity:
+                _send_again(db, dict(look.job), look.found, now)
+            else:
+                _keep_status(db, look, look.found, pace, now)
+        for batch_id in sorted({look.job["batch_id"] for look in news}):
             note_progress(db, batch_id, now)
-    for job, found in seen:
+    for look in news:
+        found, job = look.found, look.job
         if isinstance(found, JobStatus) and found.provider_status != job["provider_status"]:
             log.info(
                 "provider_job_status",
@@ -231,15 +309,20 @@ def _keep(
                 submission_key=job["submission_key"],
                 provider_job_id=job["provider_job_id"],
                 provider_status=found.provider_status,
+                n_completed=found.n_completed,
+                n_failed=found.n_failed,
             )
 
 
-def _is_as_it_was(job: Mapping[str, Any], found: JobStatus | timedelta) -> bool:
+def _is_as_it_was(look: _Look, now: datetime) -> bool:
     """Whether a look told nothing that the row does not say, as most looks do."""
+    job, found = look.job, look.found
     return (
         isinstance(found, JobStatus)
         and job["state"] == found.state == "running"
         and not (found.waits_for_capacity or found.error or found.warning)
+        and not (look.told_to_stop or job["error"] or job["n_poll_failures"])
+        and stalled_since(job, now) is None
         and all(
             job[name] == getattr(found, name)
             for name in ("provider_status", "n_completed", "n_failed")
@@ -248,7 +331,7 @@ def _is_as_it_was(job: Mapping[str, Any], found: JobStatus | timedelta) -> bool:
 
 
 def _keep_unchanged(
-    db: Session, jobs: Sequence[Mapping[str, Any]], now: datetime, n_open: int
+    db: Session, jobs: Sequence[Mapping[str, Any]], pace: _Pace, now: datetime
 ) -> None:
     """Keep that these were looked at: one statement, however many they are."""
     if not jobs:
@@ -264,9 +347,85 @@ def _keep_unchanged(
         {
             "now": now,
             "keys": [job["submission_key"] for job in jobs],
-            "waits": [
-                int(poll_interval(now - job["intended_at"], n_open).total_seconds() * 1000)
-                for job in jobs
-            ],
+            "waits": [int(pace.wait(job, now).total_seconds() * 1000) for job in jobs],
+        },
+    )
+
+
+def _keep_no_answer(db: Session, job: Mapping[str, Any], found: _NoAnswer, now: datetime) -> None:
+    """Keep why nothing is known; a cancelled batch does not wait for a job it may not see."""
+    unwanted = db.one(
+        "SELECT 1 AS found FROM batches WHERE batch_id = ?"
+        " AND (state <> 'running' OR (metadata->>'cancel_requested') = 'true')",
+        [job["batch_id"]],
+    )
+    if found.is_final and unwanted:
+        db.execute(
+            "UPDATE provider_jobs SET state = 'ended', outcome = ?, error = ?, polled_at = ?,"
+            " next_poll_at = NULL, ended_at = ?, n_polls = n_polls + 1 WHERE submission_key = ?"
+            " AND state IN ('submitted', 'adopted', 'running')",
+            [JobOutcome.CANCELLED, found.problem, now, now, job["submission_key"]],
+        )
+        return
+    db.execute(
+        "UPDATE provider_jobs SET polled_at = ?, next_poll_at = ?, error = ?,"
+        " n_polls = n_polls + 1, n_poll_failures = coalesce(n_poll_failures, 0) + 1"
+        " WHERE submission_key = ? AND state IN ('submitted', 'adopted', 'running')",
+        [now, now + found.wait, found.problem, job["submission_key"]],
+    )
+
+
+def _keep_status(
+    db: Session,
+    look: _Look,
+    found: JobStatus,
+    pace: _Pace,
+    now: datetime,
+) -> None:
+    job = look.job
+    ended = found.state == "ended"
+    counts = (found.n_completed, found.n_failed, found.provider_status)
+    before = (job["n_completed"], job["n_failed"], job["provider_status"])
+    changed_at = now if counts != before else job["counts_changed_at"]
+    warning = found.warning
+    stalled = stalled_since({**job, "counts_changed_at": changed_at}, now)
+    if warning is None and not ended and stalled is not None:
+        warning = f"no progress since {stalled:%Y-%m-%d %H:%M} UTC: `cj doctor` says what helps"
+        log.warning("provider_job_stalled", submission_key=job["submission_key"], since=stalled)
+    db.execute(
+        """
+        UPDATE provider_jobs SET
+            state = $state, outcome = $outcome, provider_status = $provider_status,
+            n_completed = $n_completed, n_failed = $n_failed,
+            error_code = $error_code, error = coalesce($error, $warning),
+            provider_tokens_prompt = $prompt, provider_tokens_cached = $cached,
+            provider_tokens_completion = $completion,
+            output_file_id = $output, error_file_id = $errors, polled_at = $now,
+            next_poll_at = $next, ended_at = $ended, n_polls = n_polls + 1, n_poll_failures = 0,
+            counts_changed_at = $changed, results_expire_at = coalesce($expire, results_expire_at),
+            cancel_told_at = CASE WHEN $stopped THEN $now ELSE cancel_told_at END
+        WHERE submission_key = $key AND state IN ('submitted', 'adopted', 'running')
+        """,
+        {
+            "state": "ended" if ended else "running",
+            "outcome": found.outcome,
+            "provider_status": found.provider_status,
+            "n_completed": found.n_completed,
+            "n_failed": found.n_failed,
+            "error_code": found.error_code,
+            "error": found.error,
+            "warning": warning,
+            "prompt": found.usage.prompt if found.usage else None,
+            "cached": found.usage.cached if found.usage else None,
+            "completion": found.usage.completion if found.usage else None,
+            "output": found.output_file_id,
+            "errors": found.error_file_id,
+            "now": now,
+            "next": None if ended else now + pace.wait(job, now),
+            "ended": (found.ended_at or now) if ended else None,
+            "changed": changed_at,
+            "expire": look.results_expire_at,
+            "stopped": look.told_to_stop,
+            "key": job["submission_key"],
         },
     )

@@ -163,13 +163,14 @@ def run_to_end(
     *,
     timeout_s: float | None = None,
     on_step: Callable[[Progress], None] = lambda _: None,
+    on_wait: Callable[[str], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> RunnerResult:
     """Take a batch to its published end, or as far as it comes within `timeout_s`.
 
     Where time runs out, the artefact of what is there is written, and says that it is partial;
-    nothing is cancelled, and the same call goes on from there.
+    nothing is cancelled, and the same call goes on from there. `on_wait` is told what is awaited.
     """
     with _about(engine, batch_id):
         started = monotonic()
@@ -180,6 +181,8 @@ def run_to_end(
             before, progress = progress, _progress(engine, batch_id)
             _tell(engine, batch_id, taken.step, before, progress)
             on_step(progress)
+            if taken.waits_for:
+                on_wait(taken.waits_for)
             if timeout_s is not None and monotonic() - started > timeout_s:
                 timed_out = not _is_published(engine, batch_id)
                 break

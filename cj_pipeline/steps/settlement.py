@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from cj_pipeline.comparisons import Outcome, Verdict
-from cj_pipeline.errors import InvalidOutputError
+from cj_pipeline.errors import InvalidOutputError, StoreError
 from cj_pipeline.judges import Judge
 from cj_pipeline.judging import parse_verdict
 from cj_pipeline.money import Price, cost_usd
@@ -32,9 +32,11 @@ MAX_ATTEMPTS_BY_OUTCOME = {
     Outcome.REFUSAL: 2,
     Outcome.CONTENT_FILTER: 2,
     Outcome.TRUNCATED: 2,
-    Outcome.CANCELLED: 1,
 }
-"""How often a comparison may be asked in all, by how it failed; others as the settings say."""
+"""How often a comparison may fail in each way; in others as often as the settings say."""
+
+ALL_CAUSES = 2
+"""Times `max_attempts`: how often a comparison may be asked whatever the causes were."""
 
 
 _ANSWERED = frozenset(
@@ -77,9 +79,43 @@ def read_reply(provider: Provider, judge: Judge, body: str) -> ReadReply:
     return ReadReply(Outcome.SUCCEEDED, verdict, reply, None, None, may_retry=False)
 
 
-def may_ask_again(outcome: Outcome, attempt: int, most: int, *, may_retry: bool) -> bool:
-    """Return whether a comparison that failed so, at its `attempt`-th try, is asked once more."""
-    return may_retry and attempt < min(most, MAX_ATTEMPTS_BY_OUTCOME.get(outcome, most))
+def read_or_missing(
+    provider: Provider,
+    judge: Judge,
+    job: Mapping[str, Any],
+    body: str | None,
+    kind: str | None = "matched",
+) -> ReadReply:
+    """Return what became of a request: its reply, our own word on it, or why there is nothing."""
+    if body is None:
+        return _without_reply(job)
+    if kind == "matched":
+        return read_reply(provider, judge, body)
+    error = json.loads(body)["error"]
+    is_expired = kind == "expired"
+    # What came too late once is not worth asking for again; a failure may pass.
+    outcome = Outcome.EXPIRED if is_expired else Outcome.PROVIDER_ERROR
+    return ReadReply(outcome, None, None, error["code"], error["message"], may_retry=not is_expired)
+
+
+def may_ask_again(
+    outcome: Outcome, n_of_its_kind: int, n_attempts: int, most: int, *, may_retry: bool
+) -> bool:
+    """Return whether a comparison that failed is asked once more.
+
+    Args:
+        outcome: How its last attempt failed.
+        n_of_its_kind: How many of its attempts failed in that way: each cause has its own budget,
+            so that an expired job costs a judge no second chance.
+        n_attempts: How often it was asked in all.
+        most: How often it may fail in one way, by the settings.
+        may_retry: Whether asking the same again may help.
+    """
+    return (
+        may_retry
+        and n_of_its_kind < min(most, MAX_ATTEMPTS_BY_OUTCOME.get(outcome, most))
+        and n_attempts < ALL_CAUSES * most
+    )
 
 
 @dataclass(frozen=True)
@@ -102,8 +138,13 @@ def settle_job(
     """Read a collected job's callbacks and keep what they come to, in the caller's transaction.
 
     Rows are read and written `ROWS_AT_ONCE` at a time, so that a job of 50,000 requests needs no
-    more memory than a small one.
+    more memory than a small one. Of a batch that has ended meanwhile, outcomes and bill are kept
+    and no verdict counts any more.
+
+    Raises:
+        StoreError: If outcomes and requests do not add up: then nothing is kept.
     """
+    state = _batch_state(db, record.batch_id)
     judge = record.judge(job["judge_id"])
     price = judge.price
     batched = job["batching_mode"] == "provider_batch_api"
@@ -113,19 +154,43 @@ def settle_job(
         attempts: list[dict[str, Any]] = []
         comparisons: list[dict[str, Any]] = []
         for row in asked:
-            read = _read(provider, judge, job, row)
-            cost = _bill(row, read, price, batched=batched)
-            attempts.append(_attempt_row(row, read, cost, now))
+            read = read_or_missing(provider, judge, job, row["body"], row["callback_kind"])
+            cost = bill_of(row, read, price, batched=batched)
+            attempts.append(attempt_row(row, read, cost, now))
             if read.verdict is not None:
-                comparisons.append(_verdict_row(row, read.verdict, attempts[-1], now))
+                comparisons.append(verdict_row(row, read.verdict, attempts[-1], now))
             outcomes[read.outcome] += 1
             billed += cost
         db.insert("attempts", attempts, on_conflict="replace")
-        db.insert("comparisons", comparisons, on_conflict="ignore")
+        if not state["has_ended"]:
+            db.insert("comparisons", comparisons, on_conflict="ignore")
+    _require_every_outcome(job, outcomes)
     _keep_bill(db, record, job, billed, now)
     keep_providers_count(db, job, price, billed, now)
-    close_comparisons(db, record, now)
+    if not state["has_ended"]:
+        close_comparisons(db, record, now, give_up=state["is_cancelled"])
     return SettledJob(dict(outcomes), billed)
+
+
+def _require_every_outcome(job: Mapping[str, Any], outcomes: Counter[Outcome]) -> None:
+    if outcomes.total() != job["n_requests"]:
+        msg = (
+            f"Provider job {job['submission_key'][:16]} of batch '{job['batch_id']}' was meant to"
+            f" carry {job['n_requests']} requests, and {outcomes.total()} have an outcome."
+            " Nothing was settled: `cj store check` tells more."
+        )
+        raise StoreError(msg)
+
+
+def _batch_state(db: Session, batch_id: str) -> dict[str, bool]:
+    """Return whether a batch has ended or is to end, as the store has it in this transaction."""
+    row = db.one(
+        "SELECT state <> 'running' AS has_ended,"
+        " coalesce(metadata->>'cancel_requested', 'false') = 'true' AS is_cancelled"
+        " FROM batches WHERE batch_id = ?",
+        [batch_id],
+    )
+    return row or {"has_ended": True, "is_cancelled": True}
 
 
 def _asked_with_replies(
@@ -170,7 +235,7 @@ def _asked_with_replies(
         yield rows
 
 
-def _bill(row: Mapping[str, Any], read: ReadReply, price: Price, *, batched: bool) -> float:
+def bill_of(row: Mapping[str, Any], read: ReadReply, price: Price, *, batched: bool) -> float:
     """Return what a request cost, in USD.
 
     An answer that does not tell its tokens was paid for all the same: it is billed at the most it
@@ -223,7 +288,8 @@ def close_comparisons(
     rows = db.rows(
         """
         SELECT p.*, a.attempt, a.custom_id, a.outcome, a.may_retry, a.prompt_sha256,
-               t.tokens_prompt, t.tokens_completion, t.cost_usd, t.started_at, t.completed_at
+               t.tokens_prompt, t.tokens_completion, t.cost_usd, t.started_at, t.completed_at,
+               k.n_of_its_kind
         FROM comparison_pairs p
         ANTI JOIN comparisons c USING (comparison_id)
         JOIN (
@@ -235,6 +301,10 @@ def close_comparisons(
             FROM attempts WHERE batch_id = $batch GROUP BY comparison_id
         ) t USING (comparison_id)
         JOIN attempts a ON a.comparison_id = t.comparison_id AND a.attempt = t.attempt
+        JOIN (
+            SELECT comparison_id, outcome, count(*) AS n_of_its_kind
+            FROM attempts WHERE batch_id = $batch GROUP BY comparison_id, outcome
+        ) k ON k.comparison_id = a.comparison_id AND k.outcome = a.outcome
         WHERE p.batch_id = $batch AND a.outcome IS NOT NULL
         """,
         {"batch": record.batch_id},
@@ -245,25 +315,14 @@ def close_comparisons(
         for row in rows
         if give_up
         or not may_ask_again(
-            Outcome(row["outcome"]), row["attempt"], most, may_retry=row["may_retry"]
+            Outcome(row["outcome"]),
+            row["n_of_its_kind"],
+            row["attempt"],
+            most,
+            may_retry=row["may_retry"],
         )
     ]
-    db.insert("comparisons", [_failure_row(row, now) for row in ended], on_conflict="ignore")
-
-
-def _read(
-    provider: Provider, judge: Judge, job: Mapping[str, Any], row: Mapping[str, Any]
-) -> ReadReply:
-    """Return what became of a request: its reply, our own word on it, or nothing at all."""
-    if row["body"] is None:
-        return _without_reply(job)
-    if row["callback_kind"] == "matched":
-        return read_reply(provider, judge, row["body"])
-    error = json.loads(row["body"])["error"]
-    is_expired = row["callback_kind"] == "expired"
-    # What came too late once is not worth asking for again; a failure may pass.
-    outcome = Outcome.EXPIRED if is_expired else Outcome.PROVIDER_ERROR
-    return ReadReply(outcome, None, None, error["code"], error["message"], may_retry=not is_expired)
+    db.insert("comparisons", [failure_row(row, now) for row in ended], on_conflict="ignore")
 
 
 def _without_reply(job: Mapping[str, Any]) -> ReadReply:
@@ -281,9 +340,10 @@ def _without_reply(job: Mapping[str, Any]) -> ReadReply:
     return ReadReply(outcome, None, None, None, message, may_retry=True)
 
 
-def _attempt_row(
+def attempt_row(
     row: Mapping[str, Any], read: ReadReply, cost: float, now: datetime
 ) -> dict[str, Any]:
+    """Return the row of `attempts` for a request that was read."""
     usage = read.reply.usage if read.reply else None
     return {
         "custom_id": row["custom_id"],
@@ -311,9 +371,10 @@ def _attempt_row(
     }
 
 
-def _verdict_row(
+def verdict_row(
     row: Mapping[str, Any], verdict: Verdict, attempt: Mapping[str, Any], now: datetime
 ) -> dict[str, Any]:
+    """Return the row of `comparisons` for a request that brought a verdict."""
     sides = {"A": row["essay_a"], "B": row["essay_b"]}
     losers = {"A": row["essay_b"], "B": row["essay_a"]}
     return {
@@ -342,7 +403,8 @@ def _verdict_row(
     }
 
 
-def _failure_row(row: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+def failure_row(row: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """Return the row of `comparisons` for one that failed for good."""
     return {
         "comparison_id": row["comparison_id"],
         "batch_id": row["batch_id"],

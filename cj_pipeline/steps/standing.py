@@ -21,6 +21,10 @@ COLLECT_AT_LATEST_AFTER = timedelta(minutes=10)
 """How long results wait for a wave's other jobs before they are brought home on their own."""
 
 
+EXPIRES_SOON = timedelta(days=7)
+"""Before a provider deletes results that nobody has brought home, people are told."""
+
+
 @dataclass(frozen=True)
 class Standing:
     """Where a batch stands.
@@ -44,7 +48,7 @@ class Standing:
 
 
 def standings(db: Session, now: datetime) -> list[Standing]:
-    """Return every batch that is not published, by name."""
+    """Return every batch that is not published or has results to be brought home, by name."""
     steps = next_steps(db, now)
     rows = db.rows(
         f"""
@@ -148,10 +152,22 @@ def stalled_batches(db: Session, now: datetime) -> list[Stalled]:
     ]
 
 
+def expiring_results(db: Session, now: datetime) -> list[tuple[str, datetime]]:
+    """Return the batches with results not brought home that are deleted soon, and when."""
+    rows = db.rows(
+        "SELECT batch_id, min(results_expire_at) AS expiry FROM provider_jobs"
+        " WHERE state IN ('submitted', 'adopted', 'running', 'ended') AND results_expire_at < ?"
+        " GROUP BY batch_id ORDER BY batch_id",
+        [now + EXPIRES_SOON],
+    )
+    return [(row["batch_id"], row["expiry"]) for row in rows]
+
+
 def end_stalled(engine: Engine, batch_id: str) -> WaveDecision:
     """End a batch that has stalled and tell its provider jobs to stop; decide as usual otherwise.
 
-    What those jobs finished stays at the provider: nobody waits for it any more.
+    Nobody waits for those jobs any more; what they finished is brought home when they end, stored
+    and billed, and counts for nothing.
     """
     with engine.store.read() as db:
         is_stalled = batch_id in {s.batch_id for s in stalled_batches(db, engine.clock())}

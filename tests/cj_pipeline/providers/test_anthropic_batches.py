@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.errors import (
+    AccountRefusedError,
     CJError,
     ProviderRefusedError,
     ProviderUnavailableError,
@@ -247,7 +248,7 @@ def test_a_running_batch_tells_no_counts() -> None:
         (_says(200, {"type": "message_batch"}), UncertainOutcomeError),
         (_says(429, {"error": {"type": "rate_limit_error"}}), ProviderUnavailableError),
         (_says(400, {"error": {"type": "invalid_request_error"}}), ProviderRefusedError),
-        (_says(401, {"error": {"message": "bad sk-secret"}}), ProviderRefusedError),
+        (_says(401, {"error": {"message": "bad sk-secret"}}), AccountRefusedError),
     ],
 )
 def test_a_failed_create_says_whether_a_job_may_exist(

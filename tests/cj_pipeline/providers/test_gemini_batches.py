@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.errors import (
+    AccountRefusedError,
     CJError,
     ProviderRefusedError,
     ProviderUnavailableError,
@@ -215,8 +216,8 @@ def test_responses_are_found_wherever_the_service_puts_them(holder: str) -> None
         (_says(200, {"done": False}), UncertainOutcomeError),
         (_error(429, "RESOURCE_EXHAUSTED"), ProviderUnavailableError),
         (_error(400, "INVALID_ARGUMENT"), ProviderRefusedError),
-        (_error(400, "INVALID_ARGUMENT", "API key not valid: secret-key"), ProviderRefusedError),
-        (_error(403, "PERMISSION_DENIED"), ProviderRefusedError),
+        (_error(400, "INVALID_ARGUMENT", "API key not valid: secret-key"), AccountRefusedError),
+        (_error(403, "PERMISSION_DENIED"), AccountRefusedError),
     ],
 )
 def test_a_failed_create_says_whether_a_job_may_exist(

@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from cj_pipeline.errors import (
+    AccountRefusedError,
     AmbiguousSubmissionError,
     CJError,
     ProviderRefusedError,
@@ -30,7 +31,8 @@ _KEY = "ab" * 32
 Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
-def _provider(handler: Handler) -> OpenAIBatches:
+def openai_provider(handler: Handler) -> OpenAIBatches:
+    """Return the adapter over a transport that answers as told."""
     client = openai.OpenAI(
         api_key="sk-secret",
         base_url="http://provider.invalid/v1",
@@ -87,8 +89,8 @@ def _batch(**changes: Any) -> dict[str, Any]:
         (_says(429), ProviderUnavailableError),
         (_says(400, {"error": {"message": "Cannot find file file-1"}}), ProviderUnavailableError),
         (_says(400, {"error": {"message": "unknown model"}}), ProviderRefusedError),
-        (_says(401, {"error": {"message": "Incorrect key sk-secret"}}), ProviderRefusedError),
-        (_says(429, {"error": {"code": "insufficient_quota"}}), ProviderRefusedError),
+        (_says(401, {"error": {"message": "Incorrect key sk-secret"}}), AccountRefusedError),
+        (_says(429, {"error": {"code": "insufficient_quota"}}), AccountRefusedError),
     ],
 )
 def test_a_failed_create_says_whether_a_job_may_exist(
@@ -96,7 +98,7 @@ def test_a_failed_create_says_whether_a_job_may_exist(
 ) -> None:
     """Only one kind has to be searched for, and only one must never be sent again."""
     with pytest.raises(kind) as caught:
-        _provider(handler).create(tmp_path / "shard", "file-1", _KEY)
+        openai_provider(handler).create(tmp_path / "shard", "file-1", _KEY)
 
     assert type(caught.value) is kind
     assert "sk-secret" not in str(caught.value)
@@ -111,7 +113,7 @@ def test_nothing_is_sent_twice_by_the_sdk(tmp_path: Path) -> None:
         return httpx2.Response(503)
 
     with pytest.raises(UncertainOutcomeError):
-        _provider(handler).create(tmp_path / "shard", "file-1", _KEY)
+        openai_provider(handler).create(tmp_path / "shard", "file-1", _KEY)
 
     assert len(calls) == 1
 
@@ -119,7 +121,7 @@ def test_nothing_is_sent_twice_by_the_sdk(tmp_path: Path) -> None:
 def test_retry_after_is_passed_on_and_not_slept() -> None:
     """Two hours of sleep inside a sensor would stop every other batch."""
     with pytest.raises(ProviderUnavailableError) as caught:
-        _provider(_says(429, **{"retry-after": "7200"})).poll("batch_1")
+        openai_provider(_says(429, **{"retry-after": "7200"})).poll("batch_1")
 
     assert caught.value.retry_after_s == 7200
 
@@ -128,7 +130,7 @@ def test_a_failed_poll_can_always_be_repeated() -> None:
     """It creates nothing, so it is never in doubt."""
     for handler in (_says(500), _says(200, "not json"), _fails(httpx2.ReadTimeout("late"))):
         with pytest.raises(ProviderUnavailableError):
-            _provider(handler).poll("batch_1")
+            openai_provider(handler).poll("batch_1")
 
 
 def test_a_batch_and_its_file_bear_the_submission_key(tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_a_batch_and_its_file_bear_the_submission_key(tmp_path: Path) -> None:
         return httpx2.Response(200, json={"id": "new-1"})
 
     (tmp_path / "shard").write_text('{"custom_id": "k"}\n')
-    provider = _provider(handler)
+    provider = openai_provider(handler)
 
     file_id = provider.upload(tmp_path / "shard", _KEY)
     provider.create(tmp_path / "shard", file_id, _KEY)
@@ -217,7 +219,7 @@ def test_a_job_is_found_on_a_later_page() -> None:
         {"data": [other], "has_more": True}, {"data": [_batch()], "has_more": False}
     )
 
-    found = _provider(handler).find(_KEY, _NOW - timedelta(hours=1), 2)
+    found = openai_provider(handler).find(_KEY, _NOW - timedelta(hours=1), 2)
 
     assert [job.job_id for job in found] == ["batch_1"]
     assert asked == ["", "batch_0"]
@@ -234,7 +236,7 @@ def test_a_job_is_found_by_its_file_where_metadata_is_lost() -> None:
         batch = _batch(metadata=None, input_file_id="file-9")
         return httpx2.Response(200, json={"data": [batch]})
 
-    found = _provider(handler).find(_KEY, _NOW - timedelta(hours=1), 2)
+    found = openai_provider(handler).find(_KEY, _NOW - timedelta(hours=1), 2)
 
     assert [job.job_id for job in found] == ["batch_1"]
 
@@ -244,7 +246,7 @@ def test_a_search_goes_no_further_back_than_the_intent() -> None:
     old = _batch(id="batch_0", created_at=int((_NOW - timedelta(days=9)).timestamp()))
     handler, asked = _pages({"data": [old], "has_more": True})
 
-    assert _provider(handler).find(_KEY, _NOW - timedelta(hours=1), 2) == ()
+    assert openai_provider(handler).find(_KEY, _NOW - timedelta(hours=1), 2) == ()
     assert len(asked) == 1
 
 
@@ -252,7 +254,7 @@ def test_a_server_that_ignores_the_cursor_does_not_hold_us_for_ever() -> None:
     """The SDK's own paging would ask for the same page without end."""
     handler, asked = _pages({"data": [_batch(metadata={})], "has_more": True})
 
-    assert _provider(handler).find(_KEY, _NOW - timedelta(hours=1), 2) == ()
+    assert openai_provider(handler).find(_KEY, _NOW - timedelta(hours=1), 2) == ()
     assert len(asked) == 2
 
 
@@ -267,7 +269,7 @@ def test_a_list_without_end_is_ambiguous_and_not_empty() -> None:
         return httpx2.Response(200, json={"data": [batch], "has_more": True})
 
     with pytest.raises(AmbiguousSubmissionError):
-        _provider(handler).find(_KEY, _NOW - timedelta(hours=1), 2)
+        openai_provider(handler).find(_KEY, _NOW - timedelta(hours=1), 2)
 
 
 def _results(files: dict[str, bytes], **batch: Any) -> Handler:
@@ -290,7 +292,7 @@ def test_both_result_files_are_read() -> None:
         error_file_id="err",
     )
 
-    lines = list(_provider(handler).collect("batch_1"))
+    lines = list(openai_provider(handler).collect("batch_1"))
 
     assert [(line.source, line.line, line.text) for line in lines] == [
         ("output", 1, '{"a":1}'),
@@ -304,13 +306,13 @@ def test_a_separator_inside_a_text_does_not_break_a_line() -> None:
     row = json.dumps({"a": "one\u2028two\x85three"}, ensure_ascii=False)
     handler = _results({"out": f"{row}\n".encode()}, output_file_id="out")
 
-    assert [line.text for line in _provider(handler).collect("batch_1")] == [row]
+    assert [line.text for line in openai_provider(handler).collect("batch_1")] == [row]
 
 
 @pytest.mark.parametrize("ids", [{}, {"output_file_id": "", "error_file_id": None}])
 def test_missing_result_files_are_no_error(ids: dict[str, Any]) -> None:
     """Every row is then missing, which whoever collects finds out by counting."""
-    assert list(_provider(_results({}, **ids)).collect("batch_1")) == []
+    assert list(openai_provider(_results({}, **ids)).collect("batch_1")) == []
 
 
 def test_a_file_cut_off_within_a_row_is_not_taken_for_the_whole() -> None:
@@ -318,7 +320,7 @@ def test_a_file_cut_off_within_a_row_is_not_taken_for_the_whole() -> None:
     handler = _results({"out": b'{"a":1}\n{"a":'}, output_file_id="out")
 
     with pytest.raises(ProviderUnavailableError, match="only the beginning"):
-        list(_provider(handler).collect("batch_1"))
+        list(openai_provider(handler).collect("batch_1"))
 
 
 def test_a_batch_that_has_ended_refuses_to_be_cancelled_without_harm() -> None:
@@ -329,17 +331,17 @@ def test_a_batch_that_has_ended_refuses_to_be_cancelled_without_harm() -> None:
             return httpx2.Response(400, json={"error": {"message": "already completed"}})
         return httpx2.Response(200, json=_batch(status="completed"))
 
-    assert _provider(handler).cancel("batch_1").outcome is JobOutcome.COMPLETED
+    assert openai_provider(handler).cancel("batch_1").outcome is JobOutcome.COMPLETED
 
 
 def test_deleting_what_is_gone_already_is_no_error() -> None:
     """Tidying up is repeated after a kill."""
-    _provider(_says(404)).discard("batch_1", ["file-1"])
+    openai_provider(_says(404)).discard("batch_1", ["file-1"])
 
 
 def test_a_single_call_that_is_wrong_is_a_row_that_failed() -> None:
     """One bad comparison must not look like a provider that is down."""
-    provider = _provider(_says(400, {"error": {"code": "context_length_exceeded"}}))
+    provider = openai_provider(_says(400, {"error": {"code": "context_length_exceeded"}}))
     request = {"custom_id": "k-1", "body": {"model": "m", "messages": []}}
 
     reply = provider.parse_reply(provider.single(request, timeout_s=5))
@@ -353,7 +355,7 @@ def test_a_single_call_whose_reply_is_lost_may_have_been_paid() -> None:
     request = {"custom_id": "k-1", "body": {"model": "m", "messages": []}}
 
     with pytest.raises(UncertainOutcomeError):
-        _provider(_fails(httpx2.ReadTimeout("late"))).single(request, timeout_s=5)
+        openai_provider(_fails(httpx2.ReadTimeout("late"))).single(request, timeout_s=5)
 
 
 def test_a_single_call_bears_its_own_id() -> None:
@@ -365,6 +367,6 @@ def test_a_single_call_bears_its_own_id() -> None:
         return httpx2.Response(200, text="{}")
 
     request = {"custom_id": "k-1", "body": {"model": "m", "messages": []}}
-    _provider(handler).single(request, timeout_s=5)
+    openai_provider(handler).single(request, timeout_s=5)
 
     assert seen == ["k-1"]

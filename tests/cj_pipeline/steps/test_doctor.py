@@ -108,6 +108,65 @@ def test_a_submission_in_doubt_is_told_with_the_job_it_may_be(
     assert kinds == {"ambiguous", "not_yet_adopted"}
 
 
+def test_a_submission_in_doubt_is_adopted_and_nothing_is_sent(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """It may be mended by hand, without waiting for the next step, and without spending."""
+    _emulate(
+        engine,
+        latency_s=3600,
+        faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}],
+    )
+    with pytest.raises(Exception, match="may have been done"):
+        _submitted(engine, tmp_path / "one")
+
+    mended = mend(engine, examine(engine))
+
+    assert {finding.kind for finding in mended} == {"ambiguous", "not_yet_adopted"}
+    assert _job(engine)["state"] == "adopted"
+    assert examine(engine) == []
+
+
+def test_a_stalled_job_is_cancelled_only_with_consent(engine: Engine, tmp_path: Path) -> None:
+    """What it had not finished is asked, and paid, somewhere else."""
+    _emulate(engine, latency_s=10**6)
+    _submitted(engine, tmp_path / "one")
+    later = replace(engine, clock=lambda: engine.clock() + timedelta(hours=27))
+
+    findings = examine(later)
+    without = mend(later, findings)
+    with_consent = mend(later, findings, with_consent=True)
+
+    assert [finding.kind for finding in findings] == ["stalled_job"]
+    assert without == []
+    assert with_consent == findings
+    assert _job(engine)["cancel_told_at"] is not None
+
+
+def test_what_was_never_sent_is_told(engine: Engine, tmp_path: Path) -> None:
+    """With the reason of the last try."""
+    _emulate(engine, faults=[{"kind": "status", "on": "*files.create", "status": 503}])
+    with pytest.raises(Exception, match="503"):
+        _submitted(engine, tmp_path / "one")
+    later = replace(engine, clock=lambda: engine.clock() + timedelta(hours=2))
+
+    (finding,) = examine(later)
+
+    assert finding.kind == "unsent"
+    assert "answered 503" in finding.problem
+
+
+def test_a_provider_that_counts_otherwise_is_told(engine: Engine, tmp_path: Path) -> None:
+    """Its bill goes by its own count."""
+    run_to_end(
+        engine, write_batch(tmp_path / "one", n_students=3, settings={"judges": ["quality"]})
+    )
+    with engine.store.write() as db:
+        db.execute("UPDATE provider_jobs SET provider_tokens_prompt = provider_tokens_prompt + 100")
+
+    assert {finding.kind for finding in examine(engine)} == {"usage_differs"}
+
+
 def test_a_job_of_another_store_is_told_and_left_alone(engine: Engine, tmp_path: Path) -> None:
     """Two teams may share an account."""
     _emulate(engine, latency_s=3600)
@@ -137,10 +196,12 @@ def test_jobs_begun_with_other_credentials_are_not_taken_for_lost(
 def test_results_that_nobody_collects_are_told_before_they_are_deleted(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """Three weeks on a holiday is enough to lose a paid batch."""
+    """Three weeks on a holiday is enough to lose a paid batch; the doctor brings it home."""
     _submitted(engine, tmp_path / "one")
-    with engine.store.write() as db:
-        db.execute("UPDATE provider_jobs SET state = 'ended'", [])
-    later = replace(engine, clock=lambda: engine.clock() + timedelta(days=23))
+    later = replace(engine, clock=lambda: engine.clock() + timedelta(days=24))
 
-    assert "results_expire" in {finding.kind for finding in examine(later)}
+    findings = [finding for finding in examine(later) if finding.kind == "results_expire"]
+    mended = mend(later, findings)
+
+    assert len(mended) == 1
+    assert _job(engine)["state"] == "settled"

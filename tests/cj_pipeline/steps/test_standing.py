@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from cj_pipeline.steps import Engine, NextStep, ingest, plan_wave, poll, submit_wave
-from cj_pipeline.steps.standing import Standing, end_stalled, stalled_batches, standings
+from cj_pipeline.steps.standing import (
+    Standing,
+    end_stalled,
+    expiring_results,
+    stalled_batches,
+    standings,
+)
 from tests.batch_folders import ManualClock, open_engine, write_batch
 
 MOCK = {"judges": ["cj-generic-batch"], "stall_after_s": 3600}
@@ -110,3 +116,18 @@ def test_a_batch_that_moves_is_not_ended(engine: Engine, batch_id: str) -> None:
     decided = end_stalled(engine, batch_id)
 
     assert decided.reason is None
+
+
+def test_results_that_are_deleted_soon_are_told_whoever_should_have_collected_them(
+    engine: Engine, batch_id: str
+) -> None:
+    """Three weeks without a daemon are enough to lose a paid batch."""
+    submit_wave(engine, batch_id)
+    now = engine.clock()
+
+    with engine.store.read() as db:
+        early = expiring_results(db, now + timedelta(days=20))
+        late = expiring_results(db, now + timedelta(days=24))
+
+    assert early == []
+    assert [name for name, _ in late] == [batch_id]
