@@ -110,6 +110,8 @@ class Stub:
             }
             return 200, json.dumps(counts).encode()
         sent = json.loads(body)
+        if "messages" not in sent:
+            return 404, b'{"error": {"message": "only chat completions here"}}'
         prompt = hashlib.sha256(json.dumps([sent["model"], sent["messages"]]).encode()).hexdigest()
         self.asked[prompt] += 1
         if time.time() < self.down_until or self.draws.random() < self.fault_share:
@@ -604,6 +606,7 @@ def _inspect(requests: str, address: str, out: str) -> None:
             inspect_ai.Task(dataset=MemoryDataset(samples), config=config),
             model=model,
             model_base_url=f"{address}/v1",
+            model_args={"responses_api": False},
             max_samples=64,
             **common,
         )
