@@ -30,6 +30,7 @@ from cj_pipeline.profile_commands import (
     profile_table,
     read_fields,
 )
+from cj_pipeline.queue_commands import add_queue_command
 from cj_pipeline.service_commands import add_service_commands
 from cj_pipeline.store_commands import add_store_commands
 from cj_pipeline.trial_commands import trial_commands
@@ -89,6 +90,7 @@ def told_plainly(command: Callable[P, T]) -> Callable[P, T]:
 app.add_typer(judge_commands(told_plainly, console), name="judge")
 app.add_typer(profile_commands(told_plainly, console), name="profile")
 app.add_typer(trial_commands(told_plainly, console), name="trial")
+add_queue_command(app, told_plainly, console)
 add_judge_comparison_command(app, told_plainly, console)
 add_output_commands(app, told_plainly, console)
 add_store_commands(app, told_plainly, console)

@@ -90,6 +90,13 @@ def test_a_panel_over_three_providers_is_asked_at_once(engine: Engine, tmp_path:
     assert all(judge.mean_latency_s is not None for judge in compared.judges)
     assert [pair.n_items for pair in compared.pairs] == [4, 4, 4]
     assert compared.n_items_of_all == 4
+    in_sql = {
+        (row["judge_one"], row["judge_other"]): (row["n_items"], row["agreement"], row["kappa"])
+        for row in rows(engine, "FROM v_judge_pairs")
+    }
+    for pair in compared.pairs:
+        one, other = sorted((pair.one, pair.other))
+        assert in_sql[one, other] == pytest.approx((pair.n_items, pair.agreement, pair.kappa))
 
 
 def test_outcomes_are_in_the_order_planned_whatever_landed_first(

@@ -1,0 +1,82 @@
+"""`cj queue`: the single calls that wait, and what keeps them waiting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from cj_pipeline import terminal
+
+
+def add_queue_command(
+    app: typer.Typer,
+    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
+    console: Console,
+) -> None:
+    """Add the command to `cj`.
+
+    Args:
+        app: What it is added to.
+        told_plainly: Shows a known error as a message instead of a traceback.
+        console: Where answers go.
+    """
+
+    @app.command("queue")
+    @told_plainly
+    def queue() -> None:
+        """Show which batches' single calls wait, for how long, and which models rest."""
+        from cj_pipeline.store import default_home, open_store
+
+        with open_store(default_home(os.environ).resolve(), os.environ).read() as db:
+            waiting = db.rows("FROM v_live_queue ORDER BY batch_id, judge_id")
+            resting = db.rows("FROM circuit_breakers WHERE state <> 'closed' ORDER BY lane")
+        if not waiting:
+            console.print("No single call waits.")
+        else:
+            console.print(
+                terminal.table(
+                    "Single calls",
+                    (
+                        "batch",
+                        "priority",
+                        "model",
+                        "waiting",
+                        "answered",
+                        "since",
+                        "mean wait s",
+                        "put off until",
+                        "expires",
+                    ),
+                    [_row(row) for row in waiting],
+                )
+            )
+        for row in resting:
+            console.print(
+                f"{row['provider']} {row['model']} is {row['state']} after {row['n_failures']}"
+                f" failures in a row, until {_moment(row['open_until'])}: {row['last_error']}",
+                markup=False,
+            )
+
+
+def _row(row: Mapping[str, Any]) -> tuple[object, ...]:
+    wait = row["mean_wait_s"]
+    return (
+        row["batch_id"],
+        row["priority"],
+        row["model"],
+        row["n_waiting"],
+        row["n_answered"],
+        _moment(row["waiting_since"]),
+        "–" if wait is None else f"{wait:.1f}",
+        _moment(row["put_off_until"]),
+        _moment(row["expires_at"]),
+    )
+
+
+def _moment(moment: datetime | None) -> str:
+    return "–" if moment is None else moment.strftime("%H:%M:%S")

@@ -1,0 +1,53 @@
+"""`cj queue` and `cj judges`, as a person sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cj_pipeline.cli import app
+from cj_pipeline.emulator import EmulatorConfig, change_settings
+from cj_pipeline.errors import TransientError
+from cj_pipeline.steps import ingest, plan_wave, submit_wave
+from tests.batch_folders import open_engine, write_batch
+
+
+def run(home: Path, *words: str) -> tuple[int, str]:
+    """Run `cj` and return its exit code and output."""
+    result = CliRunner().invoke(app, words, env={"CJ_HOME": str(home), "COLUMNS": "160"})
+    return result.exit_code, result.output
+
+
+def test_what_waits_is_shown_with_what_it_waits_for(tmp_path: Path) -> None:
+    """And nothing is shown as waiting where nothing does."""
+    assert run(tmp_path / "home", "queue") == (0, "No single call waits.\n")
+    engine = open_engine(tmp_path / "home")
+    busy = {"kind": "status", "on": "*chat.create", "status": 429, "retry_after": "3600"}
+    change_settings(EmulatorConfig.from_environment({}, engine.home), faults=[busy])
+    settings = {
+        "llm_batching_mode": "per_request",
+        "priority": "high",
+        "wave_size": 3,
+        "profile_set": {"wait_timeout_seconds": 1, "timeout_seconds": 1},
+    }
+    folder = write_batch(tmp_path / "waits", n_students=5, settings=settings)
+    batch_id = ingest(engine, folder).batch_id
+    plan_wave(engine, batch_id)
+    with pytest.raises(TransientError):
+        submit_wave(engine, batch_id)
+
+    code, shown = run(tmp_path / "home", "queue")
+
+    assert code == 0
+    (row,) = [line.split() for line in shown.splitlines() if "waits" in line]
+    assert row[:5] == ["waits", "high", "quality", "3", "0"]
+
+
+def test_judges_of_a_batch_nobody_knows_are_refused_plainly(tmp_path: Path) -> None:
+    """With a message, not a traceback."""
+    code, shown = run(tmp_path / "home", "judges", "nobody")
+
+    assert code == 1
+    assert "nobody" in shown
