@@ -16,10 +16,14 @@ from typing import Any
 import duckdb
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
 from cj_pipeline import open_published
+from cj_pipeline.cli import app
 from cj_pipeline.errors import StoreError
 from resources.local_instance import prepare_dagster_home
+from tests.batch_folders import open_engine
+from tests.served_engine import MINI, asking
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 300.0
@@ -121,6 +125,34 @@ def test_a_folder_dropped_into_the_inbox_comes_out_scored(served: tuple[Path, in
     assert published_rows(
         home, "SELECT count(*) FROM essay_scores WHERE wave = (SELECT max(wave) FROM essay_scores)"
     ) == [(5,)]
+
+
+@pytest.mark.slow
+def test_a_batch_handed_in_over_http_is_judged_by_dagster(served: tuple[Path, int]) -> None:
+    """The service only puts it into the inbox; afterwards API, CLI and Dagster say the same."""
+    home, port = served
+
+    with asking(open_engine(home)) as client:
+        reply = client.post("/api/v1/batches", json=MINI)
+        assert reply.json()["state"] == "queued"
+        wait_for(lambda: client.get("/api/v1/batches/mini").json()["has_report"])
+        shown = client.get("/api/v1/batches/mini").json()
+        said = CliRunner().invoke(
+            app, ["watch", "mini", "--timeout", "0"], env={"CJ_HOME": str(home)}
+        )
+
+    assert (shown["state"], shown["progress"]["outcome"]) == ("succeeded", "success")
+    assert said.exit_code == 0
+    runs = """{ runsOrError(filter: {tags: [{key: "dagster/partition", value: "mini"}]}) {
+        ... on Runs { results { jobName status } } } }"""
+
+    def ended_well() -> list[str]:
+        found = query(port, runs).get("runsOrError", {}).get("results", [])
+        is_over = {run["status"] for run in found} == {"SUCCESS"}
+        return [run["jobName"] for run in found] if is_over else []
+
+    # The last run's checks go on for a moment after the report is written.
+    assert "open_batch" in wait_for(ended_well)
 
 
 @pytest.mark.slow
