@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from statistics import fmean, stdev
 
@@ -109,16 +109,26 @@ class Calibration:
 
 
 def judge_once(
-    provider: Provider, judge: Judge, prompt: Prompt, essay_a: str, essay_b: str
+    provider: Provider,
+    judge: Judge,
+    prompt: Prompt,
+    essay_a: str,
+    essay_b: str,
+    *,
+    cache_prefix: bool = False,
 ) -> Trial:
     """Ask a judge one comparison, live, and return what came of it.
+
+    `cache_prefix` asks the provider to keep the shared prefix, as the batch's own calls would.
 
     Raises:
         TransientError: If the provider did not answer.
         ProviderRefusedError: If it will not answer any such call.
     """
     started = time.monotonic()
-    request = provider.build_request(prompt, judge, f"trial-{prompt.sha256[:16]}")
+    request = provider.build_request(
+        prompt, judge, f"trial-{prompt.sha256[:16]}", cache_prefix=cache_prefix
+    )
     reply = provider.parse_reply(provider.single(request, timeout_s=CALL_TIMEOUT_S))
     seconds = time.monotonic() - started
     verdict, failure = None, reply.error_message or reply.error_code or str(reply.outcome)
@@ -180,11 +190,15 @@ def summarise(judge: Judge, trials: Sequence[Trial], ranks: Mapping[str, int]) -
     )
 
 
-def calibrate(trials: Sequence[Trial], n_comparisons: int, *, batched: bool) -> Calibration:
+def calibrate(
+    trials: Sequence[Trial], n_comparisons: int, *, batched: bool, n_cold: int = 1
+) -> Calibration:
     """Return what `n_comparisons` will use and cost, estimated from trials of one judge.
 
     The interval is for the sum of that many new calls like these: Student's t over the trials'
-    costs, with both the mean's error and the calls' own scatter.
+    costs, with both the mean's error and the calls' own scatter. A call that wrote the prefix into
+    the provider's cache is not like the others: `n_cold` of the batch's calls do so. Inside a
+    provider's batch no cache is counted on, so what single calls read from one is priced as plain.
 
     Raises:
         SettingsError: If fewer than two trials came with usage.
@@ -196,10 +210,23 @@ def calibrate(trials: Sequence[Trial], n_comparisons: int, *, batched: bool) -> 
     if n < 2:
         msg = f"{n} of {len(trials)} trials told their usage: two are needed for an interval."
         raise SettingsError(msg)
-    costs = [cost_usd(price, usage, batched=batched) for price, usage in used]
-    expected = n_comparisons * fmean(costs)
-    scatter = stdev(costs) * math.sqrt(n_comparisons**2 / n + n_comparisons)
-    margin = float(t.ppf(0.975, n - 1)) * scatter
+    costs = [cost_usd(price, _as_sent(usage, batched), batched=batched) for price, usage in used]
+    wrote = [_writes(usage, batched) for _, usage in used]
+    cold = [cost for cost, writes in zip(costs, wrote, strict=True) if writes]
+    warm = [cost for cost, writes in zip(costs, wrote, strict=True) if not writes]
+    if len(warm) < 2:
+        cold, warm = [], costs
+    elif not cold and not batched:
+        # An earlier call had the prefix kept already; the batch may come too late to find it so.
+        cold = [
+            cost_usd(price, replace(usage, cached=0, cache_write_5m=usage.cached), batched=False)
+            for price, usage in used
+            if usage.cached
+        ]
+    n_warm = n_comparisons - min(n_cold, n_comparisons) if cold else n_comparisons
+    expected = n_warm * fmean(warm) + (n_comparisons - n_warm) * fmean(cold or [0.0])
+    scatter = stdev(warm) * math.sqrt(n_warm**2 / len(warm) + n_warm)
+    margin = float(t.ppf(0.975, len(warm) - 1)) * scatter
     return Calibration(
         n_trials=n,
         prompt_tokens=fmean(usage.prompt for _, usage in used),
@@ -208,6 +235,14 @@ def calibrate(trials: Sequence[Trial], n_comparisons: int, *, batched: bool) -> 
         usd_low=max(0.0, expected - margin),
         usd_high=expected + margin,
     )
+
+
+def _as_sent(usage: Usage, batched: bool) -> Usage:
+    return Usage(prompt=usage.prompt, completion=usage.completion) if batched else usage
+
+
+def _writes(usage: Usage, batched: bool) -> bool:
+    return not batched and usage.cache_write_5m + usage.cache_write_1h > 0
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -91,18 +91,34 @@ def cost_by_mode(
 
 
 def run_pilot(
-    provider: Provider, judge: Judge, asks: Sequence[Ask], n_comparisons: int, *, batched: bool
+    provider: Provider,
+    judge: Judge,
+    asks: Sequence[Ask],
+    n_comparisons: int,
+    *,
+    mode: BatchingMode,
+    concurrency: int = 1,
 ) -> Calibration:
     """Ask the first comparisons live and return what all of them will use, with an interval.
 
-    Nothing of it is stored: the batch asks these comparisons again.
+    Nothing of it is stored: the batch asks these comparisons again. The prefix is marked for the
+    provider's cache where the batch's calls in this mode would mark it.
 
     Raises:
         SettingsError: If fewer than two calls told their usage.
         TransientError: If the provider did not answer.
     """
-    trials = [judge_once(provider, judge, ask.prompt, ask.comparison_id, "") for ask in asks]
-    return calibrate(trials, n_comparisons, batched=batched)
+    n_cold = concurrency if mode == "per_request" else 1
+    caching = plan_caching(
+        judge, asks[0].prompt, n_requests=n_comparisons, mode=mode, concurrency=n_cold
+    )
+    trials = [
+        judge_once(
+            provider, judge, ask.prompt, ask.comparison_id, "", cache_prefix=caching.marks_prefix
+        )
+        for ask in asks
+    ]
+    return calibrate(trials, n_comparisons, batched=mode == "provider_batch_api", n_cold=n_cold)
 
 
 def _prompt_tokens(ask: Ask) -> int:

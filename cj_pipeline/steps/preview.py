@@ -144,7 +144,7 @@ class Preview:
             SettingsError: If fewer than two calls told their usage.
             TransientError: If a provider did not answer.
         """
-        batched = self.record.settings.batching_mode == "provider_batch_api"
+        workers = kept_profile(self.record.metadata).workers
         self.home.mkdir(parents=True, exist_ok=True)
         return [
             (
@@ -154,7 +154,8 @@ class Preview:
                     judge,
                     self._asks_like(judge)[:n_calls],
                     self._most_comparisons(judge),
-                    batched=batched,
+                    mode=self.record.settings.batching_mode,
+                    concurrency=workers,
                 ),
             )
             for judge in self.record.judges

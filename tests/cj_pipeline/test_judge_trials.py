@@ -114,3 +114,34 @@ def test_one_trial_is_too_few_for_an_interval() -> None:
     """It says nothing about how much calls differ."""
     with pytest.raises(SettingsError, match="two are needed"):
         calibrate([_trial("a", "b", "A")], 100, batched=True)
+
+
+def test_a_pilot_counts_the_writing_of_a_cache_once() -> None:
+    """Three trials at USD per million 1 in, 0.1 read, 1.25 written and 4 out, times 100.
+
+    The first wrote 4,000 of 5,000: 1000 x 1 + 4000 x 1.25 + 100 x 4 = 6400
+    The others read them, each:     1000 x 1 + 4000 x 0.10 + 100 x 4 = 1800
+
+    A pilot that finds the cache warm already counts one writing all the same.
+    """
+    wrote = Usage(prompt=5_000, cache_write_5m=4_000, completion=100)
+    read = Usage(prompt=5_000, cached=4_000, completion=100)
+    trials = [_trial("a", "b", "A", usage=usage) for usage in (wrote, read, read)]
+
+    pilot = calibrate(trials, 100, batched=False)
+
+    assert pilot.usd_low == pilot.usd == pilot.usd_high == pytest.approx((6_400 + 99 * 1_800) / 1e6)
+    assert calibrate(trials[1:], 100, batched=False).usd == pytest.approx(pilot.usd)
+
+
+def test_inside_a_providers_batch_no_cache_is_counted_on() -> None:
+    """What a single call read from a cache, a batch may have to pay in full."""
+    read = Usage(prompt=5_000, cached=4_000, completion=100)
+    plain = Usage(prompt=5_000, completion=100)
+
+    pilots = [
+        calibrate([_trial("a", "b", "A", usage=usage)] * 3, 100, batched=True)
+        for usage in (read, plain)
+    ]
+
+    assert pilots[0] == pilots[1]

@@ -138,3 +138,48 @@ def test_a_gemini_job_bills_thoughts_as_output_and_cache_hits_at_the_standard_pr
 
     billed = _bill("gemini", "gemini-2.5-flash", replies, batched=True)
     assert billed == pytest.approx((150 + 45 + 625) / 1e6, abs=1e-12)
+
+
+def test_an_openai_responses_job_bills_cache_and_reasoning_at_half() -> None:
+    """gpt-5.1 in a batch, halves of 1.25, 0.125 and 10: 1000 x 0.625 + 1024 x 0.0625 + 500 x 5.
+
+    Of the output 400 are reasoning; a response that was cut off is billed, one that failed is not.
+    """
+    body = {
+        "status": "incomplete",
+        "incomplete_details": {"reason": "max_output_tokens"},
+        "output": [],
+        "usage": {
+            "input_tokens": 2_024,
+            "input_tokens_details": {"cached_tokens": 1_024},
+            "output_tokens": 500,
+            "output_tokens_details": {"reasoning_tokens": 400},
+        },
+    }
+    rows = [
+        {"custom_id": "k", "response": {"status_code": 200, "body": body}, "error": None},
+        {"custom_id": "k", "response": {"status_code": 500, "body": {"error": {}}}, "error": None},
+    ]
+
+    replies = [parse_row(json.dumps(row), responses.read_body) for row in rows]
+
+    billed = _bill("openai", "gpt-5.1", replies, batched=True)
+    assert billed == pytest.approx((625 + 64 + 2_500) / 1e6, abs=1e-12)
+
+
+def test_an_anthropic_job_bills_writes_reads_and_thinking_at_half() -> None:
+    """Haiku 4.5 in a batch, halves of 1, 1.25, 2, 0.10 and 5.
+
+    200 x 0.50 + 3000 x 0.625 (5 m) + 1000 x 1 (1 h) + 2000 x 0.05 + 300 x 2.50, thinking included.
+    """
+    row = _message_row(
+        input_tokens=200,
+        cache_creation_input_tokens=4_000,
+        cache_creation={"ephemeral_5m_input_tokens": 3_000, "ephemeral_1h_input_tokens": 1_000},
+        cache_read_input_tokens=2_000,
+        output_tokens=300,
+    )
+
+    billed = _bill("anthropic", "claude-haiku-4-5", [parse_result(row)], batched=True)
+
+    assert billed == pytest.approx((100 + 1_875 + 1_000 + 100 + 750) / 1e6, abs=1e-12)
