@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.asset_pages import costs_by_judge, history_of, picture
 from assets.batch_partitions import OWNERS, batches, errors_as_dagster_knows_them
+from cj_pipeline.artefact import artefact_name
 from cj_pipeline.judge_agreement import agreements
 from cj_pipeline.steps import publish_report
 from resources.engine_resource import EngineResource
@@ -29,11 +30,15 @@ def batch_report(
     history = history_of(connected, batch_id)
     metadata: dict[str, Any] = {
         "report": dg.MetadataValue.path(str(written.path)),
+        "artefact": dg.MetadataValue.path(
+            str(written.path.with_name(artefact_name(history.batch["runner_mode"])))
+        ),
         "published_copy": dg.MetadataValue.path(str(connected.store.published_path)),
         "sha256": written.sha256,
         "n_bytes": written.n_bytes,
         "state": history.batch["state"],
         "end_reason": history.batch["end_reason"],
+        "grading": history.grading["statement"] if history.grading else "not graded",
         "cost_usd": sum(job["billed_usd"] or 0.0 for job in history.jobs),
         "costs": costs_by_judge(history),
     }

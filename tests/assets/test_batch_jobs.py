@@ -163,7 +163,10 @@ def test_a_batchs_own_assertions_are_checked_at_its_end(
     graded = latest(instance, "grade_projections").metadata
     assert graded["is_graded"].value is False
     assert "cj_batch_waves > 5" in str(graded["statement"].value)
-    assert latest(instance, "batch_report").metadata["state"].value == "succeeded"
+    report = latest(instance, "batch_report").metadata
+    assert report["state"].value == "succeeded"
+    assert "cj_batch_waves > 5" in str(report["grading"].value)
+    assert Path(str(report["artefact"].value)).exists()
 
 
 def own_checks(
