@@ -261,3 +261,36 @@ def test_the_stake_in_ranks_is_the_same_written_out_or_not() -> None:
 def test_every_strategy_can_be_set() -> None:
     """What a batch may ask for is what can be chosen."""
     assert set(SCORED) < set(get_args(Strategy))
+
+
+@pytest.mark.parametrize("strategy", SCORED)
+def test_with_scores_both_orders_are_a_unit_that_costs_two(strategy: Strategy) -> None:
+    """Nine comparisons are four pairs in both orders; the odd one is left over."""
+    net = scored_net(12, per_essay=4)
+
+    wave = choose_wave(net, strategy=strategy, size=9, seed=0, both_orders=True)
+
+    asked = [(pair.essay_a, pair.essay_b) for pair in wave]
+    assert len(asked) == 8
+    assert [(b, a) for a, b in asked[::2]] == asked[1::2]
+    assert [pair.role for pair in wave[::2]] == [pair.role for pair in wave[1::2]]
+
+
+@pytest.mark.parametrize("strategy", get_args(Strategy))
+@pytest.mark.parametrize("both_orders", [False, True])
+def test_positions_are_driven_to_zero_with_any_strategy(
+    strategy: Strategy, *, both_orders: bool
+) -> None:
+    """After every wave an essay leans by one at the most: an odd number cannot be even."""
+    n = 16
+    true_scores = np.random.default_rng(3).normal(0, 1.5, n)
+    net = Net(names(n), frozenset(), ())
+    for number in range(6):
+        wave = choose_wave(net, strategy=strategy, size=n, seed=number, both_orders=both_orders)
+        net = replace(net, shown=net.shown + tuple((p.essay_a, p.essay_b) for p in wave))
+        if number > 1:
+            scale = judged(net, true_scores, number)
+            net = replace(net, scores=scale.scores, information=scale.information)
+
+        assert np.abs(net.lean).max() <= (0 if both_orders else 1)
+        assert not both_orders or not any(positional_skew(net).values())

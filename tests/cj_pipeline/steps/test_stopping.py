@@ -83,6 +83,11 @@ def test_every_wave_foresees_comparisons_waves_and_dollars(engine: Engine, tmp_p
     assert shown["forecast_usd"] == kept[-1]["usd"]
     assert shown["forecast"] in page
     assert shown["outlook"] in page
+    with engine.store.read() as db:
+        rows = db.rows("SELECT total, usd FROM v_forecasts ORDER BY wave")
+        gains = db.rows("SELECT expected_gain FROM v_comparisons WHERE role = 'informative'")
+    assert [(row["total"], row["usd"]) for row in rows] == [(f["total"], f["usd"]) for f in kept]
+    assert all(row["expected_gain"] > 0 for row in gains)
 
 
 def test_a_batch_that_asks_for_nothing_is_told_how_far_off_its_ranks_are(
