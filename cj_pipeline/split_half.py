@@ -86,6 +86,10 @@ def split_half(
         )
         raise UnscalableBatchError(msg)
     lower, median, upper = np.percentile(correlations, [2.5, 50, 97.5])
+    if median <= -1:
+        # As of two essays, whose correlation is 1 or -1: stepping up from -1 has no end.
+        msg = "Halves order the essays exactly the other way round: there is nothing to step up."
+        raise UnscalableBatchError(msg)
     return SplitHalf(
         len(correlations),
         float(median),

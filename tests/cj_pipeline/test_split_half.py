@@ -63,3 +63,11 @@ def test_halves_that_fall_apart_are_said_to() -> None:
 
     with pytest.raises(UnscalableBatchError, match="None of 10 random splits"):
         split_half(IDS, chain, by="comparisons", n_splits=10)
+
+
+def test_two_essays_that_halves_disagree_on_have_no_reliability() -> None:
+    """Their correlation is -1, from which no longer test can be foretold."""
+    judged = [JudgedPair("e1", "e2", winner) for winner in "AB"]
+
+    with pytest.raises(UnscalableBatchError, match="other way round"):
+        split_half(["e1", "e2"], judged, by="comparisons", n_splits=10)
