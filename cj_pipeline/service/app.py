@@ -29,7 +29,13 @@ from cj_pipeline.service.api import add_api, add_results, batch_answer
 from cj_pipeline.service.board import Board, Seen
 from cj_pipeline.service.hand_in import BatchIn
 from cj_pipeline.service.live_page import live_page
-from cj_pipeline.service.problems import Problem, ProblemError, add_problem_handlers, documented
+from cj_pipeline.service.problems import (
+    Problem,
+    ProblemError,
+    add_problem_handlers,
+    documented,
+    refuse_unknown_query,
+)
 from cj_pipeline.service.webhooks import add_webhooks
 from cj_pipeline.steps.engine import Engine
 
@@ -80,6 +86,7 @@ def create_app(engine: Engine, access: Access) -> FastAPI:
         # Their pages load scripts from elsewhere; the document itself is at /openapi.json.
         docs_url=None,
         redoc_url=None,
+        dependencies=[Depends(refuse_unknown_query)],
     )
     add_problem_handlers(app)
     bearer = [Depends(HTTPBearer(auto_error=False, description="CJ_SERVE_TOKEN"))]
@@ -100,7 +107,7 @@ def _add_metrics(router: APIRouter, engine: Engine) -> None:
     @router.get(
         "/metrics",
         response_class=Response,
-        responses=documented() | {200: {"content": {"text/plain": {}}}},
+        responses=documented(422) | {200: {"content": {"text/plain": {}}}},
         tags=["operation"],
         summary="Metrics for Prometheus",
     )
@@ -112,7 +119,7 @@ def _add_metrics(router: APIRouter, engine: Engine) -> None:
 def _add_open_paths(app: FastAPI, engine: Engine, access: Access) -> None:
     """Add what is answered without a token: nothing of a batch is told there."""
 
-    @app.get("/healthz", responses=documented(), tags=["operation"], summary="Is it up?")
+    @app.get("/healthz", responses=documented(422), tags=["operation"], summary="Is it up?")
     def healthz() -> Healthy:
         """Answer once the store has been read; 503 while it cannot be."""
         with engine.store.read() as db:
@@ -146,7 +153,7 @@ def _add_open_paths(app: FastAPI, engine: Engine, access: Access) -> None:
     @app.delete(
         "/session",
         status_code=204,
-        responses=documented(),
+        responses=documented(422),
         tags=["operation"],
         summary="Sign a browser out",
     )

@@ -10,8 +10,10 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from cj_pipeline.errors import (
     BatchProblemsError,
@@ -119,6 +121,26 @@ def add_problem_handlers(app: FastAPI) -> None:
         log.error("request_crashed", method=request.method, kind=type(error).__name__)
         return problem_response(
             500, "Something unforeseen went wrong; the service's log says what."
+        )
+
+
+def refuse_unknown_query(asked: HTTPConnection) -> None:
+    """Refuse what an operation does not know: a misspelt `limit` would be left out in silence.
+
+    Raises:
+        ProblemError: With every name that is not known.
+    """
+    route = asked.scope.get("route")
+    if not isinstance(route, APIRoute) or not route.include_in_schema:
+        return
+    known = sorted(each.alias for each in route.dependant.query_params)
+    unknown = sorted(set(asked.query_params) - set(known))
+    if unknown:
+        told = f"known here: {', '.join(known)}" if known else "none is known here"
+        raise ProblemError(
+            422,
+            "The request is not as the API describes it.",
+            [f"query: nobody knows {name[:100]!r}; {told}" for name in unknown],
         )
 
 

@@ -136,6 +136,14 @@ def test_every_violation_is_told_at_once(client: TestClient) -> None:
     assert len(reply.json()["problems"]) == 2
 
 
+def test_a_misspelt_parameter_is_refused(client: TestClient) -> None:
+    """Left out in silence it would give another page than was asked for."""
+    reply = client.get(f"/api/v1/batches/{SPRING}/scores", params={"limitt": 2})
+
+    assert reply.status_code == 422
+    assert "'limitt'; known here: after, limit" in reply.json()["problems"][0]
+
+
 def test_an_unknown_path_is_a_problem_too(client: TestClient) -> None:
     """And so is a method that a path does not know."""
     assert client.get("/api/v1/nothing").headers["content-type"] == PROBLEM
