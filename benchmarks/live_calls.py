@@ -506,7 +506,8 @@ def peers(n_calls: str = "600") -> None:
                 time.sleep(0.05)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            subprocess.run([*command, str(killed)], check=True, capture_output=True)
+            # A peer that cannot take up what was killed shows in what it lost.
+            subprocess.run([*command, str(killed)], check=False, capture_output=True)
             after = counts(address)
             print(
                 f"| {name} | {seconds:.1f} | {seconds / bound - 1:.0%} | {1000 * cpu_s / n:.1f} |"
