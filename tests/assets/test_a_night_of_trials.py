@@ -152,4 +152,10 @@ def test_a_stalled_batch_is_ended_through_dagster_with_its_reason(
     assert row == {"state": "failed", "end_reason": "stalled"}
     assert published == {"n": 1}
     assert asked_by_sensor(instance, watchdog_sensor) == []
+    # What its jobs had finished before they were told to stop may still be brought home: once.
+    for late in asked_by_sensor(instance, provider_jobs_sensor):
+        assert late.job_name == "collect_wave"
+        execute(instance, late, "collect_wave")
     assert asked_by_sensor(instance, provider_jobs_sensor) == []
+    with EngineResource().open().store.read() as db:
+        assert db.one("SELECT state, end_reason FROM batches") == row
