@@ -77,7 +77,7 @@ def test_a_judge_that_cannot_answer_costs_its_canary_and_no_job(
     engine: Engine, folder: Path
 ) -> None:
     """The failure is found in seconds, and told as what it is."""
-    fault = {"kind": "status", "on": "*chat.create", "status": 403}
+    fault = {"kind": "status", "on": "*chat.create", "status": 400}
     change_settings(EmulatorConfig.from_environment({}, engine.home), faults=[fault])
 
     batch_id = run_to_end(engine, folder)
