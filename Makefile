@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 export CJ_HOME ?= $(CURDIR)/.cj
 # Two BLAS threads on two busy cores are far slower than one, and the matrices here are small.
 export OPENBLAS_NUM_THREADS ?= 1
+# Every run in Dagster is a process of its own: without compiled files each would compile its imports.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo ui docs test test-postgres nightly check lock clean
 
