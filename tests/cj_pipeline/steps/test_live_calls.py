@@ -12,7 +12,7 @@ import pytest
 
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.emulator import EmulatorConfig, change_settings, in_process_client
-from cj_pipeline.errors import StoreBusyError, TransientError
+from cj_pipeline.errors import AccountRefusedError, StoreBusyError, TransientError
 from cj_pipeline.live.retries import RetryRules
 from cj_pipeline.steps import Engine, cancel, collect_wave, ingest, plan_wave, submit_wave
 from cj_pipeline.steps.judges_compared import compare_judges
@@ -118,7 +118,7 @@ def test_outcomes_are_in_the_order_planned_whatever_landed_first(
 
 def test_a_refusing_judge_holds_up_no_other(engine: Engine, tmp_path: Path) -> None:
     """Its calls fail with the provider's words; the others' are judged."""
-    go_wrong(engine, kind="status", on="anthropic*", status=403)
+    go_wrong(engine, kind="status", on="anthropic*", status=400)
     batch_id = planned(engine, tmp_path, judges=PANEL, wave_size=3)
 
     submit_wave(engine, batch_id)
@@ -126,6 +126,20 @@ def test_a_refusing_judge_holds_up_no_other(engine: Engine, tmp_path: Path) -> N
 
     outcomes = rows(engine, "SELECT outcome, count(*) AS n FROM attempts GROUP BY 1 ORDER BY 1")
     assert outcomes == [{"outcome": "provider_error", "n": 3}, {"outcome": "succeeded", "n": 6}]
+
+
+def test_a_key_that_is_refused_waits_for_a_person_and_the_others_come_home(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """No comparison fails for a key that was mistyped; what the other judges say is kept."""
+    go_wrong(engine, kind="status", on="anthropic*", status=403)
+    batch_id = planned(engine, tmp_path, judges=PANEL, wave_size=3)
+
+    with pytest.raises(AccountRefusedError, match="Check the key"):
+        submit_wave(engine, batch_id)
+    collected = collect_wave(engine, batch_id)
+
+    assert collected.outcomes == {Outcome.SUCCEEDED: 6}
 
 
 def test_a_failing_judge_is_put_off_and_the_others_come_home(
