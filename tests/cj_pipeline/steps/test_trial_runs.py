@@ -93,9 +93,11 @@ def test_a_judge_that_no_longer_reads_is_seen(engine: Engine) -> None:
 
 def test_a_judge_that_has_turned_around_is_seen(engine: Engine) -> None:
     """The weakest essays now win: scores change beyond their errors."""
+    definition = engine.home / "trials" / "watched.yaml"
+    # Far apart, so that no draw of thirty verdicts hides which way the order goes.
+    definition.write_text(WATCHED.replace("[-2.0, 2.0]", "[-4.0, 4.0]"))
     run(engine, "watched-1", day=5)
-    turned = WATCHED.replace("[-2.0, 2.0]", "[2.0, -2.0]")
-    (engine.home / "trials" / "watched.yaml").write_text(turned)
+    definition.write_text(WATCHED.replace("[-2.0, 2.0]", "[4.0, -4.0]"))
     open_trial(engine, "watched", batch_id="watched-2")
     with engine.store.write() as db:
         db.execute("UPDATE trial_runs SET fingerprint = (SELECT min(fingerprint) FROM trial_runs)")
