@@ -7,6 +7,7 @@ nothing is wrong with it. Handing in the same content again changes nothing.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import secrets
 import shutil
@@ -32,6 +33,9 @@ from cj_pipeline.steps.ingest import load_judges
 MAX_FILES = 20_000
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024
 """Of a zip file: a few kilobytes can unpack to a full disk."""
+
+OUR_DISKS_FAULT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO})
+"""What an OSError says of the disk here, and not of the file that was sent."""
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -247,7 +251,10 @@ def _unpack(file: IO[bytes], folder: Path) -> str:
             left = MAX_UNPACKED_BYTES
             for entry in entries:
                 left -= _unpack_entry(archive, entry, folder, left)
+    # Of an unknown compression zipfile says NotImplementedError, of a password RuntimeError.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in OUR_DISKS_FAULT:
+            raise  # a full disk is nothing the sender can mend
         raise ProblemError(422, "The body is no zip file that can be read.", [str(error)]) from None
     tops = {PurePosixPath(entry.filename).parts[0] for entry in entries}
     (top,) = tops if len(tops) == 1 else ("",)

@@ -1,6 +1,6 @@
 """A few requests ahead of a judge's first provider job: does it answer as asked?
 
-A model that refuses the schema, a key without access, a prompt nobody can answer: each would cost a
+A model that refuses the schema, a model nobody has, a prompt nobody can answer: each would cost a
 whole job, and a day. So a judge that has never given a verdict in this store is first asked the
 first comparisons of the wave by single calls. They are the wave's own, paid once and kept; the rest
 goes out when one of them has succeeded. Which judges need that is decided here; sending is

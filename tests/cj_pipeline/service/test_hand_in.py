@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import stat
 import zipfile
@@ -286,3 +287,18 @@ def test_a_text_that_looks_like_a_formula_or_a_table_stays_as_it_is(
 
     kept = {essay.essay_id: essay.text for essay in read_batch(engine.inbox / "mini").essays}
     assert kept["odd"] == text
+
+
+def test_a_full_disk_is_not_blamed_on_the_zip_file(
+    engine: Engine, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sent a sound file would mend it for ever; and nothing of it stays behind."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(hand_in, "_unpack_entry", full)
+    reply = post_zip(client, zip_of({"batch.yaml": b"judges: [quality]"}), batch_id="full")
+
+    assert reply.status_code == 500, reply.text
+    assert inbox(engine) == []
