@@ -15,26 +15,26 @@ import typer
 from rich.console import Console
 
 from cj_pipeline import terminal
-from cj_pipeline.cost_commands import add_cost_commands
-from cj_pipeline.errors import CJError
-from cj_pipeline.judge_commands import judge_commands
-from cj_pipeline.judge_comparison_commands import add_judge_comparison_command
-from cj_pipeline.ledger_commands import add_ledger_commands
-from cj_pipeline.link_commands import add_link_command
-from cj_pipeline.operations_commands import add_operations_commands
-from cj_pipeline.output_commands import add_output_commands
-from cj_pipeline.profile_commands import (
+from cj_pipeline.commands.cost import add_cost_commands
+from cj_pipeline.commands.judge_comparison import add_judge_comparison_command
+from cj_pipeline.commands.judges import judge_commands
+from cj_pipeline.commands.ledger import add_ledger_commands
+from cj_pipeline.commands.link import add_link_command
+from cj_pipeline.commands.operations import add_operations_commands
+from cj_pipeline.commands.outputs import add_output_commands
+from cj_pipeline.commands.profiles import (
     ProfileName,
     ProfileSet,
     profile_commands,
     profile_table,
     read_fields,
 )
-from cj_pipeline.queue_commands import add_queue_command
-from cj_pipeline.service_commands import add_service_commands
-from cj_pipeline.store_commands import add_store_commands
-from cj_pipeline.trial_commands import trial_commands
-from cj_pipeline.watch_commands import add_watch_commands
+from cj_pipeline.commands.queue import add_queue_command
+from cj_pipeline.commands.service import add_service_commands
+from cj_pipeline.commands.store import add_store_commands
+from cj_pipeline.commands.trials import trial_commands
+from cj_pipeline.commands.watch import add_watch_commands
+from cj_pipeline.errors import CJError
 
 if TYPE_CHECKING:
     from cj_pipeline.steps.engine import Engine

@@ -18,6 +18,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
+from cj_pipeline.commands.watch import EXIT_CODES, screen_of
 from cj_pipeline.emulator import EmulatorConfig, change_settings
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.progress import EventKind, Outcome
@@ -26,7 +27,6 @@ from cj_pipeline.steps import Engine, ingest, plan_wave, submit_wave, take_next_
 from cj_pipeline.steps.follow import follow
 from cj_pipeline.steps.note_progress import is_cancel_requested, progress_of
 from cj_pipeline.steps.records import load_batch
-from cj_pipeline.watch_commands import EXIT_CODES, screen_of
 from tests.batch_folders import open_engine, write_batch
 
 CJ = str(Path(sys.executable).parent / "cj")
