@@ -32,10 +32,10 @@ from scipy.stats import rankdata
 
 from cj_pipeline.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.fixed_design import mean_variance, spectral_gap
 from cj_pipeline.forecast import Plan, forecast_at_plan, forecast_from_scale
 from cj_pipeline.likely_spread import likely_spread
-from cj_pipeline.pairing import Net, choose_wave, max_possible_pairs
+from cj_pipeline.pairing.fixed_design import mean_variance, spectral_gap
+from cj_pipeline.pairing.waves import Net, choose_wave, max_possible_pairs
 from cj_pipeline.precision import precision_of
 from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
 from cj_pipeline.settings import PreciseRule
@@ -509,7 +509,7 @@ def speed(_: argparse.Namespace) -> None:
 
 
 def _timed_wave(n: int) -> tuple[float, float, float]:
-    from cj_pipeline.pairing_adaptive import gainful_pairs
+    from cj_pipeline.pairing.adaptive import gainful_pairs
 
     rng = np.random.default_rng(0)
     truth = rng.normal(0, LATENT_SD, n)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.pairing_net import Floats
+from cj_pipeline.pairing.net import Floats
 
 
 def expected_from_order(essay_ids: Sequence[str], groups: Sequence[Sequence[str]]) -> Floats:

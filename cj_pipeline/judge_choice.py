@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cj_pipeline.pairing_net import Floats
+from cj_pipeline.pairing.net import Floats
 
 
 @dataclass(frozen=True)

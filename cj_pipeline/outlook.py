@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cj_pipeline.pairing_adaptive import gainful_pairs
-from cj_pipeline.pairing_net import Net
+from cj_pipeline.pairing.adaptive import gainful_pairs
+from cj_pipeline.pairing.net import Net
 from cj_pipeline.uncertainty import expected_loss
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from cj_pipeline.bradley_terry import Scale
-from cj_pipeline.pairing_net import Net
+from cj_pipeline.pairing.net import Net
 
 
 def with_newcomers(net: Net, old: Scale, old_name: Mapping[str, str] | None = None) -> Net:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cj_pipeline.pairing_net import Floats
+from cj_pipeline.pairing.net import Floats
 
 _ANCHOR_REACH = 0.7
 """Logits over which anchors bear on a boundary."""

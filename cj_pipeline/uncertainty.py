@@ -4,7 +4,7 @@ A belief answers two questions about a pair: how its outcome would move every es
 how much that would lessen the loss at stake. It is exact where the covariance fits, and a random
 sketch of it (Johnson and Lindenstrauss 1984) for large batches, so that memory grows with the
 number of essays and not with its square. What the loss is belongs to `stakes`; which pairs are
-then asked, to `pairing_adaptive`.
+then asked, to `pairing.adaptive`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from cj_pipeline.information import Information
-from cj_pipeline.pairing_net import Floats, Ints, Net
+from cj_pipeline.pairing.net import Floats, Ints, Net
 from cj_pipeline.stakes import grade_stake, grade_stake_times, rank_stake, rank_stake_times
 
 _EXACT_UP_TO = 1_500

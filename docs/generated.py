@@ -53,9 +53,9 @@ PYTHON_PAGES: Mapping[str, tuple[str, Sequence[str]]] = {
     "python-pairs": (
         "Python: pairs",
         (
-            "cj_pipeline.pairing",
-            "cj_pipeline.fixed_design",
-            "cj_pipeline.positions",
+            "cj_pipeline.pairing.waves",
+            "cj_pipeline.pairing.fixed_design",
+            "cj_pipeline.pairing.positions",
             "cj_pipeline.forecast",
             "cj_pipeline.placement",
             "cj_pipeline.judge_choice",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cj_pipeline.errors import UnknownBatchError, UnscalableBatchError
-from cj_pipeline.pairing_net import Net
+from cj_pipeline.pairing.net import Net
 from cj_pipeline.steps.fit import fit_scale
 from cj_pipeline.steps.link import read_chain
 from cj_pipeline.steps.records import BatchRecord, load_batch

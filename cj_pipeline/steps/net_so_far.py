@@ -13,7 +13,7 @@ from cj_pipeline.head_start import (
     expected_from_order,
     expected_from_texts,
 )
-from cj_pipeline.pairing_net import Floats, Net
+from cj_pipeline.pairing.net import Floats, Net
 from cj_pipeline.panel_shares import pairs_as_chosen
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.store import Session

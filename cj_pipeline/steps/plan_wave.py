@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import structlog
 
 from cj_pipeline.comparisons import PlannedComparison, comparison_id
-from cj_pipeline.pairing import choose_wave
-from cj_pipeline.pairing_net import Floats
+from cj_pipeline.pairing.net import Floats
+from cj_pipeline.pairing.waves import choose_wave
 from cj_pipeline.panel_shares import judges_of_pair
 from cj_pipeline.steps.earlier_scale import amid_earlier
 from cj_pipeline.steps.engine import Engine

@@ -16,7 +16,7 @@ from cj_pipeline.head_start import expected_from_texts
 from cj_pipeline.ingestion import read_batch
 from cj_pipeline.judge_trials import Calibration
 from cj_pipeline.judges import Judge
-from cj_pipeline.pairing_net import Floats
+from cj_pipeline.pairing.net import Floats
 from cj_pipeline.providers import open_provider
 from cj_pipeline.steps.canary import canary_size
 from cj_pipeline.steps.cost_plan import ModeCost, cost_by_mode, run_pilot

@@ -9,7 +9,7 @@ import pytest
 
 from cj_pipeline.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.forecast import Forecast, Plan, forecast_at_plan, forecast_from_scale
-from cj_pipeline.pairing import Net, choose_wave
+from cj_pipeline.pairing.waves import Net, choose_wave
 from cj_pipeline.precision import Precision, precision_of
 from cj_pipeline.reliability import empirical_bayes_reliability
 from cj_pipeline.settings import PreciseRule, Strategy

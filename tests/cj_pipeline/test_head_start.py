@@ -14,8 +14,8 @@ from cj_pipeline.head_start import (
     expected_from_order,
     expected_from_texts,
 )
-from cj_pipeline.pairing import Net, choose_wave
-from cj_pipeline.pairing_net import Parts
+from cj_pipeline.pairing.net import Parts
+from cj_pipeline.pairing.waves import Net, choose_wave
 
 IDS = tuple(f"essay-{i:02d}" for i in range(40))
 

@@ -9,9 +9,9 @@ import pytest
 
 from cj_pipeline.information import covariance
 from cj_pipeline.outlook import outlook
-from cj_pipeline.pairing import Net
+from cj_pipeline.pairing.waves import Net
 from cj_pipeline.ranks import ranks
-from tests.cj_pipeline.test_pairing_adaptive import scored_net
+from tests.cj_pipeline.pairing.test_adaptive import scored_net
 
 
 def as_grades(net: Net) -> Net:

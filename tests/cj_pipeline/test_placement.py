@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from cj_pipeline.bradley_terry import Scale, fit_verdicts
-from cj_pipeline.pairing import Net, choose_wave
+from cj_pipeline.pairing.waves import Net, choose_wave
 from cj_pipeline.placement import with_newcomers
 from cj_pipeline.tallies import Verdicts
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cj_pipeline.comparisons import ChosenPair, Role
-from cj_pipeline.pairing import Net, choose_wave, max_possible_pairs, positional_skew
-from cj_pipeline.pairing_net import Parts
+from cj_pipeline.pairing.net import Parts
+from cj_pipeline.pairing.waves import Net, choose_wave, max_possible_pairs, positional_skew
 from cj_pipeline.settings import Strategy
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)

@@ -1,6 +1,6 @@
 """Which essay of a pair is shown first, so that no essay gains from a judge's liking for a place.
 
-Which pairs are asked is decided before, by `pairing`; looking back at what was shown is `fairness`.
+Which pairs are asked is decided before, by `waves`; looking back at what was shown is `fairness`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cj_pipeline.pairing_net import IndexPair, Ints, Net
+from cj_pipeline.pairing.net import IndexPair, Ints, Net
 
 
 def in_fair_order(

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cj_pipeline.comparisons import Role
-from cj_pipeline.pairing_net import Choice, Floats, IndexPair, Ints, Net, Parts
-from cj_pipeline.positions import next_orders
+from cj_pipeline.pairing.net import Choice, Floats, IndexPair, Ints, Net, Parts
+from cj_pipeline.pairing.positions import next_orders
 
 Bools = npt.NDArray[np.bool_]
 

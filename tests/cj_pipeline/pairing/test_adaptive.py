@@ -12,8 +12,8 @@ from scipy.optimize import minimize
 
 from cj_pipeline.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.comparisons import Role
-from cj_pipeline.pairing import Net, choose_wave, positional_skew
-from cj_pipeline.pairing_adaptive import expected_information, gainful_pairs
+from cj_pipeline.pairing.adaptive import expected_information, gainful_pairs
+from cj_pipeline.pairing.waves import Net, choose_wave, positional_skew
 from cj_pipeline.settings import Strategy
 from cj_pipeline.stakes import rank_stake, rank_stake_times
 from cj_pipeline.tallies import Verdicts

@@ -3,7 +3,7 @@
 A wave is chosen pair by pair. Each pair's gain is how much its verdict is expected to lessen the
 loss (see `stakes`), given that the pairs chosen before it will be answered too, so that a wave
 does not ask the same thing several times. Essays new to the scale are joined to it first. While
-the net has no scores, `fixed_design` and `balanced_pairs` choose.
+the net has no scores, `fixed_design` and `balanced` choose.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from cj_pipeline.comparisons import Role
-from cj_pipeline.pairing_candidates import candidate_pairs
-from cj_pipeline.pairing_net import Choice, Floats, Ints, Net, Parts
+from cj_pipeline.pairing.candidates import candidate_pairs
+from cj_pipeline.pairing.net import Choice, Floats, Ints, Net, Parts
 from cj_pipeline.uncertainty import as_believed, belief_about
 
 _OVER_SHARE = 2

@@ -10,15 +10,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from cj_pipeline.balanced_pairs import new_pairs, repeated_pairs
 from cj_pipeline.comparisons import ChosenPair, Role
-from cj_pipeline.fixed_design import fixed_design
-from cj_pipeline.pairing_adaptive import gainful_pairs
-from cj_pipeline.pairing_asap import asap_pairs
-from cj_pipeline.pairing_hybrid_mst import hybrid_mst_pairs
-from cj_pipeline.pairing_net import Choice, Net
-from cj_pipeline.pairing_swiss import swiss_pairs
-from cj_pipeline.positions import in_fair_order
+from cj_pipeline.pairing.adaptive import gainful_pairs
+from cj_pipeline.pairing.asap import asap_pairs
+from cj_pipeline.pairing.balanced import new_pairs, repeated_pairs
+from cj_pipeline.pairing.fixed_design import fixed_design
+from cj_pipeline.pairing.hybrid_mst import hybrid_mst_pairs
+from cj_pipeline.pairing.net import Choice, Net
+from cj_pipeline.pairing.positions import in_fair_order
+from cj_pipeline.pairing.swiss import swiss_pairs
 from cj_pipeline.settings import Strategy
 from cj_pipeline.workflow import max_possible_pairs
 

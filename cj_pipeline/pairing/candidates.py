@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cj_pipeline.pairing_net import Ints, Net
+from cj_pipeline.pairing.net import Ints, Net
 
 _ALL_PAIRS_UP_TO = 200
 """Essays of which every pair is a candidate."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cj_pipeline.balanced_pairs import new_pairs
-from cj_pipeline.fixed_design import fixed_design, mean_variance, spectral_gap
-from cj_pipeline.pairing_net import Choice, Net
+from cj_pipeline.pairing.balanced import new_pairs
+from cj_pipeline.pairing.fixed_design import fixed_design, mean_variance, spectral_gap
+from cj_pipeline.pairing.net import Choice, Net
 
 
 def as_array(choices: list[Choice]) -> np.ndarray:

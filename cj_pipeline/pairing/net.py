@@ -1,6 +1,6 @@
 """What pairing sees of a batch: its essays, what was shown so far, and the scores if there are any.
 
-Choosing from it is `pairing` and the modules named after its strategies.
+Choosing from it is `waves` and the modules named after its strategies.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from cj_pipeline.comparisons import Role
-from cj_pipeline.information_gain import information_gain
-from cj_pipeline.pairing_candidates import candidate_pairs
-from cj_pipeline.pairing_net import Choice, Net
+from cj_pipeline.pairing.candidates import candidate_pairs
+from cj_pipeline.pairing.information_gain import information_gain
+from cj_pipeline.pairing.net import Choice, Net
 from cj_pipeline.uncertainty import score_variances
 
 

@@ -2,16 +2,16 @@
 
 Without scores every pair is expected to tell as much as any other, so what counts is the net's
 shape: how small it makes the variance of the differences between essays. Once there are scores,
-`pairing_adaptive` does better.
+`adaptive` does better.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from cj_pipeline.balanced_pairs import new_pairs
 from cj_pipeline.comparisons import Role
-from cj_pipeline.pairing_net import Choice, Floats, IndexPair, Net
+from cj_pipeline.pairing.balanced import new_pairs
+from cj_pipeline.pairing.net import Choice, Floats, IndexPair, Net
 
 _IMPROVED_UP_TO = 300
 """Essays for which switching pairs is worth its time; larger random regular nets are close to the

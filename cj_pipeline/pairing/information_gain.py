@@ -1,6 +1,6 @@
 """How much a verdict is expected to tell about two essays' scores, in nats.
 
-Strategies that buy information as such use it: `pairing_asap` and `pairing_hybrid_mst`. The
+Strategies that buy information as such use it: `asap` and `hybrid_mst`. The
 adaptive strategy asks instead what the verdict does to the loss at stake (`stakes`).
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cj_pipeline.pairing_net import Floats
+from cj_pipeline.pairing.net import Floats
 
 _NODES = 15
 
