@@ -240,7 +240,7 @@ def maximise(model: Model, point: Point, *, holds_judges: bool = False) -> tuple
     Raises:
         UnscalableBatchError: If the steps do not come to rest.
     """
-    slope = slope_at(model, point, for_steps=True)
+    slope = slope_at(model, point, for_steps=True, scores_alone=holds_judges)
     tolerance = 0.05
     size = np.inf
     for n_steps in range(1, _MAX_STEPS + 1):
@@ -258,7 +258,9 @@ def maximise(model: Model, point: Point, *, holds_judges: bool = False) -> tuple
             return moved(model, point, theta, others, 1.0), n_steps
         # Far out the whole information could be indefinite; close by only it converges fast.
         is_near = model.has_discrimination and size < _NEAR
-        point, slope, share = _search(model, point, slope, theta, others, for_steps=not is_near)
+        point, slope, share = _search(
+            model, point, slope, (theta, others), for_steps=not is_near, scores_alone=holds_judges
+        )
         # Solving more sharply than the next step is worth wastes products (Eisenstat and
         # Walker 1996); the step after a small one is about its square.
         tolerance = max(1e-7, 0.05 * min(share * size, 1.0) ** 2)
@@ -271,19 +273,26 @@ def maximise(model: Model, point: Point, *, holds_judges: bool = False) -> tuple
 
 
 def _search(
-    model: Model, point: Point, slope: Slope, theta: Floats, others: Floats, *, for_steps: bool
+    model: Model,
+    point: Point,
+    slope: Slope,
+    step: tuple[Floats, Floats],
+    *,
+    for_steps: bool,
+    scores_alone: bool,
 ) -> tuple[Point, Slope, float]:
     """Return the point along a step where the ascent has mostly levelled out.
 
     The posterior is concave along the line (with discriminations: near enough), so its slope
     there tells an overshoot, and no logarithm has to be taken to see one.
     """
+    theta, others = step
     ascent = slope.theta @ theta + slope.others @ others
     size = max(float(np.abs(theta).max()), float(np.abs(others).max(initial=0.0)))
     share = longest = min(1.0, _LONGEST_STEP / size)
     for _ in range(30):
         there = moved(model, point, theta, others, share)
-        slope_there = slope_at(model, there, for_steps=for_steps)
+        slope_there = slope_at(model, there, for_steps=for_steps, scores_alone=scores_alone)
         left = slope_there.theta @ theta + slope_there.others @ others
         if left >= -0.5 * ascent:
             break

@@ -155,7 +155,7 @@ def moved(model: Model, point: Point, theta: Floats, others: Floats, share: floa
     return Point(point.theta + share * theta, gamma, log_a, log_tie)
 
 
-def slope_at(model: Model, point: Point, *, for_steps: bool) -> Slope:
+def slope_at(model: Model, point: Point, *, for_steps: bool, scores_alone: bool = False) -> Slope:
     """Return gradient and information at a point.
 
     Args:
@@ -163,6 +163,7 @@ def slope_at(model: Model, point: Point, *, for_steps: bool) -> Slope:
         point: Where.
         for_steps: Leave out what could make the information indefinite (the residuals' second
             derivatives, which discriminations bring in); right for steps, not for errors.
+        scores_alone: Leave out what there is beside the scores, for whoever holds that where it is.
     """
     cells = model.cells
     n = cells.n_essays
@@ -203,9 +204,9 @@ def slope_at(model: Model, point: Point, *, for_steps: bool) -> Slope:
         gradient -= 0.5 * kappa * half
         prior += 0.25 * kappa * (1 - half * half)
     essays = net_matrix(model.layout, stiffness, prior)
-    if not model.n_others:
+    if scores_alone or not model.n_others:
         alone = Information(essays, np.empty((n, 0)), np.empty((0, 0)))
-        return Slope(gradient, np.empty(0), alone)
+        return Slope(gradient, np.zeros(model.n_others), alone)
     scale = a if model.has_discrimination else np.ones_like(eta)
     ties = None
     if tied is not None:
@@ -297,48 +298,49 @@ def _beside_scores(
     model: Model, point: Point, at: _Cellwise, *, for_steps: bool
 ) -> tuple[Floats, Floats, Floats]:
     """Return gradient, border and corner of the parameters beside the scores."""
-    from scipy.sparse import csr_array, hstack
-
     cells = model.cells
-    rows = np.arange(len(cells.first))
-    size = (len(rows), cells.n_essays)
-    one_hot = csr_array((np.ones(len(rows)), (rows, cells.judge)), (len(rows), cells.n_judges))
-    incidence = csr_array((at.scale, (rows, cells.first)), size)
-    incidence -= csr_array((at.scale, (rows, cells.second)), size)
+    n_judges = cells.n_judges
 
-    # How eta moves with each parameter, and what the prior says of each.
-    n_positions = len(model.positions)
-    reach = one_hot[:, model.positions]
-    half = np.tanh(0.5 * point.gamma[model.positions])
-    pull = -0.5 * model.prior_comparisons * half
+    def by_judge(values: Floats) -> Floats:
+        return sums_by(cells.judge, values, n_judges)
+
+    def by_essay_and_judge(values: Floats) -> Floats:
+        """Sums over the cells an essay is first in, less those it is second in, judge by judge."""
+        size = cells.n_essays * n_judges
+        first = sums_by(cells.first * n_judges + cells.judge, values, size)
+        second = sums_by(cells.second * n_judges + cells.judge, values, size)
+        return (first - second).reshape(-1, n_judges)
+
+    # A cell moves with its own judge's parameters alone, so all that there is are sums by judge.
+    # `stretch` is how eta moves with log a_j; with gamma_j it moves by 1.
+    has_position = model.positions
+    stretch = at.scale * at.distance
+    half = np.tanh(0.5 * point.gamma[has_position])
+    gradient = by_judge(at.residual)[has_position] - 0.5 * model.prior_comparisons * half
+    border = by_essay_and_judge(at.scale * at.weight)[:, has_position]
     stiffness = 0.25 * model.prior_comparisons * (1 - half * half)
+    corner = np.diag(by_judge(at.weight)[has_position] + stiffness)
     if model.has_discrimination:
-        stretched = one_hot.multiply((at.scale * at.distance)[:, None]).tocsr()
-        reach = hstack([reach, stretched], format="csr")
-        tightness = np.full(cells.n_judges, 1 / _LOG_DISCRIMINATION_SD**2)
-        pull = np.append(pull, -tightness * point.log_a - _HOLD * point.log_a.sum())
-        stiffness = np.append(stiffness, tightness)
-
-    gradient = reach.T @ at.residual + pull
-    weighted = reach.multiply(at.weight[:, None]).tocsr()
-    border = (incidence.T @ weighted).toarray()
-    corner = (reach.T @ weighted).toarray() + np.diag(stiffness)
-    if model.has_discrimination:
-        corner[n_positions:, n_positions:] += _HOLD
+        tightness = 1 / _LOG_DISCRIMINATION_SD**2
+        pull = by_judge(stretch * at.residual)
+        gradient = np.append(gradient, pull - tightness * point.log_a - _HOLD * point.log_a.sum())
+        bend, own = stretch * at.weight, by_judge(stretch * stretch * at.weight) + tightness
+        lean = np.diag(by_judge(bend))[has_position]
         if not for_steps:
-            left_over = one_hot.multiply(at.residual[:, None]).tocsr()
-            border[:, n_positions:] -= (incidence.T @ left_over).toarray()
-            bend = one_hot.T @ (at.residual * at.scale * at.distance)
-            corner[n_positions:, n_positions:] -= np.diag(bend)
+            bend, own = bend - at.residual, own - pull
+        border = np.hstack([border, by_essay_and_judge(at.scale * bend)])
+        corner = np.block([[corner, lean], [lean.T, np.diag(own) + _HOLD]])
     if at.ties is None:
         return gradient, border, corner
 
     half = np.tanh(0.5 * point.log_tie)
     kappa = model.prior_comparisons
     own = at.ties.spread.sum() + 0.25 * kappa * (1 - half * half)
-    cross = reach.T @ at.ties.lean
+    cross = by_judge(at.ties.lean)[has_position]
+    if model.has_discrimination:
+        cross = np.append(cross, by_judge(stretch * at.ties.lean))
     return (
         np.append(gradient, at.ties.residual.sum() - 0.5 * kappa * half),
-        np.column_stack([border, incidence.T @ at.ties.lean]),
+        np.column_stack([border, by_essay_and_judge(at.scale * at.ties.lean).sum(axis=1)]),
         np.block([[corner, cross[:, None]], [cross[None, :], np.array([[own]])]]),
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from cj_pipeline.bradley_terry import Scale, maximise
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.information import Information, score_variances
+from cj_pipeline.information import score_variances
 from cj_pipeline.likelihood import Model, log_likelihood, slope_at
 from cj_pipeline.net_inverse import difference_variances, log_determinant
 from cj_pipeline.net_solvers import net_matrix
@@ -115,8 +115,10 @@ class _Evidence:
 
     def at(self, log_sd: float) -> float:
         """Return log p(verdicts | true spread), up to a constant."""
-        model, matrix = self._settle(log_sd)
+        model = self._settle(log_sd)
         theta = self._point.theta
+        # Its determinant needs the scores' own information alone; the judges stay where they are.
+        matrix = slope_at(model, self._point, for_steps=False, scores_alone=True).information
         quadratic = 0.5 * model.prior_precision * float(theta @ theta)
         n = len(theta)
         return (
@@ -132,7 +134,8 @@ class _Evidence:
         The information at the mode is that of the likeliest scores; verdicts tell less where
         scores truly lie further apart, so it is averaged over where they may lie.
         """
-        model, information = self._settle(log_sd)
+        model = self._settle(log_sd)
+        information = slope_at(model, self._point, for_steps=False).information
         essays = information.essays
         theta = self._point.theta
         gap = theta[essays.layout.first] - theta[essays.layout.second]
@@ -144,12 +147,12 @@ class _Evidence:
         averaged = net_matrix(essays.layout, essays.weights * ratio, prior)
         return float(np.sum(score_variances(replace(information, essays=averaged))[0]))
 
-    def _settle(self, log_sd: float) -> tuple[Model, Information]:
+    def _settle(self, log_sd: float) -> Model:
         model = replace(self._model, prior_precision=float(np.exp(-2 * log_sd)))
         # Where essays are taken to differ far less or more than they do, judges' discriminations
         # would run off to make up for it, so they and the position effects stay as fitted.
         self._point, _ = maximise(model, self._point, holds_judges=True)
-        return model, slope_at(model, self._point, for_steps=False).information
+        return model
 
 
 def _steepness(eta: Floats) -> Floats:
