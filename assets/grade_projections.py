@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from assets.asset_pages import history_and_columns, picture, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
 from cj_pipeline.steps import project, regrade
+from cj_pipeline.steps.describe_scale import describe_scale
 from cj_pipeline.steps.records import load_batch
 from resources.engine_resource import EngineResource
 
@@ -72,6 +73,8 @@ def grade_projections(
             if config.again
             else project(connected, batch_id)
         )
+        # The grades are kept by now: nobody waits for what the scale is worth.
+        describe_scale(connected, batch_id)
     history, columns = history_and_columns(connected, batch_id, "grade_projections")
     metadata: dict[str, Any] = {
         "is_graded": projected.is_graded,

@@ -43,6 +43,12 @@ SETTINGS = {
     "all_at_once": True,
     "max_pairwise_comparisons": 60,
     "score_stability_threshold": None,
+    # Without known qualities a simulated judge ranks texts by what it makes of them, and anchors
+    # that are made up are in no order: there would be no grades to wait for.
+    "emulator_qualities": {
+        **{f"student-{n:03d}": n / 2 for n in range(1, 7)},
+        **{f"anchor-{n:03d}": n / 2 - 2 for n in range(1, 10)},
+    },
 }
 
 
@@ -68,11 +74,12 @@ def stored_times(engine: Engine, batch_id: str) -> Mapping[str, datetime]:
     with engine.store.read() as db:
         row = db.one(
             "SELECT max(ended_at) AS ended, max(polled_at) AS noticed,"
-            " (SELECT max(projected_at) FROM grading_reports WHERE batch_id = $batch) AS graded"
+            " (SELECT max(projected_at) FROM grade_projections WHERE batch_id = $batch) AS graded"
             " FROM provider_jobs WHERE batch_id = $batch",
             {"batch": batch_id},
         )
-    assert row is not None
+    assert row is not None, batch_id
+    assert row["graded"] is not None, f"{batch_id} has no grades"
     return row
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from cj_pipeline.errors import TransientError
 from cj_pipeline.steps.awaited import what_is_awaited
 from cj_pipeline.steps.collect_wave import collect_wave
-from cj_pipeline.steps.decide import decide
+from cj_pipeline.steps.decide import fit_and_decide
 from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.fit import fit
 from cj_pipeline.steps.next_step import NextStep, next_step
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import next_poll_due, poll
@@ -22,6 +21,7 @@ from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish
 from cj_pipeline.steps.standing import end_stalled, stalled_batches
 from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.store import Session
 
 LEAST_PAUSE_S = 0.05
 
@@ -45,6 +45,8 @@ def take_next_step(engine: Engine, batch_id: str) -> StepTaken:
     """Take the next step of a batch; killed half-way, it is taken again."""
     with engine.store.read() as db:
         step = next_step(db, batch_id, engine.clock())
+        # A batch may have ended, and been published, before its last results come home.
+        is_published = step is NextStep.COLLECT and _is_published(db, batch_id)
     waited = False
     match step:
         case NextStep.PLAN:
@@ -56,10 +58,10 @@ def take_next_step(engine: Engine, batch_id: str) -> StepTaken:
             waited = batch_id not in poll(engine, batch_id=batch_id).batches_with_ended_jobs
         case NextStep.COLLECT:
             collect_wave(engine, batch_id)
-            _publish_again(engine, batch_id)
+            if is_published:
+                publish(engine, batch_id)
         case NextStep.DECIDE:
-            fit(engine, batch_id)
-            decide(engine, batch_id)
+            fit_and_decide(engine, batch_id)
         case NextStep.PROJECT:
             project(engine, batch_id)
         case NextStep.PUBLISH:
@@ -72,12 +74,8 @@ def take_next_step(engine: Engine, batch_id: str) -> StepTaken:
         return StepTaken(step, waited, what_is_awaited(db, batch_id, engine.clock()))
 
 
-def _publish_again(engine: Engine, batch_id: str) -> None:
-    """Renew what was published of a batch that ended before its last results came home."""
-    with engine.store.read() as db:
-        was_published = db.one("SELECT 1 AS found FROM batch_report WHERE batch_id = ?", [batch_id])
-    if was_published:
-        publish(engine, batch_id)
+def _is_published(db: Session, batch_id: str) -> bool:
+    return bool(db.one("SELECT 1 AS found FROM batch_report WHERE batch_id = ?", [batch_id]))
 
 
 def advance_to_end(

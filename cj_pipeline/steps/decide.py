@@ -11,7 +11,7 @@ import structlog
 from cj_pipeline.steps.canary import held_back
 from cj_pipeline.steps.earlier_scale import amid_earlier, chain_so_far
 from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.fit import fit_scale
+from cj_pipeline.steps.fit import fit_scale, fit_within
 from cj_pipeline.steps.net_so_far import grades_so_far, net_so_far, with_scores
 from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.plan_wave import pairs_per_wave
@@ -59,29 +59,45 @@ def decide(engine: Engine, batch_id: str, *, is_stalled: bool = False) -> WaveDe
     """
     with engine.store.write() as db:
         record = load_batch(db, batch_id)
-        wave = current_wave(db, batch_id)
-        known = db.one(
-            "SELECT decision, reason FROM wave_decisions WHERE batch_id = ? AND wave = ?",
-            [batch_id, wave],
-        )
-        progress, scale, reached = _progress(db, record, wave, is_stalled=is_stalled)
-        if known is not None and record.has_ended:
-            decision = Decision(ContinuationDecision(known["decision"]), EndReason(known["reason"]))
-        else:
-            decision = decide_continuation(progress, record.rules)
-        decided = WaveDecision(
-            wave=wave,
-            decision=decision.decision,
-            reason=decision.reason,
-            progress=progress,
-            completion_denominator=completion_denominator(len(record.essay_ids), record.rules),
-            details=_details(db, record, scale, reached),
-        )
-        if not record.has_ended and not decision.is_to_wait:
-            now = engine.clock()
-            _keep(db, record, decided, now)
-            note_progress(db, batch_id, now)
+        decided = _decide_within(db, record, engine.clock(), is_stalled=is_stalled)
     _log(batch_id, decided)
+    return decided
+
+
+def fit_and_decide(engine: Engine, batch_id: str) -> WaveDecision:
+    """Score a wave and decide by it, as `fit` and `decide` do, in one transaction for both."""
+    with engine.store.write() as db:
+        record = load_batch(db, batch_id)
+        fit_within(db, record)
+        decided = _decide_within(db, record, engine.clock())
+    _log(batch_id, decided)
+    return decided
+
+
+def _decide_within(
+    db: Session, record: BatchRecord, now: datetime, *, is_stalled: bool = False
+) -> WaveDecision:
+    wave = current_wave(db, record.batch_id)
+    known = db.one(
+        "SELECT decision, reason FROM wave_decisions WHERE batch_id = ? AND wave = ?",
+        [record.batch_id, wave],
+    )
+    progress, scale, reached = _progress(db, record, wave, is_stalled=is_stalled)
+    if known is not None and record.has_ended:
+        decision = Decision(ContinuationDecision(known["decision"]), EndReason(known["reason"]))
+    else:
+        decision = decide_continuation(progress, record.rules)
+    decided = WaveDecision(
+        wave=wave,
+        decision=decision.decision,
+        reason=decision.reason,
+        progress=progress,
+        completion_denominator=completion_denominator(len(record.essay_ids), record.rules),
+        details=_details(db, record, scale, reached),
+    )
+    if not record.has_ended and not decision.is_to_wait:
+        _keep(db, record, decided, now)
+        note_progress(db, record.batch_id, now)
     return decided
 
 

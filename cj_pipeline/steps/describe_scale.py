@@ -1,6 +1,8 @@
 """A finished scale is described: rows of `scale_statistics` and `essay_ranks`.
 
-Both are worked out with the store closed, for splitting verdicts in halves takes hundreds of fits.
+Both are worked out with the store closed, for splitting verdicts in halves takes hundreds of fits,
+and after grades are kept, for nobody waits for a description. Grading takes the last one away
+(`project`), so whatever is described is what was graded.
 """
 
 from __future__ import annotations
@@ -11,9 +13,48 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.fit import fit_scale
+from cj_pipeline.steps.records import judged_pairs, load_batch
+from cj_pipeline.store import Session
 
 if TYPE_CHECKING:
     from cj_pipeline.bradley_terry import Scale
+
+
+def describe_scale(engine: Engine, batch_id: str) -> None:
+    """Describe the scale that a batch's last grading went by, unless it has been described."""
+    with engine.store.read() as db:
+        revision = _undescribed_revision(db, batch_id)
+        if revision is None:
+            return
+        record = load_batch(db, batch_id)
+        judged = judged_pairs(db, batch_id)
+        scale = fit_scale(db, record) if judged else None
+    if scale is None:
+        return
+    rows = description_rows(batch_id, scale, judged, record.student_ids, engine.clock())
+    with engine.store.write() as db:
+        # Graded again meanwhile, perhaps by other verdicts: whoever did that describes it.
+        if _undescribed_revision(db, batch_id) == revision:
+            for table, described in rows.items():
+                db.insert(table, described, on_conflict="replace")
+
+
+def forget_description(db: Session, batch_id: str) -> None:
+    """Take away what was said of a batch's scale, in the transaction that grades it anew."""
+    for table in ("scale_statistics", "essay_ranks"):
+        db.execute(f"DELETE FROM {table} WHERE batch_id = ?", [batch_id])  # noqa: S608
+
+
+def _undescribed_revision(db: Session, batch_id: str) -> int | None:
+    """Return the revision of a batch's last grading; None if there is none, or it is described."""
+    row = db.one(
+        "SELECT max(revision) AS revision FROM grading_reports WHERE batch_id = $batch"
+        " AND NOT EXISTS (FROM scale_statistics WHERE batch_id = $batch)",
+        {"batch": batch_id},
+    )
+    return None if row is None else row["revision"]
 
 
 def description_rows(

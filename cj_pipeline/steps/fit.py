@@ -29,16 +29,20 @@ def fit(engine: Engine, batch_id: str) -> Fitted:
     """Place every essay of a batch on one scale by all verdicts so far."""
     # One transaction: fitting takes milliseconds, opening the store as long again.
     with engine.store.write() as db:
-        record = load_batch(db, batch_id)
-        wave = current_wave(db, batch_id)
-        judged = judged_pairs(db, batch_id)
-        if not judged:
-            return Fitted(wave, 0, None, "No comparison has a verdict yet.")
-        try:
-            scale = score_verdicts(record.essay_ids, judged, record.scoring_rules)
-        except UnscalableBatchError as error:
-            return Fitted(wave, len(judged), None, str(error))
-        db.insert("essay_scores", _rows(batch_id, wave, scale), on_conflict="replace")
+        return fit_within(db, load_batch(db, batch_id))
+
+
+def fit_within(db: Session, record: BatchRecord) -> Fitted:
+    """Fit and keep a batch's scale in a transaction that goes on."""
+    wave = current_wave(db, record.batch_id)
+    judged = judged_pairs(db, record.batch_id)
+    if not judged:
+        return Fitted(wave, 0, None, "No comparison has a verdict yet.")
+    try:
+        scale = score_verdicts(record.essay_ids, judged, record.scoring_rules)
+    except UnscalableBatchError as error:
+        return Fitted(wave, len(judged), None, str(error))
+    db.insert("essay_scores", _rows(record.batch_id, wave, scale), on_conflict="replace")
     return Fitted(wave, len(judged), scale, None)
 
 

@@ -12,7 +12,7 @@ from cj_pipeline.comparisons import JudgedPair
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.grading import GradingTerms, grade_by
 from cj_pipeline.steps.batch_checks import Checked, refuse_unsound_grades, what_stops_grades
-from cj_pipeline.steps.describe_scale import description_rows
+from cj_pipeline.steps.describe_scale import forget_description
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
 from cj_pipeline.steps.link import link_rows, read_chain
@@ -43,7 +43,8 @@ def project(engine: Engine, batch_id: str, *, again: bool = False) -> Projected:
     """Turn a batch's final scores into grades, or say why that cannot be done.
 
     Where a check fails that no grade may leave without, there are none, and the statement says
-    which; scores, report and artefact leave all the same, for people to decide by.
+    which; scores, report and artefact leave all the same, for people to decide by. What the scale
+    is worth is worked out after this, by `describe_scale`.
 
     Args:
         engine: The pipeline's connections.
@@ -77,12 +78,7 @@ def project(engine: Engine, batch_id: str, *, again: bool = False) -> Projected:
         chain=chain,
     )
     if again or revision == 0:
-        described = (
-            description_rows(batch_id, scale, judged, record.student_ids, engine.clock())
-            if scale is not None
-            else {}
-        )
-        _keep(engine, record, projected, history, described)
+        _keep(engine, record, projected, history)
     return projected
 
 
@@ -141,13 +137,7 @@ def _waived(record: BatchRecord) -> str:
     return f"A person waived what need not hold any more: {'; '.join(waived)}." if waived else ""
 
 
-def _keep(
-    engine: Engine,
-    record: BatchRecord,
-    projected: Projected,
-    history: BatchHistory,
-    described: Mapping[str, list[dict[str, Any]]],
-) -> None:
+def _keep(engine: Engine, record: BatchRecord, projected: Projected, history: BatchHistory) -> None:
     now = engine.clock()
     key = {"batch_id": record.batch_id, "revision": projected.revision}
     projections, terms = projected.projections, record.grading_terms
@@ -173,8 +163,7 @@ def _keep(
     refuse_unsound_grades(graded)
     with engine.store.write() as db:
         db.insert("grading_reports", [report], on_conflict="ignore")
-        for table, rows in described.items():
-            db.insert(table, rows, on_conflict="replace")
+        forget_description(db, record.batch_id)
         if projected.chain is not None:
             for table, rows in link_rows(projected.chain, record.essay_ids, key, now).items():
                 db.insert(table, rows, on_conflict="ignore")

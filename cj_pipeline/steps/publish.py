@@ -11,6 +11,7 @@ from cj_pipeline.artefact import (
     write_atomically,
 )
 from cj_pipeline.batch_history import read_history
+from cj_pipeline.steps.describe_scale import describe_scale
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.records import load_batch
 
@@ -30,7 +31,8 @@ def publish(engine: Engine, batch_id: str) -> Published:
 
 
 def publish_artefact(engine: Engine, batch_id: str) -> WrittenFile:
-    """Write a batch's artefact and the files its manifest lists."""
+    """Describe a batch's scale, then write its artefact and the files its manifest lists."""
+    describe_scale(engine, batch_id)
     now = engine.clock()
     with engine.store.read() as db:
         mode = load_batch(db, batch_id).runner_mode
