@@ -1,4 +1,4 @@
-"""What a person at a terminal is shown: tables and progress. Commands are `cli`.
+"""What a person at a terminal is shown: tables and progress. Who shows it is `commands`.
 
 Everything from a batch goes through `Text`, so that nothing in it is read as markup.
 """
@@ -189,6 +189,11 @@ def checks_table(batch_id: str, checked: Sequence[Checked]) -> Table:
             for each in ordered
         ],
     )
+
+
+def figure(value: float | None, form: str) -> str:
+    """Return a figure as a format has it, or a dash where there is none."""
+    return "–" if value is None else format(value, form)
 
 
 def problems(message: str) -> Panel:

@@ -136,7 +136,18 @@ def commands() -> str:
         if full:
             whole += [text[at : found.start()], f"* `{found[2]}`: {full}"]
             at = found.end()
-    return "# Commands\n\n" + "".join([*whole, text[at:]]).removeprefix("# `cj`").lstrip()
+    grouped = _under_headings("".join([*whole, text[at:]]))
+    return "# Commands\n\n" + grouped.removeprefix("# `cj`").lstrip()
+
+
+def _under_headings(text: str) -> str:
+    """Give the list of all commands the headings that `cj --help` has."""
+    from cj_pipeline.cli import PANELS, name_of
+
+    for heading, held in PANELS.items():
+        first = f"* `{name_of(held[0])}`:"
+        text = text.replace(first, f"\n{heading}:\n\n{first}", 1)
+    return text
 
 
 def batch_yaml() -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from cj_pipeline import terminal
+from cj_pipeline.commands.console import console
+from cj_pipeline.commands.home import open_store
 
 if TYPE_CHECKING:
     from cj_pipeline.session import Session
 
-BatchName = Annotated[
+BatchOrAll = Annotated[
     str | None, typer.Argument(help="A batch: its judges and provider jobs; all batches if none.")
 ]
 
@@ -34,36 +34,20 @@ _MEANING = (
 )
 
 
-def add_cost_commands(
-    app: typer.Typer,
-    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
-    console: Console,
-) -> None:
-    """Add the command to `cj`.
+def cost(batch: BatchOrAll = None) -> None:
+    """Show estimated, reserved and billed side by side, with the providers' own counts."""
+    from cj_pipeline.steps.overview import batch_overview
 
-    Args:
-        app: `cj`.
-        told_plainly: Shows a known error as a message instead of a traceback.
-        console: Where answers go.
-    """
-
-    @app.command()
-    @told_plainly
-    def cost(batch: BatchName = None) -> None:
-        """Show estimated, reserved and billed side by side, with the providers' own counts."""
-        from cj_pipeline.steps.overview import batch_overview
-        from cj_pipeline.store import default_home, open_store
-
-        with open_store(default_home(os.environ), os.environ).read() as db:
-            if batch is None:
-                rows = db.rows("SELECT * FROM v_batch_costs ORDER BY batch_id")
-                shown = [_table("USD by batch", ("batch",), ("batch_id",), rows)]
-            else:
-                batch_overview(db, batch)  # says so if there is no such batch
-                shown = _tables_of_batch(db, batch)
-        for each in shown:
-            console.print(each)
-        console.print(_MEANING)
+    with open_store().read() as db:
+        if batch is None:
+            rows = db.rows("SELECT * FROM v_batch_costs ORDER BY batch_id")
+            shown = [_table("USD by batch", ("batch",), ("batch_id",), rows)]
+        else:
+            batch_overview(db, batch)  # says so if there is no such batch
+            shown = _tables_of_batch(db, batch)
+    for each in shown:
+        console.print(each)
+    console.print(_MEANING)
 
 
 def _tables_of_batch(db: Session, batch: str) -> list[Any]:
@@ -98,12 +82,8 @@ def _tables_of_batch(db: Session, batch: str) -> list[Any]:
 def _table(
     title: str, headings: Sequence[str], names: Sequence[str], rows: Sequence[dict[str, Any]]
 ) -> Any:
-    return terminal.table(
-        title,
-        (*headings, *(heading for heading, _ in _FIGURES)),
-        [(*(row[n] for n in names), *(_usd(row[name]) for _, name in _FIGURES)) for row in rows],
-    )
-
-
-def _usd(figure: float | None) -> str:
-    return "–" if figure is None else f"{figure:.6f}"
+    shown = [
+        (*(row[n] for n in names), *(terminal.figure(row[name], ".6f") for _, name in _FIGURES))
+        for row in rows
+    ]
+    return terminal.table(title, (*headings, *(heading for heading, _ in _FIGURES)), shown)

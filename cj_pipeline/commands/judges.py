@@ -1,20 +1,24 @@
-"""`cj judge`: see which judges there are, and try them before a batch is spent on them."""
+"""`cj judge`: which judges there are, what they do when tried, and how those of a batch did."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from cj_pipeline import terminal
+from cj_pipeline.commands.arguments import BatchName
+from cj_pipeline.commands.console import console
+from cj_pipeline.commands.home import home_folder, open_store
+from cj_pipeline.terminal import figure
 
 if TYPE_CHECKING:
     from cj_pipeline.essays import Batch
+    from cj_pipeline.judge_comparison import JudgesCompared
+    from cj_pipeline.judge_comparison import JudgeSummary as JudgeFigures
     from cj_pipeline.judge_trials import JudgeSummary, Trial
     from cj_pipeline.judges import Judge
     from cj_pipeline.judging import Prompt
@@ -38,14 +42,20 @@ PANEL_COLUMNS = (
     "open",
     "agrees",
     "ranks",
-    "first",
     "USD",
     "USD each",
 )
 
 PANEL_MEANING = (
     "Agrees: with the others, on pairs both were asked. Ranks: correlation of its own scale with"
-    " theirs. First: verdicts for the essay shown first."
+    " theirs."
+)
+
+HABIT_COLUMNS = ("judge", "for the first", "ties", "confidence", "seconds", "tokens each")
+
+HABIT_MEANING = (
+    "For the first: verdicts for the essay shown first, where half is unbiased. Tokens each: per"
+    " verdict, failures included."
 )
 
 SUMMARY_COLUMNS = (
@@ -61,131 +71,148 @@ SUMMARY_COLUMNS = (
 )
 
 
-def judge_commands(
-    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]], console: Console
-) -> typer.Typer:
-    """Return the commands, to be added to `cj`.
+def list_(judges: JudgesDir = None) -> None:
+    """Show every judge, what it is and what it costs."""
+    from cj_pipeline.judges import known_judges, load_judge
 
-    Args:
-        told_plainly: Shows a known error as a message instead of a traceback.
-        console: Where answers go.
-    """
-    commands = typer.Typer(help="See judges, and try them before spending.", no_args_is_help=True)
+    rows = [_listed(load_judge(name, judges)) for name in known_judges(judges)]
+    columns = ("judge", "model", "USD/M in, out")
+    console.print(terminal.table("Judges", columns, rows))
 
-    @commands.command("list")
-    @told_plainly
-    def list_judges(judges: JudgesDir = None) -> None:
-        """Show every judge, what it is and what it costs."""
-        from cj_pipeline.judges import known_judges, load_judge
 
-        rows = [_listed(load_judge(name, judges)) for name in known_judges(judges)]
-        columns = ("judge", "model", "USD/M in, out")
-        console.print(terminal.table("Judges", columns, rows))
+def show(name: JudgeName, judges: JudgesDir = None) -> None:
+    """Show everything that makes a judge what it is, its prompt word for word."""
+    from cj_pipeline.judges import load_judge
 
-    @commands.command()
-    @told_plainly
-    def show(name: JudgeName, judges: JudgesDir = None) -> None:
-        """Show everything that makes a judge what it is, its prompt word for word."""
-        from cj_pipeline.judges import load_judge
+    judge = load_judge(name, judges)
+    console.print(terminal.table(judge.judge_id, ("what", "value"), _facts(judge)))
 
-        judge = load_judge(name, judges)
-        console.print(terminal.table(judge.judge_id, ("what", "value"), _facts(judge)))
 
-    @commands.command("try")
-    @told_plainly
-    def try_judge(
-        name: JudgeName,
-        essay_a: TextFile,
-        essay_b: TextFile,
-        judges: JudgesDir = None,
-        instructions: Annotated[
-            Path | None, typer.Option(help="What the students were asked.", dir_okay=False)
-        ] = None,
-    ) -> None:
-        """Ask a judge one comparison, live; a real judge bills it."""
-        from cj_pipeline.judge_trials import judge_once
-        from cj_pipeline.judges import load_judge
-        from cj_pipeline.judging import render_prompt
+def try_(
+    name: JudgeName,
+    essay_a: TextFile,
+    essay_b: TextFile,
+    judges: JudgesDir = None,
+    instructions: Annotated[
+        Path | None, typer.Option(help="What the students were asked.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Ask a judge one comparison, live; a real judge bills it."""
+    from cj_pipeline.judge_trials import judge_once
+    from cj_pipeline.judges import load_judge
+    from cj_pipeline.judging import render_prompt
 
-        judge = load_judge(name, judges)
-        prompt = render_prompt(
-            judge.template,
-            instructions=instructions.read_text("utf-8") if instructions else "",
-            rubric="",
-            text_a=essay_a.read_text("utf-8"),
-            text_b=essay_b.read_text("utf-8"),
-            nonce=secrets.token_hex(8),
+    judge = load_judge(name, judges)
+    prompt = render_prompt(
+        judge.template,
+        instructions=instructions.read_text("utf-8") if instructions else "",
+        rubric="",
+        text_a=essay_a.read_text("utf-8"),
+        text_b=essay_b.read_text("utf-8"),
+        nonce=secrets.token_hex(8),
+    )
+    trial = judge_once(_provider(judge), judge, prompt, essay_a.name, essay_b.name)
+    console.print(terminal.table(judge.judge_id, ("what", "value"), _told(trial)))
+
+
+def compare(
+    batch_dir: Annotated[
+        Path, typer.Argument(help="A batch folder.", exists=True, file_okay=False)
+    ],
+    judge: Annotated[list[str] | None, typer.Option(help="A judge; repeat it.")] = None,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs, each asked in both orders.")] = 10,
+    seed: Annotated[int, typer.Option(help="Chooses the pairs.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="Spend without asking.")] = False,
+) -> None:
+    """Ask judges the same pairs in both orders: consistency, position, anchors, cost."""
+    from cj_pipeline.ingestion import read_batch
+    from cj_pipeline.judge_trials import trial_pairs
+    from cj_pipeline.judges import load_judge
+
+    batch = read_batch(batch_dir)
+    names = judge or list(batch.settings.values.judges)
+    tried = [load_judge(name, batch_dir / "judges") for name in names]
+    order = trial_pairs([essay.essay_id for essay in batch.essays], pairs, seed)
+    _agree_to_spend(tried, batch, order, yes=yes)
+    summaries = [_tried(one, batch, order) for one in tried]
+    console.print(
+        terminal.table(
+            f"{len(order) // 2} pairs of {batch.batch_id}, both orders",
+            SUMMARY_COLUMNS,
+            [_summary_row(summary) for summary in summaries],
         )
-        trial = judge_once(_provider(judge), judge, prompt, essay_a.name, essay_b.name)
-        console.print(terminal.table(judge.judge_id, ("what", "value"), _told(trial)))
+    )
 
-    @commands.command()
-    @told_plainly
-    def compare(
-        batch_dir: Annotated[
-            Path, typer.Argument(help="A batch folder.", exists=True, file_okay=False)
-        ],
-        judge: Annotated[list[str] | None, typer.Option(help="A judge; repeat it.")] = None,
-        pairs: Annotated[int, typer.Option(min=1, help="Pairs, each asked in both orders.")] = 10,
-        seed: Annotated[int, typer.Option(help="Chooses the pairs.")] = 0,
-        yes: Annotated[bool, typer.Option("--yes", help="Spend without asking.")] = False,
-    ) -> None:
-        """Ask judges the same pairs in both orders: consistency, position, anchors, cost."""
-        from cj_pipeline.ingestion import read_batch
-        from cj_pipeline.judge_trials import trial_pairs
-        from cj_pipeline.judges import load_judge
 
-        batch = read_batch(batch_dir)
-        names = judge or list(batch.settings.values.judges)
-        tried = [load_judge(name, batch_dir / "judges") for name in names]
-        order = trial_pairs([essay.essay_id for essay in batch.essays], pairs, seed)
-        _agree_to_spend(tried, batch, order, yes=yes)
-        summaries = [_tried(one, batch, order) for one in tried]
-        console.print(
-            terminal.table(
-                f"{len(order) // 2} pairs of {batch.batch_id}, both orders",
-                SUMMARY_COLUMNS,
-                [_summary_row(summary) for summary in summaries],
-            )
-        )
+def panel(batch: BatchName) -> None:
+    """Show a batch's judges beside each other: progress, cost, habits, agreement."""
+    from cj_pipeline.batch_history import read_history
+    from cj_pipeline.panel_overview import panel_overview
+    from cj_pipeline.steps.judges_compared import compare_judges
 
-    @commands.command()
-    @told_plainly
-    def panel(batch: Annotated[str, typer.Argument(help="A batch in the store.")]) -> None:
-        """Show each judge of a batch: progress, cost, agreement with the others."""
-        from cj_pipeline.batch_history import read_history
-        from cj_pipeline.panel_overview import panel_overview
-        from cj_pipeline.store import default_home, open_store
-
-        with open_store(default_home(os.environ), os.environ).read() as db:
-            history = read_history(db, batch)
-        rows = [_on_panel(row) for row in panel_overview(history)]
-        console.print(terminal.table(f"Judges of {batch}", PANEL_COLUMNS, rows))
-        console.print(PANEL_MEANING)
-
-    return commands
+    with open_store().read() as db:
+        history = read_history(db, batch)
+        compared = compare_judges(db, batch)
+    rows = [_on_panel(row) for row in panel_overview(history)]
+    console.print(terminal.table(f"Judges of {batch}", PANEL_COLUMNS, rows), PANEL_MEANING)
+    habits = [_habits(judge) for judge in compared.judges]
+    console.print(terminal.table("Habits", HABIT_COLUMNS, habits), HABIT_MEANING)
+    if compared.pairs:
+        _show_agreement(compared)
 
 
 def _on_panel(row: JudgeOnBatch) -> tuple[object, ...]:
+    agreement = row.agreement
     return (
         row.name,
         f"{row.share:.0%}",
         f"{row.n_verdicts} of {row.n_planned}",
         row.n_failed,
         row.n_open,
-        "–" if row.agreement is None else f"{row.agreement.share:.0%} of {row.agreement.n}",
-        "–" if row.rank_correlation is None else f"{row.rank_correlation:.2f}",
-        "–" if row.first_share is None else f"{row.first_share:.0%}",
+        "–" if agreement is None else f"{agreement.share:.0%} of {agreement.n}",
+        figure(row.rank_correlation, ".2f"),
         f"{row.billed_usd:.6f}",
-        "–" if row.usd_per_verdict is None else f"{row.usd_per_verdict:.6f}",
+        figure(row.usd_per_verdict, ".6f"),
+    )
+
+
+def _habits(judge: JudgeFigures) -> tuple[object, ...]:
+    error = "" if judge.share_first_error is None else f" ± {judge.share_first_error:.0%}"
+    return (
+        judge.name,
+        figure(judge.share_first, ".0%") + error,
+        figure(judge.share_tied, ".0%"),
+        figure(judge.mean_confidence, ".1f"),
+        figure(judge.mean_latency_s, ".2f"),
+        figure(judge.tokens_per_verdict, ".0f"),
+    )
+
+
+def _show_agreement(compared: JudgesCompared) -> None:
+    names = {judge.judge_id: judge.name for judge in compared.judges}
+    columns = ("judge", "and", "comparisons", "same verdict", "kappa", "rank correlation")
+    rows = [
+        (
+            names[pair.one],
+            names[pair.other],
+            pair.n_items,
+            figure(pair.agreement, ".0%"),
+            figure(pair.kappa, ".2f"),
+            figure(pair.rank_correlation, ".2f"),
+        )
+        for pair in compared.pairs
+    ]
+    console.print(
+        terminal.table("Agreement", columns, rows),
+        f"Fleiss' kappa of all, over {compared.n_items_of_all} comparisons:"
+        f" {figure(compared.fleiss_kappa, '.2f')}",
     )
 
 
 def _provider(judge: Judge) -> Provider:
     from cj_pipeline.providers import open_provider
-    from cj_pipeline.store import default_home
 
-    home = default_home(os.environ)
+    home = home_folder()
     home.mkdir(parents=True, exist_ok=True)
     return open_provider(judge, os.environ, home)
 
@@ -285,16 +312,16 @@ def _told(trial: Trial) -> list[tuple[str, object]]:
 
 def _summary_row(summary: JudgeSummary) -> tuple[object, ...]:
     def share(value: float | None, n: int) -> str:
-        return "–" if value is None else f"{value:.0%} of {n}"
+        return figure(value, ".0%") + ("" if value is None else f" of {n}")
 
     return (
         summary.judge_id,
         summary.n_asked,
         summary.n_verdicts,
         share(summary.consistency, summary.n_pairs),
-        "–" if summary.first_share is None else f"{summary.first_share:.0%}",
+        figure(summary.first_share, ".0%"),
         share(summary.agreement, summary.n_anchor_verdicts),
-        "–" if summary.mean_confidence is None else f"{summary.mean_confidence:.1f}",
-        "–" if summary.usd_per_verdict is None else f"{summary.usd_per_verdict:.6f}",
+        figure(summary.mean_confidence, ".1f"),
+        figure(summary.usd_per_verdict, ".6f"),
         f"{summary.mean_seconds:.2f}",
     )

@@ -2,110 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from cj_pipeline import terminal
+from cj_pipeline.commands.arguments import BatchName
+from cj_pipeline.commands.console import console
+from cj_pipeline.commands.home import open_engine
 
 
-def add_ledger_commands(
-    app: typer.Typer,
-    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
-    console: Console,
-    open_engine: Callable[[], Any],
+def doctor(
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix",
+            help="Adopt jobs in doubt, collect what is about to be deleted, cancel duplicates,"
+            " delete files left behind.",
+        ),
+    ] = False,
+    also_cancel: Annotated[
+        bool,
+        typer.Option(
+            "--also-cancel",
+            help="With --fix: cancel stalled jobs too, whose unfinished rows are asked again,"
+            " and jobs that bear a submission key no batch of this store knows.",
+        ),
+    ] = False,
 ) -> None:
-    """Add the commands to `cj`.
+    """Compare the ledger with the providers; safe to run at any time."""
+    from cj_pipeline.steps.doctor import examine, mend
 
-    Args:
-        app: `cj` itself.
-        told_plainly: Shows a known error as a message instead of a traceback.
-        console: Where answers go.
-        open_engine: Opens the engine over `CJ_HOME`.
-    """
+    engine = open_engine()
+    findings = examine(engine)
+    if not findings:
+        console.print("Ledger and providers agree.")
+        return
+    console.print(terminal.findings_table(findings))
+    chosen = [f for f in findings if f.is_mendable and (also_cancel or not f.needs_consent)]
+    if fix:
+        mended = mend(engine, chosen, with_consent=also_cancel)
+        console.print(f"Mended {len(mended)} of {len(chosen)}.")
+        for finding in chosen:
+            if finding not in mended:
+                console.print(f"Not mended: {finding.what}", markup=False, highlight=False)
+        if len(mended) < len(chosen):
+            raise typer.Exit(1)
+    elif chosen:
+        console.print(f"`cj doctor --fix` mends {len(chosen)} of {len(findings)}.")
 
-    @app.command()
-    @told_plainly
-    def doctor(
-        fix: Annotated[
-            bool,
-            typer.Option(
-                "--fix",
-                help="Adopt jobs in doubt, collect what is about to be deleted, cancel duplicates,"
-                " delete files left behind.",
-            ),
-        ] = False,
-        also_cancel: Annotated[
-            bool,
-            typer.Option(
-                "--also-cancel",
-                help="With --fix: cancel stalled jobs too, whose unfinished rows are asked again,"
-                " and jobs that bear a submission key no batch of this store knows.",
-            ),
-        ] = False,
-    ) -> None:
-        """Compare the ledger with the providers; safe to run at any time."""
-        from cj_pipeline.steps.doctor import examine, mend
 
-        engine = open_engine()
-        findings = examine(engine)
-        if not findings:
-            console.print("Ledger and providers agree.")
-            return
-        console.print(terminal.findings_table(findings))
-        chosen = [f for f in findings if f.is_mendable and (also_cancel or not f.needs_consent)]
-        if fix:
-            mended = mend(engine, chosen, with_consent=also_cancel)
-            console.print(f"Mended {len(mended)} of {len(chosen)}.")
-            for finding in chosen:
-                if finding not in mended:
-                    console.print(f"Not mended: {finding.what}", markup=False, highlight=False)
-            if len(mended) < len(chosen):
-                raise typer.Exit(1)
-        elif chosen:
-            console.print(f"`cj doctor --fix` mends {len(chosen)} of {len(findings)}.")
+def reparse(
+    batch: BatchName,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Keep what changes; otherwise it is only said.")
+    ] = False,
+) -> None:
+    """Read a batch's stored callbacks with the current parser; nothing is asked or paid."""
+    from cj_pipeline.steps.reparse import reparse as read_anew
 
-    @app.command()
-    @told_plainly
-    def reparse(
-        batch: Annotated[str, typer.Argument(help="A batch's name, as `cj status` lists it.")],
-        apply: Annotated[
-            bool, typer.Option("--apply", help="Keep what changes; otherwise it is only said.")
-        ] = False,
-    ) -> None:
-        """Read a batch's stored callbacks with the current parser; nothing is asked or paid."""
-        from cj_pipeline.steps.reparse import reparse as read_anew
-
-        found = read_anew(open_engine(), batch, apply=apply)
+    found = read_anew(open_engine(), batch, apply=apply)
+    console.print(
+        f"{batch}: {found.n_read} callbacks read, {len(found.changes)} requests and"
+        f" {found.n_comparisons} comparisons {'changed' if apply else 'would change'}.",
+        markup=False,
+        highlight=False,
+    )
+    if found.n_unread:
         console.print(
-            f"{batch}: {found.n_read} callbacks read, {len(found.changes)} requests and"
-            f" {found.n_comparisons} comparisons {'changed' if apply else 'would change'}.",
-            markup=False,
-            highlight=False,
+            f"{found.n_unread} callbacks are no longer kept; their outcomes stay as they are."
         )
-        if found.n_unread:
-            console.print(
-                f"{found.n_unread} callbacks are no longer kept; their outcomes stay as they are."
-            )
-        if not found.changes and not found.n_comparisons:
-            return
+    if not found.changes and not found.n_comparisons:
+        return
+    console.print(
+        terminal.table(
+            "What changes",
+            ("from → to", "requests"),
+            sorted(found.kinds.items()),
+        )
+    )
+    if not apply:
+        console.print("Nothing was changed: `--apply` keeps it, with what was there before.")
+        return
+    console.print(
+        f"The batch: {found.state}" + (f", {found.end_reason}." if found.end_reason else ".")
+    )
+    if found.could_go_on:
         console.print(
-            terminal.table(
-                "What changes",
-                ("from → to", "requests"),
-                sorted(found.kinds.items()),
-            )
+            "With these verdicts it would have gone on asking; it stays ended. Hand its folder"
+            " in under another name to ask the rest."
         )
-        if not apply:
-            console.print("Nothing was changed: `--apply` keeps it, with what was there before.")
-            return
-        console.print(
-            f"The batch: {found.state}" + (f", {found.end_reason}." if found.end_reason else ".")
-        )
-        if found.could_go_on:
-            console.print(
-                "With these verdicts it would have gone on asking; it stays ended. Hand its folder"
-                " in under another name to ask the rest."
-            )

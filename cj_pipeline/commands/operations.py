@@ -2,128 +2,107 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from cj_pipeline.commands.arguments import BatchName
+from cj_pipeline.commands.console import console
+from cj_pipeline.commands.home import open_engine, open_store
 
 if TYPE_CHECKING:
     from cj_pipeline.own_assertions import OwnAssertion
-    from cj_pipeline.steps.engine import Engine
-    from cj_pipeline.store import Store
 
 
-def add_operations_commands(
-    app: typer.Typer,
-    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
-    console: Console,
-    open_engine: Callable[[], Engine],
+def preflight_(
+    batch: Annotated[
+        str | None, typer.Argument(help="A batch folder, or a batch's name in the store.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="The same files may be judged and paid once more.")
+    ] = False,
 ) -> None:
-    """Add the commands to `cj`.
+    """Look at everything a batch needs before it is bought, and tell all that is not in order.
 
-    Args:
-        app: `cj` itself.
-        told_plainly: Shows a known error as a message instead of a traceback.
-        console: Where answers go.
-        open_engine: The engine over the home folder.
+    Store, disk, files, anchors, prices, budget, and each judge's provider with its key; nothing
+    is kept and nothing is paid. Exit code 1 where something stands in the way.
     """
+    from cj_pipeline import terminal
+    from cj_pipeline.steps.preflight import is_ready, preflight
 
-    @app.command("preflight")
-    @told_plainly
-    def preflight_(
-        batch: Annotated[
-            str | None, typer.Argument(help="A batch folder, or a batch's name in the store.")
-        ] = None,
-        again: Annotated[
-            bool, typer.Option("--again", help="The same files may be judged and paid once more.")
-        ] = False,
-    ) -> None:
-        """Look at everything a batch needs before it is bought, and tell all that is not in order.
-
-        Store, disk, files, anchors, prices, budget, and each judge's provider with its key; nothing
-        is kept and nothing is paid. Exit code 1 where something stands in the way.
-        """
-        from cj_pipeline import terminal
-        from cj_pipeline.steps.preflight import is_ready, preflight
-
-        folder = Path(batch) if batch is not None and Path(batch).is_dir() else None
-        name = batch if folder is None else None
-        examined = preflight(open_engine(), folder, name, may_repeat=again)
-        console.print(
-            terminal.table(
-                f"Preflight{f' for {batch}' if batch else ''}",
-                ("", "about", "found"),
-                [(each.standing, each.about, each.finding) for each in examined],
-            )
+    folder = Path(batch) if batch is not None and Path(batch).is_dir() else None
+    name = batch if folder is None else None
+    examined = preflight(open_engine(), folder, name, may_repeat=again)
+    console.print(
+        terminal.table(
+            f"Preflight{f' for {batch}' if batch else ''}",
+            ("", "about", "found"),
+            [(each.standing, each.about, each.finding) for each in examined],
         )
-        if not is_ready(examined):
-            raise typer.Exit(1)
+    )
+    if not is_ready(examined):
+        raise typer.Exit(1)
 
-    @app.command()
-    @told_plainly
-    def metrics(
-        batch: Annotated[
-            str | None, typer.Argument(help="Of one batch, with those only a batch has.")
-        ] = None,
-        serve: Annotated[
-            str | None,
-            typer.Option(
-                metavar="HOST:PORT", help="Answer at http://HOST:PORT/metrics until interrupted."
-            ),
-        ] = None,
-    ) -> None:
-        """Print every metric as Prometheus reads it, or serve them for it to scrape."""
-        from cj_pipeline.metrics import render_metrics
 
-        if serve is None:
-            # Not through the console: it would wrap what has to stay as it is.
-            typer.echo(render_metrics(_store(), batch_id=batch), nl=False)
-            return
-        if batch is not None:
-            msg = "A batch's metrics are printed, not served: leave the batch or --serve out."
-            raise typer.BadParameter(msg)
-        host, port = _address(serve)
-        console.print(f"Metrics: http://{host}:{port}/metrics (Ctrl-C ends it)")
-        _serve(host, port)
+def metrics(
+    batch: Annotated[
+        str | None, typer.Argument(help="Of one batch, with those only a batch has.")
+    ] = None,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Answer at http://HOST:PORT/metrics until interrupted."
+        ),
+    ] = None,
+) -> None:
+    """Print every metric as Prometheus reads it, or serve them for it to scrape."""
+    from cj_pipeline.metrics import render_metrics
 
-    @app.command("assert")
-    @told_plainly
-    def assert_(
-        batch: Annotated[str, typer.Argument(help="A batch's name, as `cj status` lists it.")],
-        expressions: Annotated[
-            list[str] | None,
-            typer.Argument(
-                help="Such as 'cj_comparisons_total{status=\"failed\"} == 0'; if left out, what is"
-                " claimed of every batch, and what this one asserts of its own."
-            ),
-        ] = None,
-    ) -> None:
-        """Hold a batch to assertions, each with its figure; exit code 1 where one fails.
+    if serve is None:
+        # Not through the console: it would wrap what has to stay as it is.
+        typer.echo(render_metrics(open_store(), batch_id=batch), nl=False)
+        return
+    if batch is not None:
+        msg = "A batch's metrics are printed, not served: leave the batch or --serve out."
+        raise typer.BadParameter(msg)
+    host, port = _address(serve)
+    console.print(f"Metrics: http://{host}:{port}/metrics (Ctrl-C ends it)")
+    _serve(host, port)
 
-        A claim that only warns is told, and does not fail the command.
-        """
-        from cj_pipeline import terminal
-        from cj_pipeline.steps.batch_checks import check_assertions, check_batch
-        from cj_pipeline.steps.records import load_batch
 
-        asserted = _read(expressions or [])
-        now = datetime.now(UTC)
-        with _store().read() as db:
-            is_over = load_batch(db, batch).has_ended
-            checked = (
-                check_assertions(db, batch, asserted, now)
-                if asserted
-                else check_batch(db, batch, now)
-            )
-        console.print(terminal.checks_table(batch, checked))
-        if not is_over:
-            console.print("The batch goes on: these are its figures so far.")
-        if any(each.is_blocking and not each.finding.holds for each in checked):
-            raise typer.Exit(1)
+def assert_(
+    batch: BatchName,
+    expressions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Such as 'cj_comparisons_total{status=\"failed\"} == 0'; if left out, what is"
+            " claimed of every batch, and what this one asserts of its own."
+        ),
+    ] = None,
+) -> None:
+    """Hold a batch to assertions, each with its figure; exit code 1 where one fails.
+
+    A claim that only warns is told, and does not fail the command.
+    """
+    from cj_pipeline import terminal
+    from cj_pipeline.steps.batch_checks import check_assertions, check_batch
+    from cj_pipeline.steps.records import load_batch
+
+    asserted = _read(expressions or [])
+    now = datetime.now(UTC)
+    with open_store().read() as db:
+        is_over = load_batch(db, batch).has_ended
+        checked = (
+            check_assertions(db, batch, asserted, now) if asserted else check_batch(db, batch, now)
+        )
+    console.print(terminal.checks_table(batch, checked))
+    if not is_over:
+        console.print("The batch goes on: these are its figures so far.")
+    if any(each.is_blocking and not each.finding.holds for each in checked):
+        raise typer.Exit(1)
 
 
 def _read(expressions: Sequence[str]) -> list[OwnAssertion]:
@@ -146,18 +125,14 @@ def _read(expressions: Sequence[str]) -> list[OwnAssertion]:
     return read
 
 
-def _store() -> Store:
-    from cj_pipeline.store import default_home, open_store
-
-    return open_store(default_home(os.environ), os.environ)
-
-
 def _serve(host: str, port: int) -> None:
     import uvicorn
 
     from cj_pipeline.metrics import metrics_app
 
-    uvicorn.run(metrics_app(_store()), host=host, port=port, lifespan="off", log_level="warning")
+    uvicorn.run(
+        metrics_app(open_store()), host=host, port=port, lifespan="off", log_level="warning"
+    )
 
 
 def _address(given: str) -> tuple[str, int]:

@@ -2,159 +2,126 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from cj_pipeline import terminal
+from cj_pipeline.commands.arguments import BatchName
+from cj_pipeline.commands.console import console, errors
+from cj_pipeline.commands.home import home_folder, published
 
 if TYPE_CHECKING:
     from cj_pipeline.batch_history import BatchHistory
     from cj_pipeline.feedback import EssayFeedback
     from cj_pipeline.side_by_side import Changes
-    from cj_pipeline.store import Session
-
-BatchName = Annotated[str, typer.Argument(help="A batch's name, as `cj status` lists it.")]
 
 _MAX_CHANGES = 20
 
 
-def add_output_commands(
-    app: typer.Typer,
-    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
-    console: Console,
+def verify(
+    artefact: Annotated[Path, typer.Argument(help="An assessment_run.*.json.")],
+    inputs: Annotated[
+        Path | None,
+        typer.Option(help="The batch folder, to check the inputs too.", file_okay=False),
+    ] = None,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Do not compare with the store in CJ_HOME.")
+    ] = False,
 ) -> None:
-    """Add the commands to `cj`.
+    """Work out an artefact's checksums, scores and grades anew, and say what differs."""
+    from cj_pipeline.verification import left_unchecked, verify_artefact
 
-    All of them read the published copy of the store, so none gets in a running batch's way.
+    if alone:
+        differences = verify_artefact(artefact, batch_folder=inputs)
+    else:
+        with published() as db:
+            differences = verify_artefact(artefact, db=db, batch_folder=inputs)
+    for note in left_unchecked(artefact):
+        console.print(note, markup=False, soft_wrap=True)
+    for difference in differences:
+        console.print(difference, markup=False, soft_wrap=True)
+    if differences:
+        raise typer.Exit(1)
+    console.print("Nothing differs.")
 
-    Args:
-        app: `cj` itself.
-        told_plainly: Shows a known error as a message instead of a traceback.
-        console: Where answers go.
-    """
 
-    @app.command()
-    @told_plainly
-    def verify(
-        artefact: Annotated[Path, typer.Argument(help="An assessment_run.*.json.")],
-        inputs: Annotated[
-            Path | None,
-            typer.Option(help="The batch folder, to check the inputs too.", file_okay=False),
-        ] = None,
-        alone: Annotated[
-            bool, typer.Option("--alone", help="Do not compare with the store in CJ_HOME.")
-        ] = False,
-    ) -> None:
-        """Work out an artefact's checksums, scores and grades anew, and say what differs."""
-        from cj_pipeline.verification import left_unchecked, verify_artefact
+def essay(
+    batch: BatchName,
+    essay_id: Annotated[str, typer.Argument(help="One of its essays.")],
+    than: Annotated[
+        str | None, typer.Option(help="Also: how probably it is truly better than this one.")
+    ] = None,
+) -> None:
+    """Show where one essay stands, against whom it won and lost, and why."""
+    from cj_pipeline.feedback import essay_feedback
 
-        if alone:
-            differences = verify_artefact(artefact, batch_folder=inputs)
-        else:
-            with _published() as db:
-                differences = verify_artefact(artefact, db=db, batch_folder=inputs)
-        for note in left_unchecked(artefact):
-            console.print(note, markup=False, soft_wrap=True)
-        for difference in differences:
-            console.print(difference, markup=False, soft_wrap=True)
-        if differences:
-            raise typer.Exit(1)
-        console.print("Nothing differs.")
+    (history,) = _histories([batch])
+    told = essay_feedback(history, essay_id)
+    if than is not None:
+        _show_odds(history, essay_id, than)
+    console.print(
+        terminal.table(essay_id, ("what", "value"), _standing(told)),
+        terminal.table(
+            "Verdicts",
+            ("against", "outcome", "shown as", "confidence", "the judge's words", "asked"),
+            [
+                (v.against, v.outcome, v.shown_as, v.confidence, v.justification, v.why)
+                for v in told.verdicts
+            ],
+        ),
+    )
 
-    @app.command()
-    @told_plainly
-    def essay(
-        batch: BatchName,
-        essay_id: Annotated[str, typer.Argument(help="One of its essays.")],
-        than: Annotated[
-            str | None, typer.Option(help="Also: how probably it is truly better than this one.")
-        ] = None,
-    ) -> None:
-        """Show where one essay stands, against whom it won and lost, and why."""
-        from cj_pipeline.feedback import essay_feedback
 
-        (history,) = _histories([batch])
-        told = essay_feedback(history, essay_id)
-        if than is not None:
-            _show_odds(console, history, essay_id, than)
-        console.print(
-            terminal.table(essay_id, ("what", "value"), _standing(told)),
-            terminal.table(
-                "Verdicts",
-                ("against", "outcome", "shown as", "confidence", "the judge's words", "asked"),
-                [
-                    (v.against, v.outcome, v.shown_as, v.confidence, v.justification, v.why)
-                    for v in told.verdicts
-                ],
-            ),
+def compare(
+    batches: Annotated[list[str], typer.Argument(help="Batches; the first is compared with.")],
+    page: Annotated[
+        Path | None, typer.Option(help="Also write a page here.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Show batches side by side, and what changed beyond noise on essays they share."""
+    from cj_pipeline.artefact import write_atomically
+    from cj_pipeline.side_by_side import (
+        batch_figures,
+        changes,
+        figure_rows,
+        render_side_by_side,
+    )
+
+    histories = _histories(batches)
+    rows = figure_rows([batch_figures(history) for history in histories])
+    console.print(
+        terminal.table(
+            "Side by side", ("figure", *batches), [(name, *values) for name, values in rows]
         )
-
-    @app.command()
-    @told_plainly
-    def compare(
-        batches: Annotated[list[str], typer.Argument(help="Batches; the first is compared with.")],
-        page: Annotated[
-            Path | None, typer.Option(help="Also write a page here.", dir_okay=False)
-        ] = None,
-    ) -> None:
-        """Show batches side by side, and what changed beyond noise on essays they share."""
-        from cj_pipeline.artefact import write_atomically
-        from cj_pipeline.side_by_side import (
-            batch_figures,
-            changes,
-            figure_rows,
-            render_side_by_side,
-        )
-
-        histories = _histories(batches)
-        rows = figure_rows([batch_figures(history) for history in histories])
-        console.print(
-            terminal.table(
-                "Side by side", ("figure", *batches), [(name, *values) for name, values in rows]
-            )
-        )
-        for other in histories[1:]:
-            _show_changes(console, changes(histories[0], other))
-        if page is not None:
-            write_atomically(page, render_side_by_side(histories).encode())
-            console.print(f"Page: {page}", markup=False, soft_wrap=True)
-
-    @app.command()
-    @told_plainly
-    def export(
-        batch: BatchName,
-        folder: Annotated[Path, typer.Argument(help="Where to write.", file_okay=False)],
-    ) -> None:
-        """Write a batch's data frames as Parquet files."""
-        from cj_pipeline.frames import export_parquet
-        from cj_pipeline.store import default_home
-
-        for path in export_parquet(batch, folder, home=default_home(os.environ)):
-            console.print(str(path), markup=False, soft_wrap=True)
+    )
+    for other in histories[1:]:
+        _show_changes(changes(histories[0], other))
+    if page is not None:
+        write_atomically(page, render_side_by_side(histories).encode())
+        console.print(f"Page: {page}", markup=False, soft_wrap=True)
 
 
-@contextmanager
-def _published() -> Iterator[Session]:
-    from cj_pipeline.store import Session, default_home, open_published
+def export(
+    batch: BatchName,
+    folder: Annotated[Path, typer.Argument(help="Where to write.", file_okay=False)],
+) -> None:
+    """Write a batch's data frames as Parquet files."""
+    from cj_pipeline.frames import export_parquet
 
-    with closing(open_published(default_home(os.environ))) as connection:
-        yield Session(connection)
+    for path in export_parquet(batch, folder, home=home_folder()):
+        console.print(str(path), markup=False, soft_wrap=True)
 
 
 def _histories(batches: list[str]) -> list[BatchHistory]:
     from cj_pipeline.batch_history import read_history
 
-    with _published() as db:
+    with published() as db:
         return [read_history(db, batch) for batch in batches]
 
 
-def _show_odds(console: Console, history: BatchHistory, one: str, other: str) -> None:
+def _show_odds(history: BatchHistory, one: str, other: str) -> None:
     from cj_pipeline.feedback import essay_feedback
     from cj_pipeline.ranks import probability_above
 
@@ -182,7 +149,7 @@ def _standing(told: EssayFeedback) -> list[tuple[str, str]]:
     return rows
 
 
-def _show_changes(console: Console, found: Changes) -> None:
+def _show_changes(found: Changes) -> None:
     from cj_pipeline.side_by_side import MIN_SHARED
 
     if not found.essays:
@@ -212,3 +179,19 @@ def _show_changes(console: Console, found: Changes) -> None:
     console.print(
         f"{found.n_beyond_noise} of {len(found.essays)} shared essays changed beyond noise."
     )
+
+
+def sql(query: Annotated[str, typer.Argument(help="A query over the published copy.")]) -> None:
+    """Run a query over the published, read-only copy of the store."""
+    import duckdb
+
+    from cj_pipeline import open_published
+
+    with open_published() as connection:
+        try:
+            result = connection.sql(query)
+        except duckdb.Error as error:
+            errors.print(terminal.problems(str(error)))
+            raise typer.Exit(1) from error
+        if result is not None:
+            console.print(terminal.table("", result.columns, result.fetchall()))

@@ -2,69 +2,50 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import typer
-from rich.console import Console
-
 from cj_pipeline import terminal
+from cj_pipeline.commands.console import console
+from cj_pipeline.commands.home import open_store
 
 
-def add_queue_command(
-    app: typer.Typer,
-    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
-    console: Console,
-) -> None:
-    """Add the command to `cj`.
+def queue() -> None:
+    """Show which batches' single calls wait, for how long, and which models rest."""
 
-    Args:
-        app: What it is added to.
-        told_plainly: Shows a known error as a message instead of a traceback.
-        console: Where answers go.
-    """
-
-    @app.command("queue")
-    @told_plainly
-    def queue() -> None:
-        """Show which batches' single calls wait, for how long, and which models rest."""
-        from cj_pipeline.store import default_home, open_store
-
-        with open_store(default_home(os.environ).resolve(), os.environ).read() as db:
-            waiting = db.rows("FROM v_live_queue ORDER BY batch_id, judge_id")
-            resting = db.rows("FROM circuit_breakers WHERE state <> 'closed' ORDER BY lane")
-        if not waiting:
-            console.print("No single call waits.")
-        else:
-            console.print(
-                terminal.table(
-                    "Single calls",
-                    (
-                        "batch",
-                        "priority",
-                        "model",
-                        "waiting",
-                        "answered",
-                        "since",
-                        "mean wait s",
-                        "put off until",
-                        "expires",
-                    ),
-                    [_row(row) for row in waiting],
-                )
+    with open_store().read() as db:
+        waiting = db.rows("FROM v_live_queue ORDER BY batch_id, judge_id")
+        resting = db.rows("FROM circuit_breakers WHERE state <> 'closed' ORDER BY lane")
+    if not waiting:
+        console.print("No single call waits.")
+    else:
+        console.print(
+            terminal.table(
+                "Single calls",
+                (
+                    "batch",
+                    "priority",
+                    "model",
+                    "waiting",
+                    "answered",
+                    "since",
+                    "mean wait s",
+                    "put off until",
+                    "expires",
+                ),
+                [_row(row) for row in waiting],
             )
-        for row in resting:
-            console.print(
-                f"{row['provider']} {row['model']} is {row['state']} after {row['n_failures']}"
-                f" failures in a row, until {_moment(row['open_until'])}: {row['last_error']}",
-                markup=False,
-            )
+        )
+    for row in resting:
+        console.print(
+            f"{row['provider']} {row['model']} is {row['state']} after {row['n_failures']}"
+            f" failures in a row, until {_moment(row['open_until'])}: {row['last_error']}",
+            markup=False,
+        )
 
 
 def _row(row: Mapping[str, Any]) -> tuple[object, ...]:
-    wait = row["mean_wait_s"]
     return (
         row["batch_id"],
         row["priority"],
@@ -72,7 +53,7 @@ def _row(row: Mapping[str, Any]) -> tuple[object, ...]:
         row["n_waiting"],
         row["n_answered"],
         _moment(row["waiting_since"]),
-        "–" if wait is None else f"{wait:.1f}",
+        terminal.figure(row["mean_wait_s"], ".1f"),
         _moment(row["put_off_until"]),
         _moment(row["expires_at"]),
     )

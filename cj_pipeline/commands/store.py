@@ -4,180 +4,127 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from cj_pipeline import terminal
+from cj_pipeline.commands.console import console
+from cj_pipeline.commands.home import home_folder, open_store
 
 if TYPE_CHECKING:
     from cj_pipeline.forgetting import Forgotten
-    from cj_pipeline.store import Store
 
 
-def add_store_commands(
-    app: typer.Typer,
-    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
-    console: Console,
+def migrate() -> None:
+    """Bring the store's schema up to date."""
+    from cj_pipeline.store_care import migrate_store
+
+    applied = migrate_store(open_store())
+    console.print(f"Applied: {', '.join(applied) or 'nothing, it is up to date'}.")
+
+
+def check() -> None:
+    """Read every value once and say everything that is wrong."""
+    from cj_pipeline.store_care import check_store
+
+    found = check_store(open_store())
+    console.print(
+        terminal.table("Rows", ("table", "rows"), sorted(found.rows.items())),
+        f"Schema version {found.schema_version}; live file {found.live_bytes:,} bytes,"
+        f" published copy {found.published_bytes:,} bytes.",
+    )
+    for problem in found.problems:
+        console.print(problem, markup=False)
+    if found.problems:
+        raise typer.Exit(1)
+    console.print("Nothing is wrong.")
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 9494,
 ) -> None:
-    """Add the commands to `cj`.
+    """Serve the store to many machines; CJ_STORE_TOKEN is what they must present."""
+    from cj_pipeline.served_store import serve as serve_store
 
-    Args:
-        app: `cj` itself.
-        told_plainly: Shows a known error as a message instead of a traceback.
-        console: Where answers go.
-    """
-    store = typer.Typer(help="Look after the store.", no_args_is_help=True)
-    app.add_typer(store, name="store")
-    _add_copies(store, told_plainly, console)
-    _add_space_savers(store, told_plainly, console)
-    _add_forget(app, told_plainly, console)
-
-    @store.command()
-    @told_plainly
-    def migrate() -> None:
-        """Bring the store's schema up to date."""
-        from cj_pipeline.store_care import migrate_store
-
-        applied = migrate_store(_open())
-        console.print(f"Applied: {', '.join(applied) or 'nothing, it is up to date'}.")
-
-    @store.command()
-    @told_plainly
-    def check() -> None:
-        """Read every value once and say everything that is wrong."""
-        from cj_pipeline.store_care import check_store
-
-        found = check_store(_open())
-        console.print(
-            terminal.table("Rows", ("table", "rows"), sorted(found.rows.items())),
-            f"Schema version {found.schema_version}; live file {found.live_bytes:,} bytes,"
-            f" published copy {found.published_bytes:,} bytes.",
-        )
-        for problem in found.problems:
-            console.print(problem, markup=False)
-        if found.problems:
-            raise typer.Exit(1)
-        console.print("Nothing is wrong.")
-
-    @store.command()
-    @told_plainly
-    def serve(
-        host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-        port: Annotated[int, typer.Option(help="Port to listen on.")] = 9494,
-    ) -> None:
-        """Serve the store to many machines; CJ_STORE_TOKEN is what they must present."""
-        from cj_pipeline.served_store import serve as serve_store
-        from cj_pipeline.store import default_home
-
-        home, token = default_home(os.environ), os.environ.get("CJ_STORE_TOKEN", "")
-        with serve_store(home, token, host=host, port=port) as address:
-            console.print(f"Set CJ_STORE={address} elsewhere. Ctrl-C ends it.", soft_wrap=True)
-            while True:
-                time.sleep(3600)
+    home, token = home_folder(), os.environ.get("CJ_STORE_TOKEN", "")
+    with serve_store(home, token, host=host, port=port) as address:
+        console.print(f"Set CJ_STORE={address} elsewhere. Ctrl-C ends it.", soft_wrap=True)
+        while True:
+            time.sleep(3600)
 
 
-def _add_copies(
-    store: typer.Typer,
-    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
-    console: Console,
+def backup(
+    target: Annotated[Path, typer.Argument(help="A file that is not there yet.")],
 ) -> None:
-    @store.command()
-    @told_plainly
-    def backup(
-        target: Annotated[Path, typer.Argument(help="A file that is not there yet.")],
-    ) -> None:
-        """Write a whole copy of the store to a file, and see that it opens."""
-        from cj_pipeline.store_care import backup_store
+    """Write a whole copy of the store to a file, and see that it opens."""
+    from cj_pipeline.store_care import backup_store
 
-        written = backup_store(_open(), target)
-        console.print(f"Backed up to {written}.", markup=False, soft_wrap=True)
-
-    @store.command()
-    @told_plainly
-    def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True)]) -> None:
-        """Put a backup in the live file's place; the file that was there is kept aside."""
-        from cj_pipeline.store_care import restore_store
-
-        aside = restore_store(_open(), source, now=datetime.now(UTC))
-        kept = f" What was there is kept as {aside}." if aside else ""
-        console.print(f"Restored from {source}.{kept}", markup=False, soft_wrap=True)
+    written = backup_store(open_store(), target)
+    console.print(f"Backed up to {written}.", markup=False, soft_wrap=True)
 
 
-def _add_space_savers(
-    store: typer.Typer,
-    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
-    console: Console,
+def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True)]) -> None:
+    """Put a backup in the live file's place; the file that was there is kept aside."""
+    from cj_pipeline.store_care import restore_store
+
+    aside = restore_store(open_store(), source, now=datetime.now(UTC))
+    kept = f" What was there is kept as {aside}." if aside else ""
+    console.print(f"Restored from {source}.{kept}", markup=False, soft_wrap=True)
+
+
+def compact() -> None:
+    """Write the live file anew without the space of what was deleted."""
+    from cj_pipeline.store_care import compact_store
+
+    done = compact_store(open_store())
+    console.print(f"From {done.bytes_before:,} to {done.bytes_after:,} bytes.")
+
+
+def archive(
+    older_than_days: Annotated[
+        float, typer.Option(min=0, help="Of batches that ended so long ago.")
+    ] = 30.0,
+    delete_after_days: Annotated[
+        float | None, typer.Option(min=0, help="Delete archives written so long ago.")
+    ] = None,
 ) -> None:
-    @store.command()
-    @told_plainly
-    def compact() -> None:
-        """Write the live file anew without the space of what was deleted."""
-        from cj_pipeline.store_care import compact_store
+    """Move the raw callbacks of old batches into Parquet files."""
+    from cj_pipeline.store_care import archive_callbacks, delete_archives
 
-        done = compact_store(_open())
-        console.print(f"From {done.bytes_before:,} to {done.bytes_after:,} bytes.")
-
-    @store.command()
-    @told_plainly
-    def archive(
-        older_than_days: Annotated[
-            float, typer.Option(min=0, help="Of batches that ended so long ago.")
-        ] = 30.0,
-        delete_after_days: Annotated[
-            float | None, typer.Option(min=0, help="Delete archives written so long ago.")
-        ] = None,
-    ) -> None:
-        """Move the raw callbacks of old batches into Parquet files."""
-        from cj_pipeline.store_care import archive_callbacks, delete_archives
-
-        now, opened = datetime.now(UTC), _open()
-        written = archive_callbacks(opened, ended_before=now - timedelta(days=older_than_days))
-        console.print(f"{len(written)} batches archived.")
-        if delete_after_days is not None:
-            gone = delete_archives(opened, written_before=now - timedelta(days=delete_after_days))
-            console.print(f"{len(gone)} archives deleted.")
+    now, opened = datetime.now(UTC), open_store()
+    written = archive_callbacks(opened, ended_before=now - timedelta(days=older_than_days))
+    console.print(f"{len(written)} batches archived.")
+    if delete_after_days is not None:
+        gone = delete_archives(opened, written_before=now - timedelta(days=delete_after_days))
+        console.print(f"{len(gone)} archives deleted.")
 
 
-def _add_forget(
-    app: typer.Typer,
-    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
-    console: Console,
+def forget(
+    batch: Annotated[str, typer.Argument(help="A batch's name.")],
+    essay_id: Annotated[
+        str | None, typer.Argument(help="One of its essays; the whole batch if left out.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    @app.command()
-    @told_plainly
-    def forget(
-        batch: Annotated[str, typer.Argument(help="A batch's name.")],
-        essay_id: Annotated[
-            str | None, typer.Argument(help="One of its essays; the whole batch if left out.")
-        ] = None,
-        yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    ) -> None:
-        """Remove a batch's or an essay's texts, callbacks and exports for good."""
-        from cj_pipeline.forgetting import forget_batch, forget_essay
+    """Remove a batch's or an essay's texts, callbacks and exports for good."""
+    from cj_pipeline.forgetting import forget_batch, forget_essay
 
-        what = f"essay {essay_id} of batch {batch}" if essay_id else f"batch {batch}"
-        if not yes:
-            typer.confirm(f"Remove {what} for good?", abort=True)
-        now = datetime.now(UTC)
-        forgotten: Forgotten = (
-            forget_essay(_open(), batch, essay_id, now=now)
-            if essay_id
-            else forget_batch(_open(), batch, now=now)
-        )
-        console.print(
-            f"{what}: {forgotten.n_rows} rows and {len(forgotten.files)} files removed; an audit"
-            " line is kept. Backups are yours to prune.",
-            markup=False,
-            soft_wrap=True,
-        )
-
-
-def _open() -> Store:
-    from cj_pipeline.store import default_home, open_store
-
-    return open_store(default_home(os.environ), os.environ)
+    what = f"essay {essay_id} of batch {batch}" if essay_id else f"batch {batch}"
+    if not yes:
+        typer.confirm(f"Remove {what} for good?", abort=True)
+    now = datetime.now(UTC)
+    forgotten: Forgotten = (
+        forget_essay(open_store(), batch, essay_id, now=now)
+        if essay_id
+        else forget_batch(open_store(), batch, now=now)
+    )
+    console.print(
+        f"{what}: {forgotten.n_rows} rows and {len(forgotten.files)} files removed; an audit"
+        " line is kept. Backups are yours to prune.",
+        markup=False,
+        soft_wrap=True,
+    )

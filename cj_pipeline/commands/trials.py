@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from cj_pipeline import terminal
+from cj_pipeline.commands.console import console
+from cj_pipeline.commands.home import configure_logs, home_folder, open_store
 
 if TYPE_CHECKING:
     from assets.trial_run import TrialRun
     from cj_pipeline.trials import TrialDefinition
 
 
-class _NamesRun(TyperGroup):
+class NamesRun(TyperGroup):
     """`cj trial lower5` is `cj trial run lower5`: whatever is no command is a trial's name."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -29,83 +28,60 @@ class _NamesRun(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def trial_commands(
-    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]], console: Console
-) -> typer.Typer:
-    """Return the group of commands `cj trial`.
+def run(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Trials, as `cj trial list` shows them.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="All that take seconds, beside those named.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a trial instead.")
+    ] = False,
+) -> None:
+    """Run trials through Dagster; simulated judges are asked of an emulator over HTTP.
 
-    Args:
-        told_plainly: Shows a known error as a message instead of a traceback.
-        console: Where answers go.
+    Prints every expectation with its figure. Ends with 1 if any does not hold.
     """
-    app = typer.Typer(
-        cls=_NamesRun,
-        help="Run trials: batches with a known outcome. `cj trial NAME` runs one.",
-        no_args_is_help=True,
+    _run(names or [], quick=quick, as_json=as_json)
+
+
+def list_() -> None:
+    """Show the trials there are: built-in ones, and yours in CJ_HOME/trials."""
+    from cj_pipeline.errors import SettingsError
+    from cj_pipeline.trials import load_trial, trial_names
+
+    home, rows = home_folder(), []
+    for name in trial_names(home):
+        try:
+            rows.append(_listed(load_trial(name, home)))
+        except SettingsError as error:
+            rows.append((name, "own", "", "", "", str(error)))
+    console.print(
+        terminal.table("Trials", ("trial", "from", "quick", "cron", "USD at most", "about"), rows)
     )
 
-    @app.command()
-    @told_plainly
-    def run(
-        names: Annotated[
-            list[str] | None, typer.Argument(help="Trials, as `cj trial list` shows them.")
-        ] = None,
-        quick: Annotated[
-            bool, typer.Option("--quick", help="All that take seconds, beside those named.")
-        ] = False,
-        as_json: Annotated[
-            bool, typer.Option("--json", help="Print one JSON object a trial instead.")
-        ] = False,
-    ) -> None:
-        """Run trials through Dagster; simulated judges are asked of an emulator over HTTP.
 
-        Prints every expectation with its figure. Ends with 1 if any does not hold.
-        """
-        _run(console, names or [], quick=quick, as_json=as_json)
+def history(
+    name: Annotated[str, typer.Argument(help="A trial.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Show every run of a trial, newest first, and drift since the run before it."""
+    from cj_pipeline.errors import SettingsError
+    from cj_pipeline.steps.trial_runs import trial_history
 
-    @app.command("list")
-    @told_plainly
-    def list_trials() -> None:
-        """Show the trials there are: built-in ones, and yours in CJ_HOME/trials."""
-        from cj_pipeline.errors import SettingsError
-        from cj_pipeline.trials import load_trial, trial_names
-
-        home, rows = _home(), []
-        for name in trial_names(home):
-            try:
-                rows.append(_listed(load_trial(name, home)))
-            except SettingsError as error:
-                rows.append((name, "own", "", "", "", str(error)))
-        console.print(
-            terminal.table(
-                "Trials", ("trial", "from", "quick", "cron", "USD at most", "about"), rows
-            )
-        )
-
-    @app.command()
-    @told_plainly
-    def history(
-        name: Annotated[str, typer.Argument(help="A trial.")],
-        as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
-    ) -> None:
-        """Show every run of a trial, newest first, and drift since the run before it."""
-        from cj_pipeline.errors import SettingsError
-        from cj_pipeline.steps.trial_runs import trial_history
-
-        with _store().read() as db:
-            runs = trial_history(db, name)
-        if not runs:
-            msg = f"No run of a trial '{name}' is in the store: `cj trial {name}` makes one."
-            raise SettingsError(msg)
-        if as_json:
-            typer.echo(json.dumps(runs, indent=2, default=str))
-            return
-        console.print(terminal.table(f"Runs of {name}", _HISTORY, [_past(row) for row in runs]))
-        for row in runs:
-            for drifted in (row["drift"] or {}).get("drifted", []):
-                console.print(f"{row['batch_id']}: {drifted}", markup=False)
-
-    return app
+    with open_store().read() as db:
+        runs = trial_history(db, name)
+    if not runs:
+        msg = f"No run of a trial '{name}' is in the store: `cj trial {name}` makes one."
+        raise SettingsError(msg)
+    if as_json:
+        typer.echo(json.dumps(runs, indent=2, default=str))
+        return
+    console.print(terminal.table(f"Runs of {name}", _HISTORY, [_past(row) for row in runs]))
+    for row in runs:
+        for drifted in (row["drift"] or {}).get("drifted", []):
+            console.print(f"{row['batch_id']}: {drifted}", markup=False)
 
 
 _HISTORY = (
@@ -156,16 +132,15 @@ def _listed(trial: TrialDefinition) -> tuple[object, ...]:
     )
 
 
-def _run(console: Console, names: Sequence[str], *, quick: bool, as_json: bool) -> None:
+def _run(names: Sequence[str], *, quick: bool, as_json: bool) -> None:
     from assets.trial_run import run_trial
     from cj_pipeline.definitions import defs
     from cj_pipeline.errors import SettingsError
-    from cj_pipeline.logs import configure_logs
     from cj_pipeline.trials import load_trial, trial_names
     from resources.local_instance import local_instance
 
-    configure_logs(level=os.environ.get("CJ_LOG_LEVEL", "ERROR"))
-    home = _home()
+    configure_logs("ERROR")
+    home = home_folder()
     chosen = [load_trial(name, home) for name in dict.fromkeys(names)]
     if quick:
         built_in = [load_trial(name, home) for name in trial_names(home) if name not in names]
@@ -183,12 +158,12 @@ def _run(console: Console, names: Sequence[str], *, quick: bool, as_json: bool) 
             if as_json:
                 typer.echo(json.dumps(_as_json(done), default=str))
             else:
-                _show(console, done)
+                _show(done)
     if not all_met:
         raise typer.Exit(1)
 
 
-def _show(console: Console, done: TrialRun) -> None:
+def _show(done: TrialRun) -> None:
     outcome = done.outcome
     console.print(
         terminal.table(
@@ -216,15 +191,3 @@ def _as_json(done: TrialRun) -> dict[str, Any]:
         "seconds": round(done.seconds, 3),
         "runs": [asdict(run) for run in done.runs],
     }
-
-
-def _home() -> Path:
-    from cj_pipeline.store import default_home
-
-    return default_home(os.environ).resolve()
-
-
-def _store() -> Any:
-    from cj_pipeline.store import open_store
-
-    return open_store(_home(), os.environ)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -19,6 +19,9 @@ from rich.prompt import Confirm
 from rich.table import Table
 from rich.text import Text
 
+from cj_pipeline.commands.arguments import BatchName
+from cj_pipeline.commands.console import console
+from cj_pipeline.commands.home import open_engine
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.progress import Outcome, Progress
 from cj_pipeline.progress_words import cost_in_words, event_line, pace, time_left_in_words
@@ -44,55 +47,38 @@ WAIT_FOR_REPORT_S = 30.0
 """Grades and the report follow a batch's end within seconds, where somebody takes those steps."""
 
 
-def add_watch_commands(
-    app: typer.Typer,
-    told_plainly: Callable[[Callable[..., Any]], Callable[..., Any]],
-    console: Console,
-    open_engine: Callable[[], Engine],
+def watch(
+    batch: BatchName,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="End the batch, after asking; then watch it end.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --cancel: do not ask.")] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="One line per event, as when not at a terminal.")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds to watch; unlimited if unset.")
+    ] = None,
 ) -> None:
-    """Add the command to `cj`.
+    """Watch a batch until it ends; at a terminal, `c` asks whether to cancel it.
 
-    Args:
-        app: `cj` itself.
-        told_plainly: Shows a known error as a message instead of a traceback.
-        console: Where the progress goes.
-        open_engine: The engine over the home folder.
+    Ctrl-C stops watching and leaves the batch running. The exit code tells how it came out: 0
+    success, 10 partial, 11 failure, 12 empty, 13 cancelled, 14 expired, 15 stalled, 16
+    rejected; 3 after --timeout, 130 after Ctrl-C.
     """
-
-    @app.command()
-    @told_plainly
-    def watch(
-        batch: Annotated[str, typer.Argument(help="A batch's name, as `cj status` lists it.")],
-        cancel: Annotated[
-            bool, typer.Option("--cancel", help="End the batch, after asking; then watch it end.")
-        ] = False,
-        yes: Annotated[bool, typer.Option("--yes", help="With --cancel: do not ask.")] = False,
-        plain: Annotated[
-            bool, typer.Option("--plain", help="One line per event, as when not at a terminal.")
-        ] = False,
-        timeout: Annotated[
-            float | None, typer.Option(min=0, help="Seconds to watch; unlimited if unset.")
-        ] = None,
-    ) -> None:
-        """Watch a batch until it ends; at a terminal, `c` asks whether to cancel it.
-
-        Ctrl-C stops watching and leaves the batch running. The exit code tells how it came out: 0
-        success, 10 partial, 11 failure, 12 empty, 13 cancelled, 14 expired, 15 stalled, 16
-        rejected; 3 after --timeout, 130 after Ctrl-C.
-        """
-        watching = _Watching(open_engine(), batch, console, timeout)
-        try:
-            watching.require()
-            if cancel and (yes or watching.confirms()):
-                watching.cancel()
-            code = watching.lines() if plain or not console.is_terminal else watching.screen()
-        except _TimeIsUpError:
-            console.print(f"{batch} is not at its end yet; it goes on.")
-            code = TIMED_OUT
-        except KeyboardInterrupt:
-            console.print(f"Stopped watching; {batch} goes on. `cj cancel {batch}` would end it.")
-            code = INTERRUPTED
-        raise typer.Exit(code)
+    watching = _Watching(open_engine(), batch, console, timeout)
+    try:
+        watching.require()
+        if cancel and (yes or watching.confirms()):
+            watching.cancel()
+        code = watching.lines() if plain or not console.is_terminal else watching.screen()
+    except _TimeIsUpError:
+        console.print(f"{batch} is not at its end yet; it goes on.")
+        code = TIMED_OUT
+    except KeyboardInterrupt:
+        console.print(f"Stopped watching; {batch} goes on. `cj cancel {batch}` would end it.")
+        code = INTERRUPTED
+    raise typer.Exit(code)
 
 
 class _Watching:

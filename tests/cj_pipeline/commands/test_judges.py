@@ -1,11 +1,13 @@
 """`cj judge` as a person uses it, with the simulated judge answering."""
 
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from cj_pipeline.cli import app
+from tests.batch_folders import open_engine, run_to_end, write_batch
 
 _BATCH = """
 scale: pass_fail
@@ -100,3 +102,28 @@ def test_real_money_is_asked_for_before_it_is_spent(
 
     assert result.exit_code == 1
     assert "can cost up to" in result.output
+
+
+def test_a_panel_is_shown_with_each_judge_and_each_two_of_them(home: Path, tmp_path: Path) -> None:
+    """How far and at what cost, what each leans to, and how far they agree."""
+    settings = {"judges": ["quality", "quality-messages"], "max_pairwise_comparisons": 12}
+    folder = write_batch(tmp_path / "both", n_students=4, settings=settings)
+    run_to_end(open_engine(home), folder)
+
+    result = _cj("panel", "both")
+
+    assert result.exit_code == 0, result.output
+    lines = [" ".join(line.split()) for line in result.output.splitlines()]
+    assert "quality 100% 6 of 6 0 0" in "\n".join(lines)
+    (habits,) = [line for line in lines if line.startswith("quality ") and "±" in line]
+    assert re.match(r"quality \d+% ± \d+% \d+% \d\.\d (–|\d+\.\d\d) \d+", habits)
+    assert any(line.startswith("quality quality-messages 6 ") for line in lines)
+    assert "Fleiss' kappa of all, over 6 comparisons" in result.output
+
+
+def test_the_panel_of_a_batch_nobody_knows_is_refused_plainly() -> None:
+    """With a message, not a traceback."""
+    result = _cj("panel", "nobody")
+
+    assert result.exit_code == 1
+    assert "nobody" in result.output

@@ -1,4 +1,4 @@
-"""`cj queue` and `cj judges`, as a person sees them."""
+"""`cj queue`, as a person sees it."""
 
 from __future__ import annotations
 
@@ -43,11 +43,3 @@ def test_what_waits_is_shown_with_what_it_waits_for(tmp_path: Path) -> None:
     assert code == 0
     (row,) = [line.split() for line in shown.splitlines() if "waits" in line]
     assert row[:5] == ["waits", "high", "quality", "3", "0"]
-
-
-def test_judges_of_a_batch_nobody_knows_are_refused_plainly(tmp_path: Path) -> None:
-    """With a message, not a traceback."""
-    code, shown = run(tmp_path / "home", "judges", "nobody")
-
-    assert code == 1
-    assert "nobody" in shown

@@ -1,0 +1,209 @@
+"""`cj execute`, `status`, `cancel`, `report`, `regrade`: a batch from its folder to its grades."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from cj_pipeline import terminal
+from cj_pipeline.commands.arguments import (
+    BatchDir,
+    BatchName,
+    LogFile,
+    MaxComparisons,
+    ProfileName,
+    ProfileSet,
+    Seed,
+    explicit_settings,
+)
+from cj_pipeline.commands.console import console, errors
+from cj_pipeline.commands.home import open_engine
+
+if TYPE_CHECKING:
+    from cj_pipeline.steps.engine import Engine
+
+
+def execute(
+    batch_dir: BatchDir,
+    *,
+    max_comparisons: MaxComparisons = None,
+    seed: Seed = None,
+    profile: ProfileName = None,
+    profile_set: ProfileSet = None,
+    await_completion: Annotated[
+        bool, typer.Option("--await-completion", help="Go on until the batch has ended.")
+    ] = False,
+    completion_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds to wait for the end; then what is there is published as partial and the"
+            " exit code is 3. Unlimited if unset.",
+        ),
+    ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Judge and pay for files once more that another batch holds already."
+        ),
+    ] = False,
+    log_file: LogFile = None,
+) -> None:
+    """Take a batch in and ask its first wave; with --await-completion, take it to its end.
+
+    First comes what `cj preflight` looks at, unless the batch is in the store already. Exit codes:
+    0 done, 1 not in order, 2 ended badly or failed its checks, 3 partial.
+    """
+    from cj_pipeline.logs import logs_in_file
+    from cj_pipeline.steps.runner import ask_first_wave, run_to_end, take_in
+
+    engine = open_engine()
+    with logs_in_file(log_file):
+        explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
+        taken_in = take_in(engine, batch_dir, explicit=explicit, may_repeat=again)
+        if not await_completion:
+            n_requests, n_jobs = ask_first_wave(engine, taken_in.batch_id)
+            console.print(
+                f"{taken_in.batch_id}: {n_requests} comparisons asked in {n_jobs} provider "
+                f"jobs. `cj execute {batch_dir} --await-completion` or the sensors take it on."
+            )
+            return
+        with terminal.progress_bar(console) as bar:
+            task = bar.add_task(taken_in.batch_id, total=None)
+            waits: set[str] = set()
+            result = run_to_end(
+                engine,
+                taken_in.batch_id,
+                timeout_s=completion_timeout,
+                on_step=lambda done: bar.update(
+                    task, total=done.completion_denominator, completed=done.ended
+                ),
+                on_wait=lambda words: _tell_once(bar.console, words, waits),
+            )
+        if result.timed_out:
+            told = (
+                f"Batch '{taken_in.batch_id}' is not at its end after {completion_timeout:g} s; "
+                "nothing is lost. Its artefact so far says that it is partial. Run the same "
+                "command again."
+            )
+            errors.print(terminal.problems(told))
+            raise typer.Exit(3)
+        _show_outcome(engine, taken_in.batch_id)
+
+
+def status(
+    batch: Annotated[str | None, typer.Argument(help="One batch; all if left out.")] = None,
+) -> None:
+    """Show how batches stand."""
+    from cj_pipeline.steps.overview import batch_overview
+
+    engine = open_engine()
+    with engine.store.read() as db:
+        rows = batch_overview(db, batch)
+    console.print(terminal.statuses(rows))
+    for row in rows:
+        for problem in row["problems"]:
+            console.print(f"{row['batch_id']}: {problem}", markup=False)
+
+
+def cancel(batch: BatchName) -> None:
+    """End a batch now: ask nothing more, cancel its provider jobs, keep what was paid for."""
+    from cj_pipeline.steps import advance_to_end
+    from cj_pipeline.steps import cancel as cancel_batch
+    from cj_pipeline.steps.overview import batch_overview
+
+    engine = open_engine()
+    cancelled = cancel_batch(engine, batch)
+    console.print(f"{batch}: cancelled, {cancelled.n_jobs} provider jobs told to stop.")
+    for step in advance_to_end(engine, batch):
+        if step.waited:
+            console.print(f"Waiting: {step.waits_for}", markup=False, highlight=False)
+            console.print(
+                "A job takes up to ten minutes to stop. The sensors bring home what it finished;"
+                " so does `cj cancel` again."
+            )
+            return
+    with engine.store.read() as db:
+        console.print(terminal.statuses(batch_overview(db, batch)))
+
+
+def report(batch: BatchName) -> None:
+    """Write a batch's report anew and say where it is."""
+    from cj_pipeline.steps import publish_report
+
+    engine = open_engine()
+    written = publish_report(engine, batch)
+    _show_outcome(engine, batch)
+    console.print(f"Report: {written.path}", markup=False, soft_wrap=True)
+
+
+def regrade(
+    batch: BatchName,
+    scale: Annotated[str | None, typer.Option(help="Another grade scale.")] = None,
+    scale_file: Annotated[
+        Path | None,
+        typer.Option(help="A grade scale of your own, as YAML.", exists=True, dir_okay=False),
+    ] = None,
+    anchor_grade: Annotated[
+        list[str] | None,
+        typer.Option(help="An anchor's grade put right, as ESSAY=GRADE; may be repeated."),
+    ] = None,
+    despite: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An assertion of the batch's own that need not hold any more; may be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Grade an ended batch anew; nothing is asked or paid, and earlier gradings are kept."""
+    from cj_pipeline.steps import publish
+    from cj_pipeline.steps import regrade as grade_again
+
+    pairs = [given.partition("=") for given in anchor_grade or []]
+    engine = open_engine()
+    projected = grade_again(
+        engine,
+        batch,
+        scale=scale,
+        own_scale=scale_file.read_bytes() if scale_file is not None else None,
+        anchor_grades={essay: grade for essay, _, grade in pairs},
+        despite=despite or [],
+    )
+    publish(engine, batch)
+    _show_outcome(engine, batch)
+    console.print(f"This is grading {projected.revision} of the batch.")
+
+
+def _tell_once(to: Console, waits_for: str, told: set[str]) -> None:
+    """Say what is waited for, once per kind: numbers and times alone are no news."""
+    kind = "".join(c for c in waits_for if not c.isdigit())
+    if kind and kind not in told:
+        told.add(kind)
+        to.print(f"Waiting: {waits_for}", markup=False, highlight=False)
+
+
+def _show_outcome(engine: Engine, batch_id: str) -> None:
+    """Show grades, cost and files; a batch that failed ends the command with a non-zero code."""
+    from cj_pipeline.batch_history import read_history
+    from cj_pipeline.steps.batch_checks import what_stops_grades
+    from cj_pipeline.steps.overview import batch_overview, final_scores, grading_statement, outputs
+
+    with engine.store.read() as db:
+        (row,) = batch_overview(db, batch_id)
+        failed = what_stops_grades(db, read_history(db, batch_id), engine.clock())
+        scores = final_scores(db, batch_id)
+        statement = grading_statement(db, batch_id)
+        files = outputs(db, batch_id)
+    console.print(terminal.grades(batch_id, scores, statement), terminal.statuses([row]))
+    for kind, path in files:
+        console.print(f"{kind}: {path}", markup=False, soft_wrap=True)
+    if row["state"] != "succeeded":
+        errors.print(terminal.problems(f"Batch '{batch_id}' ended as {row['end_reason']}."))
+        raise typer.Exit(2)
+    if failed:
+        listed = "\n".join(f"{each.name}: {each.finding.statement}" for each in failed)
+        errors.print(terminal.problems(f"Batch '{batch_id}' fails its checks:\n{listed}"))
+        raise typer.Exit(2)

@@ -1,0 +1,35 @@
+"""Where commands answer, and how they say that something went wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from cj_pipeline import terminal
+from cj_pipeline.errors import CJError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Into a file or a pipe nothing is cut to the width of a terminal that is not there.
+console = Console(width=None if sys.stdout.isatty() else 120)
+errors = Console(stderr=True)
+
+
+def told_plainly(command: Callable[P, T]) -> Callable[P, T]:
+    """Show a known error as a message instead of a traceback."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except CJError as error:
+            errors.print(terminal.problems(str(error)))
+            raise typer.Exit(1) from error
+
+    return run

@@ -1,0 +1,92 @@
+"""`cj demo`: the example batches, from their folders to their grades, through Dagster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cj_pipeline import terminal
+from cj_pipeline.commands.console import console
+from cj_pipeline.commands.home import open_engine
+
+if TYPE_CHECKING:
+    from cj_pipeline.steps.engine import Engine
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+"""Beside the package in a checkout; an installed package has no demo."""
+
+DEMO = ("uniform-bad", "uniform-good", "school-sport", "graded-english")
+
+
+def demo(
+    batches: Annotated[
+        list[str] | None,
+        typer.Argument(help=f"Example batches; if left out: {', '.join(DEMO)}."),
+    ] = None,
+) -> None:
+    """Take the example batches through a real, persistent Dagster instance and show the outcome."""
+    from assets.local_run import run_batch
+    from cj_pipeline.definitions import defs
+    from resources.local_instance import local_instance
+
+    engine = open_engine()
+    names = tuple(batches or DEMO)
+    with local_instance(engine.home) as instance, terminal.progress_bar(console) as bar:
+        for name in names:
+            task = bar.add_task(name, total=None)
+            for run in run_batch(instance, defs, engine, name, EXAMPLES / name):
+                counts = _counts(engine, name)
+                bar.update(
+                    task,
+                    description=f"{name}: {run.job}",
+                    total=counts["completion_denominator"],
+                    completed=counts["completed"] + counts["failed"],
+                )
+            bar.update(task, description=name)
+    _show_demo(engine, names)
+
+
+def _show_demo(engine: Engine, names: tuple[str, ...]) -> None:
+    from cj_pipeline.steps.overview import batch_overview, final_scores, grading_statement, outputs
+
+    with engine.store.read() as db:
+        rows = [row for row in batch_overview(db) if row["batch_id"] in names]
+        shown = {
+            name: (final_scores(db, name), grading_statement(db, name), dict(outputs(db, name)))
+            for name in names
+        }
+    for name in names:
+        scores, statement, _ = shown[name]
+        graded = any(score["grade"] for score in scores)
+        console.print(terminal.grades(name, scores if graded else scores[:5], statement))
+    console.print(terminal.statuses(rows))
+    console.print(
+        terminal.table(
+            "Reports",
+            ("batch", "report"),
+            [(name, shown[name][2].get("report", "")) for name in names],
+        ),
+        "The judges are simulated: votes of real people replayed, and for graded-english a",
+        "simulated judge on machine-written texts. Costs are nominal; nobody was billed.",
+    )
+    for line in (
+        f"Database, to query while the pipeline runs: {engine.store.published_path}",
+        "Dagster UI over all this: make ui",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
+    if any(row["state"] != "succeeded" for row in rows):
+        raise typer.Exit(2)
+
+
+def _counts(engine: Engine, batch_id: str) -> dict[str, int]:
+    from cj_pipeline.steps.decide import comparison_counts
+    from cj_pipeline.steps.records import load_batch
+    from cj_pipeline.workflow import completion_denominator
+
+    with engine.store.read() as db:
+        record = load_batch(db, batch_id)
+        counts = comparison_counts(db, batch_id)
+    ends_at = completion_denominator(len(record.essay_ids), record.rules)
+    return counts | {"completion_denominator": ends_at}

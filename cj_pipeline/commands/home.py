@@ -1,0 +1,64 @@
+"""What commands work on, as the environment names it; they read it nowhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cj_pipeline.session import Session
+    from cj_pipeline.steps.engine import Engine
+    from cj_pipeline.store import Store
+
+
+def home_folder() -> Path:
+    """Return `CJ_HOME`, or where the store is without it."""
+    from cj_pipeline.store import default_home
+
+    return default_home(os.environ).resolve()
+
+
+def open_engine() -> Engine:
+    """Return the engine over `CJ_HOME`; only what is grave is logged, unless asked otherwise."""
+    from resources.engine import open_engine as open_from_environment
+
+    configure_logs()
+    return open_from_environment(os.environ)
+
+
+def open_store() -> Store:
+    """Return the store in `CJ_HOME`, or wherever `CJ_STORE` says."""
+    from cj_pipeline.store import open_store as open_from_environment
+
+    return open_from_environment(home_folder(), os.environ)
+
+
+@contextmanager
+def published() -> Iterator[Session]:
+    """Read the published copy of the store, which gets in no running batch's way."""
+    from cj_pipeline.store import Session, open_published
+
+    with closing(open_published(home_folder())) as connection:
+        yield Session(connection)
+
+
+def configure_logs(usual: str = "WARNING") -> None:
+    """Log as `CJ_LOG_LEVEL` says.
+
+    Args:
+        usual: The level where it says nothing.
+    """
+    from cj_pipeline.logs import configure_logs as configure
+
+    configure(level=os.environ.get("CJ_LOG_LEVEL", usual))
+
+
+def logs(to: Path | None) -> AbstractContextManager[None]:
+    """Return the block in which everything is told to a file, or, without one, what is grave."""
+    from cj_pipeline.logs import logs_in_file
+
+    configure_logs()
+    return logs_in_file(to)

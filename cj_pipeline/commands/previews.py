@@ -1,0 +1,130 @@
+"""`cj plan`, `explain` and `dry-run`: a batch folder before anything is bought."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cj_pipeline import terminal
+from cj_pipeline.commands.arguments import (
+    BatchDir,
+    LogFile,
+    MaxComparisons,
+    ProfileName,
+    ProfileSet,
+    Seed,
+    explicit_settings,
+)
+from cj_pipeline.commands.console import console
+from cj_pipeline.commands.home import home_folder, logs
+from cj_pipeline.commands.profiles import profile_table
+
+
+def plan(
+    batch_dir: BatchDir,
+    *,
+    max_comparisons: MaxComparisons = None,
+    seed: Seed = None,
+    profile: ProfileName = None,
+    profile_set: ProfileSet = None,
+    pilot: Annotated[
+        int, typer.Option(min=0, help="Live calls per judge, to calibrate tokens and USD.")
+    ] = 0,
+    artefact: Annotated[
+        Path | None,
+        typer.Option(help="Also write assessment_run.plan.json to this folder.", file_okay=False),
+    ] = None,
+    log_file: LogFile = None,
+) -> None:
+    """Show what a batch would ask and cost; nothing is stored, and only a pilot sends anything."""
+    from cj_pipeline.steps.preview import preview_batch
+    from cj_pipeline.steps.runner import told_preview
+
+    explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
+    with logs(log_file), told_preview(batch_dir, "plan") as is_read:
+        preview = preview_batch(batch_dir, explicit, os.environ, home_folder())
+        is_read(preview)
+        console.print(
+            terminal.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
+            *terminal.cost_tables(preview.costs(), preview.record.settings.batching_mode),
+        )
+        if pilot:
+            console.print(terminal.pilot_table(preview.pilot(pilot)))
+        if artefact is not None:
+            _write_preview_artefact(batch_dir, artefact, "plan", explicit, [])
+
+
+def explain(batch_dir: BatchDir) -> None:
+    """Show every setting of a batch folder and where its value came from."""
+    from cj_pipeline.ingestion import read_batch
+    from cj_pipeline.steps.live_profile import profile_of_batch
+
+    batch = read_batch(batch_dir)
+    settings = batch.settings
+    profile = profile_of_batch(batch, home_folder())
+    console.print(
+        terminal.table(
+            "Settings",
+            ("setting", "value", "from"),
+            [
+                (key, value, settings.origins[key])
+                for key, value in settings.values.model_dump(mode="json").items()
+            ],
+        ),
+        profile_table(profile),
+    )
+
+
+def dry_run(
+    batch_dir: BatchDir,
+    *,
+    max_comparisons: MaxComparisons = None,
+    seed: Seed = None,
+    log_file: LogFile = None,
+) -> None:
+    """Build the first wave's requests exactly as they would be sent, and send none."""
+    from cj_pipeline.steps.preview import preview_batch
+    from cj_pipeline.steps.runner import told_preview
+
+    home = home_folder()
+    explicit = explicit_settings(max_comparisons, seed)
+    with logs(log_file), told_preview(batch_dir, "dry-run") as is_read:
+        preview = preview_batch(batch_dir, explicit, os.environ, home)
+        is_read(preview)
+        folder = home / "dry-runs" / preview.batch_id
+        written = preview.write_requests(folder)
+        console.print(
+            terminal.table(
+                "First wave of " + preview.batch_id,
+                ("file", "requests", "bytes"),
+                [(str(file.path), file.n_requests, file.n_bytes) for file in written],
+            )
+        )
+        _write_preview_artefact(
+            batch_dir, folder, "dry-run", explicit, [file.path for file in written]
+        )
+    console.print("Nothing was sent.")
+
+
+def _write_preview_artefact(
+    batch_dir: Path,
+    folder: Path,
+    runner_mode: Literal["plan", "dry-run"],
+    explicit: dict[str, Any],
+    requests: list[Path],
+) -> None:
+    from cj_pipeline.steps.preview_artefact import write_preview_artefact
+    from resources.engine import open_engine as open_from_environment
+
+    written = write_preview_artefact(
+        open_from_environment(os.environ),
+        batch_dir,
+        folder,
+        runner_mode=runner_mode,
+        explicit=explicit,
+        requests=requests,
+    )
+    console.print(f"artefact: {written.path}", markup=False, soft_wrap=True)
