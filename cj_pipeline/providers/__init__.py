@@ -178,6 +178,10 @@ class RawLine:
     text: str
 
 
+Parser = Callable[[str], Reply]
+"""Reads one line of a result; pure, and never raises."""
+
+
 class LiveProvider(Protocol):
     """Makes single calls, many at once; lives as long as its event loop."""
 
@@ -359,6 +363,13 @@ def open_provider(
     from cj_pipeline.providers.opening import connect
 
     return connect(judge, environment, home, clock)
+
+
+def open_parser(judge: Judge) -> Parser:
+    """Return what reads a judge's replies; it reaches nobody and needs no key."""
+    from cj_pipeline.providers.opening import parser
+
+    return parser(judge)
 
 
 def require_key(judge: Judge, environment: Mapping[str, str]) -> str:

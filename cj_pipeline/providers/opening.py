@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import httpx2
 
 from cj_pipeline.judges import Api, Judge
-from cj_pipeline.providers import Provider, ProviderLimits, account_fingerprint, require_key
+from cj_pipeline.providers import Parser, Provider, ProviderLimits, account_fingerprint, require_key
 
 _EMBEDDED = "http://emulator.invalid"
 """The embedded emulator's address: never resolved, because nothing leaves the process."""
@@ -53,6 +55,11 @@ def connect(
     return _ADAPTERS[judge.api](_Connection(judge, address, key, client, clock))
 
 
+def parser(judge: Judge) -> Parser:
+    """Return what reads a judge's replies; see `open_parser`."""
+    return _PARSERS[judge.api](judge)
+
+
 def open_pool(
     judge: Judge, environment: Mapping[str, str], home: Path, n_connections: int
 ) -> httpx2.AsyncClient:
@@ -84,10 +91,22 @@ def _address(
     return _EMBEDDED + prefix, in_process_client(config)
 
 
+def _openai_words(judge: Judge) -> ModuleType:
+    from cj_pipeline.providers import chat_completions, responses
+
+    return responses if judge.api == "responses" else chat_completions
+
+
+def _openai_parser(judge: Judge) -> Parser:
+    from cj_pipeline.providers.openai_batches import parse_row
+
+    return partial(parse_row, read_body=_openai_words(judge).read_body)
+
+
 def _openai(connection: _Connection) -> Provider:
     import openai
 
-    from cj_pipeline.providers import chat_completions, openai_batches, responses
+    from cj_pipeline.providers import openai_batches
 
     return openai_batches.OpenAIBatches(
         client=openai.OpenAI(
@@ -98,7 +117,7 @@ def _openai(connection: _Connection) -> Provider:
         ),
         name=connection.judge.provider,
         account=connection.account,
-        words=responses if connection.judge.api == "responses" else chat_completions,
+        words=_openai_words(connection.judge),
         limits=connection.limits(openai_batches.LIMITS),
         has_jobs=connection.judge.has_jobs,
         clock=connection.clock,
@@ -122,6 +141,13 @@ def _anthropic(connection: _Connection) -> Provider:
         limits=connection.limits(anthropic_batches.LIMITS),
         clock=connection.clock,
     )
+
+
+def _anthropic_parser(judge: Judge) -> Parser:
+    from cj_pipeline.providers.anthropic_batches import parse_result
+
+    del judge
+    return parse_result
 
 
 def _gemini(connection: _Connection) -> Provider:
@@ -150,9 +176,23 @@ def _gemini(connection: _Connection) -> Provider:
     )
 
 
+def _gemini_parser(judge: Judge) -> Parser:
+    from cj_pipeline.providers.gemini_batches import parse_response
+
+    del judge
+    return parse_response
+
+
 _ADAPTERS: Mapping[Api, Callable[[_Connection], Provider]] = {
     "chat_completions": _openai,
     "responses": _openai,
     "messages": _anthropic,
     "generate_content": _gemini,
+}
+
+_PARSERS: Mapping[Api, Callable[[Judge], Parser]] = {
+    "chat_completions": _openai_parser,
+    "responses": _openai_parser,
+    "messages": _anthropic_parser,
+    "generate_content": _gemini_parser,
 }

@@ -13,7 +13,7 @@ import structlog
 
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.errors import CJError, FinalError
-from cj_pipeline.providers import Provider, RawLine
+from cj_pipeline.providers import Parser, Provider, RawLine
 from cj_pipeline.steps.accounts import require_same_account
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.note_progress import note_progress
@@ -83,7 +83,7 @@ def _store_callbacks(engine: Engine, record: BatchRecord, job: Mapping[str, Any]
     with engine.store.write() as db:
         if not _is_in_state(db, key, "ended"):
             return
-        rows = matched_callbacks(provider, job, lines, _asked(db, key))
+        rows = matched_callbacks(provider.parse_reply, job, lines, _asked(db, key))
         for part in in_parts(rows):
             db.insert("callbacks", [row | {"received_at": now} for row in part])
             kinds.update(row["kind"] for row in part)
@@ -136,12 +136,12 @@ def _asked(db: Session, key: str) -> set[str]:
 
 
 def matched_callbacks(
-    provider: Provider, job: Mapping[str, Any], lines: Iterable[RawLine], asked: set[str]
+    parse: Parser, job: Mapping[str, Any], lines: Iterable[RawLine], asked: set[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield one row per line that came, each with whose it is; nothing that came is dropped."""
     seen: set[str] = set()
     for line in lines:
-        custom_id = provider.parse_reply(line.text).custom_id
+        custom_id = parse(line.text).custom_id
         if custom_id is None:
             kind = "garbled"
         elif custom_id not in asked:
@@ -167,7 +167,7 @@ def _settle(engine: Engine, record: BatchRecord, job: Mapping[str, Any]) -> Sett
     with engine.store.write() as db:
         if not _is_in_state(db, job["submission_key"], "collected"):
             return SettledJob({}, 0.0)
-        settled = settle_job(db, record, job, provider, now)
+        settled = settle_job(db, record, job, provider.parse_reply, now)
         note_progress(db, record.batch_id, now)
     log.info(
         "provider_job_settled",

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from cj_pipeline.providers import Provider, RawLine
+from cj_pipeline.providers import Parser, RawLine, open_parser
 from cj_pipeline.steps.collect_wave import matched_callbacks
 from cj_pipeline.steps.decide import decide_again
 from cj_pipeline.steps.engine import Engine
@@ -113,8 +113,9 @@ class _Anew:
 def reparse(engine: Engine, batch_id: str, *, apply: bool = False) -> Reparsed:
     """Read a batch's stored callbacks with the current parser; say or keep what changes.
 
-    Nothing is asked and nothing is paid. A batch that has ended is scored, decided and graded
-    again by the usual steps; one that goes on simply has more verdicts, or fewer.
+    Nobody is asked and nothing is paid, so it takes no key. A batch that has ended is scored,
+    decided and graded again by the usual steps; one that goes on simply has more verdicts, or
+    fewer.
 
     Args:
         engine: The pipeline's connections.
@@ -168,17 +169,17 @@ def _read_anew(engine: Engine, db: Session, record: BatchRecord, now: datetime) 
     n_read = n_unread = 0
     for job, lines in _settled_jobs(engine, db, record.batch_id):
         judge = record.judge(job["judge_id"])
-        provider = engine.provider(judge)
+        parse = open_parser(judge)
         batched = job["batching_mode"] == "provider_batch_api"
         asked = [row for row in stored.of_job[job["submission_key"]] if row["outcome"] is not None]
-        bodies = _bodies(provider, job, lines, {row["custom_id"] for row in asked})
+        bodies = _bodies(parse, job, lines, {row["custom_id"] for row in asked})
         for row in asked:
             custom_id = row["custom_id"]
             if custom_id not in bodies:
                 n_unread += bool(row["tokens_prompt"] or row["tokens_completion"])
                 continue
             n_read += 1
-            read = read_reply(provider, judge, bodies[custom_id])
+            read = read_reply(parse, judge, bodies[custom_id])
             cost = bill_of(row, read, judge.price, batched=batched)
             fresh = row | attempt_row(row, read, cost, row["completed_at"])
             costs_more = abs(cost - (row["cost_usd"] or 0.0)) > 1e-12
@@ -304,12 +305,12 @@ def _settled_jobs(
 
 
 def _bodies(
-    provider: Provider, job: Mapping[str, Any], lines: list[RawLine], asked: set[str]
+    parse: Parser, job: Mapping[str, Any], lines: list[RawLine], asked: set[str]
 ) -> dict[str, str]:
     """Return the reply of each request that has one, matched anew."""
     return {
         row["custom_id"]: row["body"]
-        for row in matched_callbacks(provider, job, lines, asked)
+        for row in matched_callbacks(parse, job, lines, asked)
         if row["kind"] == "matched"
     }
 

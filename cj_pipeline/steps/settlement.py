@@ -19,7 +19,7 @@ from cj_pipeline.errors import InvalidOutputError, StoreError
 from cj_pipeline.judges import Judge
 from cj_pipeline.judging import parse_verdict
 from cj_pipeline.money import Price, cost_usd
-from cj_pipeline.providers import CAPACITY_CODES, JobOutcome, Provider, Reply
+from cj_pipeline.providers import CAPACITY_CODES, JobOutcome, Parser, Reply
 from cj_pipeline.steps.possible_costs import keep_providers_count
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.store import Session
@@ -63,9 +63,9 @@ class ReadReply:
     may_retry: bool
 
 
-def read_reply(provider: Provider, judge: Judge, body: str) -> ReadReply:
+def read_reply(parse: Parser, judge: Judge, body: str) -> ReadReply:
     """Return what a raw callback says; never raises, whatever the provider sent."""
-    reply = provider.parse_reply(body)
+    reply = parse(body)
     if reply.outcome is not Outcome.SUCCEEDED:
         # Which of the judge's own failures are worth another try is said per outcome, below.
         may_retry = reply.may_retry or reply.outcome is not Outcome.PROVIDER_ERROR
@@ -80,7 +80,7 @@ def read_reply(provider: Provider, judge: Judge, body: str) -> ReadReply:
 
 
 def read_or_missing(
-    provider: Provider,
+    parse: Parser,
     judge: Judge,
     job: Mapping[str, Any],
     body: str | None,
@@ -90,7 +90,7 @@ def read_or_missing(
     if body is None:
         return _without_reply(job)
     if kind == "matched":
-        return read_reply(provider, judge, body)
+        return read_reply(parse, judge, body)
     error = json.loads(body)["error"]
     is_expired = kind == "expired"
     # What came too late once is not worth asking for again; a failure may pass.
@@ -133,7 +133,7 @@ def in_parts(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def settle_job(
-    db: Session, record: BatchRecord, job: Mapping[str, Any], provider: Provider, now: datetime
+    db: Session, record: BatchRecord, job: Mapping[str, Any], parse: Parser, now: datetime
 ) -> SettledJob:
     """Read a collected job's callbacks and keep what they come to, in the caller's transaction.
 
@@ -154,7 +154,7 @@ def settle_job(
         attempts: list[dict[str, Any]] = []
         comparisons: list[dict[str, Any]] = []
         for row in asked:
-            read = read_or_missing(provider, judge, job, row["body"], row["callback_kind"])
+            read = read_or_missing(parse, judge, job, row["body"], row["callback_kind"])
             cost = bill_of(row, read, price, batched=batched)
             attempts.append(attempt_row(row, read, cost, now))
             if read.verdict is not None:

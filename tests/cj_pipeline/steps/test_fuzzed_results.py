@@ -18,7 +18,7 @@ import pytest
 from cj_pipeline.comparisons import Outcome
 from cj_pipeline.judges import load_judge
 from cj_pipeline.money import cost_usd
-from cj_pipeline.providers import JobOutcome, Provider, RawLine, open_provider
+from cj_pipeline.providers import JobOutcome, Parser, Provider, RawLine, open_parser
 from cj_pipeline.steps import Engine, collect_wave, ingest, plan_wave, submit_wave
 from cj_pipeline.steps.collect_wave import matched_callbacks
 from cj_pipeline.steps.settlement import read_or_missing
@@ -39,18 +39,18 @@ JOB = {
 
 
 @pytest.mark.parametrize("judge_name", DIALECTS)
-def test_every_request_has_one_outcome_whatever_comes(judge_name: str, tmp_path: Path) -> None:
+def test_every_request_has_one_outcome_whatever_comes(judge_name: str) -> None:
     """Matching and reading, as collecting does them, over results in every state of disrepair."""
     judge = load_judge(judge_name)
-    provider = open_provider(judge, {}, tmp_path)
+    parse = open_parser(judge)
 
     for number in range(many(750, 25_000)):
         case = fuzzed_result(judge_name, number)
-        _check(case, provider, judge, f"{judge_name}:{number}")
+        _check(case, parse, judge, f"{judge_name}:{number}")
 
 
-def _check(case: FuzzedResult, provider: Provider, judge: Any, label: str) -> None:
-    rows = list(matched_callbacks(provider, JOB, case.lines, case.asked))
+def _check(case: FuzzedResult, parse: Parser, judge: Any, label: str) -> None:
+    rows = list(matched_callbacks(parse, JOB, case.lines, case.asked))
     matched = [row for row in rows if row["kind"] == "matched"]
     bodies = {row["custom_id"]: row["body"] for row in matched}
 
@@ -67,7 +67,7 @@ def _check(case: FuzzedResult, provider: Provider, judge: Any, label: str) -> No
     # Every request has one outcome, and the right one.
     outcomes = {}
     for name in case.asked:
-        read = read_or_missing(provider, judge, JOB, bodies.get(name))
+        read = read_or_missing(parse, judge, JOB, bodies.get(name))
         expected = case.expected[name]
         outcomes[name] = read.outcome
         assert read.outcome in expected.outcomes, (label, name, read)

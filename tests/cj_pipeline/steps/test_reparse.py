@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cj_pipeline.errors import InvalidOutputError
 from cj_pipeline.judging import parse_verdict
@@ -15,6 +16,7 @@ from cj_pipeline.steps import settlement as reading
 from cj_pipeline.steps.reparse import reparse
 from cj_pipeline.store_care import archive_callbacks
 from tests.batch_folders import open_engine, run_to_end, write_batch
+from tests.served_emulator import served_emulator
 
 ONE_WAVE = {
     "judges": ["quality"],
@@ -25,6 +27,13 @@ ONE_WAVE = {
     "max_pairwise_comparisons": 78,
     "emulator_qualities": {f"student-{n:03d}": n / 2 for n in range(1, 5)}
     | {f"anchor-{n:03d}": n / 2 - 2 for n in range(1, 10)},
+}
+
+ONE_JUDGE = {
+    "judges": ["mine"],
+    "all_at_once": True,
+    "max_resampling_passes_for_regular_net": 0,
+    "max_attempts": 1,
 }
 
 
@@ -151,3 +160,30 @@ def test_callbacks_that_are_gone_leave_their_outcomes_alone(misread: tuple[Engin
     found = reparse(engine, batch_id, apply=True)
 
     assert (found.n_read, found.n_unread, found.changes) == (0, 78, ())
+
+
+def test_reading_anew_takes_no_key_and_no_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is asked anything: who reads old replies need not be who may spend."""
+    folder = write_batch(tmp_path / "batch", n_students=4, settings=ONE_JUDGE)
+    (folder / "judges").mkdir()
+    with served_emulator(tmp_path / "provider") as address:
+        judge = {
+            "name": "mine",
+            "provider": "openai",
+            "model": "gpt-4.1-mini-2025-04-14",
+            "base_url": f"{address}/v1",
+            "key_variable": "CJ_TEST_KEY",
+        }
+        (folder / "judges" / "mine.yaml").write_text(yaml.safe_dump(judge))
+        with monkeypatch.context() as older:
+            older.setattr(reading, "parse_verdict", _old_parser)
+            batch_id = run_to_end(open_engine(tmp_path / "home", {"CJ_TEST_KEY": "k"}), folder)
+
+    keyless = open_engine(tmp_path / "home")
+    found = reparse(keyless, batch_id, apply=True)
+
+    assert (found.n_read, found.state) == (6, "succeeded")
+    assert set(found.kinds) == {"invalid_output → succeeded (A)"}
+    assert len(_rows(keyless, "FROM comparisons WHERE status = 'succeeded'")) == 6
