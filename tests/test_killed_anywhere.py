@@ -16,14 +16,16 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cj_pipeline import report
+from cj_pipeline import report, scale_statistics, store
 from cj_pipeline.emulator import EmulatorConfig, in_process_client
 from cj_pipeline.emulator.app import Emulator
 from cj_pipeline.steps import Engine, ingest
@@ -32,7 +34,25 @@ from tests.batch_folders import finish, open_engine, write_batch
 from tests.nightly import IS_NIGHTLY
 
 # Imported before forking, so that not every process of hundreds imports them again.
-HEAVY = ("openai", "anthropic", "google.genai", "scipy.optimize", "matplotlib.figure", "jsonschema")
+HEAVY = (
+    "anthropic",
+    "cj_pipeline.emulator.anthropic_api",
+    "cj_pipeline.emulator.gemini_api",
+    "cj_pipeline.emulator.openai_api",
+    "cj_pipeline.providers.anthropic_batches",
+    "cj_pipeline.providers.gemini_batches",
+    "cj_pipeline.providers.openai_batches",
+    "google.genai",
+    "jsonschema",
+    "matplotlib.figure",
+    "openai",
+    "pandas",
+    "pyarrow.dataset",
+    "scipy.optimize",
+    "scipy.stats",
+    "xlsxwriter",
+)
+N_AT_ONCE = os.cpu_count() or 1
 SETTINGS = {
     "score_stability_threshold": None,
     "wave_size": 3,
@@ -41,6 +61,9 @@ SETTINGS = {
 }
 MODES = ("provider_batch_api", "per_request", "serial_bundle")
 JUDGES = ("quality", "quality-messages", "quality-gemini")
+
+STEP = 1 if IS_NIGHTLY else 11
+"""From one point that is tried to the next."""
 
 MOST_CALLS_PAID_TWICE = 4
 """Single calls in flight at once: what was answered and not yet stored when the process died."""
@@ -98,12 +121,12 @@ def later() -> datetime:
 
 def run_and_be_killed(home: Path, folder: Path, point: int, *, is_second: bool = False) -> None:
     """Take a batch to its end, unless that point comes first."""
-    store = MortalStore(home)
-    store.killer = KilledAt(point)
-    make_calls_mortal(store.killer)
+    mortal = MortalStore(home)
+    mortal.killer = KilledAt(point)
+    make_calls_mortal(mortal.killer)
     plain = open_engine(home)
     clock = later if is_second else plain.clock
-    engine = Engine(store, home, plain.environment, plain.run_environment, clock)
+    engine = Engine(mortal, home, plain.environment, plain.run_environment, clock)
     finish(engine, ingest(engine, folder).batch_id)
 
 
@@ -153,6 +176,39 @@ def in_a_process(target: Any, *args: Any) -> int | None:
     return process.exitcode
 
 
+def kill_and_recover(folder: Path, homes: Path, point: int) -> dict[str, Any] | None:
+    """Kill a batch at a point, every third time once more, and return what it comes to then.
+
+    Returns:
+        What came of it, and how often it was killed; None if it ended before that point.
+    """
+    home, told = homes / f"home-{point}", homes / f"told-{point}.json"
+    code = in_a_process(run_and_be_killed, home, folder, point)
+    if code == 0:
+        return None
+    assert code == -signal.SIGKILL, f"point {point}"
+    n_kills = 1
+    if point % 3 == 0:
+        again = in_a_process(be_killed_again, home, folder, 1 + point // STEP % 11)
+        assert again in {0, -signal.SIGKILL}, f"point {point}"
+        n_kills += again != 0
+    assert in_a_process(end_and_tell, home, folder, told) == 0, f"point {point}"
+    return {"point": point, "n_kills": n_kills, "came": json.loads(told.read_text())}
+
+
+def killed_everywhere(folder: Path, homes: Path) -> Iterator[dict[str, Any]]:
+    """Yield what comes of a batch for each point it is killed at, until there are no more."""
+    points = count(1, STEP)
+    with ProcessPoolExecutor(N_AT_ONCE, multiprocessing.get_context("fork")) as pool:
+        while True:
+            asked = list(islice(points, N_AT_ONCE))
+            n = len(asked)
+            for came in pool.map(kill_and_recover, [folder] * n, [homes] * n, asked):
+                if came is None:
+                    return
+                yield came
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("judge", JUDGES)
@@ -165,8 +221,10 @@ def test_a_batch_may_be_killed_at_every_point(
     """
     for module in HEAVY:
         importlib.import_module(module)
-    # Drawing takes half of the time and writes nothing.
+    # Drawing, and fitting a hundred halves, take half of the time and write nothing of their own.
     monkeypatch.setattr(report, "render_history", lambda *_: "<p>drawn elsewhere</p>")
+    monkeypatch.setattr(scale_statistics, "_SPLIT_WORK", 0)
+    monkeypatch.setitem(store.DUCKDB_CONFIG, "threads", 1)  # there are N_AT_ONCE processes of it
     folder = write_batch(
         tmp_path / "batch",
         n_students=4,
@@ -179,26 +237,14 @@ def test_a_batch_may_be_killed_at_every_point(
         undisturbed["n_jobs"] if mode == "provider_batch_api" else 0
     )
 
-    point, n_killed, n_killed_again = 1, 0, 0
-    while True:
-        home = tmp_path / f"home-{point}"
-        code = in_a_process(run_and_be_killed, home, folder, point)
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL, f"point {point}"
-        n_killed += 1
-        if n_killed % 3 == 0:
-            again = in_a_process(be_killed_again, home, folder, 1 + n_killed % 11)
-            assert again in {0, -signal.SIGKILL}, f"point {point}"
-            n_killed_again += again != 0
-        told.unlink(missing_ok=True)
-        assert in_a_process(end_and_tell, home, folder, told) == 0, f"point {point}"
-        outcome = json.loads(told.read_text())
+    n_points, n_kills = 0, 0
+    for killed in killed_everywhere(folder, tmp_path):
+        n_points += 1
+        n_kills += killed["n_kills"]
+        outcome = killed["came"]
         if mode != "provider_batch_api":
-            n_kills = 1 + (n_killed % 3 == 0)
-            assert len(outcome["paid_twice"]) <= MOST_CALLS_PAID_TWICE * n_kills
+            assert len(outcome["paid_twice"]) <= MOST_CALLS_PAID_TWICE * killed["n_kills"]
             outcome["paid_twice"] = undisturbed["paid_twice"]
-        assert outcome == undisturbed, f"killed at point {point}"
-        point += 1 if IS_NIGHTLY else 11
-    print(f"{judge}, {mode}: {point - 1} points, {n_killed} kills, {n_killed_again} killed again")
-    assert n_killed >= 2
+        assert outcome == undisturbed, f"killed at point {killed['point']}"
+    print(f"{judge}, {mode}: killed at {n_points} points, {n_kills} kills")
+    assert n_points >= 2
