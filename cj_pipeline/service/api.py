@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path as FilePath
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -35,6 +35,7 @@ from cj_pipeline.service.answers import (
 )
 from cj_pipeline.service.hand_in import BatchIn, HandedIn, hand_in_json, hand_in_zip
 from cj_pipeline.service.problems import ProblemError, documented, validation_problems
+from cj_pipeline.service.surroundings import ItsEngine
 from cj_pipeline.steps import cancel
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.note_progress import progress_of
@@ -50,6 +51,8 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="How many items a page h
 After = Annotated[
     int, Query(ge=0, le=2**31 - 1, description="`next` of the page before; 0 for the first.")
 ]
+
+router = APIRouter()
 
 _POLICY_IN_PAGE = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"<>\r\n]*)">')
 
@@ -68,172 +71,182 @@ _HAND_IN_BODY = {
 }
 
 
-def add_api(router: APIRouter, engine: Engine) -> None:
-    """Add what is done with batches: handing in, looking, cancelling."""
+def _file_of(media_type: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"description": "The file.", "content": {media_type: {}}}}
 
-    @router.post(
-        "/api/v1/batches",
-        status_code=202,
-        response_model=HandedInAnswer,
-        responses=documented(400, 404, 409, 415, 422),
-        openapi_extra=_HAND_IN_BODY,
-        summary="Hand a batch in",
-    )
-    async def hand_in(
-        request: Request,
-        batch_id: Annotated[
-            str | None,
-            Query(pattern=ID.pattern, description="With a zip file: the batch's name."),
-        ] = None,
-    ) -> JSONResponse:
-        """Put a batch into the inbox, from which Dagster's sensor takes it.
 
-        The body is JSON or a zip file of a batch folder. Everything wrong with it is told at once.
-        The same content handed in again changes nothing and is answered alike.
-        """
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "application/json":
-            if batch_id is not None:
-                raise ProblemError(422, "With JSON the batch's name is `batch_id` in the body.")
-            handed_in = await run_in_threadpool(hand_in_json, engine, _parsed(await request.body()))
-        elif kind in ZIP_TYPES:
-            with tempfile.TemporaryFile() as file:
-                async for part in request.stream():
-                    file.write(part)
-                file.seek(0)
-                handed_in = await run_in_threadpool(_unzipped, engine, file, batch_id)
-        else:
-            raise ProblemError(
-                415, "Send JSON (application/json) or a batch folder as application/zip."
-            )
-        answer = await run_in_threadpool(_handed_in_answer, engine, handed_in)
-        return JSONResponse(
-            answer.model_dump(mode="json"), 202, headers={"Location": answer.links.self}
+@router.post(
+    "/api/v1/batches",
+    status_code=202,
+    response_model=HandedInAnswer,
+    responses=documented(400, 404, 409, 415, 422),
+    openapi_extra=_HAND_IN_BODY,
+    summary="Hand a batch in",
+)
+async def hand_in(
+    request: Request,
+    engine: ItsEngine,
+    batch_id: Annotated[
+        str | None,
+        Query(pattern=ID.pattern, description="With a zip file: the batch's name."),
+    ] = None,
+) -> JSONResponse:
+    """Put a batch into the inbox, from which Dagster's sensor takes it.
+
+    The body is JSON or a zip file of a batch folder. Everything wrong with it is told at once.
+    The same content handed in again changes nothing and is answered alike.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        if batch_id is not None:
+            raise ProblemError(422, "With JSON the batch's name is `batch_id` in the body.")
+        handed_in = await run_in_threadpool(hand_in_json, engine, _parsed(await request.body()))
+    elif kind in ZIP_TYPES:
+        with tempfile.TemporaryFile() as file:
+            async for part in request.stream():
+                file.write(part)
+            file.seek(0)
+            handed_in = await run_in_threadpool(hand_in_zip, engine, file, batch_id)
+    else:
+        raise ProblemError(
+            415, "Send JSON (application/json) or a batch folder as application/zip."
         )
+    answer = await run_in_threadpool(_handed_in_answer, engine, handed_in)
+    return JSONResponse(
+        answer.model_dump(mode="json"), 202, headers={"Location": answer.links.self}
+    )
 
-    @router.get("/api/v1/batches", responses=documented(404, 422), summary="List batches")
-    def list_batches(
-        limit: Limit = 100,
-        after: Annotated[
-            str | None,
-            Query(pattern=ID.pattern, description="`next` of the page before."),
-        ] = None,
-    ) -> BatchPage:
-        """Return batches, newest first, and the names that wait in the inbox."""
-        with engine.store.read() as db:
-            rows = batch_overview(db)
-        names = [row["batch_id"] for row in rows]
-        if after is not None and after not in names:
-            raise ProblemError(404, f"No batch '{after}' to go on after: begin again without it.")
-        start = 0 if after is None else names.index(after) + 1
-        page = rows[start : start + limit]
-        return BatchPage(
-            items=[BatchRow(**row) for row in page],
-            queued=[] if after else sorted(_queued(engine) - set(names)),
-            next=page[-1]["batch_id"] if len(rows) > start + limit else None,
+
+@router.get("/api/v1/batches", responses=documented(404, 422), summary="List batches")
+def list_batches(
+    engine: ItsEngine,
+    limit: Limit = 100,
+    after: Annotated[
+        str | None,
+        Query(pattern=ID.pattern, description="`next` of the page before."),
+    ] = None,
+) -> BatchPage:
+    """Return batches, newest first, and the names that wait in the inbox."""
+    with engine.store.read() as db:
+        rows = batch_overview(db)
+    names = [row["batch_id"] for row in rows]
+    if after is not None and after not in names:
+        raise ProblemError(404, f"No batch '{after}' to go on after: begin again without it.")
+    start = 0 if after is None else names.index(after) + 1
+    page = rows[start : start + limit]
+    return BatchPage(
+        items=[BatchRow(**row) for row in page],
+        queued=[] if after else sorted(_queued(engine) - set(names)),
+        next=page[-1]["batch_id"] if len(rows) > start + limit else None,
+    )
+
+
+@router.get("/api/v1/batches/{batch_id}", responses=documented(404, 422), summary="Show a batch")
+def show(engine: ItsEngine, batch_id: BatchName) -> BatchAnswer:
+    """Return how a batch stands at this moment."""
+    return batch_answer(engine, batch_id)
+
+
+@router.delete(
+    "/api/v1/batches/{batch_id}",
+    status_code=202,
+    responses=documented(404, 409, 422),
+    summary="Cancel a batch",
+)
+def end(engine: ItsEngine, batch_id: BatchName) -> Cancelled:
+    """Ask nothing more for a batch, and tell its provider jobs to stop.
+
+    What they finished is kept and brought home; the batch then ends as cancelled.
+    """
+    return _cancel(engine, batch_id)
+
+
+@router.get(
+    "/api/v1/batches/{batch_id}/comparisons",
+    responses=documented(404, 422),
+    summary="List a batch's comparisons",
+)
+def comparisons(
+    engine: ItsEngine, batch_id: BatchName, limit: Limit = 200, after: After = 0
+) -> ComparisonPage:
+    """Return the comparisons that have ended, in the order asked."""
+    with engine.store.read() as db:
+        _require(db, batch_id)
+        rows = db.rows(
+            "SELECT c.*, j.name AS judge FROM comparisons c JOIN judges j"
+            " ON j.batch_id = c.batch_id AND j.judge_id = c.judge_id"
+            " WHERE c.batch_id = ? AND c.sequence > ? ORDER BY c.sequence LIMIT ?",
+            [batch_id, after, limit + 1],
         )
-
-    @router.get(
-        "/api/v1/batches/{batch_id}", responses=documented(404, 422), summary="Show a batch"
-    )
-    def show(batch_id: BatchName) -> BatchAnswer:
-        """Return how a batch stands at this moment."""
-        return batch_answer(engine, batch_id)
-
-    @router.delete(
-        "/api/v1/batches/{batch_id}",
-        status_code=202,
-        responses=documented(404, 409, 422),
-        summary="Cancel a batch",
-    )
-    def end(batch_id: BatchName) -> Cancelled:
-        """Ask nothing more for a batch, and tell its provider jobs to stop.
-
-        What they finished is kept and brought home; the batch then ends as cancelled.
-        """
-        return _cancel(engine, batch_id)
+    items = [ComparisonRow(**row) for row in rows[:limit]]
+    return ComparisonPage(items=items, next=items[-1].sequence if len(rows) > limit else None)
 
 
-def add_results(router: APIRouter, engine: Engine) -> None:
-    """Add what is fetched of a batch: its comparisons, scores and grades, and its files."""
-
-    @router.get(
-        "/api/v1/batches/{batch_id}/comparisons",
-        responses=documented(404, 422),
-        summary="List a batch's comparisons",
-    )
-    def comparisons(batch_id: BatchName, limit: Limit = 200, after: After = 0) -> ComparisonPage:
-        """Return the comparisons that have ended, in the order asked."""
-        with engine.store.read() as db:
-            _require(db, batch_id)
-            rows = db.rows(
-                "SELECT c.*, j.name AS judge FROM comparisons c JOIN judges j"
-                " ON j.batch_id = c.batch_id AND j.judge_id = c.judge_id"
-                " WHERE c.batch_id = ? AND c.sequence > ? ORDER BY c.sequence LIMIT ?",
-                [batch_id, after, limit + 1],
-            )
-        items = [ComparisonRow(**row) for row in rows[:limit]]
-        return ComparisonPage(items=items, next=items[-1].sequence if len(rows) > limit else None)
-
-    @router.get(
-        "/api/v1/batches/{batch_id}/scores", responses=documented(404, 422), summary="List scores"
-    )
-    def scores(batch_id: BatchName, limit: Limit = 200, after: After = 0) -> ScorePage:
-        """Return the scores after the latest wave, highest first; none before the first."""
-        with engine.store.read() as db:
-            _require(db, batch_id)
-            rows = db.rows(
-                "SELECT * FROM v_scores WHERE batch_id = ? ORDER BY rank, essay_id"
-                " LIMIT ? OFFSET ?",
-                [batch_id, limit + 1, after],
-            )
-        items = [ScoreRow(**row) for row in rows[:limit]]
-        return ScorePage(items=items, next=after + limit if len(rows) > limit else None)
-
-    @router.get(
-        "/api/v1/batches/{batch_id}/grades", responses=documented(404, 422), summary="List grades"
-    )
-    def grades(batch_id: BatchName, limit: Limit = 200, after: After = 0) -> GradePage:
-        """Return the students' grades, and why there are or are none."""
-        with engine.store.read() as db:
-            _require(db, batch_id)
-            grading = db.one(
-                "SELECT * FROM grading_reports WHERE batch_id = ? ORDER BY revision DESC LIMIT 1",
-                [batch_id],
-            )
-            rows = db.rows(
-                "SELECT g.*, p.probabilities FROM v_grades g JOIN grade_projections p"
-                " USING (batch_id, revision, essay_id) WHERE batch_id = ?"
-                " ORDER BY rank, essay_id LIMIT ? OFFSET ?",
-                [batch_id, limit + 1, after],
-            )
-        return GradePage(
-            is_graded=grading is not None and grading["is_graded"],
-            statement=grading["statement"] if grading else "The batch has not been graded yet.",
-            scale=grading["scale"] if grading else None,
-            items=[GradeRow(**row) for row in rows[:limit]],
-            next=after + limit if len(rows) > limit else None,
+@router.get(
+    "/api/v1/batches/{batch_id}/scores", responses=documented(404, 422), summary="List scores"
+)
+def scores(
+    engine: ItsEngine, batch_id: BatchName, limit: Limit = 200, after: After = 0
+) -> ScorePage:
+    """Return the scores after the latest wave, highest first; none before the first."""
+    with engine.store.read() as db:
+        _require(db, batch_id)
+        rows = db.rows(
+            "SELECT * FROM v_scores WHERE batch_id = ? ORDER BY rank, essay_id LIMIT ? OFFSET ?",
+            [batch_id, limit + 1, after],
         )
+    items = [ScoreRow(**row) for row in rows[:limit]]
+    return ScorePage(items=items, next=after + limit if len(rows) > limit else None)
 
-    @router.get(
-        "/api/v1/batches/{batch_id}/report",
-        response_class=FileResponse,
-        responses=documented(404, 422) | _file_of("text/html"),
-        summary="Fetch a batch's report",
-    )
-    def report(batch_id: BatchName) -> FileResponse:
-        """Return the report as a page that runs nothing and loads nothing."""
-        return _file(engine, batch_id, "report", "text/html; charset=utf-8")
 
-    @router.get(
-        "/api/v1/batches/{batch_id}/artefact",
-        response_class=FileResponse,
-        responses=documented(404, 422) | _file_of("application/json"),
-        summary="Fetch a batch's artefact",
+@router.get(
+    "/api/v1/batches/{batch_id}/grades", responses=documented(404, 422), summary="List grades"
+)
+def grades(
+    engine: ItsEngine, batch_id: BatchName, limit: Limit = 200, after: After = 0
+) -> GradePage:
+    """Return the students' grades, and why there are or are none."""
+    with engine.store.read() as db:
+        _require(db, batch_id)
+        grading = db.one(
+            "SELECT * FROM grading_reports WHERE batch_id = ? ORDER BY revision DESC LIMIT 1",
+            [batch_id],
+        )
+        rows = db.rows(
+            "SELECT g.*, p.probabilities FROM v_grades g JOIN grade_projections p"
+            " USING (batch_id, revision, essay_id) WHERE batch_id = ?"
+            " ORDER BY rank, essay_id LIMIT ? OFFSET ?",
+            [batch_id, limit + 1, after],
+        )
+    return GradePage(
+        is_graded=grading is not None and grading["is_graded"],
+        statement=grading["statement"] if grading else "The batch has not been graded yet.",
+        scale=grading["scale"] if grading else None,
+        items=[GradeRow(**row) for row in rows[:limit]],
+        next=after + limit if len(rows) > limit else None,
     )
-    def artefact(batch_id: BatchName) -> FileResponse:
-        """Return the run's artefact, as its contract describes it."""
-        return _file(engine, batch_id, "artefact", "application/json")
+
+
+@router.get(
+    "/api/v1/batches/{batch_id}/report",
+    response_class=FileResponse,
+    responses=documented(404, 422) | _file_of("text/html"),
+    summary="Fetch a batch's report",
+)
+def report(engine: ItsEngine, batch_id: BatchName) -> FileResponse:
+    """Return the report as a page that runs nothing and loads nothing."""
+    return _file(engine, batch_id, "report", "text/html; charset=utf-8")
+
+
+@router.get(
+    "/api/v1/batches/{batch_id}/artefact",
+    response_class=FileResponse,
+    responses=documented(404, 422) | _file_of("application/json"),
+    summary="Fetch a batch's artefact",
+)
+def artefact(engine: ItsEngine, batch_id: BatchName) -> FileResponse:
+    """Return the run's artefact, as its contract describes it."""
+    return _file(engine, batch_id, "artefact", "application/json")
 
 
 def batch_answer(engine: Engine, batch_id: str) -> BatchAnswer:
@@ -288,10 +301,6 @@ def _parsed(body: bytes) -> BatchIn:
         ) from None
     except (ValueError, RecursionError) as error:
         raise ProblemError(400, f"The body is not JSON: {error}") from None
-
-
-def _unzipped(engine: Engine, file: IO[bytes], batch_id: str | None) -> HandedIn:
-    return hand_in_zip(engine, file, batch_id)
 
 
 def _handed_in_answer(engine: Engine, handed_in: HandedIn) -> HandedInAnswer:
@@ -390,7 +399,3 @@ def _policy_of(page: FilePath) -> str:
         found = _POLICY_IN_PAGE.search(file.read(4096))
     own = html.unescape(found[1]) if found else "default-src 'none'; img-src data:"
     return f"{own}; frame-ancestors 'none'"
-
-
-def _file_of(media_type: str) -> dict[int | str, dict[str, Any]]:
-    return {200: {"description": "The file.", "content": {media_type: {}}}}

@@ -23,9 +23,10 @@ from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.metrics import CONTENT_TYPE as METRICS_TYPE
 from cj_pipeline.metrics import render_metrics
 from cj_pipeline.naming import ID
+from cj_pipeline.service import api, webhooks
 from cj_pipeline.service.access import COOKIE, SESSION_S, Access, AccessMiddleware
 from cj_pipeline.service.answers import Healthy
-from cj_pipeline.service.api import add_api, add_results, batch_answer
+from cj_pipeline.service.api import batch_answer
 from cj_pipeline.service.board import Board, Seen
 from cj_pipeline.service.hand_in import BatchIn
 from cj_pipeline.service.live_page import live_page
@@ -36,12 +37,18 @@ from cj_pipeline.service.problems import (
     documented,
     refuse_unknown_query,
 )
-from cj_pipeline.service.webhooks import add_webhooks
+from cj_pipeline.service.surroundings import ItsAccess, ItsBoard, ItsEngine, surround
 from cj_pipeline.steps.engine import Engine
 
 NO_SUCH_BATCH = 4404
 REJECTED = 4422
 """Codes a WebSocket is closed with; 4000 and up are an application's own."""
+
+protected = APIRouter()
+"""What the API's document says needs the token, beside the API; `AccessMiddleware` asks for it."""
+
+others = APIRouter()
+"""What it says does not, and what it leaves out: the page, and the events of a batch."""
 
 _SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -88,114 +95,106 @@ def create_app(engine: Engine, access: Access) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(refuse_unknown_query)],
     )
+    surround(app, engine, board, access)
     add_problem_handlers(app)
     bearer = [Depends(HTTPBearer(auto_error=False, description="CJ_SERVE_TOKEN"))]
-    protected = APIRouter(dependencies=bearer if access.token else [])
-    add_api(protected, engine)
-    add_results(protected, engine)
-    _add_metrics(protected, engine)
-    app.include_router(protected)
-    _add_open_paths(app, engine, access)
-    _add_events(app, engine, board)
+    for router in (api.router, protected):
+        app.include_router(router, dependencies=bearer if access.token else [])
+    for router in (others, webhooks.router):
+        app.include_router(router)
     _describe(app)
     app.add_middleware(AccessMiddleware, access=access)
     app.add_middleware(_SafeHeaders)
     return app
 
 
-def _add_metrics(router: APIRouter, engine: Engine) -> None:
-    @router.get(
-        "/metrics",
-        response_class=Response,
-        responses=documented(422) | {200: {"content": {"text/plain": {}}}},
-        tags=["operation"],
-        summary="Metrics for Prometheus",
+@protected.get(
+    "/metrics",
+    response_class=Response,
+    responses=documented(422) | {200: {"content": {"text/plain": {}}}},
+    tags=["operation"],
+    summary="Metrics for Prometheus",
+)
+def metrics(engine: ItsEngine) -> Response:
+    """Return every metric, counted from the store's rows."""
+    return Response(render_metrics(engine.store), media_type=METRICS_TYPE)
+
+
+@others.get("/healthz", responses=documented(422), tags=["operation"], summary="Is it up?")
+def healthz(engine: ItsEngine) -> Healthy:
+    """Answer once the store has been read; 503 while it cannot be."""
+    with engine.store.read() as db:
+        db.one("SELECT 1 AS one")
+    return Healthy(status="ok")
+
+
+@others.post(
+    "/session",
+    status_code=204,
+    responses=documented(400, 422),
+    tags=["operation"],
+    summary="Sign a browser in",
+)
+def sign_in(given: SignIn, request: Request, access: ItsAccess) -> Response:
+    """Trade the token for a cookie that lasts half a day and does not hold the token."""
+    if access.token is None:
+        return Response(status_code=204)
+    if not access.is_token(given.token):
+        raise ProblemError(401, "That is not the service's token.")
+    response = Response(status_code=204)
+    response.set_cookie(
+        COOKIE,
+        access.new_session(),
+        max_age=SESSION_S,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
     )
-    def metrics() -> Response:
-        """Return every metric, counted from the store's rows."""
-        return Response(render_metrics(engine.store), media_type=METRICS_TYPE)
+    return response
 
 
-def _add_open_paths(app: FastAPI, engine: Engine, access: Access) -> None:
-    """Add what is answered without a token: nothing of a batch is told there."""
-
-    @app.get("/healthz", responses=documented(422), tags=["operation"], summary="Is it up?")
-    def healthz() -> Healthy:
-        """Answer once the store has been read; 503 while it cannot be."""
-        with engine.store.read() as db:
-            db.one("SELECT 1 AS one")
-        return Healthy(status="ok")
-
-    @app.post(
-        "/session",
-        status_code=204,
-        responses=documented(400, 422),
-        tags=["operation"],
-        summary="Sign a browser in",
-    )
-    def sign_in(given: SignIn, request: Request) -> Response:
-        """Trade the token for a cookie that lasts half a day and does not hold the token."""
-        if access.token is None:
-            return Response(status_code=204)
-        if not access.is_token(given.token):
-            raise ProblemError(401, "That is not the service's token.")
-        response = Response(status_code=204)
-        response.set_cookie(
-            COOKIE,
-            access.new_session(),
-            max_age=SESSION_S,
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
-        return response
-
-    @app.delete(
-        "/session",
-        status_code=204,
-        responses=documented(422),
-        tags=["operation"],
-        summary="Sign a browser out",
-    )
-    def sign_out() -> Response:
-        """Forget the cookie."""
-        response = Response(status_code=204)
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
-        return response
-
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    @app.get("/batches/{batch_id}", response_class=HTMLResponse, include_in_schema=False)
-    def page() -> HTMLResponse:
-        """Return the live page's frame; it fetches what it shows, as whoever looks at it."""
-        content, policy = live_page()
-        return HTMLResponse(content, headers={"Content-Security-Policy": policy})
-
-    add_webhooks(app.router, engine)
+@others.delete(
+    "/session",
+    status_code=204,
+    responses=documented(422),
+    tags=["operation"],
+    summary="Sign a browser out",
+)
+def sign_out() -> Response:
+    """Forget the cookie."""
+    response = Response(status_code=204)
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return response
 
 
-def _add_events(app: FastAPI, engine: Engine, board: Board) -> None:
-    @app.websocket("/api/v1/batches/{batch_id}/events")
-    async def events(socket: WebSocket, batch_id: str) -> None:
-        """Send a batch's events and standing as they change, and close when it has ended.
+@others.get("/", response_class=HTMLResponse, include_in_schema=False)
+@others.get("/batches/{batch_id}", response_class=HTMLResponse, include_in_schema=False)
+def page() -> HTMLResponse:
+    """Return the live page's frame; it fetches what it shows, as whoever looks at it."""
+    content, policy = live_page()
+    return HTMLResponse(content, headers={"Content-Security-Policy": policy})
 
-        `?after=N` leaves out the events up to that number, for whoever comes back.
-        """
-        await socket.accept()
-        after = socket.query_params.get("after", "0")
-        if not ID.fullmatch(batch_id) or not after.isascii() or not after.isdecimal():
-            await socket.close(NO_SUCH_BATCH, "No batch can have that name, or `after` no number.")
-            return
-        telling = asyncio.create_task(_tell(socket, engine, board, batch_id, int(after[:9])))
-        listening = asyncio.create_task(_until_gone(socket))
-        done, pending = await asyncio.wait(
-            {telling, listening}, return_when=asyncio.FIRST_COMPLETED
-        )
-        for task in pending:
-            task.cancel()
-        for task in (*done, *pending):
-            # Whoever has gone away cannot be told anything more.
-            with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
-                await task
+
+@others.websocket("/api/v1/batches/{batch_id}/events")
+async def events(socket: WebSocket, engine: ItsEngine, board: ItsBoard, batch_id: str) -> None:
+    """Send a batch's events and standing as they change, and close when it has ended.
+
+    `?after=N` leaves out the events up to that number, for whoever comes back.
+    """
+    await socket.accept()
+    after = socket.query_params.get("after", "0")
+    if not ID.fullmatch(batch_id) or not after.isascii() or not after.isdecimal():
+        await socket.close(NO_SUCH_BATCH, "No batch can have that name, or `after` no number.")
+        return
+    telling = asyncio.create_task(_tell(socket, engine, board, batch_id, int(after[:9])))
+    listening = asyncio.create_task(_until_gone(socket))
+    done, pending = await asyncio.wait({telling, listening}, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    for task in (*done, *pending):
+        # Whoever has gone away cannot be told anything more.
+        with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
+            await task
 
 
 async def _until_gone(socket: WebSocket) -> None:

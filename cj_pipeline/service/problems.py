@@ -90,38 +90,41 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def add_problem_handlers(app: FastAPI) -> None:
     """Have every error of the application leave as a problem."""
+    app.exception_handler(ProblemError)(_known)
+    app.exception_handler(HTTPException)(_of_the_protocol)
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(CJError)(_of_the_pipeline)
+    app.exception_handler(Exception)(_unforeseen)
 
-    @app.exception_handler(ProblemError)
-    async def known(_: Request, error: ProblemError) -> JSONResponse:
-        return problem_response(error.status, error.detail, error.problems, error.headers)
 
-    @app.exception_handler(HTTPException)
-    async def of_the_protocol(_: Request, error: HTTPException) -> JSONResponse:
-        return problem_response(error.status_code, str(error.detail), headers=error.headers)
+async def _known(_: Request, error: ProblemError) -> JSONResponse:
+    return problem_response(error.status, error.detail, error.problems, error.headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return problem_response(
-            422, "The request is not as the API describes it.", validation_problems(error.errors())
-        )
 
-    @app.exception_handler(CJError)
-    async def of_the_pipeline(_: Request, error: CJError) -> JSONResponse:
-        if isinstance(error, UnknownBatchError):
-            return problem_response(404, str(error))
-        if isinstance(error, BatchProblemsError):
-            return problem_response(422, str(error).partition("\n")[0], error.problems)
-        if isinstance(error, TransientError):
-            return problem_response(503, str(error), headers={"Retry-After": "5"})
-        log.error("request_failed", error=str(error))
-        return problem_response(500, str(error))
+async def _of_the_protocol(_: Request, error: HTTPException) -> JSONResponse:
+    return problem_response(error.status_code, str(error.detail), headers=error.headers)
 
-    @app.exception_handler(Exception)
-    async def unknown(request: Request, error: Exception) -> JSONResponse:
-        log.error("request_crashed", method=request.method, kind=type(error).__name__)
-        return problem_response(
-            500, "Something unforeseen went wrong; the service's log says what."
-        )
+
+async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    return problem_response(
+        422, "The request is not as the API describes it.", validation_problems(error.errors())
+    )
+
+
+async def _of_the_pipeline(_: Request, error: CJError) -> JSONResponse:
+    if isinstance(error, UnknownBatchError):
+        return problem_response(404, str(error))
+    if isinstance(error, BatchProblemsError):
+        return problem_response(422, str(error).partition("\n")[0], error.problems)
+    if isinstance(error, TransientError):
+        return problem_response(503, str(error), headers={"Retry-After": "5"})
+    log.error("request_failed", error=str(error))
+    return problem_response(500, str(error))
+
+
+async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    log.error("request_crashed", method=request.method, kind=type(error).__name__)
+    return problem_response(500, "Something unforeseen went wrong; the service's log says what.")
 
 
 def refuse_unknown_query(asked: HTTPConnection) -> None:

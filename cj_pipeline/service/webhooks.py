@@ -17,9 +17,12 @@ from starlette.datastructures import Headers
 
 from cj_pipeline.service.answers import Nudged
 from cj_pipeline.service.problems import ProblemError, documented
+from cj_pipeline.service.surroundings import ItsEngine
 from cj_pipeline.steps.engine import Engine
 
 log = structlog.get_logger()
+
+router = APIRouter()
 
 WebhookProvider = Literal["openai", "gemini"]
 
@@ -34,33 +37,28 @@ KEPT_FOR = timedelta(days=7)
 """Deliveries are repeated for up to three days."""
 
 
-def add_webhooks(router: APIRouter, engine: Engine) -> None:
-    """Add the receiver to a router."""
-
-    @router.post(
-        "/webhooks/{provider}",
-        responses=documented(404, 422),
-        summary="Take a provider's webhook",
-    )
-    async def receive(request: Request, provider: WebhookProvider) -> Nudged:
-        """Have the job that a verified webhook names polled next; a repeated one does nothing."""
-        secret = engine.environment.get(SECRET_VARIABLES[provider], "").strip()
-        if not secret:
-            raise ProblemError(
-                404, f"No webhooks of {provider} are expected: set {SECRET_VARIABLES[provider]}."
-            )
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_WEBHOOK_BYTES:
-                raise ProblemError(413, "No webhook is that large.")
-        if not await run_in_threadpool(is_genuine, body, request.headers, secret):
-            log.warning("webhook_refused", provider=provider)
-            raise ProblemError(401, "The webhook's signature is not the provider's.")
-        n_jobs = await run_in_threadpool(
-            take, engine, provider, request.headers["webhook-id"], body
+@router.post(
+    "/webhooks/{provider}",
+    responses=documented(404, 422),
+    summary="Take a provider's webhook",
+)
+async def receive(request: Request, engine: ItsEngine, provider: WebhookProvider) -> Nudged:
+    """Have the job that a verified webhook names polled next; a repeated one does nothing."""
+    secret = engine.environment.get(SECRET_VARIABLES[provider], "").strip()
+    if not secret:
+        raise ProblemError(
+            404, f"No webhooks of {provider} are expected: set {SECRET_VARIABLES[provider]}."
         )
-        return Nudged(n_jobs=n_jobs)
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_WEBHOOK_BYTES:
+            raise ProblemError(413, "No webhook is that large.")
+    if not await run_in_threadpool(is_genuine, body, request.headers, secret):
+        log.warning("webhook_refused", provider=provider)
+        raise ProblemError(401, "The webhook's signature is not the provider's.")
+    n_jobs = await run_in_threadpool(take, engine, provider, request.headers["webhook-id"], body)
+    return Nudged(n_jobs=n_jobs)
 
 
 def is_genuine(body: bytes, headers: Headers, secret: str) -> bool:
