@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -27,6 +27,10 @@ ProfileSet = Annotated[
         help="A field of the profile, as FIELD=VALUE; `none` clears a number. May be repeated.",
     ),
 ]
+Priority = Annotated[
+    Literal["low", "normal", "high"] | None,
+    typer.Option(help="Whose turn it is where batches wait; wins over batch.yaml, also later on."),
+]
 LogFile = Annotated[
     Path | None,
     typer.Option(
@@ -41,6 +45,7 @@ def explicit_settings(
     seed: int | None,
     profile: str | None = None,
     fields: Sequence[str] | None = None,
+    priority: str | None = None,
 ) -> dict[str, Any]:
     """Return what was set by hand, and only that."""
     given = {
@@ -48,6 +53,7 @@ def explicit_settings(
         "seed": seed,
         "profile": profile,
         "profile_set": read_fields(fields) or None,
+        "priority": priority,
     }
     return {key: value for key, value in given.items() if value is not None}
 

@@ -14,6 +14,7 @@ from cj_pipeline.commands.arguments import (
     BatchName,
     LogFile,
     MaxComparisons,
+    Priority,
     ProfileName,
     ProfileSet,
     Seed,
@@ -33,6 +34,7 @@ def execute(
     seed: Seed = None,
     profile: ProfileName = None,
     profile_set: ProfileSet = None,
+    priority: Priority = None,
     await_completion: Annotated[
         bool, typer.Option("--await-completion", help="Go on until the batch has ended.")
     ] = False,
@@ -62,7 +64,7 @@ def execute(
 
     engine = open_engine()
     with logs_in_file(log_file):
-        explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
+        explicit = explicit_settings(max_comparisons, seed, profile, profile_set, priority)
         taken_in = take_in(engine, batch_dir, explicit=explicit, may_repeat=again)
         if not await_completion:
             n_requests, n_jobs = ask_first_wave(engine, taken_in.batch_id)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +120,11 @@ def _record(
         )
         if known is not None and known["state"] != "rejected":
             if known["content_sha256"] == batch.content_sha256:
-                _refuse_other_settings(batch, known["settings"])
+                given = _given_by_hand(batch, known["settings"])
+                priority = given.pop("priority", None) if known["state"] == "running" else None
+                _refuse_other_settings(batch, given, known["settings"])
+                if priority is not None:
+                    _set_priority(db, batch.batch_id, priority, now)
                 return False
             problem = (
                 "a batch of this name with other content is in the store already; what was asked"
@@ -206,14 +212,34 @@ def _judge_row(judge: Judge) -> dict[str, Any]:
     }
 
 
-def _refuse_other_settings(batch: Batch, known: Mapping[str, Any]) -> None:
-    """What was set by hand must not be dropped in silence because the batch is there already."""
+def _given_by_hand(batch: Batch, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was set by hand and is not as the batch was taken in."""
     wanted = batch.settings.values.model_dump(mode="json")
-    problems = [
-        f"{key} was {known.get(key)!r} when the batch was taken in and cannot become"
-        f" {wanted[key]!r} now: hand it in under another name, or leave that option out"
+    return {
+        key: wanted[key]
         for key, origin in batch.settings.origins.items()
         if origin == "explicit" and wanted[key] != known.get(key)
+    }
+
+
+def _set_priority(db: Session, batch_id: str, priority: str, now: datetime) -> None:
+    """Change whose turn it is, which changes no verdict; each wave and each run reads it anew."""
+    db.execute(
+        "UPDATE batches SET settings = json_merge_patch(settings, ?), updated_at = ?,"
+        " settings_origins = json_merge_patch(settings_origins, ?) WHERE batch_id = ?",
+        [json.dumps({"priority": priority}), now, json.dumps({"priority": "explicit"}), batch_id],
+    )
+    log.info("priority_set", batch_id=batch_id, priority=priority)
+
+
+def _refuse_other_settings(
+    batch: Batch, given: Mapping[str, Any], known: Mapping[str, Any]
+) -> None:
+    """What was set by hand must not be dropped in silence because the batch is there already."""
+    problems = [
+        f"{key} was {known.get(key)!r} when the batch was taken in and cannot become"
+        f" {value!r} now: hand it in under another name, or leave that option out"
+        for key, value in given.items()
     ]
     if problems:
         raise BatchProblemsError(batch.batch_id, problems)

@@ -1,4 +1,4 @@
-"""`cj queue`, as a person sees it."""
+"""`cj queue` and `cj execute --priority`: whose turn it is, as a person sees and says it."""
 
 from __future__ import annotations
 
@@ -43,3 +43,19 @@ def test_what_waits_is_shown_with_what_it_waits_for(tmp_path: Path) -> None:
     assert code == 0
     (row,) = [line.split() for line in shown.splitlines() if "waits" in line]
     assert row[:5] == ["waits", "high", "quality", "3", "0"]
+
+
+def test_a_priority_given_by_hand_wins_over_the_folders(tmp_path: Path) -> None:
+    """And is kept, so that every later wave goes by it."""
+    folder = write_batch(tmp_path / "urgent", n_students=3, settings={"priority": "low"})
+
+    code, shown = run(tmp_path / "home", "execute", str(folder), "--priority", "high")
+
+    assert code == 0, shown
+    engine = open_engine(tmp_path / "home")
+    with engine.store.read() as db:
+        (kept,) = db.rows(
+            "SELECT settings->>'priority' AS value, settings_origins->>'priority' AS origin"
+            " FROM batches"
+        )
+    assert kept == {"value": "high", "origin": "explicit"}

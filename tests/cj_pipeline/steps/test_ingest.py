@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cj_pipeline.errors import BatchProblemsError
-from cj_pipeline.steps import Engine, ingest
+from cj_pipeline.steps import Engine, advance_to_end, cancel, ingest
 from tests.batch_folders import open_engine, write_batch
 
 
@@ -45,6 +45,34 @@ def test_a_setting_by_hand_is_not_dropped_in_silence(engine: Engine, folder: Pat
 
     with pytest.raises(BatchProblemsError, match="max_pairwise_comparisons"):
         ingest(engine, folder, explicit={"max_pairwise_comparisons": 3})
+
+
+def test_a_priority_by_hand_is_kept_and_may_change_while_the_batch_runs(
+    engine: Engine, folder: Path
+) -> None:
+    """It changes whose turn it is, and no verdict; over it is over."""
+    ingest(engine, folder, explicit={"priority": "low"})
+    assert _priority(engine) == ("low", "explicit")
+
+    ingest(engine, folder, explicit={"priority": "high"})
+    ingest(engine, folder)
+    with pytest.raises(BatchProblemsError, match="seed"):
+        ingest(engine, folder, explicit={"priority": "normal", "seed": 7})
+
+    assert _priority(engine) == ("high", "explicit")
+    cancel(engine, "batch")
+    list(advance_to_end(engine, "batch"))
+    with pytest.raises(BatchProblemsError, match="priority"):
+        ingest(engine, folder, explicit={"priority": "low"})
+
+
+def _priority(engine: Engine) -> tuple[str, str]:
+    with engine.store.read() as db:
+        (row,) = db.rows(
+            "SELECT settings->>'priority' AS value, settings_origins->>'priority' AS origin"
+            " FROM batches"
+        )
+    return row["value"], row["origin"]
 
 
 def test_a_rejected_batch_is_taken_in_once_it_is_mended(engine: Engine, folder: Path) -> None:
