@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
 from cj_pipeline.served_store import attach_statement
+from cj_pipeline.service.access import OPEN_PATHS
 from tests.postgres_server import postgres_server
 
 ROOT = Path(__file__).parents[2]
@@ -30,14 +31,25 @@ def _compose() -> dict[str, Any]:
     return compose
 
 
+def _manifests(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((DEPLOY / name).read_text()))
+
+
+def _pod(name: str) -> dict[str, Any]:
+    """Return what the one workload of a file of manifests runs."""
+    (workload,) = [
+        document
+        for document in _manifests(name)
+        if document["kind"] in {"StatefulSet", "Deployment"}
+    ]
+    pod: dict[str, Any] = workload["spec"]["template"]
+    return pod
+
+
 def _commands() -> list[list[str]]:
     from_compose = [s["command"] for s in _compose()["services"].values() if "command" in s]
-    (stateful_set,) = [
-        document
-        for document in yaml.safe_load_all((DEPLOY / "kubernetes-store.yaml").read_text())
-        if document["kind"] == "StatefulSet"
-    ]
-    return [*from_compose, stateful_set["spec"]["template"]["spec"]["containers"][0]["command"]]
+    pods = [_pod("kubernetes-store.yaml"), _pod("kubernetes-serve.yaml")]
+    return [*from_compose, *(pod["spec"]["containers"][0]["command"] for pod in pods)]
 
 
 @pytest.mark.parametrize("command", [c for c in _commands() if c[0] == "cj"], ids=" ".join)
@@ -56,9 +68,11 @@ def test_the_stores_address_can_be_used() -> None:
     values = _yaml(DEPLOY / "dagster-values.yaml")
     environment = values["dagster-user-deployments"]["deployments"][0]["env"]
     in_cluster = next(e["value"] for e in environment if e["name"] == "CJ_STORE")
+    served = _pod("kubernetes-serve.yaml")["spec"]["containers"][0]["env"]
     in_compose = _compose()["services"]["code"]["environment"]["CJ_STORE"]
 
     assert "cj-store:9494" in attach_statement(in_cluster)
+    assert next(e["value"] for e in served if e["name"] == "CJ_STORE") == in_cluster
     assert "store:9494" in attach_statement(in_compose)
 
 
@@ -95,9 +109,10 @@ def test_the_image_copies_only_what_exists_and_runs_as_nobody_special() -> None:
     [
         ("hadolint", "Dockerfile"),
         ("kubernetes-validate", "--strict", "kubernetes-store.yaml"),
+        ("kubernetes-validate", "--strict", "kubernetes-serve.yaml"),
         ("compose-lint", "--fail-on", "high", "compose.yaml"),
     ],
-    ids=lambda command: command[0],
+    ids=lambda command: f"{command[0]} {command[-1]}",
 )
 def test_their_own_tools_accept_the_files(command: tuple[str, ...]) -> None:
     """Nothing here is built or started, so whoever knows the formats best has to read them."""
@@ -132,6 +147,27 @@ def test_manifests_name_what_the_chart_refers_to() -> None:
     assert ("PersistentVolumeClaim", claim) in named
     assert {("Service", "cj-store"), ("StatefulSet", "cj-store")} <= named
     assert all(document["apiVersion"] for document in documents)
+
+
+def test_the_api_in_a_cluster_reaches_what_it_needs_and_no_more() -> None:
+    """It shares the pipeline's inbox and store, asks for a token, and says when it is ready."""
+    pod = _pod("kubernetes-serve.yaml")
+    (container,) = pod["spec"]["containers"]
+    store = _manifests("kubernetes-store.yaml")
+    (values,) = _yaml(DEPLOY / "dagster-values.yaml")["dagster-user-deployments"]["deployments"]
+    (policy,) = [each for each in store if each["kind"] == "NetworkPolicy"]
+    let_in = [each["podSelector"]["matchLabels"] for each in policy["spec"]["ingress"][0]["from"]]
+
+    assert pod["metadata"]["labels"] in let_in
+    assert pod["spec"]["volumes"][0] == values["volumes"][0]
+    assert container["volumeMounts"][0] == values["volumeMounts"][0]
+    assert container["envFrom"] == [{"secretRef": secret} for secret in values["envSecrets"]]
+    needs = {e["name"]: e["valueFrom"]["secretKeyRef"] for e in container["env"][::2]}
+    assert needs == {
+        "CJ_SERVE_TOKEN": {"name": "cj-serve", "key": "token"},
+        "CJ_STORE_TOKEN": {"name": "cj-store", "key": "token"},
+    }
+    assert container["readinessProbe"]["httpGet"]["path"] in OPEN_PATHS
 
 
 def test_dagster_accepts_the_deployments_configuration() -> None:
