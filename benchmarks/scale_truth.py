@@ -1,6 +1,6 @@
 """Whether the scale tells the truth about simulated essays: intervals, effects, reliabilities.
 
-    python benchmarks/scale_truth.py [--replications N]
+    python benchmarks/scale_truth.py [--replications N] [--only coverage|effects|reliability]
 
 Each line is over N simulated batches (default 200), with Monte-Carlo errors.
 """
@@ -13,6 +13,7 @@ import numpy as np
 
 from cj_pipeline.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
+from cj_pipeline.score_intervals import score_intervals
 from cj_pipeline.tallies import Verdicts
 
 TRUE_SD = 1.5
@@ -83,23 +84,45 @@ def judged_adaptively(n: int, per_essay: int, rng: np.random.Generator, truth: n
 
 
 def coverage(n: int, per_essay: int, replications: int, rng: np.random.Generator) -> None:
-    """Print how often 95 % intervals hold the true score, and two scores' true difference."""
-    held, differences, bias = [], [], []
+    """Print how often 95 % intervals hold the true score, and two scores' true difference.
+
+    Both kinds of interval: by profile likelihood, as shown and exported, and normal; of all essays,
+    of those truly beyond two logits, and of those that won or lost everything.
+    """
+    kept: dict[str, list[np.ndarray]] = {"all": [], "beyond 2 logits": [], "one-sided": []}
+    differences, bias = [], []
     for _ in range(replications):
         truth = rng.normal(0, TRUE_SD, n)
         scale = fit_verdicts(judged_at_random(n, per_essay, rng, truth).verdicts())
         centred = truth - truth.mean()
-        held.append(np.mean(np.abs(scale.scores - centred) <= 1.96 * scale.standard_errors))
+        by_profile = score_intervals(scale)
+        inside = np.array(
+            [
+                (by_profile.lower <= centred) & (centred <= by_profile.upper),
+                np.abs(scale.scores - centred) <= 1.96 * scale.standard_errors,
+            ]
+        )
+        one_sided = np.isin(scale.essay_ids, scale.one_sided)
+        kept["all"].append(inside.mean(axis=1))
+        kept["beyond 2 logits"].extend(inside.T[np.abs(centred) > 2])
+        kept["one-sided"].extend(inside.T[one_sided])
         one, other = rng.permutation(n)[:2]
         part = scale.covariance[np.ix_([one, other], [one, other])]
         spread = np.sqrt(part[0, 0] + part[1, 1] - 2 * part[0, 1])
         gap = (scale.scores[one] - scale.scores[other]) - (centred[one] - centred[other])
         differences.append(abs(gap) <= 1.96 * spread)
         bias.append(np.polyfit(centred, scale.scores, 1)[0])
-    error = np.std(held, ddof=1) / np.sqrt(replications)
+    print(f"  {n:4d} essays, {per_essay:3d} comparisons each")
+    for whose, held in kept.items():
+        if held:
+            (profile, normal), error = np.mean(held, axis=0), np.std(held, axis=0, ddof=1)
+            error /= np.sqrt(len(held))
+            print(
+                f"    {whose:15s} ({len(held):5d}): by profile likelihood {profile:.3f} +- "
+                f"{error[0]:.3f}, normal {normal:.3f} +- {error[1]:.3f}"
+            )
     print(
-        f"  {n:4d} essays, {per_essay:3d} comparisons each: {np.mean(held):.3f} +- {error:.3f}; of "
-        f"differences {np.mean(differences):.3f} +- "
+        f"    normal intervals of differences {np.mean(differences):.3f} +- "
         f"{np.std(differences, ddof=1) / np.sqrt(replications):.3f}; slope on the truth "
         f"{np.mean(bias):.3f}",
         flush=True,
@@ -164,25 +187,30 @@ def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replications", type=int, default=200)
-    n_times = parser.parse_args().replications
+    parser.add_argument("--only", choices=("coverage", "effects", "reliability"), default=None)
+    chosen = parser.parse_args()
+    n_times, only = chosen.replications, chosen.only
     rng = np.random.default_rng(20)
-    print(f"Coverage of 95 % intervals, true sd {TRUE_SD}, random pairs")
-    for n, per_essay in ((10, 9), (20, 10), (50, 10), (50, 20), (100, 15), (100, 40)):
-        coverage(n, per_essay, n_times, rng)
-    print("Panel of three judges, 50 essays")
-    for per_essay in (30, 120):
-        for discrimination in (False, True):
-            effects(per_essay, n_times, rng, discrimination=discrimination)
-    print("Reliability under random and adaptive pairs")
-    for n, per_essay, true_sd in (
-        (20, 10, 1.5),
-        (100, 8, 1.5),
-        (100, 15, 1.5),
-        (100, 30, 2.0),
-        (20, 10, 0.0),
-        (100, 15, 0.0),
-    ):
-        reliabilities(n, per_essay, true_sd, n_times, rng)
+    if only in (None, "coverage"):
+        print(f"Coverage of 95 % intervals, true sd {TRUE_SD}, random pairs")
+        for n, per_essay in ((10, 9), (20, 10), (50, 10), (50, 20), (100, 15), (100, 40)):
+            coverage(n, per_essay, n_times, rng)
+    if only in (None, "effects"):
+        print("Panel of three judges, 50 essays")
+        for per_essay in (30, 120):
+            for discrimination in (False, True):
+                effects(per_essay, n_times, rng, discrimination=discrimination)
+    if only in (None, "reliability"):
+        print("Reliability under random and adaptive pairs")
+        for n, per_essay, true_sd in (
+            (20, 10, 1.5),
+            (100, 8, 1.5),
+            (100, 15, 1.5),
+            (100, 30, 2.0),
+            (20, 10, 0.0),
+            (100, 15, 0.0),
+        ):
+            reliabilities(n, per_essay, true_sd, n_times, rng)
 
 
 if __name__ == "__main__":

@@ -461,6 +461,7 @@ def _bt_entry(history: BatchHistory, row: Row) -> dict[str, Any]:
     if row["essay_id"] in history.rank_by_id:
         rank = history.rank_by_id[row["essay_id"]]
         entry |= {key: rank[key] for key in ("rank_lower", "rank_upper", "p_above_next")}
+        entry["theta_lower"], entry["theta_upper"] = history.score_interval(row["essay_id"])
     return entry
 
 

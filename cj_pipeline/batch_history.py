@@ -122,6 +122,19 @@ class BatchHistory:
         """How sure each essay's rank is, under the essay's id; empty before the end."""
         return {row["essay_id"]: row for row in self.ranks}
 
+    def score_interval(self, essay_id: str) -> tuple[float, float]:
+        """Return the 95 % limits of an essay's last score, in logits.
+
+        By profile likelihood once the batch has ended. Before the end, and for batches that ended
+        before those were kept, 1.96 standard errors to each side.
+        """
+        sure = self.rank_by_id.get(essay_id)
+        if sure is not None and sure["score_lower"] is not None:
+            return sure["score_lower"], sure["score_upper"]
+        entry = self.last_score_by_id[essay_id]
+        half = 1.96 * entry["standard_error"]
+        return entry["score"] - half, entry["score"] + half
+
     @cached_property
     def essay_by_id(self) -> dict[str, Row]:
         """Each essay under its id."""

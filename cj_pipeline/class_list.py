@@ -33,6 +33,8 @@ COLUMNS = (
     "expected_grade",
     "score",
     "standard_error",
+    "score_from",
+    "score_to",
     "n_comparisons",
     "remarks",
 )
@@ -44,13 +46,15 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
     """Yield a row of `COLUMNS` per student's essay, best first; grades only where there are any.
 
     Ranks are among students, so they run from 1 without gaps; the true one lies between
-    `rank_from` and `rank_to` with a probability of 95 %.
+    `rank_from` and `rank_to` with a probability of 95 %, and so does the score between `score_from`
+    and `score_to`.
     """
     students = [row for row in history.last_scores if not _is_anchor(history, row["essay_id"])]
     for rank, row in enumerate(students, start=1):
         essay = history.essay_by_id[row["essay_id"]]
         projection = history.projection_by_id.get(row["essay_id"])
         sure = history.rank_by_id.get(row["essay_id"], {})
+        lower, upper = history.score_interval(row["essay_id"])
         yield (
             rank,
             sure.get("student_rank_lower"),
@@ -63,6 +67,8 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             round(projection["expected_grade"], 2) if projection else None,
             round(row["score"], 3),
             round(row["standard_error"], 3),
+            round(lower, 3),
+            round(upper, 3),
             row["n_comparisons"],
             "; ".join(
                 _remarks(

@@ -129,14 +129,14 @@ def likely_grades(projection: Row | None) -> tuple[str, ...]:
 def _feedback(history: BatchHistory, essay_id: str, verdicts: Sequence[Row]) -> EssayFeedback:
     entry = history.last_score_by_id[essay_id]
     projection = history.projection_by_id.get(essay_id)
-    score, error = entry["score"], entry["standard_error"]
+    lower, upper = history.score_interval(essay_id)
     sure = history.rank_by_id.get(essay_id)
     return EssayFeedback(
         essay_id=essay_id,
         known_grade=history.essay_by_id[essay_id]["grade"],
-        score=score,
-        lower=score - 1.96 * error,
-        upper=score + 1.96 * error,
+        score=entry["score"],
+        lower=lower,
+        upper=upper,
         rank=entry["rank"],
         rank_between=(sure["rank_lower"], sure["rank_upper"]) if sure else None,
         n_essays=len(history.essays),

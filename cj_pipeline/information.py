@@ -94,6 +94,15 @@ def covariance(information: Information) -> Floats:
     return symmetric
 
 
+def whole(information: Information) -> Floats:
+    """Return all of it written out, scores first, not centred on their mean.
+
+    Shape (n_essays + n_others, n_essays + n_others).
+    """
+    border = information.border
+    return np.block([[dense(information.essays), border], [border.T, information.corner]])
+
+
 def covariance_of(information: Information, chosen: Indices) -> Floats:
     """Return the covariance of some mean-centred scores without writing out all of it.
 

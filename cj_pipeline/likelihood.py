@@ -20,8 +20,8 @@ from cj_pipeline.information import Information
 from cj_pipeline.net_solvers import NetLayout, lay_out, net_matrix, sums_at_ends
 from cj_pipeline.tallies import Floats, Indices, Tally, sums_by
 
-_LOG_DISCRIMINATION_SD = 0.5
-_HOLD = 1e6
+LOG_DISCRIMINATION_SD = 0.5
+HOLD = 1e6
 """Stiffness that holds the mean of log a_j at zero; far beyond any data's information."""
 
 
@@ -184,7 +184,7 @@ def slope_at(model: Model, point: Point, *, for_steps: bool, scores_alone: bool 
     else:
         clear = 1 - tied
         residual = cells.wins - cells.counts * (0.5 + 0.5 * t * clear)
-        weight = 0.25 * cells.counts * clear * (4 * _closeness(eta) ** 2 + tied * t * t)
+        weight = 0.25 * cells.counts * clear * (4 * closeness(eta) ** 2 + tied * t * t)
     pull, stiffness = residual, weight
     if model.has_discrimination:
         pull, stiffness = a * residual, a * a * weight
@@ -262,13 +262,13 @@ def expected_difference(model: Model, point: Point) -> Floats:
     return np.asarray(eta)
 
 
-def tie_probability(eta: Floats, log_tie: float) -> Floats:
+def tie_probability(eta: Floats, log_tie: float | Floats) -> Floats:
     """Return Davidson's probability of a tie at these differences (Davidson 1970)."""
-    odds = np.exp(log_tie) * _closeness(eta)
+    odds = np.exp(log_tie) * closeness(eta)
     return np.asarray(odds / (1 + odds))
 
 
-def _closeness(eta: Floats) -> Floats:
+def closeness(eta: Floats) -> Floats:
     """Return 1 / (2 cosh(eta / 2)), to full precision however far apart two essays are."""
     u = np.exp(-0.5 * np.abs(eta))
     return np.asarray(u / (1 + u * u))
@@ -321,15 +321,15 @@ def _beside_scores(
     stiffness = 0.25 * model.prior_comparisons * (1 - half * half)
     corner = np.diag(by_judge(at.weight)[has_position] + stiffness)
     if model.has_discrimination:
-        tightness = 1 / _LOG_DISCRIMINATION_SD**2
+        tightness = 1 / LOG_DISCRIMINATION_SD**2
         pull = by_judge(stretch * at.residual)
-        gradient = np.append(gradient, pull - tightness * point.log_a - _HOLD * point.log_a.sum())
+        gradient = np.append(gradient, pull - tightness * point.log_a - HOLD * point.log_a.sum())
         bend, own = stretch * at.weight, by_judge(stretch * stretch * at.weight) + tightness
         lean = np.diag(by_judge(bend))[has_position]
         if not for_steps:
             bend, own = bend - at.residual, own - pull
         border = np.hstack([border, by_essay_and_judge(at.scale * bend)])
-        corner = np.block([[corner, lean], [lean.T, np.diag(own) + _HOLD]])
+        corner = np.block([[corner, lean], [lean.T, np.diag(own) + HOLD]])
     if at.ties is None:
         return gradient, border, corner
 

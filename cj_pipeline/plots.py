@@ -58,7 +58,8 @@ def score_plot(history: BatchHistory) -> Figure:
     names_fit = n <= _MAX_NAMED_ESSAYS
     figure, (axes,) = _figure(height=min(1.6 + 0.21 * n, 15.0) if names_fit else 9.0)
     scores = np.array([row["score"] for row in rows])
-    errors = 1.96 * np.array([row["standard_error"] for row in rows])
+    limits = np.array([history.score_interval(row["essay_id"]) for row in rows]).reshape(-1, 2)
+    errors = np.abs(limits.T - scores)
     is_anchor = np.array(
         [history.essay_by_id[row["essay_id"]]["is_anchor"] for row in rows], dtype=bool
     )
@@ -71,7 +72,7 @@ def score_plot(history: BatchHistory) -> Figure:
             axes.errorbar(
                 scores[chosen],
                 places[chosen],
-                xerr=errors[chosen],
+                xerr=errors[:, chosen],
                 fmt=marker,
                 color=colour,
                 markersize=4.5 if names_fit else 2.0,

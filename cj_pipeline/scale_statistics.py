@@ -35,6 +35,7 @@ from cj_pipeline.reliability import (
 from cj_pipeline.split_half import split_half
 
 if TYPE_CHECKING:
+    from cj_pipeline.score_intervals import ScoreIntervals
     from cj_pipeline.split_half import By
 
 MAX_ESSAYS_FOR_TRIPLES = 1_500
@@ -44,12 +45,15 @@ _SPLIT_WORK = 2_000_000
 """Verdicts fitted over all splits, which keeps split-half to seconds however large the batch."""
 
 
-def scale_statistics(scale: Scale, judged: Sequence[JudgedPair]) -> dict[str, Any]:
+def scale_statistics(
+    scale: Scale, judged: Sequence[JudgedPair], intervals: ScoreIntervals
+) -> dict[str, Any]:
     """Return a finished scale's statistics, ready for JSON.
 
     Args:
         scale: As fitted.
         judged: The verdicts it was fitted to.
+        intervals: Of its scores.
 
     Returns:
         Figures by name; what could not be given is under `not_given`, by name with the reason.
@@ -93,6 +97,10 @@ def scale_statistics(scale: Scale, judged: Sequence[JudgedPair]) -> dict[str, An
     figures["standard_errors"] = {
         "method": scale.standard_error_method,
         "relative_error": scale.standard_error_relative_error,
+    }
+    figures["score_intervals"] = {
+        "n_by_profile_likelihood": int((~intervals.is_normal).sum()),
+        "n_normal": int(intervals.is_normal.sum()),
     }
     figures["notes"] = list(scale.notes)
     figures["not_given"] = not_given

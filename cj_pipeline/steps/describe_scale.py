@@ -20,6 +20,7 @@ from cj_pipeline.store import Session
 
 if TYPE_CHECKING:
     from cj_pipeline.bradley_terry import Scale
+    from cj_pipeline.score_intervals import ScoreIntervals
 
 
 def describe_scale(engine: Engine, batch_id: str) -> None:
@@ -66,20 +67,24 @@ def description_rows(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of both tables for a batch's last scale."""
     from cj_pipeline.scale_statistics import scale_statistics
+    from cj_pipeline.score_intervals import score_intervals
 
+    intervals = score_intervals(scale)
     return {
         "scale_statistics": [
             {
                 "batch_id": batch_id,
-                "statistics": scale_statistics(scale, judged),
+                "statistics": scale_statistics(scale, judged, intervals),
                 "computed_at": computed_at,
             }
         ],
-        "essay_ranks": _rank_rows(batch_id, scale, student_ids),
+        "essay_ranks": _rank_rows(batch_id, scale, student_ids, intervals),
     }
 
 
-def _rank_rows(batch_id: str, scale: Scale, student_ids: Sequence[str]) -> list[dict[str, Any]]:
+def _rank_rows(
+    batch_id: str, scale: Scale, student_ids: Sequence[str], intervals: ScoreIntervals
+) -> list[dict[str, Any]]:
     import numpy as np
 
     from cj_pipeline.ranks import probability_above, rank_intervals
@@ -98,6 +103,8 @@ def _rank_rows(batch_id: str, scale: Scale, student_ids: Sequence[str]) -> list[
             "student_rank_lower": None,
             "student_rank_upper": None,
             "p_above_next": None,
+            "score_lower": float(intervals.lower[i]),
+            "score_upper": float(intervals.upper[i]),
         }
         for i, essay_id in enumerate(everyone.essay_ids)
     }

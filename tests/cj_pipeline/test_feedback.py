@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from cj_pipeline.batch_history import BatchHistory, read_history
 from cj_pipeline.errors import UnknownEssayError, UnscalableBatchError
 from cj_pipeline.feedback import all_feedback, essay_feedback
+from cj_pipeline.score_intervals import score_intervals
 from tests.finished_batches import ARGUMENTS, BROKEN, SPRING, finished_batches
 
 
@@ -57,13 +59,27 @@ def test_it_stands_between_the_anchors_next_to_it(histories: dict[str, BatchHist
     assert told.startswith(f"between anchors {nearest} ({history.anchor_grades[nearest]}) and ")
 
 
-def test_the_interval_holds_the_score(histories: dict[str, BatchHistory]) -> None:
-    """1.96 standard errors to each side."""
-    told = essay_feedback(histories[ARGUMENTS], "text-3")
-    entry = histories[ARGUMENTS].last_score_by_id["text-3"]
+def test_the_interval_is_the_one_by_profile_likelihood(histories: dict[str, BatchHistory]) -> None:
+    """The same that `score_intervals` gives, kept when the batch ended."""
+    history = histories[ARGUMENTS]
+    scale = history.fit()
+    place = scale.essay_ids.index("text-3")
+    found = score_intervals(scale)
+
+    told = essay_feedback(history, "text-3")
+
+    assert (told.lower, told.upper) == pytest.approx((found.lower[place], found.upper[place]))
+    assert told.lower < told.score < told.upper
+
+
+def test_before_the_end_the_interval_is_the_normal_one(histories: dict[str, BatchHistory]) -> None:
+    """Nothing better is kept yet: 1.96 standard errors to each side."""
+    history = replace(histories[ARGUMENTS], ranks=())
+    entry = history.last_score_by_id["text-3"]
+
+    told = essay_feedback(history, "text-3")
 
     assert told.upper - told.lower == pytest.approx(2 * 1.96 * entry["standard_error"])
-    assert told.lower < told.score < told.upper
 
 
 def test_without_grades_none_is_told(histories: dict[str, BatchHistory]) -> None:

@@ -21,14 +21,14 @@ from cj_pipeline.store import Session, Store
 from tests.finished_batches import ARGUMENTS, SPRING, fill
 
 COLUMNS: dict[FrameName, str] = {
-    "scores": "essay_id is_anchor anchor_grade rank score standard_error n_comparisons n_wins"
-    " n_losses is_one_sided",
+    "scores": "essay_id is_anchor anchor_grade rank score standard_error score_lower score_upper"
+    " n_comparisons n_wins n_losses is_one_sided",
     "wave_scores": "wave essay_id score standard_error rank n_comparisons",
     "grades": "essay_id grade confidence expected_grade primary_anchor_id is_extrapolated scale",
     "probabilities": "essay_id is_anchor grade probability",
     "boundaries": "position below above boundary standard_error lower upper",
     "ranks": "essay_id rank rank_lower rank_upper student_rank student_rank_lower"
-    " student_rank_upper p_above_next",
+    " student_rank_upper p_above_next score_lower score_upper",
     "linked_scores": "essay_id scale_batch_id score standard_error",
     "drifts": "essay_id earlier_score later_score drift standard_error is_drifted",
     "comparisons": "sequence wave judge essay_a essay_b status failure_reason winner winner_id"

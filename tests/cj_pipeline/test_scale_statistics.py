@@ -11,6 +11,7 @@ from cj_pipeline.bradley_terry import fit_bradley_terry
 from cj_pipeline.comparisons import JudgedPair
 from cj_pipeline.ranks import rank_intervals
 from cj_pipeline.scale_statistics import scale_statistics
+from cj_pipeline.score_intervals import score_intervals
 
 ESSAYS = tuple(f"essay-{i}" for i in range(7))
 
@@ -33,8 +34,9 @@ def judged_by(*judges: str, rounds: int = 2, seed: int = 3) -> list[JudgedPair]:
 def test_a_panels_statistics_have_every_figure_under_its_name() -> None:
     """What a reader looks for must not have to be worked out from the store."""
     judged = judged_by("one", "two", "three")
+    scale = fit_bradley_terry(ESSAYS, judged, position_effect=True)
 
-    found = scale_statistics(fit_bradley_terry(ESSAYS, judged, position_effect=True), judged)
+    found = scale_statistics(scale, judged, score_intervals(scale))
 
     assert found["not_given"] == {}
     assert 0 < found["empirical_bayes"]["reliability"] < 1
@@ -44,6 +46,7 @@ def test_a_panels_statistics_have_every_figure_under_its_name() -> None:
     assert 0 < found["transitivity"]["n_triples"] <= 35
     assert set(found["position_effects"]) == {"one", "two", "three"}
     assert len(found["agreement_between_judges"]) == 3
+    assert found["score_intervals"] == {"n_by_profile_likelihood": 7, "n_normal": 0}
     assert found["panel"]["one"]["largest_rank_change_without"] >= 0
     assert found["judges"]["two"]["swap_agreement"]["n"] == 21
 
@@ -51,8 +54,9 @@ def test_a_panels_statistics_have_every_figure_under_its_name() -> None:
 def test_what_one_judge_cannot_tell_is_named_with_its_reason() -> None:
     """A missing figure must not look like a forgotten one."""
     judged = judged_by("one")
+    scale = fit_bradley_terry(ESSAYS, judged)
 
-    found = scale_statistics(fit_bradley_terry(ESSAYS, judged), judged)
+    found = scale_statistics(scale, judged, score_intervals(scale))
 
     assert "split_half_by_judges" in found["not_given"]
     assert "panel" not in found
@@ -61,8 +65,9 @@ def test_what_one_judge_cannot_tell_is_named_with_its_reason() -> None:
 def test_statistics_are_json_without_anything_that_is_no_number() -> None:
     """One verdict per pair has no repeats, whose share is then no number."""
     judged = [v for v in judged_by("one", rounds=1) if v.essay_a < v.essay_b]
+    scale = fit_bradley_terry(ESSAYS, judged)
 
-    found = scale_statistics(fit_bradley_terry(ESSAYS, judged), judged)
+    found = scale_statistics(scale, judged, score_intervals(scale))
 
     text = json.dumps(found, allow_nan=False)
     assert json.loads(text)["judges"]["one"]["repeat_agreement"]["share"] is None
