@@ -53,7 +53,8 @@ regrade_batch = dg.define_asset_job(
     config=GRADED_AGAIN,
     description=(
         "Grade an ended batch anew, as a further revision, and publish it. No judge is asked."
-        " The config may name another scale, or put anchors' grades right."
+        " The config may name another scale or earlier batches to be placed on, change a threshold,"
+        " or put anchors' grades right."
     ),
 )
 rescore_batch = dg.define_asset_job(

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.asset_pages import history_and_columns, picture, table
+from assets.asset_pages import history_and_columns, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
 from cj_pipeline.steps import fit
 from resources.engine_resource import EngineResource
@@ -39,7 +39,6 @@ def essay_scores(
             "mean_standard_error": float(fitted.scale.standard_errors.mean()),
             "max_standard_error": float(fitted.scale.standard_errors.max()),
             "notes": list(fitted.scale.notes),
-            "scores": picture(history, "score_plot"),
             "ranking": table(
                 history.last_scores,
                 ("rank", "essay_id", "score", "standard_error", "n_comparisons", "n_wins"),

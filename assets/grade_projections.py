@@ -8,10 +8,17 @@ from pydantic import Field, model_validator
 
 from assets.asset_pages import history_and_columns, picture, table
 from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from cj_pipeline.settings import BatchSettings
 from cj_pipeline.steps import project, regrade
 from cj_pipeline.steps.describe_scale import describe_scale
 from cj_pipeline.steps.records import load_batch
+from cj_pipeline.steps.regrade import GRADED_BY
 from resources.engine_resource import EngineResource
+
+
+def _told(key: str) -> str:
+    """Return what `batch.yaml` says of a key that grades are made by."""
+    return f"With `again`, from now on. {BatchSettings.model_fields[key].description}"
 
 
 class GradingRequest(dg.Config):
@@ -30,13 +37,34 @@ class GradingRequest(dg.Config):
     despite: list[str] = Field(
         [], description="With `again`: assertions of the batch's own that need not hold any more."
     )
+    use_priors: bool | None = Field(None, description=_told("use_priors"))
+    min_anchor_grades: int | None = Field(None, description=_told("min_anchor_grades"))
+    min_anchor_separation_z: float | None = Field(
+        None, description=_told("min_anchor_separation_z")
+    )
+    max_anchor_disagreement: float | None = Field(
+        None, description=_told("max_anchor_disagreement")
+    )
+    max_extrapolated_share: float | None = Field(None, description=_told("max_extrapolated_share"))
+    max_inversion_p: float | None = Field(None, description=_told("max_inversion_p"))
+    link_to: list[str] | None = Field(
+        None, description=_told("link_to") + " An empty list takes it off their scale again."
+    )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keys of `batch.yaml` that were given."""
+        given = {key: getattr(self, key) for key in GRADED_BY}
+        return {key: value for key, value in given.items() if value is not None}
 
     @model_validator(mode="after")
     def _changes_only_what_is_graded_again(self) -> Self:
         """What was asked for must not be dropped in silence."""
-        changes = (self.scale, self.own_scale, self.anchor_grades, self.despite)
-        if not self.again and any(changes):
-            msg = "scale, own_scale, anchor_grades and despite take effect only with `again: true`"
+        given = {key: getattr(self, key) for key in ("scale", "own_scale", "anchor_grades")}
+        asked = [key for key, value in (given | {"despite": self.despite}).items() if value]
+        asked += self.settings
+        if asked and not self.again:
+            msg = f"take effect only with `again: true`: {', '.join(asked)}"
             raise ValueError(msg)
         return self
 
@@ -68,6 +96,7 @@ def grade_projections(
                 scale=config.scale or None,
                 own_scale=config.own_scale.encode() or None,
                 anchor_grades=config.anchor_grades,
+                settings=config.settings,
                 despite=config.despite,
             )
             if config.again
@@ -93,9 +122,10 @@ def grade_projections(
             history.drifts,
             ("essay_id", "earlier_score", "later_score", "drift", "standard_error", "is_drifted"),
         )
+    if history.scores:
+        metadata["scores_and_boundaries"] = picture(history, "score_plot")
     if history.is_graded:
         metadata |= {
-            "scores_and_boundaries": picture(history, "score_plot"),
             "grades": table(
                 sorted(history.projections, key=lambda row: -row["expected_grade"]),
                 ("essay_id", "fine_grade", "confidence", "expected_grade", "is_anchor"),

@@ -58,7 +58,10 @@ def wave_decision(
         ),
     }
     metadata |= looking_ahead(history)
-    if not decided.decision.is_final and len(history.decisions) > 1:
-        # At the end grades come first: the report's page shows how the scores settled.
-        metadata["convergence"] = picture(history, "convergence_plot")
+    if not decided.decision.is_final:
+        # At the end grades come first: their page and the report's show these.
+        if history.scores:
+            metadata["scores"] = picture(history, "score_plot")
+        if len(history.decisions) > 1:
+            metadata["convergence"] = picture(history, "convergence_plot")
     return dg.MaterializeResult(metadata=metadata)

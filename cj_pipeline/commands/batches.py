@@ -144,6 +144,7 @@ def report(batch: BatchName) -> None:
 
 def regrade(
     batch: BatchName,
+    *,
     scale: Annotated[str | None, typer.Option(help="Another grade scale.")] = None,
     scale_file: Annotated[
         Path | None,
@@ -159,12 +160,22 @@ def regrade(
             help="An assertion of the batch's own that need not hold any more; may be repeated."
         ),
     ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A threshold of batch.yaml or use_priors, as KEY=VALUE; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Grade an ended batch anew; nothing is asked or paid, and earlier gradings are kept."""
+    import yaml
+
     from cj_pipeline.steps import publish
     from cj_pipeline.steps import regrade as grade_again
 
     pairs = [given.partition("=") for given in anchor_grade or []]
+    settings = [given.partition("=") for given in setting or []]
     engine = open_engine()
     projected = grade_again(
         engine,
@@ -172,6 +183,7 @@ def regrade(
         scale=scale,
         own_scale=scale_file.read_bytes() if scale_file is not None else None,
         anchor_grades={essay: grade for essay, _, grade in pairs},
+        settings={key: yaml.safe_load(value) for key, _, value in settings},
         despite=despite or [],
     )
     publish(engine, batch)

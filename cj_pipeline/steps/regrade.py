@@ -1,4 +1,4 @@
-"""Grading again without judging again: another scale, or an anchor's grade put right."""
+"""Grading again without judging again: another scale or threshold, an anchor's grade put right."""
 
 from __future__ import annotations
 
@@ -6,17 +6,32 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
-from cj_pipeline.errors import SettingsError
+from cj_pipeline.errors import SettingsError, UnscalableBatchError
 from cj_pipeline.scales import load_scale, own_scale_problems, read_scale
+from cj_pipeline.settings import resolve_settings
 from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.fit import fit_scale
+from cj_pipeline.steps.link import read_chain
 from cj_pipeline.steps.project import Projected, project
 from cj_pipeline.steps.records import BatchRecord, load_batch
 from cj_pipeline.store import Session
 
 log = structlog.get_logger()
+
+GRADED_BY = (
+    "use_priors",
+    "min_anchor_grades",
+    "min_anchor_separation_z",
+    "max_anchor_disagreement",
+    "max_extrapolated_share",
+    "max_inversion_p",
+    "link_to",
+)
+"""The settings, beside the scale, that grades are made by; no other may change after the end."""
 
 
 def regrade(
@@ -26,6 +41,7 @@ def regrade(
     scale: str | None = None,
     own_scale: bytes | None = None,
     anchor_grades: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
     despite: Sequence[str] = (),
 ) -> Projected:
     """Grade an ended batch anew as a further revision; nothing is asked or paid.
@@ -39,14 +55,16 @@ def regrade(
         scale: The grade scale from now on; by default the one it had.
         own_scale: A scale of the batch's own as YAML, from now on in place of its `scale.yaml`.
         anchor_grades: Grades put right, by anchor.
+        settings: Keys of `batch.yaml` that grades are made by (`GRADED_BY`), from now on.
         despite: Assertions of the batch's own, as they are written, that need not hold for its
             grades from now on; what is claimed of every batch cannot be waived.
 
     Raises:
         SettingsError: With everything that cannot be: a batch that goes on, an essay that is no
-            anchor, a grade that is not on the scale, a scale that cannot be used, an assertion
-            that is none of the batch's.
+            anchor, a grade that is not on the scale, a scale that cannot be used, a setting that
+            grades are not made by or may not be so, an assertion that is none of the batch's.
     """
+    given = dict(settings or {})
     changed = dict(anchor_grades or {})
     if own_scale is not None:
         described = read_scale(own_scale)
@@ -55,23 +73,26 @@ def regrade(
             msg = "The grade scale cannot be used: " + "; ".join(problems) + "."
             raise SettingsError(msg)
         scale = described.name
+    if scale is not None:
+        given["scale"] = scale
     with engine.store.write() as db:
         record = load_batch(db, batch_id)
         if own_scale is not None:
             record = replace(record, own_scale=own_scale.decode("utf-8-sig"))
-        problems = _problems(record, scale or record.settings.scale, changed)
+        record, wrong = _with_settings(db, record, given)
+        problems = [*wrong, *_problems(record, changed)]
         own = [str(assertion) for assertion in record.settings.assertions]
         problems += [
-            f"{given!r} is none of its own assertions: {'; '.join(own) or 'it has none'}"
-            for given in despite
-            if given not in own
+            f"{each!r} is none of its own assertions: {'; '.join(own) or 'it has none'}"
+            for each in despite
+            if each not in own
         ]
         if problems:
             msg = f"Batch '{batch_id}' was not graded again:\n" + "\n".join(
                 f"  - {problem}" for problem in problems
             )
             raise SettingsError(msg)
-        _change(db, batch_id, scale, changed)
+        _change(db, batch_id, given, changed)
         if own_scale is not None:
             _keep_scale(db, batch_id, own_scale)
         if despite:
@@ -81,15 +102,42 @@ def regrade(
         "batch_graded_again",
         batch_id=batch_id,
         revision=projected.revision,
-        scale=scale,
+        settings=given,
         n_anchor_grades_changed=len(changed),
         despite=list(despite),
     )
     return projected
 
 
-def _problems(record: BatchRecord, scale: str | None, changed: Mapping[str, str]) -> list[str]:
-    problems = []
+def _with_settings(
+    db: Session, record: BatchRecord, given: Mapping[str, Any]
+) -> tuple[BatchRecord, list[str]]:
+    """Return a batch with other settings to be graded by, and all that is wrong with them."""
+    others = [key for key in given if key not in (*GRADED_BY, "scale")]
+    if others:
+        return record, [
+            f"{key!r} is nothing that grades are made by, so it stays as it was: give"
+            f" {', '.join(GRADED_BY)}"
+            for key in others
+        ]
+    before = record.settings.model_dump(mode="json")
+    resolved, problems = resolve_settings(before, given)
+    if resolved is None:
+        return record, [problem.removeprefix("batch.yaml: ") for problem in problems]
+    changed = replace(record, settings=resolved.values)
+    terms = changed.grading_terms
+    if resolved.values.use_priors and terms is not None and terms.scale.priors is None:
+        problems.append(f"use_priors: nobody published shares for {terms.scale.name}")
+    if resolved.values.link_to and "link_to" in given and record.has_ended:
+        try:
+            read_chain(db, changed, resolved.values.link_to, fit_scale(db, record))
+        except UnscalableBatchError as error:
+            problems.append(f"link_to: {error}")
+    return changed, problems
+
+
+def _problems(record: BatchRecord, changed: Mapping[str, str]) -> list[str]:
+    problems, scale = [], record.settings.scale
     if not record.has_ended:
         problems.append("it has not ended: wait for its end, or cancel it")
     strangers = [essay_id for essay_id in changed if essay_id not in record.anchor_grades]
@@ -114,12 +162,14 @@ def _waive(db: Session, record: BatchRecord, despite: Sequence[str]) -> None:
     )
 
 
-def _change(db: Session, batch_id: str, scale: str | None, changed: Mapping[str, str]) -> None:
-    if scale is not None:
+def _change(
+    db: Session, batch_id: str, given: Mapping[str, Any], changed: Mapping[str, str]
+) -> None:
+    if given:
         db.execute(
             "UPDATE batches SET settings = json_merge_patch(settings, ?),"
             " settings_origins = json_merge_patch(settings_origins, ?) WHERE batch_id = ?",
-            [json.dumps({"scale": scale}), json.dumps({"scale": "explicit"}), batch_id],
+            [json.dumps(given), json.dumps(dict.fromkeys(given, "explicit")), batch_id],
         )
     for essay_id, grade in changed.items():
         db.execute(

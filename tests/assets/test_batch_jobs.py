@@ -107,9 +107,10 @@ def test_every_asset_is_materialized_for_the_batchs_partition(ended: Ended) -> N
 def test_pages_show_counts_cost_tables_and_plots(ended: Ended) -> None:
     """What a person wants to see is on the page, not in a log."""
     scores = latest(ended.instance, "essay_scores").metadata
+    graded = latest(ended.instance, "grade_projections").metadata
     comparisons = latest(ended.instance, "comparisons").metadata
 
-    image = scores["scores"].value
+    image = graded["scores_and_boundaries"].value
     assert isinstance(image, str)
     assert image.startswith("![score_plot](data:image/png;base64,iVBOR")
     assert isinstance(scores["ranking"], dg.TableMetadataValue)

@@ -133,6 +133,29 @@ class TestAnEndedBatch:
         assert told is not None
         assert "student-001" in str(told.error)
 
+    def test_thresholds_and_links_are_changed_from_the_launchpad(
+        self, ended: tuple[dg.DagsterInstance, Engine]
+    ) -> None:
+        """As `cj regrade --set` does; what cannot be is told in the run."""
+        instance, engine = ended
+
+        def regraded(**config: object) -> dg.ExecuteInProcessResult:
+            given = {"again": True, **config}
+            return run(instance, "regrade_batch", {"ops": {"grade_projections": {"config": given}}})
+
+        right = regraded(min_anchor_grades=3, max_extrapolated_share=0.9)
+        wrong = regraded(link_to=["autumn-8"])
+
+        assert right.success
+        kept = rows(engine, "SELECT terms FROM grading_reports ORDER BY revision DESC LIMIT 1")
+        assert (kept[0]["terms"]["min_grades"], kept[0]["terms"]["max_extrapolated_share"]) == (
+            3,
+            0.9,
+        )
+        told = wrong.failure_data_for_node("grade_projections")
+        assert told is not None
+        assert "autumn-8" in str(told.error)
+
     def test_what_would_be_dropped_in_silence_is_refused(
         self, ended: tuple[dg.DagsterInstance, Engine]
     ) -> None:

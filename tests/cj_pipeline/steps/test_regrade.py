@@ -68,3 +68,48 @@ def test_another_scale_needs_anchors_that_are_on_it(graded: tuple[Engine, str]) 
 
     with pytest.raises(SettingsError, match="cefr does not know"):
         regrade(engine, batch_id, scale="cefr")
+
+
+def test_a_threshold_changed_afterwards_is_kept_with_the_grading(
+    graded: tuple[Engine, str],
+) -> None:
+    """By another threshold there may be no grades; the setting says who gave it."""
+    engine, batch_id = graded
+
+    strict = regrade(engine, batch_id, settings={"min_anchor_grades": 10})
+    usual = regrade(engine, batch_id, settings={"min_anchor_grades": 2})
+
+    assert (strict.is_graded, usual.is_graded) == (False, True)
+    with engine.store.read() as db:
+        terms = db.rows(
+            "SELECT revision, CAST(terms->>'min_grades' AS INTEGER) AS least FROM grading_reports"
+            " WHERE revision >= ? ORDER BY revision",
+            [strict.revision],
+        )
+        origin = db.one("SELECT settings_origins->>'min_anchor_grades' AS said FROM batches")
+    assert [row["least"] for row in terms] == [10, 2]
+    assert origin == {"said": "explicit"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"max_pairwise_comparisons": 9}, "nothing that grades are made by"),
+        ({"max_extrapolated_share": 3}, "less than or equal to 1"),
+        ({"use_priors": True}, "nobody published shares"),
+        ({"link_to": ["nowhere"]}, "nowhere"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told_and_nothing_changes(
+    graded: tuple[Engine, str], settings: dict[str, object], told: str
+) -> None:
+    """With what is wrong, and what there is instead."""
+    engine, batch_id = graded
+    with engine.store.read() as db:
+        before = db.one("SELECT settings, settings_origins FROM batches")
+
+    with pytest.raises(SettingsError, match=told):
+        regrade(engine, batch_id, settings=settings)
+
+    with engine.store.read() as db:
+        assert db.one("SELECT settings, settings_origins FROM batches") == before
