@@ -40,6 +40,7 @@ from cj_pipeline.precision import precision_of
 from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
 from cj_pipeline.settings import PreciseRule
 from cj_pipeline.tallies import Verdicts
+from cj_pipeline.uncertainty import as_believed
 
 VOTES = Path(__file__).parents[1] / "cj_pipeline" / "data" / "ukp_demo_votes.csv"
 TARGETS = (0.90, 0.95)
@@ -158,7 +159,9 @@ def trajectory(setup: Setup, seed: int) -> dict[str, Any]:
             continue
         net = _with_scale(net, scale)
         out["comparisons"].append(len(net.shown))
-        out["spearman"].append(_correlation(rankdata(scale.scores), rankdata(judge.truth)))
+        for name, scores in (("spearman", scale.scores), ("drawn_in", as_believed(net).scores)):
+            assert scores is not None
+            out[name].append(_correlation(rankdata(scores), rankdata(judge.truth)))
         at_quarter = len(net.shown) * 4 // end > (len(net.shown) - size) * 4 // end
         if setup.honesty and at_quarter:
             out["at"].append(len(net.shown))
@@ -267,11 +270,17 @@ def _kept(cache: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
 # --- figures -------------------------------------------------------------------------------------
 
 
-def comparisons_to_reach(runs: Sequence[dict[str, Any]], target: float) -> float:
-    """Return where the mean Spearman correlation crosses the target; NaN if it does not."""
+def comparisons_to_reach(
+    runs: Sequence[dict[str, Any]], target: float, by: str = "spearman"
+) -> float:
+    """Return where the mean Spearman correlation crosses the target; NaN if it does not.
+
+    By the reported scores, or "drawn_in": by the same scores, drawn in by their errors, as peers
+    with a stronger prior would report them and as pairs are chosen by.
+    """
     ends = min(len(r["comparisons"]) for r in runs)
     x = np.mean([r["comparisons"][-ends:] for r in runs], axis=0)
-    y = np.mean([r["spearman"][-ends:] for r in runs], axis=0)
+    y = np.mean([r[by][-ends:] for r in runs], axis=0)
     above = np.flatnonzero(y >= target)
     if not len(above):
         return float("nan")
@@ -291,14 +300,17 @@ def jackknifed(figure: Callable[[list[int]], float], n: int) -> tuple[float, flo
 
 
 def saved(
-    runs: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]], target: float
+    runs: Sequence[dict[str, Any]],
+    base: Sequence[dict[str, Any]],
+    target: float,
+    by: str = "spearman",
 ) -> tuple[float, float]:
     """Return the share of comparisons saved against a base strategy, and its error."""
     n = min(len(runs), len(base))
 
     def figure(rows: list[int]) -> float:
-        ours = comparisons_to_reach([runs[i] for i in rows], target)
-        return 1 - ours / comparisons_to_reach([base[i] for i in rows], target)
+        ours = comparisons_to_reach([runs[i] for i in rows], target, by)
+        return 1 - ours / comparisons_to_reach([base[i] for i in rows], target, by)
 
     return jackknifed(figure, n)
 
@@ -318,18 +330,18 @@ def savings(options: argparse.Namespace) -> None:
         setups = [Setup(s, n, wave, per_essay, may, judge) for s, may in ways]
         run(setups, options.replications, options.cache, options.processes)
         print(f"\n{n} essays, waves of {wave}, {judge} judge: comparisons per essay to Spearman")
-        print(
-            "strategy                     .90    saved           .95    saved       (replications)"
-        )
         base = results(setups[0], options.replications, options.cache)
-        for setup in setups:
-            runs = results(setup, options.replications, options.cache)
-            cells = []
-            for target in TARGETS:
-                needed = comparisons_to_reach(runs, target) * 2 / n
-                share, error = saved(runs, base, target)
-                cells.append(f"{needed:6.2f}  {share:6.1%} ± {error:5.1%}")
-            print(f"{setup.label:26s} {'  '.join(cells)}  ({len(runs)})", flush=True)
+        for by in ("spearman", "drawn_in"):
+            print(f"ranked by scores {'as reported' if by == 'spearman' else 'drawn in'}")
+            print("strategy                     .90    saved           .95    saved         (runs)")
+            for setup in setups:
+                runs = results(setup, options.replications, options.cache)
+                cells = []
+                for target in TARGETS:
+                    needed = comparisons_to_reach(runs, target, by) * 2 / n
+                    share, error = saved(runs, base, target, by)
+                    cells.append(f"{needed:6.2f}  {share:6.1%} ± {error:5.1%}")
+                print(f"{setup.label:26s} {'  '.join(cells)}  ({len(runs)})", flush=True)
 
 
 def waves(options: argparse.Namespace) -> None:

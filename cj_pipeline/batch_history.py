@@ -49,6 +49,8 @@ class BatchHistory:
         linked_scores: Each essay's score on the scale of the batch linked to; by essay.
         ranks: How sure each essay's rank is; empty before the end.
         statistics: What the final scale is worth (`scale_statistics`); empty before the end.
+        judge_choices: Where judges are chosen by worth, whom each wave was asked of and why; by
+            wave, the largest share first.
     """
 
     batch: Row
@@ -69,6 +71,7 @@ class BatchHistory:
     linked_scores: tuple[Row, ...] = ()
     ranks: tuple[Row, ...] = ()
     statistics: Row = field(default_factory=dict)
+    judge_choices: tuple[Row, ...] = ()
 
     @property
     def batch_id(self) -> str:
@@ -278,4 +281,8 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
         ),
         ranks=rows("SELECT * FROM essay_ranks WHERE batch_id = $batch ORDER BY rank, essay_id"),
         statistics=described["statistics"] if described is not None else {},
+        judge_choices=rows(
+            "SELECT * FROM judge_choices WHERE batch_id = $batch"
+            " ORDER BY wave, share DESC, information_per_usd DESC, judge_id"
+        ),
     )

@@ -21,14 +21,14 @@ class JudgeFigures:
 
     Attributes:
         judge_id: Its fingerprint.
-        usd_per_verdict: What a comparison costs, failed attempts included.
+        usd_per_comparison: What a comparison costs, failed attempts included.
         discrimination: How strongly it tells essays apart against the panel's mean, 1.
         position_effect: What being shown first is worth to it, in logits.
         success_rate: The share of its comparisons that end in a verdict.
     """
 
     judge_id: str
-    usd_per_verdict: float
+    usd_per_comparison: float
     discrimination: float = 1.0
     position_effect: float = 0.0
     success_rate: float = 1.0
@@ -43,6 +43,21 @@ class JudgeWorth:
     information_per_usd: float
 
 
+@dataclass(frozen=True)
+class JudgeShare:
+    """Of how many of the next pairs a judge is asked, and what that rests on.
+
+    Attributes:
+        figures: What is known of the judge.
+        worth: What asking it brings, by those figures.
+        share: Of the pairs; all judges' shares add up to 1.
+    """
+
+    figures: JudgeFigures
+    worth: JudgeWorth
+    share: float
+
+
 def judges_by_worth(judges: Sequence[JudgeFigures], differences: Floats) -> tuple[JudgeWorth, ...]:
     """Return the judges, the one to ask next first.
 
@@ -55,7 +70,7 @@ def judges_by_worth(judges: Sequence[JudgeFigures], differences: Floats) -> tupl
         20: an answer's information is a^2 P (1 - P).
     """
     worth = [
-        JudgeWorth(judge.judge_id, told, told / max(judge.usd_per_verdict, 1e-12))
+        JudgeWorth(judge.judge_id, told, told / max(judge.usd_per_comparison, 1e-12))
         for judge in judges
         for told in [_information(judge, differences)]
     ]
@@ -66,16 +81,18 @@ LEAST_SHARE = 0.1
 """Of the pairs, that every judge keeps: what nobody asks a judge, nobody learns of it."""
 
 
-def shares_by_worth(judges: Sequence[JudgeFigures], differences: Floats) -> dict[str, float]:
-    """Return the share of the pairs each judge is to be asked about; together 1.
+def shares_by_worth(judges: Sequence[JudgeFigures], differences: Floats) -> tuple[JudgeShare, ...]:
+    """Return the share of the pairs each judge is to be asked about, the largest first.
 
     All but the least goes to the judge whose verdicts tell most per dollar.
     """
-    best, *_ = judges_by_worth(judges, differences)
     least = min(LEAST_SHARE, 1 / len(judges))
-    shares = {judge.judge_id: least for judge in judges}
-    shares[best.judge_id] = 1 - least * (len(judges) - 1)
-    return shares
+    figures = {judge.judge_id: judge for judge in judges}
+    best, *others = judges_by_worth(judges, differences)
+    return (
+        JudgeShare(figures[best.judge_id], best, 1 - least * len(others)),
+        *(JudgeShare(figures[other.judge_id], other, least) for other in others),
+    )
 
 
 def _information(judge: JudgeFigures, differences: Floats) -> float:

@@ -159,6 +159,7 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         fairness=_fairness(history),
         fairness_picture=_fairness_picture(history),
         judges=_judges(history),
+        judge_choices=_judge_choices(history),
         agreements=[vars(each) for each in agreements(history)],
         failures=_failures(history),
         attention=_attention(history),
@@ -408,6 +409,21 @@ def _judges(history: BatchHistory) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _judge_choices(history: BatchHistory) -> list[dict[str, Any]]:
+    """Return whom the last wave was asked of by worth, and what every figure is beside the best."""
+    last = max((row["wave"] for row in history.judge_choices), default=None)
+    rows = [row for row in history.judge_choices if row["wave"] == last]
+    most = max((row["information_per_usd"] for row in rows), default=0.0)
+    return [
+        {
+            **row,
+            "name": history.judge_by_id[row["judge_id"]]["name"],
+            "relative_worth": row["information_per_usd"] / most if most else None,
+        }
+        for row in rows
+    ]
 
 
 def _failures(history: BatchHistory) -> dict[str, Any]:

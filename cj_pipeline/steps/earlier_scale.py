@@ -7,6 +7,7 @@ each comparison is to tell of an essay that is not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def amid_earlier(db: Session, record: BatchRecord, net: Net, scale: Scale | None
     if not record.settings.link_to or net.n_essays > _WRITTEN_OUT_UP_TO:
         return net
     if scale is None:
-        return _before_own_scale(db, record, net)
+        return before_first_verdict(db, record, net, _text_hashes(db, record.batch_id))
     chain = chain_so_far(db, record, scale)
     if chain is None or len(chain.essay_ids) > _WRITTEN_OUT_UP_TO:
         return net
@@ -51,7 +52,7 @@ def amid_earlier(db: Session, record: BatchRecord, net: Net, scale: Scale | None
         scores=chain.scores[own],
         covariance=chain.covariance[own][:, own],
         information=None,
-        known_ids=frozenset(_old_names(db, record)),
+        known_ids=frozenset(_old_names(db, record, _text_hashes(db, record.batch_id))),
     )
 
 
@@ -66,7 +67,19 @@ def chain_so_far(db: Session, record: BatchRecord, scale: Scale) -> Chain | None
         return None
 
 
-def _before_own_scale(db: Session, record: BatchRecord, net: Net) -> Net:
+def before_first_verdict(
+    db: Session, record: BatchRecord, net: Net, text_hashes: Mapping[str, str]
+) -> Net:
+    """Return the net before a batch has a scale of its own, its known essays where they lie.
+
+    Args:
+        db: A look at the store, or at its published copy.
+        record: The batch, in the store or not yet.
+        net: Of its essays.
+        text_hashes: Each essay's SHA-256, by which earlier batches know it.
+    """
+    if not record.settings.link_to or net.n_essays > _WRITTEN_OUT_UP_TO:
+        return net
     from cj_pipeline.placement import with_newcomers
 
     try:
@@ -75,15 +88,25 @@ def _before_own_scale(db: Session, record: BatchRecord, net: Net) -> Net:
         old = None
     if old is None:
         return net
-    old_name = _old_names(db, record)
+    old_name = _old_names(db, record, text_hashes)
     return with_newcomers(net, old, old_name) if old_name else net
 
 
-def _old_names(db: Session, record: BatchRecord) -> dict[str, str]:
+def _old_names(db: Session, record: BatchRecord, text_hashes: Mapping[str, str]) -> dict[str, str]:
     """Return what the last of the earlier batches calls each essay that both have."""
+    theirs = _text_hashes(db, record.settings.link_to[-1])
+    named = {text_hash: essay_id for essay_id, text_hash in theirs.items()}
+    return {
+        essay_id: named[text_hash]
+        for essay_id, text_hash in text_hashes.items()
+        if text_hash in named
+    }
+
+
+def _text_hashes(db: Session, batch_id: str) -> dict[str, str]:
     rows = db.rows(
-        "SELECT mine.essay_id, old.essay_id AS old_name FROM essays mine JOIN essays old"
-        " ON sha256(mine.text) = sha256(old.text) AND old.batch_id = ? WHERE mine.batch_id = ?",
-        [record.settings.link_to[-1], record.batch_id],
+        "SELECT essay_id, sha256(text) AS text_hash FROM essays WHERE batch_id = ?"
+        " ORDER BY position",
+        [batch_id],
     )
-    return {row["essay_id"]: row["old_name"] for row in rows}
+    return {row["essay_id"]: row["text_hash"] for row in rows}

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import structlog
 
 from cj_pipeline.comparisons import PlannedComparison, comparison_id
-from cj_pipeline.pairing.net import Floats
+from cj_pipeline.pairing.net import Net
 from cj_pipeline.pairing.waves import choose_wave
 from cj_pipeline.panel_shares import judges_of_pair
 from cj_pipeline.steps.earlier_scale import amid_earlier
 from cj_pipeline.steps.engine import Engine
 from cj_pipeline.steps.fit import fit_scale
-from cj_pipeline.steps.judges_next import next_shares
-from cj_pipeline.steps.net_so_far import NetSoFar, empty_net, net_so_far, with_scores
+from cj_pipeline.steps.judges_next import judges_next
+from cj_pipeline.steps.net_so_far import NetSoFar, net_so_far, with_scores
 from cj_pipeline.steps.records import BatchRecord, current_wave, load_batch, note_on_batch
 from cj_pipeline.store import Session
 from cj_pipeline.workflow import (
@@ -50,31 +50,36 @@ def plan_wave(engine: Engine, batch_id: str) -> PlannedWave:
         wave = current_wave(db, batch_id)
         if record.has_ended or not _asks_for_more(db, batch_id, wave):
             return PlannedWave(wave, _planned(db, batch_id, wave), is_new=False)
-        history = _history(db, record)
+        judges = judges_next(db, record)
+        history = replace(_history(db, record), shares=judges.shares)
     planned = tuple(_next_comparisons(record, wave + 1, history))
     with engine.store.write() as db:
         if current_wave(db, batch_id) > wave:
             return PlannedWave(wave + 1, _planned(db, batch_id, wave + 1), is_new=False)
         now = engine.clock()
         db.insert("comparison_pairs", [_row(p) | {"planned_at": now} for p in planned])
+        if planned:
+            db.insert("judge_choices", judges.rows(batch_id, wave + 1))
         if not planned:
             note_on_batch(db, batch_id, "nothing_left_to_ask", now)
     log.info("wave_planned", batch_id=batch_id, wave=wave + 1, n_comparisons=len(planned))
     return PlannedWave(wave + 1, planned, is_new=True)
 
 
-def preview_comparisons(
-    record: BatchRecord, expected: Floats | None = None
-) -> tuple[PlannedComparison, ...]:
+def preview_comparisons(record: BatchRecord, net: Net) -> tuple[PlannedComparison, ...]:
     """Return the first wave of a batch that is not in the store, for `cj plan`.
 
     Args:
         record: The batch.
-        expected: What its head start guesses of the scores.
+        net: Before anything was asked.
     """
     nothing_asked = tuple(0 for _ in record.judges)
-    net = empty_net(record, expected)
     return tuple(_next_comparisons(record, 1, NetSoFar(net, nothing_asked)))
+
+
+def chooses_by_scores(record: BatchRecord) -> bool:
+    """Return whether the batch's strategy goes by scores once there are any."""
+    return record.settings.strategy not in {"coverage", "resample", "random"}
 
 
 def _asks_for_more(db: Session, batch_id: str, wave: int) -> bool:
@@ -87,8 +92,8 @@ def _asks_for_more(db: Session, batch_id: str, wave: int) -> bool:
 
 
 def _history(db: Session, record: BatchRecord) -> NetSoFar:
-    found = replace(net_so_far(db, record), shares=next_shares(db, record))
-    if record.settings.strategy in {"coverage", "resample", "random"}:
+    found = net_so_far(db, record)
+    if not chooses_by_scores(record):
         return found
     scale = fit_scale(db, record) if found.net.shown else None
     net = found.net if scale is None else with_scores(found.net, record, scale)

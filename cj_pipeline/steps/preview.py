@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from cj_pipeline.comparisons import PlannedComparison
+from cj_pipeline.errors import StoreError
 from cj_pipeline.essays import Batch
 from cj_pipeline.head_start import expected_from_texts
 from cj_pipeline.ingestion import read_batch
 from cj_pipeline.judge_trials import Calibration
 from cj_pipeline.judges import Judge
-from cj_pipeline.pairing.net import Floats
+from cj_pipeline.pairing.net import Floats, Net
 from cj_pipeline.providers import open_provider
 from cj_pipeline.steps.canary import canary_size
 from cj_pipeline.steps.cost_plan import ModeCost, cost_by_mode, run_pilot
+from cj_pipeline.steps.earlier_scale import before_first_verdict
 from cj_pipeline.steps.ingest import load_judges
 from cj_pipeline.steps.live_profile import kept_profile, profile_of_batch
-from cj_pipeline.steps.net_so_far import earlier_guess
+from cj_pipeline.steps.net_so_far import earlier_guess, empty_net
 from cj_pipeline.steps.plan_ahead import plan_ahead
-from cj_pipeline.steps.plan_wave import preview_comparisons
+from cj_pipeline.steps.plan_wave import chooses_by_scores, preview_comparisons
 from cj_pipeline.steps.records import BatchRecord
 from cj_pipeline.steps.requests import Ask, BatchTexts, prompt_for, request_line, submission_key
 from cj_pipeline.store import Session, open_published
@@ -50,7 +52,18 @@ class RequestFile:
 
 @dataclass(frozen=True)
 class Preview:
-    """A batch's first wave, and the bounds of the whole."""
+    """A batch's first wave, and the bounds of the whole.
+
+    Attributes:
+        batch_id: The batch's name.
+        record: The batch as the store would hold it.
+        first_wave: What would be asked first.
+        asks: The same as requests.
+        texts: What judges would read.
+        environment: Where providers' keys are.
+        home: The store's folder.
+        n_known: Essays that the batches it is linked to have placed already.
+    """
 
     batch_id: str
     record: BatchRecord
@@ -59,6 +72,7 @@ class Preview:
     texts: BatchTexts
     environment: Mapping[str, str]
     home: Path
+    n_known: int = 0
 
     def facts(self) -> list[tuple[str, object]]:
         """Return what a person wants to know before anything is spent."""
@@ -77,10 +91,20 @@ class Preview:
             ("ends at the latest after", f"{ends_at} comparisons"),
             ("first wave", f"{len(self.first_wave)} comparisons"),
             ("waves at the most", -(-ends_at // max(1, len(self.first_wave)))),
+            *self._placement(),
             *self._forecast(),
             *self._canaries(),
             ("spend cap USD", record.settings.spend_cap_usd or "none"),
         ]
+
+    def _placement(self) -> list[tuple[str, object]]:
+        earlier = self.record.settings.link_to
+        if not earlier:
+            return []
+        if not self.n_known:
+            return [("placed on", f"{earlier[-1]}: nothing is known there yet of these essays")]
+        told = f"{earlier[-1]}, which has placed {self.n_known} of the essays"
+        return [("placed on", f"{told}; what follows is foreseen without that")]
 
     def _canaries(self) -> list[tuple[str, object]]:
         sizes = {
@@ -206,14 +230,17 @@ def preview_batch(
     batch = read_batch(folder, explicit=explicit)
     judges = load_judges(batch, folder)
     record = _record(batch, judges, {"profile": profile_of_batch(batch, home).as_json()})
-    first_wave = preview_comparisons(record, _guessed(batch, home))
+    net = _net(batch, record, home)
+    first_wave = preview_comparisons(record, net)
     texts = BatchTexts(
         instructions=batch.document("instructions"),
         rubric=batch.document("rubric"),
         essays={essay.essay_id: essay.text for essay in batch.essays},
     )
     asks = tuple(_ask(record, texts, planned) for planned in first_wave)
-    return Preview(batch.batch_id, record, first_wave, asks, texts, environment, home)
+    return Preview(
+        batch.batch_id, record, first_wave, asks, texts, environment, home, len(net.known_ids)
+    )
 
 
 def _ask(record: BatchRecord, texts: BatchTexts, planned: PlannedComparison) -> Ask:
@@ -230,6 +257,27 @@ def _ask(record: BatchRecord, texts: BatchTexts, planned: PlannedComparison) -> 
         judge_id=planned.judge_id,
         prompt=prompt_for(record, record.judge(planned.judge_id), texts, shown),
     )
+
+
+def _net(batch: Batch, record: BatchRecord, home: Path) -> Net:
+    """Return the batch's net before anything was asked, with what earlier batches know of it."""
+    net = empty_net(record, _guessed(batch, home))
+    if not record.settings.link_to or not chooses_by_scores(record):
+        return net
+    try:
+        connection = open_published(home)
+    except StoreError:
+        return net
+    with closing(connection):
+        return before_first_verdict(
+            Session(connection),
+            record,
+            net,
+            {
+                essay.essay_id: hashlib.sha256(essay.text.encode()).hexdigest()
+                for essay in batch.essays
+            },
+        )
 
 
 def _guessed(batch: Batch, home: Path) -> Floats | None:

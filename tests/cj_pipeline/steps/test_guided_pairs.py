@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cj_pipeline import report
+from cj_pipeline.batch_history import read_history
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.steps import Engine, decide, fit, ingest, plan_wave
 from cj_pipeline.steps.preview import preview_batch
@@ -114,8 +116,15 @@ def test_newcomers_are_asked_about_and_anchors_known_already_left_alone(
     )
 
     linked = {**graded, "link_to": ["spring"], "max_pairwise_comparisons": 40, "wave_size": 20}
+    engine.store.publish()
+    (later / "batch.yaml").write_text(yaml.safe_dump(NO_STABILITY | linked))
+    previewed = preview_batch(later, {}, {}, engine.home)
     autumn = judged(engine, later, **linked)
 
+    assert [(each.essay_a, each.essay_b) for each in previewed.first_wave] == [
+        (row["essay_a"], row["essay_b"]) for row in pairs_of(engine, autumn, 1)
+    ]
+    assert "spring, which has placed 9 of the essays" in str(dict(previewed.facts())["placed on"])
     rows = pairs_of(engine, autumn, 1) + pairs_of(engine, autumn, 2)
     assert len(rows) == 40
     for row in rows:
@@ -249,3 +258,13 @@ def test_the_judge_whose_verdicts_tell_most_per_dollar_is_asked_most(
 
     assert shares[0] == pytest.approx(0.5, abs=0.02)
     assert shares[1] >= 0.9
+    with engine.store.read() as db:
+        history = read_history(db, batch_id)
+    assert [row["wave"] for row in history.judge_choices] == [2, 2]
+    sharp, coin = history.judge_choices
+    assert (name[sharp["judge_id"]], sharp["share"]) == ("sharp", pytest.approx(0.9))
+    assert sharp["discrimination"] > 2 * coin["discrimination"]
+    assert sharp["information_per_usd"] > 4 * coin["information_per_usd"]
+    page = report.render_history(history)
+    table = page[page.index("Whom wave 2 was asked of") :]
+    assert table.index("90\u00a0%") < table.index("10\u00a0%")
