@@ -43,7 +43,7 @@ check: $(VENV)/.dev  ## Style, types, direction of imports, and every test that 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 nightly: $(VENV)/.dev  ## What takes an hour: every kill point, and 100,000 fuzzed results
 	CJ_TESTS=nightly $(BIN)/python -m pytest -rP tests/test_killed_anywhere.py \
