@@ -112,6 +112,8 @@ def own_assertion_checks(
         told = f"judged at the end; now {len(checked) - len(failed)} of {len(checked)} hold"
     else:
         told = f"{len(checked) - len(failed)} of {len(checked)} hold"
+        if is_grave:
+            told += ", so no grades leave"
     yield dg.AssetCheckResult(
         asset_key="wave_decision",
         check_name="own_assertions_hold",

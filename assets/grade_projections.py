@@ -106,22 +106,12 @@ def grade_projections(
         describe_scale(connected, batch_id)
     history, columns = history_and_columns(connected, batch_id, "grade_projections")
     metadata: dict[str, Any] = {
-        "is_graded": projected.is_graded,
         "statement": projected.statement,
-        "revision": projected.revision,
+        "is_graded": projected.is_graded,
         "scale": history.scale or "none",
+        "revision": projected.revision,
         "is_simulated": history.is_simulated,
-        "scale_statistics": dg.MetadataValue.json(dict(history.statistics)),
-        "dagster/partition_row_count": len(history.projections),
-        "dagster/column_schema": columns,
     }
-    if history.grading is not None and history.grading["anchor_check"]:
-        metadata["anchor_check"] = dg.MetadataValue.json(dict(history.grading["anchor_check"]))
-    if history.links:
-        metadata["anchor_drifts"] = table(
-            history.drifts,
-            ("essay_id", "earlier_score", "later_score", "drift", "standard_error", "is_drifted"),
-        )
     if history.scores:
         metadata["scores_and_boundaries"] = picture(history, "score_plot")
     if history.is_graded:
@@ -134,4 +124,16 @@ def grade_projections(
                 history.boundaries, ("below", "above", "boundary", "lower", "upper")
             ),
         }
+    if history.links:
+        metadata["anchor_drifts"] = table(
+            history.drifts,
+            ("essay_id", "earlier_score", "later_score", "drift", "standard_error", "is_drifted"),
+        )
+    if history.grading is not None and history.grading["anchor_check"]:
+        metadata["anchor_check"] = dg.MetadataValue.json(dict(history.grading["anchor_check"]))
+    metadata |= {
+        "scale_statistics": dg.MetadataValue.json(dict(history.statistics)),
+        "dagster/partition_row_count": len(history.projections),
+        "dagster/column_schema": columns,
+    }
     yield dg.MaterializeResult(metadata=metadata)
