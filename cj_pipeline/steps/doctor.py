@@ -300,7 +300,7 @@ def _about_listed(
             account=account,
             batch_id=None,
             what=found.job_id,
-            problem=f"it bears a submission key, {key[:16]}, that unknown here",
+            problem=f"it bears a submission key, {key[:16]}, which is unknown here",
             remedy="another store may own it; if none does, cancel it (--also-cancel)"
             if found.is_running
             else "another store may own it; it has ended, so nothing is left to save",
@@ -316,13 +316,18 @@ def _about_listed(
             "adopt it",
             mending="adopt",
         )
-    elif job["provider_job_id"] != found.job_id and found.is_running:
+    elif job["provider_job_id"] != found.job_id and found.provider_status.lower() != "failed":
+        # One that failed judged nothing: its provider had no room, and the same was sent again.
         yield _finding(
             "duplicate_job",
             job,
             found.job_id,
-            f"the submission is already being judged as {job['provider_job_id']}",
-            "cancel it, and bill what it had finished",
+            f"the submission is already being judged as {job['provider_job_id']}"
+            if found.is_running
+            else f"it has ended and may be on the bill; what counts is {job['provider_job_id']}",
+            "cancel it, and bill what it had finished"
+            if found.is_running
+            else "store what it finished, and bill it",
             mending="cancel",
         )
 

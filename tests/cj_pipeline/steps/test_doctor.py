@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.emulator import EmulatorConfig, change_settings
+from cj_pipeline.emulator import EmulatorConfig, change_settings, in_process_client
 from cj_pipeline.judges import load_judge
-from cj_pipeline.steps import Engine, ingest, plan_wave, submit_wave
-from cj_pipeline.steps.doctor import examine, mend
-from tests.batch_folders import open_engine, run_to_end, write_batch
+from cj_pipeline.steps import Engine, ingest, plan_wave, poll, submit_wave
+from cj_pipeline.steps.doctor import LOOK_BACK, examine, mend
+from tests.batch_folders import ManualClock, finish, open_engine, run_to_end, write_batch
 
 _KEEPS_FILES = {"kind": "status", "on": "*.delete", "status": 500}
 
@@ -77,6 +77,43 @@ def test_a_job_made_twice_is_found_and_the_extra_one_cancelled(
         engine.provider(load_judge("quality")).poll(str(_job(engine)["provider_job_id"])).state
         == "running"
     )
+
+
+def test_a_job_made_twice_that_has_ended_is_billed(engine: Engine, tmp_path: Path) -> None:
+    """Nobody can cancel it any more; it is on the provider's bill, and so it is on ours."""
+    batch_id = _submitted(engine, tmp_path / "one")
+    extra = _make_a_second_job(engine)
+    finish(engine, batch_id)
+
+    findings = examine(engine)
+    mend(engine, findings)
+
+    with engine.store.read() as db:
+        duplicate = db.one("SELECT * FROM duplicate_jobs")
+        verdicts = db.one("SELECT count(*) AS n FROM comparisons")
+    books = in_process_client(EmulatorConfig.from_environment({}, engine.home))
+    paid = books.get("http://emulator.invalid/emulator/audit").json()["totals"]["requests_paid"]
+    assert [(finding.kind, finding.what) for finding in findings] == [("duplicate_job", extra)]
+    assert duplicate is not None
+    assert (duplicate["state"], duplicate["n_paid"]) == ("settled", _job(engine)["n_requests"])
+    assert duplicate["billed_usd"] == pytest.approx(_job(engine)["billed_usd"])
+    assert verdicts == {"n": paid - duplicate["n_paid"]}
+    assert examine(engine) == []
+
+
+def test_a_job_that_found_no_room_is_no_duplicate(engine: Engine, tmp_path: Path) -> None:
+    """The same shard was sent again, under the same key, and nothing of the first was paid."""
+    _emulate(engine, faults=[{"kind": "fails", "word": "token_limit_exceeded", "at": [1]}])
+    clock = ManualClock()
+    waiting = replace(engine, clock=clock)
+    batch_id = _submitted(waiting, tmp_path / "one")
+    poll(waiting)
+    clock.sleep(3600)
+    finish(waiting, batch_id)
+
+    listed = engine.provider(load_judge("quality")).list_jobs(clock() - LOOK_BACK)
+    assert "failed" in {job.provider_status for job in listed}
+    assert examine(waiting) == []
 
 
 def test_files_left_behind_are_found_and_deleted(engine: Engine, tmp_path: Path) -> None:
