@@ -298,6 +298,7 @@ def _keep(engine: Engine, looks: Sequence[_Look], pace: _Pace, now: datetime) ->
                 _send_again(db, dict(look.job), look.found, now)
             else:
                 _keep_status(db, look, look.found, pace, now)
+        _leave_accounts_alone(db, news, now)
         for batch_id in sorted({look.job["batch_id"] for look in news}):
             note_progress(db, batch_id, now)
     for look in news:
@@ -373,6 +374,21 @@ def _keep_no_answer(db: Session, job: Mapping[str, Any], found: _NoAnswer, now: 
         " WHERE submission_key = ? AND state IN ('submitted', 'adopted', 'running')",
         [now, now + found.wait, found.problem, job["submission_key"]],
     )
+
+
+def _leave_accounts_alone(db: Session, looks: Sequence[_Look], now: datetime) -> None:
+    """Put off all open jobs of an account that asked for it, also those whose turn comes sooner."""
+    waits = {
+        look.job["account"]: look.found.wait
+        for look in looks
+        if isinstance(look.found, _NoAnswer) and look.found.for_the_account
+    }
+    for account, wait in waits.items():
+        db.execute(
+            f"UPDATE provider_jobs SET next_poll_at = $until WHERE {_IS_OPEN}"  # noqa: S608
+            " AND account = $account AND next_poll_at < $until",
+            {"until": now + wait, "account": account},
+        )
 
 
 def _keep_status(

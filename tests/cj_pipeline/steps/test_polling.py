@@ -125,6 +125,27 @@ def test_being_asked_to_wait_is_obeyed_for_the_whole_account_without_sleeping(
     assert {job["provider_status"] for job in jobs(engine)} == {None}
 
 
+def test_jobs_whose_turn_comes_soon_are_left_alone_as_well(
+    engine: Engine, clock: ManualClock
+) -> None:
+    """They are not due when one of the account is told to wait, and would be a second later."""
+    soon = {"key": jobs(engine)[2]["submission_key"], "due": clock() + timedelta(seconds=5)}
+    with engine.store.write() as db:
+        db.execute("UPDATE provider_jobs SET next_poll_at = $due WHERE submission_key = $key", soon)
+    emulate(
+        engine,
+        {"kind": "status", "on": "*.retrieve", "status": 429, "retry_after": "700", "at": [1]},
+    )
+
+    polled = poll(engine).n_polled
+    clock.sleep(600)
+    meanwhile = poll(engine).n_polled
+    clock.sleep(101)
+    afterwards = poll(engine).n_polled
+
+    assert (polled, meanwhile, afterwards) == (2, 0, 3)
+
+
 def test_looks_without_an_answer_become_rarer(engine: Engine, clock: ManualClock) -> None:
     """Doubling, with jitter, up to ten minutes; one answer and all is forgotten."""
     emulate(engine, {"kind": "status", "on": "*.retrieve", "status": 503})
