@@ -35,11 +35,13 @@ def cancel(engine: Engine, batch_id: str) -> Cancelled:
         now = engine.clock()
         note_on_batch(db, batch_id, "cancel_requested", now)
         close_comparisons(db, record, now, give_up=True)
-        # Single calls that were put off are ended at once; nobody has to wait for their provider.
+        # What was put off and surely is not at its provider is ended at once: nobody has to wait.
         db.execute(
-            "UPDATE provider_jobs SET next_poll_at = ? WHERE batch_id = ?"
-            " AND batching_mode <> 'provider_batch_api' AND state IN ('intent', 'running')",
-            [now, batch_id],
+            "UPDATE provider_jobs SET next_poll_at = $now WHERE batch_id = $batch"
+            " AND CASE batching_mode WHEN 'provider_batch_api'"
+            " THEN state IN ('intent', 'uploaded') AND create_begun_at IS NULL"
+            " ELSE state IN ('intent', 'running') END",
+            {"now": now, "batch": batch_id},
         )
         note_progress(db, batch_id, now)
     return Cancelled(stop_open_jobs(engine, record))

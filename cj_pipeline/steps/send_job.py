@@ -328,9 +328,11 @@ def _send(
     """Create one provider job, or adopt the one an earlier try created; True when adopted."""
     key = job["submission_key"]
     was_begun = job["lease_owner"] is not None
-    if was_begun and adopt(engine, job, provider):
+    is_unwanted = bool(record.metadata.get("cancel_requested"))
+    surely_absent = job["create_begun_at"] is None and job["state"] != "ambiguous"
+    if was_begun and not (is_unwanted and surely_absent) and adopt(engine, job, provider):
         return True
-    if record.metadata.get("cancel_requested"):
+    if is_unwanted:
         msg = f"Batch '{record.batch_id}' was cancelled before this was sent."
         raise _CancelledBeforeCreationError(msg)
     with engine.store.read() as db:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
 from cj_pipeline.emulator import EmulatorConfig, change_settings, in_process_client
+from cj_pipeline.errors import ProviderUnavailableError, UncertainOutcomeError
 from cj_pipeline.progress import EventKind, Outcome
 from cj_pipeline.steps import (
     Engine,
@@ -110,6 +111,49 @@ def test_what_a_cancelled_job_had_finished_is_kept(tmp_path: Path) -> None:
     end(engine, batch_id)
 
     assert 0 < n_paid(engine) < 10
+    assert_cancelled_with_all_that_was_paid(engine, batch_id)
+
+
+@pytest.mark.parametrize("call", ["*files.create", "*batches.create"])
+def test_what_waits_to_be_sent_is_ended_at_once(tmp_path: Path, call: str) -> None:
+    """Its provider asked for hours; nothing is there, so nobody has to ask or to wait."""
+    engine = open_engine(tmp_path / "home", clock=ManualClock())
+    config = EmulatorConfig.from_environment(engine.environment, engine.home)
+    busy = {"kind": "status", "on": call, "status": 429, "retry_after": "9000"}
+    change_settings(config, faults=[busy])
+    folder = write_batch(tmp_path / "batch", n_students=4, settings=SETTINGS)
+    batch_id = ingest(engine, folder).batch_id
+    plan_wave(engine, batch_id)
+    with pytest.raises(ProviderUnavailableError, match="429"):
+        submit_wave(engine, batch_id)
+    change_settings(config, faults=[{"kind": "status", "on": "*", "status": 503}])
+
+    cancel(engine, batch_id)
+    for _ in range(3):
+        take_next_step(engine, batch_id)
+
+    change_settings(config, faults=[])
+    assert n_asked(engine) == (0, 0)
+    assert_cancelled_with_all_that_was_paid(engine, batch_id)
+
+
+def test_a_submission_in_doubt_is_cancelled_once_it_is_found(tmp_path: Path) -> None:
+    """It may be there and be paid for, so it is looked for, stopped and brought home."""
+    clock = ManualClock()
+    engine = open_engine(tmp_path / "home", clock=clock)
+    config = EmulatorConfig.from_environment(engine.environment, engine.home)
+    change_settings(config, faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}])
+    folder = write_batch(tmp_path / "batch", n_students=4, settings=SETTINGS)
+    batch_id = ingest(engine, folder).batch_id
+    plan_wave(engine, batch_id)
+    with pytest.raises(UncertainOutcomeError):
+        submit_wave(engine, batch_id)
+
+    cancel(engine, batch_id)
+    clock.sleep(600)
+    end(engine, batch_id)
+
+    assert n_asked(engine) == (1, 0)
     assert_cancelled_with_all_that_was_paid(engine, batch_id)
 
 
