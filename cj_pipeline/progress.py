@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 MIN_GAPS = 3
-"""Between landings, before their spread says anything about the time left."""
+"""Between landings, before their own spread says how sure the time left is."""
 
 MAX_LANDINGS = 20
 """The last ones count: a provider that has slowed down is not judged by its morning."""
@@ -264,8 +264,9 @@ def time_left(landings: Sequence[Landing], n_left: int, now: datetime) -> Eta | 
 
     Comparisons land in chunks. The chunks' sizes and the times between them are taken as alike from
     chunk to chunk and independent, so the time left is a ratio estimate; its interval has the
-    spread of the chunks to come and the uncertainty of the pace. Where a provider answers a whole
-    wave at once there is nothing to go by until some waves are home: then None.
+    spread of the chunks to come and the uncertainty of the pace. One or two gaps tell next to
+    nothing of that spread: they are taken to be as irregular as chance alone makes them, which most
+    providers are not, so the interval is wide. Before anything has landed: None.
 
     Args:
         landings: Oldest first; the first is when asking began.
@@ -275,17 +276,49 @@ def time_left(landings: Sequence[Landing], n_left: int, now: datetime) -> Eta | 
     gaps = _gaps(landings)
     if n_left <= 0:
         return Eta(0.0, 0.0, 0.0)
-    if len(gaps) < MIN_GAPS:
+    if not gaps:
         return None
     waited = _waited(landings, now)
     rate = _rate(gaps, waited)
     n = sum(size for _, size in gaps)
-    residual = sum((seconds - size / rate) ** 2 for seconds, size in gaps) / (len(gaps) - 1)
     gaps_to_come = n_left * len(gaps) / n
-    spread = residual * (gaps_to_come + gaps_to_come**2 / len(gaps))
     expected = max(0.0, n_left / rate - min(waited, _mean_gap(gaps)))
+    if len(gaps) < MIN_GAPS:
+        low, high = (n / rate * each for each in _times_as_long(gaps_to_come, len(gaps)))
+        return Eta(expected, min(expected, low), max(expected, high))
+    residual = sum((seconds - size / rate) ** 2 for seconds, size in gaps) / (len(gaps) - 1)
+    spread = residual * (gaps_to_come + gaps_to_come**2 / len(gaps))
     half_width = _student(len(gaps) - 1) * math.sqrt(spread)
     return Eta(expected, max(0.0, expected - half_width), expected + half_width)
+
+
+def _times_as_long(to_come: float, seen: int) -> tuple[float, float]:
+    """Return between which multiples of the time seen the time to come is, at 95 %.
+
+    Gaps are taken as exponential and of one mean that nothing is known of: the time to come is then
+    a share of all the time that is Beta(to_come, seen).
+
+    Args:
+        to_come: Gaps, at least a part of one.
+        seen: Gaps.
+    """
+
+    def chance_below(share: float) -> float:
+        term = total = math.pow(share, to_come)
+        for j in range(1, seen):
+            term *= (to_come + j - 1) / j * (1 - share)
+            total += term
+        return total
+
+    def multiple(chance: float) -> float:
+        low, high = 0.0, 1.0
+        # A share next to 1 has to be told from 1.
+        for _ in range(100):
+            middle = (low + high) / 2
+            low, high = (middle, high) if chance_below(middle) < chance else (low, middle)
+        return low / (1 - low)
+
+    return multiple(0.025), multiple(0.975)
 
 
 def _gaps(landings: Sequence[Landing]) -> list[tuple[float, int]]:

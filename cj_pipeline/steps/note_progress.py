@@ -16,6 +16,7 @@ import structlog
 
 from cj_pipeline.progress import (
     MAX_LANDINGS,
+    MIN_GAPS,
     EventKind,
     Landing,
     Outcome,
@@ -238,7 +239,7 @@ def _progress(db: Session, record: BatchRecord, now: datetime, share_before: flo
     outcome = outcome_of(record.state, record.end_reason, n_asked=n_asked, n_failed=n_failed)
     has_scores = outcome is not None and outcome.has_scores
     runs = record.state == "running"
-    landings = _landings(db, record.batch_id, Landing(now, n_done))
+    landings = _landings(db, record, Landing(now, n_done))
     cost_usd = sum(target.cost_usd for target in targets)
     n_ended = n_succeeded + n_failed
     share = 1.0 if has_scores else min(1.0, n_done / n_expected) if n_expected else 0.0
@@ -337,15 +338,36 @@ def _projected(cost_usd: float, n_ended: int, n_expected: int) -> float | None:
     return cost_usd * max(1.0, n_expected / n_ended) if n_ended else None
 
 
-def _landings(db: Session, batch_id: str, now: Landing) -> list[Landing]:
-    """Return how the count has risen since asking began, and how it is now."""
+def _landings(db: Session, record: BatchRecord, now: Landing) -> list[Landing]:
+    """Return how the count has risen since asking began, and how it is now.
+
+    Events tell it at every checkpoint. A small batch may pass one or none, but its single calls'
+    answers each bear their time.
+    """
     rows = db.rows(
         "SELECT recorded_at, n_done FROM progress_events WHERE batch_id = ? AND sequence >= ("
         " SELECT min(sequence) FROM progress_events WHERE batch_id = ? AND kind = 'asked')"
         " ORDER BY sequence DESC LIMIT ?",
-        [batch_id, batch_id, 4 * MAX_LANDINGS],
+        [record.batch_id, record.batch_id, 4 * MAX_LANDINGS],
     )
-    return [*(Landing(row["recorded_at"], row["n_done"]) for row in reversed(rows)), now]
+    told = [Landing(row["recorded_at"], row["n_done"]) for row in reversed(rows)]
+    if len({landing.n_done for landing in told}) <= MIN_GAPS and now.n_done:
+        answered = _answers(db, record, now.n_done)
+        told = [*told[:1], *answered] if answered else told
+    return [*told, now]
+
+
+def _answers(db: Session, record: BatchRecord, n_done: int) -> list[Landing]:
+    """Return how the count rose with the latest answers to single calls; none to provider jobs."""
+    if record.settings.batching_mode == "provider_batch_api":
+        return []
+    rows = db.rows(
+        "SELECT answered_at FROM live_calls WHERE batch_id = ? AND outcome = 'answered'"
+        " ORDER BY answered_at DESC LIMIT ?",
+        [record.batch_id, min(n_done, MAX_LANDINGS + 1)],
+    )
+    counts = range(n_done - len(rows) + 1, n_done + 1)
+    return [Landing(row["answered_at"], n) for row, n in zip(reversed(rows), counts, strict=True)]
 
 
 def _row(event: ProgressEvent) -> dict[str, Any]:
