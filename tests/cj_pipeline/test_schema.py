@@ -95,3 +95,17 @@ def test_a_lake_can_take_every_migration(tmp_path: Path) -> None:
         applied = migrate(connection, tuple(map(without_keys, known_migrations())))
 
     assert len(applied) == len(known_migrations())
+
+
+@pytest.mark.parametrize("table", ["essay_scores", "grade_projections"])
+def test_whoever_looks_at_results_is_told_what_each_column_is(
+    database: duckdb.DuckDBPyConnection, table: str
+) -> None:
+    """Dagster's pages show it, and so does DuckDB."""
+    migrate(database)
+
+    silent = database.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE table_name = ? AND comment IS NULL", [table]
+    ).fetchall()
+
+    assert silent == []
