@@ -68,6 +68,15 @@ def run_to_end(engine: Engine, folder: Path, **settings: Any) -> str:
     return batch_id
 
 
+def finish_judging(engine: Engine, batch_id: str) -> None:
+    """Take a batch that is in the store to its last decision; nothing is drawn or published."""
+    for _ in advance_to_end(engine, batch_id, pause_s=0.05):
+        with engine.store.read() as db:
+            batch = db.one("SELECT state FROM batches WHERE batch_id = ?", [batch_id])
+        if batch != {"state": "running"}:
+            return
+
+
 def finish(engine: Engine, batch_id: str) -> None:
     """Take a batch that is in the store to its published end."""
     for _ in advance_to_end(engine, batch_id, pause_s=0.05):

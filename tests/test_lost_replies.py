@@ -16,7 +16,7 @@ import pytest
 
 from cj_pipeline.errors import TransientError
 from cj_pipeline.steps import Engine, ingest, plan_wave, poll, submit_wave
-from tests.batch_folders import finish, open_engine, write_batch
+from tests.batch_folders import finish_judging, open_engine, write_batch
 from tests.served_emulator import books, served_emulator
 
 JUDGES = ("quality", "quality-responses", "quality-messages", "quality-gemini")
@@ -82,7 +82,7 @@ def test_a_committed_call_whose_reply_is_lost_is_made_once(
         with pytest.raises(TransientError):
             submit_wave(engine, batch_id)
         clock.hurry(minutes=5)
-        finish(engine, batch_id)
+        finish_judging(engine, batch_id)
         told = books(address)
 
     assert told["totals"]["jobs"] == 1
@@ -101,7 +101,7 @@ def _states(engine: Engine) -> set[str]:
 @pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
 def test_two_sensors_and_two_runs_that_race_make_one_job(judge: str, tmp_path: Path) -> None:
     """Four processes at once: two poll as the sensors do, two take every step as the runs do."""
-    for module in ("openai", "anthropic", "google.genai", "scipy.optimize", "matplotlib.figure"):
+    for module in ("openai", "anthropic", "google.genai", "scipy.optimize", "pandas"):
         importlib.import_module(module)
     home = tmp_path / "home"
     folder = write_batch(tmp_path / "batch", n_students=4, settings={"judges": [judge], **SETTINGS})
@@ -135,7 +135,7 @@ def race(role: str, home: Path, batch_id: str, start: Any) -> None:
     start.wait(60)
     if role == "run":
         plan_wave(engine, batch_id)
-        finish(engine, batch_id)
+        finish_judging(engine, batch_id)
         return
     for _ in range(20):
         poll(engine)
