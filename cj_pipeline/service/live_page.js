@@ -4,6 +4,7 @@ const part = (id) => document.getElementById(id);
 const batchId = location.pathname.startsWith("/batches/") ? decodeURIComponent(location.pathname.slice(9)) : null;
 const address = batchId === null ? null : `/api/v1/batches/${encodeURIComponent(batchId)}`;
 const FIRST_WAIT_MS = 500, LONGEST_WAIT_MS = 15000, SHOWN_EVENTS = 50;
+part("up").hidden = batchId === null;
 let last = 0, wait = FIRST_WAIT_MS, ended = false;
 
 const words = {
@@ -24,11 +25,11 @@ function cells(row, values, firstNumber) {
   return row;
 }
 
-function timeLeft(progress) {
-  if (progress.state !== "running") return "none";
-  if (progress.eta === null) return "unknown";
-  const eta = progress.eta;
-  return `${duration(eta.seconds)} (${duration(eta.low_seconds)} to ${duration(eta.high_seconds)})`;
+function showTimeLeft(progress) {
+  const runs = progress.state === "running", eta = progress.eta;
+  part("left").textContent = !runs ? "none" : eta === null ? "unknown" : duration(eta.seconds);
+  part("between").hidden = !runs || eta === null;
+  if (runs && eta !== null) part("between").textContent = `${duration(eta.low_seconds)} to ${duration(eta.high_seconds)}`;
 }
 
 function banner(text, kind) {
@@ -46,7 +47,7 @@ function show(progress) {
   part("failed").textContent = progress.n_failed;
   part("flying").textContent = progress.n_in_flight;
   part("pace").textContent = progress.comparisons_per_s === null ? "unknown" : `${progress.comparisons_per_s.toFixed(2)}/s`;
-  part("left").textContent = timeLeft(progress);
+  showTimeLeft(progress);
   part("cost").textContent = dollars(progress.cost_usd);
   part("projected").textContent = progress.projected_usd === null ? "unknown" : dollars(progress.projected_usd);
   part("wave").textContent = progress.wave;

@@ -239,7 +239,7 @@ def _progress(db: Session, record: BatchRecord, now: datetime, share_before: flo
     outcome = outcome_of(record.state, record.end_reason, n_asked=n_asked, n_failed=n_failed)
     has_scores = outcome is not None and outcome.has_scores
     runs = record.state == "running"
-    landings = _landings(db, record, Landing(now, n_done))
+    landings = _landings(db, record, Landing(now, n_done), n_expected - n_asked)
     cost_usd = sum(target.cost_usd for target in targets)
     n_ended = n_succeeded + n_failed
     share = 1.0 if has_scores else min(1.0, n_done / n_expected) if n_expected else 0.0
@@ -338,11 +338,18 @@ def _projected(cost_usd: float, n_ended: int, n_expected: int) -> float | None:
     return cost_usd * max(1.0, n_expected / n_ended) if n_ended else None
 
 
-def _landings(db: Session, record: BatchRecord, now: Landing) -> list[Landing]:
+def _landings(db: Session, record: BatchRecord, now: Landing, n_to_come: int) -> list[Landing]:
     """Return how the count has risen since asking began, and how it is now.
 
-    Events tell it at every checkpoint. A small batch may pass one or none, but its single calls'
-    answers each bear their time.
+    Events tell it at every checkpoint. A small batch may pass one or none; but once all is asked,
+    its single calls' answers tell it, each by its time. Before, they know nothing of the pauses in
+    which further waves are chosen.
+
+    Args:
+        db: A session.
+        record: The batch.
+        now: How the count is.
+        n_to_come: Comparisons that are still to be asked.
     """
     rows = db.rows(
         "SELECT recorded_at, n_done FROM progress_events WHERE batch_id = ? AND sequence >= ("
@@ -351,7 +358,7 @@ def _landings(db: Session, record: BatchRecord, now: Landing) -> list[Landing]:
         [record.batch_id, record.batch_id, 4 * MAX_LANDINGS],
     )
     told = [Landing(row["recorded_at"], row["n_done"]) for row in reversed(rows)]
-    if len({landing.n_done for landing in told}) <= MIN_GAPS and now.n_done:
+    if n_to_come <= 0 and len({landing.n_done for landing in told}) <= MIN_GAPS:
         answered = _answers(db, record, now.n_done)
         told = [*told[:1], *answered] if answered else told
     return [*told, now]

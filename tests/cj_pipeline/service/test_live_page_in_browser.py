@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import threading
@@ -124,6 +125,22 @@ def test_the_page_follows_a_batch_to_its_end(
         assert "ended" in page.locator("#events li").first.inner_text()
         assert page.locator("#judges tr").count() == 1
         assert not page.locator("#cancel").is_visible()
+        assert not page.locator("#between").is_visible()
+
+
+def test_the_time_left_is_shown_with_how_sure_it_is(
+    browser: Browser, engine: Engine, tmp_path: Path
+) -> None:
+    """A figure alone would be taken for a promise."""
+    batch_id = begun(engine, tmp_path)
+    take_next_step(engine, batch_id)
+    with served(engine) as address:
+        page = opened(browser, f"{address}/batches/{batch_id}")
+        page.get_by_text("3 of 6", exact=True).wait_for()
+
+        assert re.fullmatch(r"\d+ (s|min)", page.locator("#left").inner_text())
+        between = page.locator("#between").inner_text()
+        assert re.fullmatch(r"\d+ (s|min) to [\d.]+ (s|min|h)", between)
 
 
 def test_the_page_comes_back_after_the_service_was_away(

@@ -270,10 +270,31 @@ def test_every_step_counts_checkpoints_as_the_profile_has_them(
 def test_a_batch_too_small_for_checkpoints_tells_the_time_left_from_its_answers(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """Four answers say more than that four came since the start."""
+    """Six answers say more than that six came since the start."""
+    settings = NO_STABILITY | ALL_AT_ONCE | {"llm_batching_mode": "serial_bundle"}
+    folder = write_batch(tmp_path / "batch", n_students=5, settings=settings)
+    batch_id = ingest(engine, folder).batch_id
+    plan_wave(engine, batch_id)
+    submit_wave(engine, batch_id)
+    with engine.store.write() as db:
+        # As if they were not home yet.
+        db.execute("DELETE FROM callbacks WHERE line > 6")
+        db.execute("DELETE FROM live_calls WHERE line > 6")
+
+        progress = progress_of(db, batch_id, engine.clock())
+
+    assert EventKind.CHECKPOINT not in kinds(events_of(engine, batch_id))
+    assert (progress.n_done, progress.n_asked) == (6, 10)
+    assert progress.eta is not None
+    # One gap for all of them would leave forty times as long possible.
+    assert progress.eta.high_seconds < 10 * (4 / (progress.comparisons_per_s or 0))
+
+
+def test_a_wave_that_is_home_says_little_of_those_to_come(engine: Engine, tmp_path: Path) -> None:
+    """Its answers know nothing of the pauses in which waves are chosen; one wave is one gap."""
     settings = NO_STABILITY | {
         "llm_batching_mode": "serial_bundle",
-        "max_pairwise_comparisons": 9,
+        "max_pairwise_comparisons": 12,
         "wave_size": 4,
     }
     folder = write_batch(tmp_path / "batch", n_students=6, settings=settings)
@@ -284,12 +305,9 @@ def test_a_batch_too_small_for_checkpoints_tells_the_time_left_from_its_answers(
     with engine.store.read() as db:
         progress = progress_of(db, batch_id, engine.clock())
 
-    assert EventKind.CHECKPOINT not in kinds(events_of(engine, batch_id))
-    assert progress.n_done == 4
+    assert (progress.n_done, progress.n_asked) == (4, 4)
     assert progress.eta is not None
-    # One gap for all of them would leave more than twenty times as long possible.
-    assert progress.eta.low_seconds <= progress.eta.seconds
-    assert progress.eta.high_seconds < 10 * (5 / (progress.comparisons_per_s or 0))
+    assert progress.eta.high_seconds > 20 * (8 / (progress.comparisons_per_s or 0))
 
 
 def test_each_judge_has_its_own_figures(engine: Engine, tmp_path: Path) -> None:
