@@ -39,7 +39,6 @@ from cj_pipeline.store import Store, open_published, open_store
 from tests.postgres_server import postgres_server
 
 N_WRITERS = 8
-N_READERS = 2
 ROWS = 500
 TOKEN = "benchmark-token-only"  # noqa: S105 - guards nothing
 

@@ -15,8 +15,6 @@ from typing import Literal
 CUSTOM_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 """The narrowest rule among providers (Anthropic's), so one id serves them all."""
 
-Position = Literal["A", "B"]
-
 
 class Role(StrEnum):
     """Why a comparison was asked."""

@@ -13,14 +13,12 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── UnknownBatchError         no batch of that name in the store
         ├── UnknownEssayError         no essay of that name in the batch
         ├── UnscalableBatchError      the comparisons give no common scale
-        ├── UngradableBatchError      the anchors cannot carry grades
         ├── PreflightError            what a batch needs is not in order, all of it listed
         ├── FailedCheckError          what is claimed of every batch does not hold of this one
         ├── InvalidOutputError        a judge's reply holds no verdict
         ├── ProviderRefusedError      the provider will not take this request or job
         │   └── AccountRefusedError       it will take nothing from this account as it is
         ├── AmbiguousSubmissionError  a provider job may or may not exist
-        ├── SpendCapError             the next submission could pass the spend cap
         ├── UnpricedModelError        no price is known for a judge's model
         └── StoreError                the store's file cannot be used as it is
 
@@ -107,10 +105,6 @@ class UnscalableBatchError(FinalError):
     """The comparisons give no common scale."""
 
 
-class UngradableBatchError(FinalError):
-    """The anchors cannot carry grades: give scores and ranks instead."""
-
-
 class PreflightError(FinalError):
     """What a batch needs is not in order, so nothing was taken in or asked; all of it is listed."""
 
@@ -137,10 +131,6 @@ class AccountRefusedError(ProviderRefusedError):
 
 class AmbiguousSubmissionError(FinalError):
     """A provider job may or may not exist; a person has to look before more is paid."""
-
-
-class SpendCapError(FinalError):
-    """The next submission could take the batch past its spend cap."""
 
 
 class UnpricedModelError(FinalError):

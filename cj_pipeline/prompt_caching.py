@@ -22,14 +22,12 @@ class CachingPlan:
 
     Attributes:
         marks_prefix: Whether requests should ask for the prefix to be kept.
-        prefix_tokens: How long the shared prefix is, about.
         plain_usd: What the prefixes cost without a cache.
         cached_usd: What they are expected to cost with one.
         reason: Why it is or is not used, for people.
     """
 
     marks_prefix: bool
-    prefix_tokens: int
     plain_usd: float
     cached_usd: float
     reason: str
@@ -66,15 +64,15 @@ def plan_caching(
     shortest = judge.price.cacheable_from
     if tokens < shortest:
         reason = f"the prefix has about {tokens} tokens; {judge.model} keeps none under {shortest}"
-        return CachingPlan(False, tokens, plain, plain, reason)
+        return CachingPlan(False, plain, plain, reason)
     if not asks_for_it:
         reason = "the provider keeps the prefix by itself and bills no writing of it"
-        return CachingPlan(False, tokens, plain, cached, reason)
+        return CachingPlan(False, plain, cached, reason)
     if cached >= plain:
         reason = f"writing it {n_cold} times would cost more than reading it would save"
-        return CachingPlan(False, tokens, plain, cached, reason)
+        return CachingPlan(False, plain, cached, reason)
     reason = f"written {n_cold} times and read {n_requests - n_cold} times it is cheaper"
-    return CachingPlan(True, tokens, plain, cached, reason)
+    return CachingPlan(True, plain, cached, reason)
 
 
 def _cold_requests(n_requests: int, mode: BatchingMode, concurrency: int) -> int:

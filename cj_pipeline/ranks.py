@@ -65,19 +65,6 @@ def probability_above(scale: Scale, upper: str, lower: str) -> float:
     return float(norm.cdf(difference / np.sqrt(variance)))
 
 
-def probabilities_above(scale: Scale) -> Floats:
-    """Return P(row stands above column) for all essays; shape (n_essays, n_essays)."""
-    from scipy.stats import norm
-
-    variances = np.diag(scale.covariance)
-    spread = np.sqrt(
-        np.maximum(variances[:, None] + variances[None, :] - 2 * scale.covariance, 1e-300)
-    )
-    probabilities = norm.cdf((scale.scores[:, None] - scale.scores[None, :]) / spread)
-    np.fill_diagonal(probabilities, 0.5)
-    return np.asarray(probabilities, dtype=np.float64)
-
-
 def rank_intervals(
     scale: Scale, *, among: Ranks | None = None, level: float = 0.95, seed: int = 0
 ) -> RankIntervals:

@@ -56,10 +56,6 @@ class Session:
         found = self.rows(sql, params)
         return found[0] if found else None
 
-    def arrow(self, sql: str, params: Parameters = ()) -> pa.Table:
-        """Return a query's result as an Arrow table; JSON columns stay text."""
-        return self._run(sql, params).to_arrow_table()
-
     def insert(
         self, table: str, rows: Iterable[Any] | pa.Table, *, on_conflict: OnConflict = "error"
     ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -163,6 +162,3 @@ class Nudged(BaseModel):
     """What a webhook did."""
 
     n_jobs: int = Field(description="Provider jobs that are polled next.")
-
-
-Rows = list[dict[str, Any]]

@@ -55,7 +55,6 @@ class Change:
     attempt: int
     before: str
     after: str
-    cost_change_usd: float
 
 
 @dataclass(frozen=True)
@@ -357,7 +356,6 @@ def _change(anew: _Anew, before: Mapping[str, Any], after: Mapping[str, Any]) ->
         attempt=before["attempt"],
         before=_worded(before, was),
         after=_worded(after, becomes),
-        cost_change_usd=after["cost_usd"] - (before["cost_usd"] or 0.0),
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
 from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.ranks import probabilities_above, probability_above, rank_intervals, ranks
+from cj_pipeline.ranks import probability_above, rank_intervals, ranks
 
 IDS = [f"e{i:02d}" for i in range(12)]
 
@@ -36,15 +36,6 @@ def test_an_essay_is_above_another_as_surely_as_the_other_is_below() -> None:
     upper, lower = probability_above(scale, "e03", "e07"), probability_above(scale, "e07", "e03")
 
     assert upper + lower == pytest.approx(1)
-
-
-def test_the_table_of_probabilities_agrees_with_single_ones() -> None:
-    """One by the whole covariance, one by its part."""
-    _, scale = _scale(240, 2.0)
-
-    assert probabilities_above(scale)[3, 7] == pytest.approx(
-        probability_above(scale, "e03", "e07"), abs=1e-9
-    )
 
 
 def test_what_errors_have_in_common_cancels() -> None:
