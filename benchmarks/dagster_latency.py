@@ -1,7 +1,7 @@
 """From "the provider's last job ended" to "grades in DuckDB": how long, and where the time goes.
 
-    python benchmarks/dagster_latency.py [--batches 10] [--launcher warm|default] [--watch 4]
-    python benchmarks/dagster_latency.py --execute
+    python -m benchmarks.dagster_latency [--batches 10] [--launcher warm|default] [--watch 4]
+    python -m benchmarks.dagster_latency --execute
 
 The first serves `dagster dev` as `cj ui` does and drops batches into its inbox one after another.
 The emulator's jobs take a few seconds, so each ends while nobody expects it. Times are read back
@@ -46,9 +46,12 @@ SETTINGS = {
     # Without known qualities a simulated judge ranks texts by what it makes of them, and anchors
     # that are made up are in no order: there would be no grades to wait for.
     "emulator_qualities": {
-        **{f"student-{n:03d}": n / 2 for n in range(1, 7)},
-        **{f"anchor-{n:03d}": n / 2 - 2 for n in range(1, 10)},
+        **{f"student-{n:03d}": n - 3.5 for n in range(1, 7)},
+        **{f"anchor-{n:03d}": n - 5.0 for n in range(1, 10)},
     },
+    # One batch in some would be refused its grades for what chance did to its anchors.
+    "max_anchor_disagreement": 9.0,
+    "max_extrapolated_share": 1.0,
 }
 
 
@@ -157,7 +160,8 @@ def is_published(engine: Engine, batch_id: str) -> bool:
 def through_dagster(folder: Path, n: int, launcher: str, watch_s: float) -> list[Latency]:
     """Take batches through a daemon, one after another, and return where their time went."""
     engine = EngineResource().open()
-    found = []
+    found: list[Latency] = []
+    before: dict[str, int] = {}
     with dagster_dev(engine.home, launcher, watch_s):
         engine.inbox.mkdir(parents=True)
         for number in range(n + 1):
@@ -167,11 +171,25 @@ def through_dagster(folder: Path, n: int, launcher: str, watch_s: float) -> list
                 time.sleep(1)
             with dg.DagsterInstance.from_config(str(engine.home / "dagster")) as instance:
                 latency = latency_of(engine, instance, name)
-            if number:  # the first also waits for processes that are started once
+            if not number:  # it also waits for processes and makes tables that are made once
+                before = sizes(engine)
+            else:
                 found.append(latency)
                 print(f"  {name}: " + told(latency), flush=True)
             time.sleep(random.uniform(0, 5))  # noqa: S311 -- another phase of the daemon's loop
+        for name, size in sizes(engine).items():
+            grown = (size - before[name]) / n
+            print(f"  {name}: {grown / 1e6:.2f} MB a batch, now {size / 1e6:.1f} MB")
     return found
+
+
+def sizes(engine: Engine) -> dict[str, int]:
+    """Return the bytes of Dagster's event log and of the store."""
+    history = engine.home / "dagster" / "history"
+    return {
+        "event log": sum(path.stat().st_size for path in history.rglob("*.db")),
+        "store": engine.store.path.stat().st_size,
+    }
 
 
 def through_execute(folder: Path, n: int) -> list[float]:

@@ -1,6 +1,6 @@
 """How long a sensor's tick takes with many batches: 200 open jobs over 1,000 partitions.
 
-    python benchmarks/dagster_ticks.py [--open 200] [--ended 800] [--comparisons 300]
+    python -m benchmarks.dagster_ticks [--open 200] [--ended 800] [--comparisons 300]
 
 One batch is taken to its end and another to its first wave, through the real steps with the
 emulator over HTTP; the rest are copies of their rows under other names. Then the real sensors are
