@@ -12,6 +12,7 @@ import argparse
 import numpy as np
 
 from cj_pipeline.bradley_terry import Scale, fit_verdicts
+from cj_pipeline.position_effects import marginal_position_effects
 from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
 from cj_pipeline.score_intervals import score_intervals
 from cj_pipeline.tallies import Verdicts
@@ -135,13 +136,14 @@ def effects(
     """Print how position effects and discriminations of a panel of three come back."""
     position = np.array([0.8, 0.0, -0.3])
     log_a = np.array([0.4, 0.0, -0.4]) if discrimination else np.zeros(3)
-    gammas, logs, inside = [], [], []
+    gammas, logs, inside, stretched = [], [], [], []
     for _ in range(replications):
         batch = Batch(rng.normal(0, TRUE_SD, 50), rng, n_judges=3)
         for _ in range(per_essay):
             batch.ask(*random_wave(50, rng), position=position, log_a=log_a)
         scale = fit_verdicts(batch.verdicts(), position_effect=True, discrimination=discrimination)
-        found = list(scale.position_effects.values())
+        found = list(marginal_position_effects(scale).values())
+        stretched.append([e.value for e in scale.position_effects.values()])
         gammas.append([e.value for e in found])
         logs.append([e.value for e in scale.discriminations.values()])
         inside.append(
@@ -155,6 +157,8 @@ def effects(
     print("    position effects: true", position, "found", np.round(np.mean(gammas, axis=0), 3),
           "+-", np.round(np.std(gammas, axis=0, ddof=1) / root, 3),
           "95 % intervals hold", np.round(np.mean(inside, axis=0), 3), flush=True)  # fmt: skip
+    print("    as taken out of the scores:", np.round(np.mean(stretched, axis=0), 3), "+-",
+          np.round(np.std(stretched, axis=0, ddof=1) / root, 3), flush=True)  # fmt: skip
     if discrimination:
         print("    log discriminations: true", log_a, "found",
               np.round(np.mean(logs, axis=0), 3), "+-",

@@ -26,6 +26,7 @@ from cj_pipeline.epsilon_adjusted import fit_epsilon_adjusted
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.fit_statistics import fit_of_judges
 from cj_pipeline.panel import fit_panel
+from cj_pipeline.position_effects import marginal_position_effects
 from cj_pipeline.quality import effective_comparisons
 from cj_pipeline.reliability import (
     empirical_bayes,
@@ -84,7 +85,8 @@ def scale_statistics(
         "least": float(effective.min()),
         "given_mean": float(scale.n_comparisons.mean()),
     }
-    figures["position_effects"] = _estimates(scale.position_effects)
+    give("position_effects", lambda: _estimates(marginal_position_effects(scale)))
+    figures["position_effects_taken_out"] = _estimates(scale.position_effects)
     figures["log_discriminations"] = _estimates(scale.discriminations)
     figures["log_tie_strength"] = _estimate(scale.tie_strength)
     figures["judges"] = _judges(scale, judged)
