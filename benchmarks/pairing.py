@@ -154,7 +154,8 @@ def trajectory(setup: Setup, seed: int) -> dict[str, Any]:
             ids, ("j",), first, second, np.array(half_wins), np.zeros(len(first), dtype=np.int64)
         )
         try:
-            scale = fit_verdicts(verdicts, position_effect=judge.needs_position_effect, start=scale)
+            start = None if scale is None else dict(zip(ids, scale.scores.tolist(), strict=True))
+            scale = fit_verdicts(verdicts, position_effect=judge.needs_position_effect, start=start)
         except UnscalableBatchError:
             continue
         net = _with_scale(net, scale)

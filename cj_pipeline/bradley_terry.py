@@ -37,8 +37,10 @@ PRIOR_COMPARISONS = 0.5
 """The weak prior: each essay has also met an average essay half a time and won half of that."""
 
 _MAX_STEPS = 60
-_LAST_STEP = 1e-5
-"""Newton's error after a step is about its square, so this leaves 1e-10."""
+_LAST_STEP = 3e-6
+"""Newton's error after a step is about its square, so this leaves 1e-11."""
+_SHARP = 1e-6
+"""How sharply the last step has to be solved; a scale begun at its end might not have been."""
 _NEAR = 0.02
 _LONGEST_STEP = 6.0
 """Logits that no step from a sensible start needs; where verdicts tell next to nothing it might."""
@@ -133,7 +135,7 @@ def fit_bradley_terry(
     ties: Ties = "half-half",
     prior_comparisons: float = PRIOR_COMPARISONS,
     weights: Sequence[float] | None = None,
-    start: Scale | None = None,
+    start: Mapping[str, float] | None = None,
     min_position_information: float = MIN_POSITION_INFORMATION,
 ) -> Scale:
     """Return the scale on which the verdicts are most probable, given the weak prior.
@@ -147,7 +149,7 @@ def fit_bradley_terry(
         ties: Count half to each, or have a strength of their own (Davidson 1970).
         prior_comparisons: Strength of the prior; 0 for maximum likelihood.
         weights: How much each verdict counts; once each when left out.
-        start: An earlier wave's scale to begin from.
+        start: Scores to begin from, by essay: an earlier wave's.
         min_position_information: A judge's position effect is off where its verdicts tell less.
 
     Raises:
@@ -179,7 +181,7 @@ def fit_verdicts(
     discrimination: bool = False,
     ties: Ties = "half-half",
     prior_comparisons: float = PRIOR_COMPARISONS,
-    start: Scale | None = None,
+    start: Mapping[str, float] | None = None,
     min_position_information: float = MIN_POSITION_INFORMATION,
 ) -> Scale:
     """Return the scale for verdicts that are columns already; see `fit_bradley_terry`."""
@@ -255,7 +257,10 @@ def maximise(model: Model, point: Point, *, holds_judges: bool = False) -> tuple
         if model.n_others:
             size = max(size, float(np.abs(others).max()))
         if size < _LAST_STEP:
-            return moved(model, point, theta, others, 1.0), n_steps
+            if tolerance <= _SHARP:
+                return moved(model, point, theta, others, 1.0), n_steps
+            tolerance = _SHARP
+            continue
         # Far out the whole information could be indefinite; close by only it converges fast.
         is_near = model.has_discrimination and size < _NEAR
         point, slope, share = _search(
@@ -344,14 +349,15 @@ def _identified(model: Model, least: float) -> npt.NDArray[np.int64]:
     return np.flatnonzero(told_apart >= least)
 
 
-def beginning(model: Model, essay_ids: Sequence[str], start: Scale | None = None) -> Point:
-    """Return where to begin: an earlier scale where there is one, else what the net suggests."""
+def beginning(
+    model: Model, essay_ids: Sequence[str], start: Mapping[str, float] | None = None
+) -> Point:
+    """Return where to begin: earlier scores where there are any, else what the net suggests."""
     point = origin(model)
     if start is None:
         # Along a band the wins tell an essay from its neighbours only, and mislead.
         return guess(model) if model.layout.method != "banded" else point
-    known = dict(zip(start.essay_ids, start.scores.tolist(), strict=True))
-    return replace(point, theta=np.array([known.get(essay_id, 0.0) for essay_id in essay_ids]))
+    return replace(point, theta=np.array([start.get(essay_id, 0.0) for essay_id in essay_ids]))
 
 
 def _fit_with_choix(model: Model) -> Point:

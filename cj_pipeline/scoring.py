@@ -7,7 +7,7 @@ so that all of them score alike. The model itself is `likelihood`, its maximum `
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -66,7 +66,11 @@ def scoring_rules(settings: BatchSettings) -> ScoringRules:
 
 
 def score_verdicts(
-    essay_ids: Sequence[str], judged: Sequence[JudgedPair], rules: ScoringRules
+    essay_ids: Sequence[str],
+    judged: Sequence[JudgedPair],
+    rules: ScoringRules,
+    *,
+    start: Mapping[str, float] | None = None,
 ) -> Scale:
     """Return a batch's scale.
 
@@ -74,6 +78,9 @@ def score_verdicts(
         essay_ids: Every essay of the batch.
         judged: Its verdicts.
         rules: What the model is made of.
+        start: Scores near by, by essay, such as the last wave's: the scale is the same and found
+            in fewer steps. With discriminations they are passed over, for their likelihood can
+            have several peaks, and which one is found must not rest on what was found before.
 
     Raises:
         UnscalableBatchError: If there is no common scale; see `fit_bradley_terry`.
@@ -108,6 +115,8 @@ def score_verdicts(
             return fit(discrimination=True)
         except UnscalableBatchError:
             # The likelihood of discriminations can have several peaks; nobody asked for them.
-            scale = fit()
+            scale = fit(start=start)
             return replace(scale, notes=(*scale.notes, _NOT_AT_REST))
-    return fit(discrimination=rules.discrimination == "on")
+    if rules.discrimination == "on":
+        return fit(discrimination=True)
+    return fit(start=start)

@@ -39,7 +39,9 @@ def fit_within(db: Session, record: BatchRecord) -> Fitted:
     if not judged:
         return Fitted(wave, 0, None, "No comparison has a verdict yet.")
     try:
-        scale = score_verdicts(record.essay_ids, judged, record.scoring_rules)
+        scale = score_verdicts(
+            record.essay_ids, judged, record.scoring_rules, start=_last_scores(db, record)
+        )
     except UnscalableBatchError as error:
         return Fitted(wave, len(judged), None, str(error))
     db.insert("essay_scores", _rows(record.batch_id, wave, scale), on_conflict="replace")
@@ -50,9 +52,21 @@ def fit_scale(db: Session, record: BatchRecord) -> Scale | None:
     """Return the scale by all verdicts so far; None while the essays are not one net."""
     judged = judged_pairs(db, record.batch_id)
     try:
-        return score_verdicts(record.essay_ids, judged, record.scoring_rules)
+        return score_verdicts(
+            record.essay_ids, judged, record.scoring_rules, start=_last_scores(db, record)
+        )
     except UnscalableBatchError:
         return None
+
+
+def _last_scores(db: Session, record: BatchRecord) -> dict[str, float] | None:
+    """Return the scores of the last wave that was fitted; None before the first."""
+    rows = db.rows(
+        "SELECT essay_id, score FROM essay_scores WHERE batch_id = $batch AND wave ="
+        " (SELECT max(wave) FROM essay_scores WHERE batch_id = $batch)",
+        {"batch": record.batch_id},
+    )
+    return {row["essay_id"]: row["score"] for row in rows} or None
 
 
 def _rows(batch_id: str, wave: int, scale: Scale) -> list[dict[str, object]]:

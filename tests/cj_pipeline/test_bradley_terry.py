@@ -215,11 +215,32 @@ def test_a_warm_start_ends_where_a_cold_one_does() -> None:
     """The maximum is unique, so the last wave's scale only saves steps."""
     verdicts = _judge(np.random.default_rng(5).normal(0, 1, 12), 300, seed=6)
     last_wave = fit_bradley_terry(_ids(12), verdicts[:250])
+    start = dict(zip(_ids(12), last_wave.scores.tolist(), strict=True))
 
-    warm = fit_bradley_terry(_ids(12), verdicts, start=last_wave)
+    warm = fit_bradley_terry(_ids(12), verdicts, start=start)
     cold = fit_bradley_terry(_ids(12), verdicts)
 
-    assert warm.scores == pytest.approx(cold.scores, abs=1e-8)
+    assert warm.scores == pytest.approx(cold.scores, abs=1e-10)
+    assert warm.n_steps <= cold.n_steps
+
+
+@pytest.mark.parametrize("n_new", [0, 1, 300])
+@pytest.mark.parametrize("position_effect", [False, True])
+def test_a_large_net_begun_at_its_end_is_solved_no_less_sharply(
+    n_new: int, position_effect: bool
+) -> None:
+    """Its first step is short however badly it was solved, and must not pass for the last."""
+    n = 400
+    verdicts = _judge(np.random.default_rng(5).normal(0, 1, n), 4000 + n_new, seed=6)
+    ids = _ids(n)
+    last_wave = fit_bradley_terry(ids, verdicts[:4000], position_effect=position_effect)
+    start = dict(zip(ids, last_wave.scores.tolist(), strict=True))
+
+    warm = fit_bradley_terry(ids, verdicts, position_effect=position_effect, start=start)
+    cold = fit_bradley_terry(ids, verdicts, position_effect=position_effect)
+
+    assert cold.model.layout.method == "iterative"
+    assert warm.scores == pytest.approx(cold.scores, abs=1e-10)
     assert warm.n_steps <= cold.n_steps
 
 

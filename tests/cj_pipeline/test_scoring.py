@@ -80,6 +80,20 @@ def test_a_panels_sharp_judge_counts_for_more() -> None:
     assert scale.discriminations["sharp"].value > scale.discriminations["dull"].value + 0.5
 
 
+@pytest.mark.parametrize("rules", [ScoringRules(), ScoringRules(discrimination="on")])
+def test_where_scoring_begins_does_not_move_where_it_ends(rules: ScoringRules) -> None:
+    """A wave begins at the last one's scores; whoever checks it later has none."""
+    panel = judged_by(("one", 1.0, 0.2), ("two", 1.0, 0.0), ("three", 1.2, -0.2), rounds=2)
+    earlier = score_verdicts(ESSAYS, panel[: len(panel) // 2], rules)
+    start = dict(zip(ESSAYS, earlier.scores.tolist(), strict=True))
+
+    begun = score_verdicts(ESSAYS, panel, rules, start=start)
+
+    anew = score_verdicts(ESSAYS, panel, rules)
+    assert begun.scores == pytest.approx(anew.scores, abs=1e-10)
+    assert begun.standard_errors == pytest.approx(anew.standard_errors, abs=1e-10)
+
+
 def test_a_panels_reliability_is_found_with_discriminations_on() -> None:
     """Looked at for spreads far from the true one, discriminations used to run off for ever."""
     panel = judged_by(("one", 1.0, 0.2), ("two", 1.0, 0.0), ("three", 1.2, -0.2), rounds=2)
