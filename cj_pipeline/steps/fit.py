@@ -40,7 +40,7 @@ def fit_within(db: Session, record: BatchRecord) -> Fitted:
         return Fitted(wave, 0, None, "No comparison has a verdict yet.")
     try:
         scale = score_verdicts(
-            record.essay_ids, judged, record.scoring_rules, start=_last_scores(db, record)
+            record.essay_ids, judged, record.scoring_rules, start=_scores_before(db, record, wave)
         )
     except UnscalableBatchError as error:
         return Fitted(wave, len(judged), None, str(error))
@@ -50,21 +50,25 @@ def fit_within(db: Session, record: BatchRecord) -> Fitted:
 
 def fit_scale(db: Session, record: BatchRecord) -> Scale | None:
     """Return the scale by all verdicts so far; None while the essays are not one net."""
+    wave = current_wave(db, record.batch_id)
     judged = judged_pairs(db, record.batch_id)
     try:
         return score_verdicts(
-            record.essay_ids, judged, record.scoring_rules, start=_last_scores(db, record)
+            record.essay_ids, judged, record.scoring_rules, start=_scores_before(db, record, wave)
         )
     except UnscalableBatchError:
         return None
 
 
-def _last_scores(db: Session, record: BatchRecord) -> dict[str, float] | None:
-    """Return the scores of the last wave that was fitted; None before the first."""
+def _scores_before(db: Session, record: BatchRecord, wave: int) -> dict[str, float] | None:
+    """Return the scores of the last wave fitted before this one; None where there is none.
+
+    Never the wave's own, so that fitting it again gives the same scores to the last bit.
+    """
     rows = db.rows(
         "SELECT essay_id, score FROM essay_scores WHERE batch_id = $batch AND wave ="
-        " (SELECT max(wave) FROM essay_scores WHERE batch_id = $batch)",
-        {"batch": record.batch_id},
+        " (SELECT max(wave) FROM essay_scores WHERE batch_id = $batch AND wave < $wave)",
+        {"batch": record.batch_id, "wave": wave},
     )
     return {row["essay_id"]: row["score"] for row in rows} or None
 
