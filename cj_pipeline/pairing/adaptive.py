@@ -8,8 +8,6 @@ the net has no scores, `fixed_design` and `balanced` choose.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from cj_pipeline.comparisons import Role
@@ -17,26 +15,12 @@ from cj_pipeline.pairing.candidates import candidate_pairs
 from cj_pipeline.pairing.net import Choice, Floats, Ints, Net, Parts
 from cj_pipeline.uncertainty import as_believed, belief_about
 
-
-@dataclass(frozen=True)
-class _Evenness:
-    """How alike essays take part.
-
-    Attributes:
-        over_share: How much oftener than its even share an essay may come in one wave.
-        stray: How far an essay's number of comparisons may stray from the mean, as a share of it.
-    """
-
-    over_share: int
-    stray: float
-
-
-_FOR_RANKS = _Evenness(over_share=4, stray=0.5)
-_FOR_SCORES = _Evenness(over_share=2, stray=0.25)
-"""Where each score counts by itself: grades, and new essays in an old scale. An essay far out gains
-the order little and would be placed by few comparisons."""
-_STRAY_AT_LEAST = 2
-"""Comparisons, for early waves."""
+_OVER_SHARE = 2
+"""How much oftener than its even share an essay may come in one wave."""
+_UNEVEN = 0.25
+"""How far an essay's number of comparisons may stray from the mean, as a share of it."""
+_UNEVEN_AT_LEAST = 2
+"""The same in comparisons, for early waves."""
 
 
 def gainful_pairs(
@@ -165,9 +149,8 @@ def _room_and_owed(net: Net, size: int) -> tuple[Ints, Ints]:
     to_come = size * (1 if net.known_ids else 2)
     n_new = max(int(is_new.sum()), 1)
     mean = (int(so_far[is_new].sum()) + to_come) / n_new
-    evenness = _FOR_SCORES if net.known_ids or net.boundaries else _FOR_RANKS
-    uneven = max(_STRAY_AT_LEAST, int(evenness.stray * mean))
-    most_in_wave = -(-to_come // n_new) + evenness.over_share
+    uneven = max(_UNEVEN_AT_LEAST, int(_UNEVEN * mean))
+    most_in_wave = -(-to_come // n_new) + _OVER_SHARE
     room = np.minimum(most_in_wave, int(np.ceil(mean)) + uneven - so_far)
     owed = np.maximum(0, int(mean) - uneven - so_far)
     room = np.where(net.is_known, size, np.maximum(room, owed))
