@@ -146,14 +146,19 @@ def work_out(
             row = _work_out_row(request, number, words, rules, cache)
             prompt_tokens += row.tokens.prompt
             took_s = max(took_s, row.took_s)
-            whose = (rules.job_key, number, request.custom_id, _finish(number, rules), row.is_ok)
+            whose = (number, request.custom_id, row.is_ok)
             for copy, line in enumerate(row.lines):
                 file.write(line)
                 # A second line for a request costs nothing and is not counted.
                 cost = row.tokens if copy == 0 else Tokens()
                 rows.append((*whose, copy == 0, at, len(line), *dataclasses.astuple(cost)))
                 at += len(line)
-    return Worked(name, tuple(rows), n_requests, prompt_tokens, frozenset(cache.new), took_s)
+    finishes = _finishes(n_requests, rules)
+    placed = tuple(
+        (rules.job_key, number, custom_id, finishes[number - 1], is_ok, *rest)
+        for number, custom_id, is_ok, *rest in rows
+    )
+    return Worked(name, placed, n_requests, prompt_tokens, frozenset(cache.new), took_s)
 
 
 def keep_job(
@@ -455,10 +460,15 @@ def _line(row: Mapping[str, Any]) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode("utf-8", errors="replace") + b"\n"
 
 
-def _finish(number: int, rules: WorkRules) -> float:
-    if rules.settings.in_order:
-        return 1 - 1 / (number + 1)
-    return draw(rules.seed, "finish", rules.job_key, number)
+def _finishes(n_requests: int, rules: WorkRules) -> list[float]:
+    """Return when each request is done, evenly spread over the job: half of it, half of them."""
+    numbers = list(range(n_requests))
+    if not rules.settings.in_order:
+        numbers.sort(key=lambda number: draw(rules.seed, "finish", rules.job_key, number))
+    finishes = [0.0] * n_requests
+    for rank, number in enumerate(numbers):
+        finishes[number] = (rank + 0.5) / n_requests
+    return finishes
 
 
 def _job(row: sqlite3.Row) -> Job:
