@@ -289,7 +289,7 @@ def batch_answer(engine: Engine, batch_id: str) -> BatchAnswer:
 def links(batch_id: str) -> Links:
     """Return where the rest of a batch is."""
     base = f"/api/v1/batches/{batch_id}"
-    return Links(self=base, events=f"{base}/events", page=f"/api/v1/batches/{batch_id}")
+    return Links(self=base, events=f"{base}/events", page=f"/batches/{batch_id}")
 
 
 def _parsed(body: bytes) -> BatchIn:

@@ -58,7 +58,11 @@ def test_a_batch_shows_its_progress_and_where_the_rest_is(client: TestClient) ->
     assert shown["progress"]["outcome"] == "partial"
     assert (shown["progress"]["n_succeeded"], shown["progress"]["n_failed"]) == (90, 1)
     assert [target["name"] for target in shown["progress"]["targets"]] == ["quality"]
-    assert shown["links"]["events"] == f"/api/v1/batches/{SPRING}/events"
+    assert shown["links"] == {
+        "self": f"/api/v1/batches/{SPRING}",
+        "events": f"/api/v1/batches/{SPRING}/events",
+        "page": f"/batches/{SPRING}",
+    }
 
 
 def test_comparisons_come_in_pages_that_miss_none(client: TestClient) -> None:
