@@ -62,7 +62,8 @@ class Preview:
         texts: What judges would read.
         environment: Where providers' keys are.
         home: The store's folder.
-        n_known: Essays that the batches it is linked to have placed already.
+        placed_on: The batch on whose scale it is to be, and what that one knows of the essays now;
+            empty where it has a scale of its own.
     """
 
     batch_id: str
@@ -72,7 +73,7 @@ class Preview:
     texts: BatchTexts
     environment: Mapping[str, str]
     home: Path
-    n_known: int = 0
+    placed_on: str = ""
 
     def facts(self) -> list[tuple[str, object]]:
         """Return what a person wants to know before anything is spent."""
@@ -91,20 +92,11 @@ class Preview:
             ("ends at the latest after", f"{ends_at} comparisons"),
             ("first wave", f"{len(self.first_wave)} comparisons"),
             ("waves at the most", -(-ends_at // max(1, len(self.first_wave)))),
-            *self._placement(),
+            *([("placed on", self.placed_on)] if self.placed_on else []),
             *self._forecast(),
             *self._canaries(),
             ("spend cap USD", record.settings.spend_cap_usd or "none"),
         ]
-
-    def _placement(self) -> list[tuple[str, object]]:
-        earlier = self.record.settings.link_to
-        if not earlier:
-            return []
-        if not self.n_known:
-            return [("placed on", f"{earlier[-1]}: nothing is known there yet of these essays")]
-        told = f"{earlier[-1]}, which has placed {self.n_known} of the essays"
-        return [("placed on", f"{told}; what follows is foreseen without that")]
 
     def _canaries(self) -> list[tuple[str, object]]:
         sizes = {
@@ -230,7 +222,7 @@ def preview_batch(
     batch = read_batch(folder, explicit=explicit)
     judges = load_judges(batch, folder)
     record = _record(batch, judges, {"profile": profile_of_batch(batch, home).as_json()})
-    net = _net(batch, record, home)
+    net, placed_on = _net(batch, record, home)
     first_wave = preview_comparisons(record, net)
     texts = BatchTexts(
         instructions=batch.document("instructions"),
@@ -238,9 +230,7 @@ def preview_batch(
         essays={essay.essay_id: essay.text for essay in batch.essays},
     )
     asks = tuple(_ask(record, texts, planned) for planned in first_wave)
-    return Preview(
-        batch.batch_id, record, first_wave, asks, texts, environment, home, len(net.known_ids)
-    )
+    return Preview(batch.batch_id, record, first_wave, asks, texts, environment, home, placed_on)
 
 
 def _ask(record: BatchRecord, texts: BatchTexts, planned: PlannedComparison) -> Ask:
@@ -259,25 +249,32 @@ def _ask(record: BatchRecord, texts: BatchTexts, planned: PlannedComparison) -> 
     )
 
 
-def _net(batch: Batch, record: BatchRecord, home: Path) -> Net:
-    """Return the batch's net before anything was asked, with what earlier batches know of it."""
+def _net(batch: Batch, record: BatchRecord, home: Path) -> tuple[Net, str]:
+    """Return the batch's net before anything was asked, and what to tell of where it is placed."""
     net = empty_net(record, _guessed(batch, home))
-    if not record.settings.link_to or not chooses_by_scores(record):
-        return net
+    if not record.settings.link_to:
+        return net, ""
+    earlier = record.settings.link_to[-1]
+    missing = f"{earlier}, which is not in the store yet: hand it in first"
     try:
         connection = open_published(home)
     except StoreError:
-        return net
+        return net, missing
     with closing(connection):
-        return before_first_verdict(
-            Session(connection),
-            record,
-            net,
-            {
-                essay.essay_id: hashlib.sha256(essay.text.encode()).hexdigest()
-                for essay in batch.essays
-            },
-        )
+        db = Session(connection)
+        if db.one("SELECT 1 FROM batches WHERE batch_id = ?", [earlier]) is None:
+            return net, missing
+        if not chooses_by_scores(record):
+            return net, f"{earlier}, at the end; {record.settings.strategy} pairs leave it aside"
+        text_hashes = {
+            essay.essay_id: hashlib.sha256(essay.text.encode()).hexdigest()
+            for essay in batch.essays
+        }
+        net = before_first_verdict(db, record, net, text_hashes)
+    if not net.known_ids:
+        return net, f"{earlier}: nothing is known there yet of these essays"
+    told = f"{earlier}, which has placed {len(net.known_ids)} of the essays"
+    return net, f"{told}; what follows is foreseen without that"
 
 
 def _guessed(batch: Batch, home: Path) -> Floats | None:

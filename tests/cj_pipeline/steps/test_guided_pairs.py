@@ -104,6 +104,28 @@ def with_other_students(folder: Path, n: int) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("has_spring", "settings", "told"),
+    [
+        (False, {}, "not in the store yet: hand it in first"),
+        (True, {"strategy": "coverage"}, "coverage pairs leave it aside"),
+        (True, {}, "nothing is known there yet of these essays"),
+    ],
+)
+def test_a_plan_says_why_nothing_is_known_of_its_essays(
+    engine: Engine, tmp_path: Path, has_spring: bool, settings: dict[str, Any], told: str
+) -> None:
+    """A name spelled wrong is not an earlier batch without scores."""
+    if has_spring:
+        ingest(engine, write_batch(tmp_path / "spring", n_students=4, settings=NO_STABILITY))
+        engine.store.publish()
+    later = write_batch(tmp_path / "autumn", n_students=4, settings={"link_to": ["spring"]})
+
+    previewed = preview_batch(later, settings, {}, engine.home)
+
+    assert told in str(dict(previewed.facts())["placed on"])
+
+
 def test_newcomers_are_asked_about_and_anchors_known_already_left_alone(
     engine: Engine, tmp_path: Path
 ) -> None:
