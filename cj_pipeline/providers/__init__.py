@@ -135,15 +135,22 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class ListedJob:
-    """A provider job as the account's list shows it; what the list does not tell is None."""
+    """A provider job as the account's list shows it; what the list does not tell is None.
+
+    `outcome` is None while the job runs.
+    """
 
     job_id: str
-    provider_status: str
     created_at: datetime
-    is_running: bool
+    outcome: JobOutcome | None
     submission_key: str | None = None
     input_file_id: str | None = None
     n_requests: int | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the job has not ended."""
+        return self.outcome is None
 
 
 @dataclass(frozen=True)

@@ -383,12 +383,11 @@ def _errored(error: Mapping[str, Any]) -> Reply:
 
 
 def _listed(entry: Mapping[str, Any], created_at: datetime) -> ListedJob:
-    status = str(entry.get("processing_status"))
+    has_ended = entry.get("processing_status") == "ended"
     return ListedJob(
         job_id=str(entry["id"]),
-        provider_status=status,
         created_at=created_at,
-        is_running=status != "ended",
+        outcome=JobOutcome.COMPLETED if has_ended else None,
         n_requests=_total(entry),
     )
 

@@ -401,9 +401,8 @@ def _listed(operation: Mapping[str, Any], since: datetime) -> ListedJob:
     metadata = mapping(operation.get("metadata"))
     return ListedJob(
         job_id=str(operation["name"]),
-        provider_status=_state(metadata),
         created_at=rfc3339_time(metadata.get("createTime")) or since,
-        is_running=_state(metadata) not in _ENDED,
+        outcome=_ENDED.get(_state(metadata)),
         submission_key=text_or_none(metadata.get("displayName")),
         n_requests=_count(mapping(metadata.get("batchStats")).get("requestCount")),
     )

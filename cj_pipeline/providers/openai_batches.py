@@ -170,7 +170,7 @@ class OpenAIBatches:
         jobs = [
             job
             for job in self.list_jobs(since)
-            if job.provider_status != "failed"
+            if job.outcome is not JobOutcome.FAILED
             and (job.submission_key == submission_key or job.input_file_id in files)
         ]
         jobs.sort(key=lambda job: (job.created_at, job.job_id))
@@ -179,12 +179,10 @@ class OpenAIBatches:
     def list_jobs(self, since: datetime) -> Iterator[ListedJob]:
         """Yield the account's batches, newest first."""
         for entry in self._pages("list batches", self.client.batches.with_raw_response, since):
-            status = str(entry.get("status"))
             yield ListedJob(
                 job_id=str(entry["id"]),
-                provider_status=status,
                 created_at=unix_time(entry.get("created_at")) or since,
-                is_running=status not in _ENDED,
+                outcome=_ENDED.get(str(entry.get("status"))),
                 submission_key=text_or_none(mapping(entry.get("metadata")).get("submission_key")),
                 input_file_id=text_or_none(entry.get("input_file_id")),
                 n_requests=count_or_none(mapping(entry.get("request_counts")).get("total")),

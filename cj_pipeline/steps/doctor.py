@@ -16,7 +16,7 @@ import structlog
 
 from cj_pipeline.errors import CJError
 from cj_pipeline.judges import Judge
-from cj_pipeline.providers import ListedJob, Provider
+from cj_pipeline.providers import JobOutcome, ListedJob, Provider
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.duplicates import keep_duplicates, settle_duplicates
 from cj_pipeline.steps.engine import Engine
@@ -316,7 +316,7 @@ def _about_listed(
             "adopt it",
             mending="adopt",
         )
-    elif job["provider_job_id"] != found.job_id and found.provider_status.lower() != "failed":
+    elif job["provider_job_id"] != found.job_id and found.outcome is not JobOutcome.FAILED:
         # One that failed judged nothing: its provider had no room, and the same was sent again.
         yield _finding(
             "duplicate_job",

@@ -8,6 +8,7 @@ import pytest
 
 from cj_pipeline.emulator import EmulatorConfig, change_settings, in_process_client
 from cj_pipeline.judges import load_judge
+from cj_pipeline.providers import JobOutcome
 from cj_pipeline.steps import Engine, ingest, plan_wave, poll, submit_wave
 from cj_pipeline.steps.doctor import LOOK_BACK, examine, mend
 from tests.batch_folders import ManualClock, finish, open_engine, run_to_end, write_batch
@@ -112,7 +113,7 @@ def test_a_job_that_found_no_room_is_no_duplicate(engine: Engine, tmp_path: Path
     finish(waiting, batch_id)
 
     listed = engine.provider(load_judge("quality")).list_jobs(clock() - LOOK_BACK)
-    assert "failed" in {job.provider_status for job in listed}
+    assert JobOutcome.FAILED in {job.outcome for job in listed}
     assert examine(waiting) == []
 
 
