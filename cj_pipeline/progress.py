@@ -23,9 +23,6 @@ MAX_LANDINGS = 20
 DEFAULT_CHECKPOINTS = 40
 """How many checkpoints a batch has where no profile says how often."""
 
-_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""Student's t, 97.5 %, for 1 to 10 degrees of freedom."""
-
 
 class EventKind(StrEnum):
     """What an event tells."""
@@ -273,6 +270,8 @@ def time_left(landings: Sequence[Landing], n_left: int, now: datetime) -> Eta | 
         n_left: Comparisons still to come.
         now: Measured from here.
     """
+    from scipy.special import stdtrit
+
     gaps = _gaps(landings)
     if n_left <= 0:
         return Eta(0.0, 0.0, 0.0)
@@ -288,7 +287,7 @@ def time_left(landings: Sequence[Landing], n_left: int, now: datetime) -> Eta | 
         return Eta(expected, min(expected, low), max(expected, high))
     residual = sum((seconds - size / rate) ** 2 for seconds, size in gaps) / (len(gaps) - 1)
     spread = residual * (gaps_to_come + gaps_to_come**2 / len(gaps))
-    half_width = _student(len(gaps) - 1) * math.sqrt(spread)
+    half_width = float(stdtrit(len(gaps) - 1, 0.975)) * math.sqrt(spread)
     return Eta(expected, max(0.0, expected - half_width), expected + half_width)
 
 
@@ -302,23 +301,12 @@ def _times_as_long(to_come: float, seen: int) -> tuple[float, float]:
         to_come: Gaps, at least a part of one.
         seen: Gaps.
     """
+    from scipy.special import betaincinv
 
-    def chance_below(share: float) -> float:
-        term = total = math.pow(share, to_come)
-        for j in range(1, seen):
-            term *= (to_come + j - 1) / j * (1 - share)
-            total += term
-        return total
-
-    def multiple(chance: float) -> float:
-        low, high = 0.0, 1.0
-        # A share next to 1 has to be told from 1.
-        for _ in range(100):
-            middle = (low + high) / 2
-            low, high = (middle, high) if chance_below(middle) < chance else (low, middle)
-        return low / (1 - low)
-
-    return multiple(0.025), multiple(0.975)
+    # By what is left of the whole, which is told from nothing where the share is next to 1.
+    left = betaincinv(seen, to_come, [0.975, 0.025])
+    low, high = (1 - left) / left
+    return float(low), float(high)
 
 
 def _gaps(landings: Sequence[Landing]) -> list[tuple[float, int]]:
@@ -351,10 +339,3 @@ def _waited(landings: Sequence[Landing], now: datetime) -> float:
     most = max(landing.n_done for landing in landings)
     latest = next(landing.at for landing in landings if landing.n_done == most)
     return max(0.0, (now - latest).total_seconds())
-
-
-def _student(degrees: int) -> float:
-    """Return Student's t at 97.5 %; beyond the table by its expansion, right to three digits."""
-    if degrees <= len(_T_975):
-        return _T_975[degrees - 1]
-    return 1.96 + 2.3724 / degrees + 2.8225 / degrees**2
