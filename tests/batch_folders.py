@@ -10,7 +10,15 @@ from typing import Any
 import yaml
 
 from cj_pipeline.artefact import RunEnvironment
-from cj_pipeline.steps import Engine, advance_to_end, ingest
+from cj_pipeline.steps import (
+    Engine,
+    advance_to_end,
+    ingest,
+    plan_wave,
+    submit_wave,
+    take_next_step,
+)
+from cj_pipeline.steps.records import load_batch
 from cj_pipeline.store import Store
 
 TEST_RUN = RunEnvironment(git_sha="0000000", runner_version="test", python="3", os="test")
@@ -59,6 +67,23 @@ class ManualClock:
 def open_engine(home: Path, environment: Mapping[str, str] | None = None, **more: Any) -> Engine:
     """Return an engine over a fresh home."""
     return Engine(Store(home), home, dict(environment or {}), TEST_RUN, **more)
+
+
+def begin(engine: Engine, folder: Path) -> str:
+    """Take a batch folder in, ask its first wave, and return the batch's name."""
+    batch_id = ingest(engine, folder).batch_id
+    plan_wave(engine, batch_id)
+    submit_wave(engine, batch_id)
+    return batch_id
+
+
+def end(engine: Engine, batch_id: str) -> None:
+    """Take a batch to its end, a step at a time; its report is not written."""
+    while True:
+        with engine.store.read() as db:
+            if load_batch(db, batch_id).has_ended:
+                return
+        take_next_step(engine, batch_id)
 
 
 def run_to_end(engine: Engine, folder: Path, **settings: Any) -> str:

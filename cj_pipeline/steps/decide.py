@@ -87,14 +87,7 @@ def _decide_within(
         decision = Decision(ContinuationDecision(known["decision"]), EndReason(known["reason"]))
     else:
         decision = decide_continuation(progress, record.rules)
-    decided = WaveDecision(
-        wave=wave,
-        decision=decision.decision,
-        reason=decision.reason,
-        progress=progress,
-        completion_denominator=completion_denominator(len(record.essay_ids), record.rules),
-        details=_details(db, record, scale, reached),
-    )
+    decided = _decided(record, wave, decision, progress, _details(db, record, scale, reached))
     if not record.has_ended and not decision.is_to_wait:
         _keep(db, record, decided, now)
         note_progress(db, record.batch_id, now)
@@ -121,17 +114,28 @@ def decide_again(engine: Engine, batch_id: str) -> bool:
             " WHERE batch_id = ? AND wave = ?",
             [batch_id, wave],
         )
-        decided = WaveDecision(
-            wave=wave,
-            decision=decision.decision,
-            reason=decision.reason,
-            progress=progress,
-            completion_denominator=completion_denominator(len(record.essay_ids), record.rules),
-            details=_details(db, record, scale, reached) | {"earlier_decision": earlier},
-        )
+        details = _details(db, record, scale, reached) | {"earlier_decision": earlier}
+        decided = _decided(record, wave, decision, progress, details)
         _keep(db, record, decided, engine.clock())
     _log(batch_id, decided)
     return True
+
+
+def _decided(
+    record: BatchRecord,
+    wave: int,
+    decision: Decision,
+    progress: BatchProgress,
+    details: dict[str, Any],
+) -> WaveDecision:
+    return WaveDecision(
+        wave=wave,
+        decision=decision.decision,
+        reason=decision.reason,
+        progress=progress,
+        completion_denominator=completion_denominator(len(record.essay_ids), record.rules),
+        details=details,
+    )
 
 
 def _progress(

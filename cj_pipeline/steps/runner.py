@@ -66,7 +66,6 @@ class RunnerResult:
         end_reason: Why it ended; None while it runs.
         partial_data: Whether what is published is not all that was to come.
         timed_out: Whether the run gave up waiting; the batch goes on when asked to.
-        failed_checks: What does not hold, and kept grades from leaving.
     """
 
     batch_id: str
@@ -74,7 +73,6 @@ class RunnerResult:
     end_reason: str | None
     partial_data: bool
     timed_out: bool
-    failed_checks: tuple[str, ...]
 
 
 def take_in(
@@ -286,7 +284,6 @@ def _complete(
         end_reason=record.end_reason,
         partial_data=timed_out or record.state != "succeeded",
         timed_out=timed_out,
-        failed_checks=tuple(f"{each.name}: {each.finding.statement}" for each in failed),
     )
     log.info(
         "runner_execution_complete",

@@ -23,11 +23,10 @@ from cj_pipeline.emulator import EmulatorConfig, change_settings
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.progress import EventKind, Outcome
 from cj_pipeline.progress_words import duration
-from cj_pipeline.steps import Engine, ingest, plan_wave, submit_wave, take_next_step
+from cj_pipeline.steps import Engine, ingest
 from cj_pipeline.steps.follow import follow
 from cj_pipeline.steps.note_progress import is_cancel_requested, progress_of
-from cj_pipeline.steps.records import load_batch
-from tests.batch_folders import open_engine, write_batch
+from tests.batch_folders import begin, end, open_engine, write_batch
 
 CJ = str(Path(sys.executable).parent / "cj")
 SETTINGS: dict[str, Any] = {
@@ -48,19 +47,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 def begun(engine: Engine, folder: Path, **settings: object) -> str:
     """Take a batch in, ask its first wave, and return its name."""
     write_batch(folder, n_students=4, settings=SETTINGS | settings)
-    batch_id = ingest(engine, folder).batch_id
-    plan_wave(engine, batch_id)
-    submit_wave(engine, batch_id)
-    return batch_id
-
-
-def end(engine: Engine, batch_id: str) -> None:
-    """Take a batch to its end; its report is not written."""
-    while True:
-        with engine.store.read() as db:
-            if load_batch(db, batch_id).has_ended:
-                return
-        take_next_step(engine, batch_id)
+    return begin(engine, folder)
 
 
 def watch(*arguments: str, said: str = "") -> tuple[int, str]:

@@ -11,9 +11,8 @@ from starlette.testclient import TestClient, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
 from cj_pipeline.errors import BatchProblemsError
-from cj_pipeline.steps import Engine, cancel, ingest, plan_wave, submit_wave, take_next_step
-from cj_pipeline.steps.records import load_batch
-from tests.batch_folders import open_engine, write_batch
+from cj_pipeline.steps import Engine, cancel, ingest
+from tests.batch_folders import begin, end, open_engine, write_batch
 from tests.served_engine import SOCKETS, asking
 
 SETTINGS = {"judges": ["quality"], "score_stability_threshold": None, "max_pairwise_comparisons": 3}
@@ -28,19 +27,7 @@ def engine(tmp_path: Path) -> Engine:
 def begun(engine: Engine, tmp_path: Path) -> str:
     """Take a batch in, ask its first wave, and return its name."""
     folder = write_batch(tmp_path / "batch", n_students=3, settings=SETTINGS)
-    batch_id = ingest(engine, folder).batch_id
-    plan_wave(engine, batch_id)
-    submit_wave(engine, batch_id)
-    return batch_id
-
-
-def end(engine: Engine, batch_id: str) -> None:
-    """Take a batch to its end; its report is not written."""
-    while True:
-        with engine.store.read() as db:
-            if load_batch(db, batch_id).has_ended:
-                return
-        take_next_step(engine, batch_id)
+    return begin(engine, folder)
 
 
 def heard(socket: WebSocketTestSession) -> tuple[list[dict[str, Any]], int]:

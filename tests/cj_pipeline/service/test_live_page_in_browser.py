@@ -17,10 +17,9 @@ import uvicorn
 
 from cj_pipeline.service.access import Access
 from cj_pipeline.service.app import create_app
-from cj_pipeline.steps import Engine, ingest, plan_wave, submit_wave, take_next_step
+from cj_pipeline.steps import Engine, take_next_step
 from cj_pipeline.steps.note_progress import is_cancel_requested
-from cj_pipeline.steps.records import load_batch
-from tests.batch_folders import open_engine, write_batch
+from tests.batch_folders import begin, end, open_engine, write_batch
 from tests.finished_batches import HOSTILE_TITLE, SPRING
 from tests.served_engine import TOKEN, home_with_batches
 
@@ -84,19 +83,7 @@ def engine(tmp_path: Path) -> Engine:
 def begun(engine: Engine, tmp_path: Path) -> str:
     """Take a batch in, ask its first wave, and return its name."""
     folder = write_batch(tmp_path / "batch", n_students=4, settings=SETTINGS)
-    batch_id = ingest(engine, folder).batch_id
-    plan_wave(engine, batch_id)
-    submit_wave(engine, batch_id)
-    return batch_id
-
-
-def end(engine: Engine, batch_id: str) -> None:
-    """Take a batch to its end; its report is not written."""
-    while True:
-        with engine.store.read() as db:
-            if load_batch(db, batch_id).has_ended:
-                return
-        take_next_step(engine, batch_id)
+    return begin(engine, folder)
 
 
 def opened(browser: Browser, address: str, **options: Any) -> Page:
