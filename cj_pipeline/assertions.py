@@ -18,14 +18,13 @@ from typing import Any
 from cj_pipeline.batch_history import BatchHistory
 from cj_pipeline.comparisons import JudgedPair, Outcome
 from cj_pipeline.connectivity import net_parts
-from cj_pipeline.fairness import first_shown_share, positional_skews
+from cj_pipeline.fairness import (
+    MIN_SHOWN_FOR_SKEW,
+    POSITIONAL_SKEW_BAND,
+    first_shown_share,
+    positional_skews,
+)
 from cj_pipeline.spending import ROUNDING_USD, spending
-
-POSITIONAL_SKEW_BAND = 0.2
-"""The most |A - B| / (A + B) of an essay; what coverage with fair positions keeps to."""
-
-MIN_SHOWN_FOR_SKEW = 5
-"""An essay shown fewer times cannot be judged: one of three is already a skew of a third."""
 
 MISFIT = 1.5
 """Infit above which judges disagree about an essay more than its score explains."""

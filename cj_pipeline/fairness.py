@@ -12,6 +12,11 @@ from dataclasses import dataclass
 
 from cj_pipeline.batch_history import Row
 
+POSITIONAL_SKEW_BAND = 0.2
+"""The most |A - B| / (A + B) of an essay; what `pairing.handing_on` keeps to."""
+MIN_SHOWN_FOR_SKEW = 5
+"""An essay shown fewer times cannot be judged: one of three is already a skew of a third."""
+
 
 @dataclass(frozen=True)
 class FirstShownShare:

@@ -8,19 +8,37 @@ the net has no scores, `fixed_design` and `balanced` choose.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from cj_pipeline.comparisons import Role
 from cj_pipeline.pairing.candidates import candidate_pairs
+from cj_pipeline.pairing.handing_on import Exchange
 from cj_pipeline.pairing.net import Choice, Floats, Ints, Net, Parts
 from cj_pipeline.uncertainty import as_believed, belief_about
 
-_OVER_SHARE = 2
-"""How much oftener than its even share an essay may come in one wave."""
-_UNEVEN = 0.25
-"""How far an essay's number of comparisons may stray from the mean, as a share of it."""
-_UNEVEN_AT_LEAST = 2
-"""The same in comparisons, for early waves."""
+
+@dataclass(frozen=True)
+class _Evenness:
+    """How alike essays take part.
+
+    Attributes:
+        over_share: How much oftener than its even share an essay may come in one wave.
+        stray: How far an essay's number of comparisons may stray from the mean, as a share of it.
+    """
+
+    over_share: int
+    stray: float
+
+
+_FOR_RANKS = _Evenness(over_share=4, stray=0.5)
+_FOR_SCORES = _Evenness(over_share=2, stray=0.25)
+"""Where each score counts by itself: grades, and new essays in an old scale. An essay far out gains
+the order little and would be placed by few comparisons."""
+_STRAY_AT_LEAST = 2
+"""Comparisons, for early waves."""
 
 
 def gainful_pairs(
@@ -38,13 +56,20 @@ def gainful_pairs(
         Chaloner and Verdinelli (1995), doi:10.1214/ss/1177009939, for designs that lessen an
         expected loss; Sherman and Morrison (1950), doi:10.1214/aoms/1177729893, for the update.
     """
+    return gainful_wave(net, size, rng, may_repeat=may_repeat)[0]
+
+
+def gainful_wave(
+    net: Net, size: int, rng: np.random.Generator, *, may_repeat: bool
+) -> tuple[list[Choice], Exchange]:
+    """Return the same pairs, and what may be asked instead of one at little loss of gain."""
     wave = _Wave(as_believed(net), size, rng, may_repeat=may_repeat)
     role = Role.BOUNDARY if net.boundaries else Role.INFORMATIVE
     chosen: list[Choice] = []
     while len(chosen) < size and (k := wave.best()) is not None:
         one, other, gain = wave.take(k)
         chosen.append(Choice(one, other, role, gain))
-    return chosen
+    return chosen, wave.exchange(chosen)
 
 
 class _Wave:
@@ -66,6 +91,7 @@ class _Wave:
         )
         self._parts = Parts(net)
         self._room, self._owed = _room_and_owed(net, size)
+        self._must_come = self._owed.copy()
         self._gains = np.empty(len(self._first))
         self._weigh(self._everything)
 
@@ -122,10 +148,24 @@ class _Wave:
         self._weigh(rows)
         return one, other, gain
 
+    def exchange(self, chosen: Sequence[Choice]) -> Exchange:
+        """Return what essays may hand on of a wave that is chosen, by what is still open."""
+        ends = [end for choice in chosen for end in (choice.one, choice.other)]
+        times = np.bincount(ends, minlength=len(self._everyone))
+        return Exchange(self._must_come, times + self._room, self._gains_beside)
+
+    def _gains_beside(self, essay: int) -> Floats:
+        if self._beside is None:
+            rows = np.flatnonzero((self._first == essay) | (self._second == essay))
+        else:
+            rows = self._beside[essay]
+        gains = np.full(len(self._everyone), -np.inf)
+        rows = rows[self._is_open[rows]]
+        gains[self._first[rows] + self._second[rows] - essay] = self._expected_gains(rows)
+        return gains
+
     def _weigh(self, rows: slice | Ints) -> None:
         """Work out the gains of these candidates anew; those that may not come have none."""
-        information = self._information[rows]
-        losses = np.maximum(self._losses[rows], 0)
         may_come = (
             self._is_open[rows]
             & (self._room[self._first[rows]] > 0)
@@ -134,8 +174,13 @@ class _Wave:
         if self._parts.n_parts > 1:
             labels = self._parts.labels
             may_come &= labels[self._first[rows]] != labels[self._second[rows]]
-        gains = information * losses / (1 + information * self._variances[rows])
-        self._gains[rows] = np.where(may_come, gains, -np.inf)
+        self._gains[rows] = np.where(may_come, self._expected_gains(rows), -np.inf)
+
+    def _expected_gains(self, rows: slice | Ints) -> Floats:
+        information = self._information[rows]
+        losses = np.maximum(self._losses[rows], 0)
+        gains: Floats = information * losses / (1 + information * self._variances[rows])
+        return gains
 
 
 def _room_and_owed(net: Net, size: int) -> tuple[Ints, Ints]:
@@ -149,8 +194,9 @@ def _room_and_owed(net: Net, size: int) -> tuple[Ints, Ints]:
     to_come = size * (1 if net.known_ids else 2)
     n_new = max(int(is_new.sum()), 1)
     mean = (int(so_far[is_new].sum()) + to_come) / n_new
-    uneven = max(_UNEVEN_AT_LEAST, int(_UNEVEN * mean))
-    most_in_wave = -(-to_come // n_new) + _OVER_SHARE
+    evenness = _FOR_SCORES if net.known_ids or net.boundaries else _FOR_RANKS
+    uneven = max(_STRAY_AT_LEAST, int(evenness.stray * mean))
+    most_in_wave = -(-to_come // n_new) + evenness.over_share
     room = np.minimum(most_in_wave, int(np.ceil(mean)) + uneven - so_far)
     owed = np.maximum(0, int(mean) - uneven - so_far)
     room = np.where(net.is_known, size, np.maximum(room, owed))

@@ -7,13 +7,22 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from cj_pipeline.comparisons import Role
 from cj_pipeline.pairing.candidates import candidate_pairs
 from cj_pipeline.pairing.information_gain import information_gain
-from cj_pipeline.pairing.net import Choice, Net
+from cj_pipeline.pairing.net import Choice, Floats, Net
 from cj_pipeline.uncertainty import score_variances
+
+
+def independent_gains(net: Net, rng: np.random.Generator) -> Callable[[int], Floats]:
+    """Return what tells of one essay its pairs' gains with all others; shape (n_essays,)."""
+    assert net.scores is not None  # noqa: S101
+    scores, variances = net.scores, score_variances(net, rng)
+    return lambda essay: information_gain(scores - scores[essay], variances + variances[essay])
 
 
 def asap_pairs(

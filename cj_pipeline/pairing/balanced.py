@@ -11,13 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from cj_pipeline.comparisons import Role
-from cj_pipeline.pairing.net import Choice, Floats, IndexPair, Ints, Net, Parts
+from cj_pipeline.pairing.net import Bools, Choice, Floats, IndexPair, Ints, Net, Parts
 from cj_pipeline.pairing.positions import next_orders
-
-Bools = npt.NDArray[np.bool_]
 
 
 def new_pairs(

@@ -7,13 +7,28 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from cj_pipeline.comparisons import Role
 from cj_pipeline.pairing.candidates import candidate_pairs
 from cj_pipeline.pairing.information_gain import information_gain
-from cj_pipeline.pairing.net import Choice, Net
+from cj_pipeline.pairing.net import Choice, Floats, Net
 from cj_pipeline.uncertainty import belief_about
+
+
+def joint_gains(net: Net, rng: np.random.Generator) -> Callable[[int], Floats]:
+    """Return what tells of one essay its pairs' gains with all others; shape (n_essays,)."""
+    assert net.scores is not None  # noqa: S101
+    scores, belief = net.scores, belief_about(net, rng)
+    everyone = np.arange(net.n_essays)
+
+    def gains_beside(essay: int) -> Floats:
+        variances = belief.variances(np.full_like(everyone, essay), everyone)
+        return information_gain(scores - scores[essay], variances)
+
+    return gains_beside
 
 
 def hybrid_mst_pairs(

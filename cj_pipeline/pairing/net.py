@@ -17,6 +17,7 @@ from cj_pipeline.comparisons import Role
 if TYPE_CHECKING:
     from cj_pipeline.information import Information
 
+Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 IndexPair = tuple[int, int]
@@ -77,12 +78,12 @@ class Net:
         return np.array(pairs, dtype=np.int64).reshape(len(pairs), 2)
 
     @cached_property
-    def is_anchor(self) -> npt.NDArray[np.bool_]:
+    def is_anchor(self) -> Bools:
         """Whether each essay is an anchor; shape (n_essays,)."""
         return np.array([essay_id in self.anchor_ids for essay_id in self.essay_ids], dtype=bool)
 
     @cached_property
-    def is_known(self) -> npt.NDArray[np.bool_]:
+    def is_known(self) -> Bools:
         """Whether an earlier scale has placed each essay; shape (n_essays,)."""
         return np.array([essay_id in self.known_ids for essay_id in self.essay_ids], dtype=bool)
 

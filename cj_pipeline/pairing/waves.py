@@ -6,23 +6,28 @@ Each way of choosing lives next door, in the module named after it; the order of
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from cj_pipeline.comparisons import ChosenPair, Role
-from cj_pipeline.pairing.adaptive import gainful_pairs
-from cj_pipeline.pairing.asap import asap_pairs
+from cj_pipeline.pairing.adaptive import gainful_wave
+from cj_pipeline.pairing.asap import asap_pairs, independent_gains
 from cj_pipeline.pairing.balanced import new_pairs, repeated_pairs
 from cj_pipeline.pairing.fixed_design import fixed_design
-from cj_pipeline.pairing.hybrid_mst import hybrid_mst_pairs
-from cj_pipeline.pairing.net import Choice, Net
+from cj_pipeline.pairing.handing_on import Exchange, hand_on
+from cj_pipeline.pairing.hybrid_mst import hybrid_mst_pairs, joint_gains
+from cj_pipeline.pairing.net import Choice, Floats, Net
 from cj_pipeline.pairing.positions import in_fair_order
 from cj_pipeline.pairing.swiss import swiss_pairs
 from cj_pipeline.settings import Strategy
 from cj_pipeline.workflow import max_possible_pairs
 
 __all__ = ["Net", "choose_wave", "max_possible_pairs", "positional_skew"]
+
+_ALIKE = 2
+"""How far apart essays' numbers of comparisons may be where scores do not matter."""
 
 
 def choose_wave(
@@ -55,11 +60,15 @@ def choose_wave(
     """
     rng = np.random.default_rng(seed)
     size = size // 2 if both_orders else size
+    exchange = None
     if resampling:
         chosen = repeated_pairs(net, size, rng)
     else:
-        chosen = _choose(net, strategy, size, rng, may_repeat=may_repeat)
+        chosen, exchange = _choose(net, strategy, size, rng, may_repeat=may_repeat)
     ordered = in_fair_order(net, [(choice.one, choice.other) for choice in chosen], rng)
+    # Where every pair is asked in both orders nothing leans.
+    if exchange is not None and not both_orders:
+        chosen, ordered = hand_on(net, chosen, ordered, exchange)
     wave = tuple(
         ChosenPair(net.essay_ids[a], net.essay_ids[b], choice.role, choice.expected_gain)
         for (a, b), choice in zip(ordered, chosen, strict=True)
@@ -81,22 +90,58 @@ def positional_skew(net: Net) -> dict[str, float]:
 
 def _choose(
     net: Net, strategy: Strategy, size: int, rng: np.random.Generator, *, may_repeat: bool
-) -> list[Choice]:
+) -> tuple[list[Choice], Exchange | None]:
+    """Return a wave's pairs, and what may be handed on of them; coverage heeds leans as it goes."""
     if net.scores is None and net.expected is None and strategy == "adaptive":
-        return fixed_design(net, size, rng)
-    if net.scores is None or strategy in {"coverage", "resample", "random"}:
-        role = Role.RANDOM if strategy == "random" else Role.COVERAGE
-        return new_pairs(net, size, rng, role=role)
-    by_scores = {
-        "adaptive": gainful_pairs,
-        "swiss": swiss_pairs,
-        "asap": asap_pairs,
-        "hybrid_mst": hybrid_mst_pairs,
-    }[strategy]
-    chosen = by_scores(net, size, rng, may_repeat=may_repeat)
+        return fixed_design(net, size, rng), None
+    if strategy == "random":
+        chosen = new_pairs(net, size, rng, role=Role.RANDOM)
+        return chosen, _exchange(net, chosen, strategy, rng)
+    if net.scores is None or strategy in {"coverage", "resample"}:
+        return new_pairs(net, size, rng), None
+    if strategy == "adaptive":
+        chosen, exchange = gainful_wave(net, size, rng, may_repeat=may_repeat)
+    else:
+        by_scores = {"swiss": swiss_pairs, "asap": asap_pairs, "hybrid_mst": hybrid_mst_pairs}
+        chosen = by_scores[strategy](net, size, rng, may_repeat=may_repeat)
+        exchange = _exchange(net, chosen, strategy, rng)
     if len(chosen) == size:
-        return chosen
+        return chosen, exchange
     # In a large batch the strategy looks at some of the pairs only; the others are left.
     ids = net.essay_ids
     asked = replace(net, shown=net.shown + tuple((ids[c.one], ids[c.other]) for c in chosen))
-    return chosen + new_pairs(asked, size - len(chosen), rng)
+    chosen += new_pairs(asked, size - len(chosen), rng)
+    return chosen, _exchange(net, chosen, strategy, rng)
+
+
+def _exchange(
+    net: Net, chosen: Sequence[Choice], strategy: Strategy, rng: np.random.Generator
+) -> Exchange:
+    """Return what essays may hand on, taking part as alike as they do or within two comparisons."""
+    ends = [end for choice in chosen for end in (choice.one, choice.other)]
+    count = net.n_comparisons + np.bincount(ends, minlength=net.n_essays)
+    low, high = int(count.min()), int(count.max())
+    return Exchange(
+        least=low - (high - low < _ALIKE) - net.n_comparisons,
+        most=high + (high == low) - net.n_comparisons,
+        gains_beside=_beside(net, strategy, rng),
+        tells_gain=strategy in {"asap", "hybrid_mst"},
+    )
+
+
+def _beside(net: Net, strategy: Strategy, rng: np.random.Generator) -> Callable[[int], Floats]:
+    """Return what a pair of an essay with each other one is worth to a strategy, by its own lights.
+
+    To one that does not look at scores an essay seen less is worth more.
+    """
+    scores = net.scores
+    if scores is None or strategy == "random":
+        worth = -net.n_comparisons - rng.random(net.n_essays)
+        return lambda _: worth.copy()
+    match strategy:
+        case "asap":
+            return independent_gains(net, rng)
+        case "hybrid_mst":
+            return joint_gains(net, rng)
+        case _:
+            return lambda essay: -np.abs(scores - scores[essay])
