@@ -163,9 +163,7 @@ def trajectory(setup: Setup, seed: int) -> dict[str, Any]:
         for name, scores in (("spearman", scale.scores), ("drawn_in", as_believed(net).scores)):
             assert scores is not None
             out[name].append(_correlation(rankdata(scores), rankdata(judge.truth)))
-        at_quarter = len(net.shown) * 4 // end > (len(net.shown) - size) * 4 // end
-        if setup.honesty and at_quarter:
-            out["at"].append(len(net.shown))
+        if setup.honesty:
             out["true_r2"].append(_correlation(scale.scores, judge.truth) ** 2)
             out["honest"].append(empirical_bayes_reliability(scale))
             out["naive"].append(scale_separation_reliability(scale.scores, scale.standard_errors))
@@ -365,25 +363,40 @@ def waves(options: argparse.Namespace) -> None:
 
 
 def honesty(options: argparse.Namespace) -> None:
-    """Reported reliabilities beside the true squared correlation."""
+    """Reported reliabilities beside the true squared correlation, on the way and on stopping."""
     print("\nReliability minus true squared correlation, mean over replications")
-    print("essays  strategy    per essay   true r²   empirical Bayes      naive (scale separation)")
+    print("essays  strategy    when                  true r²   empirical Bayes      naive")
     for n in (20, 100):
-        setups = [Setup(s, n, n // 2, 24, honesty=True) for s in ("random", "adaptive", "swiss")]
+        setups = [Setup(s, n, n // 2, 32, honesty=True) for s in ("random", "adaptive", "swiss")]
         run(setups, options.replications, options.cache, options.processes)
         for setup in setups:
             runs = results(setup, options.replications, options.cache)
-            for k in range(min(len(r["at"]) for r in runs)):
-                truth = np.array([r["true_r2"][k] for r in runs])
-                cells = []
-                for name in ("honest", "naive"):
-                    gap = np.array([r[name][k] for r in runs]) - truth
-                    cells.append(f"{gap.mean():+.3f} ± {gap.std(ddof=1) / np.sqrt(len(gap)):.3f}")
-                per_essay = np.mean([r["at"][k] for r in runs]) * 2 / n
-                print(
-                    f"{n:5d}   {setup.strategy:10s}  {per_essay:6.1f}     {truth.mean():.3f}"
-                    f"     {cells[0]}     {cells[1]}   ({len(runs)})"
-                )
+            for per_essay in (6, 12, 18, 24):
+                ends = [_first(r["comparisons"], 0.5 * per_essay * n) for r in runs]
+                print(_honest_row(setup, f"{per_essay} per essay", runs, ends))
+            for target in (0.8, 0.9):
+                ends = [_first(r["honest"], target) for r in runs]
+                print(_honest_row(setup, f"stopped at {target:.2f}", runs, ends), flush=True)
+
+
+def _first(values: Sequence[float], least: float) -> int | None:
+    """Return the first place with at least so much; None where none has."""
+    return next((k for k, value in enumerate(values) if value >= least), None)
+
+
+def _honest_row(
+    setup: Setup, when: str, runs: Sequence[dict[str, Any]], ends: Sequence[int | None]
+) -> str:
+    pairs = [(r, k) for r, k in zip(runs, ends, strict=True) if k is not None]
+    row = f"{setup.n_essays:5d}   {setup.strategy:10s}  {when:18s}"
+    if len(pairs) < 2:
+        return f"{row}     too few runs came so far"
+    truth = np.array([r["true_r2"][k] for r, k in pairs])
+    cells = []
+    for name in ("honest", "naive"):
+        gap = np.array([r[name][k] for r, k in pairs]) - truth
+        cells.append(f"{gap.mean():+.3f} ± {gap.std(ddof=1) / np.sqrt(len(gap)):.3f}")
+    return f"{row}     {truth.mean():.3f}     {cells[0]}     {cells[1]}   ({len(pairs)})"
 
 
 def votes(options: argparse.Namespace) -> None:

@@ -52,8 +52,9 @@ def hand_on(
         exchange: What may be asked instead; never a pair already shown.
     """
     wave = _Wave(net, chosen, pairs, exchange)
-    if Parts(net).n_parts == 1:
-        for essay in wave.leaning():
+    leaning = wave.leaning()
+    if leaning and Parts(net).n_parts == 1:
+        for essay in leaning:
             while wave.leans_too_far(essay) and wave.relieve(essay):
                 pass
     return wave.chosen, tuple((first, second) for first, second in wave.shown.tolist())
