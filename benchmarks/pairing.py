@@ -32,7 +32,7 @@ from scipy.stats import rankdata
 
 from cj_pipeline.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.forecast import Plan, forecast_at_plan, forecast_from_scale
+from cj_pipeline.forecast import Forecast, Plan, forecast_at_plan, forecast_from_scale
 from cj_pipeline.likely_spread import likely_spread
 from cj_pipeline.pairing.fixed_design import mean_variance, spectral_gap
 from cj_pipeline.pairing.waves import Net, choose_wave, max_possible_pairs
@@ -475,37 +475,51 @@ def _round_robin(n: int, rounds: int) -> Iterator[tuple[int, int]]:
 
 
 def forecasts(options: argparse.Namespace) -> None:
-    """How far forecasts of reaching a reliability of .8 were off, and how often they held."""
-    print("\nComparisons to empirical-Bayes reliability .80: reached against forecast")
-    print("essays strategy   forecast     reached / forecast (median)   in the 80 % interval")
-    for n in (20, 60):
+    """How far forecasts of reaching a reliability were off, and how often their intervals held."""
+    print("\nComparisons to empirical-Bayes reliability .80 and .90: reached against forecast")
+    print(
+        "essays strategy   target  forecast             reached / forecast   in the 80 % interval"
+    )
+    for n in (20, 60, 100):
         for strategy in ("random", "adaptive"):
             with multiprocessing.Pool(options.processes) as pool:
                 seeds = range(min(options.replications, 100))
                 outcomes = pool.starmap(_forecast_run, [(n, strategy, seed) for seed in seeds])
-            for k, when in enumerate(("at plan", "after 4 per essay", "after 8 per essay")):
-                seen = [(reached, made[k]) for reached, made in outcomes if len(made) > k]
-                ratio = np.median([reached / total for reached, (total, _, _) in seen])
-                # A batch stops at the end of a wave, so an end within the next wave is a hit.
-                held = np.mean(
-                    [low <= reached <= high + n // 2 for reached, (_, low, high) in seen]
-                )
-                print(
-                    f"{n:5d}  {strategy:9s}  {when:18s} {ratio:6.2f}   {held:6.0%}  ({len(seen)})"
-                )
+            for target in _FORESEEN:
+                for k, when in enumerate(("at plan", *(f"after {p} per essay" for p in _ASKED_AT))):
+                    seen = [(reached[target], made[target][k]) for reached, made in outcomes]
+                    told = [(end, each) for end, each in seen if each is not None]
+                    if len(told) < len(seen) / 2:
+                        continue
+                    ratio = np.median([end / total for end, (total, _, _) in told])
+                    # A batch stops at the end of a wave, so an end within the next wave is a hit.
+                    held = np.mean([low <= end <= high + n // 2 for end, (_, low, high) in told])
+                    print(
+                        f"{n:5d}  {strategy:9s}   {target:.2f}   {when:20s} {ratio:6.2f}"
+                        f"               {held:6.0%}  ({len(told)})",
+                        flush=True,
+                    )
 
 
-def _forecast_run(n: int, strategy: str, seed: int) -> tuple[int, list[tuple[int, int, int]]]:
-    setup = Setup(strategy, n, n // 2, 40)
+_FORESEEN = (0.8, 0.9)
+_ASKED_AT = (4, 8, 12)
+
+
+def _forecast_run(
+    n: int, strategy: str, seed: int
+) -> tuple[dict[float, int], dict[float, list[tuple[int, int, int] | None]]]:
+    """Return where each reliability was reached, and what was foreseen while it was not."""
+    setup = Setup(strategy, n, n // 2, 50)
     judge = SimulatedJudge(setup, seed)
-    rule = PreciseRule(reliability=0.8)
     ids = tuple(f"e{i:05d}" for i in range(n))
     place = {essay_id: i for i, essay_id in enumerate(ids)}
     net, half_wins = Net(ids, frozenset(), ()), []
     plan = Plan(strategy, n // 2)  # type: ignore[arg-type]
-    made = [forecast_at_plan(n, rule, plan)]
-    ask_at = [4, 8]
-    while len(net.shown) < 20 * n:
+    rules = {target: PreciseRule(reliability=target) for target in _FORESEEN}
+    at_plan = {target: forecast_at_plan(n, rule, plan) for target, rule in rules.items()}
+    made = {target: [_ends(forecast)] for target, forecast in at_plan.items()}
+    ask_at, reached = list(_ASKED_AT), dict[float, int]()
+    while len(net.shown) < setup.per_essay * n // 2 and len(reached) < len(rules):
         wave = _next_wave(net, setup, n // 2, seed)
         half_wins += [round(2 * judge.first_wins(place[a], place[b])) for a, b in wave]
         net = replace(net, shown=net.shown + wave)
@@ -516,12 +530,24 @@ def _forecast_run(n: int, strategy: str, seed: int) -> tuple[int, list[tuple[int
         except UnscalableBatchError:
             continue
         net = _with_scale(net, scale)
+        if len(net.shown) >= 2 * n:
+            reliability = empirical_bayes_reliability(scale)
+            for target in rules:
+                if reliability >= target:
+                    reached.setdefault(target, len(net.shown))
         if ask_at and 2 * len(net.shown) >= ask_at[0] * n:
             ask_at.pop(0)
-            made.append(forecast_from_scale(scale, rule, plan, precision_of(scale, ids)))
-        if len(net.shown) >= 2 * n and empirical_bayes_reliability(scale) >= 0.8:
-            break
-    return len(net.shown), [(each.total, each.lower, each.upper) for each in made if each]
+            for target, rule in rules.items():
+                told = forecast_from_scale(scale, rule, plan, precision_of(scale, ids))
+                made[target].append(None if target in reached else _ends(told))
+    for target, each in made.items():
+        each.extend([None] * len(ask_at))
+        reached.setdefault(target, len(net.shown))
+    return reached, made
+
+
+def _ends(forecast: Forecast | None) -> tuple[int, int, int] | None:
+    return None if forecast is None else (forecast.total, forecast.lower, forecast.upper)
 
 
 def speed(_: argparse.Namespace) -> None:

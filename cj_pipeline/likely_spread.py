@@ -9,12 +9,16 @@ import math
 from dataclasses import dataclass
 
 from cj_pipeline.bradley_terry import Scale
-from cj_pipeline.reliability import empirical_bayes
+from cj_pipeline.reliability import SpreadEvidence
 
 USUAL_SPREAD = 1.5
 """Standard deviation of essays' true scores, in logits, in an ordinary class."""
 _SPREADS_DIFFER = 0.3
 """Standard deviation of that spread's logarithm among classes and judges."""
+_FAR = 4.0
+"""Standard deviations of it beyond which no spread is looked for."""
+_STEP = 0.1
+"""In the spread's logarithm, for how sharply its posterior falls off."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,20 @@ USUAL = LikelySpread(math.log(USUAL_SPREAD), _SPREADS_DIFFER)
 def likely_spread(scale: Scale) -> LikelySpread:
     """Return what the verdicts say of the spread, weighed against what is usual.
 
-    The first waves say little of it and must not make forecasts and choices jump.
+    That is where the spread's posterior is highest, and how sharply it falls off there. The first
+    waves say little of it, pairs chosen close say less, and forecasts and choices must not jump.
     """
-    found = empirical_bayes(scale)
-    usual_weight, weight, told = 1 / _SPREADS_DIFFER**2, 0.0, 0.0
-    if found.reliability > 0:
-        # A standard deviation from n essays errs by 1/sqrt(2(n-1)), the more the noisier they are.
-        weight = 2 * (len(scale.essay_ids) - 1) * found.reliability**2
-        told = math.log(found.true_sd)
-    return LikelySpread(
-        (usual_weight * math.log(USUAL_SPREAD) + weight * told) / (usual_weight + weight),
-        1 / math.sqrt(usual_weight + weight),
-    )
+    from scipy.optimize import minimize_scalar
+
+    evidence = SpreadEvidence(scale)
+
+    def surprise(log_spread: float) -> float:
+        unusual = (log_spread - USUAL.log_mean) / _SPREADS_DIFFER
+        return 0.5 * unusual**2 - evidence.at(log_spread)
+
+    within = [USUAL.log_mean + sign * _FAR * _SPREADS_DIFFER for sign in (-1, 1)]
+    found = minimize_scalar(surprise, bounds=within, method="bounded", options={"xatol": 1e-2})
+    beside = [surprise(found.x + step) for step in (-_STEP, _STEP)]
+    bend = (beside[0] + beside[1] - 2 * found.fun) / _STEP**2
+    # Nothing the verdicts say makes less sure of it than what is usual.
+    return LikelySpread(float(found.x), float(1 / math.sqrt(max(bend, 1 / _SPREADS_DIFFER**2))))

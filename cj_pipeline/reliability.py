@@ -86,7 +86,7 @@ def empirical_bayes(scale: Scale) -> EmpiricalBayes:
     """
     from scipy.optimize import minimize_scalar
 
-    evidence = _Evidence(scale)
+    evidence = SpreadEvidence(scale)
     low, high, n_places = _TRUE_SDS
     places = np.log(np.geomspace(low, high, n_places))
     heights = [evidence.at(place) for place in places]
@@ -106,7 +106,7 @@ def empirical_bayes(scale: Scale) -> EmpiricalBayes:
     )
 
 
-class _Evidence:
+class SpreadEvidence:
     """The log marginal likelihood of the true spread; keeps where it last was, to start there."""
 
     def __init__(self, scale: Scale) -> None:

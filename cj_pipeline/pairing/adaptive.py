@@ -35,8 +35,8 @@ class _Evenness:
 
 _FOR_RANKS = _Evenness(over_share=4, stray=0.5)
 _FOR_SCORES = _Evenness(over_share=2, stray=0.25)
-"""Where each score counts by itself: grades, and new essays in an old scale. An essay far out gains
-the order little and would be placed by few comparisons."""
+"""Where each score counts by itself: with anchors, which make grades of scores, and for new essays
+in an old scale. An essay far out gains the order little and would be placed by few comparisons."""
 _STRAY_AT_LEAST = 2
 """Comparisons, for early waves."""
 
@@ -194,7 +194,8 @@ def _room_and_owed(net: Net, size: int) -> tuple[Ints, Ints]:
     to_come = size * (1 if net.known_ids else 2)
     n_new = max(int(is_new.sum()), 1)
     mean = (int(so_far[is_new].sum()) + to_come) / n_new
-    evenness = _FOR_SCORES if net.known_ids or net.boundaries else _FOR_RANKS
+    is_for_scores = net.anchor_ids or net.known_ids or net.boundaries
+    evenness = _FOR_SCORES if is_for_scores else _FOR_RANKS
     uneven = max(_STRAY_AT_LEAST, int(evenness.stray * mean))
     most_in_wave = -(-to_come // n_new) + evenness.over_share
     room = np.minimum(most_in_wave, int(np.ceil(mean)) + uneven - so_far)
