@@ -18,7 +18,7 @@ from cj_pipeline.pairing.waves import Net, choose_wave, positional_skew
 from cj_pipeline.settings import Strategy
 from cj_pipeline.stakes import rank_stake, rank_stake_times
 from cj_pipeline.tallies import Verdicts
-from cj_pipeline.uncertainty import as_believed
+from cj_pipeline.uncertainty import DRAWN_IN_TO, as_believed
 
 SCORED: tuple[Strategy, ...] = ("adaptive", "swiss", "asap", "hybrid_mst")
 
@@ -149,6 +149,7 @@ def test_early_scores_are_drawn_in_for_choosing_to_the_spread_there_truly_is() -
 
 def test_what_is_believed_is_the_maximum_under_the_normal_prior() -> None:
     """Found from the fitted scores alone; here from the verdicts themselves."""
+    sd = DRAWN_IN_TO * 1.2
     ids = names(30)
     wave = choose_wave(Net(ids, frozenset(), ()), strategy="coverage", size=90, seed=1)
     net = Net(ids, frozenset(), tuple((p.essay_a, p.essay_b) for p in wave))
@@ -159,7 +160,7 @@ def test_what_is_believed_is_the_maximum_under_the_normal_prior() -> None:
 
     def minus_log_posterior(theta: np.ndarray) -> float:
         eta = (theta[first] - theta[second]) * (won - 1)
-        return float(np.sum(np.logaddexp(0, -eta)) + 0.5 * np.sum(theta**2) / 1.2**2)
+        return float(np.sum(np.logaddexp(0, -eta)) + 0.5 * np.sum(theta**2) / sd**2)
 
     believed = as_believed(
         replace(net, scores=scale.scores, information=scale.information, spread=1.2)
