@@ -23,7 +23,7 @@ from cj_pipeline.settings import PreciseRule, Strategy
 _WITHOUT_SCORES = frozenset({"coverage", "resample", "random"})
 _WORTH_FOR_RANKS = 1.25
 """A comparison chosen by scores against one chosen without, in information for the same ranks."""
-_WORTH_FOR_SCORES = 1.2
+_WORTH_FOR_SCORES = 1.1
 """The same for the same errors of scores: close pairs tell more each, but little of far ones."""
 _Z = 1.2816
 """Ten per cent lie above it: intervals hold eighty."""

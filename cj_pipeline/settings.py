@@ -46,7 +46,7 @@ class PreciseRule(BaseModel):
     """When a batch is precise enough to stop; each target that is given must be met.
 
     Attributes:
-        reliability: The empirical-Bayes reliability to reach.
+        reliability: The empirical-Bayes reliability to reach, after two waves in a row.
         mean_standard_error: In logits, over students.
         max_standard_error: In logits, over students.
         misgrading: The share of students expected to have another grade than their most probable

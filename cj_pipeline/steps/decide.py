@@ -156,7 +156,7 @@ def _progress(
         n_covered_pairs=len(covered),
         is_connected=scale is not None,
         max_score_change=_max_score_change(db, record.batch_id, wave, scale),
-        is_precise=_is_precise(record, reached),
+        is_precise=_is_precise(db, record, wave, reached),
         spend_cap_reached=bool(record.metadata.get("spend_cap_reached")),
         canary_failed=bool(record.metadata.get("canary_failed")),
         nothing_left_to_ask=bool(record.metadata.get("nothing_left_to_ask")),
@@ -209,14 +209,31 @@ def _max_score_change(db: Session, batch_id: str, wave: int, scale: Scale | None
     )
 
 
-def _is_precise(record: BatchRecord, reached: _Reached | None) -> bool | None:
-    """Return whether every target is met; None where the batch sets none."""
+def _is_precise(
+    db: Session, record: BatchRecord, wave: int, reached: _Reached | None
+) -> bool | None:
+    """Return whether every target is met; None where the batch sets none.
+
+    A reliability has to be met by two waves in a row: a batch that stopped at the first would stop
+    when its verdicts happen to look better than they are.
+    """
     rule = record.settings.precise
     if rule is None or reached is None:
         return None if rule is None else False
     from cj_pipeline.precision import meets
 
-    return meets(reached.precision, rule)
+    if not meets(reached.precision, rule):
+        return False
+    return rule.reliability is None or _reliability_after(db, record, wave - 1) >= rule.reliability
+
+
+def _reliability_after(db: Session, record: BatchRecord, wave: int) -> float:
+    row = db.one(
+        "SELECT (details->'precision'->>'reliability')::DOUBLE AS reliability"
+        " FROM wave_decisions WHERE batch_id = ? AND wave = ?",
+        [record.batch_id, wave],
+    )
+    return 0.0 if row is None or row["reliability"] is None else float(row["reliability"])
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,16 @@ def test_any_target_that_is_reached_ends_the_batch(
     assert len(history.comparisons) == 60
 
 
+def test_a_reliability_has_to_last_for_two_waves(engine: Engine, tmp_path: Path) -> None:
+    """Stopping at the first wave that looks good enough is stopping by luck."""
+    history = judged(engine, tmp_path / "lasting", precise={"reliability": 0.2}, wave_size=40)
+
+    reached = [row["details"]["precision"]["reliability"] for row in history.decisions]
+    assert min(reached) > 0.2
+    assert [row["reason"] for row in history.decisions] == [None, "precise"]
+    assert len(history.comparisons) == 80
+
+
 def test_a_target_out_of_reach_spends_the_budget(engine: Engine, tmp_path: Path) -> None:
     """And the report says how far off it was."""
     history = judged(engine, tmp_path / "hard", precise={"misgrading": 1e-6})
