@@ -3,10 +3,11 @@
 Connections that were open before keep the file they opened, so they block nobody and go on
 seeing one consistent state.
 
-What a publication costs depends on what changed, not on how large the store is. The copy before
-last is kept as a spare: where nobody has it open any more, only the blocks that differ from
-the live file are written into it, and it becomes the next copy. DuckDB begins each block
-with its checksum, so comparing two files means reading eight bytes of each 256 KiB.
+A publication writes what changed, not the whole store. The copy before last is kept as a spare:
+where nobody has it open any more, only the blocks that differ from the live file are written into
+it, and it becomes the next copy. Blocks are compared whole, at about five gigabytes a second: the
+checksum that DuckDB begins each with is the sum of its words in any order, so two blocks that
+differ may have the same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from pathlib import Path
 
 _HEADERS_BYTES = 3 * 4096
 _BLOCK_BYTES = 256 * 1024
-_CHECKSUM_BYTES = 8
 """DuckDB's file format: a main header, two database headers, then blocks."""
 
 
@@ -102,7 +102,7 @@ def _copy_changes(live: Path, descriptor: int) -> None:
         os.ftruncate(descriptor, size)
         os.pwrite(descriptor, os.pread(reading, _HEADERS_BYTES, 0), 0)
         for offset in range(_HEADERS_BYTES, size, _BLOCK_BYTES):
-            there = os.pread(descriptor, _CHECKSUM_BYTES, offset)
-            if os.pread(reading, _CHECKSUM_BYTES, offset) != there:
-                os.pwrite(descriptor, os.pread(reading, _BLOCK_BYTES, offset), offset)
+            block = os.pread(reading, _BLOCK_BYTES, offset)
+            if os.pread(descriptor, _BLOCK_BYTES, offset) != block:
+                os.pwrite(descriptor, block, offset)
         os.fsync(descriptor)
