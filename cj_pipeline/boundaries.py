@@ -26,7 +26,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,14 +207,15 @@ class _Model:
 
     def unpack(self, points: Floats) -> _Unpacked:
         """Return what points, of shape (n, n_parameters), stand for."""
-        n_steps = len(self.spreads)
+        n_steps, given = len(self.spreads), points
         # A trajectory that runs away is rejected afterwards; it must not overflow before.
         points = np.clip(points, -30, 30)
         log_width = LOG_RANGE_MEAN - np.log(n_steps) + LOG_WIDTH_SD * points[:, 1]
         log_ratio = LOG_DISAGREEMENT_MEAN + np.log(n_steps) + LOG_DISAGREEMENT_SD * points[:, 2]
         log_widths = log_width[:, None] + self.spreads * points[:, 3 : 3 + n_steps]
         centre = self.midpoint + CENTRE_SD * points[:, :1]
-        edges = centre + np.exp(log_widths) @ self.sums.T
+        widths = np.exp(log_widths)
+        edges = centre + widths @ self.sums.T
         disagreement = np.exp(log_width + log_ratio)
         errors = points[:, 3 + n_steps :] @ self.loadings.T
         kept = self.pool_variance / (self.pool_variance + disagreement**2)
@@ -223,45 +224,53 @@ class _Model:
         means = self.scores + errors
         drawn = self.midpoint + kept[:, None] * (edges - self.midpoint)
         return _Unpacked(
+            points=given,
             log_width=log_width,
             log_widths=log_widths,
+            widths=widths,
             edges=edges,
             disagreement=disagreement,
             errors=errors,
             kept=kept,
             variance=variance,
+            scale=scale,
             low=(drawn[:, self.steps] - means) / scale,
             high=(drawn[:, self.steps + 1] - means) / scale,
         )
 
     def log_density(self, points: Floats) -> Floats:
         """Return the log posterior up to a constant; points (n, n_parameters), result (n,)."""
-        at = self.unpack(points)
+        return self.log_density_at(self.unpack(points))
+
+    def log_density_at(self, at: _Unpacked) -> Floats:
+        """Return `log_density` of points that are unpacked already."""
         # Divided by the width: within its grade an anchor may lie anywhere, alike.
         return np.asarray(
-            _log_interval(at.low, at.high).sum(axis=1)
+            at.log_p.sum(axis=1)
             - at.log_widths @ self.counts
             - np.log(at.kept) * len(self.steps)
-            - 0.5 * np.sum(points**2, axis=1)
+            - 0.5 * np.sum(at.points**2, axis=1)
         )
 
     def gradient(self, points: Floats) -> Floats:
         """Return the gradient of `log_density`; shape (n, n_parameters)."""
-        at = self.unpack(points)
-        log_p = _log_interval(at.low, at.high)
+        return self.gradient_at(self.unpack(points))
+
+    def gradient_at(self, at: _Unpacked) -> Floats:
+        """Return `gradient` of points that are unpacked already."""
+        log_p = at.log_p
         at_high = np.exp(np.minimum(-0.5 * at.high**2 - _HALF_LOG_2PI - log_p, _MAX_LOG_HAZARD))
         at_low = np.exp(np.minimum(-0.5 * at.low**2 - _HALF_LOG_2PI - log_p, _MAX_LOG_HAZARD))
-        scale = np.sqrt(at.variance)
         one_hot = np.eye(len(self.spreads) + 1)
-        by_drawn = (at_high / scale) @ one_hot[self.steps + 1]
-        by_drawn -= (at_low / scale) @ one_hot[self.steps]
+        by_drawn = (at_high / at.scale) @ one_hot[self.steps + 1]
+        by_drawn -= (at_low / at.scale) @ one_hot[self.steps]
         by_edge = at.kept[:, None] * by_drawn
-        by_mean = (at_low - at_high) / scale
+        by_mean = (at_low - at_high) / at.scale
         by_variance = np.sum((at_low * at.low - at_high * at.high) / (2 * at.variance), axis=1)
         by_kept = np.sum(by_drawn * (at.edges - self.midpoint), axis=1) - len(self.steps) / at.kept
         by_noise = at.kept**2 * (by_variance - by_kept / self.pool_variance)
         by_log_scale = 2 * at.disagreement**2 * by_noise
-        by_log_widths = (by_edge @ self.sums) * np.exp(at.log_widths) - self.counts
+        by_log_widths = (by_edge @ self.sums) * at.widths - self.counts
         columns = [
             CENTRE_SD * by_edge.sum(axis=1, keepdims=True),
             LOG_WIDTH_SD * (by_log_widths.sum(axis=1) + by_log_scale)[:, None],
@@ -269,7 +278,7 @@ class _Model:
             self.spreads * by_log_widths,
             by_mean @ self.loadings,
         ]
-        return np.hstack(columns) - points
+        return np.hstack(columns) - at.points
 
     def anchor_errors(self, at: _Unpacked) -> Floats:
         """Return draws of the anchors' errors given all else; shape (n_draws, n_anchors)."""
@@ -285,7 +294,7 @@ class _Model:
         seen = np.where(is_flipped, -seen, seen)
         share = self.own / at.variance
         rest = np.sqrt(share * at.kept[:, None]) * at.disagreement[:, None]
-        own = share * np.sqrt(at.variance) * seen + rest * ndtri(uniforms[:, n_anchors:])
+        own = share * at.scale * seen + rest * ndtri(uniforms[:, n_anchors:])
         return np.asarray(at.errors + own)
 
 
@@ -293,15 +302,23 @@ class _Model:
 class _Unpacked:
     """What points of the model stand for; a row per point."""
 
+    points: Floats
     log_width: Floats
     log_widths: Floats
+    widths: Floats
     edges: Floats
     disagreement: Floats
     errors: Floats  # the anchors' shared errors
     kept: Floats  # of what graders saw, the share that is the essay's own
     variance: Floats  # of an anchor's score given what graders saw, but for shared errors
+    scale: Floats  # its root
     low: Floats  # each anchor's grade's edges, drawn in by `kept`, standardised
     high: Floats
+
+    @cached_property
+    def log_p(self) -> Floats:
+        """The logarithm of what lies between an anchor's edges; density and gradient share it."""
+        return _log_interval(self.low, self.high)
 
 
 _HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
@@ -408,19 +425,24 @@ def _moved(
 ) -> Floats:
     """Return where each place, in units of `root` from the mode, is after one Hamiltonian move."""
 
-    def slopes(at: Floats) -> Floats:
-        return np.asarray(model.gradient(mode + at @ root.T) @ root)
+    def look(at: Floats) -> _Unpacked:
+        return model.unpack(mode + at @ root.T)
 
-    def energy(at: Floats, speed: Floats) -> Floats:
-        return np.asarray(0.5 * np.sum(speed**2, axis=1) - model.log_density(mode + at @ root.T))
+    def slopes(there: _Unpacked) -> Floats:
+        return np.asarray(model.gradient_at(there) @ root)
+
+    def energy(there: _Unpacked, speed: Floats) -> Floats:
+        return np.asarray(0.5 * np.sum(speed**2, axis=1) - model.log_density_at(there))
 
     first = rng.standard_normal(places.shape)
     step = rng.uniform(0.2, 0.5, size=(len(places), 1))
-    at, speed = places, first + 0.5 * step * slopes(places)
+    at, here = places, look(places)
+    there, speed = here, first + 0.5 * step * slopes(here)
     for leap in range(N_LEAPS):
         at = at + step * speed
-        speed = speed + (0.5 if leap == N_LEAPS - 1 else 1.0) * step * slopes(at)
-    gain = energy(places, first) - energy(at, speed)
+        there = look(at)
+        speed = speed + (0.5 if leap == N_LEAPS - 1 else 1.0) * step * slopes(there)
+    gain = energy(here, first) - energy(there, speed)
     is_taken = np.log(rng.uniform(size=len(places))) < gain
     return np.asarray(np.where(is_taken[:, None], at, places))
 
