@@ -42,7 +42,7 @@ def hold(path: Path, *, shared: bool, timeout_s: float) -> Iterator[None]:
         OSError: If the lock files cannot be made, as in a read-only folder.
     """
     deadline = time.monotonic() + timeout_s
-    queue = _acquire(path.with_name(f"{path.name}.queue"), _EXCLUSIVE, deadline)
+    queue = _acquire(_queue_of(path), _EXCLUSIVE, deadline)
     try:
         flags = _SHARED if shared else _EXCLUSIVE
         live = _acquire(path.with_name(f"{path.name}.lock"), flags, deadline)
@@ -52,6 +52,22 @@ def hold(path: Path, *, shared: bool, timeout_s: float) -> Iterator[None]:
         yield
     finally:
         _release(live)
+
+
+def is_awaited(path: Path) -> bool:
+    """Return whether anybody waits for the lock that guards `path`; for whoever holds it."""
+    descriptor = os.open(_queue_of(path), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        portalocker.lock(descriptor, _EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+    except portalocker.AlreadyLocked:
+        os.close(descriptor)
+        return True
+    _release(descriptor)
+    return False
+
+
+def _queue_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.queue")
 
 
 def _acquire(path: Path, flags: portalocker.LockFlags, deadline: float) -> int:

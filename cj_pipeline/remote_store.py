@@ -12,7 +12,7 @@ import duckdb
 from cj_pipeline.errors import StoreBusyError, StoreError
 from cj_pipeline.schema import refuse_newer
 from cj_pipeline.session import Session
-from cj_pipeline.store import Store
+from cj_pipeline.store import Store, Transactions
 
 
 class RemoteStore(Store, ABC):
@@ -49,6 +49,11 @@ class RemoteStore(Store, ABC):
                 with suppress(duckdb.Error):
                     session.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def turn(self) -> Iterator[Transactions]:
+        """Give several transactions one after another, as `Store.turn` does."""
+        yield self.write
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -2,8 +2,9 @@
 
 DuckDB lets one process hold a file for writing, and then no other may open it at all. So the
 live file is opened only inside `write` and `read`, under a lock that queues fairly; nobody
-keeps it open. Whoever wants to look for longer opens the published copy, which is replaced
-whole whenever a batch moves on.
+keeps it open. What is kept is an empty instance of DuckDB that the file is attached to and detached
+from: making one takes longer than opening the file. Whoever wants to look for longer opens the
+published copy, which is replaced whole whenever a batch moves on.
 
 What a transaction can do is `session`; the schema is `schema`; copying is `publishing`.
 """
@@ -12,15 +13,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 
 from cj_pipeline import publishing
 from cj_pipeline.errors import StoreBusyError, StoreError
-from cj_pipeline.file_lock import hold
+from cj_pipeline.file_lock import hold, is_awaited
 from cj_pipeline.schema import migrate, refuse_newer, schema_version
 from cj_pipeline.session import Session
 
@@ -28,6 +30,12 @@ __all__ = ["Session", "Store", "default_home", "open_published", "open_store"]
 
 LIVE_FILE = "cj.duckdb"
 PUBLISHED_FOLDER = "published"
+_ATTACHED = "cj"
+"""The live file's name in SQL, as DuckDB itself derives it from the file's."""
+
+_Opened = TypeVar("_Opened")
+Transactions = Callable[[], AbstractContextManager[Session]]
+"""Begins a transaction on the store that commits at the end of its block."""
 
 LOCK_TIMEOUT_S = 120.0
 """Eight writers in a row wait a few seconds each; two minutes mean that something hangs."""
@@ -96,6 +104,7 @@ class Store:
         self.published_path = home / PUBLISHED_FOLDER / LIVE_FILE
         self._lock_timeout_s = lock_timeout_s
         self._memory: duckdb.DuckDBPyConnection | None = None
+        self._instances: dict[int, list[duckdb.DuckDBPyConnection]] = {}
         self._is_current = False
 
     @classmethod
@@ -114,20 +123,44 @@ class Store:
             StoreBusyError: If other processes kept the store busy for too long.
             StoreError: If its file cannot be used as it is.
         """
+        with self.turn() as transaction, transaction() as session:
+            yield session
+
+    @contextmanager
+    def turn(self) -> Iterator[Transactions]:
+        """Give several transactions one after another, and open the file once for all of them.
+
+        Each begins when it is called for, and commits by itself, as with `write`. Between two of
+        them whoever waits for the store has it first: so only rows should lie between them, and
+        neither a provider nor a long calculation.
+        """
         if self._memory is not None:
-            with _transaction(self._memory) as session:
-                yield session
+            memory = self._memory
+            yield lambda: _transaction(memory)
             return
-        with self.opened() as connection:
-            migrate(connection)
-            self._is_current = True
-            try:
-                with _transaction(connection) as session:
-                    yield session
-            except (duckdb.TransactionException, duckdb.IOException) as error:
-                if "Could not write" not in str(error):
-                    raise
-                raise _unwritten(self.home, error) from error
+        self._make_current()
+        with ExitStack() as opened:
+            connection: duckdb.DuckDBPyConnection | None = None
+
+            @contextmanager
+            def transaction() -> Iterator[Session]:
+                nonlocal connection
+                if connection is not None and is_awaited(self.path):
+                    opened.close()
+                    connection = None
+                if connection is None:
+                    opened.enter_context(self._held(shared=False))
+                    connection = opened.enter_context(self._attached(read_only=False))
+                    migrate(connection)
+                try:
+                    with _transaction(connection) as session:
+                        yield session
+                except (duckdb.TransactionException, duckdb.IOException) as error:
+                    if "Could not write" not in str(error):
+                        raise
+                    raise _unwritten(self.home, error) from error
+
+            yield transaction
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -141,7 +174,7 @@ class Store:
             yield Session(self._memory)
             return
         self._make_current()
-        with self._held(shared=True), closing(self._open(read_only=True)) as connection:
+        with self._held(shared=True), self._attached(read_only=True) as connection:
             refuse_newer(schema_version(connection))
             yield Session(connection)
 
@@ -205,13 +238,50 @@ class Store:
                 raise _unwritable(self.home, error) from error
             yield
 
+    @contextmanager
+    def _attached(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Have the live file open, and closed again after this; the lock is held."""
+        # An instance has threads, which a forked child has not: each process uses its own.
+        idle = self._instances.setdefault(os.getpid(), [])
+        try:
+            instance = idle.pop()
+        except IndexError:
+            instance = _empty_instance(self.path.with_name(f"{LIVE_FILE}.tmp"))
+        try:
+            self._patiently(
+                lambda: attach_file(
+                    instance, self.path, _ATTACHED, read_only=read_only, key=self.key
+                )
+            )
+            instance.execute(f"USE {_ATTACHED}")
+            yield instance
+        except BaseException:
+            instance.close()  # and with it the file, whatever state it was left in
+            raise
+        try:
+            instance.execute(f"USE memory; DETACH {_ATTACHED}")
+        except duckdb.Error:
+            # What was committed is in the log, and is folded in once there is room for it.
+            instance.close()
+        else:
+            idle.append(instance)
+
     def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        """Open the live file; the lock is held, so only a stranger can have it open."""
+        """Open the live file in an instance of its own; the lock is held."""
         is_new = not self.path.exists()
+        connection = self._patiently(
+            lambda: connect_file(self.path, read_only=read_only, key=self.key)
+        )
+        if is_new:
+            self.path.chmod(0o600)
+        return connection
+
+    def _patiently(self, open_file: Callable[[], _Opened]) -> _Opened:
+        """Open the live file; while the lock is held, only a stranger can have it open."""
         deadline = time.monotonic() + self._lock_timeout_s
         while True:
             try:
-                connection = connect_file(self.path, read_only=read_only, key=self.key)
+                return open_file()
             except duckdb.IOException as error:
                 if "Could not set lock" not in str(error):
                     raise _unusable(self.path, error) from error
@@ -220,10 +290,6 @@ class Store:
                 time.sleep(0.05)
             except duckdb.Error as error:
                 raise _unusable(self.path, error) from error
-            else:
-                if is_new:
-                    self.path.chmod(0o600)
-                return connection
 
 
 def open_published(home: Path | str | None = None) -> duckdb.DuckDBPyConnection:
@@ -259,6 +325,14 @@ def connect_file(
         connection.execute("USE cj")
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+def _empty_instance(spill_to: Path) -> duckdb.DuckDBPyConnection:
+    """Return an instance of DuckDB with the store's settings, for files to be attached to."""
+    settings = DUCKDB_CONFIG | {"temp_directory": str(spill_to)}
+    instance = duckdb.connect(":memory:", config=settings)
+    instance.execute("SET TimeZone = 'UTC'")
+    return instance
 
 
 def attach_file(

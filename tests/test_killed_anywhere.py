@@ -29,7 +29,7 @@ from cj_pipeline import report, scale_statistics, store
 from cj_pipeline.emulator import EmulatorConfig, in_process_client
 from cj_pipeline.emulator.app import Emulator
 from cj_pipeline.steps import Engine, ingest
-from cj_pipeline.store import Store
+from cj_pipeline.store import Session, Store, Transactions
 from tests.batch_folders import finish, open_engine, write_batch
 from tests.nightly import IS_NIGHTLY
 
@@ -90,12 +90,18 @@ class MortalStore(Store):
     killer = KilledAt(0)
 
     @contextmanager
-    def write(self) -> Iterator[Any]:
-        """Give a transaction between two points."""
-        self.killer.pass_point()
-        with super().write() as db:
-            yield db
-        self.killer.pass_point()
+    def turn(self) -> Iterator[Transactions]:
+        """Give transactions between two points each; at the second the file is still open."""
+        with super().turn() as transaction:
+
+            @contextmanager
+            def mortal() -> Iterator[Session]:
+                self.killer.pass_point()
+                with transaction() as db:
+                    yield db
+                self.killer.pass_point()
+
+            yield mortal
 
 
 def make_calls_mortal(killer: KilledAt) -> None:

@@ -42,7 +42,8 @@ def collect_wave(engine: Engine, batch_id: str) -> Collected:
     """Bring home every provider job of a batch that has ended.
 
     Raw lines are committed before anything reads them, so a crash or a better parser never costs
-    a second job; reading and settling are one further transaction per job.
+    a second job; reading and settling are one further transaction per job, in the same turn at the
+    store unless somebody else waits for it.
     """
     with engine.store.read() as db:
         record = load_batch(db, batch_id)
@@ -56,9 +57,7 @@ def collect_wave(engine: Engine, batch_id: str) -> Collected:
     trouble: CJError | None = None
     for job in jobs:
         try:
-            if job["state"] == "ended":
-                _store_callbacks(engine, record, job)
-            settled = _settle(engine, record, job)
+            settled = _bring_home(engine, record, job)
         except CJError as error:
             # One provider's trouble does not keep another's results from coming home.
             log.warning("collect_failed", submission_key=job["submission_key"], error=str(error))
@@ -71,34 +70,55 @@ def collect_wave(engine: Engine, batch_id: str) -> Collected:
     return Collected(len(jobs), dict(outcomes), billed)
 
 
-def _store_callbacks(engine: Engine, record: BatchRecord, job: Mapping[str, Any]) -> None:
-    """Keep every line of an ended job in one transaction, a part of them in memory at a time."""
+def _bring_home(engine: Engine, record: BatchRecord, job: Mapping[str, Any]) -> SettledJob:
+    """Store, read and settle one job; what was done of it before is not done again."""
     provider = engine.provider(record.judge(job["judge_id"]))
-    key = job["submission_key"]
-    lines: Iterator[RawLine] = iter(())
     now = engine.clock()
-    if job["batching_mode"] == "provider_batch_api":
+    is_ended = job["state"] == "ended"
+    lines: Iterator[RawLine] = iter(())
+    if is_ended and job["batching_mode"] == "provider_batch_api":
         lines = _downloaded(provider, record, job, now)
+    with engine.store.turn() as transaction:
+        if is_ended:
+            with transaction() as db:
+                kinds = _store_callbacks(db, provider.parse_reply, job, lines, now)
+            if kinds is not None:
+                _log(record, job, "callbacks_stored", n_requested=job["n_requests"], **kinds)
+        with transaction() as db:
+            settled = _settle(db, provider.parse_reply, record, job, engine.clock())
+    if settled is None:
+        return SettledJob({}, 0.0)
+    outcomes = {outcome.value: n for outcome, n in settled.outcomes.items()}
+    _log(record, job, "provider_job_settled", billed_usd=settled.billed_usd, **outcomes)
+    if job["provider_job_id"] is not None:
+        _discard(provider, job)
+    return settled
+
+
+def _log(record: BatchRecord, job: Mapping[str, Any], event: str, **told: Any) -> None:
+    log.info(event, batch_id=record.batch_id, submission_key=job["submission_key"], **told)
+
+
+def _store_callbacks(
+    db: Session, parse: Parser, job: Mapping[str, Any], lines: Iterator[RawLine], now: datetime
+) -> Counter[str] | None:
+    """Keep every line of an ended job and return how many came of each kind.
+
+    A part of them is in memory at a time. None where another process has stored them meanwhile.
+    """
+    key = job["submission_key"]
+    if not _is_in_state(db, key, "ended"):
+        return None
     kinds: Counter[str] = Counter()
-    with engine.store.write() as db:
-        if not _is_in_state(db, key, "ended"):
-            return
-        rows = matched_callbacks(provider.parse_reply, job, lines, _asked(db, key))
-        for part in in_parts(rows):
-            db.insert("callbacks", [row | {"received_at": now} for row in part])
-            kinds.update(row["kind"] for row in part)
-        db.execute(
-            "UPDATE provider_jobs SET state = 'collected', collected_at = ?"
-            " WHERE submission_key = ?",
-            [now, key],
-        )
-    log.info(
-        "callbacks_stored",
-        batch_id=record.batch_id,
-        submission_key=key,
-        n_requested=job["n_requests"],
-        **kinds,
+    rows = matched_callbacks(parse, job, lines, _asked(db, key))
+    for part in in_parts(rows):
+        db.insert("callbacks", [row | {"received_at": now} for row in part])
+        kinds.update(row["kind"] for row in part)
+    db.execute(
+        "UPDATE provider_jobs SET state = 'collected', collected_at = ? WHERE submission_key = ?",
+        [now, key],
     )
+    return kinds
 
 
 def _downloaded(
@@ -161,23 +181,14 @@ def matched_callbacks(
         }
 
 
-def _settle(engine: Engine, record: BatchRecord, job: Mapping[str, Any]) -> SettledJob:
-    provider = engine.provider(record.judge(job["judge_id"]))
-    now = engine.clock()
-    with engine.store.write() as db:
-        if not _is_in_state(db, job["submission_key"], "collected"):
-            return SettledJob({}, 0.0)
-        settled = settle_job(db, record, job, provider.parse_reply, now)
-        note_progress(db, record.batch_id, now)
-    log.info(
-        "provider_job_settled",
-        batch_id=record.batch_id,
-        submission_key=job["submission_key"],
-        billed_usd=settled.billed_usd,
-        **{outcome.value: n for outcome, n in settled.outcomes.items()},
-    )
-    if job["provider_job_id"] is not None:
-        _discard(provider, job)
+def _settle(
+    db: Session, parse: Parser, record: BatchRecord, job: Mapping[str, Any], now: datetime
+) -> SettledJob | None:
+    """Read and settle a collected job; None where another process has done so meanwhile."""
+    if not _is_in_state(db, job["submission_key"], "collected"):
+        return None
+    settled = settle_job(db, record, job, parse, now)
+    note_progress(db, record.batch_id, now)
     return settled
 
 

@@ -64,6 +64,21 @@ def _count(store: Store, batch_id: str) -> int:
     return int(row["n"])
 
 
+def test_a_turn_is_transactions_of_their_own(store: ServedStore) -> None:
+    """Steps that take several in a row need not know where the store is."""
+    with store.turn() as transaction:
+        with transaction() as db:
+            db.insert("ledger", ledger_rows("turn", 0))
+        with pytest.raises(duckdb.Error), transaction() as db:
+            db.execute("DELETE FROM no_such_table")
+        with transaction() as db:
+            db.insert("ledger", ledger_rows("turn", 1))
+
+    with store.read() as db:
+        row = db.one("SELECT count(*) AS n FROM ledger WHERE batch_id = 'turn'")
+    assert row == {"n": 2 * ROWS}
+
+
 def test_an_error_rolls_the_whole_transaction_back(store: ServedStore) -> None:
     """The server must keep the promise of the file."""
     with pytest.raises(duckdb.Error, match="no_such_table"), store.write() as db:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 
 import cj_pipeline
 from cj_pipeline.errors import StoreBusyError, StoreError
+from cj_pipeline.file_lock import is_awaited
 from cj_pipeline.store import Session, Store, default_home, open_published
 from tests.cj_pipeline.store_workers import ROWS, ledger_rows
 
@@ -30,9 +33,14 @@ def _worker(*arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def _write_then_fail(db: Session) -> None:
-    db.insert("ledger", ledger_rows("me", 0))
+def _write_then_fail(db: Session, transaction: int = 0) -> None:
+    db.insert("ledger", ledger_rows("me", transaction))
     db.execute("DELETE FROM no_such_table")
+
+
+def _write_once(store: Store) -> None:
+    with store.write() as db:
+        db.insert("ledger", ledger_rows("child", 0))
 
 
 def _count(store: Store) -> int:
@@ -77,6 +85,74 @@ def test_a_store_in_memory_rolls_back_too() -> None:
         _write_then_fail(db)
 
     assert _count(store) == 0
+
+
+def test_each_transaction_of_a_turn_commits_by_itself(tmp_path: Path) -> None:
+    """What was stored first stays stored when reading it fails."""
+    for store in (Store(tmp_path), Store.in_memory()):
+        with store.turn() as transaction:
+            with transaction() as db:
+                db.insert("ledger", ledger_rows("me", 0))
+            with pytest.raises(duckdb.CatalogException), transaction() as db:
+                _write_then_fail(db, 1)
+            with transaction() as db:
+                db.insert("ledger", ledger_rows("me", 2))
+
+        assert _transactions(store) == {("me", "0"): ROWS, ("me", "2"): ROWS}
+
+
+def test_a_turn_opens_the_file_once(tmp_path: Path) -> None:
+    """Opening and closing takes longer than most transactions do."""
+    store = Store(tmp_path)
+    with store.write():
+        pass
+    with store.turn() as transaction:
+        with transaction() as db:
+            db.insert("ledger", ledger_rows("me", 0))
+        log = tmp_path / "cj.duckdb.wal"
+        assert log.exists()  # closing would have folded it in
+        with transaction() as db:
+            db.insert("ledger", ledger_rows("me", 1))
+
+    assert not log.exists()
+
+
+def test_whoever_waits_comes_between_two_transactions_of_a_turn(tmp_path: Path) -> None:
+    """A long turn keeps nobody waiting for longer than one of its transactions."""
+    store = Store(tmp_path)
+    with store.write():
+        pass  # making its tables is a turn of its own
+
+    def write() -> None:
+        with store.write() as db:
+            db.insert("ledger", ledger_rows("other", 0))
+
+    other = threading.Thread(target=write)
+    with store.turn() as transaction:
+        with transaction() as db:
+            db.insert("ledger", ledger_rows("me", 0))
+            other.start()
+            while not is_awaited(store.path):
+                time.sleep(0.01)
+        with transaction() as db:
+            found = db.rows("SELECT DISTINCT batch_id FROM ledger ORDER BY 1")
+    other.join()
+
+    assert [row["batch_id"] for row in found] == ["me", "other"]
+
+
+def test_a_forked_child_uses_the_store_too(tmp_path: Path) -> None:
+    """What is kept between transactions has threads, and a child has none of its parent's."""
+    store = Store(tmp_path)
+    with store.write() as db:
+        db.insert("ledger", ledger_rows("me", 0))
+
+    child = multiprocessing.get_context("fork").Process(target=_write_once, args=(store,))
+    child.start()
+    child.join(60)
+
+    assert child.exitcode == 0
+    assert _count(store) == 2 * ROWS
 
 
 def test_nobody_keeps_the_live_file_open(tmp_path: Path) -> None:
