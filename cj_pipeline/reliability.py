@@ -8,6 +8,7 @@ them: `scale_separation_reliability` from the full covariance, and the one of R'
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -73,6 +74,7 @@ def empirical_bayes_reliability(scale: Scale) -> float:
     return empirical_bayes(scale).reliability
 
 
+@lru_cache(maxsize=1)  # of the scale in hand: a decision and a forecast by it both ask
 def empirical_bayes(scale: Scale) -> EmpiricalBayes:
     """Return the true spread that makes the verdicts most probable, and what it implies.
 

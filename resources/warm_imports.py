@@ -5,10 +5,10 @@ Nothing is opened here: no store, no instance, no connection is shared between r
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import time
 from pathlib import Path
+
+from cj_pipeline.steps.imports_ahead import GRADING, PUBLISHING, import_ahead
 
 IMPORTED_AT = time.time()
 
@@ -18,27 +18,9 @@ _SOURCES = frozenset({".py", ".sql", ".yaml", ".json", ".html", ".css"})
 _NEEDED = (
     "cj_pipeline.definitions",
     "dagster._cli.api",
-    "cj_pipeline.bradley_terry",
-    "cj_pipeline.projection",
-    "cj_pipeline.plots",
-    "cj_pipeline.report",
-    "cj_pipeline.contracts",
-    "cj_pipeline.consistency",
-    "cj_pipeline.fit_statistics",
-    "cj_pipeline.outlook",
-    "cj_pipeline.precision",
-    "cj_pipeline.quality",
-    "cj_pipeline.reliability",
+    *GRADING,
+    *PUBLISHING,
     "cj_pipeline.steps.live_calls",
-    "scipy.stats",
-    "scipy.optimize",
-    "matplotlib.figure",
-    "matplotlib.backends.backend_agg",
-    "matplotlib.backends.backend_svg",
-    "PIL.PngImagePlugin",
-    "jinja2",
-    "jsonschema",
-    "xlsxwriter",
     "openai.resources.batches",
     "openai.resources.chat",
 )
@@ -55,7 +37,4 @@ def is_stale() -> bool:
     )
 
 
-for _name in _NEEDED:
-    # What cannot be imported here fails where it is needed, in a run whose page tells why.
-    with contextlib.suppress(Exception):
-        importlib.import_module(_name)
+import_ahead(float("inf"), _NEEDED)

@@ -14,6 +14,7 @@ from cj_pipeline.steps.awaited import what_is_awaited
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.decide import fit_and_decide
 from cj_pipeline.steps.engine import Engine
+from cj_pipeline.steps.imports_ahead import import_ahead
 from cj_pipeline.steps.next_step import NextStep, next_step
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import next_poll_due, poll
@@ -102,4 +103,5 @@ def advance_to_end(
                 end_stalled(engine, batch_id)
             # Looking before a job's next look is due would find nothing; looking later loses time.
             left = pause_s if due is None else (due - engine.clock()).total_seconds()
-            sleep(max(LEAST_PAUSE_S, min(pause_s, left)))
+            pause = min(pause_s, left)
+            sleep(max(LEAST_PAUSE_S, pause - import_ahead(pause)))

@@ -11,7 +11,7 @@ import structlog
 from cj_pipeline.steps.canary import held_back
 from cj_pipeline.steps.earlier_scale import amid_earlier, chain_so_far
 from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.fit import fit_scale, fit_within
+from cj_pipeline.steps.fit import Fitted, fit_scale, fit_within
 from cj_pipeline.steps.net_so_far import grades_so_far, net_so_far, with_scores
 from cj_pipeline.steps.note_progress import note_progress
 from cj_pipeline.steps.plan_wave import pairs_per_wave
@@ -68,21 +68,26 @@ def fit_and_decide(engine: Engine, batch_id: str) -> WaveDecision:
     """Score a wave and decide by it, as `fit` and `decide` do, in one transaction for both."""
     with engine.store.write() as db:
         record = load_batch(db, batch_id)
-        fit_within(db, record)
-        decided = _decide_within(db, record, engine.clock())
+        fitted = fit_within(db, record)
+        decided = _decide_within(db, record, engine.clock(), fitted=fitted)
     _log(batch_id, decided)
     return decided
 
 
 def _decide_within(
-    db: Session, record: BatchRecord, now: datetime, *, is_stalled: bool = False
+    db: Session,
+    record: BatchRecord,
+    now: datetime,
+    *,
+    fitted: Fitted | None = None,
+    is_stalled: bool = False,
 ) -> WaveDecision:
     wave = current_wave(db, record.batch_id)
     known = db.one(
         "SELECT decision, reason FROM wave_decisions WHERE batch_id = ? AND wave = ?",
         [record.batch_id, wave],
     )
-    progress, scale, reached = _progress(db, record, wave, is_stalled=is_stalled)
+    progress, scale, reached = _progress(db, record, wave, fitted=fitted, is_stalled=is_stalled)
     if known is not None and record.has_ended:
         decision = Decision(ContinuationDecision(known["decision"]), EndReason(known["reason"]))
     else:
@@ -139,12 +144,18 @@ def _decided(
 
 
 def _progress(
-    db: Session, record: BatchRecord, wave: int, *, is_stalled: bool
+    db: Session,
+    record: BatchRecord,
+    wave: int,
+    *,
+    fitted: Fitted | None = None,
+    is_stalled: bool,
 ) -> tuple[BatchProgress, Scale | None, _Reached | None]:
     counts = comparison_counts(db, record.batch_id)
     judged = judged_pairs(db, record.batch_id)
     covered = {frozenset((pair.essay_a, pair.essay_b)) for pair in judged}
-    scale = fit_scale(db, record) if judged else None
+    fitted_anew = fit_scale(db, record) if fitted is None and judged else None
+    scale = fitted_anew if fitted is None else fitted.scale
     reached = _reached(db, record, scale) if scale is not None else None
     progress = BatchProgress(
         n_essays=len(record.essay_ids),

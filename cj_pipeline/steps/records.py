@@ -7,6 +7,7 @@ import math
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from cj_pipeline.artefact import RunnerMode
@@ -55,7 +56,7 @@ class BatchRecord:
         """What the fences' nonces are derived from; covers every text, so no author knows it."""
         return f"{self.content_sha256}:{self.settings.seed}"
 
-    @property
+    @cached_property
     def grading_terms(self) -> GradingTerms | None:
         """What the batch is graded by; None where it names no scale."""
         return grading_terms(self.settings, self.own_scale)

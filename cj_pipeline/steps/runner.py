@@ -40,6 +40,9 @@ from cj_pipeline.workflow import completion_denominator
 
 log = structlog.get_logger()
 
+_COUNTS_NOTHING = frozenset({NextStep.POLL, NextStep.DECIDE, NextStep.PROJECT})
+"""These change no comparison, and on the way to grades others' changes are told at the end."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -176,7 +179,9 @@ def run_to_end(
         log.info("collector_started", completion_timeout_s=timeout_s, **vars(progress))
         timed_out = False
         for taken in advance_to_end(engine, batch_id, sleep=sleep):
-            before, progress = progress, _progress(engine, batch_id)
+            before = progress
+            if taken.waited or taken.step not in _COUNTS_NOTHING:
+                progress = _progress(engine, batch_id)
             _tell(engine, batch_id, taken.step, before, progress)
             on_step(progress)
             if taken.waits_for:
