@@ -24,6 +24,8 @@ from cj_pipeline.judges import load_judge
 from cj_pipeline.naming import id_for
 from cj_pipeline.settings import BatchSettings
 from cj_pipeline.steps import NextStep, poll
+from cj_pipeline.steps.follow import Change
+from cj_pipeline.steps.poll import next_due
 from cj_pipeline.steps.standing import (
     Standing,
     expiring_results,
@@ -39,11 +41,11 @@ WATCH_FOR_S = 4.0
 """How long a tick goes on looking while batches are under way and none can move yet.
 
 The daemon begins a tick every five seconds at best, so that on the average two and a half would
-pass before anybody sees that a provider has ended. Looking on for most of that time costs a few
-small reads; see docs/decisions.
+pass before anybody sees that a provider has ended. Looking on for most of that time costs little:
+the store is read only where a job is due or the file has changed; see docs/decisions.
 """
 
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 0.1
 
 MAX_FAILURES = 6
 """Of one step on one occasion; then a person has to look, and the tick's log says so."""
@@ -124,11 +126,18 @@ def provider_jobs_sensor(
     """
     connected = engine.open()
     watch_until = time.monotonic() + WATCH_FOR_S
+    change = Change(connected.store)
+    found: list[Standing] = []
+    due: datetime | None = None
     while True:
         began = time.monotonic()
-        poll(connected, at_most_s=POLL_AT_MOST_S)
-        with connected.store.read() as db:
-            found = standings(db, connected.clock())
+        has_changed = change.is_due()
+        if has_changed or (due is not None and due <= connected.clock()):
+            poll(connected, at_most_s=POLL_AT_MOST_S)
+            change.is_due()  # what polling kept is read now, and no change at the next look
+            with connected.store.read() as db:
+                found = standings(db, connected.clock())
+                due = next_due(db, connected.clock())
         requests = _requests(context, connected.clock(), found)
         # A slow look is followed by a longer pause, so that looking never takes most of the time.
         pause = max(LOOK_EVERY_S, 2 * (time.monotonic() - began))

@@ -140,6 +140,19 @@ def next_poll_due(db: Session, batch_id: str) -> datetime | None:
     return row["due"] if row else None
 
 
+def next_due(db: Session, now: datetime) -> datetime | None:
+    """Return when the first open job of any batch is to be polled, or a postponed one to be sent.
+
+    None where no time is set; what is to be sent already is for `next_step` to tell.
+    """
+    row = db.one(
+        f"SELECT min(next_poll_at) AS due FROM provider_jobs WHERE ({_IS_OPEN})"  # noqa: S608
+        " OR (state IN ('intent', 'uploaded', 'ambiguous') AND next_poll_at > ?)",
+        [now],
+    )
+    return row["due"] if row else None
+
+
 def usual_durations(db: Session, now: datetime) -> dict[tuple[str, str], timedelta]:
     """Return how long three in four of an account's jobs took at least, by account and model."""
     rows = db.rows(

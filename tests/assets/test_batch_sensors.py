@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from assets import batch_sensors
 from assets.batch_sensors import (
     MARK_TAG,
     Tries,
@@ -22,6 +25,7 @@ from cj_pipeline.steps import (
     collect_wave,
     decide,
     fit,
+    follow,
     ingest,
     plan_wave,
     poll,
@@ -183,6 +187,74 @@ class TestProviderJobs:
         (run,) = result.run_requests or []
         assert run.tags["cj/provider"] == "emulator"
         assert run.tags["dagster/priority"] == "2"
+
+    @pytest.fixture
+    def reads(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What a tick reads of the store, in order; it watches for a second and a half."""
+        made: list[str] = []
+
+        def told(name: str) -> None:
+            function = getattr(batch_sensors, name)
+
+            def read(*args: object, **more: object) -> object:
+                made.append(name)
+                return function(*args, **more)
+
+            monkeypatch.setattr(batch_sensors, name, read)
+
+        told("poll")
+        told("standings")
+        monkeypatch.setattr(batch_sensors, "WATCH_FOR_S", 1.5)
+        return made
+
+    @pytest.fixture
+    def running(self, engine: Engine, batch_id: str) -> str:
+        """The same batch while its provider works, for another hour."""
+        with engine.store.write() as db:
+            db.execute("UPDATE provider_jobs SET next_poll_at = now() + INTERVAL 1 HOUR")
+        return batch_id
+
+    @pytest.mark.usefixtures("running")
+    def test_a_tick_with_nothing_due_reads_once(
+        self, instance: dg.DagsterInstance, reads: list[str]
+    ) -> None:
+        """Batches that wait for hours cost next to nothing, and keep no writer waiting."""
+        assert asked(tick(provider_jobs_sensor, instance)) == []
+
+        assert reads == ["poll", "standings"]
+
+    def test_a_job_that_becomes_due_is_polled_within_the_tick(
+        self,
+        engine: Engine,
+        batch_id: str,
+        instance: dg.DagsterInstance,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """That nothing changed here does not say that nothing changed at the provider."""
+        monkeypatch.setattr(batch_sensors, "WATCH_FOR_S", 20.0)
+        monkeypatch.setattr(follow, "READ_AT_LATEST_S", 1000.0)
+        with engine.store.write() as db:
+            db.execute("UPDATE provider_jobs SET next_poll_at = now() + INTERVAL '1 second'")
+
+        assert asked(tick(provider_jobs_sensor, instance)) == [("collect_wave", batch_id)]
+
+    def test_what_another_process_writes_is_seen_within_the_tick(
+        self, engine: Engine, running: str, instance: dg.DagsterInstance, reads: list[str]
+    ) -> None:
+        """A run that brings a batch on is followed by the next one at once."""
+
+        def end() -> None:
+            while not reads:
+                time.sleep(0.01)
+            with engine.store.write() as db:
+                db.execute("UPDATE provider_jobs SET state = 'ended', ended_at = now()")
+
+        other = threading.Thread(target=end)
+        other.start()
+        result = tick(provider_jobs_sensor, instance)
+        other.join()
+
+        assert asked(result) == [("collect_wave", running)]
 
     def test_a_decided_wave_asks_for_the_next(
         self, engine: Engine, batch_id: str, instance: dg.DagsterInstance
