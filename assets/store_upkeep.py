@@ -10,6 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.batch_partitions import errors_as_dagster_knows_them
+from assets.run_history import keep_history_small
 from cj_pipeline.store import Store
 from cj_pipeline.store_care import archive_callbacks, backup_store, delete_archives
 from resources.engine_resource import EngineResource
@@ -54,10 +55,14 @@ def keep_store_small(
     context.log.info(f"{len(moved)} batches archived, {len(gone)} archives deleted.")
 
 
-@dg.job(description="Move old batches' raw callbacks out of the store; back up first if asked.")
+@dg.job(
+    description="Move old batches' raw callbacks out of the store, backed up first if asked; delete"
+    " runs whose place newer ones have taken, if asked."
+)
 def store_upkeep() -> None:
-    """One step: see `keep_store_small`."""
+    """Two steps: see `keep_store_small` and `keep_history_small`."""
     keep_store_small()
+    keep_history_small()
 
 
 nightly_upkeep = dg.ScheduleDefinition(

@@ -1,9 +1,11 @@
 """From "the provider's last job ended" to "grades in DuckDB": how long, and where the time goes.
 
-    python -m benchmarks.dagster_latency [--batches 10] [--launcher warm|default] [--watch 4]
+    python -m benchmarks.dagster_latency [--batches 10] [--launcher warm|default|both] [--watch 4]
     python -m benchmarks.dagster_latency --execute
 
 The first serves `dagster dev` as `cj ui` does and drops batches into its inbox one after another.
+After each it also has a run of one step that does nothing, asked for by a plain sensor as soon as a
+file is there: the floor, below which nothing can be that Dagster starts with that launcher.
 The emulator's jobs take a few seconds, so each ends while nobody expects it. Times are read back
 from Dagster's event log and from the store's rows. The second gives each batch a `cj execute` of
 its own. A job's end is taken from the emulator's own state. Through its API it tells the end as
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import random
 import signal
@@ -57,6 +60,35 @@ SETTINGS = {
 }
 
 
+FLOOR = "floor"
+LOCATION = """
+from pathlib import Path
+import dagster as dg
+import assets.batch_sensors
+import cj_pipeline.definitions
+
+assets.batch_sensors.WATCH_FOR_S = {watch_s}
+
+@dg.op
+def nothing(): ...
+
+@dg.job
+def floor():
+    nothing()
+
+@dg.sensor(
+    job=floor, minimum_interval_seconds=2, default_status=dg.DefaultSensorStatus.RUNNING
+)
+def floor_sensor():
+    return [dg.RunRequest(run_key=file.name) for file in Path("{folder}").iterdir()]
+
+defs = dg.Definitions.merge(
+    cj_pipeline.definitions.defs, dg.Definitions(jobs=[floor], sensors=[floor_sensor])
+)
+"""
+"""The project's code location, with a job beside it that does nothing."""
+
+
 @dataclass(frozen=True)
 class Latency:
     """Where one batch's seconds went, in the order they passed."""
@@ -68,6 +100,17 @@ class Latency:
     graded: float
     total: float
     total_as_told: float
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The same of a run with nothing to do; `run_asked` is from the file it is asked for by."""
+
+    run_asked: float
+    dequeued: float
+    process_started: float
+    done: float
+    total: float
 
 
 @dataclass(frozen=True)
@@ -113,23 +156,55 @@ def latency_of(engine: Engine, instance: dg.DagsterInstance, batch_id: str) -> L
         dg.RunsFilter(job_name="collect_wave", tags={"dagster/partition": batch_id})
     )
     last = max(runs, key=lambda record: record.create_timestamp)
-    events = instance.get_records_for_run(last.dagster_run.run_id).records
-    at = {
-        record.event_log_entry.dagster_event.event_type: record.event_log_entry.timestamp
-        for record in reversed(events)
-        if record.event_log_entry.dagster_event is not None
-    }
-    asked = last.create_timestamp.replace(tzinfo=UTC).timestamp()
+    at = event_times(instance, last)
     marks = [
         stored["ended"].timestamp(),
         stored["noticed"].timestamp(),
-        asked,
+        asked_at(last),
         at[dg.DagsterEventType.PIPELINE_STARTING],
         at[dg.DagsterEventType.PIPELINE_START],
         stored["graded"].timestamp(),
     ]
     steps = [after - before for before, after in itertools.pairwise(marks)]
     return Latency(*steps, total=marks[-1] - marks[0], total_as_told=_as_told(stored, marks[-1]))
+
+
+def event_times(
+    instance: dg.DagsterInstance, record: dg.RunRecord
+) -> Mapping[dg.DagsterEventType, float]:
+    """Return when the first event of each type happened in a run."""
+    events = instance.get_records_for_run(record.dagster_run.run_id).records
+    return {
+        event.event_log_entry.dagster_event.event_type: event.event_log_entry.timestamp
+        for event in reversed(events)
+        if event.event_log_entry.dagster_event is not None
+    }
+
+
+def asked_at(record: dg.RunRecord) -> float:
+    """Return when a run was asked for."""
+    return record.create_timestamp.replace(tzinfo=UTC).timestamp()
+
+
+def floor_of(instance: dg.DagsterInstance, home: Path, name: str) -> Floor:
+    """Have a run that does nothing, and return where its seconds went."""
+    began = time.time()
+    (home / FLOOR / name).touch()
+    wanted = dg.RunsFilter(
+        job_name=FLOOR, tags={"dagster/run_key": name}, statuses=[dg.DagsterRunStatus.SUCCESS]
+    )
+    while not (records := instance.get_run_records(wanted)):
+        time.sleep(0.5)
+    at = event_times(instance, records[0])
+    marks = [
+        began,
+        asked_at(records[0]),
+        at[dg.DagsterEventType.PIPELINE_STARTING],
+        at[dg.DagsterEventType.PIPELINE_START],
+        at[dg.DagsterEventType.STEP_SUCCESS],
+    ]
+    steps = [after - before for before, after in itertools.pairwise(marks)]
+    return Floor(*steps, total=marks[-1] - marks[0])
 
 
 @contextmanager
@@ -141,12 +216,10 @@ def dagster_dev(home: Path, launcher: str, watch_s: float) -> Iterator[None]:
         configured = yaml.safe_load(file.read_text())
         configured.pop("run_launcher", None)
         file.write_text(yaml.safe_dump(configured))
-    code = (
-        "import assets.batch_sensors as s\n"
-        f"s.WATCH_FOR_S = {watch_s}\n"
-        "from cj_pipeline.definitions import defs\n"
+    (home / FLOOR).mkdir(parents=True)
+    (home / "measured_location.py").write_text(
+        LOCATION.format(watch_s=watch_s, folder=home / FLOOR)
     )
-    (home / "measured_location.py").write_text(code)
     environment = {**os.environ, "DAGSTER_HOME": str(dagster_home), "PYTHONPATH": str(home)}
     command = [sys.executable, "-m", "dagster", "dev", "--port", "0"]
     with (home / "dagster-dev.log").open("wb") as log:
@@ -177,10 +250,13 @@ def is_published(engine: Engine, batch_id: str) -> bool:
         )
 
 
-def through_dagster(folder: Path, n: int, launcher: str, watch_s: float) -> list[Latency]:
+def through_dagster(
+    folder: Path, n: int, launcher: str, watch_s: float
+) -> tuple[list[Latency], list[Floor]]:
     """Take batches through a daemon, one after another, and return where their time went."""
-    engine = EngineResource().open()
+    engine = EngineResource(home=str(folder / "home")).open()
     found: list[Latency] = []
+    floors: list[Floor] = []
     before: dict[str, int] = {}
     with dagster_dev(engine.home, launcher, watch_s):
         engine.inbox.mkdir(parents=True)
@@ -191,16 +267,18 @@ def through_dagster(folder: Path, n: int, launcher: str, watch_s: float) -> list
                 time.sleep(1)
             with dg.DagsterInstance.from_config(str(engine.home / "dagster")) as instance:
                 latency = latency_of(engine, instance, name)
-            if not number:  # it also waits for processes and makes tables that are made once
-                before = sizes(engine)
-            else:
-                found.append(latency)
-                print(f"  {name}: " + told(latency), flush=True)
-            time.sleep(random.uniform(0, 5))  # noqa: S311 -- another phase of the daemon's loop
+                if not number:  # it also waits for processes and makes tables that are made once
+                    before = sizes(engine)
+                else:
+                    found.append(latency)
+                    print(f"  {name}: " + told(latency), flush=True)
+                time.sleep(random.uniform(0, 5))  # noqa: S311 -- another phase of the daemon's loop
+                if number:
+                    floors.append(floor_of(instance, engine.home, name))
         for name, size in sizes(engine).items():
             grown = (size - before[name]) / n
             print(f"  {name}: {grown / 1e6:.2f} MB a batch, now {size / 1e6:.1f} MB")
-    return found
+    return found, floors
 
 
 def sizes(engine: Engine) -> dict[str, int]:
@@ -214,12 +292,12 @@ def sizes(engine: Engine) -> dict[str, int]:
 
 def through_execute(folder: Path, n: int) -> list[Execution]:
     """Take each batch through a `cj execute` of its own and return where its seconds went."""
-    engine = EngineResource().open()
+    engine = EngineResource(home=str(folder / "home")).open()
     found: list[Execution] = []
     for number in range(n + 1):
-        name = f"batch-{number}"
+        name, log = f"batch-{number}", folder / f"{number}.log"
         command = [str(Path(sys.executable).with_name("cj"))]
-        command += ["execute", "--again", "--await-completion"]
+        command += ["execute", "--again", "--await-completion", "--log-file", str(log)]
         subprocess.run(
             [*command, str(graded_folder(folder / name))],
             cwd=ROOT,
@@ -228,7 +306,8 @@ def through_execute(folder: Path, n: int) -> list[Execution]:
             stderr=subprocess.DEVNULL,
         )
         times = stored_times(engine, name)
-        ended, noticed, graded = (times[key].timestamp() for key in ("ended", "noticed", "graded"))
+        ended, noticed = (times[key].timestamp() for key in ("ended", "noticed"))
+        graded = logged_at(log, "assessment_results_hydrated")
         if number:  # the first makes tables that are made once
             found.append(
                 Execution(
@@ -239,16 +318,23 @@ def through_execute(folder: Path, n: int) -> list[Execution]:
     return found
 
 
+def logged_at(log: Path, event: str) -> float:
+    """Return when an event was logged: this one comes once the grades are committed."""
+    lines = map(json.loads, log.read_text().splitlines())
+    (found,) = (line["timestamp"] for line in lines if line["event"] == event)
+    return datetime.fromisoformat(found).timestamp()
+
+
 def _as_told(times: Mapping[str, datetime], graded: float) -> float:
     return graded - times["told"].timestamp()
 
 
-def told(spent: Latency | Execution) -> str:
+def told(spent: Latency | Floor | Execution) -> str:
     """Return a batch's seconds on one line."""
     return "  ".join(f"{f.name} {getattr(spent, f.name):.2f}" for f in fields(spent))
 
 
-def print_medians(what: str, found: Sequence[Latency | Execution]) -> None:
+def print_medians(what: str, found: Sequence[Latency | Floor | Execution]) -> None:
     """Print the median and the longest of each of the parts."""
     print(f"{what}, {len(found)} batches:")
     for each in fields(found[0]):
@@ -256,24 +342,35 @@ def print_medians(what: str, found: Sequence[Latency | Execution]) -> None:
         print(f"  {each.name:<16} {statistics.median(values):6.2f} s  most {max(values):.2f}")
 
 
+@contextmanager
+def a_home() -> Iterator[Path]:
+    """Give a folder whose `home` is CJ_HOME for whatever is started meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["CJ_HOME"] = str(Path(folder) / "home")
+        yield Path(folder)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, default=10)
-    parser.add_argument("--launcher", choices=("warm", "default"), default="warm")
+    parser.add_argument("--launcher", choices=("warm", "default", "both"), default="warm")
     parser.add_argument("--watch", type=float, default=4.0)
     parser.add_argument("--execute", action="store_true")
     parser.add_argument("--latency", type=float, default=8.0, help="of a provider job, in seconds")
     given = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the start")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["CJ_HOME"] = str(Path(folder) / "home")
-        os.environ["CJ_EMULATOR_SETTINGS"] = f'{{"latency_s": {given.latency}}}'
-        if given.execute:
-            print_medians("cj execute", through_execute(Path(folder), given.batches))
-        else:
-            found = through_dagster(Path(folder), given.batches, given.launcher, given.watch)
-            print_medians(f"{given.launcher} launcher, watching {given.watch:g} s", found)
+    os.environ["CJ_EMULATOR_SETTINGS"] = f'{{"latency_s": {given.latency}}}'
+    if given.execute:
+        with a_home() as folder:
+            print_medians("cj execute", through_execute(folder, given.batches))
+    else:
+        both = ("default", "warm")
+        for launcher in both if given.launcher == "both" else (given.launcher,):
+            with a_home() as folder:
+                found, floors = through_dagster(folder, given.batches, launcher, given.watch)
+            print_medians(f"{launcher} launcher, a run that does nothing", floors)
+            print_medians(f"{launcher} launcher, watching {given.watch:g} s", found)
     print(f"load average {os.getloadavg()[0]:.1f} at the end")
 
 
