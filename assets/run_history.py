@@ -5,7 +5,7 @@ keeps every run's events for ever. With a run go its materializations; so whatev
 a partition's status or a check still rests upon is kept, however old.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,7 +34,8 @@ class History(dg.Config):
         None,
         ge=0,
         description="Older finished runs are deleted, unless their batch goes on or something of"
-        " theirs is still the newest of its kind; none: all runs are kept.",
+        " theirs is still the newest of its kind. None: as CJ_KEEP_RUNS_DAYS says, which the"
+        " schedule goes by; where it says nothing, all runs are kept.",
     )
 
 
@@ -43,17 +44,30 @@ def keep_history_small(
     context: dg.OpExecutionContext, config: History, engine: EngineResource
 ) -> None:
     """Delete runs that nothing rests upon any more; doing it twice changes nothing."""
-    if config.keep_runs_days is None:
+    opened = engine.open()
+    days = _days(config, opened.environment)
+    if days is None:
         context.log.info("All runs are kept.")
         return
-    opened = engine.open()
     with opened.store.read() as db:
         going_on = set(next_steps(db, opened.clock()))
-    ended_before = opened.clock() - timedelta(days=config.keep_runs_days)
+    ended_before = opened.clock() - timedelta(days=days)
     superseded = list(superseded_runs(context.instance, ended_before, going_on))
     for run_id in superseded:
         delete_run(context.instance, run_id)
     context.log.info(f"{len(superseded)} runs deleted whose place newer ones have taken.")
+
+
+def _days(config: History, environment: Mapping[str, str]) -> float | None:
+    """Return how long runs are kept; None where nobody has said."""
+    said = environment.get("CJ_KEEP_RUNS_DAYS", "").strip()
+    if config.keep_runs_days is not None or not said:
+        return config.keep_runs_days
+    try:
+        return float(said)
+    except ValueError:
+        msg = f"CJ_KEEP_RUNS_DAYS is {said!r}: write a number of days, or leave it out."
+        raise dg.Failure(msg, allow_retries=False) from None
 
 
 def superseded_runs(

@@ -111,6 +111,25 @@ def test_runs_are_kept_unless_asked_for_and_while_they_are_young(
     assert runs_of(instance) == made
 
 
+def test_the_schedule_goes_by_the_environment(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts the job without config; the job's own config wins, and nonsense is named."""
+    for _ in range(2):
+        keep_small(instance, days=None)
+    assert instance.get_runs_count() == 2
+
+    monkeypatch.setenv("CJ_KEEP_RUNS_DAYS", "0")
+    keep_small(instance, days=10)
+    assert instance.get_runs_count() == 3
+    keep_small(instance, days=None)
+    assert instance.get_runs_count() == 1
+
+    monkeypatch.setenv("CJ_KEEP_RUNS_DAYS", "a month")
+    with pytest.raises(dg.Failure, match="CJ_KEEP_RUNS_DAYS"):
+        keep_small(instance, days=None)
+
+
 def test_no_run_of_a_batch_that_goes_on_is_deleted(
     instance: dg.DagsterInstance, engine: Engine, folder: Path
 ) -> None:
