@@ -39,7 +39,7 @@ MOST_IN_A_LOOK = 250
 LEAST_WAIT_FOR_ROOM = timedelta(seconds=30)
 """Before a shard its provider had no room for is sent again; longer for older submissions."""
 
-SHORTEST_S, LONGEST_S = 0.5, 10.0
+SHORTEST_S, LONGEST_S = 0.2, 10.0
 """Between two looks at a job: later, that wait would be most of what lies between its end and its
 grades."""
 

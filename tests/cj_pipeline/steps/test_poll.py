@@ -122,7 +122,7 @@ def test_an_ended_job_among_many_is_found(engine: Engine, clock: ManualClock) ->
 
 @pytest.mark.parametrize(
     ("age_s", "n_open", "wait_s"),
-    [(1, 1, 0.5), (30, 1, 3), (3600, 1, 10), (86_400, 1, 10), (3600, 400, 20), (1, 200, 10)],
+    [(1, 1, 0.2), (30, 1, 3), (3600, 1, 10), (86_400, 1, 10), (3600, 400, 20), (1, 200, 10)],
 )
 def test_looks_are_near_a_jobs_end_and_never_too_many(
     age_s: float, n_open: int, wait_s: float
