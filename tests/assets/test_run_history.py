@@ -72,6 +72,7 @@ def shown(instance: dg.DagsterInstance) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_runs_that_newer_ones_replaced_go_and_pages_show_the_same(
     instance: dg.DagsterInstance, engine: Engine, home: Path, folder: Path
 ) -> None:
@@ -98,6 +99,7 @@ def test_runs_that_newer_ones_replaced_go_and_pages_show_the_same(
     assert again.success
 
 
+@pytest.mark.slow
 def test_runs_are_kept_unless_asked_for_and_while_they_are_young(
     instance: dg.DagsterInstance, engine: Engine, folder: Path
 ) -> None:
