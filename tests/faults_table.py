@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from cj_pipeline.emulator import EmulatorConfig, change_settings, in_process_client
 from cj_pipeline.errors import FinalError
@@ -342,5 +345,7 @@ batch up next goes on where [the ledger](ledger.md) is."""
 
 
 if __name__ == "__main__":
+    # The page alone goes to where the output is sent; what the batches log does not.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     with tempfile.TemporaryDirectory() as home:
         print(page(Path(home)))
