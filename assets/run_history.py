@@ -14,7 +14,7 @@ from dagster import DagsterEventType as Event
 from dagster import DagsterRunStatus as Status
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.event_log import SqliteEventLogStorage
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from cj_pipeline.steps.next_step import next_steps
 from resources.engine_resource import PARTITION_TAG, EngineResource
@@ -33,6 +33,7 @@ class History(dg.Config):
     keep_runs_days: float | None = Field(
         None,
         ge=0,
+        allow_inf_nan=False,
         description="Older finished runs are deleted, unless their batch goes on or something of"
         " theirs is still the newest of its kind. None: as CJ_KEEP_RUNS_DAYS says, which the"
         " schedule goes by; where it says nothing, all runs are kept.",
@@ -64,8 +65,8 @@ def _days(config: History, environment: Mapping[str, str]) -> float | None:
     if config.keep_runs_days is not None or not said:
         return config.keep_runs_days
     try:
-        return float(said)
-    except ValueError:
+        return History(keep_runs_days=said).keep_runs_days  # type: ignore[arg-type]
+    except ValidationError:
         msg = f"CJ_KEEP_RUNS_DAYS is {said!r}: write a number of days, or leave it out."
         raise dg.Failure(msg, allow_retries=False) from None
 

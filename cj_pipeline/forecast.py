@@ -102,7 +102,7 @@ def forecast_at_plan(n_essays: int, rule: PreciseRule, plan: Plan) -> Forecast |
 
 
 def forecast_from_scale(
-    scale: Scale, rule: PreciseRule, plan: Plan, precision: Precision
+    scale: Scale, rule: PreciseRule, plan: Plan, precision: Precision, *, is_precise: bool = True
 ) -> Forecast | None:
     """Return the forecast from where a batch stands; None where a target cannot be foreseen.
 
@@ -111,6 +111,7 @@ def forecast_from_scale(
         rule: The targets.
         plan: How further comparisons are asked.
         precision: What the scale has reached; misgrading and gains are foreseen from there.
+        is_precise: Whether that is enough to stop; otherwise it takes another wave at the least.
     """
     n = len(scale.essay_ids)
     if rule.misgrading is not None and precision.misgrading is None:
@@ -118,9 +119,8 @@ def forecast_from_scale(
     if rule.gain_per_usd is not None and precision.gain_per_usd is None:
         return None
     so_far = round(float(scale.n_comparisons.sum()) / 2)
-    return _forecast(
-        _needed(n, rule, plan, likely_spread(scale), _Now(so_far, precision)), so_far, plan
-    )
+    needed = _needed(n, rule, plan, likely_spread(scale), _Now(so_far, precision))
+    return _forecast(needed, so_far, plan, at_least=so_far + (not is_precise) * plan.wave_size)
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,10 @@ def _needed(
     return expected, min(*ends, expected) / doubt, max(*ends, expected) * doubt
 
 
-def _forecast(needed: tuple[float, float, float], so_far: int, plan: Plan) -> Forecast:
-    total, lower, upper = (max(so_far, math.ceil(each)) for each in needed)
+def _forecast(
+    needed: tuple[float, float, float], so_far: int, plan: Plan, *, at_least: int = 0
+) -> Forecast:
+    total, lower, upper = (max(at_least, math.ceil(each)) for each in needed)
     price = plan.usd_per_comparison
     usd, usd_lower, usd_upper = (
         None if price is None else (each - so_far) * price for each in (total, lower, upper)

@@ -28,7 +28,7 @@ class Exchange:
         least: How often each essay must come in the wave; shape (n_essays,).
         most: How often it may.
         gains_beside: From an essay, what asking it with each other one would gain; shape
-            (n_essays,), minus infinity where the two may not meet.
+            (n_essays,), the caller's to write in; minus infinity where the two may not meet.
         tells_gain: Whether that is an expected gain to keep with a pair.
     """
 
@@ -49,7 +49,7 @@ def hand_on(
         net: Before the wave.
         chosen: The wave.
         pairs: The same as (shown first, shown second).
-        exchange: What may be asked instead; never a pair already shown.
+        exchange: What may be asked instead; never a pair already shown, nor two known essays.
     """
     wave = _Wave(net, chosen, pairs, exchange)
     leaning = wave.leaning()
@@ -58,6 +58,25 @@ def hand_on(
             while wave.leans_too_far(essay) and wave.relieve(essay):
                 pass
     return wave.chosen, tuple((first, second) for first, second in wave.shown.tolist())
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to hand a pair on.
+
+    Attributes:
+        worth: The gain of the pair asked instead, less that of the one given up.
+        pair: Which of the wave's.
+        side: Where in it the essays change places: 0 for the one shown first.
+        taker: The essay that comes in.
+        gain: Of the pair asked instead.
+    """
+
+    worth: float
+    pair: int
+    side: int
+    taker: int
+    gain: float
 
 
 class _Wave:
@@ -97,10 +116,11 @@ class _Wave:
         found = [*self._given_away(essay, side), *self._taken_over(essay, 1 - side)]
         if not found:
             return False
-        _, k, at, taker, gain = max(found)
-        giver, partner = self.shown[k, at].item(), self.shown[k, 1 - at].item()
-        self.shown[k, at] = taker
-        turn = 1 - 2 * at
+        best = max(found, key=lambda way: way.worth)
+        k, side, taker, gain = best.pair, best.side, best.taker, best.gain
+        giver, partner = self.shown[k, side].item(), self.shown[k, 1 - side].item()
+        self.shown[k, side] = taker
+        turn = 1 - 2 * side
         self._lean[[giver, taker]] += (-turn, turn)
         self._times[[giver, taker]] += (-1, 1)
         self._given_up[k] = gain
@@ -112,7 +132,7 @@ class _Wave:
         )
         return True
 
-    def _given_away(self, essay: int, side: int) -> list[tuple[float, int, int, int, float]]:
+    def _given_away(self, essay: int, side: int) -> list[_Way]:
         """Return each way the essay may give up a pair on a side it has too much of."""
         if self._times[essay] <= self._exchange.least[essay]:
             return []
@@ -123,10 +143,10 @@ class _Wave:
             taker = int(np.argmax(gains))
             if np.isfinite(gains[taker]):
                 gain = float(gains[taker])
-                ways.append((gain - float(self._given_up[k]), k, side, taker, gain))
+                ways.append(_Way(gain - float(self._given_up[k]), k, side, taker, gain))
         return ways
 
-    def _taken_over(self, essay: int, side: int) -> list[tuple[float, int, int, int, float]]:
+    def _taken_over(self, essay: int, side: int) -> list[_Way]:
         """Return the best way for the essay to take a pair over on a side it has too little of."""
         if not len(self.shown) or self._times[essay] >= self._exchange.most[essay]:
             return []
@@ -137,16 +157,18 @@ class _Wave:
         k = int(np.argmax(worth))
         if not np.isfinite(worth[k]):
             return []
-        return [(float(worth[k]), k, side, essay, float(gains[k]))]
+        return [_Way(float(worth[k]), k, side, essay, float(gains[k]))]
 
     def _leans_away(self, side: int) -> Bools:
         """Return which essays may stand on a side once more without leaning to it by two."""
         return self._lean <= 0 if side == 0 else self._lean >= 0
 
     def _gains_beside(self, essay: int) -> Floats:
-        gains = self._exchange.gains_beside(essay).copy()
+        gains = self._exchange.gains_beside(essay)
         beside = self.shown[(self.shown == essay).any(axis=1)]
         gains[beside.ravel()] = -np.inf
         gains[list(self._net.partners[essay])] = -np.inf
         gains[essay] = -np.inf
+        if self._net.is_known[essay]:
+            gains[self._net.is_known] = -np.inf
         return gains

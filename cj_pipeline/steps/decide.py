@@ -92,7 +92,8 @@ def _decide_within(
         decision = Decision(ContinuationDecision(known["decision"]), EndReason(known["reason"]))
     else:
         decision = decide_continuation(progress, record.rules)
-    decided = _decided(record, wave, decision, progress, _details(db, record, scale, reached))
+    details = _details(db, record, progress, scale, reached)
+    decided = _decided(record, wave, decision, progress, details)
     if not record.has_ended and not decision.is_to_wait:
         _keep(db, record, decided, now)
         note_progress(db, record.batch_id, now)
@@ -119,7 +120,7 @@ def decide_again(engine: Engine, batch_id: str) -> bool:
             " WHERE batch_id = ? AND wave = ?",
             [batch_id, wave],
         )
-        details = _details(db, record, scale, reached) | {"earlier_decision": earlier}
+        details = _details(db, record, progress, scale, reached) | {"earlier_decision": earlier}
         decided = _decided(record, wave, decision, progress, details)
         _keep(db, record, decided, engine.clock())
     _log(batch_id, decided)
@@ -154,8 +155,11 @@ def _progress(
     counts = comparison_counts(db, record.batch_id)
     judged = judged_pairs(db, record.batch_id)
     covered = {frozenset((pair.essay_a, pair.essay_b)) for pair in judged}
-    fitted_anew = fit_scale(db, record) if fitted is None and judged else None
-    scale = fitted_anew if fitted is None else fitted.scale
+    scale: Scale | None = None
+    if fitted is not None:
+        scale = fitted.scale
+    elif judged:
+        scale = fit_scale(db, record)
     reached = _reached(db, record, scale) if scale is not None else None
     progress = BatchProgress(
         n_essays=len(record.essay_ids),
@@ -320,7 +324,11 @@ def _errors_amid(chain: Chain, record: BatchRecord) -> dict[str, float]:
 
 
 def _details(
-    db: Session, record: BatchRecord, scale: Scale | None, reached: _Reached | None
+    db: Session,
+    record: BatchRecord,
+    progress: BatchProgress,
+    scale: Scale | None,
+    reached: _Reached | None,
 ) -> dict[str, Any]:
     """Return the summaries kept with each decision, under the keys older runs used."""
     row = db.one(
@@ -364,6 +372,7 @@ def _details(
             record.settings.precise,
             plan_ahead(record, reached.usd_per_comparison),
             reached.precision,
+            is_precise=bool(progress.is_precise),
         )
         details["forecast"] = None if forecast is None else asdict(forecast)
     details["empirical_bayes_reliability"] = reached.precision.reliability

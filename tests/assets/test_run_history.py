@@ -127,9 +127,10 @@ def test_the_schedule_goes_by_the_environment(
     keep_small(instance, days=None)
     assert instance.get_runs_count() == 1
 
-    monkeypatch.setenv("CJ_KEEP_RUNS_DAYS", "a month")
-    with pytest.raises(dg.Failure, match="CJ_KEEP_RUNS_DAYS"):
-        keep_small(instance, days=None)
+    for nonsense in ("a month", "-1", "nan"):
+        monkeypatch.setenv("CJ_KEEP_RUNS_DAYS", nonsense)
+        with pytest.raises(dg.Failure, match="CJ_KEEP_RUNS_DAYS"):
+            keep_small(instance, days=None)
 
 
 def test_no_run_of_a_batch_that_goes_on_is_deleted(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -100,6 +102,16 @@ def test_no_pair_already_shown_is_asked_instead() -> None:
 
     asked = {IDS[handed[0].one], IDS[handed[0].other]}
     assert tuple(sorted(asked)) not in {tuple(sorted(pair)) for pair in SHOWN}
+
+
+def test_two_essays_an_earlier_scale_has_placed_never_meet() -> None:
+    """Whoever keeps its place in the pair is known; g and h are, and would gain most."""
+    net = replace(net_of(*SHOWN), known_ids=frozenset("abgh"))
+    chosen, pairs = wave_of(net, "ab")
+
+    handed, _ = hand_on(net, chosen, pairs, exchange(net, ag=9.0, ah=9.0, bg=9.0, bh=9.0))
+
+    assert not {IDS[handed[0].one], IDS[handed[0].other]} <= net.known_ids
 
 
 def test_while_the_net_is_in_parts_no_bridge_is_taken_away() -> None:

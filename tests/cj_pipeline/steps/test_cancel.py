@@ -26,7 +26,7 @@ from cj_pipeline.steps import (
 from cj_pipeline.steps.note_progress import events_since
 from cj_pipeline.steps.records import load_batch
 from cj_pipeline.workflow import ContinuationDecision
-from tests.batch_folders import ManualClock, open_engine, write_batch
+from tests.batch_folders import ManualClock, end, open_engine, write_batch
 from tests.served_engine import asking
 
 SETTINGS: dict[str, Any] = {
@@ -57,15 +57,6 @@ def n_asked(engine: Engine) -> tuple[int, int]:
     """Return how many jobs and single calls the provider was asked for."""
     told = books(engine)
     return len(told["jobs"]), told["calls"]["asked"]
-
-
-def end(engine: Engine, batch_id: str) -> None:
-    """Take a batch to its end; its report is not written."""
-    while True:
-        with engine.store.read() as db:
-            if load_batch(db, batch_id).has_ended:
-                return
-        take_next_step(engine, batch_id)
 
 
 def assert_cancelled_with_all_that_was_paid(engine: Engine, batch_id: str) -> None:

@@ -67,6 +67,7 @@ def test_a_reliability_has_to_last_for_two_waves(engine: Engine, tmp_path: Path)
     reached = [row["details"]["precision"]["reliability"] for row in history.decisions]
     assert min(reached) > 0.2
     assert [row["reason"] for row in history.decisions] == [None, "precise"]
+    assert [row["details"]["forecast"]["waves"] for row in history.decisions] == [1, 0]
     assert len(history.comparisons) == 80
 
 
