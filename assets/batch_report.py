@@ -4,12 +4,12 @@ from typing import Any
 
 import dagster as dg
 
-from assets.asset_pages import costs_by_judge, history_of, picture
-from assets.batch_partitions import OWNERS, batches, errors_as_dagster_knows_them
-from cj_pipeline.artefact import artefact_name
-from cj_pipeline.judge_agreement import agreements
-from cj_pipeline.steps import publish_report
-from resources.engine_resource import EngineResource
+from assets.automation.metadata import costs_by_judge, history_of, picture
+from assets.automation.partitions import OWNERS, batches, errors_as_dagster_knows_them
+from cj_pipeline.outputs.artefact import artefact_name
+from cj_pipeline.outputs.judges import agreements
+from cj_pipeline.steps.publish import publish_report
+from resources.runtime_resource import EngineResource
 
 
 @dg.asset(

@@ -4,11 +4,11 @@ from collections import Counter
 
 import dagster as dg
 
-from assets.asset_pages import history_and_columns, table
-from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from cj_pipeline.pair_reasons import why_asked
-from cj_pipeline.steps import plan_wave
-from resources.engine_resource import EngineResource
+from assets.automation.metadata import history_and_columns, table
+from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from cj_pipeline.outputs.feedback import why_asked
+from cj_pipeline.steps.plan_wave import plan_wave
+from resources.runtime_resource import EngineResource
 
 
 @dg.asset(

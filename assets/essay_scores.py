@@ -4,10 +4,10 @@ from typing import Any
 
 import dagster as dg
 
-from assets.asset_pages import history_and_columns, table
-from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from cj_pipeline.steps import fit
-from resources.engine_resource import EngineResource
+from assets.automation.metadata import history_and_columns, table
+from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from cj_pipeline.steps.fit import fit
+from resources.runtime_resource import EngineResource
 
 
 @dg.asset(

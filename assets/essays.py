@@ -6,11 +6,11 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from assets.asset_pages import history_and_columns, table
-from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from cj_pipeline.steps import ingest, open_trial
-from cj_pipeline.steps.ingest import Ingested
-from resources.engine_resource import EngineResource
+from assets.automation.metadata import history_and_columns, table
+from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from cj_pipeline.steps.ingest import Ingested, ingest
+from cj_pipeline.trials.runs import open_trial
+from resources.runtime_resource import EngineResource
 
 
 class BatchSource(dg.Config):

@@ -6,14 +6,14 @@ from typing import Any, Self
 import dagster as dg
 from pydantic import Field, model_validator
 
-from assets.asset_pages import history_and_columns, picture, table
-from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from cj_pipeline.settings import BatchSettings
-from cj_pipeline.steps import project, regrade
+from assets.automation.metadata import history_and_columns, picture, table
+from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from cj_pipeline.intake.settings import BatchSettings
+from cj_pipeline.operations.regrade import GRADED_BY, regrade
+from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.steps.describe_scale import describe_scale
-from cj_pipeline.steps.records import load_batch
-from cj_pipeline.steps.regrade import GRADED_BY
-from resources.engine_resource import EngineResource
+from cj_pipeline.steps.project import project
+from resources.runtime_resource import EngineResource
 
 
 def _told(key: str) -> str:

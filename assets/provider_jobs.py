@@ -2,11 +2,16 @@
 
 import dagster as dg
 
-from assets.asset_pages import costs_by_judge, history_and_columns, table
-from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from assets.run_progress import progress_in_run_log, progress_metadata
-from cj_pipeline.steps import submit_wave
-from resources.engine_resource import EngineResource
+from assets.automation.metadata import (
+    costs_by_judge,
+    history_and_columns,
+    progress_in_run_log,
+    progress_metadata,
+    table,
+)
+from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from cj_pipeline.steps.submit_wave import submit_wave
+from resources.runtime_resource import EngineResource
 
 
 @dg.asset(

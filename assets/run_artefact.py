@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from assets.batch_partitions import OWNERS, batches, errors_as_dagster_knows_them
-from cj_pipeline.steps import publish_artefact
-from resources.engine_resource import EngineResource
+from assets.automation.partitions import OWNERS, batches, errors_as_dagster_knows_them
+from cj_pipeline.steps.publish import publish_artefact
+from resources.runtime_resource import EngineResource
 
 
 @dg.asset(

@@ -5,11 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from assets.asset_pages import table
-from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from cj_pipeline.steps import conclude_trial
-from cj_pipeline.steps.trial_runs import TrialOutcome, kept_outcome, trial_history
-from resources.engine_resource import EngineResource
+from assets.automation.metadata import table
+from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from cj_pipeline.trials.runs import TrialOutcome, conclude_trial, kept_outcome, trial_history
+from resources.runtime_resource import EngineResource
 
 _SHOWN_RUNS = 20
 

@@ -5,13 +5,18 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from assets.asset_pages import history_and_columns, picture, table
-from assets.batch_partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from assets.run_progress import progress_in_run_log, progress_metadata
-from cj_pipeline.looking_ahead import looking_ahead
-from cj_pipeline.steps import decide
-from cj_pipeline.steps.standing import end_stalled
-from resources.engine_resource import EngineResource
+from assets.automation.metadata import (
+    history_and_columns,
+    picture,
+    progress_in_run_log,
+    progress_metadata,
+    table,
+)
+from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from cj_pipeline.outputs.report_forecast import looking_ahead
+from cj_pipeline.steps.decide import decide
+from cj_pipeline.steps.watchdog import end_stalled
+from resources.runtime_resource import EngineResource
 
 
 class DecisionRequest(dg.Config):

@@ -36,9 +36,9 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
-from cj_pipeline.steps import Engine
-from resources.engine_resource import EngineResource
+from cj_pipeline.runtime import Engine
 from resources.local_instance import prepare_dagster_home
+from resources.runtime_resource import EngineResource
 from tests.batch_folders import write_batch
 
 ROOT = Path(__file__).parents[1]

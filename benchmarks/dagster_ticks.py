@@ -20,14 +20,19 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets import batch_sensors
-from assets.batch_partitions import BATCHES
-from assets.batch_sensors import inbox_sensor, provider_jobs_sensor, watchdog_sensor
+from assets.automation import sensors
+from assets.automation.partitions import BATCHES
+from assets.automation.sensors import inbox_sensor, provider_jobs_sensor, watchdog_sensor
 from cj_pipeline.definitions import defs
-from cj_pipeline.emulator import EmulatorConfig, change_settings
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.emulator.serving import served
-from cj_pipeline.steps import Engine, advance_to_end, ingest, plan_wave, submit_wave
-from resources.engine_resource import EngineResource
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.advance import advance_to_end
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
+from resources.runtime_resource import EngineResource
 from tests.batch_folders import write_batch
 
 _KEYS = ("comparison_id", "custom_id", "submission_key")
@@ -96,10 +101,10 @@ def tick(
 ) -> tuple[float, dict[str, float], int, str | None]:
     """Evaluate a sensor once: seconds, seconds by part, runs asked for, cursor."""
     parts: dict[str, float] = {}
-    batch_sensors.WATCH_FOR_S = 0.0
+    sensors.WATCH_FOR_S = 0.0
     with ExitStack() as stack:
         for name in ("poll", "standings", "_batches_with_runs", "_tries", "_result"):
-            stack.enter_context(timed(parts, batch_sensors, name))
+            stack.enter_context(timed(parts, sensors, name))
         context = stack.enter_context(
             dg.build_sensor_context(
                 instance=instance,

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from simulated_nets import simulate
 
-from cj_pipeline.bradley_terry import beginning, maximise
-from cj_pipeline.likelihood import describe
-from cj_pipeline.tallies import Tally, Verdicts, tally
+from cj_pipeline.scale.bradley_terry import beginning, maximise
+from cj_pipeline.scale.likelihood import describe
+from cj_pipeline.scale.tallies import Tally, Verdicts, tally
 
 SIZES = [(5, 40), (50, 1_500), (500, 30_000), (500, 1_000_000), (5_000, 30_000), (5_000, 1_000_000)]
 TARGET = 1e-6

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit, ndtr
 
-from cj_pipeline.anchors import AnchorRules
-from cj_pipeline.bradley_terry import fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.projection import project_grades
-from cj_pipeline.scales import GradeScale
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.grading.anchors import AnchorRules
+from cj_pipeline.grading.grade_scales import GradeScale
+from cj_pipeline.grading.projection import project_grades
+from cj_pipeline.scale.bradley_terry import fit_bradley_terry
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

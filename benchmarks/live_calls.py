@@ -210,8 +210,9 @@ def write_folder(
 def planned(home: Path, folder: Path, environment: Mapping[str, str] | None = None) -> Any:
     """Take a batch in and plan its wave; return the engine and the batch's name."""
     from cj_pipeline.logs import configure_logs
-    from cj_pipeline.steps import ingest, plan_wave
-    from resources.engine import open_engine
+    from cj_pipeline.steps.ingest import ingest
+    from cj_pipeline.steps.plan_wave import plan_wave
+    from resources.runtime import open_engine
 
     configure_logs(level="ERROR")
     engine = open_engine({"CJ_HOME": str(home), **(environment or {})})
@@ -222,7 +223,7 @@ def planned(home: Path, folder: Path, environment: Mapping[str, str] | None = No
 
 def submitted(home: Path, folder: Path, environment: Mapping[str, str] | None = None) -> Any:
     """Ask a batch's wave; return how long the step and its calls took, in seconds."""
-    from cj_pipeline.steps import submit_wave
+    from cj_pipeline.steps.submit_wave import submit_wave
 
     engine, batch_id = planned(home, folder, environment)
     begun = time.perf_counter()
@@ -279,7 +280,7 @@ def targets() -> None:
 
 def _engine_alone(home: Path, n_judges: int) -> tuple[int, float, float]:
     """Return calls made, seconds and seconds, with judges that only wait: no SDK, no store."""
-    from cj_pipeline.live.engine import (
+    from cj_pipeline.live.dispatcher import (
         Answered,
         CallToMake,
         Surroundings,
@@ -287,8 +288,8 @@ def _engine_alone(home: Path, n_judges: int) -> tuple[int, float, float]:
         make_calls,
         run_blocking,
     )
-    from cj_pipeline.live.lanes import Lane, Lanes
-    from cj_pipeline.profiles import Profile
+    from cj_pipeline.live.profiles import Profile
+    from cj_pipeline.live.rate_limiter import Lane, Lanes
 
     answers: list[Answered] = []
 
@@ -332,7 +333,7 @@ def many(n_calls: str = "10000") -> None:
 
 
 def _many(home: Path, folder: Path, n: int) -> None:
-    from cj_pipeline.steps import submit_wave
+    from cj_pipeline.steps.submit_wave import submit_wave
 
     engine, batch_id = planned(home, folder)
     engine.provider(_judges(engine, batch_id)[0])  # the SDK's import is not a call's
@@ -351,7 +352,7 @@ def _many(home: Path, folder: Path, n: int) -> None:
 
 
 def _judges(engine: Any, batch_id: str) -> Any:
-    from cj_pipeline.steps.records import load_batch
+    from cj_pipeline.queries.batch_record import load_batch
 
     with engine.store.read() as db:
         return load_batch(db, batch_id).judges
@@ -390,9 +391,15 @@ def limiter() -> None:
 
 
 def _saturate(home: Path, most: int, window: float, seconds: float, queue: Any) -> None:
-    from cj_pipeline.live.engine import CallToMake, Surroundings, Target, make_calls, run_blocking
-    from cj_pipeline.live.lanes import Lane, Lanes, Limit
-    from cj_pipeline.profiles import Profile
+    from cj_pipeline.live.dispatcher import (
+        CallToMake,
+        Surroundings,
+        Target,
+        make_calls,
+        run_blocking,
+    )
+    from cj_pipeline.live.profiles import Profile
+    from cj_pipeline.live.rate_limiter import Lane, Lanes, Limit
 
     sent: list[float] = []
     until = time.time() + seconds
@@ -453,7 +460,7 @@ def faults() -> None:
 
 def _until_all_answered(engine: Any, batch_id: str) -> float:
     from cj_pipeline.errors import TransientError
-    from cj_pipeline.steps import submit_wave
+    from cj_pipeline.steps.submit_wave import submit_wave
 
     begun = time.perf_counter()
     while True:
@@ -517,8 +524,8 @@ def peers(n_calls: str = "600") -> None:
 
 def _write_requests(engine: Any, batch_id: str, path: Path) -> None:
     """Write a batch's requests for whoever does not know batches."""
-    from cj_pipeline.steps.records import load_batch
-    from cj_pipeline.steps.requests import load_texts, prompt_for
+    from cj_pipeline.provider_jobs.requests import load_texts, prompt_for
+    from cj_pipeline.queries.batch_record import load_batch
 
     with engine.store.read() as db:
         record = load_batch(db, batch_id)
@@ -535,7 +542,7 @@ def _write_requests(engine: Any, batch_id: str, path: Path) -> None:
 
 def _ours(folder: str, home: str) -> None:
     """Ask the wave, or what is left of it; print seconds and processor seconds."""
-    from cj_pipeline.steps import submit_wave
+    from cj_pipeline.steps.submit_wave import submit_wave
 
     engine, batch_id = planned(Path(home), Path(folder))
     engine.provider(_judges(engine, batch_id)[0])

@@ -23,14 +23,18 @@ from typing import Any
 
 import structlog
 
-from cj_pipeline.artefact import RunEnvironment
-from cj_pipeline.comparisons import custom_id
+from cj_pipeline.batch.comparisons import custom_id
 from cj_pipeline.errors import TransientError
-from cj_pipeline.judges import load_judge
-from cj_pipeline.judging import Prompt, render_prompt
-from cj_pipeline.providers import Provider, open_provider, split_shards
-from cj_pipeline.steps import Engine, collect_wave, ingest, plan_wave, poll, submit_wave
-from cj_pipeline.store import Store
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.judging.prompts import Prompt, render_prompt
+from cj_pipeline.providers.base import Provider, open_provider, split_shards
+from cj_pipeline.runtime import Engine, RunEnvironment
+from cj_pipeline.steps.collect_wave import collect_wave
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.poll import poll
+from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.store.file_store import Store
 
 ESSAY_CHARACTERS = 2_000
 N_ESSAYS = 320

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 
+from cj_pipeline.batch.comparisons import max_possible_pairs
+
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
@@ -31,17 +33,21 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from cj_pipeline.bradley_terry import Scale, fit_verdicts
+from cj_pipeline.batch.options import PreciseRule
+from cj_pipeline.diagnostics.reliability import (
+    empirical_bayes_reliability,
+    scale_separation_reliability,
+)
+from cj_pipeline.diagnostics.spread import likely_spread
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.forecast import Forecast, Plan, forecast_at_plan, forecast_from_scale
-from cj_pipeline.likely_spread import likely_spread
+from cj_pipeline.pairing.comparison_graph import Net
 from cj_pipeline.pairing.fixed_design import mean_variance, spectral_gap
-from cj_pipeline.pairing.waves import Net, choose_wave, max_possible_pairs
-from cj_pipeline.precision import precision_of
-from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
-from cj_pipeline.settings import PreciseRule
-from cj_pipeline.tallies import Verdicts
-from cj_pipeline.uncertainty import as_believed
+from cj_pipeline.pairing.posterior import as_believed
+from cj_pipeline.pairing.waves import choose_wave
+from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
+from cj_pipeline.scale.tallies import Verdicts
+from cj_pipeline.stopping.forecast import Forecast, Plan, forecast_at_plan, forecast_from_scale
+from cj_pipeline.stopping.precision import precision_of
 
 VOTES = Path(__file__).parents[1] / "cj_pipeline" / "data" / "ukp_demo_votes.csv"
 TARGETS = (0.90, 0.95)

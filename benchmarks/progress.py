@@ -27,14 +27,17 @@ import structlog
 import uvicorn
 import yaml
 
-from cj_pipeline.service.access import Access
+from cj_pipeline.progress.events import note_progress
+from cj_pipeline.progress.follow import follow
+from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.runtime import Engine
 from cj_pipeline.service.app import create_app
-from cj_pipeline.steps import Engine, ingest, take_next_step
-from cj_pipeline.steps.follow import follow
-from cj_pipeline.steps.note_progress import note_progress
-from cj_pipeline.steps.records import load_batch
-from cj_pipeline.store import Session, Store
-from resources.engine import describe_run
+from cj_pipeline.service.auth import Access
+from cj_pipeline.steps.advance import take_next_step
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.session import Session
+from resources.runtime import describe_run
 
 REQUIRED_MS = 500.0
 

@@ -18,18 +18,19 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from cj_pipeline.bradley_terry import PRIOR_COMPARISONS, fit_bradley_terry, maximise
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.consistency import judge_consistency, share_of, swap_consistent, transitivity
-from cj_pipeline.epsilon_adjusted import fit_epsilon_adjusted
-from cj_pipeline.fit_statistics import fit_of_judges
-from cj_pipeline.information import other_covariance
-from cj_pipeline.likelihood import describe, origin, slope_at
-from cj_pipeline.reliability import empirical_bayes, scale_separation_reliability
-from cj_pipeline.split_half import split_half
-from cj_pipeline.tallies import as_verdicts, tally
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.diagnostics.consistency import judge_consistency, share_of, transitivity
+from cj_pipeline.diagnostics.epsilon_adjusted import fit_epsilon_adjusted
+from cj_pipeline.diagnostics.fit_statistics import fit_of_judges
+from cj_pipeline.diagnostics.reliability import empirical_bayes, scale_separation_reliability
+from cj_pipeline.diagnostics.split_half import split_half
+from cj_pipeline.scale.bradley_terry import PRIOR_COMPARISONS, fit_bradley_terry, maximise
+from cj_pipeline.scale.information import other_covariance
+from cj_pipeline.scale.likelihood import describe, origin, slope_at
+from cj_pipeline.scale.scoring import swap_consistent
+from cj_pipeline.scale.tallies import as_verdicts, tally
 
-DATA = Path(str(resources.files("cj_pipeline"))) / "data"
+DATA = Path(str(resources.files("cj_pipeline"))) / "emulator" / "data"
 Pair = tuple[str, str]
 
 

@@ -11,11 +11,14 @@ import argparse
 
 import numpy as np
 
-from cj_pipeline.bradley_terry import Scale, fit_verdicts
-from cj_pipeline.position_effects import marginal_position_effects
-from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
-from cj_pipeline.score_intervals import score_intervals
-from cj_pipeline.tallies import Verdicts
+from cj_pipeline.diagnostics.position_effects import marginal_position_effects
+from cj_pipeline.diagnostics.reliability import (
+    empirical_bayes_reliability,
+    scale_separation_reliability,
+)
+from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
+from cj_pipeline.scale.intervals import score_intervals
+from cj_pipeline.scale.tallies import Verdicts
 
 TRUE_SD = 1.5
 

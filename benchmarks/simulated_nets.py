@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from cj_pipeline.tallies import Verdicts
+from cj_pipeline.scale.tallies import Verdicts
 
 Design = Literal["random", "banded"]
 

@@ -16,9 +16,9 @@ from collections.abc import Callable
 import numpy as np
 from simulated_nets import simulate
 
-from cj_pipeline.bradley_terry import fit_verdicts
-from cj_pipeline.information import standard_errors
-from cj_pipeline.net_solvers import dense
+from cj_pipeline.scale.bradley_terry import fit_verdicts
+from cj_pipeline.scale.information import standard_errors
+from cj_pipeline.scale.laplacian import dense
 
 NETS = [
     (500, 30_000, "random"),

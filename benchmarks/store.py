@@ -35,7 +35,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cj_pipeline.store import Store, open_published, open_store
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.opening import open_published, open_store
 from tests.postgres_server import postgres_server
 
 N_WRITERS = 8
@@ -118,9 +119,9 @@ def read(home: str, stop_file: str) -> None:
 
 def serve(home: str, address: str) -> None:
     """Serve until the input ends."""
-    from cj_pipeline import served_store
+    from cj_pipeline.store import quack_store
 
-    with served_store.serve(Path(home), TOKEN, port=int(address.rsplit(":", 1)[1])):
+    with quack_store.serve(Path(home), TOKEN, port=int(address.rsplit(":", 1)[1])):
         print("serving", flush=True)
         sys.stdin.read()
 

@@ -17,7 +17,6 @@ from cj_pipeline.commands import (
     demo,
     judges,
     ledger,
-    link,
     operations,
     outputs,
     previews,
@@ -115,7 +114,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         outputs.verify,
         operations.assert_,
         batches.regrade,
-        link.link,
+        batches.link,
     ),
     "Judges and trials": (JUDGE, TRIAL, PROFILE),
     "The store and what was paid for": (STORE, ledger.doctor, ledger.reparse, store.forget),
@@ -139,6 +138,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+
 for heading, panel in PANELS.items():
     for held in panel:
         if isinstance(held, typer.Typer):

@@ -16,12 +16,12 @@ from assets import (
     trial_outcome,
     wave_decision,
 )
-from assets.batch_checks import ALL_CHECKS
-from assets.batch_jobs import ALL_JOBS
-from assets.batch_sensors import ALL_SENSORS
-from assets.store_upkeep import nightly_upkeep, store_upkeep
-from assets.trial_schedules import trial_schedules, trials_home
-from resources.engine_resource import EngineResource
+from assets.automation.checks import ALL_CHECKS
+from assets.automation.jobs import ALL_JOBS
+from assets.automation.maintenance import nightly_upkeep, store_upkeep
+from assets.automation.schedules import trial_schedules, trials_home
+from assets.automation.sensors import ALL_SENSORS
+from resources.runtime_resource import EngineResource
 
 ASSETS = (
     essays,

@@ -23,31 +23,31 @@ ROOT = Path(__file__).parents[1]
 PYTHON_PAGES: Mapping[str, tuple[str, Sequence[str]]] = {
     "python-frames": (
         "Python: batches and frames",
-        ("cj_pipeline", "cj_pipeline.frames", "cj_pipeline.verification"),
+        ("cj_pipeline", "cj_pipeline.queries.frames", "cj_pipeline.outputs.verification"),
     ),
     "python-scores": (
         "Python: scores",
         (
-            "cj_pipeline.tallies",
-            "cj_pipeline.bradley_terry",
-            "cj_pipeline.reliability",
-            "cj_pipeline.epsilon_adjusted",
-            "cj_pipeline.split_half",
-            "cj_pipeline.ranks",
-            "cj_pipeline.fit_statistics",
-            "cj_pipeline.consistency",
-            "cj_pipeline.panel",
+            "cj_pipeline.scale.tallies",
+            "cj_pipeline.scale.bradley_terry",
+            "cj_pipeline.diagnostics.reliability",
+            "cj_pipeline.diagnostics.epsilon_adjusted",
+            "cj_pipeline.diagnostics.split_half",
+            "cj_pipeline.scale.ranks",
+            "cj_pipeline.diagnostics.fit_statistics",
+            "cj_pipeline.diagnostics.consistency",
+            "cj_pipeline.diagnostics.panel",
         ),
     ),
     "python-grades": (
         "Python: grades",
         (
-            "cj_pipeline.scales",
-            "cj_pipeline.projection",
-            "cj_pipeline.boundaries",
-            "cj_pipeline.population",
-            "cj_pipeline.anchors",
-            "cj_pipeline.linking",
+            "cj_pipeline.grading.grade_scales",
+            "cj_pipeline.grading.projection",
+            "cj_pipeline.grading.boundaries",
+            "cj_pipeline.grading.population",
+            "cj_pipeline.grading.anchors",
+            "cj_pipeline.grading.linking",
         ),
     ),
     "python-pairs": (
@@ -56,20 +56,20 @@ PYTHON_PAGES: Mapping[str, tuple[str, Sequence[str]]] = {
             "cj_pipeline.pairing.waves",
             "cj_pipeline.pairing.fixed_design",
             "cj_pipeline.pairing.positions",
-            "cj_pipeline.forecast",
-            "cj_pipeline.placement",
-            "cj_pipeline.judge_choice",
-            "cj_pipeline.head_start",
+            "cj_pipeline.stopping.forecast",
+            "cj_pipeline.pairing.warm_start",
+            "cj_pipeline.pairing.judge_selection",
+            "cj_pipeline.pairing.warm_start",
         ),
     ),
     "python-judges": (
         "Python: judges and money",
         (
-            "cj_pipeline.judging",
-            "cj_pipeline.judges",
-            "cj_pipeline.templates",
-            "cj_pipeline.money",
-            "cj_pipeline.providers",
+            "cj_pipeline.judging.prompts",
+            "cj_pipeline.judging.judges",
+            "cj_pipeline.judging.templates",
+            "cj_pipeline.judging.pricing",
+            "cj_pipeline.providers.base",
         ),
     ),
 }
@@ -152,7 +152,8 @@ def _under_headings(text: str) -> str:
 
 def batch_yaml() -> str:
     """Return the keys of `batch.yaml` with types, defaults and meanings."""
-    from cj_pipeline.settings import BatchSettings, PreciseRule
+    from cj_pipeline.batch.options import PreciseRule
+    from cj_pipeline.intake.settings import BatchSettings
 
     return "\n".join(
         [
@@ -173,7 +174,7 @@ def batch_yaml() -> str:
 
 def judge_files() -> str:
     """Return the keys of a judge's file, and the judges that are built in."""
-    from cj_pipeline.judges import JudgeFile, JudgeSettings, known_judges, load_judge
+    from cj_pipeline.judging.judges import JudgeFile, JudgeSettings, known_judges, load_judge
 
     judges = [
         (f"`{j.name}`", j.provider, j.api, f"`{j.model}`", f"`{j.template.name}`")
@@ -203,7 +204,7 @@ def prices() -> str:
     """Return the price table as it is shipped."""
     import yaml
 
-    table = yaml.safe_load((ROOT / "cj_pipeline" / "prices.yaml").read_text("utf-8"))
+    table = yaml.safe_load((ROOT / "cj_pipeline" / "judging" / "prices.yaml").read_text("utf-8"))
     lines = [
         "# Prices",
         "",
@@ -225,7 +226,7 @@ def prices() -> str:
 
 def grade_scales() -> str:
     """Return the grade scales that are built in."""
-    from cj_pipeline.scales import known_scales, load_scale
+    from cj_pipeline.grading.grade_scales import known_scales, load_scale
 
     rows = [
         (
@@ -243,7 +244,7 @@ def grade_scales() -> str:
 
 def assets_and_checks() -> str:
     """Return Dagster's definitions: assets, checks, jobs, sensors and schedules."""
-    from assets.batch_checks import CHECKS
+    from assets.automation.checks import CHECKS
     from cj_pipeline.definitions import defs
 
     repository = defs.get_repository_def()
@@ -289,7 +290,7 @@ def tables() -> str:
     """Return every view and table of a store with its comments, from the migrations themselves."""
     import duckdb
 
-    from cj_pipeline.schema import migrate
+    from cj_pipeline.store.migrations import migrate
 
     lines = [
         "# Tables and views",

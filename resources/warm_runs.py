@@ -30,7 +30,7 @@ from dagster._serdes.config_class import ConfigurableClassData
 PROCESS_TAG = "cj/process"
 """Where a run's process is: host, number and when it began, so that no other is taken for it."""
 
-PRELOADED = ("resources.warm_imports",)
+PRELOADED = ("resources.preload",)
 
 
 class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
@@ -114,7 +114,7 @@ def execute_in_fork(arguments: str, command: list[str]) -> None:
         arguments: `ExecuteRunArgs`, as `dagster api execute_run` reads them.
         command: That command with the same arguments.
     """
-    from resources.warm_imports import is_stale
+    from resources.preload import is_stale
 
     if is_stale():
         os.execv(command[0], command)  # noqa: S606

@@ -9,17 +9,13 @@ from typing import Any
 
 import yaml
 
-from cj_pipeline.artefact import RunEnvironment
-from cj_pipeline.steps import (
-    Engine,
-    advance_to_end,
-    ingest,
-    plan_wave,
-    submit_wave,
-    take_next_step,
-)
-from cj_pipeline.steps.records import load_batch
-from cj_pipeline.store import Store
+from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.runtime import Engine, RunEnvironment
+from cj_pipeline.steps.advance import advance_to_end, take_next_step
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.store.file_store import Store
 
 TEST_RUN = RunEnvironment(git_sha="0000000", runner_version="test", python="3", os="test")
 NINE_STEPS = tuple(str(step) for step in range(1, 10))

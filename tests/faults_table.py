@@ -21,10 +21,15 @@ from typing import Any
 
 import structlog
 
-from cj_pipeline.emulator import EmulatorConfig, change_settings, in_process_client
+from cj_pipeline.emulator import change_settings, in_process_client
+from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import FinalError
-from cj_pipeline.steps import Engine, advance_to_end, collect_wave, ingest, poll
-from cj_pipeline.store import Store
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.advance import advance_to_end
+from cj_pipeline.steps.collect_wave import collect_wave
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.poll import poll
+from cj_pipeline.store.file_store import Store
 from tests.batch_folders import open_engine, write_batch
 
 _ABOUT_JOBS = re.compile(r"\d+ provider jobs? .*?, for [\d.]+ \w+(, next look in [\d.]+ \w+)?")

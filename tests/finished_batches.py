@@ -20,18 +20,22 @@ from typing import Any
 
 import numpy as np
 
-from cj_pipeline.bradley_terry import Scale
-from cj_pipeline.comparisons import JudgedPair, comparison_id, custom_id
-from cj_pipeline.judges import load_judge
-from cj_pipeline.projection import project_grades
-from cj_pipeline.quality import quality_flags, se_summary
-from cj_pipeline.reliability import empirical_bayes_reliability, scale_separation_reliability
-from cj_pipeline.scales import load_scale
-from cj_pipeline.scoring import score_verdicts, scoring_rules
-from cj_pipeline.settings import BatchSettings, resolve_settings
+from cj_pipeline.batch.comparisons import JudgedPair, comparison_id, custom_id
+from cj_pipeline.diagnostics.quality_flags import quality_flags, se_summary
+from cj_pipeline.diagnostics.reliability import (
+    empirical_bayes_reliability,
+    scale_separation_reliability,
+)
+from cj_pipeline.grading.grade_scales import load_scale
+from cj_pipeline.grading.projection import project_grades
+from cj_pipeline.intake.settings import BatchSettings, resolve_settings, scoring_rules
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.scale.bradley_terry import Scale
+from cj_pipeline.scale.scoring import score_verdicts
 from cj_pipeline.steps.describe_scale import description_rows
 from cj_pipeline.steps.project import grading_rows
-from cj_pipeline.store import Session, Store
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.session import Session
 
 Row = dict[str, Any]
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cj_pipeline.comparisons import Outcome, custom_id
-from cj_pipeline.providers import RawLine
-from cj_pipeline.providers.wire import raw_lines
+from cj_pipeline.batch.comparisons import Outcome, custom_id
+from cj_pipeline.providers.base import RawLine
+from cj_pipeline.providers.transport import raw_lines
 
 KEY = "0123456789abcdef" * 4
 PROMPT_TOKENS, COMPLETION_TOKENS = 100, 20

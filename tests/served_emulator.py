@@ -13,7 +13,8 @@ from typing import Any
 import httpx2
 import uvicorn
 
-from cj_pipeline.emulator import EmulatorConfig, create_app
+from cj_pipeline.emulator import create_app
+from cj_pipeline.emulator.config import EmulatorConfig
 
 
 @contextmanager

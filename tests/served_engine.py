@@ -9,9 +9,9 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from cj_pipeline.service.access import Access
+from cj_pipeline.runtime import Engine
 from cj_pipeline.service.app import create_app
-from cj_pipeline.steps import Engine
+from cj_pipeline.service.auth import Access
 from tests.batch_folders import open_engine
 from tests.finished_batches import fill
 

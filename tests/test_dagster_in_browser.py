@@ -18,10 +18,10 @@ from urllib.parse import quote
 import httpx2
 import pytest
 
-from assets.local_run import run_batch
+from assets.automation.in_process import run_batch
 from cj_pipeline.definitions import defs
-from resources.engine_resource import EngineResource
 from resources.local_instance import local_instance, prepare_dagster_home
+from resources.runtime_resource import EngineResource
 from tests.batch_folders import write_batch
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.ingestion import read_batch
+from cj_pipeline.intake.batch_folder import read_batch
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -25,11 +25,16 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline import report, scale_statistics, store
-from cj_pipeline.emulator import EmulatorConfig, in_process_client
+from cj_pipeline.diagnostics import summary
+from cj_pipeline.emulator import in_process_client
 from cj_pipeline.emulator.app import Emulator
-from cj_pipeline.steps import Engine, ingest
-from cj_pipeline.store import Session, Store, Transactions
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.outputs import report
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.store import file_store
+from cj_pipeline.store.file_store import Store, Transactions
+from cj_pipeline.store.session import Session
 from tests.batch_folders import finish, open_engine, write_batch
 from tests.nightly import IS_NIGHTLY
 
@@ -39,9 +44,9 @@ HEAVY = (
     "cj_pipeline.emulator.anthropic_api",
     "cj_pipeline.emulator.gemini_api",
     "cj_pipeline.emulator.openai_api",
-    "cj_pipeline.providers.anthropic_batches",
-    "cj_pipeline.providers.gemini_batches",
-    "cj_pipeline.providers.openai_batches",
+    "cj_pipeline.providers.anthropic",
+    "cj_pipeline.providers.gemini",
+    "cj_pipeline.providers.openai",
     "google.genai",
     "jsonschema",
     "matplotlib.figure",
@@ -229,8 +234,10 @@ def test_a_batch_may_be_killed_at_every_point(
         importlib.import_module(module)
     # Drawing, and fitting a hundred halves, take half of the time and write nothing of their own.
     monkeypatch.setattr(report, "render_history", lambda *_: "<p>drawn elsewhere</p>")
-    monkeypatch.setattr(scale_statistics, "_SPLIT_WORK", 0)
-    monkeypatch.setitem(store.DUCKDB_CONFIG, "threads", 1)  # there are N_AT_ONCE processes of it
+    monkeypatch.setattr(summary, "_SPLIT_WORK", 0)
+    monkeypatch.setitem(
+        file_store.DUCKDB_CONFIG, "threads", 1
+    )  # there are N_AT_ONCE processes of it
     folder = write_batch(
         tmp_path / "batch",
         n_students=4,

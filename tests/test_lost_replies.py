@@ -15,7 +15,11 @@ import httpx2
 import pytest
 
 from cj_pipeline.errors import TransientError
-from cj_pipeline.steps import Engine, ingest, plan_wave, poll, submit_wave
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.poll import poll
+from cj_pipeline.steps.submit_wave import submit_wave
 from tests.batch_folders import finish_judging, open_engine, write_batch
 from tests.served_emulator import books, served_emulator
 
@@ -47,10 +51,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up on a create after seconds instead of minutes."""
     short = httpx2.Timeout(WAITS_S)
     for name in ("openai_batches", "anthropic_batches"):
-        module = f"cj_pipeline.providers.{name}"
+        module = f"cj_pipeline.providers.base.{name}"
         monkeypatch.setattr(f"{module}.CREATE_TIMEOUT", short)
         monkeypatch.setattr(f"{module}.TRANSFER_TIMEOUT", short)
-    monkeypatch.setattr("cj_pipeline.providers.gemini_batches._CREATE_S", WAITS_S)
+    monkeypatch.setattr("cj_pipeline.providers.gemini._CREATE_S", WAITS_S)
 
 
 @pytest.mark.slow
@@ -142,7 +146,8 @@ def race(role: str, home: Path, batch_id: str, start: Any) -> None:
 
 
 def _embedded_books(engine: Engine) -> dict[str, Any]:
-    from cj_pipeline.emulator import EmulatorConfig, in_process_client
+    from cj_pipeline.emulator import in_process_client
+    from cj_pipeline.emulator.config import EmulatorConfig
 
     config = EmulatorConfig.from_environment(engine.environment, engine.home)
     told: dict[str, Any] = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from cj_pipeline import terminal
+from cj_pipeline.commands import tables
 from cj_pipeline.commands.arguments import (
     BatchDir,
     BatchName,
@@ -24,7 +24,7 @@ from cj_pipeline.commands.console import console, errors
 from cj_pipeline.commands.home import open_engine
 
 if TYPE_CHECKING:
-    from cj_pipeline.steps.engine import Engine
+    from cj_pipeline.runtime import Engine
 
 
 def execute(
@@ -60,7 +60,7 @@ def execute(
     0 done, 1 not in order, 2 ended badly or failed its checks, 3 partial.
     """
     from cj_pipeline.logs import logs_in_file
-    from cj_pipeline.steps.runner import ask_first_wave, run_to_end, take_in
+    from cj_pipeline.operations.execute import ask_first_wave, run_to_end, take_in
 
     engine = open_engine()
     with logs_in_file(log_file):
@@ -73,7 +73,7 @@ def execute(
                 f"jobs. `cj execute {batch_dir} --await-completion` or the sensors take it on."
             )
             return
-        with terminal.progress_bar(console) as bar:
+        with tables.progress_bar(console) as bar:
             task = bar.add_task(taken_in.batch_id, total=None)
             waits: set[str] = set()
             result = run_to_end(
@@ -91,7 +91,7 @@ def execute(
                 "nothing is lost. Its artefact so far says that it is partial. Run the same "
                 "command again."
             )
-            errors.print(terminal.problems(told))
+            errors.print(tables.problems(told))
             raise typer.Exit(3)
         _show_outcome(engine, taken_in.batch_id)
 
@@ -100,12 +100,12 @@ def status(
     batch: Annotated[str | None, typer.Argument(help="One batch; all if left out.")] = None,
 ) -> None:
     """Show how batches stand."""
-    from cj_pipeline.steps.overview import batch_overview
+    from cj_pipeline.queries.overview import batch_overview
 
     engine = open_engine()
     with engine.store.read() as db:
         rows = batch_overview(db, batch)
-    console.print(terminal.statuses(rows))
+    console.print(tables.statuses(rows))
     for row in rows:
         for problem in row["problems"]:
             console.print(f"{row['batch_id']}: {problem}", markup=False)
@@ -113,9 +113,9 @@ def status(
 
 def cancel(batch: BatchName) -> None:
     """End a batch now: ask nothing more, cancel its provider jobs, keep what was paid for."""
-    from cj_pipeline.steps import advance_to_end
-    from cj_pipeline.steps import cancel as cancel_batch
-    from cj_pipeline.steps.overview import batch_overview
+    from cj_pipeline.operations.cancel import cancel as cancel_batch
+    from cj_pipeline.queries.overview import batch_overview
+    from cj_pipeline.steps.advance import advance_to_end
 
     engine = open_engine()
     cancelled = cancel_batch(engine, batch)
@@ -129,12 +129,12 @@ def cancel(batch: BatchName) -> None:
             )
             return
     with engine.store.read() as db:
-        console.print(terminal.statuses(batch_overview(db, batch)))
+        console.print(tables.statuses(batch_overview(db, batch)))
 
 
 def report(batch: BatchName) -> None:
     """Write a batch's report anew and say where it is."""
-    from cj_pipeline.steps import publish_report
+    from cj_pipeline.steps.publish import publish_report
 
     engine = open_engine()
     written = publish_report(engine, batch)
@@ -171,8 +171,8 @@ def regrade(
     """Grade an ended batch anew; nothing is asked or paid, and earlier gradings are kept."""
     import yaml
 
-    from cj_pipeline.steps import publish
-    from cj_pipeline.steps import regrade as grade_again
+    from cj_pipeline.operations.regrade import regrade as grade_again
+    from cj_pipeline.steps.publish import publish
 
     pairs = [given.partition("=") for given in anchor_grade or []]
     settings = [given.partition("=") for given in setting or []]
@@ -201,9 +201,14 @@ def _tell_once(to: Console, waits_for: str, told: set[str]) -> None:
 
 def _show_outcome(engine: Engine, batch_id: str) -> None:
     """Show grades, cost and files; a batch that failed ends the command with a non-zero code."""
-    from cj_pipeline.batch_history import read_history
-    from cj_pipeline.steps.batch_checks import what_stops_grades
-    from cj_pipeline.steps.overview import batch_overview, final_scores, grading_statement, outputs
+    from cj_pipeline.checks.batch_checks import what_stops_grades
+    from cj_pipeline.queries.history import read_history
+    from cj_pipeline.queries.overview import (
+        batch_overview,
+        final_scores,
+        grading_statement,
+        outputs,
+    )
 
     with engine.store.read() as db:
         (row,) = batch_overview(db, batch_id)
@@ -211,13 +216,63 @@ def _show_outcome(engine: Engine, batch_id: str) -> None:
         scores = final_scores(db, batch_id)
         statement = grading_statement(db, batch_id)
         files = outputs(db, batch_id)
-    console.print(terminal.grades(batch_id, scores, statement), terminal.statuses([row]))
+    console.print(tables.grades(batch_id, scores, statement), tables.statuses([row]))
     for kind, path in files:
         console.print(f"{kind}: {path}", markup=False, soft_wrap=True)
     if row["state"] != "succeeded":
-        errors.print(terminal.problems(f"Batch '{batch_id}' ended as {row['end_reason']}."))
+        errors.print(tables.problems(f"Batch '{batch_id}' ended as {row['end_reason']}."))
         raise typer.Exit(2)
     if failed:
         listed = "\n".join(f"{each.name}: {each.finding.statement}" for each in failed)
-        errors.print(terminal.problems(f"Batch '{batch_id}' fails its checks:\n{listed}"))
+        errors.print(tables.problems(f"Batch '{batch_id}' fails its checks:\n{listed}"))
         raise typer.Exit(2)
+
+
+def link(
+    batch: Annotated[str, typer.Argument(help="The batch to place.")],
+    to: Annotated[
+        list[str] | None,
+        typer.Option(help="A batch on whose scale it is to be; may be repeated, oldest first."),
+    ] = None,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Take it off the scales of others again.")
+    ] = False,
+) -> None:
+    """Place an ended batch on the scale of earlier ones and grade it there; nothing is asked.
+
+    The batches are tied through anchors that both have judged (three at least). Earlier
+    gradings are kept.
+    """
+    from cj_pipeline.operations.regrade import link as place
+    from cj_pipeline.queries.history import read_history
+    from cj_pipeline.steps.publish import publish
+
+    if bool(to) == alone:
+        msg = "give the batches to link to with --to, or --alone to undo it"
+        raise typer.BadParameter(msg)
+    engine = open_engine()
+    projected = place(engine, batch, to or ())
+    publish(engine, batch)
+    with engine.store.read() as db:
+        history = read_history(db, batch)
+    if history.links:
+        console.print(
+            tables.table(
+                f"Anchors from {history.links[0]['onto_batch_id']} to {batch}",
+                ("placed", "anchor", "before", "now", "drift", "± SE", "left out"),
+                [
+                    (
+                        history.links[row["position"] - 1]["placed_batch_id"],
+                        row["essay_id"],
+                        f"{row['earlier_score']:+.2f}",
+                        f"{row['later_score']:+.2f}",
+                        f"{row['drift']:+.2f}",
+                        f"{row['standard_error']:.2f}",
+                        "yes" if row["is_drifted"] else "",
+                    )
+                    for row in history.drifts
+                ],
+            )
+        )
+    console.print(projected.statement, markup=False, soft_wrap=True)
+    console.print(f"This is grading {projected.revision} of the batch.")

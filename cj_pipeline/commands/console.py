@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 import typer
 from rich.console import Console
 
-from cj_pipeline import terminal
+from cj_pipeline.commands import tables
 from cj_pipeline.errors import CJError
 
 P = ParamSpec("P")
@@ -29,7 +29,7 @@ def told_plainly(command: Callable[P, T]) -> Callable[P, T]:
         try:
             return command(*args, **kwargs)
         except CJError as error:
-            errors.print(terminal.problems(str(error)))
+            errors.print(tables.problems(str(error)))
             raise typer.Exit(1) from error
 
     return run

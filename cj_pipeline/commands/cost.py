@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cj_pipeline import terminal
+from cj_pipeline.commands import tables
 from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import open_store
 
 if TYPE_CHECKING:
-    from cj_pipeline.session import Session
+    from cj_pipeline.store.session import Session
 
 BatchOrAll = Annotated[
     str | None, typer.Argument(help="A batch: its judges and provider jobs; all batches if none.")
@@ -36,7 +36,7 @@ _MEANING = (
 
 def cost(batch: BatchOrAll = None) -> None:
     """Show estimated, reserved and billed side by side, with the providers' own counts."""
-    from cj_pipeline.steps.overview import batch_overview
+    from cj_pipeline.queries.overview import batch_overview
 
     with open_store().read() as db:
         if batch is None:
@@ -51,7 +51,7 @@ def cost(batch: BatchOrAll = None) -> None:
 
 
 def _tables_of_batch(db: Session, batch: str) -> list[Any]:
-    from cj_pipeline.spending import SENT_AS
+    from cj_pipeline.queries.spending import SENT_AS
 
     judges = db.rows("SELECT * FROM v_judge_costs WHERE batch_id = ? ORDER BY judge", [batch])
     jobs = db.rows(
@@ -83,7 +83,7 @@ def _table(
     title: str, headings: Sequence[str], names: Sequence[str], rows: Sequence[dict[str, Any]]
 ) -> Any:
     shown = [
-        (*(row[n] for n in names), *(terminal.figure(row[name], ".6f") for _, name in _FIGURES))
+        (*(row[n] for n in names), *(tables.figure(row[name], ".6f") for _, name in _FIGURES))
         for row in rows
     ]
-    return terminal.table(title, (*headings, *(heading for heading, _ in _FIGURES)), shown)
+    return tables.table(title, (*headings, *(heading for heading, _ in _FIGURES)), shown)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline import terminal
+from cj_pipeline.commands import tables
 from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import open_engine
 
 if TYPE_CHECKING:
-    from cj_pipeline.steps.engine import Engine
+    from cj_pipeline.runtime import Engine
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 """Beside the package in a checkout; an installed package has no demo."""
@@ -27,13 +27,13 @@ def demo(
     ] = None,
 ) -> None:
     """Take the example batches through a real, persistent Dagster instance and show the outcome."""
-    from assets.local_run import run_batch
+    from assets.automation.in_process import run_batch
     from cj_pipeline.definitions import defs
     from resources.local_instance import local_instance
 
     engine = open_engine()
     names = tuple(batches or DEMO)
-    with local_instance(engine.home) as instance, terminal.progress_bar(console) as bar:
+    with local_instance(engine.home) as instance, tables.progress_bar(console) as bar:
         for name in names:
             task = bar.add_task(name, total=None)
             for run in run_batch(instance, defs, engine, name, EXAMPLES / name):
@@ -49,7 +49,12 @@ def demo(
 
 
 def _show_demo(engine: Engine, names: tuple[str, ...]) -> None:
-    from cj_pipeline.steps.overview import batch_overview, final_scores, grading_statement, outputs
+    from cj_pipeline.queries.overview import (
+        batch_overview,
+        final_scores,
+        grading_statement,
+        outputs,
+    )
 
     with engine.store.read() as db:
         rows = [row for row in batch_overview(db) if row["batch_id"] in names]
@@ -60,10 +65,10 @@ def _show_demo(engine: Engine, names: tuple[str, ...]) -> None:
     for name in names:
         scores, statement, _ = shown[name]
         graded = any(score["grade"] for score in scores)
-        console.print(terminal.grades(name, scores if graded else scores[:5], statement))
-    console.print(terminal.statuses(rows))
+        console.print(tables.grades(name, scores if graded else scores[:5], statement))
+    console.print(tables.statuses(rows))
     console.print(
-        terminal.table(
+        tables.table(
             "Reports",
             ("batch", "report"),
             [(name, shown[name][2].get("report", "")) for name in names],
@@ -81,9 +86,9 @@ def _show_demo(engine: Engine, names: tuple[str, ...]) -> None:
 
 
 def _counts(engine: Engine, batch_id: str) -> dict[str, int]:
+    from cj_pipeline.queries.batch_record import load_batch
     from cj_pipeline.steps.decide import comparison_counts
-    from cj_pipeline.steps.records import load_batch
-    from cj_pipeline.workflow import completion_denominator
+    from cj_pipeline.stopping.continuation import completion_denominator
 
     with engine.store.read() as db:
         record = load_batch(db, batch_id)

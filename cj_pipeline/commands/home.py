@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cj_pipeline.session import Session
-    from cj_pipeline.steps.engine import Engine
-    from cj_pipeline.store import Store
+    from cj_pipeline.runtime import Engine
+    from cj_pipeline.store.file_store import Store
+    from cj_pipeline.store.session import Session
 
 
 def home_folder() -> Path:
     """Return `CJ_HOME`, or where the store is without it."""
-    from cj_pipeline.store import default_home
+    from cj_pipeline.store.opening import default_home
 
     return default_home(os.environ).resolve()
 
 
 def open_engine() -> Engine:
     """Return the engine over `CJ_HOME`; only what is grave is logged, unless asked otherwise."""
-    from resources.engine import open_engine as open_from_environment
+    from resources.runtime import open_engine as open_from_environment
 
     configure_logs()
     return open_from_environment(os.environ)
@@ -31,7 +31,7 @@ def open_engine() -> Engine:
 
 def open_store() -> Store:
     """Return the store in `CJ_HOME`, or wherever `CJ_STORE` says."""
-    from cj_pipeline.store import open_store as open_from_environment
+    from cj_pipeline.store.opening import open_store as open_from_environment
 
     return open_from_environment(home_folder(), os.environ)
 
@@ -39,7 +39,8 @@ def open_store() -> Store:
 @contextmanager
 def published() -> Iterator[Session]:
     """Read the published copy of the store, which gets in no running batch's way."""
-    from cj_pipeline.store import Session, open_published
+    from cj_pipeline.store.opening import open_published
+    from cj_pipeline.store.session import Session
 
     with closing(open_published(home_folder())) as connection:
         yield Session(connection)

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline import terminal
+from cj_pipeline.commands import tables
 from cj_pipeline.commands.arguments import BatchName
 from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import home_folder, open_store
-from cj_pipeline.terminal import figure
+from cj_pipeline.commands.tables import figure
 
 if TYPE_CHECKING:
-    from cj_pipeline.essays import Batch
-    from cj_pipeline.judge_comparison import JudgesCompared
-    from cj_pipeline.judge_comparison import JudgeSummary as JudgeFigures
-    from cj_pipeline.judge_trials import JudgeSummary, Trial
-    from cj_pipeline.judges import Judge
-    from cj_pipeline.judging import Prompt
-    from cj_pipeline.panel_overview import JudgeOnBatch
-    from cj_pipeline.providers import Provider
+    from cj_pipeline.diagnostics.judge_comparison import JudgesCompared
+    from cj_pipeline.diagnostics.judge_comparison import JudgeSummary as JudgeFigures
+    from cj_pipeline.intake.batch_folder import Batch
+    from cj_pipeline.judging.judges import Judge
+    from cj_pipeline.judging.prompts import Prompt
+    from cj_pipeline.operations.pilot import JudgeSummary, Trial
+    from cj_pipeline.outputs.judges import JudgeOnBatch
+    from cj_pipeline.providers.base import Provider
 
 JudgeName = Annotated[str, typer.Argument(help="A judge's name, as `cj judge list` shows it.")]
 JudgesDir = Annotated[
@@ -73,19 +73,19 @@ SUMMARY_COLUMNS = (
 
 def list_(judges: JudgesDir = None) -> None:
     """Show every judge, what it is and what it costs."""
-    from cj_pipeline.judges import known_judges, load_judge
+    from cj_pipeline.judging.judges import known_judges, load_judge
 
     rows = [_listed(load_judge(name, judges)) for name in known_judges(judges)]
     columns = ("judge", "model", "USD/M in, out")
-    console.print(terminal.table("Judges", columns, rows))
+    console.print(tables.table("Judges", columns, rows))
 
 
 def show(name: JudgeName, judges: JudgesDir = None) -> None:
     """Show everything that makes a judge what it is, its prompt word for word."""
-    from cj_pipeline.judges import load_judge
+    from cj_pipeline.judging.judges import load_judge
 
     judge = load_judge(name, judges)
-    console.print(terminal.table(judge.judge_id, ("what", "value"), _facts(judge)))
+    console.print(tables.table(judge.judge_id, ("what", "value"), _facts(judge)))
 
 
 def try_(
@@ -98,9 +98,9 @@ def try_(
     ] = None,
 ) -> None:
     """Ask a judge one comparison, live; a real judge bills it."""
-    from cj_pipeline.judge_trials import judge_once
-    from cj_pipeline.judges import load_judge
-    from cj_pipeline.judging import render_prompt
+    from cj_pipeline.judging.judges import load_judge
+    from cj_pipeline.judging.prompts import render_prompt
+    from cj_pipeline.operations.pilot import judge_once
 
     judge = load_judge(name, judges)
     prompt = render_prompt(
@@ -112,7 +112,7 @@ def try_(
         nonce=secrets.token_hex(8),
     )
     trial = judge_once(_provider(judge), judge, prompt, essay_a.name, essay_b.name)
-    console.print(terminal.table(judge.judge_id, ("what", "value"), _told(trial)))
+    console.print(tables.table(judge.judge_id, ("what", "value"), _told(trial)))
 
 
 def compare(
@@ -125,9 +125,9 @@ def compare(
     yes: Annotated[bool, typer.Option("--yes", help="Spend without asking.")] = False,
 ) -> None:
     """Ask judges the same pairs in both orders: consistency, position, anchors, cost."""
-    from cj_pipeline.ingestion import read_batch
-    from cj_pipeline.judge_trials import trial_pairs
-    from cj_pipeline.judges import load_judge
+    from cj_pipeline.intake.batch_folder import read_batch
+    from cj_pipeline.judging.judges import load_judge
+    from cj_pipeline.operations.pilot import trial_pairs
 
     batch = read_batch(batch_dir)
     names = judge or list(batch.settings.values.judges)
@@ -136,7 +136,7 @@ def compare(
     _agree_to_spend(tried, batch, order, yes=yes)
     summaries = [_tried(one, batch, order) for one in tried]
     console.print(
-        terminal.table(
+        tables.table(
             f"{len(order) // 2} pairs of {batch.batch_id}, both orders",
             SUMMARY_COLUMNS,
             [_summary_row(summary) for summary in summaries],
@@ -146,17 +146,17 @@ def compare(
 
 def panel(batch: BatchName) -> None:
     """Show a batch's judges beside each other: progress, cost, habits, agreement."""
-    from cj_pipeline.batch_history import read_history
-    from cj_pipeline.panel_overview import panel_overview
-    from cj_pipeline.steps.judges_compared import compare_judges
+    from cj_pipeline.outputs.judges import panel_overview
+    from cj_pipeline.queries.history import read_history
+    from cj_pipeline.queries.judge_comparison import compare_judges
 
     with open_store().read() as db:
         history = read_history(db, batch)
         compared = compare_judges(db, batch)
     rows = [_on_panel(row) for row in panel_overview(history)]
-    console.print(terminal.table(f"Judges of {batch}", PANEL_COLUMNS, rows), PANEL_MEANING)
+    console.print(tables.table(f"Judges of {batch}", PANEL_COLUMNS, rows), PANEL_MEANING)
     habits = [_habits(judge) for judge in compared.judges]
-    console.print(terminal.table("Habits", HABIT_COLUMNS, habits), HABIT_MEANING)
+    console.print(tables.table("Habits", HABIT_COLUMNS, habits), HABIT_MEANING)
     if compared.pairs:
         _show_agreement(compared)
 
@@ -203,14 +203,14 @@ def _show_agreement(compared: JudgesCompared) -> None:
         for pair in compared.pairs
     ]
     console.print(
-        terminal.table("Agreement", columns, rows),
+        tables.table("Agreement", columns, rows),
         f"Fleiss' kappa of all, over {compared.n_items_of_all} comparisons:"
         f" {figure(compared.fleiss_kappa, '.2f')}",
     )
 
 
 def _provider(judge: Judge) -> Provider:
-    from cj_pipeline.providers import open_provider
+    from cj_pipeline.providers.base import open_provider
 
     home = home_folder()
     home.mkdir(parents=True, exist_ok=True)
@@ -218,7 +218,7 @@ def _provider(judge: Judge) -> Provider:
 
 
 def _prompt(judge: Judge, batch: Batch, essay_a: str, essay_b: str) -> Prompt:
-    from cj_pipeline.judging import fence_nonce, render_prompt
+    from cj_pipeline.judging.prompts import fence_nonce, render_prompt
 
     texts = {essay.essay_id: essay.text for essay in batch.essays}
     return render_prompt(
@@ -235,7 +235,7 @@ def _agree_to_spend(
     judges: list[Judge], batch: Batch, order: list[tuple[str, str]], *, yes: bool
 ) -> None:
     """Ask before real money is spent, with the most that it can be."""
-    from cj_pipeline.money import worst_case_usd
+    from cj_pipeline.judging.estimates import worst_case_usd
 
     most = sum(
         worst_case_usd(judge.price, _prompt(judge, batch, a, b), judge, batched=False)
@@ -248,7 +248,7 @@ def _agree_to_spend(
 
 
 def _tried(judge: Judge, batch: Batch, order: list[tuple[str, str]]) -> JudgeSummary:
-    from cj_pipeline.judge_trials import judge_once, summarise
+    from cj_pipeline.operations.pilot import judge_once, summarise
 
     provider = _provider(judge)
     trials = [judge_once(provider, judge, _prompt(judge, batch, a, b), a, b) for a, b in order]
@@ -257,7 +257,7 @@ def _tried(judge: Judge, batch: Batch, order: list[tuple[str, str]]) -> JudgeSum
 
 def _anchor_ranks(batch: Batch) -> dict[str, int]:
     """Return each anchor's grade as a number, higher for better; nothing without a scale."""
-    from cj_pipeline.scales import load_scale
+    from cj_pipeline.grading.grade_scales import load_scale
 
     name = batch.settings.values.scale
     if name is None:

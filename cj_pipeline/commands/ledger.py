@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cj_pipeline import terminal
+from cj_pipeline.commands import tables
 from cj_pipeline.commands.arguments import BatchName
 from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import open_engine
@@ -31,14 +31,14 @@ def doctor(
     ] = False,
 ) -> None:
     """Compare the ledger with the providers; safe to run at any time."""
-    from cj_pipeline.steps.doctor import examine, mend
+    from cj_pipeline.operations.reconcile import examine, mend
 
     engine = open_engine()
     findings = examine(engine)
     if not findings:
         console.print("Ledger and providers agree.")
         return
-    console.print(terminal.findings_table(findings))
+    console.print(tables.findings_table(findings))
     chosen = [f for f in findings if f.is_mendable and (also_cancel or not f.needs_consent)]
     if fix:
         mended = mend(engine, chosen, with_consent=also_cancel)
@@ -59,7 +59,7 @@ def reparse(
     ] = False,
 ) -> None:
     """Read a batch's stored callbacks with the current parser; nothing is asked or paid."""
-    from cj_pipeline.steps.reparse import reparse as read_anew
+    from cj_pipeline.operations.reparse import reparse as read_anew
 
     found = read_anew(open_engine(), batch, apply=apply)
     console.print(
@@ -75,7 +75,7 @@ def reparse(
     if not found.changes and not found.n_comparisons:
         return
     console.print(
-        terminal.table(
+        tables.table(
             "What changes",
             ("from → to", "requests"),
             sorted(found.kinds.items()),

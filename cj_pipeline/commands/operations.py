@@ -14,7 +14,7 @@ from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import open_engine, open_store
 
 if TYPE_CHECKING:
-    from cj_pipeline.own_assertions import OwnAssertion
+    from cj_pipeline.metrics.assertions import OwnAssertion
 
 
 def preflight_(
@@ -30,14 +30,14 @@ def preflight_(
     Store, disk, files, anchors, prices, budget, and each judge's provider with its key; nothing
     is kept and nothing is paid. Exit code 1 where something stands in the way.
     """
-    from cj_pipeline import terminal
-    from cj_pipeline.steps.preflight import is_ready, preflight
+    from cj_pipeline.commands import tables
+    from cj_pipeline.operations.preflight import is_ready, preflight
 
     folder = Path(batch) if batch is not None and Path(batch).is_dir() else None
     name = batch if folder is None else None
     examined = preflight(open_engine(), folder, name, may_repeat=again)
     console.print(
-        terminal.table(
+        tables.table(
             f"Preflight{f' for {batch}' if batch else ''}",
             ("", "about", "found"),
             [(each.standing, each.about, each.finding) for each in examined],
@@ -59,7 +59,7 @@ def metrics(
     ] = None,
 ) -> None:
     """Print every metric as Prometheus reads it, or serve them for it to scrape."""
-    from cj_pipeline.metrics import render_metrics
+    from cj_pipeline.metrics.readings import render_metrics
 
     if serve is None:
         # Not through the console: it would wrap what has to stay as it is.
@@ -87,9 +87,9 @@ def assert_(
 
     A claim that only warns is told, and does not fail the command.
     """
-    from cj_pipeline import terminal
-    from cj_pipeline.steps.batch_checks import check_assertions, check_batch
-    from cj_pipeline.steps.records import load_batch
+    from cj_pipeline.checks.batch_checks import check_assertions, check_batch
+    from cj_pipeline.commands import tables
+    from cj_pipeline.queries.batch_record import load_batch
 
     asserted = _read(expressions or [])
     now = datetime.now(UTC)
@@ -98,7 +98,7 @@ def assert_(
         checked = (
             check_assertions(db, batch, asserted, now) if asserted else check_batch(db, batch, now)
         )
-    console.print(terminal.checks_table(batch, checked))
+    console.print(tables.checks_table(batch, checked))
     if not is_over:
         console.print("The batch goes on: these are its figures so far.")
     if any(each.is_blocking and not each.finding.holds for each in checked):
@@ -109,7 +109,7 @@ def _read(expressions: Sequence[str]) -> list[OwnAssertion]:
     from pydantic import ValidationError
 
     from cj_pipeline.errors import SettingsError
-    from cj_pipeline.own_assertions import OwnAssertion
+    from cj_pipeline.metrics.assertions import OwnAssertion
 
     read, problems = [], []
     for expression in expressions:
@@ -128,7 +128,7 @@ def _read(expressions: Sequence[str]) -> list[OwnAssertion]:
 def _serve(host: str, port: int) -> None:
     import uvicorn
 
-    from cj_pipeline.metrics import metrics_app
+    from cj_pipeline.metrics.readings import metrics_app
 
     uvicorn.run(
         metrics_app(open_store()), host=host, port=port, lifespan="off", log_level="warning"

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline import terminal
+from cj_pipeline.commands import tables
 from cj_pipeline.commands.arguments import BatchName
 from cj_pipeline.commands.console import console, errors
 from cj_pipeline.commands.home import home_folder, published
 
 if TYPE_CHECKING:
-    from cj_pipeline.batch_history import BatchHistory
-    from cj_pipeline.feedback import EssayFeedback
-    from cj_pipeline.side_by_side import Changes
+    from cj_pipeline.outputs.feedback import EssayFeedback
+    from cj_pipeline.outputs.side_by_side import Changes
+    from cj_pipeline.queries.history import BatchHistory
 
 _MAX_CHANGES = 20
 
@@ -31,7 +31,7 @@ def verify(
     ] = False,
 ) -> None:
     """Work out an artefact's checksums, scores and grades anew, and say what differs."""
-    from cj_pipeline.verification import left_unchecked, verify_artefact
+    from cj_pipeline.outputs.verification import left_unchecked, verify_artefact
 
     if alone:
         differences = verify_artefact(artefact, batch_folder=inputs)
@@ -55,15 +55,15 @@ def essay(
     ] = None,
 ) -> None:
     """Show where one essay stands, against whom it won and lost, and why."""
-    from cj_pipeline.feedback import essay_feedback
+    from cj_pipeline.outputs.feedback import essay_feedback
 
     (history,) = _histories([batch])
     told = essay_feedback(history, essay_id)
     if than is not None:
         _show_odds(history, essay_id, than)
     console.print(
-        terminal.table(essay_id, ("what", "value"), _standing(told)),
-        terminal.table(
+        tables.table(essay_id, ("what", "value"), _standing(told)),
+        tables.table(
             "Verdicts",
             ("against", "outcome", "shown as", "confidence", "the judge's words", "asked"),
             [
@@ -81,8 +81,8 @@ def compare(
     ] = None,
 ) -> None:
     """Show batches side by side, and what changed beyond noise on essays they share."""
-    from cj_pipeline.artefact import write_atomically
-    from cj_pipeline.side_by_side import (
+    from cj_pipeline.outputs.artefact import write_atomically
+    from cj_pipeline.outputs.side_by_side import (
         batch_figures,
         changes,
         figure_rows,
@@ -92,7 +92,7 @@ def compare(
     histories = _histories(batches)
     rows = figure_rows([batch_figures(history) for history in histories])
     console.print(
-        terminal.table(
+        tables.table(
             "Side by side", ("figure", *batches), [(name, *values) for name, values in rows]
         )
     )
@@ -108,22 +108,22 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Where to write.", file_okay=False)],
 ) -> None:
     """Write a batch's data frames as Parquet files."""
-    from cj_pipeline.frames import export_parquet
+    from cj_pipeline.queries.frames import export_parquet
 
     for path in export_parquet(batch, folder, home=home_folder()):
         console.print(str(path), markup=False, soft_wrap=True)
 
 
 def _histories(batches: list[str]) -> list[BatchHistory]:
-    from cj_pipeline.batch_history import read_history
+    from cj_pipeline.queries.history import read_history
 
     with published() as db:
         return [read_history(db, batch) for batch in batches]
 
 
 def _show_odds(history: BatchHistory, one: str, other: str) -> None:
-    from cj_pipeline.feedback import essay_feedback
-    from cj_pipeline.ranks import probability_above
+    from cj_pipeline.outputs.feedback import essay_feedback
+    from cj_pipeline.scale.ranks import probability_above
 
     essay_feedback(history, other)  # tells an essay that is not there
     p = probability_above(history.fit(), one, other)
@@ -150,7 +150,7 @@ def _standing(told: EssayFeedback) -> list[tuple[str, str]]:
 
 
 def _show_changes(found: Changes) -> None:
-    from cj_pipeline.side_by_side import MIN_SHARED
+    from cj_pipeline.outputs.side_by_side import MIN_SHARED
 
     if not found.essays:
         console.print(
@@ -159,7 +159,7 @@ def _show_changes(found: Changes) -> None:
         )
         return
     console.print(
-        terminal.table(
+        tables.table(
             f"From {found.before} to {found.after}, largest change first",
             ("essay", "before", "after", "change", "± SE", "beyond noise", "grades"),
             [
@@ -191,7 +191,7 @@ def sql(query: Annotated[str, typer.Argument(help="A query over the published co
         try:
             result = connection.sql(query)
         except duckdb.Error as error:
-            errors.print(terminal.problems(str(error)))
+            errors.print(tables.problems(str(error)))
             raise typer.Exit(1) from error
         if result is not None:
-            console.print(terminal.table("", result.columns, result.fetchall()))
+            console.print(tables.table("", result.columns, result.fetchall()))

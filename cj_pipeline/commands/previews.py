@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cj_pipeline import terminal
+from cj_pipeline.commands import tables
 from cj_pipeline.commands.arguments import (
     BatchDir,
     LogFile,
@@ -40,33 +40,33 @@ def plan(
     log_file: LogFile = None,
 ) -> None:
     """Show what a batch would ask and cost; nothing is stored, and only a pilot sends anything."""
-    from cj_pipeline.steps.preview import preview_batch
-    from cj_pipeline.steps.runner import told_preview
+    from cj_pipeline.operations.execute import told_preview
+    from cj_pipeline.operations.preview import preview_batch
 
     explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
     with logs(log_file), told_preview(batch_dir, "plan") as is_read:
         preview = preview_batch(batch_dir, explicit, os.environ, home_folder())
         is_read(preview)
         console.print(
-            terminal.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
-            *terminal.cost_tables(preview.costs(), preview.record.settings.batching_mode),
+            tables.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
+            *tables.cost_tables(preview.costs(), preview.record.settings.batching_mode),
         )
         if pilot:
-            console.print(terminal.pilot_table(preview.pilot(pilot)))
+            console.print(tables.pilot_table(preview.pilot(pilot)))
         if artefact is not None:
             _write_preview_artefact(batch_dir, artefact, "plan", explicit, [])
 
 
 def explain(batch_dir: BatchDir) -> None:
     """Show every setting of a batch folder and where its value came from."""
-    from cj_pipeline.ingestion import read_batch
-    from cj_pipeline.steps.live_profile import profile_of_batch
+    from cj_pipeline.intake.batch_folder import read_batch
+    from cj_pipeline.queries.live_profile import profile_of_batch
 
     batch = read_batch(batch_dir)
     settings = batch.settings
     profile = profile_of_batch(batch, home_folder())
     console.print(
-        terminal.table(
+        tables.table(
             "Settings",
             ("setting", "value", "from"),
             [
@@ -86,8 +86,8 @@ def dry_run(
     log_file: LogFile = None,
 ) -> None:
     """Build the first wave's requests exactly as they would be sent, and send none."""
-    from cj_pipeline.steps.preview import preview_batch
-    from cj_pipeline.steps.runner import told_preview
+    from cj_pipeline.operations.execute import told_preview
+    from cj_pipeline.operations.preview import preview_batch
 
     home = home_folder()
     explicit = explicit_settings(max_comparisons, seed)
@@ -97,7 +97,7 @@ def dry_run(
         folder = home / "dry-runs" / preview.batch_id
         written = preview.write_requests(folder)
         console.print(
-            terminal.table(
+            tables.table(
                 "First wave of " + preview.batch_id,
                 ("file", "requests", "bytes"),
                 [(str(file.path), file.n_requests, file.n_bytes) for file in written],
@@ -116,8 +116,8 @@ def _write_preview_artefact(
     explicit: dict[str, Any],
     requests: list[Path],
 ) -> None:
-    from cj_pipeline.steps.preview_artefact import write_preview_artefact
-    from resources.engine import open_engine as open_from_environment
+    from cj_pipeline.operations.preview import write_preview_artefact
+    from resources.runtime import open_engine as open_from_environment
 
     written = write_preview_artefact(
         open_from_environment(os.environ),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline import terminal
+from cj_pipeline.commands import tables
 from cj_pipeline.commands.arguments import ProfileSet, read_fields
 from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import home_folder
@@ -14,19 +14,19 @@ from cj_pipeline.commands.home import home_folder
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cj_pipeline.profiles import ResolvedProfile
+    from cj_pipeline.live.profiles import ResolvedProfile
 
 
 def list_() -> None:
     """Show every profile: the built-in ones and those in profiles.yaml."""
-    from cj_pipeline.profiles import FIELDS, known_profiles, resolve_profile
-    from cj_pipeline.steps.live_profile import own_profiles
+    from cj_pipeline.live.profiles import FIELDS, known_profiles, resolve_profile
+    from cj_pipeline.queries.live_profile import own_profiles
 
     configured = own_profiles(home_folder())
     resolved = {name: resolve_profile(name, configured) for name in known_profiles(configured)}
     usable = {name: found for name, (found, _) in resolved.items() if found is not None}
     console.print(
-        terminal.table(
+        tables.table(
             "Profiles",
             ("field", *usable),
             [
@@ -45,7 +45,7 @@ def explain(
     fields: ProfileSet = None,
 ) -> None:
     """Show every value of a profile and where it came from."""
-    from cj_pipeline.steps.live_profile import named_profile
+    from cj_pipeline.queries.live_profile import named_profile
 
     resolved = named_profile(name, home_folder(), read_fields(fields))
     console.print(profile_table(resolved))
@@ -53,7 +53,7 @@ def explain(
 
 def profile_table(resolved: ResolvedProfile) -> Table:
     """Return every field with its value, its source and why a rule changed it."""
-    return terminal.table(
+    return tables.table(
         f"Profile {resolved.name}",
         ("field", "value", "from", "note"),
         [

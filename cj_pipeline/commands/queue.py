@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from cj_pipeline import terminal
+from cj_pipeline.commands import tables
 from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import open_store
 
@@ -21,7 +21,7 @@ def queue() -> None:
         console.print("No single call waits.")
     else:
         console.print(
-            terminal.table(
+            tables.table(
                 "Single calls",
                 (
                     "batch",
@@ -53,7 +53,7 @@ def _row(row: Mapping[str, Any]) -> tuple[object, ...]:
         row["n_waiting"],
         row["n_answered"],
         _moment(row["waiting_since"]),
-        terminal.figure(row["mean_wait_s"], ".1f"),
+        tables.figure(row["mean_wait_s"], ".1f"),
         _moment(row["put_off_until"]),
         _moment(row["expires_at"]),
     )

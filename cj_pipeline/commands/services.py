@@ -44,8 +44,8 @@ def serve(
     """
     import uvicorn
 
-    from cj_pipeline.service.access import Access, require_safe
     from cj_pipeline.service.app import create_app
+    from cj_pipeline.service.auth import Access, require_safe
 
     token = os.environ.get("CJ_SERVE_TOKEN") or None
     require_safe(host, token)
@@ -77,7 +77,8 @@ def emulator(
     ] = "",
 ) -> None:
     """Serve the provider emulator over HTTP; point CJ_EMULATOR_URL at it."""
-    from cj_pipeline.emulator import EmulatorConfig, serve
+    from cj_pipeline.emulator import serve
+    from cj_pipeline.emulator.config import EmulatorConfig
 
     given = {"CJ_EMULATOR_SETTINGS": settings}
     serve(EmulatorConfig.from_environment(given, home_folder()), host, port)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline import terminal
+from cj_pipeline.commands import tables
 from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import home_folder, open_store
 
 if TYPE_CHECKING:
-    from cj_pipeline.forgetting import Forgotten
+    from cj_pipeline.operations.erase import Forgotten
 
 
 def migrate() -> None:
     """Bring the store's schema up to date."""
-    from cj_pipeline.store_care import migrate_store
+    from cj_pipeline.store.maintenance import migrate_store
 
     applied = migrate_store(open_store())
     console.print(f"Applied: {', '.join(applied) or 'nothing, it is up to date'}.")
@@ -28,11 +28,11 @@ def migrate() -> None:
 
 def check() -> None:
     """Read every value once and say everything that is wrong."""
-    from cj_pipeline.store_care import check_store
+    from cj_pipeline.store.maintenance import check_store
 
     found = check_store(open_store())
     console.print(
-        terminal.table("Rows", ("table", "rows"), sorted(found.rows.items())),
+        tables.table("Rows", ("table", "rows"), sorted(found.rows.items())),
         f"Schema version {found.schema_version}; live file {found.live_bytes:,} bytes,"
         f" published copy {found.published_bytes:,} bytes.",
     )
@@ -48,7 +48,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 9494,
 ) -> None:
     """Serve the store to many machines; CJ_STORE_TOKEN is what they must present."""
-    from cj_pipeline.served_store import serve as serve_store
+    from cj_pipeline.store.quack_store import serve as serve_store
 
     home, token = home_folder(), os.environ.get("CJ_STORE_TOKEN", "")
     with serve_store(home, token, host=host, port=port) as address:
@@ -61,7 +61,7 @@ def backup(
     target: Annotated[Path, typer.Argument(help="A file that is not there yet.")],
 ) -> None:
     """Write a whole copy of the store to a file, and see that it opens."""
-    from cj_pipeline.store_care import backup_store
+    from cj_pipeline.store.maintenance import backup_store
 
     written = backup_store(open_store(), target)
     console.print(f"Backed up to {written}.", markup=False, soft_wrap=True)
@@ -69,7 +69,7 @@ def backup(
 
 def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True)]) -> None:
     """Put a backup in the live file's place; the file that was there is kept aside."""
-    from cj_pipeline.store_care import restore_store
+    from cj_pipeline.store.maintenance import restore_store
 
     aside = restore_store(open_store(), source, now=datetime.now(UTC))
     kept = f" What was there is kept as {aside}." if aside else ""
@@ -78,7 +78,7 @@ def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True
 
 def compact() -> None:
     """Write the live file anew without the space of what was deleted."""
-    from cj_pipeline.store_care import compact_store
+    from cj_pipeline.store.maintenance import compact_store
 
     done = compact_store(open_store())
     console.print(f"From {done.bytes_before:,} to {done.bytes_after:,} bytes.")
@@ -93,7 +93,7 @@ def archive(
     ] = None,
 ) -> None:
     """Move the raw callbacks of old batches into Parquet files."""
-    from cj_pipeline.store_care import archive_callbacks, delete_archives
+    from cj_pipeline.store.maintenance import archive_callbacks, delete_archives
 
     now, opened = datetime.now(UTC), open_store()
     written = archive_callbacks(opened, ended_before=now - timedelta(days=older_than_days))
@@ -111,7 +111,7 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove a batch's or an essay's texts, callbacks and exports for good."""
-    from cj_pipeline.forgetting import forget_batch, forget_essay
+    from cj_pipeline.operations.erase import forget_batch, forget_essay
 
     what = f"essay {essay_id} of batch {batch}" if essay_id else f"batch {batch}"
     if not yes:

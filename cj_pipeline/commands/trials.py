@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cj_pipeline import terminal
+from cj_pipeline.commands import tables
 from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import configure_logs, home_folder, open_store
 
 if TYPE_CHECKING:
-    from assets.trial_run import TrialRun
-    from cj_pipeline.trials import TrialDefinition
+    from assets.automation.in_process import TrialRun
+    from cj_pipeline.trials.definitions import TrialDefinition
 
 
 class NamesRun(TyperGroup):
@@ -49,7 +49,7 @@ def run(
 def list_() -> None:
     """Show the trials there are: built-in ones, and yours in CJ_HOME/trials."""
     from cj_pipeline.errors import SettingsError
-    from cj_pipeline.trials import load_trial, trial_names
+    from cj_pipeline.trials.definitions import load_trial, trial_names
 
     home, rows = home_folder(), []
     for name in trial_names(home):
@@ -58,7 +58,7 @@ def list_() -> None:
         except SettingsError as error:
             rows.append((name, "own", "", "", "", str(error)))
     console.print(
-        terminal.table("Trials", ("trial", "from", "quick", "cron", "USD at most", "about"), rows)
+        tables.table("Trials", ("trial", "from", "quick", "cron", "USD at most", "about"), rows)
     )
 
 
@@ -68,7 +68,7 @@ def history(
 ) -> None:
     """Show every run of a trial, newest first, and drift since the run before it."""
     from cj_pipeline.errors import SettingsError
-    from cj_pipeline.steps.trial_runs import trial_history
+    from cj_pipeline.trials.runs import trial_history
 
     with open_store().read() as db:
         runs = trial_history(db, name)
@@ -78,7 +78,7 @@ def history(
     if as_json:
         typer.echo(json.dumps(runs, indent=2, default=str))
         return
-    console.print(terminal.table(f"Runs of {name}", _HISTORY, [_past(row) for row in runs]))
+    console.print(tables.table(f"Runs of {name}", _HISTORY, [_past(row) for row in runs]))
     for row in runs:
         for drifted in (row["drift"] or {}).get("drifted", []):
             console.print(f"{row['batch_id']}: {drifted}", markup=False)
@@ -133,10 +133,10 @@ def _listed(trial: TrialDefinition) -> tuple[object, ...]:
 
 
 def _run(names: Sequence[str], *, quick: bool, as_json: bool) -> None:
-    from assets.trial_run import run_trial
+    from assets.automation.in_process import run_trial
     from cj_pipeline.definitions import defs
     from cj_pipeline.errors import SettingsError
-    from cj_pipeline.trials import load_trial, trial_names
+    from cj_pipeline.trials.definitions import load_trial, trial_names
     from resources.local_instance import local_instance
 
     configure_logs("ERROR")
@@ -166,7 +166,7 @@ def _run(names: Sequence[str], *, quick: bool, as_json: bool) -> None:
 def _show(done: TrialRun) -> None:
     outcome = done.outcome
     console.print(
-        terminal.table(
+        tables.table(
             f"{outcome.trial}: {outcome.batch_id}",
             ("holds", "expected", "found"),
             [("yes" if f.holds else "NO", f.expectation, f.found) for f in outcome.findings],

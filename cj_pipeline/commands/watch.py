@@ -23,12 +23,13 @@ from cj_pipeline.commands.arguments import BatchName
 from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import open_engine
 from cj_pipeline.errors import UnknownBatchError
-from cj_pipeline.progress import Outcome, Progress
-from cj_pipeline.progress_words import cost_in_words, event_line, pace, time_left_in_words
+from cj_pipeline.progress.text import cost_in_words, event_line, pace, time_left_in_words
+from cj_pipeline.progress.values import Progress
+from cj_pipeline.stopping.continuation import Outcome
 
 if TYPE_CHECKING:
-    from cj_pipeline.steps.engine import Engine
-    from cj_pipeline.steps.follow import Look
+    from cj_pipeline.progress.follow import Look
+    from cj_pipeline.runtime import Engine
 
 EXIT_CODES = {
     Outcome.SUCCESS: 0,
@@ -94,7 +95,7 @@ class _Watching:
 
     def require(self) -> None:
         """Fail at once if there is no such batch; one that waits in the inbox is waited for."""
-        from cj_pipeline.steps.follow import look_at
+        from cj_pipeline.progress.follow import look_at
 
         told = False
         while True:
@@ -111,7 +112,7 @@ class _Watching:
             self._pause_or_leave(0.5)
 
     def _is_in_inbox(self) -> bool:
-        from cj_pipeline.naming import ID
+        from cj_pipeline.ids import ID
 
         is_name = ID.fullmatch(self._batch_id) is not None
         return is_name and (self._engine.inbox / self._batch_id).is_dir()
@@ -133,7 +134,7 @@ class _Watching:
 
     def cancel(self) -> None:
         """End the batch as `cj cancel` does."""
-        from cj_pipeline.steps import cancel
+        from cj_pipeline.operations.cancel import cancel
 
         cancelled = cancel(self._engine, self._batch_id)
         self._say(f"{self._batch_id}: ending, {cancelled.n_jobs} provider jobs told to stop.")
@@ -165,7 +166,7 @@ class _Watching:
         return self._end(look.progress)
 
     def _looks(self, pause: Callable[[float], object]) -> Iterator[Look]:
-        from cj_pipeline.steps.follow import follow
+        from cj_pipeline.progress.follow import follow
 
         yield from follow(
             self._engine, self._batch_id, pause=lambda s: self._pause_or_leave(s, pause)
@@ -182,7 +183,7 @@ class _Watching:
         return EXIT_CODES[progress.outcome]
 
     def _report(self) -> str | None:
-        from cj_pipeline.steps.overview import outputs
+        from cj_pipeline.queries.overview import outputs
 
         deadline = time.monotonic() + WAIT_FOR_REPORT_S
         if self._deadline is not None:

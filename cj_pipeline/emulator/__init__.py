@@ -11,18 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from cj_pipeline.emulator.config import (
-    EmulatorConfig,
-    Fault,
-    Limits,
-    QualityJudge,
-    Settings,
-)
+from cj_pipeline.emulator.config import EmulatorConfig, Fault, Limits, QualityJudge, Settings
 
 if TYPE_CHECKING:
     import httpx2
 
-    from cj_pipeline.emulator.doors import EmulatorApp
+    from cj_pipeline.emulator.transports import EmulatorApp
 
 __all__ = [
     "EmulatorConfig",
@@ -42,7 +36,7 @@ __all__ = [
 def create_app(config: EmulatorConfig, clock: Callable[[], float] = time.time) -> EmulatorApp:
     """Return the emulator as an ASGI application; `clock` gives Unix seconds."""
     from cj_pipeline.emulator.app import Emulator
-    from cj_pipeline.emulator.doors import EmulatorApp
+    from cj_pipeline.emulator.transports import EmulatorApp
 
     return EmulatorApp(Emulator(config, clock))
 
@@ -57,7 +51,7 @@ def in_process_client(
     import httpx2
 
     from cj_pipeline.emulator.app import Emulator
-    from cj_pipeline.emulator.doors import InProcessTransport
+    from cj_pipeline.emulator.transports import InProcessTransport
 
     return httpx2.Client(
         transport=InProcessTransport(Emulator(config, clock)), follow_redirects=True, timeout=600
@@ -71,7 +65,7 @@ def in_process_async_client(
     import httpx2
 
     from cj_pipeline.emulator.app import Emulator
-    from cj_pipeline.emulator.doors import AsyncInProcessTransport
+    from cj_pipeline.emulator.transports import AsyncInProcessTransport
 
     return httpx2.AsyncClient(
         transport=AsyncInProcessTransport(Emulator(config, clock)),

@@ -10,11 +10,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from cj_pipeline.comparisons import CUSTOM_ID
-from cj_pipeline.emulator.app import Route, Visit, allows_ties, text_of
-from cj_pipeline.emulator.draws import identifier
-from cj_pipeline.emulator.exchange import Answer, RefusedError, json_answer, list_in, object_in
-from cj_pipeline.emulator.job_times import ENDED, Standing
+from cj_pipeline.batch.comparisons import CUSTOM_ID
+from cj_pipeline.emulator.http import Answer, RefusedError, json_answer, list_in, object_in
+from cj_pipeline.emulator.job_timeline import ENDED, Standing
 from cj_pipeline.emulator.jobs import (
     Job,
     RequestLine,
@@ -28,7 +26,9 @@ from cj_pipeline.emulator.jobs import (
     load_job,
     result_lines,
 )
-from cj_pipeline.emulator.verdicts import Asked, Said
+from cj_pipeline.emulator.judges import Asked, Said
+from cj_pipeline.emulator.random import identifier
+from cj_pipeline.emulator.routing import Route, Visit, allows_ties, text_of
 
 _API = "anthropic"
 _RESULTS_LIFE_S = 29 * 86_400

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cj_pipeline.emulator.config import JOB_FAULTS, REQUEST_FAULTS, ROW_FAULTS, Fault, Settings
-from cj_pipeline.emulator.draws import draw
+from cj_pipeline.emulator.random import draw
 from cj_pipeline.emulator.state import State
 
 

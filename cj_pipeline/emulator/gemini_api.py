@@ -12,9 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cj_pipeline.emulator.app import Route, Visit, allows_ties, before_essays, text_of
-from cj_pipeline.emulator.draws import identifier
-from cj_pipeline.emulator.exchange import (
+from cj_pipeline.emulator.http import (
     Answer,
     RefusedError,
     json_answer,
@@ -22,7 +20,7 @@ from cj_pipeline.emulator.exchange import (
     list_in,
     object_in,
 )
-from cj_pipeline.emulator.job_times import ENDED, Standing
+from cj_pipeline.emulator.job_timeline import ENDED, Standing
 from cj_pipeline.emulator.jobs import (
     Job,
     RequestLine,
@@ -36,8 +34,10 @@ from cj_pipeline.emulator.jobs import (
     load_job,
     result_lines,
 )
+from cj_pipeline.emulator.judges import Asked, Said
+from cj_pipeline.emulator.random import identifier
+from cj_pipeline.emulator.routing import Route, Visit, allows_ties, before_essays, text_of
 from cj_pipeline.emulator.state import insert, next_number
-from cj_pipeline.emulator.verdicts import Asked, Said
 
 _API = "gemini"
 _WINDOW_S = 48 * 3600.0
@@ -71,9 +71,6 @@ _STATES = {
 def refused(error: RefusedError) -> Answer:
     """Return an error as Google words it."""
     return json_answer({"error": _error(error)}, status=error.status, headers=error.headers)
-
-
-# --- single calls --------------------------------------------------------------------------
 
 
 def generate_content(visit: Visit) -> Answer:
@@ -125,9 +122,6 @@ def content_body(model: str, said: Said, cost: Tokens, key: str) -> dict[str, An
         "modelVersion": model,
         "responseId": key,
     }
-
-
-# --- batches -------------------------------------------------------------------------------
 
 
 def create_batch(visit: Visit) -> Answer:
@@ -228,9 +222,6 @@ def delete_batch(visit: Visit) -> Answer:
         job = _find_batch(db, visit)
         db.execute("UPDATE jobs SET is_deleted = 1 WHERE job_id = ?", [job.job_id])
     return json_answer({})
-
-
-# --- files ---------------------------------------------------------------------------------
 
 
 def start_upload(visit: Visit) -> Answer:
@@ -336,9 +327,6 @@ def download_file(visit: Visit) -> Answer:
     return Answer(200, lines, row["bytes"], {"content-type": "application/octet-stream"})
 
 
-# --- rows ----------------------------------------------------------------------------------
-
-
 def _inline_lines(requests: Iterable[Any], model: str) -> Iterator[RequestLine]:
     for number, entry in enumerate(requests, start=1):
         if not isinstance(entry, dict):
@@ -427,8 +415,6 @@ def _told(visit: Visit, file_id: str, lines: Iterator[bytes]) -> Iterator[bytes]
     with visit.state.write() as db:
         db.execute("UPDATE files SET n_read = n_read + 1 WHERE file_id = ?", [file_id])
 
-
-# --- how things are shown ------------------------------------------------------------------
 
 _TYPE = "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch"
 

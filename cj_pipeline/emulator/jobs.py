@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cj_pipeline.emulator import verdicts
+from cj_pipeline.emulator import judges
 from cj_pipeline.emulator.config import Fault, Settings
-from cj_pipeline.emulator.draws import draw
-from cj_pipeline.emulator.exchange import RefusedError
 from cj_pipeline.emulator.faults import fault_of_row
-from cj_pipeline.emulator.job_times import ENDED, Plan, Standing, due_at, standing
+from cj_pipeline.emulator.http import RefusedError
+from cj_pipeline.emulator.job_timeline import ENDED, Plan, Standing, due_at, standing
+from cj_pipeline.emulator.judges import Asked, Said, SaidKind
+from cj_pipeline.emulator.random import draw
 from cj_pipeline.emulator.state import State, insert, insert_rows, next_number
-from cj_pipeline.emulator.verdicts import Asked, Said, SaidKind
 
 _CACHE_STEP = 128
 """OpenAI counts cached prompt tokens in steps of this size."""
@@ -332,7 +332,7 @@ def prefix_cost(
     asked: Asked, prompt_tokens: int, cached: frozenset[str] | set[str], least: int
 ) -> tuple[int, int, tuple[str, float] | None]:
     """Return tokens read from the cache, tokens written to it, and what is cached afterwards."""
-    size = min(prompt_tokens, verdicts.n_tokens(asked.prefix))
+    size = min(prompt_tokens, judges.n_tokens(asked.prefix))
     if asked.cache_for_s == 0 or size < least:
         return 0, 0, None
     key = hashlib.sha256(asked.prefix.encode("utf-8", errors="replace")).hexdigest()
@@ -388,21 +388,20 @@ _SPOILT_ANSWERS: Mapping[str, tuple[SaidKind, str]] = {
     "invalid_output": ("invalid_output", "Both essays are interesting."),
 }
 
-
 _WINNER = re.compile(r'("winner": ")([^"]*)')
 
 
 def _work_out_row(
     request: RequestLine, number: int, words: RowWords, rules: WorkRules, cache: _PrefixCache
 ) -> _Row:
-    when = verdicts.occasion(rules.seed, request.custom_id, number)
+    when = judges.occasion(rules.seed, request.custom_id, number)
     fault = fault_of_row(rules.faults, rules.seed, when.key, number)
     row_id = f"{rules.job_key}{number:06d}"
     problem = request.problem or _REFUSALS.get(fault or "")
     said: Said | None = None
     if problem is None and request.asked is not None:
         try:
-            said = verdicts.answer(request.asked, when, rules.settings, rules.qualities)
+            said = judges.answer(request.asked, when, rules.settings, rules.qualities)
         except RefusedError as refused:
             problem = refused
     if fault == "no_error_told":

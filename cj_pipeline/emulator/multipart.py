@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import IO
 
-from cj_pipeline.emulator.exchange import RefusedError
+from cj_pipeline.emulator.http import RefusedError
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cj_pipeline.emulator import verdicts
-from cj_pipeline.emulator.app import Route, Visit, allows_ties, before_essays, text_of
+from cj_pipeline.emulator import judges
 from cj_pipeline.emulator.config import Limits
-from cj_pipeline.emulator.draws import identifier
-from cj_pipeline.emulator.exchange import Answer, RefusedError, json_answer, limit_in, object_in
-from cj_pipeline.emulator.job_times import ENDED, Standing
+from cj_pipeline.emulator.http import Answer, RefusedError, json_answer, limit_in, object_in
+from cj_pipeline.emulator.job_timeline import ENDED, Standing
 from cj_pipeline.emulator.jobs import (
     Counts,
     Job,
@@ -33,9 +31,11 @@ from cj_pipeline.emulator.jobs import (
     result_size,
     take_due_jobs,
 )
+from cj_pipeline.emulator.judges import Asked, Said
 from cj_pipeline.emulator.multipart import copy_part, part_text, read_form
+from cj_pipeline.emulator.random import identifier
+from cj_pipeline.emulator.routing import Route, Visit, allows_ties, before_essays, text_of
 from cj_pipeline.emulator.state import State, insert, next_number
-from cj_pipeline.emulator.verdicts import Asked, Said
 
 _API = "openai"
 _CHAT, _RESPONSES = "/v1/chat/completions", "/v1/responses"
@@ -50,9 +50,6 @@ _PHASES = {"running": "in_progress"}
 def refused(error: RefusedError) -> Answer:
     """Return an error as OpenAI words it."""
     return json_answer(_error(error), status=error.status, headers=error.headers)
-
-
-# --- files ---------------------------------------------------------------------------------
 
 
 def create_file(visit: Visit) -> Answer:
@@ -138,9 +135,6 @@ def file_content(visit: Visit) -> Answer:
     return Answer(200, _told(visit.state, row["file_id"], lines), row["bytes"], _BINARY)
 
 
-# --- batches -------------------------------------------------------------------------------
-
-
 def create_batch(visit: Visit) -> Answer:
     """Make a batch from an uploaded file; what is wrong with its lines shows only later."""
     body = visit.call.json()
@@ -218,9 +212,6 @@ def cancel_batch(visit: Visit) -> Answer:
     return json_answer(shown)
 
 
-# --- single calls --------------------------------------------------------------------------
-
-
 def create_completion(visit: Visit) -> Answer:
     """Answer a chat completion."""
     asked = read_chat(visit.call.json())
@@ -241,7 +232,7 @@ def create_response(visit: Visit) -> Answer:
 
 def list_models(visit: Visit) -> Answer:
     """Name the judges."""
-    names = ["quality", "human-votes", "recorded", *verdicts.PROFILES, *visit.settings.judges]
+    names = ["quality", "human-votes", "recorded", *judges.PROFILES, *visit.settings.judges]
     models = [
         {"id": name, "object": "model", "created": 0, "owned_by": "emulator"}
         for name in dict.fromkeys(names)
@@ -353,9 +344,6 @@ def response_body(model: str, said: Said, cost: Tokens, key: str, now: float) ->
             "total_tokens": cost.prompt + cost.completion,
         },
     }
-
-
-# --- what a batch's file holds -------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -473,9 +461,6 @@ _UNDONE = {
 }
 
 
-# --- how a batch is shown ------------------------------------------------------------------
-
-
 def _batch_object(db: sqlite3.Connection, job: Job, stands: Standing, now: float) -> dict[str, Any]:
     request, plan = job.request, job.plan
     counts = _counts(db, job, stands)
@@ -557,9 +542,6 @@ def _result_file_ids(
         ids.get(_result_name(job.job_id, "output"), missing),
         ids.get(_result_name(job.job_id, "error"), missing),
     )
-
-
-# --- result files --------------------------------------------------------------------------
 
 
 def _see_to_due_jobs(db: sqlite3.Connection, now: float) -> None:
@@ -684,9 +666,6 @@ def _is_visible(row: sqlite3.Row, visit: Visit) -> bool:
 
 def _no_file(file_id: str, asked_for: str = "id") -> RefusedError:
     return RefusedError(404, f"No such File object: {file_id} ({asked_for}).", code="not_found")
-
-
-# --- small rules ---------------------------------------------------------------------------
 
 
 def _check_batch(body: Mapping[str, Any]) -> None:

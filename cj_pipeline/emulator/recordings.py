@@ -65,9 +65,9 @@ def model_verdicts(judge: str) -> Recording:
 
 
 def _bytes(name: str) -> io.BytesIO:
-    return io.BytesIO((resources.files("cj_pipeline") / "data" / name).read_bytes())
+    return io.BytesIO((resources.files("cj_pipeline") / "emulator" / "data" / name).read_bytes())
 
 
 def _csv(name: str) -> list[dict[str, str]]:
-    text = (resources.files("cj_pipeline") / "data" / name).read_text(encoding="utf-8")
+    text = (resources.files("cj_pipeline") / "emulator" / "data" / name).read_text(encoding="utf-8")
     return list(csv.DictReader(io.StringIO(text, newline="")))

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cj_pipeline.emulator import EmulatorConfig, create_app
+from cj_pipeline.emulator import create_app
+from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import ProviderUnavailableError
 
 _START_TIMEOUT_S = 30.0

@@ -1,11 +1,11 @@
 """Single calls under back-pressure: asynchronous inside, a plain function from outside.
 
-    sharing     whose turn it is: priorities that age, fair shares between batches; pure
-    breaker     when a model is left alone, and who may try whether it is back; pure
-    lanes       both, and the limits on calls and tokens, in one file that all processes share
-    retries     what is tried again, how often and when
-    journal     replies on disk the moment they arrive, until the store has them
-    engine      the calls themselves, many at once over several judges
+    fair_queue        who is next: priorities that age, fair shares between batches; pure
+    circuit_breaker   when a model is left alone, and who may probe whether it is back; pure
+    rate_limiter      both, and the limits on calls and tokens, in one file all processes share
+    retry             what is tried again, how often and when
+    journal           replies on disk the moment they arrive, until the store has them
+    dispatcher        the calls themselves, many at once over several judges
 
-What a batch asks and what becomes of the answers is `steps.live_calls`.
+What a batch requests, and what becomes of the replies, is `provider_jobs.live_calls`.
 """

@@ -1,5 +1,5 @@
-"""Which pairs a batch asks next, and in which order each is shown.
+"""Which pairs are compared next, in which order each is shown, and by which judge.
 
-`waves` is the way in; `net` is what it sees of the batch; the rest are ways of choosing, each in
-the module named after it, and `positions`, which puts what was chosen into a fair order.
+`waves` is the entry point, `comparison_graph` what it sees of a batch; each strategy has the module
+named after it. When to stop is `stopping`.
 """

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cj_pipeline.comparisons import Role
+from cj_pipeline.arrays import Floats, Ints
+from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.pairing.candidates import candidate_pairs
-from cj_pipeline.pairing.handing_on import Exchange
-from cj_pipeline.pairing.net import Choice, Floats, Ints, Net, Parts
-from cj_pipeline.uncertainty import as_believed, belief_about
+from cj_pipeline.pairing.comparison_graph import Choice, Net, Parts
+from cj_pipeline.pairing.position_repair import Exchange
+from cj_pipeline.pairing.posterior import as_believed, belief_about
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from cj_pipeline.comparisons import Role
-from cj_pipeline.pairing.net import Bools, Choice, Floats, IndexPair, Ints, Net, Parts
+from cj_pipeline.arrays import Bools, Floats, Ints
+from cj_pipeline.batch.comparisons import Role
+from cj_pipeline.pairing.comparison_graph import Choice, IndexPair, Net, Parts
 from cj_pipeline.pairing.positions import next_orders
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cj_pipeline.pairing.net import Ints, Net
+from cj_pipeline.arrays import Floats, Ints
+from cj_pipeline.pairing.comparison_graph import Net
 
 _ALL_PAIRS_UP_TO = 200
 """Essays of which every pair is a candidate."""
@@ -42,3 +43,35 @@ def candidate_pairs(net: Net, rng: np.random.Generator, *, may_repeat: bool) -> 
         is_new = ~np.isin(first * n + second, ends[:, 0] * n + ends[:, 1])
         first, second = first[is_new], second[is_new]
     return first, second
+
+
+_NODES = 15
+
+
+def information_gain(differences: Floats, variances: Floats) -> Floats:
+    """Return the mutual information of each verdict and its pair's difference.
+
+    Args:
+        differences: Expected, in logits; shape (n_pairs,).
+        variances: Of the differences, which are taken as normal.
+
+    References:
+        Lindley (1956), doi:10.1214/aoms/1177728069.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    weights = weights / weights.sum()
+    spread = np.sqrt(variances)
+    mean_probability = np.zeros_like(differences)
+    mean_entropy = np.zeros_like(differences)
+    for node, weight in zip(nodes, weights, strict=True):
+        probability = 0.5 + 0.5 * np.tanh(0.5 * (differences + node * spread))
+        mean_probability += weight * probability
+        mean_entropy += weight * _entropy(probability)
+    gain: Floats = _entropy(mean_probability) - mean_entropy
+    return np.maximum(gain, 0.0)
+
+
+def _entropy(probability: Floats) -> Floats:
+    inside = np.clip(probability, 1e-12, 1 - 1e-12)
+    entropy: Floats = -inside * np.log(inside) - (1 - inside) * np.log1p(-inside)
+    return entropy

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cj_pipeline.comparisons import Role
+from cj_pipeline.arrays import Floats
+from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.pairing.balanced import new_pairs
-from cj_pipeline.pairing.net import Choice, Floats, IndexPair, Net
+from cj_pipeline.pairing.comparison_graph import Choice, IndexPair, Net
 
 _IMPROVED_UP_TO = 300
 """Essays for which switching pairs is worth its time; larger random regular nets are close to the

@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cj_pipeline.comparisons import Role
-from cj_pipeline.pairing.candidates import candidate_pairs
-from cj_pipeline.pairing.information_gain import information_gain
-from cj_pipeline.pairing.net import Choice, Floats, Net
-from cj_pipeline.uncertainty import belief_about
+from cj_pipeline.arrays import Floats
+from cj_pipeline.batch.comparisons import Role
+from cj_pipeline.pairing.candidates import candidate_pairs, information_gain
+from cj_pipeline.pairing.comparison_graph import Choice, Net
+from cj_pipeline.pairing.posterior import belief_about
 
 
 def joint_gains(net: Net, rng: np.random.Generator) -> Callable[[int], Floats]:

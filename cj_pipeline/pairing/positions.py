@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cj_pipeline.pairing.net import IndexPair, Ints, Net
+from cj_pipeline.arrays import Ints
+from cj_pipeline.pairing.comparison_graph import IndexPair, Net
 
 
 def in_fair_order(
@@ -105,3 +106,7 @@ def _improving_chain(leaving: list[dict[int, int]], lean: Ints, start: int) -> l
                 reached_by[there] = (k, here)
                 queue.append(there)
     return None
+
+
+POSITIONAL_SKEW_BAND = 0.2
+"""The most |A - B| / (A + B) of an essay; what `pairing.handing_on` keeps to."""

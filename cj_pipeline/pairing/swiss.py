@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cj_pipeline.comparisons import Role
-from cj_pipeline.pairing.net import Choice, IndexPair, Net
+from cj_pipeline.batch.comparisons import Role
+from cj_pipeline.pairing.comparison_graph import Choice, IndexPair, Net
 
 
 def swiss_pairs(

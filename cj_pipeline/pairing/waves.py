@@ -11,18 +11,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from cj_pipeline.comparisons import ChosenPair, Role
+from cj_pipeline.arrays import Floats
+from cj_pipeline.batch.comparisons import ChosenPair, Role, max_possible_pairs
+from cj_pipeline.batch.options import Strategy
 from cj_pipeline.pairing.adaptive import gainful_wave
 from cj_pipeline.pairing.asap import asap_pairs, independent_gains
 from cj_pipeline.pairing.balanced import new_pairs, repeated_pairs
+from cj_pipeline.pairing.comparison_graph import Choice, Net
 from cj_pipeline.pairing.fixed_design import fixed_design
-from cj_pipeline.pairing.handing_on import Exchange, hand_on
 from cj_pipeline.pairing.hybrid_mst import hybrid_mst_pairs, joint_gains
-from cj_pipeline.pairing.net import Choice, Floats, Net
+from cj_pipeline.pairing.position_repair import Exchange, hand_on
 from cj_pipeline.pairing.positions import in_fair_order
 from cj_pipeline.pairing.swiss import swiss_pairs
-from cj_pipeline.settings import Strategy
-from cj_pipeline.workflow import max_possible_pairs
 
 __all__ = ["Net", "choose_wave", "max_possible_pairs", "positional_skew"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from cj_pipeline.comparisons import Outcome
-from cj_pipeline.judges import Judge
-from cj_pipeline.judging import Prompt, verdict_schema
-from cj_pipeline.money import Usage
-from cj_pipeline.providers import Reply
-from cj_pipeline.providers.wire import count, mapping, text_or_none
+from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.judging.judges import Judge
+from cj_pipeline.judging.pricing import Usage
+from cj_pipeline.judging.prompts import Prompt, verdict_schema
+from cj_pipeline.providers.base import Reply
+from cj_pipeline.providers.transport import count, mapping, text_or_none
 
 _ENDINGS = {
     "end_turn": Outcome.SUCCEEDED,

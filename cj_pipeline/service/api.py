@@ -17,8 +17,15 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import ValidationError
 
 from cj_pipeline.errors import UnknownBatchError
-from cj_pipeline.naming import ID
-from cj_pipeline.service.answers import (
+from cj_pipeline.ids import ID
+from cj_pipeline.operations.cancel import cancel
+from cj_pipeline.progress.events import progress_of
+from cj_pipeline.queries.batch_record import rules_of
+from cj_pipeline.queries.overview import batch_overview, outputs
+from cj_pipeline.runtime import Engine
+from cj_pipeline.service.dependencies import ItsEngine
+from cj_pipeline.service.problems import ProblemError, documented, validation_problems
+from cj_pipeline.service.schemas import (
     Asked,
     BatchAnswer,
     BatchPage,
@@ -33,16 +40,9 @@ from cj_pipeline.service.answers import (
     ScorePage,
     ScoreRow,
 )
-from cj_pipeline.service.hand_in import BatchIn, HandedIn, hand_in_json, hand_in_zip
-from cj_pipeline.service.problems import ProblemError, documented, validation_problems
-from cj_pipeline.service.surroundings import ItsEngine
-from cj_pipeline.steps import cancel
-from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.note_progress import progress_of
-from cj_pipeline.steps.overview import batch_overview, outputs
-from cj_pipeline.steps.records import rules_of
-from cj_pipeline.store import Session
-from cj_pipeline.workflow import completion_denominator
+from cj_pipeline.service.uploads import BatchIn, HandedIn, hand_in_json, hand_in_zip
+from cj_pipeline.stopping.continuation import completion_denominator
+from cj_pipeline.store.session import Session
 
 BatchName = Annotated[
     str, Path(pattern=ID.pattern, description="A batch's name: 3 to 64 of a-z, 0-9, `-` and `_`.")

@@ -20,15 +20,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from cj_pipeline.errors import UnknownBatchError
-from cj_pipeline.metrics import CONTENT_TYPE as METRICS_TYPE
-from cj_pipeline.metrics import render_metrics
-from cj_pipeline.naming import ID
+from cj_pipeline.ids import ID
+from cj_pipeline.metrics.readings import CONTENT_TYPE as METRICS_TYPE
+from cj_pipeline.metrics.readings import render_metrics
+from cj_pipeline.runtime import Engine
 from cj_pipeline.service import api, webhooks
-from cj_pipeline.service.access import COOKIE, SESSION_S, Access, AccessMiddleware
-from cj_pipeline.service.answers import Healthy
 from cj_pipeline.service.api import batch_answer
-from cj_pipeline.service.board import Board, Seen
-from cj_pipeline.service.hand_in import BatchIn
+from cj_pipeline.service.auth import COOKIE, SESSION_S, Access, AccessMiddleware
+from cj_pipeline.service.dependencies import ItsAccess, ItsBoard, ItsEngine, surround
 from cj_pipeline.service.live_page import live_page
 from cj_pipeline.service.problems import (
     Problem,
@@ -37,8 +36,9 @@ from cj_pipeline.service.problems import (
     documented,
     refuse_unknown_query,
 )
-from cj_pipeline.service.surroundings import ItsAccess, ItsBoard, ItsEngine, surround
-from cj_pipeline.steps.engine import Engine
+from cj_pipeline.service.schemas import Healthy
+from cj_pipeline.service.subscriptions import Board, Seen
+from cj_pipeline.service.uploads import BatchIn
 
 NO_SUCH_BATCH = 4404
 REJECTED = 4422

@@ -14,7 +14,7 @@ from importlib.resources import files
 @functools.cache
 def live_page() -> tuple[str, str]:
     """Return the page, and the content security policy that lets its own script and style run."""
-    folder = files("cj_pipeline") / "service"
+    folder = files("cj_pipeline") / "service" / "static"
     style, script, frame = (
         (folder / name).read_text(encoding="utf-8")
         for name in ("live_page.css", "live_page.js", "live_page.html")

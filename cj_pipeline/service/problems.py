@@ -15,12 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from cj_pipeline.errors import (
-    BatchProblemsError,
-    CJError,
-    TransientError,
-    UnknownBatchError,
-)
+from cj_pipeline.errors import BatchProblemsError, CJError, TransientError, UnknownBatchError
 
 log = structlog.get_logger()
 

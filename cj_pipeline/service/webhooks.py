@@ -15,10 +15,10 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
-from cj_pipeline.service.answers import Nudged
+from cj_pipeline.runtime import Engine
+from cj_pipeline.service.dependencies import ItsEngine
 from cj_pipeline.service.problems import ProblemError, documented
-from cj_pipeline.service.surroundings import ItsEngine
-from cj_pipeline.steps.engine import Engine
+from cj_pipeline.service.schemas import Nudged
 
 log = structlog.get_logger()
 

@@ -10,19 +10,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cj_pipeline.errors import TransientError
-from cj_pipeline.steps.awaited import what_is_awaited
+from cj_pipeline.runtime import Engine
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.decide import fit_and_decide
-from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.imports_ahead import import_ahead
-from cj_pipeline.steps.next_step import NextStep, next_step
+from cj_pipeline.steps.next_step import NextStep, next_step, what_is_awaited
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import next_poll_due, poll
+from cj_pipeline.steps.preload import import_ahead
 from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish
-from cj_pipeline.steps.standing import end_stalled, stalled_batches
 from cj_pipeline.steps.submit_wave import submit_wave
-from cj_pipeline.store import Session
+from cj_pipeline.steps.watchdog import end_stalled, stalled_batches
+from cj_pipeline.store.session import Session
 
 LEAST_PAUSE_S = 0.05
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import structlog
 
-from cj_pipeline.comparisons import Outcome
+from cj_pipeline.batch.comparisons import Outcome
 from cj_pipeline.errors import CJError, FinalError
-from cj_pipeline.providers import Parser, Provider, RawLine
-from cj_pipeline.steps.accounts import require_same_account
-from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.note_progress import note_progress
-from cj_pipeline.steps.records import BatchRecord, load_batch
-from cj_pipeline.steps.settlement import SettledJob, in_parts, settle_job
-from cj_pipeline.store import Session
+from cj_pipeline.progress.events import note_progress
+from cj_pipeline.provider_jobs.ledger import require_same_account
+from cj_pipeline.provider_jobs.settlement import SettledJob, in_parts, settle_job
+from cj_pipeline.providers.base import Parser, Provider, RawLine
+from cj_pipeline.queries.batch_record import BatchRecord, load_batch
+from cj_pipeline.runtime import Engine
+from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
 

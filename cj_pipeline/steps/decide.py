@@ -8,31 +8,42 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from cj_pipeline.steps.canary import held_back
-from cj_pipeline.steps.earlier_scale import amid_earlier, chain_so_far
-from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.fit import Fitted, fit_scale, fit_within
-from cj_pipeline.steps.net_so_far import grades_so_far, net_so_far, with_scores
-from cj_pipeline.steps.note_progress import note_progress
-from cj_pipeline.steps.plan_wave import pairs_per_wave
-from cj_pipeline.steps.records import BatchRecord, current_wave, judged_pairs, load_batch
-from cj_pipeline.store import Session
-from cj_pipeline.workflow import (
+from cj_pipeline.batch.comparisons import max_possible_pairs
+from cj_pipeline.progress.events import note_progress
+from cj_pipeline.provider_jobs.canary import held_back
+from cj_pipeline.queries.batch_record import (
+    BatchRecord,
+    current_wave,
+    judged_pairs,
+    load_batch,
+    pairs_per_wave,
+)
+from cj_pipeline.queries.comparison_graph import (
+    amid_earlier,
+    grades_so_far,
+    net_so_far,
+    with_scores,
+)
+from cj_pipeline.queries.linked_scale import chain_so_far
+from cj_pipeline.queries.scale import fit_scale
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.fit import Fitted, fit_within
+from cj_pipeline.stopping.continuation import (
     BatchProgress,
     ContinuationDecision,
     Decision,
     EndReason,
     completion_denominator,
     decide_continuation,
-    max_possible_pairs,
 )
+from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
-    from cj_pipeline.batch_chain import Chain
-    from cj_pipeline.bradley_terry import Scale
-    from cj_pipeline.outlook import Outlook
-    from cj_pipeline.precision import Precision
-    from cj_pipeline.projection import GradeProjections
+    from cj_pipeline.grading.linked_scale import Chain
+    from cj_pipeline.grading.projection import GradeProjections
+    from cj_pipeline.scale.bradley_terry import Scale
+    from cj_pipeline.stopping.expected_gain import Outlook
+    from cj_pipeline.stopping.precision import Precision
 
 log = structlog.get_logger()
 
@@ -235,7 +246,7 @@ def _is_precise(
     rule = record.settings.precise
     if rule is None or reached is None:
         return None if rule is None else False
-    from cj_pipeline.precision import meets
+    from cj_pipeline.stopping.precision import meets
 
     if not meets(reached.precision, rule):
         return False
@@ -267,8 +278,8 @@ class _Reached:
 
 
 def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
-    from cj_pipeline.outlook import outlook
-    from cj_pipeline.precision import precision_of
+    from cj_pipeline.stopping.expected_gain import outlook
+    from cj_pipeline.stopping.precision import precision_of
 
     rule = record.settings.precise
     wants_gain = rule is not None and rule.gain_per_usd is not None
@@ -307,8 +318,8 @@ def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
 def _grades(record: BatchRecord, scale: Scale, chain: Chain | None) -> GradeProjections | None:
     if chain is None or record.grading_terms is None:
         return grades_so_far(record, scale)
-    from cj_pipeline.batch_chain import only
-    from cj_pipeline.grading import grade_by
+    from cj_pipeline.grading.linked_scale import only
+    from cj_pipeline.grading.rules import grade_by
 
     found = grade_by(record.grading_terms, chain, chain.anchor_grades, chain.judged)
     return only(found, record.essay_ids)
@@ -351,8 +362,8 @@ def _details(
     }
     if scale is None or reached is None:
         return details
-    from cj_pipeline.quality import quality_flags, se_summary
-    from cj_pipeline.reliability import scale_separation_reliability
+    from cj_pipeline.diagnostics.quality_flags import quality_flags, se_summary
+    from cj_pipeline.diagnostics.reliability import scale_separation_reliability
 
     details["bt_se_summary"] = se_summary(scale)
     details["bt_quality_flags"] = quality_flags(
@@ -364,8 +375,8 @@ def _details(
     if reached.outlook is not None:
         details["outlook"] = asdict(reached.outlook)
     if record.settings.precise is not None:
-        from cj_pipeline.forecast import forecast_from_scale
-        from cj_pipeline.steps.plan_ahead import plan_ahead
+        from cj_pipeline.queries.forecast_plan import plan_ahead
+        from cj_pipeline.stopping.forecast import forecast_from_scale
 
         forecast = forecast_from_scale(
             scale,

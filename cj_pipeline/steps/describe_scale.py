@@ -12,15 +12,15 @@ from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.fit import fit_scale
-from cj_pipeline.steps.records import judged_pairs, load_batch
-from cj_pipeline.store import Session
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.queries.batch_record import judged_pairs, load_batch
+from cj_pipeline.queries.scale import fit_scale
+from cj_pipeline.runtime import Engine
+from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
-    from cj_pipeline.bradley_terry import Scale
-    from cj_pipeline.score_intervals import ScoreIntervals
+    from cj_pipeline.scale.bradley_terry import Scale
+    from cj_pipeline.scale.intervals import ScoreIntervals
 
 
 def describe_scale(engine: Engine, batch_id: str) -> None:
@@ -66,8 +66,8 @@ def description_rows(
     computed_at: datetime,
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of both tables for a batch's last scale."""
-    from cj_pipeline.scale_statistics import scale_statistics
-    from cj_pipeline.score_intervals import score_intervals
+    from cj_pipeline.diagnostics.summary import scale_statistics
+    from cj_pipeline.scale.intervals import score_intervals
 
     intervals = score_intervals(scale)
     return {
@@ -87,7 +87,7 @@ def _rank_rows(
 ) -> list[dict[str, Any]]:
     import numpy as np
 
-    from cj_pipeline.ranks import probability_above, rank_intervals
+    from cj_pipeline.scale.ranks import probability_above, rank_intervals
 
     students = set(student_ids)
     among = np.array([i for i, e in enumerate(scale.essay_ids) if e in students], dtype=np.int64)

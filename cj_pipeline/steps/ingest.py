@@ -12,16 +12,15 @@ from typing import Any
 import structlog
 
 from cj_pipeline.errors import BatchProblemsError, SettingsError, UnpricedModelError
-from cj_pipeline.essays import Batch
-from cj_pipeline.ingestion import read_batch
-from cj_pipeline.judges import Judge, load_judge
-from cj_pipeline.profiles import ResolvedProfile
-from cj_pipeline.settings import EarlierBatch
-from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.live_profile import profile_of_batch
-from cj_pipeline.steps.note_progress import note_progress
-from cj_pipeline.steps.records import batch_correlation_id
-from cj_pipeline.store import Session
+from cj_pipeline.intake.batch_folder import Batch, read_batch
+from cj_pipeline.intake.settings import EarlierBatch
+from cj_pipeline.judging.judges import Judge, load_judge
+from cj_pipeline.live.profiles import ResolvedProfile
+from cj_pipeline.progress.events import note_progress
+from cj_pipeline.queries.batch_record import batch_correlation_id
+from cj_pipeline.queries.live_profile import profile_of_batch
+from cj_pipeline.runtime import Engine
+from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from cj_pipeline.store import Session
+from cj_pipeline.batch.options import Priority
+from cj_pipeline.store.session import Session
 
 
 class NextStep(StrEnum):
@@ -119,3 +121,150 @@ def _next(row: dict[str, object]) -> NextStep:  # noqa: PLR0911 -- one line per 
     if row["nothing_left_to_ask"] or (row["wave"] and row["decision"] is None):
         return NextStep.DECIDE
     return NextStep.PLAN
+
+
+COLLECT_AT_LATEST_AFTER = timedelta(minutes=10)
+"""How long results wait for a wave's other jobs before they are brought home on their own."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a batch stands.
+
+    Attributes:
+        batch_id: The batch.
+        step: What it needs next.
+        mark: Changes whenever anything about the batch has moved; alike on every machine.
+        providers: Of its judges, sorted.
+        priority: Of the batch, as its settings have it.
+        waits_for_more_jobs: Whether some of a wave's jobs have ended, others still run, and there
+            is no hurry to collect.
+    """
+
+    batch_id: str
+    step: NextStep
+    mark: str
+    providers: tuple[str, ...]
+    priority: Priority
+    waits_for_more_jobs: bool
+
+
+def standings(db: Session, now: datetime) -> list[Standing]:
+    """Return every batch that is not published or has results to be brought home, by name."""
+    steps = next_steps(db, now)
+    rows = db.rows(
+        f"""
+        WITH wanted AS ({UNPUBLISHED}),
+        asked AS (
+            SELECT batch_id, count(*) AS n_attempts, count(outcome) AS n_outcomes
+            FROM attempts WHERE batch_id IN (FROM wanted) GROUP BY batch_id
+        ),
+        ended AS (
+            SELECT batch_id, count(*) AS n_ended FROM comparisons
+            WHERE batch_id IN (FROM wanted) GROUP BY batch_id
+        ),
+        planned AS (
+            SELECT batch_id, count(*) AS n_pairs FROM comparison_pairs
+            WHERE batch_id IN (FROM wanted) GROUP BY batch_id
+        ),
+        decided AS (
+            SELECT batch_id, count(*) AS n_decisions FROM wave_decisions
+            WHERE batch_id IN (FROM wanted) GROUP BY batch_id
+        ),
+        graded AS (
+            SELECT batch_id, max(revision) AS revision FROM grading_reports
+            WHERE batch_id IN (FROM wanted) GROUP BY batch_id
+        ),
+        jobs AS (
+            SELECT batch_id,
+                   string_agg(
+                       submission_key[:8] || state || coalesce(CAST(postponed AS VARCHAR), ''),
+                       ' ' ORDER BY submission_key
+                   ) FILTER (state <> 'settled') AS states,
+                   count(*) FILTER (state IN ('submitted', 'adopted', 'running')) AS n_open,
+                   min(ended_at) FILTER (state IN ('ended', 'collected')) AS waiting_since
+            FROM (
+                SELECT *, CASE WHEN provider_job_id IS NULL THEN next_poll_at END AS postponed
+                FROM provider_jobs WHERE batch_id IN (FROM wanted)
+            )
+            GROUP BY batch_id
+        ),
+        judged_by AS (
+            SELECT batch_id, list_sort(list(DISTINCT provider)) AS providers
+            FROM judges WHERE batch_id IN (FROM wanted) GROUP BY batch_id
+        )
+        SELECT b.batch_id, judged_by.providers, n_open, waiting_since,
+               coalesce(b.settings->>'priority', 'normal') AS priority,
+               md5(concat_ws('|', b.state, b.content_sha256, n_pairs, n_attempts, n_outcomes,
+                             ended.n_ended, n_decisions, revision, states)) AS mark
+        FROM (FROM batches WHERE batch_id IN (FROM wanted)) b
+        LEFT JOIN planned USING (batch_id)
+        LEFT JOIN asked USING (batch_id)
+        LEFT JOIN ended USING (batch_id)
+        LEFT JOIN decided USING (batch_id)
+        LEFT JOIN graded USING (batch_id)
+        LEFT JOIN jobs USING (batch_id)
+        LEFT JOIN judged_by USING (batch_id)
+        ORDER BY b.batch_id
+        """  # noqa: S608 -- a constant
+    )
+    return [
+        Standing(
+            batch_id=row["batch_id"],
+            step=steps[row["batch_id"]],
+            mark=row["mark"][:12],
+            providers=tuple(row["providers"] or ()),
+            priority=row["priority"],
+            waits_for_more_jobs=bool(row["n_open"])
+            and row["waiting_since"] is not None
+            and now - row["waiting_since"] < COLLECT_AT_LATEST_AFTER,
+        )
+        for row in rows
+    ]
+
+
+def what_is_awaited(db: Session, batch_id: str, now: datetime) -> str:
+    """Return one line per kind of open provider job: where it is, how far, and what is wrong."""
+    rows = db.rows(
+        """
+        SELECT provider, state, provider_status, error, count(*) AS n_jobs,
+               sum(n_requests) AS n_requests,
+               sum(coalesce(n_completed, 0) + coalesce(n_failed, 0)) AS n_done,
+               min(next_poll_at) AS next_look, min(coalesce(submitted_at, intended_at)) AS since
+        FROM provider_jobs
+        WHERE batch_id = ? AND state NOT IN ('settled', 'refused')
+        GROUP BY ALL ORDER BY since, provider, state
+        """,
+        [batch_id],
+    )
+    return "\n".join(_line(row, now) for row in rows)
+
+
+_DOING = {
+    "intent": "to be sent to",
+    "uploaded": "to be created at",
+    "ambiguous": "that may exist at",
+    "ended": "to be collected from",
+    "collected": "to be read, from",
+}
+
+
+def _line(row: dict[str, object], now: datetime) -> str:
+    n_jobs, since, next_look = row["n_jobs"], row["since"], row["next_look"]
+    assert isinstance(since, datetime)  # noqa: S101 - for the type checker
+    jobs = "1 provider job" if n_jobs == 1 else f"{n_jobs} provider jobs"
+    doing = _DOING.get(str(row["state"]), "at")
+    words = [f"{jobs} {doing} {row['provider']}"]
+    if row["state"] in {"submitted", "adopted", "running"}:
+        status = f" ({row['provider_status']})" if row["provider_status"] else ""
+        words[0] += f"{status}, {row['n_done']} of {row['n_requests']} done"
+    words.append(f"for {_time(max(0.0, (now - since).total_seconds()))}")
+    if isinstance(next_look, datetime) and next_look > now:
+        words.append(f"next look in {_time((next_look - now).total_seconds())}")
+    return ", ".join(words) + (f": {row['error']}" if row["error"] else "")
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -8,23 +8,27 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from cj_pipeline.comparisons import PlannedComparison, comparison_id
-from cj_pipeline.pairing.net import Net
+from cj_pipeline.batch.comparisons import PlannedComparison, comparison_id, max_possible_pairs
+from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.judge_shares import judges_of_pair
 from cj_pipeline.pairing.waves import choose_wave
-from cj_pipeline.panel_shares import judges_of_pair
-from cj_pipeline.steps.earlier_scale import amid_earlier
-from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.fit import fit_scale
-from cj_pipeline.steps.judges_next import judges_next
-from cj_pipeline.steps.net_so_far import NetSoFar, net_so_far, with_scores
-from cj_pipeline.steps.records import BatchRecord, current_wave, load_batch, note_on_batch
-from cj_pipeline.store import Session
-from cj_pipeline.workflow import (
+from cj_pipeline.queries.batch_record import (
+    BatchRecord,
+    current_wave,
+    load_batch,
+    note_on_batch,
+    pairs_per_wave,
+)
+from cj_pipeline.queries.comparison_graph import NetSoFar, amid_earlier, net_so_far, with_scores
+from cj_pipeline.queries.judge_selection import judges_next
+from cj_pipeline.queries.scale import fit_scale
+from cj_pipeline.runtime import Engine
+from cj_pipeline.stopping.continuation import (
     ContinuationDecision,
     completion_denominator,
     is_small_net,
-    max_possible_pairs,
 )
+from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
 
@@ -159,11 +163,6 @@ def _wave_size(record: BatchRecord) -> int:
         # A small net is asked in whole passes: waves of one or two pairs would only cost hours.
         return max_possible_pairs(n_essays)
     return pairs_per_wave(record)
-
-
-def pairs_per_wave(record: BatchRecord) -> int:
-    """Return how many pairs a wave of an ordinary batch has."""
-    return record.settings.wave_size or max(1, len(record.essay_ids) // 2)
 
 
 def _wave_seed(record: BatchRecord, wave: int, resampling_pass: int) -> int:

@@ -17,13 +17,13 @@ from typing import Any
 import structlog
 
 from cj_pipeline.errors import CJError, FinalError, ProviderUnavailableError
-from cj_pipeline.judges import Judge
-from cj_pipeline.providers import JobOutcome, JobStatus, results_expire_at
-from cj_pipeline.steps.accounts import require_same_account
-from cj_pipeline.steps.duplicates import settle_duplicates
-from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.note_progress import note_progress
-from cj_pipeline.store import Session
+from cj_pipeline.judging.judges import Judge
+from cj_pipeline.progress.events import note_progress
+from cj_pipeline.provider_jobs.adoption import settle_duplicates
+from cj_pipeline.provider_jobs.ledger import require_same_account
+from cj_pipeline.providers.base import JobOutcome, JobStatus, results_expire_at
+from cj_pipeline.runtime import Engine
+from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
 

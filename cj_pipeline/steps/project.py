@@ -7,22 +7,22 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from cj_pipeline.batch_history import BatchHistory, read_history
-from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.checks.batch_checks import Checked, refuse_unsound_grades, what_stops_grades
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.grading import GradingTerms, grade_by
-from cj_pipeline.steps.batch_checks import Checked, refuse_unsound_grades, what_stops_grades
+from cj_pipeline.grading.rules import GradingTerms, grade_by
+from cj_pipeline.queries.batch_record import BatchRecord, judged_pairs, load_batch
+from cj_pipeline.queries.history import BatchHistory, read_history
+from cj_pipeline.queries.linked_scale import read_chain
+from cj_pipeline.queries.scale import fit_scale
+from cj_pipeline.runtime import Engine
 from cj_pipeline.steps.describe_scale import forget_description
-from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.fit import fit_scale
-from cj_pipeline.steps.link import link_rows, read_chain
-from cj_pipeline.steps.records import BatchRecord, judged_pairs, load_batch
-from cj_pipeline.store import Session
+from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
-    from cj_pipeline.batch_chain import Chain
-    from cj_pipeline.bradley_terry import Scale
-    from cj_pipeline.projection import GradeProjections
+    from cj_pipeline.grading.linked_scale import Chain
+    from cj_pipeline.grading.projection import GradeProjections
+    from cj_pipeline.scale.bradley_terry import Scale
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _grades_in_chain(
     record: BatchRecord, chain: Chain, terms: GradingTerms
 ) -> tuple[str, GradeProjections]:
     """Return grades by the anchors of all linked batches, for this batch's essays."""
-    from cj_pipeline.batch_chain import only
+    from cj_pipeline.grading.linked_scale import only
 
     projections = grade_by(terms, chain, chain.anchor_grades, chain.judged)
     statement = f"{projections.statement} {chain.statement}"
@@ -218,5 +218,62 @@ def grading_rows(
                 "upper": float(boundary.upper),
             }
             for position, boundary in enumerate(projections.boundaries, start=1)
+        ],
+    }
+
+
+def link_rows(
+    chain: Chain, essay_ids: Sequence[str], grading: Mapping[str, Any], linked_at: datetime
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of `batch_links`, `anchor_drifts` and `linked_scores` for a grading.
+
+    Args:
+        chain: The batch amid the others.
+        essay_ids: The batch's own.
+        grading: The `batch_id` and the `revision`.
+        linked_at: When.
+    """
+    place = {essay: i for i, essay in enumerate(chain.essay_ids)}
+    return {
+        "batch_links": [
+            {
+                **grading,
+                "position": position,
+                "placed_batch_id": link.placed,
+                "onto_batch_id": link.onto[0],
+                "n_shared": len(link.result.drifts),
+                "n_tying": sum(not drift.is_drifted for drift in link.result.drifts),
+                "shift": link.result.shift,
+                "shift_standard_error": link.result.shift_standard_error,
+                "unit_ratio": link.result.unit_ratio,
+                "unit_ratio_error": link.result.unit_ratio_error,
+                "statement": link.result.statement,
+                "linked_at": linked_at,
+            }
+            for position, link in enumerate(chain.links, start=1)
+        ],
+        "anchor_drifts": [
+            {
+                **grading,
+                "position": position,
+                "essay_id": drift.essay_id,
+                "earlier_score": drift.earlier,
+                "later_score": drift.later,
+                "drift": drift.drift,
+                "standard_error": drift.standard_error,
+                "is_drifted": drift.is_drifted,
+            }
+            for position, link in enumerate(chain.links, start=1)
+            for drift in link.result.drifts
+        ],
+        "linked_scores": [
+            {
+                **grading,
+                "essay_id": essay,
+                "scale_batch_id": chain.links[0].onto[0],
+                "score": float(chain.scores[place[essay]] + chain.shift),
+                "standard_error": float(chain.standard_errors[place[essay]]),
+            }
+            for essay in essay_ids
         ],
     }

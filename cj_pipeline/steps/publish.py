@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cj_pipeline.artefact import (
+from cj_pipeline.outputs.artefact import (
     WrittenFile,
     read_callbacks,
     write_artefact_of,
     write_atomically,
 )
-from cj_pipeline.batch_history import read_history
+from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.queries.history import read_history
+from cj_pipeline.runtime import Engine
 from cj_pipeline.steps.describe_scale import describe_scale
-from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.records import load_batch
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def publish_artefact(engine: Engine, batch_id: str) -> WrittenFile:
 
 def publish_report(engine: Engine, batch_id: str) -> WrittenFile:
     """Write a batch's report, and let analysts see the batch as it stands now."""
-    from cj_pipeline.report import render_history
+    from cj_pipeline.outputs.report import render_history
 
     with engine.store.read() as db:
         history = read_history(db, batch_id)

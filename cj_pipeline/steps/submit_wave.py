@@ -12,27 +12,27 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from cj_pipeline.judges import Judge
-from cj_pipeline.money import expected_usd, worst_case_usd
-from cj_pipeline.providers import Provider, ProviderLimits, split_shards
-from cj_pipeline.settings import BatchingMode
-from cj_pipeline.steps.canary import Released, release
-from cj_pipeline.steps.engine import Engine
-from cj_pipeline.steps.live_calls import BUNDLE
-from cj_pipeline.steps.note_progress import note_progress
-from cj_pipeline.steps.records import BatchRecord, load_batch, note_on_batch
-from cj_pipeline.steps.requests import (
+from cj_pipeline.batch.options import BatchingMode
+from cj_pipeline.judging.estimates import expected_usd, worst_case_usd
+from cj_pipeline.judging.judges import Judge
+from cj_pipeline.progress.events import note_progress
+from cj_pipeline.provider_jobs.canary import Released, release
+from cj_pipeline.provider_jobs.live_calls import BUNDLE
+from cj_pipeline.provider_jobs.requests import (
     Ask,
     BatchTexts,
     load_texts,
     prompt_for,
     request_line,
     submission_key,
+    tell_qualities,
 )
-from cj_pipeline.steps.send_job import send_unsent_jobs
-from cj_pipeline.steps.settlement import close_comparisons
-from cj_pipeline.steps.simulated_judges import tell_qualities
-from cj_pipeline.store import Session
+from cj_pipeline.provider_jobs.sending import send_unsent_jobs
+from cj_pipeline.provider_jobs.settlement import close_comparisons
+from cj_pipeline.providers.base import Provider, ProviderLimits, split_shards
+from cj_pipeline.queries.batch_record import BatchRecord, load_batch, note_on_batch
+from cj_pipeline.runtime import Engine
+from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets import batch_sensors
-from cj_pipeline.steps import Engine
-from resources.engine_resource import EngineResource
+from assets.automation import sensors
+from cj_pipeline.runtime import Engine
+from resources.runtime_resource import EngineResource
 
 
 @pytest.fixture(autouse=True)
 def one_look_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tick that finds nothing to do ends at once; those that watch say so."""
-    monkeypatch.setattr(batch_sensors, "WATCH_FOR_S", 0.0)
+    monkeypatch.setattr(sensors, "WATCH_FOR_S", 0.0)
 
 
 @pytest.fixture

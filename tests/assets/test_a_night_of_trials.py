@@ -14,13 +14,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets.batch_sensors import provider_jobs_sensor, watchdog_sensor
-from assets.local_run import QUIET
-from assets.trial_schedules import trial_schedules
+from assets.automation.in_process import QUIET
+from assets.automation.schedules import trial_schedules
+from assets.automation.sensors import provider_jobs_sensor, watchdog_sensor
 from cj_pipeline.definitions import defs
-from cj_pipeline.steps import Engine
-from cj_pipeline.steps.trial_runs import trial_history
-from resources.engine_resource import EngineResource
+from cj_pipeline.runtime import Engine
+from cj_pipeline.trials.runs import trial_history
+from resources.runtime_resource import EngineResource
 from tests.batch_folders import write_batch
 
 MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)

@@ -10,11 +10,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.batch_partitions import BATCHES
-from assets.local_run import QUIET, run_batch
+from assets.automation.in_process import QUIET, run_batch
+from assets.automation.partitions import BATCHES
 from cj_pipeline.definitions import defs
-from cj_pipeline.steps import Engine
-from resources.engine_resource import EngineResource
+from cj_pipeline.runtime import Engine
+from resources.runtime_resource import EngineResource
 from tests.batch_folders import open_engine, run_to_end, write_batch
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets import batch_sensors
-from assets.batch_sensors import (
+from assets.automation import sensors
+from assets.automation.sensors import (
     MARK_TAG,
     Tries,
     inbox_sensor,
@@ -20,18 +20,16 @@ from assets.batch_sensors import (
     watchdog_sensor,
 )
 from cj_pipeline.definitions import defs
-from cj_pipeline.steps import (
-    Engine,
-    collect_wave,
-    decide,
-    fit,
-    follow,
-    ingest,
-    plan_wave,
-    poll,
-    submit_wave,
-)
-from resources.engine_resource import EngineResource
+from cj_pipeline.progress import follow
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.collect_wave import collect_wave
+from cj_pipeline.steps.decide import decide
+from cj_pipeline.steps.fit import fit
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.poll import poll
+from cj_pipeline.steps.submit_wave import submit_wave
+from resources.runtime_resource import EngineResource
 from tests.batch_folders import write_batch
 
 SETTINGS = {"judges": ["cj-generic-batch"], "wave_size": 3, "max_pairwise_comparisons": 6}
@@ -194,17 +192,17 @@ class TestProviderJobs:
         made: list[str] = []
 
         def told(name: str) -> None:
-            function = getattr(batch_sensors, name)
+            function = getattr(sensors, name)
 
             def read(*args: object, **more: object) -> object:
                 made.append(name)
                 return function(*args, **more)
 
-            monkeypatch.setattr(batch_sensors, name, read)
+            monkeypatch.setattr(sensors, name, read)
 
         told("poll")
         told("standings")
-        monkeypatch.setattr(batch_sensors, "WATCH_FOR_S", 1.5)
+        monkeypatch.setattr(sensors, "WATCH_FOR_S", 1.5)
         return made
 
     @pytest.fixture
@@ -231,7 +229,7 @@ class TestProviderJobs:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """That nothing changed here does not say that nothing changed at the provider."""
-        monkeypatch.setattr(batch_sensors, "WATCH_FOR_S", 20.0)
+        monkeypatch.setattr(sensors, "WATCH_FOR_S", 20.0)
         monkeypatch.setattr(follow, "READ_AT_LATEST_S", 1000.0)
         with engine.store.write() as db:
             db.execute("UPDATE provider_jobs SET next_poll_at = now() + INTERVAL '1 second'")

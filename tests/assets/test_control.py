@@ -17,12 +17,12 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import (
     QueuedRunCoordinatorDaemon,
 )
 
-from assets.batch_sensors import inbox_sensor
-from assets.local_run import QUIET, run_batch
+from assets.automation.in_process import QUIET, run_batch
+from assets.automation.sensors import inbox_sensor
 from cj_pipeline.definitions import defs
-from cj_pipeline.steps import Engine
-from resources.engine_resource import EngineResource
+from cj_pipeline.runtime import Engine
 from resources.local_instance import local_instance
+from resources.runtime_resource import EngineResource
 from tests.batch_folders import write_batch
 
 SETTINGS = {

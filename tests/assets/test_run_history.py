@@ -9,12 +9,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets.local_run import QUIET, run_batch
-from assets.store_upkeep import store_upkeep
+from assets.automation.in_process import QUIET, run_batch
+from assets.automation.maintenance import store_upkeep
 from cj_pipeline.definitions import defs
-from cj_pipeline.steps import Engine
-from resources.engine_resource import EngineResource
+from cj_pipeline.runtime import Engine
 from resources.local_instance import local_instance
+from resources.runtime_resource import EngineResource
 from tests.batch_folders import write_batch
 
 SETTINGS = {

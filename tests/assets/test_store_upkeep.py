@@ -7,9 +7,9 @@ from pathlib import Path
 import dagster as dg
 import duckdb
 
-from assets.store_upkeep import store_upkeep
-from cj_pipeline.steps import Engine
-from resources.engine_resource import EngineResource
+from assets.automation.maintenance import store_upkeep
+from cj_pipeline.runtime import Engine
+from resources.runtime_resource import EngineResource
 from tests.finished_batches import SPRING, fill
 
 

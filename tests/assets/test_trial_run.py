@@ -7,10 +7,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.trial_run import TrialRun, run_trial
+from assets.automation.in_process import TrialRun, run_trial
 from cj_pipeline.definitions import defs
-from cj_pipeline.steps import Engine
-from cj_pipeline.trials import load_trial, trial_names
+from cj_pipeline.runtime import Engine
+from cj_pipeline.trials.definitions import load_trial, trial_names
 
 QUICKEST = ("mini", "provider-batch")
 OTHERS = tuple(sorted(set(trial_names(Path("no-home"))) - set(QUICKEST)))

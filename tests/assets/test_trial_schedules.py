@@ -9,10 +9,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.trial_schedules import TRIAL_TAG, nightly_trials, trial_schedules
+from assets.automation.schedules import TRIAL_TAG, nightly_trials, trial_schedules
 from cj_pipeline.definitions import defs
-from cj_pipeline.steps import Engine
-from resources.engine_resource import EngineResource
+from cj_pipeline.runtime import Engine
+from resources.runtime_resource import EngineResource
 from tests.batch_folders import write_batch
 
 

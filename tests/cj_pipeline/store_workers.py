@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cj_pipeline import served_store
 from cj_pipeline.errors import StoreError
-from cj_pipeline.store import Store
+from cj_pipeline.store import quack_store
+from cj_pipeline.store.file_store import Store
 
 ROWS = 50
 
@@ -84,7 +84,7 @@ def serve(home: str, token: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with served_store.serve(Path(home), token, port=port) as address:
+    with quack_store.serve(Path(home), token, port=port) as address:
         print(address, flush=True)
         sys.stdin.read()
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cj_pipeline.anchors import (
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.grading.anchors import (
     AnchorCheck,
     AnchorRules,
     check_anchors,
@@ -14,7 +15,6 @@ from cj_pipeline.anchors import (
     misfits,
     separation,
 )
-from cj_pipeline.comparisons import JudgedPair
 
 Floats = NDArray[np.float64]
 

@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.artefact import (
-    RunEnvironment,
+from cj_pipeline.errors import BatchProblemsError, StoreError, UnknownBatchError
+from cj_pipeline.outputs.artefact import (
     artefact_checksum,
     build_artefact,
     write_artefact,
     write_atomically,
 )
-from cj_pipeline.batch_history import read_history
-from cj_pipeline.contracts import CONTRACT, RELAXED_CONTRACT, violations
-from cj_pipeline.errors import BatchProblemsError, StoreError, UnknownBatchError
-from cj_pipeline.store import Session, Store
+from cj_pipeline.outputs.contracts import CONTRACT, RELAXED_CONTRACT, violations
+from cj_pipeline.queries.history import read_history
+from cj_pipeline.runtime import RunEnvironment
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.session import Session
 from tests.finished_batches import (
     ARGUMENTS,
     BROKEN,

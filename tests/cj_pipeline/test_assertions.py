@@ -10,30 +10,30 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline import assertions
-from cj_pipeline.assertions import Finding
-from cj_pipeline.batch_history import BatchHistory, read_history
+from cj_pipeline.checks import claims
+from cj_pipeline.checks.claims import Finding
+from cj_pipeline.queries.history import BatchHistory, read_history
 from tests.finished_batches import BROKEN, SPRING, finished_batches
 
 Claim = Callable[[BatchHistory], Finding]
 
 CLAIMS: tuple[Claim, ...] = (
-    assertions.pairs_are_sound,
-    assertions.budget_is_kept,
-    assertions.spend_is_within_cap,
-    assertions.requests_are_recorded,
-    assertions.rows_add_up,
-    assertions.scores_are_sound,
-    assertions.net_is_connected,
-    assertions.callbacks_are_within_denominator,
-    assertions.success_is_earned,
-    assertions.batch_goes_well,
-    assertions.every_essay_is_graded_or_none,
-    assertions.probabilities_are_real,
-    assertions.boundaries_are_in_order,
-    assertions.anchors_are_in_order,
-    assertions.anchors_are_graded_near_their_grades,
-    assertions.anchors_win_what_they_should,
+    claims.pairs_are_sound,
+    claims.budget_is_kept,
+    claims.spend_is_within_cap,
+    claims.requests_are_recorded,
+    claims.rows_add_up,
+    claims.scores_are_sound,
+    claims.net_is_connected,
+    claims.callbacks_are_within_denominator,
+    claims.success_is_earned,
+    claims.batch_goes_well,
+    claims.every_essay_is_graded_or_none,
+    claims.probabilities_are_real,
+    claims.boundaries_are_in_order,
+    claims.anchors_are_in_order,
+    claims.anchors_are_graded_near_their_grades,
+    claims.anchors_win_what_they_should,
 )
 
 
@@ -62,7 +62,7 @@ def test_an_essay_compared_with_itself_is_found(spring: BatchHistory) -> None:
     pair = spring.pairs[0]
     broken = replace(spring, pairs=changed(spring.pairs, essay_b=pair["essay_a"]))
 
-    finding = assertions.pairs_are_sound(broken)
+    finding = claims.pairs_are_sound(broken)
 
     assert not finding.holds
     assert pair["comparison_id"] in finding.statement
@@ -72,9 +72,7 @@ def test_more_comparisons_than_the_budget_are_found(spring: BatchHistory) -> Non
     """The budget is a promise about money."""
     settings = {**spring.batch["settings"], "max_pairwise_comparisons": len(spring.pairs) - 1}
 
-    finding = assertions.budget_is_kept(
-        replace(spring, batch={**spring.batch, "settings": settings})
-    )
+    finding = claims.budget_is_kept(replace(spring, batch={**spring.batch, "settings": settings}))
 
     assert not finding.holds
 
@@ -84,7 +82,7 @@ def test_reservations_count_against_the_spend_cap(spring: BatchHistory) -> None:
     settings = {**spring.batch["settings"], "spend_cap_usd": 1.0}
     jobs = changed(spring.jobs, billed_usd=None, reserved_usd=1.5)
 
-    finding = assertions.spend_is_within_cap(
+    finding = claims.spend_is_within_cap(
         replace(spring, batch={**spring.batch, "settings": settings}, jobs=jobs)
     )
 
@@ -97,7 +95,7 @@ def test_a_request_without_an_outcome_is_found(spring: BatchHistory) -> None:
     place = next(i for i, row in enumerate(spring.attempts) if row["submission_key"] == key)
     broken = replace(spring, attempts=changed(spring.attempts, place, outcome=None))
 
-    finding = assertions.rows_add_up(broken)
+    finding = claims.rows_add_up(broken)
 
     assert not finding.holds
     assert key in finding.statement
@@ -105,7 +103,7 @@ def test_a_request_without_an_outcome_is_found(spring: BatchHistory) -> None:
 
 def test_a_job_with_other_requests_than_recorded_is_found(spring: BatchHistory) -> None:
     """A request nobody wrote down could be paid twice."""
-    finding = assertions.requests_are_recorded(replace(spring, attempts=spring.attempts[1:]))
+    finding = claims.requests_are_recorded(replace(spring, attempts=spring.attempts[1:]))
 
     assert not finding.holds
 
@@ -117,14 +115,14 @@ def test_an_impossible_standard_error_is_found(spring: BatchHistory, value: floa
         spring, scores=changed(spring.scores, -1 % len(spring.scores), standard_error=value)
     )
 
-    assert not assertions.scores_are_sound(broken).holds
+    assert not claims.scores_are_sound(broken).holds
 
 
 def test_scores_off_centre_are_found(spring: BatchHistory) -> None:
     """All scores share the gauge on which their mean is zero."""
     moved = tuple({**row, "score": row["score"] + 0.1} for row in spring.scores)
 
-    assert not assertions.scores_are_sound(replace(spring, scores=moved)).holds
+    assert not claims.scores_are_sound(replace(spring, scores=moved)).holds
 
 
 def test_a_net_in_parts_is_found(spring: BatchHistory) -> None:
@@ -134,7 +132,7 @@ def test_a_net_in_parts_is_found(spring: BatchHistory) -> None:
         row for row in spring.comparisons if lonely not in (row["essay_a"], row["essay_b"])
     )
 
-    finding = assertions.net_is_connected(replace(spring, comparisons=rest))
+    finding = claims.net_is_connected(replace(spring, comparisons=rest))
 
     assert not finding.holds
     assert finding.figures["parts"] == 2
@@ -142,7 +140,7 @@ def test_a_net_in_parts_is_found(spring: BatchHistory) -> None:
 
 def test_a_success_without_one_scale_is_not_earned(spring: BatchHistory) -> None:
     """However the batch's row reads."""
-    assert not assertions.success_is_earned(replace(spring, comparisons=())).holds
+    assert not claims.success_is_earned(replace(spring, comparisons=())).holds
 
 
 def test_a_failed_batch_is_told_with_its_reason() -> None:
@@ -150,7 +148,7 @@ def test_a_failed_batch_is_told_with_its_reason() -> None:
     with finished_batches() as db:
         broken = read_history(db, BROKEN)
 
-    finding = assertions.batch_goes_well(broken)
+    finding = claims.batch_goes_well(broken)
 
     assert not finding.holds
     assert str(broken.batch["end_reason"]) in finding.statement
@@ -169,9 +167,9 @@ def test_an_essay_always_shown_first_is_found(spring: BatchHistory) -> None:
         else row
         for row in spring.pairs
     )
-    assert sum(row["essay_a"] == name for row in pairs) >= assertions.MIN_SHOWN_FOR_SKEW
+    assert sum(row["essay_a"] == name for row in pairs) >= claims.MIN_SHOWN_FOR_SKEW
 
-    finding = assertions.positions_are_fair(replace(spring, pairs=pairs))
+    finding = claims.positions_are_fair(replace(spring, pairs=pairs))
 
     assert not finding.holds
     assert name in finding.statement
@@ -183,28 +181,28 @@ def test_probabilities_that_do_not_sum_to_one_are_found(spring: BatchHistory) ->
     shares[next(iter(shares))] += 0.2
     broken = replace(spring, projections=changed(spring.projections, probabilities=shares))
 
-    assert not assertions.probabilities_are_real(broken).holds
+    assert not claims.probabilities_are_real(broken).holds
 
 
 def test_boundaries_out_of_order_are_found(spring: BatchHistory) -> None:
     """A higher grade cannot begin below a lower one."""
     broken = replace(spring, boundaries=spring.boundaries[::-1])
 
-    assert not assertions.boundaries_are_in_order(broken).holds
+    assert not claims.boundaries_are_in_order(broken).holds
 
 
 def test_a_grading_that_left_an_essay_out_is_found(spring: BatchHistory) -> None:
     """All essays of a graded batch have a grade."""
     broken = replace(spring, projections=spring.projections[1:])
 
-    assert not assertions.every_essay_is_graded_or_none(broken).holds
+    assert not claims.every_essay_is_graded_or_none(broken).holds
 
 
 def test_anchors_that_the_others_grade_otherwise_are_found(spring: BatchHistory) -> None:
     """Two steps off on average: whatever the students got is as far off."""
     wrong = _with_check(spring, mean_absolute_error=2.1, bias=-0.2)
 
-    finding = assertions.anchors_are_graded_near_their_grades(wrong)
+    finding = claims.anchors_are_graded_near_their_grades(wrong)
 
     assert not finding.holds
     assert "2.10" in finding.statement
@@ -214,7 +212,7 @@ def test_an_anchor_that_won_nothing_is_found(spring: BatchHistory) -> None:
     """Its judge saw something else than its graders did."""
     wrong = _with_check(spring, zero_win_anchors=["anchor-05"])
 
-    finding = assertions.anchors_win_what_they_should(wrong)
+    finding = claims.anchors_win_what_they_should(wrong)
 
     assert not finding.holds
     assert "anchor-05" in finding.statement
@@ -228,7 +226,7 @@ def _with_check(spring: BatchHistory, **figures: object) -> BatchHistory:
 
 def test_a_changed_artefact_is_found(tmp_path: Path) -> None:
     """The checksum covers every figure in it."""
-    from cj_pipeline.artefact import write_artefact
+    from cj_pipeline.outputs.artefact import write_artefact
     from tests.batch_folders import TEST_RUN
     from tests.finished_batches import START
 
@@ -236,9 +234,9 @@ def test_a_changed_artefact_is_found(tmp_path: Path) -> None:
         written = write_artefact(
             db, SPRING, "execute", tmp_path, generated_at=START, environment=TEST_RUN
         )
-    assert assertions.artefact_is_valid(written.path).holds
+    assert claims.artefact_is_valid(written.path).holds
     document = json.loads(written.path.read_text())
     document["bt_summary"][0]["theta"] += 1.0
     written.path.write_text(json.dumps(document))
 
-    assert not assertions.artefact_is_valid(written.path).holds
+    assert not claims.artefact_is_valid(written.path).holds

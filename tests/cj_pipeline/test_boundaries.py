@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from cj_pipeline import boundaries as model
-from cj_pipeline.boundaries import BoundaryPosterior, fit_boundaries, grade_probabilities
+from cj_pipeline.grading import boundaries as model
+from cj_pipeline.grading.boundaries import BoundaryPosterior, fit_boundaries, grade_probabilities
 
 Floats = NDArray[np.float64]
 

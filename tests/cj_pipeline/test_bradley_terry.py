@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.connectivity import net_parts
+from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.likelihood import moved, slope_at
-from cj_pipeline.net_solvers import dense
+from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry
+from cj_pipeline.scale.connectivity import net_parts
+from cj_pipeline.scale.laplacian import dense
+from cj_pipeline.scale.likelihood import moved, slope_at
 
 
 def _judge(
@@ -441,7 +441,7 @@ def test_lopsided_repeats_among_ties_do_not_stall_the_fit() -> None:
 
 def test_what_does_not_come_to_rest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A half-climbed hill is no scale; with two steps allowed nothing gets there."""
-    monkeypatch.setattr("cj_pipeline.bradley_terry._MAX_STEPS", 2)
+    monkeypatch.setattr("cj_pipeline.scale.bradley_terry._MAX_STEPS", 2)
 
     assert "did not converge in 2 steps" in _refused(_ids(6), _judge(np.arange(6.0), 300, seed=1))
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from cj_pipeline.batch_history import BatchHistory, read_history
-from cj_pipeline.class_list import COLUMNS, class_list_csv, class_list_xlsx
+from cj_pipeline.outputs.class_list import COLUMNS, class_list_csv, class_list_xlsx
+from cj_pipeline.queries.history import BatchHistory, read_history
 from tests.finished_batches import ARGUMENTS, SPRING, finished_batches
 
 FORMULA = '=HYPERLINK("http://example.invalid","click")'

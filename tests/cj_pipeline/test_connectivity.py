@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.connectivity import bridging_pairs, dominance_labels, net_parts
-from cj_pipeline.tallies import as_verdicts, tally
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.scale.connectivity import bridging_pairs, dominance_labels, net_parts
+from cj_pipeline.scale.tallies import as_verdicts, tally
 
 
 def _judged(*pairs: str) -> list[JudgedPair]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.consistency import (
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.diagnostics.consistency import (
     agreement_between_judges,
     judge_consistency,
     share_of,
-    swap_consistent,
-    swap_weights,
     transitivity,
 )
+from cj_pipeline.scale.scoring import swap_consistent, swap_weights
 
 IDS = ["a", "b", "c"]
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import pytest
 
-from cj_pipeline.contracts import (
+from cj_pipeline.outputs.contracts import (
     CONTRACT,
     RELAXATIONS,
     RELAXED_CONTRACT,
@@ -23,7 +23,7 @@ PUBLISHED_SHA256 = "6607fb35c044045dde0659b1a5a23408899b0e31965e009d538b7cbf2a8d
 
 def test_the_shipped_contract_is_the_published_one() -> None:
     """Whoever reads our artefacts holds them to this very file."""
-    content = (files("cj_pipeline") / "contracts" / CONTRACT).read_bytes()
+    content = (files("cj_pipeline") / "outputs" / "schemas" / CONTRACT).read_bytes()
 
     digest = hashlib.sha256(content).hexdigest()
 

@@ -9,9 +9,10 @@ import duckdb
 import pytest
 
 from cj_pipeline.errors import StoreError
-from cj_pipeline.forgetting import forget_batch
-from cj_pipeline.store import Store, open_store
-from cj_pipeline.store_care import backup_store, check_store, compact_store, restore_store
+from cj_pipeline.operations.erase import forget_batch
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.maintenance import backup_store, check_store, compact_store, restore_store
+from cj_pipeline.store.opening import open_store
 from tests.finished_batches import ARGUMENTS, SPRING, fill
 
 KEY = "a key that tests may know, it's quoted"

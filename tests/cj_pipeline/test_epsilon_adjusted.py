@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cj_pipeline.bradley_terry import fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.epsilon_adjusted import fit_epsilon_adjusted
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.diagnostics.epsilon_adjusted import fit_epsilon_adjusted
 from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.scale.bradley_terry import fit_bradley_terry
 
 
 def _round_robin(n: int, repeats: int, seed: int) -> tuple[list[str], list[JudgedPair]]:

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.batch_history import BatchHistory, read_history
-from cj_pipeline.feedback import all_feedback
-from cj_pipeline.frames import export_parquet, pandas_frame
-from cj_pipeline.pages import percent
-from cj_pipeline.scales import GradeScale, load_scale
-from cj_pipeline.side_by_side import render_side_by_side
-from cj_pipeline.steps import Engine, publish, regrade
-from cj_pipeline.verification import verify_artefact
+from cj_pipeline.grading.grade_scales import GradeScale, load_scale
+from cj_pipeline.operations.regrade import regrade
+from cj_pipeline.outputs.feedback import all_feedback
+from cj_pipeline.outputs.html import percent
+from cj_pipeline.outputs.side_by_side import render_side_by_side
+from cj_pipeline.outputs.verification import verify_artefact
+from cj_pipeline.queries.frames import export_parquet, pandas_frame
+from cj_pipeline.queries.history import BatchHistory, read_history
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.publish import publish
 from tests.batch_folders import open_engine, run_to_end, write_batch
 
 pytestmark = pytest.mark.slow

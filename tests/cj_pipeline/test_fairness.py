@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cj_pipeline.fairness import first_shown_share, positional_skews
+from cj_pipeline.diagnostics.position_balance import first_shown_share, positional_skews
 
 
 def test_skew_is_zero_for_even_and_one_for_always_the_same_place() -> None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from cj_pipeline.batch_history import BatchHistory, read_history
 from cj_pipeline.errors import UnknownEssayError, UnscalableBatchError
-from cj_pipeline.feedback import all_feedback, essay_feedback
-from cj_pipeline.score_intervals import score_intervals
+from cj_pipeline.outputs.feedback import all_feedback, essay_feedback
+from cj_pipeline.queries.history import BatchHistory, read_history
+from cj_pipeline.scale.intervals import score_intervals
 from tests.finished_batches import ARGUMENTS, BROKEN, SPRING, finished_batches
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cj_pipeline.errors import StoreBusyError
-from cj_pipeline.file_lock import hold
+from cj_pipeline.store.file_lock import hold
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cj_pipeline.bradley_terry import fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.fit_statistics import fit_of_essays, fit_of_judges
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.diagnostics.fit_statistics import fit_of_essays, fit_of_judges
+from cj_pipeline.scale.bradley_terry import fit_bradley_terry
 
 TRUTH = np.linspace(-2, 2, 20)
 IDS = [f"e{i:02d}" for i in range(20)]

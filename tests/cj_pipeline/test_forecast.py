@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cj_pipeline.bradley_terry import Scale, fit_verdicts
-from cj_pipeline.forecast import Forecast, Plan, forecast_at_plan, forecast_from_scale
-from cj_pipeline.pairing.waves import Net, choose_wave
-from cj_pipeline.precision import Precision, precision_of
-from cj_pipeline.reliability import empirical_bayes_reliability
-from cj_pipeline.settings import PreciseRule, Strategy
-from cj_pipeline.tallies import Verdicts
+from cj_pipeline.batch.options import PreciseRule, Strategy
+from cj_pipeline.diagnostics.reliability import empirical_bayes_reliability
+from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.waves import choose_wave
+from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
+from cj_pipeline.scale.tallies import Verdicts
+from cj_pipeline.stopping.forecast import Forecast, Plan, forecast_at_plan, forecast_from_scale
+from cj_pipeline.stopping.precision import Precision, precision_of
 
 
 def scale_after(n_essays: int, per_essay: int, seed: int, *, sd: float = 1.5) -> Scale:

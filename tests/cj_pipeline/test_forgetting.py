@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cj_pipeline.errors import UnknownBatchError
-from cj_pipeline.forgetting import forget_batch, forget_essay
-from cj_pipeline.store import Store
-from cj_pipeline.store_care import check_store
+from cj_pipeline.operations.erase import forget_batch, forget_essay
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.maintenance import check_store
 from tests.finished_batches import ARGUMENTS, SPRING, fill
 
 NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from cj_pipeline.errors import StoreError, UnknownBatchError
-from cj_pipeline.frames import (
+from cj_pipeline.queries.frames import (
     FRAME_NAMES,
     FrameName,
     arrow_table,
@@ -17,7 +17,8 @@ from cj_pipeline.frames import (
     pandas_frame,
     polars_frame,
 )
-from cj_pipeline.store import Session, Store
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.session import Session
 from tests.finished_batches import ARGUMENTS, SPRING, fill
 
 COLUMNS: dict[FrameName, str] = {

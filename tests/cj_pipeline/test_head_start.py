@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.head_start import (
+from cj_pipeline.pairing.comparison_graph import Net, Parts
+from cj_pipeline.pairing.warm_start import (
     expected_from_earlier,
     expected_from_order,
     expected_from_texts,
 )
-from cj_pipeline.pairing.net import Parts
-from cj_pipeline.pairing.waves import Net, choose_wave
+from cj_pipeline.pairing.waves import choose_wave
 
 IDS = tuple(f"essay-{i:02d}" for i in range(40))
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cj_pipeline.bradley_terry import Scale, fit_verdicts
-from cj_pipeline.information import covariance, covariance_of, other_covariance, standard_errors
-from cj_pipeline.tallies import Verdicts
+from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
+from cj_pipeline.scale.information import (
+    covariance,
+    covariance_of,
+    other_covariance,
+    standard_errors,
+)
+from cj_pipeline.scale.tallies import Verdicts
 
 
 def _fit(n: int, n_verdicts: int, *, position_effect: bool = False) -> Scale:
@@ -58,7 +63,7 @@ def test_parts_of_the_covariance_are_had_without_the_whole() -> None:
 
 def test_judges_parameters_have_the_covariance_of_the_joint_inverse() -> None:
     """Written out whole: the lower right corner of the inverse."""
-    from cj_pipeline.net_solvers import dense
+    from cj_pipeline.scale.laplacian import dense
 
     information = _fit(40, 600, position_effect=True).information
     joint = np.block(

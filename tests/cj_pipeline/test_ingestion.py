@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cj_pipeline.errors import BatchProblemsError
-from cj_pipeline.ingestion import read_batch
-from cj_pipeline.text_files import MAX_CHARACTERS
+from cj_pipeline.intake.batch_folder import read_batch
+from cj_pipeline.text import MAX_CHARACTERS
 from tests.batch_folders import write_batch
 
 Folder = Callable[..., Path]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cj_pipeline.batch_history import read_history
-from cj_pipeline.judge_agreement import agreements
+from cj_pipeline.outputs.judges import agreements
+from cj_pipeline.queries.history import read_history
 from tests.finished_batches import SPRING, finished_batches
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cj_pipeline.judge_choice import JudgeFigures, judges_by_worth
+from cj_pipeline.pairing.judge_selection import JudgeFigures, judges_by_worth
 
 CLOSE = np.array([-0.3, 0.0, 0.4])
 

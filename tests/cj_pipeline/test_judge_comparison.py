@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.judge_comparison import (
+from cj_pipeline.diagnostics.judge_comparison import (
     by_judge,
     cohen_kappa,
     compare_verdicts,

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from cj_pipeline.comparisons import Verdict
+from cj_pipeline.batch.comparisons import Verdict
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.judge_trials import Trial, calibrate, summarise, trial_pairs
-from cj_pipeline.judges import load_judge
-from cj_pipeline.money import Usage, cost_usd
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.judging.pricing import Usage, cost_usd
+from cj_pipeline.operations.pilot import Trial, calibrate, summarise, trial_pairs
 
 _JUDGE = load_judge("quality")
 

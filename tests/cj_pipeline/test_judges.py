@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cj_pipeline.errors import SettingsError, UnpricedModelError
-from cj_pipeline.judges import Judge, JudgeSettings, known_judges, load_judge
+from cj_pipeline.judging.judges import Judge, JudgeSettings, known_judges, load_judge
 
 
 def _mine(folder: Path, text: str) -> Path:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.comparisons import Verdict
+from cj_pipeline.batch.comparisons import Verdict
 from cj_pipeline.errors import InvalidOutputError
-from cj_pipeline.judging import (
+from cj_pipeline.judging.prompts import (
     Prompt,
     Template,
     fence_nonce,

@@ -10,8 +10,9 @@ import duckdb
 import pytest
 
 from cj_pipeline.errors import StoreBusyError, StoreError
-from cj_pipeline.lake_store import LakeStore, table_keys
-from cj_pipeline.store import Store, open_store
+from cj_pipeline.store.ducklake_store import LakeStore, table_keys
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.opening import open_store
 from tests.cj_pipeline.store_workers import ROWS, ledger_rows
 from tests.finished_batches import fill
 from tests.postgres_server import postgres_server

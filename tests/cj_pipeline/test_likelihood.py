@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cj_pipeline.bradley_terry import fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.likelihood import guess, log_likelihood, slope_at, tie_probability
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.scale.bradley_terry import fit_bradley_terry
+from cj_pipeline.scale.likelihood import guess, log_likelihood, slope_at, tie_probability
 
 IDS = ["a", "b", "c", "d"]
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from cj_pipeline.bradley_terry import Scale, fit_verdicts
-from cj_pipeline.likely_spread import USUAL, likely_spread
-from cj_pipeline.tallies import Verdicts
+from cj_pipeline.diagnostics.spread import USUAL, likely_spread
+from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
+from cj_pipeline.scale.tallies import Verdicts
 
 
 def judged(true_scores: np.ndarray, rounds: int) -> Scale:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.linking import link_batches
-from cj_pipeline.projection import project_grades
-from cj_pipeline.scales import GradeScale
+from cj_pipeline.grading.grade_scales import GradeScale
+from cj_pipeline.grading.linking import link_batches
+from cj_pipeline.grading.projection import project_grades
+from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry
 
 Floats = NDArray[np.float64]
 

@@ -23,10 +23,14 @@ from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
 from cj_pipeline.errors import StoreBusyError
-from cj_pipeline.metric_catalogue import METRICS
-from cj_pipeline.metrics import exposition, metrics_app, read_metrics, render_metrics
-from cj_pipeline.steps import advance_to_end, ingest, plan_wave, submit_wave
-from cj_pipeline.store import Session, Store
+from cj_pipeline.metrics.catalogue import METRICS
+from cj_pipeline.metrics.readings import exposition, metrics_app, read_metrics, render_metrics
+from cj_pipeline.steps.advance import advance_to_end
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.session import Session
 from tests.batch_folders import ManualClock, finish, open_engine, write_batch
 from tests.finished_batches import SPRING, START, finished_batches
 

@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cj_pipeline.errors import UnpricedModelError
-from cj_pipeline.judges import load_judge
-from cj_pipeline.judging import Prompt
-from cj_pipeline.money import (
+from cj_pipeline.judging.estimates import worst_case_usd
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.judging.pricing import (
     Price,
     Usage,
     batch_multipliers,
     cost_usd,
     price_of,
     price_table,
-    worst_case_usd,
 )
+from cj_pipeline.judging.prompts import Prompt
 
 _COUNTS = st.integers(0, 10_000)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.naming import ID, id_for
+from cj_pipeline.ids import ID, id_for
 
 
 @given(name=st.text(max_size=300))

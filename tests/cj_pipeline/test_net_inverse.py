@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cj_pipeline.net_inverse import (
+from cj_pipeline.scale.laplacian import (
+    NetMatrix,
     band_variances,
+    dense,
     difference_variances,
+    lay_out,
     log_determinant,
+    net_matrix,
     surroundings_variances,
 )
-from cj_pipeline.net_solvers import NetMatrix, dense, lay_out, net_matrix
 
 
 def _net(n: int, design: str, prior: float) -> NetMatrix:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.net_solvers import NetMatrix, dense, lay_out, net_matrix, solve, sums_at_ends
+from cj_pipeline.scale.laplacian import NetMatrix, dense, lay_out, net_matrix, solve, sums_at_ends
 
 
 def random_net(n: int, design: str, *, prior: float = 0.1, seed: int = 0) -> NetMatrix:

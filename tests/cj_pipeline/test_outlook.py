@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cj_pipeline.information import covariance
-from cj_pipeline.outlook import outlook
-from cj_pipeline.pairing.waves import Net
-from cj_pipeline.ranks import ranks
+from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.scale.information import covariance
+from cj_pipeline.scale.ranks import ranks
+from cj_pipeline.stopping.expected_gain import outlook
 from tests.cj_pipeline.pairing.test_adaptive import scored_net
 
 
@@ -59,7 +59,7 @@ def test_a_sketch_of_a_large_batch_tells_about_the_same(
     net = as_grades(net) if by_grades else net
     exact = outlook(net, 30, seed=0)
 
-    monkeypatch.setattr("cj_pipeline.uncertainty._EXACT_UP_TO", 100)
+    monkeypatch.setattr("cj_pipeline.pairing.posterior._EXACT_UP_TO", 100)
     sketched = outlook(net, 30, seed=0)
 
     assert sketched.typical_error == pytest.approx(exact.typical_error, rel=0.15)

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cj_pipeline.metric_catalogue import METRICS
-from cj_pipeline.metrics import Reading, Series
-from cj_pipeline.own_assertions import OwnAssertion
-from cj_pipeline.settings import resolve_settings
+from cj_pipeline.intake.settings import resolve_settings
+from cj_pipeline.metrics.assertions import OwnAssertion
+from cj_pipeline.metrics.catalogue import METRICS
+from cj_pipeline.metrics.readings import Reading, Series
 
 _BY_NAME = {metric.name: metric for metric in METRICS}
 

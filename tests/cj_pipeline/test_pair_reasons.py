@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cj_pipeline.comparisons import Role
-from cj_pipeline.pair_reasons import ROLES, roles_of, why_asked
+from cj_pipeline.batch.comparisons import Role
+from cj_pipeline.outputs.feedback import ROLES, roles_of, why_asked
 
 
 def test_every_role_has_its_words() -> None:

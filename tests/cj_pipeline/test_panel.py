@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.panel import Panel, fit_panel
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.diagnostics.panel import Panel, fit_panel
 
 IDS = [f"e{i:02d}" for i in range(12)]
 TRUTH = np.linspace(-1.5, 1.5, 12)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.panel_shares import judges_of_pair, pairs_as_chosen, shares_problem
-from cj_pipeline.settings import resolve_settings
+from cj_pipeline.intake.settings import resolve_settings
+from cj_pipeline.pairing.judge_shares import judges_of_pair, pairs_as_chosen, shares_problem
 
 
 def _shared_out(shares: list[float], n_pairs: int) -> list[tuple[int, ...]]:

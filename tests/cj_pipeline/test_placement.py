@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from cj_pipeline.bradley_terry import Scale, fit_verdicts
-from cj_pipeline.pairing.waves import Net, choose_wave
-from cj_pipeline.placement import with_newcomers
-from cj_pipeline.tallies import Verdicts
+from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.warm_start import with_newcomers
+from cj_pipeline.pairing.waves import choose_wave
+from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
+from cj_pipeline.scale.tallies import Verdicts
 
 N_OLD, N_NEW = 40, 8
 IDS = tuple(f"essay-{i:02d}" for i in range(N_OLD + N_NEW))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cj_pipeline.plain_text import excerpt, visible
+from cj_pipeline.text import excerpt, visible
 
 
 @pytest.mark.parametrize("hidden", ["\u200b", "\u202e", "\u2066", "\ufeff", "\x00", "\U000e0041"])

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cj_pipeline.batch_history import BatchHistory, read_history
-from cj_pipeline.plots import (
+from cj_pipeline.outputs.plots import (
     agreement_plot,
     convergence_plot,
     cost_plot,
@@ -20,6 +19,7 @@ from cj_pipeline.plots import (
     score_plot,
     svg,
 )
+from cj_pipeline.queries.history import BatchHistory, read_history
 from tests.finished_batches import ARGUMENTS, SPRING, finished_batches
 
 if TYPE_CHECKING:

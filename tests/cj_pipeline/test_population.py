@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cj_pipeline.bradley_terry import fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.population import place_in_population
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.grading.population import place_in_population
+from cj_pipeline.scale.bradley_terry import fit_bradley_terry
 
 Floats = NDArray[np.float64]
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cj_pipeline.bradley_terry import fit_bradley_terry, maximise
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.likelihood import slope_at
-from cj_pipeline.net_solvers import dense
-from cj_pipeline.position_effects import marginal_maximum, marginal_position_effects
-from cj_pipeline.posterior import Posterior
-from cj_pipeline.reliability import empirical_bayes
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.diagnostics.position_effects import marginal_maximum, marginal_position_effects
+from cj_pipeline.diagnostics.reliability import empirical_bayes
+from cj_pipeline.scale.bradley_terry import fit_bradley_terry, maximise
+from cj_pipeline.scale.laplacian import dense
+from cj_pipeline.scale.likelihood import slope_at
+from cj_pipeline.scale.log_posterior import Posterior
 from tests.cj_pipeline.test_posterior import IDS, MODELS, panel_verdicts
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.likelihood import slope_at
-from cj_pipeline.posterior import Posterior
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry
+from cj_pipeline.scale.likelihood import slope_at
+from cj_pipeline.scale.log_posterior import Posterior
 
 IDS = [f"e{i}" for i in range(6)]
 

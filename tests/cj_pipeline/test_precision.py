@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cj_pipeline.precision import Precision, meets
-from cj_pipeline.settings import PreciseRule
+from cj_pipeline.batch.options import PreciseRule
+from cj_pipeline.stopping.precision import Precision, meets
 
 STANDS = Precision(
     reliability=0.85,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.profiles import (
+from cj_pipeline.live.profiles import (
     BUILT_IN,
     COUNTS,
     FIELDS,

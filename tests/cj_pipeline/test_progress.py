@@ -8,15 +8,14 @@ from itertools import accumulate
 import numpy as np
 import pytest
 
-from cj_pipeline.progress import (
+from cj_pipeline.progress.values import (
     Landing,
-    Outcome,
     checkpoint_size,
     last_checkpoint,
-    outcome_of,
     throughput,
     time_left,
 )
+from cj_pipeline.stopping.continuation import Outcome, outcome_of
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 

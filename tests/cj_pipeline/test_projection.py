@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cj_pipeline.anchors import AnchorRules
-from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.projection import GradeProjections, project_grades
-from cj_pipeline.scales import GradeScale, load_scale
+from cj_pipeline.grading.anchors import AnchorRules
+from cj_pipeline.grading.grade_scales import GradeScale, load_scale
+from cj_pipeline.grading.projection import GradeProjections, project_grades
 
 Floats = NDArray[np.float64]
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.judges import load_judge
-from cj_pipeline.judging import Prompt
-from cj_pipeline.prompt_caching import plan_caching
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.judging.prompt_caching import plan_caching
+from cj_pipeline.judging.prompts import Prompt
 
 _HAIKU = load_judge("anthropic-claude-haiku-4-5")
 _LONG = Prompt("", "x" * 40_000, "one", "two", "0" * 16)

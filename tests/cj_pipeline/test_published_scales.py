@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy.optimize import root
 
-from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.epsilon_adjusted import fit_epsilon_adjusted
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.diagnostics.epsilon_adjusted import fit_epsilon_adjusted
+from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry
 
 # Home wins and losses, American League East 1987: Agresti (2002), Categorical Data Analysis,
 # 2nd ed., table 10.10; the data set `baseball` of the R package BradleyTerry2.

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.publishing import publish
-from cj_pipeline.store import Store, open_published
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.opening import open_published
+from cj_pipeline.store.snapshot import publish
 from tests.cj_pipeline.store_workers import ROWS, ledger_rows
 
 

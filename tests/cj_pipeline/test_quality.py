@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.quality import effective_comparisons, quality_flags, se_summary
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.diagnostics.quality_flags import effective_comparisons, quality_flags, se_summary
+from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry
 
 
 def _scale(pairs: list[tuple[str, str]]) -> Scale:

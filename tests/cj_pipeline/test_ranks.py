@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.ranks import probability_above, rank_intervals, ranks
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry
+from cj_pipeline.scale.ranks import probability_above, rank_intervals, ranks
 
 IDS = [f"e{i:02d}" for i in range(12)]
 

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.reliability import (
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.diagnostics.reliability import (
     empirical_bayes,
     empirical_bayes_reliability,
     scale_separation_reliability,
     separation_index,
 )
+from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry
 
 
 def _scale(truth: np.ndarray, n_verdicts: int, seed: int) -> Scale:

@@ -11,12 +11,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from cj_pipeline.batch_history import read_history
-from cj_pipeline.comparisons import Outcome
+from cj_pipeline.batch.comparisons import Outcome
 from cj_pipeline.errors import UnknownBatchError
-from cj_pipeline.report import END_REASONS, FAILURES, render_history, render_report
-from cj_pipeline.store import Session, Store
-from cj_pipeline.workflow import EndReason
+from cj_pipeline.outputs.report import END_REASONS, FAILURES, render_history, render_report
+from cj_pipeline.queries.history import read_history
+from cj_pipeline.stopping.continuation import EndReason
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.session import Session
 from tests.finished_batches import (
     ARGUMENTS,
     BROKEN,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cj_pipeline.batch_history import BatchHistory, read_history
-from cj_pipeline.report import render_history
-from cj_pipeline.side_by_side import render_side_by_side
+from cj_pipeline.outputs.report import render_history
+from cj_pipeline.outputs.side_by_side import render_side_by_side
+from cj_pipeline.queries.history import BatchHistory, read_history
 from tests.finished_batches import ARGUMENTS, BROKEN, SPRING, finished_batches
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import yaml
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
-from cj_pipeline.contracts import violations
-from cj_pipeline.store import Store
+from cj_pipeline.outputs.contracts import violations
+from cj_pipeline.store.file_store import Store
 from tests.batch_folders import write_batch
 
 CJ = Path(sys.executable).with_name("cj")

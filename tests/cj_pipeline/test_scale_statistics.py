@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from cj_pipeline.bradley_terry import fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.ranks import rank_intervals
-from cj_pipeline.scale_statistics import scale_statistics
-from cj_pipeline.score_intervals import score_intervals
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.diagnostics.summary import scale_statistics
+from cj_pipeline.scale.bradley_terry import fit_bradley_terry
+from cj_pipeline.scale.intervals import score_intervals
+from cj_pipeline.scale.ranks import rank_intervals
 
 ESSAYS = tuple(f"essay-{i}" for i in range(7))
 
@@ -92,7 +92,7 @@ def test_large_batches_have_the_same_intervals_by_another_way(
     scale = fit_bradley_terry(ESSAYS, judged_by("one", rounds=3))
     exact = rank_intervals(scale)
 
-    monkeypatch.setattr("cj_pipeline.ranks._DENSE_UP_TO", 1)
+    monkeypatch.setattr("cj_pipeline.scale.ranks._DENSE_UP_TO", 1)
     drawn = rank_intervals(scale)
 
     assert np.max(np.abs(exact.lower - drawn.lower)) <= 1

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.scales import known_scales, load_scale, own_scale_problems, read_scale
+from cj_pipeline.grading.grade_scales import (
+    known_scales,
+    load_scale,
+    own_scale_problems,
+    read_scale,
+)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from cj_pipeline.duckdb_extensions import load_extension
 from cj_pipeline.errors import StoreError
-from cj_pipeline.lake_store import without_keys
-from cj_pipeline.schema import Migration, known_migrations, migrate, schema_version
-from cj_pipeline.store import Store
+from cj_pipeline.store.ducklake_store import without_keys
+from cj_pipeline.store.extensions import load_extension
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.migrations import Migration, known_migrations, migrate, schema_version
 
 VERSIONS = [migration.version for migration in known_migrations()]
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq, minimize
 
-from cj_pipeline.bradley_terry import Scale, fit_bradley_terry
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.posterior import Posterior
-from cj_pipeline.score_intervals import score_intervals
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry
+from cj_pipeline.scale.intervals import score_intervals
+from cj_pipeline.scale.log_posterior import Posterior
 from tests.cj_pipeline.test_posterior import every_part
 
 ALLOWED = 0.5 * 1.959963984540054**2
@@ -133,7 +133,7 @@ def test_ends_sought_one_by_one_are_those_sought_together(monkeypatch: pytest.Mo
     scale = some_scale()
     together = score_intervals(scale)
 
-    monkeypatch.setattr("cj_pipeline.score_intervals._STEPS_TOGETHER", 0)
+    monkeypatch.setattr("cj_pipeline.scale.intervals._STEPS_TOGETHER", 0)
     alone = score_intervals(scale)
 
     assert alone.lower == pytest.approx(together.lower, abs=1e-6)
@@ -143,7 +143,7 @@ def test_ends_sought_one_by_one_are_those_sought_together(monkeypatch: pytest.Mo
 def test_large_batches_have_normal_intervals_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the stated limit the search would take minutes."""
     scale = some_scale()
-    monkeypatch.setattr("cj_pipeline.score_intervals.MAX_ESSAYS", 19)
+    monkeypatch.setattr("cj_pipeline.scale.intervals.MAX_ESSAYS", 19)
 
     found = score_intervals(scale)
 

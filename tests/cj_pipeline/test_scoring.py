@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cj_pipeline import bradley_terry
-from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.diagnostics.reliability import empirical_bayes
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.reliability import empirical_bayes
-from cj_pipeline.scoring import ScoringRules, score_verdicts, scoring_rules
-from cj_pipeline.settings import BatchSettings, resolve_settings
+from cj_pipeline.intake.settings import BatchSettings, resolve_settings, scoring_rules
+from cj_pipeline.scale import bradley_terry
+from cj_pipeline.scale.scoring import ScoringRules, score_verdicts
 
 ESSAYS = tuple(f"essay-{i}" for i in range(8))
 QUALITY = dict(zip(ESSAYS, np.linspace(-1.5, 1.5, len(ESSAYS)).tolist(), strict=True))

@@ -12,11 +12,13 @@ import duckdb
 import pytest
 
 from cj_pipeline.errors import StoreBusyError, StoreError
-from cj_pipeline.metrics import render_metrics
-from cj_pipeline.served_store import ServedStore, attach_statement, serve
-from cj_pipeline.steps.overview import batch_overview
-from cj_pipeline.store import Session, Store, open_store
-from cj_pipeline.store_care import check_store
+from cj_pipeline.metrics.readings import render_metrics
+from cj_pipeline.queries.overview import batch_overview
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.maintenance import check_store
+from cj_pipeline.store.opening import open_store
+from cj_pipeline.store.quack_store import ServedStore, attach_statement, serve
+from cj_pipeline.store.session import Session
 from tests.cj_pipeline.store_workers import ROWS, ledger_rows
 from tests.finished_batches import fill, insert_all, spring_rows
 

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from cj_pipeline.store import Store
+from cj_pipeline.store.file_store import Store
 
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 

@@ -7,8 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from cj_pipeline.batch_history import BatchHistory, read_history
-from cj_pipeline.side_by_side import batch_figures, changes, figure_rows, render_side_by_side
+from cj_pipeline.outputs.side_by_side import (
+    batch_figures,
+    changes,
+    figure_rows,
+    render_side_by_side,
+)
+from cj_pipeline.queries.history import BatchHistory, read_history
 from tests.finished_batches import (
     ARGUMENTS,
     BROKEN,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cj_pipeline.comparisons import JudgedPair
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.diagnostics.split_half import split_half
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.split_half import split_half
 
 IDS = [f"e{i:02d}" for i in range(15)]
 

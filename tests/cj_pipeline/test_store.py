@@ -17,8 +17,10 @@ import pytest
 
 import cj_pipeline
 from cj_pipeline.errors import StoreBusyError, StoreError
-from cj_pipeline.file_lock import is_awaited
-from cj_pipeline.store import Session, Store, default_home, open_published
+from cj_pipeline.store.file_lock import is_awaited
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.opening import default_home, open_published
+from cj_pipeline.store.session import Session
 from tests.cj_pipeline.store_workers import ROWS, ledger_rows
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,8 @@ import duckdb
 import pytest
 
 from cj_pipeline.errors import StoreError
-from cj_pipeline.schema import known_migrations, migrate
-from cj_pipeline.store import Store, open_published
-from cj_pipeline.store_care import (
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.maintenance import (
     archive_callbacks,
     backup_store,
     check_store,
@@ -22,6 +21,8 @@ from cj_pipeline.store_care import (
     migrate_store,
     restore_store,
 )
+from cj_pipeline.store.migrations import known_migrations, migrate
+from cj_pipeline.store.opening import open_published
 from tests.cj_pipeline.store_workers import ledger_rows
 from tests.finished_batches import SPRING, fill
 

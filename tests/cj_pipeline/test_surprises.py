@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.surprises import surprises
+from cj_pipeline.diagnostics.unexpected_verdicts import surprises
 
 SCORES = {"weak": -1.0, "strong": 1.0}
 

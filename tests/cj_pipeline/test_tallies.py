@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cj_pipeline import tallies
-from cj_pipeline.comparisons import JudgedPair
-from cj_pipeline.tallies import as_verdicts, tally
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.scale import tallies
+from cj_pipeline.scale.tallies import as_verdicts, tally
 
 
 def _random_verdicts(weighted: bool) -> tallies.Verdicts:

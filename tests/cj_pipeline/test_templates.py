@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.judging import Template
-from cj_pipeline.templates import (
+from cj_pipeline.judging.prompts import Template
+from cj_pipeline.judging.templates import (
     MAX_CHARACTERS,
     known_templates,
     load_template,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cj_pipeline.batch_history import read_history
-from cj_pipeline.trial_figures import FIGURES, Expectation, Figure, trial_figures
+from cj_pipeline.queries.history import read_history
+from cj_pipeline.trials.figures import FIGURES, Expectation, Figure, trial_figures
 from tests.finished_batches import SPRING, finished_batches
 
 

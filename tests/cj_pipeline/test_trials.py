@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.ingestion import read_batch
-from cj_pipeline.trials import load_trial, own_trial_names, trial_names
+from cj_pipeline.intake.batch_folder import read_batch
+from cj_pipeline.trials.definitions import load_trial, own_trial_names, trial_names
 from tests.batch_folders import write_batch
 
 

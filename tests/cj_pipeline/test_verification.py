@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.artefact import RunEnvironment, artefact_checksum, write_artefact
 from cj_pipeline.errors import StoreError
-from cj_pipeline.ingestion import read_batch
-from cj_pipeline.store import Session, Store
-from cj_pipeline.verification import verify_artefact
+from cj_pipeline.intake.batch_folder import read_batch
+from cj_pipeline.outputs.artefact import artefact_checksum, write_artefact
+from cj_pipeline.outputs.verification import verify_artefact
+from cj_pipeline.runtime import RunEnvironment
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.session import Session
 from tests.finished_batches import (
     ARGUMENTS,
     BROKEN,

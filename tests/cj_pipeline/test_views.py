@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cj_pipeline.store import Session
+from cj_pipeline.store.session import Session
 from tests.finished_batches import ARGUMENTS, BROKEN, SPRING, finished_batches
 
 

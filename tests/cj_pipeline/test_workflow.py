@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.workflow import (
+from cj_pipeline.stopping.continuation import (
     BatchProgress,
     ContinuationDecision,
     EndReason,

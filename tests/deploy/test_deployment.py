@@ -14,8 +14,8 @@ import yaml
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
-from cj_pipeline.served_store import attach_statement
-from cj_pipeline.service.access import OPEN_PATHS
+from cj_pipeline.service.auth import OPEN_PATHS
+from cj_pipeline.store.quack_store import attach_statement
 from tests.postgres_server import postgres_server
 
 ROOT = Path(__file__).parents[2]

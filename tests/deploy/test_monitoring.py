@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cj_pipeline.metric_catalogue import METRICS
+from cj_pipeline.metrics.catalogue import METRICS
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ALERTS = DEPLOY / "prometheus" / "alerts.yml"

@@ -15,8 +15,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from pydantic import BaseModel
 
-from cj_pipeline.judges import JudgeFile
-from cj_pipeline.settings import BatchSettings
+from cj_pipeline.intake.settings import BatchSettings
+from cj_pipeline.judging.judges import JudgeFile
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import spearmanr
 
-from cj_pipeline.steps import Engine
+from cj_pipeline.runtime import Engine
 from tests.batch_folders import open_engine, run_to_end
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -24,7 +24,9 @@ def engine(tmp_path: Path) -> Engine:
 
 def correlation_with_all_votes(engine: Engine, batch_id: str) -> float:
     """Return Spearman's correlation of a batch's scores with the published reference."""
-    text = (files("cj_pipeline") / "data" / "ukp_demo_items.csv").read_text(encoding="utf-8")
+    text = (files("cj_pipeline") / "emulator" / "data" / "ukp_demo_items.csv").read_text(
+        encoding="utf-8"
+    )
     reference = {
         row["id"].replace(":", "-"): float(row["human_score"])
         for row in csv.DictReader(text.splitlines(keepends=True))

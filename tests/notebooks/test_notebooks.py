@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from cj_pipeline.store import Store
+from cj_pipeline.store.file_store import Store
 from tests.finished_batches import ARGUMENTS, SPRING, fill, insert_all, spring_rows
 
 AGAIN = "spring-9-again"

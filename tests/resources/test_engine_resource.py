@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 import structlog
 
-from cj_pipeline.steps.records import batch_correlation_id
-from resources.engine_resource import EngineResource
+from cj_pipeline.queries.batch_record import batch_correlation_id
+from resources.runtime_resource import EngineResource
 
 
 def test_a_process_opens_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from dagster._core.launcher.base import LaunchRunContext, WorkerStatus
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 
 from cj_pipeline.definitions import defs
-from resources import warm_imports
+from resources import preload
 from resources.local_instance import local_instance
 from resources.warm_runs import PROCESS_TAG, WarmRunLauncher, _began, _described
 from tests.batch_folders import write_batch
@@ -115,8 +115,8 @@ def test_ending_a_run_interrupts_its_process(
 
 def test_changed_code_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the run starts an interpreter anew, so that nobody runs what they have just mended."""
-    monkeypatch.setattr(warm_imports, "IMPORTED_AT", time.time() + 60)
-    assert not warm_imports.is_stale()
+    monkeypatch.setattr(preload, "IMPORTED_AT", time.time() + 60)
+    assert not preload.is_stale()
 
-    monkeypatch.setattr(warm_imports, "IMPORTED_AT", 0.0)
-    assert warm_imports.is_stale()
+    monkeypatch.setattr(preload, "IMPORTED_AT", 0.0)
+    assert preload.is_stale()

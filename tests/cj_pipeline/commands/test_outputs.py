@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cj_pipeline.artefact import RunEnvironment, write_artefact
 from cj_pipeline.cli import app
-from cj_pipeline.store import Store
-from cj_pipeline.verification import verify_artefact
+from cj_pipeline.outputs.artefact import write_artefact
+from cj_pipeline.outputs.verification import verify_artefact
+from cj_pipeline.runtime import RunEnvironment
+from cj_pipeline.store.file_store import Store
 from tests.finished_batches import SPRING, fill, insert_all, spring_rows
 
 AGAIN = "spring-9-again"

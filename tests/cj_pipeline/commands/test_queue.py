@@ -8,9 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
-from cj_pipeline.emulator import EmulatorConfig, change_settings
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import TransientError
-from cj_pipeline.steps import ingest, plan_wave, submit_wave
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
 from tests.batch_folders import open_engine, write_batch
 
 

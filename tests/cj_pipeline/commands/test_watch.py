@@ -19,13 +19,16 @@ from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
 from cj_pipeline.commands.watch import EXIT_CODES, screen_of
-from cj_pipeline.emulator import EmulatorConfig, change_settings
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import BatchProblemsError
-from cj_pipeline.progress import EventKind, Outcome
-from cj_pipeline.progress_words import duration
-from cj_pipeline.steps import Engine, ingest
-from cj_pipeline.steps.follow import follow
-from cj_pipeline.steps.note_progress import is_cancel_requested, progress_of
+from cj_pipeline.progress.events import is_cancel_requested, progress_of
+from cj_pipeline.progress.follow import follow
+from cj_pipeline.progress.text import duration
+from cj_pipeline.progress.values import EventKind
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.stopping.continuation import Outcome
 from tests.batch_folders import begin, end, open_engine, write_batch
 
 CJ = str(Path(sys.executable).parent / "cj")

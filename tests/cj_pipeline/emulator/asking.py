@@ -14,8 +14,9 @@ from google import genai
 from google.genai import types
 from openai.types import Batch
 
-from cj_pipeline.emulator import EmulatorConfig, Settings, in_process_client
-from cj_pipeline.judging import Template, render_prompt, verdict_schema
+from cj_pipeline.emulator import in_process_client
+from cj_pipeline.emulator.config import EmulatorConfig, Settings
+from cj_pipeline.judging.prompts import Template, render_prompt, verdict_schema
 
 CHAT = "/v1/chat/completions"
 TEMPLATE = Template("test", "You compare essays.", "Which is better?", "Answer with JSON.")

@@ -9,8 +9,9 @@ import anthropic
 import httpx2
 import pytest
 
-from cj_pipeline.emulator import Fault, Limits, in_process_client
-from cj_pipeline.judging import verdict_schema
+from cj_pipeline.emulator import in_process_client
+from cj_pipeline.emulator.config import Fault, Limits
+from cj_pipeline.judging.prompts import verdict_schema
 from tests.cj_pipeline.emulator.asking import Clock, anthropic_client, emulator_config, prompt
 
 

@@ -19,13 +19,8 @@ import uvicorn
 from google import genai
 from google.genai import types
 
-from cj_pipeline.emulator import (
-    EmulatorConfig,
-    Fault,
-    change_settings,
-    create_app,
-    register_qualities,
-)
+from cj_pipeline.emulator import change_settings, create_app, register_qualities
+from cj_pipeline.emulator.config import EmulatorConfig, Fault
 from tests.cj_pipeline.emulator.asking import (
     chat,
     emulator_config,

@@ -9,7 +9,8 @@ import httpx2
 import openai
 import pytest
 
-from cj_pipeline.emulator import EmulatorConfig, Fault, change_settings, in_process_client
+from cj_pipeline.emulator import change_settings, in_process_client
+from cj_pipeline.emulator.config import EmulatorConfig, Fault
 from tests.cj_pipeline.emulator.asking import (
     Clock,
     chat,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from google.genai import errors, types
 
-from cj_pipeline.emulator import Fault, Limits, in_process_client
+from cj_pipeline.emulator import in_process_client
+from cj_pipeline.emulator.config import Fault, Limits
 from tests.cj_pipeline.emulator.asking import Clock, emulator_config, gemini_client, prompt
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cj_pipeline.emulator.job_times import ENDED, Fate, Plan, due_at, standing
+from cj_pipeline.emulator.job_timeline import ENDED, Fate, Plan, due_at, standing
 
 plans = st.builds(
     Plan,

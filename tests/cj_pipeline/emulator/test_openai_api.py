@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from cj_pipeline.emulator import Limits
+from cj_pipeline.emulator.config import Limits
 from tests.cj_pipeline.emulator.asking import (
     Clock,
     chat,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.emulator import EmulatorConfig, Fault, in_process_client
+from cj_pipeline.emulator import in_process_client
+from cj_pipeline.emulator.config import EmulatorConfig, Fault
 from cj_pipeline.errors import SettingsError
 from tests.cj_pipeline.emulator.asking import (
     chat,

@@ -11,18 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.comparisons import comparison_id, custom_id
+from cj_pipeline.batch.comparisons import comparison_id, custom_id
 from cj_pipeline.emulator.config import QualityJudge, Settings
-from cj_pipeline.emulator.exchange import RefusedError
+from cj_pipeline.emulator.http import RefusedError
+from cj_pipeline.emulator.judges import Asked, Said, answer, estimated_quality, occasion
 from cj_pipeline.emulator.recordings import human_votes
 from cj_pipeline.emulator.state import text_key
-from cj_pipeline.emulator.verdicts import (
-    Asked,
-    Said,
-    answer,
-    estimated_quality,
-    occasion,
-)
 from tests.cj_pipeline.emulator.asking import GOOD, WEAK, prompt
 
 
@@ -207,7 +201,7 @@ def voted_texts() -> tuple[str, str, tuple[str, ...]]:
     import csv
     from importlib import resources
 
-    source = resources.files("cj_pipeline") / "data" / "ukp_demo_items.csv"
+    source = resources.files("cj_pipeline") / "emulator" / "data" / "ukp_demo_items.csv"
     texts = {r["id"]: r["text"] for r in csv.DictReader(source.open(encoding="utf-8", newline=""))}
     one, two = texts["ukp:251373"], texts["ukp:554188"]
     first, second = sorted((text_key(one), text_key(two)))
@@ -259,7 +253,7 @@ def test_recorded_verdicts_are_replayed_in_the_order_shown() -> None:
     """Both orders were asked of the model, and each has its own answer."""
     import pyarrow.parquet as pq
 
-    folder = Path(__file__).parents[3] / "cj_pipeline" / "data"
+    folder = Path(__file__).parents[3] / "cj_pipeline" / "emulator" / "data"
     texts = {
         r["id"]: r["text"] for r in pq.read_table(folder / "prd_vicuna80_items.parquet").to_pylist()
     }

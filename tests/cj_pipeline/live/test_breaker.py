@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.live.breaker import (
+from cj_pipeline.live.circuit_breaker import (
     FIRST_REST_S,
     LONGEST_REST_S,
     TRIPS_AFTER,

@@ -17,8 +17,8 @@ from cj_pipeline.errors import (
     StoreBusyError,
     UncertainOutcomeError,
 )
-from cj_pipeline.live.breaker import TRIPS_AFTER
-from cj_pipeline.live.engine import (
+from cj_pipeline.live.circuit_breaker import TRIPS_AFTER
+from cj_pipeline.live.dispatcher import (
     Answered,
     CallToMake,
     Surroundings,
@@ -26,9 +26,9 @@ from cj_pipeline.live.engine import (
     make_calls,
     run_blocking,
 )
-from cj_pipeline.live.lanes import Ended, Lane, Lanes
-from cj_pipeline.live.retries import Cause, RetryRules
-from cj_pipeline.profiles import Profile
+from cj_pipeline.live.profiles import Profile
+from cj_pipeline.live.rate_limiter import Ended, Lane, Lanes
+from cj_pipeline.live.retry import Cause, RetryRules
 
 QUICK = RetryRules(first_wait_s=0.001, longest_wait_s=0.002)
 Single = Callable[[Mapping[str, Any], float], Awaitable[str]]
@@ -170,7 +170,7 @@ def test_a_slow_call_holds_up_no_other(kept: Kept) -> None:
 
 def test_a_slow_judge_holds_up_no_other(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does one that fails, nor one that refuses: the slow one answers when they are done."""
-    monkeypatch.setattr("cj_pipeline.live.engine.PATIENCE_S", 1.0)
+    monkeypatch.setattr("cj_pipeline.live.dispatcher.PATIENCE_S", 1.0)
     ended: Counter[str] = Counter()
 
     def judge(name: str, error: Exception | None = None) -> Target:
@@ -360,7 +360,7 @@ def test_a_turn_that_does_not_come_in_time_leaves_the_call_for_later(kept: Kept)
 
 def test_a_call_that_hangs_is_given_up(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where the wire never falls silent for long enough to be noticed there."""
-    monkeypatch.setattr("cj_pipeline.live.engine.GRACE_S", 0.05)
+    monkeypatch.setattr("cj_pipeline.live.dispatcher.GRACE_S", 0.05)
 
     async def hang(request: Mapping[str, Any], timeout_s: float) -> str:
         await asyncio.sleep(60)

@@ -10,8 +10,17 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.live.breaker import TRIPS_AFTER
-from cj_pipeline.live.lanes import SILENT_AFTER_S, STALE_S, Ended, Lane, Lanes, Limit, Turns, Wish
+from cj_pipeline.live.circuit_breaker import TRIPS_AFTER
+from cj_pipeline.live.rate_limiter import (
+    SILENT_AFTER_S,
+    STALE_S,
+    Ended,
+    Lane,
+    Lanes,
+    Limit,
+    Turns,
+    Wish,
+)
 
 LANE = Lane("account/model")
 SIXTY = Lane("account/model", (Limit("calls", 60, 60.0),))

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.live.sharing import AGEING_S, LEVELS, Waiting, share_turns
+from cj_pipeline.live.fair_queue import AGEING_S, LEVELS, Waiting, share_turns
 
 
 def waiting(

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from cj_pipeline.bradley_terry import Scale, fit_verdicts
-from cj_pipeline.comparisons import Role
-from cj_pipeline.fairness import MIN_SHOWN_FOR_SKEW, POSITIONAL_SKEW_BAND
+from cj_pipeline.batch.comparisons import Role
+from cj_pipeline.batch.options import Strategy
+from cj_pipeline.diagnostics.position_balance import MIN_SHOWN_FOR_SKEW
 from cj_pipeline.pairing.adaptive import expected_information, gainful_pairs
-from cj_pipeline.pairing.waves import Net, choose_wave, positional_skew
-from cj_pipeline.settings import Strategy
-from cj_pipeline.stakes import rank_stake, rank_stake_times
-from cj_pipeline.tallies import Verdicts
-from cj_pipeline.uncertainty import DRAWN_IN_TO, as_believed
+from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.loss import rank_stake, rank_stake_times
+from cj_pipeline.pairing.positions import POSITIONAL_SKEW_BAND
+from cj_pipeline.pairing.posterior import DRAWN_IN_TO, as_believed
+from cj_pipeline.pairing.waves import choose_wave, positional_skew
+from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
+from cj_pipeline.scale.tallies import Verdicts
 
 SCORED: tuple[Strategy, ...] = ("adaptive", "swiss", "asap", "hybrid_mst")
 
@@ -114,7 +116,7 @@ def test_first_pair_is_the_one_that_most_lessens_the_loss() -> None:
     net = as_believed(asked_of)
     assert net.scores is not None
     assert net.information is not None
-    from cj_pipeline.information import covariance
+    from cj_pipeline.scale.information import covariance
 
     before = covariance(net.information)
     stake = rank_stake(net.scores, before)
@@ -211,7 +213,7 @@ def test_a_large_batch_is_sketched_to_the_same_end() -> None:
     """Memory must not grow with the square of the batch; the pairs bought must stay as good."""
     net = scored_net(2_000, per_essay=6)
     assert net.information is not None
-    from cj_pipeline.information import covariance
+    from cj_pipeline.scale.information import covariance
 
     exact = replace(net, covariance=covariance(net.information))
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cj_pipeline.pairing.balanced import new_pairs
+from cj_pipeline.pairing.comparison_graph import Choice, Net
 from cj_pipeline.pairing.fixed_design import fixed_design, mean_variance, spectral_gap
-from cj_pipeline.pairing.net import Choice, Net
 
 
 def as_array(choices: list[Choice]) -> np.ndarray:

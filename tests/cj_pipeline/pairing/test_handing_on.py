@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cj_pipeline.comparisons import Role
-from cj_pipeline.pairing.handing_on import Exchange, hand_on
-from cj_pipeline.pairing.net import Choice, Ints, Net
+from cj_pipeline.arrays import Ints
+from cj_pipeline.batch.comparisons import Role
+from cj_pipeline.pairing.comparison_graph import Choice, Net
+from cj_pipeline.pairing.position_repair import Exchange, hand_on
 from cj_pipeline.pairing.positions import in_fair_order
 
 IDS = tuple("abcdefgh")

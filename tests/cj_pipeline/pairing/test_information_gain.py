@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cj_pipeline.pairing.information_gain import information_gain
+from cj_pipeline.pairing.candidates import information_gain
 
 
 def test_a_pair_that_is_known_tells_nothing() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cj_pipeline.pairing.net import Net
+from cj_pipeline.pairing.comparison_graph import Net
 from cj_pipeline.pairing.positions import in_fair_order
 
 IDS = tuple("abcdef")

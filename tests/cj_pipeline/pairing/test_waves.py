@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cj_pipeline.comparisons import ChosenPair, Role
-from cj_pipeline.pairing.net import Parts
-from cj_pipeline.pairing.waves import Net, choose_wave, max_possible_pairs, positional_skew
-from cj_pipeline.settings import Strategy
+from cj_pipeline.batch.comparisons import ChosenPair, Role, max_possible_pairs
+from cj_pipeline.batch.options import Strategy
+from cj_pipeline.pairing.comparison_graph import Net, Parts
+from cj_pipeline.pairing.waves import choose_wave, positional_skew
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 

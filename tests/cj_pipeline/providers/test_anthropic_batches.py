@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.comparisons import Outcome
+from cj_pipeline.batch.comparisons import Outcome
 from cj_pipeline.errors import (
     AccountRefusedError,
     CJError,
@@ -24,16 +24,11 @@ from cj_pipeline.errors import (
     ProviderUnavailableError,
     UncertainOutcomeError,
 )
-from cj_pipeline.judges import load_judge
-from cj_pipeline.judging import Prompt
-from cj_pipeline.money import Usage
-from cj_pipeline.providers import FoundJob, JobOutcome
-from cj_pipeline.providers.anthropic_batches import (
-    LIMITS,
-    AnthropicBatches,
-    parse_result,
-    read_status,
-)
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.judging.pricing import Usage
+from cj_pipeline.judging.prompts import Prompt
+from cj_pipeline.providers.anthropic import LIMITS, AnthropicBatches, parse_result, read_status
+from cj_pipeline.providers.base import FoundJob, JobOutcome
 from cj_pipeline.providers.messages import build_params
 
 _NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

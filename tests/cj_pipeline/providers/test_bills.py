@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.money import Usage, cost_usd, price_of
-from cj_pipeline.providers import Reply, chat_completions, responses
-from cj_pipeline.providers.anthropic_batches import parse_result
-from cj_pipeline.providers.gemini_batches import parse_response
-from cj_pipeline.providers.openai_batches import parse_row
+from cj_pipeline.judging.pricing import Usage, cost_usd, price_of
+from cj_pipeline.providers import chat_completions, responses
+from cj_pipeline.providers.anthropic import parse_result
+from cj_pipeline.providers.base import Reply
+from cj_pipeline.providers.gemini import parse_response
+from cj_pipeline.providers.openai import parse_row
 
 
 def _bill(provider: str, model: str, replies: list[Reply], *, batched: bool) -> float:

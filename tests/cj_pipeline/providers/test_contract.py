@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.comparisons import Outcome, custom_id
+from cj_pipeline.batch.comparisons import Outcome, custom_id
 from cj_pipeline.errors import (
     InvalidOutputError,
     ProviderRefusedError,
@@ -20,10 +20,11 @@ from cj_pipeline.errors import (
     TransientError,
     UncertainOutcomeError,
 )
-from cj_pipeline.judges import load_judge
-from cj_pipeline.judging import Prompt, parse_verdict, render_prompt
-from cj_pipeline.money import cost_usd, worst_case_usd
-from cj_pipeline.providers import JobOutcome, JobStatus, Provider, Reply, open_provider
+from cj_pipeline.judging.estimates import worst_case_usd
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.judging.pricing import cost_usd
+from cj_pipeline.judging.prompts import Prompt, parse_verdict, render_prompt
+from cj_pipeline.providers.base import JobOutcome, JobStatus, Provider, Reply, open_provider
 
 _ADAPTERS = ("quality", "quality-responses", "quality-messages", "quality-gemini")
 _KEY = "0123456789abcdef" * 4

@@ -17,7 +17,7 @@ from google.genai import types
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.comparisons import Outcome
+from cj_pipeline.batch.comparisons import Outcome
 from cj_pipeline.errors import (
     AccountRefusedError,
     CJError,
@@ -25,11 +25,11 @@ from cj_pipeline.errors import (
     ProviderUnavailableError,
     UncertainOutcomeError,
 )
-from cj_pipeline.judges import load_judge
-from cj_pipeline.judging import Prompt
-from cj_pipeline.money import Usage
-from cj_pipeline.providers import JobOutcome
-from cj_pipeline.providers.gemini_batches import (
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.judging.pricing import Usage
+from cj_pipeline.judging.prompts import Prompt
+from cj_pipeline.providers.base import JobOutcome
+from cj_pipeline.providers.gemini import (
     LIMITS,
     BodyRecorder,
     GeminiBatches,

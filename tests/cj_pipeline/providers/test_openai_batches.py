@@ -22,8 +22,9 @@ from cj_pipeline.errors import (
     ProviderUnavailableError,
     UncertainOutcomeError,
 )
-from cj_pipeline.providers import JobOutcome, chat_completions
-from cj_pipeline.providers.openai_batches import LIMITS, OpenAIBatches, read_status
+from cj_pipeline.providers import chat_completions
+from cj_pipeline.providers.base import JobOutcome
+from cj_pipeline.providers.openai import LIMITS, OpenAIBatches, read_status
 
 _NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 _KEY = "ab" * 32

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.comparisons import Outcome
-from cj_pipeline.judges import load_judge
-from cj_pipeline.judging import Prompt
-from cj_pipeline.money import Usage
-from cj_pipeline.providers import Reply, chat_completions, responses
-from cj_pipeline.providers.openai_batches import parse_row
+from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.judging.pricing import Usage
+from cj_pipeline.judging.prompts import Prompt
+from cj_pipeline.providers import chat_completions, responses
+from cj_pipeline.providers.base import Reply
+from cj_pipeline.providers.openai import parse_row
 
 _PROMPT = Prompt("system", "prefix", "one", "two", "0" * 16)
 _CHAT_USAGE = {

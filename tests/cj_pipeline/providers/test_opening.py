@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.judges import Judge, load_judge
-from cj_pipeline.providers import Provider, open_provider
-from cj_pipeline.providers.anthropic_batches import AnthropicBatches
-from cj_pipeline.providers.gemini_batches import GeminiBatches
-from cj_pipeline.providers.openai_batches import OpenAIBatches
+from cj_pipeline.judging.judges import Judge, load_judge
+from cj_pipeline.providers.anthropic import AnthropicBatches
+from cj_pipeline.providers.base import Provider, open_provider
+from cj_pipeline.providers.gemini import GeminiBatches
+from cj_pipeline.providers.openai import OpenAIBatches
 
 _KEYS = {"OPENAI_API_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2", "GEMINI_API_KEY": "k-3"}
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cj_pipeline.errors import ProviderRefusedError
-from cj_pipeline.money import estimated_tokens
-from cj_pipeline.providers import ProviderLimits, account_fingerprint, split_shards
+from cj_pipeline.judging.pricing import estimated_tokens
+from cj_pipeline.providers.base import ProviderLimits, account_fingerprint, split_shards
 
 
 @given(

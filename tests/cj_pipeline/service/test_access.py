@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.service.access import COOKIE, Access, is_loopback, require_safe
-from cj_pipeline.steps import Engine
+from cj_pipeline.runtime import Engine
+from cj_pipeline.service.auth import COOKIE, Access, is_loopback, require_safe
 from tests.batch_folders import open_engine
 from tests.served_engine import SOCKETS, TOKEN, asking
 

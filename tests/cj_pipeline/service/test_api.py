@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from cj_pipeline.steps import Engine, ingest, plan_wave, publish, submit_wave
-from cj_pipeline.steps.note_progress import is_cancel_requested
+from cj_pipeline.progress.events import is_cancel_requested
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.publish import publish
+from cj_pipeline.steps.submit_wave import submit_wave
 from tests.batch_folders import open_engine, write_batch
 from tests.finished_batches import ARGUMENTS, BROKEN, SPRING
 from tests.served_engine import asking, home_with_batches

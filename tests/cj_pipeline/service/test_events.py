@@ -11,7 +11,9 @@ from starlette.testclient import TestClient, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
 from cj_pipeline.errors import BatchProblemsError
-from cj_pipeline.steps import Engine, cancel, ingest
+from cj_pipeline.operations.cancel import cancel
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest
 from tests.batch_folders import begin, end, open_engine, write_batch
 from tests.served_engine import SOCKETS, asking
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from cj_pipeline.ingestion import read_batch
-from cj_pipeline.service import hand_in
-from cj_pipeline.steps import Engine, ingest
+from cj_pipeline.intake.batch_folder import read_batch
+from cj_pipeline.runtime import Engine
+from cj_pipeline.service import uploads
+from cj_pipeline.steps.ingest import ingest
 from tests.batch_folders import open_engine, write_batch
 from tests.served_engine import MINI, asking
 
@@ -225,7 +226,7 @@ def test_a_zip_bomb_is_not_unpacked_to_its_end(
     engine: Engine, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it says of its sizes is not believed either."""
-    monkeypatch.setattr(hand_in, "MAX_UNPACKED_BYTES", 3_000_000)
+    monkeypatch.setattr(uploads, "MAX_UNPACKED_BYTES", 3_000_000)
 
     reply = post_zip(client, zip_of({"essays.csv": b"0" * 4_000_000}), batch_id="bomb")
 
@@ -297,7 +298,7 @@ def test_a_full_disk_is_not_blamed_on_the_zip_file(
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(hand_in, "_unpack_entry", full)
+    monkeypatch.setattr(uploads, "_unpack_entry", full)
     reply = post_zip(client, zip_of({"batch.yaml": b"judges: [quality]"}), batch_id="full")
 
     assert reply.status_code == 500, reply.text

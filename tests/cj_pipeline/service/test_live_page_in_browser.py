@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 
-from cj_pipeline.service.access import Access
+from cj_pipeline.progress.events import is_cancel_requested
+from cj_pipeline.runtime import Engine
 from cj_pipeline.service.app import create_app
-from cj_pipeline.steps import Engine, take_next_step
-from cj_pipeline.steps.note_progress import is_cancel_requested
+from cj_pipeline.service.auth import Access
+from cj_pipeline.steps.advance import take_next_step
 from tests.batch_folders import begin, end, open_engine, write_batch
 from tests.finished_batches import HOSTILE_TITLE, SPRING
 from tests.served_engine import TOKEN, home_with_batches

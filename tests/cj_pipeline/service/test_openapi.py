@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from cj_pipeline.service.access import Access
 from cj_pipeline.service.app import create_app
+from cj_pipeline.service.auth import Access
 from tests.served_engine import TOKEN, home_with_batches
 
 EXAMPLES = 12

@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from cj_pipeline.steps import Engine, ingest, plan_wave, submit_wave
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
 from tests.batch_folders import open_engine, write_batch
 from tests.served_engine import TOKEN, asking
 

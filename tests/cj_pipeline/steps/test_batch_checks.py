@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cj_pipeline.batch_history import read_history
+from cj_pipeline.checks.batch_checks import check_batch, refuse_unsound_grades
+from cj_pipeline.checks.standard_checks import CHECKS
 from cj_pipeline.cli import app
 from cj_pipeline.errors import FailedCheckError, SettingsError
-from cj_pipeline.standard_checks import CHECKS
-from cj_pipeline.steps import Engine, project, publish, regrade
-from cj_pipeline.steps.batch_checks import check_batch, refuse_unsound_grades
-from cj_pipeline.store import Store
+from cj_pipeline.operations.regrade import regrade
+from cj_pipeline.queries.history import read_history
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.project import project
+from cj_pipeline.steps.publish import publish
+from cj_pipeline.store.file_store import Store
 from tests.batch_folders import TEST_RUN
 from tests.finished_batches import BROKEN, SPRING, fill
 
@@ -52,7 +55,7 @@ def asserts(*lines: str) -> Callable[[Engine], None]:
 
 
 def _parts(line: str) -> dict[str, object]:
-    from cj_pipeline.own_assertions import OwnAssertion
+    from cj_pipeline.metrics.assertions import OwnAssertion
 
     return OwnAssertion.read(line).model_dump(mode="json")
 

@@ -5,11 +5,17 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.emulator import EmulatorConfig, change_settings
-from cj_pipeline.judges import load_judge
-from cj_pipeline.settings import BatchSettings
-from cj_pipeline.steps import Engine, collect_wave, decide, ingest, plan_wave, submit_wave
-from cj_pipeline.steps.canary import CANARY_REQUESTS, canary_size
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.intake.settings import BatchSettings
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.provider_jobs.canary import CANARY_REQUESTS, canary_size
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.collect_wave import collect_wave
+from cj_pipeline.steps.decide import decide
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
 from tests.batch_folders import open_engine, run_to_end, write_batch
 
 _SETTINGS = {"judges": ["quality"], "all_at_once": True, "canary_requests": 2}

@@ -9,23 +9,21 @@ import pytest
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
-from cj_pipeline.emulator import EmulatorConfig, change_settings, in_process_client
+from cj_pipeline.emulator import change_settings, in_process_client
+from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import ProviderUnavailableError, UncertainOutcomeError
-from cj_pipeline.progress import EventKind, Outcome
-from cj_pipeline.steps import (
-    Engine,
-    NextStep,
-    cancel,
-    decide,
-    ingest,
-    next_step,
-    plan_wave,
-    submit_wave,
-    take_next_step,
-)
-from cj_pipeline.steps.note_progress import events_since
-from cj_pipeline.steps.records import load_batch
-from cj_pipeline.workflow import ContinuationDecision
+from cj_pipeline.operations.cancel import cancel
+from cj_pipeline.progress.events import events_since
+from cj_pipeline.progress.values import EventKind
+from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.advance import take_next_step
+from cj_pipeline.steps.decide import decide
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.next_step import NextStep, next_step
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.stopping.continuation import ContinuationDecision, Outcome
 from tests.batch_folders import ManualClock, end, open_engine, write_batch
 from tests.served_engine import asking
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.batch_history import read_history
-from cj_pipeline.steps import Engine, project, publish
+from cj_pipeline.outputs.verification import verify_artefact
+from cj_pipeline.queries.history import read_history
+from cj_pipeline.runtime import Engine
 from cj_pipeline.steps.describe_scale import describe_scale
-from cj_pipeline.verification import verify_artefact
+from cj_pipeline.steps.project import project
+from cj_pipeline.steps.publish import publish
 from tests.batch_folders import open_engine, run_to_end, write_batch
 
 # The package's functions bear their modules' names.

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.emulator import EmulatorConfig, change_settings, in_process_client
-from cj_pipeline.judges import load_judge
-from cj_pipeline.providers import JobOutcome
-from cj_pipeline.steps import Engine, ingest, plan_wave, poll, submit_wave
-from cj_pipeline.steps.doctor import LOOK_BACK, examine, mend
+from cj_pipeline.emulator import change_settings, in_process_client
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.operations.reconcile import LOOK_BACK, examine, mend
+from cj_pipeline.providers.base import JobOutcome
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.poll import poll
+from cj_pipeline.steps.submit_wave import submit_wave
 from tests.batch_folders import ManualClock, finish, open_engine, run_to_end, write_batch
 
 _KEEPS_FILES = {"kind": "status", "on": "*.delete", "status": 500}

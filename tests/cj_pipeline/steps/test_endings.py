@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.emulator import EmulatorConfig, change_settings
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import BatchProblemsError
-from cj_pipeline.steps import Engine, cancel, ingest, plan_wave, submit_wave
+from cj_pipeline.operations.cancel import cancel
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
 from tests.batch_folders import finish, open_engine, run_to_end, write_batch
 
 NO_STABILITY = {"judges": ["quality"], "score_stability_threshold": None}

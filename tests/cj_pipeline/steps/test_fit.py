@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cj_pipeline.steps import fit, ingest
-from cj_pipeline.steps.fit import fit_scale
-from cj_pipeline.steps.records import load_batch
+from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.queries.scale import fit_scale
+from cj_pipeline.steps.fit import fit
+from cj_pipeline.steps.ingest import ingest
 from tests.batch_folders import finish, open_engine, write_batch
 
 

@@ -15,14 +15,17 @@ from typing import Any
 import httpx2
 import pytest
 
-from cj_pipeline.comparisons import Outcome
-from cj_pipeline.judges import load_judge
-from cj_pipeline.money import cost_usd
-from cj_pipeline.providers import JobOutcome, Parser, Provider, RawLine, open_parser
-from cj_pipeline.steps import Engine, collect_wave, ingest, plan_wave, submit_wave
-from cj_pipeline.steps.collect_wave import matched_callbacks
-from cj_pipeline.steps.settlement import read_or_missing
-from cj_pipeline.store import Store
+from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.judging.pricing import cost_usd
+from cj_pipeline.provider_jobs.settlement import read_or_missing
+from cj_pipeline.providers.base import JobOutcome, Parser, Provider, RawLine, open_parser
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.collect_wave import collect_wave, matched_callbacks
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.store.file_store import Store
 from tests.batch_folders import open_engine, write_batch
 from tests.cj_pipeline.providers.test_openai_batches import openai_provider
 from tests.fuzzed_results import DIALECTS, KEY, FuzzedResult, fuzzed_result, verdict

@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
-from cj_pipeline import report
-from cj_pipeline.batch_history import read_history
 from cj_pipeline.errors import BatchProblemsError
-from cj_pipeline.steps import Engine, decide, fit, ingest, plan_wave
-from cj_pipeline.steps.preview import preview_batch
-from cj_pipeline.steps.records import load_batch
+from cj_pipeline.operations.preview import preview_batch
+from cj_pipeline.outputs import report
+from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.queries.history import read_history
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.decide import decide
+from cj_pipeline.steps.fit import fit
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
 from tests.batch_folders import open_engine, write_batch
 
 NO_STABILITY = {"judges": ["quality"], "score_stability_threshold": None}

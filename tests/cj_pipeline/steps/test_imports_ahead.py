@@ -7,14 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cj_pipeline.steps.imports_ahead import import_ahead
+from cj_pipeline.steps.preload import import_ahead
 
 ROOT = Path(__file__).parents[3]
 _TO_ITS_END = """
 import sys
 from pathlib import Path
-from cj_pipeline.steps import advance_to_end, ingest
-from cj_pipeline.steps.imports_ahead import import_ahead
+from cj_pipeline.steps.advance import advance_to_end
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.preload import import_ahead
 from tests.batch_folders import open_engine, write_batch
 
 home = Path(sys.argv[1])

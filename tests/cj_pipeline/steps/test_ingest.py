@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from cj_pipeline.errors import BatchProblemsError
-from cj_pipeline.steps import Engine, advance_to_end, cancel, ingest
+from cj_pipeline.operations.cancel import cancel
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.advance import advance_to_end
+from cj_pipeline.steps.ingest import ingest
 from tests.batch_folders import open_engine, write_batch
 
 

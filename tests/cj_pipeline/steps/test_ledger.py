@@ -9,26 +9,25 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.emulator import EmulatorConfig, change_settings, in_process_client
+from cj_pipeline.emulator import change_settings, in_process_client
+from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import (
     AccountRefusedError,
     AmbiguousSubmissionError,
     ProviderUnavailableError,
     UncertainOutcomeError,
 )
-from cj_pipeline.judges import load_judge
-from cj_pipeline.providers import account_fingerprint
-from cj_pipeline.steps import (
-    Engine,
-    cancel,
-    collect_wave,
-    ingest,
-    plan_wave,
-    poll,
-    submit_wave,
-)
-from cj_pipeline.steps.send_job import adopt_if_found
-from cj_pipeline.steps.standing import end_stalled
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.operations.cancel import cancel
+from cj_pipeline.provider_jobs.sending import adopt_if_found
+from cj_pipeline.providers.base import account_fingerprint
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.collect_wave import collect_wave
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.poll import poll
+from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.steps.watchdog import end_stalled
 from tests.batch_folders import ManualClock, finish, open_engine, write_batch
 
 ALL_AT_ONCE = {"all_at_once": True, "max_resampling_passes_for_regular_net": 0}
@@ -138,7 +137,7 @@ def test_a_kill_between_a_create_and_its_reply_is_a_doubt_too(
     emulate(engine, list_lag_s=3600)
     batch_id = planned(engine, tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr("cj_pipeline.steps.send_job._keep_job", _die)
+        patched.setattr("cj_pipeline.provider_jobs.sending._keep_job", _die)
         with pytest.raises(KeyboardInterrupt):
             submit_wave(engine, batch_id)
     as_if_killed(engine)

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.batch_history import BatchHistory, read_history
 from cj_pipeline.errors import BatchProblemsError, SettingsError
-from cj_pipeline.report import render_report
-from cj_pipeline.steps import Engine, ingest, link, publish_artefact, regrade
-from cj_pipeline.verification import left_unchecked, verify_artefact
+from cj_pipeline.operations.regrade import link, regrade
+from cj_pipeline.outputs.report import render_report
+from cj_pipeline.outputs.verification import left_unchecked, verify_artefact
+from cj_pipeline.queries.history import BatchHistory, read_history
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.publish import publish_artefact
 from tests.batch_folders import open_engine, write_batch
 from tests.finished_batches import ARGUMENTS, arguments_rows, insert_all, spring_rows
 

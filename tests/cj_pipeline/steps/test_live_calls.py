@@ -10,15 +10,22 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.comparisons import Outcome
-from cj_pipeline.emulator import EmulatorConfig, change_settings, in_process_client
+from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.emulator import change_settings, in_process_client
+from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import AccountRefusedError, StoreBusyError, TransientError
-from cj_pipeline.live.retries import RetryRules
-from cj_pipeline.steps import Engine, cancel, collect_wave, ingest, plan_wave, submit_wave
-from cj_pipeline.steps.judges_compared import compare_judges
+from cj_pipeline.live.retry import RetryRules
+from cj_pipeline.operations.cancel import cancel
+from cj_pipeline.queries.batch_record import note_on_batch
+from cj_pipeline.queries.judge_comparison import compare_judges
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.collect_wave import collect_wave
+from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.next_step import NextStep, next_step
-from cj_pipeline.steps.records import note_on_batch
-from cj_pipeline.store import Session, Store
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.session import Session
 from tests.batch_folders import TEST_RUN, ManualClock, write_batch
 
 PANEL = ["quality", "quality-messages", "quality-gemini"]
@@ -146,7 +153,7 @@ def test_a_failing_judge_is_put_off_and_the_others_come_home(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its breaker is in the store for whoever watches, and its calls wait in the queue."""
-    monkeypatch.setattr("cj_pipeline.live.engine.PATIENCE_S", 0.5)
+    monkeypatch.setattr("cj_pipeline.live.dispatcher.PATIENCE_S", 0.5)
     go_wrong(engine, kind="status", on="anthropic*", status=503)
     batch_id = planned(engine, tmp_path, judges=PANEL, wave_size=4, priority="high")
 
@@ -168,8 +175,8 @@ def test_what_was_put_off_is_asked_when_its_provider_is_back(
     engine: Engine, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of it counted as failed, and nothing answered is asked again."""
-    monkeypatch.setattr("cj_pipeline.live.engine.PATIENCE_S", 0.1)
-    monkeypatch.setattr("cj_pipeline.live.breaker.FIRST_REST_S", 0.3)
+    monkeypatch.setattr("cj_pipeline.live.dispatcher.PATIENCE_S", 0.1)
+    monkeypatch.setattr("cj_pipeline.live.circuit_breaker.FIRST_REST_S", 0.3)
     go_wrong(engine, kind="status", on="*chat.create", status=503)
     batch_id = planned(engine, tmp_path, wave_size=4)
     with pytest.raises(TransientError):
@@ -196,7 +203,7 @@ def test_replies_that_never_reached_the_store_are_not_bought_again(
 
     batch_id = planned(engine, tmp_path, n_students=8, wave_size=12)
     with monkeypatch.context() as dying:
-        dying.setattr("cj_pipeline.steps.live_calls._insert", busy)
+        dying.setattr("cj_pipeline.provider_jobs.live_calls._insert", busy)
         with pytest.raises(StoreBusyError):
             submit_wave(engine, batch_id)
     assert rows(engine, "FROM callbacks") == []
@@ -266,7 +273,7 @@ def test_a_cancelled_batch_keeps_what_was_paid_and_ends_the_rest(
     change_settings(config, call_latency_s=0.05)
     few = {"concurrency": 2, "queue": 1, "checkpoint_every": 2}
     batch_id = planned(engine, tmp_path, n_students=12, wave_size=60, profile_set=few)
-    monkeypatch.setattr("cj_pipeline.steps.live_calls.note_progress", a_person_cancels)
+    monkeypatch.setattr("cj_pipeline.provider_jobs.live_calls.note_progress", a_person_cancels)
 
     submit_wave(engine, batch_id)
     collected = collect_wave(engine, batch_id)

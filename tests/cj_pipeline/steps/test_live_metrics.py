@@ -8,13 +8,18 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.emulator import EmulatorConfig, change_settings
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import TransientError
-from cj_pipeline.live.retries import RetryRules
-from cj_pipeline.metric_catalogue import METRICS
-from cj_pipeline.metrics import read_metrics
-from cj_pipeline.steps import Engine, collect_wave, ingest, plan_wave, submit_wave
-from cj_pipeline.store import Store
+from cj_pipeline.live.retry import RetryRules
+from cj_pipeline.metrics.catalogue import METRICS
+from cj_pipeline.metrics.readings import read_metrics
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.collect_wave import collect_wave
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.store.file_store import Store
 from tests.batch_folders import TEST_RUN, ManualClock, write_batch
 
 QUICK = RetryRules(first_wait_s=0.001, longest_wait_s=0.002)

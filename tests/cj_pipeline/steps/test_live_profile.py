@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
 from cj_pipeline.errors import BatchProblemsError, SettingsError
-from cj_pipeline.profiles import resolve_profile, with_workers
-from cj_pipeline.steps import ingest
-from cj_pipeline.steps.live_profile import kept_profile, named_profile
-from cj_pipeline.steps.records import load_batch
+from cj_pipeline.live.profiles import resolve_profile, with_workers
+from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.queries.live_profile import kept_profile, named_profile
+from cj_pipeline.steps.ingest import ingest
 from tests.batch_folders import open_engine, write_batch
 
 

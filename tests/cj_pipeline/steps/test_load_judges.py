@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cj_pipeline.errors import BatchProblemsError
-from cj_pipeline.ingestion import read_batch
+from cj_pipeline.intake.batch_folder import read_batch
 from cj_pipeline.steps.ingest import load_judges
 
 _LOCAL = "local-ollama-llama-3-1"

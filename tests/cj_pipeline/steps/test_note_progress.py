@@ -7,24 +7,24 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.emulator import EmulatorConfig, change_settings, in_process_client
+from cj_pipeline.emulator import change_settings, in_process_client
+from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import BatchProblemsError
-from cj_pipeline.progress import EventKind, Outcome, Progress, ProgressEvent
-from cj_pipeline.steps import (
-    Engine,
-    cancel,
-    collect_wave,
-    decide,
-    fit,
-    ingest,
-    plan_wave,
-    poll,
-    submit_wave,
-    take_next_step,
-)
-from cj_pipeline.steps.note_progress import events_since, note_progress, progress_of
-from cj_pipeline.steps.records import load_batch
-from cj_pipeline.steps.standing import end_stalled
+from cj_pipeline.operations.cancel import cancel
+from cj_pipeline.progress.events import events_since, note_progress, progress_of
+from cj_pipeline.progress.values import EventKind, Progress, ProgressEvent
+from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.advance import take_next_step
+from cj_pipeline.steps.collect_wave import collect_wave
+from cj_pipeline.steps.decide import decide
+from cj_pipeline.steps.fit import fit
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.poll import poll
+from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.steps.watchdog import end_stalled
+from cj_pipeline.stopping.continuation import Outcome
 from tests.batch_folders import ManualClock, open_engine, write_batch
 
 NO_STABILITY = {

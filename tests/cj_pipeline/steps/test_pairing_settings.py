@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cj_pipeline.steps.preview import Preview, preview_batch
+from cj_pipeline.operations.preview import Preview, preview_batch
 from tests.batch_folders import write_batch
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.batch_history import read_history
-from cj_pipeline.panel_overview import panel_overview
-from cj_pipeline.steps import Engine
-from cj_pipeline.steps.preview import preview_batch
+from cj_pipeline.operations.preview import preview_batch
+from cj_pipeline.outputs.judges import panel_overview
+from cj_pipeline.queries.history import read_history
+from cj_pipeline.runtime import Engine
 from tests.batch_folders import open_engine, run_to_end, write_batch
 
 _PANEL = ["quality", "quality-messages"]

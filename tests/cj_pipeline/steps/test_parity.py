@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.emulator import EmulatorConfig, change_settings
-from cj_pipeline.steps import Engine
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.runtime import Engine
 from tests.batch_folders import open_engine, run_to_end, write_batch
 
 GENERIC = {"judges": ["cj-generic-batch"], "score_stability_threshold": None}

@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.emulator import EmulatorConfig, change_settings
-from cj_pipeline.providers.openai_batches import OpenAIBatches
-from cj_pipeline.steps import Engine, ingest, plan_wave, poll, submit_wave
-from cj_pipeline.steps.poll import next_poll_due, poll_interval
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.providers.openai import OpenAIBatches
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.poll import next_poll_due, poll, poll_interval
+from cj_pipeline.steps.submit_wave import submit_wave
 from tests.batch_folders import ManualClock, open_engine, write_batch
 
 N_JOBS = 40

@@ -12,16 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.emulator import EmulatorConfig, change_settings
-from cj_pipeline.steps import Engine, ingest, plan_wave, poll, submit_wave
-from cj_pipeline.steps.awaited import what_is_awaited
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.next_step import what_is_awaited
+from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import (
     LONGEST_BEFORE_ITS_TIME_S,
     SHORTEST_S,
+    poll,
     poll_interval,
     stalled_since,
     usual_durations,
 )
+from cj_pipeline.steps.submit_wave import submit_wave
 from tests.batch_folders import ManualClock, open_engine, write_batch
 
 HOUR = timedelta(hours=1)

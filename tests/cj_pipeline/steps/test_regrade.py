@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.steps import Engine, regrade
+from cj_pipeline.operations.regrade import regrade
+from cj_pipeline.runtime import Engine
 from tests.batch_folders import open_engine, run_to_end, write_batch
 
 

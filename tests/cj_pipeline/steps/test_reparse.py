@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from cj_pipeline.errors import InvalidOutputError
-from cj_pipeline.judging import parse_verdict
-from cj_pipeline.steps import Engine
-from cj_pipeline.steps import settlement as reading
-from cj_pipeline.steps.reparse import reparse
-from cj_pipeline.store_care import archive_callbacks
+from cj_pipeline.judging.prompts import parse_verdict
+from cj_pipeline.operations.reparse import reparse
+from cj_pipeline.provider_jobs import settlement as reading
+from cj_pipeline.runtime import Engine
+from cj_pipeline.store.maintenance import archive_callbacks
 from tests.batch_folders import open_engine, run_to_end, write_batch
 from tests.served_emulator import served_emulator
 

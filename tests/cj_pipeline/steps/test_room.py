@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.emulator import EmulatorConfig, change_settings
-from cj_pipeline.steps import Engine, advance_to_end, ingest, plan_wave, poll, submit_wave
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.advance import advance_to_end
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.poll import poll
+from cj_pipeline.steps.submit_wave import submit_wave
 from tests.batch_folders import ManualClock, open_engine, write_batch
 
 _MINE = """

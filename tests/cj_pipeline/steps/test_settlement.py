@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.steps import Engine
+from cj_pipeline.runtime import Engine
 from tests.batch_folders import open_engine, run_to_end, write_batch
 
 _KEPT = (
@@ -28,7 +28,7 @@ def test_a_job_settled_in_parts_comes_to_the_same_rows(
     whole, in_parts = open_engine(tmp_path / "whole"), open_engine(tmp_path / "in-parts")
 
     run_to_end(whole, folder)
-    monkeypatch.setattr("cj_pipeline.steps.settlement.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("cj_pipeline.provider_jobs.settlement.ROWS_AT_ONCE", 2)
     run_to_end(in_parts, folder)
 
     assert _rows(in_parts) == _rows(whole)

@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline import assertions
-from cj_pipeline.batch_history import BatchHistory, read_history
-from cj_pipeline.emulator import EmulatorConfig, change_settings
-from cj_pipeline.judges import load_judge
-from cj_pipeline.providers import Provider, RawLine
-from cj_pipeline.spending import spending
-from cj_pipeline.steps import Engine, ingest, plan_wave, submit_wave
+from cj_pipeline.checks import claims
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.providers.base import Provider, RawLine
+from cj_pipeline.queries.history import BatchHistory, read_history
+from cj_pipeline.queries.spending import spending
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
 from tests.batch_folders import ManualClock, open_engine, run_to_end, write_batch
 
 _SETTINGS = {"judges": ["quality"], "all_at_once": True, "max_attempts": 1}
@@ -66,7 +70,7 @@ def test_a_jobs_own_usage_agrees_with_the_bill_of_its_rows(engine: Engine, folde
     spent = spending(history.jobs)
     assert spent.provider_usd == pytest.approx(spent.billed_usd)
     assert spent.billed_usd > 0
-    assert assertions.bills_agree_with_providers(history).holds
+    assert claims.bills_agree_with_providers(history).holds
 
 
 def test_estimate_and_bill_lie_within_the_reservation(engine: Engine, folder: Path) -> None:
@@ -89,7 +93,7 @@ def test_what_a_provider_counts_beyond_its_rows_is_in_doubt(engine: Engine, fold
     assert spent.difference_usd is not None
     assert spent.difference_usd > 0
     assert spent.possible_usd == pytest.approx(spent.difference_usd)
-    finding = assertions.bills_agree_with_providers(history)
+    finding = claims.bills_agree_with_providers(history)
     assert not finding.holds
     assert "in 1, by +0.000" in finding.statement
 
@@ -111,7 +115,7 @@ def test_an_answer_that_tells_no_tokens_is_billed_at_its_worst(
 
     assert all(row["cost_usd"] == row["reserved_usd"] > 0 for row in history.attempts)
     assert not any(row["is_usage_told"] for row in history.attempts)
-    finding = assertions.bills_agree_with_providers(history)
+    finding = claims.bills_agree_with_providers(history)
     assert f"{len(history.attempts)} answers told no tokens" in finding.statement
 
 

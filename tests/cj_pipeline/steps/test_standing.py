@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.steps import Engine, NextStep, ingest, plan_wave, poll, submit_wave
-from cj_pipeline.steps.standing import (
-    Standing,
-    end_stalled,
-    expiring_results,
-    stalled_batches,
-    standings,
-)
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.next_step import NextStep, Standing, standings
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.poll import poll
+from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.steps.watchdog import end_stalled, expiring_results, stalled_batches
 from tests.batch_folders import ManualClock, open_engine, write_batch
 
 MOCK = {"judges": ["cj-generic-batch"], "stall_after_s": 3600}

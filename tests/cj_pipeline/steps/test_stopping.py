@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.batch_history import BatchHistory, read_history
-from cj_pipeline.looking_ahead import looking_ahead
-from cj_pipeline.report import render_history
-from cj_pipeline.steps import Engine
+from cj_pipeline.outputs.report import render_history
+from cj_pipeline.outputs.report_forecast import looking_ahead
+from cj_pipeline.queries.history import BatchHistory, read_history
+from cj_pipeline.runtime import Engine
 from tests.batch_folders import open_engine, run_to_end, write_batch
 
 

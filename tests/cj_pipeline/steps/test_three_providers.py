@@ -11,11 +11,12 @@ import pytest
 import uvicorn
 import yaml
 
-from cj_pipeline import assertions
-from cj_pipeline.batch_history import BatchHistory, read_history
-from cj_pipeline.emulator import EmulatorConfig, create_app
-from cj_pipeline.report import render_history
-from cj_pipeline.spending import spending, spending_by_judge
+from cj_pipeline.checks import claims
+from cj_pipeline.emulator import create_app
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.outputs.report import render_history
+from cj_pipeline.queries.history import BatchHistory, read_history
+from cj_pipeline.queries.spending import spending, spending_by_judge
 from tests.batch_folders import open_engine, run_to_end, write_batch
 
 _JUDGES = {
@@ -118,8 +119,8 @@ def test_what_openai_counts_for_its_job_is_what_its_rows_come_to(history: BatchH
 
     assert [job["provider"] for job in told] == ["openai"]
     assert told[0]["provider_usd"] == pytest.approx(told[0]["billed_usd"])
-    assert assertions.bills_agree_with_providers(history).holds
-    assert assertions.spend_is_within_cap(history).holds
+    assert claims.bills_agree_with_providers(history).holds
+    assert claims.spend_is_within_cap(history).holds
 
 
 def test_the_cost_page_shows_all_three_side_by_side(history: BatchHistory) -> None:

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.emulator import EmulatorConfig, change_settings
-from cj_pipeline.steps import Engine, conclude_trial, open_trial
-from cj_pipeline.steps.trial_runs import TrialOutcome, trial_batch_id, trial_history
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.runtime import Engine
+from cj_pipeline.trials.runs import (
+    TrialOutcome,
+    conclude_trial,
+    open_trial,
+    trial_batch_id,
+    trial_history,
+)
 from tests.batch_folders import finish, open_engine
 
 WATCHED = """

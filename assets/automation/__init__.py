@@ -1,0 +1,1 @@
+"""What keeps the assets fresh: one module per Dagster concept."""

@@ -1,0 +1,113 @@
+"""The jobs that move a batch along; each is one short run in one process.
+
+The sensors start them; so may a person, from the UI, for any partition: every step may be repeated.
+"""
+
+import dagster as dg
+
+from assets.automation.partitions import batches, errors_as_dagster_knows_them
+from cj_pipeline.operations.cancel import cancel
+from cj_pipeline.steps.next_step import NextStep
+from resources.runtime_resource import EngineResource
+
+open_batch = dg.define_asset_job(
+    "open_batch",
+    selection=["essays", "comparison_pairs", "provider_jobs"],
+    description="Take a batch in and ask its first wave.",
+)
+next_wave = dg.define_asset_job(
+    "next_wave",
+    selection=["comparison_pairs", "provider_jobs"],
+    description="Ask a batch's next wave, or what failed and may be asked again.",
+)
+collect_wave = dg.define_asset_job(
+    "collect_wave",
+    selection=[
+        "comparisons",
+        "essay_scores",
+        "wave_decision",
+        "grade_projections",
+        "run_artefact",
+        "batch_report",
+        "trial_outcome",
+    ],
+    description="Bring a wave home, score it, decide; at the end grade and publish.",
+)
+finish_batch = dg.define_asset_job(
+    "finish_batch",
+    selection=[
+        "essay_scores",
+        "wave_decision",
+        "grade_projections",
+        "run_artefact",
+        "batch_report",
+        "trial_outcome",
+    ],
+    description="Score and decide a batch with nothing in flight; at its end grade and publish it.",
+)
+
+GRADED_AGAIN = {"ops": {"grade_projections": {"config": {"again": True}}}}
+
+regrade_batch = dg.define_asset_job(
+    "regrade_batch",
+    selection=["grade_projections", "run_artefact", "batch_report"],
+    config=GRADED_AGAIN,
+    description=(
+        "Grade an ended batch anew, as a further revision, and publish it. No judge is asked."
+        " The config may name another scale or earlier batches to be placed on, change a threshold,"
+        " or put anchors' grades right."
+    ),
+)
+rescore_batch = dg.define_asset_job(
+    "rescore_batch",
+    selection=[
+        "essay_scores",
+        "wave_decision",
+        "grade_projections",
+        "run_artefact",
+        "batch_report",
+    ],
+    config=GRADED_AGAIN,
+    description=(
+        "Fit the scores anew by all verdicts, then grade an ended batch by them and publish it."
+        " No judge is asked."
+    ),
+)
+
+
+@dg.op
+def stop_asking(context: dg.OpExecutionContext, engine: EngineResource) -> None:
+    """Ask nothing more for a batch; what its provider jobs finished still comes home."""
+    with errors_as_dagster_knows_them():
+        cancelled = cancel(engine.open(), context.partition_key)
+    context.log.info(f"{cancelled.n_jobs} provider jobs were told to stop.")
+
+
+@dg.job(
+    partitions_def=batches,
+    description="End a batch now: ask nothing more, tell its provider jobs to stop.",
+)
+def cancel_batch() -> None:
+    """One step: see `stop_asking`."""
+    stop_asking()
+
+
+JOB_FOR = {
+    NextStep.PLAN: next_wave.name,
+    NextStep.SUBMIT: next_wave.name,
+    NextStep.COLLECT: collect_wave.name,
+    NextStep.DECIDE: finish_batch.name,
+    NextStep.PROJECT: finish_batch.name,
+    NextStep.PUBLISH: finish_batch.name,
+}
+"""The job that takes each step; polling is done by whoever asks for the runs."""
+
+ALL_JOBS = (
+    open_batch,
+    next_wave,
+    collect_wave,
+    finish_batch,
+    rescore_batch,
+    regrade_batch,
+    cancel_batch,
+)

@@ -1,0 +1,201 @@
+"""Keeping Dagster's own history small: runs whose place newer ones have taken go after a time.
+
+Dagster purges the ticks of sensors and schedules by itself (`retention` in `dagster.yaml`), but
+keeps every run's events for ever. With a run go its materializations; so whatever an asset's page,
+a partition's status or a check still rests upon is kept, however old.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+from dagster import DagsterEventType as Event
+from dagster import DagsterRunStatus as Status
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from pydantic import Field, ValidationError
+
+from assets.automation.partitions import errors_as_dagster_knows_them
+from cj_pipeline.steps.next_step import next_steps
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.maintenance import archive_callbacks, backup_store, delete_archives
+from resources.runtime_resource import PARTITION_TAG, EngineResource
+
+_FINISHED = [Status.SUCCESS, Status.FAILURE, Status.CANCELED]
+_TOLD = {
+    Event.ASSET_MATERIALIZATION_PLANNED,
+    Event.ASSET_MATERIALIZATION,
+    Event.ASSET_CHECK_EVALUATION,
+}
+
+
+class History(dg.Config):
+    """How long runs are kept whose place newer ones have taken."""
+
+    keep_runs_days: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Older finished runs are deleted, unless their batch goes on or something of"
+        " theirs is still the newest of its kind. None: as CJ_KEEP_RUNS_DAYS says, which the"
+        " schedule goes by; where it says nothing, all runs are kept.",
+    )
+
+
+@dg.op
+def keep_history_small(
+    context: dg.OpExecutionContext, config: History, engine: EngineResource
+) -> None:
+    """Delete runs that nothing rests upon any more; doing it twice changes nothing."""
+    opened = engine.open()
+    days = _days(config, opened.environment)
+    if days is None:
+        context.log.info("All runs are kept.")
+        return
+    with opened.store.read() as db:
+        going_on = set(next_steps(db, opened.clock()))
+    ended_before = opened.clock() - timedelta(days=days)
+    superseded = list(superseded_runs(context.instance, ended_before, going_on))
+    for run_id in superseded:
+        delete_run(context.instance, run_id)
+    context.log.info(f"{len(superseded)} runs deleted whose place newer ones have taken.")
+
+
+def _days(config: History, environment: Mapping[str, str]) -> float | None:
+    """Return how long runs are kept; None where nobody has said."""
+    said = environment.get("CJ_KEEP_RUNS_DAYS", "").strip()
+    if config.keep_runs_days is not None or not said:
+        return config.keep_runs_days
+    try:
+        return History(keep_runs_days=said).keep_runs_days  # type: ignore[arg-type]
+    except ValidationError:
+        msg = f"CJ_KEEP_RUNS_DAYS is {said!r}: write a number of days, or leave it out."
+        raise dg.Failure(msg, allow_retries=False) from None
+
+
+def superseded_runs(
+    instance: dg.DagsterInstance, ended_before: datetime, going_on: set[str]
+) -> Iterator[str]:
+    """Yield the finished runs that nothing rests upon any more.
+
+    Kept are the newest run of each job and batch, and each that planned, made or checked something
+    that no newer run has planned, made or checked again.
+
+    Args:
+        instance: Where they are.
+        ended_before: When they ended at the latest.
+        going_on: Batches that are not at their end: how often a step was tried is told by runs.
+    """
+    seen: set[tuple[str, str]] = set()
+    for record in instance.get_run_records():  # the newest first
+        run, ended = record.dagster_run, record.end_time or record.update_timestamp.timestamp()
+        batch_id = run.tags.get(PARTITION_TAG, "")
+        is_newest = (run.job_name, batch_id) not in seen
+        seen.add((run.job_name, batch_id))
+        if is_newest or run.status not in _FINISHED or batch_id in going_on:
+            continue
+        if datetime.fromtimestamp(ended, UTC) < ended_before and not _is_rested_upon(
+            instance, run.run_id
+        ):
+            yield run.run_id
+
+
+def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Delete a run, its events and its logs."""
+    instance.delete_run(run_id)
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    events = instance.event_log_storage
+    if isinstance(events, SqliteEventLogStorage):
+        # Each run has a file of its own there, and deleting its rows leaves it as large as it was.
+        file = Path(events.path_for_shard(run_id))
+        for each in (file, *(file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm"))):
+            each.unlink(missing_ok=True)
+
+
+def _is_rested_upon(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether anything a run planned, made or checked is the newest of its kind."""
+    records = instance.get_records_for_run(run_id, of_type=_TOLD).records
+    events = [record.event_log_entry.dagster_event for record in records]
+    return any(event is not None and _newest(instance, event) == run_id for event in events)
+
+
+def _newest(instance: dg.DagsterInstance, event: dg.DagsterEvent) -> str | None:
+    """Return the run whose event of this kind is the newest for its asset or check and batch."""
+    if event.event_type is Event.ASSET_CHECK_EVALUATION:
+        check = event.asset_check_evaluation_data
+        key = check.asset_check_key
+        latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+            [key], partition_filter=PartitionKeyFilter(key=check.partition)
+        )
+        return latest[key].run_id if key in latest else None
+    if event.asset_key is None:
+        return None
+    if event.event_type is Event.ASSET_MATERIALIZATION_PLANNED:
+        planned = instance.get_latest_planned_materialization_info(event.asset_key, event.partition)
+        return planned.run_id if planned else None
+    partitions = None if event.partition is None else [event.partition]
+    made = instance.fetch_materializations(
+        dg.AssetRecordsFilter(event.asset_key, asset_partitions=partitions), limit=1
+    ).records
+    return made[0].run_id if made else None
+
+
+class Upkeep(dg.Config):
+    """How long raw callbacks are kept, and where."""
+
+    keep_in_store_days: float = Field(
+        30.0, ge=0, description="After a batch's end its raw callbacks move into Parquet."
+    )
+    keep_archives_days: float | None = Field(
+        None, ge=0, description="Archives older than this are deleted; none: they are kept."
+    )
+    backup_folder: str | None = Field(
+        None, description="Where to write a verified backup first; none: no backup."
+    )
+
+
+@dg.op
+def keep_store_small(
+    context: dg.OpExecutionContext, config: Upkeep, engine: EngineResource
+) -> None:
+    """Back up, archive and delete what is old; doing it twice changes nothing."""
+    opened = engine.open()
+    store, now = opened.store, opened.clock()
+    if not isinstance(store, Store):
+        msg = "A served store or a lake is looked after where its server or catalog is."
+        raise dg.Failure(msg, allow_retries=False)
+    with errors_as_dagster_knows_them():
+        if config.backup_folder is not None:
+            backup = Path(config.backup_folder) / f"cj-{now:%Y%m%dT%H%M%S}.duckdb"
+            context.log.info(f"Backed up into {backup_store(store, backup).name}.")
+        moved = archive_callbacks(
+            store, ended_before=now - timedelta(days=config.keep_in_store_days)
+        )
+        gone = (
+            delete_archives(store, written_before=now - timedelta(days=config.keep_archives_days))
+            if config.keep_archives_days is not None
+            else ()
+        )
+    context.log.info(f"{len(moved)} batches archived, {len(gone)} archives deleted.")
+
+
+@dg.job(
+    description="Move old batches' raw callbacks out of the store, backed up first if asked; delete"
+    " runs whose place newer ones have taken, if asked."
+)
+def store_upkeep() -> None:
+    """Two steps: see `keep_store_small` and `keep_history_small`."""
+    keep_store_small()
+    keep_history_small()
+
+
+nightly_upkeep = dg.ScheduleDefinition(
+    name="nightly_upkeep",
+    job=store_upkeep,
+    cron_schedule="30 3 * * *",
+    execution_timezone="UTC",
+    # It deletes what is asked of it, so a person turns it on.
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Moves raw callbacks of batches that ended 30 days ago into Parquet.",
+)

@@ -1,0 +1,189 @@
+"""What an asset's page shows beside its figures: tables, column schemas, plots.
+
+Everything rides in the metadata itself, so that no file can go stale or missing behind a page.
+"""
+
+import base64
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Literal
+
+import dagster as dg
+
+from cj_pipeline.errors import StoreBusyError, UnknownBatchError
+from cj_pipeline.progress.events import progress_of
+from cj_pipeline.progress.follow import Change, look_at
+from cj_pipeline.progress.text import event_line, time_left_in_words
+from cj_pipeline.queries.history import BatchHistory, read_history
+from cj_pipeline.queries.spending import spending_by_judge
+from cj_pipeline.runtime import Engine
+from cj_pipeline.text import excerpt
+
+PlotName = Literal["score_plot", "convergence_plot", "fairness_plot", "agreement_plot", "cost_plot"]
+
+MAX_ROWS = 100
+"""Of a table on a page; the whole is in DuckDB."""
+
+_MAX_CELL = 200
+
+
+def history_of(engine: Engine, batch_id: str) -> BatchHistory:
+    """Return everything the store knows of a batch now."""
+    with engine.store.read() as db:
+        return read_history(db, batch_id)
+
+
+def picture(history: BatchHistory, plot: PlotName) -> dg.MarkdownMetadataValue:
+    """Return one of the batch's plots as an image inside the metadata."""
+    from cj_pipeline.outputs import plots
+
+    image = plots.png(getattr(plots, plot)(history), dpi=80)
+    encoded = base64.b64encode(image).decode()
+    return dg.MetadataValue.md(f"![{plot}](data:image/png;base64,{encoded})")
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dg.TableMetadataValue:
+    """Return the first rows as a table with these columns."""
+    return dg.MetadataValue.table(
+        records=[
+            dg.TableRecord({name: _cell(row[name]) for name in columns}) for row in rows[:MAX_ROWS]
+        ],
+        schema=dg.TableSchema(
+            columns=[dg.TableColumn(name, _type(rows, name)) for name in columns]
+        ),
+    )
+
+
+def history_and_columns(
+    engine: Engine, batch_id: str, table_name: str
+) -> tuple[BatchHistory, dg.TableSchemaMetadataValue]:
+    """Return a batch's history, and a table's columns as DuckDB has them, in one look."""
+    with engine.store.read() as db:
+        history = read_history(db, batch_id)
+        rows = db.rows(
+            "SELECT column_name, data_type, comment, is_nullable FROM duckdb_columns()"
+            " WHERE table_name = ? AND database_name = current_database() ORDER BY column_index",
+            [table_name],
+        )
+    columns = [
+        dg.TableColumn(
+            name=row["column_name"],
+            type=row["data_type"],
+            description=row["comment"],
+            constraints=dg.TableColumnConstraints(nullable=row["is_nullable"]),
+        )
+        for row in rows
+    ]
+    return history, dg.MetadataValue.table_schema(dg.TableSchema(columns=columns))
+
+
+COST_COLUMNS = (
+    "judge",
+    "n_jobs",
+    "n_requests",
+    "estimated_usd",
+    "reserved_usd",
+    "billed_usd",
+    "possible_usd",
+    "provider_usd",
+    "difference_usd",
+)
+
+
+def costs_by_judge(history: BatchHistory) -> dg.TableMetadataValue:
+    """Return estimated, reserved and billed side by side, one row a judge."""
+    rows = [
+        {"judge": history.judge_by_id[judge_id]["name"], **asdict(spent)}
+        for judge_id, spent in spending_by_judge(history.jobs).items()
+    ]
+    return table(rows, COST_COLUMNS)
+
+
+def _cell(value: Any) -> str | int | float | bool:
+    if isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return round(value, 6)
+    return "" if value is None else excerpt(str(value), _MAX_CELL)
+
+
+def _type(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    kinds = {type(row[name]) for row in rows if row[name] is not None}
+    if kinds and kinds <= {int, float}:
+        return "float" if float in kinds else "int"
+    return "bool" if kinds == {bool} else "string"
+
+
+LOOK_EVERY_S = 1.0
+
+
+@contextmanager
+def progress_in_run_log(
+    context: dg.AssetExecutionContext, engine: Engine, *, since_asked: bool = False
+) -> Iterator[None]:
+    """Tell in the run's log what happens to the batch while a step works on it.
+
+    Args:
+        context: Of the step.
+        engine: The pipeline's connections.
+        since_asked: Also tell what has happened since the wave was asked: sensors see it first,
+            and have no log that anybody reads.
+    """
+    batch_id = context.partition_key
+    told = _last_event(engine, batch_id, "asked" if since_asked else None)
+    is_over = threading.Event()
+
+    def tell() -> None:
+        nonlocal told
+        try:
+            look = look_at(engine, batch_id, told)
+        except (StoreBusyError, UnknownBatchError):
+            return
+        for event in look.events:
+            context.log.info(event_line(event))
+            told = event.sequence
+
+    def keep_telling() -> None:
+        change = Change(engine.store)
+        while not is_over.wait(LOOK_EVERY_S):
+            if change.is_due():
+                tell()
+
+    thread = threading.Thread(target=keep_telling, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        tell()
+
+
+def progress_metadata(engine: Engine, batch_id: str) -> dict[str, float | int | str]:
+    """Return how far a batch has come, for the page of an asset; what is unknown is left out."""
+    with engine.store.read() as db:
+        progress = progress_of(db, batch_id, engine.clock())
+    known = {
+        "comparisons_per_s": progress.comparisons_per_s,
+        "projected_usd": progress.projected_usd,
+        "outcome": progress.outcome.value if progress.outcome else None,
+    }
+    return {
+        "share_done": progress.share_done,
+        "n_home": progress.n_done,
+        "n_expected": progress.n_expected,
+        "time_left": time_left_in_words(progress),
+        **{key: value for key, value in known.items() if value is not None},
+    }
+
+
+def _last_event(engine: Engine, batch_id: str, kind: str | None) -> int:
+    with engine.store.read() as db:
+        row = db.one(
+            "SELECT coalesce(max(sequence), 0) AS n FROM progress_events"
+            " WHERE batch_id = $batch AND ($kind IS NULL OR kind = $kind)",
+            {"batch": batch_id, "kind": kind},
+        )
+    return int(row["n"]) if row else 0

@@ -1,0 +1,332 @@
+"""What keeps batches moving: the inbox, the provider jobs, and the watchdog.
+
+No sensor decides anything: each looks for a bounded time and asks for runs.
+"""
+
+import hashlib
+import json
+import stat
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+
+from assets.automation.jobs import JOB_FOR, collect_wave, finish_batch, next_wave, open_batch
+from assets.automation.partitions import BATCHES, batches
+from cj_pipeline.errors import SettingsError
+from cj_pipeline.ids import id_for
+from cj_pipeline.intake.settings import BatchSettings
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.progress.follow import Change
+from cj_pipeline.steps.next_step import NextStep, Standing, standings
+from cj_pipeline.steps.poll import next_due, poll
+from cj_pipeline.steps.watchdog import expiring_results, stalled_batches
+from resources.runtime_resource import EngineResource
+
+POLL_AT_MOST_S = 20.0
+"""A tick's share of the sixty seconds a sensor has."""
+
+WATCH_FOR_S = 4.0
+"""How long a tick goes on looking while batches are under way and none can move yet.
+
+The daemon begins a tick every five seconds at best, so that on the average two and a half would
+pass before anybody sees that a provider has ended. Looking on for most of that time costs little:
+the store is read only where a job is due or the file has changed; see docs/decisions.
+"""
+
+LOOK_EVERY_S = 0.1
+
+MAX_FAILURES = 6
+"""Of one step on one occasion; then a person has to look, and the tick's log says so."""
+
+LONGEST_PAUSE = timedelta(hours=1)
+"""Between two tries of a step that changes nothing, such as asking a provider that is down."""
+
+MAX_RUNS_PER_TICK = 50
+MAX_FILES_PER_FOLDER = 20_000
+
+MARK_TAG = "cj/mark"
+PROVIDER_TAG = "cj/provider"
+"""Followed by `-` and a provider's name it is what `dagster.yaml` limits: one pool a provider."""
+
+PRIORITY_TAG = "dagster/priority"
+_PRIORITY = {"low": -10, "normal": 0, "high": 10}
+_HURRY = {collect_wave.name: 2, finish_batch.name: 2, next_wave.name: 1, open_batch.name: 0}
+"""Of a batch's runs, within its priority: what has come back is brought home first."""
+
+_MAX_SETTINGS_BYTES = 64 * 1024
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dg.sensor(
+    jobs=[open_batch],
+    minimum_interval_seconds=3,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Takes in every batch folder that has come to rest in CJ_HOME/inbox.",
+)
+def inbox_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> dg.SensorResult:
+    """Ask for one run per folder and content, once the folder has stayed the same for a tick.
+
+    A folder that was rejected is asked for again when any of its files changes. The cursor keeps
+    each folder's fingerprint and whether it was asked for; run keys keep that from being done
+    twice should the cursor be lost.
+    """
+    inbox = engine.open().inbox
+    inbox.mkdir(parents=True, exist_ok=True)
+    before: dict[str, list[Any]] = json.loads(context.cursor) if context.cursor else {}
+    now: dict[str, list[Any]] = {}
+    requests: list[dg.RunRequest] = []
+    for folder in sorted(path for path in inbox.iterdir() if _is_batch(path)):
+        fingerprint = _fingerprint(folder)
+        known, was_asked = before.get(folder.name, ["", False])
+        at_rest = fingerprint == known
+        ask = at_rest and not was_asked and len(requests) < MAX_RUNS_PER_TICK
+        if ask:
+            requests.append(_open_request(folder, fingerprint))
+        now[folder.name] = [fingerprint, at_rest and (was_asked or ask)]
+    n_waiting = sum(not was_asked for _, was_asked in now.values())
+    return _result(
+        context.instance,
+        requests,
+        idle=f"{n_waiting} folders are not at rest yet" if n_waiting else "nothing new",
+        cursor=json.dumps(now),
+    )
+
+
+@dg.sensor(
+    jobs=[next_wave, collect_wave, finish_batch],
+    minimum_interval_seconds=2,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Polls open provider jobs and asks for the run each batch needs next.",
+)
+def provider_jobs_sensor(
+    context: dg.SensorEvaluationContext, engine: EngineResource
+) -> dg.SensorResult:
+    """Look at the providers until a batch can move, for a bounded time; one run for each that can.
+
+    What a batch needs is read from its rows, so nothing is lost with a tick or a daemon.
+    """
+    connected = engine.open()
+    watch_until = time.monotonic() + WATCH_FOR_S
+    change = Change(connected.store)
+    found: list[Standing] = []
+    due: datetime | None = None
+    while True:
+        began = time.monotonic()
+        has_changed = change.is_due()
+        if has_changed or (due is not None and due <= connected.clock()):
+            poll(connected, at_most_s=POLL_AT_MOST_S)
+            change.is_due()  # what polling kept is read now, and no change at the next look
+            with connected.store.read() as db:
+                found = standings(db, connected.clock())
+                due = next_due(db, connected.clock())
+        requests = _requests(context, connected.clock(), found)
+        # A slow look is followed by a longer pause, so that looking never takes most of the time.
+        pause = max(LOOK_EVERY_S, 2 * (time.monotonic() - began))
+        if requests or not found or time.monotonic() + pause > watch_until:
+            break
+        time.sleep(pause)
+    n_waiting = sum(s.step is NextStep.POLL or _waits(s) for s in found)
+    return _result(
+        context.instance,
+        requests,
+        idle=f"{len(found)} batches are under way, {n_waiting} of them wait for their providers",
+    )
+
+
+def _requests(
+    context: dg.SensorEvaluationContext, now: datetime, found: Sequence[Standing]
+) -> list[dg.RunRequest]:
+    """Return a run for each batch that can move and has none queued or going."""
+    ready = [s for s in found if s.step in JOB_FOR and not _waits(s)]
+    busy = _batches_with_runs(context.instance) if ready else set()
+    ready = [s for s in ready if s.batch_id not in busy]
+    tries = _tries(context.instance, ready)
+    requests: list[dg.RunRequest] = []
+    for standing in ready:
+        tried = tries.get(standing.mark, Tries())
+        if tried.n_failed >= MAX_FAILURES:
+            context.log.error(
+                f"Batch {standing.batch_id}: {JOB_FOR[standing.step]} failed {tried.n_failed} times"
+                " and nothing moved. Read its last run, mend the cause, then run the job by hand."
+            )
+        elif not tried.are_too_fresh(now) and len(requests) < MAX_RUNS_PER_TICK:
+            requests.append(_step_request(standing, tried.n))
+    return requests
+
+
+@dg.sensor(
+    jobs=[finish_batch],
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Ends batches that have waited for callbacks longer than they allow.",
+)
+def watchdog_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> dg.SensorResult:
+    """Ask for the end of every batch in which nothing has moved for its `stall_after_s`."""
+    connected = engine.open()
+    with connected.store.read() as db:
+        stalled = stalled_batches(db, connected.clock())
+        expiring = expiring_results(db, connected.clock())
+    for batch_id, expiry in expiring:
+        context.log.warning(
+            f"Batch {batch_id}: results that nobody has collected are deleted by their provider on"
+            f" {expiry:%Y-%m-%d}. `cj doctor --fix` collects them."
+        )
+    requests = [
+        dg.RunRequest(
+            run_key=f"stalled:{batch.batch_id}:{batch.silent_since.isoformat()}",
+            job_name=finish_batch.name,
+            partition_key=batch.batch_id,
+            run_config={"ops": {"wave_decision": {"config": {"end_if_stalled": True}}}},
+        )
+        for batch in stalled[:MAX_RUNS_PER_TICK]
+    ]
+    return _result(context.instance, requests, idle="no batch has stalled")
+
+
+ALL_SENSORS = (inbox_sensor, provider_jobs_sensor, watchdog_sensor)
+
+
+def _result(
+    instance: dg.DagsterInstance,
+    requests: list[dg.RunRequest],
+    *,
+    idle: str,
+    cursor: str | None = None,
+) -> dg.SensorResult:
+    """Return what a tick asks for, or `idle`, why it asks for nothing."""
+    names = sorted({request.partition_key for request in requests if request.partition_key})
+    new = [name for name in names if not instance.has_dynamic_partition(BATCHES, name)]
+    return dg.SensorResult(
+        run_requests=requests or None,
+        skip_reason=None if requests else idle,
+        dynamic_partitions_requests=[batches.build_add_request(new)] if new else [],
+        cursor=cursor,
+    )
+
+
+def _open_request(folder: Path, fingerprint: str) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"open:{folder.name}:{fingerprint}",
+        job_name=open_batch.name,
+        partition_key=id_for(folder.name, prefix="batch"),
+        run_config={"ops": {"essays": {"config": {"folder": str(folder)}}}},
+        tags=_run_tags(open_batch.name, *_announced(folder)),
+    )
+
+
+def _run_tags(job: str, providers: Sequence[str], priority: str) -> dict[str, str]:
+    """Return a run's place in the queue, and the pools it takes from."""
+    return {
+        PRIORITY_TAG: str(_PRIORITY.get(priority, 0) + _HURRY[job]),
+        PROVIDER_TAG: "+".join(providers),
+        **{f"{PROVIDER_TAG}-{provider}": "yes" for provider in providers},
+    }
+
+
+def _announced(folder: Path) -> tuple[tuple[str, ...], str]:
+    """Return the providers and the priority that a batch folder's settings announce.
+
+    Only a hint for the queue: what is wrong with the folder is told by its run.
+    """
+    try:
+        with (folder / "batch.yaml").open("rb") as file:
+            given = yaml.safe_load(file.read(_MAX_SETTINGS_BYTES)) or {}
+        judges = given.get("judges", BatchSettings().judges)
+        found = {load_judge(str(name), folder / "judges").provider for name in judges}
+        return tuple(sorted(found)), str(given.get("priority", "normal"))
+    except (OSError, yaml.YAMLError, SettingsError, AttributeError, TypeError, ValueError):
+        return (), "normal"
+
+
+def _step_request(standing: Standing, tried: int) -> dg.RunRequest:
+    job = JOB_FOR[standing.step]
+    return dg.RunRequest(
+        run_key=f"{job}:{standing.batch_id}:{standing.mark}:{tried}",
+        job_name=job,
+        partition_key=standing.batch_id,
+        tags={MARK_TAG: standing.mark, **_run_tags(job, standing.providers, standing.priority)},
+    )
+
+
+def _waits(standing: Standing) -> bool:
+    return standing.step is NextStep.COLLECT and standing.waits_for_more_jobs
+
+
+def _batches_with_runs(instance: dg.DagsterInstance) -> set[str]:
+    """Return the batches that have a run queued or going: one run per batch at a time."""
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED))
+    return {run.tags.get("dagster/partition", "") for run in runs}
+
+
+@dataclass(frozen=True)
+class Tries:
+    """Runs that were tried on one occasion and changed nothing, or the batch had moved on."""
+
+    n: int = 0
+    n_failed: int = 0
+    last_ended: datetime | None = None
+
+    def are_too_fresh(self, now: datetime) -> bool:
+        """Whether the next has to wait: 15 s after the first, then four times as long each."""
+        if self.last_ended is None:
+            return False
+        pause = timedelta(seconds=15 * 4 ** min(self.n - 1, 6))
+        return now - self.last_ended < min(pause, LONGEST_PAUSE)
+
+
+def _tries(instance: dg.DagsterInstance, ready: Sequence[Standing]) -> Mapping[str, Tries]:
+    """Return, by mark, what was tried on each batch's present occasion."""
+    if not ready:
+        return {}
+    records = instance.get_run_records(
+        dg.RunsFilter(tags={MARK_TAG: [standing.mark for standing in ready]})
+    )
+    tries: dict[str, Tries] = {}
+    for record in records:
+        mark = record.dagster_run.tags[MARK_TAG]
+        before = tries.get(mark, Tries())
+        ended = [before.last_ended] if before.last_ended else []
+        if record.end_time:
+            ended.append(datetime.fromtimestamp(record.end_time, UTC))
+        tries[mark] = Tries(
+            n=before.n + 1,
+            n_failed=before.n_failed
+            + (record.dagster_run.status is not dg.DagsterRunStatus.SUCCESS),
+            last_ended=max(ended, default=None),
+        )
+    return tries
+
+
+def _is_batch(folder: Path) -> bool:
+    """A name that begins with a dot is still being written: rename it when it is whole."""
+    return not folder.name.startswith(".") and not folder.is_symlink() and folder.is_dir()
+
+
+def _fingerprint(folder: Path) -> str:
+    """Return what changes whenever a file of the folder does; nothing is read."""
+    digest = hashlib.sha256()
+    paths = sorted(islice(folder.rglob("*"), MAX_FILES_PER_FOLDER))
+    for path in paths:
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            # Still moving: what is left gives another fingerprint next time.
+            continue
+        is_file = stat.S_ISREG(found.st_mode)
+        size, changed = (found.st_size, found.st_mtime_ns) if is_file else (0, 0)
+        digest.update(f"{path.relative_to(folder)}\0{size}\0{changed}\n".encode("utf-8", "replace"))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,56 @@
+"""The closed vocabularies of a batch: strategies, ties, engines, modes, priorities, targets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+RunnerMode = Literal["plan", "dry-run", "execute"]
+
+BatchingMode = Literal["per_request", "serial_bundle", "provider_batch_api"]
+Strategy = Literal["adaptive", "coverage", "resample", "random", "swiss", "asap", "hybrid_mst"]
+Priority = Literal["low", "normal", "high"]
+Engine = Literal["newton", "choix"]
+Ties = Literal["half-half", "davidson"]
+Inconsistent = Literal["keep", "halve", "drop"]
+
+
+def _on_or_off(value: Any) -> Any:
+    # YAML takes a bare on and off for true and false.
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Choice = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class PreciseRule(BaseModel):
+    """When a batch is precise enough to stop; each target that is given must be met.
+
+    Attributes:
+        reliability: The empirical-Bayes reliability to reach, after two waves in a row.
+        mean_standard_error: In logits, over students.
+        max_standard_error: In logits, over students.
+        misgrading: The share of students expected to have another grade than their most probable
+            one; needs a scale and anchors.
+        gain_per_usd: What a dollar on the next wave is still expected to take off the typical
+            error of a rank, in ranks (with `goal: grades`, of a grade, in steps); the batch stops
+            when it is worth no more than this.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reliability: Annotated[float, Field(gt=0, lt=1)] | None = None
+    mean_standard_error: Annotated[float, Field(gt=0)] | None = None
+    max_standard_error: Annotated[float, Field(gt=0)] | None = None
+    misgrading: Annotated[float, Field(gt=0, lt=1)] | None = None
+    gain_per_usd: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> PreciseRule:
+        if all(target is None for target in self.model_dump().values()):
+            msg = f"precise needs a target, or leave it out: {', '.join(type(self).model_fields)}"
+            raise ValueError(msg)
+        return self

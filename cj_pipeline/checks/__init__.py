@@ -1,0 +1,1 @@
+"""What must hold of every batch: claims over its rows, shown as asset checks and in reports."""

@@ -1,0 +1,211 @@
+"""What a person at a terminal is shown: tables and progress. Who shows it is `commands`.
+
+Everything from a batch goes through `Text`, so that nothing in it is read as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from cj_pipeline.checks.batch_checks import Checked
+    from cj_pipeline.judging.judges import Judge
+    from cj_pipeline.operations.cost_estimate import ModeCost
+    from cj_pipeline.operations.pilot import Calibration
+    from cj_pipeline.operations.reconcile import Finding
+
+Row = Mapping[str, Any]
+
+
+def progress_bar(console: Console) -> Progress:
+    """Return a bar for comparisons, with an ETA."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """Return a table; numbers are set to the right."""
+    drawn = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
+        # A figure or a name cut short misleads; only prose may wrap.
+        prose = any(len(_cell(row[index])) > 60 for row in rows)
+        drawn.add_column(
+            Text(column),
+            justify="right" if numeric else "left",
+            no_wrap=not prose,
+            overflow="fold" if prose else "ellipsis",
+        )
+    for row in rows:
+        drawn.add_row(*(Text(_cell(value)) for value in row))
+    return drawn
+
+
+def statuses(rows: Sequence[Row]) -> Table:
+    """Return how each batch stands, one row a batch."""
+    return table(
+        "Batches",
+        ("batch", "state", "reason", "essays", "waves", "verdicts", "failed", "USD"),
+        [
+            (
+                row["batch_id"],
+                row["state"],
+                row["end_reason"] or "",
+                row["n_essays"],
+                row["n_waves"],
+                row["n_completed"],
+                row["n_failed"],
+                round(row["cost_usd"], 4),
+            )
+            for row in rows
+        ],
+    )
+
+
+def grades(batch_id: str, rows: Sequence[Row], statement: str) -> Group:
+    """Return the scores of a batch, highest first, with grades where it was graded."""
+    graded = any(row["grade"] for row in rows)
+    columns = ["rank", "essay", "score", "± SE", "asked"]
+    columns += ["grade", "probability", "known"] if graded else []
+    body = []
+    for row in rows:
+        line = [
+            row["rank"],
+            row["essay_id"],
+            f"{row['score']:+.2f}",
+            f"{row['standard_error']:.2f}",
+            row["n_comparisons"],
+        ]
+        if graded:
+            known = row["known_grade"] or ""
+            line += [row["grade"], f"{row['confidence']:.0%}", known]
+        body.append(line)
+    return Group(table(batch_id, columns, body), Text(statement))
+
+
+def cost_tables(costs: Sequence[ModeCost], chosen: str) -> tuple[Table, Table]:
+    """Return what each judge would cost in each mode, and what keeping the prefix has to do."""
+    money = [
+        (
+            cost.judge.name,
+            cost.mode + (" (chosen)" if cost.mode == chosen else ""),
+            cost.n_comparisons,
+            cost.tokens_each,
+            f"{cost.expected_usd:.4f}",
+            f"{cost.worst_usd:.4f}",
+        )
+        for cost in costs
+    ]
+    prefixes = [
+        (cost.judge.name, cost.mode, f"{cost.caching.saved_usd:.4f}", cost.caching.reason)
+        for cost in costs
+    ]
+    return (
+        table(
+            "Cost by judge and mode",
+            ("judge", "mode", "at most", "tokens each", "USD expected", "USD at most"),
+            money,
+        ),
+        table("The shared prefix, first wave", ("judge", "mode", "saves USD", "because"), prefixes),
+    )
+
+
+def pilot_table(calibrations: Sequence[tuple[Judge, Calibration]]) -> Table:
+    """Return what a few live calls say of the whole batch."""
+    return table(
+        "Pilot: the whole batch, at 95 %",
+        ("judge", "calls", "tokens in", "tokens out", "USD expected", "from", "to"),
+        [
+            (
+                judge.name,
+                found.n_trials,
+                round(found.prompt_tokens),
+                round(found.completion_tokens),
+                f"{found.usd:.4f}",
+                f"{found.usd_low:.4f}",
+                f"{found.usd_high:.4f}",
+            )
+            for judge, found in calibrations
+        ],
+    )
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """Return what ledger and providers disagree on, one row a finding."""
+    return table(
+        "Ledger and providers disagree",
+        ("batch", "finding", "about", "problem", "remedy"),
+        [
+            (
+                finding.batch_id or "–",
+                finding.kind.replace("_", " "),
+                finding.what,
+                finding.problem,
+                finding.remedy,
+            )
+            for finding in findings
+        ],
+    )
+
+
+def checks_table(batch_id: str, checked: Sequence[Checked]) -> Table:
+    """Return what is claimed of a batch and what was found, what fails first."""
+    words = {(True, True): "holds", (False, True): "holds", (True, False): "FAILS"}
+    ordered = sorted(checked, key=lambda each: (each.finding.holds, not each.is_blocking))
+    return table(
+        f"Claims about {batch_id}",
+        ("", "claim", "about", "found"),
+        [
+            (
+                words.get((each.is_blocking, each.finding.holds), "warns"),
+                each.name,
+                each.about.replace("_", " "),
+                each.finding.statement,
+            )
+            for each in ordered
+        ],
+    )
+
+
+def figure(value: float | None, form: str) -> str:
+    """Return a figure as a format has it, or a dash where there is none."""
+    return "–" if value is None else format(value, form)
+
+
+def problems(message: str) -> Panel:
+    """Return an error as a person should meet it."""
+    return Panel(Text(message), title="Not done", border_style="red", title_align="left")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, int | float):
+        return True
+    return isinstance(value, str) and value.strip("+-%").replace(".", "", 1).isdigit()

@@ -1,0 +1,60 @@
+"""How far essays' true scores are likely to lie apart, by the verdicts and by what is usual.
+
+Looking ahead (`forecast`) and choosing pairs go by it; no reported score does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from cj_pipeline.diagnostics.reliability import SpreadEvidence
+from cj_pipeline.scale.bradley_terry import Scale
+
+USUAL_SPREAD = 1.5
+"""Standard deviation of essays' true scores, in logits, in an ordinary class."""
+_SPREADS_DIFFER = 0.3
+"""Standard deviation of that spread's logarithm among classes and judges."""
+_FAR = 4.0
+"""Standard deviations of it beyond which no spread is looked for."""
+_STEP = 0.1
+"""In the spread's logarithm, for how sharply its posterior falls off."""
+
+
+@dataclass(frozen=True)
+class LikelySpread:
+    """What is held of the essays' true spread: the mean and the error of its logarithm."""
+
+    log_mean: float
+    log_error: float
+
+    @property
+    def logits(self) -> float:
+        """The spread itself, as a standard deviation in logits."""
+        return math.exp(self.log_mean)
+
+
+USUAL = LikelySpread(math.log(USUAL_SPREAD), _SPREADS_DIFFER)
+"""Before the first verdict."""
+
+
+def likely_spread(scale: Scale) -> LikelySpread:
+    """Return what the verdicts say of the spread, weighed against what is usual.
+
+    That is where the spread's posterior is highest, and how sharply it falls off there. The first
+    waves say little of it, pairs chosen close say less, and forecasts and choices must not jump.
+    """
+    from scipy.optimize import minimize_scalar
+
+    evidence = SpreadEvidence(scale)
+
+    def surprise(log_spread: float) -> float:
+        unusual = (log_spread - USUAL.log_mean) / _SPREADS_DIFFER
+        return 0.5 * unusual**2 - evidence.at(log_spread)
+
+    within = [USUAL.log_mean + sign * _FAR * _SPREADS_DIFFER for sign in (-1, 1)]
+    found = minimize_scalar(surprise, bounds=within, method="bounded", options={"xatol": 1e-2})
+    beside = [surprise(found.x + step) for step in (-_STEP, _STEP)]
+    bend = (beside[0] + beside[1] - 2 * found.fun) / _STEP**2
+    # Nothing the verdicts say makes less sure of it than what is usual.
+    return LikelySpread(float(found.x), float(1 / math.sqrt(max(bend, 1 / _SPREADS_DIFFER**2))))

@@ -1,0 +1,296 @@
+"""Judges as data: one model with one prompt and one set of settings, and its fingerprint.
+
+A judge is a YAML file, built in (`judge_definitions/`) or the user's own. Whatever could change a
+verdict is in its `judge_id`, so a changed judge is a new judge. Asking one is `providers`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cj_pipeline.errors import SettingsError
+from cj_pipeline.judging.pricing import Price, PriceEntry, batch_multipliers, price_of
+from cj_pipeline.judging.prompts import Template, verdict_schema
+from cj_pipeline.judging.templates import load_template
+
+ProviderName = Literal["emulator", "openai", "anthropic", "gemini", "openai-compatible"]
+Api = Literal["chat_completions", "responses", "messages", "generate_content"]
+
+DEFAULT_API: Mapping[ProviderName, Api] = {
+    "emulator": "chat_completions",
+    "openai": "chat_completions",
+    "openai-compatible": "chat_completions",
+    "anthropic": "messages",
+    "gemini": "generate_content",
+}
+"""Which of its endpoints a provider is asked through unless the judge says otherwise."""
+
+_SPOKEN: Mapping[ProviderName, frozenset[Api]] = {
+    "emulator": frozenset({"chat_completions", "responses", "messages", "generate_content"}),
+    "openai": frozenset({"chat_completions", "responses"}),
+    "openai-compatible": frozenset({"chat_completions"}),
+    "anthropic": frozenset({"messages"}),
+    "gemini": frozenset({"generate_content"}),
+}
+
+_KEY_VARIABLE: Mapping[ProviderName, str | None] = {
+    "emulator": None,
+    "openai": "OPENAI_API_KEY",
+    "openai-compatible": None,
+    "anthropic": "ANTHROPIC_API_KEY",
+    "gemini": "GEMINI_API_KEY",
+}
+
+_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,47}$")
+
+_BUILT_IN = files("cj_pipeline") / "judging" / "judge_definitions"
+
+
+class JudgeSettings(BaseModel):
+    """How a model is asked to answer; None leaves a setting to the provider.
+
+    Attributes:
+        max_output_tokens: The longest answer, reasoning included; it bounds the cost.
+        temperature: Left out unless set, because reasoning models refuse it.
+        reasoning_effort: In the provider's own words, such as `low`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_output_tokens: Annotated[int, Field(ge=16, le=65_536)] = 1024
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    reasoning_effort: Annotated[str, Field(pattern=r"^[a-z]{2,12}$")] | None = None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One model with one prompt and one set of settings.
+
+    Attributes:
+        name: For people; `judge_id` is what rows are kept under.
+        provider: The service it is reached through.
+        api: Which of that service's endpoints, so which dialect is spoken.
+        model: As the provider calls it.
+        template: What it is told before it sees the essays, word for word.
+        settings: How it is asked to answer.
+        allow_ties: Whether "tie" is a verdict it may give.
+        base_url: Where the provider is, if not at its usual address.
+        key_variable: The environment variable that holds the key; None where none is needed.
+        price_override: Its own price; otherwise the table's.
+        limits: What its account may have in one job and in the queue, where that is not what the
+            provider's documents say; names and units as in `providers.ProviderLimits`.
+    """
+
+    name: str
+    provider: ProviderName
+    api: Api
+    model: str
+    template: Template
+    settings: JudgeSettings = field(default_factory=JudgeSettings)
+    allow_ties: bool = False
+    base_url: str | None = None
+    key_variable: str | None = None
+    price_override: PriceEntry | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def judge_id(self) -> str:
+        """The name and a fingerprint of everything that could change a verdict."""
+        parts = self.definition() | {"schema": verdict_schema(allow_ties=self.allow_ties)}
+        # A new key, another price or a larger account asks the same judge.
+        for unrelated in ("name", "key_variable", "price", "limits"):
+            del parts[unrelated]
+        canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+        return f"{self.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether its verdicts come from the emulator."""
+        return self.provider == "emulator"
+
+    @property
+    def has_jobs(self) -> bool:
+        """Whether its provider has a batch endpoint; a local server only answers single calls."""
+        return self.provider != "openai-compatible"
+
+    @property
+    def price(self) -> Price:
+        """What its tokens cost.
+
+        Raises:
+            UnpricedModelError: If neither it nor the table gives a price.
+        """
+        if self.price_override is None:
+            return price_of(self.provider, self.model)
+        return self.price_override.price(
+            self.provider,
+            self.model,
+            batch_multipliers(self.provider),
+            is_simulated=self.is_simulated,
+        )
+
+    def definition(self) -> dict[str, Any]:
+        """Return the judge as JSON values, the template's words included."""
+        return {
+            "name": self.name,
+            "provider": self.provider,
+            "api": self.api,
+            "model": self.model,
+            "template": {
+                "name": self.template.name,
+                "system": self.template.system,
+                "task": self.template.task,
+                "answer": self.template.answer,
+            },
+            "settings": self.settings.model_dump(mode="json"),
+            "allow_ties": self.allow_ties,
+            "base_url": self.base_url,
+            "key_variable": self.key_variable,
+            "price": self.price_override.model_dump(mode="json") if self.price_override else None,
+            "limits": dict(self.limits),
+        }
+
+    @classmethod
+    def from_definition(cls, definition: Mapping[str, Any]) -> Judge:
+        """Return the judge whose `definition` this is, whatever has become of its files."""
+        rest = dict(definition)
+        price = rest.pop("price")
+        return cls(
+            template=Template(**rest.pop("template")),
+            settings=JudgeSettings.model_validate(rest.pop("settings")),
+            price_override=PriceEntry.model_validate(price) if price else None,
+            **rest,
+        )
+
+
+class _Limits(BaseModel):
+    """The limits of an account, where a judge's file gives them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_requests: Annotated[int, Field(ge=1)] | None = None
+    max_bytes: Annotated[int, Field(ge=1)] | None = None
+    max_enqueued_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_open_jobs: Annotated[int, Field(ge=1)] | None = None
+    creates_per_hour: Annotated[int, Field(ge=1)] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    max_concurrent_calls: Annotated[int, Field(ge=1)] | None = None
+    results_kept_s: Annotated[int, Field(ge=3600)] | None = None
+    list_lag_s: Annotated[int, Field(ge=0)] | None = None
+
+
+class JudgeFile(BaseModel):
+    """The keys of a judge's YAML file."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    """The same as the file's, without its ending."""
+    about: str = ""
+    """What a colleague should know before choosing it."""
+    provider: ProviderName
+    """The service it is reached through."""
+    api: Api | None = None
+    """Which of the service's endpoints; left out: its usual one."""
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    """As the provider calls it; a dated version keeps verdicts comparable."""
+    template: str = "essay-quality-1"
+    """The prompt it is given before the essays."""
+    settings: JudgeSettings = Field(default_factory=JudgeSettings)
+    """How it is asked to answer."""
+    allow_ties: bool = False
+    """Whether "tie" is a verdict it may give."""
+    base_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    """Where the provider is, if not at its usual address."""
+    key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
+    """The environment variable with its key; left out: the provider's usual one."""
+    price: PriceEntry | None = None
+    """Its own price, where the table has none or another."""
+    limits: _Limits = Field(default_factory=_Limits)
+    """What its account may have in one job and in the queue."""
+
+    @model_validator(mode="after")
+    def _provider_speaks_the_api(self) -> JudgeFile:
+        if self.api is not None and self.api not in _SPOKEN[self.provider]:
+            spoken = ", ".join(sorted(_SPOKEN[self.provider]))
+            msg = f"{self.provider} has no api {self.api}; it has {spoken}"
+            raise ValueError(msg)
+        if self.provider == "openai-compatible" and self.base_url is None:
+            msg = "an openai-compatible judge needs the base_url of its server"
+            raise ValueError(msg)
+        if self.provider == "emulator" and (self.base_url or self.key_variable):
+            msg = "the emulator's address is CJ_EMULATOR_URL, and it takes no key"
+            raise ValueError(msg)
+        return self
+
+
+def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
+    """Return the judge of this name.
+
+    Args:
+        name: Of a file, without its ending.
+        extra_dir: A folder of the user's own judges, which win over built-in ones; its
+            `templates/` may hold their prompts.
+
+    Raises:
+        SettingsError: If nobody knows the name, or the file cannot be used.
+    """
+    source = _source(name, extra_dir)
+    try:
+        parsed = JudgeFile.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"Judge '{name}' ({source.name}) is not YAML: {error}"
+        raise SettingsError(msg) from None
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'judge'}: {e['msg']}" for e in error.errors()
+        )
+        msg = f"Judge '{name}' ({source.name}) cannot be used: {problems}."
+        raise SettingsError(msg) from None
+    if parsed.name != name:
+        msg = f"Judge '{name}' ({source.name}) calls itself '{parsed.name}': give it one name."
+        raise SettingsError(msg)
+    return Judge(
+        name=name,
+        provider=parsed.provider,
+        api=parsed.api or DEFAULT_API[parsed.provider],
+        model=parsed.model,
+        template=load_template(parsed.template, extra_dir / "templates" if extra_dir else None),
+        settings=parsed.settings,
+        allow_ties=parsed.allow_ties,
+        base_url=parsed.base_url,
+        key_variable=parsed.key_variable or _KEY_VARIABLE[parsed.provider],
+        price_override=parsed.price,
+        limits=parsed.limits.model_dump(exclude_none=True),
+    )
+
+
+def known_judges(extra_dir: Path | None = None) -> tuple[str, ...]:
+    """Return the names of all judges, sorted."""
+    names = {Path(entry.name).stem for entry in _BUILT_IN.iterdir() if entry.name.endswith(".yaml")}
+    if extra_dir is not None:
+        names |= {path.stem for path in extra_dir.glob("*.yaml")}
+    return tuple(sorted(names))
+
+
+def _source(name: str, extra_dir: Path | None) -> Traversable:
+    if _NAME.fullmatch(name):
+        if extra_dir is not None and (extra_dir / f"{name}.yaml").is_file():
+            return extra_dir / f"{name}.yaml"
+        built_in = _BUILT_IN / f"{name}.yaml"
+        if built_in.is_file():
+            return built_in
+    msg = f"Nobody knows the judge {name!r}; known: {', '.join(known_judges(extra_dir))}."
+    raise SettingsError(msg)

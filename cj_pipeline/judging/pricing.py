@@ -1,0 +1,217 @@
+"""What tokens cost: prices as data (`prices.yaml`), one meaning of usage, bounds and bills.
+
+Providers count tokens in different ways; adapters turn each count into `Usage` as it is defined
+here, so the arithmetic is written once. When caching a prefix pays is `prompt_caching`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import date
+from decimal import Decimal
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from cj_pipeline.errors import UnpricedModelError
+
+if TYPE_CHECKING:
+    from cj_pipeline.judging.prompts import Prompt
+
+_PER = Decimal(1_000_000)
+
+_BYTES_PER_TOKEN = 4
+"""A rule of thumb for European prose; `cj plan --pilot` measures instead."""
+
+EXPECTED_ANSWER_TOKENS = 80
+"""A verdict with a justification of two sentences; reasoning tokens come on top."""
+
+_REQUEST_OVERHEAD_TOKENS = 400
+"""The answer's JSON schema, role markers and separators, which providers count as prompt."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The tokens of one request or of many, counted one way for every provider.
+
+    Attributes:
+        prompt: All input tokens: read from a cache, written to one, and the rest.
+        cached: Those of `prompt` that were read from a cache.
+        cache_write_5m: Those of `prompt` written to a cache that lives for minutes.
+        cache_write_1h: Those of `prompt` written to a cache that lives for an hour or longer.
+        completion: All output tokens, reasoning included.
+        reasoning: Those of `completion` that nobody is shown.
+    """
+
+    prompt: int = 0
+    cached: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    completion: int = 0
+    reasoning: int = 0
+
+    @property
+    def uncached(self) -> int:
+        """The input tokens that were neither read from nor written to a cache."""
+        return max(0, self.prompt - self.cached - self.cache_write_5m - self.cache_write_1h)
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Usage)))
+
+
+@dataclass(frozen=True)
+class BatchMultipliers:
+    """What a provider's batch endpoint charges per class of token, as a share of the price."""
+
+    input: Decimal
+    cached_input: Decimal
+    cache_write: Decimal
+    output: Decimal
+
+
+@dataclass(frozen=True)
+class Price:
+    """USD per million tokens of one model, with where and when the figures were read.
+
+    `cacheable_from` is the shortest prefix, in tokens, that the provider keeps for this model;
+    `is_simulated` marks nominal prices of emulated models: nobody is billed.
+    """
+
+    provider: str
+    model: str
+    input: Decimal
+    cached_input: Decimal
+    cache_write_5m: Decimal
+    cache_write_1h: Decimal
+    output: Decimal
+    batched: BatchMultipliers
+    cacheable_from: int
+    source: str
+    as_of: date
+    is_simulated: bool = False
+
+
+class PriceEntry(BaseModel):
+    """A price as written in `prices.yaml` or in a judge's own definition.
+
+    Figures are strings or whole numbers, so that they are read as decimals, exactly.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: Annotated[Decimal, Field(ge=0)]
+    cached_input: Annotated[Decimal, Field(ge=0)] | None = None
+    cache_write_5m: Annotated[Decimal, Field(ge=0)] | None = None
+    cache_write_1h: Annotated[Decimal, Field(ge=0)] | None = None
+    output: Annotated[Decimal, Field(ge=0)]
+    cacheable_from: Annotated[int, Field(ge=1)] = 1024
+    source: str
+    as_of: date
+
+    def price(
+        self,
+        provider: str,
+        model: str,
+        batched: BatchMultipliers,
+        *,
+        is_simulated: bool = False,
+    ) -> Price:
+        """Return the price; a class of token without a figure costs what input costs."""
+
+        def or_input(figure: Decimal | None) -> Decimal:
+            return self.input if figure is None else figure
+
+        return Price(
+            provider=provider,
+            model=model,
+            input=self.input,
+            cached_input=or_input(self.cached_input),
+            cache_write_5m=or_input(self.cache_write_5m),
+            cache_write_1h=or_input(self.cache_write_1h),
+            output=self.output,
+            batched=batched,
+            cacheable_from=self.cacheable_from,
+            source=self.source,
+            as_of=self.as_of,
+            is_simulated=is_simulated,
+        )
+
+
+@cache
+def price_table() -> Mapping[tuple[str, str], Price]:
+    """Return every price we know, by provider and model."""
+    text = (files("cj_pipeline") / "judging" / "prices.yaml").read_text(encoding="utf-8")
+    table: dict[tuple[str, str], Price] = {}
+    for provider, listed in yaml.safe_load(text).items():
+        multipliers = _multipliers(listed["batched"])
+        for model, entry in listed["models"].items():
+            figures = {"source": listed["source"], "as_of": listed["as_of"], **entry}
+            versions = figures.pop("also", [])
+            parsed = PriceEntry.model_validate(figures)
+            for name in (model, *versions):
+                table[provider, name] = parsed.price(
+                    provider, name, multipliers, is_simulated=listed.get("is_simulated", False)
+                )
+    return table
+
+
+def batch_multipliers(provider: str) -> BatchMultipliers:
+    """Return what a provider's batch endpoint charges; full price where we know of no discount."""
+    priced = (price for (name, _), price in price_table().items() if name == provider)
+    full = BatchMultipliers(Decimal(1), Decimal(1), Decimal(1), Decimal(1))
+    return next((price.batched for price in priced), full)
+
+
+def price_of(provider: str, model: str) -> Price:
+    """Return a model's price.
+
+    Raises:
+        UnpricedModelError: If the table has none; no price is ever guessed.
+    """
+    try:
+        return price_table()[provider, model]
+    except KeyError:
+        msg = (
+            f"No price is known for {provider}'s model '{model}', so its cost cannot be bounded."
+            " Give one under `price` in the judge's definition, with its source and date."
+        )
+        raise UnpricedModelError(msg) from None
+
+
+def cost_usd(price: Price, usage: Usage, *, batched: bool) -> float:
+    """Return what these tokens cost, in USD; computed in decimals, exactly.
+
+    Args:
+        price: The model's price.
+        usage: Of one request or of many.
+        batched: Whether they went through the provider's batch endpoint.
+    """
+    share = price.batched if batched else _FULL_PRICE
+    total = (
+        usage.uncached * price.input * share.input
+        + usage.cached * price.cached_input * share.cached_input
+        + usage.cache_write_5m * price.cache_write_5m * share.cache_write
+        + usage.cache_write_1h * price.cache_write_1h * share.cache_write
+        + usage.completion * price.output * share.output
+    )
+    return float(total / _PER)
+
+
+def estimated_tokens(n_bytes: int) -> int:
+    """Return about how many tokens a text of this many UTF-8 bytes has."""
+    return -(-n_bytes // _BYTES_PER_TOKEN)
+
+
+def _prompt_bytes(prompt: Prompt) -> int:
+    return sum(len(part.encode()) for part in (prompt.system, prompt.prefix, prompt.essays))
+
+
+_FULL_PRICE = BatchMultipliers(Decimal(1), Decimal(1), Decimal(1), Decimal(1))
+
+
+def _multipliers(listed: Mapping[str, Any]) -> BatchMultipliers:
+    return BatchMultipliers(**{key: Decimal(str(value)) for key, value in listed.items()})

@@ -1,0 +1,149 @@
+"""What a judge is shown and how its answer is read.
+
+The prompt is one prefix that never changes within a batch (so that providers can cache it),
+then the two essays between fences that no essay can close, because each fence carries a nonce
+its author could not know. Only the labels A and B reach a judge. Sending is `providers`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cj_pipeline.batch.comparisons import Verdict
+from cj_pipeline.errors import InvalidOutputError
+
+_FENCE = re.compile(
+    r"<essay-a-(?P<nonce>[0-9a-f]{16})>\n(?P<a>.*?)\n</essay-a-(?P=nonce)>\n+"
+    r"<essay-b-(?P=nonce)>\n(?P<b>.*?)\n</essay-b-(?P=nonce)>",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A versioned prompt template: what a judge is told before it sees the essays."""
+
+    name: str
+    system: str
+    task: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What one request shows a judge; `system` and `prefix` are alike for a whole batch.
+
+    The texts are held and joined only when asked for: the prompts of a wave share them, and
+    50,000 joined prompts would not fit into a laptop's memory.
+    """
+
+    system: str
+    prefix: str
+    text_a: str
+    text_b: str
+    nonce: str
+
+    @property
+    def essays(self) -> str:
+        """The two texts, each inside its fence."""
+        return "\n\n".join(
+            f"<essay-{label}-{self.nonce}>\n{text}\n</essay-{label}-{self.nonce}>"
+            for label, text in (("a", self.text_a), ("b", self.text_b))
+        )
+
+    @property
+    def sha256(self) -> str:
+        """The checksum kept with each comparison."""
+        parts = json.dumps([self.system, self.prefix, self.essays], ensure_ascii=False)
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def render_prompt(
+    template: Template, *, instructions: str, rubric: str, text_a: str, text_b: str, nonce: str
+) -> Prompt:
+    """Return the prompt for one comparison.
+
+    Nothing in a text can change the prompt's structure: texts are joined in, never formatted,
+    and the fences carry `nonce` (16 hexadecimal digits).
+    """
+    prefix = _prefix(template, instructions, rubric)
+    return Prompt(template.system, prefix, text_a, text_b, nonce)
+
+
+@lru_cache(maxsize=64)
+def _prefix(template: Template, instructions: str, rubric: str) -> str:
+    """Return what comes before the essays, one string for all prompts of a batch."""
+    sections = [template.task]
+    if instructions:
+        sections.append("What the students were asked:\n\n" + instructions)
+    if rubric:
+        sections.append("What to look for:\n\n" + rubric)
+    sections.append(template.answer)
+    return "\n\n".join(sections)
+
+
+def read_essays(prompt_text: str) -> tuple[str, str] | None:
+    """Return the two texts fenced in a prompt, as shown; None where there are no fences."""
+    match = _FENCE.search(prompt_text)
+    return (match["a"], match["b"]) if match else None
+
+
+def fence_nonce(batch_secret: str, comparison_id: str) -> str:
+    """Return the nonce for one comparison: repeatable for us, unknown to any essay's author.
+
+    `batch_secret` covers every text of the batch (its content checksum and seed), so it cannot
+    be known to somebody who wrote one of them.
+    """
+    return hashlib.blake2b(
+        comparison_id.encode(), key=batch_secret.encode()[:64], digest_size=8
+    ).hexdigest()
+
+
+class VerdictReply(BaseModel):
+    """The JSON a judge must answer with; anything else is a failure, never Essay A."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    winner: Literal["A", "B", "tie"]
+    confidence: Annotated[float, Field(ge=1, le=5)]
+    justification: Annotated[str, Field(max_length=4000)]
+
+
+def verdict_schema(*, allow_ties: bool) -> dict[str, object]:
+    """Return the JSON schema for providers' structured output, within what all accept."""
+    winners = ["A", "B", "tie"] if allow_ties else ["A", "B"]
+    return {
+        "type": "object",
+        "properties": {
+            "winner": {"type": "string", "enum": winners},
+            "confidence": {"type": "number", "description": "1 (a guess) to 5 (certain)"},
+            "justification": {"type": "string", "description": "One or two sentences"},
+        },
+        "required": ["winner", "confidence", "justification"],
+        "additionalProperties": False,
+    }
+
+
+def parse_verdict(text: str, *, allow_ties: bool) -> Verdict:
+    """Return the verdict in a judge's reply.
+
+    Raises:
+        InvalidOutputError: If the reply is not exactly one JSON object with a known winner.
+    """
+    try:
+        reply = VerdictReply.model_validate_json(text.strip())
+    except ValidationError as error:
+        fields = sorted({".".join(map(str, e["loc"])) or "reply" for e in error.errors()})
+        msg = f"The reply holds no verdict: {', '.join(fields)} missing or not as asked."
+        raise InvalidOutputError(msg) from None
+    if reply.winner == "tie" and not allow_ties:
+        msg = "The reply is a tie, which this judge may not give."
+        raise InvalidOutputError(msg)
+    return Verdict(reply.winner, float(reply.confidence), reply.justification)

@@ -1,0 +1,82 @@
+"""Whose turn it is where several batches wait for one provider; pure.
+
+Higher priorities go first, and waiting raises a priority, so nothing starves. Within a priority
+the batch that had the fewest turns is next, then the one that has waited longest, then its name:
+the same waiters always get the same turns.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cj_pipeline.batch.options import Priority
+
+AGEING_S = 60.0
+"""Waiting that long counts as much as one priority more."""
+
+LEVELS: Mapping[Priority, int] = {"low": 0, "normal": 1, "high": 2}
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Waiting(Generic[K]):
+    """Calls of one batch that wait for the same provider and model.
+
+    Attributes:
+        key: Whose calls they are; two judges or processes of one batch have two.
+        batch_id: Turns are shared fairly between batches.
+        level: The batch's priority, as `LEVELS` counts.
+        since: When the oldest of them began to wait, in seconds.
+        n: How many wait.
+        n_served: Turns the batch has had.
+    """
+
+    key: K
+    batch_id: str
+    level: int
+    since: float
+    n: int
+    n_served: float
+
+
+def share_turns(waiting: Sequence[Waiting[K]], n_turns: int, now: float) -> dict[K, int]:
+    """Return how many of the next turns each waiter gets; those who get none are left out.
+
+    Args:
+        waiting: Everybody who waits.
+        n_turns: How many turns there are.
+        now: In the same seconds as `since`.
+    """
+    served: dict[str, float] = {w.batch_id: w.n_served for w in waiting}
+    left = {w.key: w.n for w in waiting}
+    turns: dict[K, int] = {}
+
+    def rank(index: int) -> tuple[int, float, float, str, int]:
+        w = waiting[index]
+        return (-_effective_level(w, now), served[w.batch_id], w.since, w.batch_id, index)
+
+    heap = [rank(index) for index, w in enumerate(waiting) if w.n > 0]
+    heapq.heapify(heap)
+    while heap and n_turns > 0:
+        top = heapq.heappop(heap)
+        index = top[-1]
+        fresh = rank(index)
+        if fresh != top:
+            heapq.heappush(heap, fresh)  # its batch was served since; it may no longer be first
+            continue
+        key = waiting[index].key
+        turns[key] = turns.get(key, 0) + 1
+        served[waiting[index].batch_id] += 1
+        left[key] -= 1
+        n_turns -= 1
+        if left[key]:
+            heapq.heappush(heap, rank(index))
+    return turns
+
+
+def _effective_level(waiting: Waiting[K], now: float) -> int:
+    return waiting.level + int(max(0.0, now - waiting.since) // AGEING_S)

@@ -1,0 +1,249 @@
+"""Trying judges before a batch is spent on them: single live calls, and what they tell.
+
+A trial asks a pair in both orders, so that a judge's consistency and its taste for what comes
+first can be seen; where both essays are anchors, their grades say which verdict was due. Nothing
+here is stored: a batch's comparisons go through `steps`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from statistics import fmean, stdev
+
+from cj_pipeline.batch.comparisons import Outcome, Verdict
+from cj_pipeline.errors import InvalidOutputError, SettingsError
+from cj_pipeline.judging.judges import Judge
+from cj_pipeline.judging.pricing import Usage, cost_usd
+from cj_pipeline.judging.prompts import Prompt, parse_verdict
+from cj_pipeline.providers.base import Provider
+
+CALL_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One live call and what came of it.
+
+    Attributes:
+        judge: Who was asked.
+        essay_a: Shown first.
+        essay_b: Shown second.
+        verdict: None where there is none.
+        failure: Why there is none, in words; None for a verdict.
+        text: What the judge wrote.
+        usage: What was billed; None where the provider did not say.
+        seconds: From sending to reply.
+    """
+
+    judge: Judge
+    essay_a: str
+    essay_b: str
+    verdict: Verdict | None
+    failure: str | None
+    text: str | None
+    usage: Usage | None
+    seconds: float
+
+    @property
+    def cost_usd(self) -> float:
+        """What this call cost, at the price of single calls."""
+        return cost_usd(self.judge.price, self.usage or Usage(), batched=False)
+
+
+@dataclass(frozen=True)
+class JudgeSummary:
+    """What a judge's trials tell; None where no trial could tell it.
+
+    Attributes:
+        judge_id: Who was tried.
+        n_asked: Calls made.
+        n_verdicts: Of these, calls that brought a verdict.
+        consistency: The share of pairs whose two orders gave the same essay, or twice a tie.
+        n_pairs: Pairs with a verdict in both orders.
+        first_share: The share of verdicts for whichever essay came first; 0.5 is no bias.
+        agreement: The share of verdicts between anchors of different grades that name the one
+            with the higher grade; a tie counts a half.
+        n_anchor_verdicts: How many of those there were.
+        mean_confidence: From 1 to 5.
+        usd_per_verdict: All calls' cost over the verdicts they brought.
+        mean_seconds: Per call.
+    """
+
+    judge_id: str
+    n_asked: int
+    n_verdicts: int
+    consistency: float | None
+    n_pairs: int
+    first_share: float | None
+    agreement: float | None
+    n_anchor_verdicts: int
+    mean_confidence: float | None
+    usd_per_verdict: float | None
+    mean_seconds: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a batch will use, estimated from trials.
+
+    Attributes:
+        n_trials: Calls it rests on.
+        prompt_tokens: Per call, mean.
+        completion_tokens: Per call, mean; reasoning included.
+        usd: Expected for the whole batch.
+        usd_low: Lower end of the 95 % prediction interval.
+        usd_high: Upper end.
+    """
+
+    n_trials: int
+    prompt_tokens: float
+    completion_tokens: float
+    usd: float
+    usd_low: float
+    usd_high: float
+
+
+def judge_once(
+    provider: Provider,
+    judge: Judge,
+    prompt: Prompt,
+    essay_a: str,
+    essay_b: str,
+    *,
+    cache_prefix: bool = False,
+) -> Trial:
+    """Ask a judge one comparison, live, and return what came of it.
+
+    `cache_prefix` asks the provider to keep the shared prefix, as the batch's own calls would.
+
+    Raises:
+        TransientError: If the provider did not answer.
+        ProviderRefusedError: If it will not answer any such call.
+    """
+    started = time.monotonic()
+    request = provider.build_request(
+        prompt, judge, f"trial-{prompt.sha256[:16]}", cache_prefix=cache_prefix
+    )
+    reply = provider.parse_reply(provider.single(request, timeout_s=CALL_TIMEOUT_S))
+    seconds = time.monotonic() - started
+    verdict, failure = None, reply.error_message or reply.error_code or str(reply.outcome)
+    if reply.outcome is Outcome.SUCCEEDED:
+        try:
+            verdict = parse_verdict(reply.text or "", allow_ties=judge.allow_ties)
+        except InvalidOutputError as error:
+            failure = str(error)
+    return Trial(
+        judge=judge,
+        essay_a=essay_a,
+        essay_b=essay_b,
+        verdict=verdict,
+        failure=None if verdict else failure,
+        text=reply.text,
+        usage=reply.usage,
+        seconds=seconds,
+    )
+
+
+def trial_pairs(essay_ids: Sequence[str], n_pairs: int, seed: int) -> list[tuple[str, str]]:
+    """Return `n_pairs` different pairs, each in both orders; fewer where there are fewer."""
+    pairs = list(itertools.combinations(essay_ids, 2))
+    chosen = Random(seed).sample(pairs, min(n_pairs, len(pairs)))  # noqa: S311
+    return [order for a, b in chosen for order in ((a, b), (b, a))]
+
+
+def summarise(judge: Judge, trials: Sequence[Trial], ranks: Mapping[str, int]) -> JudgeSummary:
+    """Return what a judge's trials tell.
+
+    Args:
+        judge: Who was tried.
+        trials: At least one.
+        ranks: Each anchor's grade as a number, higher for better; others are left out.
+    """
+    judged = [(t.essay_a, t.essay_b, t.verdict) for t in trials if t.verdict is not None]
+    winners = {(a, b): {"A": a, "B": b, "tie": None}[v.winner] for a, b, v in judged}
+    both = [(winners[a, b], winners[b, a]) for a, b in winners if a < b and (b, a) in winners]
+    decided = [v.winner == "A" for _, _, v in judged if v.winner != "tie"]
+    due = [
+        0.5 if winner is None else float(ranks[winner] == max(ranks[a], ranks[b]))
+        for (a, b), winner in winners.items()
+        if a in ranks and b in ranks and ranks[a] != ranks[b]
+    ]
+    confidences = [v.confidence for _, _, v in judged if v.confidence is not None]
+    spent = math.fsum(trial.cost_usd for trial in trials)
+    return JudgeSummary(
+        judge_id=judge.judge_id,
+        n_asked=len(trials),
+        n_verdicts=len(judged),
+        consistency=_mean([float(one == other) for one, other in both]),
+        n_pairs=len(both),
+        first_share=_mean([float(first) for first in decided]),
+        agreement=_mean(due),
+        n_anchor_verdicts=len(due),
+        mean_confidence=_mean(confidences),
+        usd_per_verdict=spent / len(judged) if judged else None,
+        mean_seconds=fmean(trial.seconds for trial in trials),
+    )
+
+
+def calibrate(
+    trials: Sequence[Trial], n_comparisons: int, *, batched: bool, n_cold: int = 1
+) -> Calibration:
+    """Return what `n_comparisons` will use and cost, estimated from trials of one judge.
+
+    The interval is for the sum of that many new calls like these: Student's t over the trials'
+    costs, with both the mean's error and the calls' own scatter. A call that wrote the prefix into
+    the provider's cache is not like the others: `n_cold` of the batch's calls do so. Inside a
+    provider's batch no cache is counted on, so what single calls read from one is priced as plain.
+
+    Raises:
+        SettingsError: If fewer than two trials came with usage.
+    """
+    from scipy.stats import t
+
+    used = [(trial.judge.price, trial.usage) for trial in trials if trial.usage is not None]
+    n = len(used)
+    if n < 2:
+        msg = f"{n} of {len(trials)} trials told their usage: two are needed for an interval."
+        raise SettingsError(msg)
+    costs = [cost_usd(price, _as_sent(usage, batched), batched=batched) for price, usage in used]
+    wrote = [_writes(usage, batched) for _, usage in used]
+    cold = [cost for cost, writes in zip(costs, wrote, strict=True) if writes]
+    warm = [cost for cost, writes in zip(costs, wrote, strict=True) if not writes]
+    if len(warm) < 2:
+        cold, warm = [], costs
+    elif not cold and not batched:
+        # An earlier call had the prefix kept already; the batch may come too late to find it so.
+        cold = [
+            cost_usd(price, replace(usage, cached=0, cache_write_5m=usage.cached), batched=False)
+            for price, usage in used
+            if usage.cached
+        ]
+    n_warm = n_comparisons - min(n_cold, n_comparisons) if cold else n_comparisons
+    expected = n_warm * fmean(warm) + (n_comparisons - n_warm) * fmean(cold or [0.0])
+    scatter = stdev(warm) * math.sqrt(n_warm**2 / len(warm) + n_warm)
+    margin = float(t.ppf(0.975, len(warm) - 1)) * scatter
+    return Calibration(
+        n_trials=n,
+        prompt_tokens=fmean(usage.prompt for _, usage in used),
+        completion_tokens=fmean(usage.completion for _, usage in used),
+        usd=expected,
+        usd_low=max(0.0, expected - margin),
+        usd_high=expected + margin,
+    )
+
+
+def _as_sent(usage: Usage, batched: bool) -> Usage:
+    return Usage(prompt=usage.prompt, completion=usage.completion) if batched else usage
+
+
+def _writes(usage: Usage, batched: bool) -> bool:
+    return not batched and usage.cache_write_5m + usage.cache_write_1h > 0
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None

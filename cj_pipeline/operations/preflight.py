@@ -1,0 +1,261 @@
+"""Whether the same inputs were bought before, under another name."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cj_pipeline.errors import BatchProblemsError, CJError
+from cj_pipeline.judging.judges import Judge
+from cj_pipeline.operations.preview import Preview, preview_batch
+from cj_pipeline.providers.base import Provider
+from cj_pipeline.queries.batch_record import BatchRecord, load_batch
+from cj_pipeline.runtime import Engine
+from cj_pipeline.stopping.continuation import completion_denominator
+from cj_pipeline.store.session import Session
+
+
+@dataclass(frozen=True)
+class JudgedBefore:
+    """A batch of the same files, settings included, that was taken in under another name."""
+
+    batch_id: str
+    state: str
+    cost_usd: float
+
+    def told(self) -> str:
+        """Return what a person has to know before paying again."""
+        return (
+            f"the very same files are the batch '{self.batch_id}' ({self.state},"
+            f" {self.cost_usd:.4f} USD): give --again to have them judged and paid once more"
+        )
+
+
+def judged_before(db: Session, batch_id: str, content_sha256: str) -> JudgedBefore | None:
+    """Return the latest other batch of the same content; runs of a trial do not count."""
+    row = db.one(
+        """
+        SELECT b.batch_id, b.state, coalesce(sum(j.billed_usd), 0) AS cost_usd
+        FROM batches b LEFT JOIN provider_jobs j USING (batch_id)
+        WHERE b.content_sha256 = $content AND b.batch_id <> $batch AND b.state <> 'rejected'
+          AND NOT EXISTS (FROM trial_runs t WHERE t.batch_id = b.batch_id)
+        GROUP BY b.batch_id, b.state, b.created_at ORDER BY b.created_at DESC LIMIT 1
+        """,
+        {"content": content_sha256, "batch": batch_id},
+    )
+    return JudgedBefore(**row) if row else None
+
+
+LEAST_FREE_BYTES = 1024**3
+"""A large batch's callbacks, artefact and published copy together stay well below."""
+
+Standing = Literal["ready", "warning", "problem"]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One thing that was looked at, how it stands, and what was found."""
+
+    about: str
+    standing: Standing
+    finding: str
+
+
+def preflight(
+    engine: Engine,
+    folder: Path | None = None,
+    batch_id: str | None = None,
+    *,
+    explicit: Mapping[str, Any] | None = None,
+    may_repeat: bool = False,
+    timeout_s: float = 20.0,
+) -> list[Examined]:
+    """Return how everything stands that a batch needs, or, without one, what every batch needs.
+
+    Args:
+        engine: The pipeline's connections.
+        folder: A batch folder that was not handed in yet.
+        batch_id: A batch in the store, instead of a folder.
+        explicit: Settings that win over `batch.yaml`.
+        may_repeat: Whether the same inputs may be judged, and paid for, once more.
+        timeout_s: How long a provider has to answer.
+
+    Raises:
+        UnknownBatchError: If the store has no batch of that name.
+    """
+    examined = list(_store(engine))
+    if batch_id is not None:
+        with engine.store.read() as db:
+            record = load_batch(db, batch_id)
+    elif folder is not None:
+        found = _inputs(engine, folder, explicit or {})
+        if not isinstance(found, Preview):
+            return [*examined, *found]
+        record = found.record
+        examined += [_read_whole(record), *_money(found)]
+        if not may_repeat:
+            examined += _repeats(engine, record)
+    else:
+        return examined
+    examined += [*_anchors(record), *_budget(record)]
+    examined += _providers(engine, record.judges, timeout_s)
+    return examined
+
+
+def is_ready(examined: list[Examined]) -> bool:
+    """Return whether nothing that was looked at stands in the way."""
+    return all(each.standing != "problem" for each in examined)
+
+
+def _store(engine: Engine) -> Iterator[Examined]:
+    try:
+        with engine.store.read() as db:
+            db.one("SELECT count(*) FROM batches")
+        with engine.store.write() as db:
+            db.one("SELECT count(*) FROM batches")
+    except CJError as error:
+        yield Examined("store", "problem", str(error))
+        return
+    yield Examined("store", "ready", "it can be read and written")
+    try:
+        engine.published_folder.mkdir(parents=True, exist_ok=True)
+        probe = engine.published_folder / ".preflight"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        told = f"{engine.published_folder} cannot be written ({error.strerror}): make it writable"
+        yield Examined("published files", "problem", told)
+        return
+    free = shutil.disk_usage(engine.home).free
+    yield Examined(
+        "disk",
+        "ready" if free >= LEAST_FREE_BYTES else "warning",
+        f"{free / 1024**3:.1f} GiB are free in {engine.home}",
+    )
+
+
+def _inputs(
+    engine: Engine, folder: Path, explicit: Mapping[str, Any]
+) -> tuple[Examined, ...] | Preview:
+    """Return what the batch would ask, or everything that is wrong with what was handed in."""
+    try:
+        return preview_batch(folder, explicit, engine.environment, engine.home)
+    except BatchProblemsError as error:
+        return tuple(Examined("inputs", "problem", problem) for problem in error.problems)
+
+
+def _read_whole(record: BatchRecord) -> Examined:
+    told = (
+        f"{len(record.essay_ids)} essays, {len(record.anchor_grades)} of them anchors, read whole;"
+        f" {len(record.judges)} judges, with prices"
+    )
+    return Examined("inputs", "ready", told)
+
+
+def _repeats(engine: Engine, record: BatchRecord) -> Iterator[Examined]:
+    try:
+        with engine.store.read() as db:
+            before = judged_before(db, record.batch_id, record.content_sha256)
+    except CJError:
+        return  # told of the store already
+    if before is not None:
+        yield Examined("repetition", "problem", before.told())
+
+
+def _anchors(record: BatchRecord) -> Iterator[Examined]:
+    terms = record.grading_terms
+    grades = list(record.anchor_grades.values())
+    if terms is None:
+        yield Examined("anchors", "ready", "no scale is named: scores and ranks, no grades")
+        return
+    told = f"{len(grades)} anchors on {len(set(grades))} grades of {terms.scale.name}"
+    unknown = sorted(set(grades) - set(terms.scale.steps))
+    if unknown:
+        found = f"{told}; it does not know {', '.join(unknown)}"
+        yield Examined("anchors", "problem", found)
+    elif len(set(grades)) < terms.rules.min_grades:
+        found = f"{told}; with fewer than {terms.rules.min_grades} grades there will be no grades"
+        yield Examined("anchors", "warning", found)
+    else:
+        yield Examined("anchors", "ready", told)
+
+
+def _budget(record: BatchRecord) -> Iterator[Examined]:
+    n = len(record.essay_ids)
+    ends_at = completion_denominator(n, record.rules)
+    if ends_at < n - 1:
+        told = (
+            f"{ends_at} comparisons cannot join {n} essays into one net, which takes {n - 1}: it"
+            " will end as unscalable, without scores"
+        )
+        yield Examined("budget", "warning", told)
+    else:
+        yield Examined("budget", "ready", f"at the most {ends_at} comparisons for {n} essays")
+
+
+def _money(preview: Preview) -> Iterator[Examined]:
+    settings = preview.record.settings
+    chosen = [cost for cost in preview.costs() if cost.mode == settings.batching_mode]
+    expected = sum(cost.expected_usd for cost in chosen)
+    worst = sum(cost.worst_usd for cost in chosen)
+    ends_at = completion_denominator(len(preview.record.essay_ids), preview.record.rules)
+    first_wave = worst * len(preview.first_wave) / max(1, ends_at)
+    told = f"{expected:.4f} USD expected, {worst:.4f} at the most"
+    cap = settings.spend_cap_usd
+    if cap is None:
+        yield Examined("money", "warning", f"{told}, and no spend_cap_usd is set")
+    elif first_wave > cap:
+        told += f"; the first wave alone may cost {first_wave:.4f}, of {cap:g} allowed: raise"
+        yield Examined("money", "problem", f"{told} spend_cap_usd, or nothing is asked")
+    elif expected > cap:
+        yield Examined("money", "warning", f"{told}, of {cap:g} allowed: it will end there")
+    else:
+        yield Examined("money", "ready", f"{told}, of {cap:g} allowed")
+
+
+def _providers(engine: Engine, judges: tuple[Judge, ...], timeout_s: float) -> Iterator[Examined]:
+    """Yield how each judge's provider answers; all are asked at once, each only for a list."""
+    asked = [(judge, _Answer(engine, judge)) for judge in judges]
+    for _, answer in asked:
+        answer.start()
+    for judge, answer in asked:
+        answer.join(timeout_s)
+        about = f"judge {judge.name}"
+        if answer.is_alive():
+            told = f"{judge.provider} did not answer within {timeout_s:g} s"
+            yield Examined(about, "problem", told)
+        elif answer.error is not None:
+            yield Examined(about, "problem", str(answer.error))
+        else:
+            yield Examined(about, "ready", answer.finding)
+
+
+class _Answer(threading.Thread):
+    """Ask one provider in a thread that nobody has to wait for."""
+
+    def __init__(self, engine: Engine, judge: Judge) -> None:
+        super().__init__(daemon=True)
+        self.error: CJError | None = None
+        self.finding = ""
+        self._ask: Callable[[], str] = lambda: _ask(engine, judge)
+
+    def run(self) -> None:
+        try:
+            self.finding = self._ask()
+        except CJError as error:
+            self.error = error
+
+
+def _ask(engine: Engine, judge: Judge) -> str:
+    provider: Provider = engine.provider(judge)
+    who = f"{judge.model} at {judge.provider}"
+    if judge.is_simulated:
+        who += " (simulated: no grade means anything)"
+    if not judge.has_jobs:
+        return f"{who}: the key is there; a server without batches cannot be asked for free"
+    next(iter(provider.list_jobs(engine.clock())), None)
+    return f"{who} answers and takes the key"

@@ -1,0 +1,356 @@
+"""What a batch would ask and cost, worked out without storing or sending anything."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from cj_pipeline.arrays import Floats
+from cj_pipeline.batch.comparisons import PlannedComparison, max_possible_pairs
+from cj_pipeline.errors import StoreError
+from cj_pipeline.intake.batch_folder import Batch, read_batch
+from cj_pipeline.judging.judges import Judge
+from cj_pipeline.operations.cost_estimate import ModeCost, cost_by_mode, run_pilot
+from cj_pipeline.operations.pilot import Calibration
+from cj_pipeline.outputs.artefact import WrittenFile, write_artefact
+from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.warm_start import expected_from_texts
+from cj_pipeline.provider_jobs.canary import canary_size
+from cj_pipeline.provider_jobs.requests import (
+    Ask,
+    BatchTexts,
+    prompt_for,
+    request_line,
+    submission_key,
+)
+from cj_pipeline.providers.base import open_provider
+from cj_pipeline.queries.batch_record import BatchRecord
+from cj_pipeline.queries.comparison_graph import before_first_verdict, earlier_guess, empty_net
+from cj_pipeline.queries.forecast_plan import plan_ahead
+from cj_pipeline.queries.live_profile import kept_profile, profile_of_batch
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.ingest import ingest, load_judges
+from cj_pipeline.steps.plan_wave import chooses_by_scores, plan_wave, preview_comparisons
+from cj_pipeline.stopping.continuation import (
+    completion_denominator,
+    is_small_net,
+    resampling_passes_allowed,
+)
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.opening import open_published
+from cj_pipeline.store.session import Session
+
+_RELIABILITIES = (0.8, 0.9)
+"""What is foreseen for a batch that sets no target of its own."""
+
+
+@dataclass(frozen=True)
+class RequestFile:
+    """A request file as it would be uploaded."""
+
+    path: Path
+    n_requests: int
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A batch's first wave, and the bounds of the whole.
+
+    Attributes:
+        batch_id: The batch's name.
+        record: The batch as the store would hold it.
+        first_wave: What would be asked first.
+        asks: The same as requests.
+        texts: What judges would read.
+        environment: Where providers' keys are.
+        home: The store's folder.
+        placed_on: The batch on whose scale it is to be, and what that one knows of the essays now;
+            empty where it has a scale of its own.
+    """
+
+    batch_id: str
+    record: BatchRecord
+    first_wave: tuple[PlannedComparison, ...]
+    asks: tuple[Ask, ...]
+    texts: BatchTexts
+    environment: Mapping[str, str]
+    home: Path
+    placed_on: str = ""
+
+    def facts(self) -> list[tuple[str, object]]:
+        """Return what a person wants to know before anything is spent."""
+        record, n = self.record, len(self.record.essay_ids)
+        ends_at = completion_denominator(n, record.rules)
+        return [
+            ("essays", n),
+            ("of these anchors", len(record.anchor_grades)),
+            ("grade scale", record.settings.scale or "none: scores and ranks only"),
+            ("batching mode", record.settings.batching_mode),
+            ("profile of single calls", record.settings.profile),
+            ("possible pairs", max_possible_pairs(n)),
+            ("small net", "yes" if is_small_net(n, record.rules) else "no"),
+            ("resampling passes allowed", resampling_passes_allowed(n, record.rules)),
+            ("budget", record.settings.max_pairwise_comparisons),
+            ("ends at the latest after", f"{ends_at} comparisons"),
+            ("first wave", f"{len(self.first_wave)} comparisons"),
+            ("waves at the most", -(-ends_at // max(1, len(self.first_wave)))),
+            *([("placed on", self.placed_on)] if self.placed_on else []),
+            *self._forecast(),
+            *self._canaries(),
+            ("spend cap USD", record.settings.spend_cap_usd or "none"),
+        ]
+
+    def _canaries(self) -> list[tuple[str, object]]:
+        sizes = {
+            judge.name: size
+            for judge in self.record.judges
+            if (size := canary_size(self.record.settings, judge))
+        }
+        return [
+            ("sent ahead, if the judge is new here", f"{size} single calls to {name}")
+            for name, size in sizes.items()
+        ]
+
+    def _forecast(self) -> list[tuple[str, object]]:
+        """Return what it should take to be as precise as the batch asks, or might ask."""
+        if not self.first_wave:
+            return []
+        from cj_pipeline.batch.options import PreciseRule
+        from cj_pipeline.stopping.forecast import forecast_at_plan
+
+        rule = self.record.settings.precise
+        asked = [("precise enough after about", rule)] if rule is not None else []
+        might = [
+            (f"would reach reliability {value:.2f} after", PreciseRule(reliability=value))
+            for value in _RELIABILITIES
+        ]
+        plan = plan_ahead(self.record, self._usd_per_comparison)
+        ends_at = completion_denominator(len(self.record.essay_ids), self.record.rules)
+        told: list[tuple[str, object]] = []
+        for name, each in asked or might:
+            forecast = forecast_at_plan(len(self.record.essay_ids), each, plan)
+            if forecast is not None:
+                told.append((name, forecast.in_words(ends_at)))
+        return told
+
+    @property
+    def _usd_per_comparison(self) -> float:
+        """What a comparison should cost in the batch's mode, on average over its judges."""
+        mode = self.record.settings.batching_mode
+        costs = [
+            cost.expected_usd / max(cost.n_comparisons, 1)
+            for cost in self.costs()
+            if cost.mode == mode
+        ]
+        return sum(costs) / max(len(costs), 1)
+
+    def costs(self) -> list[ModeCost]:
+        """Return what each judge would cost in each mode its provider has."""
+        workers = kept_profile(self.record.metadata).workers
+        return [
+            cost
+            for judge in self.record.judges
+            for cost in cost_by_mode(
+                judge, self._asks_like(judge), self._most_comparisons(judge), workers
+            )
+        ]
+
+    def pilot(self, n_calls: int) -> list[tuple[Judge, Calibration]]:
+        """Make up to `n_calls` live calls per judge, and return what they say of the whole.
+
+        Raises:
+            SettingsError: If fewer than two calls told their usage.
+            TransientError: If a provider did not answer.
+        """
+        workers = kept_profile(self.record.metadata).workers
+        self.home.mkdir(parents=True, exist_ok=True)
+        return [
+            (
+                judge,
+                run_pilot(
+                    open_provider(judge, self.environment, self.home),
+                    judge,
+                    self._asks_like(judge)[:n_calls],
+                    self._most_comparisons(judge),
+                    mode=self.record.settings.batching_mode,
+                    concurrency=workers,
+                ),
+            )
+            for judge in self.record.judges
+        ]
+
+    def _most_comparisons(self, judge: Judge) -> int:
+        """Return how many comparisons one judge may be asked; a panel shares the budget."""
+        record = self.record
+        ends_at = completion_denominator(len(record.essay_ids), record.rules)
+        share = record.shares[record.judges.index(judge)]
+        return math.ceil(ends_at * share / record.rules.verdicts_per_pair - 1e-9)
+
+    def _asks_of(self, judge: Judge) -> list[Ask]:
+        return [ask for ask in self.asks if ask.judge_id == judge.judge_id]
+
+    def _asks_like(self, judge: Judge) -> list[Ask]:
+        """Return a judge's part of the first wave, or all of it where a small share has none."""
+        return self._asks_of(judge) or [
+            _ask(self.record, self.texts, replace(planned, judge_id=judge.judge_id))
+            for planned in self.first_wave
+        ]
+
+    def write_requests(self, folder: Path) -> list[RequestFile]:
+        """Write the first wave's request files, one per judge, and return what was written."""
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for judge in self.record.judges:
+            asks = self._asks_of(judge)
+            if not asks:
+                continue
+            provider = open_provider(judge, self.environment, self.home)
+            key = submission_key(self.batch_id, judge.judge_id, provider.account, asks)
+            lines = [request_line(provider, judge, ask, key) for ask in asks]
+            path = folder / f"requests.{judge.judge_id}.jsonl"
+            path.write_bytes(b"".join(lines))
+            written.append(RequestFile(path, len(lines), sum(map(len, lines))))
+        return written
+
+
+def preview_batch(
+    folder: Path, explicit: Mapping[str, Any], environment: Mapping[str, str], home: Path
+) -> Preview:
+    """Return what a batch folder would ask first and cost at the most.
+
+    Raises:
+        BatchProblemsError: With everything that is wrong with the folder.
+    """
+    batch = read_batch(folder, explicit=explicit)
+    judges = load_judges(batch, folder)
+    record = _record(batch, judges, {"profile": profile_of_batch(batch, home).as_json()})
+    net, placed_on = _net(batch, record, home)
+    first_wave = preview_comparisons(record, net)
+    texts = BatchTexts(
+        instructions=batch.document("instructions"),
+        rubric=batch.document("rubric"),
+        essays={essay.essay_id: essay.text for essay in batch.essays},
+    )
+    asks = tuple(_ask(record, texts, planned) for planned in first_wave)
+    return Preview(batch.batch_id, record, first_wave, asks, texts, environment, home, placed_on)
+
+
+def _ask(record: BatchRecord, texts: BatchTexts, planned: PlannedComparison) -> Ask:
+    shown = {
+        "comparison_id": planned.comparison_id,
+        "essay_a": planned.essay_a,
+        "essay_b": planned.essay_b,
+    }
+    return Ask(
+        batch_id=record.batch_id,
+        wave=planned.wave,
+        comparison_id=planned.comparison_id,
+        attempt=1,
+        judge_id=planned.judge_id,
+        prompt=prompt_for(record, record.judge(planned.judge_id), texts, shown),
+    )
+
+
+def _net(batch: Batch, record: BatchRecord, home: Path) -> tuple[Net, str]:
+    """Return the batch's net before anything was asked, and what to tell of where it is placed."""
+    net = empty_net(record, _guessed(batch, home))
+    if not record.settings.link_to:
+        return net, ""
+    earlier = record.settings.link_to[-1]
+    missing = f"{earlier}, which is not in the store yet: hand it in first"
+    try:
+        connection = open_published(home)
+    except StoreError:
+        return net, missing
+    with closing(connection):
+        db = Session(connection)
+        if db.one("SELECT 1 FROM batches WHERE batch_id = ?", [earlier]) is None:
+            return net, missing
+        if not chooses_by_scores(record):
+            return net, f"{earlier}, at the end; {record.settings.strategy} pairs leave it aside"
+        text_hashes = {
+            essay.essay_id: hashlib.sha256(essay.text.encode()).hexdigest()
+            for essay in batch.essays
+        }
+        net = before_first_verdict(db, record, net, text_hashes)
+    if not net.known_ids:
+        return net, f"{earlier}: nothing is known there yet of these essays"
+    told = f"{earlier}, which has placed {len(net.known_ids)} of the essays"
+    return net, f"{told}; what follows is foreseen without that"
+
+
+def _guessed(batch: Batch, home: Path) -> Floats | None:
+    """Return what the batch's head start guesses of its scores; None without one."""
+    head_start = batch.settings.values.head_start
+    if head_start is None:
+        return None
+    if head_start == "texts":
+        return expected_from_texts([essay.text for essay in batch.essays])
+    with closing(open_published(home)) as connection:
+        return earlier_guess(
+            Session(connection),
+            head_start.batch,
+            [essay.essay_id for essay in batch.essays],
+            [hashlib.sha256(essay.text.encode()).hexdigest() for essay in batch.essays],
+        )
+
+
+def _record(batch: Batch, judges: tuple[Judge, ...], metadata: dict[str, Any]) -> BatchRecord:
+    return BatchRecord(
+        batch_id=batch.batch_id,
+        state="running",
+        end_reason=None,
+        settings=batch.settings.values,
+        content_sha256=batch.content_sha256,
+        correlation_id="",
+        runner_mode="plan",
+        metadata=metadata,
+        essay_ids=tuple(essay.essay_id for essay in batch.essays),
+        anchor_grades={e.essay_id: e.grade for e in batch.essays if e.grade is not None},
+        judges=tuple(sorted(judges, key=lambda judge: judge.name)),
+        own_scale=batch.document("scale") or None,
+    )
+
+
+def write_preview_artefact(
+    engine: Engine,
+    batch_folder: Path,
+    into: Path,
+    *,
+    runner_mode: Literal["plan", "dry-run"],
+    explicit: Mapping[str, Any],
+    requests: Sequence[Path] = (),
+) -> WrittenFile:
+    """Write what is known of a batch before anything leaves; the store stays as it is.
+
+    Args:
+        engine: The pipeline's connections.
+        batch_folder: As handed in.
+        into: The folder to write to.
+        runner_mode: How far the preview went.
+        explicit: Settings that win over `batch.yaml`.
+        requests: Request files that lie in `into`, for the manifest.
+
+    Raises:
+        BatchProblemsError: With everything that is wrong with the folder.
+    """
+    # The same steps as in earnest, on a store that is forgotten: so the two cannot differ.
+    aside = replace(engine, store=Store.in_memory())
+    batch_id = ingest(aside, batch_folder, explicit=explicit, runner_mode=runner_mode).batch_id
+    plan_wave(aside, batch_id)
+    with aside.store.read() as db:
+        return write_artefact(
+            db,
+            batch_id,
+            runner_mode,
+            into,
+            generated_at=engine.clock(),
+            environment=engine.run_environment,
+            requests=requests,
+        )

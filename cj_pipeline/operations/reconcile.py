@@ -1,0 +1,398 @@
+"""What the ledger and the providers say of the same jobs, compared; safe to run at any time.
+
+Only what bears our submission keys, or whose id the ledger holds, is ever touched. Everything
+else in an account is somebody else's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import structlog
+
+from cj_pipeline.errors import CJError
+from cj_pipeline.judging.judges import Judge
+from cj_pipeline.provider_jobs.adoption import keep_duplicates, settle_duplicates
+from cj_pipeline.provider_jobs.sending import adopt_if_found
+from cj_pipeline.providers.base import JobOutcome, ListedJob, Provider
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.collect_wave import collect_wave
+from cj_pipeline.steps.poll import poll, stalled_since
+from cj_pipeline.steps.watchdog import EXPIRES_SOON
+
+log = structlog.get_logger()
+
+LOOK_BACK = timedelta(days=45)
+"""No provider keeps results longer, so older jobs have nothing left to compare."""
+
+SHORTEST_KEPT = timedelta(days=29)
+"""Anthropic's results go 29 days after creation; taken where the ledger has no date."""
+
+UNSENT_FOR = timedelta(hours=1)
+"""What is meant to be sent and is not after this long is worth telling."""
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+_FILE = re.compile(r"([0-9a-f]{64})\.jsonl")
+_SENDING = frozenset({"intent", "uploaded", "ambiguous"})
+_OPEN = frozenset({"submitted", "adopted", "running"})
+_DONE = frozenset({"settled", "refused"})
+
+Kind = Literal[
+    "unreachable",
+    "other_credentials",
+    "duplicate_job",
+    "unknown_job",
+    "unknown_file",
+    "not_yet_adopted",
+    "ambiguous",
+    "unsent",
+    "stalled_job",
+    "missing_job",
+    "file_left",
+    "results_expire",
+    "usage_differs",
+]
+Mending = Literal["cancel", "delete", "adopt", "collect"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that ledger and provider do not agree on, and what would mend it.
+
+    Attributes:
+        kind: What it is.
+        account: Where; see `account_fingerprint`.
+        batch_id: Whose; None where no batch of this store is concerned.
+        what: The id of the job, the file or the submission.
+        problem: In words.
+        remedy: What `--fix` does, or a person has to.
+        mending: What `mend` does about `what`; None where a person has to.
+        submission_key: The submission concerned; None where this store has none.
+        needs_consent: Whether the mending is a person's choice: something may be lost by it.
+    """
+
+    kind: Kind
+    account: str
+    batch_id: str | None
+    what: str
+    problem: str
+    remedy: str
+    mending: Mending | None = None
+    submission_key: str | None = None
+    needs_consent: bool = False
+
+    @property
+    def is_mendable(self) -> bool:
+        """Whether `mend` does something about it."""
+        return self.mending is not None
+
+
+def examine(engine: Engine) -> list[Finding]:
+    """Return everything on which the ledger and the providers differ; nothing is changed."""
+    now = engine.clock()
+    jobs, judges, duplicates = _ledger(engine, now)
+    findings = [finding for job in jobs for finding in _by_itself(job, now)]
+    for account in sorted({job["account"] for job in jobs}):
+        ours = [job for job in jobs if job["account"] == account]
+        judge = judges[ours[0]["batch_id"], ours[0]["judge_id"]]
+        try:
+            provider = engine.provider(judge)
+            if provider.account != account:
+                findings += _other_credentials(account, ours)
+                continue
+            findings += _compared(provider, ours, duplicates, now)
+        except CJError as error:
+            remedy = "mend that, then run the doctor again"
+            findings.append(Finding("unreachable", account, None, account, str(error), remedy))
+    return findings
+
+
+def mend(
+    engine: Engine, findings: Sequence[Finding], *, with_consent: bool = False
+) -> list[Finding]:
+    """Do what each finding proposes, where it proposes anything; return what was mended.
+
+    Args:
+        engine: The pipeline's connections.
+        findings: What `examine` found.
+        with_consent: Whether a person agreed to what may lose something.
+    """
+    jobs, judges, _ = _ledger(engine, engine.clock())
+    by_key = {job["submission_key"]: job for job in jobs}
+    providers = {p.account: p for p in _reachable(engine, judges.values())}
+    mended = []
+    for finding in findings:
+        provider = providers.get(finding.account)
+        if provider is None or (finding.needs_consent and not with_consent):
+            continue
+        try:
+            done = _mend(engine, finding, provider, by_key.get(finding.submission_key or ""))
+        except CJError as error:
+            log.warning("not_mended", what=finding.what, problem=str(error))
+            continue
+        if done:
+            log.info("mended", kind=finding.kind, what=finding.what, batch_id=finding.batch_id)
+            mended.append(finding)
+    if any(finding.kind == "duplicate_job" for finding in mended):
+        settle_duplicates(engine)
+    return mended
+
+
+def _mend(
+    engine: Engine, finding: Finding, provider: Provider, job: Mapping[str, Any] | None
+) -> bool:
+    match finding.mending:
+        case "delete":
+            provider.discard(None, [finding.what])
+        case "cancel" if finding.kind == "duplicate_job" and job is not None:
+            keep_duplicates(engine, job, provider, [finding.what])
+        case "cancel":
+            provider.cancel(finding.what)
+            with engine.store.write() as db:
+                db.execute(
+                    "UPDATE provider_jobs SET cancel_told_at = $now, next_poll_at = $now"
+                    " WHERE provider_job_id = $job AND account = $account",
+                    {"now": engine.clock(), "job": finding.what, "account": finding.account},
+                )
+        case "adopt" if finding.batch_id and finding.submission_key:
+            return adopt_if_found(engine, finding.batch_id, finding.submission_key)
+        case "collect" if finding.batch_id:
+            poll(engine, batch_id=finding.batch_id)
+            collect_wave(engine, finding.batch_id)
+        case _:
+            return False
+    return True
+
+
+def _ledger(
+    engine: Engine, now: datetime
+) -> tuple[list[dict[str, Any]], dict[tuple[str, str], Judge], set[str]]:
+    """Return the jobs a provider may still know, who asked them, and the duplicates on record."""
+    with engine.store.read() as db:
+        jobs = db.rows(
+            "SELECT p.*, a.tokens_prompt, a.tokens_completion FROM provider_jobs p"
+            " LEFT JOIN (SELECT submission_key, sum(tokens_prompt) AS tokens_prompt,"
+            " sum(tokens_completion) AS tokens_completion FROM attempts GROUP BY ALL) a"
+            " USING (submission_key) WHERE batching_mode = 'provider_batch_api'"
+            " AND intended_at >= ? ORDER BY intended_at, submission_key",
+            [now - LOOK_BACK],
+        )
+        rows = db.rows("SELECT batch_id, judge_id, definition FROM judges")
+        duplicates = {row["provider_job_id"] for row in db.rows("FROM duplicate_jobs")}
+    judges = {(r["batch_id"], r["judge_id"]): Judge.from_definition(r["definition"]) for r in rows}
+    return jobs, judges, duplicates
+
+
+def _reachable(engine: Engine, judges: Any) -> Iterator[Provider]:
+    for judge in judges:
+        try:
+            yield engine.provider(judge)
+        except CJError as error:
+            log.warning("provider_unreachable", judge_id=judge.judge_id, problem=str(error))
+
+
+def _by_itself(job: Mapping[str, Any], now: datetime) -> Iterator[Finding]:
+    """Yield what the ledger alone shows to be wrong with a job."""
+    key = job["submission_key"]
+    if job["state"] == "ambiguous":
+        yield _finding(
+            "ambiguous",
+            job,
+            key,
+            f"nobody knows whether this submission of {job['n_requests']} requests was accepted",
+            "look for it and adopt it if it is there",
+            mending="adopt",
+        )
+    elif job["state"] in _SENDING and now - job["intended_at"] > UNSENT_FOR:
+        yield _finding(
+            "unsent",
+            job,
+            key,
+            f"{job['n_requests']} requests were never sent: {job['error'] or 'nobody has tried'}",
+            f"`cj execute` the batch '{job['batch_id']}' again, or cancel it",
+        )
+    stalled = stalled_since(job, now) if job["state"] in _OPEN else None
+    if stalled is not None:
+        yield _finding(
+            "stalled_job",
+            job,
+            job["provider_job_id"],
+            f"no progress since {stalled:%Y-%m-%d %H:%M} UTC",
+            "cancel it: what it finished comes home, the rest is asked again (--also-cancel)",
+            mending="cancel",
+            needs_consent=True,
+        )
+    theirs = (job["provider_tokens_prompt"], job["provider_tokens_completion"])
+    ours = (int(job["tokens_prompt"] or 0), int(job["tokens_completion"] or 0))
+    if job["state"] == "settled" and theirs[0] is not None and theirs != ours:
+        yield _finding(
+            "usage_differs",
+            job,
+            job["provider_job_id"],
+            f"the provider counts {theirs[0]} + {theirs[1]} tokens, its rows {ours[0]} + {ours[1]}",
+            "expect the provider's bill; rows it lost or sent twice explain the difference",
+        )
+    expiry = job["results_expire_at"] or job["intended_at"] + SHORTEST_KEPT
+    is_open = job["state"] in _OPEN or job["state"] in {"ended", "collected"}
+    if is_open and now > expiry - EXPIRES_SOON:
+        yield _finding(
+            "results_expire",
+            job,
+            job["provider_job_id"],
+            f"its results have been waiting for weeks; they are deleted on {expiry:%Y-%m-%d}",
+            "collect them now",
+            mending="collect",
+        )
+
+
+def _other_credentials(account: str, jobs: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    unfinished = [job for job in jobs if job["state"] not in _DONE]
+    if unfinished:
+        yield Finding(
+            kind="other_credentials",
+            account=account,
+            batch_id=unfinished[0]["batch_id"],
+            what=account,
+            problem=f"{len(unfinished)} jobs were begun with another key or address",
+            remedy="restore those credentials; nothing is asked again under new ones",
+        )
+
+
+def _compared(
+    provider: Provider, jobs: Sequence[Mapping[str, Any]], duplicates: set[str], now: datetime
+) -> Iterator[Finding]:
+    """Yield what one account's lists and the ledger's jobs there disagree on."""
+    since = min(job["intended_at"] for job in jobs)
+    listed = list(provider.list_jobs(since))
+    by_key = {job["submission_key"]: job for job in jobs}
+    for found in listed:
+        if found.job_id not in duplicates:
+            yield from _about_listed(found, by_key, provider.account)
+    ids = {found.job_id for found in listed}
+    for job in jobs:
+        # A job made a moment ago may be missing from a list that lags.
+        is_settled_in_lists = now - job["intended_at"] > timedelta(minutes=15)
+        if job["state"] in _OPEN and job["provider_job_id"] not in ids and is_settled_in_lists:
+            yield _finding(
+                "missing_job",
+                job,
+                job["provider_job_id"],
+                "the ledger waits for this job, and the provider does not list it",
+                "look in the provider's console; if it is gone, cancel the batch",
+            )
+    yield from _files_left(provider, jobs, since)
+
+
+def _about_listed(
+    found: ListedJob, by_key: Mapping[str, Mapping[str, Any]], account: str
+) -> Iterator[Finding]:
+    key = found.submission_key
+    if key is None or not _KEY.fullmatch(key):
+        return
+    job = by_key.get(key)
+    if job is None:
+        yield Finding(
+            kind="unknown_job",
+            account=account,
+            batch_id=None,
+            what=found.job_id,
+            problem=f"it bears a submission key, {key[:16]}, which is unknown here",
+            remedy="another store may own it; if none does, cancel it (--also-cancel)"
+            if found.is_running
+            else "another store may own it; it has ended, so nothing is left to save",
+            mending="cancel" if found.is_running else None,
+            needs_consent=True,
+        )
+    elif job["provider_job_id"] is None and job["state"] in _SENDING:
+        yield _finding(
+            "not_yet_adopted",
+            job,
+            found.job_id,
+            "the provider has this job, and the ledger does not know its id yet",
+            "adopt it",
+            mending="adopt",
+        )
+    elif job["provider_job_id"] != found.job_id and found.outcome is not JobOutcome.FAILED:
+        # One that failed judged nothing: its provider had no room, and the same was sent again.
+        yield _finding(
+            "duplicate_job",
+            job,
+            found.job_id,
+            f"the submission is already being judged as {job['provider_job_id']}"
+            if found.is_running
+            else f"it has ended and may be on the bill; what counts is {job['provider_job_id']}",
+            "cancel it, and bill what it had finished"
+            if found.is_running
+            else "store what it finished, and bill it",
+            mending="cancel",
+        )
+
+
+def _files_left(
+    provider: Provider, jobs: Sequence[Mapping[str, Any]], since: datetime
+) -> Iterator[Finding]:
+    """Yield files that no job needs any more, and files named after nobody's submission."""
+    over = [job for job in jobs if job["state"] in _DONE]
+    owner = {
+        job[column]: job
+        for job in over
+        for column in ("input_file_id", "output_file_id", "error_file_id")
+        if job[column]
+    }
+    keys = {job["submission_key"]: job for job in jobs}
+    for file in provider.list_files(since):
+        named = _FILE.fullmatch(file.filename)
+        by_name = keys.get(named[1]) if named else None
+        job = owner.get(file.file_id) or by_name
+        if job is not None and (job["state"] in _DONE or _is_extra(file.file_id, job)):
+            yield _finding(
+                "file_left",
+                job,
+                file.file_id,
+                f"{file.n_bytes} bytes are kept at the provider that no job needs any more",
+                "delete it",
+                mending="delete",
+            )
+        elif named and by_name is None:
+            yield Finding(
+                kind="unknown_file",
+                account=provider.account,
+                batch_id=None,
+                what=file.file_id,
+                problem=f"it is named after a submission, {named[1][:16]}, unknown here",
+                remedy="another store may own it; if none does, delete it (--also-cancel)",
+                mending="delete",
+                needs_consent=True,
+            )
+
+
+def _is_extra(file_id: str, job: Mapping[str, Any]) -> bool:
+    """Whether a running job was made of another file: this one came of a lost upload."""
+    return job["state"] in _OPEN and job["input_file_id"] not in {None, file_id}
+
+
+def _finding(
+    kind: Kind,
+    job: Mapping[str, Any],
+    what: str,
+    problem: str,
+    remedy: str,
+    *,
+    mending: Mending | None = None,
+    needs_consent: bool = False,
+) -> Finding:
+    return Finding(
+        kind=kind,
+        account=job["account"],
+        batch_id=job["batch_id"],
+        what=what,
+        problem=problem,
+        remedy=remedy,
+        mending=mending,
+        submission_key=job["submission_key"],
+        needs_consent=needs_consent,
+    )

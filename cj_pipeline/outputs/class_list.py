@@ -1,0 +1,127 @@
+"""The class list: one row per student's essay, for a spreadsheet, as CSV and as XLSX.
+
+Essay ids and file names come from outside, and a spreadsheet runs a cell that looks like a
+formula. So in CSV such a text gets an apostrophe before it, and in XLSX every text is written as a
+string, which no spreadsheet evaluates.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from cj_pipeline.outputs.feedback import written_grade
+from cj_pipeline.queries.history import BatchHistory
+from cj_pipeline.text import excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Cell = str | int | float | None
+
+COLUMNS = (
+    "rank",
+    "rank_from",
+    "rank_to",
+    "essay_id",
+    "file_name",
+    "grade",
+    "fine_grade",
+    "confidence",
+    "expected_grade",
+    "score",
+    "standard_error",
+    "score_from",
+    "score_to",
+    "n_comparisons",
+    "remarks",
+)
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_EXCEL_EPOCH = datetime(1980, 1, 1)  # noqa: DTZ001 -- XLSX properties carry no zone
+
+
+def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
+    """Yield a row of `COLUMNS` per student's essay, best first; grades only where there are any.
+
+    Ranks are among students, so they run from 1 without gaps; the true one lies between
+    `rank_from` and `rank_to` with a probability of 95 %, and so does the score between `score_from`
+    and `score_to`.
+    """
+    students = [row for row in history.last_scores if not _is_anchor(history, row["essay_id"])]
+    for rank, row in enumerate(students, start=1):
+        essay = history.essay_by_id[row["essay_id"]]
+        projection = history.projection_by_id.get(row["essay_id"])
+        sure = history.rank_by_id.get(row["essay_id"], {})
+        lower, upper = history.score_interval(row["essay_id"])
+        yield (
+            rank,
+            sure.get("student_rank_lower"),
+            sure.get("student_rank_upper"),
+            row["essay_id"],
+            excerpt(essay["file_name"], 200),
+            projection["grade"] if projection else None,
+            written_grade(projection),
+            round(projection["confidence"], 3) if projection else None,
+            round(projection["expected_grade"], 2) if projection else None,
+            round(row["score"], 3),
+            round(row["standard_error"], 3),
+            round(lower, 3),
+            round(upper, 3),
+            row["n_comparisons"],
+            "; ".join(
+                _remarks(
+                    row["is_one_sided"], projection is not None and projection["is_extrapolated"]
+                )
+            ),
+        )
+
+
+def class_list_csv(history: BatchHistory) -> bytes:
+    """Return the class list as CSV in UTF-8, with the mark by which Excel knows the encoding."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for row in class_list(history):
+        writer.writerow([_inert(cell) if isinstance(cell, str) else cell for cell in row])
+    return text.getvalue().encode("utf-8-sig")
+
+
+def class_list_xlsx(history: BatchHistory) -> bytes:
+    """Return the class list as an Excel workbook; the same rows give the same bytes."""
+    import xlsxwriter
+
+    content = io.BytesIO()
+    with xlsxwriter.Workbook(content, {"in_memory": True}) as workbook:
+        workbook.set_properties(
+            {"title": f"Class list of {history.batch_id}", "created": _EXCEL_EPOCH}
+        )
+        sheet = workbook.add_worksheet("Class list")
+        heading = workbook.add_format({"bold": True})
+        for column, name in enumerate(COLUMNS):
+            sheet.write_string(0, column, name, heading)
+        for line, row in enumerate(class_list(history), start=1):
+            for column, cell in enumerate(row):
+                if isinstance(cell, str):
+                    sheet.write_string(line, column, cell)
+                elif cell is not None:
+                    sheet.write_number(line, column, cell)
+        sheet.freeze_panes(1, 2)
+        sheet.autofit()
+    return content.getvalue()
+
+
+def _is_anchor(history: BatchHistory, essay_id: str) -> bool:
+    return bool(history.essay_by_id[essay_id]["is_anchor"])
+
+
+def _inert(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def _remarks(is_one_sided: bool, is_extrapolated: bool) -> Iterator[str]:
+    if is_one_sided:
+        yield "won or lost every comparison"
+    if is_extrapolated:
+        yield "outside the anchors' range"

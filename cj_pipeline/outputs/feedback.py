@@ -1,0 +1,228 @@
+"""Why a pair was asked, in words: its role, and what its verdict was expected to gain.
+
+Roles are `comparisons.Role`; gains are what the strategy that chose the pair counts in.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cj_pipeline.batch.comparisons import Role
+from cj_pipeline.errors import UnknownEssayError, UnscalableBatchError
+from cj_pipeline.outputs.html import percent
+from cj_pipeline.queries.history import BatchHistory, Row
+from cj_pipeline.text import excerpt
+
+ROLES: Mapping[str, str] = {
+    Role.COVERAGE: "so that every essay takes part alike",
+    Role.BRIDGE: "to join two parts of the net",
+    Role.RESAMPLE: "the same pair once more, in the order seen less",
+    Role.BOUNDARY: "to tell on which side of a grade boundary essays lie",
+    Role.INFORMATIVE: "because the verdict tells much about the order",
+    Role.RANDOM: "by lot",
+}
+
+_IN_NATS = frozenset({"asap", "hybrid_mst"})
+
+
+@dataclass(frozen=True)
+class RoleShare:
+    """How many comparisons of a batch had a role.
+
+    Attributes:
+        role: As it is kept with the comparisons.
+        meaning: In words.
+        n: Comparisons planned.
+        mean_gain: Expected, in words with its unit; empty where the role has none.
+    """
+
+    role: str
+    meaning: str
+    n: int
+    mean_gain: str
+
+
+def why_asked(role: str, expected_gain: float | None, strategy: str) -> str:
+    """Return in words why a comparison was asked.
+
+    Args:
+        role: As kept with the comparison.
+        expected_gain: As kept with the comparison; None where its role has none.
+        strategy: Of the batch, which tells what the gain is counted in.
+    """
+    gain = gain_in_words(role, expected_gain, strategy)
+    return ROLES[role] + (f"; expected gain {gain}" if gain else "")
+
+
+def gain_in_words(role: str, expected_gain: float | None, strategy: str) -> str:
+    """Return an expected gain with its unit; empty where there is none."""
+    if expected_gain is None:
+        return ""
+    if strategy in _IN_NATS:
+        unit = "nats"
+    else:
+        unit = "squared grade steps" if role == Role.BOUNDARY else "squared ranks"
+    return f"{expected_gain:.2g} {unit}"
+
+
+def roles_of(pairs: Iterable[Mapping[str, Any]], strategy: str) -> list[RoleShare]:
+    """Return how often each role came, commonest first; `pairs` are rows of `comparison_pairs`."""
+    gains: dict[str, list[float | None]] = defaultdict(list)
+    for row in pairs:
+        gains[row["role"]].append(row["expected_gain"])
+    shares = []
+    for role, found in gains.items():
+        known = [gain for gain in found if gain is not None]
+        mean = sum(known) / len(known) if known else None
+        shares.append(RoleShare(role, ROLES[role], len(found), gain_in_words(role, mean, strategy)))
+    return sorted(shares, key=lambda share: (-share.n, share.role))
+
+
+JUSTIFICATION_SHOWN = 1000
+"""In characters; a judge is asked for one or two sentences."""
+
+_WORTH_NAMING = 0.05
+
+
+@dataclass(frozen=True)
+class SeenVerdict:
+    """A verdict from one essay's side.
+
+    Attributes:
+        against: The other essay.
+        outcome: won, lost or tie.
+        shown_as: A or B, which is what the judge calls it; A was shown first.
+        confidence: The judge's own, 1 to 5.
+        judge: Its name.
+        why: Why the pair was asked, in words.
+        justification: The judge's words, made visible and cut; not to be trusted as markup.
+    """
+
+    against: str
+    outcome: str
+    shown_as: str
+    confidence: float | None
+    judge: str
+    why: str
+    justification: str
+
+
+@dataclass(frozen=True)
+class EssayFeedback:
+    """What can be said of one essay.
+
+    Attributes:
+        known_grade: An anchor's grade.
+        score, lower, upper: In logits, with the 95 % interval.
+        rank: Among all essays, anchors included.
+        rank_between: Best and worst rank it may truly have (95 %); None before the batch's end.
+        grade: The most probable one, with its minus or plus; None in a batch without grades.
+        likely: Probable grades, each with its probability, most probable first; an anchor's are by
+            the other anchors.
+        among_anchors: Between which anchors it stands, in words; empty without anchors.
+        verdicts: In the order asked.
+    """
+
+    essay_id: str
+    known_grade: str | None
+    score: float
+    lower: float
+    upper: float
+    rank: int
+    rank_between: tuple[int, int] | None
+    n_essays: int
+    grade: str | None
+    likely: tuple[str, ...]
+    among_anchors: str
+    verdicts: tuple[SeenVerdict, ...]
+
+
+def essay_feedback(history: BatchHistory, essay_id: str) -> EssayFeedback:
+    """Return the feedback on one essay.
+
+    Raises:
+        UnknownEssayError: If the batch has no such essay.
+        UnscalableBatchError: If the batch has no scores.
+    """
+    if essay_id not in history.essay_by_id:
+        near = difflib.get_close_matches(essay_id, history.essay_by_id, n=1, cutoff=0.0)
+        hint = f"; the nearest is '{near[0]}'" if near else ""
+        msg = f"Batch '{history.batch_id}' has no essay '{essay_id}'{hint}."
+        raise UnknownEssayError(msg)
+    if essay_id not in history.score_by_id:
+        msg = (
+            f"Batch '{history.batch_id}' has no scores yet, so nothing can be said of"
+            f" '{essay_id}': see `cj status {history.batch_id}`."
+        )
+        raise UnscalableBatchError(msg)
+    mine = [row for row in history.succeeded if essay_id in (row["essay_a"], row["essay_b"])]
+    return _feedback(history, essay_id, mine)
+
+
+def all_feedback(history: BatchHistory) -> tuple[EssayFeedback, ...]:
+    """Return the feedback on every essay that has a score, in the batch's order."""
+    by_essay: dict[str, list[Row]] = defaultdict(list)
+    for row in history.succeeded:
+        by_essay[row["essay_a"]].append(row)
+        by_essay[row["essay_b"]].append(row)
+    return tuple(
+        _feedback(history, essay_id, by_essay[essay_id])
+        for essay_id in history.essay_by_id
+        if essay_id in history.score_by_id
+    )
+
+
+def written_grade(projection: Row | None) -> str | None:
+    """Return the most probable grade as people write it, with its minus or plus."""
+    if projection is None:
+        return None
+    # Gradings of earlier versions kept no minus and plus.
+    return str(projection["fine_grade"] or projection["grade"])
+
+
+def likely_grades(projection: Row | None) -> tuple[str, ...]:
+    """Return the grades worth naming with their probabilities, most probable first."""
+    if projection is None:
+        return ()
+    ranked = sorted(projection["probabilities"].items(), key=lambda item: -item[1])
+    return tuple(f"{grade}: {percent(p)}" for grade, p in ranked if p >= _WORTH_NAMING)
+
+
+def _feedback(history: BatchHistory, essay_id: str, verdicts: Sequence[Row]) -> EssayFeedback:
+    entry = history.last_score_by_id[essay_id]
+    projection = history.projection_by_id.get(essay_id)
+    lower, upper = history.score_interval(essay_id)
+    sure = history.rank_by_id.get(essay_id)
+    return EssayFeedback(
+        essay_id=essay_id,
+        known_grade=history.essay_by_id[essay_id]["grade"],
+        score=entry["score"],
+        lower=lower,
+        upper=upper,
+        rank=entry["rank"],
+        rank_between=(sure["rank_lower"], sure["rank_upper"]) if sure else None,
+        n_essays=len(history.essays),
+        grade=written_grade(projection),
+        likely=likely_grades(projection),
+        among_anchors=history.among_anchors(essay_id),
+        verdicts=tuple(_seen_by(history, essay_id, row) for row in verdicts),
+    )
+
+
+def _seen_by(history: BatchHistory, essay_id: str, row: Row) -> SeenVerdict:
+    is_first = row["essay_a"] == essay_id
+    won = row["winner_id"] == essay_id
+    planned = history.pair_by_id[row["comparison_id"]]
+    return SeenVerdict(
+        against=row["essay_b"] if is_first else row["essay_a"],
+        outcome="tie" if row["winner"] == "tie" else "won" if won else "lost",
+        shown_as="A" if is_first else "B",
+        confidence=row["confidence"],
+        judge=excerpt(history.judge_by_id[row["judge_id"]]["name"], 200),
+        why=why_asked(planned["role"], planned["expected_gain"], history.settings["strategy"]),
+        justification=excerpt(row["justification"] or "", JUSTIFICATION_SHOWN),
+    )

@@ -1,0 +1,83 @@
+"""What the report, the UI and the terminal say of how far a batch still has to go.
+
+The figures were worked out when each wave was decided and are kept with the decision; here they
+only become sentences.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cj_pipeline.queries.history import BatchHistory, Row
+
+_TARGETS = {
+    "reliability": "reliability at least {:g}",
+    "mean_standard_error": "mean standard error at most {:g}",
+    "max_standard_error": "largest standard error at most {:g}",
+    "misgrading": "at most {:.0%} expected to be graded wrongly",
+    "gain_per_usd": "a dollar gaining at most {:g}",
+}
+
+
+def targets_in_words(history: BatchHistory) -> str:
+    """Return what the batch asks for; empty where it sets no target."""
+    rule: dict[str, float | None] = history.settings.get("precise") or {}
+    return ", ".join(
+        _TARGETS[key].format(value) for key, value in rule.items() if value is not None
+    )
+
+
+def forecasts_in_words(history: BatchHistory) -> list[dict[str, Any]]:
+    """Return the forecast made after each wave: `wave`, `so_far` and what was `told`."""
+    return [
+        {"wave": row["wave"], "so_far": row["completed"], "told": told}
+        for row in history.decisions
+        if (told := _forecast(row))
+    ]
+
+
+def outlook_in_words(history: BatchHistory) -> str:
+    """Return how far off ranks or grades are after the last wave; empty where it is not known."""
+    details = history.last_details
+    ahead = details.get("outlook")
+    if not ahead:
+        return ""
+    unit = "grade steps" if history.settings.get("goal") == "grades" else "ranks"
+    told = (
+        f"By the last scores an essay is typically {ahead['typical_error']:.1f} {unit} off;"
+        f" {ahead['n_comparisons']} more comparisons, well chosen, should make that"
+        f" {ahead['after_wave']:.1f}."
+    )
+    precision = details.get("precision", {})
+    if precision.get("gain_per_usd") is not None:
+        told += f" That is {precision['gain_per_usd']:.2g} {unit} for a dollar."
+    if precision.get("misgrading") is not None:
+        told += f" {precision['misgrading']:.0%} of the students may be graded wrongly."
+    return told
+
+
+def looking_ahead(history: BatchHistory) -> dict[str, Any]:
+    """Return what the page of a decision shows of the forecast and the outlook."""
+    shown: dict[str, Any] = {}
+    if targets := targets_in_words(history):
+        shown["precise_means"] = targets
+    forecasts = forecasts_in_words(history)
+    if forecasts and history.decisions and forecasts[-1]["wave"] == history.decisions[-1]["wave"]:
+        shown["forecast"] = forecasts[-1]["told"]
+        kept = history.last_details["forecast"]
+        shown["forecast_comparisons"] = kept["total"]
+        shown["forecast_waves"] = kept["waves"]
+        if kept["usd"] is not None:
+            shown["forecast_usd"] = kept["usd"]
+    if told := outlook_in_words(history):
+        shown["outlook"] = told
+    return shown
+
+
+def _forecast(row: Row) -> str:
+    kept = row["details"].get("forecast")
+    if not kept:
+        return ""
+    from cj_pipeline.stopping.forecast import Forecast
+
+    return Forecast(**kept).in_words(row["completion_denominator"])

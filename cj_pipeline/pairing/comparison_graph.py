@@ -1,0 +1,136 @@
+"""What pairing sees of a batch: its essays, what was shown so far, and the scores if there are any.
+
+Choosing from it is `waves` and the modules named after its strategies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cj_pipeline.arrays import Bools, Floats, Ints
+from cj_pipeline.batch.comparisons import Role
+
+if TYPE_CHECKING:
+    from cj_pipeline.scale.information import Information
+
+
+IndexPair = tuple[int, int]
+"""Two essays by their index in `essay_ids`; whether in shown order is said where it is used."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A pair to ask, by index and in no order yet, why, and what its verdict should gain."""
+
+    one: int
+    other: int
+    role: Role
+    expected_gain: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Net:
+    """The essays of a batch and the comparisons that join them.
+
+    Attributes:
+        essay_ids: Every essay, anchors included.
+        anchor_ids: Those whose grade is known.
+        shown: Every comparison asked and not failed for good, as (A, B), oldest first.
+        scores: In logits, in the order of `essay_ids`; None before the first scale.
+        covariance: Of the mean-centred scores; shape (n_essays, n_essays). For large batches
+            `information` says the same in little memory.
+        information: What the scores' covariance can be computed from, as a `Scale` keeps it.
+        spread: How far the essays' true scores are likely to lie apart, in logits; None where
+            only the scores themselves tell (see `likely_spread`).
+        boundaries: Where grades meet, in logits, lowest first; empty where ranks are the goal.
+        known_ids: Essays that an earlier scale has placed; where scores choose, no two of them
+            meet, and none of them has to take part alike.
+        expected: A guess of the scores, only their order counts; see `head_start`.
+    """
+
+    essay_ids: tuple[str, ...]
+    anchor_ids: frozenset[str]
+    shown: tuple[tuple[str, str], ...]
+    scores: Floats | None = None
+    covariance: Floats | None = None
+    information: Information | None = None
+    spread: float | None = None
+    boundaries: tuple[float, ...] = ()
+    known_ids: frozenset[str] = frozenset()
+    expected: Floats | None = None
+
+    @property
+    def n_essays(self) -> int:
+        """How many essays there are, anchors included."""
+        return len(self.essay_ids)
+
+    @cached_property
+    def shown_indices(self) -> Ints:
+        """`shown` as indices; shape (n_shown, 2), first the essay shown first."""
+        place = {essay_id: i for i, essay_id in enumerate(self.essay_ids)}
+        pairs = [(place[a], place[b]) for a, b in self.shown]
+        return np.array(pairs, dtype=np.int64).reshape(len(pairs), 2)
+
+    @cached_property
+    def is_anchor(self) -> Bools:
+        """Whether each essay is an anchor; shape (n_essays,)."""
+        return np.array([essay_id in self.anchor_ids for essay_id in self.essay_ids], dtype=bool)
+
+    @cached_property
+    def is_known(self) -> Bools:
+        """Whether an earlier scale has placed each essay; shape (n_essays,)."""
+        return np.array([essay_id in self.known_ids for essay_id in self.essay_ids], dtype=bool)
+
+    @cached_property
+    def n_comparisons(self) -> Ints:
+        """How often each essay was shown; shape (n_essays,)."""
+        return np.bincount(self.shown_indices.ravel(), minlength=self.n_essays)
+
+    @cached_property
+    def lean(self) -> Ints:
+        """How much oftener each essay was shown first than second; shape (n_essays,)."""
+        first, second = self.shown_indices.T
+        n = self.n_essays
+        return np.bincount(first, minlength=n) - np.bincount(second, minlength=n)
+
+    @cached_property
+    def partners(self) -> tuple[frozenset[int], ...]:
+        """Whom each essay has met, by index."""
+        met: list[set[int]] = [set() for _ in self.essay_ids]
+        for a, b in self.shown_indices.tolist():
+            met[a].add(b)
+            met[b].add(a)
+        return tuple(frozenset(each) for each in met)
+
+
+class Parts:
+    """The connected parts of a net while pairs are added to it.
+
+    Attributes:
+        labels: A number per essay, alike within a part; shape (n_essays,).
+        n_parts: How many parts are left.
+        sizes: Essays per label.
+        has_anchor: Whether a label's part holds an anchor.
+    """
+
+    def __init__(self, net: Net) -> None:
+        self.labels: Ints = np.arange(net.n_essays)
+        self.n_parts = net.n_essays
+        self.sizes = np.ones(net.n_essays, dtype=np.int64)
+        self.has_anchor = net.is_anchor.copy()
+        for a, b in {(min(p), max(p)) for p in net.shown_indices.tolist()}:
+            self.join(a, b)
+
+    def join(self, one: int, other: int) -> None:
+        """Make one part of the two that these essays are in."""
+        kept, gone = self.labels[one], self.labels[other]
+        if kept == gone:
+            return
+        self.labels[self.labels == gone] = kept
+        self.sizes[kept] += self.sizes[gone]
+        self.has_anchor[kept] |= self.has_anchor[gone]
+        self.n_parts -= 1

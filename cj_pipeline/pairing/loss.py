@@ -1,0 +1,100 @@
+"""What is at stake in a batch: how errors of the scores become errors of what is reported.
+
+Reported are ranks, or grades. Either moves with the scores, to first order, by a matrix J, and the
+loss is the summed variance trace(J S J') for scores with covariance S. `uncertainty` takes it from
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cj_pipeline.arrays import Floats
+
+_ANCHOR_REACH = 0.7
+"""Logits over which anchors bear on a boundary."""
+_ROWS_AT_ONCE = 512
+
+
+def rank_stake(scores: Floats, covariance: Floats) -> Floats:
+    """Return how expected ranks move with scores; shape (n_essays, n_essays).
+
+    An essay's expected rank is the sum over others of P(it lies above them), which moves by the
+    density of their difference at zero. Summed squared rank errors are what Spearman's
+    correlation counts.
+    """
+    variances = np.diag(covariance)
+    spread = np.maximum(variances[:, None] + variances[None, :] - 2 * covariance, 1e-9)
+    apart = scores[:, None] - scores[None, :]
+    density = np.exp(-0.5 * apart**2 / spread) / np.sqrt(2 * np.pi * spread)
+    np.fill_diagonal(density, 0.0)
+    stake: Floats = -density
+    np.fill_diagonal(stake, density.sum(axis=1))
+    return stake
+
+
+def rank_stake_times(scores: Floats, variances: Floats, columns: Floats) -> Floats:
+    """Return J' columns for ranks without writing J out; essays' errors taken as independent."""
+    product = np.empty_like(columns)
+    for start in range(0, len(scores), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        spread = variances[rows, None] + variances[None, :]
+        apart = scores[rows, None] - scores[None, :]
+        density = np.exp(-0.5 * apart**2 / spread) / np.sqrt(2 * np.pi * spread)
+        product[rows] = density.sum(axis=1)[:, None] * columns[rows] - density @ columns
+    return product
+
+
+def grade_stake(
+    scores: Floats,
+    variances: Floats,
+    boundaries: Sequence[float],
+    is_anchor: npt.NDArray[np.bool_],
+) -> Floats:
+    """Return how students' expected grades move with scores; shape (n_essays, n_essays).
+
+    A grade moves where a score is near a boundary. Boundaries themselves move with the anchors
+    about them, which is why anchors are worth comparing too.
+    """
+    stake = np.zeros((len(scores), len(scores)))
+    for moves, bearing in _at_boundaries(scores, variances, boundaries, is_anchor):
+        stake[np.diag_indices_from(stake)] += moves
+        stake -= np.outer(moves, bearing)
+    return stake
+
+
+def grade_stake_times(
+    scores: Floats,
+    variances: Floats,
+    boundaries: Sequence[float],
+    is_anchor: npt.NDArray[np.bool_],
+    columns: Floats,
+    *,
+    transposed: bool,
+) -> Floats:
+    """Return J columns for grades, or J' columns, without writing J out; otherwise as above."""
+    product = np.zeros_like(columns)
+    for moves, bearing in _at_boundaries(scores, variances, boundaries, is_anchor):
+        product += moves[:, None] * columns
+        left, right = (bearing, moves) if transposed else (moves, bearing)
+        product -= np.outer(left, right @ columns)
+    return product
+
+
+def _at_boundaries(
+    scores: Floats,
+    variances: Floats,
+    boundaries: Sequence[float],
+    is_anchor: npt.NDArray[np.bool_],
+) -> Iterator[tuple[Floats, Floats]]:
+    """Yield for each boundary how students' grades move by it, and what anchors bear on it."""
+    for boundary in boundaries:
+        nearness = np.exp(-0.5 * (scores - boundary) ** 2 / variances)
+        nearness /= np.sqrt(2 * np.pi * variances)
+        bearing = np.where(is_anchor, np.exp(-0.5 * ((scores - boundary) / _ANCHOR_REACH) ** 2), 0)
+        if bearing.sum() > 1e-9:
+            bearing = bearing / bearing.sum()
+        yield np.where(is_anchor, 0.0, nearness), bearing

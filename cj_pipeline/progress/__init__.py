@@ -1,0 +1,1 @@
+"""How far a batch has come: values, stored events, and the words they are shown with."""

@@ -1,0 +1,430 @@
+"""Replies become outcomes, outcomes become ended comparisons, and reservations become bills.
+
+Every request of a provider job gets exactly one outcome, a missing reply being one of them, so
+that requested = succeeded + failed by kind + missing holds for each job, always.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from cj_pipeline.batch.comparisons import Outcome, Verdict
+from cj_pipeline.errors import InvalidOutputError, StoreError
+from cj_pipeline.judging.judges import Judge
+from cj_pipeline.judging.pricing import Price, cost_usd
+from cj_pipeline.judging.prompts import parse_verdict
+from cj_pipeline.provider_jobs.charges import keep_providers_count
+from cj_pipeline.providers.base import CAPACITY_CODES, JobOutcome, Parser, Reply
+from cj_pipeline.queries.batch_record import BatchRecord
+from cj_pipeline.store.session import Session
+
+ROWS_AT_ONCE = 5_000
+"""Rows held in memory while a job is collected and settled; each brings a reply of some 2 kB."""
+
+MAX_ATTEMPTS_BY_OUTCOME = {
+    # A judge that refuses or was filtered will do so again; one more try rules out an accident.
+    Outcome.REFUSAL: 2,
+    Outcome.CONTENT_FILTER: 2,
+    Outcome.TRUNCATED: 2,
+}
+"""How often a comparison may fail in each way; in others as often as the settings say."""
+
+ALL_CAUSES = 2
+"""Times `max_attempts`: how often a comparison may be asked whatever the causes were."""
+
+_ANSWERED = frozenset(
+    {
+        Outcome.SUCCEEDED,
+        Outcome.INVALID_OUTPUT,
+        Outcome.REFUSAL,
+        Outcome.TRUNCATED,
+        Outcome.CONTENT_FILTER,
+    }
+)
+"""The model wrote something, so it was paid for, whether or not there is a verdict in it."""
+
+
+@dataclass(frozen=True)
+class ReadReply:
+    """A reply and the verdict in it, or how it failed."""
+
+    outcome: Outcome
+    verdict: Verdict | None
+    reply: Reply | None
+    error_code: str | None
+    error_message: str | None
+    may_retry: bool
+
+
+def read_reply(parse: Parser, judge: Judge, body: str) -> ReadReply:
+    """Return what a raw callback says; never raises, whatever the provider sent."""
+    reply = parse(body)
+    if reply.outcome is not Outcome.SUCCEEDED:
+        # Which of the judge's own failures are worth another try is said per outcome, below.
+        may_retry = reply.may_retry or reply.outcome is not Outcome.PROVIDER_ERROR
+        return ReadReply(
+            reply.outcome, None, reply, reply.error_code, reply.error_message, may_retry
+        )
+    try:
+        verdict = parse_verdict(reply.text or "", allow_ties=judge.allow_ties)
+    except InvalidOutputError as error:
+        return ReadReply(Outcome(error.kind), None, reply, error.kind, str(error), may_retry=True)
+    return ReadReply(Outcome.SUCCEEDED, verdict, reply, None, None, may_retry=False)
+
+
+def read_or_missing(
+    parse: Parser,
+    judge: Judge,
+    job: Mapping[str, Any],
+    body: str | None,
+    kind: str | None = "matched",
+) -> ReadReply:
+    """Return what became of a request: its reply, our own word on it, or why there is nothing."""
+    if body is None:
+        return _without_reply(job)
+    if kind == "matched":
+        return read_reply(parse, judge, body)
+    error = json.loads(body)["error"]
+    is_expired = kind == "expired"
+    # What came too late once is not worth asking for again; a failure may pass.
+    outcome = Outcome.EXPIRED if is_expired else Outcome.PROVIDER_ERROR
+    return ReadReply(outcome, None, None, error["code"], error["message"], may_retry=not is_expired)
+
+
+def may_ask_again(
+    outcome: Outcome, n_of_its_kind: int, n_attempts: int, most: int, *, may_retry: bool
+) -> bool:
+    """Return whether a comparison that failed is asked once more.
+
+    Args:
+        outcome: How its last attempt failed.
+        n_of_its_kind: How many of its attempts failed in that way: each cause has its own budget,
+            so that an expired job costs a judge no second chance.
+        n_attempts: How often it was asked in all.
+        most: How often it may fail in one way, by the settings.
+        may_retry: Whether asking the same again may help.
+    """
+    return (
+        may_retry
+        and n_of_its_kind < min(most, MAX_ATTEMPTS_BY_OUTCOME.get(outcome, most))
+        and n_attempts < ALL_CAUSES * most
+    )
+
+
+@dataclass(frozen=True)
+class SettledJob:
+    """What a provider job came to: how many requests ended in which way, and the bill."""
+
+    outcomes: Mapping[Outcome, int]
+    billed_usd: float
+
+
+def in_parts(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows `ROWS_AT_ONCE` at a time."""
+    while part := list(islice(rows, ROWS_AT_ONCE)):
+        yield part
+
+
+def settle_job(
+    db: Session, record: BatchRecord, job: Mapping[str, Any], parse: Parser, now: datetime
+) -> SettledJob:
+    """Read a collected job's callbacks and keep what they come to, in the caller's transaction.
+
+    Rows are read and written `ROWS_AT_ONCE` at a time, so that a job of 50,000 requests needs no
+    more memory than a small one. Of a batch that has ended meanwhile, outcomes and bill are kept
+    and no verdict counts any more.
+
+    Raises:
+        StoreError: If outcomes and requests do not add up: then nothing is kept.
+    """
+    state = _batch_state(db, record.batch_id)
+    judge = record.judge(job["judge_id"])
+    price = judge.price
+    batched = job["batching_mode"] == "provider_batch_api"
+    outcomes: Counter[Outcome] = Counter()
+    billed = 0.0
+    for asked in _asked_with_replies(db, record, job):
+        attempts: list[dict[str, Any]] = []
+        comparisons: list[dict[str, Any]] = []
+        for row in asked:
+            read = read_or_missing(parse, judge, job, row["body"], row["callback_kind"])
+            cost = bill_of(row, read, price, batched=batched)
+            attempts.append(attempt_row(row, read, cost, now))
+            if read.verdict is not None:
+                comparisons.append(verdict_row(row, read.verdict, attempts[-1], now))
+            outcomes[read.outcome] += 1
+            billed += cost
+        db.insert("attempts", attempts, on_conflict="replace")
+        if not state["has_ended"]:
+            db.insert("comparisons", comparisons, on_conflict="ignore")
+    _require_every_outcome(job, outcomes)
+    _keep_bill(db, record, job, billed, now)
+    keep_providers_count(db, job, price, billed, now)
+    if not state["has_ended"]:
+        close_comparisons(db, record, now, give_up=state["is_cancelled"])
+    return SettledJob(dict(outcomes), billed)
+
+
+def _require_every_outcome(job: Mapping[str, Any], outcomes: Counter[Outcome]) -> None:
+    if outcomes.total() != job["n_requests"]:
+        msg = (
+            f"Provider job {job['submission_key'][:16]} of batch '{job['batch_id']}' was meant to"
+            f" carry {job['n_requests']} requests, and {outcomes.total()} have an outcome."
+            " Nothing was settled: `cj store check` tells more."
+        )
+        raise StoreError(msg)
+
+
+def _batch_state(db: Session, batch_id: str) -> dict[str, bool]:
+    """Return whether a batch has ended or is to end, as the store has it in this transaction."""
+    row = db.one(
+        "SELECT state <> 'running' AS has_ended,"
+        " coalesce(metadata->>'cancel_requested', 'false') = 'true' AS is_cancelled"
+        " FROM batches WHERE batch_id = ?",
+        [batch_id],
+    )
+    return row or {"has_ended": True, "is_cancelled": True}
+
+
+def _asked_with_replies(
+    db: Session, record: BatchRecord, job: Mapping[str, Any]
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield a job's attempts, a part at a time in the order planned, each with its raw reply."""
+    last = 0
+    while True:
+        rows = db.rows(
+            """
+            WITH asked AS (
+                SELECT a.*, p.sequence, p.essay_a, p.essay_b
+                FROM attempts a JOIN comparison_pairs p USING (comparison_id)
+                WHERE a.submission_key = $key AND p.sequence > $last
+                ORDER BY p.sequence LIMIT $most
+            )
+            SELECT asked.*, c.kind AS callback_kind, c.body, s.tokens_before, s.completion_before,
+                   s.cost_before, s.first_requested_at
+            FROM asked
+            LEFT JOIN callbacks c ON c.submission_key = $key
+                AND c.kind IN ('matched', 'failed', 'expired') AND c.custom_id = asked.custom_id
+            LEFT JOIN (
+                SELECT comparison_id, sum(tokens_prompt) AS tokens_before,
+                       sum(tokens_completion) AS completion_before, sum(cost_usd) AS cost_before,
+                       min(requested_at) AS first_requested_at
+                FROM attempts SEMI JOIN asked USING (comparison_id)
+                WHERE batch_id = $batch AND submission_key <> $key AND outcome IS NOT NULL
+                GROUP BY ALL
+            ) s ON s.comparison_id = asked.comparison_id
+            ORDER BY asked.sequence
+            """,
+            {
+                "batch": record.batch_id,
+                "key": job["submission_key"],
+                "last": last,
+                "most": ROWS_AT_ONCE,
+            },
+        )
+        if not rows:
+            return
+        last = rows[-1]["sequence"]
+        yield rows
+
+
+def bill_of(row: Mapping[str, Any], read: ReadReply, price: Price, *, batched: bool) -> float:
+    """Return what a request cost, in USD.
+
+    An answer that does not tell its tokens was paid for all the same: it is billed at the most it
+    can have cost, and marked. What failed, expired or never came is not billed by any provider.
+    """
+    if read.reply is not None and read.reply.usage is not None:
+        return cost_usd(price, read.reply.usage, batched=batched)
+    return (row["reserved_usd"] or 0.0) if _was_answered(read) else 0.0
+
+
+def _was_answered(read: ReadReply) -> bool:
+    return read.outcome in _ANSWERED
+
+
+def _keep_bill(
+    db: Session, record: BatchRecord, job: Mapping[str, Any], billed_usd: float, now: datetime
+) -> None:
+    """Turn a job's reservation into its bill, once."""
+    entry = {
+        "batch_id": record.batch_id,
+        "submission_key": job["submission_key"],
+        "judge_id": job["judge_id"],
+        "entered_at": now,
+    }
+    db.insert(
+        "ledger",
+        [
+            entry | {"kind": "released", "usd": job["reserved_usd"]},
+            entry | {"kind": "billed", "usd": billed_usd},
+        ],
+        on_conflict="ignore",
+    )
+    db.execute(
+        "UPDATE provider_jobs SET state = 'settled', billed_usd = ? WHERE submission_key = ?",
+        [billed_usd, job["submission_key"]],
+    )
+
+
+def close_comparisons(
+    db: Session, record: BatchRecord, now: datetime, *, give_up: bool = False
+) -> None:
+    """End as failed every comparison whose last attempt failed and may not be asked again.
+
+    Args:
+        db: A session that may write.
+        record: The batch.
+        now: When they ended.
+        give_up: Whether nothing of this batch may be asked again, whatever failed.
+    """
+    rows = db.rows(
+        """
+        SELECT p.*, a.attempt, a.custom_id, a.outcome, a.may_retry, a.prompt_sha256,
+               t.tokens_prompt, t.tokens_completion, t.cost_usd, t.started_at, t.completed_at,
+               k.n_of_its_kind
+        FROM comparison_pairs p
+        ANTI JOIN comparisons c USING (comparison_id)
+        JOIN (
+            SELECT comparison_id, max(attempt) AS attempt,
+                   coalesce(sum(tokens_prompt), 0) AS tokens_prompt,
+                   coalesce(sum(tokens_completion), 0) AS tokens_completion,
+                   coalesce(sum(cost_usd), 0) AS cost_usd,
+                   min(requested_at) AS started_at, max(completed_at) AS completed_at
+            FROM attempts WHERE batch_id = $batch GROUP BY comparison_id
+        ) t USING (comparison_id)
+        JOIN attempts a ON a.comparison_id = t.comparison_id AND a.attempt = t.attempt
+        JOIN (
+            SELECT comparison_id, outcome, count(*) AS n_of_its_kind
+            FROM attempts WHERE batch_id = $batch GROUP BY comparison_id, outcome
+        ) k ON k.comparison_id = a.comparison_id AND k.outcome = a.outcome
+        WHERE p.batch_id = $batch AND a.outcome IS NOT NULL
+        """,
+        {"batch": record.batch_id},
+    )
+    most = record.settings.max_attempts
+    ended = [
+        row
+        for row in rows
+        if give_up
+        or not may_ask_again(
+            Outcome(row["outcome"]),
+            row["n_of_its_kind"],
+            row["attempt"],
+            most,
+            may_retry=row["may_retry"],
+        )
+    ]
+    db.insert("comparisons", [failure_row(row, now) for row in ended], on_conflict="ignore")
+
+
+def _without_reply(job: Mapping[str, Any]) -> ReadReply:
+    """Return why a request has no reply, as far as its job's own end tells."""
+    message = job["error"] or "No reply came for this request."
+    if job["outcome"] == JobOutcome.FAILED:
+        # The provider took none of it: sent again unchanged, only want of room would pass.
+        code = job["error_code"]
+        may_retry = code in CAPACITY_CODES
+        return ReadReply(Outcome.PROVIDER_ERROR, None, None, code, message, may_retry)
+    outcome = {
+        JobOutcome.EXPIRED: Outcome.EXPIRED,
+        JobOutcome.CANCELLED: Outcome.CANCELLED,
+    }.get(job["outcome"], Outcome.MISSING)
+    return ReadReply(outcome, None, None, None, message, may_retry=True)
+
+
+def attempt_row(
+    row: Mapping[str, Any], read: ReadReply, cost: float, now: datetime
+) -> dict[str, Any]:
+    """Return the row of `attempts` for a request that was read."""
+    usage = read.reply.usage if read.reply else None
+    return {
+        "custom_id": row["custom_id"],
+        "reserved_usd": row["reserved_usd"],
+        "is_usage_told": usage is not None if _was_answered(read) else None,
+        "batch_id": row["batch_id"],
+        "wave": row["wave"],
+        "comparison_id": row["comparison_id"],
+        "attempt": row["attempt"],
+        "submission_key": row["submission_key"],
+        "judge_id": row["judge_id"],
+        "prompt_sha256": row["prompt_sha256"],
+        "outcome": read.outcome.value,
+        "error_code": read.error_code,
+        "error_message": read.error_message,
+        "may_retry": read.may_retry,
+        "tokens_prompt": usage.prompt if usage else 0,
+        "tokens_cached": usage.cached if usage else 0,
+        "tokens_cache_write": usage.cache_write_5m + usage.cache_write_1h if usage else 0,
+        "tokens_completion": usage.completion if usage else 0,
+        "tokens_reasoning": usage.reasoning if usage else 0,
+        "cost_usd": cost,
+        "requested_at": row["requested_at"],
+        "completed_at": now,
+    }
+
+
+def verdict_row(
+    row: Mapping[str, Any], verdict: Verdict, attempt: Mapping[str, Any], now: datetime
+) -> dict[str, Any]:
+    """Return the row of `comparisons` for a request that brought a verdict."""
+    sides = {"A": row["essay_a"], "B": row["essay_b"]}
+    losers = {"A": row["essay_b"], "B": row["essay_a"]}
+    return {
+        "comparison_id": row["comparison_id"],
+        "batch_id": row["batch_id"],
+        "wave": row["wave"],
+        "sequence": row["sequence"],
+        "judge_id": row["judge_id"],
+        "essay_a": row["essay_a"],
+        "essay_b": row["essay_b"],
+        "status": "succeeded",
+        "failure_reason": None,
+        "winner": verdict.winner,
+        "winner_id": sides.get(verdict.winner),
+        "loser_id": losers.get(verdict.winner),
+        "confidence": verdict.confidence,
+        "justification": verdict.justification,
+        "n_attempts": row["attempt"],
+        "custom_id": row["custom_id"],
+        "prompt_sha256": row["prompt_sha256"],
+        "tokens_prompt": attempt["tokens_prompt"] + (row["tokens_before"] or 0),
+        "tokens_completion": attempt["tokens_completion"] + (row["completion_before"] or 0),
+        "cost_usd": attempt["cost_usd"] + (row["cost_before"] or 0),
+        "started_at": row["first_requested_at"] or row["requested_at"],
+        "completed_at": now,
+    }
+
+
+def failure_row(row: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """Return the row of `comparisons` for one that failed for good."""
+    return {
+        "comparison_id": row["comparison_id"],
+        "batch_id": row["batch_id"],
+        "wave": row["wave"],
+        "sequence": row["sequence"],
+        "judge_id": row["judge_id"],
+        "essay_a": row["essay_a"],
+        "essay_b": row["essay_b"],
+        "status": "failed",
+        "failure_reason": row["outcome"],
+        "winner": None,
+        "winner_id": None,
+        "loser_id": None,
+        "confidence": None,
+        "justification": None,
+        "n_attempts": row["attempt"],
+        "custom_id": row["custom_id"],
+        "prompt_sha256": row["prompt_sha256"],
+        "tokens_prompt": row["tokens_prompt"],
+        "tokens_completion": row["tokens_completion"],
+        "cost_usd": row["cost_usd"],
+        "started_at": row["started_at"],
+        "completed_at": row["completed_at"] or now,
+    }

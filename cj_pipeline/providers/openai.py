@@ -1,0 +1,492 @@
+"""OpenAI's files and batches through the official SDK, and whoever speaks them too.
+
+The words of the two endpoints are `chat_completions` and `responses`. SDK retries are off
+everywhere: after a lost reply they would create a second paid job without a word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+import httpx2
+import openai
+
+from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.errors import (
+    AmbiguousSubmissionError,
+    ProviderRefusedError,
+    ProviderUnavailableError,
+)
+from cj_pipeline.judging.judges import Judge
+from cj_pipeline.judging.pricing import Usage
+from cj_pipeline.judging.prompts import Prompt
+from cj_pipeline.providers.base import (
+    FoundJob,
+    JobOutcome,
+    JobStatus,
+    ListedFile,
+    ListedJob,
+    ProviderLimits,
+    RawLine,
+    Reply,
+)
+from cj_pipeline.providers.transport import (
+    CLOCK_SKEW,
+    CREATE_TIMEOUT,
+    MAX_PAGES,
+    POLL_TIMEOUT,
+    TRANSFER_TIMEOUT,
+    Call,
+    ErrorAnswer,
+    count,
+    count_or_none,
+    created_id,
+    ends_whole,
+    failed_call,
+    items,
+    json_object,
+    lost_call,
+    mapping,
+    plain_failures,
+    raw_lines,
+    retry_after_s,
+    shortened,
+    text_or_none,
+    unix_time,
+)
+
+LIMITS = ProviderLimits(
+    max_requests=50_000,
+    max_bytes=200_000_000,
+    creates_per_hour=2_000,
+    results_kept_s=30 * 24 * 3600,
+)
+"""OpenAI's batch guide; the tokens that may be enqueued depend on model and account."""
+
+_RUNNING = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
+_ENDED = {
+    "completed": JobOutcome.COMPLETED,
+    "failed": JobOutcome.FAILED,
+    "expired": JobOutcome.EXPIRED,
+    "cancelled": JobOutcome.CANCELLED,
+}
+_ROW_ENDINGS = {"batch_expired": Outcome.EXPIRED, "batch_cancelled": Outcome.CANCELLED}
+
+_FILES_GRACE = timedelta(minutes=10)
+"""File ids have been seen to come after the status; later than this they are not coming."""
+
+_INPUT_KEPT_S = 14 * 24 * 3600
+_OUTPUT_KEPT_S = 30 * 24 * 3600
+"""Files bear their own expiry, so that a machine that never returns leaves nothing behind."""
+
+_PAGE = 100
+
+
+@dataclass(frozen=True)
+class OpenAIBatches:
+    """OpenAI's API, or another service's that speaks it, seen from one account.
+
+    Attributes:
+        client: The official SDK's, with its address, key and `max_retries=0`.
+        name: The provider's name, as judges give it.
+        account: See `account_fingerprint`.
+        words: `chat_completions` or `responses`.
+        limits: What one job may hold.
+        has_jobs: False for servers that only answer single calls.
+        clock: Gives the time.
+    """
+
+    client: openai.OpenAI
+    name: str
+    account: str
+    words: ModuleType
+    limits: ProviderLimits
+    has_jobs: bool
+    clock: Callable[[], datetime]
+
+    def build_request(
+        self, prompt: Prompt, judge: Judge, custom_id: str, *, cache_prefix: bool = False
+    ) -> dict[str, Any]:
+        """Return one line of a batch file; this provider caches prefixes without being asked."""
+        del cache_prefix
+        return {
+            "custom_id": custom_id,
+            "method": "POST",
+            "url": self.words.ENDPOINT,
+            "body": self.words.build_body(prompt, judge),
+        }
+
+    def parse_reply(self, line: str) -> Reply:
+        """Return what a line of an output or error file says."""
+        return parse_row(line, self.words.read_body)
+
+    def upload(self, shard: Path, submission_key: str) -> str | None:
+        """Send a shard's file, streamed, under a name by which it can be found again."""
+        call = Call(self.name, "take a batch file", creates=True)
+        with self.failures(call), shard.open("rb") as file:
+            raw = self.client.files.with_raw_response.create(
+                file=(f"{submission_key}.jsonl", file, "application/jsonl"),
+                purpose="batch",
+                expires_after={"anchor": "created_at", "seconds": _INPUT_KEPT_S},
+                timeout=TRANSFER_TIMEOUT,
+            )
+            return created_id(call, json_object(raw.text), "id")
+
+    def create(self, shard: Path, input_file_id: str | None, submission_key: str) -> str:
+        """Create a batch that bears its submission key, by which it can be found again."""
+        del shard
+        if input_file_id is None:
+            msg = f"{self.name} makes a batch of an uploaded file: upload the shard first."
+            raise ProviderRefusedError(msg)
+        call = Call(self.name, "create a batch", creates=True)
+        with self.failures(call):
+            raw = self.client.batches.with_raw_response.create(
+                input_file_id=input_file_id,
+                endpoint=self.words.ENDPOINT,
+                completion_window="24h",
+                metadata={"submission_key": submission_key},
+                output_expires_after={"anchor": "created_at", "seconds": _OUTPUT_KEPT_S},
+                timeout=CREATE_TIMEOUT,
+            )
+            return created_id(call, json_object(raw.text), "id")
+
+    def find(self, submission_key: str, since: datetime, n_requests: int) -> tuple[FoundJob, ...]:
+        """Return the jobs that bear this key, or were made of a file that bears it.
+
+        One whose input was refused is left out: it judged nothing, and adopting it would end a
+        submission that was put off for want of room.
+        """
+        del n_requests
+        name = f"{submission_key}.jsonl"
+        files = {file.file_id for file in self.list_files(since) if file.filename == name}
+        jobs = [
+            job
+            for job in self.list_jobs(since)
+            if job.outcome is not JobOutcome.FAILED
+            and (job.submission_key == submission_key or job.input_file_id in files)
+        ]
+        jobs.sort(key=lambda job: (job.created_at, job.job_id))
+        return tuple(FoundJob(job.job_id, True, job.is_running) for job in jobs)
+
+    def list_jobs(self, since: datetime) -> Iterator[ListedJob]:
+        """Yield the account's batches, newest first."""
+        for entry in self._pages("list batches", self.client.batches.with_raw_response, since):
+            yield ListedJob(
+                job_id=str(entry["id"]),
+                created_at=unix_time(entry.get("created_at")) or since,
+                outcome=_ENDED.get(str(entry.get("status"))),
+                submission_key=text_or_none(mapping(entry.get("metadata")).get("submission_key")),
+                input_file_id=text_or_none(entry.get("input_file_id")),
+                n_requests=count_or_none(mapping(entry.get("request_counts")).get("total")),
+            )
+
+    def list_files(self, since: datetime) -> Iterator[ListedFile]:
+        """Yield the account's files, newest first."""
+        for entry in self._pages("list files", self.client.files.with_raw_response, since):
+            yield ListedFile(
+                file_id=str(entry["id"]),
+                filename=str(entry.get("filename")),
+                created_at=unix_time(entry.get("created_at")) or since,
+                n_bytes=count(entry.get("bytes")),
+            )
+
+    def poll(self, job_id: str) -> JobStatus:
+        """Return where a batch stands, by one GET."""
+        with self.failures(Call(self.name, f"show batch {job_id}")):
+            raw = self.client.batches.with_raw_response.retrieve(job_id, timeout=POLL_TIMEOUT)
+            return read_status(json_object(raw.text), self.clock())
+
+    def collect(self, job_id: str) -> Iterator[RawLine]:
+        """Yield the lines of both result files; either may be missing or empty."""
+        status = self.poll(job_id)
+        with contextlib.ExitStack() as stack:
+            files: list[tuple[Any, IO[bytes]]] = []
+            for source, file_id in (
+                ("output", status.output_file_id),
+                ("error", status.error_file_id),
+            ):
+                if file_id is not None and not (files and file_id == status.output_file_id):
+                    file: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
+                    self._download(file_id, file)
+                    files.append((source, file))
+            for source, whole in files:
+                whole.seek(0)
+                yield from raw_lines(whole, source)
+
+    def cancel(self, job_id: str) -> JobStatus:
+        """Ask for a batch to stop; it may go on for up to ten minutes."""
+        try:
+            with self.failures(Call(self.name, f"cancel batch {job_id}")):
+                raw = self.client.batches.with_raw_response.cancel(job_id, timeout=POLL_TIMEOUT)
+                return read_status(json_object(raw.text), self.clock())
+        except ProviderRefusedError:
+            # An ended batch refuses to be cancelled; one that does not exist refuses the poll.
+            return self.poll(job_id)
+
+    def discard(self, job_id: str | None, file_ids: Iterable[str]) -> None:
+        """Delete files; a batch itself cannot be deleted."""
+        del job_id
+        for file_id in file_ids:
+            with (
+                self.failures(Call(self.name, f"delete file {file_id}")),
+                contextlib.suppress(openai.NotFoundError),
+            ):
+                self.client.files.with_raw_response.delete(file_id, timeout=POLL_TIMEOUT)
+
+    def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
+        """Send one request at once; return its reply as a line of an output file."""
+        with self.failures(Call(self.name, "judge one comparison", creates=True)):
+            try:
+                response = self.client.post(**_one_call(self.words.ENDPOINT, request, timeout_s))
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                # Wrong is this request, not the judge: a row's failure, as it is in a batch.
+                response = error.response
+            return _answer_row(request, response)
+
+    def live(self, http: httpx2.AsyncClient) -> LiveOpenAI:
+        """Return what makes single calls, many at once, over one pool of connections."""
+        client = openai.AsyncOpenAI(
+            api_key=self.client.api_key,
+            base_url=self.client.base_url,
+            max_retries=0,
+            http_client=http,
+        )
+        return LiveOpenAI(self, client)
+
+    def _download(self, file_id: str, file: IO[bytes]) -> None:
+        """Stream a file's content to disk.
+
+        Raises:
+            ProviderUnavailableError: If less came than the provider says there is.
+        """
+        with self.failures(Call(self.name, f"send file {file_id}")):
+            with self.client.files.with_streaming_response.content(
+                file_id, timeout=TRANSFER_TIMEOUT
+            ) as answer:
+                for piece in answer.iter_bytes():
+                    file.write(piece)
+            if not ends_whole(file):
+                raw = self.client.files.with_raw_response.retrieve(file_id, timeout=POLL_TIMEOUT)
+                if file.tell() < count(json_object(raw.text).get("bytes")):
+                    msg = f"{self.name} sent only the beginning of file {file_id}: collect again."
+                    raise ProviderUnavailableError(msg)
+
+    def _pages(self, action: str, resource: Any, since: datetime) -> Iterator[dict[str, Any]]:
+        """Yield a list's entries, newest first, down to `since`; never round in a circle."""
+        seen: set[str] = set()
+        after: str | None = None
+        oldest = since - CLOCK_SKEW
+        for _ in range(MAX_PAGES):
+            with self.failures(Call(self.name, action)):
+                cursor = {} if after is None else {"after": after}
+                page = json_object(resource.list(limit=_PAGE, timeout=POLL_TIMEOUT, **cursor).text)
+            entries = [e for e in items(page.get("data")) if text_or_none(e.get("id"))]
+            fresh = [entry for entry in entries if entry["id"] not in seen]
+            for entry in fresh:
+                created = unix_time(entry.get("created_at"))
+                if created is None or created >= oldest:
+                    yield entry
+            seen |= {entry["id"] for entry in fresh}
+            ages = [unix_time(entry.get("created_at")) for entry in fresh]
+            is_past = any(age is not None and age < oldest for age in ages)
+            # A server that ignores `after` sends the same page for ever: then it has shown all.
+            if not fresh or is_past or not page.get("has_more"):
+                return
+            after = entries[-1]["id"]
+        msg = f"{self.name} did not come to an end when asked to {action}: look in its console."
+        raise AmbiguousSubmissionError(msg)
+
+    @contextlib.contextmanager
+    def failures(self, call: Call) -> Iterator[None]:
+        """Turn what the SDK raises into this project's errors."""
+        with plain_failures(call):
+            try:
+                yield
+            except openai.APIStatusError as error:
+                answer = ErrorAnswer(
+                    status=error.status_code,
+                    code=error.code or error.type,
+                    message=text_or_none(mapping(error.body).get("message")) or error.message,
+                    retry_after_s=retry_after_s(error.response.headers, self.clock()),
+                )
+                raise failed_call(call, answer) from None
+            except openai.OpenAIError as error:
+                raise lost_call(call, error) from None
+
+
+@dataclass(frozen=True)
+class LiveOpenAI:
+    """Single calls to an OpenAI API, many at once."""
+
+    adapter: OpenAIBatches
+    client: openai.AsyncOpenAI
+
+    async def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
+        """Send one request at once; see `Provider.single`."""
+        with self.adapter.failures(Call(self.adapter.name, "judge one comparison", creates=True)):
+            try:
+                endpoint = self.adapter.words.ENDPOINT
+                response = await self.client.post(**_one_call(endpoint, request, timeout_s))
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                response = error.response
+            return _answer_row(request, response)
+
+
+def _one_call(endpoint: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    """Return what the SDK is to post for a line of a batch file."""
+    return {
+        "path": endpoint.removeprefix("/v1"),
+        "body": dict(request["body"]),
+        "cast_to": httpx2.Response,
+        "options": {
+            "timeout": httpx2.Timeout(timeout_s, connect=min(10, timeout_s)),
+            # Ours to name, so that a call without a reply can be asked about.
+            "headers": {"X-Client-Request-Id": request["custom_id"]},
+        },
+    }
+
+
+def _answer_row(request: Mapping[str, Any], response: httpx2.Response) -> str:
+    """Return an answer as the line of an output file it would be."""
+    row = {
+        "custom_id": request["custom_id"],
+        "response": {
+            "status_code": response.status_code,
+            "request_id": response.headers.get("x-request-id"),
+            "body": json_object(response.text),
+        },
+        "error": None,
+    }
+    return json.dumps(row, ensure_ascii=False)
+
+
+def parse_row(line: str, read_body: Callable[[dict[str, Any]], Reply]) -> Reply:
+    """Return what a line of an output or error file says; pure.
+
+    A row succeeded only if its status is 2xx and its body reads as an answer. Its failure may be
+    told in the row, in the body, or nowhere.
+    """
+    try:
+        row = json_object(line)
+    except ValueError:
+        return Reply(None, Outcome.PROVIDER_ERROR, error_code="garbled", may_retry=True)
+    custom_id = text_or_none(row.get("custom_id"))
+    response = mapping(row.get("response"))
+    request_id = text_or_none(response.get("request_id"))
+    if row.get("error"):
+        reply = _failed_row(row["error"], status=None)
+    else:
+        reply = _answered_row(response, read_body)
+    return replace(reply, custom_id=custom_id, request_id=request_id)
+
+
+def read_status(batch: Mapping[str, Any], now: datetime) -> JobStatus:
+    """Return where a batch stands, from its JSON; pure.
+
+    Raises:
+        ValueError: If it is not a batch.
+    """
+    job_id, status = text_or_none(batch.get("id")), text_or_none(batch.get("status"))
+    if job_id is None or status is None:
+        msg = "not a batch"
+        raise ValueError(msg)
+    outcome = _ENDED.get(status)
+    counts = mapping(batch.get("request_counts"))
+    problem = _first_problem(batch.get("errors"))
+    standing = JobStatus(
+        job_id=job_id,
+        state="ended" if outcome else "running",
+        provider_status=status,
+        outcome=outcome,
+        n_completed=count_or_none(counts.get("completed")),
+        n_failed=count_or_none(counts.get("failed")),
+        output_file_id=text_or_none(batch.get("output_file_id")),
+        error_file_id=text_or_none(batch.get("error_file_id")),
+        error_code=problem[0],
+        error=problem[1],
+        usage=_job_usage(batch.get("usage")),
+        created_at=unix_time(batch.get("created_at")),
+        ended_at=unix_time(batch.get(f"{status}_at")) if outcome else None,
+    )
+    if outcome is None and status not in _RUNNING:
+        warning = f"nobody knows the status '{shortened(status, 60)}'; it counts as running"
+        return replace(standing, warning=warning)
+    if _files_are_late(standing, now):
+        warning = f"'{status}', but the id of a result file is still missing"
+        return replace(standing, state="running", outcome=None, warning=warning)
+    return standing
+
+
+def _answered_row(response: dict[str, Any], read_body: Callable[[dict[str, Any]], Reply]) -> Reply:
+    status = response.get("status_code")
+    sent = response.get("body")
+    try:
+        body = json_object(sent) if isinstance(sent, str) else mapping(sent)
+    except ValueError:
+        body = {}
+    is_2xx = isinstance(status, int) and 200 <= status < 300
+    if body.get("error") or not is_2xx:
+        return _failed_row(body.get("error"), status=status if isinstance(status, int) else None)
+    if not body:
+        return Reply(None, Outcome.PROVIDER_ERROR, error_code="no_body", may_retry=True)
+    return read_body(body)
+
+
+def _failed_row(error: object, *, status: int | None) -> Reply:
+    details = mapping(error)
+    code = text_or_none(details.get("code")) or text_or_none(details.get("type"))
+    message = details.get("message") or (error if isinstance(error, str) else None)
+    outcome = _ROW_ENDINGS.get(code or "", Outcome.PROVIDER_ERROR)
+    is_ours = code == "invalid_request_error" or (
+        status is not None and 400 <= status < 500 and status not in {408, 409, 429}
+    )
+    return Reply(
+        custom_id=None,
+        outcome=outcome,
+        error_code=code or (f"status_{status}" if status is not None else "no_response"),
+        error_message=shortened(message) if message else None,
+        may_retry=not is_ours,
+    )
+
+
+def _files_are_late(status: JobStatus, now: datetime) -> bool:
+    """Whether an ended batch counts rows whose file has no id yet, and not for long."""
+    if status.outcome in {None, JobOutcome.FAILED} or status.ended_at is None:
+        return False
+    no_output = bool(status.n_completed) and status.output_file_id is None
+    no_errors = bool(status.n_failed) and status.error_file_id is None
+    nothing = status.output_file_id is None and status.error_file_id is None
+    return (no_output or (no_errors and nothing)) and now - status.ended_at < _FILES_GRACE
+
+
+def _first_problem(errors: object) -> tuple[str | None, str | None]:
+    """Return code and words of why a batch failed; lines are named, for mending."""
+    problems = items(mapping(errors).get("data"))
+    if not problems:
+        return None, None
+    words = [
+        f"{problem.get('message')}" + (f" (line {problem['line']})" if problem.get("line") else "")
+        for problem in problems[:5]
+    ]
+    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    return text_or_none(problems[0].get("code")), shortened("; ".join(words)) + more
+
+
+def _job_usage(sent: object) -> Usage | None:
+    """Return a whole batch's usage; only newer batches tell it."""
+    if not isinstance(sent, dict) or not count(sent.get("total_tokens")):
+        return None
+    return Usage(
+        prompt=count(sent.get("input_tokens")),
+        cached=count(mapping(sent.get("input_tokens_details")).get("cached_tokens")),
+        completion=count(sent.get("output_tokens")),
+        reasoning=count(mapping(sent.get("output_tokens_details")).get("reasoning_tokens")),
+    )

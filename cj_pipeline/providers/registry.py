@@ -1,0 +1,206 @@
+"""Which adapter a judge needs, where its provider is, and with which key.
+
+SDKs are imported here, inside functions, because each takes longer to import than all the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import httpx2
+
+from cj_pipeline.judging.judges import Api, Judge
+from cj_pipeline.providers.base import (
+    Parser,
+    Provider,
+    ProviderLimits,
+    account_fingerprint,
+    require_key,
+)
+
+_EMBEDDED = "http://emulator.invalid"
+"""The embedded emulator's address: never resolved, because nothing leaves the process."""
+
+_USUAL_ADDRESS = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com",
+    "gemini": "https://generativelanguage.googleapis.com",
+}
+
+
+@dataclass(frozen=True)
+class _Connection:
+    """What an adapter is made of; `client` is None where the SDK's own will do."""
+
+    judge: Judge
+    address: str
+    key: str
+    client: httpx2.Client | None
+    clock: Callable[[], datetime]
+
+    @property
+    def account(self) -> str:
+        return account_fingerprint(self.judge.provider, self.address, self.key)
+
+    def limits(self, usual: ProviderLimits) -> ProviderLimits:
+        """Return a provider's limits, with those of this account where the judge tells them."""
+        return replace(usual, **self.judge.limits)
+
+
+def connect(
+    judge: Judge, environment: Mapping[str, str], home: Path, clock: Callable[[], datetime]
+) -> Provider:
+    """Return the provider a judge is reached through; see `open_provider`."""
+    key = require_key(judge, environment)
+    address, client = _address(judge, environment, home)
+    return _ADAPTERS[judge.api](_Connection(judge, address, key, client, clock))
+
+
+def parser(judge: Judge) -> Parser:
+    """Return what reads a judge's replies; see `open_parser`."""
+    return _PARSERS[judge.api](judge)
+
+
+def open_pool(
+    judge: Judge, environment: Mapping[str, str], home: Path, n_connections: int
+) -> httpx2.AsyncClient:
+    """Return the connections that a provider's single calls share; see `Provider.live`."""
+    if judge.provider == "emulator" and not environment.get("CJ_EMULATOR_URL", "").strip():
+        from cj_pipeline.emulator import in_process_async_client
+        from cj_pipeline.emulator.config import EmulatorConfig
+
+        return in_process_async_client(EmulatorConfig.from_environment(environment, home))
+    return httpx2.AsyncClient(
+        limits=httpx2.Limits(
+            max_connections=n_connections, max_keepalive_connections=n_connections
+        ),
+        follow_redirects=True,
+    )
+
+
+def _address(
+    judge: Judge, environment: Mapping[str, str], home: Path
+) -> tuple[str, httpx2.Client | None]:
+    """Return a provider's address, and the HTTP client that reaches it if it is a special one."""
+    if judge.provider != "emulator":
+        return judge.base_url or _USUAL_ADDRESS[judge.provider], None
+    prefix = "/v1" if judge.api in {"chat_completions", "responses"} else ""
+    if served := environment.get("CJ_EMULATOR_URL", "").strip():
+        return served.rstrip("/") + prefix, None
+    from cj_pipeline.emulator import in_process_client
+    from cj_pipeline.emulator.config import EmulatorConfig
+
+    config = EmulatorConfig.from_environment(environment, home)
+    return _EMBEDDED + prefix, in_process_client(config)
+
+
+def _openai_words(judge: Judge) -> ModuleType:
+    from cj_pipeline.providers import chat_completions, responses
+
+    return responses if judge.api == "responses" else chat_completions
+
+
+def _openai_parser(judge: Judge) -> Parser:
+    from cj_pipeline.providers.openai import parse_row
+
+    return partial(parse_row, read_body=_openai_words(judge).read_body)
+
+
+def _openai(connection: _Connection) -> Provider:
+    import openai
+
+    from cj_pipeline.providers import openai as openai_batches
+
+    return openai_batches.OpenAIBatches(
+        client=openai.OpenAI(
+            api_key=connection.key,
+            base_url=connection.address,
+            max_retries=0,
+            http_client=connection.client,
+        ),
+        name=connection.judge.provider,
+        account=connection.account,
+        words=_openai_words(connection.judge),
+        limits=connection.limits(openai_batches.LIMITS),
+        has_jobs=connection.judge.has_jobs,
+        clock=connection.clock,
+    )
+
+
+def _anthropic(connection: _Connection) -> Provider:
+    import anthropic
+
+    from cj_pipeline.providers import anthropic as anthropic_batches
+
+    return anthropic_batches.AnthropicBatches(
+        client=anthropic.Anthropic(
+            api_key=connection.key,
+            base_url=connection.address,
+            max_retries=0,
+            http_client=connection.client,
+        ),
+        name=connection.judge.provider,
+        account=connection.account,
+        limits=connection.limits(anthropic_batches.LIMITS),
+        clock=connection.clock,
+    )
+
+
+def _anthropic_parser(judge: Judge) -> Parser:
+    from cj_pipeline.providers.anthropic import parse_result
+
+    del judge
+    return parse_result
+
+
+def _gemini(connection: _Connection) -> Provider:
+    from google import genai
+    from google.genai import types
+
+    from cj_pipeline.providers import gemini
+
+    bodies = gemini.BodyRecorder()
+    client = connection.client or httpx2.Client()
+    client.event_hooks = {"response": [bodies]}
+    options = types.HttpOptions(base_url=connection.address, httpx_client=client)
+
+    def reopen(http: httpx2.AsyncClient) -> genai.Client:
+        over = types.HttpOptions(base_url=connection.address, httpx_async_client=http)
+        return genai.Client(api_key=connection.key, http_options=over, vertexai=False)
+
+    return gemini.GeminiBatches(
+        client=genai.Client(api_key=connection.key, http_options=options, vertexai=False),
+        bodies=bodies,
+        name=connection.judge.provider,
+        account=connection.account,
+        limits=connection.limits(gemini.LIMITS),
+        clock=connection.clock,
+        reopen=reopen,
+    )
+
+
+def _gemini_parser(judge: Judge) -> Parser:
+    from cj_pipeline.providers.gemini import parse_response
+
+    del judge
+    return parse_response
+
+
+_ADAPTERS: Mapping[Api, Callable[[_Connection], Provider]] = {
+    "chat_completions": _openai,
+    "responses": _openai,
+    "messages": _anthropic,
+    "generate_content": _gemini,
+}
+
+_PARSERS: Mapping[Api, Callable[[Judge], Parser]] = {
+    "chat_completions": _openai_parser,
+    "responses": _openai_parser,
+    "messages": _anthropic_parser,
+    "generate_content": _gemini_parser,
+}

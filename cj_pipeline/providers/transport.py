@@ -1,0 +1,236 @@
+"""What every adapter needs on the wire: failures told apart, envelopes read leniently.
+
+The question behind every failure is whether something may have been created or paid for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import IO, Any, Literal
+
+import httpx2
+
+from cj_pipeline.errors import (
+    AccountRefusedError,
+    CJError,
+    ProviderRefusedError,
+    ProviderUnavailableError,
+    UncertainOutcomeError,
+)
+from cj_pipeline.providers.base import RawLine
+
+POLL_TIMEOUT = httpx2.Timeout(20, connect=5)
+"""Polls run inside a sensor, whose whole evaluation has 60 s."""
+CREATE_TIMEOUT = httpx2.Timeout(120, connect=10)
+"""A create that times out is in doubt and costs a search, so it is given time."""
+TRANSFER_TIMEOUT = httpx2.Timeout(300, connect=10)
+"""Between two pieces of a transfer, not for the whole of it."""
+
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far a provider's clock may be behind ours when its list is searched."""
+
+MAX_PAGES = 500
+"""Of a list; nobody has more jobs than this in the time that is searched."""
+
+_NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_error"})
+_NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+_FILE_NOT_THERE_YET = re.compile(
+    r"\bfile\b.*(not found|cannot find|could not be found|does not exist|not ready|no such)"
+    r"|(cannot find|no such|could not find).*\bfile\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call, as failures name it; `creates` says whether it leaves something behind."""
+
+    provider: str
+    action: str
+    creates: bool = False
+
+
+@dataclass(frozen=True)
+class ErrorAnswer:
+    """What a provider said when it did not do as asked."""
+
+    status: int
+    code: str | None
+    message: str
+    retry_after_s: float | None = None
+
+
+def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
+    """Return what an error answer means for the caller."""
+    said = f"{call.provider} answered {answer.status} when asked to {call.action}"
+    detail = f" ({answer.code})" if answer.code else ""
+    if answer.status in {401, 403}:
+        # What it says is left out: some providers repeat part of the key.
+        return AccountRefusedError(f"{said}{detail}: it does not accept the key. Check the key.")
+    said += f"{detail}: {shortened(answer.message)}"
+    if answer.code in _NO_QUOTA:
+        return AccountRefusedError(f"{said}. The account has no credit left: add some.")
+    wait_s, status = answer.retry_after_s, answer.status
+    if call.creates and (answer.status in {408, 409} or answer.status >= 500):
+        said += ". It may have been done all the same."
+        return UncertainOutcomeError(said, retry_after_s=wait_s, status=status)
+    if answer.status == 408 or answer.status >= 500:
+        return ProviderUnavailableError(said, retry_after_s=wait_s, status=status)
+    # Right after an upload a file may not be seen everywhere yet.
+    is_too_early = call.creates and bool(_FILE_NOT_THERE_YET.search(answer.message))
+    if answer.status == 429 or is_too_early:
+        return ProviderUnavailableError(said, retry_after_s=wait_s, status=status)
+    return ProviderRefusedError(said)
+
+
+def lost_call(call: Call, error: BaseException) -> CJError:
+    """Return what a call without a readable answer means for the caller."""
+    cause = error.__cause__ if isinstance(error.__cause__, httpx2.HTTPError) else error
+    said = f"{call.provider} gave no readable answer when asked to {call.action}"
+    said += f" ({type(cause).__name__})"
+    if call.creates and not isinstance(cause, _NEVER_SENT):
+        return UncertainOutcomeError(f"{said}. It may have been done all the same.")
+    return ProviderUnavailableError(f"{said}; it will be asked again.")
+
+
+@contextmanager
+def plain_failures(call: Call) -> Iterator[None]:
+    """Turn what httpx2 and the JSON reader raise into this project's errors."""
+    try:
+        yield
+    except (httpx2.HTTPError, httpx2.StreamError, ValueError) as error:
+        raise lost_call(call, error) from None
+
+
+LONGEST_RETRY_AFTER_S = 24 * 3600.0
+"""Nobody has to be left alone for longer; what asks for it is a slip of the pen."""
+
+
+def retry_after_s(headers: httpx2.Headers, now: datetime) -> float | None:
+    """Return how long a provider asks us to wait, in seconds; None where it does not say."""
+    text = headers.get("retry-after", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(text) - now).total_seconds()
+        except (TypeError, ValueError):
+            return None
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER_S)
+
+
+def shortened(message: object, limit: int = 300) -> str:
+    """Return a provider's message on one line, cut where it goes on too long."""
+    words = " ".join(str(message).split())
+    return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Return the JSON object in a text.
+
+    Raises:
+        ValueError: If it is not JSON, or not an object.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        msg = "nested too deeply"
+        raise ValueError(msg) from None
+    if not isinstance(value, dict):
+        msg = "not a JSON object"
+        raise ValueError(msg)
+    return value
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """Return the value if it is a mapping, and an empty one otherwise: envelopes grow and vary."""
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: object) -> list[dict[str, Any]]:
+    """Return the mappings of a list, with an empty one for whatever else is in it."""
+    return [mapping(item) for item in value] if isinstance(value, list) else []
+
+
+def text_or_none(value: object) -> str | None:
+    """Return the value if it is a text with anything in it."""
+    return value if isinstance(value, str) and value else None
+
+
+def count(value: object) -> int:
+    """Return a count that a provider sent; 0 for whatever is not one."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return 0
+    return value if 0 <= value < 2**53 else 0
+
+
+def count_or_none(value: object) -> int | None:
+    """Return a count that a provider sent; None where it sent none."""
+    return None if value is None else count(value)
+
+
+def unix_time(value: object) -> datetime | None:
+    """Return a time sent as seconds since 1970; None for whatever is not one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(value, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
+def rfc3339_time(value: object) -> datetime | None:
+    """Return a time sent as RFC 3339 text; None for whatever is not one."""
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def raw_lines(file: IO[bytes], source: Literal["output", "error"]) -> Iterator[RawLine]:
+    """Yield a file's lines that have anything in them.
+
+    Only a line feed ends a line: JSON texts may hold every other line separator of Unicode.
+    """
+    for number, line in enumerate(file, start=1):
+        text = line.decode("utf-8", errors="replace").strip()
+        if text:
+            yield RawLine(source, number, text)
+
+
+def created_id(call: Call, answer: dict[str, Any], field: str) -> str:
+    """Return the id in a create's reply.
+
+    Raises:
+        UncertainOutcomeError: If it has none: what was created has to be searched for.
+    """
+    new_id = text_or_none(answer.get(field))
+    if new_id is None:
+        msg = f"{call.provider} gave no id when asked to {call.action}; it may have been done."
+        raise UncertainOutcomeError(msg)
+    return new_id
+
+
+def ends_whole(file: IO[bytes]) -> bool:
+    """Whether a file ends as JSON lines end: with a line feed, or a line that can be read.
+
+    The file is left at its end.
+    """
+    size = file.seek(0, 2)
+    file.seek(max(0, size - 1_000_000))
+    tail = file.read()
+    last = tail.rstrip().rsplit(b"\n", 1)[-1]
+    if not last or tail.endswith(b"\n"):
+        return True
+    try:
+        json_object(last.decode("utf-8", errors="replace"))
+    except ValueError:
+        return False
+    return True

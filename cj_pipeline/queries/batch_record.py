@@ -1,0 +1,175 @@
+"""What the steps read of a batch from the store, as frozen values."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.batch.options import RunnerMode
+from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.grading.rules import GradingTerms
+from cj_pipeline.intake.settings import BatchSettings, grading_terms, scoring_rules
+from cj_pipeline.judging.judges import Judge
+from cj_pipeline.scale.scoring import ScoringRules
+from cj_pipeline.stopping.continuation import WorkflowRules
+from cj_pipeline.store.session import Session
+
+
+def pairs_per_wave(record: BatchRecord) -> int:
+    """Return how many pairs a wave of an ordinary batch has."""
+    return record.settings.wave_size or max(1, len(record.essay_ids) // 2)
+
+
+ENDED_STATES = frozenset({"succeeded", "failed", "cancelled", "rejected"})
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """A batch as the store keeps it, without its texts."""
+
+    batch_id: str
+    state: str
+    end_reason: str | None
+    settings: BatchSettings
+    content_sha256: str
+    correlation_id: str
+    runner_mode: RunnerMode
+    metadata: dict[str, Any]
+    essay_ids: tuple[str, ...]
+    anchor_grades: dict[str, str]
+    judges: tuple[Judge, ...]
+    own_scale: str | None = None
+    """The batch's own `scale.yaml`, where it has one."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will be asked."""
+        return self.state in ENDED_STATES
+
+    @property
+    def student_ids(self) -> tuple[str, ...]:
+        """The essays to be placed, in the batch's order."""
+        return tuple(e for e in self.essay_ids if e not in self.anchor_grades)
+
+    @property
+    def fence_secret(self) -> str:
+        """What the fences' nonces are derived from; covers every text, so no author knows it."""
+        return f"{self.content_sha256}:{self.settings.seed}"
+
+    @cached_property
+    def grading_terms(self) -> GradingTerms | None:
+        """What the batch is graded by; None where it names no scale."""
+        return grading_terms(self.settings, self.own_scale)
+
+    @property
+    def scoring_rules(self) -> ScoringRules:
+        """What the model of the batch's verdicts is made of."""
+        return scoring_rules(self.settings)
+
+    def judge(self, judge_id: str) -> Judge:
+        """Return the judge of this fingerprint."""
+        return next(judge for judge in self.judges if judge.judge_id == judge_id)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of how many of the pairs each judge is asked, from 0 to 1, in the order of `judges`.
+
+        Where judges are chosen by worth these are the shares to begin with.
+        """
+        if self.settings.judge_choice == "by_worth":
+            return (1 / len(self.judges),) * len(self.judges)
+        return tuple(self.settings.judge_shares.get(judge.name, 1.0) for judge in self.judges)
+
+    @property
+    def rules(self) -> WorkflowRules:
+        """What the settings say about going on and ending."""
+        return rules_of(self.settings, verdicts_per_pair=math.fsum(self.shares))
+
+
+def rules_of(s: BatchSettings, *, verdicts_per_pair: float) -> WorkflowRules:
+    """Return what settings say about going on and ending, with so many judges asked of a pair."""
+    return WorkflowRules(
+        total_budget=s.max_pairwise_comparisons,
+        all_at_once=s.all_at_once,
+        min_resampling_net_size=s.min_resampling_net_size,
+        max_resampling_passes_for_small_net=s.max_resampling_passes_for_small_net,
+        max_resampling_passes_for_regular_net=s.max_resampling_passes_for_regular_net,
+        score_stability_threshold=s.score_stability_threshold,
+        min_comparisons_for_stability_check=s.min_comparisons_for_stability_check,
+        min_success_rate=s.min_success_rate,
+        verdicts_per_pair=verdicts_per_pair,
+    )
+
+
+def load_batch(db: Session, batch_id: str) -> BatchRecord:
+    """Return a batch's record.
+
+    Raises:
+        UnknownBatchError: If the store has no batch of that name.
+    """
+    row = db.one("SELECT * FROM batches WHERE batch_id = ?", [batch_id])
+    if row is None:
+        msg = f"No batch '{batch_id}' is in the store: `cj status` lists those that are."
+        raise UnknownBatchError(msg)
+    essays = db.rows(
+        "SELECT essay_id, grade FROM essays WHERE batch_id = ? ORDER BY position", [batch_id]
+    )
+    judges = db.rows("SELECT definition FROM judges WHERE batch_id = ? ORDER BY name", [batch_id])
+    own_scale = db.one(
+        "SELECT content FROM documents WHERE batch_id = ? AND kind = 'scale'", [batch_id]
+    )
+    return BatchRecord(
+        batch_id=batch_id,
+        state=row["state"],
+        end_reason=row["end_reason"],
+        settings=BatchSettings.model_validate(row["settings"]),
+        content_sha256=row["content_sha256"],
+        correlation_id=row["correlation_id"],
+        runner_mode=row["runner_mode"],
+        metadata=row["metadata"],
+        essay_ids=tuple(e["essay_id"] for e in essays),
+        anchor_grades={e["essay_id"]: e["grade"] for e in essays if e["grade"] is not None},
+        judges=tuple(Judge.from_definition(j["definition"]) for j in judges),
+        own_scale=own_scale["content"] if own_scale is not None else None,
+    )
+
+
+def batch_correlation_id(batch_id: str) -> str:
+    """Return the id that a batch's rows, log lines and artefact have in common."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"cj:batch:{batch_id}"))
+
+
+def judged_pairs(db: Session, batch_id: str) -> list[JudgedPair]:
+    """Return every comparison of a batch that has a verdict, in the order asked."""
+    return [
+        JudgedPair(r["essay_a"], r["essay_b"], r["winner"], r["judge_id"])
+        for r in db.rows(
+            "SELECT essay_a, essay_b, winner, judge_id FROM comparisons"
+            " WHERE batch_id = ? AND status = 'succeeded' ORDER BY sequence",
+            [batch_id],
+        )
+    ]
+
+
+def current_wave(db: Session, batch_id: str) -> int:
+    """Return the number of the last wave planned; 0 before the first."""
+    row = db.one(
+        "SELECT coalesce(max(wave), 0) AS wave FROM comparison_pairs WHERE batch_id = ?",
+        [batch_id],
+    )
+    return int(row["wave"]) if row else 0
+
+
+def note_on_batch(db: Session, batch_id: str, fact: str, now: datetime) -> None:
+    """Keep a fact in a batch's metadata that later steps go by, such as `spend_cap_reached`."""
+    db.execute(
+        "UPDATE batches SET metadata = json_merge_patch(metadata, $patch), updated_at = $now"
+        " WHERE batch_id = $batch",
+        {"patch": json.dumps({fact: True}), "now": now, "batch": batch_id},
+    )

@@ -1,0 +1,231 @@
+"""What choosing the next pairs goes by: the net of a batch as the store has it now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cj_pipeline.arrays import Floats
+from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.grading.rules import grade_by
+from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.judge_shares import pairs_as_chosen
+from cj_pipeline.pairing.warm_start import (
+    expected_from_earlier,
+    expected_from_order,
+    expected_from_texts,
+)
+from cj_pipeline.queries.batch_record import BatchRecord, load_batch
+from cj_pipeline.queries.linked_scale import chain_so_far
+from cj_pipeline.queries.scale import fit_scale
+from cj_pipeline.store.session import Session
+
+if TYPE_CHECKING:
+    from cj_pipeline.grading.projection import GradeProjections
+    from cj_pipeline.scale.bradley_terry import Scale
+
+_SPREAD_UP_TO = 2_000
+"""Essays whose spread is estimated for choosing pairs; beyond, the scores tell it well enough."""
+
+
+@dataclass(frozen=True)
+class NetSoFar:
+    """The net, and how much was asked of whom.
+
+    Attributes:
+        net: Without scores; `with_scores` adds them.
+        n_asked: Comparisons of each judge, in the batch's order of judges, failed ones included.
+        n_pairs: Pairs chosen, each counted once however many judges were asked about it.
+        n_resampled: Of these, those chosen in a pass over pairs already covered.
+        shares: Of how many of the next pairs each judge is asked; None: as the settings say.
+    """
+
+    net: Net
+    n_asked: tuple[int, ...]
+    n_pairs: int = 0
+    n_resampled: int = 0
+    shares: tuple[float, ...] | None = None
+
+
+def net_so_far(db: Session, record: BatchRecord) -> NetSoFar:
+    """Return the net of what was asked and has not failed for good."""
+    rows = db.rows(
+        "SELECT p.essay_a, p.essay_b, p.judge_id, p.resampling_pass, c.status"
+        " FROM comparison_pairs p LEFT JOIN comparisons c USING (comparison_id)"
+        " WHERE p.batch_id = ? ORDER BY p.sequence",
+        [record.batch_id],
+    )
+    asked = [(r["essay_a"], r["essay_b"], r["judge_id"]) for r in rows]
+    chosen = [[rows[position] for position in pair] for pair in pairs_as_chosen(asked)]
+    shown = tuple(
+        (pair[0]["essay_a"], pair[0]["essay_b"])
+        for pair in chosen
+        if any(row["status"] != "failed" for row in pair)
+    )
+    n_asked = Counter(row["judge_id"] for row in rows)
+    return NetSoFar(
+        net=replace(empty_net(record, guessed_scores(db, record)), shown=shown),
+        n_asked=tuple(n_asked[judge.judge_id] for judge in record.judges),
+        n_pairs=len(chosen),
+        n_resampled=sum(pair[0]["resampling_pass"] > 0 for pair in chosen),
+    )
+
+
+def empty_net(record: BatchRecord, expected: Floats | None = None) -> Net:
+    """Return a batch's net before anything was asked.
+
+    Args:
+        record: The batch.
+        expected: A guess of the scores other than a rough order.
+    """
+    if record.settings.rough_order:
+        expected = expected_from_order(record.essay_ids, record.settings.rough_order)
+    return Net(record.essay_ids, frozenset(record.anchor_grades), (), expected=expected)
+
+
+def guessed_scores(db: Session, record: BatchRecord) -> Floats | None:
+    """Return what the batch's head start guesses of its scores; None without one.
+
+    An essay's earlier score is that of the same text, else of the same id.
+    """
+    head_start = record.settings.head_start
+    if head_start is None:
+        return None
+    essays = db.rows(
+        "SELECT text, sha256(text) AS digest FROM essays WHERE batch_id = ? ORDER BY position",
+        [record.batch_id],
+    )
+    if head_start == "texts":
+        return expected_from_texts([row["text"] for row in essays])
+    digests = [row["digest"] for row in essays]
+    return earlier_guess(db, head_start.batch, record.essay_ids, digests)
+
+
+def earlier_guess(
+    db: Session, earlier: str, essay_ids: Sequence[str], digests: Sequence[str]
+) -> Floats:
+    """Return what the last scores of an earlier batch say of these essays.
+
+    Args:
+        db: A look at the store.
+        earlier: The earlier batch.
+        essay_ids: Of the batch to guess for.
+        digests: SHA-256 of their texts.
+    """
+    rows = db.rows(
+        "SELECT s.essay_id, s.score, sha256(e.text) AS digest"
+        " FROM v_scores s JOIN essays e USING (batch_id, essay_id) WHERE s.batch_id = ?",
+        [earlier],
+    )
+    by_text = {row["digest"]: row["score"] for row in rows}
+    by_id = {row["essay_id"]: row["score"] for row in rows}
+    known = {
+        essay_id: by_text.get(digest, by_id.get(essay_id))
+        for essay_id, digest in zip(essay_ids, digests, strict=True)
+    }
+    return expected_from_earlier(essay_ids, {k: v for k, v in known.items() if v is not None})
+
+
+def with_scores(net: Net, record: BatchRecord, scale: Scale) -> Net:
+    """Return the net with the scale, and with boundaries where grades are the goal."""
+    from cj_pipeline.diagnostics.spread import likely_spread
+
+    boundaries: tuple[float, ...] = ()
+    if record.settings.goal == "grades" and (projections := grades_so_far(record, scale)):
+        boundaries = tuple(boundary.position for boundary in projections.boundaries)
+    return replace(
+        net,
+        scores=scale.scores,
+        information=scale.information,
+        spread=likely_spread(scale).logits if net.n_essays <= _SPREAD_UP_TO else None,
+        boundaries=boundaries,
+    )
+
+
+def grades_so_far(record: BatchRecord, scale: Scale) -> GradeProjections | None:
+    """Return the grades if the batch ended now; None where it names no scale or has no anchors."""
+    terms = record.grading_terms
+    if terms is None or not record.anchor_grades:
+        return None
+    return grade_by(terms, scale, record.anchor_grades)
+
+
+log = structlog.get_logger()
+
+_WRITTEN_OUT_UP_TO = 1_500
+"""Essays, known and new, whose covariance is written out for it; larger batches choose as ever."""
+
+
+def amid_earlier(db: Session, record: BatchRecord, net: Net, scale: Scale | None) -> Net:
+    """Return the net with what earlier batches know of its essays; as it was where they know none.
+
+    Args:
+        db: A look at the store.
+        record: The batch.
+        net: With its own scores where it has a scale.
+        scale: The batch's own; None before its verdicts give one.
+    """
+    if not record.settings.link_to or net.n_essays > _WRITTEN_OUT_UP_TO:
+        return net
+    if scale is None:
+        return before_first_verdict(db, record, net, _text_hashes(db, record.batch_id))
+    chain = chain_so_far(db, record, scale)
+    if chain is None or len(chain.essay_ids) > _WRITTEN_OUT_UP_TO:
+        return net
+    own = [chain.essay_ids.index(essay_id) for essay_id in net.essay_ids]
+    return replace(
+        net,
+        scores=chain.scores[own],
+        covariance=chain.covariance[own][:, own],
+        information=None,
+        known_ids=frozenset(_old_names(db, record, _text_hashes(db, record.batch_id))),
+    )
+
+
+def before_first_verdict(
+    db: Session, record: BatchRecord, net: Net, text_hashes: Mapping[str, str]
+) -> Net:
+    """Return the net before a batch has a scale of its own, its known essays where they lie.
+
+    Args:
+        db: A look at the store, or at its published copy.
+        record: The batch, in the store or not yet.
+        net: Of its essays.
+        text_hashes: Each essay's SHA-256, by which earlier batches know it.
+    """
+    if not record.settings.link_to or net.n_essays > _WRITTEN_OUT_UP_TO:
+        return net
+    from cj_pipeline.pairing.warm_start import with_newcomers
+
+    try:
+        old = fit_scale(db, load_batch(db, record.settings.link_to[-1]))
+    except UnknownBatchError:
+        old = None
+    if old is None:
+        return net
+    old_name = _old_names(db, record, text_hashes)
+    return with_newcomers(net, old, old_name) if old_name else net
+
+
+def _old_names(db: Session, record: BatchRecord, text_hashes: Mapping[str, str]) -> dict[str, str]:
+    """Return what the last of the earlier batches calls each essay that both have."""
+    theirs = _text_hashes(db, record.settings.link_to[-1])
+    named = {text_hash: essay_id for essay_id, text_hash in theirs.items()}
+    return {
+        essay_id: named[text_hash]
+        for essay_id, text_hash in text_hashes.items()
+        if text_hash in named
+    }
+
+
+def _text_hashes(db: Session, batch_id: str) -> dict[str, str]:
+    rows = db.rows(
+        "SELECT essay_id, sha256(text) AS text_hash FROM essays WHERE batch_id = ?"
+        " ORDER BY position",
+        [batch_id],
+    )
+    return {row["essay_id"]: row["text_hash"] for row in rows}

@@ -1,0 +1,288 @@
+"""What the store knows of one batch, read once for whatever is made of it.
+
+The artefact, the report, the plots and the data frames are all functions of this one value, so
+they cannot tell different stories. What a step needs to go on is `steps.records`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.intake.settings import BatchSettings, scoring_rules
+from cj_pipeline.scale.scoring import score_verdicts
+
+if TYPE_CHECKING:
+    from cj_pipeline.scale.bradley_terry import Scale
+    from cj_pipeline.store.session import Session
+
+Row = Mapping[str, Any]
+
+HIDDEN_SETTINGS = frozenset({"emulator_qualities"})
+"""What simulated judges are told and no result may show: it is the answer key."""
+
+
+@dataclass(frozen=True, eq=False)
+class BatchHistory:
+    """A batch's rows, each table in its natural order; texts included, callbacks left out.
+
+    Attributes:
+        batch: The row of `batches`.
+        essays: In the batch's order.
+        documents: By kind.
+        judges: By name.
+        pairs: Every comparison planned, by sequence.
+        comparisons: Every comparison that has come to an end, by sequence.
+        attempts: Every request, by comparison and attempt.
+        jobs: By wave and submission key.
+        scores: Of every wave, by wave and rank.
+        decisions: By wave.
+        projections: Of the last grading, by essay.
+        boundaries: Of the last grading, lowest first.
+        grading: The last grading's report; None before the first.
+        links: Of the last grading, to the batches on whose scale it is; in order of the chain.
+        drifts: Of the anchors those links go through, the largest against its error first.
+        linked_scores: Each essay's score on the scale of the batch linked to; by essay.
+        ranks: How sure each essay's rank is; empty before the end.
+        statistics: What the final scale is worth (`scale_statistics`); empty before the end.
+        judge_choices: Where judges are chosen by worth, whom each wave was asked of and why; by
+            wave, the largest share first.
+    """
+
+    batch: Row
+    essays: tuple[Row, ...]
+    documents: tuple[Row, ...]
+    judges: tuple[Row, ...]
+    pairs: tuple[Row, ...]
+    comparisons: tuple[Row, ...]
+    attempts: tuple[Row, ...]
+    jobs: tuple[Row, ...]
+    scores: tuple[Row, ...]
+    decisions: tuple[Row, ...]
+    projections: tuple[Row, ...]
+    boundaries: tuple[Row, ...]
+    grading: Row | None
+    links: tuple[Row, ...] = ()
+    drifts: tuple[Row, ...] = ()
+    linked_scores: tuple[Row, ...] = ()
+    ranks: tuple[Row, ...] = ()
+    statistics: Row = field(default_factory=dict)
+    judge_choices: tuple[Row, ...] = ()
+
+    @property
+    def batch_id(self) -> str:
+        """The batch's name."""
+        return str(self.batch["batch_id"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings in force, without what only simulated judges may know."""
+        return {k: v for k, v in self.batch["settings"].items() if k not in HIDDEN_SETTINGS}
+
+    @property
+    def settings_origins(self) -> dict[str, str]:
+        """Where each of those settings came from."""
+        origins = self.batch["settings_origins"].items()
+        return {key: origin for key, origin in origins if key not in HIDDEN_SETTINGS}
+
+    @property
+    def scale(self) -> str | None:
+        """The name of the grade scale the batch asks for."""
+        return self.settings.get("scale")
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether the last grading gave grades."""
+        return self.grading is not None and bool(self.grading["is_graded"])
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether any of the judges only plays one."""
+        return any(judge["is_simulated"] for judge in self.judges)
+
+    @cached_property
+    def last_scores(self) -> tuple[Row, ...]:
+        """The scores after the last wave that has them, by rank."""
+        last = max((row["wave"] for row in self.scores), default=None)
+        return tuple(row for row in self.scores if row["wave"] == last)
+
+    @cached_property
+    def last_score_by_id(self) -> dict[str, Row]:
+        """Each essay's row of the last scores under the essay's id."""
+        return {row["essay_id"]: row for row in self.last_scores}
+
+    @cached_property
+    def score_by_id(self) -> dict[str, float]:
+        """Each essay's last score, in logits, under the essay's id."""
+        return {row["essay_id"]: row["score"] for row in self.last_scores}
+
+    @cached_property
+    def rank_by_id(self) -> dict[str, Row]:
+        """How sure each essay's rank is, under the essay's id; empty before the end."""
+        return {row["essay_id"]: row for row in self.ranks}
+
+    def score_interval(self, essay_id: str) -> tuple[float, float]:
+        """Return the 95 % limits of an essay's last score, in logits.
+
+        By profile likelihood once the batch has ended. Before the end, and for batches that ended
+        before those were kept, 1.96 standard errors to each side.
+        """
+        sure = self.rank_by_id.get(essay_id)
+        if sure is not None and sure["score_lower"] is not None:
+            return sure["score_lower"], sure["score_upper"]
+        entry = self.last_score_by_id[essay_id]
+        half = 1.96 * entry["standard_error"]
+        return entry["score"] - half, entry["score"] + half
+
+    @cached_property
+    def essay_by_id(self) -> dict[str, Row]:
+        """Each essay under its id."""
+        return {row["essay_id"]: row for row in self.essays}
+
+    @cached_property
+    def judge_by_id(self) -> dict[str, Row]:
+        """Each judge under its fingerprint."""
+        return {row["judge_id"]: row for row in self.judges}
+
+    @cached_property
+    def pair_by_id(self) -> dict[str, Row]:
+        """Each comparison as it was planned, under its id."""
+        return {row["comparison_id"]: row for row in self.pairs}
+
+    @cached_property
+    def projection_by_id(self) -> dict[str, Row]:
+        """Each essay's row of the last grading under the essay's id."""
+        return {row["essay_id"]: row for row in self.projections}
+
+    @property
+    def anchor_grades(self) -> dict[str, str]:
+        """The anchors' grades, known beforehand."""
+        return {row["essay_id"]: row["grade"] for row in self.essays if row["is_anchor"]}
+
+    @cached_property
+    def pending(self) -> tuple[Row, ...]:
+        """The comparisons planned that have not come to an end."""
+        ended = {row["comparison_id"] for row in self.comparisons}
+        return tuple(row for row in self.pairs if row["comparison_id"] not in ended)
+
+    def among_anchors(self, essay_id: str) -> str:
+        """Return in words between which anchors an essay's score lies; empty without anchors."""
+        scores, grades = self.score_by_id, self.anchor_grades
+        mine = scores[essay_id]
+        others = [anchor for anchor in grades if anchor != essay_id and anchor in scores]
+        below = max((a for a in others if scores[a] <= mine), key=scores.__getitem__, default=None)
+        above = min((a for a in others if scores[a] > mine), key=scores.__getitem__, default=None)
+        if below and above:
+            return f"between anchors {below} ({grades[below]}) and {above} ({grades[above]})"
+        if below:
+            return f"above every anchor, next to {below} ({grades[below]})"
+        if above:
+            return f"below every anchor, next to {above} ({grades[above]})"
+        return ""
+
+    @property
+    def succeeded(self) -> tuple[Row, ...]:
+        """The comparisons that have a verdict."""
+        return tuple(row for row in self.comparisons if row["status"] == "succeeded")
+
+    @property
+    def judged(self) -> list[JudgedPair]:
+        """The verdicts as scoring sees them, in the order asked."""
+        return [
+            JudgedPair(row["essay_a"], row["essay_b"], row["winner"], row["judge_id"])
+            for row in self.succeeded
+        ]
+
+    def fit(self) -> Scale:
+        """Return the scale as the batch's settings fit it, from all verdicts.
+
+        Raises:
+            UnscalableBatchError: If the verdicts give none.
+        """
+        settings = BatchSettings.model_validate(self.settings)
+        return score_verdicts(list(self.essay_by_id), self.judged, scoring_rules(settings))
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """The comparisons that failed for good."""
+        return tuple(row for row in self.comparisons if row["status"] == "failed")
+
+    @property
+    def last_details(self) -> dict[str, Any]:
+        """The summaries kept with the last decision: reliabilities, quality flags, coverage."""
+        return dict(self.decisions[-1]["details"]) if self.decisions else {}
+
+
+def read_history(db: Session, batch_id: str) -> BatchHistory:
+    """Return everything the store knows of a batch.
+
+    Raises:
+        UnknownBatchError: If the store has no batch of that name.
+    """
+    batch = db.one("SELECT * FROM batches WHERE batch_id = ?", [batch_id])
+    if batch is None:
+        msg = f"No batch '{batch_id}' is in the store: `cj status` lists those that are."
+        raise UnknownBatchError(msg)
+
+    def rows(sql: str) -> tuple[Row, ...]:
+        return tuple(db.rows(sql, {"batch": batch_id}))
+
+    described = db.one("SELECT statistics FROM scale_statistics WHERE batch_id = ?", [batch_id])
+    return BatchHistory(
+        batch=batch,
+        essays=rows("SELECT * FROM essays WHERE batch_id = $batch ORDER BY position"),
+        documents=rows("SELECT * FROM documents WHERE batch_id = $batch ORDER BY kind"),
+        judges=rows("SELECT * FROM judges WHERE batch_id = $batch ORDER BY name, judge_id"),
+        pairs=rows("SELECT * FROM comparison_pairs WHERE batch_id = $batch ORDER BY sequence"),
+        comparisons=rows("SELECT * FROM comparisons WHERE batch_id = $batch ORDER BY sequence"),
+        attempts=rows(
+            "SELECT * FROM attempts WHERE batch_id = $batch"
+            " ORDER BY comparison_id, attempt, custom_id"
+        ),
+        jobs=rows(
+            "SELECT * FROM provider_jobs WHERE batch_id = $batch ORDER BY wave, submission_key"
+        ),
+        scores=rows(
+            "SELECT * FROM essay_scores WHERE batch_id = $batch ORDER BY wave, rank, essay_id"
+        ),
+        decisions=rows("SELECT * FROM wave_decisions WHERE batch_id = $batch ORDER BY wave"),
+        projections=rows(
+            "SELECT * FROM grade_projections WHERE batch_id = $batch AND revision ="
+            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
+            " ORDER BY essay_id"
+        ),
+        boundaries=rows(
+            "SELECT * FROM grade_boundaries WHERE batch_id = $batch AND revision ="
+            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
+            " ORDER BY position"
+        ),
+        grading=db.one(
+            "SELECT * FROM grading_reports WHERE batch_id = $batch ORDER BY revision DESC LIMIT 1",
+            {"batch": batch_id},
+        ),
+        links=rows(
+            "SELECT * FROM batch_links WHERE batch_id = $batch AND revision ="
+            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
+            " ORDER BY position"
+        ),
+        drifts=rows(
+            "SELECT * FROM anchor_drifts WHERE batch_id = $batch AND revision ="
+            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
+            " ORDER BY position, abs(drift) / standard_error DESC, essay_id"
+        ),
+        linked_scores=rows(
+            "SELECT * FROM linked_scores WHERE batch_id = $batch AND revision ="
+            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
+            " ORDER BY essay_id"
+        ),
+        ranks=rows("SELECT * FROM essay_ranks WHERE batch_id = $batch ORDER BY rank, essay_id"),
+        statistics=described["statistics"] if described is not None else {},
+        judge_choices=rows(
+            "SELECT * FROM judge_choices WHERE batch_id = $batch"
+            " ORDER BY wave, share DESC, information_per_usd DESC, judge_id"
+        ),
+    )

@@ -1,0 +1,76 @@
+"""How batches stand, for the terminal and for Dagster's pages; read from the live store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.store.session import Session
+
+# The counts are coalesced outside: over no rows, a correlated count is NULL where DuckDB's server
+# (Quack, 1.5) plans the query.
+_OVERVIEW = """
+SELECT b.batch_id, b.title, b.state, b.end_reason, b.problems, b.created_at, b.ended_at,
+       coalesce((SELECT count(*) FROM essays e WHERE e.batch_id = b.batch_id), 0) AS n_essays,
+       coalesce((SELECT max(wave) FROM comparison_pairs p WHERE p.batch_id = b.batch_id), 0)
+           AS n_waves,
+       coalesce((SELECT count(*) FROM comparisons c
+                 WHERE c.batch_id = b.batch_id AND c.status = 'succeeded'), 0) AS n_completed,
+       coalesce((SELECT count(*) FROM comparisons c
+                 WHERE c.batch_id = b.batch_id AND c.status = 'failed'), 0) AS n_failed,
+       coalesce((SELECT sum(usd) FROM ledger l
+                 WHERE l.batch_id = b.batch_id AND l.kind = 'billed'), 0) AS cost_usd
+FROM batches b
+"""
+
+
+def batch_overview(db: Session, batch_id: str | None = None) -> list[dict[str, Any]]:
+    """Return one row per batch, newest first.
+
+    Raises:
+        UnknownBatchError: If a batch is named that the store does not have.
+    """
+    if batch_id is None:
+        return db.rows(_OVERVIEW + " ORDER BY b.created_at DESC, b.batch_id")
+    rows = db.rows(_OVERVIEW + " WHERE b.batch_id = ?", [batch_id])
+    if not rows:
+        msg = f"No batch '{batch_id}' is in the store: `cj status` lists those that are."
+        raise UnknownBatchError(msg)
+    return rows
+
+
+def final_scores(db: Session, batch_id: str) -> list[dict[str, Any]]:
+    """Return the latest scores, highest first, with the latest grades where there are any."""
+    return db.rows(
+        """
+        SELECT s.rank, s.essay_id, s.score, s.standard_error, s.n_comparisons,
+               coalesce(g.fine_grade, g.grade) AS grade, g.confidence, e.grade AS known_grade
+        FROM essay_scores s
+        JOIN essays e USING (batch_id, essay_id)
+        LEFT JOIN grade_projections g ON g.batch_id = s.batch_id AND g.essay_id = s.essay_id
+            AND g.revision = (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)
+        WHERE s.batch_id = $batch
+          AND s.wave = (SELECT max(wave) FROM essay_scores WHERE batch_id = $batch)
+        ORDER BY s.rank
+        """,
+        {"batch": batch_id},
+    )
+
+
+def grading_statement(db: Session, batch_id: str) -> str:
+    """Return the plain words for why a batch was or was not graded; empty before that."""
+    row = db.one(
+        "SELECT statement FROM grading_reports WHERE batch_id = ? ORDER BY revision DESC LIMIT 1",
+        [batch_id],
+    )
+    return str(row["statement"]) if row else ""
+
+
+def outputs(db: Session, batch_id: str) -> list[tuple[str, str]]:
+    """Return the kind and path of each file published for a batch."""
+    rows = db.rows(
+        "SELECT 'artefact' AS kind, path FROM run_artefact WHERE batch_id = $batch"
+        " UNION ALL SELECT 'report', path FROM batch_report WHERE batch_id = $batch",
+        {"batch": batch_id},
+    )
+    return [(row["kind"], row["path"]) for row in rows]

@@ -1,0 +1,92 @@
+"""What every step is given: the store, the home, the clock and the way to each provider.
+
+Opened by `resources.runtime`, which alone reads the process's environment.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cj_pipeline.live.retry import RetryRules
+from cj_pipeline.store.file_store import Store
+
+if TYPE_CHECKING:
+    from httpx2 import AsyncClient
+
+    from cj_pipeline.judging.judges import Judge
+    from cj_pipeline.providers.base import Provider
+
+
+@dataclass(frozen=True)
+class RunEnvironment:
+    """What the artefact says of the machine and code that wrote it.
+
+    Attributes:
+        git_sha: 7 to 40 hexadecimal digits; `0000000` where the code is no git checkout.
+        runner_version: This package's version.
+        python: The interpreter's version.
+        os: The operating system.
+        pdm: Asked for by the contract; this project does not use it.
+        docker_compose: Likewise.
+    """
+
+    git_sha: str
+    runner_version: str
+    python: str
+    os: str
+    pdm: str = "not used"
+    docker_compose: str = "not used"
+
+
+def utc_now() -> datetime:
+    """Return the time, aware of its zone."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The pipeline's connections; `home` holds the store, the inbox and what is published.
+
+    `environment` gives providers their keys and addresses; nothing below reads the process's.
+    """
+
+    store: Store
+    home: Path
+    environment: Mapping[str, str]
+    run_environment: RunEnvironment
+    clock: Callable[[], datetime] = utc_now
+    retry_rules: RetryRules = field(default_factory=RetryRules)
+    _providers: dict[str, Provider] = field(default_factory=dict, repr=False, compare=False)
+    _opening: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def provider(self, judge: Judge) -> Provider:
+        """Return the provider a judge is reached through; one connection serves a whole run."""
+        from cj_pipeline.providers.base import open_provider
+
+        with self._opening:
+            if judge.judge_id not in self._providers:
+                self._providers[judge.judge_id] = open_provider(
+                    judge, self.environment, self.home, self.clock
+                )
+            return self._providers[judge.judge_id]
+
+    def open_pool(self, judge: Judge, n_connections: int) -> AsyncClient:
+        """Return the connections that the single calls to a judge's provider share."""
+        from cj_pipeline.providers.registry import open_pool
+
+        return open_pool(judge, self.environment, self.home, n_connections)
+
+    @property
+    def published_folder(self) -> Path:
+        """Where each batch's artefact and report are written, one folder per batch."""
+        return self.home / "batches"
+
+    @property
+    def inbox(self) -> Path:
+        """Where batch folders are dropped; the sensor takes them in."""
+        return self.home / "inbox"

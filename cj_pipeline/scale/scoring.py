@@ -1,0 +1,144 @@
+"""How a batch's verdicts become its scale: which parts of the model are on, by its settings.
+
+Whoever fits a batch (after a wave, at its end, for the report, to check an artefact) asks here,
+so that all of them score alike. The model itself is `likelihood`, its maximum `bradley_terry`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cj_pipeline.arrays import Floats
+from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.errors import UnscalableBatchError
+
+if TYPE_CHECKING:
+    from cj_pipeline.batch.options import Choice, Engine, Inconsistent, Ties
+    from cj_pipeline.scale.bradley_terry import Scale
+
+
+def swap_consistent(judged: Sequence[JudgedPair]) -> tuple[JudgedPair, ...]:
+    """Return the verdicts of pairs on which their judge, shown both orders, kept to one winner.
+
+    Pairs a judge saw in one order only are dropped too: nothing shows that they would stand.
+    """
+    consistent = _swap_consistent_pairs(judged)
+    return tuple(v for v in judged if (v.judge_id, *v.pair) in consistent)
+
+
+def swap_weights(judged: Sequence[JudgedPair], *, weight_of_inconsistent: float) -> Floats:
+    """Return a weight per verdict: 1 where the judge kept to one winner, else the one given.
+
+    The softer form of `swap_consistent`, for `fit_bradley_terry(weights=...)`.
+    """
+    consistent = _swap_consistent_pairs(judged)
+    return np.array(
+        [1.0 if (v.judge_id, *v.pair) in consistent else weight_of_inconsistent for v in judged]
+    )
+
+
+def _swap_consistent_pairs(judged: Sequence[JudgedPair]) -> set[tuple[str, str, str]]:
+    winners: dict[tuple[str, str, str], set[str]] = {}
+    orders: dict[tuple[str, str, str], set[str]] = {}
+    for v in judged:
+        key = (v.judge_id, *v.pair)
+        winner = {"A": v.essay_a, "B": v.essay_b, "tie": "tie"}[v.winner]
+        winners.setdefault(key, set()).add(winner)
+        orders.setdefault(key, set()).add(v.essay_a)
+    return {key for key, won in winners.items() if len(won) == 1 and len(orders[key]) == 2}
+
+
+SURE_POSITION_INFORMATION = 4.0
+"""Of a judge's position effect, for `auto`: a standard error of half a logit. An effect that is
+less sure moves scores by its own error more than by what it corrects."""
+
+SURE_DISCRIMINATION_VERDICTS = 50
+"""By each judge of a panel, for `auto`: they tell its log discrimination to about a quarter, half
+of what the prior allows."""
+
+WEIGHT_OF_INCONSISTENT = 0.5
+
+_NOT_AT_REST = (
+    "How strongly each judge tells essays apart did not come to rest: all judges count alike."
+)
+
+
+@dataclass(frozen=True)
+class ScoringRules:
+    """What the model of a batch is made of.
+
+    Attributes:
+        engine: Who finds the maximum.
+        position_effect: Whether being shown first is worth something to a judge.
+        discrimination: Whether judges of a panel tell essays apart unequally well.
+        ties: Half a win to each, or Davidson's tie strength.
+        inconsistent: What becomes of verdicts that changed with the order shown.
+    """
+
+    engine: Engine = "newton"
+    position_effect: Choice = "auto"
+    discrimination: Choice = "auto"
+    ties: Ties = "half-half"
+    inconsistent: Inconsistent = "keep"
+
+
+def score_verdicts(
+    essay_ids: Sequence[str],
+    judged: Sequence[JudgedPair],
+    rules: ScoringRules,
+    *,
+    start: Mapping[str, float] | None = None,
+) -> Scale:
+    """Return a batch's scale.
+
+    Args:
+        essay_ids: Every essay of the batch.
+        judged: Its verdicts.
+        rules: What the model is made of.
+        start: Scores near by, by essay, such as the last wave's: the scale is the same and found
+            in fewer steps. With discriminations they are passed over, for their likelihood can
+            have several peaks, and which one is found must not rest on what was found before.
+
+    Raises:
+        UnscalableBatchError: If there is no common scale; see `fit_bradley_terry`.
+    """
+    from cj_pipeline.scale.bradley_terry import MIN_POSITION_INFORMATION, fit_bradley_terry
+
+    weights = None
+    if rules.inconsistent == "drop":
+        judged = swap_consistent(judged)
+    elif rules.inconsistent == "halve":
+        weights = swap_weights(judged, weight_of_inconsistent=WEIGHT_OF_INCONSISTENT).tolist()
+    by_judge = Counter(verdict.judge_id for verdict in judged)
+    is_panel = len(by_judge) > 1
+    is_told = is_panel and min(by_judge.values()) >= SURE_DISCRIMINATION_VERDICTS
+    fit = partial(
+        fit_bradley_terry,
+        essay_ids,
+        judged,
+        engine=rules.engine,
+        position_effect=rules.position_effect != "off",
+        min_position_information=(
+            SURE_POSITION_INFORMATION
+            if rules.position_effect == "auto"
+            else MIN_POSITION_INFORMATION
+        ),
+        ties=rules.ties,
+        weights=weights,
+    )
+    if rules.discrimination == "auto" and is_told:
+        try:
+            return fit(discrimination=True)
+        except UnscalableBatchError:
+            # The likelihood of discriminations can have several peaks; nobody asked for them.
+            scale = fit(start=start)
+            return replace(scale, notes=(*scale.notes, _NOT_AT_REST))
+    if rules.discrimination == "on":
+        return fit(discrimination=True)
+    return fit(start=start)

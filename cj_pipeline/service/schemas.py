@@ -1,0 +1,164 @@
+"""What the API answers with, as its OpenAPI document has it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from cj_pipeline.progress.values import Progress
+
+
+class Links(BaseModel):
+    """Where the rest of a batch is."""
+
+    self: str
+    events: str = Field(description="A WebSocket.")
+    page: str = Field(description="The live page, for people.")
+
+
+class Asked(BaseModel):
+    """What was asked for by handing a batch in."""
+
+    n_essays: int
+    n_anchors: int
+    judges: list[str]
+    batching_mode: str
+    max_comparisons: int = Field(description="A cap, never an obligation.")
+    spend_cap_usd: float | None
+
+
+class HandedInAnswer(BaseModel):
+    """A batch that was handed in."""
+
+    batch_id: str
+    is_new: bool = Field(description="False where the same content had been handed in before.")
+    state: str = Field(description="`queued` until Dagster has taken it from the inbox.")
+    asked: Asked
+    links: Links
+
+
+class BatchRow(BaseModel):
+    """One batch among others."""
+
+    batch_id: str
+    title: str
+    state: str
+    end_reason: str | None
+    n_essays: int
+    n_waves: int
+    n_completed: int
+    n_failed: int
+    cost_usd: float
+    problems: list[str]
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class BatchPage(BaseModel):
+    """Batches, newest first."""
+
+    items: list[BatchRow]
+    queued: list[str] = Field(description="In the inbox, not taken in yet.")
+    next: str | None = Field(description="Give it as `after` for the next page.")
+
+
+class BatchAnswer(BaseModel):
+    """How one batch stands."""
+
+    batch_id: str
+    title: str
+    state: str = Field(description="queued, running, succeeded, failed, cancelled or rejected")
+    problems: list[str] = Field(description="Why it was rejected.")
+    progress: Progress | None = Field(description="None while it is queued or rejected.")
+    has_report: bool
+    has_artefact: bool
+    links: Links
+
+
+class Cancelled(BaseModel):
+    """What came of asking for a batch's end."""
+
+    batch_id: str
+    state: str = Field(description="cancelling, cancelled, or withdrawn from the inbox")
+    n_jobs: int = Field(description="Provider jobs that were told to stop.")
+
+
+class ComparisonRow(BaseModel):
+    """One ended comparison; the essays stand in the order shown."""
+
+    sequence: int
+    wave: int
+    judge: str
+    essay_a: str
+    essay_b: str
+    status: str
+    failure_reason: str | None
+    winner: str | None
+    winner_id: str | None
+    confidence: float | None
+    justification: str | None
+    n_attempts: int
+    tokens_prompt: int
+    tokens_completion: int
+    cost_usd: float
+    completed_at: datetime
+
+
+class ComparisonPage(BaseModel):
+    """Ended comparisons, in the order asked."""
+
+    items: list[ComparisonRow]
+    next: int | None = Field(description="Give it as `after` for the next page.")
+
+
+class ScoreRow(BaseModel):
+    """Where one essay stands."""
+
+    rank: int
+    essay_id: str
+    is_anchor: bool
+    score: float = Field(description="Logits, mean-centred within the batch.")
+    standard_error: float
+    n_comparisons: int
+    is_one_sided: bool
+
+
+class ScorePage(BaseModel):
+    """Scores after the latest wave, highest first."""
+
+    items: list[ScoreRow]
+    next: int | None = Field(description="Give it as `after` for the next page.")
+
+
+class GradeRow(BaseModel):
+    """One student's grade."""
+
+    essay_id: str
+    grade: str = Field(description="The most probable one.")
+    confidence: float
+    expected_grade: float
+    probabilities: dict[str, float]
+    is_extrapolated: bool
+
+
+class GradePage(BaseModel):
+    """Students' grades of the latest grading, by rank."""
+
+    is_graded: bool
+    statement: str = Field(description="Why the batch was or was not graded.")
+    scale: str | None
+    items: list[GradeRow]
+    next: int | None = Field(description="Give it as `after` for the next page.")
+
+
+class Healthy(BaseModel):
+    """The service and its store answer."""
+
+    status: str
+
+
+class Nudged(BaseModel):
+    """What a webhook did."""
+
+    n_jobs: int = Field(description="Provider jobs that are polled next.")

@@ -1,0 +1,304 @@
+"""A batch that is handed in becomes a folder in the inbox, whole or not at all.
+
+It is written under a name that begins with a dot, read as ingestion will read it, and renamed when
+nothing is wrong with it. Handing in the same content again changes nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import secrets
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from cj_pipeline.errors import BatchProblemsError
+from cj_pipeline.ids import ID, id_for
+from cj_pipeline.intake.batch_folder import Batch, read_batch
+from cj_pipeline.runtime import Engine
+from cj_pipeline.service.problems import ProblemError
+from cj_pipeline.steps.ingest import load_judges
+
+MAX_FILES = 20_000
+MAX_UNPACKED_BYTES = 512 * 1024 * 1024
+"""Of a zip file: a few kilobytes can unpack to a full disk."""
+
+OUR_DISKS_FAULT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO})
+"""What an OSError says of the disk here, and not of the file that was sent."""
+
+_CHUNK_BYTES = 1024 * 1024
+
+BatchId = Annotated[
+    str,
+    Field(pattern=ID.pattern, description="A batch's name: 3 to 64 of a-z, 0-9, `-` and `_`."),
+]
+
+
+class EssayIn(BaseModel):
+    """A student's essay."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    essay_id: Annotated[str, Field(min_length=1, max_length=200)]
+    text: Annotated[str, Field(min_length=1)]
+
+
+class AnchorIn(EssayIn):
+    """An essay whose grade is known."""
+
+    grade: Annotated[str, Field(min_length=1, max_length=50)]
+
+
+class BatchIn(BaseModel):
+    """A batch as JSON, or the name of a folder that waits in the inbox.
+
+    With `folder`, the folder `.NAME` of the inbox, copied there under a name that begins with a
+    dot, is handed in as it is, and nothing else may be given.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch_id: BatchId | None = None
+    folder: BatchId | None = Field(None, description="A folder `.NAME` in the inbox.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="The keys of `batch.yaml`.")
+    instructions: str = Field("", description="What the students were asked.")
+    rubric: str = Field("", description="What judges look for.")
+    essays: Annotated[list[EssayIn], Field(max_length=MAX_FILES)] = Field(default_factory=list)
+    anchors: Annotated[list[AnchorIn], Field(max_length=MAX_FILES)] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class HandedIn:
+    """A batch that is in the inbox now, and whether this call put it there."""
+
+    batch: Batch
+    judge_names: tuple[str, ...]
+    is_new: bool
+
+
+def hand_in_json(engine: Engine, given: BatchIn) -> HandedIn:
+    """Hand in a batch given as JSON.
+
+    Raises:
+        ProblemError: With everything that is wrong with it.
+    """
+    if given.folder is not None:
+        if given.model_fields_set - {"folder"}:
+            raise ProblemError(422, "Give `folder` alone, or a batch without it.")
+        return _hand_in_waiting(engine, given.folder)
+    if given.batch_id is None:
+        raise ProblemError(422, "Give the batch a name in `batch_id`, or name a waiting `folder`.")
+    with _staged(engine) as folder:
+        _write_batch(folder, given)
+        return _place(engine, folder, given.batch_id)
+
+
+def hand_in_zip(engine: Engine, file: IO[bytes], batch_id: str | None) -> HandedIn:
+    """Hand in a batch folder given as a zip file.
+
+    Args:
+        engine: The pipeline's connections.
+        file: The zip file; the batch's files, or one folder that holds them.
+        batch_id: The batch's name; by default that of the one folder in the zip file.
+
+    Raises:
+        ProblemError: With everything that is wrong with it.
+    """
+    with _staged(engine) as folder:
+        top = _unpack(file, folder)
+        name = batch_id or (id_for(top, prefix="batch") if top else None)
+        if name is None:
+            raise ProblemError(
+                422, "Give the batch a name: `?batch_id=`, or one folder of that name in the zip."
+            )
+        return _place(engine, folder / top if top else folder, name)
+
+
+def _hand_in_waiting(engine: Engine, name: str) -> HandedIn:
+    waiting = engine.inbox / f".{name}"
+    if not waiting.is_dir() or waiting.is_symlink():
+        if (engine.inbox / name).is_dir():
+            return _known(engine.inbox / name, name)
+        raise ProblemError(
+            404, f"No folder '.{name}' waits in the inbox: copy it there under that name first."
+        )
+    return _place(engine, waiting, name)
+
+
+@contextmanager
+def _staged(engine: Engine) -> Iterator[Path]:
+    """Give an empty folder on the inbox's own file system, which is gone afterwards."""
+    engine.inbox.mkdir(parents=True, exist_ok=True)
+    folder = engine.inbox / f".handed-in-{secrets.token_hex(8)}"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _place(engine: Engine, folder: Path, batch_id: str) -> HandedIn:
+    """Check a folder as ingestion will, and rename it to where the sensor finds it."""
+    handed_in = _read(folder, batch_id)
+    state, sha256 = _in_store(engine, batch_id)
+    target = engine.inbox / batch_id
+    if state is not None and state != "rejected":
+        if sha256 != handed_in.batch.content_sha256:
+            raise _taken(batch_id)
+        return HandedIn(handed_in.batch, handed_in.judge_names, is_new=False)
+    if state == "rejected" and target.is_dir():
+        replaced = engine.inbox / f".replaced-{secrets.token_hex(8)}"
+        target.rename(replaced)
+        shutil.rmtree(replaced, ignore_errors=True)
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if not target.is_dir():
+            raise ProblemError(500, f"The inbox cannot be written: {error.strerror}.") from error
+        known = _known(target, batch_id)
+        if known.batch.content_sha256 != handed_in.batch.content_sha256:
+            raise _taken(batch_id) from None
+        return known
+    return handed_in
+
+
+def _known(folder: Path, batch_id: str) -> HandedIn:
+    found = _read(folder, batch_id)
+    return HandedIn(found.batch, found.judge_names, is_new=False)
+
+
+def _read(folder: Path, batch_id: str) -> HandedIn:
+    problems: list[str] = []
+    if (folder / "judges").exists():
+        # A judge's file says where requests go and which key they bear.
+        problems.append(
+            "judges/ cannot be handed in over HTTP: name judges of this installation in `judges`"
+        )
+    try:
+        batch = read_batch(folder, batch_id=batch_id)
+        judges = load_judges(batch, folder) if not problems else ()
+    except BatchProblemsError as error:
+        problems = [*problems, *error.problems]
+    if problems:
+        raise ProblemError(
+            422,
+            f"Batch '{batch_id}' was not handed in: mend everything below, then send it again.",
+            problems,
+        )
+    return HandedIn(batch, tuple(judge.name for judge in judges), is_new=True)
+
+
+def _taken(batch_id: str) -> ProblemError:
+    return ProblemError(
+        409,
+        f"A batch '{batch_id}' with other content is there already; what was asked and paid for"
+        " stays as it is, so hand this one in under another name.",
+    )
+
+
+def _in_store(engine: Engine, batch_id: str) -> tuple[str | None, str | None]:
+    with engine.store.read() as db:
+        row = db.one("SELECT state, content_sha256 FROM batches WHERE batch_id = ?", [batch_id])
+    return (row["state"], row["content_sha256"]) if row else (None, None)
+
+
+def _write_batch(folder: Path, given: BatchIn) -> None:
+    """Write a batch's files; the same batch gives the same bytes."""
+    settings = yaml.safe_dump(given.settings, allow_unicode=True, sort_keys=True)
+    _write(folder / "batch.yaml", settings)
+    _write(folder / "instructions.md", given.instructions)
+    if given.rubric:
+        _write(folder / "rubric.md", given.rubric)
+    rows = [(essay.essay_id, essay.text) for essay in given.essays]
+    _write(folder / "essays.csv", _table(("essay_id", "text"), rows))
+    if given.anchors:
+        graded = [(anchor.essay_id, anchor.text, anchor.grade) for anchor in given.anchors]
+        _write(folder / "anchors.csv", _table(("essay_id", "text", "grade"), graded))
+
+
+def _write(path: Path, text: str) -> None:
+    """JSON can hold half a surrogate pair, which no file in UTF-8 can: ingestion says so then."""
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _unpack(file: IO[bytes], folder: Path) -> str:
+    """Unpack a zip file into a folder; return the one folder that holds everything, or nothing."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            problems = _flaws(entries)
+            if problems:
+                raise ProblemError(422, "The zip file cannot be unpacked safely.", problems)
+            left = MAX_UNPACKED_BYTES
+            for entry in entries:
+                left -= _unpack_entry(archive, entry, folder, left)
+    # Of an unknown compression zipfile says NotImplementedError, of a password RuntimeError.
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in OUR_DISKS_FAULT:
+            raise  # a full disk is nothing the sender can mend
+        raise ProblemError(422, "The body is no zip file that can be read.", [str(error)]) from None
+    tops = {PurePosixPath(entry.filename).parts[0] for entry in entries}
+    (top,) = tops if len(tops) == 1 else ("",)
+    return top if top and (folder / top / "batch.yaml").is_file() else ""
+
+
+def _flaws(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
+    """Return everything about a zip file's entries that must not reach a disk."""
+    if len(entries) > MAX_FILES:
+        return [f"it has {len(entries):,} files, more than the {MAX_FILES:,} allowed"]
+    problems = []
+    seen: set[str] = set()
+    for entry in entries:
+        shown = repr(entry.filename[:200])
+        path = PurePosixPath(entry.filename)
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if path.is_absolute() or not path.parts or {"..", "."} & set(entry.filename.split("/")):
+            problems.append(f"{shown} leads out of the batch's folder")
+        elif "\\" in entry.filename or ":" in entry.filename or "\0" in entry.filename:
+            problems.append(f"{shown} is no plain name")
+        elif len(path.parts) > 4 or any(len(part.encode()) > 255 for part in path.parts):
+            problems.append(f"{shown} is too long or lies too deep")
+        if kind not in {0, stat.S_IFREG}:
+            problems.append(f"{shown} is a link or a device, not a file")
+        if entry.flag_bits & 0x1:
+            problems.append(f"{shown} is encrypted")
+        if str(path) in seen:
+            problems.append(f"{shown} is there twice")
+        seen.add(str(path))
+    return problems
+
+
+def _unpack_entry(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, at_most: int
+) -> int:
+    """Write one file and return its bytes; what the zip file says of its size is not believed."""
+    target = folder.joinpath(*PurePosixPath(entry.filename).parts)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    n_bytes = 0
+    with archive.open(entry) as source, target.open("wb") as file:
+        while chunk := source.read(_CHUNK_BYTES):
+            n_bytes += len(chunk)
+            if n_bytes > at_most:
+                raise ProblemError(
+                    413, f"The zip file unpacks to more than {MAX_UNPACKED_BYTES:,} bytes."
+                )
+            file.write(chunk)
+    return n_bytes

@@ -1,0 +1,56 @@
+"""What another wave is expected to bring: how far off ranks or grades are, and what it takes off.
+
+The loss is the one the adaptive strategy lessens (`stakes`), put into ranks or grade steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from cj_pipeline.pairing.adaptive import gainful_pairs
+from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.posterior import expected_loss
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How far off ranks (or, where grades are the goal, grades) are, now and a wave later.
+
+    Attributes:
+        typical_error: Root mean square, in ranks or grade steps, over the essays that count.
+        after_wave: The same, expected once the best next wave has been answered.
+        n_comparisons: Of that wave.
+    """
+
+    typical_error: float
+    after_wave: float
+    n_comparisons: int
+
+    @property
+    def gain_per_comparison(self) -> float:
+        """What a comparison of that wave takes off the typical error."""
+        return (self.typical_error - self.after_wave) / max(self.n_comparisons, 1)
+
+
+def outlook(net: Net, size: int, *, seed: int, may_repeat: bool = False) -> Outlook:
+    """Return what the best next wave would bring.
+
+    Args:
+        net: With scores and their information.
+        size: Pairs of the wave.
+        seed: Decides between equals, and draws a large batch's sketch.
+        may_repeat: Whether pairs may be asked again; once all were asked, nothing else is left.
+    """
+    # Ranks are everybody's, grades are the students'.
+    n = net.n_essays - (len(net.anchor_ids) if net.boundaries else 0)
+    loss = expected_loss(net, np.random.default_rng(seed))
+    pairs = gainful_pairs(net, size, np.random.default_rng(seed), may_repeat=may_repeat)
+    gain = sum(pair.expected_gain or 0.0 for pair in pairs)
+    return Outlook(
+        typical_error=math.sqrt(loss / n),
+        after_wave=math.sqrt(max(loss - gain, 0.0) / n),
+        n_comparisons=len(pairs),
+    )

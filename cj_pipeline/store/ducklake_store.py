@@ -1,0 +1,189 @@
+"""A store larger than one machine should hold: DuckLake.
+
+PostgreSQL holds the catalog, Parquet files in a folder or bucket hold the rows. DuckLake knows no
+keys, so they are kept here: an insert looks for taken keys itself, and PostgreSQL's advisory lock
+lets writers in one by one, in the order they came, so what was looked up stays true.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from cj_pipeline.errors import StoreError
+from cj_pipeline.store.extensions import load_extension
+from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S
+from cj_pipeline.store.migrations import Migration, known_migrations, migrate
+from cj_pipeline.store.remote_store import RemoteStore
+from cj_pipeline.store.session import OnConflict, Session
+
+_ADDRESS = re.compile(r"ducklake:postgres:(?P<catalog>[\w =.,:/@-]+)")
+_TURN = 3_405_691_582
+"""The advisory lock's number; any, as long as all writers of a catalog use the same."""
+
+
+class LakeStore(RemoteStore):
+    """The store at an address `ducklake:postgres:host=... dbname=...`.
+
+    The catalog's password comes from PGPASSWORD or ~/.pgpass, as for all of PostgreSQL's clients.
+
+    Args:
+        address: Where the catalog is.
+        data_path: The folder or bucket of the Parquet files; the same for everybody.
+        home: Where this machine keeps its files.
+        lock_timeout_s: How long a writer waits for its turn.
+    """
+
+    def __init__(
+        self, address: str, data_path: str, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S
+    ) -> None:
+        super().__init__("a DuckLake", home, lock_timeout_s=lock_timeout_s)
+        match = _ADDRESS.fullmatch(address)
+        if match is None or not data_path:
+            msg = (
+                f"CJ_STORE is {address!r}; give ducklake:postgres:host=... dbname=..., and "
+                "the Parquet files' folder or bucket as CJ_STORE_DATA."
+            )
+            raise StoreError(msg)
+        self._catalog = match["catalog"]
+        self._data_path = data_path
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(":memory:", config=DUCKDB_CONFIG)
+        load_extension(connection, "postgres_scanner")
+        load_extension(connection, "ducklake")
+        connection.execute("SET TimeZone = 'UTC'")
+        data_path = self._data_path.replace("'", "''")
+        try:
+            connection.execute(f"ATTACH '{self._catalog}' AS turns (TYPE postgres)")
+            connection.execute(
+                f"ATTACH 'ducklake:postgres:{self._catalog}' AS store (DATA_PATH '{data_path}')"
+            )
+        except duckdb.Error as error:
+            connection.close()
+            msg = f"The lake's catalog cannot be used: {error}. Is PostgreSQL running there?"
+            raise StoreError(msg) from error
+        connection.execute("USE store")
+        if not self._is_current:
+            self._migrate(connection)
+        return connection
+
+    def _migrate(self, connection: duckdb.DuckDBPyConnection) -> None:
+        if self._versions_missing(connection):
+            with self._turn(connection):
+                migrate(connection, tuple(map(without_keys, known_migrations())))
+        self._is_current = True
+
+    def _versions_missing(self, connection: duckdb.DuckDBPyConnection) -> bool:
+        made = connection.execute(
+            "SELECT count(*) FROM duckdb_tables() "
+            "WHERE database_name = 'store' AND table_name = 'schema_migrations'"
+        ).fetchone()
+        if made == (0,):
+            return True
+        row = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
+        return row is None or row[0] is None or row[0] < known_migrations()[-1].version
+
+    @contextmanager
+    def _in_turn(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        with self._turn(connection):
+            connection.execute("BEGIN TRANSACTION")
+            yield
+
+    @contextmanager
+    def _turn(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Hold the advisory lock, in a transaction of its own.
+
+        So the lake's snapshot is taken after the lock was had, and the lock is given back after
+        the lake's commit.
+        """
+        with connection.cursor() as turn:
+            turn.execute("USE memory")
+            turn.execute("BEGIN TRANSACTION")
+            limit = f"set_config('lock_timeout', '{self._lock_timeout_s * 1000:.0f}', true)"
+            try:
+                for call in (limit, f"pg_advisory_xact_lock({_TURN})::text"):
+                    turn.execute("FROM postgres_query('turns', ?)", [f"SELECT {call}"]).fetchall()
+            except duckdb.Error as error:
+                if "lock timeout" not in str(error):
+                    raise
+                raise self._busy() from error
+            yield
+
+    def _on(self, connection: duckdb.DuckDBPyConnection) -> Session:
+        return LakeSession(connection)
+
+
+class LakeSession(Session):
+    """One transaction on a lake, with the keys that DuckLake does not know."""
+
+    def insert(
+        self, table: str, rows: Iterable[Any] | pa.Table, *, on_conflict: OnConflict = "error"
+    ) -> None:
+        """Add rows as `Session.insert` does."""
+        incoming = rows if isinstance(rows, pa.Table) else self._as_arrow(table, list(rows))
+        if not incoming.num_rows:
+            return
+        names = incoming.column_names
+        key = table_keys()[table]
+        self._connection.register("incoming_rows", incoming)
+        try:
+            if on_conflict == "error":
+                self._refuse_taken(table, key)
+            self._connection.execute(_merge(table, names, key, on_conflict))
+        finally:
+            self._connection.unregister("incoming_rows")
+
+    def _refuse_taken(self, table: str, key: tuple[str, ...]) -> None:
+        columns = ", ".join(key)
+        taken = self._connection.execute(
+            f"SELECT {columns} FROM incoming_rows GROUP BY ALL HAVING count(*) > 1 "  # noqa: S608
+            f"UNION ALL SELECT {columns} FROM incoming_rows SEMI JOIN {table} USING ({columns})"
+        ).fetchone()
+        if taken is not None:
+            msg = f"Duplicate key in {table}: {', '.join(map(str, taken))}"
+            raise duckdb.ConstraintException(msg)
+
+
+def without_keys(migration: Migration) -> Migration:
+    """Return a migration as DuckLake can take it: no keys, no comments on views' columns."""
+    sql = re.sub(r"--.*", "", migration.sql)
+    sql = re.sub(r",\s*PRIMARY KEY \([^)]*\)", "", sql)
+    sql = re.sub(r"\bPRIMARY KEY\b", "NOT NULL", sql)
+    sql = re.sub(r"^COMMENT ON COLUMN v_.*\n", "", sql, flags=re.MULTILINE)
+    return Migration(migration.version, migration.name, sql)
+
+
+@cache
+def table_keys() -> dict[str, tuple[str, ...]]:
+    """Return each table's primary key, as the migrations state it."""
+    with duckdb.connect(":memory:") as connection:
+        migrate(connection)
+        rows = connection.execute(
+            "SELECT table_name, constraint_column_names FROM duckdb_constraints() "
+            "WHERE constraint_type = 'PRIMARY KEY'"
+        ).fetchall()
+        tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+    return {name: () for (name,) in tables} | {name: tuple(columns) for name, columns in rows}
+
+
+def _merge(table: str, names: list[str], key: tuple[str, ...], on_conflict: OnConflict) -> str:
+    columns = ", ".join(names)
+    if on_conflict == "error":
+        return f"INSERT INTO {table} ({columns}) SELECT {columns} FROM incoming_rows"  # noqa: S608
+    same = " AND ".join(f"old.{name} = new.{name}" for name in key)
+    values = ", ".join(f"new.{name}" for name in names)
+    changes = ", ".join(f"{name} = new.{name}" for name in names if name not in key)
+    update = f"WHEN MATCHED THEN UPDATE SET {changes} " if on_conflict == "replace" else ""
+    # Of rows with one key that arrive together, one is enough, as with DuckDB's own keys.
+    distinct = f"SELECT DISTINCT ON ({', '.join(key)}) * FROM incoming_rows"  # noqa: S608
+    insert = f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})"  # noqa: S608
+    merge = f"MERGE INTO {table} AS old USING ({distinct}) AS new ON ({same})"
+    return f"{merge} {update}{insert}"

@@ -1,0 +1,345 @@
+"""The one place of state, and the short transactions in which it may be used.
+
+DuckDB lets one process hold a file for writing, and then no other may open it at all. So the
+live file is opened only inside `write` and `read`, under a lock that queues fairly; nobody
+keeps it open. What is kept is an empty instance of DuckDB that the file is attached to and detached
+from: making one takes longer than opening the file. Whoever wants to look for longer opens the
+published copy, which is replaced whole whenever a batch moves on.
+
+What a transaction can do is `session`; the schema is `schema`; copying is `publishing`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import duckdb
+
+from cj_pipeline.errors import StoreBusyError, StoreError
+from cj_pipeline.store import snapshot
+from cj_pipeline.store.file_lock import hold, is_awaited
+from cj_pipeline.store.migrations import migrate, refuse_newer, schema_version
+from cj_pipeline.store.session import Session
+
+LIVE_FILE = "cj.duckdb"
+PUBLISHED_FOLDER = "published"
+_ATTACHED = "cj"
+"""The live file's name in SQL, as DuckDB itself derives it from the file's."""
+
+_Opened = TypeVar("_Opened")
+Transactions = Callable[[], AbstractContextManager[Session]]
+"""Begins a transaction on the store that commits at the end of its block."""
+
+LOCK_TIMEOUT_S = 120.0
+"""Eight writers in a row wait a few seconds each; two minutes mean that something hangs."""
+
+DUCKDB_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    # Nothing may be fetched from the network in the middle of a transaction.
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    # Many processes share a machine; beyond this DuckDB spills to disk.
+    "memory_limit": "2GB",
+}
+
+
+class Store:
+    """The store of one home folder, or one in memory.
+
+    Every transaction sees a whole database at the newest schema version; each commits as one
+    or not at all, and may be killed at any instruction.
+
+    Args:
+        home: The folder; made if it is not there.
+        key: Encrypts the live file and every copy of it, where given.
+        lock_timeout_s: How long to wait for others.
+    """
+
+    def __init__(
+        self, home: Path, *, key: str | None = None, lock_timeout_s: float = LOCK_TIMEOUT_S
+    ) -> None:
+        self.home = home
+        self.key = key
+        self.path = home / LIVE_FILE
+        self.published_path = home / PUBLISHED_FOLDER / LIVE_FILE
+        self._lock_timeout_s = lock_timeout_s
+        self._memory: duckdb.DuckDBPyConnection | None = None
+        self._instances: dict[int, list[duckdb.DuckDBPyConnection]] = {}
+        self._is_current = False
+
+    @classmethod
+    def in_memory(cls) -> Store:
+        """Return an empty store that lives as long as this object; for one thread's tests."""
+        store = cls(Path(":memory:"))
+        store._memory = connect_file(Path(":memory:"), read_only=False)
+        migrate(store._memory)
+        return store
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Give one exclusive transaction; it commits at the end, or rolls back on an error.
+
+        Raises:
+            StoreBusyError: If other processes kept the store busy for too long.
+            StoreError: If its file cannot be used as it is.
+        """
+        with self.turn() as transaction, transaction() as session:
+            yield session
+
+    @contextmanager
+    def turn(self) -> Iterator[Transactions]:
+        """Give several transactions one after another, and open the file once for all of them.
+
+        Each begins when it is called for, and commits by itself, as with `write`. Between two of
+        them whoever waits for the store has it first: so only rows should lie between them, and
+        neither a provider nor a long calculation.
+        """
+        if self._memory is not None:
+            memory = self._memory
+            yield lambda: _transaction(memory)
+            return
+        self._make_current()
+        with ExitStack() as opened:
+            connection: duckdb.DuckDBPyConnection | None = None
+
+            @contextmanager
+            def transaction() -> Iterator[Session]:
+                nonlocal connection
+                if connection is not None and is_awaited(self.path):
+                    opened.close()
+                    connection = None
+                if connection is None:
+                    opened.enter_context(self._held(shared=False))
+                    connection = opened.enter_context(self._attached(read_only=False))
+                    migrate(connection)
+                try:
+                    with _transaction(connection) as session:
+                        yield session
+                except (duckdb.TransactionException, duckdb.IOException) as error:
+                    if "Could not write" not in str(error):
+                        raise
+                    raise _unwritten(self.home, error) from error
+
+            yield transaction
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Give one short, read-only look; other readers may look too, writers wait.
+
+        Raises:
+            StoreBusyError: If writers kept the store busy for too long.
+            StoreError: If its file cannot be used as it is.
+        """
+        if self._memory is not None:
+            yield Session(self._memory)
+            return
+        self._make_current()
+        with self._held(shared=True), self._attached(read_only=True) as connection:
+            refuse_newer(schema_version(connection))
+            yield Session(connection)
+
+    def publish(self) -> None:
+        """Replace the published copy by the store as it stands; it never shows half a wave."""
+        if self._memory is not None:
+            return
+        self._make_current()
+        with self.folded():
+            try:
+                snapshot.publish(self.path, self.published_path)
+            except OSError as error:
+                raise _unwritten(self.home, error) from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the store's lock, its file closed: nobody else reads or writes it."""
+        with self._held(shared=False):
+            yield
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """Hold the lock while the live file alone, without a log, is the whole store."""
+        with self._held(shared=False):
+            if self.path.with_name(f"{LIVE_FILE}.wal").exists():
+                # A killed writer left its log: opening and closing folds it into the file.
+                self._open(read_only=False).close()
+            yield
+
+    @contextmanager
+    def opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Hold the live file alone, whatever its schema; for the server and for care."""
+        with self._held(shared=False), closing(self._open(read_only=False)) as connection:
+            yield connection
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection for looking around in at leisure: here, on the published copy."""
+        if not self.published_path.exists():
+            msg = (
+                f"Nothing is published in {self.home.resolve()}: run a batch first, "
+                "or point CJ_HOME at the store's folder."
+            )
+            raise StoreError(msg)
+        return connect_file(self.published_path, read_only=True, key=self.key)
+
+    def _make_current(self) -> None:
+        """Make the file and bring its schema up to date, once per process."""
+        if self._is_current and self.path.exists():
+            return
+        with self.opened() as connection:
+            migrate(connection)
+        self._is_current = True
+
+    @contextmanager
+    def _held(self, *, shared: bool) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+                stack.enter_context(hold(self.path, shared=shared, timeout_s=self._lock_timeout_s))
+            except OSError as error:
+                raise _unwritable(self.home, error) from error
+            yield
+
+    @contextmanager
+    def _attached(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Have the live file open, and closed again after this; the lock is held."""
+        # An instance has threads, which a forked child has not: each process uses its own.
+        idle = self._instances.setdefault(os.getpid(), [])
+        try:
+            instance = idle.pop()
+        except IndexError:
+            instance = _empty_instance(self.path.with_name(f"{LIVE_FILE}.tmp"))
+        try:
+            self._patiently(
+                lambda: attach_file(
+                    instance, self.path, _ATTACHED, read_only=read_only, key=self.key
+                )
+            )
+            instance.execute(f"USE {_ATTACHED}")
+            yield instance
+        except BaseException:
+            instance.close()  # and with it the file, whatever state it was left in
+            raise
+        try:
+            instance.execute(f"USE memory; DETACH {_ATTACHED}")
+        except duckdb.Error:
+            # What was committed is in the log, and is folded in once there is room for it.
+            instance.close()
+        else:
+            idle.append(instance)
+
+    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        """Open the live file in an instance of its own; the lock is held."""
+        is_new = not self.path.exists()
+        connection = self._patiently(
+            lambda: connect_file(self.path, read_only=read_only, key=self.key)
+        )
+        if is_new:
+            self.path.chmod(0o600)
+        return connection
+
+    def _patiently(self, open_file: Callable[[], _Opened]) -> _Opened:
+        """Open the live file; while the lock is held, only a stranger can have it open."""
+        deadline = time.monotonic() + self._lock_timeout_s
+        while True:
+            try:
+                return open_file()
+            except duckdb.IOException as error:
+                if "Could not set lock" not in str(error):
+                    raise _unusable(self.path, error) from error
+                if time.monotonic() > deadline:
+                    raise _held_by_stranger(self.path, error) from error
+                time.sleep(0.05)
+            except duckdb.Error as error:
+                raise _unusable(self.path, error) from error
+
+
+def connect_file(
+    path: Path, *, read_only: bool, key: str | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Open one database file with the store's settings, whoever holds its lock."""
+    if key is None:
+        connection = duckdb.connect(str(path), read_only=read_only, config=DUCKDB_CONFIG)
+    else:
+        connection = duckdb.connect(":memory:", config=DUCKDB_CONFIG)
+        try:
+            attach_file(connection, path, "cj", read_only=read_only, key=key)
+        except BaseException:
+            connection.close()
+            raise
+        connection.execute("USE cj")
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def _empty_instance(spill_to: Path) -> duckdb.DuckDBPyConnection:
+    """Return an instance of DuckDB with the store's settings, for files to be attached to."""
+    settings = DUCKDB_CONFIG | {"temp_directory": str(spill_to)}
+    instance = duckdb.connect(":memory:", config=settings)
+    instance.execute("SET TimeZone = 'UTC'")
+    return instance
+
+
+def attach_file(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    name: str,
+    *,
+    read_only: bool,
+    key: str | None,
+) -> None:
+    """Attach a database file to a connection under a name."""
+    options = ["READ_ONLY"] if read_only else []
+    if key is not None:
+        from cj_pipeline.store.extensions import load_extension
+
+        load_extension(connection, "httpfs")  # it brings the cipher that DuckDB trusts to write
+        options.append(f"ENCRYPTION_KEY {_quoted(key)}")
+    clause = f" ({', '.join(options)})" if options else ""
+    connection.execute(f"ATTACH {_quoted(str(path))} AS {name}{clause}")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+@contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[Session]:
+    connection.execute("BEGIN TRANSACTION")
+    try:
+        yield Session(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(duckdb.Error):  # a failed commit has rolled back already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _unwritable(home: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"The store's folder {home} cannot be written ({error.strerror}). Make it writable for "
+        "this user, or point CJ_HOME elsewhere; to look only, use open_published()."
+    )
+
+
+def _unwritten(home: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"Writing in {home} failed: {error}. Nothing of this was kept, and all that was committed "
+        "before is safe. Free space on that disk, then do it again."
+    )
+
+
+def _unusable(path: Path, error: duckdb.Error) -> StoreError:
+    return StoreError(
+        f"The store's file {path} cannot be opened: {error}. If it is encrypted, CJ_STORE_KEY must "
+        "be its key; if it is damaged, bring back the last good copy with `cj store restore`."
+    )
+
+
+def _held_by_stranger(path: Path, error: duckdb.Error) -> StoreBusyError:
+    return StoreBusyError(
+        f"Another program holds {path} open: {error}. Close it there; "
+        "notebooks open the published copy with open_published()."
+    )

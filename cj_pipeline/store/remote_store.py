@@ -1,0 +1,100 @@
+"""What stores that are not a file here have in common: sessions, turns, and what they refuse."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+import duckdb
+
+from cj_pipeline.errors import StoreBusyError, StoreError
+from cj_pipeline.store.file_store import Store, Transactions
+from cj_pipeline.store.migrations import refuse_newer
+from cj_pipeline.store.session import Session
+
+
+class RemoteStore(Store, ABC):
+    """A store somewhere else; `where` names the place in messages."""
+
+    def __init__(self, where: str, home: Path, *, lock_timeout_s: float) -> None:
+        super().__init__(home, lock_timeout_s=lock_timeout_s)
+        self.where = where
+        # Loading extensions and attaching costs 0.15 s and more; a session whose transaction
+        # has ended well is as good as new.
+        self._idle: list[duckdb.DuckDBPyConnection] = []
+
+    @abstractmethod
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection that sees the tables by their plain names."""
+
+    @abstractmethod
+    def _in_turn(self, connection: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
+        """Begin a transaction once no other writer is in one; the block ends after its end."""
+
+    @abstractmethod
+    def _on(self, connection: duckdb.DuckDBPyConnection) -> Session:
+        """Return a session over a connection."""
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Give one exclusive transaction, as `Store.write` does."""
+        with self._connection() as connection, self._in_turn(connection):
+            session = self._on(connection)
+            try:
+                yield session
+                session.execute("COMMIT")
+            except BaseException:
+                with suppress(duckdb.Error):
+                    session.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def turn(self) -> Iterator[Transactions]:
+        """Give several transactions one after another, as `Store.turn` does."""
+        yield self.write
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Give a look at one consistent state; writers neither wait nor are waited for."""
+        with self._connection() as connection:
+            session = self._on(connection)
+            session.execute("BEGIN TRANSACTION")
+            row = session.one("SELECT max(version) AS version FROM schema_migrations")
+            refuse_newer(int(row["version"]) if row else 0)
+            yield session
+            session.execute("ROLLBACK")
+
+    def publish(self) -> None:
+        """Do nothing: everybody sees the one state there is."""
+
+    @contextmanager
+    def _held(self, *, shared: bool) -> Iterator[None]:  # noqa: ARG002
+        """Refuse what only the holder of a file can do, such as backups."""
+        msg = (
+            f"This needs the store's own file, but the store is {self.where}: stop whatever serves "
+            "it, unset CJ_STORE, and do it on that machine."
+        )
+        raise StoreError(msg)
+        yield
+
+    def _busy(self) -> StoreBusyError:
+        return StoreBusyError(
+            f"Other writers kept {self.where} busy for longer than we wait. "
+            "Nothing was changed; try again."
+        )
+
+    @contextmanager
+    def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Give a connection; one on which anything went wrong is not used again."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self.connect()
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)

@@ -1,0 +1,49 @@
+"""The process's environment becomes an engine: home, keys, version and machine, read once here."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from cj_pipeline.runtime import Engine, RunEnvironment
+from cj_pipeline.store.opening import default_home, open_store
+
+
+def open_engine(environment: Mapping[str, str]) -> Engine:
+    """Return the engine over `CJ_HOME`, with this machine and checkout described."""
+    home = default_home(environment).resolve()
+    return Engine(
+        store=open_store(home, environment),
+        home=home,
+        environment=dict(environment),
+        run_environment=describe_run(Path(__file__).parent),
+    )
+
+
+def describe_run(checkout: Path) -> RunEnvironment:
+    """Return what artefacts say of the code and the machine that wrote them."""
+    return RunEnvironment(
+        git_sha=_git_sha(checkout),
+        runner_version=version("cj-pipeline"),
+        python=platform.python_version(),
+        os=platform.platform(),
+    )
+
+
+def _git_sha(checkout: Path) -> str:
+    """An installed package is no checkout; the artefact then says so with zeros."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=checkout,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "0000000"
+    return found.stdout.strip()

@@ -1,0 +1,60 @@
+"""The engine as a Dagster resource: opened once per process, its environment the process's."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+import dagster as dg
+import structlog
+
+from cj_pipeline.logs import configure_logs
+from cj_pipeline.queries.batch_record import batch_correlation_id
+from cj_pipeline.runtime import Engine
+from resources.runtime import open_engine
+
+PARTITION_TAG = "dagster/partition"
+
+
+class EngineResource(dg.ConfigurableResource[Engine]):
+    """The pipeline's connections: store, providers, clock.
+
+    Attributes:
+        home: Where the store, the inbox and what is published are; by default `CJ_HOME`.
+        emulator_url: Where simulated judges are asked; by default `CJ_EMULATOR_URL`, or inside the
+            process.
+    """
+
+    home: str = ""
+    emulator_url: str = ""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Have every log line of a run name its batch, as those of `cj execute` do."""
+        if not structlog.is_configured():  # a command that runs this has its own way to show things
+            configure_logs(level=os.environ.get("CJ_LOG_LEVEL", "INFO"))
+        structlog.contextvars.clear_contextvars()
+        run = context.run
+        batch_id = run.tags.get(PARTITION_TAG) if run else None
+        if run is not None and batch_id is not None:
+            structlog.contextvars.bind_contextvars(
+                batch_id=batch_id,
+                correlation_id=batch_correlation_id(batch_id),
+                runner_mode="execute",
+                run_id=run.run_id,
+            )
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        """Let go of the batch's name: a process may do something else next."""
+        structlog.contextvars.clear_contextvars()
+
+    def open(self) -> Engine:
+        """Return the engine; every run and tick of a process shares one per environment."""
+        given = {"CJ_HOME": self.home, "CJ_EMULATOR_URL": self.emulator_url}
+        environment = dict(os.environ) | {name: value for name, value in given.items() if value}
+        return _engine(tuple(sorted(environment.items())))
+
+
+@lru_cache(maxsize=8)
+def _engine(environment: tuple[tuple[str, str], ...]) -> Engine:
+    """Opening brings the store's schema up to date and asks git for the version: once is enough."""
+    return open_engine(dict(environment))
