@@ -27,7 +27,8 @@ from cj_pipeline.batch.comparisons import custom_id
 from cj_pipeline.errors import TransientError
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.judging.prompts import Prompt, render_prompt
-from cj_pipeline.providers.base import Provider, open_provider, split_shards
+from cj_pipeline.providers.base import Provider, split_shards
+from cj_pipeline.providers.registry import open_provider
 from cj_pipeline.runtime import Engine, RunEnvironment
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.ingest import ingest

@@ -66,7 +66,7 @@ class Engine:
 
     def provider(self, judge: Judge) -> Provider:
         """Return the provider a judge is reached through; one connection serves a whole run."""
-        from cj_pipeline.providers.base import open_provider
+        from cj_pipeline.providers.registry import open_provider
 
         with self._opening:
             if judge.judge_id not in self._providers:

@@ -210,7 +210,7 @@ def _show_agreement(compared: JudgesCompared) -> None:
 
 
 def _provider(judge: Judge) -> Provider:
-    from cj_pipeline.providers.base import open_provider
+    from cj_pipeline.providers.registry import open_provider
 
     home = home_folder()
     home.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,8 @@ class Emulator:
         route, groups = _match(call, routes)
         settings = self.state.settings()
         visit = Visit(
-            emulator=self,
+            state=self.state,
+            config=self.config,
             call=call,
             route=f"{api}.{route.name}",
             groups=groups,

@@ -7,10 +7,9 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from cj_pipeline.emulator import judges
-from cj_pipeline.emulator.config import Settings
+from cj_pipeline.emulator.config import EmulatorConfig, Settings
 from cj_pipeline.emulator.faults import job_faults, row_faults
 from cj_pipeline.emulator.http import Answer, Call, RefusedError
 from cj_pipeline.emulator.job_timeline import Plan
@@ -27,9 +26,6 @@ from cj_pipeline.emulator.jobs import (
 )
 from cj_pipeline.emulator.judges import Asked, Said
 from cj_pipeline.emulator.state import State, insert
-
-if TYPE_CHECKING:
-    from cj_pipeline.emulator.app import Emulator
 
 Handler = Callable[["Visit"], Answer]
 
@@ -49,7 +45,8 @@ class Route:
 class Visit:
     """A call being handled: by whom, when, and under which settings."""
 
-    emulator: Emulator
+    state: State
+    config: EmulatorConfig
     call: Call
     route: str
     groups: Mapping[str, str]
@@ -58,14 +55,9 @@ class Visit:
     now: float
 
     @property
-    def state(self) -> State:
-        """The emulator's state."""
-        return self.emulator.state
-
-    @property
     def seed(self) -> int:
         """The emulator's seed."""
-        return self.emulator.config.seed
+        return self.config.seed
 
     def plan(
         self,

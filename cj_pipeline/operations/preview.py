@@ -28,7 +28,7 @@ from cj_pipeline.provider_jobs.requests import (
     request_line,
     submission_key,
 )
-from cj_pipeline.providers.base import open_provider
+from cj_pipeline.providers.registry import open_provider
 from cj_pipeline.queries.batch_record import BatchRecord
 from cj_pipeline.queries.comparison_graph import before_first_verdict, earlier_guess, empty_net
 from cj_pipeline.queries.forecast_plan import plan_ahead

@@ -20,7 +20,8 @@ from cj_pipeline.provider_jobs.settlement import (
     read_reply,
     verdict_row,
 )
-from cj_pipeline.providers.base import Parser, RawLine, open_parser
+from cj_pipeline.providers.base import Parser, RawLine
+from cj_pipeline.providers.registry import open_parser
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Engine
 from cj_pipeline.steps.collect_wave import matched_callbacks

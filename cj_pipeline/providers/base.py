@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -343,40 +343,6 @@ def account_fingerprint(provider: str, base_url: str, key: str) -> str:
     """Return what an account is known by in the store; the key cannot be had from it."""
     parts = "\n".join([provider, base_url.rstrip("/"), key])
     return f"{provider}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
-
-
-def utc_now() -> datetime:
-    """Return the time, aware of its zone."""
-    return datetime.now(UTC)
-
-
-def open_provider(
-    judge: Judge,
-    environment: Mapping[str, str],
-    home: Path,
-    clock: Callable[[], datetime] = utc_now,
-) -> Provider:
-    """Return the provider a judge is reached through.
-
-    Args:
-        judge: Names the provider, its dialect, and the variable that holds the key.
-        environment: Where keys are, and `CJ_EMULATOR_URL` for an emulator reached over HTTP.
-        home: Where the embedded emulator keeps its state.
-        clock: Gives the time.
-
-    Raises:
-        SettingsError: If the judge needs a key that is not set.
-    """
-    from cj_pipeline.providers.registry import connect
-
-    return connect(judge, environment, home, clock)
-
-
-def open_parser(judge: Judge) -> Parser:
-    """Return what reads a judge's replies; it reaches nobody and needs no key."""
-    from cj_pipeline.providers.registry import parser
-
-    return parser(judge)
 
 
 def require_key(judge: Judge, environment: Mapping[str, str]) -> str:

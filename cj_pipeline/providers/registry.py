@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -52,17 +52,30 @@ class _Connection:
         return replace(usual, **self.judge.limits)
 
 
-def connect(
-    judge: Judge, environment: Mapping[str, str], home: Path, clock: Callable[[], datetime]
+def open_provider(
+    judge: Judge,
+    environment: Mapping[str, str],
+    home: Path,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Provider:
-    """Return the provider a judge is reached through; see `open_provider`."""
+    """Return the provider a judge is reached through.
+
+    Args:
+        judge: Names the provider, its dialect, and the variable that holds the key.
+        environment: Where keys are, and `CJ_EMULATOR_URL` for an emulator reached over HTTP.
+        home: Where the embedded emulator keeps its state.
+        clock: Gives the time.
+
+    Raises:
+        SettingsError: If the judge needs a key that is not set.
+    """
     key = require_key(judge, environment)
     address, client = _address(judge, environment, home)
     return _ADAPTERS[judge.api](_Connection(judge, address, key, client, clock))
 
 
-def parser(judge: Judge) -> Parser:
-    """Return what reads a judge's replies; see `open_parser`."""
+def open_parser(judge: Judge) -> Parser:
+    """Return what reads a judge's replies; it reaches nobody and needs no key."""
     return _PARSERS[judge.api](judge)
 
 

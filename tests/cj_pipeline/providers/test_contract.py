@@ -24,7 +24,8 @@ from cj_pipeline.judging.estimates import worst_case_usd
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.judging.pricing import cost_usd
 from cj_pipeline.judging.prompts import Prompt, parse_verdict, render_prompt
-from cj_pipeline.providers.base import JobOutcome, JobStatus, Provider, Reply, open_provider
+from cj_pipeline.providers.base import JobOutcome, JobStatus, Provider, Reply
+from cj_pipeline.providers.registry import open_provider
 
 _ADAPTERS = ("quality", "quality-responses", "quality-messages", "quality-gemini")
 _KEY = "0123456789abcdef" * 4

@@ -8,9 +8,10 @@ import pytest
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.judging.judges import Judge, load_judge
 from cj_pipeline.providers.anthropic import AnthropicBatches
-from cj_pipeline.providers.base import Provider, open_provider
+from cj_pipeline.providers.base import Provider
 from cj_pipeline.providers.gemini import GeminiBatches
 from cj_pipeline.providers.openai import OpenAIBatches
+from cj_pipeline.providers.registry import open_provider
 
 _KEYS = {"OPENAI_API_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2", "GEMINI_API_KEY": "k-3"}
 

@@ -19,7 +19,8 @@ from cj_pipeline.batch.comparisons import Outcome
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.judging.pricing import cost_usd
 from cj_pipeline.provider_jobs.settlement import read_or_missing
-from cj_pipeline.providers.base import JobOutcome, Parser, Provider, RawLine, open_parser
+from cj_pipeline.providers.base import JobOutcome, Parser, Provider, RawLine
+from cj_pipeline.providers.registry import open_parser
 from cj_pipeline.runtime import Engine
 from cj_pipeline.steps.collect_wave import collect_wave, matched_callbacks
 from cj_pipeline.steps.ingest import ingest
