@@ -46,8 +46,8 @@ check: $(VENV)/.dev  ## Style, types, direction of imports, and every test that 
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 nightly: $(VENV)/.dev  ## What takes an hour: every kill point, and 100,000 fuzzed results
-	CJ_TESTS=nightly $(BIN)/python -m pytest -rP tests/test_killed_anywhere.py \
-		tests/cj_pipeline/steps/test_fuzzed_results.py
+	CJ_TESTS=nightly $(BIN)/python -m pytest -rP tests/journeys/test_killed_anywhere.py \
+		tests/journeys/test_fuzzed_results.py
 
 lock:  ## Resolve the dependencies anew; needs uv
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \

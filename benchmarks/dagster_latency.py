@@ -39,7 +39,7 @@ import yaml
 from cj_pipeline.runtime import Engine
 from resources.local_instance import prepare_dagster_home
 from resources.runtime_resource import EngineResource
-from tests.batch_folders import write_batch
+from tests.support.batches import write_batch
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {

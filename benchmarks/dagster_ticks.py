@@ -33,7 +33,7 @@ from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.submit_wave import submit_wave
 from resources.runtime_resource import EngineResource
-from tests.batch_folders import write_batch
+from tests.support.batches import write_batch
 
 _KEYS = ("comparison_id", "custom_id", "submission_key")
 

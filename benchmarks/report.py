@@ -16,7 +16,7 @@ import numpy as np
 
 from cj_pipeline.outputs.report import render_report
 from cj_pipeline.store.file_store import Store
-from tests.finished_batches import batch_rows, insert_all
+from tests.support.finished_batches import batch_rows, insert_all
 
 GRADES = tuple("123456789")
 

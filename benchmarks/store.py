@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 
 from cj_pipeline.store.file_store import Store
 from cj_pipeline.store.opening import open_published, open_store
-from tests.postgres_server import postgres_server
+from tests.support.postgres_server import postgres_server
 
 N_WRITERS = 8
 ROWS = 500

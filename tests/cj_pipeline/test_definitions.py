@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 
 from cj_pipeline.definitions import defs
-
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
 
 CHAIN = (
     "essays",

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from cj_pipeline.cli import app
 from cj_pipeline.service.auth import OPEN_PATHS
 from cj_pipeline.store.quack_store import attach_statement
-from tests.postgres_server import postgres_server
+from tests.support import ROOT
+from tests.support.postgres_server import postgres_server
 
-ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 
 

@@ -17,8 +17,8 @@ from pydantic import BaseModel
 
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.judging.judges import JudgeFile
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
 

@@ -10,9 +10,10 @@ import pytest
 from scipy.stats import spearmanr
 
 from cj_pipeline.runtime import Engine
-from tests.batch_folders import open_engine, run_to_end
+from tests.support import ROOT
+from tests.support.batches import open_engine, run_to_end
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 TOPICS = ("uniform-bad", "uniform-good", "school-sport")
 
 

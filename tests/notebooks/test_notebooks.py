@@ -9,11 +9,12 @@ import pytest
 from nbclient import NotebookClient
 
 from cj_pipeline.store.file_store import Store
-from tests.finished_batches import ARGUMENTS, SPRING, fill, insert_all, spring_rows
+from tests.support import ROOT
+from tests.support.finished_batches import ARGUMENTS, SPRING, fill, insert_all, spring_rows
 
 AGAIN = "spring-9-again"
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 @pytest.fixture(scope="module")

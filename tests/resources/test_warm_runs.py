@@ -19,7 +19,7 @@ from cj_pipeline.definitions import defs
 from resources import preload
 from resources.local_instance import local_instance
 from resources.warm_runs import PROCESS_TAG, WarmRunLauncher, _began, _described
-from tests.batch_folders import write_batch
+from tests.support.batches import write_batch
 
 PATIENCE_S = 240.0
 

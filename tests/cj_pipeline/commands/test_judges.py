@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cj_pipeline.cli import app
-from tests.batch_folders import open_engine, run_to_end, write_batch
+from tests.support.batches import open_engine, run_to_end, write_batch
 
 _BATCH = """
 scale: pass_fail

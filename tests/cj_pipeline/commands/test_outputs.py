@@ -17,7 +17,7 @@ from cj_pipeline.outputs.artefact import write_artefact
 from cj_pipeline.outputs.verification import verify_artefact
 from cj_pipeline.runtime import RunEnvironment
 from cj_pipeline.store.file_store import Store
-from tests.finished_batches import SPRING, fill, insert_all, spring_rows
+from tests.support.finished_batches import SPRING, fill, insert_all, spring_rows
 
 AGAIN = "spring-9-again"
 

@@ -14,7 +14,7 @@ from cj_pipeline.errors import TransientError
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.submit_wave import submit_wave
-from tests.batch_folders import open_engine, write_batch
+from tests.support.batches import open_engine, write_batch
 
 
 def run(home: Path, *words: str) -> tuple[int, str]:

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
-from tests.batch_folders import open_engine, run_to_end, write_batch
+from tests.support.batches import open_engine, run_to_end, write_batch
 
 
 @pytest.fixture

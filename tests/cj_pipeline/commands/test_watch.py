@@ -29,7 +29,7 @@ from cj_pipeline.progress.values import EventKind
 from cj_pipeline.runtime import Engine
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.stopping.continuation import Outcome
-from tests.batch_folders import begin, end, open_engine, write_batch
+from tests.support.batches import begin, end, open_engine, write_batch
 
 CJ = str(Path(sys.executable).parent / "cj")
 SETTINGS: dict[str, Any] = {

@@ -12,7 +12,7 @@ import pytest
 from cj_pipeline.emulator import in_process_client
 from cj_pipeline.emulator.config import Fault, Limits
 from cj_pipeline.judging.prompts import verdict_schema
-from tests.cj_pipeline.emulator.asking import Clock, anthropic_client, emulator_config, prompt
+from tests.support.emulator_calls import Clock, anthropic_client, emulator_config, prompt
 
 
 def params(prefix: str = "", ttl: str = "5m", **more: Any) -> dict[str, Any]:

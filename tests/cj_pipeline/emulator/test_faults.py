@@ -11,7 +11,7 @@ import pytest
 
 from cj_pipeline.emulator import change_settings, in_process_client
 from cj_pipeline.emulator.config import EmulatorConfig, Fault
-from tests.cj_pipeline.emulator.asking import (
+from tests.support.emulator_calls import (
     Clock,
     chat,
     emulator_config,

@@ -11,7 +11,7 @@ from google.genai import errors, types
 
 from cj_pipeline.emulator import in_process_client
 from cj_pipeline.emulator.config import Fault, Limits
-from tests.cj_pipeline.emulator.asking import Clock, emulator_config, gemini_client, prompt
+from tests.support.emulator_calls import Clock, emulator_config, gemini_client, prompt
 
 
 def contents() -> list[dict[str, Any]]:

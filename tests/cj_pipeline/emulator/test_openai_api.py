@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from cj_pipeline.emulator.config import Limits
-from tests.cj_pipeline.emulator.asking import (
+from tests.support.emulator_calls import (
     Clock,
     chat,
     emulator_config,

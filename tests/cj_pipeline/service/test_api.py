@@ -14,9 +14,9 @@ from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.publish import publish
 from cj_pipeline.steps.submit_wave import submit_wave
-from tests.batch_folders import open_engine, write_batch
-from tests.finished_batches import ARGUMENTS, BROKEN, SPRING
-from tests.served_engine import asking, home_with_batches
+from tests.support.batches import open_engine, write_batch
+from tests.support.finished_batches import ARGUMENTS, BROKEN, SPRING
+from tests.support.served_runtime import asking, home_with_batches
 
 PROBLEM = "application/problem+json"
 SETTINGS = {"judges": ["quality"], "max_pairwise_comparisons": 3}

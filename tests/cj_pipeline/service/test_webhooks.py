@@ -18,8 +18,8 @@ from cj_pipeline.runtime import Engine
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.submit_wave import submit_wave
-from tests.batch_folders import open_engine, write_batch
-from tests.served_engine import TOKEN, asking
+from tests.support.batches import open_engine, write_batch
+from tests.support.served_runtime import TOKEN, asking
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of the webhooks").decode()
 SETTINGS = {"judges": ["quality"], "max_pairwise_comparisons": 3}

@@ -13,7 +13,7 @@ from cj_pipeline.runtime import Engine
 from cj_pipeline.steps.describe_scale import describe_scale
 from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish
-from tests.batch_folders import open_engine, run_to_end, write_batch
+from tests.support.batches import open_engine, run_to_end, write_batch
 
 # The package's functions bear their modules' names.
 DESCRIBE = importlib.import_module("cj_pipeline.steps.describe_scale")

@@ -8,7 +8,7 @@ from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.steps.fit import fit
 from cj_pipeline.steps.ingest import ingest
-from tests.batch_folders import finish, open_engine, write_batch
+from tests.support.batches import finish, open_engine, write_batch
 
 
 def test_fitting_a_wave_again_gives_the_same_scores_to_the_last_bit(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from cj_pipeline.operations.cancel import cancel
 from cj_pipeline.runtime import Engine
 from cj_pipeline.steps.advance import advance_to_end
 from cj_pipeline.steps.ingest import ingest
-from tests.batch_folders import open_engine, write_batch
+from tests.support.batches import open_engine, write_batch
 
 
 @pytest.fixture

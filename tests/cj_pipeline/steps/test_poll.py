@@ -17,7 +17,7 @@ from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import next_poll_due, poll, poll_interval
 from cj_pipeline.steps.submit_wave import submit_wave
-from tests.batch_folders import ManualClock, open_engine, write_batch
+from tests.support.batches import ManualClock, open_engine, write_batch
 
 N_JOBS = 40
 

@@ -1,0 +1,161 @@
+"""Old runs go, and nothing that a page shows goes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from assets.automation.in_process import QUIET, run_batch
+from assets.automation.maintenance import store_upkeep
+from cj_pipeline.definitions import defs
+from cj_pipeline.runtime import Engine
+from resources.local_instance import local_instance
+from resources.runtime_resource import EngineResource
+from tests.support.batches import write_batch
+
+SETTINGS = {
+    "judges": ["quality"],
+    "scale": "eng5_np_national_9_step",
+    "wave_size": 10,
+    "max_pairwise_comparisons": 30,
+    "score_stability_threshold": None,
+}
+BATCH = "spring-9"
+
+
+@pytest.fixture
+def instance(home: Path) -> Iterator[dg.DagsterInstance]:
+    """The instance that `cj ui` serves, with its files."""
+    with local_instance(home) as instance:
+        yield instance
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A batch of three waves."""
+    return write_batch(tmp_path / BATCH, n_students=4, n_anchors=4, settings=SETTINGS)
+
+
+def keep_small(instance: dg.DagsterInstance, days: float | None) -> None:
+    """Run the upkeep as its schedule would."""
+    config = {} if days is None else {"keep_runs_days": days}
+    ops = {"keep_history_small": {"config": config}}
+    store_upkeep.execute_in_process(
+        instance=instance, resources={"engine": EngineResource()}, run_config={"ops": ops}
+    )
+
+
+def runs_of(instance: dg.DagsterInstance) -> list[str]:
+    """Return the batch's runs, by their ids."""
+    filters = dg.RunsFilter(tags={"dagster/partition": BATCH})
+    return sorted(run.run_id for run in instance.get_runs(filters))
+
+
+def shown(instance: dg.DagsterInstance) -> dict[str, Any]:
+    """Return what pages show: which partitions are made, and the newest of each asset and check."""
+    graph = defs.resolve_asset_graph()
+    found: dict[str, Any] = {}
+    for key in graph.get_all_asset_keys():
+        found[f"{key} partitions"] = instance.get_materialized_partitions(key)
+        newest = instance.get_latest_materialization_event(key)
+        if newest is not None and newest.asset_materialization is not None:
+            found[f"{key} newest"] = (newest.timestamp, newest.asset_materialization.metadata)
+        planned = instance.get_latest_planned_materialization_info(key, BATCH)
+        found[f"{key} planned"] = planned and planned.run_id
+    for check in graph.asset_check_keys:
+        record = instance.get_latest_asset_check_evaluation_record(check)
+        found[str(check)] = record and (record.run_id, record.status)
+    return found
+
+
+@pytest.mark.slow
+def test_runs_that_newer_ones_replaced_go_and_pages_show_the_same(
+    instance: dg.DagsterInstance, engine: Engine, home: Path, folder: Path
+) -> None:
+    """Of three waves, the last says all that the pages say."""
+    made = [run.run_id for run in run_batch(instance, defs, engine, BATCH, folder, pause_s=0.05)]
+    before = shown(instance)
+    assert runs_of(instance) == sorted(made)
+
+    keep_small(instance, days=0)
+
+    left = runs_of(instance)
+    assert len(left) < len(made)
+    assert {made[0], made[-1]} <= set(left)
+    assert shown(instance) == before
+    gone = set(made) - set(left)
+    files = [path.name for path in (home / "dagster").rglob("*")]
+    assert not [name for name in files if any(run_id in name for run_id in gone)]
+
+    keep_small(instance, days=0)
+    assert runs_of(instance) == left
+    again = defs.resolve_job_def("regrade_batch").execute_in_process(
+        run_config=QUIET, instance=instance, partition_key=BATCH
+    )
+    assert again.success
+
+
+@pytest.mark.slow
+def test_runs_are_kept_unless_asked_for_and_while_they_are_young(
+    instance: dg.DagsterInstance, engine: Engine, folder: Path
+) -> None:
+    """A retention is a person's decision."""
+    list(run_batch(instance, defs, engine, BATCH, folder, pause_s=0.05))
+    made = runs_of(instance)
+
+    keep_small(instance, days=None)
+    keep_small(instance, days=1)
+
+    assert runs_of(instance) == made
+
+
+def test_the_schedule_goes_by_the_environment(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts the job without config; the job's own config wins, and nonsense is named."""
+    for _ in range(2):
+        keep_small(instance, days=None)
+    assert instance.get_runs_count() == 2
+
+    monkeypatch.setenv("CJ_KEEP_RUNS_DAYS", "0")
+    keep_small(instance, days=10)
+    assert instance.get_runs_count() == 3
+    keep_small(instance, days=None)
+    assert instance.get_runs_count() == 1
+
+    for nonsense in ("a month", "-1", "nan"):
+        monkeypatch.setenv("CJ_KEEP_RUNS_DAYS", nonsense)
+        with pytest.raises(dg.Failure, match="CJ_KEEP_RUNS_DAYS"):
+            keep_small(instance, days=None)
+
+
+def test_no_run_of_a_batch_that_goes_on_is_deleted(
+    instance: dg.DagsterInstance, engine: Engine, folder: Path
+) -> None:
+    """How often a step has been tried is told by its runs."""
+    runs = run_batch(instance, defs, engine, BATCH, folder, pause_s=0.05)
+    made = [next(runs).run_id for _ in range(4)]  # the second wave is asked
+
+    keep_small(instance, days=0)
+
+    assert runs_of(instance) == sorted(made)
+
+
+def test_the_last_failure_of_a_rejected_batch_stays(
+    instance: dg.DagsterInstance, engine: Engine, folder: Path
+) -> None:
+    """Its partition is red, and the run says why; the tries before it say nothing more."""
+    (folder / "batch.yaml").write_text("judges: [nobody]\n")
+    made = []
+    for _ in range(3):
+        with pytest.raises(dg.Failure):
+            made += [run.run_id for run in run_batch(instance, defs, engine, BATCH, folder)]
+
+    newest_first = [run.run_id for run in instance.get_runs()]
+    keep_small(instance, days=0)
+
+    assert runs_of(instance) == newest_first[:1]

@@ -1,0 +1,218 @@
+"""Check, back up, restore, compact and archive an embedded store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from cj_pipeline.errors import StoreError
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.maintenance import (
+    archive_callbacks,
+    backup_store,
+    check_store,
+    compact_store,
+    delete_archives,
+    migrate_store,
+    restore_store,
+)
+from cj_pipeline.store.migrations import known_migrations, migrate
+from cj_pipeline.store.opening import open_published
+from tests.support.finished_batches import SPRING, fill
+from tests.support.store_workers import ledger_rows
+
+NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with finished batches."""
+    store = Store(tmp_path / "home")
+    with store.write() as db:
+        fill(db)
+    return store
+
+
+def _comparisons(store: Store) -> int:
+    with store.read() as db:
+        row = db.one("SELECT count(*) AS n FROM comparisons")
+    assert row is not None
+    return int(row["n"])
+
+
+def test_a_sound_store_has_no_problems(store: Store) -> None:
+    """The check must not cry wolf."""
+    store.publish()
+
+    found = check_store(store)
+
+    assert found.problems == ()
+    assert found.schema_version == known_migrations()[-1].version
+    assert found.rows["comparisons"] == _comparisons(store)
+    assert found.live_bytes == found.published_bytes > 0
+
+
+def test_rows_that_hang_in_the_air_are_counted(store: Store) -> None:
+    """A half-restored or hand-edited store shows here first."""
+    with store.write() as db:
+        db.execute("DELETE FROM comparison_pairs WHERE batch_id = ?", [SPRING])
+
+    assert "91 comparisons that nobody planned" in check_store(store).problems
+
+
+def test_files_that_others_can_read_are_named(store: Store) -> None:
+    """Essays are personal data."""
+    store.path.chmod(0o644)
+
+    assert any("chmod go-rwx" in problem for problem in check_store(store).problems)
+
+
+def test_an_older_store_is_migrated_on_request(tmp_path: Path) -> None:
+    """The names say what was done."""
+    with duckdb.connect(str(tmp_path / "cj.duckdb")) as old:
+        migrate(old, known_migrations()[:1])
+
+    names = migrate_store(Store(tmp_path))
+
+    assert names == tuple(m.name for m in known_migrations()[1:])
+
+
+def test_a_backup_brings_everything_back(store: Store, tmp_path: Path) -> None:
+    """The reason to have one."""
+    backup = backup_store(store, tmp_path / "backups" / "monday.duckdb")
+    before = _comparisons(store)
+    with store.write() as db:
+        db.execute("DELETE FROM comparisons")
+
+    aside = restore_store(store, backup, now=NOW)
+
+    assert _comparisons(store) == before
+    assert aside is not None
+    with duckdb.connect(str(aside), read_only=True) as old:
+        assert old.execute("SELECT count(*) FROM comparisons").fetchone() == (0,)
+    with open_published(store.home) as notebook:
+        assert notebook.execute("SELECT count(*) FROM comparisons").fetchone() == (before,)
+
+
+def test_a_backup_older_than_the_code_is_brought_up_to_date(store: Store, tmp_path: Path) -> None:
+    """Otherwise readers would look for tables that are not there yet."""
+    with duckdb.connect(str(tmp_path / "old.duckdb")) as old:
+        migrate(old, known_migrations()[:1])
+
+    restore_store(store, tmp_path / "old.duckdb", now=NOW)
+
+    with open_published(store.home) as notebook:
+        assert notebook.execute("SELECT count(*) FROM v_batches").fetchone() == (0,)
+
+
+def test_a_restore_that_is_killed_leaves_a_live_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no instant at which another process would find nothing and begin anew."""
+    backup = backup_store(store, tmp_path / "backup.duckdb")
+    n_comparisons = _comparisons(store)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        restore_store(store, backup, now=NOW)
+    monkeypatch.undo()
+
+    assert _comparisons(Store(store.home)) == n_comparisons
+    assert restore_store(Store(store.home), backup, now=NOW) is not None
+
+
+def test_a_restore_keeps_what_a_killed_writer_had_committed(store: Store, tmp_path: Path) -> None:
+    """The file that is laid aside is whole: its log was folded into it first."""
+    backup = backup_store(store, tmp_path / "backup.duckdb")
+    code = """
+import os, sys, duckdb
+db = duckdb.connect(sys.argv[1])
+db.execute("PRAGMA disable_checkpoint_on_shutdown")
+db.execute("CREATE TABLE committed AS SELECT 1 AS one")
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code, store.path], check=True)
+    assert store.path.with_name(f"{store.path.name}.wal").exists()
+
+    aside = restore_store(store, backup, now=NOW)
+
+    assert aside is not None
+    with duckdb.connect(str(aside), read_only=True) as db:
+        assert db.execute("FROM committed").fetchone() == (1,)
+
+
+def test_a_torn_store_can_be_restored(store: Store, tmp_path: Path) -> None:
+    """The message of a damaged store promises it."""
+    backup = backup_store(store, tmp_path / "backup.duckdb")
+    store.path.write_bytes(store.path.read_bytes()[:5000])
+
+    restore_store(Store(store.home), backup, now=NOW)
+
+    assert _comparisons(Store(store.home)) > 0
+
+
+def test_a_backup_is_never_overwritten(store: Store, tmp_path: Path) -> None:
+    """The older one may be the good one."""
+    target = backup_store(store, tmp_path / "backup.duckdb")
+
+    with pytest.raises(StoreError, match="another name"):
+        backup_store(store, target)
+
+
+def test_a_torn_backup_is_refused(store: Store, tmp_path: Path) -> None:
+    """The live file must not be lost to a bad copy."""
+    torn = tmp_path / "torn.duckdb"
+    torn.write_bytes(store.path.read_bytes()[:5000])
+
+    with pytest.raises(StoreError, match="Nothing was changed"):
+        restore_store(store, torn, now=NOW)
+
+    assert _comparisons(store) > 0
+
+
+def test_compacting_gives_back_space_and_keeps_everything(store: Store) -> None:
+    """Keys, views and comments included: the schema must still be the same."""
+    with store.write() as db:
+        db.execute(
+            "INSERT INTO ledger SELECT 'filler', i::VARCHAR, md5(i::VARCHAR), 'reserved', "
+            "random(), now() FROM range(20000) numbers(i)"
+        )
+    with store.write() as db:
+        db.execute("DELETE FROM ledger")
+
+    compaction = compact_store(store)
+
+    assert compaction.bytes_after < compaction.bytes_before
+    assert check_store(store).problems == ()
+    with store.write() as db:
+        db.insert("ledger", ledger_rows("me", 0))
+        with pytest.raises(duckdb.ConstraintException):
+            db.insert("ledger", ledger_rows("me", 0))
+
+
+def test_old_callbacks_move_to_parquet_and_go_when_their_time_is_over(store: Store) -> None:
+    """Raw replies are most of a store; nobody updates them."""
+    with store.read() as db:
+        stored = db.one("SELECT count(*) AS n FROM callbacks WHERE batch_id = ?", [SPRING])
+
+    archived = archive_callbacks(store, ended_before=datetime.now(UTC))
+
+    parquet = store.home / "callbacks" / f"{SPRING}.parquet"
+    assert parquet in archived
+    assert parquet.stat().st_mode & 0o077 == 0
+    assert stored == {"n": duckdb.read_parquet(str(parquet)).count("*").fetchall()[0][0]}
+    with store.read() as db:
+        assert db.one("FROM callbacks") is None
+    assert archive_callbacks(store, ended_before=datetime.now(UTC)) == ()
+    assert set(delete_archives(store, written_before=datetime.now(UTC) + timedelta(1))) == set(
+        archived
+    )
+    assert not parquet.exists()

@@ -1,0 +1,229 @@
+"""The store behind DuckDB's own server: same SQL, same promises, many processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from cj_pipeline.errors import StoreBusyError, StoreError
+from cj_pipeline.metrics.readings import render_metrics
+from cj_pipeline.queries.overview import batch_overview
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.maintenance import check_store
+from cj_pipeline.store.opening import open_store
+from cj_pipeline.store.quack_store import ServedStore, attach_statement, serve
+from cj_pipeline.store.session import Session
+from tests.support import ROOT
+from tests.support.finished_batches import fill, insert_all, spring_rows
+from tests.support.store_workers import ROWS, ledger_rows
+
+TOKEN = "a-token-for-tests-only"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server in a process of its own; every test uses other batches."""
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tests.support.store_workers",
+            "serve",
+            str(tmp_path_factory.mktemp("served")),
+            TOKEN,
+        ],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    yield server.stdout.readline().strip()
+    server.communicate("")
+
+
+@pytest.fixture
+def store(address: str, tmp_path: Path) -> ServedStore:
+    """A client's store."""
+    return ServedStore(address, tmp_path, TOKEN)
+
+
+def _write_then_fail(db: Session) -> None:
+    db.insert("ledger", ledger_rows("rolled-back", 0))
+    db.execute("DELETE FROM no_such_table")
+
+
+def _count(store: Store, batch_id: str) -> int:
+    with store.read() as db:
+        row = db.one("SELECT count(*) AS n FROM ledger WHERE batch_id = ?", [batch_id])
+    assert row is not None
+    return int(row["n"])
+
+
+def test_a_turn_is_transactions_of_their_own(store: ServedStore) -> None:
+    """Steps that take several in a row need not know where the store is."""
+    with store.turn() as transaction:
+        with transaction() as db:
+            db.insert("ledger", ledger_rows("turn", 0))
+        with pytest.raises(duckdb.Error), transaction() as db:
+            db.execute("DELETE FROM no_such_table")
+        with transaction() as db:
+            db.insert("ledger", ledger_rows("turn", 1))
+
+    with store.read() as db:
+        row = db.one("SELECT count(*) AS n FROM ledger WHERE batch_id = 'turn'")
+    assert row == {"n": 2 * ROWS}
+
+
+def test_an_error_rolls_the_whole_transaction_back(store: ServedStore) -> None:
+    """The server must keep the promise of the file."""
+    with pytest.raises(duckdb.Error, match="no_such_table"), store.write() as db:
+        _write_then_fail(db)
+
+    assert _count(store, "rolled-back") == 0
+
+
+def test_whole_batches_go_in_and_come_out(store: ServedStore) -> None:
+    """Every table, JSON and times included, through the same calls as the file."""
+    with store.write() as db:
+        fill(db)
+    local = Store.in_memory()
+    with local.write() as db:
+        fill(db)
+
+    for view in ("v_batches", "v_scores", "v_grades", "v_comparisons"):
+        query = f"FROM {view} ORDER BY ALL"
+        with store.read() as far, local.read() as near:
+            assert far.rows(query) == near.rows(query)
+    with store.read() as far, local.read() as near:
+        assert batch_overview(far) == batch_overview(near)
+
+
+@pytest.mark.parametrize(("on_conflict", "usd"), [("ignore", 0.5), ("replace", 9.0)])
+def test_a_taken_key_is_ignored_or_replaced(
+    store: ServedStore, on_conflict: str, usd: float
+) -> None:
+    """Repeating a step leaves the same rows."""
+    rows = ledger_rows(on_conflict, 0)
+    with store.write() as db:
+        db.insert("ledger", rows)
+        db.insert("ledger", [row | {"usd": 9.0} for row in rows], on_conflict=on_conflict)  # type: ignore[arg-type]
+
+    with store.read() as db:
+        found = db.rows("SELECT usd FROM ledger WHERE batch_id = $batch", {"batch": on_conflict})
+    assert found == [{"usd": usd}] * ROWS
+
+
+@pytest.mark.parametrize("hostile", ["'; DROP TABLE ledger; --", "\\'", "a\x00b", "å", "\ud800"])
+def test_bound_text_cannot_break_out(store: ServedStore, hostile: str) -> None:
+    """The protocol sends values inside the SQL; replies and essays are hostile."""
+    with store.read() as db:
+        row = db.one("SELECT ? AS text, 1 AS one", [hostile])
+
+    assert row == {"text": hostile.replace("\ud800", "?"), "one": 1}
+
+
+def test_writers_take_turns(address: str, tmp_path: Path) -> None:
+    """A check made inside a transaction stays true until it commits: no lost update."""
+    with ServedStore(address, tmp_path, TOKEN).write() as db:
+        db.insert("ledger", ledger_rows("turns", 0)[:1])
+
+    def add_one(_: int) -> None:
+        with ServedStore(address, tmp_path, TOKEN).write() as db:
+            row = db.one("SELECT usd FROM ledger WHERE batch_id = 'turns'")
+            assert row is not None
+            db.execute("UPDATE ledger SET usd = ? WHERE batch_id = 'turns'", [row["usd"] + 1])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(add_one, range(12)))
+
+    with ServedStore(address, tmp_path, TOKEN).read() as db:
+        assert db.one("SELECT usd FROM ledger WHERE batch_id = 'turns'") == {"usd": 12.5}
+
+
+def test_readers_do_not_wait_for_writers(store: ServedStore, address: str) -> None:
+    """That is what the server is for."""
+    reader = ServedStore(address, store.home, TOKEN, lock_timeout_s=0.1)
+    with store.write() as db:
+        db.insert("ledger", ledger_rows("unseen", 0))
+
+        assert _count(reader, "unseen") == 0
+
+
+def test_waiting_for_a_hanging_writer_ends(store: ServedStore, address: str) -> None:
+    """As with the file: trying again later may help."""
+    impatient = ServedStore(address, store.home, TOKEN, lock_timeout_s=0.1)
+
+    with store.write(), pytest.raises(StoreBusyError, match="Nothing was changed"):  # noqa: SIM117
+        with impatient.write():
+            pass
+
+
+def test_a_wrong_token_is_refused_and_not_shown(address: str, tmp_path: Path) -> None:
+    """Messages end up in logs."""
+    with (
+        pytest.raises(StoreError, match="CJ_STORE_TOKEN") as refused,
+        ServedStore(address, tmp_path, "not-the-token-at-all").read(),
+    ):
+        pass
+
+    assert "not-the-token-at-all" not in str(refused.value)
+
+
+def test_a_short_token_is_not_served(tmp_path: Path) -> None:
+    """Whoever guesses it can read every essay."""
+    with pytest.raises(StoreError, match="16 characters"), serve(tmp_path, "short"):
+        pass
+
+
+def test_the_environment_chooses_the_store(address: str, tmp_path: Path) -> None:
+    """The rest of the code sees one store."""
+    environment = {"CJ_STORE": address, "CJ_STORE_TOKEN": TOKEN}
+
+    assert isinstance(open_store(tmp_path, environment), ServedStore)
+    assert type(open_store(tmp_path, {})) is Store
+
+
+@pytest.mark.parametrize("wrong", ["quack:host", "quack:ho st:1", "quack:x:1'; --"])
+def test_an_address_that_is_none_is_refused(wrong: str) -> None:
+    """It goes into a statement; nothing but a host and a port may."""
+    with pytest.raises(StoreError, match="quack:HOST:PORT"):
+        attach_statement(wrong)
+
+
+def test_analysts_see_the_server(store: ServedStore) -> None:
+    """Tables and views by their plain names."""
+    with store.connect() as connection:
+        assert connection.execute("SELECT count(*) >= 0 FROM v_batches").fetchone() == (True,)
+
+
+def test_care_for_the_file_is_refused_from_afar(store: ServedStore) -> None:
+    """A backup of an empty local file would be believed to be one of the store."""
+    with pytest.raises(StoreError, match="stop whatever serves it"):
+        check_store(store)
+
+
+def test_a_served_store_is_counted_as_the_same_rows_in_a_file_are(
+    store: ServedStore, tmp_path: Path
+) -> None:
+    """Metrics are SQL, and the server plans some of it otherwise."""
+    beside = Store(tmp_path / "file")
+    rows = spring_rows("counted")
+    for each in (store, beside):
+        with each.write() as db:
+            insert_all(db, rows)
+
+    served = without_ages(render_metrics(store, batch_id="counted"))
+
+    assert served == without_ages(render_metrics(beside, batch_id="counted"))
+
+
+def without_ages(text: str) -> list[str]:
+    """Return the lines that do not change from one second to the next."""
+    return [line for line in text.splitlines() if "_age_seconds" not in line]

@@ -1,0 +1,224 @@
+"""Whatever comes back of a shard: nothing is lost, nothing counts twice, every row has an outcome.
+
+`make nightly` tries 100,000 results; here some thousands are tried, the same ones each time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.judging.pricing import cost_usd
+from cj_pipeline.provider_jobs.settlement import read_or_missing
+from cj_pipeline.providers.base import JobOutcome, Parser, Provider, RawLine
+from cj_pipeline.providers.registry import open_parser
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.collect_wave import collect_wave, matched_callbacks
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.store.file_store import Store
+from tests.cj_pipeline.providers.test_openai import openai_provider
+from tests.support.batches import open_engine, write_batch
+from tests.support.fuzzed_results import DIALECTS, KEY, FuzzedResult, fuzzed_result, verdict
+from tests.support.nightly import many
+
+JOB = {
+    "batch_id": "b",
+    "wave": 1,
+    "submission_key": KEY,
+    "outcome": JobOutcome.COMPLETED,
+    "error": None,
+    "error_code": None,
+}
+
+
+@pytest.mark.parametrize("judge_name", DIALECTS)
+def test_every_request_has_one_outcome_whatever_comes(judge_name: str) -> None:
+    """Matching and reading, as collecting does them, over results in every state of disrepair."""
+    judge = load_judge(judge_name)
+    parse = open_parser(judge)
+
+    for number in range(many(750, 25_000)):
+        case = fuzzed_result(judge_name, number)
+        _check(case, parse, judge, f"{judge_name}:{number}")
+
+
+def _check(case: FuzzedResult, parse: Parser, judge: Any, label: str) -> None:
+    rows = list(matched_callbacks(parse, JOB, case.lines, case.asked))
+    matched = [row for row in rows if row["kind"] == "matched"]
+    bodies = {row["custom_id"]: row["body"] for row in matched}
+
+    # Nothing that came is dropped, and nothing counts twice.
+    assert [(row["source"], row["line"], row["body"]) for row in rows] == [
+        dataclasses.astuple(line) for line in case.lines
+    ], label
+    assert len(bodies) == len(matched), label
+    assert set(bodies) <= case.asked, label
+    for row in rows:
+        known = row["custom_id"] in case.asked
+        assert (row["kind"] in {"matched", "duplicate"}) == known, label
+
+    # Every request has one outcome, and the right one.
+    outcomes = {}
+    for name in case.asked:
+        read = read_or_missing(parse, judge, JOB, bodies.get(name))
+        expected = case.expected[name]
+        outcomes[name] = read.outcome
+        assert read.outcome in expected.outcomes, (label, name, read)
+        assert (read.verdict is not None) == (read.outcome is Outcome.SUCCEEDED), label
+        if expected.winner is not None and read.verdict is not None:
+            assert read.verdict.winner == expected.winner, (label, name)
+        usage = read.reply.usage if read.reply else None
+        if expected.is_paid is not None:
+            assert (usage is not None) == expected.is_paid, (label, name, read)
+        if usage is not None:
+            assert cost_usd(judge.price, usage, batched=True) >= 0, label
+    assert sum(Counter(outcomes.values()).values()) == len(case.asked), label
+
+
+class Redelivered(Engine):
+    """An engine whose provider delivers other lines than those that were really made."""
+
+    def provider(self, judge: Any) -> Any:
+        """Return the provider with its results exchanged."""
+        return Delivers(super().provider(judge), self.environment["lines"])
+
+
+class Delivers:
+    """A provider that delivers the lines it is given, and is otherwise itself."""
+
+    def __init__(self, inner: Provider, lines: Any) -> None:
+        self._inner, self._lines = inner, lines
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def collect(self, job_id: str) -> Iterator[RawLine]:
+        """Yield the lines, whatever was asked for."""
+        return iter(self._lines)
+
+    def discard(self, job_id: str, file_ids: Any) -> None:
+        """Keep everything: it is collected again."""
+
+
+@pytest.mark.parametrize("judge_name", DIALECTS)
+def test_the_store_accounts_for_every_row_whatever_comes(judge_name: str, tmp_path: Path) -> None:
+    """The same through the whole step: callbacks, attempts, comparisons, reservation and bill."""
+    engine = open_engine(tmp_path / "home")
+    engine = dataclasses.replace(engine, store=Store.in_memory())
+    settings = {"judges": [judge_name], "all_at_once": True, "max_pairwise_comparisons": 12}
+    folder = write_batch(tmp_path / "batch", n_students=7, settings=settings)
+    batch_id = ingest(engine, folder).batch_id
+    plan_wave(engine, batch_id)
+    submit_wave(engine, batch_id)
+    with engine.store.read() as db:
+        names = [r["custom_id"] for r in db.rows("SELECT custom_id FROM attempts ORDER BY 1")]
+        (job,) = db.rows("SELECT * FROM provider_jobs")
+
+    for number in range(many(10, 500)):
+        case = fuzzed_result(judge_name, number)
+        _as_just_ended(engine, job["submission_key"])
+        # The case's names are exchanged for the batch's; those it has no row for are missing.
+        pairs = list(zip(sorted(case.asked), names, strict=False))
+        lines = tuple(_renamed(line, pairs) for line in case.lines)
+        collected = collect_wave(_delivering(engine, lines), batch_id)
+        _check_store(engine, collected.outcomes, len(lines), f"{judge_name}:{number}")
+
+
+def _delivering(engine: Engine, lines: tuple[RawLine, ...]) -> Engine:
+    return Redelivered(
+        engine.store, engine.home, {**engine.environment, "lines": lines}, engine.run_environment
+    )
+
+
+def _renamed(line: RawLine, pairs: list[tuple[str, str]]) -> RawLine:
+    text = line.text
+    for theirs, ours in pairs:
+        text = text.replace(theirs, ours)
+    return dataclasses.replace(line, text=text)
+
+
+def _as_just_ended(engine: Engine, key: str) -> None:
+    with engine.store.write() as db:
+        db.execute("DELETE FROM callbacks")
+        db.execute("DELETE FROM comparisons")
+        db.execute("DELETE FROM ledger WHERE kind <> 'reserved'")
+        db.execute("UPDATE attempts SET outcome = NULL, cost_usd = NULL")
+        db.execute(
+            "UPDATE provider_jobs SET state = 'ended', outcome = 'completed', billed_usd = NULL,"
+            " ended_at = now()"
+        )
+
+
+def _check_store(engine: Engine, outcomes: Any, n_lines: int, label: str) -> None:
+    with engine.store.read() as db:
+        (row,) = db.rows("FROM v_row_outcomes")
+        came = db.one("SELECT count(*) AS n FROM callbacks")
+        money = db.one(
+            "SELECT sum(usd) FILTER (kind = 'billed') AS billed,"
+            " sum(usd) FILTER (kind = 'reserved') - sum(usd) FILTER (kind = 'released') AS open,"
+            " (SELECT sum(cost_usd) FROM attempts) AS rows_cost FROM ledger"
+        )
+        verdicts = db.one(
+            "SELECT count(*) AS n, count(DISTINCT comparison_id) AS once FROM comparisons"
+            " WHERE status = 'succeeded'"
+        )
+    assert came is not None
+    assert money is not None
+    assert verdicts is not None
+    kinds = {outcome.value: row[outcome.value] for outcome in Outcome}
+    assert came["n"] == n_lines, label
+    assert row["requested"] == sum(kinds.values()) == sum(outcomes.values()), label
+    assert row["open"] == 0, label
+    assert verdicts["n"] == verdicts["once"] == row["succeeded"], label
+    assert money["billed"] == pytest.approx(money["rows_cost"]), label
+    assert money["open"] == 0, label
+
+
+def test_every_way_of_naming_result_files_brings_home_what_there_is() -> None:
+    """An id may be missing, empty, late, or one for both files; a file may be empty or cut off."""
+    good = json.dumps(DIALECTS["quality"]("one", {"text": verdict("A")}))
+    bad = json.dumps(DIALECTS["quality"]("two", {"status": 400}))
+    contents = {"full": f"{good}\n{bad}\n", "good": good, "bad": f"{bad}\n", "none": ""}
+    n_cases = 0
+    for output in (None, "", "full", "good", "none"):
+        for error in (None, "", "full", "bad", "none"):
+            for status in ("completed", "expired", "cancelled", "failed"):
+                provider = openai_provider(_server(status, output, error, contents))
+                came = Counter(line.text for line in provider.collect("batch_1"))
+
+                files = {name for name in (output, error) if name}
+                texts = [text for name in files for text in contents[name].splitlines()]
+                assert came == Counter(texts), (status, output, error)
+                n_cases += 1
+    assert n_cases == 100
+
+
+def _server(status: str, output: str | None, error: str | None, contents: dict[str, str]) -> Any:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        path = request.url.path
+        if path.endswith("/content"):
+            return httpx2.Response(200, text=contents[path.split("/")[-2]])
+        if "/files/" in path:
+            return httpx2.Response(200, json={"bytes": len(contents[path.split("/")[-1]])})
+        batch = {
+            "id": "batch_1",
+            "status": status,
+            f"{status}_at": 1,
+            "output_file_id": output,
+            "error_file_id": error,
+            "request_counts": {"total": 2, "completed": 1, "failed": 1},
+        }
+        return httpx2.Response(200, json=batch)
+
+    return answer

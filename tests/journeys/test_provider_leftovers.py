@@ -1,0 +1,72 @@
+"""What a batch leaves at its providers, and what one refused call costs its neighbours."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.runtime import Engine
+from cj_pipeline.steps.collect_wave import collect_wave
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
+from tests.support.batches import open_engine, run_to_end, write_batch
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """An engine over an empty home."""
+    return open_engine(tmp_path / "home")
+
+
+@pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
+def test_a_settled_batch_leaves_nothing_at_its_provider(
+    engine: Engine, tmp_path: Path, judge: str
+) -> None:
+    """Files are counted against quotas, and essays are their authors'."""
+    folder = write_batch(tmp_path / "small", n_students=3, settings={"judges": [judge]})
+
+    run_to_end(engine, folder)
+
+    provider = engine.provider(load_judge(judge))
+    since = datetime.now(UTC) - timedelta(hours=1)
+    assert list(provider.list_files(since)) == []
+    if judge != "quality":  # OpenAI's batches cannot be deleted.
+        assert list(provider.list_jobs(since)) == []
+
+
+def test_a_batch_ends_well_where_its_provider_keeps_what_should_go(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Tidying up is not worth a batch: what is left expires by itself."""
+    fault = {"kind": "status", "on": "*.delete", "status": 500}
+    change_settings(EmulatorConfig.from_environment({}, engine.home), faults=[fault])
+    folder = write_batch(tmp_path / "small", n_students=3, settings={"judges": ["quality"]})
+
+    batch_id = run_to_end(engine, folder)
+
+    with engine.store.read() as db:
+        row = db.one("SELECT state FROM batches WHERE batch_id = ?", [batch_id])
+    assert row == {"state": "succeeded"}
+
+
+def test_a_provider_that_begins_to_refuse_takes_nothing_back(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Answers before the refusal are paid for: they are stored, read and billed like any."""
+    fault = {"kind": "status", "on": "*chat.create", "status": 403, "at": [2]}
+    change_settings(EmulatorConfig.from_environment({}, engine.home), faults=[fault])
+    settings = {"judges": ["quality"], "llm_batching_mode": "per_request", "max_attempts": 1}
+    folder = write_batch(tmp_path / "small", n_students=4, settings=settings)
+    batch_id = ingest(engine, folder).batch_id
+    plan_wave(engine, batch_id)
+
+    submit_wave(engine, batch_id)
+    collected = collect_wave(engine, batch_id)
+
+    assert collected.outcomes == {Outcome.SUCCEEDED: 1, Outcome.PROVIDER_ERROR: 1}
+    assert collected.billed_usd > 0

@@ -1,0 +1,54 @@
+"""The HTTP service over a home folder, asked in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from cj_pipeline.runtime import Engine
+from cj_pipeline.service.app import create_app
+from cj_pipeline.service.auth import Access
+from tests.support.batches import open_engine
+from tests.support.finished_batches import fill
+
+TOKEN = "a-token-for-tests-only"
+SOCKETS = "ws://127.0.0.1:8421"
+"""Starlette's client takes its own name for a WebSocket unless it is given one."""
+
+MINI: dict[str, Any] = {
+    "batch_id": "mini",
+    "settings": {
+        "judges": ["quality"],
+        "score_stability_threshold": None,
+        "max_pairwise_comparisons": 3,
+        "spend_cap_usd": 1.0,
+    },
+    "instructions": "Describe something you have learned.",
+    "essays": [
+        {"essay_id": f"essay-{n}", "text": f"What I have learned is number {n}, and more. " * 3}
+        for n in range(1, 4)
+    ],
+}
+
+
+def home_with_batches(home: Path) -> Engine:
+    """Return an engine over a home whose store holds three ended batches."""
+    engine = open_engine(home)
+    with engine.store.write() as db:
+        fill(db)
+    return engine
+
+
+@contextmanager
+def asking(engine: Engine, *, token: str | None = None, **access: Any) -> Iterator[TestClient]:
+    """Give a client of the service; with a token, it brings that token."""
+    app = create_app(engine, Access(token, **access))
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with TestClient(
+        app, base_url="http://127.0.0.1:8421", headers=headers, raise_server_exceptions=False
+    ) as client:
+        yield client
