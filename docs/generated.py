@@ -192,7 +192,7 @@ def _under_headings(text: str) -> str:
 
 def batch_yaml() -> str:
     """Return the keys of `batch.yaml` with types, defaults and meanings."""
-    from cj_pipeline.batch.options import PreciseRule
+    from cj_pipeline.batch.options import PrecisionTargets
     from cj_pipeline.intake.settings import BatchSettings
 
     return "\n".join(
@@ -206,7 +206,7 @@ def batch_yaml() -> str:
             "",
             "## precise",
             "",
-            *_fields(PreciseRule),
+            *_fields(PrecisionTargets),
             "",
         ]
     )
