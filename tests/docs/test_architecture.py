@@ -96,7 +96,7 @@ def test_every_module_a_page_names_is_there(page: Path) -> None:
 def test_the_trip_names_tables_that_a_batch_fills(tmp_path: Path) -> None:
     """The rows the page promises are there once a batch has gone its way."""
     trip = PAGE.partition("## The trip")[2].partition("## ")[0]
-    named = re.findall(r"Rows: (.+?)\.", trip)
+    named = re.findall(r"Rows: (.+?)\.", trip, flags=re.S)
     tables = {table for row in named for table in re.findall(r"`([a-z_]+)`", row)}
     assert len(tables) >= 15
     settings = {
