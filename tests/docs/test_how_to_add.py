@@ -15,7 +15,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from assets.automation.checks import checks_of
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.checks import standard_checks
 from cj_pipeline.checks.batch_checks import check_claims
 from cj_pipeline.checks.claims import Finding
@@ -153,9 +153,9 @@ def read_line(line: str) -> Reply:
     try:
         row = json.loads(line)
     except ValueError:
-        return Reply(None, Outcome.INVALID_OUTPUT, error_code="no_json", may_retry=True)
+        return Reply(None, RequestOutcome.INVALID_OUTPUT, error_code="no_json", may_retry=True)
     used = Usage(prompt=estimated_tokens(len(line)), completion=10)
-    return Reply(row["id"], Outcome.SUCCEEDED, text=row["verdict"], usage=used)
+    return Reply(row["id"], RequestOutcome.SUCCEEDED, text=row["verdict"], usage=used)
 
 
 class JudgeFileWithOneMore(JudgeFile):
