@@ -69,7 +69,7 @@ _REQUESTS = (
     Metric(
         "cj_llm_requests_total",
         "counter",
-        "Requests that have left for a provider; a comparison asked again is another request.",
+        "Requests sent to a provider; a retried comparison is another request.",
         ("batching_mode",),
         """
         SELECT j.batching_mode, count(*) AS value
@@ -98,7 +98,7 @@ _REQUESTS = (
     Metric(
         "llm_provider_requests_total",
         "counter",
-        "Requests that have an outcome; request_type tells a comparison's first from a repeated.",
+        "Requests that have an outcome; request_type says whether it is the first or a retry.",
         ("provider", "model", "request_type", "status"),
         """
         SELECT j.provider, j.model,
@@ -349,7 +349,7 @@ _LIVE = (
     Metric(
         "llm_provider_circuit_breaker_open",
         "gauge",
-        "1 while a provider's breaker keeps single calls back or tries it carefully, 0 otherwise.",
+        "1 while a provider's circuit breaker holds single calls back or probes it, 0 otherwise.",
         ("provider", "model"),
         """
         SELECT provider, model, max(CASE state WHEN 'closed' THEN 0 ELSE 1 END) AS value
@@ -417,8 +417,8 @@ _COMPARISONS = (
     Metric(
         "cj_callbacks_total",
         "counter",
-        "Replies as they came in: of a request of ours, a second one, somebody else's, unreadable;"
-        " and single calls that ended without one, failed or expired.",
+        "Replies as they came in: to a request of ours, a duplicate, a foreign one, unreadable; "
+        "and single calls that ended without one, failed or expired.",
         ("kind",),
         "SELECT kind, count(*) AS value FROM callbacks WHERE batch_id GLOB $batch GROUP BY kind",
         always=_one_each(("matched", "duplicate", "foreign", "garbled", "failed", "expired")),
@@ -429,7 +429,7 @@ _BATCHES = (
     Metric(
         "cj_workflow_decisions_total",
         "counter",
-        "What was decided after each wave; waiting for callbacks is no decision that is kept.",
+        "What was decided after each wave; waiting for callbacks is not stored as a decision.",
         ("decision",),
         """
         SELECT decision, count(*) AS value
@@ -447,7 +447,7 @@ _BATCHES = (
     Metric(
         "cj_batches",
         "gauge",
-        "Batches by how they stand.",
+        "Batches by state.",
         ("state",),
         "SELECT state, count(*) AS value FROM batches WHERE batch_id GLOB $batch GROUP BY state",
         always=_one_each(("running", "succeeded", "failed", "cancelled", "rejected")),
@@ -515,7 +515,7 @@ _BATCHES = (
     Metric(
         "cj_oldest_uncollected_job_age_seconds",
         "gauge",
-        "How long the results of an ended provider job have waited to be brought home and settled.",
+        "How long the results of an ended provider job have waited to be collected and settled.",
         (),
         """
         SELECT coalesce(greatest(epoch($now) - min(epoch(ended_at)), 0), 0) AS value
@@ -549,7 +549,7 @@ _TRIALS = (
     Metric(
         "cj_trial_drifted_runs_total",
         "counter",
-        "Trial runs with a figure outside its band beside the runs before.",
+        "Trial runs with a figure outside its band compared with earlier runs.",
         ("trial",),
         """
         SELECT trial, count(*) FILTER (json_array_length(drift, '$.drifted') > 0) AS value

@@ -423,7 +423,7 @@ def _keep_status(
     warning = found.warning
     stalled = stalled_since({**job, "counts_changed_at": changed_at}, now)
     if warning is None and not ended and stalled is not None:
-        warning = f"no progress since {stalled:%Y-%m-%d %H:%M} UTC: `cj doctor` says what helps"
+        warning = f"no progress since {stalled:%Y-%m-%d %H:%M} UTC: `cj doctor` says what to do"
         log.warning("provider_job_stalled", submission_key=job["submission_key"], since=stalled)
     db.execute(
         """

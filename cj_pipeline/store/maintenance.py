@@ -25,7 +25,7 @@ CALLBACKS_FOLDER = "callbacks"
 
 _ORPHANS = {
     "essays without their batch": "FROM essays ANTI JOIN batches USING (batch_id)",
-    "comparisons that nobody planned": (
+    "comparisons without a planned pair": (
         "FROM comparisons ANTI JOIN comparison_pairs USING (batch_id, comparison_id)"
     ),
     "requests without their provider job": (

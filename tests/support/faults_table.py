@@ -260,7 +260,7 @@ def _came(runtime: Runtime, config: EmulatorConfig, told: Iterable[str]) -> Came
         duplicates = db.rows("SELECT 1 AS one FROM duplicate_jobs")
     counts: Counter[str] = Counter()
     for row in outcomes:
-        again = f" when asked again ({row['attempt']})" if row["attempt"] > 1 else ""
+        again = f" on retry ({row['attempt']})" if row["attempt"] > 1 else ""
         counts[row["outcome"] + again] += row["n"]
     ending = f"{batch['state']}" + (f": `{batch['end_reason']}`" if batch["end_reason"] else "")
     return Came(

@@ -40,7 +40,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
-    """An engine over a store in memory."""
+    """A runtime over a store in memory."""
     home = tmp_path / "home"
     home.mkdir()
     store = Store.in_memory()
