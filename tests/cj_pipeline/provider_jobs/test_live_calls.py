@@ -13,7 +13,13 @@ import pytest
 from cj_pipeline.batch.comparisons import Outcome
 from cj_pipeline.emulator import change_settings, in_process_client
 from cj_pipeline.emulator.config import EmulatorConfig
-from cj_pipeline.errors import AccountRefusedError, StoreBusyError, TransientError
+from cj_pipeline.errors import (
+    AccountRefusedError,
+    AmbiguousSubmissionError,
+    StoreBusyError,
+    TransientError,
+    UncertainOutcomeError,
+)
 from cj_pipeline.live.retry import RetryRules
 from cj_pipeline.operations.cancel import cancel
 from cj_pipeline.queries.batch_record import note_on_batch
@@ -351,3 +357,103 @@ def test_a_batch_taken_up_by_another_process_is_left_to_it(engine: Engine, tmp_p
         )
 
     assert submit_wave(replace(engine), batch_id).n_sent == 0
+
+
+class _Breaking(Engine):
+    """An engine whose single calls break before the first one, as by a fault in this program."""
+
+    def provider(self, judge: Any) -> Any:
+        """Return the provider without a way to make single calls."""
+        return _BrokenProvider(super().provider(judge))
+
+
+class _BrokenProvider:
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def live(self, http: Any) -> Any:
+        """Break."""
+        msg = "a fault in this program"
+        raise RuntimeError(msg)
+
+
+def test_a_run_that_breaks_leaves_its_calls_to_whoever_comes_next(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Its process may live on, and nobody has to wait until its lease runs out."""
+    batch_id = planned(engine, tmp_path, judges=PANEL, wave_size=3)
+    breaking = _Breaking(engine.store, engine.home, {}, TEST_RUN, clock=engine.clock)
+    with pytest.raises(RuntimeError, match="a fault in this program"):
+        submit_wave(breaking, batch_id)
+
+    assert submit_wave(engine, batch_id).n_sent == 3
+    assert collect_wave(engine, batch_id).outcomes == {Outcome.SUCCEEDED: 9}
+
+
+def test_calls_in_doubt_leave_no_job_to_look_for(
+    engine: Engine, tmp_path: Path, clock: ManualClock
+) -> None:
+    """A single call cannot be found at its provider: it is made again, and both may be billed."""
+    go_wrong(engine, kind="lost_reply", on="*chat.create")
+    impatient = {"wait_timeout_seconds": 1, "timeout_seconds": 1}
+    batch_id = planned(engine, tmp_path, wave_size=4, profile_set=impatient)
+    slow = replace(engine, retry_rules=RetryRules(first_wait_s=1e6, longest_wait_s=1e6))
+    with pytest.raises(UncertainOutcomeError):
+        submit_wave(slow, batch_id)
+    states = rows(engine, "SELECT state FROM provider_jobs")
+
+    go_wrong(engine)
+    clock.sleep(600)
+    submit_wave(engine, batch_id)
+
+    assert states == [{"state": "running"}]
+    assert collect_wave(engine, batch_id).outcomes == {Outcome.SUCCEEDED: 4}
+    (doubt,) = rows(engine, "SELECT sum(usd) AS usd FROM ledger WHERE kind = 'possible'")
+    (reserved,) = rows(engine, "SELECT sum(usd) AS usd FROM ledger WHERE kind = 'reserved'")
+    assert doubt["usd"] == pytest.approx(reserved["usd"], rel=0.01)
+
+
+def test_calls_that_have_begun_stay_with_their_account(
+    engine: Engine, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a job paid by one account and half by another would be in neither's books."""
+    monkeypatch.setattr("cj_pipeline.live.dispatcher.PATIENCE_S", 0.1)
+    go_wrong(engine, kind="status", on="*chat.create", status=503)
+    batch_id = planned(engine, tmp_path, wave_size=4)
+    with pytest.raises(TransientError):
+        submit_wave(engine, batch_id)
+    (begun,) = rows(engine, "SELECT state FROM provider_jobs")
+    with engine.store.write() as db:
+        db.execute("UPDATE provider_jobs SET account = 'emulator-elsewhere'")
+    clock.sleep(600)
+
+    with pytest.raises(AmbiguousSubmissionError, match="another key or address"):
+        submit_wave(engine, batch_id)
+
+    assert begun == {"state": "running"}
+    assert paid_calls(engine) == 0
+
+
+def test_calls_that_have_not_begun_go_out_from_the_account_of_today(
+    engine: Engine, tmp_path: Path, clock: ManualClock
+) -> None:
+    """As after a mistyped key: nothing was paid under it."""
+    go_wrong(engine, kind="status", on="*chat.create", status=401)
+    batch_id = planned(engine, tmp_path, wave_size=4)
+    with pytest.raises(AccountRefusedError):
+        submit_wave(engine, batch_id)
+    (before,) = rows(engine, "SELECT state, account FROM provider_jobs")
+    with engine.store.write() as db:
+        db.execute("UPDATE provider_jobs SET account = 'emulator-mistyped'")
+    go_wrong(engine)
+    clock.sleep(600)
+
+    submit_wave(engine, batch_id)
+
+    (after,) = rows(engine, "SELECT state, account FROM provider_jobs")
+    assert (before["state"], after["state"]) == ("intent", "ended")
+    assert after["account"] == before["account"]
+    assert paid_calls(engine) == 4
