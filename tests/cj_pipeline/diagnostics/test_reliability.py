@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.diagnostics.reliability import (
+    SpreadEvidence,
     empirical_bayes,
     empirical_bayes_reliability,
     scale_separation_reliability,
@@ -95,3 +99,28 @@ def test_no_spread_at_all_is_a_reliability_of_zero() -> None:
     verdicts = [JudgedPair(x, y, w) for x in ids for y in ids if x < y for w in ("A", "B")]
 
     assert empirical_bayes(fit_bradley_terry(ids, verdicts)).reliability == 0.0
+
+
+def test_the_posterior_variance_of_two_essays_is_worked_out_by_hand() -> None:
+    """One difference d, seven wins in ten: everything is a function of one number."""
+    verdicts = [JudgedPair("a", "b", "A")] * 7 + [JudgedPair("a", "b", "B")] * 3
+    verdicts += [JudgedPair("b", "a", "B")] * 7 + [JudgedPair("b", "a", "A")] * 3
+    scale = fit_bradley_terry(["a", "b"], verdicts)
+
+    found = SpreadEvidence(scale).posterior_variance(math.log(1.5))
+
+    # Scores of standard deviation 1.5 put a normal prior of variance 2 x 1.5^2 on d.
+    prior = 1 / (2 * 1.5**2)
+    d = brentq(lambda d: 14 - 20 / (1 + math.exp(-d)) - prior * d, 0, 3)
+    at_mode = 1 / (20 * _logistic_slope(d) + prior)
+    # The slope averaged over a normal d, by MacKay's flatter curve; then the centred scores are
+    # d/2 and -d/2, with a variance of a quarter of d's each.
+    flatter = 1 / math.sqrt(1 + math.pi / 8 * at_mode)
+    averaged = 1 / (20 * flatter * _logistic_slope(flatter * d) + prior)
+    assert d == pytest.approx(0.805, abs=0.001)
+    assert found == pytest.approx(averaged / 2, rel=1e-5)
+    assert found == pytest.approx(0.1145, abs=0.0001)
+
+
+def _logistic_slope(x: float) -> float:
+    return 0.25 / math.cosh(x / 2) ** 2
