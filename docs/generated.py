@@ -152,7 +152,7 @@ def _under_headings(text: str) -> str:
 
 def batch_yaml() -> str:
     """Return the keys of `batch.yaml` with types, defaults and meanings."""
-    from cj_pipeline.batch.options import PreciseRule
+    from cj_pipeline.batch.options import PrecisionTargets
     from cj_pipeline.intake.settings import BatchSettings
 
     return "\n".join(
@@ -166,7 +166,7 @@ def batch_yaml() -> str:
             "",
             "## precise",
             "",
-            *_fields(PreciseRule),
+            *_fields(PrecisionTargets),
             "",
         ]
     )

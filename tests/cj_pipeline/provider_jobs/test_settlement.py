@@ -12,7 +12,7 @@ import pytest
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.providers.base import Provider, RawLine
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import take_next_step
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.next_step import NextStep, next_step
@@ -28,8 +28,8 @@ _KEPT = (
 )
 
 
-def _rows(engine: Engine) -> list[list[dict[str, object]]]:
-    with engine.store.read() as db:
+def _rows(runtime: Runtime) -> list[list[dict[str, object]]]:
+    with runtime.store.read() as db:
         return [db.rows(query) for query in _KEPT]
 
 
@@ -48,8 +48,8 @@ def test_a_job_settled_in_parts_comes_to_the_same_rows(
     assert len(_rows(in_parts)[0]) == 30
 
 
-class _WithoutUsage(Engine):
-    """An engine whose provider's answers do not say what they cost; all else is as it was."""
+class _WithoutUsage(Runtime):
+    """An runtime whose provider's answers do not say what they cost; all else is as it was."""
 
     def provider(self, judge: Any) -> Any:
         """Return the provider with the usage taken out of its answers."""
@@ -76,32 +76,32 @@ class _SilentProvider:
 def _judged(
     tmp_path: Path,
     faults: list[dict[str, Any]],
-    kind: type[Engine] = Engine,
+    kind: type[Runtime] = Runtime,
     n_students: int = 3,
     **settings: Any,
-) -> Engine:
+) -> Runtime:
     """Have every pair judged until nothing is tried again, while things go wrong."""
     home, clock = tmp_path / "home", ManualClock()
     home.mkdir()
-    engine = kind(Store.in_memory(), home, {}, TEST_RUN, clock=clock)
+    runtime = kind(Store.in_memory(), home, {}, TEST_RUN, clock=clock)
     change_settings(EmulatorConfig.from_environment({}, home), faults=faults)
     given = {"judges": ["quality"], "all_at_once": True, "min_resampling_net_size": 2}
     given["max_resampling_passes_for_regular_net"] = 0
     folder = write_batch(tmp_path / "batch", n_students=n_students, settings=given | settings)
-    batch_id = ingest(engine, folder).batch_id
+    batch_id = ingest(runtime, folder).batch_id
     while True:
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             step = next_step(db, batch_id, clock())
         if step is NextStep.DECIDE:
-            return engine
-        take_next_step(engine, batch_id)
+            return runtime
+        take_next_step(runtime, batch_id)
         clock.sleep(60)
 
 
-def _outcomes_by_judge(engine: Engine) -> dict[str, set[tuple[str, ...]]]:
+def _outcomes_by_judge(runtime: Runtime) -> dict[str, set[tuple[str, ...]]]:
     """Return what became of a judge's comparisons, attempt by attempt."""
     found: dict[str, set[tuple[str, ...]]] = {}
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         for row in db.rows(
             "SELECT j.name, list(a.outcome ORDER BY a.attempt) AS outcomes"
             " FROM attempts a JOIN judges j USING (judge_id) GROUP BY j.name, a.comparison_id"
@@ -118,9 +118,9 @@ def test_what_a_judge_did_twice_is_not_tried_a_third_time(tmp_path: Path) -> Non
         {"kind": "content_filter", "on": "gemini*"},
     ]
 
-    engine = _judged(tmp_path, faults, judges=PANEL, max_attempts=4)
+    runtime = _judged(tmp_path, faults, judges=PANEL, max_attempts=4)
 
-    assert _outcomes_by_judge(engine) == {
+    assert _outcomes_by_judge(runtime) == {
         "quality": {("refusal",) * 2},
         "quality-messages": {("truncated",) * 2},
         "quality-gemini": {("content_filter",) * 2},
@@ -135,9 +135,9 @@ def test_what_may_pass_is_tried_as_often_as_the_settings_say(tmp_path: Path) -> 
         {"kind": "status_500", "on": "gemini*"},
     ]
 
-    engine = _judged(tmp_path, faults, judges=PANEL, max_attempts=4)
+    runtime = _judged(tmp_path, faults, judges=PANEL, max_attempts=4)
 
-    assert _outcomes_by_judge(engine) == {
+    assert _outcomes_by_judge(runtime) == {
         "quality": {("invalid_output",) * 4},
         "quality-messages": {("provider_error",)},
         "quality-gemini": {("provider_error",) * 4},
@@ -154,10 +154,10 @@ def test_no_comparison_is_tried_more_than_twice_its_limit_whatever_the_causes(
         {"kind": "invalid_output"},
     ]
 
-    engine = _judged(tmp_path, faults, max_attempts=3)
+    runtime = _judged(tmp_path, faults, max_attempts=3)
 
     causes = ("expired", "expired", "cancelled", "cancelled", "invalid_output", "invalid_output")
-    assert _outcomes_by_judge(engine) == {"quality": {causes}}
+    assert _outcomes_by_judge(runtime) == {"quality": {causes}}
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ def test_only_a_providers_batches_have_the_batch_price(
     tmp_path: Path, mode: str, share: float
 ) -> None:
     """The emulated model costs 1 USD a million tokens read and 4 USD written; batches half."""
-    engine = _judged(tmp_path, [], llm_batching_mode=mode)
+    runtime = _judged(tmp_path, [], llm_batching_mode=mode)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         attempts = db.rows("SELECT tokens_prompt, tokens_completion, cost_usd FROM attempts")
         bill = db.one("SELECT sum(usd) AS usd FROM ledger WHERE kind = 'billed'")
     full = [(row["tokens_prompt"] + 4 * row["tokens_completion"]) / 1e6 for row in attempts]
@@ -187,9 +187,9 @@ def test_answers_without_a_verdict_and_without_usage_are_billed_at_their_worst(
     kinds = ("refusal", "content_filter", "truncated_answer", "invalid_output")
     faults = [{"kind": kind, "at": [row]} for row, kind in enumerate(kinds, start=1)]
 
-    engine = _judged(tmp_path, faults, _WithoutUsage, n_students=4, max_attempts=1)
+    runtime = _judged(tmp_path, faults, _WithoutUsage, n_students=4, max_attempts=1)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         attempts = db.rows("SELECT outcome, cost_usd, reserved_usd FROM attempts")
         bill = db.one("SELECT sum(usd) AS usd FROM ledger WHERE kind = 'billed'")
     assert {row["outcome"] for row in attempts} == {
