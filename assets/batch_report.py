@@ -9,7 +9,7 @@ from assets.automation.partitions import OWNERS, batches, errors_as_dagster_know
 from cj_pipeline.outputs.artefact import artefact_name
 from cj_pipeline.outputs.judges import agreements
 from cj_pipeline.steps.publish import publish_report
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 
 @dg.asset(
@@ -21,7 +21,7 @@ from resources.runtime_resource import EngineResource
     tags={"paid": "no"},
 )
 def batch_report(
-    context: dg.AssetExecutionContext, engine: EngineResource
+    context: dg.AssetExecutionContext, engine: RuntimeResource
 ) -> dg.MaterializeResult[None]:
     """One page that tells a person what the batch came to, and how sure we are."""
     connected, batch_id = engine.open(), context.partition_key

@@ -8,7 +8,7 @@ from assets.automation.metadata import history_and_columns, table
 from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
 from cj_pipeline.outputs.feedback import why_asked
 from cj_pipeline.steps.plan_wave import plan_wave
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 
 @dg.asset(
@@ -20,7 +20,7 @@ from resources.runtime_resource import EngineResource
     tags={"paid": "no"},
 )
 def comparison_pairs(
-    context: dg.AssetExecutionContext, engine: EngineResource
+    context: dg.AssetExecutionContext, engine: RuntimeResource
 ) -> dg.MaterializeResult[None]:
     """Who is compared with whom in this wave, who is shown first, and why."""
     connected = engine.open()

@@ -11,7 +11,7 @@ from assets.automation.metadata import (
 )
 from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
 from cj_pipeline.steps.collect_wave import collect_wave
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 
 @dg.asset(
@@ -23,7 +23,7 @@ from resources.runtime_resource import EngineResource
     tags={"paid": "no"},
 )
 def comparisons(
-    context: dg.AssetExecutionContext, engine: EngineResource
+    context: dg.AssetExecutionContext, engine: RuntimeResource
 ) -> dg.MaterializeResult[None]:
     """What each judge decided on each pair, or how the comparison failed for good."""
     connected = engine.open()

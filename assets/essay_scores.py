@@ -7,7 +7,7 @@ import dagster as dg
 from assets.automation.metadata import history_and_columns, table
 from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
 from cj_pipeline.steps.fit import fit
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 
 @dg.asset(
@@ -19,7 +19,7 @@ from resources.runtime_resource import EngineResource
     tags={"paid": "no"},
 )
 def essay_scores(
-    context: dg.AssetExecutionContext, engine: EngineResource
+    context: dg.AssetExecutionContext, engine: RuntimeResource
 ) -> dg.MaterializeResult[None]:
     """Where each essay in the batch stands, in logits, with its standard error."""
     connected = engine.open()

@@ -10,7 +10,7 @@ from assets.automation.metadata import history_and_columns, table
 from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
 from cj_pipeline.steps.ingest import Ingested, ingest
 from cj_pipeline.trials.runs import open_trial
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 
 class BatchSource(dg.Config):
@@ -36,7 +36,7 @@ class BatchSource(dg.Config):
     partitions_def=batches, group_name="intake", kinds=STORED, owners=OWNERS, tags={"paid": "no"}
 )
 def essays(
-    context: dg.AssetExecutionContext, config: BatchSource, engine: EngineResource
+    context: dg.AssetExecutionContext, config: BatchSource, engine: RuntimeResource
 ) -> dg.MaterializeResult[None]:
     """The texts placed on one scale together, anchors among them, as handed in."""
     connected = engine.open()
@@ -62,7 +62,7 @@ def essays(
     )
 
 
-def _take_in(engine: EngineResource, batch_id: str, config: BatchSource) -> Ingested:
+def _take_in(engine: RuntimeResource, batch_id: str, config: BatchSource) -> Ingested:
     connected = engine.open()
     if config.trial:
         if config.folder or config.settings:

@@ -13,7 +13,7 @@ from cj_pipeline.operations.regrade import GRADED_BY, regrade
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.steps.describe_scale import describe_scale
 from cj_pipeline.steps.project import project
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 
 def _told(key: str) -> str:
@@ -79,7 +79,7 @@ class GradingRequest(dg.Config):
     output_required=False,
 )
 def grade_projections(
-    context: dg.AssetExecutionContext, config: GradingRequest, engine: EngineResource
+    context: dg.AssetExecutionContext, config: GradingRequest, engine: RuntimeResource
 ) -> Iterator[dg.MaterializeResult[None]]:
     """A grade with a probability for each step of the scale; nothing before the batch has ended."""
     connected, batch_id = engine.open(), context.partition_key

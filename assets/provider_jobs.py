@@ -11,7 +11,7 @@ from assets.automation.metadata import (
 )
 from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
 from cj_pipeline.steps.submit_wave import submit_wave
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 
 @dg.asset(
@@ -23,7 +23,7 @@ from resources.runtime_resource import EngineResource
     tags={"paid": "yes"},
 )
 def provider_jobs(
-    context: dg.AssetExecutionContext, engine: EngineResource
+    context: dg.AssetExecutionContext, engine: RuntimeResource
 ) -> dg.MaterializeResult[None]:
     """What was handed to the judges' providers; running this again sends nothing twice."""
     connected = engine.open()

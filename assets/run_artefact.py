@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.automation.partitions import OWNERS, batches, errors_as_dagster_knows_them
 from cj_pipeline.steps.publish import publish_artefact
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 
 @dg.asset(
@@ -16,7 +16,7 @@ from resources.runtime_resource import EngineResource
     tags={"paid": "no"},
 )
 def run_artefact(
-    context: dg.AssetExecutionContext, engine: EngineResource
+    context: dg.AssetExecutionContext, engine: RuntimeResource
 ) -> dg.MaterializeResult[None]:
     """The batch as one JSON file, valid against its contract, with every checksum."""
     with errors_as_dagster_knows_them():

@@ -8,7 +8,7 @@ import dagster as dg
 from assets.automation.metadata import table
 from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
 from cj_pipeline.trials.runs import TrialOutcome, conclude_trial, kept_outcome, trial_history
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 _SHOWN_RUNS = 20
 
@@ -23,7 +23,7 @@ _SHOWN_RUNS = 20
     output_required=False,
 )
 def trial_outcome(
-    context: dg.AssetExecutionContext, engine: EngineResource
+    context: dg.AssetExecutionContext, engine: RuntimeResource
 ) -> Iterator[dg.MaterializeResult[None]]:
     """What a trial came to beside what was expected, and how far it is from the runs before it.
 
@@ -57,7 +57,7 @@ def trial_outcome(
     ],
 )
 def trial_outcome_checks(
-    context: dg.AssetCheckExecutionContext, engine: EngineResource
+    context: dg.AssetCheckExecutionContext, engine: RuntimeResource
 ) -> Iterator[dg.AssetCheckResult]:
     """Hold the outcome, as it is kept, against its definition and the run before."""
     with engine.open().store.read() as db:

@@ -16,7 +16,7 @@ from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dags
 from cj_pipeline.outputs.report_forecast import looking_ahead
 from cj_pipeline.steps.decide import decide
 from cj_pipeline.steps.watchdog import end_stalled
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 
 class DecisionRequest(dg.Config):
@@ -36,7 +36,7 @@ class DecisionRequest(dg.Config):
     tags={"paid": "no"},
 )
 def wave_decision(
-    context: dg.AssetExecutionContext, config: DecisionRequest, engine: EngineResource
+    context: dg.AssetExecutionContext, config: DecisionRequest, engine: RuntimeResource
 ) -> dg.MaterializeResult[None]:
     """Wait, ask more, resample, or end with a stated reason."""
     connected, batch_id = engine.open(), context.partition_key

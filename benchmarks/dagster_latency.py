@@ -36,9 +36,9 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from resources.local_instance import prepare_dagster_home
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 from tests.support.batches import write_batch
 
 ROOT = Path(__file__).parents[1]
@@ -128,14 +128,14 @@ def graded_folder(folder: Path) -> Path:
     return write_batch(folder, n_students=6, n_anchors=9, settings=SETTINGS)
 
 
-def stored_times(engine: Engine, batch_id: str) -> Mapping[str, datetime]:
+def stored_times(runtime: Runtime, batch_id: str) -> Mapping[str, datetime]:
     """Return when the last provider job ended, when that was seen, and when grades were kept.
 
     `told` is the end as the provider tells it, `ended` as its state has it.
     """
-    with closing(sqlite3.connect(engine.home / "emulator.sqlite")) as emulator:
+    with closing(sqlite3.connect(runtime.home / "emulator.sqlite")) as emulator:
         due_at = dict(emulator.execute("SELECT job_id, due_at FROM jobs"))
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         jobs = db.rows("SELECT provider_job_id FROM provider_jobs WHERE batch_id = ?", [batch_id])
         row = db.one(
             "SELECT max(ended_at) AS told, max(polled_at) AS noticed,"
@@ -149,9 +149,9 @@ def stored_times(engine: Engine, batch_id: str) -> Mapping[str, datetime]:
     return row | {"ended": datetime.fromtimestamp(ended, UTC)}
 
 
-def latency_of(engine: Engine, instance: dg.DagsterInstance, batch_id: str) -> Latency:
+def latency_of(runtime: Runtime, instance: dg.DagsterInstance, batch_id: str) -> Latency:
     """Return where a published batch's seconds went, from rows and event log."""
-    stored = stored_times(engine, batch_id)
+    stored = stored_times(runtime, batch_id)
     runs = instance.get_run_records(
         dg.RunsFilter(job_name="collect_wave", tags={"dagster/partition": batch_id})
     )
@@ -242,9 +242,9 @@ def dagster_dev(home: Path, launcher: str, watch_s: float) -> Iterator[None]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def is_published(engine: Engine, batch_id: str) -> bool:
+def is_published(runtime: Runtime, batch_id: str) -> bool:
     """Whether a batch's report is written."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         return (
             db.one("SELECT 1 AS there FROM batch_report WHERE batch_id = ?", [batch_id]) is not None
         )
@@ -254,45 +254,45 @@ def through_dagster(
     folder: Path, n: int, launcher: str, watch_s: float
 ) -> tuple[list[Latency], list[Floor]]:
     """Take batches through a daemon, one after another, and return where their time went."""
-    engine = EngineResource(home=str(folder / "home")).open()
+    runtime = RuntimeResource(home=str(folder / "home")).open()
     found: list[Latency] = []
     floors: list[Floor] = []
     before: dict[str, int] = {}
-    with dagster_dev(engine.home, launcher, watch_s):
-        engine.inbox.mkdir(parents=True)
+    with dagster_dev(runtime.home, launcher, watch_s):
+        runtime.inbox.mkdir(parents=True)
         for number in range(n + 1):
             name = f"batch-{number}"
-            graded_folder(folder / name).rename(engine.inbox / name)
-            while not is_published(engine, name):
+            graded_folder(folder / name).rename(runtime.inbox / name)
+            while not is_published(runtime, name):
                 time.sleep(1)
-            with dg.DagsterInstance.from_config(str(engine.home / "dagster")) as instance:
-                latency = latency_of(engine, instance, name)
+            with dg.DagsterInstance.from_config(str(runtime.home / "dagster")) as instance:
+                latency = latency_of(runtime, instance, name)
                 if not number:  # it also waits for processes and makes tables that are made once
-                    before = sizes(engine)
+                    before = sizes(runtime)
                 else:
                     found.append(latency)
                     print(f"  {name}: " + told(latency), flush=True)
                 time.sleep(random.uniform(0, 5))  # noqa: S311 -- another phase of the daemon's loop
                 if number:
-                    floors.append(floor_of(instance, engine.home, name))
-        for name, size in sizes(engine).items():
+                    floors.append(floor_of(instance, runtime.home, name))
+        for name, size in sizes(runtime).items():
             grown = (size - before[name]) / n
             print(f"  {name}: {grown / 1e6:.2f} MB a batch, now {size / 1e6:.1f} MB")
     return found, floors
 
 
-def sizes(engine: Engine) -> dict[str, int]:
+def sizes(runtime: Runtime) -> dict[str, int]:
     """Return the bytes of Dagster's event log and of the store."""
-    history = engine.home / "dagster" / "history"
+    history = runtime.home / "dagster" / "history"
     return {
         "event log": sum(path.stat().st_size for path in history.rglob("*.db")),
-        "store": engine.store.path.stat().st_size,
+        "store": runtime.store.path.stat().st_size,
     }
 
 
 def through_execute(folder: Path, n: int) -> list[Execution]:
     """Take each batch through a `cj execute` of its own and return where its seconds went."""
-    engine = EngineResource(home=str(folder / "home")).open()
+    runtime = RuntimeResource(home=str(folder / "home")).open()
     found: list[Execution] = []
     for number in range(n + 1):
         name, log = f"batch-{number}", folder / f"{number}.log"
@@ -305,7 +305,7 @@ def through_execute(folder: Path, n: int) -> list[Execution]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        times = stored_times(engine, name)
+        times = stored_times(runtime, name)
         ended, noticed = (times[key].timestamp() for key in ("ended", "noticed"))
         graded = logged_at(log, "assessment_results_hydrated")
         if number:  # the first makes tables that are made once

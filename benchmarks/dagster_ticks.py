@@ -27,20 +27,20 @@ from cj_pipeline.definitions import defs
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.emulator.serving import served
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import advance_to_end
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.submit_wave import submit_wave
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 from tests.support.batches import write_batch
 
 _KEYS = ("comparison_id", "custom_id", "submission_key")
 
 
-def copy_batch(engine: Engine, batch_id: str, n: int, prefix: str) -> list[str]:
+def copy_batch(runtime: Runtime, batch_id: str, n: int, prefix: str) -> list[str]:
     """Copy a batch's rows under `n` other names and return the names."""
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         columns = db.rows(
             "SELECT table_name, list(column_name ORDER BY column_index) AS names"
             " FROM duckdb_columns() JOIN duckdb_tables() USING (table_name, schema_name)"
@@ -59,22 +59,22 @@ def copy_batch(engine: Engine, batch_id: str, n: int, prefix: str) -> list[str]:
     return [f"{prefix}-{i:05d}" for i in range(n)]
 
 
-def prepare(engine: Engine, folder: Path, n_open: int, n_ended: int, n_comparisons: int) -> None:
+def prepare(runtime: Runtime, folder: Path, n_open: int, n_ended: int, n_comparisons: int) -> None:
     """Fill the store: `n_ended` published batches, and `n_open` whose first wave is out."""
     judged = {"judges": ["cj-generic-batch"], "score_stability_threshold": None}
     budget = {"max_pairwise_comparisons": n_comparisons, "all_at_once": True}
     ended = write_batch(folder / "ended", n_students=25, settings=judged | budget)
-    ingest(engine, ended)
-    for _ in advance_to_end(engine, "ended", pause_s=0.05):
+    ingest(runtime, ended)
+    for _ in advance_to_end(runtime, "ended", pause_s=0.05):
         pass
-    config = EmulatorConfig.from_environment(engine.environment, engine.home)
+    config = EmulatorConfig.from_environment(runtime.environment, runtime.home)
     change_settings(config, latency_s=86_400.0)
     waiting = write_batch(folder / "waiting", n_students=25, settings=judged)
-    ingest(engine, waiting)
-    plan_wave(engine, "waiting")
-    submit_wave(engine, "waiting")
-    copy_batch(engine, "ended", n_ended - 1, "ended")
-    copy_batch(engine, "waiting", n_open - 1, "waiting")
+    ingest(runtime, waiting)
+    plan_wave(runtime, "waiting")
+    submit_wave(runtime, "waiting")
+    copy_batch(runtime, "ended", n_ended - 1, "ended")
+    copy_batch(runtime, "waiting", n_open - 1, "waiting")
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def tick(
             dg.build_sensor_context(
                 instance=instance,
                 cursor=cursor,
-                resources={"engine": EngineResource()},
+                resources={"engine": RuntimeResource()},
                 definitions=defs,
             )
         )
@@ -141,22 +141,22 @@ def main() -> None:
         config.state_path.parent.mkdir(parents=True)
         with served(config) as address, dg.DagsterInstance.local_temp(folder) as instance:
             os.environ["CJ_EMULATOR_URL"] = address
-            engine = EngineResource().open()
-            prepare(engine, Path(folder), given.open, given.ended, given.comparisons)
-            with engine.store.read() as db:
+            runtime = RuntimeResource().open()
+            prepare(runtime, Path(folder), given.open, given.ended, given.comparisons)
+            with runtime.store.read() as db:
                 names = [row["batch_id"] for row in db.rows("SELECT batch_id FROM batches")]
                 n_rows = db.rows("SELECT count(*) AS n FROM attempts")[0]["n"]
             instance.add_dynamic_partitions(BATCHES, names)
-            size = engine.store.path.stat().st_size / 1e6
+            size = runtime.store.path.stat().st_size / 1e6
             print(f"{len(names)} partitions, {n_rows} requests, store {size:.0f} MB")
-            measure(engine, instance)
+            measure(runtime, instance)
 
 
-def measure(engine: Engine, instance: dg.DagsterInstance) -> None:
+def measure(runtime: Runtime, instance: dg.DagsterInstance) -> None:
     """Time the ticks that matter."""
 
     def all_due() -> None:
-        with engine.store.write() as db:
+        with runtime.store.write() as db:
             db.execute("UPDATE provider_jobs SET next_poll_at = NULL WHERE state = 'running'")
 
     show("provider_jobs_sensor, every open job due", tick(provider_jobs_sensor, instance))
@@ -164,17 +164,17 @@ def measure(engine: Engine, instance: dg.DagsterInstance) -> None:
     all_due()
     show("provider_jobs_sensor, every open job due", tick(provider_jobs_sensor, instance))
     show("watchdog_sensor, nothing stalled", tick(watchdog_sensor, instance))
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         db.execute("UPDATE attempts SET requested_at = requested_at - ?", [timedelta(days=9)])
     show("watchdog_sensor, every open batch stalled", tick(watchdog_sensor, instance))
-    config = EmulatorConfig.from_environment(engine.environment, engine.home)
-    with engine.store.write() as db:
+    config = EmulatorConfig.from_environment(runtime.environment, runtime.home)
+    with runtime.store.write() as db:
         db.execute(
             "UPDATE provider_jobs SET state = 'ended', ended_at = now() WHERE state = 'running'"
         )
     change_settings(config, latency_s=0.0)
     show("provider_jobs_sensor, every job has ended", tick(provider_jobs_sensor, instance))
-    inbox = engine.inbox
+    inbox = runtime.inbox
     inbox.mkdir(exist_ok=True)
     for number in range(200):
         write_batch(inbox / f"drop-{number:03d}", n_students=25, settings={})

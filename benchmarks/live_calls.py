@@ -212,29 +212,29 @@ def planned(home: Path, folder: Path, environment: Mapping[str, str] | None = No
     from cj_pipeline.logs import configure_logs
     from cj_pipeline.steps.ingest import ingest
     from cj_pipeline.steps.plan_wave import plan_wave
-    from resources.runtime import open_engine
+    from resources.runtime import open_runtime
 
     configure_logs(level="ERROR")
-    engine = open_engine({"CJ_HOME": str(home), **(environment or {})})
-    batch_id = ingest(engine, folder).batch_id
-    plan_wave(engine, batch_id)
-    return engine, batch_id
+    runtime = open_runtime({"CJ_HOME": str(home), **(environment or {})})
+    batch_id = ingest(runtime, folder).batch_id
+    plan_wave(runtime, batch_id)
+    return runtime, batch_id
 
 
 def submitted(home: Path, folder: Path, environment: Mapping[str, str] | None = None) -> Any:
     """Ask a batch's wave; return how long the step and its calls took, in seconds."""
     from cj_pipeline.steps.submit_wave import submit_wave
 
-    engine, batch_id = planned(home, folder, environment)
+    runtime, batch_id = planned(home, folder, environment)
     begun = time.perf_counter()
-    submit_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
     step_s = time.perf_counter() - begun
-    return engine, step_s, *_span(engine)
+    return runtime, step_s, *_span(runtime)
 
 
-def _span(engine: Any) -> tuple[float, int]:
+def _span(runtime: Any) -> tuple[float, int]:
     """Return the time from the first call standing ready to the last answer, and their number."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         row = db.one(
             "SELECT epoch(max(answered_at)) - epoch(min(queued_at)) AS s, count(*) AS n"
             " FROM live_calls WHERE outcome = 'answered'"
@@ -281,36 +281,36 @@ def targets() -> None:
 def _engine_alone(home: Path, n_judges: int) -> tuple[int, float, float]:
     """Return calls made, seconds and seconds, with judges that only wait: no SDK, no store."""
     from cj_pipeline.live.dispatcher import (
-        Answered,
-        CallToMake,
-        Surroundings,
-        Target,
+        CallOutcome,
+        CallTarget,
+        DispatchHooks,
+        PendingCall,
         make_calls,
         run_blocking,
     )
     from cj_pipeline.live.profiles import Profile
-    from cj_pipeline.live.rate_limiter import Lane, Lanes
+    from cj_pipeline.live.rate_limiter import Bucket, RateLimiter
 
-    answers: list[Answered] = []
+    answers: list[CallOutcome] = []
 
     async def single(_: Mapping[str, Any], __: float) -> str:
         await asyncio.sleep(LATENCY_S)
         return VERDICT
 
     judges = [
-        Target(
+        CallTarget(
             name=f"judge-{judge}",
             batch_id="batch",
             level=1,
-            lane=Lane(f"account/{judge}"),
+            lane=Bucket(f"account/{judge}"),
             profile=Profile(concurrency=4),
-            calls=iter([CallToMake("job", n, f"{judge}-{n}", dict, 10, 0.0) for n in range(50)]),
+            calls=iter([PendingCall("job", n, f"{judge}-{n}", dict, 10, 0.0) for n in range(50)]),
             single=single,
         )
         for judge in range(n_judges)
     ]
-    around = Surroundings(
-        lanes=lambda: Lanes(home / "live.sqlite"), note=answers.append, keep=lambda _: True
+    around = DispatchHooks(
+        lanes=lambda: RateLimiter(home / "live.sqlite"), note=answers.append, keep=lambda _: True
     )
     begun = time.perf_counter()
     run_blocking(lambda: make_calls(judges, around))
@@ -335,13 +335,13 @@ def many(n_calls: str = "10000") -> None:
 def _many(home: Path, folder: Path, n: int) -> None:
     from cj_pipeline.steps.submit_wave import submit_wave
 
-    engine, batch_id = planned(home, folder)
-    engine.provider(_judges(engine, batch_id)[0])  # the SDK's import is not a call's
+    runtime, batch_id = planned(home, folder)
+    runtime.provider(_judges(runtime, batch_id)[0])  # the SDK's import is not a call's
     idle, used = _peak_mib(), time.process_time()
     begun = time.perf_counter()
-    submit_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
     step_s, used = time.perf_counter() - begun, time.process_time() - used
-    calls_s, answered = _span(engine)
+    calls_s, answered = _span(runtime)
     bound = math.ceil(n / 64) * LATENCY_S
     print("| calls | bound s | calls s | per s | CPU ms each | peak MiB above idle | step s |")
     print("|---|---|---|---|---|---|---|")
@@ -351,10 +351,10 @@ def _many(home: Path, folder: Path, n: int) -> None:
     )
 
 
-def _judges(engine: Any, batch_id: str) -> Any:
+def _judges(runtime: Any, batch_id: str) -> Any:
     from cj_pipeline.queries.batch_record import load_batch
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         return load_batch(db, batch_id).judges
 
 
@@ -392,14 +392,14 @@ def limiter() -> None:
 
 def _saturate(home: Path, most: int, window: float, seconds: float, queue: Any) -> None:
     from cj_pipeline.live.dispatcher import (
-        CallToMake,
-        Surroundings,
-        Target,
+        CallTarget,
+        DispatchHooks,
+        PendingCall,
         make_calls,
         run_blocking,
     )
     from cj_pipeline.live.profiles import Profile
-    from cj_pipeline.live.rate_limiter import Lane, Lanes, Limit
+    from cj_pipeline.live.rate_limiter import Bucket, Rate, RateLimiter
 
     sent: list[float] = []
     until = time.time() + seconds
@@ -409,23 +409,23 @@ def _saturate(home: Path, most: int, window: float, seconds: float, queue: Any) 
         await asyncio.sleep(0.01)
         return "answer"
 
-    def calls() -> Iterator[CallToMake]:
+    def calls() -> Iterator[PendingCall]:
         number = 0
         while time.time() < until:
             number += 1
-            yield CallToMake("job", number, str(number), dict, 10, 0.0)
+            yield PendingCall("job", number, str(number), dict, 10, 0.0)
 
-    target = Target(
+    target = CallTarget(
         name="judge",
         batch_id=f"batch-{os.getpid()}",
         level=1,
-        lane=Lane("account/model", (Limit("calls", most, window),)),
+        lane=Bucket("account/model", (Rate("calls", most, window),)),
         profile=Profile(concurrency=40, wait_timeout_seconds=seconds),
         calls=calls(),
         single=single,
     )
-    around = Surroundings(
-        lanes=lambda: Lanes(home / "live.sqlite"),
+    around = DispatchHooks(
+        lanes=lambda: RateLimiter(home / "live.sqlite"),
         note=lambda _: None,
         keep=lambda _: time.time() < until,
     )
@@ -446,11 +446,11 @@ def faults() -> None:
         ):
             place = Path(tmp) / name.replace(" ", "-").replace("%", "")
             folder = write_folder(place / "batch", address, 400, 1, concurrency=16)
-            engine, batch_id = planned(place / "home", folder)
+            runtime, batch_id = planned(place / "home", folder)
             given = {k: v + (time.time() if k == "down_until" else 0) for k, v in settings.items()}
             tell(address, latency_s=0.05, **given)
-            seconds = _until_all_answered(engine, batch_id)
-            with engine.store.read() as db:
+            seconds = _until_all_answered(runtime, batch_id)
+            with runtime.store.read() as db:
                 row = db.one("SELECT count(*) AS n FROM live_calls WHERE outcome = 'answered'")
                 tripped = db.one("SELECT state, n_trips FROM circuit_breakers")
             shown = "never opened" if tripped is None else f"opened, now {tripped['state']}"
@@ -458,17 +458,17 @@ def faults() -> None:
             print(f"| {name} | {row['n']} | {asked} | {seconds:.1f} | {shown} |")
 
 
-def _until_all_answered(engine: Any, batch_id: str) -> float:
+def _until_all_answered(runtime: Any, batch_id: str) -> float:
     from cj_pipeline.errors import TransientError
     from cj_pipeline.steps.submit_wave import submit_wave
 
     begun = time.perf_counter()
     while True:
         try:
-            submit_wave(engine, batch_id)
+            submit_wave(runtime, batch_id)
         except TransientError:
             time.sleep(0.5)
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             open_jobs = db.one("SELECT count(*) AS n FROM provider_jobs WHERE state <> 'ended'")
         if not open_jobs["n"]:
             return time.perf_counter() - begun
@@ -488,8 +488,8 @@ def peers(n_calls: str = "600") -> None:
     with tempfile.TemporaryDirectory() as tmp, stub() as address:
         folder = write_folder(Path(tmp) / "batch", address, n, 1, concurrency=concurrency)
         requests = Path(tmp) / "requests.jsonl"
-        engine, batch_id = planned(Path(tmp) / "home", folder)
-        _write_requests(engine, batch_id, requests)
+        runtime, batch_id = planned(Path(tmp) / "home", folder)
+        _write_requests(runtime, batch_id, requests)
         ways: dict[str, list[str]] = {
             "cj_pipeline": [sys.executable, __file__, "_ours", str(folder)],
             "asyncio + tenacity": [sys.executable, __file__, "_plain", str(requests), address],
@@ -522,17 +522,17 @@ def peers(n_calls: str = "600") -> None:
             )
 
 
-def _write_requests(engine: Any, batch_id: str, path: Path) -> None:
+def _write_requests(runtime: Any, batch_id: str, path: Path) -> None:
     """Write a batch's requests for whoever does not know batches."""
     from cj_pipeline.provider_jobs.requests import load_texts, prompt_for
     from cj_pipeline.queries.batch_record import load_batch
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         texts = load_texts(db, batch_id)
         pairs = db.rows("SELECT * FROM comparison_pairs ORDER BY sequence")
     judge = record.judges[0]
-    provider = engine.provider(judge)
+    provider = runtime.provider(judge)
     with path.open("w") as file:
         for pair in pairs:
             prompt = prompt_for(record, judge, texts, pair)
@@ -544,10 +544,10 @@ def _ours(folder: str, home: str) -> None:
     """Ask the wave, or what is left of it; print seconds and processor seconds."""
     from cj_pipeline.steps.submit_wave import submit_wave
 
-    engine, batch_id = planned(Path(home), Path(folder))
-    engine.provider(_judges(engine, batch_id)[0])
+    runtime, batch_id = planned(Path(home), Path(folder))
+    runtime.provider(_judges(runtime, batch_id)[0])
     begun, used = time.perf_counter(), time.process_time()
-    submit_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
     print(time.perf_counter() - begun, time.process_time() - used)
 
 

@@ -29,7 +29,7 @@ from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.judging.prompts import Prompt, render_prompt
 from cj_pipeline.providers.base import Provider, split_shards
 from cj_pipeline.providers.registry import open_provider
-from cj_pipeline.runtime import Engine, RunEnvironment
+from cj_pipeline.runtime import RunEnvironment, Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
@@ -96,37 +96,37 @@ def _through_pipeline(_: Provider, n: int, folder: Path) -> Iterator[tuple[str, 
         f"judges: [quality]\nall_at_once: true\nstrategy: coverage\nmax_pairwise_comparisons: {n}\n"
     )
     home = folder / "home"
-    engine = Engine(Store(home), home, os.environ, RunEnvironment("0000000", "bench", "3", "os"))
-    batch_id = ingest(engine, batch).batch_id
+    runtime = Runtime(Store(home), home, os.environ, RunEnvironment("0000000", "bench", "3", "os"))
+    batch_id = ingest(runtime, batch).batch_id
     import numpy as np  # noqa: F401 -- planning does
 
     yield IDLE, "the essays are in, and every library that the steps need is loaded"
-    yield "plan", f"{len(plan_wave(engine, batch_id).comparisons)} comparisons"
-    yield "build, upload, create", f"{_sent(engine, batch_id)} jobs"
-    _wait_until_ended(lambda: bool(poll(engine, batch_id=batch_id).batches_with_ended_jobs))
+    yield "plan", f"{len(plan_wave(runtime, batch_id).comparisons)} comparisons"
+    yield "build, upload, create", f"{_sent(runtime, batch_id)} jobs"
+    _wait_until_ended(lambda: bool(poll(runtime, batch_id=batch_id).batches_with_ended_jobs))
     yield "(emulator writes results)", ""
     n_read = 0
     while n_read < n:
-        n_read += collect_wave(engine, batch_id).n_requested
-        poll(engine, batch_id=batch_id)
+        n_read += collect_wave(runtime, batch_id).n_requested
+        poll(runtime, batch_id=batch_id)
     yield "download, store and settle", f"{n_read} replies"
 
 
-def _sent(engine: Engine, batch_id: str) -> int:
+def _sent(runtime: Runtime, batch_id: str) -> int:
     """Submit until everything is out: on a busy machine the emulator may be too slow to answer."""
     n_sent = 0
-    while _is_unsent(engine, batch_id):
+    while _is_unsent(runtime, batch_id):
         try:
-            n_sent += submit_wave(engine, batch_id).n_sent
+            n_sent += submit_wave(runtime, batch_id).n_sent
         except TransientError as error:
             print(f"         ({error})")
             time.sleep(10)
     return n_sent
 
 
-def _is_unsent(engine: Engine, batch_id: str) -> bool:
+def _is_unsent(runtime: Runtime, batch_id: str) -> bool:
     """Return whether anything is still to be sent, now or after a wait."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         row = db.one(
             "SELECT count(*) AS n FROM comparison_pairs p"
             " LEFT JOIN attempts a USING (comparison_id)"

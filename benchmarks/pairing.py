@@ -33,20 +33,25 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from cj_pipeline.batch.options import PreciseRule
+from cj_pipeline.batch.options import PrecisionTargets
 from cj_pipeline.diagnostics.reliability import (
     empirical_bayes_reliability,
     scale_separation_reliability,
 )
 from cj_pipeline.diagnostics.spread import likely_spread
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.fixed_design import mean_variance, spectral_gap
-from cj_pipeline.pairing.posterior import as_believed
+from cj_pipeline.pairing.posterior import shrunk
 from cj_pipeline.pairing.waves import choose_wave
 from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.scale.tallies import Verdicts
-from cj_pipeline.stopping.forecast import Forecast, Plan, forecast_at_plan, forecast_from_scale
+from cj_pipeline.stopping.forecast import (
+    Forecast,
+    SamplingPlan,
+    forecast_at_plan,
+    forecast_from_scale,
+)
 from cj_pipeline.stopping.precision import precision_of
 
 VOTES = Path(__file__).parents[1] / "cj_pipeline" / "data" / "ukp_demo_votes.csv"
@@ -145,7 +150,7 @@ def trajectory(setup: Setup, seed: int) -> dict[str, Any]:
     n = setup.n_essays
     ids = tuple(f"e{i:05d}" for i in range(n))
     place = {essay_id: i for i, essay_id in enumerate(ids)}
-    net = Net(ids, frozenset(), ())
+    net = ComparisonGraph(ids, frozenset(), ())
     half_wins: list[int] = []
     scale: Scale | None = None
     end = setup.per_essay * n // 2
@@ -167,7 +172,7 @@ def trajectory(setup: Setup, seed: int) -> dict[str, Any]:
             continue
         net = _with_scale(net, scale)
         out["comparisons"].append(len(net.shown))
-        for name, scores in (("spearman", scale.scores), ("drawn_in", as_believed(net).scores)):
+        for name, scores in (("spearman", scale.scores), ("drawn_in", shrunk(net).scores)):
             assert scores is not None
             out[name].append(_correlation(rankdata(scores), rankdata(judge.truth)))
         if setup.honesty:
@@ -183,7 +188,9 @@ def trajectory(setup: Setup, seed: int) -> dict[str, Any]:
     return dict(out)
 
 
-def _next_wave(net: Net, setup: Setup, size: int, seed: int) -> tuple[tuple[str, str], ...]:
+def _next_wave(
+    net: ComparisonGraph, setup: Setup, size: int, seed: int
+) -> tuple[tuple[str, str], ...]:
     covered = len({frozenset(pair) for pair in net.shown})
     left = max_possible_pairs(net.n_essays) - covered
     by_score = setup.may_repeat and net.scores is not None
@@ -200,13 +207,13 @@ def _next_wave(net: Net, setup: Setup, size: int, seed: int) -> tuple[tuple[str,
     return tuple((pair.essay_a, pair.essay_b) for pair in wave)
 
 
-def _with_scale(net: Net, scale: Scale) -> Net:
+def _with_scale(net: ComparisonGraph, scale: Scale) -> ComparisonGraph:
     """Return the net with what a batch's own next wave would go by."""
     spread = likely_spread(scale).logits
     return replace(net, scores=scale.scores, information=scale.information, spread=spread)
 
 
-def _by_lot(net: Net, size: int, seed: int) -> tuple[tuple[str, str], ...]:
+def _by_lot(net: ComparisonGraph, size: int, seed: int) -> tuple[tuple[str, str], ...]:
     rng = np.random.default_rng([seed, len(net.shown)])
     n = net.n_essays
     first, second = np.triu_indices(n, k=1)
@@ -446,7 +453,7 @@ def fixed(options: argparse.Namespace) -> None:
             variances, gaps, correlations = [], [], []
             for seed in range(min(options.replications, 200)):
                 setup = Setup("uniform", n, size, per_essay)
-                net = Net(ids, frozenset(), ())
+                net = ComparisonGraph(ids, frozenset(), ())
                 if name == "uniform":
                     shown = _by_lot(net, size, seed)
                 elif name == "round robin":
@@ -526,9 +533,9 @@ def _forecast_run(
     judge = SimulatedJudge(setup, seed)
     ids = tuple(f"e{i:05d}" for i in range(n))
     place = {essay_id: i for i, essay_id in enumerate(ids)}
-    net, half_wins = Net(ids, frozenset(), ()), []
-    plan = Plan(strategy, n // 2)  # type: ignore[arg-type]
-    rules = {target: PreciseRule(reliability=target) for target in _FORESEEN}
+    net, half_wins = ComparisonGraph(ids, frozenset(), ()), []
+    plan = SamplingPlan(strategy, n // 2)  # type: ignore[arg-type]
+    rules = {target: PrecisionTargets(reliability=target) for target in _FORESEEN}
     at_plan = {target: forecast_at_plan(n, rule, plan) for target, rule in rules.items()}
     made = {target: [_ends(forecast)] for target, forecast in at_plan.items()}
     ask_at, reached, before = list(_ASKED_AT), dict[float, int](), 0.0
@@ -575,7 +582,7 @@ def speed(_: argparse.Namespace) -> None:
 
 
 def _timed_wave(n: int) -> tuple[float, float, float]:
-    from cj_pipeline.pairing.adaptive import gainful_pairs
+    from cj_pipeline.pairing.adaptive import most_informative_pairs
 
     rng = np.random.default_rng(0)
     truth = rng.normal(0, LATENT_SD, n)
@@ -586,10 +593,10 @@ def _timed_wave(n: int) -> tuple[float, float, float]:
     ids = tuple(f"e{i:05d}" for i in range(n))
     scale = fit_verdicts(Verdicts(ids, ("j",), first, second, won, np.zeros_like(first)))
     shown = tuple((ids[a], ids[b]) for a, b in zip(first, second, strict=True))
-    net = Net(ids, frozenset(), shown, scale.scores, None, scale.information)
-    gainful_pairs(net, 1, rng)
+    net = ComparisonGraph(ids, frozenset(), shown, scale.scores, None, scale.information)
+    most_informative_pairs(net, 1, rng)
     begun = time.perf_counter()
-    gainful_pairs(net, n // 2, rng)
+    most_informative_pairs(net, n // 2, rng)
     chosen = time.perf_counter()
     choose_wave(replace(net), strategy="adaptive", size=n // 2, seed=0)
     done = time.perf_counter()

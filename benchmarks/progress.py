@@ -27,10 +27,10 @@ import structlog
 import uvicorn
 import yaml
 
-from cj_pipeline.progress.events import note_progress
+from cj_pipeline.progress.events import record_progress
 from cj_pipeline.progress.follow import follow
 from cj_pipeline.queries.batch_record import load_batch
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.app import create_app
 from cj_pipeline.service.auth import Access
 from cj_pipeline.steps.advance import take_next_step
@@ -58,9 +58,9 @@ class TimedStore(Store):
             self.committed.setdefault(sequence, now)
 
 
-def engine_over(home: Path, store: Store) -> Engine:
+def engine_over(home: Path, store: Store) -> Runtime:
     """Return an engine with an emulator of its own."""
-    return Engine(store, home, {}, describe_run(Path(__file__).parent))
+    return Runtime(store, home, {}, describe_run(Path(__file__).parent))
 
 
 def write_folder(folder: Path, n_comparisons: int) -> None:
@@ -85,13 +85,13 @@ def judge(home: Path, folder: Path, told: Path) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     store = TimedStore(home)
     store.committed = {}
-    engine = engine_over(home, store)
-    batch_id = ingest(engine, folder).batch_id
+    runtime = engine_over(home, store)
+    batch_id = ingest(runtime, folder).batch_id
     while True:
         with store.read() as db:
             if load_batch(db, batch_id).has_ended:
                 break
-        take_next_step(engine, batch_id)
+        take_next_step(runtime, batch_id)
     told.write_text(json.dumps(store.committed))
 
 
@@ -115,24 +115,24 @@ async def hear(address: str, seen: dict[int, float]) -> None:
                 seen.setdefault(said["sequence"], time.time())
 
 
-def watch(engine: Engine, seen: dict[int, float]) -> None:
+def watch(runtime: Runtime, seen: dict[int, float]) -> None:
     """Follow the batch as `cj watch` does, until it has ended."""
     while True:
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             if db.one("SELECT 1 AS one FROM batches"):
                 break
         time.sleep(0.01)
-    for look in follow(engine, "batch"):
+    for look in follow(runtime, "batch"):
         for event in look.events:
             seen.setdefault(event.sequence, time.time())
 
 
 @contextmanager
-def served(engine: Engine) -> Iterator[str]:
+def served(runtime: Runtime) -> Iterator[str]:
     """Serve an engine in a thread; give the address of its WebSockets."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(engine, Access(None)), log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(create_app(runtime, Access(None)), log_level="error"))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     while not server.started:
@@ -159,13 +159,13 @@ def show(name: str, seen: Mapping[int, float], committed: Mapping[int, float]) -
 
 def cost_of_noting(home: Path) -> float:
     """Return the milliseconds one call adds to a transaction, at the batch's full size."""
-    engine = engine_over(home, Store(home))
-    with engine.store.write() as db:
+    runtime = engine_over(home, Store(home))
+    with runtime.store.write() as db:
         db.execute("DELETE FROM progress_events WHERE kind = 'ended'")
         db.execute("UPDATE batches SET state = 'running', end_reason = NULL")
         started = time.perf_counter()
         for _ in range(20):
-            note_progress(db, "batch", engine.clock())
+            record_progress(db, "batch", runtime.clock())
         return 1000 * (time.perf_counter() - started) / 20
 
 

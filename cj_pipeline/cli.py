@@ -27,7 +27,7 @@ from cj_pipeline.commands import (
     trials,
     watch,
 )
-from cj_pipeline.commands.console import told_plainly
+from cj_pipeline.commands.console import with_plain_errors
 
 Command = Callable[..., None]
 
@@ -51,7 +51,7 @@ def group(
 
 def add(to: typer.Typer, command: Command, panel: str | None = None) -> None:
     """Add a command, under a heading of the help if there is one."""
-    to.command(name_of(command), rich_help_panel=panel)(told_plainly(command))
+    to.command(name_of(command), rich_help_panel=panel)(with_plain_errors(command))
 
 
 def name_of(held: Command | typer.Typer) -> str:

@@ -21,7 +21,7 @@ from assets.automation.jobs import ALL_JOBS
 from assets.automation.maintenance import nightly_upkeep, store_upkeep
 from assets.automation.schedules import trial_schedules, trials_home
 from assets.automation.sensors import ALL_SENSORS
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 ASSETS = (
     essays,
@@ -42,7 +42,7 @@ defs = dg.Definitions(
     jobs=[*ALL_JOBS, store_upkeep],
     sensors=ALL_SENSORS,
     schedules=[*trial_schedules(trials_home()), nightly_upkeep],
-    resources={"engine": EngineResource()},
+    resources={"engine": RuntimeResource()},
     # A step takes a tenth of a second; a process for each would take twenty times that.
     executor=dg.in_process_executor,
 )

@@ -49,7 +49,7 @@ def utc_now() -> datetime:
 
 
 @dataclass(frozen=True)
-class Engine:
+class Runtime:
     """The pipeline's connections; `home` holds the store, the inbox and what is published.
 
     `environment` gives providers their keys and addresses; nothing below reads the process's.

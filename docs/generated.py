@@ -191,7 +191,7 @@ def _plain_range(found: re.Match[str]) -> str:
 
 def batch_yaml() -> str:
     """Return the keys of `batch.yaml` with types, defaults and meanings."""
-    from cj_pipeline.batch.options import PreciseRule
+    from cj_pipeline.batch.options import PrecisionTargets
     from cj_pipeline.intake.settings import BatchSettings
 
     return "\n".join(
@@ -205,7 +205,7 @@ def batch_yaml() -> str:
             "",
             "## precise",
             "",
-            *_fields(PreciseRule),
+            *_fields(PrecisionTargets),
             "",
         ]
     )

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from cj_pipeline.runtime import Engine, RunEnvironment
+from cj_pipeline.runtime import RunEnvironment, Runtime
 from cj_pipeline.store.opening import default_home, open_store
 
 
-def open_engine(environment: Mapping[str, str]) -> Engine:
+def open_runtime(environment: Mapping[str, str]) -> Runtime:
     """Return the engine over `CJ_HOME`, with this machine and checkout described."""
     home = default_home(environment).resolve()
-    return Engine(
+    return Runtime(
         store=open_store(home, environment),
         home=home,
         environment=dict(environment),

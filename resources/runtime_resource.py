@@ -10,13 +10,13 @@ import structlog
 
 from cj_pipeline.logs import configure_logs
 from cj_pipeline.queries.batch_record import batch_correlation_id
-from cj_pipeline.runtime import Engine
-from resources.runtime import open_engine
+from cj_pipeline.runtime import Runtime
+from resources.runtime import open_runtime
 
 PARTITION_TAG = "dagster/partition"
 
 
-class EngineResource(dg.ConfigurableResource[Engine]):
+class RuntimeResource(dg.ConfigurableResource[Runtime]):
     """The pipeline's connections: store, providers, clock.
 
     Attributes:
@@ -47,7 +47,7 @@ class EngineResource(dg.ConfigurableResource[Engine]):
         """Let go of the batch's name: a process may do something else next."""
         structlog.contextvars.clear_contextvars()
 
-    def open(self) -> Engine:
+    def open(self) -> Runtime:
         """Return the engine; every run and tick of a process shares one per environment."""
         given = {"CJ_HOME": self.home, "CJ_EMULATOR_URL": self.emulator_url}
         environment = dict(os.environ) | {name: value for name, value in given.items() if value}
@@ -55,6 +55,6 @@ class EngineResource(dg.ConfigurableResource[Engine]):
 
 
 @lru_cache(maxsize=8)
-def _engine(environment: tuple[tuple[str, str], ...]) -> Engine:
+def _engine(environment: tuple[tuple[str, str], ...]) -> Runtime:
     """Opening brings the store's schema up to date and asks git for the version: once is enough."""
-    return open_engine(dict(environment))
+    return open_runtime(dict(environment))

@@ -19,7 +19,7 @@ from cj_pipeline.checks.batch_checks import check_assertions
 from cj_pipeline.checks.claims import Finding
 from cj_pipeline.checks.standard_checks import CHECKS, Check
 from cj_pipeline.queries.batch_record import load_batch
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 # A batch that goes on has no grades to check, and nothing after them runs either; Dagster warns of
 # each check left out as though the rest of the run went on without it.
@@ -51,7 +51,7 @@ def checks_of(asset: str) -> dg.AssetChecksDefinition:
         can_subset=True,
     )
     def run_checks(
-        context: dg.AssetCheckExecutionContext, engine: EngineResource
+        context: dg.AssetCheckExecutionContext, engine: RuntimeResource
     ) -> Iterator[dg.AssetCheckResult]:
         history = history_of(engine.open(), context.partition_key)
         asked = {key.name for key in context.selected_asset_check_keys}
@@ -74,7 +74,7 @@ def checks_of(asset: str) -> dg.AssetChecksDefinition:
     ]
 )
 def run_artefact_checks(
-    context: dg.AssetCheckExecutionContext, engine: EngineResource
+    context: dg.AssetCheckExecutionContext, engine: RuntimeResource
 ) -> Iterator[dg.AssetCheckResult]:
     """The artefact is read back from the disk as whoever it is for will read it."""
     with engine.open().store.read() as db:
@@ -97,7 +97,7 @@ def run_artefact_checks(
     ]
 )
 def own_assertion_checks(
-    context: dg.AssetCheckExecutionContext, engine: EngineResource
+    context: dg.AssetCheckExecutionContext, engine: RuntimeResource
 ) -> Iterator[dg.AssetCheckResult]:
     """What must come out is judged once it can be known; until then the figures are shown."""
     connected, batch_id = engine.open(), context.partition_key

@@ -16,12 +16,12 @@ from assets.automation.jobs import JOB_FOR, open_batch
 from assets.automation.partitions import BATCHES
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.emulator.serving import served
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.next_step import NextStep, next_step
 from cj_pipeline.steps.poll import poll
 from cj_pipeline.trials.definitions import TrialDefinition
 from cj_pipeline.trials.runs import TrialOutcome, conclude_trial, trial_batch_id
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
@@ -38,7 +38,7 @@ class JobRun:
 def run_batch(
     instance: dg.DagsterInstance,
     definitions: dg.Definitions,
-    engine: Engine,
+    engine: Runtime,
     batch_id: str,
     folder: Path | None = None,
     *,
@@ -112,7 +112,7 @@ def run_trial(
     """
     started = time.monotonic()
     with _emulator(home, trial) as address:
-        engine = EngineResource(home=str(home), emulator_url=address).open()
+        engine = RuntimeResource(home=str(home), emulator_url=address).open()
         name = _free_name(instance, trial.name, engine.clock().timestamp())
         runs = tuple(
             run_batch(

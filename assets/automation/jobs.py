@@ -8,7 +8,7 @@ import dagster as dg
 from assets.automation.partitions import batches, errors_as_dagster_knows_them
 from cj_pipeline.operations.cancel import cancel
 from cj_pipeline.steps.next_step import NextStep
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 open_batch = dg.define_asset_job(
     "open_batch",
@@ -76,7 +76,7 @@ rescore_batch = dg.define_asset_job(
 
 
 @dg.op
-def stop_asking(context: dg.OpExecutionContext, engine: EngineResource) -> None:
+def stop_asking(context: dg.OpExecutionContext, engine: RuntimeResource) -> None:
     """Ask nothing more for a batch; what its provider jobs finished still comes home."""
     with errors_as_dagster_knows_them():
         cancelled = cancel(engine.open(), context.partition_key)

@@ -20,7 +20,7 @@ from assets.automation.partitions import errors_as_dagster_knows_them
 from cj_pipeline.steps.next_step import next_steps
 from cj_pipeline.store.file_store import Store
 from cj_pipeline.store.maintenance import archive_callbacks, backup_store, delete_archives
-from resources.runtime_resource import PARTITION_TAG, EngineResource
+from resources.runtime_resource import PARTITION_TAG, RuntimeResource
 
 _FINISHED = [Status.SUCCESS, Status.FAILURE, Status.CANCELED]
 _TOLD = {
@@ -45,7 +45,7 @@ class History(dg.Config):
 
 @dg.op
 def keep_history_small(
-    context: dg.OpExecutionContext, config: History, engine: EngineResource
+    context: dg.OpExecutionContext, config: History, engine: RuntimeResource
 ) -> None:
     """Delete runs that nothing rests upon any more; doing it twice changes nothing."""
     opened = engine.open()
@@ -157,7 +157,7 @@ class Upkeep(dg.Config):
 
 @dg.op
 def keep_store_small(
-    context: dg.OpExecutionContext, config: Upkeep, engine: EngineResource
+    context: dg.OpExecutionContext, config: Upkeep, engine: RuntimeResource
 ) -> None:
     """Back up, archive and delete what is old; doing it twice changes nothing."""
     opened = engine.open()

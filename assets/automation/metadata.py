@@ -14,11 +14,11 @@ import dagster as dg
 
 from cj_pipeline.errors import StoreBusyError, UnknownBatchError
 from cj_pipeline.progress.events import progress_of
-from cj_pipeline.progress.follow import Change, look_at
+from cj_pipeline.progress.follow import StoreWatcher, read_progress
 from cj_pipeline.progress.text import event_line, time_left_in_words
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.queries.spending import spending_by_judge
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.text import excerpt
 
 PlotName = Literal["score_plot", "convergence_plot", "fairness_plot", "agreement_plot", "cost_plot"]
@@ -29,7 +29,7 @@ MAX_ROWS = 100
 _MAX_CELL = 200
 
 
-def history_of(engine: Engine, batch_id: str) -> BatchHistory:
+def history_of(engine: Runtime, batch_id: str) -> BatchHistory:
     """Return everything the store knows of a batch now."""
     with engine.store.read() as db:
         return read_history(db, batch_id)
@@ -57,7 +57,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dg.Table
 
 
 def history_and_columns(
-    engine: Engine, batch_id: str, table_name: str
+    engine: Runtime, batch_id: str, table_name: str
 ) -> tuple[BatchHistory, dg.TableSchemaMetadataValue]:
     """Return a batch's history, and a table's columns as DuckDB has them, in one look."""
     with engine.store.read() as db:
@@ -121,7 +121,7 @@ LOOK_EVERY_S = 1.0
 
 @contextmanager
 def progress_in_run_log(
-    context: dg.AssetExecutionContext, engine: Engine, *, since_asked: bool = False
+    context: dg.AssetExecutionContext, engine: Runtime, *, since_asked: bool = False
 ) -> Iterator[None]:
     """Tell in the run's log what happens to the batch while a step works on it.
 
@@ -138,7 +138,7 @@ def progress_in_run_log(
     def tell() -> None:
         nonlocal told
         try:
-            look = look_at(engine, batch_id, told)
+            look = read_progress(engine, batch_id, told)
         except (StoreBusyError, UnknownBatchError):
             return
         for event in look.events:
@@ -146,7 +146,7 @@ def progress_in_run_log(
             told = event.sequence
 
     def keep_telling() -> None:
-        change = Change(engine.store)
+        change = StoreWatcher(engine.store)
         while not is_over.wait(LOOK_EVERY_S):
             if change.is_due():
                 tell()
@@ -161,7 +161,7 @@ def progress_in_run_log(
         tell()
 
 
-def progress_metadata(engine: Engine, batch_id: str) -> dict[str, float | int | str]:
+def progress_metadata(engine: Runtime, batch_id: str) -> dict[str, float | int | str]:
     """Return how far a batch has come, for the page of an asset; what is unknown is left out."""
     with engine.store.read() as db:
         progress = progress_of(db, batch_id, engine.clock())
@@ -179,7 +179,7 @@ def progress_metadata(engine: Engine, batch_id: str) -> dict[str, float | int | 
     }
 
 
-def _last_event(engine: Engine, batch_id: str, kind: str | None) -> int:
+def _last_event(engine: Runtime, batch_id: str, kind: str | None) -> int:
     with engine.store.read() as db:
         row = db.one(
             "SELECT coalesce(max(sequence), 0) AS n FROM progress_events"

@@ -18,7 +18,7 @@ from cj_pipeline.errors import SettingsError
 from cj_pipeline.store.opening import default_home
 from cj_pipeline.trials.definitions import NIGHTLY, TrialDefinition, load_trial, own_trial_names
 from cj_pipeline.trials.runs import trial_batch_id
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 TRIAL_TAG = "cj/trial"
 
@@ -34,7 +34,7 @@ _LOG = logging.getLogger(__name__)
     description="Opens every trial in CJ_HOME/trials that has no schedule of its own.",
 )
 def nightly_trials(
-    context: dg.ScheduleEvaluationContext, engine: EngineResource
+    context: dg.ScheduleEvaluationContext, engine: RuntimeResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Ask for one run per trial and night; the run key keeps a second tick from asking again."""
     home = engine.open().home
@@ -79,7 +79,7 @@ def _schedule_of(trial: TrialDefinition) -> dg.ScheduleDefinition:
         tags={TRIAL_TAG: trial.name},
     )
     def one_trial(
-        context: dg.ScheduleEvaluationContext, engine: EngineResource
+        context: dg.ScheduleEvaluationContext, engine: RuntimeResource
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         try:
             # As it is now: only cron and time zone are as they were when this was loaded.

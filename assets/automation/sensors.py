@@ -23,11 +23,11 @@ from cj_pipeline.errors import SettingsError
 from cj_pipeline.ids import id_for
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.judging.judges import load_judge
-from cj_pipeline.progress.follow import Change
-from cj_pipeline.steps.next_step import NextStep, Standing, standings
+from cj_pipeline.progress.follow import StoreWatcher
+from cj_pipeline.steps.next_step import NextStep, PendingStep, standings
 from cj_pipeline.steps.poll import next_due, poll
 from cj_pipeline.steps.watchdog import expiring_results, stalled_batches
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 POLL_AT_MOST_S = 20.0
 """A tick's share of the sixty seconds a sensor has."""
@@ -77,7 +77,7 @@ _UNFINISHED = [
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Takes in every batch folder that has come to rest in CJ_HOME/inbox.",
 )
-def inbox_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> dg.SensorResult:
+def inbox_sensor(context: dg.SensorEvaluationContext, engine: RuntimeResource) -> dg.SensorResult:
     """Ask for one run per folder and content, once the folder has stayed the same for a tick.
 
     A folder that was rejected is asked for again when any of its files changes. The cursor keeps
@@ -113,7 +113,7 @@ def inbox_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) ->
     description="Polls open provider jobs and asks for the run each batch needs next.",
 )
 def provider_jobs_sensor(
-    context: dg.SensorEvaluationContext, engine: EngineResource
+    context: dg.SensorEvaluationContext, engine: RuntimeResource
 ) -> dg.SensorResult:
     """Look at the providers until a batch can move, for a bounded time; one run for each that can.
 
@@ -121,8 +121,8 @@ def provider_jobs_sensor(
     """
     connected = engine.open()
     watch_until = time.monotonic() + WATCH_FOR_S
-    change = Change(connected.store)
-    found: list[Standing] = []
+    change = StoreWatcher(connected.store)
+    found: list[PendingStep] = []
     due: datetime | None = None
     while True:
         began = time.monotonic()
@@ -148,7 +148,7 @@ def provider_jobs_sensor(
 
 
 def _requests(
-    context: dg.SensorEvaluationContext, now: datetime, found: Sequence[Standing]
+    context: dg.SensorEvaluationContext, now: datetime, found: Sequence[PendingStep]
 ) -> list[dg.RunRequest]:
     """Return a run for each batch that can move and has none queued or going."""
     ready = [s for s in found if s.step in JOB_FOR and not _waits(s)]
@@ -157,7 +157,7 @@ def _requests(
     tries = _tries(context.instance, ready)
     requests: list[dg.RunRequest] = []
     for standing in ready:
-        tried = tries.get(standing.mark, Tries())
+        tried = tries.get(standing.mark, Attempts())
         if tried.n_failed >= MAX_FAILURES:
             context.log.error(
                 f"Batch {standing.batch_id}: {JOB_FOR[standing.step]} failed {tried.n_failed} times"
@@ -174,7 +174,9 @@ def _requests(
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Ends batches that have waited for callbacks longer than they allow.",
 )
-def watchdog_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> dg.SensorResult:
+def watchdog_sensor(
+    context: dg.SensorEvaluationContext, engine: RuntimeResource
+) -> dg.SensorResult:
     """Ask for the end of every batch in which nothing has moved for its `stall_after_s`."""
     connected = engine.open()
     with connected.store.read() as db:
@@ -252,7 +254,7 @@ def _announced(folder: Path) -> tuple[tuple[str, ...], str]:
         return (), "normal"
 
 
-def _step_request(standing: Standing, tried: int) -> dg.RunRequest:
+def _step_request(standing: PendingStep, tried: int) -> dg.RunRequest:
     job = JOB_FOR[standing.step]
     return dg.RunRequest(
         run_key=f"{job}:{standing.batch_id}:{standing.mark}:{tried}",
@@ -262,7 +264,7 @@ def _step_request(standing: Standing, tried: int) -> dg.RunRequest:
     )
 
 
-def _waits(standing: Standing) -> bool:
+def _waits(standing: PendingStep) -> bool:
     return standing.step is NextStep.COLLECT and standing.waits_for_more_jobs
 
 
@@ -273,7 +275,7 @@ def _batches_with_runs(instance: dg.DagsterInstance) -> set[str]:
 
 
 @dataclass(frozen=True)
-class Tries:
+class Attempts:
     """Runs that were tried on one occasion and changed nothing, or the batch had moved on."""
 
     n: int = 0
@@ -288,21 +290,21 @@ class Tries:
         return now - self.last_ended < min(pause, LONGEST_PAUSE)
 
 
-def _tries(instance: dg.DagsterInstance, ready: Sequence[Standing]) -> Mapping[str, Tries]:
+def _tries(instance: dg.DagsterInstance, ready: Sequence[PendingStep]) -> Mapping[str, Attempts]:
     """Return, by mark, what was tried on each batch's present occasion."""
     if not ready:
         return {}
     records = instance.get_run_records(
         dg.RunsFilter(tags={MARK_TAG: [standing.mark for standing in ready]})
     )
-    tries: dict[str, Tries] = {}
+    tries: dict[str, Attempts] = {}
     for record in records:
         mark = record.dagster_run.tags[MARK_TAG]
-        before = tries.get(mark, Tries())
+        before = tries.get(mark, Attempts())
         ended = [before.last_ended] if before.last_ended else []
         if record.end_time:
             ended.append(datetime.fromtimestamp(record.end_time, UTC))
-        tries[mark] = Tries(
+        tries[mark] = Attempts(
             n=before.n + 1,
             n_failed=before.n_failed
             + (record.dagster_run.status is not dg.DagsterRunStatus.SUCCESS),

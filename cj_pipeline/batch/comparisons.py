@@ -27,7 +27,7 @@ class Role(StrEnum):
     RANDOM = "random"
 
 
-class Outcome(StrEnum):
+class RequestOutcome(StrEnum):
     """How a request ended; each request has exactly one once its provider job is collected."""
 
     SUCCEEDED = "succeeded"

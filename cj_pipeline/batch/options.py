@@ -11,9 +11,9 @@ RunnerMode = Literal["plan", "dry-run", "execute"]
 BatchingMode = Literal["per_request", "serial_bundle", "provider_batch_api"]
 Strategy = Literal["adaptive", "coverage", "resample", "random", "swiss", "asap", "hybrid_mst"]
 Priority = Literal["low", "normal", "high"]
-Engine = Literal["newton", "choix"]
+ScoringEngine = Literal["newton", "choix"]
 Ties = Literal["half-half", "davidson"]
-Inconsistent = Literal["keep", "halve", "drop"]
+InconsistentPolicy = Literal["keep", "halve", "drop"]
 
 
 def _on_or_off(value: Any) -> Any:
@@ -21,12 +21,12 @@ def _on_or_off(value: Any) -> Any:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
-Choice = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class PreciseRule(BaseModel):
+class PrecisionTargets(BaseModel):
     """When a batch is precise enough to stop; each target that is given must be met.
 
     Attributes:
@@ -49,7 +49,7 @@ class PreciseRule(BaseModel):
     gain_per_usd: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
-    def _asks_for_something(self) -> PreciseRule:
+    def _asks_for_something(self) -> PrecisionTargets:
         if all(target is None for target in self.model_dump().values()):
             msg = f"precise needs a target, or leave it out: {', '.join(type(self).model_fields)}"
             raise ValueError(msg)

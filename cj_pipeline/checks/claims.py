@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cj_pipeline.batch.comparisons import JudgedPair, Outcome
+from cj_pipeline.batch.comparisons import JudgedPair, RequestOutcome
 from cj_pipeline.diagnostics.position_balance import (
     MIN_SHOWN_FOR_SKEW,
     first_shown_share,
@@ -158,7 +158,7 @@ def rows_add_up(history: BatchHistory) -> Finding:
     for row in history.attempts:
         outcomes.setdefault(row["submission_key"], Counter())[row["outcome"] or "none yet"] += 1
     settled = [job for job in history.jobs if job["state"] == "settled"]
-    known = {outcome.value for outcome in Outcome}
+    known = {outcome.value for outcome in RequestOutcome}
     wrong = [
         job["submission_key"]
         for job in settled

@@ -24,7 +24,7 @@ from cj_pipeline.commands.console import console, errors
 from cj_pipeline.commands.home import open_engine
 
 if TYPE_CHECKING:
-    from cj_pipeline.runtime import Engine
+    from cj_pipeline.runtime import Runtime
 
 
 def execute(
@@ -62,12 +62,12 @@ def execute(
     from cj_pipeline.logs import logs_in_file
     from cj_pipeline.operations.execute import ask_first_wave, run_to_end, take_in
 
-    engine = open_engine()
+    runtime = open_engine()
     with logs_in_file(log_file):
         explicit = explicit_settings(max_comparisons, seed, profile, profile_set, priority)
-        taken_in = take_in(engine, batch_dir, explicit=explicit, may_repeat=again)
+        taken_in = take_in(runtime, batch_dir, explicit=explicit, may_repeat=again)
         if not await_completion:
-            n_requests, n_jobs = ask_first_wave(engine, taken_in.batch_id)
+            n_requests, n_jobs = ask_first_wave(runtime, taken_in.batch_id)
             console.print(
                 f"{taken_in.batch_id}: {n_requests} comparisons asked in {n_jobs} provider "
                 f"jobs. `cj execute {batch_dir} --await-completion` or the sensors take it on."
@@ -77,7 +77,7 @@ def execute(
             task = bar.add_task(taken_in.batch_id, total=None)
             waits: set[str] = set()
             result = run_to_end(
-                engine,
+                runtime,
                 taken_in.batch_id,
                 timeout_s=completion_timeout,
                 on_step=lambda done: bar.update(
@@ -93,7 +93,7 @@ def execute(
             )
             errors.print(tables.problems(told))
             raise typer.Exit(3)
-        _show_outcome(engine, taken_in.batch_id)
+        _show_outcome(runtime, taken_in.batch_id)
 
 
 def status(
@@ -102,8 +102,8 @@ def status(
     """Show how batches stand."""
     from cj_pipeline.queries.overview import batch_overview
 
-    engine = open_engine()
-    with engine.store.read() as db:
+    runtime = open_engine()
+    with runtime.store.read() as db:
         rows = batch_overview(db, batch)
     console.print(tables.statuses(rows))
     for row in rows:
@@ -117,10 +117,10 @@ def cancel(batch: BatchName) -> None:
     from cj_pipeline.queries.overview import batch_overview
     from cj_pipeline.steps.advance import advance_to_end
 
-    engine = open_engine()
-    cancelled = cancel_batch(engine, batch)
+    runtime = open_engine()
+    cancelled = cancel_batch(runtime, batch)
     console.print(f"{batch}: cancelled, {cancelled.n_jobs} provider jobs told to stop.")
-    for step in advance_to_end(engine, batch):
+    for step in advance_to_end(runtime, batch):
         if step.waited:
             console.print(f"Waiting: {step.waits_for}", markup=False, highlight=False)
             console.print(
@@ -128,7 +128,7 @@ def cancel(batch: BatchName) -> None:
                 " so does `cj cancel` again."
             )
             return
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         console.print(tables.statuses(batch_overview(db, batch)))
 
 
@@ -136,9 +136,9 @@ def report(batch: BatchName) -> None:
     """Write a batch's report anew and say where it is."""
     from cj_pipeline.steps.publish import publish_report
 
-    engine = open_engine()
-    written = publish_report(engine, batch)
-    _show_outcome(engine, batch)
+    runtime = open_engine()
+    written = publish_report(runtime, batch)
+    _show_outcome(runtime, batch)
     console.print(f"Report: {written.path}", markup=False, soft_wrap=True)
 
 
@@ -176,9 +176,9 @@ def regrade(
 
     pairs = [given.partition("=") for given in anchor_grade or []]
     settings = [given.partition("=") for given in setting or []]
-    engine = open_engine()
+    runtime = open_engine()
     projected = grade_again(
-        engine,
+        runtime,
         batch,
         scale=scale,
         own_scale=scale_file.read_bytes() if scale_file is not None else None,
@@ -186,8 +186,8 @@ def regrade(
         settings={key: yaml.safe_load(value) for key, _, value in settings},
         despite=despite or [],
     )
-    publish(engine, batch)
-    _show_outcome(engine, batch)
+    publish(runtime, batch)
+    _show_outcome(runtime, batch)
     console.print(f"This is grading {projected.revision} of the batch.")
 
 
@@ -199,7 +199,7 @@ def _tell_once(to: Console, waits_for: str, told: set[str]) -> None:
         to.print(f"Waiting: {waits_for}", markup=False, highlight=False)
 
 
-def _show_outcome(engine: Engine, batch_id: str) -> None:
+def _show_outcome(runtime: Runtime, batch_id: str) -> None:
     """Show grades, cost and files; a batch that failed ends the command with a non-zero code."""
     from cj_pipeline.checks.batch_checks import what_stops_grades
     from cj_pipeline.queries.history import read_history
@@ -210,9 +210,9 @@ def _show_outcome(engine: Engine, batch_id: str) -> None:
         outputs,
     )
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         (row,) = batch_overview(db, batch_id)
-        failed = what_stops_grades(db, read_history(db, batch_id), engine.clock())
+        failed = what_stops_grades(db, read_history(db, batch_id), runtime.clock())
         scores = final_scores(db, batch_id)
         statement = grading_statement(db, batch_id)
         files = outputs(db, batch_id)
@@ -250,10 +250,10 @@ def link(
     if bool(to) == alone:
         msg = "give the batches to link to with --to, or --alone to undo it"
         raise typer.BadParameter(msg)
-    engine = open_engine()
-    projected = place(engine, batch, to or ())
-    publish(engine, batch)
-    with engine.store.read() as db:
+    runtime = open_engine()
+    projected = place(runtime, batch, to or ())
+    publish(runtime, batch)
+    with runtime.store.read() as db:
         history = read_history(db, batch)
     if history.links:
         console.print(

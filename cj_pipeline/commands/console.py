@@ -21,7 +21,7 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 errors = Console(stderr=True)
 
 
-def told_plainly(command: Callable[P, T]) -> Callable[P, T]:
+def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
     """Show a known error as a message instead of a traceback."""
 
     @wraps(command)

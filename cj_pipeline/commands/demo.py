@@ -12,7 +12,7 @@ from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import open_engine
 
 if TYPE_CHECKING:
-    from cj_pipeline.runtime import Engine
+    from cj_pipeline.runtime import Runtime
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 """Beside the package in a checkout; an installed package has no demo."""
@@ -31,13 +31,13 @@ def demo(
     from cj_pipeline.definitions import defs
     from resources.local_instance import local_instance
 
-    engine = open_engine()
+    runtime = open_engine()
     names = tuple(batches or DEMO)
-    with local_instance(engine.home) as instance, tables.progress_bar(console) as bar:
+    with local_instance(runtime.home) as instance, tables.progress_bar(console) as bar:
         for name in names:
             task = bar.add_task(name, total=None)
-            for run in run_batch(instance, defs, engine, name, EXAMPLES / name):
-                counts = _counts(engine, name)
+            for run in run_batch(instance, defs, runtime, name, EXAMPLES / name):
+                counts = _counts(runtime, name)
                 bar.update(
                     task,
                     description=f"{name}: {run.job}",
@@ -45,10 +45,10 @@ def demo(
                     completed=counts["completed"] + counts["failed"],
                 )
             bar.update(task, description=name)
-    _show_demo(engine, names)
+    _show_demo(runtime, names)
 
 
-def _show_demo(engine: Engine, names: tuple[str, ...]) -> None:
+def _show_demo(runtime: Runtime, names: tuple[str, ...]) -> None:
     from cj_pipeline.queries.overview import (
         batch_overview,
         final_scores,
@@ -56,7 +56,7 @@ def _show_demo(engine: Engine, names: tuple[str, ...]) -> None:
         outputs,
     )
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         rows = [row for row in batch_overview(db) if row["batch_id"] in names]
         shown = {
             name: (final_scores(db, name), grading_statement(db, name), dict(outputs(db, name)))
@@ -77,7 +77,7 @@ def _show_demo(engine: Engine, names: tuple[str, ...]) -> None:
         "simulated judge on machine-written texts. Costs are nominal; nobody was billed.",
     )
     for line in (
-        f"Database, to query while the pipeline runs: {engine.store.published_path}",
+        f"Database, to query while the pipeline runs: {runtime.store.published_path}",
         "Dagster UI over all this: make ui",
     ):
         console.print(line, markup=False, soft_wrap=True)
@@ -85,12 +85,12 @@ def _show_demo(engine: Engine, names: tuple[str, ...]) -> None:
         raise typer.Exit(2)
 
 
-def _counts(engine: Engine, batch_id: str) -> dict[str, int]:
+def _counts(runtime: Runtime, batch_id: str) -> dict[str, int]:
     from cj_pipeline.queries.batch_record import load_batch
     from cj_pipeline.steps.decide import comparison_counts
     from cj_pipeline.stopping.continuation import completion_denominator
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         counts = comparison_counts(db, batch_id)
     ends_at = completion_denominator(len(record.essay_ids), record.rules)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cj_pipeline.runtime import Engine
+    from cj_pipeline.runtime import Runtime
     from cj_pipeline.store.file_store import Store
     from cj_pipeline.store.session import Session
 
@@ -21,9 +21,9 @@ def home_folder() -> Path:
     return default_home(os.environ).resolve()
 
 
-def open_engine() -> Engine:
+def open_engine() -> Runtime:
     """Return the engine over `CJ_HOME`; only what is grave is logged, unless asked otherwise."""
-    from resources.runtime import open_engine as open_from_environment
+    from resources.runtime import open_runtime as open_from_environment
 
     configure_logs()
     return open_from_environment(os.environ)

@@ -31,7 +31,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Compare the ledger with the providers; safe to run at any time."""
-    from cj_pipeline.operations.reconcile import examine, mend
+    from cj_pipeline.operations.reconcile import examine, repair
 
     engine = open_engine()
     findings = examine(engine)
@@ -41,7 +41,7 @@ def doctor(
     console.print(tables.findings_table(findings))
     chosen = [f for f in findings if f.is_mendable and (also_cancel or not f.needs_consent)]
     if fix:
-        mended = mend(engine, chosen, with_consent=also_cancel)
+        mended = repair(engine, chosen, with_consent=also_cancel)
         console.print(f"Mended {len(mended)} of {len(chosen)}.")
         for finding in chosen:
             if finding not in mended:

@@ -150,7 +150,7 @@ def _standing(told: EssayFeedback) -> list[tuple[str, str]]:
 
 
 def _show_changes(found: Changes) -> None:
-    from cj_pipeline.outputs.side_by_side import MIN_SHARED
+    from cj_pipeline.diagnostics.changes import MIN_SHARED
 
     if not found.essays:
         console.print(

@@ -117,7 +117,7 @@ def _write_preview_artefact(
     requests: list[Path],
 ) -> None:
     from cj_pipeline.operations.preview import write_preview_artefact
-    from resources.runtime import open_engine as open_from_environment
+    from resources.runtime import open_runtime as open_from_environment
 
     written = write_preview_artefact(
         open_from_environment(os.environ),

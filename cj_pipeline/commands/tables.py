@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cj_pipeline.judging.judges import Judge
     from cj_pipeline.operations.cost_estimate import ModeCost
     from cj_pipeline.operations.pilot import Calibration
-    from cj_pipeline.operations.reconcile import Finding
+    from cj_pipeline.operations.reconcile import Discrepancy
 
 Row = Mapping[str, Any]
 
@@ -154,7 +154,7 @@ def pilot_table(calibrations: Sequence[tuple[Judge, Calibration]]) -> Table:
     )
 
 
-def findings_table(findings: Sequence[Finding]) -> Table:
+def findings_table(findings: Sequence[Discrepancy]) -> Table:
     """Return what ledger and providers disagree on, one row a finding."""
     return table(
         "Ledger and providers disagree",

@@ -25,20 +25,20 @@ from cj_pipeline.commands.home import open_engine
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.progress.text import cost_in_words, event_line, pace, time_left_in_words
 from cj_pipeline.progress.values import Progress
-from cj_pipeline.stopping.continuation import Outcome
+from cj_pipeline.stopping.continuation import BatchOutcome
 
 if TYPE_CHECKING:
-    from cj_pipeline.progress.follow import Look
-    from cj_pipeline.runtime import Engine
+    from cj_pipeline.progress.follow import ProgressUpdate
+    from cj_pipeline.runtime import Runtime
 
 EXIT_CODES = {
-    Outcome.SUCCESS: 0,
-    Outcome.PARTIAL: 10,
-    Outcome.FAILURE: 11,
-    Outcome.EMPTY: 12,
-    Outcome.CANCELLED: 13,
-    Outcome.EXPIRED: 14,
-    Outcome.STALLED: 15,
+    BatchOutcome.SUCCESS: 0,
+    BatchOutcome.PARTIAL: 10,
+    BatchOutcome.FAILURE: 11,
+    BatchOutcome.EMPTY: 12,
+    BatchOutcome.CANCELLED: 13,
+    BatchOutcome.EXPIRED: 14,
+    BatchOutcome.STALLED: 15,
 }
 REJECTED = 16
 TIMED_OUT = 3
@@ -86,21 +86,21 @@ class _Watching:
     """One batch on one terminal."""
 
     def __init__(
-        self, engine: Engine, batch_id: str, console: Console, timeout_s: float | None
+        self, runtime: Runtime, batch_id: str, console: Console, timeout_s: float | None
     ) -> None:
-        self._engine = engine
+        self._engine = runtime
         self._batch_id = batch_id
         self._console = console
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
 
     def require(self) -> None:
         """Fail at once if there is no such batch; one that waits in the inbox is waited for."""
-        from cj_pipeline.progress.follow import look_at
+        from cj_pipeline.progress.follow import read_progress
 
         told = False
         while True:
             try:
-                look_at(self._engine, self._batch_id)
+                read_progress(self._engine, self._batch_id)
             except UnknownBatchError:
                 if not self._is_in_inbox():
                     raise
@@ -165,7 +165,7 @@ class _Watching:
                 live.update(screen_of(look.progress), refresh=True)
         return self._end(look.progress)
 
-    def _looks(self, pause: Callable[[float], object]) -> Iterator[Look]:
+    def _looks(self, pause: Callable[[float], object]) -> Iterator[ProgressUpdate]:
         from cj_pipeline.progress.follow import follow
 
         yield from follow(

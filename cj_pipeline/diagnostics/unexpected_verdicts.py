@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Surprise:
+class UnexpectedVerdict:
     """A verdict that the final scores make unlikely.
 
     Attributes:
@@ -27,15 +27,17 @@ class Surprise:
     probability: float
 
 
-def surprises(
+def unexpected_verdicts(
     verdicts: Iterable[Row], scores: Mapping[str, float], *, below: float
-) -> list[Surprise]:
+) -> list[UnexpectedVerdict]:
     """Return the verdicts whose winner had a probability under `below`, least likely first.
 
     Position effects are left aside; ties surprise nobody here.
     """
     found = [
-        Surprise(row, 1 / (1 + math.exp(scores[row["loser_id"]] - scores[row["winner_id"]])))
+        UnexpectedVerdict(
+            row, 1 / (1 + math.exp(scores[row["loser_id"]] - scores[row["winner_id"]]))
+        )
         for row in verdicts
         if row["winner"] != "tie"
     ]

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cj_pipeline.batch.comparisons import CUSTOM_ID
-from cj_pipeline.emulator.http import Answer, RefusedError, json_answer, list_in, object_in
-from cj_pipeline.emulator.job_timeline import ENDED, Standing
+from cj_pipeline.emulator.http import HTTPError, Response, json_answer, list_in, object_in
+from cj_pipeline.emulator.job_timeline import ENDED, JobPhase
 from cj_pipeline.emulator.jobs import (
     Job,
     RequestLine,
@@ -26,9 +26,9 @@ from cj_pipeline.emulator.jobs import (
     load_job,
     result_lines,
 )
-from cj_pipeline.emulator.judges import Asked, Said
+from cj_pipeline.emulator.judges import JudgeReply, JudgeRequest
 from cj_pipeline.emulator.random import identifier
-from cj_pipeline.emulator.routing import Route, Visit, allows_ties, text_of
+from cj_pipeline.emulator.routing import RequestContext, Route, allows_ties, text_of
 
 _API = "anthropic"
 _RESULTS_LIFE_S = 29 * 86_400
@@ -52,16 +52,16 @@ _KINDS = {
 }
 
 
-def refused(error: RefusedError) -> Answer:
+def refused(error: HTTPError) -> Response:
     """Return an error as Anthropic words it."""
     return json_answer(_error(error), status=error.status, headers=error.headers)
 
 
-def create_message(visit: Visit) -> Answer:
+def create_message(visit: RequestContext) -> Response:
     """Answer a single message."""
     params = visit.call.json()
     if params.pop("stream", False):
-        raise RefusedError(400, "stream: the emulator does not stream.")
+        raise HTTPError(400, "stream: the emulator does not stream.")
     asked = read_params(params)
     said, cost, took_s = visit.answer_now(_API, asked)
     request_id = identifier("req_", visit.now, visit.account, visit.state.count("requests"))
@@ -69,18 +69,18 @@ def create_message(visit: Visit) -> Answer:
     return json_answer(body, headers={"request-id": request_id}, took_s=took_s)
 
 
-def create_batch(visit: Visit) -> Answer:
+def create_batch(visit: RequestContext) -> Response:
     """Make a message batch; what is wrong with a request's parameters shows only in its row."""
     raw = visit.call.raw()
     limits = visit.settings.limits
     if len(raw) > limits.message_batch_bytes:
-        raise RefusedError(413, f"Request exceeds the maximum size: {len(raw)} bytes.")
+        raise HTTPError(413, f"Request exceeds the maximum size: {len(raw)} bytes.")
     requests = _checked_requests(visit.call.json().get("requests"), limits.message_batch_requests)
     with visit.state.read() as db:
         queued = sum(j.n_requests for j in list_open(db, _API, visit.account, visit.now))
     if queued + len(requests) > limits.message_batch_queue:
         msg = f"This would put more than {limits.message_batch_queue} requests in the queue."
-        raise RefusedError(429, msg, headers={"retry-after": "60"})
+        raise HTTPError(429, msg, headers={"retry-after": "60"})
     number = visit.state.count("anthropic batches")
     job_id = identifier("msgbatch_", visit.seed, "message batch", number, visit.now)
     worked = visit.work_out(map(_request_line, requests), _WORDS, job_id)
@@ -100,29 +100,29 @@ def create_batch(visit: Visit) -> Answer:
             content_sha256=hashlib.sha256(raw).hexdigest(),
         )
         job = load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
-        shown = _batch_object(db, job, Standing("validating", 0.0), visit)
+        shown = _batch_object(db, job, JobPhase("validating", 0.0), visit)
     return json_answer(shown)
 
 
-def retrieve_batch(visit: Visit) -> Answer:
+def retrieve_batch(visit: RequestContext) -> Response:
     """Return where a batch stands."""
     with visit.state.read() as db:
         job = _find_batch(db, visit)
         return json_answer(_batch_object(db, job, job.standing(visit.now), visit))
 
 
-def list_batches(visit: Visit) -> Answer:
+def list_batches(visit: RequestContext) -> Response:
     """Return a page of the account's batches, newest first."""
     query = visit.call.query
     limit = query.get("limit", "20")
     if not limit.isdigit() or not 1 <= int(limit) <= 1000:
-        raise RefusedError(400, "limit: must be 1 to 1000.")
+        raise HTTPError(400, "limit: must be 1 to 1000.")
     with visit.state.read() as db:
         jobs = list_jobs(db, _API, visit.account, visit.now)
         ids = [job.job_id for job in jobs]
         for name in ("after_id", "before_id"):
             if name in query and query[name] not in ids:
-                raise RefusedError(400, f"{name}: no batch has this id.")
+                raise HTTPError(400, f"{name}: no batch has this id.")
         if "before_id" in query:
             newer = jobs[: ids.index(query["before_id"])]
             page, has_more = newer[-int(limit) :], len(newer) > int(limit)
@@ -140,55 +140,55 @@ def list_batches(visit: Visit) -> Answer:
     )
 
 
-def cancel_batch(visit: Visit) -> Answer:
+def cancel_batch(visit: RequestContext) -> Response:
     """Tell a batch to stop."""
     with visit.state.write() as db:
         job = _find_batch(db, visit)
         stands = job.standing(visit.now)
         if stands.phase in ENDED:
-            raise RefusedError(400, f"Batch {job.job_id} has ended and cannot be canceled.")
+            raise HTTPError(400, f"Batch {job.job_id} has ended and cannot be canceled.")
         if stands.phase != "cancelling":
             job = cancel_job(db, job, visit.now)
-        shown = _batch_object(db, job, Standing("cancelling", job.done_at_cancel), visit)
+        shown = _batch_object(db, job, JobPhase("cancelling", job.done_at_cancel), visit)
     return json_answer(shown)
 
 
-def delete_batch(visit: Visit) -> Answer:
+def delete_batch(visit: RequestContext) -> Response:
     """Forget a batch that has ended."""
     with visit.state.write() as db:
         job = _find_batch(db, visit)
         if job.standing(visit.now).phase not in ENDED:
             msg = f"Batch {job.job_id} cannot be deleted while it is processed: cancel it first."
-            raise RefusedError(400, msg)
+            raise HTTPError(400, msg)
         db.execute("UPDATE jobs SET is_deleted = 1 WHERE job_id = ?", [job.job_id])
     return json_answer({"id": job.job_id, "type": "message_batch_deleted"})
 
 
-def batch_results(visit: Visit) -> Answer:
+def batch_results(visit: RequestContext) -> Response:
     """Return an ended batch's rows."""
     with visit.state.read() as db:
         job = _find_batch(db, visit)
     stands = job.standing(visit.now)
     if not _has_results(job, stands, visit.now):
-        raise RefusedError(404, f"No results are available for batch {job.job_id}.")
+        raise HTTPError(404, f"No results are available for batch {job.job_id}.")
     size = sum(map(len, _lines(visit, job, stands)))
     headers = {"content-type": "application/x-jsonl"}
-    return Answer(200, _told(visit, job, stands), size, headers)
+    return Response(200, _told(visit, job, stands), size, headers)
 
 
-def read_params(params: Mapping[str, Any]) -> Asked:
+def read_params(params: Mapping[str, Any]) -> JudgeRequest:
     """Return what a message's parameters ask.
 
     Raises:
         RefusedError: If they cannot be used.
     """
     if unknown := sorted(set(params) - _KNOWN):
-        raise RefusedError(400, f"{unknown[0]}: Extra inputs are not permitted")
+        raise HTTPError(400, f"{unknown[0]}: Extra inputs are not permitted")
     for name in ("model", "max_tokens", "messages"):
         if name not in params:
-            raise RefusedError(400, f"{name}: Field required")
+            raise HTTPError(400, f"{name}: Field required")
     if not isinstance(params["max_tokens"], int) or params["max_tokens"] < 1:
-        raise RefusedError(400, "max_tokens: Input should be greater than or equal to 1")
+        raise HTTPError(400, "max_tokens: Input should be greater than or equal to 1")
     blocks = list(_blocks(params))
     marked = [i for i, (_, control) in enumerate(blocks) if control]
     prefix, kept_s = "", 0.0
@@ -197,7 +197,7 @@ def read_params(params: Mapping[str, Any]) -> Asked:
         control = blocks[marked[-1]][1]
         kept_s = _LONG_CACHE_S if control.get("ttl") == "1h" else _SHORT_CACHE_S
     choice = object_in(params, "tool_choice")
-    return Asked(
+    return JudgeRequest(
         model=str(params["model"]),
         prompt="\n\n".join(text for text, _ in blocks),
         prefix=prefix,
@@ -208,7 +208,9 @@ def read_params(params: Mapping[str, Any]) -> Asked:
     )
 
 
-def message_body(asked: Asked, said: Said, cost: Tokens, key: str, *, tier: str) -> dict[str, Any]:
+def message_body(
+    asked: JudgeRequest, said: JudgeReply, cost: Tokens, key: str, *, tier: str
+) -> dict[str, Any]:
     """Return a message; its input tokens leave out those read from or written to the cache."""
     stops = {
         "truncated_answer": "max_tokens",
@@ -239,7 +241,7 @@ def message_body(asked: Asked, said: Said, cost: Tokens, key: str, *, tier: str)
     }
 
 
-def _content(asked: Asked, said: Said, key: str) -> list[dict[str, Any]]:
+def _content(asked: JudgeRequest, said: JudgeReply, key: str) -> list[dict[str, Any]]:
     if not said.text:
         return []
     if not asked.uses_tool or said.kind != "verdict":
@@ -261,19 +263,19 @@ def _blocks(params: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 def _checked_requests(requests: object, most: int) -> list[dict[str, Any]]:
     """Return a batch's requests if their ids are as they must be; this much is told at once."""
     if not isinstance(requests, list) or not requests:
-        raise RefusedError(400, "requests: Field required, with at least one request")
+        raise HTTPError(400, "requests: Field required, with at least one request")
     if len(requests) > most:
-        raise RefusedError(400, f"requests: at most {most} requests, not {len(requests)}")
+        raise HTTPError(400, f"requests: at most {most} requests, not {len(requests)}")
     seen: set[str] = set()
     for number, request in enumerate(requests):
         custom_id = request.get("custom_id") if isinstance(request, dict) else None
         if not isinstance(custom_id, str) or CUSTOM_ID.fullmatch(custom_id) is None:
             msg = f"requests.{number}.custom_id: must match '^[a-zA-Z0-9_-]{{1,64}}$'"
-            raise RefusedError(400, msg)
+            raise HTTPError(400, msg)
         if custom_id in seen:
-            raise RefusedError(400, f"requests.{number}.custom_id: '{custom_id}' is not unique")
+            raise HTTPError(400, f"requests.{number}.custom_id: '{custom_id}' is not unique")
         if not isinstance(request.get("params"), dict):
-            raise RefusedError(400, f"requests.{number}.params: Field required")
+            raise HTTPError(400, f"requests.{number}.params: Field required")
         seen.add(custom_id)
     return requests
 
@@ -282,19 +284,19 @@ def _request_line(request: Mapping[str, Any]) -> RequestLine:
     params = request["params"]
     try:
         if "stream" in params:
-            raise RefusedError(400, "stream: not supported in batches")
+            raise HTTPError(400, "stream: not supported in batches")
         return RequestLine(request["custom_id"], read_params(params))
-    except RefusedError as problem:
+    except HTTPError as problem:
         return RequestLine(request["custom_id"], None, problem)
 
 
-def _answered(request: RequestLine, said: Said, cost: Tokens, row_id: str) -> dict[str, Any]:
+def _answered(request: RequestLine, said: JudgeReply, cost: Tokens, row_id: str) -> dict[str, Any]:
     assert request.asked is not None  # noqa: S101  only what was asked is answered
     message = message_body(request.asked, said, cost, row_id, tier="batch")
     return _row(request.custom_id, {"type": "succeeded", "message": message})
 
 
-def _failed(custom_id: str, problem: RefusedError, row_id: str) -> dict[str, Any]:
+def _failed(custom_id: str, problem: HTTPError, row_id: str) -> dict[str, Any]:
     error = {**_error(problem), "request_id": identifier("req_", row_id)}
     return _row(custom_id, {"type": "errored", "error": error})
 
@@ -306,7 +308,7 @@ def _untold(custom_id: str, row_id: str) -> dict[str, Any]:
 
 def _undone(custom_id: str, phase: str) -> dict[str, Any]:
     if phase == "failed":
-        return _failed(custom_id, RefusedError(500, "Internal server error"), custom_id)
+        return _failed(custom_id, HTTPError(500, "Internal server error"), custom_id)
     return _row(custom_id, {"type": "canceled" if phase == "cancelled" else "expired"})
 
 
@@ -317,21 +319,21 @@ def _row(custom_id: str, result: dict[str, Any]) -> dict[str, Any]:
 _WORDS = RowWords(_answered, _failed, _untold, _undone)
 
 
-def _lines(visit: Visit, job: Job, stands: Standing) -> Iterator[bytes]:
+def _lines(visit: RequestContext, job: Job, stands: JobPhase) -> Iterator[bytes]:
     yield from (line for _, line in result_lines(visit.state, job, "done", stands.done))
     for custom_id, _ in result_lines(visit.state, job, "undone", stands.done):
         row = json.dumps(_undone(custom_id, stands.phase), ensure_ascii=False)
         yield row.encode("utf-8", errors="replace") + b"\n"
 
 
-def _told(visit: Visit, job: Job, stands: Standing) -> Iterator[bytes]:
+def _told(visit: RequestContext, job: Job, stands: JobPhase) -> Iterator[bytes]:
     """Send the rows; results read to their end count as delivered."""
     yield from _lines(visit, job, stands)
     with visit.state.write() as db:
         db.execute("UPDATE jobs SET n_read = n_read + 1 WHERE job_id = ?", [job.job_id])
 
 
-def _has_results(job: Job, stands: Standing, now: float) -> bool:
+def _has_results(job: Job, stands: JobPhase, now: float) -> bool:
     return (
         stands.ended_at is not None
         and now >= stands.ended_at + job.plan.late_files_s
@@ -340,7 +342,7 @@ def _has_results(job: Job, stands: Standing, now: float) -> bool:
 
 
 def _batch_object(
-    db: sqlite3.Connection, job: Job, stands: Standing, visit: Visit
+    db: sqlite3.Connection, job: Job, stands: JobPhase, visit: RequestContext
 ) -> dict[str, Any]:
     has_ended = stands.phase in ENDED
     status = "ended" if has_ended else "in_progress"
@@ -365,7 +367,7 @@ def _batch_object(
     }
 
 
-def _request_counts(db: sqlite3.Connection, job: Job, stands: Standing) -> dict[str, int]:
+def _request_counts(db: sqlite3.Connection, job: Job, stands: JobPhase) -> dict[str, int]:
     """Return the counts: nothing but `processing` until the whole batch has ended."""
     counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
     if stands.phase not in ENDED:
@@ -379,16 +381,16 @@ def _request_counts(db: sqlite3.Connection, job: Job, stands: Standing) -> dict[
     return counts
 
 
-def _find_batch(db: sqlite3.Connection, visit: Visit) -> Job:
+def _find_batch(db: sqlite3.Connection, visit: RequestContext) -> Job:
     job_id = visit.groups["id"]
     return load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
 
 
-def _no_batch(job_id: str) -> RefusedError:
-    return RefusedError(404, f"No message batch has the id {job_id}.")
+def _no_batch(job_id: str) -> HTTPError:
+    return HTTPError(404, f"No message batch has the id {job_id}.")
 
 
-def _error(error: RefusedError) -> dict[str, Any]:
+def _error(error: HTTPError) -> dict[str, Any]:
     kind = _KINDS.get(error.status, "api_error" if error.status >= 500 else _KINDS[400])
     return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": None}
 

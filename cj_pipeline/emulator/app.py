@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from cj_pipeline.emulator.config import EmulatorConfig, Fault
 from cj_pipeline.emulator.faults import request_fault
-from cj_pipeline.emulator.http import Answer, Breakage, Call, RefusedError, json_answer
-from cj_pipeline.emulator.routing import Handler, Route, Visit
+from cj_pipeline.emulator.http import Breakage, HTTPError, Request, Response, json_answer
+from cj_pipeline.emulator.routing import Handler, RequestContext, Route
 from cj_pipeline.emulator.state import State
 
 _GEMINI_PATH = re.compile(r"/upload/|/v1(beta|alpha)?/models/[^/]+:|/v1(beta|alpha)/")
@@ -28,7 +28,7 @@ class Emulator:
         self.clock = clock
         self.state = State(config)
 
-    def handle(self, call: Call) -> Answer:
+    def handle(self, call: Request) -> Response:
         """Return the answer to a call, spoilt if a fault says so."""
         from cj_pipeline.emulator import anthropic_api, control_api, gemini_api, openai_api
 
@@ -43,13 +43,13 @@ class Emulator:
             api, routes, refused = openai_api.API
         try:
             return self._answer(call, api, routes)
-        except RefusedError as error:
+        except HTTPError as error:
             return refused(error)
 
-    def _answer(self, call: Call, api: str, routes: tuple[Route, ...]) -> Answer:
+    def _answer(self, call: Request, api: str, routes: tuple[Route, ...]) -> Response:
         route, groups = _match(call, routes)
         settings = self.state.settings()
-        visit = Visit(
+        visit = RequestContext(
             state=self.state,
             config=self.config,
             call=call,
@@ -64,10 +64,10 @@ class Emulator:
         fault = request_fault(settings, self.state, self.config.seed, visit.route)
         if fault is None:
             return route.handler(visit)
-        return _spoilt(fault, route.handler, visit)
+        return with_fault(fault, route.handler, visit)
 
 
-def _spoilt(fault: Fault, handler: Handler, visit: Visit) -> Answer:
+def with_fault(fault: Fault, handler: Handler, visit: RequestContext) -> Response:
     if fault.kind == "lost_request":
         return replace(json_answer({}), breakage=Breakage("drop"))
     if fault.kind == "hang" and not fault.after_commit:
@@ -77,7 +77,7 @@ def _spoilt(fault: Fault, handler: Handler, visit: Visit) -> Answer:
             handler(visit)
         headers = {} if fault.retry_after is None else {"retry-after": fault.retry_after}
         code = "rate_limit_exceeded" if fault.status == 429 else "server_error"
-        raise RefusedError(
+        raise HTTPError(
             fault.status, "This is a fault of the emulator.", code=code, headers=headers
         )
     answer = handler(visit)
@@ -93,7 +93,7 @@ def _spoilt(fault: Fault, handler: Handler, visit: Visit) -> Answer:
             return replace(answer, chunks=iter([raw]), length=len(raw))
 
 
-def _match(call: Call, routes: tuple[Route, ...]) -> tuple[Route, Mapping[str, str]]:
+def _match(call: Request, routes: tuple[Route, ...]) -> tuple[Route, Mapping[str, str]]:
     known_path = False
     for route in routes:
         if match := route.path.fullmatch(call.path):
@@ -101,11 +101,11 @@ def _match(call: Call, routes: tuple[Route, ...]) -> tuple[Route, Mapping[str, s
                 return route, match.groupdict()
             known_path = True
     if known_path:
-        raise RefusedError(405, f"Method {call.method} is not allowed for {call.path}.")
-    raise RefusedError(404, f"Invalid URL ({call.method} {call.path}).", code="unknown_url")
+        raise HTTPError(405, f"Method {call.method} is not allowed for {call.path}.")
+    raise HTTPError(404, f"Invalid URL ({call.method} {call.path}).", code="unknown_url")
 
 
-def _account(call: Call, *, required: bool) -> str:
+def _account(call: Request, *, required: bool) -> str:
     """Return a fingerprint of the key; the key itself is never kept."""
     headers = call.headers
     bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
@@ -116,5 +116,5 @@ def _account(call: Call, *, required: bool) -> str:
         or call.query.get("key", "")
     )
     if not key and required:
-        raise RefusedError(401, "You didn't provide an API key.", code="invalid_api_key")
+        raise HTTPError(401, "You didn't provide an API key.", code="invalid_api_key")
     return hashlib.sha256(b"emulator account " + key.encode()).hexdigest()[:12]

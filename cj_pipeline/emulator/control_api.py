@@ -11,20 +11,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cj_pipeline.emulator.http import Answer, RefusedError, json_answer
+from cj_pipeline.emulator.http import HTTPError, Response, json_answer
 from cj_pipeline.emulator.jobs import Job, count_rows, every_job
-from cj_pipeline.emulator.routing import Route, Visit
+from cj_pipeline.emulator.routing import RequestContext, Route
 
 _API = "emulator"
 _MANY = 100
 
 
-def refused(error: RefusedError) -> Answer:
+def refused(error: HTTPError) -> Response:
     """Return an error in plain words."""
     return json_answer({"error": error.message}, status=error.status, headers=error.headers)
 
 
-def audit(visit: Visit) -> Answer:
+def audit(visit: RequestContext) -> Response:
     """Tell what was really created, paid for and delivered, over all accounts."""
     with visit.state.read() as db:
         jobs = [_audited(db, job, visit.now) for job in every_job(db)]
@@ -54,38 +54,38 @@ def audit(visit: Visit) -> Answer:
     )
 
 
-def put_qualities(visit: Visit) -> Answer:
+def put_qualities(visit: RequestContext) -> Response:
     """Take in latent qualities: an object from text to logits."""
     qualities = visit.call.json()
     if not all(isinstance(q, (int, float)) for q in qualities.values()):
-        raise RefusedError(400, "Give an object from each text to its quality in logits.")
+        raise HTTPError(400, "Give an object from each text to its quality in logits.")
     visit.state.register_qualities(qualities)
     return json_answer({"registered": len(qualities)})
 
 
-def get_settings(visit: Visit) -> Answer:
+def get_settings(visit: RequestContext) -> Response:
     """Show the settings in force."""
     return json_answer(visit.settings.model_dump(mode="json"))
 
 
-def put_settings(visit: Visit) -> Answer:
+def put_settings(visit: RequestContext) -> Response:
     """Change some settings, faults among them, for every process that shares the state."""
     try:
         changed = visit.state.change_settings(visit.call.json())
     except ValidationError as error:
-        raise RefusedError(400, str(error)) from None
+        raise HTTPError(400, str(error)) from None
     return json_answer(changed.model_dump(mode="json"))
 
 
-def advance_clock(visit: Visit) -> Answer:
+def advance_clock(visit: RequestContext) -> Response:
     """Put the emulator's clock forward, so that a day need not be waited for."""
     seconds = visit.call.json().get("seconds")
     if not isinstance(seconds, (int, float)) or seconds < 0:
-        raise RefusedError(400, "Give `seconds`, 0 or more.")
+        raise HTTPError(400, "Give `seconds`, 0 or more.")
     return json_answer({"offset_s": visit.state.advance_clock(seconds)})
 
 
-def health(visit: Visit) -> Answer:
+def health(visit: RequestContext) -> Response:
     """Say that the emulator is there, and what time it thinks it is."""
     return json_answer({"status": "ok", "now": visit.now})
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from cj_pipeline.emulator.http import (
-    Answer,
-    RefusedError,
+    HTTPError,
+    Response,
     json_answer,
     limit_in,
     list_in,
     object_in,
 )
-from cj_pipeline.emulator.job_timeline import ENDED, Standing
+from cj_pipeline.emulator.job_timeline import ENDED, JobPhase
 from cj_pipeline.emulator.jobs import (
     Job,
     RequestLine,
@@ -34,9 +34,9 @@ from cj_pipeline.emulator.jobs import (
     load_job,
     result_lines,
 )
-from cj_pipeline.emulator.judges import Asked, Said
+from cj_pipeline.emulator.judges import JudgeReply, JudgeRequest
 from cj_pipeline.emulator.random import identifier
-from cj_pipeline.emulator.routing import Route, Visit, allows_ties, before_essays, text_of
+from cj_pipeline.emulator.routing import RequestContext, Route, allows_ties, before_essays, text_of
 from cj_pipeline.emulator.state import insert, next_number
 
 _API = "gemini"
@@ -68,12 +68,12 @@ _STATES = {
 }
 
 
-def refused(error: RefusedError) -> Answer:
+def refused(error: HTTPError) -> Response:
     """Return an error as Google words it."""
     return json_answer({"error": _error(error)}, status=error.status, headers=error.headers)
 
 
-def generate_content(visit: Visit) -> Answer:
+def generate_content(visit: RequestContext) -> Response:
     """Answer a single request."""
     asked = read_content(visit.call.json(), visit.groups["model"])
     said, cost, took_s = visit.answer_now(_API, asked)
@@ -81,18 +81,18 @@ def generate_content(visit: Visit) -> Answer:
     return json_answer(content_body(asked.model, said, cost, key), took_s=took_s)
 
 
-def read_content(body: Mapping[str, Any], model: str) -> Asked:
+def read_content(body: Mapping[str, Any], model: str) -> JudgeRequest:
     """Return what a request asks.
 
     Raises:
         RefusedError: If it cannot be used.
     """
     if not body.get("contents"):
-        raise RefusedError(400, "* GenerateContentRequest.contents: contents is not specified")
+        raise HTTPError(400, "* GenerateContentRequest.contents: contents is not specified")
     texts = [text_of(body.get("systemInstruction")), text_of(body["contents"])]
     prompt = "\n\n".join(filter(None, texts))
     config = object_in(body, "generationConfig")
-    return Asked(
+    return JudgeRequest(
         model=model.removeprefix("models/"),
         prompt=prompt,
         prefix=before_essays(prompt),
@@ -101,7 +101,7 @@ def read_content(body: Mapping[str, Any], model: str) -> Asked:
     )
 
 
-def content_body(model: str, said: Said, cost: Tokens, key: str) -> dict[str, Any]:
+def content_body(model: str, said: JudgeReply, cost: Tokens, key: str) -> dict[str, Any]:
     """Return a response; its candidates' tokens leave out thoughts."""
     finish = {"truncated_answer": "MAX_TOKENS", "content_filter": "SAFETY"}.get(said.kind, "STOP")
     candidate: dict[str, Any] = {"finishReason": finish, "index": 0}
@@ -124,7 +124,7 @@ def content_body(model: str, said: Said, cost: Tokens, key: str) -> dict[str, An
     }
 
 
-def create_batch(visit: Visit) -> Answer:
+def create_batch(visit: RequestContext) -> Response:
     """Make a batch from inline requests or an uploaded file; creating twice makes two."""
     batch = object_in(visit.call.json(), "batch")
     source = object_in(batch, "inputConfig")
@@ -132,20 +132,20 @@ def create_batch(visit: Visit) -> Answer:
     with visit.state.read() as db:
         open_jobs = list_open(db, _API, visit.account, visit.now)
     if len(open_jobs) >= limits.gemini_open_jobs:
-        raise RefusedError(429, f"Quota exceeded: {limits.gemini_open_jobs} concurrent batches.")
+        raise HTTPError(429, f"Quota exceeded: {limits.gemini_open_jobs} concurrent batches.")
     if "fileName" in source:
         found = _find_file(visit, str(source["fileName"]))
         if _file_state(visit, found) != "ACTIVE":
-            raise RefusedError(400, f"File {source['fileName']} is not in an ACTIVE state.")
+            raise HTTPError(400, f"File {source['fileName']} is not in an ACTIVE state.")
         path = visit.state.file_path(found["path"])
         lines, content = _file_lines(path, visit.groups["model"]), found["sha256"]
     else:
         raw = visit.call.raw()
         if len(raw) > limits.gemini_inline_bytes:
-            raise RefusedError(400, f"Inline requests may be {limits.gemini_inline_bytes} bytes.")
+            raise HTTPError(400, f"Inline requests may be {limits.gemini_inline_bytes} bytes.")
         inline = list_in(object_in(source, "requests"), "requests")
         if not inline:
-            raise RefusedError(400, "batch.inputConfig: no requests are given")
+            raise HTTPError(400, "batch.inputConfig: no requests are given")
         lines = _inline_lines(inline, visit.groups["model"])
         content = hashlib.sha256(json.dumps(inline, sort_keys=True).encode()).hexdigest()
     number = visit.state.count("gemini batches")
@@ -154,7 +154,7 @@ def create_batch(visit: Visit) -> Answer:
     worked = visit.work_out(lines, words, job_id)
     enqueued = worked.prompt_tokens + sum(job.prompt_tokens for job in open_jobs)
     if limits.enqueued_tokens is not None and enqueued > limits.enqueued_tokens:
-        raise RefusedError(429, f"Quota exceeded: {limits.enqueued_tokens} enqueued tokens.")
+        raise HTTPError(429, f"Quota exceeded: {limits.enqueued_tokens} enqueued tokens.")
     plan = visit.plan(worked.took_s, window_s=_WINDOW_S)
     with visit.state.write() as db:
         keep_job(
@@ -171,11 +171,11 @@ def create_batch(visit: Visit) -> Answer:
             content_sha256=content,
         )
         job = load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
-        shown = _operation(db, job, Standing("validating", 0.0))
+        shown = _operation(db, job, JobPhase("validating", 0.0))
     return json_answer(shown)
 
 
-def retrieve_batch(visit: Visit) -> Answer:
+def retrieve_batch(visit: RequestContext) -> Response:
     """Return where a batch stands, and once it has ended, its responses."""
     with visit.state.write() as db:
         job = _find_batch(db, visit)
@@ -193,10 +193,10 @@ def retrieve_batch(visit: Visit) -> Answer:
     return json_answer(shown)
 
 
-def list_batches(visit: Visit) -> Answer:
+def list_batches(visit: RequestContext) -> Response:
     """Return a page of the project's batches, without their responses."""
     if "filter" in visit.call.query:
-        raise RefusedError(400, "filter: not supported")
+        raise HTTPError(400, "filter: not supported")
     with visit.state.read() as db:
         jobs = list_jobs(db, _API, visit.account, visit.now)
         page, token = _cut(jobs, visit)
@@ -204,19 +204,19 @@ def list_batches(visit: Visit) -> Answer:
     return json_answer({"operations": shown, **({"nextPageToken": token} if token else {})})
 
 
-def cancel_batch(visit: Visit) -> Answer:
+def cancel_batch(visit: RequestContext) -> Response:
     """Tell a batch to stop."""
     with visit.state.write() as db:
         job = _find_batch(db, visit)
         phase = job.standing(visit.now).phase
         if phase in ENDED:
-            raise RefusedError(400, f"batches/{job.job_id} is in state {_STATES[phase]}.")
+            raise HTTPError(400, f"batches/{job.job_id} is in state {_STATES[phase]}.")
         if phase != "cancelling":
             cancel_job(db, job, visit.now)
     return json_answer({})
 
 
-def delete_batch(visit: Visit) -> Answer:
+def delete_batch(visit: RequestContext) -> Response:
     """Forget a batch; it does not stop it."""
     with visit.state.write() as db:
         job = _find_batch(db, visit)
@@ -224,7 +224,7 @@ def delete_batch(visit: Visit) -> Answer:
     return json_answer({})
 
 
-def start_upload(visit: Visit) -> Answer:
+def start_upload(visit: RequestContext) -> Response:
     """Open a resumable upload."""
     told = object_in(visit.call.json(), "file")
     upload_id = identifier("", visit.seed, "upload", visit.state.count("uploads"), visit.now)
@@ -255,7 +255,7 @@ def start_upload(visit: Visit) -> Answer:
     return json_answer({}, headers=headers)
 
 
-def continue_upload(visit: Visit) -> Answer:
+def continue_upload(visit: RequestContext) -> Response:
     """Take in a piece of an upload; the last one makes the file."""
     if "upload_id" not in visit.call.query:
         return start_upload(visit)
@@ -265,7 +265,7 @@ def continue_upload(visit: Visit) -> Answer:
             "SELECT * FROM files WHERE path = ? AND purpose = 'uploading'", [upload_id]
         ).fetchone()
     if row is None:
-        raise RefusedError(404, "No upload has this id, or it has ended.")
+        raise HTTPError(404, "No upload has this id, or it has ended.")
     path = visit.state.file_path(row["path"])
     with path.open("r+b") as file:
         file.seek(int(visit.call.headers.get("x-goog-upload-offset", "0")))
@@ -286,12 +286,12 @@ def continue_upload(visit: Visit) -> Answer:
     return json_answer(shown, headers={"x-goog-upload-status": "final"})
 
 
-def retrieve_file(visit: Visit) -> Answer:
+def retrieve_file(visit: RequestContext) -> Response:
     """Return one file's particulars."""
     return json_answer(_file_object(visit, _find_file(visit, "files/" + visit.groups["id"])))
 
 
-def list_files(visit: Visit) -> Answer:
+def list_files(visit: RequestContext) -> Response:
     """Return a page of the project's uploads."""
     with visit.state.read() as db:
         rows = db.execute(
@@ -304,33 +304,33 @@ def list_files(visit: Visit) -> Answer:
     return json_answer({"files": shown, **({"nextPageToken": token} if token else {})})
 
 
-def delete_file(visit: Visit) -> Answer:
+def delete_file(visit: RequestContext) -> Response:
     """Forget a file; a result file's name is too long for that."""
     row = _find_file(visit, "files/" + visit.groups["id"])
     if len(visit.groups["id"]) > _LONGEST_FILE_NAME:
         msg = f"File name may be at most {_LONGEST_FILE_NAME} characters long."
-        raise RefusedError(400, msg)
+        raise HTTPError(400, msg)
     with visit.state.write() as db:
         db.execute("UPDATE files SET is_deleted = 1 WHERE file_id = ?", [row["file_id"]])
     visit.state.file_path(row["path"]).unlink(missing_ok=True)
     return json_answer({})
 
 
-def download_file(visit: Visit) -> Answer:
+def download_file(visit: RequestContext) -> Response:
     """Return what is in a result file; uploads cannot be read back."""
     row = _find_file(visit, "files/" + visit.groups["id"])
     if row["purpose"] != "result":
-        raise RefusedError(400, "Only generated files can be downloaded.")
+        raise HTTPError(400, "Only generated files can be downloaded.")
     with visit.state.read() as db:
         job = load_job(db, _API, visit.account, row["job_id"], missing=_no_batch(row["job_id"]))
     lines = _told(visit, row["file_id"], _lines(visit, job, job.standing(visit.now)))
-    return Answer(200, lines, row["bytes"], {"content-type": "application/octet-stream"})
+    return Response(200, lines, row["bytes"], {"content-type": "application/octet-stream"})
 
 
 def _inline_lines(requests: Iterable[Any], model: str) -> Iterator[RequestLine]:
     for number, entry in enumerate(requests, start=1):
         if not isinstance(entry, dict):
-            raise RefusedError(400, f"Request {number} is no object.")
+            raise HTTPError(400, f"Request {number} is no object.")
         metadata = object_in(entry, "metadata")
         # What identifies a row travels as text; unusual metadata goes as the JSON it was.
         key = str(metadata["key"]) if list(metadata) == ["key"] else json.dumps(metadata)
@@ -346,7 +346,7 @@ def _file_lines(path: Path, model: str) -> Iterator[RequestLine]:
                 entry = json.loads(line)
                 key = str(entry.get("key", f"request-{number}"))
             except (ValueError, AttributeError):
-                problem = RefusedError(400, f"Line {number} is no JSON object.")
+                problem = HTTPError(400, f"Line {number} is no JSON object.")
                 yield RequestLine(f"request-{number}", None, problem)
                 continue
             yield _request_line(key, entry, model)
@@ -355,7 +355,7 @@ def _file_lines(path: Path, model: str) -> Iterator[RequestLine]:
 def _request_line(key: str, entry: Mapping[str, Any], model: str) -> RequestLine:
     try:
         return RequestLine(key, read_content(object_in(entry, "request"), model))
-    except RefusedError as problem:
+    except HTTPError as problem:
         return RequestLine(key, None, problem)
 
 
@@ -369,13 +369,15 @@ def _file_row(key: str, outcome: dict[str, Any]) -> dict[str, Any]:
 
 
 def _words_over(row: Any) -> RowWords:
-    def answered(request: RequestLine, said: Said, cost: Tokens, row_id: str) -> dict[str, Any]:
+    def answered(
+        request: RequestLine, said: JudgeReply, cost: Tokens, row_id: str
+    ) -> dict[str, Any]:
         model = request.asked.model if request.asked else ""
         response = content_body(model, said, cost, identifier("", row_id))
         worded: dict[str, Any] = row(request.custom_id, {"response": response})
         return worded
 
-    def failed(key: str, problem: RefusedError, row_id: str) -> dict[str, Any]:
+    def failed(key: str, problem: HTTPError, row_id: str) -> dict[str, Any]:
         del row_id
         code = _CODES.get(problem.status, _INTERNAL)
         worded: dict[str, Any] = row(key, {"error": {"code": code, "message": problem.message}})
@@ -401,7 +403,7 @@ def _file_words() -> RowWords:
     return _words_over(_file_row)
 
 
-def _lines(visit: Visit, job: Job, stands: Standing) -> Iterator[bytes]:
+def _lines(visit: RequestContext, job: Job, stands: JobPhase) -> Iterator[bytes]:
     words = _file_words() if job.request["file_name"] else _INLINE_WORDS
     yield from (line for _, line in result_lines(visit.state, job, "done", stands.done))
     for key, _ in result_lines(visit.state, job, "undone", stands.done):
@@ -409,7 +411,7 @@ def _lines(visit: Visit, job: Job, stands: Standing) -> Iterator[bytes]:
         yield row.encode("utf-8", errors="replace") + b"\n"
 
 
-def _told(visit: Visit, file_id: str, lines: Iterator[bytes]) -> Iterator[bytes]:
+def _told(visit: RequestContext, file_id: str, lines: Iterator[bytes]) -> Iterator[bytes]:
     """Send lines; a file read to its end counts as delivered."""
     yield from lines
     with visit.state.write() as db:
@@ -419,7 +421,7 @@ def _told(visit: Visit, file_id: str, lines: Iterator[bytes]) -> Iterator[bytes]
 _TYPE = "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch"
 
 
-def _operation(db: sqlite3.Connection, job: Job, stands: Standing) -> dict[str, Any]:
+def _operation(db: sqlite3.Connection, job: Job, stands: JobPhase) -> dict[str, Any]:
     name = f"batches/{job.job_id}"
     state = _STATES[stands.phase]
     if job.plan.status_word and stands.phase == "running":
@@ -451,7 +453,9 @@ def _operation(db: sqlite3.Connection, job: Job, stands: Standing) -> dict[str, 
     return shown
 
 
-def _output(visit: Visit, db: sqlite3.Connection, job: Job, stands: Standing) -> dict[str, Any]:
+def _output(
+    visit: RequestContext, db: sqlite3.Connection, job: Job, stands: JobPhase
+) -> dict[str, Any]:
     """Return a batch's responses, or the name of the file that holds them."""
     if job.request["file_name"]:
         return {"responsesFile": _result_file(visit, db, job, stands)}
@@ -464,7 +468,7 @@ def _output(visit: Visit, db: sqlite3.Connection, job: Job, stands: Standing) ->
     return {"inlinedResponses": {"inlinedResponses": [r for r in responses if r is not None]}}
 
 
-def _result_file(visit: Visit, db: sqlite3.Connection, job: Job, stands: Standing) -> str:
+def _result_file(visit: RequestContext, db: sqlite3.Connection, job: Job, stands: JobPhase) -> str:
     # Such names are longer than the API itself takes where a file is to be deleted.
     file_id = f"files/batch-{job.job_id}-responses"
     known = db.execute("SELECT 1 FROM files WHERE file_id = ?", [file_id]).fetchone()
@@ -489,12 +493,12 @@ def _result_file(visit: Visit, db: sqlite3.Connection, job: Job, stands: Standin
     return file_id
 
 
-def _file_state(visit: Visit, row: sqlite3.Row) -> str:
+def _file_state(visit: RequestContext, row: sqlite3.Row) -> str:
     lag = visit.settings.upload_lag_s
     return "ACTIVE" if row["created_at"] + lag <= visit.now else "PROCESSING"
 
 
-def _file_object(visit: Visit, row: sqlite3.Row) -> dict[str, Any]:
+def _file_object(visit: RequestContext, row: sqlite3.Row) -> dict[str, Any]:
     is_result = row["purpose"] == "result"
     uri = f"{visit.call.origin}/v1beta/{row['file_id']}"
     shown = {
@@ -513,7 +517,7 @@ def _file_object(visit: Visit, row: sqlite3.Row) -> dict[str, Any]:
     return {**shown, "downloadUri": f"{uri}:download?alt=media"} if is_result else shown
 
 
-def _find_file(visit: Visit, file_id: str, account: str = "") -> sqlite3.Row:
+def _find_file(visit: RequestContext, file_id: str, account: str = "") -> sqlite3.Row:
     with visit.state.read() as db:
         row: sqlite3.Row | None = db.execute(
             "SELECT * FROM files WHERE file_id = ? AND api = ? AND account = ?"
@@ -521,30 +525,30 @@ def _find_file(visit: Visit, file_id: str, account: str = "") -> sqlite3.Row:
             [file_id, _API, account or visit.account, visit.now],
         ).fetchone()
     if row is None:
-        raise RefusedError(404, f"File {file_id} does not exist, or it is not yours.")
+        raise HTTPError(404, f"File {file_id} does not exist, or it is not yours.")
     return row
 
 
-def _find_batch(db: sqlite3.Connection, visit: Visit) -> Job:
+def _find_batch(db: sqlite3.Connection, visit: RequestContext) -> Job:
     job_id = visit.groups["id"]
     return load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
 
 
-def _no_batch(job_id: str) -> RefusedError:
-    return RefusedError(404, f"Could not find the batch batches/{job_id}.")
+def _no_batch(job_id: str) -> HTTPError:
+    return HTTPError(404, f"Could not find the batch batches/{job_id}.")
 
 
-def _cut(entries: list[Any], visit: Visit) -> tuple[list[Any], str]:
+def _cut(entries: list[Any], visit: RequestContext) -> tuple[list[Any], str]:
     """Return the page asked for, and the token of the next one; empty when there is none."""
     query = visit.call.query
     size, start = query.get("pageSize", "50"), query.get("pageToken", "0")
     if not size.isdigit() or not start.isdigit():
-        raise RefusedError(400, "pageSize or pageToken: not valid")
+        raise HTTPError(400, "pageSize or pageToken: not valid")
     end = int(start) + max(1, min(100, int(size)))
     return entries[int(start) : end], str(end) if end < len(entries) else ""
 
 
-def _error(error: RefusedError) -> dict[str, Any]:
+def _error(error: HTTPError) -> dict[str, Any]:
     return {
         "code": error.status,
         "message": error.message,

@@ -1,6 +1,6 @@
 """A request as the emulator's handlers see it, and what they answer with.
 
-Handlers are plain functions from `Call` to `Answer`; how a call comes in is `doors`.
+Handlers are plain functions from `Request` to `Response`; how a call comes in is `doors`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import IO, Any
 
 
 @dataclass(frozen=True)
-class Call:
+class Request:
     """One HTTP request; header names are in lower case, the body can be read more than once."""
 
     method: str
@@ -38,7 +38,7 @@ class Call:
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise RefusedError(400, "We could not parse the JSON body of your request.")
+            raise HTTPError(400, "We could not parse the JSON body of your request.")
         return value
 
 
@@ -57,7 +57,7 @@ class Breakage:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """One HTTP response; `chunks` is read once, and `length` is its length in bytes."""
 
     status: int
@@ -68,7 +68,7 @@ class Answer:
     took_s: float = 0.0  # the caller is kept waiting that long
 
 
-class RefusedError(Exception):
+class HTTPError(Exception):
     """The request is answered with an error; each API words it in its own way."""
 
     def __init__(
@@ -88,11 +88,11 @@ class RefusedError(Exception):
 
 def json_answer(
     body: object, *, status: int = 200, headers: Mapping[str, str] | None = None, took_s: float = 0
-) -> Answer:
+) -> Response:
     """Return an answer whose body is JSON."""
     raw = json.dumps(body, ensure_ascii=False).encode("utf-8", errors="replace")
     sent = {"content-type": "application/json", **(headers or {})}
-    return Answer(status, iter([raw]), len(raw), sent, took_s=took_s)
+    return Response(status, iter([raw]), len(raw), sent, took_s=took_s)
 
 
 def object_in(body: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def object_in(body: Mapping[str, Any], name: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise RefusedError(400, f"Invalid type for '{name}': expected an object.")
+        raise HTTPError(400, f"Invalid type for '{name}': expected an object.")
     return value
 
 
@@ -119,7 +119,7 @@ def list_in(body: Mapping[str, Any], name: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise RefusedError(400, f"Invalid type for '{name}': expected an array.")
+        raise HTTPError(400, f"Invalid type for '{name}': expected an array.")
     return value
 
 
@@ -131,5 +131,5 @@ def limit_in(body: Mapping[str, Any], name: str) -> int | None:
     """
     value = body.get(name)
     if value is not None and (not isinstance(value, int) or value < 1):
-        raise RefusedError(400, f"Invalid value for '{name}': expected an integer above 0.")
+        raise HTTPError(400, f"Invalid value for '{name}': expected an integer above 0.")
     return value

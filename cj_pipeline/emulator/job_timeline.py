@@ -26,7 +26,7 @@ _VALIDATED, _FINALIZING = 0.05, 0.95
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """What will become of a job, drawn when it is created.
 
     Attributes:
@@ -55,7 +55,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Standing:
+class JobPhase:
     """How far a job is: rows whose finish is below `done` are done."""
 
     phase: Phase
@@ -64,8 +64,8 @@ class Standing:
 
 
 def standing(
-    plan: Plan, created_at: float, cancel_at: float | None, done_at_cancel: float, now: float
-) -> Standing:
+    plan: JobPlan, created_at: float, cancel_at: float | None, done_at_cancel: float, now: float
+) -> JobPhase:
     """Return where a job stands at a time.
 
     Args:
@@ -78,21 +78,21 @@ def standing(
     if cancel_at is not None:
         end = cancel_at + plan.cancel_latency_s
         if now < end:
-            return Standing("cancelling", done_at_cancel)
-        return Standing("cancelled", done_at_cancel, end)
+            return JobPhase("cancelling", done_at_cancel)
+        return JobPhase("cancelled", done_at_cancel, end)
     end_s, phase, done = _end(plan)
     # The same sum as in `due_at`, so that rounding cannot make the two differ.
     if end_s is not None and now >= created_at + end_s:
-        return Standing(phase, done, created_at + end_s)
+        return JobPhase(phase, done, created_at + end_s)
     passed = (now - created_at) / plan.duration_s if plan.duration_s else 1.0
     if passed < _VALIDATED:
-        return Standing("validating", 0.0)
+        return JobPhase("validating", 0.0)
     if plan.fate == "completes" and passed >= _FINALIZING:
-        return Standing("finalizing", 1.0)
-    return Standing("running", min(plan.done_share, _rows_done(passed)))
+        return JobPhase("finalizing", 1.0)
+    return JobPhase("running", min(plan.done_share, _rows_done(passed)))
 
 
-def due_at(plan: Plan, created_at: float, cancel_at: float | None) -> float | None:
+def due_at(plan: JobPlan, created_at: float, cancel_at: float | None) -> float | None:
     """Return when a job ends; None if it never does."""
     if cancel_at is not None:
         return cancel_at + plan.cancel_latency_s
@@ -100,7 +100,7 @@ def due_at(plan: Plan, created_at: float, cancel_at: float | None) -> float | No
     return None if end_s is None else created_at + end_s
 
 
-def _end(plan: Plan) -> tuple[float | None, Phase, float]:
+def _end(plan: JobPlan) -> tuple[float | None, Phase, float]:
     """Return the seconds until a job ends by itself, how, and the rows done by then."""
     match plan.fate:
         case "stuck":

@@ -19,9 +19,9 @@ from typing import Any
 from cj_pipeline.emulator import judges
 from cj_pipeline.emulator.config import Fault, Settings
 from cj_pipeline.emulator.faults import fault_of_row
-from cj_pipeline.emulator.http import RefusedError
-from cj_pipeline.emulator.job_timeline import ENDED, Plan, Standing, due_at, standing
-from cj_pipeline.emulator.judges import Asked, Said, SaidKind
+from cj_pipeline.emulator.http import HTTPError
+from cj_pipeline.emulator.job_timeline import ENDED, JobPhase, JobPlan, due_at, standing
+from cj_pipeline.emulator.judges import JudgeReply, JudgeRequest, SaidKind
 from cj_pipeline.emulator.random import draw
 from cj_pipeline.emulator.state import State, insert, insert_rows, next_number
 
@@ -47,8 +47,8 @@ class RequestLine:
     """One request of a job; `problem` is set where the API refuses it when its turn comes."""
 
     custom_id: str
-    asked: Asked | None
-    problem: RefusedError | None = None
+    asked: JudgeRequest | None
+    problem: HTTPError | None = None
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class RowWords:
         undone: A row of an ended job that was not done: from the custom id and the phase.
     """
 
-    answered: Callable[[RequestLine, Said, Tokens, str], dict[str, Any]]
-    failed: Callable[[str, RefusedError, str], dict[str, Any]]
+    answered: Callable[[RequestLine, JudgeReply, Tokens, str], dict[str, Any]]
+    failed: Callable[[str, HTTPError, str], dict[str, Any]]
     untold: Callable[[str, str], dict[str, Any]]
     undone: Callable[[str, str], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Worked:
+class JobRows:
     """A job's rows, worked out but not yet kept."""
 
     results: str
@@ -92,7 +92,7 @@ class Job:
     name: str
     created_at: float
     request: Mapping[str, Any]
-    plan: Plan
+    plan: JobPlan
     n_requests: int
     prompt_tokens: int
     cancel_at: float | None
@@ -101,7 +101,7 @@ class Job:
     is_deleted: bool
     n_read: int
 
-    def standing(self, now: float) -> Standing:
+    def standing(self, now: float) -> JobPhase:
         """Return where it stands."""
         return standing(self.plan, self.created_at, self.cancel_at, self.done_at_cancel, now)
 
@@ -135,7 +135,7 @@ class WorkRules:
 
 def work_out(
     state: State, requests: Iterable[RequestLine], words: RowWords, rules: WorkRules
-) -> Worked:
+) -> JobRows:
     """Work out every row of a job into a file of its own; memory holds only their places."""
     cache = _PrefixCache(rules)
     rows: list[tuple[Any, ...]] = []
@@ -158,12 +158,12 @@ def work_out(
         (rules.job_key, number, custom_id, finishes[number - 1], is_ok, *rest)
         for number, custom_id, is_ok, *rest in rows
     )
-    return Worked(name, placed, n_requests, prompt_tokens, frozenset(cache.new), took_s)
+    return JobRows(name, placed, n_requests, prompt_tokens, frozenset(cache.new), took_s)
 
 
 def keep_job(
     db: sqlite3.Connection,
-    worked: Worked,
+    worked: JobRows,
     *,
     job_id: str,
     account: str,
@@ -171,7 +171,7 @@ def keep_job(
     model: str,
     name: str,
     request: Mapping[str, Any],
-    plan: Plan,
+    plan: JobPlan,
     now: float,
     content_sha256: str,
 ) -> None:
@@ -203,7 +203,7 @@ def keep_job(
 
 
 def load_job(
-    db: sqlite3.Connection, api: str, account: str, job_id: str, *, missing: RefusedError
+    db: sqlite3.Connection, api: str, account: str, job_id: str, *, missing: HTTPError
 ) -> Job:
     """Return a job; raises `missing` where the account has none of that id."""
     row = db.execute(
@@ -241,7 +241,7 @@ def cancel_job(db: sqlite3.Connection, job: Job, now: float) -> Job:
     return stopped
 
 
-def take_due_jobs(db: sqlite3.Connection, api: str, now: float) -> list[tuple[Job, Standing]]:
+def take_due_jobs(db: sqlite3.Connection, api: str, now: float) -> list[tuple[Job, JobPhase]]:
     """Return the jobs that have ended by now and were not yet seen to; marks them as seen."""
     rows = db.execute(
         "SELECT * FROM jobs WHERE api = ? AND ended IS NULL AND due_at <= ?", [api, now]
@@ -294,7 +294,7 @@ def result_lines(state: State, job: Job, which: str, done: float) -> Iterator[tu
 
     Args:
         which: "ok", "failed", "done" (both) or "undone".
-        done: See `Standing`.
+        done: See `JobPhase`.
     """
     query = (
         f"SELECT custom_id, start, length FROM rows WHERE job_id = :job AND {_WHICH_ROWS[which]}"  # noqa: S608
@@ -329,7 +329,7 @@ def remember_prefixes(
 
 
 def prefix_cost(
-    asked: Asked, prompt_tokens: int, cached: frozenset[str] | set[str], least: int
+    asked: JudgeRequest, prompt_tokens: int, cached: frozenset[str] | set[str], least: int
 ) -> tuple[int, int, tuple[str, float] | None]:
     """Return tokens read from the cache, tokens written to it, and what is cached afterwards."""
     size = min(prompt_tokens, judges.n_tokens(asked.prefix))
@@ -357,7 +357,7 @@ class _PrefixCache:
         self._unasked = rules.settings.cached_in_batches
         self.new: set[tuple[str, float]] = set()
 
-    def cost(self, asked: Asked, prompt_tokens: int) -> tuple[int, int]:
+    def cost(self, asked: JudgeRequest, prompt_tokens: int) -> tuple[int, int]:
         if asked.cache_for_s is None and not self._unasked:
             return 0, 0
         read, written, kept = prefix_cost(asked, prompt_tokens, self._known, self._least)
@@ -377,9 +377,9 @@ class _Row:
 
 
 _REFUSALS = {
-    "status_400": RefusedError(400, "Invalid request: a fault of the emulator.", code="bad"),
-    "status_429": RefusedError(429, "Rate limit reached.", code="rate_limit_exceeded"),
-    "status_500": RefusedError(500, "The server had an error.", code="server_error"),
+    "status_400": HTTPError(400, "Invalid request: a fault of the emulator.", code="bad"),
+    "status_429": HTTPError(429, "Rate limit reached.", code="rate_limit_exceeded"),
+    "status_500": HTTPError(500, "The server had an error.", code="server_error"),
 }
 _SPOILT_ANSWERS: Mapping[str, tuple[SaidKind, str]] = {
     "refusal": ("refusal", "I'm sorry, but I can't help with that."),
@@ -398,16 +398,16 @@ def _work_out_row(
     fault = fault_of_row(rules.faults, rules.seed, when.key, number)
     row_id = f"{rules.job_key}{number:06d}"
     problem = request.problem or _REFUSALS.get(fault or "")
-    said: Said | None = None
+    said: JudgeReply | None = None
     if problem is None and request.asked is not None:
         try:
             said = judges.answer(request.asked, when, rules.settings, rules.qualities)
-        except RefusedError as refused:
+        except HTTPError as refused:
             problem = refused
     if fault == "no_error_told":
         return _Row((_line(words.untold(request.custom_id, row_id)),), False, Tokens())
     if problem is not None or said is None or request.asked is None:
-        problem = problem or RefusedError(400, "The request is empty.")
+        problem = problem or HTTPError(400, "The request is empty.")
         return _Row((_line(words.failed(request.custom_id, problem, row_id)),), False, Tokens())
     if spoilt := _SPOILT_ANSWERS.get(fault or ""):
         said = dataclasses.replace(said, kind=spoilt[0], text=spoilt[1])
@@ -435,8 +435,8 @@ def _first_line(fault: str | None, row: dict[str, Any]) -> bytes:
 
 
 def _second_answer(
-    fault: str | None, request: RequestLine, said: Said
-) -> tuple[RequestLine, Said] | None:
+    fault: str | None, request: RequestLine, said: JudgeReply
+) -> tuple[RequestLine, JudgeReply] | None:
     """Return what a second line for the same request says, where a fault makes one."""
     match fault:
         case "duplicated":
@@ -482,7 +482,7 @@ def _job(row: sqlite3.Row) -> Job:
         name=row["name"],
         created_at=row["created_at"],
         request=json.loads(row["request"]),
-        plan=Plan(**plan),
+        plan=JobPlan(**plan),
         n_requests=row["n_requests"],
         prompt_tokens=row["prompt_tokens"],
         cancel_at=row["cancel_at"],

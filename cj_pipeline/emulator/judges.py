@@ -16,7 +16,7 @@ from typing import Literal
 
 from cj_pipeline.batch.comparisons import split_custom_id
 from cj_pipeline.emulator.config import QualityJudge, Settings
-from cj_pipeline.emulator.http import RefusedError
+from cj_pipeline.emulator.http import HTTPError
 from cj_pipeline.emulator.random import draw
 from cj_pipeline.emulator.recordings import RECORDED_MODELS, Recording, human_votes, model_verdicts
 from cj_pipeline.emulator.state import text_key
@@ -27,7 +27,7 @@ SaidKind = Literal["verdict", "invalid_output", "refusal", "truncated_answer", "
 
 
 @dataclass(frozen=True)
-class Asked:
+class JudgeRequest:
     """What a request asks of a judge, whichever API it came by.
 
     Attributes:
@@ -51,7 +51,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Occasion:
+class DrawKey:
     """When a judge is asked: what makes one request differ from the next on the same pair.
 
     Attributes:
@@ -67,7 +67,7 @@ class Occasion:
 
 
 @dataclass(frozen=True)
-class Said:
+class JudgeReply:
     """A judge's answer: its text, its cost in tokens, and how long it took."""
 
     kind: SaidKind
@@ -110,13 +110,13 @@ _INVALID = (
 CHARACTERS_PER_TOKEN = 4
 
 
-def occasion(seed: int, custom_id: str, number: int) -> Occasion:
+def occasion(seed: int, custom_id: str, number: int) -> DrawKey:
     """Return the occasion of a request with this id, the `number`-th of its job."""
     ours = split_custom_id(custom_id)
     if ours is None:
-        return Occasion(seed, custom_id, number)
+        return DrawKey(seed, custom_id, number)
     _, comparison, attempt = ours
-    return Occasion(seed, f"{comparison}-{attempt}", int(comparison.rsplit("-", 1)[1]))
+    return DrawKey(seed, f"{comparison}-{attempt}", int(comparison.rsplit("-", 1)[1]))
 
 
 def is_known(model: str, settings: Settings) -> bool:
@@ -130,13 +130,13 @@ def is_known(model: str, settings: Settings) -> bool:
 
 
 def answer(
-    asked: Asked, when: Occasion, settings: Settings, qualities: Mapping[str, float]
-) -> Said:
+    asked: JudgeRequest, when: DrawKey, settings: Settings, qualities: Mapping[str, float]
+) -> JudgeReply:
     """Return what the judge says.
 
     Args:
         asked: The request.
-        when: See `Occasion`.
+        when: See `DrawKey`.
         settings: Those in force.
         qualities: Latent quality in logits by `text_key`, where it is known.
 
@@ -148,11 +148,11 @@ def answer(
     quality = settings.judge_named(asked.model)
     if quality is None and not is_known(asked.model, settings):
         msg = f"The model `{asked.model}` does not exist or you do not have access to it."
-        raise RefusedError(404, msg, code="model_not_found")
+        raise HTTPError(404, msg, code="model_not_found")
     texts = read_essays(asked.prompt)
     if texts is None:
         msg = "The emulator's judge finds no two fenced essays in this prompt."
-        raise RefusedError(400, msg, code="invalid_prompt")
+        raise HTTPError(400, msg, code="invalid_prompt")
     if quality is not None:
         return _quality_answer(quality, asked, when, texts, qualities)
     recorded = _recorded_model(asked.model)
@@ -185,11 +185,11 @@ def n_tokens(text: str) -> int:
 
 def _quality_answer(
     judge: QualityJudge,
-    asked: Asked,
-    when: Occasion,
+    asked: JudgeRequest,
+    when: DrawKey,
     texts: tuple[str, str],
     qualities: Mapping[str, float],
-) -> Said:
+) -> JudgeReply:
     quality_a, quality_b = (_quality(text, qualities) for text in texts)
     logit = judge.discrimination * (quality_a - quality_b) + judge.position_bias
     share_a = 1 / (1 + math.exp(-max(-500.0, min(500.0, logit))))
@@ -212,7 +212,7 @@ def _quality_answer(
     return _said(asked, "verdict", text, judge)
 
 
-def _voted_answer(asked: Asked, when: Occasion, texts: tuple[str, str]) -> Said:
+def _voted_answer(asked: JudgeRequest, when: DrawKey, texts: tuple[str, str]) -> JudgeReply:
     votes = human_votes()
     first, second = sorted(keys := tuple(map(_cached_key, texts)))
     if unknown := [label for label, key in zip("AB", keys, strict=True) if key not in votes.texts]:
@@ -220,11 +220,11 @@ def _voted_answer(asked: Asked, when: Occasion, texts: tuple[str, str]) -> Said:
             f"human-votes has no votes on the text shown as {' and '.join(unknown)}: it answers "
             "only for the texts in cj_pipeline/emulator/data/ukp_demo_items.csv."
         )
-        raise RefusedError(400, msg, code="unknown_text")
+        raise HTTPError(400, msg, code="unknown_text")
     cast = votes.winners.get((first, second), ())
     if not cast:
         msg = "human-votes has no votes on this pair of texts: they are alike or of two topics."
-        raise RefusedError(400, msg, code="unknown_pair")
+        raise HTTPError(400, msg, code="unknown_pair")
     # Where the request allows no tie, people who saw none decide; without them, a coin does.
     usable = cast if asked.allow_ties else tuple(v for v in cast if v != "tie") or (first, second)
     won = usable[int(draw(when.seed, "vote", first, second, when.key) * len(usable))]
@@ -233,13 +233,15 @@ def _voted_answer(asked: Asked, when: Occasion, texts: tuple[str, str]) -> Said:
     return _said(asked, "verdict", verdict_text(_label(won, keys), round(1 + 4 * share, 1), said))
 
 
-def _replayed_answer(judge: str, asked: Asked, when: Occasion, texts: tuple[str, str]) -> Said:
+def _replayed_answer(
+    judge: str, asked: JudgeRequest, when: DrawKey, texts: tuple[str, str]
+) -> JudgeReply:
     recording: Recording = model_verdicts(judge)
     keys = tuple(map(_cached_key, texts))
     verdicts = recording.winners.get((keys[0], keys[1]))
     if verdicts is None:
         msg = f"`{asked.model}` has no recorded verdict on this pair of texts in this order."
-        raise RefusedError(400, msg, code="unknown_pair")
+        raise HTTPError(400, msg, code="unknown_pair")
     winner = _label(verdicts[0], keys)
     if winner == "tie" and not asked.allow_ties:
         winner = "A" if draw(when.seed, "coin", *keys, when.key) < 0.5 else "B"
@@ -247,7 +249,7 @@ def _replayed_answer(judge: str, asked: Asked, when: Occasion, texts: tuple[str,
     return _said(asked, "verdict", verdict_text(winner, 3.0, said))
 
 
-def _profile_answer(profile: Profile, asked: Asked, when: Occasion) -> Said:
+def _profile_answer(profile: Profile, asked: JudgeRequest, when: DrawKey) -> JudgeReply:
     """Answer as the profile does: in each block of `out_of` requests exactly `wins_a` say A.
 
     Which ones is shuffled by the seed, block by block.
@@ -258,7 +260,7 @@ def _profile_answer(profile: Profile, asked: Asked, when: Occasion) -> Said:
     winner: Winner = "A" if rank < profile.wins_a else "B"
     text = verdict_text(winner, 3.0, _reason(winner, draw(when.seed, "reason", when.key)))
     spread = draw(when.seed, "took", when.key)
-    return Said(
+    return JudgeReply(
         kind="verdict",
         text=text,
         prompt_tokens=max(profile.prompt_tokens, n_tokens(asked.prompt)),
@@ -276,10 +278,10 @@ def verdict_text(winner: Winner, confidence: float, justification: str) -> str:
     )
 
 
-def cut_short(said: Said, limit: int) -> Said:
+def cut_short(said: JudgeReply, limit: int) -> JudgeReply:
     """Return the answer as it is when it may have only so many tokens."""
     text = said.text[: max(0, limit - said.reasoning_tokens) * CHARACTERS_PER_TOKEN]
-    return Said(
+    return JudgeReply(
         kind="truncated_answer",
         text=text,
         prompt_tokens=said.prompt_tokens,
@@ -289,10 +291,12 @@ def cut_short(said: Said, limit: int) -> Said:
     )
 
 
-def _said(asked: Asked, kind: SaidKind, text: str, judge: QualityJudge | None = None) -> Said:
+def _said(
+    asked: JudgeRequest, kind: SaidKind, text: str, judge: QualityJudge | None = None
+) -> JudgeReply:
     thought = judge.reasoning_tokens if judge else 0
     answered = max(judge.answer_tokens if judge else 1, n_tokens(text))
-    said = Said(kind, text, n_tokens(asked.prompt), answered + thought, thought, 0.0)
+    said = JudgeReply(kind, text, n_tokens(asked.prompt), answered + thought, thought, 0.0)
     if asked.max_tokens is not None and said.completion_tokens > asked.max_tokens:
         return cut_short(said, asked.max_tokens)
     return said

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import IO
 
-from cj_pipeline.emulator.http import RefusedError
+from cj_pipeline.emulator.http import HTTPError
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ def read_form(body: IO[bytes], content_type: str) -> dict[str, Part]:
     """
     found = re.search(r'boundary="?([^";,]+)"?', content_type)
     if found is None:
-        raise RefusedError(400, "The request is not multipart/form-data with a boundary.")
+        raise HTTPError(400, "The request is not multipart/form-data with a boundary.")
     boundary = b"--" + found[1].encode("latin-1")
     body.seek(0, 2)
     if body.tell() == 0:
-        raise RefusedError(400, "The upload is empty.")
+        raise HTTPError(400, "The upload is empty.")
     with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as raw:
         return dict(_parts(raw, boundary))
 
@@ -62,7 +62,7 @@ def _parts(raw: mmap.mmap, boundary: bytes) -> list[tuple[str, Part]]:
         body = raw.find(b"\r\n\r\n", head)
         end = raw.find(b"\r\n" + boundary, head)
         if body < 0 or end < 0:
-            raise RefusedError(400, "The upload's form ends in the middle of a field.")
+            raise HTTPError(400, "The upload's form ends in the middle of a field.")
         headers = raw[head:body].decode("utf-8", errors="replace")
         name = re.search(r'[; ]name="([^"]*)"', headers)
         file_name = re.search(r'filename="([^"]*)"', headers)

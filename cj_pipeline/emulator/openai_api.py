@@ -13,8 +13,8 @@ from typing import Any
 
 from cj_pipeline.emulator import judges
 from cj_pipeline.emulator.config import Limits
-from cj_pipeline.emulator.http import Answer, RefusedError, json_answer, limit_in, object_in
-from cj_pipeline.emulator.job_timeline import ENDED, Standing
+from cj_pipeline.emulator.http import HTTPError, Response, json_answer, limit_in, object_in
+from cj_pipeline.emulator.job_timeline import ENDED, JobPhase
 from cj_pipeline.emulator.jobs import (
     Counts,
     Job,
@@ -31,10 +31,10 @@ from cj_pipeline.emulator.jobs import (
     result_size,
     take_due_jobs,
 )
-from cj_pipeline.emulator.judges import Asked, Said
+from cj_pipeline.emulator.judges import JudgeReply, JudgeRequest
 from cj_pipeline.emulator.multipart import copy_part, part_text, read_form
 from cj_pipeline.emulator.random import identifier
-from cj_pipeline.emulator.routing import Route, Visit, allows_ties, before_essays, text_of
+from cj_pipeline.emulator.routing import RequestContext, Route, allows_ties, before_essays, text_of
 from cj_pipeline.emulator.state import State, insert, next_number
 
 _API = "openai"
@@ -47,17 +47,17 @@ _MANY_ERRORS = 20
 _PHASES = {"running": "in_progress"}
 
 
-def refused(error: RefusedError) -> Answer:
+def refused(error: HTTPError) -> Response:
     """Return an error as OpenAI words it."""
     return json_answer(_error(error), status=error.status, headers=error.headers)
 
 
-def create_file(visit: Visit) -> Answer:
+def create_file(visit: RequestContext) -> Response:
     """Take in an upload."""
     body = visit.call.body
     form = read_form(body, visit.call.headers.get("content-type", ""))
     if "file" not in form or "purpose" not in form:
-        raise RefusedError(400, "Both `file` and `purpose` are required.")
+        raise HTTPError(400, "Both `file` and `purpose` are required.")
     part = form["file"]
     purpose = part_text(body, form["purpose"])
     expires_at = visit.now + _FILE_LIFE_S if purpose == "batch" else None
@@ -65,7 +65,7 @@ def create_file(visit: Visit) -> Answer:
         asked = part_text(body, form["expires_after[seconds]"])
         if not asked.isdigit() or not _LEAST_LIFE_S <= int(asked) <= _MOST_LIFE_S:
             msg = f"expires_after.seconds must be {_LEAST_LIFE_S} to {_MOST_LIFE_S}."
-            raise RefusedError(400, msg)
+            raise HTTPError(400, msg)
         expires_at = visit.now + int(asked)
     with visit.state.new_file() as (path, file):
         copy_part(body, part, file)
@@ -88,7 +88,7 @@ def create_file(visit: Visit) -> Answer:
     return json_answer(_file_object(kept))
 
 
-def list_files(visit: Visit) -> Answer:
+def list_files(visit: RequestContext) -> Response:
     """Return a page of the account's files."""
     with visit.state.write() as db:
         _see_to_due_jobs(db, visit.now)
@@ -108,12 +108,12 @@ def list_files(visit: Visit) -> Answer:
     return _page([_file_object(row) for row in rows], visit, most=10_000, usual=10_000)
 
 
-def retrieve_file(visit: Visit) -> Answer:
+def retrieve_file(visit: RequestContext) -> Response:
     """Return one file's particulars."""
     return json_answer(_file_object(_find_file(visit)))
 
 
-def delete_file(visit: Visit) -> Answer:
+def delete_file(visit: RequestContext) -> Response:
     """Forget a file."""
     row = _find_file(visit)
     with visit.state.write() as db:
@@ -123,26 +123,26 @@ def delete_file(visit: Visit) -> Answer:
     return json_answer({"id": row["file_id"], "object": "file", "deleted": True})
 
 
-def file_content(visit: Visit) -> Answer:
+def file_content(visit: RequestContext) -> Response:
     """Return what is in a file; a result file is put together while it is sent."""
     row = _find_file(visit)
     if row["path"]:
         path = visit.state.file_path(row["path"])
-        return Answer(200, _file_chunks(path), row["bytes"], _BINARY)
+        return Response(200, _file_chunks(path), row["bytes"], _BINARY)
     with visit.state.read() as db:
         job = load_job(db, _API, visit.account, row["job_id"], missing=_no_file(row["file_id"]))
     lines = _result_lines(visit.state, job, row["name"], visit.now)
-    return Answer(200, _told(visit.state, row["file_id"], lines), row["bytes"], _BINARY)
+    return Response(200, _told(visit.state, row["file_id"], lines), row["bytes"], _BINARY)
 
 
-def create_batch(visit: Visit) -> Answer:
+def create_batch(visit: RequestContext) -> Response:
     """Make a batch from an uploaded file; what is wrong with its lines shows only later."""
     body = visit.call.json()
     _check_batch(body)
     _check_creations(visit)
     source = _find_file(visit, str(body.get("input_file_id")), asked_for="input_file_id")
     if source["purpose"] != "batch":
-        raise RefusedError(400, "The input file's purpose must be 'batch'.", code="invalid_file")
+        raise HTTPError(400, "The input file's purpose must be 'batch'.", code="invalid_file")
     path = visit.state.file_path(source["path"])
     number = visit.state.count("openai batches")
     job_id = identifier("batch_", visit.seed, "batch", number, source["file_id"], visit.now)
@@ -175,11 +175,11 @@ def create_batch(visit: Visit) -> Answer:
         )
         job = load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
         # `create` always answers "validating", however fast the rest goes.
-        shown = _batch_object(db, job, Standing("validating", 0.0), visit.now)
+        shown = _batch_object(db, job, JobPhase("validating", 0.0), visit.now)
     return json_answer(shown)
 
 
-def retrieve_batch(visit: Visit) -> Answer:
+def retrieve_batch(visit: RequestContext) -> Response:
     """Return where a batch stands."""
     with visit.state.write() as db:
         _see_to_due_jobs(db, visit.now)
@@ -187,7 +187,7 @@ def retrieve_batch(visit: Visit) -> Answer:
         return json_answer(_batch_object(db, job, job.standing(visit.now), visit.now))
 
 
-def list_batches(visit: Visit) -> Answer:
+def list_batches(visit: RequestContext) -> Response:
     """Return a page of the account's batches, newest first."""
     with visit.state.write() as db:
         _see_to_due_jobs(db, visit.now)
@@ -198,21 +198,21 @@ def list_batches(visit: Visit) -> Answer:
     return json_answer(_list_object(shown, has_more=has_more))
 
 
-def cancel_batch(visit: Visit) -> Answer:
+def cancel_batch(visit: RequestContext) -> Response:
     """Tell a batch to stop."""
     with visit.state.write() as db:
         _see_to_due_jobs(db, visit.now)
         job = _find_batch(db, visit)
         stands = job.standing(visit.now)
         if stands.phase in ENDED:
-            raise RefusedError(409, f"Cannot cancel a batch with status '{stands.phase}'.")
+            raise HTTPError(409, f"Cannot cancel a batch with status '{stands.phase}'.")
         if stands.phase != "cancelling":
             job = cancel_job(db, job, visit.now)
-        shown = _batch_object(db, job, Standing("cancelling", job.done_at_cancel), visit.now)
+        shown = _batch_object(db, job, JobPhase("cancelling", job.done_at_cancel), visit.now)
     return json_answer(shown)
 
 
-def create_completion(visit: Visit) -> Answer:
+def create_completion(visit: RequestContext) -> Response:
     """Answer a chat completion."""
     asked = read_chat(visit.call.json())
     said, cost, took_s = visit.answer_now(_API, asked)
@@ -221,7 +221,7 @@ def create_completion(visit: Visit) -> Answer:
     return json_answer(body, headers=_call_headers(request_id, said), took_s=took_s)
 
 
-def create_response(visit: Visit) -> Answer:
+def create_response(visit: RequestContext) -> Response:
     """Answer a response request."""
     asked = read_response_request(visit.call.json())
     said, cost, took_s = visit.answer_now(_API, asked)
@@ -230,7 +230,7 @@ def create_response(visit: Visit) -> Answer:
     return json_answer(body, headers=_call_headers(request_id, said), took_s=took_s)
 
 
-def list_models(visit: Visit) -> Answer:
+def list_models(visit: RequestContext) -> Response:
     """Name the judges."""
     names = ["quality", "human-votes", "recorded", *judges.PROFILES, *visit.settings.judges]
     models = [
@@ -240,7 +240,7 @@ def list_models(visit: Visit) -> Answer:
     return json_answer({"object": "list", "data": models})
 
 
-def read_chat(body: Mapping[str, Any]) -> Asked:
+def read_chat(body: Mapping[str, Any]) -> JudgeRequest:
     """Return what a chat completion's body asks.
 
     Raises:
@@ -248,7 +248,7 @@ def read_chat(body: Mapping[str, Any]) -> Asked:
     """
     _refuse_streams(body)
     prompt = text_of(body.get("messages"))
-    return Asked(
+    return JudgeRequest(
         model=_model(body),
         prompt=prompt,
         prefix=before_essays(prompt),
@@ -257,7 +257,7 @@ def read_chat(body: Mapping[str, Any]) -> Asked:
     )
 
 
-def read_response_request(body: Mapping[str, Any]) -> Asked:
+def read_response_request(body: Mapping[str, Any]) -> JudgeRequest:
     """Return what a response request's body asks.
 
     Raises:
@@ -267,7 +267,7 @@ def read_response_request(body: Mapping[str, Any]) -> Asked:
     prompt = "\n\n".join(
         filter(None, [text_of(body.get("instructions")), text_of(body.get("input"))])
     )
-    return Asked(
+    return JudgeRequest(
         model=_model(body),
         prompt=prompt,
         prefix=before_essays(prompt),
@@ -276,7 +276,7 @@ def read_response_request(body: Mapping[str, Any]) -> Asked:
     )
 
 
-def chat_body(model: str, said: Said, cost: Tokens, key: str, now: float) -> dict[str, Any]:
+def chat_body(model: str, said: JudgeReply, cost: Tokens, key: str, now: float) -> dict[str, Any]:
     """Return a chat completion."""
     refusal = said.text if said.kind == "refusal" else None
     message = {"role": "assistant", "content": None if refusal else said.text, "refusal": refusal}
@@ -305,7 +305,9 @@ def chat_body(model: str, said: Said, cost: Tokens, key: str, now: float) -> dic
     }
 
 
-def response_body(model: str, said: Said, cost: Tokens, key: str, now: float) -> dict[str, Any]:
+def response_body(
+    model: str, said: JudgeReply, cost: Tokens, key: str, now: float
+) -> dict[str, Any]:
     """Return a response."""
     reasons = {"truncated_answer": "max_output_tokens", "content_filter": "content_filter"}
     reason = reasons.get(said.kind)
@@ -406,7 +408,7 @@ def _request_lines(path: Path, endpoint: str) -> Iterator[RequestLine]:
         row = json.loads(line)
         try:
             yield RequestLine(row["custom_id"], read(row["body"]))
-        except RefusedError as problem:
+        except HTTPError as problem:
             yield RequestLine(row["custom_id"], None, problem)
 
 
@@ -432,12 +434,14 @@ def _words(endpoint: str, job_id: str, now: float) -> RowWords:
     def response(row_id: str, status: int, body: Any) -> dict[str, Any]:
         return {"status_code": status, "request_id": identifier("req_", row_id), "body": body}
 
-    def answered(request: RequestLine, said: Said, cost: Tokens, row_id: str) -> dict[str, Any]:
+    def answered(
+        request: RequestLine, said: JudgeReply, cost: Tokens, row_id: str
+    ) -> dict[str, Any]:
         model = request.asked.model if request.asked else ""
         body = wording(model, said, cost, row_id, now)
         return row(request.custom_id, row_id, response(row_id, 200, body))
 
-    def failed(custom_id: str, problem: RefusedError, row_id: str) -> dict[str, Any]:
+    def failed(custom_id: str, problem: HTTPError, row_id: str) -> dict[str, Any]:
         # A failed row's own `error` is null: what went wrong is told in its body.
         return row(custom_id, row_id, response(row_id, problem.status, _error(problem)))
 
@@ -461,7 +465,7 @@ _UNDONE = {
 }
 
 
-def _batch_object(db: sqlite3.Connection, job: Job, stands: Standing, now: float) -> dict[str, Any]:
+def _batch_object(db: sqlite3.Connection, job: Job, stands: JobPhase, now: float) -> dict[str, Any]:
     request, plan = job.request, job.plan
     counts = _counts(db, job, stands)
     status = _PHASES.get(stands.phase, stands.phase)
@@ -504,7 +508,7 @@ def _batch_object(db: sqlite3.Connection, job: Job, stands: Standing, now: float
     return shown
 
 
-def _counts(db: sqlite3.Connection, job: Job, stands: Standing) -> Counts:
+def _counts(db: sqlite3.Connection, job: Job, stands: JobPhase) -> Counts:
     if stands.phase in {"validating", "failed"}:
         return Counts(0, 0, Tokens())
     return count_rows(db, job, stands.done)
@@ -529,7 +533,7 @@ def _errors_object(job: Job) -> dict[str, Any]:
 
 
 def _result_file_ids(
-    db: sqlite3.Connection, job: Job, stands: Standing, now: float
+    db: sqlite3.Connection, job: Job, stands: JobPhase, now: float
 ) -> tuple[str | None, str | None]:
     missing = "" if job.plan.empty_file_ids and stands.phase in ENDED else None
     if stands.ended_at is None or now < stands.ended_at + job.plan.late_files_s:
@@ -591,7 +595,7 @@ def _result_lines(state: State, job: Job, name: str, now: float) -> Iterator[byt
         yield from _undone_rows(db, job, stands)
 
 
-def _undone_rows(db: sqlite3.Connection, job: Job, stands: Standing) -> Iterator[bytes]:
+def _undone_rows(db: sqlite3.Connection, job: Job, stands: JobPhase) -> Iterator[bytes]:
     """Yield the error file's rows for requests that an ended batch did not come to."""
     if stands.phase not in _UNDONE or (
         stands.phase == "cancelled" and not job.request["names_cancelled_rows"]
@@ -645,7 +649,7 @@ def _file_object(row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
     }
 
 
-def _find_file(visit: Visit, file_id: str = "", asked_for: str = "id") -> sqlite3.Row:
+def _find_file(visit: RequestContext, file_id: str = "", asked_for: str = "id") -> sqlite3.Row:
     wanted = file_id or visit.groups["id"]
     with visit.state.write() as db:
         _see_to_due_jobs(db, visit.now)
@@ -658,38 +662,38 @@ def _find_file(visit: Visit, file_id: str = "", asked_for: str = "id") -> sqlite
     return row
 
 
-def _is_visible(row: sqlite3.Row, visit: Visit) -> bool:
+def _is_visible(row: sqlite3.Row, visit: RequestContext) -> bool:
     lag = visit.settings.upload_lag_s if row["path"] else 0.0
     is_there: bool = row["created_at"] + lag <= visit.now
     return is_there and (row["expires_at"] is None or visit.now < row["expires_at"])
 
 
-def _no_file(file_id: str, asked_for: str = "id") -> RefusedError:
-    return RefusedError(404, f"No such File object: {file_id} ({asked_for}).", code="not_found")
+def _no_file(file_id: str, asked_for: str = "id") -> HTTPError:
+    return HTTPError(404, f"No such File object: {file_id} ({asked_for}).", code="not_found")
 
 
 def _check_batch(body: Mapping[str, Any]) -> None:
     for name in ("input_file_id", "endpoint", "completion_window"):
         if not isinstance(body.get(name), str) or not body[name]:
-            raise RefusedError(400, f"Missing required parameter: '{name}'.")
+            raise HTTPError(400, f"Missing required parameter: '{name}'.")
     if body["completion_window"] != "24h":
-        raise RefusedError(400, "Invalid completion_window: only '24h' is supported.")
+        raise HTTPError(400, "Invalid completion_window: only '24h' is supported.")
     if body["endpoint"] not in {_CHAT, _RESPONSES}:
-        raise RefusedError(400, f"Invalid endpoint: the emulator serves {_CHAT} and {_RESPONSES}.")
+        raise HTTPError(400, f"Invalid endpoint: the emulator serves {_CHAT} and {_RESPONSES}.")
     metadata = object_in(body, "metadata")
     if len(metadata) > _METADATA_PAIRS or any(
         len(key) > _METADATA_KEY or not isinstance(value, str) or len(value) > _METADATA_VALUE
         for key, value in metadata.items()
     ):
         msg = "Invalid metadata: at most 16 pairs, keys of 64 and string values of 512 characters."
-        raise RefusedError(400, msg)
+        raise HTTPError(400, msg)
     life = object_in(body, "output_expires_after").get("seconds", _LEAST_LIFE_S)
     if not isinstance(life, int) or not _LEAST_LIFE_S <= life <= _MOST_LIFE_S:
         msg = f"output_expires_after.seconds must be {_LEAST_LIFE_S} to {_MOST_LIFE_S}."
-        raise RefusedError(400, msg)
+        raise HTTPError(400, msg)
 
 
-def _check_creations(visit: Visit) -> None:
+def _check_creations(visit: RequestContext) -> None:
     with visit.state.read() as db:
         recent = db.execute(
             "SELECT count(*), min(created_at) FROM jobs"
@@ -698,7 +702,7 @@ def _check_creations(visit: Visit) -> None:
         ).fetchone()
     if recent[0] >= visit.settings.limits.creations_per_hour:
         wait = max(1, int(recent[1] + 3600 - visit.now))
-        raise RefusedError(
+        raise HTTPError(
             429,
             "Too many batches were created in the last hour.",
             code="rate_limit_exceeded",
@@ -707,7 +711,7 @@ def _check_creations(visit: Visit) -> None:
 
 
 def _over_enqueued(
-    visit: Visit, model: str, prompt_tokens: int
+    visit: RequestContext, model: str, prompt_tokens: int
 ) -> tuple[tuple[str, str, int | None], ...]:
     limit = visit.settings.limits.enqueued_tokens
     if limit is None:
@@ -724,32 +728,34 @@ def _over_enqueued(
     return (("token_limit_exceeded", msg, None),)
 
 
-def _find_batch(db: sqlite3.Connection, visit: Visit) -> Job:
+def _find_batch(db: sqlite3.Connection, visit: RequestContext) -> Job:
     job_id = visit.groups["id"]
     return load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
 
 
-def _no_batch(job_id: str) -> RefusedError:
-    return RefusedError(404, f"No batch found with id '{job_id}'.", code="not_found")
+def _no_batch(job_id: str) -> HTTPError:
+    return HTTPError(404, f"No batch found with id '{job_id}'.", code="not_found")
 
 
-def _page(objects: list[dict[str, Any]], visit: Visit, *, most: int, usual: int) -> Answer:
+def _page(
+    objects: list[dict[str, Any]], visit: RequestContext, *, most: int, usual: int
+) -> Response:
     page, has_more = _cut(objects, visit, "id", most=most, usual=usual)
     return json_answer(_list_object(page, has_more=has_more))
 
 
 def _cut(
-    entries: list[Any], visit: Visit, id_name: str, *, most: int, usual: int
+    entries: list[Any], visit: RequestContext, id_name: str, *, most: int, usual: int
 ) -> tuple[list[Any], bool]:
     """Return the page that `after` and `limit` ask for, and whether more follow."""
     query = visit.call.query
     limit = query.get("limit", str(usual))
     if not limit.isdigit() or not 1 <= int(limit) <= most:
-        raise RefusedError(400, f"Invalid 'limit': must be 1 to {most}.")
+        raise HTTPError(400, f"Invalid 'limit': must be 1 to {most}.")
     if after := query.get("after"):
         ids = [e[id_name] if isinstance(e, dict) else getattr(e, id_name) for e in entries]
         if after not in ids:
-            raise RefusedError(400, f"Invalid 'after': no object has the id '{after}'.")
+            raise HTTPError(400, f"Invalid 'after': no object has the id '{after}'.")
         entries = entries[ids.index(after) + 1 :]
     return entries[: int(limit)], len(entries) > int(limit)
 
@@ -767,20 +773,20 @@ def _list_object(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any
 def _model(body: Mapping[str, Any]) -> str:
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise RefusedError(400, "Missing required parameter: 'model'.")
+        raise HTTPError(400, "Missing required parameter: 'model'.")
     return model
 
 
 def _refuse_streams(body: Mapping[str, Any]) -> None:
     if body.get("stream"):
-        raise RefusedError(400, "The emulator does not stream.", code="unsupported_parameter")
+        raise HTTPError(400, "The emulator does not stream.", code="unsupported_parameter")
 
 
-def _call_headers(request_id: str, said: Said) -> dict[str, str]:
+def _call_headers(request_id: str, said: JudgeReply) -> dict[str, str]:
     return {"x-request-id": request_id, "openai-processing-ms": str(round(said.took_s * 1000))}
 
 
-def _error(error: RefusedError) -> dict[str, Any]:
+def _error(error: HTTPError) -> dict[str, Any]:
     kinds = {429: "rate_limit_error", 401: "authentication_error"}
     usual = "server_error" if error.status >= 500 else "invalid_request_error"
     return {

@@ -11,23 +11,23 @@ from dataclasses import dataclass, replace
 from cj_pipeline.emulator import judges
 from cj_pipeline.emulator.config import EmulatorConfig, Settings
 from cj_pipeline.emulator.faults import job_faults, row_faults
-from cj_pipeline.emulator.http import Answer, Call, RefusedError
-from cj_pipeline.emulator.job_timeline import Plan
+from cj_pipeline.emulator.http import HTTPError, Request, Response
+from cj_pipeline.emulator.job_timeline import JobPlan
 from cj_pipeline.emulator.jobs import (
+    JobRows,
     RequestLine,
     RowWords,
     Tokens,
-    Worked,
     WorkRules,
     known_prefixes,
     prefix_cost,
     remember_prefixes,
     work_out,
 )
-from cj_pipeline.emulator.judges import Asked, Said
+from cj_pipeline.emulator.judges import JudgeReply, JudgeRequest
 from cj_pipeline.emulator.state import State, insert
 
-Handler = Callable[["Visit"], Answer]
+Handler = Callable[["RequestContext"], Response]
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Visit:
+class RequestContext:
     """A call being handled: by whom, when, and under which settings."""
 
     state: State
     config: EmulatorConfig
-    call: Call
+    call: Request
     route: str
     groups: Mapping[str, str]
     account: str
@@ -64,11 +64,11 @@ class Visit:
         took_s: float,
         errors: tuple[tuple[str, str, int | None], ...] = (),
         window_s: float = 86_400.0,
-    ) -> Plan:
+    ) -> JobPlan:
         """Draw what will become of a job made by this call; its errors end it first."""
         settings = self.settings
         faults = {f.kind: f for f in job_faults(settings, self.state, self.seed, self.route)}
-        plan = Plan(
+        plan = JobPlan(
             duration_s=took_s if settings.latency_s is None else settings.latency_s,
             window_s=window_s,
             cancel_latency_s=settings.cancel_latency_s,
@@ -87,7 +87,7 @@ class Visit:
                 return replace(plan, fate=fate, done_share=found.share)
         return plan
 
-    def work_out(self, requests: Iterable[RequestLine], words: RowWords, key: str) -> Worked:
+    def work_out(self, requests: Iterable[RequestLine], words: RowWords, key: str) -> JobRows:
         """Work out the rows of a job made by this call."""
         with self.state.read() as db:
             prefixes = known_prefixes(db, self.account, self.now)
@@ -101,7 +101,7 @@ class Visit:
         )
         return work_out(self.state, requests, words, rules)
 
-    def answer_now(self, api: str, asked: Asked) -> tuple[Said, Tokens, float]:
+    def answer_now(self, api: str, asked: JudgeRequest) -> tuple[JudgeReply, Tokens, float]:
         """Answer a single call, and keep what it cost; return also how long it takes.
 
         The header `X-Client-Request-Id` is the request's own id. Without it the prompt is: the
@@ -130,7 +130,7 @@ class Visit:
         nothing = {"prompt": 0, "cached": 0, "written": 0, "completion": 0, "reasoning": 0}
         try:
             said = judges.answer(asked, occasion, settings, self.state.qualities())
-        except RefusedError:
+        except HTTPError:
             with self.state.write() as db:
                 insert(db, "single_calls", {**kept, **nothing, "ok": False, "is_verdict": False})
             raise

@@ -17,7 +17,7 @@ import httpx2
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from cj_pipeline.emulator.app import Emulator
-from cj_pipeline.emulator.http import Answer, Call
+from cj_pipeline.emulator.http import Request, Response
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -48,7 +48,7 @@ class EmulatorApp:
                 more = message.get("more_body", False)
             headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
             host = headers.get("host", "localhost")
-            call = Call(
+            call = Request(
                 method=scope["method"],
                 path=scope["path"],
                 query=dict(parse_qsl(scope["query_string"].decode("latin-1"))),
@@ -102,8 +102,8 @@ class AsyncInProcessTransport(httpx2.AsyncBaseTransport):
         return httpx2.Response(answer.status, headers=answer.headers, content=content)
 
 
-def _call_of(request: httpx2.Request, body: IO[bytes]) -> Call:
-    return Call(
+def _call_of(request: httpx2.Request, body: IO[bytes]) -> Request:
+    return Request(
         method=request.method,
         path=request.url.path,
         query=dict(request.url.params),
@@ -113,7 +113,7 @@ def _call_of(request: httpx2.Request, body: IO[bytes]) -> Call:
     )
 
 
-def _wait_s(request: httpx2.Request, answer: Answer) -> float:
+def _wait_s(request: httpx2.Request, answer: Response) -> float:
     """Return how long an answer takes.
 
     Raises:
@@ -129,7 +129,7 @@ def _wait_s(request: httpx2.Request, answer: Answer) -> float:
     return hang_s
 
 
-def _drop(request: httpx2.Request, answer: Answer) -> None:
+def _drop(request: httpx2.Request, answer: Response) -> None:
     if answer.breakage is not None and answer.breakage.kind == "drop":
         msg = "Server disconnected without sending a response."
         raise httpx2.RemoteProtocolError(msg, request=request)
@@ -138,7 +138,7 @@ def _drop(request: httpx2.Request, answer: Answer) -> None:
 class _Body(httpx2.SyncByteStream):
     """A response's body, in pieces; breaks off where a fault says so."""
 
-    def __init__(self, answer: Answer, request: httpx2.Request) -> None:
+    def __init__(self, answer: Response, request: httpx2.Request) -> None:
         self._answer, self._request = answer, request
 
     def __iter__(self) -> Iterator[bytes]:
@@ -147,7 +147,7 @@ class _Body(httpx2.SyncByteStream):
             raise httpx2.RemoteProtocolError(_CUT_SHORT, request=self._request)
 
 
-async def _send_answer(answer: Answer, send: Send) -> None:
+async def _send_answer(answer: Response, send: Send) -> None:
     await asyncio.sleep(answer.took_s)
     if answer.breakage is not None and answer.breakage.kind == "hang":
         await asyncio.sleep(answer.breakage.seconds)
@@ -178,7 +178,7 @@ def _hang_up(send: Send) -> None:
     cycle.disconnected = True
 
 
-def _sent_chunks(answer: Answer) -> Iterator[bytes]:
+def _sent_chunks(answer: Response) -> Iterator[bytes]:
     left = answer.length
     if answer.breakage is not None and answer.breakage.kind == "truncate":
         left = int(answer.length * answer.breakage.share)
@@ -189,7 +189,7 @@ def _sent_chunks(answer: Answer) -> Iterator[bytes]:
         left -= len(chunk)
 
 
-def _is_cut_short(answer: Answer) -> bool:
+def _is_cut_short(answer: Response) -> bool:
     return answer.breakage is not None and answer.breakage.kind == "truncate"
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class ChainedBatch:
+class LinkedBatch:
     """One batch of a chain.
 
     Attributes:
@@ -59,7 +59,7 @@ class Link:
 
 
 @dataclass(frozen=True, eq=False)
-class Chain:
+class LinkedScale:
     """Several batches on one scale, told from the last one's side.
 
     Attributes:
@@ -99,7 +99,7 @@ class Chain:
         return " ".join(parts)
 
 
-def chain_batches(batches: Sequence[ChainedBatch]) -> Chain:
+def chain_batches(batches: Sequence[LinkedBatch]) -> LinkedScale:
     """Return all batches on the first one's scale, told from the last one's side.
 
     Args:
@@ -135,7 +135,7 @@ def chain_batches(batches: Sequence[ChainedBatch]) -> Chain:
             if grades.get(name, grade) != grade:
                 regraded.append(name)
             grades[name] = grade
-    return Chain(
+    return LinkedScale(
         essay_ids=joined.essay_ids,
         scores=joined.scores - shift,
         covariance=gauge @ joined.covariance @ gauge.T,
@@ -183,13 +183,13 @@ class _Renamed:
     covariance: Floats
 
     @classmethod
-    def of(cls, batch: ChainedBatch, names: Mapping[str, Mapping[str, str]]) -> _Renamed:
+    def of(cls, batch: LinkedBatch, names: Mapping[str, Mapping[str, str]]) -> _Renamed:
         of = names[batch.batch_id]
         scored = batch.scored
         return cls(tuple(of[e] for e in scored.essay_ids), scored.scores, scored.covariance)
 
 
-def _names(batches: Sequence[ChainedBatch]) -> dict[str, dict[str, str]]:
+def _names(batches: Sequence[LinkedBatch]) -> dict[str, dict[str, str]]:
     """Return per batch what each of its essays is called in the chain.
 
     The last batch's essays keep their ids, for they are what is told; an anchor of the same text

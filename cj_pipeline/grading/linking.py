@@ -36,7 +36,7 @@ class Scored(Protocol):
 
 
 @dataclass(frozen=True)
-class Drift:
+class AnchorDrift:
     """How far one anchor moved from the earlier batch to the later, against the other anchors.
 
     Attributes:
@@ -78,7 +78,7 @@ class Linked:
     shift_standard_error: float
     unit_ratio: float | None
     unit_ratio_error: float | None
-    drifts: tuple[Drift, ...]
+    drifts: tuple[AnchorDrift, ...]
     statement: str
 
 
@@ -188,14 +188,14 @@ def _drifts(
     shared: Sequence[str],
     evidence: tuple[Floats, Floats],
     tying: Sequence[int],
-) -> tuple[Drift, ...]:
+) -> tuple[AnchorDrift, ...]:
     moves, errors = evidence
     shift, _ = _level(moves[list(tying)], errors[np.ix_(tying, tying)])
     found = []
     for i, anchor in enumerate(shared):
         drift, error = _against_others(i, moves, errors, tying)
         found.append(
-            Drift(
+            AnchorDrift(
                 essay_id=anchor,
                 earlier=float(earlier.scores[earlier.essay_ids.index(anchor)]),
                 later=float(later.scores[later.essay_ids.index(anchor)] - shift),
@@ -268,7 +268,7 @@ def _unit_ratio(
 
 
 def _statement(
-    n_tying: int, drifts: Sequence[Drift], ratio: float | None, ratio_error: float | None
+    n_tying: int, drifts: Sequence[AnchorDrift], ratio: float | None, ratio_error: float | None
 ) -> str:
     parts = [f"Linked through {n_tying} anchors."]
     drifted = [

@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cj_pipeline.batch.options import (
     BatchingMode,
-    Choice,
-    Engine,
-    Inconsistent,
-    PreciseRule,
+    InconsistentPolicy,
+    PrecisionTargets,
     Priority,
+    ScoringEngine,
     Share,
     Strategy,
+    Switch,
     Ties,
 )
 from cj_pipeline.grading.grade_scales import load_scale
@@ -133,7 +133,7 @@ class BatchSettings(BaseModel):
     """Stop once no score moved by more than this many logits between waves; none: never."""
     min_comparisons_for_stability_check: Annotated[int, Field(ge=1)] = 12
     """How many callbacks there must be before stability is looked at."""
-    precise: PreciseRule | None = None
+    precise: PrecisionTargets | None = None
     """Stop once the targets given here are met; the rule we recommend."""
     min_success_rate: Share = 0.8
     """The least share of comparisons that must succeed for the batch to count as complete."""
@@ -153,18 +153,18 @@ class BatchSettings(BaseModel):
     assertions: tuple[OwnAssertion, ...] = ()
     """What must come out, in the words of `cj metrics`: no grades leave where one does not hold."""
 
-    scoring_engine: Engine = "newton"
+    scoring_engine: ScoringEngine = "newton"
     """Who fits the scores: our own Newton solver, or the library choix as an independent check,
     which knows neither position effects nor discrimination nor tie strengths."""
-    position_effect: Choice = "auto"
+    position_effect: Switch = "auto"
     """Estimate for each judge what being shown first is worth. auto: where its verdicts tell it to
     within half a logit; on: wherever they tell it at all; off: never."""
-    judge_discrimination: Choice = "auto"
+    judge_discrimination: Switch = "auto"
     """Estimate how strongly each judge of a panel tells essays apart. auto: once each has given 50
     verdicts; on: in every panel; off: never."""
     ties: Ties = "half-half"
     """A tie is half a win to each, or has a strength of its own (Davidson)."""
-    inconsistent_verdicts: Inconsistent = "keep"
+    inconsistent_verdicts: InconsistentPolicy = "keep"
     """Verdicts of pairs on which a judge, shown both orders, did not keep to one winner: keep them,
     halve their weight, or drop them; the last two need `both_orders`."""
     emulator_qualities: Mapping[str, float] = Field(default_factory=dict)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 State = Literal["closed", "open", "half-open"]
-Outcome = Literal["answered", "failed", "ignored", "cancelled"]
+CallResult = Literal["answered", "failed", "ignored", "cancelled"]
 
 TRIPS_AFTER = 10
 """Failures in a row. With three calls in ten failing this happens once in 170,000 calls."""
@@ -46,7 +46,7 @@ class Breaker:
     last_error: str | None = None
 
 
-def may_pass(breaker: Breaker, now: float) -> Literal["yes", "probe", "no"]:
+def admission(breaker: Breaker, now: float) -> Literal["yes", "probe", "no"]:
     """Return whether calls may go now: all of them, one as a probe, or none."""
     if breaker.state == "closed":
         return "yes"
@@ -61,8 +61,13 @@ def begin_probe(breaker: Breaker, probe: str, lasts_until: float) -> Breaker:
     return replace(breaker, state="half-open", probe=probe, probe_until=lasts_until)
 
 
-def after_call(
-    breaker: Breaker, outcome: Outcome, now: float, *, probe: str | None, error: str | None = None
+def record_result(
+    breaker: Breaker,
+    outcome: CallResult,
+    now: float,
+    *,
+    probe: str | None,
+    error: str | None = None,
 ) -> Breaker:
     """Return the breaker after a call ended.
 

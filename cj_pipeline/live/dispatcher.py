@@ -32,7 +32,14 @@ from cj_pipeline.errors import (
     UncertainOutcomeError,
 )
 from cj_pipeline.live.profiles import Profile
-from cj_pipeline.live.rate_limiter import STALE_S, Ended, Lane, Lanes, Turns, Wish
+from cj_pipeline.live.rate_limiter import (
+    STALE_S,
+    AcquireRequest,
+    Bucket,
+    Permits,
+    RateLimiter,
+    ReleasedPermit,
+)
 from cj_pipeline.live.retry import (
     Cause,
     RetryRules,
@@ -65,7 +72,7 @@ GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
-class CallToMake:
+class PendingCall:
     """One request that has no reply yet.
 
     Attributes:
@@ -86,7 +93,7 @@ class CallToMake:
 
 
 @dataclass(frozen=True)
-class Answered:
+class CallOutcome:
     """What became of a call: a reply, a failure after every try, or an expiry.
 
     Or of one try (`in_doubt`): its reply was lost, it may be paid for, and it is tried again.
@@ -106,7 +113,7 @@ class Answered:
 
 
 @dataclass
-class Target:
+class CallTarget:
     """One judge to be asked, and how.
 
     Attributes:
@@ -125,9 +132,9 @@ class Target:
     name: str
     batch_id: str
     level: int
-    lane: Lane
+    lane: Bucket
     profile: Profile
-    calls: Iterator[CallToMake]
+    calls: Iterator[PendingCall]
     single: Callable[[Mapping[str, Any], float], Awaitable[str]]
     tokens_used: Callable[[str], int | None] | None = None
     trouble: CJError | None = None
@@ -135,7 +142,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class DispatchHooks:
     """What calls are made in.
 
     Attributes:
@@ -148,9 +155,9 @@ class Surroundings:
         checkpoint_every: Replies that are kept together.
     """
 
-    lanes: Callable[[], Lanes]
-    note: Callable[[Answered], None]
-    keep: Callable[[Sequence[Answered]], bool]
+    lanes: Callable[[], RateLimiter]
+    note: Callable[[CallOutcome], None]
+    keep: Callable[[Sequence[CallOutcome]], bool]
     clock: Callable[[], float] = time.time
     retry_rules: RetryRules = field(default_factory=RetryRules)
     checkpoint_every: int | None = 25
@@ -170,10 +177,10 @@ def run_blocking(make: Callable[[], Awaitable[T]]) -> T:
         return thread.submit(asyncio.run, main()).result()
 
 
-async def make_calls(targets: Sequence[Target], around: Surroundings) -> None:
+async def make_calls(targets: Sequence[CallTarget], around: DispatchHooks) -> None:
     """Make every call of every target, as far as it can be made now.
 
-    Each target ends on its own: what stopped it is in its `trouble`, and what has no `Answered`
+    Each target ends on its own: what stopped it is in its `trouble`, and what has no `CallOutcome`
     by then is still to be asked. A cancelled or failing run keeps what has arrived.
     """
     lanes = around.lanes()
@@ -197,39 +204,41 @@ class _StoppedError(Exception):
     """The whole run was told to stop."""
 
 
-class _RestsError(Exception):
+class _CircuitOpenError(Exception):
     """The model rests for so long that the judge is put off."""
 
 
-class _TooLateError(Exception):
+class _DeadlineError(Exception):
     """The turn did not come in time."""
 
 
 class _Run:
     """What all targets of a run share: the lanes, the way to the store, and the stop."""
 
-    def __init__(self, lanes: Lanes, thread: ThreadPoolExecutor, around: Surroundings) -> None:
+    def __init__(
+        self, lanes: RateLimiter, thread: ThreadPoolExecutor, around: DispatchHooks
+    ) -> None:
         self.lanes = lanes
         self.around = around
         self.stopping = asyncio.Event()
         self._thread = thread
         every = around.checkpoint_every or MOST_UNKEPT
         self._every = min(every, MOST_UNKEPT)
-        self._arrived: asyncio.Queue[Answered | None] = asyncio.Queue(MOST_UNKEPT)
+        self._arrived: asyncio.Queue[CallOutcome | None] = asyncio.Queue(MOST_UNKEPT)
 
     async def shared(self, action: Callable[..., T], *args: Any) -> T:
         """Do something in the shared file, in the one thread that may."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, functools.partial(action, *args))
 
-    async def arrive(self, answered: Answered) -> None:
+    async def arrive(self, answered: CallOutcome) -> None:
         """Take in what became of a call."""
         self.around.note(answered)
         await self._arrived.put(answered)
 
     async def write(self) -> None:
         """Keep what arrives: by number, by time, and all of it at the end."""
-        unkept: list[Answered] = []
+        unkept: list[CallOutcome] = []
         last = time.monotonic()
         while True:
             patience = (CHECKPOINT_S if unkept else HEARTBEAT_S) - (time.monotonic() - last)
@@ -269,7 +278,7 @@ class _Run:
 
 
 @dataclass(frozen=True)
-class _Turn:
+class _Permit:
     """A turn: the id it counts under, the probe's name if it is one, and when it was given."""
 
     sent_id: int
@@ -278,28 +287,28 @@ class _Turn:
 
 
 @dataclass
-class _Ticket:
+class _Waiter:
     """A call that waits for its turn."""
 
     tokens: int
     since: float
-    turn: asyncio.Future[_Turn]
+    turn: asyncio.Future[_Permit]
 
 
-class _Gate:
+class _PermitQueue:
     """Takes turns for one target's calls and tells the lane what became of them."""
 
-    def __init__(self, target: Target, run: _Run) -> None:
+    def __init__(self, target: CallTarget, run: _Run) -> None:
         self._target, self._run = target, run
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.n_ready: Callable[[], int] = lambda: 0
         self.is_resting = False
-        self._tickets: deque[_Ticket] = deque()
-        self._ended: list[Ended] = []
+        self._tickets: deque[_Waiter] = deque()
+        self._ended: list[ReleasedPermit] = []
         self._n_in_flight = 0
         self._wake = asyncio.Event()
 
-    async def turn(self, tokens: int, since: float, within_s: float | None) -> _Turn:
+    async def turn(self, tokens: int, since: float, within_s: float | None) -> _Permit:
         """Return a turn, fresh enough to be counted where it is used.
 
         Raises:
@@ -307,7 +316,7 @@ class _Gate:
             _RestsError: If the model rests for longer than the run waits.
             _StoppedError: If the run was told to stop.
         """
-        ticket = _Ticket(tokens, since, asyncio.get_running_loop().create_future())
+        ticket = _Waiter(tokens, since, asyncio.get_running_loop().create_future())
         self._tickets.append(ticket)
         self._wake.set()
         was_had = False
@@ -316,32 +325,32 @@ class _Gate:
                 turn = await ticket.turn
             was_had = True
         except TimeoutError:
-            raise _TooLateError from None
+            raise _DeadlineError from None
         finally:
             if not was_had:
                 self._withdraw(ticket)
         return await self._fresh(turn)
 
-    async def _fresh(self, turn: _Turn) -> _Turn:
+    async def _fresh(self, turn: _Permit) -> _Permit:
         """Count a turn anew where this process was kept from using it at once."""
         for _ in range(3 if self._target.lane.limits else 0):
             if time.time() - turn.at <= STALE_S:
                 break
             try:
-                at = await self._run.shared(self._run.lanes.use_now, [turn.sent_id])
+                at = await self._run.shared(self._run.lanes.refresh, [turn.sent_id])
             except asyncio.CancelledError:
-                self.end(Ended("cancelled", turn.sent_id, turn.probe))
+                self.end(ReleasedPermit("cancelled", turn.sent_id, turn.probe))
                 raise
             turn = replace(turn, at=at)
         return turn
 
-    def end(self, ended: Ended) -> None:
+    def end(self, ended: ReleasedPermit) -> None:
         """Note a call that ended; the lane hears of it with the next turns."""
         self._n_in_flight -= 1
         self._ended.append(ended)
         self._wake.set()
 
-    def turn_away(self, error: Exception) -> None:
+    def reject_waiters(self, error: Exception) -> None:
         """Let nobody wait any longer."""
         while self._tickets:
             ticket = self._tickets.popleft()
@@ -363,15 +372,15 @@ class _Gate:
                 self._wake.clear()
                 await asyncio.sleep(0)  # whoever became ready with this one joins the chunk
                 if self._run.stopping.is_set():
-                    self.turn_away(_StoppedError())
+                    self.reject_waiters(_StoppedError())
                 nap_s = await self._take()
         finally:
             stopped.cancel()
 
     async def close(self) -> None:
         """Tell the lane what is left to tell, and leave it."""
-        self.turn_away(_StoppedError())
-        await self._run.shared(self._run.lanes.end_calls, self._target.lane, self._ended)
+        self.reject_waiters(_StoppedError())
+        await self._run.shared(self._run.lanes.release, self._target.lane, self._ended)
         await self._run.shared(self._run.lanes.leave, self._target.lane, self.owner)
 
     async def _take(self) -> float:
@@ -380,22 +389,22 @@ class _Gate:
             return HEARTBEAT_S
         asked = list(islice(self._tickets, self._target.profile.turns_at_once))
         ended, self._ended = self._ended, []
-        turns: Turns = await self._run.shared(
-            self._run.lanes.take_turns, self._target.lane, self._wish(asked), ended
+        turns: Permits = await self._run.shared(
+            self._run.lanes.acquire, self._target.lane, self._wish(asked), ended
         )
         self.is_resting = turns.open_until is not None
         for sent_id in turns.sent_ids:
             self._n_in_flight += 1
-            self._give(_Turn(sent_id, turns.probe, turns.at))
+            self._give(_Permit(sent_id, turns.probe, turns.at))
         if turns.open_until is not None and turns.open_until - time.time() > PATIENCE_S:
             self._target.rests_until = turns.open_until
-            self.turn_away(_RestsError())
+            self.reject_waiters(_CircuitOpenError())
         if self._tickets and len(turns.sent_ids) == len(asked):
             self._wake.set()
         return min(LONGEST_NAP_S, turns.wait_s) if self._tickets else HEARTBEAT_S
 
-    def _wish(self, asked: Sequence[_Ticket]) -> Wish:
-        return Wish(
+    def _wish(self, asked: Sequence[_Waiter]) -> AcquireRequest:
+        return AcquireRequest(
             owner=self.owner,
             batch_id=self._target.batch_id,
             level=self._target.level,
@@ -406,29 +415,29 @@ class _Gate:
             probe_s=self._target.profile.call_timeout_s + GRACE_S,
         )
 
-    def _give(self, turn: _Turn) -> None:
+    def _give(self, turn: _Permit) -> None:
         """Give a turn to whoever waits longest; nobody may be left who does."""
         while self._tickets:
             ticket = self._tickets.popleft()
             if not ticket.turn.done():
                 ticket.turn.set_result(turn)
                 return
-        self.end(Ended("cancelled", turn.sent_id, turn.probe))
+        self.end(ReleasedPermit("cancelled", turn.sent_id, turn.probe))
 
-    def _withdraw(self, ticket: _Ticket) -> None:
+    def _withdraw(self, ticket: _Waiter) -> None:
         """Take a call out that waits no more; a turn that came in that moment is given back."""
         if ticket in self._tickets:
             self._tickets.remove(ticket)
         elif ticket.turn.done() and not ticket.turn.cancelled() and not ticket.turn.exception():
             turn = ticket.turn.result()
-            self.end(Ended("cancelled", turn.sent_id, turn.probe))
+            self.end(ReleasedPermit("cancelled", turn.sent_id, turn.probe))
 
 
-async def _ask(target: Target, run: _Run) -> None:
+async def _ask(target: CallTarget, run: _Run) -> None:
     """Make one target's calls; what stops it stops nobody else."""
     profile = target.profile
     ready: asyncio.Queue[_Ready | None] = asyncio.Queue(profile.queue or 2 * profile.workers)
-    gate = _Gate(target, run)
+    gate = _PermitQueue(target, run)
     gate.n_ready = ready.qsize
     pump = asyncio.create_task(gate.run())
     feeder = asyncio.create_task(_feed(target, ready, profile.workers, run.around.clock))
@@ -448,14 +457,14 @@ async def _ask(target: Target, run: _Run) -> None:
 class _Ready:
     """A call whose request stands ready; since when, by the lanes' clock and by the rows'."""
 
-    call: CallToMake
+    call: PendingCall
     request: Mapping[str, Any]
     since: float
     queued_at: float
 
 
 async def _feed(
-    target: Target,
+    target: CallTarget,
     ready: asyncio.Queue[_Ready | None],
     n_workers: int,
     clock: Callable[[], float],
@@ -469,7 +478,7 @@ async def _feed(
 class _Worker:
     """Makes one call at a time."""
 
-    def __init__(self, target: Target, run: _Run, gate: _Gate) -> None:
+    def __init__(self, target: CallTarget, run: _Run, gate: _PermitQueue) -> None:
         self._target, self._run, self._gate = target, run, gate
 
     async def work(self, ready: asyncio.Queue[_Ready | None]) -> None:
@@ -482,7 +491,7 @@ class _Worker:
                 answered = await self._make(waiting)
             except _StoppedError:
                 return
-            except _RestsError:
+            except _CircuitOpenError:
                 self._target.trouble = self._target.trouble or _resting(self._target)
                 return
             except FinalError as error:
@@ -496,7 +505,7 @@ class _Worker:
         trouble = self._target.trouble
         return self._target.rests_until is not None or isinstance(trouble, FinalError)
 
-    async def _make(self, waiting: _Ready) -> Answered | None:
+    async def _make(self, waiting: _Ready) -> CallOutcome | None:
         """Return what became of a call; None where it has to be asked in a later pass."""
         target, rules = self._target, self._run.around.retry_rules
         begun = time.monotonic()
@@ -512,7 +521,7 @@ class _Worker:
         try:
             retry = retrying(rules, left_s, self._run.pause, tries)
             body: str = await retry(self._try, trying, left_s)
-        except _TooLateError:
+        except _DeadlineError:
             return self._late(trying, expires_in, begun)
         except TransientError as error:
             cause = cause_of(error)
@@ -530,7 +539,7 @@ class _Worker:
         """Take a turn and send the request once."""
         within = left_s()
         if within is not None and within <= 0:
-            raise _TooLateError
+            raise _DeadlineError
         waiting = trying.waiting
         turn = await self._gate.turn(waiting.call.tokens, waiting.since, within)
         trying.n_tries += 1
@@ -552,7 +561,7 @@ class _Worker:
                 await self._run.shared(self._run.lanes.pause, self._target.lane, wait_s)
             raise
         finally:
-            self._gate.end(Ended(outcome, turn.sent_id, turn.probe, tokens, said))
+            self._gate.end(ReleasedPermit(outcome, turn.sent_id, turn.probe, tokens, said))
         return body
 
     async def _send(self, request: Mapping[str, Any]) -> str:
@@ -564,7 +573,7 @@ class _Worker:
             msg = f"{self._target.name} sent no whole answer within {timeout_s + GRACE_S:g} s."
             raise UncertainOutcomeError(msg) from None
 
-    def _expires_in(self, call: CallToMake) -> float | None:
+    def _expires_in(self, call: PendingCall) -> float | None:
         ttl = self._target.profile.result_ttl_seconds
         return None if ttl is None else call.recorded_at + ttl - self._run.around.clock()
 
@@ -574,7 +583,7 @@ class _Worker:
         expires_in: float | None,
         begun: float,
         error: CJError | None = None,
-    ) -> Answered | None:
+    ) -> CallOutcome | None:
         """End a call as expired, or leave it for a later pass if it only waited too long."""
         if expires_in is not None and time.monotonic() - begun >= expires_in - 0.001:
             ttl = self._target.profile.result_ttl_seconds
@@ -586,9 +595,9 @@ class _Worker:
         self._target.trouble = error or ProviderUnavailableError(msg)
         return None
 
-    def _answered(self, trying: _Trying, kind: Kind, body: str) -> Answered:
+    def _answered(self, trying: _Trying, kind: Kind, body: str) -> CallOutcome:
         call = trying.waiting.call
-        return Answered(
+        return CallOutcome(
             submission_key=call.submission_key,
             line=call.line,
             custom_id=call.custom_id,
@@ -610,11 +619,11 @@ class _Trying:
     sent_at: float | None = None
 
 
-def _failure_body(call: CallToMake, message: str, code: str) -> str:
+def _failure_body(call: PendingCall, message: str, code: str) -> str:
     return json.dumps({"custom_id": call.custom_id, "error": {"code": code, "message": message}})
 
 
-def _resting(target: Target) -> ProviderUnavailableError:
+def _resting(target: CallTarget) -> ProviderUnavailableError:
     wait_s = max(0.0, (target.rests_until or 0.0) - time.time())
     msg = (
         f"{target.name} failed so often in a row that it is left alone for {wait_s:.0f} s;"

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from cj_pipeline.batch.options import Priority
 
-AGEING_S = 60.0
+AGING_S = 60.0
 """Waiting that long counts as much as one priority more."""
 
 LEVELS: Mapping[Priority, int] = {"low": 0, "normal": 1, "high": 2}
@@ -23,7 +23,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Waiting(Generic[K]):
+class QueueEntry(Generic[K]):
     """Calls of one batch that wait for the same provider and model.
 
     Attributes:
@@ -43,7 +43,7 @@ class Waiting(Generic[K]):
     n_served: float
 
 
-def share_turns(waiting: Sequence[Waiting[K]], n_turns: int, now: float) -> dict[K, int]:
+def allocate_permits(waiting: Sequence[QueueEntry[K]], n_turns: int, now: float) -> dict[K, int]:
     """Return how many of the next turns each waiter gets; those who get none are left out.
 
     Args:
@@ -78,5 +78,5 @@ def share_turns(waiting: Sequence[Waiting[K]], n_turns: int, now: float) -> dict
     return turns
 
 
-def _effective_level(waiting: Waiting[K], now: float) -> int:
-    return waiting.level + int(max(0.0, now - waiting.since) // AGEING_S)
+def _effective_level(waiting: QueueEntry[K], now: float) -> int:
+    return waiting.level + int(max(0.0, now - waiting.since) // AGING_S)

@@ -17,8 +17,14 @@ from typing import Literal
 
 import portalocker
 
-from cj_pipeline.live.circuit_breaker import Breaker, Outcome, after_call, begin_probe, may_pass
-from cj_pipeline.live.fair_queue import Waiting, share_turns
+from cj_pipeline.live.circuit_breaker import (
+    Breaker,
+    CallResult,
+    admission,
+    begin_probe,
+    record_result,
+)
+from cj_pipeline.live.fair_queue import QueueEntry, allocate_permits
 
 FILE = "live.sqlite"
 
@@ -61,7 +67,7 @@ CREATE TABLE IF NOT EXISTS breakers (
 
 
 @dataclass(frozen=True)
-class Limit:
+class Rate:
     """At most so many calls, or tokens, within any window of so many seconds."""
 
     unit: Literal["calls", "tokens"]
@@ -70,7 +76,7 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Lane:
+class Bucket:
     """A provider's model as one account reaches it, and what bounds calls to it.
 
     Attributes:
@@ -80,12 +86,12 @@ class Lane:
     """
 
     name: str
-    limits: tuple[Limit, ...] = ()
+    limits: tuple[Rate, ...] = ()
     most_in_flight: int | None = None
 
 
 @dataclass(frozen=True)
-class Wish:
+class AcquireRequest:
     """What one waiter wants: turns for its calls.
 
     Attributes:
@@ -110,10 +116,10 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ReleasedPermit:
     """A call that ended: what the breaker learns, and the tokens it really used."""
 
-    outcome: Outcome
+    outcome: CallResult
     sent_id: int
     probe: str | None = None
     tokens: int | None = None
@@ -121,7 +127,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Turns:
+class Permits:
     """Turns that were given, and when to ask for more.
 
     Attributes:
@@ -139,7 +145,7 @@ class Turns:
     at: float = 0.0
 
 
-class Lanes:
+class RateLimiter:
     """The shared file, seen from one thread.
 
     Args:
@@ -164,7 +170,9 @@ class Lanes:
         """Close the file."""
         self._db.close()
 
-    def take_turns(self, lane: Lane, wish: Wish, ended: Sequence[Ended] = ()) -> Turns:
+    def acquire(
+        self, lane: Bucket, wish: AcquireRequest, ended: Sequence[ReleasedPermit] = ()
+    ) -> Permits:
         """Note what ended and who waits, and give the turns that are this waiter's now."""
         with self._transaction():
             now = self.clock()
@@ -172,31 +180,31 @@ class Lanes:
             paused_until = self._open_lane(lane, now)
             self._join(lane.name, wish, now)
             breaker = self.breaker(lane.name)
-            passing = may_pass(breaker, now)
+            passing = admission(breaker, now)
             open_until = None if breaker.state == "closed" else breaker.open_until
             if not wish.tokens:
-                return Turns((), None, LOOK_AGAIN_S, open_until)
+                return Permits((), None, LOOK_AGAIN_S, open_until)
             if passing == "no" or now < paused_until:
                 wait_s = max(breaker.open_until if open_until else 0.0, paused_until) - now
-                return Turns((), None, max(LOOK_AGAIN_S, wait_s), open_until)
+                return Permits((), None, max(LOOK_AGAIN_S, wait_s), open_until)
             room, wait_s = self._room(lane, wish, now)
             if passing == "probe":
                 room = min(room, 1)
             n = self._share(lane.name, wish, room, now)
             if not n:
-                return Turns((), None, wait_s, open_until)
+                return Permits((), None, wait_s, open_until)
             probe = None
             if passing == "probe":
                 probe = f"{wish.owner}/{now:.6f}"
                 self._keep_breaker(lane.name, begin_probe(breaker, probe, now + wish.probe_s), now)
-            return Turns(self._send(lane.name, wish, n, now), probe, wait_s, open_until, now)
+            return Permits(self._send(lane.name, wish, n, now), probe, wait_s, open_until, now)
 
-    def end_calls(self, lane: Lane, ended: Sequence[Ended]) -> None:
+    def release(self, lane: Bucket, ended: Sequence[ReleasedPermit]) -> None:
         """Note calls that ended, where no more turns are wanted."""
         with self._transaction():
             self._end(lane.name, ended, self.clock())
 
-    def use_now(self, sent_ids: Sequence[int]) -> float:
+    def refresh(self, sent_ids: Sequence[int]) -> float:
         """Count turns as used now that were given a while ago; return the time.
 
         They were counted all along, so that no window ever holds more than it may.
@@ -208,12 +216,12 @@ class Lanes:
             )
         return now
 
-    def leave(self, lane: Lane, owner: str) -> None:
+    def leave(self, lane: Bucket, owner: str) -> None:
         """Take a waiter that wants nothing more out of the queue."""
         with self._transaction():
             self._db.execute("DELETE FROM waiting WHERE lane = ? AND owner = ?", [lane.name, owner])
 
-    def pause(self, lane: Lane, seconds: float) -> None:
+    def pause(self, lane: Bucket, seconds: float) -> None:
         """Let nobody send for so long, as the provider asked."""
         with self._transaction():
             now = self.clock()
@@ -232,7 +240,7 @@ class Lanes:
         ).fetchone()
         return Breaker(*row) if row else Breaker()
 
-    def _open_lane(self, lane: Lane, now: float) -> float:
+    def _open_lane(self, lane: Bucket, now: float) -> float:
         """Return until when it is paused; forget what no window reaches back to."""
         longest = max((limit.window_s for limit in lane.limits), default=0.0)
         paused_until, purged_at, known_longest = self._db.execute(
@@ -250,7 +258,7 @@ class Lanes:
             self._db.execute("UPDATE lanes SET purged_at = ? WHERE lane = ?", [now, lane.name])
         return float(paused_until)
 
-    def _join(self, lane: str, wish: Wish, now: float) -> None:
+    def _join(self, lane: str, wish: AcquireRequest, now: float) -> None:
         """Note a waiter; its batch starts level with those that are being served already."""
         self._db.execute(
             "INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -285,7 +293,7 @@ class Lanes:
                 [now, lane, wish.batch_id],
             )
 
-    def _room(self, lane: Lane, wish: Wish, now: float) -> tuple[int, float]:
+    def _room(self, lane: Bucket, wish: AcquireRequest, now: float) -> tuple[int, float]:
         """Return how many calls may begin now, and when there is room for another."""
         room, wait_s = 1 << 30, LOOK_AGAIN_S
         for limit in lane.limits:
@@ -301,7 +309,9 @@ class Lanes:
             room = min(room, lane.most_in_flight - n)
         return max(0, room), wait_s
 
-    def _room_under(self, lane: str, limit: Limit, since: float, wish: Wish) -> tuple[int, float]:
+    def _room_under(
+        self, lane: str, limit: Rate, since: float, wish: AcquireRequest
+    ) -> tuple[int, float]:
         """Return how many calls fit under one limit now, and how long until the next does."""
         what = "count(*)" if limit.unit == "calls" else "coalesce(sum(tokens), 0)"
         (used,) = self._db.execute(
@@ -328,7 +338,7 @@ class Lanes:
         ).fetchone()
         return fits, max(LOOK_AGAIN_S / 4, oldest[0] - since) if oldest else LOOK_AGAIN_S
 
-    def _share(self, lane: str, wish: Wish, room: int, now: float) -> int:
+    def _share(self, lane: str, wish: AcquireRequest, room: int, now: float) -> int:
         """Return how many of the turns there is room for are this waiter's."""
         wanted = len(wish.tokens)
         rows = self._db.execute(
@@ -339,10 +349,10 @@ class Lanes:
         ).fetchall()
         if room >= sum(row[4] for row in rows):
             return wanted
-        shares = share_turns([Waiting(*row) for row in rows], room, now)
+        shares = allocate_permits([QueueEntry(*row) for row in rows], room, now)
         return min(wanted, shares.get(wish.owner, 0))
 
-    def _send(self, lane: str, wish: Wish, n: int, now: float) -> tuple[int, ...]:
+    def _send(self, lane: str, wish: AcquireRequest, n: int, now: float) -> tuple[int, ...]:
         ids = tuple(
             self._db.execute(
                 "INSERT INTO sent (lane, at, tokens) VALUES (?, ?, ?) RETURNING sent_id",
@@ -360,12 +370,12 @@ class Lanes:
         )
         return ids
 
-    def _end(self, lane: str, ended: Sequence[Ended], now: float) -> None:
+    def _end(self, lane: str, ended: Sequence[ReleasedPermit], now: float) -> None:
         if not ended:
             return
         before = breaker = self.breaker(lane)
         for call in ended:
-            breaker = after_call(breaker, call.outcome, now, probe=call.probe, error=call.error)
+            breaker = record_result(breaker, call.outcome, now, probe=call.probe, error=call.error)
             if call.tokens is not None:
                 self._db.execute(
                     "UPDATE sent SET tokens = ? WHERE sent_id = ?", [call.tokens, call.sent_id]

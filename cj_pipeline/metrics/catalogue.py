@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cj_pipeline.batch.comparisons import Outcome
-from cj_pipeline.stopping.continuation import ContinuationDecision, EndReason
-from cj_pipeline.stopping.continuation import Outcome as BatchOutcome
+from cj_pipeline.batch.comparisons import RequestOutcome
+from cj_pipeline.stopping.continuation import BatchOutcome, ContinuationDecision, EndReason
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -393,7 +392,9 @@ _COMPARISONS = (
         SELECT failure_reason AS reason, count(*) AS value FROM comparisons
         WHERE status = 'failed' AND batch_id GLOB $batch GROUP BY failure_reason
         """,
-        always=_one_each([kind.value for kind in Outcome if kind is not Outcome.SUCCEEDED]),
+        always=_one_each(
+            [kind.value for kind in RequestOutcome if kind is not RequestOutcome.SUCCEEDED]
+        ),
     ),
     Metric(
         "cj_comparisons_planned_total",

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from cj_pipeline.progress.events import note_progress
+from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.cancellation import stop_open_jobs
-from cj_pipeline.provider_jobs.settlement import close_comparisons
+from cj_pipeline.provider_jobs.settlement import fail_exhausted
 from cj_pipeline.queries.batch_record import load_batch, note_on_batch
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 
 log = structlog.get_logger()
 
@@ -22,18 +22,18 @@ class Cancelled:
     n_jobs: int
 
 
-def cancel(engine: Engine, batch_id: str) -> Cancelled:
+def cancel(runtime: Runtime, batch_id: str) -> Cancelled:
     """Ask nothing more for a batch and tell its provider jobs to stop.
 
     What they finished comes home by the usual steps; then the batch ends as cancelled.
     """
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         record = load_batch(db, batch_id)
         if record.has_ended:
             return Cancelled(0)
-        now = engine.clock()
+        now = runtime.clock()
         note_on_batch(db, batch_id, "cancel_requested", now)
-        close_comparisons(db, record, now, give_up=True)
+        fail_exhausted(db, record, now, give_up=True)
         # What was put off and surely is not at its provider is ended at once: nobody has to wait.
         db.execute(
             "UPDATE provider_jobs SET next_poll_at = $now WHERE batch_id = $batch"
@@ -42,5 +42,5 @@ def cancel(engine: Engine, batch_id: str) -> Cancelled:
             " ELSE state IN ('intent', 'running') END",
             {"now": now, "batch": batch_id},
         )
-        note_progress(db, batch_id, now)
-    return Cancelled(stop_open_jobs(engine, record))
+        record_progress(db, batch_id, now)
+    return Cancelled(stop_open_jobs(runtime, record))

@@ -14,7 +14,7 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import EXPECTED_ANSWER_TOKENS, Usage, cost_usd, estimated_tokens
 from cj_pipeline.judging.prompt_caching import CachingPlan, plan_caching
 from cj_pipeline.operations.pilot import Calibration, calibrate, judge_once
-from cj_pipeline.provider_jobs.requests import Ask
+from cj_pipeline.provider_jobs.requests import RequestSpec
 from cj_pipeline.providers.base import Provider
 
 MODES: tuple[BatchingMode, ...] = ("provider_batch_api", "serial_bundle", "per_request")
@@ -44,7 +44,7 @@ class ModeCost:
 
 
 def cost_by_mode(
-    judge: Judge, asks: Sequence[Ask], n_comparisons: int, concurrency: int = 1
+    judge: Judge, asks: Sequence[RequestSpec], n_comparisons: int, concurrency: int = 1
 ) -> list[ModeCost]:
     """Return what a judge would cost in every mode its provider has.
 
@@ -88,7 +88,7 @@ def cost_by_mode(
 def run_pilot(
     provider: Provider,
     judge: Judge,
-    asks: Sequence[Ask],
+    asks: Sequence[RequestSpec],
     n_comparisons: int,
     *,
     mode: BatchingMode,
@@ -116,6 +116,6 @@ def run_pilot(
     return calibrate(trials, n_comparisons, batched=mode == "provider_batch_api", n_cold=n_cold)
 
 
-def _prompt_tokens(ask: Ask) -> int:
+def _prompt_tokens(ask: RequestSpec) -> int:
     prompt = ask.prompt
     return estimated_tokens(len((prompt.system + prompt.prefix + prompt.essays).encode()))

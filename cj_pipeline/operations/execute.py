@@ -24,12 +24,12 @@ from cj_pipeline.checks.batch_checks import what_stops_grades
 from cj_pipeline.errors import BatchProblemsError, PreflightError
 from cj_pipeline.ids import id_for
 from cj_pipeline.logs import about_batch
-from cj_pipeline.operations.preflight import Examined, preflight
+from cj_pipeline.operations.preflight import PreflightItem, preflight
 from cj_pipeline.operations.preview import Preview
 from cj_pipeline.outputs.artefact import WrittenFile
 from cj_pipeline.queries.batch_record import batch_correlation_id, load_batch
 from cj_pipeline.queries.history import read_history
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import advance_to_end
 from cj_pipeline.steps.decide import comparison_counts
 from cj_pipeline.steps.ingest import Ingested, ingest
@@ -80,7 +80,7 @@ class RunnerResult:
 
 
 def take_in(
-    engine: Engine, folder: Path, *, explicit: Mapping[str, Any], may_repeat: bool = False
+    runtime: Runtime, folder: Path, *, explicit: Mapping[str, Any], may_repeat: bool = False
 ) -> Ingested:
     """Take a batch in once everything it needs is in order; one that is in is left as it is.
 
@@ -92,12 +92,12 @@ def take_in(
     with about_batch(
         batch_id=name, correlation_id=batch_correlation_id(name), runner_mode="execute"
     ):
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             is_known = bool(
                 db.rows("SELECT 1 FROM batches WHERE batch_id = ? AND state <> 'rejected'", [name])
             )
         examined = (
-            [] if is_known else preflight(engine, folder, explicit=explicit, may_repeat=may_repeat)
+            [] if is_known else preflight(runtime, folder, explicit=explicit, may_repeat=may_repeat)
         )
         problems = [each for each in examined if each.standing == "problem"]
         standings = Counter(each.standing for each in examined)
@@ -110,11 +110,11 @@ def take_in(
             problems=[f"{each.about}: {each.finding}" for each in problems],
         )
         if problems:
-            _record_bad_inputs(engine, folder, explicit, problems)
+            _record_bad_inputs(runtime, folder, explicit, problems)
             listed = "\n".join(f"  - {each.about}: {each.finding}" for each in problems)
             msg = f"Batch '{name}' cannot start; nothing was asked. Mend all of this:\n{listed}"
             raise PreflightError(msg)
-        return ingest(engine, folder, explicit=explicit)
+        return ingest(runtime, folder, explicit=explicit)
 
 
 @contextmanager
@@ -151,16 +151,16 @@ def told_preview(folder: Path, runner_mode: RunnerMode) -> Iterator[Callable[[Pr
         log.info("runner_execution_complete", state="not asked", submitted=0, cost_usd=0.0)
 
 
-def ask_first_wave(engine: Engine, batch_id: str) -> tuple[int, int]:
+def ask_first_wave(runtime: Runtime, batch_id: str) -> tuple[int, int]:
     """Ask a batch's first wave; return how many comparisons in how many provider jobs."""
-    with _about(engine, batch_id):
-        plan_wave(engine, batch_id)
-        sent = submit_wave(engine, batch_id)
+    with _about(runtime, batch_id):
+        plan_wave(runtime, batch_id)
+        sent = submit_wave(runtime, batch_id)
     return sent.n_requests, sent.n_sent
 
 
 def run_to_end(
-    engine: Engine,
+    runtime: Runtime,
     batch_id: str,
     *,
     timeout_s: float | None = None,
@@ -174,34 +174,34 @@ def run_to_end(
     Where time runs out, the artefact of what is there is written, and says that it is partial;
     nothing is cancelled, and the same call goes on from there. `on_wait` is told what is awaited.
     """
-    with _about(engine, batch_id):
+    with _about(runtime, batch_id):
         started = monotonic()
-        progress = _progress(engine, batch_id)
+        progress = _progress(runtime, batch_id)
         log.info("collector_started", completion_timeout_s=timeout_s, **vars(progress))
         timed_out = False
-        for taken in advance_to_end(engine, batch_id, sleep=sleep):
+        for taken in advance_to_end(runtime, batch_id, sleep=sleep):
             before = progress
             if taken.waited or taken.step not in _COUNTS_NOTHING:
-                progress = _progress(engine, batch_id)
-            _tell(engine, batch_id, taken.step, before, progress)
+                progress = _progress(runtime, batch_id)
+            _tell(runtime, batch_id, taken.step, before, progress)
             on_step(progress)
             if taken.waits_for:
                 on_wait(taken.waits_for)
             if timeout_s is not None and monotonic() - started > timeout_s:
-                timed_out = not _is_published(engine, batch_id)
+                timed_out = not _is_published(runtime, batch_id)
                 break
         waited = round(monotonic() - started, 3)
         artefact = None
         if timed_out:
             log.warning("collector_timeout", waited_s=waited, **vars(progress))
-            artefact = _publish_partial(engine, batch_id, timeout_s)
+            artefact = _publish_partial(runtime, batch_id, timeout_s)
         else:
             log.info("collector_finished", waited_s=waited, **vars(progress))
-        return _complete(engine, batch_id, waited, artefact, timed_out=timed_out)
+        return _complete(runtime, batch_id, waited, artefact, timed_out=timed_out)
 
 
-def _about(engine: Engine, batch_id: str) -> AbstractContextManager[None]:
-    with engine.store.read() as db:
+def _about(runtime: Runtime, batch_id: str) -> AbstractContextManager[None]:
+    with runtime.store.read() as db:
         record = load_batch(db, batch_id)
     return about_batch(
         batch_id=batch_id,
@@ -211,16 +211,16 @@ def _about(engine: Engine, batch_id: str) -> AbstractContextManager[None]:
 
 
 def _record_bad_inputs(
-    engine: Engine, folder: Path, explicit: Mapping[str, Any], problems: list[Examined]
+    runtime: Runtime, folder: Path, explicit: Mapping[str, Any], problems: list[PreflightItem]
 ) -> None:
     """A rejected batch stays visible with its problems, whoever handed it in."""
     if any(each.about == "inputs" for each in problems):
         with suppress(BatchProblemsError):
-            ingest(engine, folder, explicit=explicit)
+            ingest(runtime, folder, explicit=explicit)
 
 
-def _progress(engine: Engine, batch_id: str) -> Progress:
-    with engine.store.read() as db:
+def _progress(runtime: Runtime, batch_id: str) -> Progress:
+    with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         counts = comparison_counts(db, batch_id)
     return Progress(
@@ -231,7 +231,7 @@ def _progress(engine: Engine, batch_id: str) -> Progress:
     )
 
 
-def _tell(engine: Engine, batch_id: str, step: NextStep, before: Progress, now: Progress) -> None:
+def _tell(runtime: Runtime, batch_id: str, step: NextStep, before: Progress, now: Progress) -> None:
     if now != before:
         log.info("collector_progress", **vars(now))
     if step is NextStep.COLLECT:
@@ -241,7 +241,7 @@ def _tell(engine: Engine, batch_id: str, step: NextStep, before: Progress, now: 
             failed=now.failed - before.failed,
         )
     elif step is NextStep.PROJECT:
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             row = db.one(
                 "SELECT revision, is_graded FROM grading_reports WHERE batch_id = ?"
                 " ORDER BY revision DESC LIMIT 1",
@@ -250,33 +250,33 @@ def _tell(engine: Engine, batch_id: str, step: NextStep, before: Progress, now: 
         log.info("assessment_results_hydrated", **(row or {}))
 
 
-def _is_published(engine: Engine, batch_id: str) -> bool:
-    with engine.store.read() as db:
+def _is_published(runtime: Runtime, batch_id: str) -> bool:
+    with runtime.store.read() as db:
         return bool(db.rows("SELECT 1 FROM batch_report WHERE batch_id = ?", [batch_id]))
 
 
-def _publish_partial(engine: Engine, batch_id: str, timeout_s: float | None) -> WrittenFile:
-    with engine.store.write() as db:
+def _publish_partial(runtime: Runtime, batch_id: str, timeout_s: float | None) -> WrittenFile:
+    with runtime.store.write() as db:
         db.execute(
             "UPDATE batches SET metadata = json_merge_patch(metadata, ?) WHERE batch_id = ?",
             [json.dumps({"completion_timeout_s": timeout_s}), batch_id],
         )
-    return publish_artefact(engine, batch_id)
+    return publish_artefact(runtime, batch_id)
 
 
 def _complete(
-    engine: Engine,
+    runtime: Runtime,
     batch_id: str,
     waited_s: float,
     partial: WrittenFile | None,
     *,
     timed_out: bool,
 ) -> RunnerResult:
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         counts = comparison_counts(db, batch_id)
         failed = (
-            what_stops_grades(db, read_history(db, batch_id), engine.clock())
+            what_stops_grades(db, read_history(db, batch_id), runtime.clock())
             if record.state == "succeeded"
             else []
         )
@@ -301,7 +301,7 @@ def _complete(
         submitted=counts["submitted"],
         completed=counts["completed"],
         failed=counts["failed"],
-        cost_usd=_cost(engine, batch_id),
+        cost_usd=_cost(runtime, batch_id),
         failed_checks=[each.name for each in failed],
         artefact=str(partial.path) if partial else written and written["path"],
         artefact_sha256=partial.sha256 if partial else written and written["sha256"],
@@ -309,8 +309,8 @@ def _complete(
     return result
 
 
-def _cost(engine: Engine, batch_id: str) -> float:
-    with engine.store.read() as db:
+def _cost(runtime: Runtime, batch_id: str) -> float:
+    with runtime.store.read() as db:
         row = db.one(
             "SELECT coalesce(sum(billed_usd), 0) AS usd FROM provider_jobs WHERE batch_id = ?",
             [batch_id],

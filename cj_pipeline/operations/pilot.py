@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from statistics import fmean, stdev
 
-from cj_pipeline.batch.comparisons import Outcome, Verdict
+from cj_pipeline.batch.comparisons import RequestOutcome, Verdict
 from cj_pipeline.errors import InvalidOutputError, SettingsError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage, cost_usd
@@ -132,7 +132,7 @@ def judge_once(
     reply = provider.parse_reply(provider.single(request, timeout_s=CALL_TIMEOUT_S))
     seconds = time.monotonic() - started
     verdict, failure = None, reply.error_message or reply.error_code or str(reply.outcome)
-    if reply.outcome is Outcome.SUCCEEDED:
+    if reply.outcome is RequestOutcome.SUCCEEDED:
         try:
             verdict = parse_verdict(reply.text or "", allow_ties=judge.allow_ties)
         except InvalidOutputError as error:

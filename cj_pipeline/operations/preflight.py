@@ -14,7 +14,7 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.operations.preview import Preview, preview_batch
 from cj_pipeline.providers.base import Provider
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.stopping.continuation import completion_denominator
 from cj_pipeline.store.session import Session
 
@@ -57,7 +57,7 @@ Standing = Literal["ready", "warning", "problem"]
 
 
 @dataclass(frozen=True)
-class Examined:
+class PreflightItem:
     """One thing that was looked at, how it stands, and what was found."""
 
     about: str
@@ -66,14 +66,14 @@ class Examined:
 
 
 def preflight(
-    engine: Engine,
+    runtime: Runtime,
     folder: Path | None = None,
     batch_id: str | None = None,
     *,
     explicit: Mapping[str, Any] | None = None,
     may_repeat: bool = False,
     timeout_s: float = 20.0,
-) -> list[Examined]:
+) -> list[PreflightItem]:
     """Return how everything stands that a batch needs, or, without one, what every batch needs.
 
     Args:
@@ -87,104 +87,104 @@ def preflight(
     Raises:
         UnknownBatchError: If the store has no batch of that name.
     """
-    examined = list(_store(engine))
+    examined = list(_store(runtime))
     if batch_id is not None:
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             record = load_batch(db, batch_id)
     elif folder is not None:
-        found = _inputs(engine, folder, explicit or {})
+        found = _inputs(runtime, folder, explicit or {})
         if not isinstance(found, Preview):
             return [*examined, *found]
         record = found.record
         examined += [_read_whole(record), *_money(found)]
         if not may_repeat:
-            examined += _repeats(engine, record)
+            examined += _repeats(runtime, record)
     else:
         return examined
     examined += [*_anchors(record), *_budget(record)]
-    examined += _providers(engine, record.judges, timeout_s)
+    examined += _providers(runtime, record.judges, timeout_s)
     return examined
 
 
-def is_ready(examined: list[Examined]) -> bool:
+def is_ready(examined: list[PreflightItem]) -> bool:
     """Return whether nothing that was looked at stands in the way."""
     return all(each.standing != "problem" for each in examined)
 
 
-def _store(engine: Engine) -> Iterator[Examined]:
+def _store(runtime: Runtime) -> Iterator[PreflightItem]:
     try:
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             db.one("SELECT count(*) FROM batches")
-        with engine.store.write() as db:
+        with runtime.store.write() as db:
             db.one("SELECT count(*) FROM batches")
     except CJError as error:
-        yield Examined("store", "problem", str(error))
+        yield PreflightItem("store", "problem", str(error))
         return
-    yield Examined("store", "ready", "it can be read and written")
+    yield PreflightItem("store", "ready", "it can be read and written")
     try:
-        engine.published_folder.mkdir(parents=True, exist_ok=True)
-        probe = engine.published_folder / ".preflight"
+        runtime.published_folder.mkdir(parents=True, exist_ok=True)
+        probe = runtime.published_folder / ".preflight"
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        told = f"{engine.published_folder} cannot be written ({error.strerror}): make it writable"
-        yield Examined("published files", "problem", told)
+        told = f"{runtime.published_folder} cannot be written ({error.strerror}): make it writable"
+        yield PreflightItem("published files", "problem", told)
         return
-    free = shutil.disk_usage(engine.home).free
-    yield Examined(
+    free = shutil.disk_usage(runtime.home).free
+    yield PreflightItem(
         "disk",
         "ready" if free >= LEAST_FREE_BYTES else "warning",
-        f"{free / 1024**3:.1f} GiB are free in {engine.home}",
+        f"{free / 1024**3:.1f} GiB are free in {runtime.home}",
     )
 
 
 def _inputs(
-    engine: Engine, folder: Path, explicit: Mapping[str, Any]
-) -> tuple[Examined, ...] | Preview:
+    runtime: Runtime, folder: Path, explicit: Mapping[str, Any]
+) -> tuple[PreflightItem, ...] | Preview:
     """Return what the batch would ask, or everything that is wrong with what was handed in."""
     try:
-        return preview_batch(folder, explicit, engine.environment, engine.home)
+        return preview_batch(folder, explicit, runtime.environment, runtime.home)
     except BatchProblemsError as error:
-        return tuple(Examined("inputs", "problem", problem) for problem in error.problems)
+        return tuple(PreflightItem("inputs", "problem", problem) for problem in error.problems)
 
 
-def _read_whole(record: BatchRecord) -> Examined:
+def _read_whole(record: BatchRecord) -> PreflightItem:
     told = (
         f"{len(record.essay_ids)} essays, {len(record.anchor_grades)} of them anchors, read whole;"
         f" {len(record.judges)} judges, with prices"
     )
-    return Examined("inputs", "ready", told)
+    return PreflightItem("inputs", "ready", told)
 
 
-def _repeats(engine: Engine, record: BatchRecord) -> Iterator[Examined]:
+def _repeats(runtime: Runtime, record: BatchRecord) -> Iterator[PreflightItem]:
     try:
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             before = judged_before(db, record.batch_id, record.content_sha256)
     except CJError:
         return  # told of the store already
     if before is not None:
-        yield Examined("repetition", "problem", before.told())
+        yield PreflightItem("repetition", "problem", before.told())
 
 
-def _anchors(record: BatchRecord) -> Iterator[Examined]:
+def _anchors(record: BatchRecord) -> Iterator[PreflightItem]:
     terms = record.grading_terms
     grades = list(record.anchor_grades.values())
     if terms is None:
-        yield Examined("anchors", "ready", "no scale is named: scores and ranks, no grades")
+        yield PreflightItem("anchors", "ready", "no scale is named: scores and ranks, no grades")
         return
     told = f"{len(grades)} anchors on {len(set(grades))} grades of {terms.scale.name}"
     unknown = sorted(set(grades) - set(terms.scale.steps))
     if unknown:
         found = f"{told}; it does not know {', '.join(unknown)}"
-        yield Examined("anchors", "problem", found)
+        yield PreflightItem("anchors", "problem", found)
     elif len(set(grades)) < terms.rules.min_grades:
         found = f"{told}; with fewer than {terms.rules.min_grades} grades there will be no grades"
-        yield Examined("anchors", "warning", found)
+        yield PreflightItem("anchors", "warning", found)
     else:
-        yield Examined("anchors", "ready", told)
+        yield PreflightItem("anchors", "ready", told)
 
 
-def _budget(record: BatchRecord) -> Iterator[Examined]:
+def _budget(record: BatchRecord) -> Iterator[PreflightItem]:
     n = len(record.essay_ids)
     ends_at = completion_denominator(n, record.rules)
     if ends_at < n - 1:
@@ -192,12 +192,12 @@ def _budget(record: BatchRecord) -> Iterator[Examined]:
             f"{ends_at} comparisons cannot join {n} essays into one net, which takes {n - 1}: it"
             " will end as unscalable, without scores"
         )
-        yield Examined("budget", "warning", told)
+        yield PreflightItem("budget", "warning", told)
     else:
-        yield Examined("budget", "ready", f"at the most {ends_at} comparisons for {n} essays")
+        yield PreflightItem("budget", "ready", f"at the most {ends_at} comparisons for {n} essays")
 
 
-def _money(preview: Preview) -> Iterator[Examined]:
+def _money(preview: Preview) -> Iterator[PreflightItem]:
     settings = preview.record.settings
     chosen = [cost for cost in preview.costs() if cost.mode == settings.batching_mode]
     expected = sum(cost.expected_usd for cost in chosen)
@@ -207,19 +207,21 @@ def _money(preview: Preview) -> Iterator[Examined]:
     told = f"{expected:.4f} USD expected, {worst:.4f} at the most"
     cap = settings.spend_cap_usd
     if cap is None:
-        yield Examined("money", "warning", f"{told}, and no spend_cap_usd is set")
+        yield PreflightItem("money", "warning", f"{told}, and no spend_cap_usd is set")
     elif first_wave > cap:
         told += f"; the first wave alone may cost {first_wave:.4f}, of {cap:g} allowed: raise"
-        yield Examined("money", "problem", f"{told} spend_cap_usd, or nothing is asked")
+        yield PreflightItem("money", "problem", f"{told} spend_cap_usd, or nothing is asked")
     elif expected > cap:
-        yield Examined("money", "warning", f"{told}, of {cap:g} allowed: it will end there")
+        yield PreflightItem("money", "warning", f"{told}, of {cap:g} allowed: it will end there")
     else:
-        yield Examined("money", "ready", f"{told}, of {cap:g} allowed")
+        yield PreflightItem("money", "ready", f"{told}, of {cap:g} allowed")
 
 
-def _providers(engine: Engine, judges: tuple[Judge, ...], timeout_s: float) -> Iterator[Examined]:
+def _providers(
+    runtime: Runtime, judges: tuple[Judge, ...], timeout_s: float
+) -> Iterator[PreflightItem]:
     """Yield how each judge's provider answers; all are asked at once, each only for a list."""
-    asked = [(judge, _Answer(engine, judge)) for judge in judges]
+    asked = [(judge, _Answer(runtime, judge)) for judge in judges]
     for _, answer in asked:
         answer.start()
     for judge, answer in asked:
@@ -227,21 +229,21 @@ def _providers(engine: Engine, judges: tuple[Judge, ...], timeout_s: float) -> I
         about = f"judge {judge.name}"
         if answer.is_alive():
             told = f"{judge.provider} did not answer within {timeout_s:g} s"
-            yield Examined(about, "problem", told)
+            yield PreflightItem(about, "problem", told)
         elif answer.error is not None:
-            yield Examined(about, "problem", str(answer.error))
+            yield PreflightItem(about, "problem", str(answer.error))
         else:
-            yield Examined(about, "ready", answer.finding)
+            yield PreflightItem(about, "ready", answer.finding)
 
 
 class _Answer(threading.Thread):
     """Ask one provider in a thread that nobody has to wait for."""
 
-    def __init__(self, engine: Engine, judge: Judge) -> None:
+    def __init__(self, runtime: Runtime, judge: Judge) -> None:
         super().__init__(daemon=True)
         self.error: CJError | None = None
         self.finding = ""
-        self._ask: Callable[[], str] = lambda: _ask(engine, judge)
+        self._ask: Callable[[], str] = lambda: _ask(runtime, judge)
 
     def run(self) -> None:
         try:
@@ -250,12 +252,12 @@ class _Answer(threading.Thread):
             self.error = error
 
 
-def _ask(engine: Engine, judge: Judge) -> str:
-    provider: Provider = engine.provider(judge)
+def _ask(runtime: Runtime, judge: Judge) -> str:
+    provider: Provider = runtime.provider(judge)
     who = f"{judge.model} at {judge.provider}"
     if judge.is_simulated:
         who += " (simulated: no grade means anything)"
     if not judge.has_jobs:
         return f"{who}: the key is there; a server without batches cannot be asked for free"
-    next(iter(provider.list_jobs(engine.clock())), None)
+    next(iter(provider.list_jobs(runtime.clock())), None)
     return f"{who} answers and takes the key"

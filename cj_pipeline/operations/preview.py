@@ -18,12 +18,12 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.operations.cost_estimate import ModeCost, cost_by_mode, run_pilot
 from cj_pipeline.operations.pilot import Calibration
 from cj_pipeline.outputs.artefact import WrittenFile, write_artefact
-from cj_pipeline.pairing.comparison_graph import Net
-from cj_pipeline.pairing.warm_start import expected_from_texts
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph
+from cj_pipeline.pairing.warm_start import initial_scores_from_texts
 from cj_pipeline.provider_jobs.canary import canary_size
 from cj_pipeline.provider_jobs.requests import (
-    Ask,
     BatchTexts,
+    RequestSpec,
     prompt_for,
     request_line,
     submission_key,
@@ -33,7 +33,7 @@ from cj_pipeline.queries.batch_record import BatchRecord
 from cj_pipeline.queries.comparison_graph import before_first_verdict, earlier_guess, empty_net
 from cj_pipeline.queries.forecast_plan import plan_ahead
 from cj_pipeline.queries.live_profile import kept_profile, profile_of_batch
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest, load_judges
 from cj_pipeline.steps.plan_wave import chooses_by_scores, plan_wave, preview_comparisons
 from cj_pipeline.stopping.continuation import (
@@ -77,7 +77,7 @@ class Preview:
     batch_id: str
     record: BatchRecord
     first_wave: tuple[PlannedComparison, ...]
-    asks: tuple[Ask, ...]
+    asks: tuple[RequestSpec, ...]
     texts: BatchTexts
     environment: Mapping[str, str]
     home: Path
@@ -121,13 +121,13 @@ class Preview:
         """Return what it should take to be as precise as the batch asks, or might ask."""
         if not self.first_wave:
             return []
-        from cj_pipeline.batch.options import PreciseRule
+        from cj_pipeline.batch.options import PrecisionTargets
         from cj_pipeline.stopping.forecast import forecast_at_plan
 
         rule = self.record.settings.precise
         asked = [("precise enough after about", rule)] if rule is not None else []
         might = [
-            (f"would reach reliability {value:.2f} after", PreciseRule(reliability=value))
+            (f"would reach reliability {value:.2f} after", PrecisionTargets(reliability=value))
             for value in _RELIABILITIES
         ]
         plan = plan_ahead(self.record, self._usd_per_comparison)
@@ -192,10 +192,10 @@ class Preview:
         share = record.shares[record.judges.index(judge)]
         return math.ceil(ends_at * share / record.rules.verdicts_per_pair - 1e-9)
 
-    def _asks_of(self, judge: Judge) -> list[Ask]:
+    def _asks_of(self, judge: Judge) -> list[RequestSpec]:
         return [ask for ask in self.asks if ask.judge_id == judge.judge_id]
 
-    def _asks_like(self, judge: Judge) -> list[Ask]:
+    def _asks_like(self, judge: Judge) -> list[RequestSpec]:
         """Return a judge's part of the first wave, or all of it where a small share has none."""
         return self._asks_of(judge) or [
             _ask(self.record, self.texts, replace(planned, judge_id=judge.judge_id))
@@ -241,13 +241,13 @@ def preview_batch(
     return Preview(batch.batch_id, record, first_wave, asks, texts, environment, home, placed_on)
 
 
-def _ask(record: BatchRecord, texts: BatchTexts, planned: PlannedComparison) -> Ask:
+def _ask(record: BatchRecord, texts: BatchTexts, planned: PlannedComparison) -> RequestSpec:
     shown = {
         "comparison_id": planned.comparison_id,
         "essay_a": planned.essay_a,
         "essay_b": planned.essay_b,
     }
-    return Ask(
+    return RequestSpec(
         batch_id=record.batch_id,
         wave=planned.wave,
         comparison_id=planned.comparison_id,
@@ -257,7 +257,7 @@ def _ask(record: BatchRecord, texts: BatchTexts, planned: PlannedComparison) -> 
     )
 
 
-def _net(batch: Batch, record: BatchRecord, home: Path) -> tuple[Net, str]:
+def _net(batch: Batch, record: BatchRecord, home: Path) -> tuple[ComparisonGraph, str]:
     """Return the batch's net before anything was asked, and what to tell of where it is placed."""
     net = empty_net(record, _guessed(batch, home))
     if not record.settings.link_to:
@@ -291,7 +291,7 @@ def _guessed(batch: Batch, home: Path) -> Floats | None:
     if head_start is None:
         return None
     if head_start == "texts":
-        return expected_from_texts([essay.text for essay in batch.essays])
+        return initial_scores_from_texts([essay.text for essay in batch.essays])
     with closing(open_published(home)) as connection:
         return earlier_guess(
             Session(connection),
@@ -319,7 +319,7 @@ def _record(batch: Batch, judges: tuple[Judge, ...], metadata: dict[str, Any]) -
 
 
 def write_preview_artefact(
-    engine: Engine,
+    runtime: Runtime,
     batch_folder: Path,
     into: Path,
     *,
@@ -341,7 +341,7 @@ def write_preview_artefact(
         BatchProblemsError: With everything that is wrong with the folder.
     """
     # The same steps as in earnest, on a store that is forgotten: so the two cannot differ.
-    aside = replace(engine, store=Store.in_memory())
+    aside = replace(runtime, store=Store.in_memory())
     batch_id = ingest(aside, batch_folder, explicit=explicit, runner_mode=runner_mode).batch_id
     plan_wave(aside, batch_id)
     with aside.store.read() as db:
@@ -350,7 +350,7 @@ def write_preview_artefact(
             batch_id,
             runner_mode,
             into,
-            generated_at=engine.clock(),
-            environment=engine.run_environment,
+            generated_at=runtime.clock(),
+            environment=runtime.run_environment,
             requests=requests,
         )

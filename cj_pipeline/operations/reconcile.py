@@ -19,7 +19,7 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.provider_jobs.adoption import keep_duplicates, settle_duplicates
 from cj_pipeline.provider_jobs.sending import adopt_if_found
 from cj_pipeline.providers.base import JobOutcome, ListedJob, Provider
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.poll import poll, stalled_since
 from cj_pipeline.steps.watchdog import EXPIRES_SOON
@@ -60,7 +60,7 @@ Mending = Literal["cancel", "delete", "adopt", "collect"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Discrepancy:
     """One thing that ledger and provider do not agree on, and what would mend it.
 
     Attributes:
@@ -70,7 +70,7 @@ class Finding:
         what: The id of the job, the file or the submission.
         problem: In words.
         remedy: What `--fix` does, or a person has to.
-        mending: What `mend` does about `what`; None where a person has to.
+        mending: What `repair` does about `what`; None where a person has to.
         submission_key: The submission concerned; None where this store has none.
         needs_consent: Whether the mending is a person's choice: something may be lost by it.
     """
@@ -87,33 +87,33 @@ class Finding:
 
     @property
     def is_mendable(self) -> bool:
-        """Whether `mend` does something about it."""
+        """Whether `repair` does something about it."""
         return self.mending is not None
 
 
-def examine(engine: Engine) -> list[Finding]:
+def examine(runtime: Runtime) -> list[Discrepancy]:
     """Return everything on which the ledger and the providers differ; nothing is changed."""
-    now = engine.clock()
-    jobs, judges, duplicates = _ledger(engine, now)
+    now = runtime.clock()
+    jobs, judges, duplicates = _ledger(runtime, now)
     findings = [finding for job in jobs for finding in _by_itself(job, now)]
     for account in sorted({job["account"] for job in jobs}):
         ours = [job for job in jobs if job["account"] == account]
         judge = judges[ours[0]["batch_id"], ours[0]["judge_id"]]
         try:
-            provider = engine.provider(judge)
+            provider = runtime.provider(judge)
             if provider.account != account:
                 findings += _other_credentials(account, ours)
                 continue
             findings += _compared(provider, ours, duplicates, now)
         except CJError as error:
             remedy = "mend that, then run the doctor again"
-            findings.append(Finding("unreachable", account, None, account, str(error), remedy))
+            findings.append(Discrepancy("unreachable", account, None, account, str(error), remedy))
     return findings
 
 
-def mend(
-    engine: Engine, findings: Sequence[Finding], *, with_consent: bool = False
-) -> list[Finding]:
+def repair(
+    runtime: Runtime, findings: Sequence[Discrepancy], *, with_consent: bool = False
+) -> list[Discrepancy]:
     """Do what each finding proposes, where it proposes anything; return what was mended.
 
     Args:
@@ -121,16 +121,16 @@ def mend(
         findings: What `examine` found.
         with_consent: Whether a person agreed to what may lose something.
     """
-    jobs, judges, _ = _ledger(engine, engine.clock())
+    jobs, judges, _ = _ledger(runtime, runtime.clock())
     by_key = {job["submission_key"]: job for job in jobs}
-    providers = {p.account: p for p in _reachable(engine, judges.values())}
+    providers = {p.account: p for p in _reachable(runtime, judges.values())}
     mended = []
     for finding in findings:
         provider = providers.get(finding.account)
         if provider is None or (finding.needs_consent and not with_consent):
             continue
         try:
-            done = _mend(engine, finding, provider, by_key.get(finding.submission_key or ""))
+            done = _mend(runtime, finding, provider, by_key.get(finding.submission_key or ""))
         except CJError as error:
             log.warning("not_mended", what=finding.what, problem=str(error))
             continue
@@ -138,41 +138,41 @@ def mend(
             log.info("mended", kind=finding.kind, what=finding.what, batch_id=finding.batch_id)
             mended.append(finding)
     if any(finding.kind == "duplicate_job" for finding in mended):
-        settle_duplicates(engine)
+        settle_duplicates(runtime)
     return mended
 
 
 def _mend(
-    engine: Engine, finding: Finding, provider: Provider, job: Mapping[str, Any] | None
+    runtime: Runtime, finding: Discrepancy, provider: Provider, job: Mapping[str, Any] | None
 ) -> bool:
     match finding.mending:
         case "delete":
             provider.discard(None, [finding.what])
         case "cancel" if finding.kind == "duplicate_job" and job is not None:
-            keep_duplicates(engine, job, provider, [finding.what])
+            keep_duplicates(runtime, job, provider, [finding.what])
         case "cancel":
             provider.cancel(finding.what)
-            with engine.store.write() as db:
+            with runtime.store.write() as db:
                 db.execute(
                     "UPDATE provider_jobs SET cancel_told_at = $now, next_poll_at = $now"
                     " WHERE provider_job_id = $job AND account = $account",
-                    {"now": engine.clock(), "job": finding.what, "account": finding.account},
+                    {"now": runtime.clock(), "job": finding.what, "account": finding.account},
                 )
         case "adopt" if finding.batch_id and finding.submission_key:
-            return adopt_if_found(engine, finding.batch_id, finding.submission_key)
+            return adopt_if_found(runtime, finding.batch_id, finding.submission_key)
         case "collect" if finding.batch_id:
-            poll(engine, batch_id=finding.batch_id)
-            collect_wave(engine, finding.batch_id)
+            poll(runtime, batch_id=finding.batch_id)
+            collect_wave(runtime, finding.batch_id)
         case _:
             return False
     return True
 
 
 def _ledger(
-    engine: Engine, now: datetime
+    runtime: Runtime, now: datetime
 ) -> tuple[list[dict[str, Any]], dict[tuple[str, str], Judge], set[str]]:
     """Return the jobs a provider may still know, who asked them, and the duplicates on record."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         jobs = db.rows(
             "SELECT p.*, a.tokens_prompt, a.tokens_completion FROM provider_jobs p"
             " LEFT JOIN (SELECT submission_key, sum(tokens_prompt) AS tokens_prompt,"
@@ -187,15 +187,15 @@ def _ledger(
     return jobs, judges, duplicates
 
 
-def _reachable(engine: Engine, judges: Any) -> Iterator[Provider]:
+def _reachable(runtime: Runtime, judges: Any) -> Iterator[Provider]:
     for judge in judges:
         try:
-            yield engine.provider(judge)
+            yield runtime.provider(judge)
         except CJError as error:
             log.warning("provider_unreachable", judge_id=judge.judge_id, problem=str(error))
 
 
-def _by_itself(job: Mapping[str, Any], now: datetime) -> Iterator[Finding]:
+def _by_itself(job: Mapping[str, Any], now: datetime) -> Iterator[Discrepancy]:
     """Yield what the ledger alone shows to be wrong with a job."""
     key = job["submission_key"]
     if job["state"] == "ambiguous":
@@ -249,10 +249,10 @@ def _by_itself(job: Mapping[str, Any], now: datetime) -> Iterator[Finding]:
         )
 
 
-def _other_credentials(account: str, jobs: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def _other_credentials(account: str, jobs: Sequence[Mapping[str, Any]]) -> Iterator[Discrepancy]:
     unfinished = [job for job in jobs if job["state"] not in _DONE]
     if unfinished:
-        yield Finding(
+        yield Discrepancy(
             kind="other_credentials",
             account=account,
             batch_id=unfinished[0]["batch_id"],
@@ -264,7 +264,7 @@ def _other_credentials(account: str, jobs: Sequence[Mapping[str, Any]]) -> Itera
 
 def _compared(
     provider: Provider, jobs: Sequence[Mapping[str, Any]], duplicates: set[str], now: datetime
-) -> Iterator[Finding]:
+) -> Iterator[Discrepancy]:
     """Yield what one account's lists and the ledger's jobs there disagree on."""
     since = min(job["intended_at"] for job in jobs)
     listed = list(provider.list_jobs(since))
@@ -289,13 +289,13 @@ def _compared(
 
 def _about_listed(
     found: ListedJob, by_key: Mapping[str, Mapping[str, Any]], account: str
-) -> Iterator[Finding]:
+) -> Iterator[Discrepancy]:
     key = found.submission_key
     if key is None or not _KEY.fullmatch(key):
         return
     job = by_key.get(key)
     if job is None:
-        yield Finding(
+        yield Discrepancy(
             kind="unknown_job",
             account=account,
             batch_id=None,
@@ -334,7 +334,7 @@ def _about_listed(
 
 def _files_left(
     provider: Provider, jobs: Sequence[Mapping[str, Any]], since: datetime
-) -> Iterator[Finding]:
+) -> Iterator[Discrepancy]:
     """Yield files that no job needs any more, and files named after nobody's submission."""
     over = [job for job in jobs if job["state"] in _DONE]
     owner = {
@@ -358,7 +358,7 @@ def _files_left(
                 mending="delete",
             )
         elif named and by_name is None:
-            yield Finding(
+            yield Discrepancy(
                 kind="unknown_file",
                 account=provider.account,
                 batch_id=None,
@@ -384,8 +384,8 @@ def _finding(
     *,
     mending: Mending | None = None,
     needs_consent: bool = False,
-) -> Finding:
-    return Finding(
+) -> Discrepancy:
+    return Discrepancy(
         kind=kind,
         account=job["account"],
         batch_id=job["batch_id"],

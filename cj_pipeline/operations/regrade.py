@@ -14,16 +14,16 @@ from cj_pipeline.errors import SettingsError, UnscalableBatchError
 from cj_pipeline.grading.grade_scales import load_scale, own_scale_problems, read_scale
 from cj_pipeline.intake.settings import resolve_settings
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
-from cj_pipeline.queries.linked_scale import read_chain
+from cj_pipeline.queries.linked_scale import read_linked_scale
 from cj_pipeline.queries.scale import fit_scale
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.project import Projected, project
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
 
 
-def link(engine: Engine, batch_id: str, earlier: Sequence[str]) -> Projected:
+def link(runtime: Runtime, batch_id: str, earlier: Sequence[str]) -> Projected:
     """Place an ended batch on the scale of earlier ones and grade it anew there.
 
     Nothing is asked or paid, and earlier gradings stay. What people see changes with `publish`.
@@ -38,14 +38,14 @@ def link(engine: Engine, batch_id: str, earlier: Sequence[str]) -> Projected:
     """
     from cj_pipeline.steps.project import project
 
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         record = load_batch(db, batch_id)
         if not record.has_ended:
             msg = f"Batch '{batch_id}' has not ended: wait for its end, then link it."
             raise SettingsError(msg)
         if earlier:
             try:
-                read_chain(db, record, tuple(earlier), fit_scale(db, record))
+                read_linked_scale(db, record, tuple(earlier), fit_scale(db, record))
             except UnscalableBatchError as error:
                 msg = f"Batch '{batch_id}' was not linked: {error}"
                 raise SettingsError(msg) from error
@@ -54,7 +54,7 @@ def link(engine: Engine, batch_id: str, earlier: Sequence[str]) -> Projected:
             " settings_origins = json_merge_patch(settings_origins, ?) WHERE batch_id = ?",
             [json.dumps({"link_to": list(earlier)}), json.dumps({"link_to": "explicit"}), batch_id],
         )
-    projected = project(engine, batch_id, again=True)
+    projected = project(runtime, batch_id, again=True)
     log.info("batch_linked", batch_id=batch_id, link_to=earlier, revision=projected.revision)
     return projected
 
@@ -72,7 +72,7 @@ GRADED_BY = (
 
 
 def regrade(
-    engine: Engine,
+    runtime: Runtime,
     batch_id: str,
     *,
     scale: str | None = None,
@@ -112,7 +112,7 @@ def regrade(
         scale = described.name
     if scale is not None:
         given["scale"] = scale
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         record = load_batch(db, batch_id)
         if own_scale is not None:
             record = replace(record, own_scale=own_scale.decode("utf-8-sig"))
@@ -134,7 +134,7 @@ def regrade(
             _keep_scale(db, batch_id, own_scale)
         if despite:
             _waive(db, record, despite)
-    projected = project(engine, batch_id, again=True)
+    projected = project(runtime, batch_id, again=True)
     log.info(
         "batch_graded_again",
         batch_id=batch_id,
@@ -167,7 +167,7 @@ def _with_settings(
         problems.append(f"use_priors: nobody published shares for {terms.scale.name}")
     if resolved.values.link_to and "link_to" in given and record.has_ended:
         try:
-            read_chain(db, changed, resolved.values.link_to, fit_scale(db, record))
+            read_linked_scale(db, changed, resolved.values.link_to, fit_scale(db, record))
         except UnscalableBatchError as error:
             problems.append(f"link_to: {error}")
     return changed, problems

@@ -23,7 +23,7 @@ from cj_pipeline.provider_jobs.settlement import (
 from cj_pipeline.providers.base import Parser, RawLine
 from cj_pipeline.providers.registry import open_parser
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import matched_callbacks
 from cj_pipeline.steps.decide import decide_again
 from cj_pipeline.steps.fit import fit
@@ -49,7 +49,7 @@ _JUDGED = ("status", "failure_reason", "winner", "confidence", "justification")
 
 
 @dataclass(frozen=True)
-class Change:
+class ReparsedRequest:
     """A request that reads otherwise now; an outcome is followed by the winner, if it has one."""
 
     comparison_id: str
@@ -76,7 +76,7 @@ class Reparsed:
 
     n_read: int
     n_unread: int
-    changes: tuple[Change, ...]
+    changes: tuple[ReparsedRequest, ...]
     n_comparisons: int
     is_applied: bool
     state: str
@@ -110,7 +110,7 @@ class _Anew:
     n_unread: int
 
 
-def reparse(engine: Engine, batch_id: str, *, apply: bool = False) -> Reparsed:
+def reparse(runtime: Runtime, batch_id: str, *, apply: bool = False) -> Reparsed:
     """Read a batch's stored callbacks with the current parser; say or keep what changes.
 
     Nobody is asked and nothing is paid, so it takes no key. A batch that has ended is scored,
@@ -122,24 +122,24 @@ def reparse(engine: Engine, batch_id: str, *, apply: bool = False) -> Reparsed:
         batch_id: The batch.
         apply: Whether to keep what changes; otherwise it is only said.
     """
-    now = engine.clock()
+    now = runtime.clock()
     if apply:
-        with engine.store.write() as db:
+        with runtime.store.write() as db:
             record = load_batch(db, batch_id)
-            anew = _read_anew(engine, db, record, now)
+            anew = _reparsed(runtime, db, record, now)
             _keep(db, record, anew, now)
     else:
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             record = load_batch(db, batch_id)
-            anew = _read_anew(engine, db, record, now)
+            anew = _reparsed(runtime, db, record, now)
     changed = bool(anew.attempts or anew.comparisons)
     could_go_on = False
     if apply and changed and record.has_ended:
-        fit(engine, batch_id)
-        could_go_on = not decide_again(engine, batch_id)
-        project(engine, batch_id, again=True)
-        publish(engine, batch_id)
-    with engine.store.read() as db:
+        fit(runtime, batch_id)
+        could_go_on = not decide_again(runtime, batch_id)
+        project(runtime, batch_id, again=True)
+        publish(runtime, batch_id)
+    with runtime.store.read() as db:
         after = load_batch(db, batch_id)
     changes = tuple(_change(anew, *rows) for rows in anew.attempts.values())
     log.info(
@@ -162,12 +162,12 @@ def reparse(engine: Engine, batch_id: str, *, apply: bool = False) -> Reparsed:
     )
 
 
-def _read_anew(engine: Engine, db: Session, record: BatchRecord, now: datetime) -> _Anew:
+def _reparsed(runtime: Runtime, db: Session, record: BatchRecord, now: datetime) -> _Anew:
     stored = _stored(db, record.batch_id)
     changed: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     verdicts: dict[str, dict[str, Any]] = {}
     n_read = n_unread = 0
-    for job, lines in _settled_jobs(engine, db, record.batch_id):
+    for job, lines in _settled_jobs(runtime, db, record.batch_id):
         judge = record.judge(job["judge_id"])
         parse = open_parser(judge)
         batched = job["batching_mode"] == "provider_batch_api"
@@ -286,10 +286,10 @@ def _keep(db: Session, record: BatchRecord, anew: _Anew, now: datetime) -> None:
 
 
 def _settled_jobs(
-    engine: Engine, db: Session, batch_id: str
+    runtime: Runtime, db: Session, batch_id: str
 ) -> Iterator[tuple[dict[str, Any], list[RawLine]]]:
     """Yield each settled job with its raw lines in the order they came, archived ones too."""
-    archive = engine.home / CALLBACKS_FOLDER / f"{batch_id}.parquet"
+    archive = runtime.home / CALLBACKS_FOLDER / f"{batch_id}.parquet"
     for job in db.rows(
         "SELECT * FROM provider_jobs WHERE batch_id = ? AND state = 'settled'"
         " ORDER BY submission_key",
@@ -350,9 +350,9 @@ def _sums_before(stored: _Stored, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _change(anew: _Anew, before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
+def _change(anew: _Anew, before: Mapping[str, Any], after: Mapping[str, Any]) -> ReparsedRequest:
     was, becomes = anew.comparisons.get(before["comparison_id"], (None, None))
-    return Change(
+    return ReparsedRequest(
         comparison_id=before["comparison_id"],
         attempt=before["attempt"],
         before=_worded(before, was),

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.diagnostics.position_balance import first_shown_share, positional_skews
-from cj_pipeline.diagnostics.unexpected_verdicts import surprises
+from cj_pipeline.diagnostics.unexpected_verdicts import unexpected_verdicts
 from cj_pipeline.outputs.feedback import (
     JUSTIFICATION_SHOWN,
     all_feedback,
@@ -27,8 +27,8 @@ from cj_pipeline.outputs.feedback import (
 from cj_pipeline.outputs.html import Picture, dollars, percent, picture, render_page, signed, words
 from cj_pipeline.outputs.judges import agreements, panel_overview
 from cj_pipeline.outputs.report_forecast import (
+    describe_outlook,
     forecasts_in_words,
-    outlook_in_words,
     targets_in_words,
 )
 from cj_pipeline.outputs.report_scale import (
@@ -72,14 +72,14 @@ END_REASONS: Mapping[str, str] = {
 }
 
 FAILURES: Mapping[str, str] = {
-    Outcome.INVALID_OUTPUT: "The judge's answer held no verdict.",
-    Outcome.REFUSAL: "The judge refused to answer.",
-    Outcome.TRUNCATED: "The answer was cut off before the verdict: allow more output tokens.",
-    Outcome.CONTENT_FILTER: "The provider's content filter stopped the answer.",
-    Outcome.PROVIDER_ERROR: "The provider answered with an error.",
-    Outcome.EXPIRED: "The provider did not answer in time.",
-    Outcome.CANCELLED: "The request was cancelled.",
-    Outcome.MISSING: "The provider sent no answer to this request.",
+    RequestOutcome.INVALID_OUTPUT: "The judge's answer held no verdict.",
+    RequestOutcome.REFUSAL: "The judge refused to answer.",
+    RequestOutcome.TRUNCATED: "The answer ended before the verdict: allow more output tokens.",
+    RequestOutcome.CONTENT_FILTER: "The provider's content filter stopped the answer.",
+    RequestOutcome.PROVIDER_ERROR: "The provider answered with an error.",
+    RequestOutcome.EXPIRED: "The provider did not answer in time.",
+    RequestOutcome.CANCELLED: "The request was cancelled.",
+    RequestOutcome.MISSING: "The provider sent no answer to this request.",
 }
 
 PLAYED_BACK: Mapping[str, str] = {
@@ -160,7 +160,7 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         score_picture=_score_picture(history),
         waves=history.decisions,
         convergence_picture=_convergence_picture(history),
-        outlook=outlook_in_words(history),
+        outlook=describe_outlook(history),
         forecasts=forecasts_in_words(history),
         targets=targets_in_words(history),
         roles=roles_of(history.pairs, history.settings.get("strategy", "")),
@@ -176,7 +176,7 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         agreements=[vars(each) for each in agreements(history)],
         failures=_failures(history),
         attention=_attention(history),
-        surprises=_surprises(history),
+        unexpected_verdicts=_surprises(history),
         surprising=SURPRISING,
         costs=_costs(history),
         judge_costs=_judge_costs(history),
@@ -510,7 +510,7 @@ def _essay_fits(history: BatchHistory) -> dict[str, Fit]:
 def _surprises(history: BatchHistory) -> list[dict[str, Any]]:
     if not history.last_scores:
         return []
-    found = surprises(history.succeeded, history.score_by_id, below=SURPRISING)
+    found = unexpected_verdicts(history.succeeded, history.score_by_id, below=SURPRISING)
     return [
         {
             **surprise.comparison,

@@ -36,7 +36,7 @@ def forecasts_in_words(history: BatchHistory) -> list[dict[str, Any]]:
     ]
 
 
-def outlook_in_words(history: BatchHistory) -> str:
+def describe_outlook(history: BatchHistory) -> str:
     """Return how far off ranks or grades are after the last wave; empty where it is not known."""
     details = history.last_details
     ahead = details.get("outlook")
@@ -69,7 +69,7 @@ def looking_ahead(history: BatchHistory) -> dict[str, Any]:
         shown["forecast_waves"] = kept["waves"]
         if kept["usd"] is not None:
             shown["forecast_usd"] = kept["usd"]
-    if told := outlook_in_words(history):
+    if told := describe_outlook(history):
         shown["outlook"] = told
     return shown
 

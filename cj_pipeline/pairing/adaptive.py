@@ -16,9 +16,9 @@ import numpy as np
 from cj_pipeline.arrays import Floats, Ints
 from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.pairing.candidates import candidate_pairs
-from cj_pipeline.pairing.comparison_graph import Choice, Net, Parts
-from cj_pipeline.pairing.position_repair import Exchange
-from cj_pipeline.pairing.posterior import as_believed, belief_about
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph, PairChoice, Parts
+from cj_pipeline.pairing.position_repair import SwapRules
+from cj_pipeline.pairing.posterior import approximate_posterior, shrunk
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ _STRAY_AT_LEAST = 2
 """Comparisons, for early waves."""
 
 
-def gainful_pairs(
-    net: Net, size: int, rng: np.random.Generator, *, may_repeat: bool = False
-) -> list[Choice]:
+def most_informative_pairs(
+    net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool = False
+) -> list[PairChoice]:
     """Return at most `size` pairs, greatest expected gain first; fewer when pairs run out.
 
     Args:
@@ -57,29 +57,31 @@ def gainful_pairs(
         Chaloner and Verdinelli (1995), doi:10.1214/ss/1177009939, for designs that lessen an
         expected loss; Sherman and Morrison (1950), doi:10.1214/aoms/1177729893, for the update.
     """
-    return gainful_wave(net, size, rng, may_repeat=may_repeat)[0]
+    return most_informative_wave(net, size, rng, may_repeat=may_repeat)[0]
 
 
-def gainful_wave(
-    net: Net, size: int, rng: np.random.Generator, *, may_repeat: bool
-) -> tuple[list[Choice], Exchange]:
+def most_informative_wave(
+    net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
+) -> tuple[list[PairChoice], SwapRules]:
     """Return the same pairs, and what may be asked instead of one at little loss of gain."""
-    wave = _Wave(as_believed(net), size, rng, may_repeat=may_repeat)
+    wave = _Wave(shrunk(net), size, rng, may_repeat=may_repeat)
     role = Role.BOUNDARY if net.boundaries else Role.INFORMATIVE
-    chosen: list[Choice] = []
+    chosen: list[PairChoice] = []
     while len(chosen) < size and (k := wave.best()) is not None:
         one, other, gain = wave.take(k)
-        chosen.append(Choice(one, other, role, gain))
+        chosen.append(PairChoice(one, other, role, gain))
     return chosen, wave.exchange(chosen)
 
 
 class _Wave:
     """The candidates of a wave while it is being chosen, and what each would gain."""
 
-    def __init__(self, net: Net, size: int, rng: np.random.Generator, *, may_repeat: bool) -> None:
+    def __init__(
+        self, net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
+    ) -> None:
         assert net.scores is not None  # noqa: S101
         self._first, self._second = candidate_pairs(net, rng, may_repeat=may_repeat)
-        self._belief = belief_about(net, rng)
+        self._belief = approximate_posterior(net, rng)
         self._variances = self._belief.variances(self._first, self._second)
         self._losses = self._belief.losses(self._first, self._second)
         self._information = expected_information(
@@ -149,11 +151,11 @@ class _Wave:
         self._weigh(rows)
         return one, other, gain
 
-    def exchange(self, chosen: Sequence[Choice]) -> Exchange:
+    def exchange(self, chosen: Sequence[PairChoice]) -> SwapRules:
         """Return what essays may hand on of a wave that is chosen, by what is still open."""
         ends = [end for choice in chosen for end in (choice.one, choice.other)]
         times = np.bincount(ends, minlength=len(self._everyone))
-        return Exchange(self._must_come, times + self._room, self._gains_beside)
+        return SwapRules(self._must_come, times + self._room, self._gains_beside)
 
     def _gains_beside(self, essay: int) -> Floats:
         if self._beside is None:
@@ -184,7 +186,7 @@ class _Wave:
         return gains
 
 
-def _room_and_owed(net: Net, size: int) -> tuple[Ints, Ints]:
+def _room_and_owed(net: ComparisonGraph, size: int) -> tuple[Ints, Ints]:
     """Return how often each essay may come in the wave, and how often it must.
 
     Essays that an earlier scale has placed come as often as they are of use to the others.

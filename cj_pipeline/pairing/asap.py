@@ -14,11 +14,11 @@ import numpy as np
 from cj_pipeline.arrays import Floats
 from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.pairing.candidates import candidate_pairs, information_gain
-from cj_pipeline.pairing.comparison_graph import Choice, Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph, PairChoice
 from cj_pipeline.pairing.posterior import score_variances
 
 
-def independent_gains(net: Net, rng: np.random.Generator) -> Callable[[int], Floats]:
+def independent_gains(net: ComparisonGraph, rng: np.random.Generator) -> Callable[[int], Floats]:
     """Return what tells of one essay its pairs' gains with all others; shape (n_essays,)."""
     assert net.scores is not None  # noqa: S101
     scores, variances = net.scores, score_variances(net, rng)
@@ -26,8 +26,8 @@ def independent_gains(net: Net, rng: np.random.Generator) -> Callable[[int], Flo
 
 
 def asap_pairs(
-    net: Net, size: int, rng: np.random.Generator, *, may_repeat: bool = False
-) -> list[Choice]:
+    net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool = False
+) -> list[PairChoice]:
     """Return at most `size` pairs and their gain in nats, the greatest gains first.
 
     An essay comes at most its even share of times, and once more only where pairs run out: the
@@ -41,7 +41,7 @@ def asap_pairs(
     )
     order = np.argsort(-gains, kind="stable")
     used = np.zeros(net.n_essays, dtype=np.int64)
-    chosen: list[Choice] = []
+    chosen: list[PairChoice] = []
     cap = -(-2 * size // net.n_essays)
     while len(chosen) < size and len(order):
         left = []
@@ -49,7 +49,7 @@ def asap_pairs(
             i, j = int(first[k]), int(second[k])
             if len(chosen) < size and used[i] < cap and used[j] < cap:
                 used[[i, j]] += 1
-                chosen.append(Choice(i, j, Role.INFORMATIVE, float(gains[k])))
+                chosen.append(PairChoice(i, j, Role.INFORMATIVE, float(gains[k])))
             else:
                 left.append(k)
         order = np.array(left, dtype=np.int64)

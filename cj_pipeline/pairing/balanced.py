@@ -14,13 +14,13 @@ import numpy as np
 
 from cj_pipeline.arrays import Bools, Floats, Ints
 from cj_pipeline.batch.comparisons import Role
-from cj_pipeline.pairing.comparison_graph import Choice, IndexPair, Net, Parts
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph, IndexPair, PairChoice, Parts
 from cj_pipeline.pairing.positions import next_orders
 
 
 def new_pairs(
-    net: Net, size: int, rng: np.random.Generator, *, role: Role = Role.COVERAGE
-) -> list[Choice]:
+    net: ComparisonGraph, size: int, rng: np.random.Generator, *, role: Role = Role.COVERAGE
+) -> list[PairChoice]:
     """Return at most `size` pairs never shown, fewer only when none is left.
 
     While the net is in parts every pair joins two of them, so it is one net after the fewest pairs
@@ -38,7 +38,7 @@ def new_pairs(
     met = [set(partners) for partners in net.partners]
     parts = Parts(net)
     rank = None if net.expected is None else _mid_ranks(net.expected)
-    chosen: list[Choice] = []
+    chosen: list[PairChoice] = []
     while len(chosen) < size and (one := seen.least_seen()) is not None:
         cost = seen.partner_cost(one, heed_lean=role is Role.COVERAGE)
         if rank is not None:
@@ -56,7 +56,7 @@ def new_pairs(
         bridges = parts.sizes[parts.labels[[one, other]]].min() > 1 and (
             parts.labels[one] != parts.labels[other]
         )
-        chosen.append(Choice(one, other, Role.BRIDGE if bridges else role))
+        chosen.append(PairChoice(one, other, Role.BRIDGE if bridges else role))
         met[one].add(other)
         met[other].add(one)
         parts.join(one, other)
@@ -74,7 +74,9 @@ def _mid_ranks(values: Floats) -> Floats:
     return middles[place]
 
 
-def _levelled(net: Net, chosen: list[Choice], met: list[set[int]]) -> list[Choice]:
+def _levelled(
+    net: ComparisonGraph, chosen: list[PairChoice], met: list[set[int]]
+) -> list[PairChoice]:
     """Return the pairs after handing some on, from essays seen twice oftener to those left behind.
 
     The last essays of a round may have met already, so that one of them stays behind.
@@ -105,18 +107,18 @@ def _levelled(net: Net, chosen: list[Choice], met: list[set[int]]) -> list[Choic
     return chosen
 
 
-def _handed_on(choice: Choice, count: Ints, met: list[set[int]]) -> Choice | None:
+def _handed_on(choice: PairChoice, count: Ints, met: list[set[int]]) -> PairChoice | None:
     """Return the pair with an essay seen least in place of one seen at least twice oftener."""
     for over, stays in ((choice.one, choice.other), (choice.other, choice.one)):
         if count[over] < count.min() + 2:
             continue
         for under in np.flatnonzero(count == count.min()).tolist():
             if under != stays and stays not in met[under]:
-                return Choice(under, stays, choice.role)
+                return PairChoice(under, stays, choice.role)
     return None
 
 
-def repeated_pairs(net: Net, size: int, rng: np.random.Generator) -> list[Choice]:
+def repeated_pairs(net: ComparisonGraph, size: int, rng: np.random.Generator) -> list[PairChoice]:
     """Return at most `size` pairs already shown: those shown least often, essays seen alike.
 
     No pair comes twice in one wave. Between equals, the pair comes first whose next order (see
@@ -127,7 +129,7 @@ def repeated_pairs(net: Net, size: int, rng: np.random.Generator) -> list[Choice
         times[min(a, b), max(a, b)] += 1
     orders = next_orders(net)
     seen = _Participation(net, rng)
-    chosen: list[Choice] = []
+    chosen: list[PairChoice] = []
     for level in sorted(set(times.values())):
         # For each essay: with whom it may meet again, and whether it is shown first then.
         left: list[dict[int, bool]] = [{} for _ in net.essay_ids]
@@ -144,7 +146,7 @@ def repeated_pairs(net: Net, size: int, rng: np.random.Generator) -> list[Choice
             other = seen.best_again(one, left[one])
             first, second = (one, other) if left[one].pop(other) else (other, one)
             del left[other][one]
-            chosen.append(Choice(one, other, Role.RESAMPLE))
+            chosen.append(PairChoice(one, other, Role.RESAMPLE))
             seen.add(first, second)
     return chosen
 
@@ -158,7 +160,7 @@ _FAR_APART = 40.0
 class _Participation:
     """How often each essay was seen, and on which side, while a wave is being chosen."""
 
-    def __init__(self, net: Net, rng: np.random.Generator) -> None:
+    def __init__(self, net: ComparisonGraph, rng: np.random.Generator) -> None:
         self.lean: Ints = net.lean.copy()
         self._count: Ints = net.n_comparisons.copy()
         self._coin: Floats = rng.random(net.n_essays)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cj_pipeline.arrays import Floats, Ints
-from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 
 _ALL_PAIRS_UP_TO = 200
 """Essays of which every pair is a candidate."""
@@ -13,7 +13,9 @@ _PARTNERS = 48
 """Candidates per essay beyond that, near ones and, ever more sparsely, distant ones."""
 
 
-def candidate_pairs(net: Net, rng: np.random.Generator, *, may_repeat: bool) -> tuple[Ints, Ints]:
+def candidate_pairs(
+    net: ComparisonGraph, rng: np.random.Generator, *, may_repeat: bool
+) -> tuple[Ints, Ints]:
     """Return the pairs to choose from, by index, the lower one first.
 
     Args:

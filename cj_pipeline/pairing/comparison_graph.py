@@ -23,7 +23,7 @@ IndexPair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Choice:
+class PairChoice:
     """A pair to ask, by index and in no order yet, why, and what its verdict should gain."""
 
     one: int
@@ -33,7 +33,7 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Net:
+class ComparisonGraph:
     """The essays of a batch and the comparisons that join them.
 
     Attributes:
@@ -117,7 +117,7 @@ class Parts:
         has_anchor: Whether a label's part holds an anchor.
     """
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: ComparisonGraph) -> None:
         self.labels: Ints = np.arange(net.n_essays)
         self.n_parts = net.n_essays
         self.sizes = np.ones(net.n_essays, dtype=np.int64)

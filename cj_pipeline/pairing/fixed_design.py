@@ -12,7 +12,7 @@ import numpy as np
 from cj_pipeline.arrays import Floats
 from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.pairing.balanced import new_pairs
-from cj_pipeline.pairing.comparison_graph import Choice, IndexPair, Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph, IndexPair, PairChoice
 
 _IMPROVED_UP_TO = 300
 """Essays for which switching pairs is worth its time; larger random regular nets are close to the
@@ -22,7 +22,7 @@ _ANCHORS_TOGETHER = 0.1
 """What a pair of two anchors costs, as a share of the mean pair's worth: their order is known."""
 
 
-def fixed_design(net: Net, size: int, rng: np.random.Generator) -> list[Choice]:
+def fixed_design(net: ComparisonGraph, size: int, rng: np.random.Generator) -> list[PairChoice]:
     """Return at most `size` new pairs: one net, essays seen alike, differences' variances small.
 
     Two pairs at a time exchange partners, which leaves every essay's number of comparisons as it
@@ -37,7 +37,7 @@ def fixed_design(net: Net, size: int, rng: np.random.Generator) -> list[Choice]:
         return chosen
     pairs = [(choice.one, choice.other) for choice in chosen]
     improved = _switched(net, pairs, rng)
-    return [Choice(one, other, Role.COVERAGE) for one, other in improved]
+    return [PairChoice(one, other, Role.COVERAGE) for one, other in improved]
 
 
 def mean_variance(n_essays: int, pairs: Floats) -> float:
@@ -69,7 +69,9 @@ def _laplacian(n_essays: int, pairs: Floats) -> Floats:
     return laplacian
 
 
-def _switched(net: Net, pairs: list[IndexPair], rng: np.random.Generator) -> list[IndexPair]:
+def _switched(
+    net: ComparisonGraph, pairs: list[IndexPair], rng: np.random.Generator
+) -> list[IndexPair]:
     n = net.n_essays
     taken = {(min(p), max(p)) for p in [*net.shown_indices.tolist(), *pairs]}
     every = np.array([*net.shown_indices.tolist(), *pairs])

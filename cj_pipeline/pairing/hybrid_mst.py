@@ -14,14 +14,14 @@ import numpy as np
 from cj_pipeline.arrays import Floats
 from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.pairing.candidates import candidate_pairs, information_gain
-from cj_pipeline.pairing.comparison_graph import Choice, Net
-from cj_pipeline.pairing.posterior import belief_about
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph, PairChoice
+from cj_pipeline.pairing.posterior import approximate_posterior
 
 
-def joint_gains(net: Net, rng: np.random.Generator) -> Callable[[int], Floats]:
+def joint_gains(net: ComparisonGraph, rng: np.random.Generator) -> Callable[[int], Floats]:
     """Return what tells of one essay its pairs' gains with all others; shape (n_essays,)."""
     assert net.scores is not None  # noqa: S101
-    scores, belief = net.scores, belief_about(net, rng)
+    scores, belief = net.scores, approximate_posterior(net, rng)
     everyone = np.arange(net.n_essays)
 
     def gains_beside(essay: int) -> Floats:
@@ -32,8 +32,8 @@ def joint_gains(net: Net, rng: np.random.Generator) -> Callable[[int], Floats]:
 
 
 def hybrid_mst_pairs(
-    net: Net, size: int, rng: np.random.Generator, *, may_repeat: bool = False
-) -> list[Choice]:
+    net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool = False
+) -> list[PairChoice]:
     """Return at most `size` pairs and their gain in nats: tree after tree, best pairs first.
 
     A tree reaches every essay, so that a wave of n - 1 pairs neglects none.
@@ -44,17 +44,17 @@ def hybrid_mst_pairs(
     assert net.scores is not None  # noqa: S101
     n = net.n_essays
     first, second = candidate_pairs(net, rng, may_repeat=may_repeat)
-    variances = belief_about(net, rng).variances(first, second)
+    variances = approximate_posterior(net, rng).variances(first, second)
     gains = information_gain(net.scores[first] - net.scores[second], variances)
     gain_of = dict(zip((first * n + second).tolist(), gains.tolist(), strict=True))
-    chosen: list[Choice] = []
+    chosen: list[PairChoice] = []
     while len(chosen) < size and len(first):
         # Weights must be positive, or the sparse matrix takes them for absent pairs.
         tree = minimum_spanning_tree(csr_array((1 + 1 / (gains + 1e-9), (first, second)), (n, n)))
         low, high = (np.asarray(ends, dtype=np.int64) for ends in tree.nonzero())
         keys = low * n + high
         best = sorted(keys.tolist(), key=lambda key: -gain_of[key])[: size - len(chosen)]
-        chosen += [Choice(key // n, key % n, Role.INFORMATIVE, gain_of[key]) for key in best]
+        chosen += [PairChoice(key // n, key % n, Role.INFORMATIVE, gain_of[key]) for key in best]
         is_left = ~np.isin(first * n + second, keys)
         first, second, gains = first[is_left], second[is_left], gains[is_left]
     return chosen

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cj_pipeline.arrays import Bools, Floats, Ints
-from cj_pipeline.pairing.comparison_graph import Choice, IndexPair, Net, Parts
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph, IndexPair, PairChoice, Parts
 from cj_pipeline.pairing.positions import POSITIONAL_SKEW_BAND
 
 _LEAST_MENDED = 2
@@ -22,7 +22,7 @@ _LEAST_MENDED = 2
 
 
 @dataclass(frozen=True)
-class Exchange:
+class SwapRules:
     """What a strategy lets essays hand on.
 
     Attributes:
@@ -39,9 +39,12 @@ class Exchange:
     tells_gain: bool = True
 
 
-def hand_on(
-    net: Net, chosen: Sequence[Choice], pairs: Sequence[IndexPair], exchange: Exchange
-) -> tuple[list[Choice], tuple[IndexPair, ...]]:
+def repair_positions(
+    net: ComparisonGraph,
+    chosen: Sequence[PairChoice],
+    pairs: Sequence[IndexPair],
+    exchange: SwapRules,
+) -> tuple[list[PairChoice], tuple[IndexPair, ...]]:
     """Return a wave with as few pairs handed on as leave no essay leaning beyond the band.
 
     While the net is in parts nothing is handed on: each pair is needed where it is.
@@ -85,10 +88,10 @@ class _Wave:
 
     def __init__(
         self,
-        net: Net,
-        chosen: Sequence[Choice],
+        net: ComparisonGraph,
+        chosen: Sequence[PairChoice],
         pairs: Sequence[IndexPair],
-        exchange: Exchange,
+        exchange: SwapRules,
     ) -> None:
         self.chosen = list(chosen)
         self.shown: Ints = np.array(pairs, dtype=np.int64).reshape(len(pairs), 2)

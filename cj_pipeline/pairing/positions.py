@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from cj_pipeline.arrays import Ints
-from cj_pipeline.pairing.comparison_graph import IndexPair, Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph, IndexPair
 
 
 def in_fair_order(
-    net: Net, pairs: Sequence[IndexPair], rng: np.random.Generator
+    net: ComparisonGraph, pairs: Sequence[IndexPair], rng: np.random.Generator
 ) -> tuple[IndexPair, ...]:
     """Return each pair as (shown first, shown second), leaving every essay as even as can be.
 
@@ -48,7 +48,7 @@ def in_fair_order(
     return tuple(ordered)
 
 
-def next_orders(net: Net) -> dict[IndexPair, IndexPair]:
+def next_orders(net: ComparisonGraph) -> dict[IndexPair, IndexPair]:
     """Return for each pair already shown (lower index first) the order it is to be shown in next.
 
     That is the order seen less often; after both equally often, the one not seen last.

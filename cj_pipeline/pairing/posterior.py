@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from cj_pipeline.arrays import Floats, Ints
-from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.loss import grade_stake, grade_stake_times, rank_stake, rank_stake_times
 from cj_pipeline.scale.information import Information
 
@@ -36,7 +36,7 @@ _STEPS_IN = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Response:
+class Effect:
     """What a pair's outcome would move, in some essays.
 
     Attributes:
@@ -52,7 +52,7 @@ class Response:
     loss: float
 
 
-class Belief(Protocol):
+class PosteriorApproximation(Protocol):
     """The scores' uncertainty while a wave is being chosen.
 
     Attributes:
@@ -69,7 +69,7 @@ class Belief(Protocol):
         """Return d' S M S d for each pair."""
         ...
 
-    def response(self, first: int, second: int, rows: Ints) -> Response:
+    def response(self, first: int, second: int, rows: Ints) -> Effect:
         """Return what the outcome of this pair would move in these essays."""
         ...
 
@@ -106,7 +106,7 @@ class ExactBelief:
     def losses(self, first: Ints, second: Ints) -> Floats:
         return _differences(self._at_stake, first, second)
 
-    def response(self, first: int, second: int, rows: Ints) -> Response:
+    def response(self, first: int, second: int, rows: Ints) -> Effect:
         u = self._covariance[first] - self._covariance[second]
         m = self._at_stake[first] - self._at_stake[second]
         k = self._n_learnt
@@ -118,7 +118,7 @@ class ExactBelief:
             u = u - (gains * along_u) @ past_u
             m = m - (gains * along_m - gains**2 * losses * along_u) @ past_u
             m = m - (gains * along_u) @ past_m
-        return Response(u[rows], m[rows], float(u[first] - u[second]), float(m[first] - m[second]))
+        return Effect(u[rows], m[rows], float(u[first] - u[second]), float(m[first] - m[second]))
 
     def learn(self, first: int, second: int, gain: float) -> None:
         moved = self.response(first, second, self._all)
@@ -154,10 +154,10 @@ class SketchedBelief:
     def losses(self, first: Ints, second: Ints) -> Floats:
         return _squared_distances(self._x, first, second)
 
-    def response(self, first: int, second: int, rows: Ints) -> Response:
+    def response(self, first: int, second: int, rows: Ints) -> Effect:
         w = self._y[first] - self._y[second]
         z = self._x[first] - self._x[second]
-        return Response(self._y[rows] @ w, self._x[rows] @ z, float(w @ w), float(z @ z))
+        return Effect(self._y[rows] @ w, self._x[rows] @ z, float(w @ w), float(z @ z))
 
     def learn(self, first: int, second: int, gain: float) -> None:
         pair = np.array([first, second])
@@ -170,7 +170,7 @@ class SketchedBelief:
         self._x[pair] -= gain * np.outer(u, z)
 
 
-def as_believed(net: Net) -> Net:
+def shrunk(net: ComparisonGraph) -> ComparisonGraph:
     """Return the net with its scores drawn in to what essays of the likely spread can have.
 
     The scale's own prior is weak on purpose, so that reported scores rest on verdicts; early scores
@@ -241,7 +241,7 @@ def _own_information(information: Information) -> Floats:
     return own
 
 
-def belief_about(net: Net, rng: np.random.Generator) -> Belief:
+def approximate_posterior(net: ComparisonGraph, rng: np.random.Generator) -> PosteriorApproximation:
     """Return what a net's scores leave unknown, exactly or as a sketch.
 
     Args:
@@ -259,7 +259,7 @@ def belief_about(net: Net, rng: np.random.Generator) -> Belief:
     return ExactBelief(covariance, _stake(net, covariance))
 
 
-def expected_loss(net: Net, rng: np.random.Generator) -> float:
+def expected_loss(net: ComparisonGraph, rng: np.random.Generator) -> float:
     """Return trace(J S J'), the summed variance of ranks or grades, exactly or from a sketch.
 
     Args:
@@ -276,14 +276,16 @@ def expected_loss(net: Net, rng: np.random.Generator) -> float:
     return float(np.sum(_stake_times(net, spread, y, transposed=False) ** 2))
 
 
-def _stake(net: Net, covariance: Floats) -> Floats:
+def _stake(net: ComparisonGraph, covariance: Floats) -> Floats:
     assert net.scores is not None  # noqa: S101
     if net.boundaries:
         return grade_stake(net.scores, np.diag(covariance), net.boundaries, net.is_anchor)
     return rank_stake(net.scores, covariance)
 
 
-def _stake_times(net: Net, variances: Floats, columns: Floats, *, transposed: bool) -> Floats:
+def _stake_times(
+    net: ComparisonGraph, variances: Floats, columns: Floats, *, transposed: bool
+) -> Floats:
     assert net.scores is not None  # noqa: S101
     if net.boundaries:
         return grade_stake_times(
@@ -293,7 +295,7 @@ def _stake_times(net: Net, variances: Floats, columns: Floats, *, transposed: bo
     return rank_stake_times(net.scores, variances, columns)
 
 
-def score_variances(net: Net, rng: np.random.Generator) -> Floats:
+def score_variances(net: ComparisonGraph, rng: np.random.Generator) -> Floats:
     """Return the variance of each score, exactly or from a sketch; arguments as for a belief."""
     covariance = _affordable_covariance(net)
     if covariance is not None:
@@ -304,7 +306,7 @@ def score_variances(net: Net, rng: np.random.Generator) -> Floats:
     return variances
 
 
-def _affordable_covariance(net: Net) -> Floats | None:
+def _affordable_covariance(net: ComparisonGraph) -> Floats | None:
     """Return the whole covariance where it is given or may be written out."""
     if net.covariance is not None or net.information is None:
         return net.covariance

@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from cj_pipeline.batch.comparisons import Role
-from cj_pipeline.pairing.comparison_graph import Choice, IndexPair, Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph, IndexPair, PairChoice
 
 
 def swiss_pairs(
-    net: Net, size: int, rng: np.random.Generator, *, may_repeat: bool = False
-) -> list[Choice]:
+    net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool = False
+) -> list[PairChoice]:
     """Return at most `size` pairs: round by round, each essay meets the next it has not met.
 
     Args:
@@ -25,13 +25,13 @@ def swiss_pairs(
     """
     assert net.scores is not None  # noqa: S101
     met = [set() if may_repeat else set(partners) for partners in net.partners]
-    chosen: list[Choice] = []
+    chosen: list[PairChoice] = []
     while len(chosen) < size:
         order = np.lexsort((rng.random(net.n_essays), net.scores)).tolist()
         pairs = _round(order, met)
         if not pairs:
             break
-        chosen += [Choice(one, other, Role.INFORMATIVE) for one, other in pairs]
+        chosen += [PairChoice(one, other, Role.INFORMATIVE) for one, other in pairs]
     return chosen[:size]
 
 

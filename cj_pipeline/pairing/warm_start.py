@@ -13,11 +13,11 @@ import numpy as np
 
 from cj_pipeline.arrays import Floats
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.scale.bradley_terry import Scale
 
 
-def expected_from_order(essay_ids: Sequence[str], groups: Sequence[Sequence[str]]) -> Floats:
+def initial_scores_from_order(essay_ids: Sequence[str], groups: Sequence[Sequence[str]]) -> Floats:
     """Return guesses from a teacher's rough order, in ranks; shape (n_essays,).
 
     Args:
@@ -50,7 +50,7 @@ def expected_from_earlier(essay_ids: Sequence[str], earlier: Mapping[str, float]
     return np.array([earlier.get(essay_id, mean) for essay_id in essay_ids])
 
 
-def expected_from_texts(texts: Sequence[str]) -> Floats:
+def initial_scores_from_texts(texts: Sequence[str]) -> Floats:
     """Return guesses from the texts alone: the logarithm of how many different words each uses.
 
     Crude, and biased where length is no merit, which is why it may only choose first pairs.
@@ -58,7 +58,9 @@ def expected_from_texts(texts: Sequence[str]) -> Floats:
     return np.log1p([len({word.casefold() for word in text.split()}) for text in texts])
 
 
-def with_newcomers(net: Net, old: Scale, old_name: Mapping[str, str] | None = None) -> Net:
+def with_newcomers(
+    net: ComparisonGraph, old: Scale, old_name: Mapping[str, str] | None = None
+) -> ComparisonGraph:
     """Return the net with scores for all its essays: the old scale's, and its mean for new ones.
 
     Args:

@@ -12,26 +12,24 @@ from dataclasses import replace
 import numpy as np
 
 from cj_pipeline.arrays import Floats
-from cj_pipeline.batch.comparisons import ChosenPair, Role, max_possible_pairs
+from cj_pipeline.batch.comparisons import ChosenPair, Role
 from cj_pipeline.batch.options import Strategy
-from cj_pipeline.pairing.adaptive import gainful_wave
+from cj_pipeline.pairing.adaptive import most_informative_wave
 from cj_pipeline.pairing.asap import asap_pairs, independent_gains
 from cj_pipeline.pairing.balanced import new_pairs, repeated_pairs
-from cj_pipeline.pairing.comparison_graph import Choice, Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph, PairChoice
 from cj_pipeline.pairing.fixed_design import fixed_design
 from cj_pipeline.pairing.hybrid_mst import hybrid_mst_pairs, joint_gains
-from cj_pipeline.pairing.position_repair import Exchange, hand_on
+from cj_pipeline.pairing.position_repair import SwapRules, repair_positions
 from cj_pipeline.pairing.positions import in_fair_order
 from cj_pipeline.pairing.swiss import swiss_pairs
-
-__all__ = ["Net", "choose_wave", "max_possible_pairs", "positional_skew"]
 
 _ALIKE = 2
 """How far apart essays' numbers of comparisons may be where scores do not matter."""
 
 
 def choose_wave(
-    net: Net,
+    net: ComparisonGraph,
     *,
     strategy: Strategy,
     size: int,
@@ -68,7 +66,7 @@ def choose_wave(
     ordered = in_fair_order(net, [(choice.one, choice.other) for choice in chosen], rng)
     # Where every pair is asked in both orders nothing leans.
     if exchange is not None and not both_orders:
-        chosen, ordered = hand_on(net, chosen, ordered, exchange)
+        chosen, ordered = repair_positions(net, chosen, ordered, exchange)
     wave = tuple(
         ChosenPair(net.essay_ids[a], net.essay_ids[b], choice.role, choice.expected_gain)
         for (a, b), choice in zip(ordered, chosen, strict=True)
@@ -82,15 +80,20 @@ def choose_wave(
     )
 
 
-def positional_skew(net: Net) -> dict[str, float]:
+def positional_skew(net: ComparisonGraph) -> dict[str, float]:
     """Return |A - B| / (A + B) for every essay: 0 is even (or never shown), 1 one side only."""
     skews = np.abs(net.lean) / np.maximum(net.n_comparisons, 1)
     return dict(zip(net.essay_ids, skews.tolist(), strict=True))
 
 
 def _choose(
-    net: Net, strategy: Strategy, size: int, rng: np.random.Generator, *, may_repeat: bool
-) -> tuple[list[Choice], Exchange | None]:
+    net: ComparisonGraph,
+    strategy: Strategy,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    may_repeat: bool,
+) -> tuple[list[PairChoice], SwapRules | None]:
     """Return a wave's pairs, and what may be handed on of them; coverage heeds leans as it goes."""
     if net.scores is None and net.expected is None and strategy == "adaptive":
         return fixed_design(net, size, rng), None
@@ -100,7 +103,7 @@ def _choose(
     if net.scores is None or strategy in {"coverage", "resample"}:
         return new_pairs(net, size, rng), None
     if strategy == "adaptive":
-        chosen, exchange = gainful_wave(net, size, rng, may_repeat=may_repeat)
+        chosen, exchange = most_informative_wave(net, size, rng, may_repeat=may_repeat)
     else:
         by_scores = {"swiss": swiss_pairs, "asap": asap_pairs, "hybrid_mst": hybrid_mst_pairs}
         chosen = by_scores[strategy](net, size, rng, may_repeat=may_repeat)
@@ -115,13 +118,13 @@ def _choose(
 
 
 def _exchange(
-    net: Net, chosen: Sequence[Choice], strategy: Strategy, rng: np.random.Generator
-) -> Exchange:
+    net: ComparisonGraph, chosen: Sequence[PairChoice], strategy: Strategy, rng: np.random.Generator
+) -> SwapRules:
     """Return what essays may hand on, taking part as alike as they do or within two comparisons."""
     ends = [end for choice in chosen for end in (choice.one, choice.other)]
     count = net.n_comparisons + np.bincount(ends, minlength=net.n_essays)
     low, high = int(count.min()), int(count.max())
-    return Exchange(
+    return SwapRules(
         least=low - (high - low < _ALIKE) - net.n_comparisons,
         most=high + (high == low) - net.n_comparisons,
         gains_beside=_beside(net, strategy, rng),
@@ -129,7 +132,9 @@ def _exchange(
     )
 
 
-def _beside(net: Net, strategy: Strategy, rng: np.random.Generator) -> Callable[[int], Floats]:
+def _beside(
+    net: ComparisonGraph, strategy: Strategy, rng: np.random.Generator
+) -> Callable[[int], Floats]:
     """Return what a pair of an essay with each other one is worth to a strategy, by its own lights.
 
     To one that does not look at scores an essay seen less is worth more.

@@ -1,6 +1,6 @@
 """What the rows say of a batch's progress, and the events that they owe.
 
-`note_progress` is called inside every transaction after which a batch stands differently: whatever
+`record_progress` is called inside every transaction after which a batch stands differently: what
 landed, and that it landed, is committed together. It works out which events the rows owe and
 have not been given, so it may be called twice, late, or by another process after a kill: the
 events are the same, and after `ended` there are none.
@@ -29,13 +29,13 @@ from cj_pipeline.progress.values import (
 )
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.queries.live_profile import kept_profile
-from cj_pipeline.stopping.continuation import Outcome, completion_denominator, outcome_of
+from cj_pipeline.stopping.continuation import BatchOutcome, completion_denominator, outcome_of
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
 
 
-def note_progress(
+def record_progress(
     db: Session, batch_id: str, now: datetime, *, checkpoint_every: int | None = None
 ) -> tuple[ProgressEvent, ...]:
     """Keep the events that a batch's rows owe by now, and return them.
@@ -50,7 +50,7 @@ def note_progress(
     Raises:
         UnknownBatchError: If the store has no such batch.
     """
-    told = _told(db, batch_id)
+    told = _last_reported(db, batch_id)
     if told["has_ended"]:
         return ()
     record = load_batch(db, batch_id)
@@ -87,10 +87,10 @@ def progress_of(db: Session, batch_id: str, now: datetime) -> Progress:
     Raises:
         UnknownBatchError: If the store has no such batch.
     """
-    told = _told(db, batch_id)
+    told = _last_reported(db, batch_id)
     progress = _progress(db, load_batch(db, batch_id), now, told["share_done"])
     # Whatever came home since the end, the batch came out as it was told then.
-    return replace(progress, outcome=Outcome(told["outcome"])) if told["outcome"] else progress
+    return replace(progress, outcome=BatchOutcome(told["outcome"])) if told["outcome"] else progress
 
 
 def events_since(
@@ -124,7 +124,7 @@ def is_cancel_requested(db: Session, batch_id: str) -> bool:
     return row is not None and bool(row["asked"])
 
 
-def _told(db: Session, batch_id: str) -> dict[str, Any]:
+def _last_reported(db: Session, batch_id: str) -> dict[str, Any]:
     """Return what has been told of a batch so far."""
     row = db.one(
         """

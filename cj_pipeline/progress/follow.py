@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cj_pipeline.errors import StoreBusyError
 from cj_pipeline.progress.events import events_since, progress_of
 from cj_pipeline.progress.values import Progress, ProgressEvent
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.file_store import Store
 
 LOOK_EVERY_S = 0.05
@@ -27,7 +27,7 @@ READ_AT_LATEST_S = 2.0
 """Two changes within one tick of the file system's clock would look like one."""
 
 
-class Change:
+class StoreWatcher:
     """Whether a store may have been written since the last look; for one follower."""
 
     def __init__(self, store: Store, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -65,7 +65,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Look:
+class ProgressUpdate:
     """What one look at a batch showed: the events since the look before, and how it stands."""
 
     events: tuple[ProgressEvent, ...]
@@ -77,26 +77,26 @@ class Look:
         return self.progress.state != "running"
 
 
-def look_at(engine: Engine, batch_id: str, after: int = 0) -> Look:
+def read_progress(runtime: Runtime, batch_id: str, after: int = 0) -> ProgressUpdate:
     """Return a batch's events after the one of that number, and how it stands.
 
     Raises:
         UnknownBatchError: If the store has no such batch.
     """
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         events = tuple(events_since(db, batch_id, after))
         # An event says how the batch stands: working that out again would only make it late.
         is_fresh = after > 0 and bool(events)
-        progress = events[-1].progress if is_fresh else progress_of(db, batch_id, engine.clock())
-        return Look(events, progress)
+        progress = events[-1].progress if is_fresh else progress_of(db, batch_id, runtime.clock())
+        return ProgressUpdate(events, progress)
 
 
 def follow(
-    engine: Engine,
+    runtime: Runtime,
     batch_id: str,
     *,
     pause: Callable[[float], object] = time.sleep,
-) -> Iterator[Look]:
+) -> Iterator[ProgressUpdate]:
     """Yield a look at a batch now and at every change, until it has ended.
 
     Args:
@@ -107,11 +107,11 @@ def follow(
     Raises:
         UnknownBatchError: If the store has no such batch.
     """
-    change, after = Change(engine.store), 0
+    change, after = StoreWatcher(runtime.store), 0
     while True:
         if change.is_due():
             try:
-                look = look_at(engine, batch_id, after)
+                look = read_progress(runtime, batch_id, after)
             except StoreBusyError:
                 continue  # whoever watches can wait; the next look shows what this one missed
             after = look.events[-1].sequence if look.events else after

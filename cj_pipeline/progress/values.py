@@ -1,7 +1,7 @@
 """How far a batch has come, when it will be home, and how it came out: plain values.
 
 What the store holds becomes a `Progress` in `steps.note_progress`, which also keeps the events. A
-batch's events are told once each and in order, and its last is `ended`, with one `Outcome`.
+batch's events are told once each and in order, and its last is `ended`, with one `BatchOutcome`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from cj_pipeline.stopping.continuation import Outcome
+from cj_pipeline.stopping.continuation import BatchOutcome
 
 MIN_GAPS = 3
 """Between landings, before their own spread says how sure the time left is."""
@@ -125,7 +125,7 @@ class Progress:
     batch_id: str
     state: str
     end_reason: str | None
-    outcome: Outcome | None
+    outcome: BatchOutcome | None
     is_cancelling: bool
     wave: int
     n_expected: int
@@ -159,7 +159,7 @@ class Progress:
         return cls(
             **{
                 **value,
-                "outcome": Outcome(value["outcome"]) if value["outcome"] else None,
+                "outcome": BatchOutcome(value["outcome"]) if value["outcome"] else None,
                 "eta": Eta(**value["eta"]) if value["eta"] else None,
                 "targets": tuple(TargetProgress(**target) for target in value["targets"]),
                 "at": datetime.fromisoformat(value["at"]),

@@ -17,7 +17,7 @@ from cj_pipeline.judging.pricing import cost_usd
 from cj_pipeline.provider_jobs.ledger import require_same_account
 from cj_pipeline.providers.base import JobStatus, Provider, RawLine
 from cj_pipeline.queries.batch_record import load_batch
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 
 log = structlog.get_logger()
 
@@ -26,10 +26,10 @@ LOOK_AGAIN = timedelta(minutes=1)
 
 
 def keep_duplicates(
-    engine: Engine, job: Mapping[str, Any], provider: Provider, extra_ids: Iterable[str]
+    runtime: Runtime, job: Mapping[str, Any], provider: Provider, extra_ids: Iterable[str]
 ) -> None:
     """Record the extra jobs of a submission, then tell each to stop."""
-    now = engine.clock()
+    now = runtime.clock()
     rows = [
         {
             "provider_job_id": extra,
@@ -45,7 +45,7 @@ def keep_duplicates(
     ]
     if not rows:
         return
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         db.insert("duplicate_jobs", rows, on_conflict="ignore")
     for row in rows:
         log.warning(
@@ -54,10 +54,10 @@ def keep_duplicates(
             submission_key=job["submission_key"],
             provider_job_id=row["provider_job_id"],
         )
-        _tell_to_stop(engine, row, provider)
+        _tell_to_stop(runtime, row, provider)
 
 
-def settle_duplicates(engine: Engine, batch_id: str | None = None, *, at_most: int = 3) -> int:
+def settle_duplicates(runtime: Runtime, batch_id: str | None = None, *, at_most: int = 3) -> int:
     """Look at duplicates that are due; bill those that have ended, and return how many.
 
     Args:
@@ -65,8 +65,8 @@ def settle_duplicates(engine: Engine, batch_id: str | None = None, *, at_most: i
         batch_id: Only this batch's; by default those of all batches.
         at_most: How many to look at, so that a tick stays short.
     """
-    now = engine.clock()
-    with engine.store.read() as db:
+    now = runtime.clock()
+    with runtime.store.read() as db:
         rows = db.rows(
             "SELECT d.*, p.wave, p.batching_mode, p.provider_job_id AS kept_id"
             " FROM duplicate_jobs d JOIN provider_jobs p USING (submission_key)"
@@ -78,19 +78,19 @@ def settle_duplicates(engine: Engine, batch_id: str | None = None, *, at_most: i
     settled = 0
     for row in rows:
         try:
-            provider = engine.provider(records[row["batch_id"]].judge(row["judge_id"]))
+            provider = runtime.provider(records[row["batch_id"]].judge(row["judge_id"]))
             require_same_account(row, provider)
             if row["cancel_told_at"] is None:
-                _tell_to_stop(engine, row, provider)
+                _tell_to_stop(runtime, row, provider)
             status = provider.poll(row["provider_job_id"])
             if status.state == "ended":
-                _settle(engine, row, provider, status)
+                _settle(runtime, row, provider, status)
                 settled += 1
                 continue
             problem, provider_status = None, status.provider_status
         except CJError as error:
             problem, provider_status = str(error), None
-        with engine.store.write() as db:
+        with runtime.store.write() as db:
             db.execute(
                 "UPDATE duplicate_jobs SET next_poll_at = ?, error = ?,"
                 " provider_status = coalesce(?, provider_status)"
@@ -106,30 +106,32 @@ def settle_duplicates(engine: Engine, batch_id: str | None = None, *, at_most: i
     return settled
 
 
-def _tell_to_stop(engine: Engine, row: Mapping[str, Any], provider: Provider) -> None:
+def _tell_to_stop(runtime: Runtime, row: Mapping[str, Any], provider: Provider) -> None:
     """Cancel a duplicate; where that fails now, the next look does it."""
     try:
         provider.cancel(row["provider_job_id"])
     except CJError as error:
         log.warning("cancel_refused", provider_job_id=row["provider_job_id"], error=str(error))
         return
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         db.execute(
             "UPDATE duplicate_jobs SET cancel_told_at = ? WHERE account = ? AND"
             " provider_job_id = ?",
-            [engine.clock(), row["account"], row["provider_job_id"]],
+            [runtime.clock(), row["account"], row["provider_job_id"]],
         )
 
 
-def _settle(engine: Engine, row: Mapping[str, Any], provider: Provider, status: JobStatus) -> None:
+def _settle(
+    runtime: Runtime, row: Mapping[str, Any], provider: Provider, status: JobStatus
+) -> None:
     """Store a duplicate's rows as they came, and enter what they cost."""
     try:
         lines: list[RawLine] = list(provider.collect(row["provider_job_id"]))
     except ProviderRefusedError as error:
         log.warning("duplicate_without_results", job=row["provider_job_id"], error=str(error))
         lines = []
-    now = engine.clock()
-    with engine.store.write() as db:
+    now = runtime.clock()
+    with runtime.store.write() as db:
         judge = load_batch(db, row["batch_id"]).judge(row["judge_id"])
         batched = row["batching_mode"] == "provider_batch_api"
         replies = [provider.parse_reply(line.text) for line in lines]

@@ -16,7 +16,7 @@ import structlog
 
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.judging.judges import Judge
-from cj_pipeline.provider_jobs.requests import Ask
+from cj_pipeline.provider_jobs.requests import RequestSpec
 from cj_pipeline.queries.batch_record import BatchRecord
 from cj_pipeline.store.session import Session
 
@@ -34,7 +34,7 @@ class Released:
     """What may go out now for one judge: its canary, or all that is open."""
 
     judge: Judge
-    asks: tuple[Ask, ...]
+    asks: tuple[RequestSpec, ...]
     is_canary: bool
 
 
@@ -49,7 +49,7 @@ def canary_size(settings: BatchSettings, judge: Judge) -> int:
 
 
 def release(
-    db: Session, record: BatchRecord, asks: Sequence[Ask]
+    db: Session, record: BatchRecord, asks: Sequence[RequestSpec]
 ) -> tuple[list[Released], list[Judge]]:
     """Return what may go out now, and the judges whose canaries brought no verdict."""
     released: list[Released] = []

@@ -34,7 +34,7 @@ def note_calls_in_doubt(
         [job["submission_key"], list(custom_ids)],
     )
     if row is not None:
-        note_possible_cost(db, job, float(row["usd"]), now)
+        record_unconfirmed_charge(db, job, float(row["usd"]), now)
 
 
 def keep_providers_count(
@@ -65,10 +65,12 @@ def keep_providers_count(
             provider_usd=counted,
         )
     if counted > billed_usd + ROUNDING_USD:
-        note_possible_cost(db, job, counted - billed_usd, now)
+        record_unconfirmed_charge(db, job, counted - billed_usd, now)
 
 
-def note_possible_cost(db: Session, job: Mapping[str, Any], usd: float, now: datetime) -> None:
+def record_unconfirmed_charge(
+    db: Session, job: Mapping[str, Any], usd: float, now: datetime
+) -> None:
     """Add to what a job may have cost beyond its bill; in USD, for ever."""
     key = [job["submission_key"]]
     known = db.one("SELECT usd FROM ledger WHERE submission_key = ? AND kind = 'possible'", key)

@@ -22,24 +22,29 @@ from cj_pipeline.judging.pricing import estimated_tokens
 from cj_pipeline.judging.prompt_caching import plan_caching
 from cj_pipeline.live.circuit_breaker import Breaker
 from cj_pipeline.live.dispatcher import (
-    Answered,
-    CallToMake,
-    Surroundings,
-    Target,
+    CallOutcome,
+    CallTarget,
+    DispatchHooks,
+    PendingCall,
     make_calls,
     run_blocking,
 )
 from cj_pipeline.live.fair_queue import LEVELS
 from cj_pipeline.live.journal import Journal
 from cj_pipeline.live.profiles import Profile, with_workers
-from cj_pipeline.live.rate_limiter import FILE, Lane, Lanes, Limit
-from cj_pipeline.progress.events import note_progress
+from cj_pipeline.live.rate_limiter import FILE, Bucket, Rate, RateLimiter
+from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.charges import note_calls_in_doubt
-from cj_pipeline.provider_jobs.requests import Ask, asks_of_job, load_texts, requests_sha256
+from cj_pipeline.provider_jobs.requests import (
+    RequestSpec,
+    load_texts,
+    requests_of_job,
+    requests_sha256,
+)
 from cj_pipeline.providers.base import JobOutcome, LiveProvider, Provider
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.queries.live_profile import kept_profile
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -60,7 +65,7 @@ class LiveJob:
     row: Mapping[str, Any]
     judge: Judge
     provider: Provider
-    asks: tuple[Ask, ...]
+    asks: tuple[RequestSpec, ...]
     answered: frozenset[str]
     journal: Journal
 
@@ -69,12 +74,12 @@ class LiveJob:
         """Its submission key."""
         return str(self.row["submission_key"])
 
-    def note(self, answered: Answered) -> None:
+    def note(self, answered: CallOutcome) -> None:
         """Put a reply on disk; a call in doubt has none, and is counted once only."""
         if answered.kind != "in_doubt":
             self.journal.append(vars(answered))
 
-    def open_asks(self) -> Iterator[tuple[int, Ask]]:
+    def open_asks(self) -> Iterator[tuple[int, RequestSpec]]:
         """Yield what has no reply, with its line."""
         for line, ask in enumerate(self.asks, start=1):
             if ask.custom_id(self.key) not in self.answered:
@@ -85,7 +90,7 @@ class LiveJob:
 class _Keeper:
     """Brings a run's replies to the store, and knows how many calls have one by now."""
 
-    engine: Engine
+    runtime: Runtime
     record: BatchRecord
     jobs: Mapping[str, LiveJob]
     profile: Profile
@@ -97,13 +102,13 @@ class _Keeper:
     def __post_init__(self) -> None:
         self.was_cancelled = bool(self.record.metadata.get("cancel_requested"))
         self.answered = {key: len(job.answered) for key, job in self.jobs.items()}
-        with self.engine.store.read() as db:
+        with self.runtime.store.read() as db:
             known = db.rows("SELECT lane, state, n_trips FROM circuit_breakers")
         self.breakers = {row["lane"]: (row["state"], row["n_trips"]) for row in known}
 
-    def keep(self, lanes: Mapping[str, LiveJob], answers: Sequence[Answered]) -> bool:
+    def keep(self, lanes: Mapping[str, LiveJob], answers: Sequence[CallOutcome]) -> bool:
         """Commit what arrived, renew the leases, show the breakers; False once cancelled."""
-        now, store = self.engine.clock(), self.engine.store
+        now, store = self.runtime.clock(), self.runtime.store
         changed = self._changed_breakers(lanes, now)
         lease_is_due = now - self.leased_at > LEASE / 4
         if not (answers or changed or lease_is_due):
@@ -123,7 +128,7 @@ class _Keeper:
                 " WHERE submission_key IN (SELECT unnest(?))",
                 [now + LEASE, now, sorted(keys)],
             )
-            note_progress(
+            record_progress(
                 db, self.record.batch_id, now, checkpoint_every=self.profile.checkpoint_every
             )
             goes_on = self._goes_on(db)
@@ -143,7 +148,7 @@ class _Keeper:
     ) -> list[dict[str, Any]]:
         """Return the rows of breakers whose state is not what the store was told last."""
         rows = []
-        with closing(Lanes(self.engine.home / FILE)) as shared:
+        with closing(RateLimiter(self.runtime.home / FILE)) as shared:
             for name, job in lanes.items():
                 breaker = shared.breaker(name)
                 shown = (breaker.state, breaker.n_trips)
@@ -172,7 +177,7 @@ def _breaker_row(name: str, job: LiveJob, breaker: Breaker, now: datetime) -> di
 
 
 def make_live_calls(
-    engine: Engine, record: BatchRecord, rows: Sequence[Mapping[str, Any]]
+    runtime: Runtime, record: BatchRecord, rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, CJError | None]:
     """Make every call of these jobs that has no stored callback, all judges at once.
 
@@ -181,9 +186,9 @@ def make_live_calls(
         calls got no answer (those that did are kept), a `FinalError` where the provider answered
         none and will not answer any such call.
     """
-    jobs = _load(engine, record, rows)
+    jobs = _load(runtime, record, rows)
     profile = kept_profile(record.metadata)
-    keeper = _Keeper(engine, record, {job.key: job for job in jobs}, profile, engine.clock())
+    keeper = _Keeper(runtime, record, {job.key: job for job in jobs}, profile, runtime.clock())
     by_judge: dict[str, list[LiveJob]] = defaultdict(list)
     for job in jobs:
         by_judge[job.judge.judge_id].append(job)
@@ -193,23 +198,25 @@ def make_live_calls(
     return _end(keeper, troubles)
 
 
-def _load(engine: Engine, record: BatchRecord, rows: Sequence[Mapping[str, Any]]) -> list[LiveJob]:
+def _load(
+    runtime: Runtime, record: BatchRecord, rows: Sequence[Mapping[str, Any]]
+) -> list[LiveJob]:
     """Return jobs as they stand, with the replies a killed run had left in journals stored."""
     journals = {
         row["submission_key"]: Journal(
-            engine.home, record.batch_id, row["submission_key"], engine.store.key
+            runtime.home, record.batch_id, row["submission_key"], runtime.store.key
         )
         for row in rows
     }
-    left = [Answered(**reply) for journal in journals.values() for reply in journal.rows()]
+    left = [CallOutcome(**reply) for journal in journals.values() for reply in journal.rows()]
     if left:
-        with engine.store.write() as db:
+        with runtime.store.write() as db:
             _insert(db, rows, left)
         log.info("replies_recovered", batch_id=record.batch_id, n_replies=len(left))
         for journal in journals.values():
             journal.remove()
     jobs = []
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         texts = load_texts(db, record.batch_id)
         answered: dict[str, set[str]] = defaultdict(set)
         for found in db.rows(
@@ -222,8 +229,8 @@ def _load(engine: Engine, record: BatchRecord, rows: Sequence[Mapping[str, Any]]
                 LiveJob(
                     row=row,
                     judge=judge,
-                    provider=engine.provider(judge),
-                    asks=tuple(asks_of_job(db, record, judge, key, texts)),
+                    provider=runtime.provider(judge),
+                    asks=tuple(requests_of_job(db, record, judge, key, texts)),
                     answered=frozenset(answered[key]),
                     journal=journals[key],
                 )
@@ -235,19 +242,19 @@ async def _ask_all(
     keeper: _Keeper, by_judge: Mapping[str, Sequence[LiveJob]]
 ) -> dict[str, CJError | None]:
     """Ask every judge at once; return what stopped each, None where nothing did."""
-    engine, jobs, profile = keeper.engine, keeper.jobs, keeper.profile
-    async with _pools(engine, profile, by_judge) as pools:
+    runtime, jobs, profile = keeper.runtime, keeper.jobs, keeper.profile
+    async with _pools(runtime, profile, by_judge) as pools:
         targets = {
             judge_id: _target(keeper.record, profile, some, pools[judge_id])
             for judge_id, some in by_judge.items()
         }
         lanes = {target.lane.name: by_judge[judge_id][0] for judge_id, target in targets.items()}
-        around = Surroundings(
-            lanes=lambda: Lanes(engine.home / FILE),
+        around = DispatchHooks(
+            lanes=lambda: RateLimiter(runtime.home / FILE),
             note=lambda answered: jobs[answered.submission_key].note(answered),
             keep=lambda answers: keeper.keep(lanes, answers),
-            clock=lambda: engine.clock().timestamp(),
-            retry_rules=engine.retry_rules,
+            clock=lambda: runtime.clock().timestamp(),
+            retry_rules=runtime.retry_rules,
             checkpoint_every=profile.checkpoint_every,
         )
         try:
@@ -260,7 +267,7 @@ async def _ask_all(
 
 @asynccontextmanager
 async def _pools(
-    engine: Engine, profile: Profile, by_judge: Mapping[str, Sequence[LiveJob]]
+    runtime: Runtime, profile: Profile, by_judge: Mapping[str, Sequence[LiveJob]]
 ) -> AsyncIterator[dict[str, LiveProvider]]:
     """Give each judge its way to its provider: one pool of connections per provider's account."""
     shared: dict[tuple[str, str], list[LiveJob]] = defaultdict(list)
@@ -270,7 +277,7 @@ async def _pools(
         pools: dict[str, LiveProvider] = {}
         for jobs in shared.values():
             n_connections = profile.workers * len(jobs)
-            http = await stack.enter_async_context(engine.open_pool(jobs[0].judge, n_connections))
+            http = await stack.enter_async_context(runtime.open_pool(jobs[0].judge, n_connections))
             for job in jobs:
                 pools[job.judge.judge_id] = job.provider.live(http)
         yield pools
@@ -283,7 +290,7 @@ def _dialect(judge: Judge) -> str:
 
 def _target(
     record: BatchRecord, profile: Profile, jobs: Sequence[LiveJob], pool: LiveProvider
-) -> Target:
+) -> CallTarget:
     judge, provider = jobs[0].judge, jobs[0].provider
     if jobs[0].row["batching_mode"] == "serial_bundle":
         profile = with_workers(profile, 1)  # several at once would each find the cache cold
@@ -297,7 +304,7 @@ def _target(
         usage = provider.parse_reply(body).usage
         return None if usage is None else usage.prompt + usage.completion
 
-    target = Target(
+    target = CallTarget(
         name=judge.name,
         batch_id=record.batch_id,
         level=LEVELS[record.settings.priority],
@@ -312,7 +319,7 @@ def _target(
     return target
 
 
-def _refuse_oversized(target: Target, judge: Judge, jobs: Sequence[LiveJob]) -> None:
+def _refuse_oversized(target: CallTarget, judge: Judge, jobs: Sequence[LiveJob]) -> None:
     """Leave a judge out whose largest call could never be sent within its limit on tokens."""
     largest = max(
         (_most_tokens(judge, ask) for job in jobs for _, ask in job.open_asks()), default=0
@@ -326,21 +333,21 @@ def _refuse_oversized(target: Target, judge: Judge, jobs: Sequence[LiveJob]) -> 
         )
 
 
-def _lane(judge: Judge, provider: Provider, profile: Profile) -> Lane:
+def _lane(judge: Judge, provider: Provider, profile: Profile) -> Bucket:
     """Return what bounds calls to a judge's model: its account's limits and the profile's rate."""
     limits = []
     if profile.rate_limit is not None and profile.rate_window_seconds is not None:
-        limits.append(Limit("calls", profile.rate_limit, profile.rate_window_seconds))
+        limits.append(Rate("calls", profile.rate_limit, profile.rate_window_seconds))
     known = provider.limits
     if known.requests_per_minute is not None:
-        limits.append(Limit("calls", known.requests_per_minute, 60.0))
+        limits.append(Rate("calls", known.requests_per_minute, 60.0))
     if known.tokens_per_minute is not None:
-        limits.append(Limit("tokens", known.tokens_per_minute, 60.0))
+        limits.append(Rate("tokens", known.tokens_per_minute, 60.0))
     name = f"{provider.account}/{judge.model}"
-    return Lane(name, tuple(limits), known.max_concurrent_calls)
+    return Bucket(name, tuple(limits), known.max_concurrent_calls)
 
 
-def _calls(profile: Profile, jobs: Sequence[LiveJob]) -> Iterator[CallToMake]:
+def _calls(profile: Profile, jobs: Sequence[LiveJob]) -> Iterator[PendingCall]:
     """Yield the calls of a judge's jobs, in the jobs' order and each job's own."""
     n_open = sum(1 for job in jobs for _ in job.open_asks())
     for job in jobs:
@@ -356,7 +363,7 @@ def _calls(profile: Profile, jobs: Sequence[LiveJob]) -> Iterator[CallToMake]:
             ).marks_prefix
         )
         for line, ask in job.open_asks():
-            yield CallToMake(
+            yield PendingCall(
                 submission_key=job.key,
                 line=line,
                 custom_id=ask.custom_id(job.key),
@@ -371,7 +378,7 @@ class _Builder:
     """Builds one request when its turn comes near."""
 
     job: LiveJob
-    ask: Ask
+    ask: RequestSpec
     cache_prefix: bool
 
     def __call__(self) -> Mapping[str, Any]:
@@ -383,7 +390,7 @@ class _Builder:
         )
 
 
-def _most_tokens(judge: Judge, ask: Ask) -> int:
+def _most_tokens(judge: Judge, ask: RequestSpec) -> int:
     prompt = ask.prompt
     n_bytes = sum(
         len(text.encode()) for text in (prompt.system, prompt.prefix, prompt.text_a, prompt.text_b)
@@ -391,7 +398,7 @@ def _most_tokens(judge: Judge, ask: Ask) -> int:
     return estimated_tokens(n_bytes) + judge.settings.max_output_tokens
 
 
-def _insert(db: Session, rows: Sequence[Mapping[str, Any]], answers: Sequence[Answered]) -> None:
+def _insert(db: Session, rows: Sequence[Mapping[str, Any]], answers: Sequence[CallOutcome]) -> None:
     """Store replies, and how long each took; the same reply twice is kept once."""
     by_key = {row["submission_key"]: row for row in rows}
     callbacks, calls = [], []
@@ -435,8 +442,8 @@ def _end(keeper: _Keeper, troubles: Mapping[str, CJError | None]) -> dict[str, C
     """Mark the jobs ended whose calls all have an outcome; return why not of the others."""
     ends: dict[str, CJError | None] = {}
     ended: list[LiveJob] = []
-    now = keeper.engine.clock()
-    with keeper.engine.store.write() as db:
+    now = keeper.runtime.clock()
+    with keeper.runtime.store.write() as db:
         for job in keeper.jobs.values():
             trouble = troubles[job.judge.judge_id]
             n_answered = keeper.answered[job.key]

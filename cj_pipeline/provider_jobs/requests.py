@@ -13,12 +13,12 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt, fence_nonce, render_prompt
 from cj_pipeline.providers.base import Provider
 from cj_pipeline.queries.batch_record import BatchRecord
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
 
 
 @dataclass(frozen=True)
-class Ask:
+class RequestSpec:
     """One attempt at a comparison: who is shown what, for the how-manieth time."""
 
     batch_id: str
@@ -68,13 +68,13 @@ def prompt_for(record: BatchRecord, judge: Judge, texts: BatchTexts, row: dict[s
     )
 
 
-def request_line(provider: Provider, judge: Judge, ask: Ask, key: str) -> bytes:
+def request_line(provider: Provider, judge: Judge, ask: RequestSpec, key: str) -> bytes:
     """Return one request as the line of JSON its provider takes."""
     request = provider.build_request(ask.prompt, judge, ask.custom_id(key))
     return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def requests_sha256(asks: Sequence[Ask], judge: Judge, provider: Provider, key: str) -> str:
+def requests_sha256(asks: Sequence[RequestSpec], judge: Judge, provider: Provider, key: str) -> str:
     """Return the checksum of a job's requests, as its request file holds or would hold them."""
     digest = hashlib.sha256()
     for ask in asks:
@@ -82,16 +82,16 @@ def requests_sha256(asks: Sequence[Ask], judge: Judge, provider: Provider, key: 
     return digest.hexdigest()
 
 
-def submission_key(batch_id: str, judge_id: str, account: str, asks: Sequence[Ask]) -> str:
+def submission_key(batch_id: str, judge_id: str, account: str, asks: Sequence[RequestSpec]) -> str:
     """Return the key a shard is known by: the same shard gives the same key on any machine."""
     content = [[ask.comparison_id, ask.attempt, ask.prompt.sha256] for ask in asks]
     text = json.dumps([batch_id, judge_id, account, content])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def asks_of_job(
+def requests_of_job(
     db: Session, record: BatchRecord, judge: Judge, key: str, texts: BatchTexts | None = None
-) -> list[Ask]:
+) -> list[RequestSpec]:
     """Return the asks a recorded submission key stands for, in the order of its request file.
 
     The batch's texts are loaded where they are not given.
@@ -104,7 +104,7 @@ def asks_of_job(
     )
     texts = texts or load_texts(db, record.batch_id)
     return [
-        Ask(
+        RequestSpec(
             batch_id=record.batch_id,
             wave=row["wave"],
             comparison_id=row["comparison_id"],
@@ -116,7 +116,7 @@ def asks_of_job(
     ]
 
 
-def tell_qualities(engine: Engine, record: BatchRecord, texts: BatchTexts) -> None:
+def tell_qualities(runtime: Runtime, record: BatchRecord, texts: BatchTexts) -> None:
     """Tell the emulator the latent qualities a batch gives; telling it twice changes nothing."""
     qualities = {
         texts.essays[essay_id]: quality
@@ -124,14 +124,16 @@ def tell_qualities(engine: Engine, record: BatchRecord, texts: BatchTexts) -> No
     }
     if not qualities or not any(judge.is_simulated for judge in record.judges):
         return
-    address = engine.environment.get("CJ_EMULATOR_URL", "").strip()
+    address = runtime.environment.get("CJ_EMULATOR_URL", "").strip()
     if address:
         _tell_over_http(address, qualities)
         return
     from cj_pipeline.emulator import register_qualities
     from cj_pipeline.emulator.config import EmulatorConfig
 
-    register_qualities(EmulatorConfig.from_environment(engine.environment, engine.home), qualities)
+    register_qualities(
+        EmulatorConfig.from_environment(runtime.environment, runtime.home), qualities
+    )
 
 
 def _tell_over_http(address: str, qualities: dict[str, float]) -> None:

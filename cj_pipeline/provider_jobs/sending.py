@@ -19,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import (
     AccountRefusedError,
     AmbiguousSubmissionError,
@@ -32,15 +32,15 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import estimated_tokens
-from cj_pipeline.progress.events import note_progress
+from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.adoption import keep_duplicates
 from cj_pipeline.provider_jobs.ledger import require_same_account
 from cj_pipeline.provider_jobs.live_calls import LEASE, make_live_calls
-from cj_pipeline.provider_jobs.requests import Ask, asks_of_job, request_line
-from cj_pipeline.provider_jobs.settlement import close_comparisons
+from cj_pipeline.provider_jobs.requests import RequestSpec, request_line, requests_of_job
+from cj_pipeline.provider_jobs.settlement import fail_exhausted
 from cj_pipeline.providers.base import Provider, results_expire_at
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -73,16 +73,16 @@ class Sent:
     n_requests: int
 
 
-def send_unsent_jobs(engine: Engine, record: BatchRecord) -> Sent:
+def submit_pending(runtime: Runtime, record: BatchRecord) -> Sent:
     """Send every recorded intent of a batch that nobody else is sending.
 
     Raises:
         TransientError: If a provider could not take a job now; the others were sent.
         FinalError: If a person has to mend something first, such as a key; the others were sent.
     """
-    jobs = _claim(engine, record.batch_id)
+    jobs = _claim(runtime, record.batch_id)
     sent = adopted = requests = 0
-    single_calls = _single_calls(engine, record, jobs)
+    single_calls = _single_calls(runtime, record, jobs)
     trouble: CJError | None = None
     for job in jobs:
         try:
@@ -90,9 +90,9 @@ def send_unsent_jobs(engine: Engine, record: BatchRecord) -> Sent:
                 if (unended := single_calls[job["submission_key"]]) is not None:
                     raise unended
             else:
-                adopted += _send_one(engine, record, job)
+                adopted += _send_one(runtime, record, job)
         except CJError as error:
-            told = _after(engine, record, job, error)
+            told = handle_failure(runtime, record, job, error)
             # What a person has to mend wins over what passes by itself; the others are sent.
             trouble = told if isinstance(told, FinalError) else trouble or told
         else:
@@ -104,7 +104,7 @@ def send_unsent_jobs(engine: Engine, record: BatchRecord) -> Sent:
 
 
 def _single_calls(
-    engine: Engine, record: BatchRecord, jobs: Sequence[dict[str, Any]]
+    runtime: Runtime, record: BatchRecord, jobs: Sequence[dict[str, Any]]
 ) -> dict[str, CJError | None]:
     """Make the calls of all jobs that consist of single ones, and return how each job ended."""
     ends: dict[str, CJError | None] = {}
@@ -113,43 +113,43 @@ def _single_calls(
         if job["batching_mode"] == "provider_batch_api":
             continue
         try:
-            mine.append(_bound(engine, job, engine.provider(record.judge(job["judge_id"]))))
+            mine.append(_bound(runtime, job, runtime.provider(record.judge(job["judge_id"]))))
         except CJError as error:
             ends[job["submission_key"]] = error
     try:
-        return ends | (make_live_calls(engine, record, mine) if mine else {})
+        return ends | (make_live_calls(runtime, record, mine) if mine else {})
     except TransientError as error:
         return ends | {job["submission_key"]: error for job in mine}
     except BaseException:
         # This process may live on, and the calls should not have to wait for its lease to end.
         for job in mine:
-            _free(engine, job)
+            _free(runtime, job)
         raise
 
 
-def _free(engine: Engine, job: Mapping[str, Any]) -> None:
+def _free(runtime: Runtime, job: Mapping[str, Any]) -> None:
     """Let a job be taken up at once, by anybody."""
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         db.execute(
             "UPDATE provider_jobs SET lease_until = ? WHERE submission_key = ?",
-            [engine.clock(), job["submission_key"]],
+            [runtime.clock(), job["submission_key"]],
         )
 
 
-def _send_one(engine: Engine, record: BatchRecord, job: dict[str, Any]) -> bool:
+def _send_one(runtime: Runtime, record: BatchRecord, job: dict[str, Any]) -> bool:
     """Send one claimed job; True when it was adopted."""
     judge = record.judge(job["judge_id"])
-    provider = engine.provider(judge)
-    return _send(engine, record, _bound(engine, job, provider), judge, provider)
+    provider = runtime.provider(judge)
+    return _send(runtime, record, _bound(runtime, job, provider), judge, provider)
 
 
-def _after(
-    engine: Engine, record: BatchRecord, job: Mapping[str, Any], error: CJError
+def handle_failure(
+    runtime: Runtime, record: BatchRecord, job: Mapping[str, Any], error: CJError
 ) -> CJError | None:
     """Keep what a failed try means for its job; return what whoever called has to know."""
     match error:
         case _NoRoomError():
-            _put_off(engine, job, error)
+            defer(runtime, job, error)
             return None
         case _TakenOverError():
             log.warning("submission_taken_over", reason=str(error))
@@ -157,22 +157,22 @@ def _after(
         case UncertainOutcomeError():
             # A single call leaves no job behind that could be looked for.
             is_single = job["batching_mode"] != "provider_batch_api"
-            _release(engine, job, None if is_single else "ambiguous", error)
+            _release(runtime, job, None if is_single else "ambiguous", error)
         case _CancelledBeforeCreationError():
-            _give_up(engine, record, job, error, Outcome.CANCELLED)
+            refuse(runtime, record, job, error, RequestOutcome.CANCELLED)
             return None
         case AccountRefusedError():
             # Nothing is wrong with the requests: they wait until the account is mended.
-            _release(engine, job, None, error)
+            _release(runtime, job, None, error)
         case ProviderRefusedError():
-            _give_up(engine, record, job, error, Outcome.PROVIDER_ERROR)
+            refuse(runtime, record, job, error, RequestOutcome.PROVIDER_ERROR)
             return None
         case _:
-            _release(engine, job, None, error)
+            _release(runtime, job, None, error)
     return error
 
 
-def _bound(engine: Engine, job: dict[str, Any], provider: Provider) -> dict[str, Any]:
+def _bound(runtime: Runtime, job: dict[str, Any], provider: Provider) -> dict[str, Any]:
     """Return a job bound to the account it goes out from.
 
     One that surely was never created may go out from another account, as after a mistyped key.
@@ -183,7 +183,7 @@ def _bound(engine: Engine, job: dict[str, Any], provider: Provider) -> dict[str,
     is_elsewhere = job["account"] != provider.account
     if is_elsewhere and job["state"] != "running" and job["create_begun_at"] is None:
         now_bound = {"account": provider.account, "state": "intent", "input_file_id": None}
-        with engine.store.write() as db:
+        with runtime.store.write() as db:
             db.execute(
                 "UPDATE provider_jobs SET account = $account, state = $state,"
                 " input_file_id = $input_file_id WHERE submission_key = $key",
@@ -194,33 +194,33 @@ def _bound(engine: Engine, job: dict[str, Any], provider: Provider) -> dict[str,
     return job
 
 
-def adopt_if_found(engine: Engine, batch_id: str, key: str) -> bool:
+def adopt_if_found(runtime: Runtime, batch_id: str, key: str) -> bool:
     """Look for one unsent submission at its provider, and adopt it; nothing is ever created.
 
     Returns:
         Whether the ledger knows its job now; False also while somebody else is sending it.
     """
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         record = load_batch(db, batch_id)
-    for job in _claim(engine, batch_id, only=key):
+    for job in _claim(runtime, batch_id, only=key):
         judge = record.judge(job["judge_id"])
         try:
-            provider = engine.provider(judge)
+            provider = runtime.provider(judge)
             require_same_account(job, provider)
-            adopt(engine, job, provider)
+            adopt(runtime, job, provider)
         finally:
-            with engine.store.write() as db:
+            with runtime.store.write() as db:
                 db.execute(
                     "UPDATE provider_jobs SET lease_owner = ?, lease_until = ?"
                     " WHERE submission_key = ? AND provider_job_id IS NULL",
                     [job["lease_owner"], job["lease_until"], key],
                 )
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         row = db.one("SELECT provider_job_id FROM provider_jobs WHERE submission_key = ?", [key])
     return row is not None and row["provider_job_id"] is not None
 
 
-def _claim(engine: Engine, batch_id: str, *, only: str | None = None) -> list[dict[str, Any]]:
+def _claim(runtime: Runtime, batch_id: str, *, only: str | None = None) -> list[dict[str, Any]]:
     """Take the lease on every unsent job that is free and due, and return them as they were.
 
     Args:
@@ -228,8 +228,8 @@ def _claim(engine: Engine, batch_id: str, *, only: str | None = None) -> list[di
         batch_id: Whose.
         only: The key of one job, which then need not be due.
     """
-    now = engine.clock()
-    with engine.store.write() as db:
+    now = runtime.clock()
+    with runtime.store.write() as db:
         rows = db.rows(
             "SELECT * FROM provider_jobs WHERE batch_id = ?"
             " AND (state IN ('intent', 'uploaded', 'ambiguous')"
@@ -269,7 +269,7 @@ def _is_held(job: Mapping[str, Any], now: datetime) -> bool:
     return True
 
 
-def adopt(engine: Engine, job: Mapping[str, Any], provider: Provider) -> bool:
+def adopt(runtime: Runtime, job: Mapping[str, Any], provider: Provider) -> bool:
     """Take over the provider job that an earlier try created; False where there surely is none.
 
     Further jobs of the same submission are told to stop.
@@ -285,28 +285,28 @@ def adopt(engine: Engine, job: Mapping[str, Any], provider: Provider) -> bool:
         # Not being let look is no proof that there is nothing.
         msg = f"Whether job {key[:16]} of batch '{job['batch_id']}' exists cannot be seen: {error}"
         raise AmbiguousSubmissionError(msg) from error
-    known = _jobs_of_others(engine, job)
+    known = _jobs_of_others(runtime, job)
     found = [candidate for candidate in candidates if candidate.job_id not in known]
     if any(not candidate.is_certain for candidate in found):
         msg = f"Job {key[:16]} may be one that is still running: it is known when that ends."
         raise UncertainOutcomeError(msg)
     if found:
-        _keep_job(engine, job, provider, found[0].job_id, "adopted")
-        keep_duplicates(engine, job, provider, [extra.job_id for extra in found[1:]])
+        _keep_job(runtime, job, provider, found[0].job_id, "adopted")
+        keep_duplicates(runtime, job, provider, [extra.job_id for extra in found[1:]])
         return True
     begun, lag = job["create_begun_at"], timedelta(seconds=provider.limits.list_lag_s)
-    if begun is not None and engine.clock() - begun < lag:
+    if begun is not None and runtime.clock() - begun < lag:
         msg = f"Job {key[:16]} may exist: its provider's list may lag; looking again later."
         raise UncertainOutcomeError(msg)
     return False
 
 
-def _jobs_of_others(engine: Engine, job: Mapping[str, Any]) -> set[str]:
+def _jobs_of_others(runtime: Runtime, job: Mapping[str, Any]) -> set[str]:
     """Return the account's jobs that the ledger knows to belong to other submissions.
 
     Where a provider keeps no name of ours on a job, they would look just like this one.
     """
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         rows = db.rows(
             "SELECT provider_job_id FROM provider_jobs WHERE account = $account"
             " AND submission_key <> $key AND provider_job_id IS NOT NULL"
@@ -321,22 +321,22 @@ def _jobs_of_others(engine: Engine, job: Mapping[str, Any]) -> set[str]:
 
 
 def _send(
-    engine: Engine, record: BatchRecord, job: Mapping[str, Any], judge: Judge, provider: Provider
+    runtime: Runtime, record: BatchRecord, job: Mapping[str, Any], judge: Judge, provider: Provider
 ) -> bool:
     """Create one provider job, or adopt the one an earlier try created; True when adopted."""
     key = job["submission_key"]
     was_begun = job["lease_owner"] is not None
     is_unwanted = bool(record.metadata.get("cancel_requested"))
     surely_absent = job["create_begun_at"] is None and job["state"] != "ambiguous"
-    if was_begun and not (is_unwanted and surely_absent) and adopt(engine, job, provider):
+    if was_begun and not (is_unwanted and surely_absent) and adopt(runtime, job, provider):
         return True
     if is_unwanted:
         msg = f"Batch '{record.batch_id}' was cancelled before this was sent."
         raise _CancelledBeforeCreationError(msg)
-    with engine.store.read() as db:
-        _require_room(db, job, provider, engine.clock())
-        asks = asks_of_job(db, record, judge, key)
-    with tempfile.TemporaryDirectory(dir=engine.home) as folder:
+    with runtime.store.read() as db:
+        _require_room(db, job, provider, runtime.clock())
+        asks = requests_of_job(db, record, judge, key)
+    with tempfile.TemporaryDirectory(dir=runtime.home) as folder:
         # The key names the file, so that an upload can be found again by its name.
         shard = Path(folder) / f"{key}.jsonl"
         digest = _write_requests(shard, asks, judge, provider, key)
@@ -345,9 +345,9 @@ def _send(
             file_id = _uploaded_before(provider, job, shard)
         if file_id is None:
             file_id = _upload(provider, shard, key)
-        _begin_create(engine, key, file_id, digest)
-        job_id = _create(engine, provider, shard, file_id, key)
-    _keep_job(engine, job, provider, job_id, "submitted")
+        _begin_create(runtime, key, file_id, digest)
+        job_id = _create(runtime, provider, shard, file_id, key)
+    _keep_job(runtime, job, provider, job_id, "submitted")
     return False
 
 
@@ -371,12 +371,14 @@ def _upload(provider: Provider, shard: Path, key: str) -> str | None:
         raise ProviderUnavailableError(msg) from error
 
 
-def _create(engine: Engine, provider: Provider, shard: Path, file_id: str | None, key: str) -> str:
+def _create(
+    runtime: Runtime, provider: Provider, shard: Path, file_id: str | None, key: str
+) -> str:
     try:
         return provider.create(shard, file_id, key)
     except (ProviderUnavailableError, ProviderRefusedError):
         # It surely was not created: nobody has to wait for a list that may lag.
-        with engine.store.write() as db:
+        with runtime.store.write() as db:
             db.execute(
                 "UPDATE provider_jobs SET create_begun_at = NULL WHERE submission_key = ?", [key]
             )
@@ -421,7 +423,7 @@ def _require_room(db: Session, job: Mapping[str, Any], provider: Provider, now: 
 
 
 def _write_requests(
-    path: Path, asks: Sequence[Ask], judge: Judge, provider: Provider, key: str
+    path: Path, asks: Sequence[RequestSpec], judge: Judge, provider: Provider, key: str
 ) -> str:
     """Write a shard's request file and return its SHA-256."""
     digest = hashlib.sha256()
@@ -433,14 +435,14 @@ def _write_requests(
     return digest.hexdigest()
 
 
-def _begin_create(engine: Engine, key: str, file_id: str | None, digest: str) -> None:
+def _begin_create(runtime: Runtime, key: str, file_id: str | None, digest: str) -> None:
     """Commit that the provider may have the job from now on, if it is still ours to create.
 
     Raises:
         _TakenOverError: If the lease ran out and somebody else has it.
     """
-    now = engine.clock()
-    with engine.store.write() as db:
+    now = runtime.clock()
+    with runtime.store.write() as db:
         held = db.one("SELECT lease_owner FROM provider_jobs WHERE submission_key = ?", [key])
         if held is None or held["lease_owner"] != _this_process():
             msg = f"Job {key[:16]} is being sent by {held and held['lease_owner']}."
@@ -453,10 +455,10 @@ def _begin_create(engine: Engine, key: str, file_id: str | None, digest: str) ->
 
 
 def _keep_job(
-    engine: Engine, job: Mapping[str, Any], provider: Provider, job_id: str, state: str
+    runtime: Runtime, job: Mapping[str, Any], provider: Provider, job_id: str, state: str
 ) -> None:
-    now = engine.clock()
-    with engine.store.write() as db:
+    now = runtime.clock()
+    with runtime.store.write() as db:
         db.execute(
             """
             UPDATE provider_jobs SET state = ?, provider_job_id = ?,
@@ -483,9 +485,9 @@ def _keep_job(
     )
 
 
-def _release(engine: Engine, job: Mapping[str, Any], state: str | None, error: CJError) -> None:
+def _release(runtime: Runtime, job: Mapping[str, Any], state: str | None, error: CJError) -> None:
     """Let the job be tried again later; the owner's name stays, so that it is looked for first."""
-    now = engine.clock()
+    now = runtime.clock()
     asked_to_wait = getattr(error, "retry_after_s", None)
     if isinstance(error, FinalError):
         # Nothing is gained by waiting: whoever tries again is told again.
@@ -494,7 +496,7 @@ def _release(engine: Engine, job: Mapping[str, Any], state: str | None, error: C
         wait = timedelta(seconds=asked_to_wait)
     else:
         wait = min(LONGEST_WAIT, max(LEAST_WAIT, (now - job["intended_at"]) / 10))
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         db.execute(
             "UPDATE provider_jobs SET state = coalesce(?, state), error = ?, lease_until = ?,"
             " next_poll_at = ?, polled_at = coalesce(polled_at, ?) WHERE submission_key = ?",
@@ -508,10 +510,10 @@ def _release(engine: Engine, job: Mapping[str, Any], state: str | None, error: C
     )
 
 
-def _put_off(engine: Engine, job: Mapping[str, Any], error: _NoRoomError) -> None:
+def defer(runtime: Runtime, job: Mapping[str, Any], error: _NoRoomError) -> None:
     """Let the job wait for room: it was not begun, so its lease is as it was before."""
-    now = engine.clock()
-    with engine.store.write() as db:
+    now = runtime.clock()
+    with runtime.store.write() as db:
         db.execute(
             "UPDATE provider_jobs SET error = ?, lease_owner = ?, lease_until = ?,"
             " next_poll_at = ? WHERE submission_key = ?",
@@ -526,16 +528,16 @@ def _put_off(engine: Engine, job: Mapping[str, Any], error: _NoRoomError) -> Non
     log.info("submission_waits", batch_id=job["batch_id"], reason=str(error))
 
 
-def _give_up(
-    engine: Engine,
+def refuse(
+    runtime: Runtime,
     record: BatchRecord,
     job: Mapping[str, Any],
     error: ProviderRefusedError,
-    outcome: Outcome,
+    outcome: RequestOutcome,
 ) -> None:
     """End a job its provider will never take: every request of it failed, none was paid."""
-    now = engine.clock()
-    with engine.store.write() as db:
+    now = runtime.clock()
+    with runtime.store.write() as db:
         db.execute(
             "UPDATE attempts SET outcome = ?, error_code = 'invalid_request', error_message = ?,"
             " tokens_prompt = 0, tokens_completion = 0, cost_usd = 0, completed_at = ?"
@@ -561,6 +563,6 @@ def _give_up(
             ],
             on_conflict="ignore",
         )
-        close_comparisons(db, record, now)
-        note_progress(db, record.batch_id, now)
+        fail_exhausted(db, record, now)
+        record_progress(db, record.batch_id, now)
     log.error("provider_job_refused", submission_key=job["submission_key"], error=str(error))

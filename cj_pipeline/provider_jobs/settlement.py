@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from cj_pipeline.batch.comparisons import Outcome, Verdict
+from cj_pipeline.batch.comparisons import RequestOutcome, Verdict
 from cj_pipeline.errors import InvalidOutputError, StoreError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Price, cost_usd
@@ -29,9 +29,9 @@ ROWS_AT_ONCE = 5_000
 
 MAX_ATTEMPTS_BY_OUTCOME = {
     # A judge that refuses or was filtered will do so again; one more try rules out an accident.
-    Outcome.REFUSAL: 2,
-    Outcome.CONTENT_FILTER: 2,
-    Outcome.TRUNCATED: 2,
+    RequestOutcome.REFUSAL: 2,
+    RequestOutcome.CONTENT_FILTER: 2,
+    RequestOutcome.TRUNCATED: 2,
 }
 """How often a comparison may fail in each way; in others as often as the settings say."""
 
@@ -40,11 +40,11 @@ ALL_CAUSES = 2
 
 _ANSWERED = frozenset(
     {
-        Outcome.SUCCEEDED,
-        Outcome.INVALID_OUTPUT,
-        Outcome.REFUSAL,
-        Outcome.TRUNCATED,
-        Outcome.CONTENT_FILTER,
+        RequestOutcome.SUCCEEDED,
+        RequestOutcome.INVALID_OUTPUT,
+        RequestOutcome.REFUSAL,
+        RequestOutcome.TRUNCATED,
+        RequestOutcome.CONTENT_FILTER,
     }
 )
 """The model wrote something, so it was paid for, whether or not there is a verdict in it."""
@@ -54,7 +54,7 @@ _ANSWERED = frozenset(
 class ReadReply:
     """A reply and the verdict in it, or how it failed."""
 
-    outcome: Outcome
+    outcome: RequestOutcome
     verdict: Verdict | None
     reply: Reply | None
     error_code: str | None
@@ -65,17 +65,19 @@ class ReadReply:
 def read_reply(parse: Parser, judge: Judge, body: str) -> ReadReply:
     """Return what a raw callback says; never raises, whatever the provider sent."""
     reply = parse(body)
-    if reply.outcome is not Outcome.SUCCEEDED:
+    if reply.outcome is not RequestOutcome.SUCCEEDED:
         # Which of the judge's own failures are worth another try is said per outcome, below.
-        may_retry = reply.may_retry or reply.outcome is not Outcome.PROVIDER_ERROR
+        may_retry = reply.may_retry or reply.outcome is not RequestOutcome.PROVIDER_ERROR
         return ReadReply(
             reply.outcome, None, reply, reply.error_code, reply.error_message, may_retry
         )
     try:
         verdict = parse_verdict(reply.text or "", allow_ties=judge.allow_ties)
     except InvalidOutputError as error:
-        return ReadReply(Outcome(error.kind), None, reply, error.kind, str(error), may_retry=True)
-    return ReadReply(Outcome.SUCCEEDED, verdict, reply, None, None, may_retry=False)
+        return ReadReply(
+            RequestOutcome(error.kind), None, reply, error.kind, str(error), may_retry=True
+        )
+    return ReadReply(RequestOutcome.SUCCEEDED, verdict, reply, None, None, may_retry=False)
 
 
 def read_or_missing(
@@ -93,12 +95,12 @@ def read_or_missing(
     error = json.loads(body)["error"]
     is_expired = kind == "expired"
     # What came too late once is not worth asking for again; a failure may pass.
-    outcome = Outcome.EXPIRED if is_expired else Outcome.PROVIDER_ERROR
+    outcome = RequestOutcome.EXPIRED if is_expired else RequestOutcome.PROVIDER_ERROR
     return ReadReply(outcome, None, None, error["code"], error["message"], may_retry=not is_expired)
 
 
 def may_ask_again(
-    outcome: Outcome, n_of_its_kind: int, n_attempts: int, most: int, *, may_retry: bool
+    outcome: RequestOutcome, n_of_its_kind: int, n_attempts: int, most: int, *, may_retry: bool
 ) -> bool:
     """Return whether a comparison that failed is asked once more.
 
@@ -118,10 +120,10 @@ def may_ask_again(
 
 
 @dataclass(frozen=True)
-class SettledJob:
+class Settlement:
     """What a provider job came to: how many requests ended in which way, and the bill."""
 
-    outcomes: Mapping[Outcome, int]
+    outcomes: Mapping[RequestOutcome, int]
     billed_usd: float
 
 
@@ -133,7 +135,7 @@ def in_parts(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 def settle_job(
     db: Session, record: BatchRecord, job: Mapping[str, Any], parse: Parser, now: datetime
-) -> SettledJob:
+) -> Settlement:
     """Read a collected job's callbacks and keep what they come to, in the caller's transaction.
 
     Rows are read and written `ROWS_AT_ONCE` at a time, so that a job of 50,000 requests needs no
@@ -147,7 +149,7 @@ def settle_job(
     judge = record.judge(job["judge_id"])
     price = judge.price
     batched = job["batching_mode"] == "provider_batch_api"
-    outcomes: Counter[Outcome] = Counter()
+    outcomes: Counter[RequestOutcome] = Counter()
     billed = 0.0
     for asked in _asked_with_replies(db, record, job):
         attempts: list[dict[str, Any]] = []
@@ -167,11 +169,11 @@ def settle_job(
     _keep_bill(db, record, job, billed, now)
     keep_providers_count(db, job, price, billed, now)
     if not state["has_ended"]:
-        close_comparisons(db, record, now, give_up=state["is_cancelled"])
-    return SettledJob(dict(outcomes), billed)
+        fail_exhausted(db, record, now, give_up=state["is_cancelled"])
+    return Settlement(dict(outcomes), billed)
 
 
-def _require_every_outcome(job: Mapping[str, Any], outcomes: Counter[Outcome]) -> None:
+def _require_every_outcome(job: Mapping[str, Any], outcomes: Counter[RequestOutcome]) -> None:
     if outcomes.total() != job["n_requests"]:
         msg = (
             f"Provider job {job['submission_key'][:16]} of batch '{job['batch_id']}' was meant to"
@@ -273,7 +275,7 @@ def _keep_bill(
     )
 
 
-def close_comparisons(
+def fail_exhausted(
     db: Session, record: BatchRecord, now: datetime, *, give_up: bool = False
 ) -> None:
     """End as failed every comparison whose last attempt failed and may not be asked again.
@@ -314,7 +316,7 @@ def close_comparisons(
         for row in rows
         if give_up
         or not may_ask_again(
-            Outcome(row["outcome"]),
+            RequestOutcome(row["outcome"]),
             row["n_of_its_kind"],
             row["attempt"],
             most,
@@ -331,11 +333,11 @@ def _without_reply(job: Mapping[str, Any]) -> ReadReply:
         # The provider took none of it: sent again unchanged, only want of room would pass.
         code = job["error_code"]
         may_retry = code in CAPACITY_CODES
-        return ReadReply(Outcome.PROVIDER_ERROR, None, None, code, message, may_retry)
+        return ReadReply(RequestOutcome.PROVIDER_ERROR, None, None, code, message, may_retry)
     outcome = {
-        JobOutcome.EXPIRED: Outcome.EXPIRED,
-        JobOutcome.CANCELLED: Outcome.CANCELLED,
-    }.get(job["outcome"], Outcome.MISSING)
+        JobOutcome.EXPIRED: RequestOutcome.EXPIRED,
+        JobOutcome.CANCELLED: RequestOutcome.CANCELLED,
+    }.get(job["outcome"], RequestOutcome.MISSING)
     return ReadReply(outcome, None, None, None, message, may_retry=True)
 
 

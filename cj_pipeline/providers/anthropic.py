@@ -17,7 +17,7 @@ from typing import IO, Any
 import anthropic
 import httpx2
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import (
     AmbiguousSubmissionError,
     ProviderRefusedError,
@@ -313,15 +313,15 @@ def parse_result(line: str) -> Reply:
     try:
         row = json_object(line)
     except ValueError:
-        return Reply(None, Outcome.PROVIDER_ERROR, error_code="garbled", may_retry=True)
+        return Reply(None, RequestOutcome.PROVIDER_ERROR, error_code="garbled", may_retry=True)
     result = mapping(row.get("result"))
     kind = result.get("type")
     if kind == "succeeded":
         reply = read_message(mapping(result.get("message")))
     elif kind == "expired":
-        reply = Reply(None, Outcome.EXPIRED, error_code="expired", may_retry=True)
+        reply = Reply(None, RequestOutcome.EXPIRED, error_code="expired", may_retry=True)
     elif kind in ("canceled", "cancelled"):
-        reply = Reply(None, Outcome.CANCELLED, error_code="canceled", may_retry=True)
+        reply = Reply(None, RequestOutcome.CANCELLED, error_code="canceled", may_retry=True)
     else:
         reply = _errored(mapping(result.get("error")))
     return replace(reply, custom_id=text_or_none(row.get("custom_id")))
@@ -374,7 +374,7 @@ def _errored(error: Mapping[str, Any]) -> Reply:
     message = details.get("message")
     return Reply(
         custom_id=None,
-        outcome=Outcome.PROVIDER_ERROR,
+        outcome=RequestOutcome.PROVIDER_ERROR,
         request_id=text_or_none(error.get("request_id")),
         error_code=code or "no_result",
         error_message=shortened(message) if message else None,

@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import ProviderRefusedError, SettingsError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage, estimated_tokens
@@ -81,7 +81,7 @@ class Reply:
     """
 
     custom_id: str | None
-    outcome: Outcome
+    outcome: RequestOutcome
     text: str | None = None
     usage: Usage | None = None
     model: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage
 from cj_pipeline.judging.prompts import Prompt, verdict_schema
@@ -56,25 +56,25 @@ def read_body(body: dict[str, Any]) -> Reply:
         model=text_or_none(body.get("model")),
         error_code=code,
         error_message=text_or_none(message.get("refusal")),
-        may_retry=outcome not in {Outcome.SUCCEEDED, Outcome.CONTENT_FILTER},
+        may_retry=outcome not in {RequestOutcome.SUCCEEDED, RequestOutcome.CONTENT_FILTER},
     )
 
 
 def _outcome(
     choice: dict[str, Any], message: dict[str, Any], text: str | None
-) -> tuple[Outcome, str | None]:
+) -> tuple[RequestOutcome, str | None]:
     finish = choice.get("finish_reason")
     if not choice:
-        return Outcome.PROVIDER_ERROR, "no_choice"
+        return RequestOutcome.PROVIDER_ERROR, "no_choice"
     if message.get("refusal"):
-        return Outcome.REFUSAL, "refusal"
+        return RequestOutcome.REFUSAL, "refusal"
     if finish == "length":
-        return Outcome.TRUNCATED, "length"
+        return RequestOutcome.TRUNCATED, "length"
     if finish == "content_filter":
-        return Outcome.CONTENT_FILTER, "content_filter"
+        return RequestOutcome.CONTENT_FILTER, "content_filter"
     if text is None:
-        return Outcome.INVALID_OUTPUT, "no_text"
-    return Outcome.SUCCEEDED, None
+        return RequestOutcome.INVALID_OUTPUT, "no_text"
+    return RequestOutcome.SUCCEEDED, None
 
 
 def _text(content: object) -> str | None:

@@ -23,7 +23,7 @@ from google import genai
 from google.genai import errors, types
 from google.genai.client import AsyncClient
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import AmbiguousSubmissionError, ProviderRefusedError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt
@@ -343,7 +343,7 @@ def parse_response(line: str) -> Reply:
     try:
         row = json_object(line)
     except ValueError:
-        return Reply(None, Outcome.PROVIDER_ERROR, error_code="garbled", may_retry=True)
+        return Reply(None, RequestOutcome.PROVIDER_ERROR, error_code="garbled", may_retry=True)
     if row.get("error") or not mapping(row.get("response")):
         reply = _failed_row(mapping(row.get("error")))
     else:
@@ -380,7 +380,9 @@ def _failed_row(error: dict[str, Any]) -> Reply:
     code, message = error.get("code"), error.get("message")
     return Reply(
         custom_id=None,
-        outcome=Outcome.CANCELLED if code == _CANCELLED_CODE else Outcome.PROVIDER_ERROR,
+        outcome=RequestOutcome.CANCELLED
+        if code == _CANCELLED_CODE
+        else RequestOutcome.PROVIDER_ERROR,
         error_code="no_response" if code is None else str(error.get("status") or code),
         error_message=shortened(message) if message else None,
         may_retry=code != _INVALID_CODE,

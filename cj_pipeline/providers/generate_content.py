@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage
 from cj_pipeline.judging.prompts import Prompt, verdict_schema
@@ -55,26 +55,26 @@ def read_response(response: dict[str, Any]) -> Reply:
         model=text_or_none(response.get("modelVersion")),
         request_id=text_or_none(response.get("responseId")),
         error_code=code,
-        may_retry=outcome not in {Outcome.SUCCEEDED, Outcome.CONTENT_FILTER},
+        may_retry=outcome not in {RequestOutcome.SUCCEEDED, RequestOutcome.CONTENT_FILTER},
     )
 
 
 def _outcome(
     response: dict[str, Any], candidate: dict[str, Any], text: str | None
-) -> tuple[Outcome, str | None]:
+) -> tuple[RequestOutcome, str | None]:
     blocked = text_or_none(mapping(response.get("promptFeedback")).get("blockReason"))
     finish = text_or_none(candidate.get("finishReason"))
     if blocked is not None or finish in _FILTERED:
-        return Outcome.CONTENT_FILTER, blocked or finish
+        return RequestOutcome.CONTENT_FILTER, blocked or finish
     if not candidate:
-        return Outcome.PROVIDER_ERROR, "no_candidate"
+        return RequestOutcome.PROVIDER_ERROR, "no_candidate"
     if finish == "MAX_TOKENS":
-        return Outcome.TRUNCATED, finish
+        return RequestOutcome.TRUNCATED, finish
     if finish not in {"STOP", None}:
-        return Outcome.INVALID_OUTPUT, finish
+        return RequestOutcome.INVALID_OUTPUT, finish
     if text is None:
-        return Outcome.INVALID_OUTPUT, "no_text"
-    return Outcome.SUCCEEDED, None
+        return RequestOutcome.INVALID_OUTPUT, "no_text"
+    return RequestOutcome.SUCCEEDED, None
 
 
 def _usage(sent: object) -> Usage | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage
 from cj_pipeline.judging.prompts import Prompt, verdict_schema
@@ -12,11 +12,11 @@ from cj_pipeline.providers.base import Reply
 from cj_pipeline.providers.transport import count, mapping, text_or_none
 
 _ENDINGS = {
-    "end_turn": Outcome.SUCCEEDED,
-    "stop_sequence": Outcome.SUCCEEDED,
-    "max_tokens": Outcome.TRUNCATED,
-    "model_context_window_exceeded": Outcome.TRUNCATED,
-    "refusal": Outcome.REFUSAL,
+    "end_turn": RequestOutcome.SUCCEEDED,
+    "stop_sequence": RequestOutcome.SUCCEEDED,
+    "max_tokens": RequestOutcome.TRUNCATED,
+    "model_context_window_exceeded": RequestOutcome.TRUNCATED,
+    "refusal": RequestOutcome.REFUSAL,
 }
 
 
@@ -55,10 +55,10 @@ def read_message(message: dict[str, Any]) -> Reply:
     texts = [block.get("text") for block in blocks if block.get("type") == "text"]
     text = "".join(t for t in texts if isinstance(t, str)) or None
     stop = text_or_none(message.get("stop_reason"))
-    outcome = _ENDINGS.get(stop or "", Outcome.INVALID_OUTPUT)
+    outcome = _ENDINGS.get(stop or "", RequestOutcome.INVALID_OUTPUT)
     code = stop or "no_stop_reason"
-    if outcome is Outcome.SUCCEEDED and text is None:
-        outcome, code = Outcome.INVALID_OUTPUT, "no_text"
+    if outcome is RequestOutcome.SUCCEEDED and text is None:
+        outcome, code = RequestOutcome.INVALID_OUTPUT, "no_text"
     return Reply(
         custom_id=None,
         outcome=outcome,
@@ -66,8 +66,8 @@ def read_message(message: dict[str, Any]) -> Reply:
         usage=_usage(message.get("usage")),
         model=text_or_none(message.get("model")),
         request_id=text_or_none(message.get("id")),
-        error_code=None if outcome is Outcome.SUCCEEDED else code,
-        may_retry=outcome is not Outcome.SUCCEEDED,
+        error_code=None if outcome is RequestOutcome.SUCCEEDED else code,
+        may_retry=outcome is not RequestOutcome.SUCCEEDED,
     )
 
 

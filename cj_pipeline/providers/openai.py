@@ -19,7 +19,7 @@ from typing import IO, Any
 import httpx2
 import openai
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import (
     AmbiguousSubmissionError,
     ProviderRefusedError,
@@ -78,7 +78,10 @@ _ENDED = {
     "expired": JobOutcome.EXPIRED,
     "cancelled": JobOutcome.CANCELLED,
 }
-_ROW_ENDINGS = {"batch_expired": Outcome.EXPIRED, "batch_cancelled": Outcome.CANCELLED}
+_ROW_ENDINGS = {
+    "batch_expired": RequestOutcome.EXPIRED,
+    "batch_cancelled": RequestOutcome.CANCELLED,
+}
 
 _FILES_GRACE = timedelta(minutes=10)
 """File ids have been seen to come after the status; later than this they are not coming."""
@@ -377,7 +380,7 @@ def parse_row(line: str, read_body: Callable[[dict[str, Any]], Reply]) -> Reply:
     try:
         row = json_object(line)
     except ValueError:
-        return Reply(None, Outcome.PROVIDER_ERROR, error_code="garbled", may_retry=True)
+        return Reply(None, RequestOutcome.PROVIDER_ERROR, error_code="garbled", may_retry=True)
     custom_id = text_or_none(row.get("custom_id"))
     response = mapping(row.get("response"))
     request_id = text_or_none(response.get("request_id"))
@@ -436,7 +439,7 @@ def _answered_row(response: dict[str, Any], read_body: Callable[[dict[str, Any]]
     if body.get("error") or not is_2xx:
         return _failed_row(body.get("error"), status=status if isinstance(status, int) else None)
     if not body:
-        return Reply(None, Outcome.PROVIDER_ERROR, error_code="no_body", may_retry=True)
+        return Reply(None, RequestOutcome.PROVIDER_ERROR, error_code="no_body", may_retry=True)
     return read_body(body)
 
 
@@ -444,7 +447,7 @@ def _failed_row(error: object, *, status: int | None) -> Reply:
     details = mapping(error)
     code = text_or_none(details.get("code")) or text_or_none(details.get("type"))
     message = details.get("message") or (error if isinstance(error, str) else None)
-    outcome = _ROW_ENDINGS.get(code or "", Outcome.PROVIDER_ERROR)
+    outcome = _ROW_ENDINGS.get(code or "", RequestOutcome.PROVIDER_ERROR)
     is_ours = code == "invalid_request_error" or (
         status is not None and 400 <= status < 500 and status not in {408, 409, 429}
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage
 from cj_pipeline.judging.prompts import Prompt, verdict_schema
@@ -60,25 +60,25 @@ def read_body(body: dict[str, Any]) -> Reply:
         model=text_or_none(body.get("model")),
         error_code=text_or_none(error.get("code")) or code,
         error_message=shortened(said) if said else None,
-        may_retry=outcome not in {Outcome.SUCCEEDED, Outcome.CONTENT_FILTER},
+        may_retry=outcome not in {RequestOutcome.SUCCEEDED, RequestOutcome.CONTENT_FILTER},
     )
 
 
 def _outcome(
     body: dict[str, Any], text: str | None, *, is_refused: bool
-) -> tuple[Outcome, str | None]:
+) -> tuple[RequestOutcome, str | None]:
     reason = mapping(body.get("incomplete_details")).get("reason")
     if is_refused:
-        return Outcome.REFUSAL, "refusal"
+        return RequestOutcome.REFUSAL, "refusal"
     if reason == "content_filter":
-        return Outcome.CONTENT_FILTER, "content_filter"
+        return RequestOutcome.CONTENT_FILTER, "content_filter"
     if body.get("status") == "incomplete":
-        return Outcome.TRUNCATED, text_or_none(reason) or "incomplete"
+        return RequestOutcome.TRUNCATED, text_or_none(reason) or "incomplete"
     if body.get("status") != "completed":
-        return Outcome.PROVIDER_ERROR, text_or_none(body.get("status")) or "no_status"
+        return RequestOutcome.PROVIDER_ERROR, text_or_none(body.get("status")) or "no_status"
     if text is None:
-        return Outcome.INVALID_OUTPUT, "no_text"
-    return Outcome.SUCCEEDED, None
+        return RequestOutcome.INVALID_OUTPUT, "no_text"
+    return RequestOutcome.SUCCEEDED, None
 
 
 def _usage(sent: object) -> Usage | None:

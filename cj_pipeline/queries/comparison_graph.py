@@ -12,15 +12,15 @@ import structlog
 from cj_pipeline.arrays import Floats
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.grading.rules import grade_by
-from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.judge_shares import pairs_as_chosen
 from cj_pipeline.pairing.warm_start import (
     expected_from_earlier,
-    expected_from_order,
-    expected_from_texts,
+    initial_scores_from_order,
+    initial_scores_from_texts,
 )
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
-from cj_pipeline.queries.linked_scale import chain_so_far
+from cj_pipeline.queries.linked_scale import linked_scale
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.store.session import Session
 
@@ -44,7 +44,7 @@ class NetSoFar:
         shares: Of how many of the next pairs each judge is asked; None: as the settings say.
     """
 
-    net: Net
+    net: ComparisonGraph
     n_asked: tuple[int, ...]
     n_pairs: int = 0
     n_resampled: int = 0
@@ -75,7 +75,7 @@ def net_so_far(db: Session, record: BatchRecord) -> NetSoFar:
     )
 
 
-def empty_net(record: BatchRecord, expected: Floats | None = None) -> Net:
+def empty_net(record: BatchRecord, expected: Floats | None = None) -> ComparisonGraph:
     """Return a batch's net before anything was asked.
 
     Args:
@@ -83,8 +83,8 @@ def empty_net(record: BatchRecord, expected: Floats | None = None) -> Net:
         expected: A guess of the scores other than a rough order.
     """
     if record.settings.rough_order:
-        expected = expected_from_order(record.essay_ids, record.settings.rough_order)
-    return Net(record.essay_ids, frozenset(record.anchor_grades), (), expected=expected)
+        expected = initial_scores_from_order(record.essay_ids, record.settings.rough_order)
+    return ComparisonGraph(record.essay_ids, frozenset(record.anchor_grades), (), expected=expected)
 
 
 def guessed_scores(db: Session, record: BatchRecord) -> Floats | None:
@@ -100,7 +100,7 @@ def guessed_scores(db: Session, record: BatchRecord) -> Floats | None:
         [record.batch_id],
     )
     if head_start == "texts":
-        return expected_from_texts([row["text"] for row in essays])
+        return initial_scores_from_texts([row["text"] for row in essays])
     digests = [row["digest"] for row in essays]
     return earlier_guess(db, head_start.batch, record.essay_ids, digests)
 
@@ -130,7 +130,7 @@ def earlier_guess(
     return expected_from_earlier(essay_ids, {k: v for k, v in known.items() if v is not None})
 
 
-def with_scores(net: Net, record: BatchRecord, scale: Scale) -> Net:
+def with_scores(net: ComparisonGraph, record: BatchRecord, scale: Scale) -> ComparisonGraph:
     """Return the net with the scale, and with boundaries where grades are the goal."""
     from cj_pipeline.diagnostics.spread import likely_spread
 
@@ -160,7 +160,9 @@ _WRITTEN_OUT_UP_TO = 1_500
 """Essays, known and new, whose covariance is written out for it; larger batches choose as ever."""
 
 
-def amid_earlier(db: Session, record: BatchRecord, net: Net, scale: Scale | None) -> Net:
+def with_linked_scores(
+    db: Session, record: BatchRecord, net: ComparisonGraph, scale: Scale | None
+) -> ComparisonGraph:
     """Return the net with what earlier batches know of its essays; as it was where they know none.
 
     Args:
@@ -173,7 +175,7 @@ def amid_earlier(db: Session, record: BatchRecord, net: Net, scale: Scale | None
         return net
     if scale is None:
         return before_first_verdict(db, record, net, _text_hashes(db, record.batch_id))
-    chain = chain_so_far(db, record, scale)
+    chain = linked_scale(db, record, scale)
     if chain is None or len(chain.essay_ids) > _WRITTEN_OUT_UP_TO:
         return net
     own = [chain.essay_ids.index(essay_id) for essay_id in net.essay_ids]
@@ -187,8 +189,8 @@ def amid_earlier(db: Session, record: BatchRecord, net: Net, scale: Scale | None
 
 
 def before_first_verdict(
-    db: Session, record: BatchRecord, net: Net, text_hashes: Mapping[str, str]
-) -> Net:
+    db: Session, record: BatchRecord, net: ComparisonGraph, text_hashes: Mapping[str, str]
+) -> ComparisonGraph:
     """Return the net before a batch has a scale of its own, its known essays where they lie.
 
     Args:

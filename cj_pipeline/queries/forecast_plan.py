@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cj_pipeline.queries.batch_record import BatchRecord, pairs_per_wave
-from cj_pipeline.stopping.forecast import Plan
+from cj_pipeline.stopping.forecast import SamplingPlan
 
 
-def plan_ahead(record: BatchRecord, usd_per_comparison: float | None) -> Plan:
+def plan_ahead(record: BatchRecord, usd_per_comparison: float | None) -> SamplingPlan:
     """Return how a batch's comparisons are going to be asked."""
     settings = record.settings
     shares: tuple[float, ...] = ()
@@ -14,7 +14,7 @@ def plan_ahead(record: BatchRecord, usd_per_comparison: float | None) -> Plan:
     if terms is not None and record.anchor_grades:
         steps = terms.scale.steps
         shares = terms.scale.priors or (1 / len(steps),) * len(steps)
-    return Plan(
+    return SamplingPlan(
         strategy=settings.strategy,
         # Each verdict counts, also those of several judges on one pair.
         wave_size=round(pairs_per_wave(record) * record.rules.verdicts_per_pair),

@@ -13,15 +13,15 @@ from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
-    from cj_pipeline.grading.linked_scale import Chain, ChainedBatch
+    from cj_pipeline.grading.linked_scale import LinkedBatch, LinkedScale
     from cj_pipeline.scale.bradley_terry import Scale
 
 log = structlog.get_logger()
 
 
-def read_chain(
+def read_linked_scale(
     db: Session, record: BatchRecord, earlier: Sequence[str], scale: Scale | None
-) -> Chain:
+) -> LinkedScale:
     """Return a batch amid the batches whose scale it is to be on.
 
     Args:
@@ -61,7 +61,7 @@ def _expanded(db: Session, earlier: Sequence[str], batch_id: str) -> list[str]:
     return found
 
 
-def _earlier(db: Session, name: str, later: BatchRecord) -> ChainedBatch:
+def _earlier(db: Session, name: str, later: BatchRecord) -> LinkedBatch:
     try:
         record = load_batch(db, name)
     except UnknownBatchError:
@@ -86,13 +86,13 @@ def _steps(record: BatchRecord) -> tuple[str, ...] | None:
 
 def _chained(
     db: Session, record: BatchRecord, scale: Scale, anchor_grades: Mapping[str, str]
-) -> ChainedBatch:
-    from cj_pipeline.grading.linked_scale import ChainedBatch
+) -> LinkedBatch:
+    from cj_pipeline.grading.linked_scale import LinkedBatch
 
     rows = db.rows(
         "SELECT essay_id, sha256(text) AS text FROM essays WHERE batch_id = ?", [record.batch_id]
     )
-    return ChainedBatch(
+    return LinkedBatch(
         batch_id=record.batch_id,
         scored=scale,
         texts={row["essay_id"]: row["text"] for row in rows},
@@ -102,12 +102,12 @@ def _chained(
     )
 
 
-def chain_so_far(db: Session, record: BatchRecord, scale: Scale) -> Chain | None:
+def linked_scale(db: Session, record: BatchRecord, scale: Scale) -> LinkedScale | None:
     """Return the batch amid those it is to be linked to; None where it is not, or not yet."""
     if not record.settings.link_to:
         return None
     try:
-        return read_chain(db, record, record.settings.link_to, scale)
+        return read_linked_scale(db, record, record.settings.link_to, scale)
     except UnscalableBatchError as error:
         log.info("not_linked_yet", batch_id=record.batch_id, reason=str(error))
         return None

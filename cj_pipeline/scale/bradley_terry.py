@@ -29,9 +29,9 @@ from cj_pipeline.scale.information import (
 )
 from cj_pipeline.scale.laplacian import solve
 from cj_pipeline.scale.likelihood import (
+    Gradient,
     Model,
     Point,
-    Slope,
     describe,
     guess,
     moved,
@@ -290,12 +290,12 @@ def maximise(model: Model, point: Point, *, holds_judges: bool = False) -> tuple
 def _search(
     model: Model,
     point: Point,
-    slope: Slope,
+    slope: Gradient,
     step: tuple[Floats, Floats],
     *,
     for_steps: bool,
     scores_alone: bool,
-) -> tuple[Point, Slope, float]:
+) -> tuple[Point, Gradient, float]:
     """Return the point along a step where the ascent has mostly levelled out.
 
     The posterior is concave along the line (with discriminations: near enough), so its slope

@@ -17,7 +17,7 @@ from cj_pipeline.arrays import Floats
 from cj_pipeline.scale.bradley_terry import Scale
 from cj_pipeline.scale.information import newton_step, whole
 from cj_pipeline.scale.likelihood import slope_at
-from cj_pipeline.scale.log_posterior import Heights, Posterior
+from cj_pipeline.scale.log_posterior import LogDensity, Posterior
 
 MAX_ESSAYS = 1_000
 """Beyond it the whole covariance, along which the search goes, is not written out."""
@@ -152,7 +152,7 @@ class _Search:
         return float("nan")
 
     def _steps(
-        self, here: Heights, climbs: Floats, ways: Floats, contrasts: Floats, side: float
+        self, here: LogDensity, climbs: Floats, ways: Floats, contrasts: Floats, side: float
     ) -> Floats:
         """Return the steps to where, on a parabola through here, the height sought is."""
         left = 2 * (here.heights - self._lowest) + _dots(here.gradients, climbs)

@@ -76,7 +76,7 @@ class Point:
 
 
 @dataclass(frozen=True, eq=False)
-class Slope:
+class Gradient:
     """The log-posterior's gradient at a point, and its information there.
 
     Attributes:
@@ -156,7 +156,9 @@ def moved(model: Model, point: Point, theta: Floats, others: Floats, share: floa
     return Point(point.theta + share * theta, gamma, log_a, log_tie)
 
 
-def slope_at(model: Model, point: Point, *, for_steps: bool, scores_alone: bool = False) -> Slope:
+def slope_at(
+    model: Model, point: Point, *, for_steps: bool, scores_alone: bool = False
+) -> Gradient:
     """Return gradient and information at a point.
 
     Args:
@@ -207,7 +209,7 @@ def slope_at(model: Model, point: Point, *, for_steps: bool, scores_alone: bool 
     essays = net_matrix(model.layout, stiffness, prior)
     if scores_alone or not model.n_others:
         alone = Information(essays, np.empty((n, 0)), np.empty((0, 0)))
-        return Slope(gradient, np.zeros(model.n_others), alone)
+        return Gradient(gradient, np.zeros(model.n_others), alone)
     scale = a if model.has_discrimination else np.ones_like(eta)
     ties = None
     if tied is not None:
@@ -216,7 +218,7 @@ def slope_at(model: Model, point: Point, *, for_steps: bool, scores_alone: bool 
     others, border, corner = _beside_scores(
         model, point, _Cellwise(distance, scale, residual, weight, ties), for_steps=for_steps
     )
-    return Slope(gradient, others, Information(essays, border, corner))
+    return Gradient(gradient, others, Information(essays, border, corner))
 
 
 def _residual_and_weight(cells: Tally, t: Floats) -> tuple[Floats, Floats]:

@@ -22,7 +22,7 @@ from cj_pipeline.scale.likelihood import (
 
 
 @dataclass(frozen=True, eq=False)
-class Heights:
+class LogDensity:
     """The log-posterior at several points.
 
     Attributes:
@@ -91,7 +91,7 @@ class Posterior:
             float(log_tie[0]) if self._model.has_tie_strength else 0.0,
         )
 
-    def at(self, points: Floats, directions: Floats | None = None) -> Heights:
+    def at(self, points: Floats, directions: Floats | None = None) -> LogDensity:
         """Return heights and gradients, and how the posterior bends along the directions.
 
         Args:
@@ -141,10 +141,10 @@ class Posterior:
             heights -= 0.5 * held * log_a.sum(axis=0)
             gradient[self._log_a] -= held
         if directions is None:
-            return Heights(heights, gradient, np.empty(0))
+            return LogDensity(heights, gradient, np.empty(0))
 
         cellwise = _Cellwise(distance, a, weight, t, spread)
-        return Heights(heights, gradient, self._bends(points, directions, cellwise))
+        return LogDensity(heights, gradient, self._bends(points, directions, cellwise))
 
     def _bends(self, points: Floats, directions: Floats, at: _Cellwise) -> Floats:
         model, cells = self._model, self._model.cells

@@ -19,7 +19,7 @@ from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.errors import UnscalableBatchError
 
 if TYPE_CHECKING:
-    from cj_pipeline.batch.options import Choice, Engine, Inconsistent, Ties
+    from cj_pipeline.batch.options import InconsistentPolicy, ScoringEngine, Switch, Ties
     from cj_pipeline.scale.bradley_terry import Scale
 
 
@@ -81,11 +81,11 @@ class ScoringRules:
         inconsistent: What becomes of verdicts that changed with the order shown.
     """
 
-    engine: Engine = "newton"
-    position_effect: Choice = "auto"
-    discrimination: Choice = "auto"
+    engine: ScoringEngine = "newton"
+    position_effect: Switch = "auto"
+    discrimination: Switch = "auto"
     ties: Ties = "half-half"
-    inconsistent: Inconsistent = "keep"
+    inconsistent: InconsistentPolicy = "keep"
 
 
 def score_verdicts(

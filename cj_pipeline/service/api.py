@@ -22,8 +22,8 @@ from cj_pipeline.operations.cancel import cancel
 from cj_pipeline.progress.events import progress_of
 from cj_pipeline.queries.batch_record import rules_of
 from cj_pipeline.queries.overview import batch_overview, outputs
-from cj_pipeline.runtime import Engine
-from cj_pipeline.service.dependencies import ItsEngine
+from cj_pipeline.runtime import Runtime
+from cj_pipeline.service.dependencies import RuntimeDep
 from cj_pipeline.service.problems import ProblemError, documented, validation_problems
 from cj_pipeline.service.schemas import (
     Asked,
@@ -85,7 +85,7 @@ def _file_of(media_type: str) -> dict[int | str, dict[str, Any]]:
 )
 async def hand_in(
     request: Request,
-    engine: ItsEngine,
+    runtime: RuntimeDep,
     batch_id: Annotated[
         str | None,
         Query(pattern=ID.pattern, description="With a zip file: the batch's name."),
@@ -100,18 +100,18 @@ async def hand_in(
     if kind == "application/json":
         if batch_id is not None:
             raise ProblemError(422, "With JSON the batch's name is `batch_id` in the body.")
-        handed_in = await run_in_threadpool(hand_in_json, engine, _parsed(await request.body()))
+        handed_in = await run_in_threadpool(hand_in_json, runtime, _parsed(await request.body()))
     elif kind in ZIP_TYPES:
         with tempfile.TemporaryFile() as file:
             async for part in request.stream():
                 file.write(part)
             file.seek(0)
-            handed_in = await run_in_threadpool(hand_in_zip, engine, file, batch_id)
+            handed_in = await run_in_threadpool(hand_in_zip, runtime, file, batch_id)
     else:
         raise ProblemError(
             415, "Send JSON (application/json) or a batch folder as application/zip."
         )
-    answer = await run_in_threadpool(_handed_in_answer, engine, handed_in)
+    answer = await run_in_threadpool(_handed_in_answer, runtime, handed_in)
     return JSONResponse(
         answer.model_dump(mode="json"), 202, headers={"Location": answer.links.self}
     )
@@ -119,7 +119,7 @@ async def hand_in(
 
 @router.get("/api/v1/batches", responses=documented(404, 422), summary="List batches")
 def list_batches(
-    engine: ItsEngine,
+    runtime: RuntimeDep,
     limit: Limit = 100,
     after: Annotated[
         str | None,
@@ -127,7 +127,7 @@ def list_batches(
     ] = None,
 ) -> BatchPage:
     """Return batches, newest first, and the names that wait in the inbox."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         rows = batch_overview(db)
     names = [row["batch_id"] for row in rows]
     if after is not None and after not in names:
@@ -136,15 +136,15 @@ def list_batches(
     page = rows[start : start + limit]
     return BatchPage(
         items=[BatchRow(**row) for row in page],
-        queued=[] if after else sorted(_queued(engine) - set(names)),
+        queued=[] if after else sorted(_queued(runtime) - set(names)),
         next=page[-1]["batch_id"] if len(rows) > start + limit else None,
     )
 
 
 @router.get("/api/v1/batches/{batch_id}", responses=documented(404, 422), summary="Show a batch")
-def show(engine: ItsEngine, batch_id: BatchName) -> BatchAnswer:
+def show(runtime: RuntimeDep, batch_id: BatchName) -> BatchAnswer:
     """Return how a batch stands at this moment."""
-    return batch_answer(engine, batch_id)
+    return batch_answer(runtime, batch_id)
 
 
 @router.delete(
@@ -153,12 +153,12 @@ def show(engine: ItsEngine, batch_id: BatchName) -> BatchAnswer:
     responses=documented(404, 409, 422),
     summary="Cancel a batch",
 )
-def end(engine: ItsEngine, batch_id: BatchName) -> Cancelled:
+def end(runtime: RuntimeDep, batch_id: BatchName) -> Cancelled:
     """Ask nothing more for a batch, and tell its provider jobs to stop.
 
     What they finished is kept and brought home; the batch then ends as cancelled.
     """
-    return _cancel(engine, batch_id)
+    return _cancel(runtime, batch_id)
 
 
 @router.get(
@@ -167,10 +167,10 @@ def end(engine: ItsEngine, batch_id: BatchName) -> Cancelled:
     summary="List a batch's comparisons",
 )
 def comparisons(
-    engine: ItsEngine, batch_id: BatchName, limit: Limit = 200, after: After = 0
+    runtime: RuntimeDep, batch_id: BatchName, limit: Limit = 200, after: After = 0
 ) -> ComparisonPage:
     """Return the comparisons that have ended, in the order asked."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         _require(db, batch_id)
         rows = db.rows(
             "SELECT c.*, j.name AS judge FROM comparisons c JOIN judges j"
@@ -186,10 +186,10 @@ def comparisons(
     "/api/v1/batches/{batch_id}/scores", responses=documented(404, 422), summary="List scores"
 )
 def scores(
-    engine: ItsEngine, batch_id: BatchName, limit: Limit = 200, after: After = 0
+    runtime: RuntimeDep, batch_id: BatchName, limit: Limit = 200, after: After = 0
 ) -> ScorePage:
     """Return the scores after the latest wave, highest first; none before the first."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         _require(db, batch_id)
         rows = db.rows(
             "SELECT * FROM v_scores WHERE batch_id = ? ORDER BY rank, essay_id LIMIT ? OFFSET ?",
@@ -203,10 +203,10 @@ def scores(
     "/api/v1/batches/{batch_id}/grades", responses=documented(404, 422), summary="List grades"
 )
 def grades(
-    engine: ItsEngine, batch_id: BatchName, limit: Limit = 200, after: After = 0
+    runtime: RuntimeDep, batch_id: BatchName, limit: Limit = 200, after: After = 0
 ) -> GradePage:
     """Return the students' grades, and why there are or are none."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         _require(db, batch_id)
         grading = db.one(
             "SELECT * FROM grading_reports WHERE batch_id = ? ORDER BY revision DESC LIMIT 1",
@@ -233,9 +233,9 @@ def grades(
     responses=documented(404, 422) | _file_of("text/html"),
     summary="Fetch a batch's report",
 )
-def report(engine: ItsEngine, batch_id: BatchName) -> FileResponse:
+def report(runtime: RuntimeDep, batch_id: BatchName) -> FileResponse:
     """Return the report as a page that runs nothing and loads nothing."""
-    return _file(engine, batch_id, "report", "text/html; charset=utf-8")
+    return _file(runtime, batch_id, "report", "text/html; charset=utf-8")
 
 
 @router.get(
@@ -244,25 +244,25 @@ def report(engine: ItsEngine, batch_id: BatchName) -> FileResponse:
     responses=documented(404, 422) | _file_of("application/json"),
     summary="Fetch a batch's artefact",
 )
-def artefact(engine: ItsEngine, batch_id: BatchName) -> FileResponse:
+def artefact(runtime: RuntimeDep, batch_id: BatchName) -> FileResponse:
     """Return the run's artefact, as its contract describes it."""
-    return _file(engine, batch_id, "artefact", "application/json")
+    return _file(runtime, batch_id, "artefact", "application/json")
 
 
-def batch_answer(engine: Engine, batch_id: str) -> BatchAnswer:
+def batch_answer(runtime: Runtime, batch_id: str) -> BatchAnswer:
     """Return how a batch stands, one that waits in the inbox included.
 
     Raises:
         UnknownBatchError: If there is none of that name.
     """
     try:
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             (row,) = batch_overview(db, batch_id)
             files = dict(outputs(db, batch_id))
             is_rejected = row["state"] == "rejected"
-            progress = None if is_rejected else progress_of(db, batch_id, engine.clock())
+            progress = None if is_rejected else progress_of(db, batch_id, runtime.clock())
     except UnknownBatchError:
-        if batch_id not in _queued(engine):
+        if batch_id not in _queued(runtime):
             raise
         return BatchAnswer(
             batch_id=batch_id,
@@ -303,9 +303,9 @@ def _parsed(body: bytes) -> BatchIn:
         raise ProblemError(400, f"The body is not JSON: {error}") from None
 
 
-def _handed_in_answer(engine: Engine, handed_in: HandedIn) -> HandedInAnswer:
+def _handed_in_answer(runtime: Runtime, handed_in: HandedIn) -> HandedInAnswer:
     batch, settings = handed_in.batch, handed_in.batch.settings.values
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         row = db.one("SELECT state FROM batches WHERE batch_id = ?", [batch.batch_id])
     is_waiting = row is None or row["state"] == "rejected"
     return HandedInAnswer(
@@ -331,17 +331,17 @@ def _handed_in_answer(engine: Engine, handed_in: HandedIn) -> HandedInAnswer:
     )
 
 
-def _queued(engine: Engine) -> set[str]:
+def _queued(runtime: Runtime) -> set[str]:
     """Return the names of the folders in the inbox; those with a dot are still being written."""
-    if not engine.inbox.is_dir():
+    if not runtime.inbox.is_dir():
         return set()
-    return {path.name for path in engine.inbox.iterdir() if ID.fullmatch(path.name)}
+    return {path.name for path in runtime.inbox.iterdir() if ID.fullmatch(path.name)}
 
 
-def _cancel(engine: Engine, batch_id: str) -> Cancelled:
-    withdrawn = _withdraw(engine, batch_id)
+def _cancel(runtime: Runtime, batch_id: str) -> Cancelled:
+    withdrawn = _withdraw(runtime, batch_id)
     try:
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             (row,) = batch_overview(db, batch_id)
     except UnknownBatchError:
         if withdrawn:
@@ -354,20 +354,20 @@ def _cancel(engine: Engine, batch_id: str) -> Cancelled:
         raise ProblemError(
             409, f"Batch '{batch_id}' is {row['state']}{reason}: there is nothing to cancel."
         )
-    cancelled = cancel(engine, batch_id)
+    cancelled = cancel(runtime, batch_id)
     return Cancelled(batch_id=batch_id, state="cancelling", n_jobs=cancelled.n_jobs)
 
 
-def _withdraw(engine: Engine, batch_id: str) -> bool:
+def _withdraw(runtime: Runtime, batch_id: str) -> bool:
     """Take a folder that is not in the store back from the inbox; True where there was one."""
-    if batch_id not in _queued(engine):
+    if batch_id not in _queued(runtime):
         return False
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         if db.one("SELECT 1 AS known FROM batches WHERE batch_id = ?", [batch_id]):
             return False
-    gone = engine.inbox / f".withdrawn-{batch_id}"
+    gone = runtime.inbox / f".withdrawn-{batch_id}"
     try:
-        (engine.inbox / batch_id).rename(gone)
+        (runtime.inbox / batch_id).rename(gone)
     except OSError:
         return False
     shutil.rmtree(gone, ignore_errors=True)
@@ -378,12 +378,12 @@ def _require(db: Session, batch_id: str) -> None:
     batch_overview(db, batch_id)
 
 
-def _file(engine: Engine, batch_id: str, kind: str, media_type: str) -> FileResponse:
-    with engine.store.read() as db:
+def _file(runtime: Runtime, batch_id: str, kind: str, media_type: str) -> FileResponse:
+    with runtime.store.read() as db:
         _require(db, batch_id)
         found = dict(outputs(db, batch_id)).get(kind)
     path = FilePath(found).resolve() if found else None
-    folder = engine.published_folder.resolve()
+    folder = runtime.published_folder.resolve()
     # The path comes from the store, which other machines may write: nothing else is ever sent.
     if path is None or not path.is_relative_to(folder) or not path.is_file():
         raise ProblemError(404, f"Batch '{batch_id}' has no {kind} here yet.")

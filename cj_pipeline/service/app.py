@@ -23,11 +23,11 @@ from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.ids import ID
 from cj_pipeline.metrics.readings import CONTENT_TYPE as METRICS_TYPE
 from cj_pipeline.metrics.readings import render_metrics
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.service import api, webhooks
 from cj_pipeline.service.api import batch_answer
 from cj_pipeline.service.auth import COOKIE, SESSION_S, Access, AccessMiddleware
-from cj_pipeline.service.dependencies import ItsAccess, ItsBoard, ItsEngine, surround
+from cj_pipeline.service.dependencies import ItsAccess, ItsBoard, RuntimeDep, install
 from cj_pipeline.service.live_page import live_page
 from cj_pipeline.service.problems import (
     Problem,
@@ -37,7 +37,7 @@ from cj_pipeline.service.problems import (
     refuse_unknown_query,
 )
 from cj_pipeline.service.schemas import Healthy
-from cj_pipeline.service.subscriptions import Board, Seen
+from cj_pipeline.service.subscriptions import ProgressFeed, Update
 from cj_pipeline.service.uploads import BatchIn
 
 NO_SUCH_BATCH = 4404
@@ -68,14 +68,14 @@ class SignIn(BaseModel):
     token: Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-def create_app(engine: Engine, access: Access) -> FastAPI:
+def create_app(runtime: Runtime, access: Access) -> FastAPI:
     """Return the service over an engine's store and inbox.
 
     Args:
         engine: The pipeline's connections.
         access: Who may ask, and how much they may send.
     """
-    board = Board(engine)
+    board = ProgressFeed(runtime)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -95,7 +95,7 @@ def create_app(engine: Engine, access: Access) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(refuse_unknown_query)],
     )
-    surround(app, engine, board, access)
+    install(app, runtime, board, access)
     add_problem_handlers(app)
     bearer = [Depends(HTTPBearer(auto_error=False, description="CJ_SERVE_TOKEN"))]
     for router in (api.router, protected):
@@ -115,15 +115,15 @@ def create_app(engine: Engine, access: Access) -> FastAPI:
     tags=["operation"],
     summary="Metrics for Prometheus",
 )
-def metrics(engine: ItsEngine) -> Response:
+def metrics(runtime: RuntimeDep) -> Response:
     """Return every metric, counted from the store's rows."""
-    return Response(render_metrics(engine.store), media_type=METRICS_TYPE)
+    return Response(render_metrics(runtime.store), media_type=METRICS_TYPE)
 
 
 @others.get("/healthz", responses=documented(422), tags=["operation"], summary="Is it up?")
-def healthz(engine: ItsEngine) -> Healthy:
+def healthz(runtime: RuntimeDep) -> Healthy:
     """Answer once the store has been read; 503 while it cannot be."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         db.one("SELECT 1 AS one")
     return Healthy(status="ok")
 
@@ -176,7 +176,7 @@ def page() -> HTMLResponse:
 
 
 @others.websocket("/api/v1/batches/{batch_id}/events")
-async def events(socket: WebSocket, engine: ItsEngine, board: ItsBoard, batch_id: str) -> None:
+async def events(socket: WebSocket, runtime: RuntimeDep, board: ItsBoard, batch_id: str) -> None:
     """Send a batch's events and standing as they change, and close when it has ended.
 
     `?after=N` leaves out the events up to that number, for whoever comes back.
@@ -186,7 +186,7 @@ async def events(socket: WebSocket, engine: ItsEngine, board: ItsBoard, batch_id
     if not ID.fullmatch(batch_id) or not after.isascii() or not after.isdecimal():
         await socket.close(NO_SUCH_BATCH, "No batch can have that name, or `after` no number.")
         return
-    telling = asyncio.create_task(_tell(socket, engine, board, batch_id, int(after[:9])))
+    telling = asyncio.create_task(_tell(socket, runtime, board, batch_id, int(after[:9])))
     listening = asyncio.create_task(_until_gone(socket))
     done, pending = await asyncio.wait({telling, listening}, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
@@ -203,12 +203,14 @@ async def _until_gone(socket: WebSocket) -> None:
         pass
 
 
-async def _tell(socket: WebSocket, engine: Engine, board: Board, batch_id: str, after: int) -> None:
+async def _tell(
+    socket: WebSocket, runtime: Runtime, board: ProgressFeed, batch_id: str, after: int
+) -> None:
     told: dict[str, Any] | None = None
     async with aclosing(board.watch(batch_id, after)) as sights:
         async for seen in sights:
             if seen.progress is None:
-                if not await _is_queued(engine, batch_id):
+                if not await _is_queued(runtime, batch_id):
                     await socket.close(NO_SUCH_BATCH, "There is no such batch.")
                     return
                 if told is None:
@@ -222,11 +224,11 @@ async def _tell(socket: WebSocket, engine: Engine, board: Board, batch_id: str, 
                 await _send(socket, {"type": "progress", "progress": now})
                 told = now
             if seen.progress.state != "running":
-                await _farewell(socket, seen)
+                await _close(socket, seen)
                 return
 
 
-async def _farewell(socket: WebSocket, seen: Seen) -> None:
+async def _close(socket: WebSocket, seen: Update) -> None:
     rejected = seen.progress is not None and seen.progress.state == "rejected"
     await socket.close(REJECTED if rejected else 1000, "rejected" if rejected else "ended")
 
@@ -237,9 +239,9 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> bool:
     return any(before.get(key) != value for key, value in now.items() if key not in of_time)
 
 
-async def _is_queued(engine: Engine, batch_id: str) -> bool:
+async def _is_queued(runtime: Runtime, batch_id: str) -> bool:
     try:
-        await asyncio.to_thread(batch_answer, engine, batch_id)
+        await asyncio.to_thread(batch_answer, runtime, batch_id)
     except UnknownBatchError:
         return False
     return True

@@ -7,24 +7,24 @@ from typing import Annotated
 from fastapi import Depends, FastAPI
 from starlette.requests import HTTPConnection
 
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.auth import Access
-from cj_pipeline.service.subscriptions import Board
+from cj_pipeline.service.subscriptions import ProgressFeed
 
 
-def surround(app: FastAPI, engine: Engine, board: Board, access: Access) -> None:
+def install(app: FastAPI, runtime: Runtime, board: ProgressFeed, access: Access) -> None:
     """Have an application's operations find these."""
-    app.state.engine, app.state.board, app.state.access = engine, board, access
+    app.state.runtime, app.state.board, app.state.access = runtime, board, access
 
 
 # Asynchronous, though nothing is waited for: FastAPI sends what is not to another thread.
-async def _engine(asked: HTTPConnection) -> Engine:
-    found: Engine = asked.app.state.engine
+async def _engine(asked: HTTPConnection) -> Runtime:
+    found: Runtime = asked.app.state.runtime
     return found
 
 
-async def _board(asked: HTTPConnection) -> Board:
-    found: Board = asked.app.state.board
+async def _board(asked: HTTPConnection) -> ProgressFeed:
+    found: ProgressFeed = asked.app.state.board
     return found
 
 
@@ -33,6 +33,6 @@ async def _access(asked: HTTPConnection) -> Access:
     return found
 
 
-ItsEngine = Annotated[Engine, Depends(_engine)]
-ItsBoard = Annotated[Board, Depends(_board)]
+RuntimeDep = Annotated[Runtime, Depends(_engine)]
+ItsBoard = Annotated[ProgressFeed, Depends(_board)]
 ItsAccess = Annotated[Access, Depends(_access)]

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 import structlog
 
 from cj_pipeline.errors import CJError, UnknownBatchError
-from cj_pipeline.progress.follow import LOOK_EVERY_S, Change, look_at
+from cj_pipeline.progress.follow import LOOK_EVERY_S, StoreWatcher, read_progress
 from cj_pipeline.progress.values import Progress, ProgressEvent
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 
 log = structlog.get_logger()
 
 
 @dataclass
-class _Post:
+class _Subscription:
     """One batch: everything told of it, and the change of the store that was read last."""
 
     events: list[ProgressEvent] = field(default_factory=list)
@@ -29,7 +29,7 @@ class _Post:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Update:
     """A batch as one watcher sees it: events new to them, and how it stands.
 
     `progress` is None while the store does not know the batch.
@@ -39,18 +39,18 @@ class Seen:
     progress: Progress | None
 
 
-class Board:
+class ProgressFeed:
     """Looks for changes of the store while anybody watches, and reads each batch once a change."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._posts: dict[str, _Post] = {}
+    def __init__(self, runtime: Runtime) -> None:
+        self._engine = runtime
+        self._posts: dict[str, _Subscription] = {}
         self._version = 0
         self._changed = asyncio.Event()
 
     async def keep_looking(self) -> None:
         """Notice every change of the store; runs for as long as the service does."""
-        change = Change(self._engine.store)
+        change = StoreWatcher(self._engine.store)
         while True:
             if self._posts and change.is_due():
                 self._version += 1
@@ -58,7 +58,7 @@ class Board:
                 self._changed = asyncio.Event()
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def watch(self, batch_id: str, after: int = 0) -> AsyncGenerator[Seen]:
+    async def watch(self, batch_id: str, after: int = 0) -> AsyncGenerator[Update]:
         """Yield a batch now and at every change, without end; events after that number only."""
         async with self._post(batch_id) as post:
             while True:
@@ -71,22 +71,22 @@ class Board:
                     log.warning("watching_interrupted", batch_id=batch_id, error=str(error))
                 events = tuple(e for e in post.events if e.sequence > after)
                 after = events[-1].sequence if events else after
-                yield Seen(events, post.progress)
+                yield Update(events, post.progress)
                 await changed.wait()
 
-    async def _read(self, batch_id: str, post: _Post, version: int) -> None:
+    async def _read(self, batch_id: str, post: _Subscription, version: int) -> None:
         async with post.reading:
             if post.version >= version:
                 return
             known = post.events[-1].sequence if post.events else 0
-            look = await asyncio.to_thread(look_at, self._engine, batch_id, known)
+            look = await asyncio.to_thread(read_progress, self._engine, batch_id, known)
             post.events.extend(look.events)
             post.progress = look.progress
             post.version = version
 
     @asynccontextmanager
-    async def _post(self, batch_id: str) -> AsyncIterator[_Post]:
-        post = self._posts.setdefault(batch_id, _Post())
+    async def _post(self, batch_id: str) -> AsyncIterator[_Subscription]:
+        post = self._posts.setdefault(batch_id, _Subscription())
         post.n_watchers += 1
         try:
             yield post

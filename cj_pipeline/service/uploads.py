@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.ids import ID, id_for
 from cj_pipeline.intake.batch_folder import Batch, read_batch
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.problems import ProblemError
 from cj_pipeline.steps.ingest import load_judges
 
@@ -86,7 +86,7 @@ class HandedIn:
     is_new: bool
 
 
-def hand_in_json(engine: Engine, given: BatchIn) -> HandedIn:
+def hand_in_json(runtime: Runtime, given: BatchIn) -> HandedIn:
     """Hand in a batch given as JSON.
 
     Raises:
@@ -95,15 +95,15 @@ def hand_in_json(engine: Engine, given: BatchIn) -> HandedIn:
     if given.folder is not None:
         if given.model_fields_set - {"folder"}:
             raise ProblemError(422, "Give `folder` alone, or a batch without it.")
-        return _hand_in_waiting(engine, given.folder)
+        return _hand_in_waiting(runtime, given.folder)
     if given.batch_id is None:
         raise ProblemError(422, "Give the batch a name in `batch_id`, or name a waiting `folder`.")
-    with _staged(engine) as folder:
+    with _staged(runtime) as folder:
         _write_batch(folder, given)
-        return _place(engine, folder, given.batch_id)
+        return _place(runtime, folder, given.batch_id)
 
 
-def hand_in_zip(engine: Engine, file: IO[bytes], batch_id: str | None) -> HandedIn:
+def hand_in_zip(runtime: Runtime, file: IO[bytes], batch_id: str | None) -> HandedIn:
     """Hand in a batch folder given as a zip file.
 
     Args:
@@ -114,32 +114,32 @@ def hand_in_zip(engine: Engine, file: IO[bytes], batch_id: str | None) -> Handed
     Raises:
         ProblemError: With everything that is wrong with it.
     """
-    with _staged(engine) as folder:
+    with _staged(runtime) as folder:
         top = _unpack(file, folder)
         name = batch_id or (id_for(top, prefix="batch") if top else None)
         if name is None:
             raise ProblemError(
                 422, "Give the batch a name: `?batch_id=`, or one folder of that name in the zip."
             )
-        return _place(engine, folder / top if top else folder, name)
+        return _place(runtime, folder / top if top else folder, name)
 
 
-def _hand_in_waiting(engine: Engine, name: str) -> HandedIn:
-    waiting = engine.inbox / f".{name}"
+def _hand_in_waiting(runtime: Runtime, name: str) -> HandedIn:
+    waiting = runtime.inbox / f".{name}"
     if not waiting.is_dir() or waiting.is_symlink():
-        if (engine.inbox / name).is_dir():
-            return _known(engine.inbox / name, name)
+        if (runtime.inbox / name).is_dir():
+            return _known(runtime.inbox / name, name)
         raise ProblemError(
             404, f"No folder '.{name}' waits in the inbox: copy it there under that name first."
         )
-    return _place(engine, waiting, name)
+    return _place(runtime, waiting, name)
 
 
 @contextmanager
-def _staged(engine: Engine) -> Iterator[Path]:
+def _staged(runtime: Runtime) -> Iterator[Path]:
     """Give an empty folder on the inbox's own file system, which is gone afterwards."""
-    engine.inbox.mkdir(parents=True, exist_ok=True)
-    folder = engine.inbox / f".handed-in-{secrets.token_hex(8)}"
+    runtime.inbox.mkdir(parents=True, exist_ok=True)
+    folder = runtime.inbox / f".handed-in-{secrets.token_hex(8)}"
     folder.mkdir(mode=0o700)
     try:
         yield folder
@@ -147,17 +147,17 @@ def _staged(engine: Engine) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _place(engine: Engine, folder: Path, batch_id: str) -> HandedIn:
+def _place(runtime: Runtime, folder: Path, batch_id: str) -> HandedIn:
     """Check a folder as ingestion will, and rename it to where the sensor finds it."""
     handed_in = _read(folder, batch_id)
-    state, sha256 = _in_store(engine, batch_id)
-    target = engine.inbox / batch_id
+    state, sha256 = _in_store(runtime, batch_id)
+    target = runtime.inbox / batch_id
     if state is not None and state != "rejected":
         if sha256 != handed_in.batch.content_sha256:
             raise _taken(batch_id)
         return HandedIn(handed_in.batch, handed_in.judge_names, is_new=False)
     if state == "rejected" and target.is_dir():
-        replaced = engine.inbox / f".replaced-{secrets.token_hex(8)}"
+        replaced = runtime.inbox / f".replaced-{secrets.token_hex(8)}"
         target.rename(replaced)
         shutil.rmtree(replaced, ignore_errors=True)
     try:
@@ -206,8 +206,8 @@ def _taken(batch_id: str) -> ProblemError:
     )
 
 
-def _in_store(engine: Engine, batch_id: str) -> tuple[str | None, str | None]:
-    with engine.store.read() as db:
+def _in_store(runtime: Runtime, batch_id: str) -> tuple[str | None, str | None]:
+    with runtime.store.read() as db:
         row = db.one("SELECT state, content_sha256 FROM batches WHERE batch_id = ?", [batch_id])
     return (row["state"], row["content_sha256"]) if row else (None, None)
 

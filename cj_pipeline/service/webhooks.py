@@ -15,8 +15,8 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
-from cj_pipeline.runtime import Engine
-from cj_pipeline.service.dependencies import ItsEngine
+from cj_pipeline.runtime import Runtime
+from cj_pipeline.service.dependencies import RuntimeDep
 from cj_pipeline.service.problems import ProblemError, documented
 from cj_pipeline.service.schemas import Nudged
 
@@ -42,9 +42,9 @@ KEPT_FOR = timedelta(days=7)
     responses=documented(404, 422),
     summary="Take a provider's webhook",
 )
-async def receive(request: Request, engine: ItsEngine, provider: WebhookProvider) -> Nudged:
+async def receive(request: Request, runtime: RuntimeDep, provider: WebhookProvider) -> Nudged:
     """Have the job that a verified webhook names polled next; a repeated one does nothing."""
-    secret = engine.environment.get(SECRET_VARIABLES[provider], "").strip()
+    secret = runtime.environment.get(SECRET_VARIABLES[provider], "").strip()
     if not secret:
         raise ProblemError(
             404, f"No webhooks of {provider} are expected: set {SECRET_VARIABLES[provider]}."
@@ -57,7 +57,7 @@ async def receive(request: Request, engine: ItsEngine, provider: WebhookProvider
     if not await run_in_threadpool(is_genuine, body, request.headers, secret):
         log.warning("webhook_refused", provider=provider)
         raise ProblemError(401, "The webhook's signature is not the provider's.")
-    n_jobs = await run_in_threadpool(take, engine, provider, request.headers["webhook-id"], body)
+    n_jobs = await run_in_threadpool(take, runtime, provider, request.headers["webhook-id"], body)
     return Nudged(n_jobs=n_jobs)
 
 
@@ -74,7 +74,7 @@ def is_genuine(body: bytes, headers: Headers, secret: str) -> bool:
     return True
 
 
-def take(engine: Engine, provider: WebhookProvider, webhook_id: str, body: bytes) -> int:
+def take(runtime: Runtime, provider: WebhookProvider, webhook_id: str, body: bytes) -> int:
     """Keep a verified webhook's id and make its job due for polling, once.
 
     Returns:
@@ -82,8 +82,8 @@ def take(engine: Engine, provider: WebhookProvider, webhook_id: str, body: bytes
         has ended, and for events that are not about batch jobs.
     """
     kind, job_id = _named_job(body)
-    now = engine.clock()
-    with engine.store.write() as db:
+    now = runtime.clock()
+    with runtime.store.write() as db:
         if db.one(
             "SELECT 1 AS known FROM webhooks WHERE provider = ? AND webhook_id = ?",
             [provider, webhook_id],

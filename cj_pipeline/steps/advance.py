@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cj_pipeline.errors import TransientError
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.decide import fit_and_decide
 from cj_pipeline.steps.next_step import NextStep, next_step, what_is_awaited
@@ -41,37 +41,37 @@ class StepTaken:
     waits_for: str = ""
 
 
-def take_next_step(engine: Engine, batch_id: str) -> StepTaken:
+def take_next_step(runtime: Runtime, batch_id: str) -> StepTaken:
     """Take the next step of a batch; killed half-way, it is taken again."""
-    with engine.store.read() as db:
-        step = next_step(db, batch_id, engine.clock())
+    with runtime.store.read() as db:
+        step = next_step(db, batch_id, runtime.clock())
         # A batch may have ended, and been published, before its last results come home.
         is_published = step is NextStep.COLLECT and _is_published(db, batch_id)
     waited = False
     match step:
         case NextStep.PLAN:
-            plan_wave(engine, batch_id)
-            submit_wave(engine, batch_id)
+            plan_wave(runtime, batch_id)
+            submit_wave(runtime, batch_id)
         case NextStep.SUBMIT:
-            waited = not submit_wave(engine, batch_id).n_sent
+            waited = not submit_wave(runtime, batch_id).n_sent
         case NextStep.POLL:
-            waited = batch_id not in poll(engine, batch_id=batch_id).batches_with_ended_jobs
+            waited = batch_id not in poll(runtime, batch_id=batch_id).batches_with_ended_jobs
         case NextStep.COLLECT:
-            collect_wave(engine, batch_id)
+            collect_wave(runtime, batch_id)
             if is_published:
-                publish(engine, batch_id)
+                publish(runtime, batch_id)
         case NextStep.DECIDE:
-            fit_and_decide(engine, batch_id)
+            fit_and_decide(runtime, batch_id)
         case NextStep.PROJECT:
-            project(engine, batch_id)
+            project(runtime, batch_id)
         case NextStep.PUBLISH:
-            publish(engine, batch_id)
+            publish(runtime, batch_id)
         case NextStep.NOTHING:
             pass
     if not waited:
         return StepTaken(step, waited)
-    with engine.store.read() as db:
-        return StepTaken(step, waited, what_is_awaited(db, batch_id, engine.clock()))
+    with runtime.store.read() as db:
+        return StepTaken(step, waited, what_is_awaited(db, batch_id, runtime.clock()))
 
 
 def _is_published(db: Session, batch_id: str) -> bool:
@@ -79,7 +79,7 @@ def _is_published(db: Session, batch_id: str) -> bool:
 
 
 def advance_to_end(
-    engine: Engine,
+    runtime: Runtime,
     batch_id: str,
     *,
     pause_s: float = 2.0,
@@ -88,19 +88,19 @@ def advance_to_end(
     """Yield each step taken until the batch is published; pauses where there is only waiting."""
     while True:
         try:
-            taken = take_next_step(engine, batch_id)
+            taken = take_next_step(runtime, batch_id)
         except TransientError as error:
             taken = StepTaken(NextStep.POLL, waited=True, waits_for=str(error))
         if taken.step is NextStep.NOTHING:
             return
         yield taken
         if taken.waited:
-            with engine.store.read() as db:
-                has_stalled = batch_id in {s.batch_id for s in stalled_batches(db, engine.clock())}
+            with runtime.store.read() as db:
+                has_stalled = batch_id in {s.batch_id for s in stalled_batches(db, runtime.clock())}
                 due = next_poll_due(db, batch_id)
             if has_stalled:
-                end_stalled(engine, batch_id)
+                end_stalled(runtime, batch_id)
             # Looking before a job's next look is due would find nothing; looking later loses time.
-            left = pause_s if due is None else (due - engine.clock()).total_seconds()
+            left = pause_s if due is None else (due - runtime.clock()).total_seconds()
             pause = min(pause_s, left)
             sleep(max(LEAST_PAUSE_S, pause - import_ahead(pause)))

@@ -11,14 +11,14 @@ from typing import Any
 
 import structlog
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import CJError, FinalError
-from cj_pipeline.progress.events import note_progress
+from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.ledger import require_same_account
-from cj_pipeline.provider_jobs.settlement import SettledJob, in_parts, settle_job
+from cj_pipeline.provider_jobs.settlement import Settlement, in_parts, settle_job
 from cj_pipeline.providers.base import Parser, Provider, RawLine
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ class Collected:
     """What came home in one call, over all jobs it settled."""
 
     n_jobs: int
-    outcomes: Mapping[Outcome, int]
+    outcomes: Mapping[RequestOutcome, int]
     billed_usd: float
 
     @property
@@ -38,26 +38,26 @@ class Collected:
         return sum(self.outcomes.values())
 
 
-def collect_wave(engine: Engine, batch_id: str) -> Collected:
+def collect_wave(runtime: Runtime, batch_id: str) -> Collected:
     """Bring home every provider job of a batch that has ended.
 
     Raw lines are committed before anything reads them, so a crash or a better parser never costs
     a second job; reading and settling are one further transaction per job, in the same turn at the
     store unless somebody else waits for it.
     """
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         jobs = db.rows(
             "SELECT * FROM provider_jobs WHERE batch_id = ? AND state IN ('ended', 'collected')"
             " ORDER BY submission_key",
             [batch_id],
         )
-    outcomes: Counter[Outcome] = Counter()
+    outcomes: Counter[RequestOutcome] = Counter()
     billed = 0.0
     trouble: CJError | None = None
     for job in jobs:
         try:
-            settled = _bring_home(engine, record, job)
+            settled = _collect_job(runtime, record, job)
         except CJError as error:
             # One provider's trouble does not keep another's results from coming home.
             log.warning("collect_failed", submission_key=job["submission_key"], error=str(error))
@@ -70,24 +70,24 @@ def collect_wave(engine: Engine, batch_id: str) -> Collected:
     return Collected(len(jobs), dict(outcomes), billed)
 
 
-def _bring_home(engine: Engine, record: BatchRecord, job: Mapping[str, Any]) -> SettledJob:
+def _collect_job(runtime: Runtime, record: BatchRecord, job: Mapping[str, Any]) -> Settlement:
     """Store, read and settle one job; what was done of it before is not done again."""
-    provider = engine.provider(record.judge(job["judge_id"]))
-    now = engine.clock()
+    provider = runtime.provider(record.judge(job["judge_id"]))
+    now = runtime.clock()
     is_ended = job["state"] == "ended"
     lines: Iterator[RawLine] = iter(())
     if is_ended and job["batching_mode"] == "provider_batch_api":
         lines = _downloaded(provider, record, job, now)
-    with engine.store.turn() as transaction:
+    with runtime.store.turn() as transaction:
         if is_ended:
             with transaction() as db:
                 kinds = _store_callbacks(db, provider.parse_reply, job, lines, now)
             if kinds is not None:
                 _log(record, job, "callbacks_stored", n_requested=job["n_requests"], **kinds)
         with transaction() as db:
-            settled = _settle(db, provider.parse_reply, record, job, engine.clock())
+            settled = _settle(db, provider.parse_reply, record, job, runtime.clock())
     if settled is None:
-        return SettledJob({}, 0.0)
+        return Settlement({}, 0.0)
     outcomes = {outcome.value: n for outcome, n in settled.outcomes.items()}
     _log(record, job, "provider_job_settled", billed_usd=settled.billed_usd, **outcomes)
     if job["provider_job_id"] is not None:
@@ -183,12 +183,12 @@ def matched_callbacks(
 
 def _settle(
     db: Session, parse: Parser, record: BatchRecord, job: Mapping[str, Any], now: datetime
-) -> SettledJob | None:
+) -> Settlement | None:
     """Read and settle a collected job; None where another process has done so meanwhile."""
     if not _is_in_state(db, job["submission_key"], "collected"):
         return None
     settled = settle_job(db, record, job, parse, now)
-    note_progress(db, record.batch_id, now)
+    record_progress(db, record.batch_id, now)
     return settled
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from cj_pipeline.batch.comparisons import max_possible_pairs
-from cj_pipeline.progress.events import note_progress
+from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.canary import held_back
 from cj_pipeline.queries.batch_record import (
     BatchRecord,
@@ -19,14 +19,14 @@ from cj_pipeline.queries.batch_record import (
     pairs_per_wave,
 )
 from cj_pipeline.queries.comparison_graph import (
-    amid_earlier,
     grades_so_far,
     net_so_far,
+    with_linked_scores,
     with_scores,
 )
-from cj_pipeline.queries.linked_scale import chain_so_far
+from cj_pipeline.queries.linked_scale import linked_scale
 from cj_pipeline.queries.scale import fit_scale
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.fit import Fitted, fit_within
 from cj_pipeline.stopping.continuation import (
     BatchProgress,
@@ -39,10 +39,10 @@ from cj_pipeline.stopping.continuation import (
 from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
-    from cj_pipeline.grading.linked_scale import Chain
+    from cj_pipeline.grading.linked_scale import LinkedScale
     from cj_pipeline.grading.projection import GradeProjections
     from cj_pipeline.scale.bradley_terry import Scale
-    from cj_pipeline.stopping.expected_gain import Outlook
+    from cj_pipeline.stopping.expected_gain import ExpectedGain
     from cj_pipeline.stopping.precision import Precision
 
 log = structlog.get_logger()
@@ -63,24 +63,24 @@ class WaveDecision:
     details: dict[str, Any]
 
 
-def decide(engine: Engine, batch_id: str, *, is_stalled: bool = False) -> WaveDecision:
+def decide(runtime: Runtime, batch_id: str, *, is_stalled: bool = False) -> WaveDecision:
     """Decide what happens to a batch next and keep the decision with the wave.
 
     While callbacks are pending nothing is kept: the batch waits, and the log says for what.
     """
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         record = load_batch(db, batch_id)
-        decided = _decide_within(db, record, engine.clock(), is_stalled=is_stalled)
+        decided = _decide_within(db, record, runtime.clock(), is_stalled=is_stalled)
     _log(batch_id, decided)
     return decided
 
 
-def fit_and_decide(engine: Engine, batch_id: str) -> WaveDecision:
+def fit_and_decide(runtime: Runtime, batch_id: str) -> WaveDecision:
     """Score a wave and decide by it, as `fit` and `decide` do, in one transaction for both."""
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         record = load_batch(db, batch_id)
         fitted = fit_within(db, record)
-        decided = _decide_within(db, record, engine.clock(), fitted=fitted)
+        decided = _decide_within(db, record, runtime.clock(), fitted=fitted)
     _log(batch_id, decided)
     return decided
 
@@ -107,17 +107,17 @@ def _decide_within(
     decided = _decided(record, wave, decision, progress, details)
     if not record.has_ended and not decision.is_to_wait:
         _keep(db, record, decided, now)
-        note_progress(db, record.batch_id, now)
+        record_progress(db, record.batch_id, now)
     return decided
 
 
-def decide_again(engine: Engine, batch_id: str) -> bool:
+def decide_again(runtime: Runtime, batch_id: str) -> bool:
     """Decide anew how a batch ended, by the verdicts it has now; nothing more is asked.
 
     Returns:
         False if it would not have ended yet: then its end stays as it was.
     """
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         record = load_batch(db, batch_id)
         wave = current_wave(db, batch_id)
         progress, scale, reached = _progress(db, record, wave, is_stalled=False)
@@ -133,7 +133,7 @@ def decide_again(engine: Engine, batch_id: str) -> bool:
         )
         details = _details(db, record, progress, scale, reached) | {"earlier_decision": earlier}
         decided = _decided(record, wave, decision, progress, details)
-        _keep(db, record, decided, engine.clock())
+        _keep(db, record, decided, runtime.clock())
     _log(batch_id, decided)
     return True
 
@@ -273,7 +273,7 @@ class _Reached:
     """
 
     precision: Precision
-    outlook: Outlook | None
+    outlook: ExpectedGain | None
     usd_per_comparison: float | None
 
 
@@ -283,11 +283,11 @@ def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
 
     rule = record.settings.precise
     wants_gain = rule is not None and rule.gain_per_usd is not None
-    chain = chain_so_far(db, record, scale)
+    chain = linked_scale(db, record, scale)
     ahead = None
     if wants_gain or len(record.essay_ids) <= _OUTLOOK_UP_TO:
         net = with_scores(net_so_far(db, record).net, record, scale)
-        net = amid_earlier(db, record, net, scale)
+        net = with_linked_scores(db, record, net, scale)
         covered = len({frozenset(pair) for pair in net.shown})
         ahead = outlook(
             net,
@@ -315,7 +315,9 @@ def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
     return _Reached(precision, ahead, usd)
 
 
-def _grades(record: BatchRecord, scale: Scale, chain: Chain | None) -> GradeProjections | None:
+def _grades(
+    record: BatchRecord, scale: Scale, chain: LinkedScale | None
+) -> GradeProjections | None:
     if chain is None or record.grading_terms is None:
         return grades_so_far(record, scale)
     from cj_pipeline.grading.linked_scale import only
@@ -325,7 +327,7 @@ def _grades(record: BatchRecord, scale: Scale, chain: Chain | None) -> GradeProj
     return only(found, record.essay_ids)
 
 
-def _errors_amid(chain: Chain, record: BatchRecord) -> dict[str, float]:
+def _errors_amid(chain: LinkedScale, record: BatchRecord) -> dict[str, float]:
     """Return the students' standard errors as earlier batches' verdicts make them too."""
     place = {essay_id: i for i, essay_id in enumerate(chain.essay_ids)}
     return {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.queries.batch_record import judged_pairs, load_batch
 from cj_pipeline.queries.scale import fit_scale
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from cj_pipeline.scale.intervals import ScoreIntervals
 
 
-def describe_scale(engine: Engine, batch_id: str) -> None:
+def describe_scale(runtime: Runtime, batch_id: str) -> None:
     """Describe the scale that a batch's last grading went by, unless it has been described."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         revision = _undescribed_revision(db, batch_id)
         if revision is None:
             return
@@ -34,8 +34,8 @@ def describe_scale(engine: Engine, batch_id: str) -> None:
         scale = fit_scale(db, record) if judged else None
     if scale is None:
         return
-    rows = description_rows(batch_id, scale, judged, record.student_ids, engine.clock())
-    with engine.store.write() as db:
+    rows = description_rows(batch_id, scale, judged, record.student_ids, runtime.clock())
+    with runtime.store.write() as db:
         # Graded again meanwhile, perhaps by other verdicts: whoever did that describes it.
         if _undescribed_revision(db, batch_id) == revision:
             for table, described in rows.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.queries.batch_record import BatchRecord, current_wave, judged_pairs, load_batch
 from cj_pipeline.queries.scale import _scores_before
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.scale.scoring import score_verdicts
 from cj_pipeline.store.session import Session
 
@@ -26,10 +26,10 @@ class Fitted:
     problem: str | None
 
 
-def fit(engine: Engine, batch_id: str) -> Fitted:
+def fit(runtime: Runtime, batch_id: str) -> Fitted:
     """Place every essay of a batch on one scale by all verdicts so far."""
     # One transaction: fitting takes milliseconds, opening the store as long again.
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         return fit_within(db, load_batch(db, batch_id))
 
 

@@ -16,10 +16,10 @@ from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.intake.settings import EarlierBatch
 from cj_pipeline.judging.judges import Judge, load_judge
 from cj_pipeline.live.profiles import ResolvedProfile
-from cj_pipeline.progress.events import note_progress
+from cj_pipeline.progress.events import record_progress
 from cj_pipeline.queries.batch_record import batch_correlation_id
 from cj_pipeline.queries.live_profile import profile_of_batch
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ class Ingested:
 
 
 def ingest(
-    engine: Engine,
+    runtime: Runtime,
     folder: Path,
     *,
     explicit: Mapping[str, Any] | None = None,
@@ -59,14 +59,14 @@ def ingest(
     try:
         batch = read_batch(folder, explicit=explicit, batch_id=batch_id)
         judges = load_judges(batch, folder)
-        profile = profile_of_batch(batch, engine.home)
+        profile = profile_of_batch(batch, runtime.home)
     except BatchProblemsError as error:
-        _record_rejection(engine, folder, error, runner_mode)
+        _record_rejection(runtime, folder, error, runner_mode)
         raise
     try:
-        is_new = _record(engine, batch, judges, profile, runner_mode)
+        is_new = _record(runtime, batch, judges, profile, runner_mode)
     except BatchProblemsError as error:
-        _record_rejection(engine, folder, error, runner_mode)
+        _record_rejection(runtime, folder, error, runner_mode)
         raise
     log.info("batch_ingested", batch_id=batch.batch_id, runner_mode=runner_mode, is_new=is_new)
     return Ingested(
@@ -104,15 +104,15 @@ def load_judges(batch: Batch, folder: Path) -> tuple[Judge, ...]:
 
 
 def _record(
-    engine: Engine,
+    runtime: Runtime,
     batch: Batch,
     judges: tuple[Judge, ...],
     profile: ResolvedProfile,
     runner_mode: str,
 ) -> bool:
     settings = batch.settings.values
-    now = engine.clock()
-    with engine.store.write() as db:
+    now = runtime.clock()
+    with runtime.store.write() as db:
         known = db.one(
             "SELECT content_sha256, state, settings FROM batches WHERE batch_id = ?",
             [batch.batch_id],
@@ -173,7 +173,7 @@ def _record(
         )
         db.insert("documents", [own | vars(document) for document in batch.documents])
         db.insert("judges", [own | _judge_row(judge) for judge in judges])
-        note_progress(db, batch.batch_id, now)
+        record_progress(db, batch.batch_id, now)
     return True
 
 
@@ -245,11 +245,11 @@ def _refuse_other_settings(
 
 
 def _record_rejection(
-    engine: Engine, folder: Path, error: BatchProblemsError, runner_mode: str
+    runtime: Runtime, folder: Path, error: BatchProblemsError, runner_mode: str
 ) -> None:
     """A rejected batch stays visible with its problems until a mended one replaces it."""
-    now = engine.clock()
-    with engine.store.write() as db:
+    now = runtime.clock()
+    with runtime.store.write() as db:
         known = db.one("SELECT state FROM batches WHERE batch_id = ?", [error.batch_id])
         if known is not None and known["state"] != "rejected":
             return

@@ -128,7 +128,7 @@ COLLECT_AT_LATEST_AFTER = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Standing:
+class PendingStep:
     """Where a batch stands.
 
     Attributes:
@@ -149,7 +149,7 @@ class Standing:
     waits_for_more_jobs: bool
 
 
-def standings(db: Session, now: datetime) -> list[Standing]:
+def standings(db: Session, now: datetime) -> list[PendingStep]:
     """Return every batch that is not published or has results to be brought home, by name."""
     steps = next_steps(db, now)
     rows = db.rows(
@@ -209,7 +209,7 @@ def standings(db: Session, now: datetime) -> list[Standing]:
         """  # noqa: S608 -- a constant
     )
     return [
-        Standing(
+        PendingStep(
             batch_id=row["batch_id"],
             step=steps[row["batch_id"]],
             mark=row["mark"][:12],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from cj_pipeline.batch.comparisons import PlannedComparison, comparison_id, max_possible_pairs
-from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.judge_shares import judges_of_pair
 from cj_pipeline.pairing.waves import choose_wave
 from cj_pipeline.queries.batch_record import (
@@ -19,10 +19,15 @@ from cj_pipeline.queries.batch_record import (
     note_on_batch,
     pairs_per_wave,
 )
-from cj_pipeline.queries.comparison_graph import NetSoFar, amid_earlier, net_so_far, with_scores
+from cj_pipeline.queries.comparison_graph import (
+    NetSoFar,
+    net_so_far,
+    with_linked_scores,
+    with_scores,
+)
 from cj_pipeline.queries.judge_selection import judges_next
 from cj_pipeline.queries.scale import fit_scale
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.stopping.continuation import (
     ContinuationDecision,
     completion_denominator,
@@ -44,12 +49,12 @@ class PlannedWave:
     is_new: bool
 
 
-def plan_wave(engine: Engine, batch_id: str) -> PlannedWave:
+def plan_wave(runtime: Runtime, batch_id: str) -> PlannedWave:
     """Plan a batch's next wave, if its last one is decided and asks for more.
 
     Called again before that, it returns the wave already planned.
     """
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         wave = current_wave(db, batch_id)
         if record.has_ended or not _asks_for_more(db, batch_id, wave):
@@ -57,10 +62,10 @@ def plan_wave(engine: Engine, batch_id: str) -> PlannedWave:
         judges = judges_next(db, record)
         history = replace(_history(db, record), shares=judges.shares)
     planned = tuple(_next_comparisons(record, wave + 1, history))
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         if current_wave(db, batch_id) > wave:
             return PlannedWave(wave + 1, _planned(db, batch_id, wave + 1), is_new=False)
-        now = engine.clock()
+        now = runtime.clock()
         db.insert("comparison_pairs", [_row(p) | {"planned_at": now} for p in planned])
         if planned:
             db.insert("judge_choices", judges.rows(batch_id, wave + 1))
@@ -70,7 +75,7 @@ def plan_wave(engine: Engine, batch_id: str) -> PlannedWave:
     return PlannedWave(wave + 1, planned, is_new=True)
 
 
-def preview_comparisons(record: BatchRecord, net: Net) -> tuple[PlannedComparison, ...]:
+def preview_comparisons(record: BatchRecord, net: ComparisonGraph) -> tuple[PlannedComparison, ...]:
     """Return the first wave of a batch that is not in the store, for `cj plan`.
 
     Args:
@@ -101,7 +106,7 @@ def _history(db: Session, record: BatchRecord) -> NetSoFar:
         return found
     scale = fit_scale(db, record) if found.net.shown else None
     net = found.net if scale is None else with_scores(found.net, record, scale)
-    return replace(found, net=amid_earlier(db, record, net, scale))
+    return replace(found, net=with_linked_scores(db, record, net, scale))
 
 
 def _next_comparisons(

@@ -18,11 +18,11 @@ import structlog
 
 from cj_pipeline.errors import CJError, FinalError, ProviderUnavailableError
 from cj_pipeline.judging.judges import Judge
-from cj_pipeline.progress.events import note_progress
+from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.adoption import settle_duplicates
 from cj_pipeline.provider_jobs.ledger import require_same_account
 from cj_pipeline.providers.base import JobOutcome, JobStatus, results_expire_at
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -70,7 +70,7 @@ class Polled:
 
 
 @dataclass(frozen=True)
-class _NoAnswer:
+class _PollFailure:
     """Why a look told nothing, and for how long to leave the provider alone."""
 
     problem: str
@@ -80,16 +80,16 @@ class _NoAnswer:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _PollResult:
     """One look at one job; `told_to_stop` says that it was cancelled with it."""
 
     job: Mapping[str, Any]
-    found: JobStatus | _NoAnswer
+    found: JobStatus | _PollFailure
     results_expire_at: datetime | None = None
     told_to_stop: bool = False
 
 
-def poll(engine: Engine, *, batch_id: str | None = None, at_most_s: float = 20.0) -> Polled:
+def poll(runtime: Runtime, *, batch_id: str | None = None, at_most_s: float = 20.0) -> Polled:
     """Ask providers about open jobs that are due, one request a job, and keep the answers.
 
     Args:
@@ -97,8 +97,8 @@ def poll(engine: Engine, *, batch_id: str | None = None, at_most_s: float = 20.0
         batch_id: Only this batch's jobs; by default those of all batches.
         at_most_s: When to stop asking; what is left is due first next time.
     """
-    now = engine.clock()
-    with engine.store.read() as db:
+    now = runtime.clock()
+    with runtime.store.read() as db:
         jobs = db.rows(
             f"SELECT *, {_IS_UNWANTED} AS is_unwanted FROM provider_jobs"  # noqa: S608 -- constants
             f" WHERE {_IS_OPEN} AND coalesce(next_poll_at, $now) <= $now"
@@ -110,10 +110,10 @@ def poll(engine: Engine, *, batch_id: str | None = None, at_most_s: float = 20.0
         judges = _judges(db, {job["judge_id"] for job in jobs})
         usual = usual_durations(db, now) if jobs else {}
         has_duplicates = db.one("SELECT 1 AS found FROM duplicate_jobs WHERE state = 'duplicate'")
-    looks = list(_looks(engine, jobs, judges, at_most_s)) if jobs else []
-    _keep(engine, looks, _Pace(int(row["n"]) if row else 1, usual), now)
+    looks = list(_poll_all(runtime, jobs, judges, at_most_s)) if jobs else []
+    _keep(runtime, looks, PollSchedule(int(row["n"]) if row else 1, usual), now)
     if has_duplicates:
-        settle_duplicates(engine, batch_id)
+        settle_duplicates(runtime, batch_id)
     ended = {
         look.job["batch_id"]
         for look in looks
@@ -189,7 +189,7 @@ def poll_interval(age: timedelta, n_open: int = 1, usual: timedelta | None = Non
 
 
 @dataclass(frozen=True)
-class _Pace:
+class PollSchedule:
     """What the next look depends on beside a job's age."""
 
     n_open: int
@@ -212,20 +212,20 @@ def _judges(db: Session, judge_ids: set[str]) -> Mapping[str, Judge]:
     return {row["judge_id"]: Judge.from_definition(row["definition"]) for row in rows}
 
 
-def _looks(
-    engine: Engine, jobs: Sequence[dict[str, Any]], judges: Mapping[str, Judge], at_most_s: float
-) -> Iterator[_Look]:
+def _poll_all(
+    runtime: Runtime, jobs: Sequence[dict[str, Any]], judges: Mapping[str, Judge], at_most_s: float
+) -> Iterator[_PollResult]:
     """Yield what was found of each job there was time for, in order."""
     deadline = time.monotonic() + at_most_s
-    left_alone: dict[str, _NoAnswer] = {}
+    left_alone: dict[str, _PollFailure] = {}
 
-    def look(job: dict[str, Any]) -> _Look | None:
+    def look(job: dict[str, Any]) -> _PollResult | None:
         if time.monotonic() > deadline and job is not jobs[0]:
             return None
         if (asked_to_wait := left_alone.get(job["account"])) is not None:
-            return _Look(job, asked_to_wait)
-        found = _look(engine, job, judges[job["judge_id"]])
-        if isinstance(found.found, _NoAnswer) and found.found.for_the_account:
+            return _PollResult(job, asked_to_wait)
+        found = _look(runtime, job, judges[job["judge_id"]])
+        if isinstance(found.found, _PollFailure) and found.found.for_the_account:
             left_alone[job["account"]] = found.found
         return found
 
@@ -233,26 +233,26 @@ def _looks(
         yield from (found for found in threads.map(look, jobs) if found is not None)
 
 
-def _look(engine: Engine, job: dict[str, Any], judge: Judge) -> _Look:
+def _look(runtime: Runtime, job: dict[str, Any], judge: Judge) -> _PollResult:
     """Ask about one job; tell it to stop where nobody wants it any more and it was not told yet."""
     stop = bool(job["is_unwanted"]) and job["cancel_told_at"] is None
     try:
-        provider = engine.provider(judge)
+        provider = runtime.provider(judge)
         require_same_account(job, provider)
         found = (provider.cancel if stop else provider.poll)(job["provider_job_id"])
     except FinalError as error:
         log.warning("poll_refused", submission_key=job["submission_key"], error=str(error))
-        return _Look(job, _NoAnswer(str(error), AFTER_REFUSAL, is_final=True))
+        return _PollResult(job, _PollFailure(str(error), AFTER_REFUSAL, is_final=True))
     except CJError as error:
         asked = error.retry_after_s if isinstance(error, ProviderUnavailableError) else None
         if asked is None:
-            wait = _backoff(engine.clock() - job["intended_at"], job)
+            wait = _backoff(runtime.clock() - job["intended_at"], job)
         else:
             wait = timedelta(seconds=asked)
-        answer = _NoAnswer(str(error), wait, is_final=False, for_the_account=asked is not None)
-        return _Look(job, answer)
+        answer = _PollFailure(str(error), wait, is_final=False, for_the_account=asked is not None)
+        return _PollResult(job, answer)
     made = found.created_at or job["submitted_at"] or job["intended_at"]
-    return _Look(job, found, results_expire_at(made, provider.limits), told_to_stop=stop)
+    return _PollResult(job, found, results_expire_at(made, provider.limits), told_to_stop=stop)
 
 
 def _backoff(age: timedelta, job: Mapping[str, Any]) -> timedelta:
@@ -297,15 +297,17 @@ def _send_again(db: Session, job: dict[str, Any], found: JobStatus, now: datetim
     )
 
 
-def _keep(engine: Engine, looks: Sequence[_Look], pace: _Pace, now: datetime) -> None:
+def _keep(
+    runtime: Runtime, looks: Sequence[_PollResult], pace: PollSchedule, now: datetime
+) -> None:
     if not looks:
         return
-    unchanged = [look.job for look in looks if _is_as_it_was(look, now)]
-    news = [look for look in looks if not _is_as_it_was(look, now)]
-    with engine.store.write() as db:
+    unchanged = [look.job for look in looks if _is_unchanged(look, now)]
+    news = [look for look in looks if not _is_unchanged(look, now)]
+    with runtime.store.write() as db:
         _keep_unchanged(db, unchanged, pace, now)
         for look in news:
-            if isinstance(look.found, _NoAnswer):
+            if isinstance(look.found, _PollFailure):
                 _keep_no_answer(db, look.job, look.found, now)
             elif look.found.waits_for_capacity:
                 _send_again(db, dict(look.job), look.found, now)
@@ -313,7 +315,7 @@ def _keep(engine: Engine, looks: Sequence[_Look], pace: _Pace, now: datetime) ->
                 _keep_status(db, look, look.found, pace, now)
         _leave_accounts_alone(db, news, now)
         for batch_id in sorted({look.job["batch_id"] for look in news}):
-            note_progress(db, batch_id, now)
+            record_progress(db, batch_id, now)
     for look in news:
         found, job = look.found, look.job
         if isinstance(found, JobStatus) and found.provider_status != job["provider_status"]:
@@ -328,7 +330,7 @@ def _keep(engine: Engine, looks: Sequence[_Look], pace: _Pace, now: datetime) ->
             )
 
 
-def _is_as_it_was(look: _Look, now: datetime) -> bool:
+def _is_unchanged(look: _PollResult, now: datetime) -> bool:
     """Whether a look told nothing that the row does not say, as most looks do."""
     job, found = look.job, look.found
     return (
@@ -345,7 +347,7 @@ def _is_as_it_was(look: _Look, now: datetime) -> bool:
 
 
 def _keep_unchanged(
-    db: Session, jobs: Sequence[Mapping[str, Any]], pace: _Pace, now: datetime
+    db: Session, jobs: Sequence[Mapping[str, Any]], pace: PollSchedule, now: datetime
 ) -> None:
     """Keep that these were looked at: one statement, however many they are."""
     if not jobs:
@@ -366,7 +368,9 @@ def _keep_unchanged(
     )
 
 
-def _keep_no_answer(db: Session, job: Mapping[str, Any], found: _NoAnswer, now: datetime) -> None:
+def _keep_no_answer(
+    db: Session, job: Mapping[str, Any], found: _PollFailure, now: datetime
+) -> None:
     """Keep why nothing is known; a cancelled batch does not wait for a job it may not see."""
     unwanted = db.one(
         "SELECT 1 AS found FROM batches WHERE batch_id = ?"
@@ -389,12 +393,12 @@ def _keep_no_answer(db: Session, job: Mapping[str, Any], found: _NoAnswer, now: 
     )
 
 
-def _leave_accounts_alone(db: Session, looks: Sequence[_Look], now: datetime) -> None:
+def _leave_accounts_alone(db: Session, looks: Sequence[_PollResult], now: datetime) -> None:
     """Put off all open jobs of an account that asked for it, also those whose turn comes sooner."""
     waits = {
         look.job["account"]: look.found.wait
         for look in looks
-        if isinstance(look.found, _NoAnswer) and look.found.for_the_account
+        if isinstance(look.found, _PollFailure) and look.found.for_the_account
     }
     for account, wait in waits.items():
         db.execute(
@@ -406,9 +410,9 @@ def _leave_accounts_alone(db: Session, looks: Sequence[_Look], now: datetime) ->
 
 def _keep_status(
     db: Session,
-    look: _Look,
+    look: _PollResult,
     found: JobStatus,
-    pace: _Pace,
+    pace: PollSchedule,
     now: datetime,
 ) -> None:
     job = look.job

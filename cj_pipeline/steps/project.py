@@ -13,14 +13,14 @@ from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.grading.rules import GradingTerms, grade_by
 from cj_pipeline.queries.batch_record import BatchRecord, judged_pairs, load_batch
 from cj_pipeline.queries.history import BatchHistory, read_history
-from cj_pipeline.queries.linked_scale import read_chain
+from cj_pipeline.queries.linked_scale import read_linked_scale
 from cj_pipeline.queries.scale import fit_scale
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.describe_scale import forget_description
 from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
-    from cj_pipeline.grading.linked_scale import Chain
+    from cj_pipeline.grading.linked_scale import LinkedScale
     from cj_pipeline.grading.projection import GradeProjections
     from cj_pipeline.scale.bradley_terry import Scale
 
@@ -36,10 +36,10 @@ class Projected:
     is_graded: bool
     statement: str
     projections: GradeProjections | None
-    chain: Chain | None = None
+    chain: LinkedScale | None = None
 
 
-def project(engine: Engine, batch_id: str, *, again: bool = False) -> Projected:
+def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projected:
     """Turn a batch's final scores into grades, or say why that cannot be done.
 
     Where a check fails that no grade may leave without, there are none, and the statement says
@@ -54,7 +54,7 @@ def project(engine: Engine, batch_id: str, *, again: bool = False) -> Projected:
     Raises:
         FailedCheckError: If the grades themselves are not sound; nothing of them is kept.
     """
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         row = db.one(
             "SELECT coalesce(max(revision), 0) AS revision FROM grading_reports WHERE batch_id = ?",
@@ -65,7 +65,7 @@ def project(engine: Engine, batch_id: str, *, again: bool = False) -> Projected:
         scale = fit_scale(db, record) if judged else None
         chain, not_linked = _chain(db, record, scale)
         history = read_history(db, batch_id)
-        stopped_by = what_stops_grades(db, history, engine.clock())
+        stopped_by = what_stops_grades(db, history, runtime.clock())
     if stopped_by and record.state == "succeeded":
         statement, projections = _stopped(stopped_by), None
     else:
@@ -78,19 +78,19 @@ def project(engine: Engine, batch_id: str, *, again: bool = False) -> Projected:
         chain=chain,
     )
     if again or revision == 0:
-        _keep(engine, record, projected, history)
+        _keep(runtime, record, projected, history)
     return projected
 
 
 def _chain(
     db: Session, record: BatchRecord, scale: Scale | None
-) -> tuple[Chain | None, str | None]:
+) -> tuple[LinkedScale | None, str | None]:
     """Return the batch amid those it is to be linked to; else None, and why where it was asked."""
     earlier = record.settings.link_to
     if not earlier or record.state != "succeeded":
         return None, None
     try:
-        return read_chain(db, record, earlier, scale), None
+        return read_linked_scale(db, record, earlier, scale), None
     except UnscalableBatchError as error:
         return None, f"On its own scale, not on an earlier one: {error}"
 
@@ -99,7 +99,7 @@ def _grades(
     record: BatchRecord,
     scale: Scale | None,
     judged: Sequence[JudgedPair],
-    chain: Chain | None,
+    chain: LinkedScale | None,
 ) -> tuple[str, GradeProjections | None]:
     if record.state != "succeeded":
         return f"No grades: the batch ended as {record.end_reason}.", None
@@ -117,7 +117,7 @@ def _grades(
 
 
 def _grades_in_chain(
-    record: BatchRecord, chain: Chain, terms: GradingTerms
+    record: BatchRecord, chain: LinkedScale, terms: GradingTerms
 ) -> tuple[str, GradeProjections]:
     """Return grades by the anchors of all linked batches, for this batch's essays."""
     from cj_pipeline.grading.linked_scale import only
@@ -137,8 +137,10 @@ def _waived(record: BatchRecord) -> str:
     return f"A person waived what need not hold any more: {'; '.join(waived)}." if waived else ""
 
 
-def _keep(engine: Engine, record: BatchRecord, projected: Projected, history: BatchHistory) -> None:
-    now = engine.clock()
+def _keep(
+    runtime: Runtime, record: BatchRecord, projected: Projected, history: BatchHistory
+) -> None:
+    now = runtime.clock()
     key = {"batch_id": record.batch_id, "revision": projected.revision}
     projections, terms = projected.projections, record.grading_terms
     report = {
@@ -161,7 +163,7 @@ def _keep(engine: Engine, record: BatchRecord, projected: Projected, history: Ba
         boundaries=tuple(tables.get("grade_boundaries", ())),
     )
     refuse_unsound_grades(graded)
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         db.insert("grading_reports", [report], on_conflict="ignore")
         forget_description(db, record.batch_id)
         if projected.chain is not None:
@@ -223,7 +225,7 @@ def grading_rows(
 
 
 def link_rows(
-    chain: Chain, essay_ids: Sequence[str], grading: Mapping[str, Any], linked_at: datetime
+    chain: LinkedScale, essay_ids: Sequence[str], grading: Mapping[str, Any], linked_at: datetime
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of `batch_links`, `anchor_drifts` and `linked_scores` for a grading.
 

@@ -12,7 +12,7 @@ from cj_pipeline.outputs.artefact import (
 )
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.queries.history import read_history
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.describe_scale import describe_scale
 
 
@@ -24,17 +24,17 @@ class Published:
     report: WrittenFile
 
 
-def publish(engine: Engine, batch_id: str) -> Published:
+def publish(runtime: Runtime, batch_id: str) -> Published:
     """Write a batch's artefact and report, then refresh the published copy of the store."""
-    artefact = publish_artefact(engine, batch_id)
-    return Published(artefact, publish_report(engine, batch_id))
+    artefact = publish_artefact(runtime, batch_id)
+    return Published(artefact, publish_report(runtime, batch_id))
 
 
-def publish_artefact(engine: Engine, batch_id: str) -> WrittenFile:
+def publish_artefact(runtime: Runtime, batch_id: str) -> WrittenFile:
     """Describe a batch's scale, then write its artefact and the files its manifest lists."""
-    describe_scale(engine, batch_id)
-    now = engine.clock()
-    with engine.store.read() as db:
+    describe_scale(runtime, batch_id)
+    now = runtime.clock()
+    with runtime.store.read() as db:
         mode = load_batch(db, batch_id).runner_mode
         history = read_history(db, batch_id)
         callbacks = read_callbacks(db, batch_id)
@@ -43,21 +43,21 @@ def publish_artefact(engine: Engine, batch_id: str) -> WrittenFile:
         history,
         callbacks,
         mode,
-        engine.published_folder / batch_id,
+        runtime.published_folder / batch_id,
         generated_at=now,
-        environment=engine.run_environment,
+        environment=runtime.run_environment,
     )
     row = _row(batch_id, written) | {"runner_mode": mode, "written_at": now}
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         db.insert("run_artefact", [row], on_conflict="replace")
     return written
 
 
-def publish_report(engine: Engine, batch_id: str) -> WrittenFile:
+def publish_report(runtime: Runtime, batch_id: str) -> WrittenFile:
     """Write a batch's report, and let analysts see the batch as it stands now."""
     from cj_pipeline.outputs.report import render_history
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         history = read_history(db, batch_id)
         artefacts = db.rows(
             "SELECT runner_mode, path, sha256, n_bytes FROM run_artefact WHERE batch_id = ?"
@@ -66,13 +66,13 @@ def publish_report(engine: Engine, batch_id: str) -> WrittenFile:
         )
     # Drawing takes a second or two, so it is done with the store closed.
     page = render_history(history, artefacts)
-    folder = engine.published_folder / batch_id
+    folder = runtime.published_folder / batch_id
     folder.mkdir(parents=True, exist_ok=True)
     written = write_atomically(folder / "report.html", page.encode())
-    with engine.store.write() as db:
-        row = _row(batch_id, written) | {"written_at": engine.clock()}
+    with runtime.store.write() as db:
+        row = _row(batch_id, written) | {"written_at": runtime.clock()}
         db.insert("batch_report", [row], on_conflict="replace")
-    engine.store.publish()
+    runtime.store.publish()
     return written
 
 

@@ -15,23 +15,23 @@ import structlog
 from cj_pipeline.batch.options import BatchingMode
 from cj_pipeline.judging.estimates import expected_usd, worst_case_usd
 from cj_pipeline.judging.judges import Judge
-from cj_pipeline.progress.events import note_progress
+from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.canary import Released, release
 from cj_pipeline.provider_jobs.live_calls import BUNDLE
 from cj_pipeline.provider_jobs.requests import (
-    Ask,
     BatchTexts,
+    RequestSpec,
     load_texts,
     prompt_for,
     request_line,
     submission_key,
     tell_qualities,
 )
-from cj_pipeline.provider_jobs.sending import send_unsent_jobs
-from cj_pipeline.provider_jobs.settlement import close_comparisons
+from cj_pipeline.provider_jobs.sending import submit_pending
+from cj_pipeline.provider_jobs.settlement import fail_exhausted
 from cj_pipeline.providers.base import Provider, ProviderLimits, split_shards
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch, note_on_batch
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -57,7 +57,7 @@ class Intent:
     account: str
     batching_mode: BatchingMode
     is_canary: bool
-    asks: tuple[Ask, ...]
+    asks: tuple[RequestSpec, ...]
     n_bytes: int
     estimated_usd: float
     worst_usd: tuple[float, ...]
@@ -68,26 +68,26 @@ class Intent:
         return math.fsum(self.worst_usd)
 
 
-def submit_wave(engine: Engine, batch_id: str) -> Submitted:
+def submit_wave(runtime: Runtime, batch_id: str) -> Submitted:
     """Send out every comparison of a batch that is planned and not being asked.
 
     Called twice, or after a kill, it sends nothing twice: a shard's key is derived from its
     content, recorded before anything leaves, and looked for at the provider before it is created
     again.
     """
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         texts = load_texts(db, batch_id)
-        asks = [] if record.has_ended else _open_asks(db, record, texts)
+        asks = [] if record.has_ended else _unrequested(db, record, texts)
         released, failed = release(db, record, asks)
     if asks:
-        tell_qualities(engine, record, texts)
+        tell_qualities(runtime, record, texts)
     if failed:
-        _stop_for_canaries(engine, record, failed)
+        _stop_for_canaries(runtime, record, failed)
         released = []
-    intents = [intent for each in released for intent in _intents(engine, record, each)]
-    refused = bool(intents) and not _record(engine, record, intents)
-    sent = send_unsent_jobs(engine, record)
+    intents = [intent for each in released for intent in _intents(runtime, record, each)]
+    refused = bool(intents) and not _record(runtime, record, intents)
+    sent = submit_pending(runtime, record)
     return Submitted(
         n_sent=sent.n_sent,
         n_adopted=sent.n_adopted,
@@ -97,7 +97,7 @@ def submit_wave(engine: Engine, batch_id: str) -> Submitted:
     )
 
 
-def _open_asks(db: Session, record: BatchRecord, texts: BatchTexts) -> list[Ask]:
+def _unrequested(db: Session, record: BatchRecord, texts: BatchTexts) -> list[RequestSpec]:
     """Return an attempt for every planned comparison that has neither an end nor one open."""
     rows = db.rows(
         """
@@ -114,7 +114,7 @@ def _open_asks(db: Session, record: BatchRecord, texts: BatchTexts) -> list[Ask]
         [record.batch_id],
     )
     return [
-        Ask(
+        RequestSpec(
             batch_id=record.batch_id,
             wave=row["wave"],
             comparison_id=row["comparison_id"],
@@ -126,11 +126,11 @@ def _open_asks(db: Session, record: BatchRecord, texts: BatchTexts) -> list[Ask]
     ]
 
 
-def _intents(engine: Engine, record: BatchRecord, released: Released) -> list[Intent]:
+def _intents(runtime: Runtime, record: BatchRecord, released: Released) -> list[Intent]:
     judge = released.judge
     mode: BatchingMode = "per_request" if released.is_canary else record.settings.batching_mode
     batched = mode == "provider_batch_api"
-    provider = engine.provider(judge)
+    provider = runtime.provider(judge)
     price = judge.price
     # A stand-in key of the same length gives each line its true size before its key is known.
     sizes = [len(request_line(provider, judge, ask, "0" * 64)) - 1 for ask in released.asks]
@@ -159,11 +159,11 @@ def _intents(engine: Engine, record: BatchRecord, released: Released) -> list[In
     return intents
 
 
-def _stop_for_canaries(engine: Engine, record: BatchRecord, judges: Sequence[Judge]) -> None:
+def _stop_for_canaries(runtime: Runtime, record: BatchRecord, judges: Sequence[Judge]) -> None:
     """Mark the batch: nothing more is asked, because a judge of it cannot judge."""
-    with engine.store.write() as db:
-        note_on_batch(db, record.batch_id, "canary_failed", engine.clock())
-        close_comparisons(db, record, engine.clock(), give_up=True)
+    with runtime.store.write() as db:
+        note_on_batch(db, record.batch_id, "canary_failed", runtime.clock())
+        fail_exhausted(db, record, runtime.clock(), give_up=True)
     log.error(
         "canary_failed", batch_id=record.batch_id, judges=[judge.judge_id for judge in judges]
     )
@@ -177,10 +177,10 @@ def _shard_limits(mode: BatchingMode, provider: Provider) -> ProviderLimits:
     return limits
 
 
-def _record(engine: Engine, record: BatchRecord, intents: Sequence[Intent]) -> bool:
+def _record(runtime: Runtime, record: BatchRecord, intents: Sequence[Intent]) -> bool:
     """Commit intents, attempts and reservations in one transaction; False at the spend cap."""
-    now = engine.clock()
-    with engine.store.write() as db:
+    now = runtime.clock()
+    with runtime.store.write() as db:
         taken = {
             (row["comparison_id"], row["attempt"])
             for row in db.rows(
@@ -195,12 +195,12 @@ def _record(engine: Engine, record: BatchRecord, intents: Sequence[Intent]) -> b
             if not any((ask.comparison_id, ask.attempt) in taken for ask in intent.asks)
         ]
         if new and _passes_spend_cap(db, record, sum(intent.reserved_usd for intent in new)):
-            _refuse(db, engine, record)
+            _refuse(db, runtime, record)
             return False
         db.insert("provider_jobs", [_job_row(record, i) | {"intended_at": now} for i in new])
         db.insert("attempts", [row | {"requested_at": now} for i in new for row in _attempts(i)])
         db.insert("ledger", [_reservation(record, i) | {"entered_at": now} for i in new])
-        note_progress(db, record.batch_id, now)
+        record_progress(db, record.batch_id, now)
     for intent in new:
         log.info(
             "submission_intended",
@@ -272,9 +272,9 @@ def _passes_spend_cap(db: Session, record: BatchRecord, more_usd: float) -> bool
     return row is not None and row["usd"] + more_usd > cap
 
 
-def _refuse(db: Session, engine: Engine, record: BatchRecord) -> None:
+def _refuse(db: Session, runtime: Runtime, record: BatchRecord) -> None:
     """Mark the batch; what was asked before and may not be asked again ends as it stands."""
-    note_on_batch(db, record.batch_id, "spend_cap_reached", engine.clock())
-    close_comparisons(db, record, engine.clock(), give_up=True)
-    note_progress(db, record.batch_id, engine.clock())
+    note_on_batch(db, record.batch_id, "spend_cap_reached", runtime.clock())
+    fail_exhausted(db, record, runtime.clock(), give_up=True)
+    record_progress(db, record.batch_id, runtime.clock())
     log.warning("spend_cap_reached", batch_id=record.batch_id, cap=record.settings.spend_cap_usd)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from cj_pipeline.provider_jobs.cancellation import stop_open_jobs
 from cj_pipeline.queries.batch_record import load_batch
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.decide import WaveDecision, decide
 from cj_pipeline.store.session import Session
 
@@ -57,16 +57,16 @@ def expiring_results(db: Session, now: datetime) -> list[tuple[str, datetime]]:
     return [(row["batch_id"], row["expiry"]) for row in rows]
 
 
-def end_stalled(engine: Engine, batch_id: str) -> WaveDecision:
+def end_stalled(runtime: Runtime, batch_id: str) -> WaveDecision:
     """End a batch that has stalled and tell its provider jobs to stop; decide as usual otherwise.
 
     Nobody waits for those jobs any more; what they finished is brought home when they end, stored
     and billed, and counts for nothing.
     """
-    with engine.store.read() as db:
-        is_stalled = batch_id in {s.batch_id for s in stalled_batches(db, engine.clock())}
+    with runtime.store.read() as db:
+        is_stalled = batch_id in {s.batch_id for s in stalled_batches(db, runtime.clock())}
         record = load_batch(db, batch_id)
-    decided = decide(engine, batch_id, is_stalled=is_stalled)
+    decided = decide(runtime, batch_id, is_stalled=is_stalled)
     if is_stalled:
-        stop_open_jobs(engine, record)
+        stop_open_jobs(runtime, record)
     return decided

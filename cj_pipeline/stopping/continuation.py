@@ -12,7 +12,7 @@ from enum import StrEnum
 from cj_pipeline.batch.comparisons import max_possible_pairs
 
 
-class Outcome(StrEnum):
+class BatchOutcome(StrEnum):
     """How a batch came out; each has exactly one.
 
     Attributes:
@@ -36,22 +36,22 @@ class Outcome(StrEnum):
     @property
     def has_scores(self) -> bool:
         """Whether the batch is scored, so that grades and a ranking may be looked for."""
-        return self in {Outcome.SUCCESS, Outcome.PARTIAL}
+        return self in {BatchOutcome.SUCCESS, BatchOutcome.PARTIAL}
 
 
 def outcome_of(
     state: str, end_reason: str | None, *, n_asked: int, n_failed: int
-) -> Outcome | None:
+) -> BatchOutcome | None:
     """Return how a batch came out; None while it runs, and for one that was never taken in."""
     match state:
         case "succeeded":
-            return Outcome.PARTIAL if n_failed else Outcome.SUCCESS
+            return BatchOutcome.PARTIAL if n_failed else BatchOutcome.SUCCESS
         case "cancelled":
-            return Outcome.CANCELLED
+            return BatchOutcome.CANCELLED
         case "failed":
             if end_reason in {"expired", "stalled"}:
-                return Outcome(end_reason)
-            return Outcome.FAILURE if n_asked else Outcome.EMPTY
+                return BatchOutcome(end_reason)
+            return BatchOutcome.FAILURE if n_asked else BatchOutcome.EMPTY
     return None
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cj_pipeline.pairing.adaptive import gainful_pairs
-from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.adaptive import most_informative_pairs
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.posterior import expected_loss
 
 
 @dataclass(frozen=True)
-class Outlook:
+class ExpectedGain:
     """How far off ranks (or, where grades are the goal, grades) are, now and a wave later.
 
     Attributes:
@@ -35,7 +35,9 @@ class Outlook:
         return (self.typical_error - self.after_wave) / max(self.n_comparisons, 1)
 
 
-def outlook(net: Net, size: int, *, seed: int, may_repeat: bool = False) -> Outlook:
+def outlook(
+    net: ComparisonGraph, size: int, *, seed: int, may_repeat: bool = False
+) -> ExpectedGain:
     """Return what the best next wave would bring.
 
     Args:
@@ -47,9 +49,9 @@ def outlook(net: Net, size: int, *, seed: int, may_repeat: bool = False) -> Outl
     # Ranks are everybody's, grades are the students'.
     n = net.n_essays - (len(net.anchor_ids) if net.boundaries else 0)
     loss = expected_loss(net, np.random.default_rng(seed))
-    pairs = gainful_pairs(net, size, np.random.default_rng(seed), may_repeat=may_repeat)
+    pairs = most_informative_pairs(net, size, np.random.default_rng(seed), may_repeat=may_repeat)
     gain = sum(pair.expected_gain or 0.0 for pair in pairs)
-    return Outlook(
+    return ExpectedGain(
         typical_error=math.sqrt(loss / n),
         after_wave=math.sqrt(max(loss - gain, 0.0) / n),
         n_comparisons=len(pairs),

@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from cj_pipeline.batch.options import PreciseRule, Strategy
+from cj_pipeline.batch.options import PrecisionTargets, Strategy
 from cj_pipeline.diagnostics.spread import USUAL, USUAL_SPREAD, LikelySpread, likely_spread
 from cj_pipeline.scale.bradley_terry import Scale
 from cj_pipeline.stopping.precision import Precision
@@ -72,7 +72,7 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplingPlan:
     """How the comparisons are going to be asked.
 
     Attributes:
@@ -91,7 +91,7 @@ class Plan:
     goal_is_grades: bool = False
 
 
-def forecast_at_plan(n_essays: int, rule: PreciseRule, plan: Plan) -> Forecast | None:
+def forecast_at_plan(n_essays: int, rule: PrecisionTargets, plan: SamplingPlan) -> Forecast | None:
     """Return the forecast before the first verdict, for essays that differ as in most classes.
 
     None where the rule has a target that nothing is known of yet: gain per dollar without a price.
@@ -102,7 +102,12 @@ def forecast_at_plan(n_essays: int, rule: PreciseRule, plan: Plan) -> Forecast |
 
 
 def forecast_from_scale(
-    scale: Scale, rule: PreciseRule, plan: Plan, precision: Precision, *, is_precise: bool = True
+    scale: Scale,
+    rule: PrecisionTargets,
+    plan: SamplingPlan,
+    precision: Precision,
+    *,
+    is_precise: bool = True,
 ) -> Forecast | None:
     """Return the forecast from where a batch stands; None where a target cannot be foreseen.
 
@@ -132,7 +137,11 @@ class _Now:
 
 
 def _needed(
-    n_essays: int, rule: PreciseRule, plan: Plan, spread: LikelySpread, now: _Now | None
+    n_essays: int,
+    rule: PrecisionTargets,
+    plan: SamplingPlan,
+    spread: LikelySpread,
+    now: _Now | None,
 ) -> tuple[float, float, float]:
     """Return comparisons in all: expected, and the ends of the interval."""
 
@@ -160,7 +169,7 @@ def _needed(
 
 
 def _forecast(
-    needed: tuple[float, float, float], so_far: int, plan: Plan, *, at_least: int = 0
+    needed: tuple[float, float, float], so_far: int, plan: SamplingPlan, *, at_least: int = 0
 ) -> Forecast:
     total, lower, upper = (max(at_least, math.ceil(each)) for each in needed)
     price = plan.usd_per_comparison
@@ -171,7 +180,7 @@ def _forecast(
     return Forecast(total, lower, upper, waves, usd, usd_lower, usd_upper)
 
 
-def _variances_allowed(rule: PreciseRule, spread: float) -> list[float]:
+def _variances_allowed(rule: PrecisionTargets, spread: float) -> list[float]:
     """Return the error variance at which each target of the scores is met, at this spread."""
     allowed = []
     if rule.reliability is not None:
@@ -185,7 +194,7 @@ def _variances_allowed(rule: PreciseRule, spread: float) -> list[float]:
 
 
 def _to_misgrading(
-    n_essays: int, target: float, plan: Plan, now: _Now | None, told: float
+    n_essays: int, target: float, plan: SamplingPlan, now: _Now | None, told: float
 ) -> float:
     """Return the comparisons at which no more than this share of students is graded wrongly.
 
@@ -201,7 +210,11 @@ def _to_misgrading(
 
 
 def _to_gain(
-    n_essays: int, target: float, plan: Plan, now: _Now | None, spread_and_told: tuple[float, float]
+    n_essays: int,
+    target: float,
+    plan: SamplingPlan,
+    now: _Now | None,
+    spread_and_told: tuple[float, float],
 ) -> float:
     """Return the comparisons after which a dollar gains no more than this.
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cj_pipeline.batch.options import PreciseRule
+from cj_pipeline.batch.options import PrecisionTargets
 from cj_pipeline.diagnostics.reliability import empirical_bayes_reliability
 from cj_pipeline.scale.bradley_terry import Scale
 
 if TYPE_CHECKING:
     from cj_pipeline.grading.projection import GradeProjections
-    from cj_pipeline.stopping.expected_gain import Outlook
+    from cj_pipeline.stopping.expected_gain import ExpectedGain
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Precision:
         misgrading: The share of students expected to have another grade than their most probable
             one; None where there are no grades, or none were asked about.
         gain_per_usd: What a dollar on the best next wave is expected to take off the typical error
-            of a rank or grade (see `Outlook`); None where no price is known, or nobody asked.
+            of a rank or grade (see `ExpectedGain`); None where no price is known, or nobody asked.
     """
 
     reliability: float
@@ -47,7 +47,7 @@ def precision_of(
     student_ids: Collection[str],
     *,
     projections: GradeProjections | None = None,
-    outlook: Outlook | None = None,
+    outlook: ExpectedGain | None = None,
     usd_per_comparison: float | None = None,
     standard_errors: Mapping[str, float] | None = None,
 ) -> Precision:
@@ -82,7 +82,7 @@ def precision_of(
     )
 
 
-def meets(precision: Precision, rule: PreciseRule) -> bool:
+def meets(precision: Precision, rule: PrecisionTargets) -> bool:
     """Return whether every target that is given is met; a figure nobody knows meets none."""
     at_least = [(precision.reliability, rule.reliability)]
     at_most = [

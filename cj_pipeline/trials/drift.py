@@ -23,7 +23,7 @@ MOST_RUNS_BEFORE = 20
 
 
 @dataclass(frozen=True)
-class Drift:
+class TrialDrift:
     """What differs from the run before, and what of that is beyond the trial's bands.
 
     Attributes:
@@ -61,7 +61,7 @@ def drift_between(
     figures: Mapping[str, Figure],
     figures_before: Sequence[Mapping[str, Figure]],
     bands: DriftBands,
-) -> Drift:
+) -> TrialDrift:
     """Return how far a run is from the one before.
 
     Args:
@@ -84,7 +84,7 @@ def drift_between(
         "cost_ratio": _ratio(figures, figures_before, "cost_usd"),
         "duration_ratio": _ratio(figures, figures_before, "duration_s"),
     }
-    return Drift(
+    return TrialDrift(
         compared_with=before.batch_id,
         n_runs_before=len(figures_before),
         n_shared=len(found.essays),

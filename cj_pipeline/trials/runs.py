@@ -13,11 +13,11 @@ from cj_pipeline.checks.batch_checks import Checked, check_assertions
 from cj_pipeline.ids import id_for
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.queries.history import BatchHistory, read_history
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import Ingested, ingest
 from cj_pipeline.store.session import Session
 from cj_pipeline.trials.definitions import DriftBands, load_trial
-from cj_pipeline.trials.drift import MOST_RUNS_BEFORE, Drift, drift_between
+from cj_pipeline.trials.drift import MOST_RUNS_BEFORE, TrialDrift, drift_between
 from cj_pipeline.trials.figures import Expectation, ExpectationFinding, Figure, trial_figures
 
 log = structlog.get_logger()
@@ -39,7 +39,7 @@ class TrialOutcome:
     trial: str
     figures: dict[str, Figure]
     findings: tuple[ExpectationFinding, ...]
-    drift: Drift | None
+    drift: TrialDrift | None
 
     @property
     def is_met(self) -> bool:
@@ -53,7 +53,7 @@ def trial_batch_id(trial: str, due_at: datetime) -> str:
 
 
 def open_trial(
-    engine: Engine, trial: str, *, batch_id: str, due_at: datetime | None = None
+    runtime: Runtime, trial: str, *, batch_id: str, due_at: datetime | None = None
 ) -> Ingested:
     """Take a trial's batch in under a name of its own; opening it twice changes nothing.
 
@@ -61,10 +61,10 @@ def open_trial(
         SettingsError: If there is no such trial, or its definition is wrong.
         BatchProblemsError: With everything that is wrong with its batch folder.
     """
-    definition = load_trial(trial, engine.home)
+    definition = load_trial(trial, runtime.home)
     taken_in = ingest(
-        engine,
-        definition.batch_folder(engine.home),
+        runtime,
+        definition.batch_folder(runtime.home),
         explicit=definition.explicit_settings,
         batch_id=batch_id,
     )
@@ -73,21 +73,21 @@ def open_trial(
         "trial": definition.name,
         "fingerprint": definition.fingerprint,
         "definition": definition.as_json(),
-        "due_at": due_at or engine.clock(),
+        "due_at": due_at or runtime.clock(),
     }
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         db.insert("trial_runs", [row], on_conflict="ignore")
     log.info("trial_opened", trial=trial, batch_id=batch_id)
     return taken_in
 
 
-def conclude_trial(engine: Engine, batch_id: str) -> TrialOutcome | None:
+def conclude_trial(runtime: Runtime, batch_id: str) -> TrialOutcome | None:
     """Hold an ended trial against what was expected and against the runs before it, and keep that.
 
     Returns:
         None for a batch that is no trial's, or that has not ended.
     """
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         row = db.one("SELECT * FROM trial_runs WHERE batch_id = ?", [batch_id])
         if row is None:
             return None
@@ -97,7 +97,7 @@ def conclude_trial(engine: Engine, batch_id: str) -> TrialOutcome | None:
         before = _runs_before(db, row)
         last = read_history(db, before[0]["batch_id"]) if before else None
         asserted = load_batch(db, batch_id).settings.assertions
-        checked = check_assertions(db, batch_id, asserted, engine.clock())
+        checked = check_assertions(db, batch_id, asserted, runtime.clock())
     outcome = _outcome(row, history, before, last, checked)
     concluded = {
         **row,
@@ -105,9 +105,9 @@ def conclude_trial(engine: Engine, batch_id: str) -> TrialOutcome | None:
         "figures": outcome.figures,
         "findings": [asdict(finding) for finding in outcome.findings],
         "drift": asdict(outcome.drift) if outcome.drift else None,
-        "concluded_at": engine.clock(),
+        "concluded_at": runtime.clock(),
     }
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         db.insert("trial_runs", [concluded], on_conflict="replace")
     log.info(
         "trial_concluded",
@@ -132,7 +132,7 @@ def kept_outcome(db: Session, batch_id: str) -> TrialOutcome | None:
         trial=row["trial"],
         figures=row["figures"],
         findings=tuple(ExpectationFinding(**finding) for finding in row["findings"]),
-        drift=Drift(**{**drift, "drifted": tuple(drift["drifted"])}) if drift else None,
+        drift=TrialDrift(**{**drift, "drifted": tuple(drift["drifted"])}) if drift else None,
     )
 
 

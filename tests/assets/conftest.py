@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 
 from assets.automation import sensors
-from cj_pipeline.runtime import Engine
-from resources.runtime_resource import EngineResource
+from cj_pipeline.runtime import Runtime
+from resources.runtime_resource import RuntimeResource
 
 
 @pytest.fixture(autouse=True)
@@ -29,9 +29,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def engine(home: Path) -> Engine:
+def runtime(home: Path) -> Runtime:
     """The engine that assets and sensors of this process open."""
-    return EngineResource().open()
+    return RuntimeResource().open()
 
 
 @pytest.fixture

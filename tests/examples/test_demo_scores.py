@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import spearmanr
 
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from tests.support import ROOT
 from tests.support.batches import open_engine, run_to_end
 
@@ -18,12 +18,12 @@ TOPICS = ("uniform-bad", "uniform-good", "school-sport")
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine over an empty home."""
     return open_engine(tmp_path / "home")
 
 
-def correlation_with_all_votes(engine: Engine, batch_id: str) -> float:
+def correlation_with_all_votes(runtime: Runtime, batch_id: str) -> float:
     """Return Spearman's correlation of a batch's scores with the published reference."""
     text = (files("cj_pipeline") / "emulator" / "data" / "ukp_demo_items.csv").read_text(
         encoding="utf-8"
@@ -32,7 +32,7 @@ def correlation_with_all_votes(engine: Engine, batch_id: str) -> float:
         row["id"].replace(":", "-"): float(row["human_score"])
         for row in csv.DictReader(text.splitlines(keepends=True))
     }
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         rows = db.rows(
             "SELECT essay_id, score FROM essay_scores WHERE batch_id = $batch AND wave ="
             " (SELECT max(wave) FROM essay_scores WHERE batch_id = $batch)",
@@ -45,11 +45,11 @@ def correlation_with_all_votes(engine: Engine, batch_id: str) -> float:
 
 @pytest.mark.parametrize("topic", TOPICS)
 def test_one_vote_on_every_pair_gives_nearly_the_order_of_all_votes(
-    engine: Engine, topic: str
+    runtime: Runtime, topic: str
 ) -> None:
     """Scoring loses nothing on the way: what is left is that one voter is not five."""
     batch_id = run_to_end(
-        engine,
+        runtime,
         EXAMPLES / topic,
         strategy="coverage",
         all_at_once=True,
@@ -59,13 +59,13 @@ def test_one_vote_on_every_pair_gives_nearly_the_order_of_all_votes(
         spend_cap_usd=10.0,
     )
 
-    correlation = correlation_with_all_votes(engine, batch_id)
+    correlation = correlation_with_all_votes(runtime, batch_id)
     assert correlation > 0.95
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_the_demo_s_budget_gives_a_useful_order(engine: Engine, topic: str) -> None:
+def test_the_demo_s_budget_gives_a_useful_order(runtime: Runtime, topic: str) -> None:
     """A third to a half of the pairs, one vote each."""
-    batch_id = run_to_end(engine, EXAMPLES / topic)
+    batch_id = run_to_end(runtime, EXAMPLES / topic)
 
-    assert correlation_with_all_votes(engine, batch_id) > 0.85
+    assert correlation_with_all_votes(runtime, batch_id) > 0.85

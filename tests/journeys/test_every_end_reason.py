@@ -11,7 +11,7 @@ from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.operations.cancel import cancel
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.submit_wave import submit_wave
@@ -21,19 +21,19 @@ NO_STABILITY = {"judges": ["quality"], "score_stability_threshold": None}
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine over an empty home."""
     return open_engine(tmp_path / "home")
 
 
-def emulate(engine: Engine, **settings: object) -> None:
+def emulate(runtime: Runtime, **settings: object) -> None:
     """Change the embedded emulator's settings."""
-    change_settings(EmulatorConfig.from_environment(engine.environment, engine.home), **settings)
+    change_settings(EmulatorConfig.from_environment(runtime.environment, runtime.home), **settings)
 
 
-def ending(engine: Engine, batch_id: str) -> tuple[str, str]:
+def ending(runtime: Runtime, batch_id: str) -> tuple[str, str]:
     """Return a batch's state and the reason it ended, once its report is written."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         batch = db.one(
             "SELECT state, end_reason FROM batches JOIN batch_report USING (batch_id)"
             " WHERE batch_id = ?",
@@ -105,7 +105,7 @@ def ending(engine: Engine, batch_id: str) -> tuple[str, str]:
     ],
 )
 def test_a_batch_ends_with_its_reason(
-    engine: Engine,
+    runtime: Runtime,
     tmp_path: Path,
     n_students: int,
     settings: dict[str, Any],
@@ -113,17 +113,17 @@ def test_a_batch_ends_with_its_reason(
     expected: tuple[str, str],
 ) -> None:
     """No ending is silent, and none is only a word in an enum."""
-    emulate(engine, **emulator)
+    emulate(runtime, **emulator)
     folder = write_batch(tmp_path / "batch", n_students=n_students, settings=settings)
 
-    batch_id = run_to_end(engine, folder)
+    batch_id = run_to_end(runtime, folder)
 
-    assert ending(engine, batch_id) == expected
+    assert ending(runtime, batch_id) == expected
 
 
-def test_a_failed_batch_has_no_grades(engine: Engine, tmp_path: Path) -> None:
+def test_a_failed_batch_has_no_grades(runtime: Runtime, tmp_path: Path) -> None:
     """Scores of a batch that failed stay for whoever looks into it; a grade never leaves."""
-    emulate(engine, judges={"quality": {"invalid_rate": 0.5}})
+    emulate(runtime, judges={"quality": {"invalid_rate": 0.5}})
     folder = write_batch(
         tmp_path / "batch",
         n_students=4,
@@ -137,54 +137,54 @@ def test_a_failed_batch_has_no_grades(engine: Engine, tmp_path: Path) -> None:
         },
     )
 
-    batch_id = run_to_end(engine, folder)
+    batch_id = run_to_end(runtime, folder)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         grades = db.rows("SELECT * FROM grade_projections WHERE batch_id = ?", [batch_id])
         scores = db.rows("SELECT * FROM essay_scores WHERE batch_id = ?", [batch_id])
-    assert ending(engine, batch_id) == ("failed", "low_success_rate")
+    assert ending(runtime, batch_id) == ("failed", "low_success_rate")
     assert scores
     assert grades == []
 
 
-def test_one_essay_is_not_a_batch(engine: Engine, tmp_path: Path) -> None:
+def test_one_essay_is_not_a_batch(runtime: Runtime, tmp_path: Path) -> None:
     """It is turned away at the door, and the store says why."""
     folder = write_batch(tmp_path / "alone", n_students=1, settings=NO_STABILITY)
 
     with pytest.raises(BatchProblemsError, match="alone"):
-        ingest(engine, folder)
+        ingest(runtime, folder)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         batch = db.one("SELECT state, end_reason, problems FROM batches")
     assert batch is not None
     assert (batch["state"], batch["end_reason"]) == ("rejected", "insufficient_essays")
     assert batch["problems"]
 
 
-def test_a_cancelled_batch_keeps_what_was_paid_for(engine: Engine, tmp_path: Path) -> None:
+def test_a_cancelled_batch_keeps_what_was_paid_for(runtime: Runtime, tmp_path: Path) -> None:
     """Rows that were finished when the job was told to stop come home and are billed once."""
     emulate(
-        engine,
+        runtime,
         latency_s=3600,
         faults=[{"kind": "is_cancelled", "share": 0.5}],
     )
     folder = write_batch(tmp_path / "batch", n_students=8, settings=NO_STABILITY)
-    batch_id = ingest(engine, folder).batch_id
-    plan_wave(engine, batch_id)
-    submit_wave(engine, batch_id)
+    batch_id = ingest(runtime, folder).batch_id
+    plan_wave(runtime, batch_id)
+    submit_wave(runtime, batch_id)
 
-    told = cancel(engine, batch_id)
-    emulate(engine, latency_s=0)
-    finish(engine, batch_id)
+    told = cancel(runtime, batch_id)
+    emulate(runtime, latency_s=0)
+    finish(runtime, batch_id)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         job = db.one("SELECT state, billed_usd FROM provider_jobs")
         attempts = db.one(
             "SELECT count(*) AS n, count(outcome) AS ended,"
             " count(*) FILTER (outcome = 'succeeded') AS succeeded FROM attempts"
         )
     assert told.n_jobs == 1
-    assert ending(engine, batch_id) == ("cancelled", "cancelled")
+    assert ending(runtime, batch_id) == ("cancelled", "cancelled")
     assert job is not None
     assert job["state"] == "settled"
     assert attempts is not None

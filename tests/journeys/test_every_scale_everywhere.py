@@ -17,7 +17,7 @@ from cj_pipeline.outputs.side_by_side import render_side_by_side
 from cj_pipeline.outputs.verification import verify_artefact
 from cj_pipeline.queries.frames import export_parquet, pandas_frame
 from cj_pipeline.queries.history import BatchHistory, read_history
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.publish import publish
 from tests.support.batches import open_engine, run_to_end, write_batch
 
@@ -44,10 +44,10 @@ SCALES = (
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, str]:
+def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Runtime, str]:
     """An engine with one batch that was judged on a scale of its own."""
     tmp_path = tmp_path_factory.mktemp("scales")
-    engine = open_engine(tmp_path / "home")
+    runtime = open_engine(tmp_path / "home")
     qualities = {f"student-{n:03d}": 1.5 * n - 4 for n in range(1, N_STUDENTS + 1)}
     qualities |= {f"anchor-{n:03d}": 0.9 * n - 4.5 for n in range(1, N_ANCHORS + 1)}
     folder = write_batch(
@@ -70,7 +70,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, str]:
     ]
     (folder / "anchors.csv").write_text("\n".join([table[0], *mended]) + "\n")
     (folder / "scale.yaml").write_text(HOUSE)
-    return engine, run_to_end(engine, folder)
+    return runtime, run_to_end(runtime, folder)
 
 
 def _anchor_grades(scale: GradeScale) -> dict[str, str]:
@@ -83,21 +83,21 @@ def _anchor_grades(scale: GradeScale) -> dict[str, str]:
 
 @pytest.fixture(scope="module", params=SCALES)
 def published(
-    judged: tuple[Engine, str], request: pytest.FixtureRequest
-) -> tuple[Engine, BatchHistory, GradeScale]:
+    judged: tuple[Runtime, str], request: pytest.FixtureRequest
+) -> tuple[Runtime, BatchHistory, GradeScale]:
     """The batch published anew on one scale."""
-    engine, batch_id = judged
+    runtime, batch_id = judged
     scale = load_scale(request.param, HOUSE)
-    regrade(engine, batch_id, scale=scale.name, anchor_grades=_anchor_grades(scale))
-    publish(engine, batch_id)
-    with engine.store.read() as db:
+    regrade(runtime, batch_id, scale=scale.name, anchor_grades=_anchor_grades(scale))
+    publish(runtime, batch_id)
+    with runtime.store.read() as db:
         history = read_history(db, batch_id)
     assert history.is_graded, history.grading
-    return engine, history, scale
+    return runtime, history, scale
 
 
-def _folder(engine: Engine, history: BatchHistory) -> Path:
-    return engine.published_folder / history.batch_id
+def _folder(runtime: Runtime, history: BatchHistory) -> Path:
+    return runtime.published_folder / history.batch_id
 
 
 def _written(history: BatchHistory) -> dict[str, str]:
@@ -107,7 +107,7 @@ def _written(history: BatchHistory) -> dict[str, str]:
 
 
 def test_the_store_keeps_each_grade_with_its_scale(
-    published: tuple[Engine, BatchHistory, GradeScale],
+    published: tuple[Runtime, BatchHistory, GradeScale],
 ) -> None:
     """A grading stays readable when the scale's file has long changed."""
     _, history, scale = published
@@ -122,11 +122,11 @@ def test_the_store_keeps_each_grade_with_its_scale(
 
 
 def test_the_artefact_bears_the_scale_and_can_be_worked_out_anew(
-    published: tuple[Engine, BatchHistory, GradeScale],
+    published: tuple[Runtime, BatchHistory, GradeScale],
 ) -> None:
     """From the file alone, a scale of the batch's own included."""
-    engine, history, scale = published
-    path = _folder(engine, history) / "assessment_run.execute.json"
+    runtime, history, scale = published
+    path = _folder(runtime, history) / "assessment_run.execute.json"
 
     document = json.loads(path.read_text())
 
@@ -138,31 +138,31 @@ def test_the_artefact_bears_the_scale_and_can_be_worked_out_anew(
 
 
 def test_the_report_names_the_scale_and_every_students_grade(
-    published: tuple[Engine, BatchHistory, GradeScale],
+    published: tuple[Runtime, BatchHistory, GradeScale],
 ) -> None:
     """With minus and plus, and markup in a title shown as text."""
-    engine, history, scale = published
+    runtime, history, scale = published
 
-    page = (_folder(engine, history) / "report.html").read_text()
+    page = (_folder(runtime, history) / "report.html").read_text()
 
     assert scale.title.replace("<", "&lt;").replace(">", "&gt;") in page
     assert all(f'<td class="grade">{grade}</td>' in page for grade in _written(history).values())
 
 
 def test_the_class_list_has_every_grade_with_its_minus_or_plus(
-    published: tuple[Engine, BatchHistory, GradeScale],
+    published: tuple[Runtime, BatchHistory, GradeScale],
 ) -> None:
     """It is what teachers carry on with."""
-    engine, history, _ = published
+    runtime, history, _ = published
 
-    content = (_folder(engine, history) / "class_list.csv").read_text(encoding="utf-8-sig")
+    content = (_folder(runtime, history) / "class_list.csv").read_text(encoding="utf-8-sig")
 
     rows = {row["essay_id"]: row for row in csv.DictReader(io.StringIO(content))}
     assert {key: row["fine_grade"] for key, row in rows.items()} == _written(history)
 
 
 def test_feedback_tells_each_student_the_grade(
-    published: tuple[Engine, BatchHistory, GradeScale],
+    published: tuple[Runtime, BatchHistory, GradeScale],
 ) -> None:
     """As written, with the probable ones beside it."""
     _, history, _ = published
@@ -174,7 +174,7 @@ def test_feedback_tells_each_student_the_grade(
 
 
 def test_the_comparison_of_batches_counts_the_grades(
-    published: tuple[Engine, BatchHistory, GradeScale],
+    published: tuple[Runtime, BatchHistory, GradeScale],
 ) -> None:
     """Batches on different scales are often compared."""
     _, history, scale = published
@@ -186,14 +186,14 @@ def test_the_comparison_of_batches_counts_the_grades(
 
 
 def test_the_export_has_grades_probabilities_and_boundaries(
-    published: tuple[Engine, BatchHistory, GradeScale], tmp_path: Path
+    published: tuple[Runtime, BatchHistory, GradeScale], tmp_path: Path
 ) -> None:
     """Analysts see what the report shows."""
-    engine, history, scale = published
+    runtime, history, scale = published
 
-    export_parquet(history.batch_id, tmp_path, home=engine.home)
-    grades = pandas_frame("grades", history.batch_id, home=engine.home)
-    boundaries = pandas_frame("boundaries", history.batch_id, home=engine.home)
+    export_parquet(history.batch_id, tmp_path, home=runtime.home)
+    grades = pandas_frame("grades", history.batch_id, home=runtime.home)
+    boundaries = pandas_frame("boundaries", history.batch_id, home=runtime.home)
 
     assert dict(zip(grades["essay_id"], grades["fine_grade"], strict=True)) == _written(history)
     assert len(boundaries) == len(scale.steps) - 1
@@ -202,13 +202,13 @@ def test_the_export_has_grades_probabilities_and_boundaries(
 
 
 def test_grading_on_other_scales_kept_the_first_grading_whole(
-    judged: tuple[Engine, str],
+    judged: tuple[Runtime, str],
 ) -> None:
     """History is what a complaint is answered from."""
-    engine, batch_id = judged
-    regrade(engine, batch_id, own_scale=HOUSE.replace("Our", "Their").encode())
+    runtime, batch_id = judged
+    regrade(runtime, batch_id, own_scale=HOUSE.replace("Our", "Their").encode())
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         reports = db.rows("SELECT * FROM grading_reports ORDER BY revision")
 
     titles = [row["scale_definition"]["title"] for row in (reports[0], reports[-1])]

@@ -15,13 +15,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.judging.pricing import cost_usd
 from cj_pipeline.provider_jobs.settlement import read_or_missing
 from cj_pipeline.providers.base import JobOutcome, Parser, Provider, RawLine
 from cj_pipeline.providers.registry import open_parser
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave, matched_callbacks
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
@@ -75,7 +75,7 @@ def _check(case: FuzzedResult, parse: Parser, judge: Any, label: str) -> None:
         expected = case.expected[name]
         outcomes[name] = read.outcome
         assert read.outcome in expected.outcomes, (label, name, read)
-        assert (read.verdict is not None) == (read.outcome is Outcome.SUCCEEDED), label
+        assert (read.verdict is not None) == (read.outcome is RequestOutcome.SUCCEEDED), label
         if expected.winner is not None and read.verdict is not None:
             assert read.verdict.winner == expected.winner, (label, name)
         usage = read.reply.usage if read.reply else None
@@ -86,7 +86,7 @@ def _check(case: FuzzedResult, parse: Parser, judge: Any, label: str) -> None:
     assert sum(Counter(outcomes.values()).values()) == len(case.asked), label
 
 
-class Redelivered(Engine):
+class Redelivered(Runtime):
     """An engine whose provider delivers other lines than those that were really made."""
 
     def provider(self, judge: Any) -> Any:
@@ -114,30 +114,33 @@ class Delivers:
 @pytest.mark.parametrize("judge_name", DIALECTS)
 def test_the_store_accounts_for_every_row_whatever_comes(judge_name: str, tmp_path: Path) -> None:
     """The same through the whole step: callbacks, attempts, comparisons, reservation and bill."""
-    engine = open_engine(tmp_path / "home")
-    engine = dataclasses.replace(engine, store=Store.in_memory())
+    runtime = open_engine(tmp_path / "home")
+    runtime = dataclasses.replace(runtime, store=Store.in_memory())
     settings = {"judges": [judge_name], "all_at_once": True, "max_pairwise_comparisons": 12}
     folder = write_batch(tmp_path / "batch", n_students=7, settings=settings)
-    batch_id = ingest(engine, folder).batch_id
-    plan_wave(engine, batch_id)
-    submit_wave(engine, batch_id)
-    with engine.store.read() as db:
+    batch_id = ingest(runtime, folder).batch_id
+    plan_wave(runtime, batch_id)
+    submit_wave(runtime, batch_id)
+    with runtime.store.read() as db:
         names = [r["custom_id"] for r in db.rows("SELECT custom_id FROM attempts ORDER BY 1")]
         (job,) = db.rows("SELECT * FROM provider_jobs")
 
     for number in range(many(10, 500)):
         case = fuzzed_result(judge_name, number)
-        _as_just_ended(engine, job["submission_key"])
+        _as_just_ended(runtime, job["submission_key"])
         # The case's names are exchanged for the batch's; those it has no row for are missing.
         pairs = list(zip(sorted(case.asked), names, strict=False))
         lines = tuple(_renamed(line, pairs) for line in case.lines)
-        collected = collect_wave(_delivering(engine, lines), batch_id)
-        _check_store(engine, collected.outcomes, len(lines), f"{judge_name}:{number}")
+        collected = collect_wave(_delivering(runtime, lines), batch_id)
+        _check_store(runtime, collected.outcomes, len(lines), f"{judge_name}:{number}")
 
 
-def _delivering(engine: Engine, lines: tuple[RawLine, ...]) -> Engine:
+def _delivering(runtime: Runtime, lines: tuple[RawLine, ...]) -> Runtime:
     return Redelivered(
-        engine.store, engine.home, {**engine.environment, "lines": lines}, engine.run_environment
+        runtime.store,
+        runtime.home,
+        {**runtime.environment, "lines": lines},
+        runtime.run_environment,
     )
 
 
@@ -148,8 +151,8 @@ def _renamed(line: RawLine, pairs: list[tuple[str, str]]) -> RawLine:
     return dataclasses.replace(line, text=text)
 
 
-def _as_just_ended(engine: Engine, key: str) -> None:
-    with engine.store.write() as db:
+def _as_just_ended(runtime: Runtime, key: str) -> None:
+    with runtime.store.write() as db:
         db.execute("DELETE FROM callbacks")
         db.execute("DELETE FROM comparisons")
         db.execute("DELETE FROM ledger WHERE kind <> 'reserved'")
@@ -160,8 +163,8 @@ def _as_just_ended(engine: Engine, key: str) -> None:
         )
 
 
-def _check_store(engine: Engine, outcomes: Any, n_lines: int, label: str) -> None:
-    with engine.store.read() as db:
+def _check_store(runtime: Runtime, outcomes: Any, n_lines: int, label: str) -> None:
+    with runtime.store.read() as db:
         (row,) = db.rows("FROM v_row_outcomes")
         came = db.one("SELECT count(*) AS n FROM callbacks")
         money = db.one(
@@ -176,7 +179,7 @@ def _check_store(engine: Engine, outcomes: Any, n_lines: int, label: str) -> Non
     assert came is not None
     assert money is not None
     assert verdicts is not None
-    kinds = {outcome.value: row[outcome.value] for outcome in Outcome}
+    kinds = {outcome.value: row[outcome.value] for outcome in RequestOutcome}
     assert came["n"] == n_lines, label
     assert row["requested"] == sum(kinds.values()) == sum(outcomes.values()), label
     assert row["open"] == 0, label

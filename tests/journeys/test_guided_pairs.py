@@ -15,7 +15,7 @@ from cj_pipeline.operations.preview import preview_batch
 from cj_pipeline.outputs import report
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.queries.history import read_history
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.decide import decide
 from cj_pipeline.steps.fit import fit
 from cj_pipeline.steps.ingest import ingest
@@ -26,26 +26,26 @@ NO_STABILITY = {"judges": ["quality"], "score_stability_threshold": None}
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine over an empty home."""
     return open_engine(tmp_path / "home")
 
 
-def judged(engine: Engine, folder: Path, **settings: Any) -> str:
+def judged(runtime: Runtime, folder: Path, **settings: Any) -> str:
     """Take a batch in and let the better essay, by its number, win everything planned."""
     (folder / "batch.yaml").write_text(yaml.safe_dump(NO_STABILITY | settings))
-    batch_id = ingest(engine, folder).batch_id
+    batch_id = ingest(runtime, folder).batch_id
     while True:
-        plan_wave(engine, batch_id)
-        answer(engine, batch_id)
-        fit(engine, batch_id)
-        if decide(engine, batch_id).decision.is_final:
+        plan_wave(runtime, batch_id)
+        answer(runtime, batch_id)
+        fit(runtime, batch_id)
+        if decide(runtime, batch_id).decision.is_final:
             return batch_id
 
 
-def answer(engine: Engine, batch_id: str) -> None:
+def answer(runtime: Runtime, batch_id: str) -> None:
     """Record a verdict for every comparison planned and not answered, whatever was sent."""
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         record = load_batch(db, batch_id)
         name = {judge.judge_id: judge.name for judge in record.judges}
         rows = db.rows(
@@ -53,7 +53,7 @@ def answer(engine: Engine, batch_id: str) -> None:
             " (SELECT comparison_id FROM comparisons) ORDER BY sequence",
             [batch_id],
         )
-        answered = [_answered(row, name[row["judge_id"]], engine.clock()) for row in rows]
+        answered = [_answered(row, name[row["judge_id"]], runtime.clock()) for row in rows]
         db.insert("attempts", [attempt for attempt, _ in answered])
         db.insert("comparisons", [comparison for _, comparison in answered])
 
@@ -90,8 +90,8 @@ def _answered(
     return own | attempt, own | comparison
 
 
-def pairs_of(engine: Engine, batch_id: str, wave: int) -> list[dict[str, Any]]:
-    with engine.store.read() as db:
+def pairs_of(runtime: Runtime, batch_id: str, wave: int) -> list[dict[str, Any]]:
+    with runtime.store.read() as db:
         return db.rows(
             "SELECT * FROM comparison_pairs WHERE batch_id = ? AND wave = ? ORDER BY sequence",
             [batch_id, wave],
@@ -117,41 +117,41 @@ def with_other_students(folder: Path, n: int) -> Path:
     ],
 )
 def test_a_plan_says_why_nothing_is_known_of_its_essays(
-    engine: Engine, tmp_path: Path, has_spring: bool, settings: dict[str, Any], told: str
+    runtime: Runtime, tmp_path: Path, has_spring: bool, settings: dict[str, Any], told: str
 ) -> None:
     """A name spelled wrong is not an earlier batch without scores."""
     if has_spring:
-        ingest(engine, write_batch(tmp_path / "spring", n_students=4, settings=NO_STABILITY))
-        engine.store.publish()
+        ingest(runtime, write_batch(tmp_path / "spring", n_students=4, settings=NO_STABILITY))
+        runtime.store.publish()
     later = write_batch(tmp_path / "autumn", n_students=4, settings={"link_to": ["spring"]})
 
-    previewed = preview_batch(later, settings, {}, engine.home)
+    previewed = preview_batch(later, settings, {}, runtime.home)
 
     assert told in str(dict(previewed.facts())["placed on"])
 
 
 def test_newcomers_are_asked_about_and_anchors_known_already_left_alone(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """The earlier batch has compared the anchors: each pair has a newcomer in it."""
     graded = {"scale": "eng5_np_national_9_step"}
     earlier = write_batch(tmp_path / "spring", n_students=8, n_anchors=9, settings={})
-    judged(engine, earlier, **graded, max_pairwise_comparisons=100, wave_size=100)
+    judged(runtime, earlier, **graded, max_pairwise_comparisons=100, wave_size=100)
     later = with_other_students(
         write_batch(tmp_path / "autumn", n_students=1, n_anchors=9, settings={}), 6
     )
 
     linked = {**graded, "link_to": ["spring"], "max_pairwise_comparisons": 40, "wave_size": 20}
-    engine.store.publish()
+    runtime.store.publish()
     (later / "batch.yaml").write_text(yaml.safe_dump(NO_STABILITY | linked))
-    previewed = preview_batch(later, {}, {}, engine.home)
-    autumn = judged(engine, later, **linked)
+    previewed = preview_batch(later, {}, {}, runtime.home)
+    autumn = judged(runtime, later, **linked)
 
     assert [(each.essay_a, each.essay_b) for each in previewed.first_wave] == [
-        (row["essay_a"], row["essay_b"]) for row in pairs_of(engine, autumn, 1)
+        (row["essay_a"], row["essay_b"]) for row in pairs_of(runtime, autumn, 1)
     ]
     assert "spring, which has placed 9 of the essays" in str(dict(previewed.facts())["placed on"])
-    rows = pairs_of(engine, autumn, 1) + pairs_of(engine, autumn, 2)
+    rows = pairs_of(runtime, autumn, 1) + pairs_of(runtime, autumn, 2)
     assert len(rows) == 40
     for row in rows:
         assert row["expected_gain"] is not None
@@ -161,18 +161,18 @@ def test_newcomers_are_asked_about_and_anchors_known_already_left_alone(
     assert max(asked.values()) <= 2 * min(asked.values())
 
 
-def test_an_earlier_batch_makes_the_decision_surer(engine: Engine, tmp_path: Path) -> None:
+def test_an_earlier_batch_makes_the_decision_surer(runtime: Runtime, tmp_path: Path) -> None:
     """Standard errors that `precise` looks at count the earlier batch's verdicts too."""
     graded = {"scale": "eng5_np_national_9_step", "wave_size": 100}
     write_batch(tmp_path / "spring", n_students=8, n_anchors=9, settings={})
-    judged(engine, tmp_path / "spring", **graded, max_pairwise_comparisons=100)
+    judged(runtime, tmp_path / "spring", **graded, max_pairwise_comparisons=100)
     errors = {}
     for name, more in (("alone", {}), ("linked", {"link_to": ["spring"]})):
         folder = with_other_students(
             write_batch(tmp_path / name, n_students=1, n_anchors=9, settings={}), 6
         )
-        batch = judged(engine, folder, **graded, **more, max_pairwise_comparisons=30)
-        with engine.store.read() as db:
+        batch = judged(runtime, folder, **graded, **more, max_pairwise_comparisons=30)
+        with runtime.store.read() as db:
             row = db.one("SELECT details FROM wave_decisions WHERE batch_id = ?", [batch])
         assert row is not None
         errors[name] = row["details"]["precision"]["mean_standard_error"]
@@ -181,50 +181,50 @@ def test_an_earlier_batch_makes_the_decision_surer(engine: Engine, tmp_path: Pat
 
 
 def test_a_head_start_from_an_earlier_batch_guides_the_first_pairs_only(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """The same texts were judged before: close ones meet first, and no score knows of it."""
     write_batch(tmp_path / "pilot", n_students=12, settings={})
-    judged(engine, tmp_path / "pilot", max_pairwise_comparisons=60, wave_size=60)
+    judged(runtime, tmp_path / "pilot", max_pairwise_comparisons=60, wave_size=60)
     folder = write_batch(
         tmp_path / "main",
         n_students=12,
         settings=NO_STABILITY | {"head_start": {"batch": "pilot"}, "strategy": "coverage"},
     )
 
-    plan_wave(engine, ingest(engine, folder).batch_id)
-    engine.store.publish()
-    previewed = preview_batch(folder, {}, {}, engine.home).first_wave
+    plan_wave(runtime, ingest(runtime, folder).batch_id)
+    runtime.store.publish()
+    previewed = preview_batch(folder, {}, {}, runtime.home).first_wave
 
-    asked = [(r["essay_a"], r["essay_b"]) for r in pairs_of(engine, "main", 1)]
+    asked = [(r["essay_a"], r["essay_b"]) for r in pairs_of(runtime, "main", 1)]
     apart = [abs(int(a[-3:]) - int(b[-3:])) for a, b in asked]
     assert sum(apart) / len(apart) <= 2
     assert [(each.essay_a, each.essay_b) for each in previewed] == asked
 
 
 def test_a_head_start_from_the_texts_is_planned_as_previewed(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """Both look at the same texts in the same order."""
     folder = write_batch(
         tmp_path / "main", n_students=12, settings=NO_STABILITY | {"head_start": "texts"}
     )
 
-    plan_wave(engine, ingest(engine, folder).batch_id)
+    plan_wave(runtime, ingest(runtime, folder).batch_id)
 
-    asked = [(r["essay_a"], r["essay_b"]) for r in pairs_of(engine, "main", 1)]
-    previewed = preview_batch(folder, {}, {}, engine.home).first_wave
+    asked = [(r["essay_a"], r["essay_b"]) for r in pairs_of(runtime, "main", 1)]
+    previewed = preview_batch(folder, {}, {}, runtime.home).first_wave
     assert [(each.essay_a, each.essay_b) for each in previewed] == asked
 
 
-def test_a_head_start_from_a_batch_nobody_has_is_refused(engine: Engine, tmp_path: Path) -> None:
+def test_a_head_start_from_a_batch_nobody_has_is_refused(runtime: Runtime, tmp_path: Path) -> None:
     """It would guide nothing, in silence."""
     folder = write_batch(
         tmp_path / "main", n_students=4, settings=NO_STABILITY | {"head_start": {"batch": "gone"}}
     )
 
     with pytest.raises(BatchProblemsError, match="no batch 'gone' with scores"):
-        ingest(engine, folder)
+        ingest(runtime, folder)
 
 
 @pytest.mark.parametrize(
@@ -238,17 +238,17 @@ def test_a_head_start_from_a_batch_nobody_has_is_refused(engine: Engine, tmp_pat
     ],
 )
 def test_what_cannot_guide_is_told(
-    engine: Engine, tmp_path: Path, settings: dict[str, Any], words: str
+    runtime: Runtime, tmp_path: Path, settings: dict[str, Any], words: str
 ) -> None:
     """A setting that has no effect is a batch that does something else."""
     folder = write_batch(tmp_path / "main", n_students=4, settings=NO_STABILITY | settings)
 
     with pytest.raises(BatchProblemsError, match=words):
-        ingest(engine, folder)
+        ingest(runtime, folder)
 
 
 def test_the_judge_whose_verdicts_tell_most_per_dollar_is_asked_most(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """Ten essays, two judges at one price, of whom one decides by coin: it keeps a tenth."""
     folder = write_batch(
@@ -268,23 +268,23 @@ def test_the_judge_whose_verdicts_tell_most_per_dollar_is_asked_most(
         (folder / "judges" / f"{name}.yaml").write_text(
             f"name: {name}\nprovider: emulator\nmodel: quality\n"
         )
-    batch_id = ingest(engine, folder).batch_id
+    batch_id = ingest(runtime, folder).batch_id
 
     shares = []
     for wave in (1, 2):
-        plan_wave(engine, batch_id)
-        with engine.store.read() as db:
+        plan_wave(runtime, batch_id)
+        with runtime.store.read() as db:
             record = load_batch(db, batch_id)
         name = {judge.judge_id: judge.name for judge in record.judges}
-        asked = Counter(name[row["judge_id"]] for row in pairs_of(engine, batch_id, wave))
+        asked = Counter(name[row["judge_id"]] for row in pairs_of(runtime, batch_id, wave))
         shares.append(asked["sharp"] / asked.total())
-        answer(engine, batch_id)
-        fit(engine, batch_id)
-        decide(engine, batch_id)
+        answer(runtime, batch_id)
+        fit(runtime, batch_id)
+        decide(runtime, batch_id)
 
     assert shares[0] == pytest.approx(0.5, abs=0.02)
     assert shares[1] >= 0.9
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         history = read_history(db, batch_id)
     assert [row["wave"] for row in history.judge_choices] == [2, 2]
     sharp, coin = history.judge_choices

@@ -30,7 +30,7 @@ from cj_pipeline.emulator import in_process_client
 from cj_pipeline.emulator.app import Emulator
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.outputs import report
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.store import file_store
 from cj_pipeline.store.file_store import Store, Transactions
@@ -137,8 +137,8 @@ def run_and_be_killed(home: Path, folder: Path, point: int, *, is_second: bool =
     make_calls_mortal(mortal.killer)
     plain = open_engine(home)
     clock = later if is_second else plain.clock
-    engine = Engine(mortal, home, plain.environment, plain.run_environment, clock)
-    finish(engine, ingest(engine, folder).batch_id)
+    runtime = Runtime(mortal, home, plain.environment, plain.run_environment, clock)
+    finish(runtime, ingest(runtime, folder).batch_id)
 
 
 def be_killed_again(home: Path, folder: Path, point: int) -> None:
@@ -148,15 +148,15 @@ def be_killed_again(home: Path, folder: Path, point: int) -> None:
 
 def end_and_tell(home: Path, folder: Path, told: Path) -> None:
     """Take a batch to its end and write down what it came to, here and at the provider."""
-    engine = open_engine(home, clock=lambda: later() + timedelta(minutes=10))
-    batch_id = ingest(engine, folder).batch_id
-    finish(engine, batch_id)
-    told.write_text(json.dumps(what_came_of_it(engine, batch_id)))
+    runtime = open_engine(home, clock=lambda: later() + timedelta(minutes=10))
+    batch_id = ingest(runtime, folder).batch_id
+    finish(runtime, batch_id)
+    told.write_text(json.dumps(what_came_of_it(runtime, batch_id)))
 
 
-def what_came_of_it(engine: Engine, batch_id: str) -> dict[str, Any]:
+def what_came_of_it(runtime: Runtime, batch_id: str) -> dict[str, Any]:
     """Return scores, jobs and money, ours beside the provider's."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         batch = db.one("SELECT state, end_reason FROM batches WHERE batch_id = ?", [batch_id])
         scores = db.rows(
             "SELECT wave, essay_id, round(score, 9) AS score FROM essay_scores ORDER BY ALL"
@@ -164,7 +164,7 @@ def what_came_of_it(engine: Engine, batch_id: str) -> dict[str, Any]:
         jobs = db.rows("SELECT provider_job_id, state, billed_usd FROM provider_jobs")
         attempts = db.rows("SELECT outcome, count(*) AS n FROM attempts GROUP BY ALL ORDER BY ALL")
         n_duplicates = db.one("SELECT count(*) AS n FROM duplicate_jobs")
-    config = EmulatorConfig.from_environment(engine.environment, engine.home)
+    config = EmulatorConfig.from_environment(runtime.environment, runtime.home)
     books = in_process_client(config).get("http://emulator.invalid/emulator/audit").json()
     return {
         "batch": batch,

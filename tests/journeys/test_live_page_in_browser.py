@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 
 from cj_pipeline.progress.events import is_cancel_requested
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.app import create_app
 from cj_pipeline.service.auth import Access
 from cj_pipeline.steps.advance import take_next_step
@@ -53,14 +53,14 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(engine: Engine, *, token: str | None = None, port: int = 0) -> Iterator[str]:
+def served(runtime: Runtime, *, token: str | None = None, port: int = 0) -> Iterator[str]:
     """Serve an engine over HTTP in a thread; give its address."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(engine, Access(token)), log_level="error", timeout_graceful_shutdown=1
+            create_app(runtime, Access(token)), log_level="error", timeout_graceful_shutdown=1
         )
     )
     thread = threading.Thread(target=server.run, args=([listener],))
@@ -76,15 +76,15 @@ def served(engine: Engine, *, token: str | None = None, port: int = 0) -> Iterat
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine over an empty home."""
     return open_engine(tmp_path / "home")
 
 
-def begun(engine: Engine, tmp_path: Path) -> str:
+def begun(runtime: Runtime, tmp_path: Path) -> str:
     """Take a batch in, ask its first wave, and return its name."""
     folder = write_batch(tmp_path / "batch", n_students=4, settings=SETTINGS)
-    return begin(engine, folder)
+    return begin(runtime, folder)
 
 
 def opened(browser: Browser, address: str, **options: Any) -> Page:
@@ -96,16 +96,16 @@ def opened(browser: Browser, address: str, **options: Any) -> Page:
 
 
 def test_the_page_follows_a_batch_to_its_end(
-    browser: Browser, engine: Engine, tmp_path: Path
+    browser: Browser, runtime: Runtime, tmp_path: Path
 ) -> None:
     """Without being loaded again."""
-    batch_id = begun(engine, tmp_path)
-    with served(engine) as address:
+    batch_id = begun(runtime, tmp_path)
+    with served(runtime) as address:
         page = opened(browser, f"{address}/batches/{batch_id}")
         page.get_by_text("0 of 6", exact=True).wait_for()
         assert page.locator("#left").inner_text() == "unknown"
 
-        end(open_engine(engine.home), batch_id)
+        end(open_engine(runtime.home), batch_id)
 
         page.get_by_text("Ended: success").wait_for()
         assert page.locator("#done").inner_text() == "6 of 6"
@@ -117,12 +117,12 @@ def test_the_page_follows_a_batch_to_its_end(
 
 
 def test_the_time_left_is_shown_with_how_sure_it_is(
-    browser: Browser, engine: Engine, tmp_path: Path
+    browser: Browser, runtime: Runtime, tmp_path: Path
 ) -> None:
     """A figure alone would be taken for a promise."""
-    batch_id = begun(engine, tmp_path)
-    take_next_step(engine, batch_id)
-    with served(engine) as address:
+    batch_id = begun(runtime, tmp_path)
+    take_next_step(runtime, batch_id)
+    with served(runtime) as address:
         page = opened(browser, f"{address}/batches/{batch_id}")
         page.get_by_text("3 of 6", exact=True).wait_for()
 
@@ -132,17 +132,17 @@ def test_the_time_left_is_shown_with_how_sure_it_is(
 
 
 def test_the_page_comes_back_after_the_service_was_away(
-    browser: Browser, engine: Engine, tmp_path: Path
+    browser: Browser, runtime: Runtime, tmp_path: Path
 ) -> None:
     """And shows what it missed, once."""
-    batch_id = begun(engine, tmp_path)
-    with served(engine) as address:
+    batch_id = begun(runtime, tmp_path)
+    with served(runtime) as address:
         page = opened(browser, f"{address}/batches/{batch_id}")
         page.get_by_text("Live.").wait_for()
     page.get_by_text("trying again").wait_for()
-    end(open_engine(engine.home), batch_id)
+    end(open_engine(runtime.home), batch_id)
 
-    with served(engine, port=int(address.rpartition(":")[2])):
+    with served(runtime, port=int(address.rpartition(":")[2])):
         page.get_by_text("Ended: success").wait_for()
         numbers = page.eval_on_selector_all("#events li", "items => items.map(i => i.value)")
 
@@ -150,30 +150,30 @@ def test_the_page_comes_back_after_the_service_was_away(
     assert numbers[-1] == 1
 
 
-def test_cancelling_asks_first(browser: Browser, engine: Engine, tmp_path: Path) -> None:
+def test_cancelling_asks_first(browser: Browser, runtime: Runtime, tmp_path: Path) -> None:
     """And leaving it running is one key away."""
-    batch_id = begun(engine, tmp_path)
-    with served(engine) as address:
+    batch_id = begun(runtime, tmp_path)
+    with served(runtime) as address:
         page = opened(browser, f"{address}/batches/{batch_id}")
         page.get_by_role("button", name="Cancel the batch").click()
         page.keyboard.press("Escape")
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             assert not is_cancel_requested(db, batch_id)
 
         page.get_by_role("button", name="Cancel the batch").click()
         page.get_by_role("dialog").get_by_role("button", name="Cancel the batch").click()
 
         page.get_by_text("Being cancelled").wait_for()
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             assert is_cancel_requested(db, batch_id)
 
 
 def test_a_token_is_asked_for_and_not_kept(
-    browser: Browser, engine: Engine, tmp_path: Path
+    browser: Browser, runtime: Runtime, tmp_path: Path
 ) -> None:
     """The session's cookie is out of every script's reach."""
-    batch_id = begun(engine, tmp_path)
-    with served(engine, token=TOKEN) as address:
+    batch_id = begun(runtime, tmp_path)
+    with served(runtime, token=TOKEN) as address:
         page = opened(browser, f"{address}/batches/{batch_id}")
         page.get_by_label("The service's token").fill("wrong")
         page.get_by_role("button", name="Sign in").click()
@@ -226,11 +226,11 @@ def test_axe_finds_no_barrier(browser: Browser, tmp_path: Path, path: str) -> No
     assert found.response["violations"] == []
 
 
-def test_axe_finds_no_barrier_at_the_door(browser: Browser, engine: Engine) -> None:
+def test_axe_finds_no_barrier_at_the_door(browser: Browser, runtime: Runtime) -> None:
     """Nor in the form that asks for the token."""
     from axe_playwright_python.sync_playwright import Axe
 
-    with served(engine, token=TOKEN) as address:
+    with served(runtime, token=TOKEN) as address:
         page = browser.new_context(bypass_csp=True).new_page()
         page.goto(address)
         page.get_by_label("The service's token").wait_for()

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from cj_pipeline.errors import TransientError
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import poll
@@ -76,28 +76,28 @@ def test_a_committed_call_whose_reply_is_lost_is_made_once(
     clock = HurriedClock()
     faults = [how | {"on": call, "at": [1]}]
     with served_emulator(tmp_path / "provider", faults=faults) as address:
-        engine = open_engine(tmp_path / "home", {"CJ_EMULATOR_URL": address}, clock=clock)
+        runtime = open_engine(tmp_path / "home", {"CJ_EMULATOR_URL": address}, clock=clock)
         folder = write_batch(
             tmp_path / "batch", n_students=4, settings={"judges": [judge], **SETTINGS}
         )
-        batch_id = ingest(engine, folder).batch_id
-        plan_wave(engine, batch_id)
+        batch_id = ingest(runtime, folder).batch_id
+        plan_wave(runtime, batch_id)
 
         with pytest.raises(TransientError):
-            submit_wave(engine, batch_id)
+            submit_wave(runtime, batch_id)
         clock.hurry(minutes=5)
-        finish_judging(engine, batch_id)
+        finish_judging(runtime, batch_id)
         told = books(address)
 
     assert told["totals"]["jobs"] == 1
     assert told["totals"]["requests_paid"] == 6
     assert told["paid_twice"] == []
     assert sum(file["purpose"] == "batch" for file in told["files"]) <= 1
-    assert _states(engine) == {"settled"}
+    assert _states(runtime) == {"settled"}
 
 
-def _states(engine: Engine) -> set[str]:
-    with engine.store.read() as db:
+def _states(runtime: Runtime) -> set[str]:
+    with runtime.store.read() as db:
         return {row["state"] for row in db.rows("SELECT state FROM v_provider_jobs")}
 
 
@@ -122,11 +122,11 @@ def test_two_sensors_and_two_runs_that_race_make_one_job(judge: str, tmp_path: P
     for racer in racers:
         racer.join(timeout=300)
 
-    engine = open_engine(home)
-    with engine.store.read() as db:
+    runtime = open_engine(home)
+    with runtime.store.read() as db:
         batch = db.one("SELECT state FROM batches")
         n_jobs = db.one("SELECT count(*) AS n FROM provider_jobs")
-    told = _embedded_books(engine)
+    told = _embedded_books(runtime)
     assert [racer.exitcode for racer in racers] == [0, 0, 0, 0]
     assert (batch, n_jobs) == ({"state": "succeeded"}, {"n": 1})
     assert len(told["jobs"]) == 1
@@ -135,21 +135,21 @@ def test_two_sensors_and_two_runs_that_race_make_one_job(judge: str, tmp_path: P
 
 def race(role: str, home: Path, batch_id: str, start: Any) -> None:
     """Do what a sensor or a run does, from the moment all are ready."""
-    engine = open_engine(home)
+    runtime = open_engine(home)
     start.wait(60)
     if role == "run":
-        plan_wave(engine, batch_id)
-        finish_judging(engine, batch_id)
+        plan_wave(runtime, batch_id)
+        finish_judging(runtime, batch_id)
         return
     for _ in range(20):
-        poll(engine)
+        poll(runtime)
 
 
-def _embedded_books(engine: Engine) -> dict[str, Any]:
+def _embedded_books(runtime: Runtime) -> dict[str, Any]:
     from cj_pipeline.emulator import in_process_client
     from cj_pipeline.emulator.config import EmulatorConfig
 
-    config = EmulatorConfig.from_environment(engine.environment, engine.home)
+    config = EmulatorConfig.from_environment(runtime.environment, runtime.home)
     told: dict[str, Any] = (
         in_process_client(config).get("http://emulator.invalid/emulator/audit").json()
     )

@@ -9,14 +9,14 @@ import pytest
 from cj_pipeline.operations.preview import preview_batch
 from cj_pipeline.outputs.judges import panel_overview
 from cj_pipeline.queries.history import read_history
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from tests.support.batches import open_engine, run_to_end, write_batch
 
 _PANEL = ["quality", "quality-messages"]
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine over an empty home."""
     return open_engine(tmp_path / "home")
 
@@ -25,8 +25,8 @@ def _batch(folder: Path, **settings: Any) -> Path:
     return write_batch(folder, n_students=6, settings={"judges": _PANEL, "seed": 3, **settings})
 
 
-def _asked(engine: Engine, batch_id: str) -> list[dict[str, Any]]:
-    with engine.store.read() as db:
+def _asked(runtime: Runtime, batch_id: str) -> list[dict[str, Any]]:
+    with runtime.store.read() as db:
         return db.rows(
             "SELECT j.name, c.essay_a, c.essay_b, c.status FROM comparisons c"
             " JOIN judges j USING (batch_id, judge_id) WHERE c.batch_id = ? ORDER BY c.sequence",
@@ -35,7 +35,7 @@ def _asked(engine: Engine, batch_id: str) -> list[dict[str, Any]]:
 
 
 def test_a_panel_with_shares_covers_every_pair_between_its_judges(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """Each pair is one judge's, over waves as within them; the budget buys pairs, not repeats."""
     folder = _batch(
@@ -47,14 +47,14 @@ def test_a_panel_with_shares_covers_every_pair_between_its_judges(
         score_stability_threshold=None,
     )
 
-    asked = _asked(engine, run_to_end(engine, folder))
+    asked = _asked(runtime, run_to_end(runtime, folder))
 
     assert Counter(row["name"] for row in asked) == {"quality": 9, "quality-messages": 6}
     assert len({frozenset((row["essay_a"], row["essay_b"])) for row in asked}) == 15
 
 
 def test_a_second_judge_on_a_fifth_of_the_pairs_sees_pairs_the_first_saw(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """The overlap is what their agreement is measured on."""
     folder = _batch(
@@ -64,7 +64,7 @@ def test_a_second_judge_on_a_fifth_of_the_pairs_sees_pairs_the_first_saw(
         all_at_once=True,
     )
 
-    asked = _asked(engine, run_to_end(engine, folder))
+    asked = _asked(runtime, run_to_end(runtime, folder))
 
     pairs = {
         name: [(r["essay_a"], r["essay_b"]) for r in asked if r["name"] == name] for name in _PANEL
@@ -74,12 +74,12 @@ def test_a_second_judge_on_a_fifth_of_the_pairs_sees_pairs_the_first_saw(
 
 
 def test_each_judge_of_a_panel_shows_its_progress_cost_and_agreement(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """Both play the same qualities with their own noise, so they agree more often than not."""
-    batch_id = run_to_end(engine, _batch(tmp_path / "both", max_pairwise_comparisons=30))
+    batch_id = run_to_end(runtime, _batch(tmp_path / "both", max_pairwise_comparisons=30))
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         rows = panel_overview(read_history(db, batch_id))
 
     assert [(row.name, row.n_planned, row.n_open) for row in rows] == [

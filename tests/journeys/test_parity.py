@@ -12,21 +12,21 @@ import pytest
 
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from tests.support.batches import open_engine, run_to_end, write_batch
 
 GENERIC = {"judges": ["cj-generic-batch"], "score_stability_threshold": None}
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine over an empty home."""
     return open_engine(tmp_path / "home")
 
 
-def outcome(engine: Engine, batch_id: str) -> dict[str, Any]:
+def outcome(runtime: Runtime, batch_id: str) -> dict[str, Any]:
     """Return the batch row, its counts, last decision and each essay's positions."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         batch = db.one("SELECT * FROM batches WHERE batch_id = ?", [batch_id])
         decision = db.one(
             "SELECT * FROM wave_decisions WHERE batch_id = ? ORDER BY wave DESC LIMIT 1",
@@ -55,7 +55,7 @@ def skews(shown: list[tuple[int, int]]) -> list[float]:
 
 
 def test_lower5_covers_ten_pairs_and_goes_over_them_three_times(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """A small net of five: 10 + 3 x 10 comparisons, every essay 8 times first and 8 second."""
     folder = write_batch(
@@ -68,7 +68,7 @@ def test_lower5_covers_ten_pairs_and_goes_over_them_three_times(
         },
     )
 
-    out = outcome(engine, run_to_end(engine, folder))
+    out = outcome(runtime, run_to_end(runtime, folder))
 
     assert out["batch"]["state"] == "succeeded"
     assert out["batch"]["end_reason"] == "small_net_cap"
@@ -81,7 +81,7 @@ def test_lower5_covers_ten_pairs_and_goes_over_them_three_times(
     assert out["shown"] == [(8, 8)] * 5
 
 
-def test_a_regular_net_stays_within_288_and_its_skew_band(engine: Engine, tmp_path: Path) -> None:
+def test_a_regular_net_stays_within_288_and_its_skew_band(runtime: Runtime, tmp_path: Path) -> None:
     """24 essays: every pair once, twelve pairs again, nobody shown first much too often."""
     folder = write_batch(
         tmp_path / "regular",
@@ -89,7 +89,7 @@ def test_a_regular_net_stays_within_288_and_its_skew_band(engine: Engine, tmp_pa
         settings=GENERIC | {"max_pairwise_comparisons": 288},
     )
 
-    out = outcome(engine, run_to_end(engine, folder))
+    out = outcome(runtime, run_to_end(runtime, folder))
 
     assert out["batch"]["end_reason"] == "budget_spent"
     assert out["decision"]["submitted"] == out["decision"]["completed"] == 288
@@ -98,7 +98,7 @@ def test_a_regular_net_stays_within_288_and_its_skew_band(engine: Engine, tmp_pa
     assert max(skews(out["shown"])) <= 0.2
 
 
-def test_both_orders_of_every_pair_leave_no_skew(engine: Engine, tmp_path: Path) -> None:
+def test_both_orders_of_every_pair_leave_no_skew(runtime: Runtime, tmp_path: Path) -> None:
     """At 552 each of the 276 pairs was seen in each order."""
     folder = write_batch(
         tmp_path / "regular",
@@ -106,14 +106,14 @@ def test_both_orders_of_every_pair_leave_no_skew(engine: Engine, tmp_path: Path)
         settings=GENERIC | {"max_pairwise_comparisons": 552, "wave_size": 92},
     )
 
-    out = outcome(engine, run_to_end(engine, folder))
+    out = outcome(runtime, run_to_end(runtime, folder))
 
     assert out["decision"]["completed"] == 552
     assert out["details"]["resampling_pass_count"] == 1
     assert set(skews(out["shown"])) == {0.0}
 
 
-def test_a_provider_batch_asks_once_up_to_its_cap(engine: Engine, tmp_path: Path) -> None:
+def test_a_provider_batch_asks_once_up_to_its_cap(runtime: Runtime, tmp_path: Path) -> None:
     """24 essays, cap 60, all at once: one wave, scored once, and the mode is on record."""
     folder = write_batch(
         tmp_path / "provider-batch",
@@ -127,7 +127,7 @@ def test_a_provider_batch_asks_once_up_to_its_cap(engine: Engine, tmp_path: Path
         },
     )
 
-    out = outcome(engine, run_to_end(engine, folder))
+    out = outcome(runtime, run_to_end(runtime, folder))
 
     assert out["batch"]["end_reason"] == "single_wave_complete"
     assert out["decision"]["wave"] == 1
@@ -139,11 +139,11 @@ def test_a_provider_batch_asks_once_up_to_its_cap(engine: Engine, tmp_path: Path
     assert out["jobs"][0]["outcome"] == "completed"
 
 
-def test_two_essays_are_enough(engine: Engine, tmp_path: Path) -> None:
+def test_two_essays_are_enough(runtime: Runtime, tmp_path: Path) -> None:
     """The smallest batch: one pair, asked once and in each of four passes."""
     folder = write_batch(tmp_path / "two", n_students=2, settings=GENERIC)
 
-    out = outcome(engine, run_to_end(engine, folder))
+    out = outcome(runtime, run_to_end(runtime, folder))
 
     assert out["batch"]["end_reason"] == "small_net_cap"
     assert out["decision"]["completed"] == 5
@@ -151,7 +151,7 @@ def test_two_essays_are_enough(engine: Engine, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("strategy", "least", "most"), [("coverage", 10, 10), ("adaptive", 4, 20)])
 def test_a_large_batch_ends_at_a_realistic_budget(
-    engine: Engine, tmp_path: Path, strategy: str, least: int, most: int
+    runtime: Runtime, tmp_path: Path, strategy: str, least: int, most: int
 ) -> None:
     """120 essays at ten comparisons each: one net, and nobody is left out.
 
@@ -169,7 +169,7 @@ def test_a_large_batch_ends_at_a_realistic_budget(
         },
     )
 
-    out = outcome(engine, run_to_end(engine, folder))
+    out = outcome(runtime, run_to_end(runtime, folder))
 
     assert out["batch"]["end_reason"] == "budget_spent"
     assert out["decision"]["completed"] == 600
@@ -182,7 +182,7 @@ def test_a_large_batch_ends_at_a_realistic_budget(
 
 
 def test_a_batch_half_of_whose_callbacks_fail_is_never_complete(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """Half of the judges' answers are unusable, and asking again does not help."""
     folder = write_batch(
@@ -190,9 +190,9 @@ def test_a_batch_half_of_whose_callbacks_fail_is_never_complete(
         n_students=8,
         settings={"judges": ["quality"], "max_attempts": 1, "max_pairwise_comparisons": 28},
     )
-    make_half_of_the_answers_invalid(engine)
+    make_half_of_the_answers_invalid(runtime)
 
-    out = outcome(engine, run_to_end(engine, folder))
+    out = outcome(runtime, run_to_end(runtime, folder))
 
     assert out["batch"]["state"] == "failed"
     assert out["batch"]["end_reason"] == "low_success_rate"
@@ -200,7 +200,7 @@ def test_a_batch_half_of_whose_callbacks_fail_is_never_complete(
     assert out["decision"]["completed"] + out["decision"]["failed"] == 28
 
 
-def make_half_of_the_answers_invalid(engine: Engine) -> None:
+def make_half_of_the_answers_invalid(runtime: Runtime) -> None:
     """Tell the emulator's judge to answer with something that is no verdict half of the time."""
-    config = EmulatorConfig.from_environment(engine.environment, engine.home)
+    config = EmulatorConfig.from_environment(runtime.environment, runtime.home)
     change_settings(config, judges={"quality": {"invalid_rate": 0.5}})

@@ -10,17 +10,17 @@ import pytest
 from cj_pipeline.outputs.report import render_history
 from cj_pipeline.outputs.report_forecast import looking_ahead
 from cj_pipeline.queries.history import BatchHistory, read_history
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from tests.support.batches import open_engine, run_to_end, write_batch
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine over an empty home."""
     return open_engine(tmp_path / "home")
 
 
-def judged(engine: Engine, folder: Path, **settings: Any) -> BatchHistory:
+def judged(runtime: Runtime, folder: Path, **settings: Any) -> BatchHistory:
     """Return what became of twelve students and nine anchors with known qualities."""
     qualities = {f"anchor-{k:03d}": 0.8 * (k - 5) for k in range(1, 10)}
     qualities |= {f"student-{k:03d}": 0.6 * (k - 6.5) for k in range(1, 13)}
@@ -38,8 +38,8 @@ def judged(engine: Engine, folder: Path, **settings: Any) -> BatchHistory:
             **settings,
         },
     )
-    batch_id = run_to_end(engine, folder)
-    with engine.store.read() as db:
+    batch_id = run_to_end(runtime, folder)
+    with runtime.store.read() as db:
         return read_history(db, batch_id)
 
 
@@ -51,18 +51,18 @@ def judged(engine: Engine, folder: Path, **settings: Any) -> BatchHistory:
     ],
 )
 def test_any_target_that_is_reached_ends_the_batch(
-    engine: Engine, tmp_path: Path, target: str, value: float
+    runtime: Runtime, tmp_path: Path, target: str, value: float
 ) -> None:
     """What has been bought is enough, so nothing more is bought."""
-    history = judged(engine, tmp_path / "easy", precise={target: value})
+    history = judged(runtime, tmp_path / "easy", precise={target: value})
 
     assert (history.batch["state"], history.batch["end_reason"]) == ("succeeded", "precise")
     assert len(history.comparisons) == 60
 
 
-def test_a_reliability_has_to_last_for_two_waves(engine: Engine, tmp_path: Path) -> None:
+def test_a_reliability_has_to_last_for_two_waves(runtime: Runtime, tmp_path: Path) -> None:
     """Stopping at the first wave that looks good enough is stopping by luck."""
-    history = judged(engine, tmp_path / "lasting", precise={"reliability": 0.2}, wave_size=40)
+    history = judged(runtime, tmp_path / "lasting", precise={"reliability": 0.2}, wave_size=40)
 
     reached = [row["details"]["precision"]["reliability"] for row in history.decisions]
     assert min(reached) > 0.2
@@ -71,17 +71,19 @@ def test_a_reliability_has_to_last_for_two_waves(engine: Engine, tmp_path: Path)
     assert len(history.comparisons) == 80
 
 
-def test_a_target_out_of_reach_spends_the_budget(engine: Engine, tmp_path: Path) -> None:
+def test_a_target_out_of_reach_spends_the_budget(runtime: Runtime, tmp_path: Path) -> None:
     """And the report says how far off it was."""
-    history = judged(engine, tmp_path / "hard", precise={"misgrading": 1e-6})
+    history = judged(runtime, tmp_path / "hard", precise={"misgrading": 1e-6})
 
     assert history.batch["end_reason"] == "budget_spent"
     assert "at which this batch ends" in render_history(history)
 
 
-def test_every_wave_foresees_comparisons_waves_and_dollars(engine: Engine, tmp_path: Path) -> None:
+def test_every_wave_foresees_comparisons_waves_and_dollars(
+    runtime: Runtime, tmp_path: Path
+) -> None:
     """Kept with the decision, and the same in the report and on the page in the UI."""
-    history = judged(engine, tmp_path / "spring", precise={"reliability": 0.97})
+    history = judged(runtime, tmp_path / "spring", precise={"reliability": 0.97})
 
     kept = [row["details"]["forecast"] for row in history.decisions if "outlook" in row["details"]]
     page, shown = render_history(history), looking_ahead(history)
@@ -94,7 +96,7 @@ def test_every_wave_foresees_comparisons_waves_and_dollars(engine: Engine, tmp_p
     assert shown["forecast_usd"] == kept[-1]["usd"]
     assert shown["forecast"] in page
     assert shown["outlook"] in page
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         rows = db.rows("SELECT total, usd FROM v_forecasts ORDER BY wave")
         gains = db.rows("SELECT expected_gain FROM v_comparisons WHERE role = 'informative'")
     assert [(row["total"], row["usd"]) for row in rows] == [(f["total"], f["usd"]) for f in kept]
@@ -102,10 +104,10 @@ def test_every_wave_foresees_comparisons_waves_and_dollars(engine: Engine, tmp_p
 
 
 def test_a_batch_that_asks_for_nothing_is_told_how_far_off_its_ranks_are(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """The outlook needs no target; a forecast does."""
-    shown = looking_ahead(judged(engine, tmp_path / "plain"))
+    shown = looking_ahead(judged(runtime, tmp_path / "plain"))
 
     assert "ranks off" in shown["outlook"]
     assert "for a dollar" in shown["outlook"]

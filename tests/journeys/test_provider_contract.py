@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.batch.comparisons import Outcome, custom_id
+from cj_pipeline.batch.comparisons import RequestOutcome, custom_id
 from cj_pipeline.errors import (
     InvalidOutputError,
     ProviderRefusedError,
@@ -125,7 +125,7 @@ def test_a_job_brings_every_request_a_verdict_and_its_usage(name: str, tmp_path:
     assert status.outcome is JobOutcome.COMPLETED
     assert _ids(replies) == [talk.custom_id(number) for number in range(6)]
     for reply in replies:
-        assert reply.outcome is Outcome.SUCCEEDED
+        assert reply.outcome is RequestOutcome.SUCCEEDED
         assert parse_verdict(reply.text or "", allow_ties=False).winner in {"A", "B"}
         assert reply.usage is not None
         assert reply.usage.prompt > 50
@@ -153,7 +153,7 @@ def test_a_single_call_reads_like_a_row_of_a_job(name: str, tmp_path: Path) -> N
 
     reply = talk.provider.parse_reply(talk.provider.single(request, timeout_s=10))
 
-    assert (reply.custom_id, reply.outcome) == (talk.custom_id(0), Outcome.SUCCEEDED)
+    assert (reply.custom_id, reply.outcome) == (talk.custom_id(0), RequestOutcome.SUCCEEDED)
     assert parse_verdict(reply.text or "", allow_ties=False).winner in {"A", "B"}
 
 
@@ -276,7 +276,7 @@ def test_an_expired_job_keeps_what_it_finished_unless_the_provider_drops_it(
     status = talk.ended(job_id)
     outcomes = {reply.outcome for reply in talk.replies(job_id)}
 
-    kept = set() if name == "quality-gemini" else {Outcome.SUCCEEDED, Outcome.EXPIRED}
+    kept = set() if name == "quality-gemini" else {RequestOutcome.SUCCEEDED, RequestOutcome.EXPIRED}
     assert status.outcome is JobOutcome.EXPIRED
     assert outcomes == kept
 
@@ -291,7 +291,7 @@ def test_a_cancelled_job_ends_and_says_so(name: str, tmp_path: Path) -> None:
 
     assert talk.ended(job_id).outcome is JobOutcome.CANCELLED
     outcomes = {reply.outcome for reply in talk.replies(job_id)}
-    assert outcomes <= {Outcome.SUCCEEDED, Outcome.CANCELLED}
+    assert outcomes <= {RequestOutcome.SUCCEEDED, RequestOutcome.CANCELLED}
 
 
 @every_adapter
@@ -334,15 +334,15 @@ def test_discarding_twice_is_once(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "outcome"),
     [
-        ("refusal", Outcome.REFUSAL),
-        ("truncated_answer", Outcome.TRUNCATED),
-        ("content_filter", Outcome.CONTENT_FILTER),
-        ("status_400", Outcome.PROVIDER_ERROR),
-        ("status_500", Outcome.PROVIDER_ERROR),
+        ("refusal", RequestOutcome.REFUSAL),
+        ("truncated_answer", RequestOutcome.TRUNCATED),
+        ("content_filter", RequestOutcome.CONTENT_FILTER),
+        ("status_400", RequestOutcome.PROVIDER_ERROR),
+        ("status_500", RequestOutcome.PROVIDER_ERROR),
     ],
 )
 def test_each_kind_of_failed_row_has_its_outcome(
-    name: str, kind: str, outcome: Outcome, tmp_path: Path
+    name: str, kind: str, outcome: RequestOutcome, tmp_path: Path
 ) -> None:
     """And its neighbours are not lost with it."""
     talk = Conversation(name, tmp_path, faults=[{"kind": kind, "at": [2]}])
@@ -350,11 +350,13 @@ def test_each_kind_of_failed_row_has_its_outcome(
     outcomes = {reply.custom_id: reply.outcome for reply in talk.replies(talk.submit(4))}
 
     if (name, kind) == ("quality-messages", "content_filter"):
-        outcome = Outcome.REFUSAL  # Anthropic's filter has no other word.
+        outcome = RequestOutcome.REFUSAL  # Anthropic's filter has no other word.
     if (name, kind) == ("quality-gemini", "refusal"):
-        outcome = Outcome.SUCCEEDED  # A text came; that it holds no verdict is found by `judging`.
+        outcome = (
+            RequestOutcome.SUCCEEDED
+        )  # A text came; that it holds no verdict is found by `judging`.
     assert outcomes[talk.custom_id(1)] is outcome
-    assert [outcomes[talk.custom_id(n)] for n in (0, 2, 3)] == [Outcome.SUCCEEDED] * 3
+    assert [outcomes[talk.custom_id(n)] for n in (0, 2, 3)] == [RequestOutcome.SUCCEEDED] * 3
 
 
 def test_a_refusal_in_plain_words_is_no_verdict(tmp_path: Path) -> None:

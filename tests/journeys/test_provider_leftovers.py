@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.judging.judges import load_judge
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
@@ -18,21 +18,21 @@ from tests.support.batches import open_engine, run_to_end, write_batch
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine over an empty home."""
     return open_engine(tmp_path / "home")
 
 
 @pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
 def test_a_settled_batch_leaves_nothing_at_its_provider(
-    engine: Engine, tmp_path: Path, judge: str
+    runtime: Runtime, tmp_path: Path, judge: str
 ) -> None:
     """Files are counted against quotas, and essays are their authors'."""
     folder = write_batch(tmp_path / "small", n_students=3, settings={"judges": [judge]})
 
-    run_to_end(engine, folder)
+    run_to_end(runtime, folder)
 
-    provider = engine.provider(load_judge(judge))
+    provider = runtime.provider(load_judge(judge))
     since = datetime.now(UTC) - timedelta(hours=1)
     assert list(provider.list_files(since)) == []
     if judge != "quality":  # OpenAI's batches cannot be deleted.
@@ -40,33 +40,33 @@ def test_a_settled_batch_leaves_nothing_at_its_provider(
 
 
 def test_a_batch_ends_well_where_its_provider_keeps_what_should_go(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """Tidying up is not worth a batch: what is left expires by itself."""
     fault = {"kind": "status", "on": "*.delete", "status": 500}
-    change_settings(EmulatorConfig.from_environment({}, engine.home), faults=[fault])
+    change_settings(EmulatorConfig.from_environment({}, runtime.home), faults=[fault])
     folder = write_batch(tmp_path / "small", n_students=3, settings={"judges": ["quality"]})
 
-    batch_id = run_to_end(engine, folder)
+    batch_id = run_to_end(runtime, folder)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         row = db.one("SELECT state FROM batches WHERE batch_id = ?", [batch_id])
     assert row == {"state": "succeeded"}
 
 
 def test_a_provider_that_begins_to_refuse_takes_nothing_back(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """Answers before the refusal are paid for: they are stored, read and billed like any."""
     fault = {"kind": "status", "on": "*chat.create", "status": 403, "at": [2]}
-    change_settings(EmulatorConfig.from_environment({}, engine.home), faults=[fault])
+    change_settings(EmulatorConfig.from_environment({}, runtime.home), faults=[fault])
     settings = {"judges": ["quality"], "llm_batching_mode": "per_request", "max_attempts": 1}
     folder = write_batch(tmp_path / "small", n_students=4, settings=settings)
-    batch_id = ingest(engine, folder).batch_id
-    plan_wave(engine, batch_id)
+    batch_id = ingest(runtime, folder).batch_id
+    plan_wave(runtime, batch_id)
 
-    submit_wave(engine, batch_id)
-    collected = collect_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
+    collected = collect_wave(runtime, batch_id)
 
-    assert collected.outcomes == {Outcome.SUCCEEDED: 1, Outcome.PROVIDER_ERROR: 1}
+    assert collected.outcomes == {RequestOutcome.SUCCEEDED: 1, RequestOutcome.PROVIDER_ERROR: 1}
     assert collected.billed_usd > 0

@@ -14,7 +14,7 @@ from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.providers.base import Provider, RawLine
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.queries.spending import spending
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.submit_wave import submit_wave
@@ -41,18 +41,18 @@ class Meddled:
         return self._change(self._provider.collect(job_id))
 
 
-def _meddle(engine: Engine, **how: Any) -> None:
+def _meddle(runtime: Runtime, **how: Any) -> None:
     judge = load_judge("quality")
-    engine._providers[judge.judge_id] = Meddled(engine.provider(judge), **how)
+    runtime._providers[judge.judge_id] = Meddled(runtime.provider(judge), **how)
 
 
-def _history(engine: Engine, batch_id: str) -> BatchHistory:
-    with engine.store.read() as db:
+def _history(runtime: Runtime, batch_id: str) -> BatchHistory:
+    with runtime.store.read() as db:
         return read_history(db, batch_id)
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine over an empty home."""
     return open_engine(tmp_path / "home")
 
@@ -63,9 +63,9 @@ def folder(tmp_path: Path) -> Path:
     return write_batch(tmp_path / "spring", n_students=4, settings=_SETTINGS)
 
 
-def test_a_jobs_own_usage_agrees_with_the_bill_of_its_rows(engine: Engine, folder: Path) -> None:
+def test_a_jobs_own_usage_agrees_with_the_bill_of_its_rows(runtime: Runtime, folder: Path) -> None:
     """Two counts of one thing, taken at different places: the provider's job, and our rows."""
-    history = _history(engine, run_to_end(engine, folder))
+    history = _history(runtime, run_to_end(runtime, folder))
 
     spent = spending(history.jobs)
     assert spent.provider_usd == pytest.approx(spent.billed_usd)
@@ -73,9 +73,9 @@ def test_a_jobs_own_usage_agrees_with_the_bill_of_its_rows(engine: Engine, folde
     assert claims.bills_agree_with_providers(history).holds
 
 
-def test_estimate_and_bill_lie_within_the_reservation(engine: Engine, folder: Path) -> None:
+def test_estimate_and_bill_lie_within_the_reservation(runtime: Runtime, folder: Path) -> None:
     """The reservation is the worst case of the same requests."""
-    spent = spending(_history(engine, run_to_end(engine, folder)).jobs)
+    spent = spending(_history(runtime, run_to_end(runtime, folder)).jobs)
 
     assert spent.estimated_usd is not None
     assert 0 < spent.estimated_usd < spent.reserved_usd
@@ -83,11 +83,11 @@ def test_estimate_and_bill_lie_within_the_reservation(engine: Engine, folder: Pa
     assert spent.still_reserved_usd == 0
 
 
-def test_what_a_provider_counts_beyond_its_rows_is_in_doubt(engine: Engine, folder: Path) -> None:
+def test_what_a_provider_counts_beyond_its_rows_is_in_doubt(runtime: Runtime, folder: Path) -> None:
     """A row that never came may have been paid for: the job's own usage says that it was."""
-    _meddle(engine, change=lambda lines: (line for line in lines if line.line > 1))
+    _meddle(runtime, change=lambda lines: (line for line in lines if line.line > 1))
 
-    history = _history(engine, run_to_end(engine, folder))
+    history = _history(runtime, run_to_end(runtime, folder))
 
     spent = spending(history.jobs)
     assert spent.difference_usd is not None
@@ -106,12 +106,12 @@ def _without_usage(lines: Iterator[RawLine]) -> Iterator[RawLine]:
 
 
 def test_an_answer_that_tells_no_tokens_is_billed_at_its_worst(
-    engine: Engine, folder: Path
+    runtime: Runtime, folder: Path
 ) -> None:
     """A price of nothing would be a guess, and the cheapest one."""
-    _meddle(engine, change=_without_usage)
+    _meddle(runtime, change=_without_usage)
 
-    history = _history(engine, run_to_end(engine, folder))
+    history = _history(runtime, run_to_end(runtime, folder))
 
     assert all(row["cost_usd"] == row["reserved_usd"] > 0 for row in history.attempts)
     assert not any(row["is_usage_told"] for row in history.attempts)
@@ -119,14 +119,16 @@ def test_an_answer_that_tells_no_tokens_is_billed_at_its_worst(
     assert f"{len(history.attempts)} answers told no tokens" in finding.statement
 
 
-def test_a_call_whose_reply_was_lost_counts_as_possible_cost(engine: Engine, folder: Path) -> None:
+def test_a_call_whose_reply_was_lost_counts_as_possible_cost(
+    runtime: Runtime, folder: Path
+) -> None:
     """It is asked again and both may be billed: one by its usage, the lost one at its worst."""
     fault = {"kind": "lost_reply", "on": "*chat.create", "at": [1]}
-    change_settings(EmulatorConfig.from_environment({}, engine.home), faults=[fault])
+    change_settings(EmulatorConfig.from_environment({}, runtime.home), faults=[fault])
 
-    batch_id = run_to_end(engine, folder, llm_batching_mode_override="serial_bundle")
+    batch_id = run_to_end(runtime, folder, llm_batching_mode_override="serial_bundle")
 
-    history = _history(engine, batch_id)
+    history = _history(runtime, batch_id)
     lost = max(row["reserved_usd"] for row in history.attempts)
     assert spending(history.jobs).possible_usd == pytest.approx(lost, rel=0.1)
     assert all(row["outcome"] == "succeeded" for row in history.attempts)
@@ -135,13 +137,13 @@ def test_a_call_whose_reply_was_lost_counts_as_possible_cost(engine: Engine, fol
 def test_possible_cost_counts_against_the_spend_cap(tmp_path: Path, folder: Path) -> None:
     """A cap that forgets what may have been paid is no cap."""
     clock = ManualClock()
-    engine = open_engine(tmp_path / "capped", clock=clock)
-    batch_id = ingest(engine, folder, explicit={"spend_cap_usd": 1.0}).batch_id
-    with engine.store.write() as db:
+    runtime = open_engine(tmp_path / "capped", clock=clock)
+    batch_id = ingest(runtime, folder, explicit={"spend_cap_usd": 1.0}).batch_id
+    with runtime.store.write() as db:
         entry = {"batch_id": batch_id, "submission_key": "k", "judge_id": "j"}
         db.insert("ledger", [entry | {"kind": "possible", "usd": 0.999, "entered_at": clock()}])
-    plan_wave(engine, batch_id)
+    plan_wave(runtime, batch_id)
 
-    submitted = submit_wave(engine, batch_id)
+    submitted = submit_wave(runtime, batch_id)
 
     assert submitted.refused_for_spend_cap

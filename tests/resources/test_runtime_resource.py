@@ -10,21 +10,21 @@ import pytest
 import structlog
 
 from cj_pipeline.queries.batch_record import batch_correlation_id
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 
 
 def test_a_process_opens_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening brings the schema up to date; a tick every two seconds must not."""
     monkeypatch.setenv("CJ_HOME", str(tmp_path))
 
-    assert EngineResource().open() is EngineResource().open()
+    assert RuntimeResource().open() is RuntimeResource().open()
 
 
 def test_another_home_is_another_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is configured wins over the environment."""
     monkeypatch.setenv("CJ_HOME", str(tmp_path / "one"))
 
-    here, there = EngineResource().open(), EngineResource(home=str(tmp_path / "two")).open()
+    here, there = RuntimeResource().open(), RuntimeResource(home=str(tmp_path / "two")).open()
 
     assert (here.home.name, there.home.name) == ("one", "two")
 
@@ -36,11 +36,11 @@ def test_log_lines_of_a_run_name_its_batch(
     monkeypatch.setenv("CJ_HOME", str(tmp_path))
 
     @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["spring-9"]))
-    def noisy(engine: EngineResource) -> None:
+    def noisy(runtime: RuntimeResource) -> None:
         structlog.get_logger().info("something_happened")
 
     structlog.reset_defaults()
-    resources = {"engine": EngineResource()}
+    resources = {"engine": RuntimeResource()}
     result = dg.materialize([noisy], partition_key="spring-9", resources=resources)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from cj_pipeline.queries.batch_record import load_batch
-from cj_pipeline.runtime import Engine, RunEnvironment
+from cj_pipeline.runtime import RunEnvironment, Runtime
 from cj_pipeline.steps.advance import advance_to_end, take_next_step
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
@@ -60,45 +60,45 @@ class ManualClock:
         self.now += timedelta(seconds=seconds)
 
 
-def open_engine(home: Path, environment: Mapping[str, str] | None = None, **more: Any) -> Engine:
+def open_engine(home: Path, environment: Mapping[str, str] | None = None, **more: Any) -> Runtime:
     """Return an engine over a fresh home."""
-    return Engine(Store(home), home, dict(environment or {}), TEST_RUN, **more)
+    return Runtime(Store(home), home, dict(environment or {}), TEST_RUN, **more)
 
 
-def begin(engine: Engine, folder: Path) -> str:
+def begin(runtime: Runtime, folder: Path) -> str:
     """Take a batch folder in, ask its first wave, and return the batch's name."""
-    batch_id = ingest(engine, folder).batch_id
-    plan_wave(engine, batch_id)
-    submit_wave(engine, batch_id)
+    batch_id = ingest(runtime, folder).batch_id
+    plan_wave(runtime, batch_id)
+    submit_wave(runtime, batch_id)
     return batch_id
 
 
-def end(engine: Engine, batch_id: str) -> None:
+def end(runtime: Runtime, batch_id: str) -> None:
     """Take a batch to its end, a step at a time; its report is not written."""
     while True:
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             if load_batch(db, batch_id).has_ended:
                 return
-        take_next_step(engine, batch_id)
+        take_next_step(runtime, batch_id)
 
 
-def run_to_end(engine: Engine, folder: Path, **settings: Any) -> str:
+def run_to_end(runtime: Runtime, folder: Path, **settings: Any) -> str:
     """Take a batch folder to its published end and return the batch's name."""
-    batch_id = ingest(engine, folder, explicit=settings).batch_id
-    finish(engine, batch_id)
+    batch_id = ingest(runtime, folder, explicit=settings).batch_id
+    finish(runtime, batch_id)
     return batch_id
 
 
-def finish_judging(engine: Engine, batch_id: str) -> None:
+def finish_judging(runtime: Runtime, batch_id: str) -> None:
     """Take a batch that is in the store to its last decision; nothing is drawn or published."""
-    for _ in advance_to_end(engine, batch_id, pause_s=0.05):
-        with engine.store.read() as db:
+    for _ in advance_to_end(runtime, batch_id, pause_s=0.05):
+        with runtime.store.read() as db:
             batch = db.one("SELECT state FROM batches WHERE batch_id = ?", [batch_id])
         if batch != {"state": "running"}:
             return
 
 
-def finish(engine: Engine, batch_id: str) -> None:
+def finish(runtime: Runtime, batch_id: str) -> None:
     """Take a batch that is in the store to its published end."""
-    for _ in advance_to_end(engine, batch_id, pause_s=0.05):
+    for _ in advance_to_end(runtime, batch_id, pause_s=0.05):
         pass

@@ -24,7 +24,7 @@ import structlog
 from cj_pipeline.emulator import change_settings, in_process_client
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import FinalError
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import advance_to_end
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.ingest import ingest
@@ -205,50 +205,50 @@ def what_comes(case: Case, provider: str, folder: Path) -> Came:
     folder.mkdir(parents=True)
     change_settings(config, faults=[fault], in_order=True)
     clock = Clock(config)
-    engine = replace(open_engine(folder, clock=clock), store=Store.in_memory())
+    runtime = replace(open_engine(folder, clock=clock), store=Store.in_memory())
     settings = {**SETTINGS, "judges": [PROVIDERS[provider]]}
     if case.fault["kind"] == "stuck":
         settings["stall_after_s"] = 300  # which nothing else comes near to, and is soon over
     batch = write_batch(folder / "batch", n_students=4, settings=settings)
-    batch_id = ingest(engine, batch).batch_id
+    batch_id = ingest(runtime, batch).batch_id
     told: list[str] = []
     try:
-        told += _executed(engine, batch_id, clock)
+        told += _executed(runtime, batch_id, clock)
     except FinalError as error:
         told.append(f"The command stops: {_masked(str(error))}")
         change_settings(config, faults=[])
-        told += [*_executed(engine, batch_id, clock), "With that mended, the same command goes on"]
-    _bring_home_the_rest(engine, batch_id, clock)
-    return _came(engine, config, told)
+        told += [*_executed(runtime, batch_id, clock), "With that mended, the same command goes on"]
+    _bring_home_the_rest(runtime, batch_id, clock)
+    return _came(runtime, config, told)
 
 
-def _executed(engine: Engine, batch_id: str, clock: Clock) -> Iterator[str]:
+def _executed(runtime: Runtime, batch_id: str, clock: Clock) -> Iterator[str]:
     """Take a batch to its decision, as `cj execute` does; yield what it says on the way."""
-    for step in advance_to_end(engine, batch_id, pause_s=120, sleep=clock.sleep):
+    for step in advance_to_end(runtime, batch_id, pause_s=120, sleep=clock.sleep):
         yield from _news(step.waits_for)
-        if _state(engine) != "running":
+        if _state(runtime) != "running":
             return
 
 
-def _bring_home_the_rest(engine: Engine, batch_id: str, clock: Clock) -> None:
+def _bring_home_the_rest(runtime: Runtime, batch_id: str, clock: Clock) -> None:
     """Let a day pass in which the sensors look after what a batch no longer waits for."""
     for _ in range(24):
-        with engine.store.read() as db:
+        with runtime.store.read() as db:
             if not db.rows("FROM provider_jobs WHERE state NOT IN ('settled', 'refused')"):
                 return
         clock.sleep(3600)
-        poll(engine)
-        collect_wave(engine, batch_id)
+        poll(runtime)
+        collect_wave(runtime, batch_id)
 
 
-def _state(engine: Engine) -> str:
-    with engine.store.read() as db:
+def _state(runtime: Runtime) -> str:
+    with runtime.store.read() as db:
         return str(db.rows("SELECT state FROM batches")[0]["state"])
 
 
-def _came(engine: Engine, config: EmulatorConfig, told: Iterable[str]) -> Came:
+def _came(runtime: Runtime, config: EmulatorConfig, told: Iterable[str]) -> Came:
     books = in_process_client(config).get("http://emulator.invalid/emulator/audit").json()
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         batch = db.rows("SELECT state, end_reason FROM batches")[0]
         outcomes = db.rows(
             "SELECT attempt, outcome, count(*) AS n FROM attempts WHERE outcome IS NOT NULL"

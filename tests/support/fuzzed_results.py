@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cj_pipeline.batch.comparisons import Outcome, custom_id
+from cj_pipeline.batch.comparisons import RequestOutcome, custom_id
 from cj_pipeline.providers.base import RawLine
 from cj_pipeline.providers.transport import raw_lines
 
 KEY = "0123456789abcdef" * 4
 PROMPT_TOKENS, COMPLETION_TOKENS = 100, 20
-ANY = frozenset(Outcome)
+ANY = frozenset(RequestOutcome)
 
 Row = dict[str, Any]
 Dialect = Callable[[str, Mapping[str, Any]], Row]
@@ -30,7 +30,7 @@ Dialect = Callable[[str, Mapping[str, Any]], Row]
 class Expected:
     """What may be made of a request; its winner where that is certain, and whether it was paid."""
 
-    outcomes: frozenset[Outcome]
+    outcomes: frozenset[RequestOutcome]
     winner: str | None = None
     is_paid: bool | None = None
 
@@ -158,13 +158,13 @@ DIALECTS: dict[str, Dialect] = {
 """The row of each dialect, under the judge that speaks it."""
 
 _REFUSED = {
-    "quality": Outcome.REFUSAL,
-    "quality-responses": Outcome.REFUSAL,
-    "quality-messages": Outcome.REFUSAL,
-    "quality-gemini": Outcome.CONTENT_FILTER,
+    "quality": RequestOutcome.REFUSAL,
+    "quality-responses": RequestOutcome.REFUSAL,
+    "quality-messages": RequestOutcome.REFUSAL,
+    "quality-gemini": RequestOutcome.CONTENT_FILTER,
 }
-_FILTERED = dict.fromkeys(DIALECTS, Outcome.CONTENT_FILTER) | {
-    "quality-messages": Outcome.REFUSAL  # Anthropic's filter has no other word.
+_FILTERED = dict.fromkeys(DIALECTS, RequestOutcome.CONTENT_FILTER) | {
+    "quality-messages": RequestOutcome.REFUSAL  # Anthropic's filter has no other word.
 }
 _JUNK = ("null", "[]", "{}", '"text"', "0", "{", "[[[[", "\x00\x01", "Infinity", '{"custom_id": 7}')
 _NOT_A_VERDICT = ("A", "{}", '{"winner": "C"}', verdict("A")[:-2], "", verdict("A") + verdict("B"))
@@ -198,14 +198,14 @@ def _row(
     winner = rng.choice("AB")
     kind = rng.randrange(16)
     says, outcome = _answer(judge, kind, verdict(winner), rng)
-    is_paid = outcome not in {Outcome.MISSING, Outcome.PROVIDER_ERROR}
+    is_paid = outcome not in {RequestOutcome.MISSING, RequestOutcome.PROVIDER_ERROR}
     expected = Expected(
-        frozenset({outcome}), winner if outcome is Outcome.SUCCEEDED else None, is_paid
+        frozenset({outcome}), winner if outcome is RequestOutcome.SUCCEEDED else None, is_paid
     )
     copies = {0: 0, 1: rng.randint(2, 4)}.get(kind, 1)
     line = json.dumps(dialect(name, says), ensure_ascii=rng.random() < 0.5).encode()
     if kind == 10:
-        case.expected[name] = Expected(frozenset({Outcome.MISSING}), is_paid=False)
+        case.expected[name] = Expected(frozenset({RequestOutcome.MISSING}), is_paid=False)
         return [line[: rng.randrange(1, len(line))]]
     if kind == 11:
         # One byte of it is another: whatever it says now, it is one row with one outcome. Only
@@ -218,7 +218,7 @@ def _row(
                 return [noisy]
     if kind == 12:
         other = json.dumps(dialect(name, {"text": verdict("B" if winner == "A" else "A")}))
-        case.expected[name] = Expected(frozenset({Outcome.SUCCEEDED}), None, is_paid=True)
+        case.expected[name] = Expected(frozenset({RequestOutcome.SUCCEEDED}), None, is_paid=True)
         return [line, other.encode()]
     case.expected[name] = expected
     return [line] * copies
@@ -226,20 +226,20 @@ def _row(
 
 def _answer(
     judge: str, kind: int, text: str, rng: random.Random
-) -> tuple[Mapping[str, Any], Outcome]:
+) -> tuple[Mapping[str, Any], RequestOutcome]:
     """Return what a row of a kind says, and what must be made of it."""
     good = {"text": text}
     return {
-        0: (good, Outcome.MISSING),
-        2: ({"status": rng.choice((400, 404, 422))}, Outcome.PROVIDER_ERROR),
-        3: ({"status": rng.choice((429, 500, 503))}, Outcome.PROVIDER_ERROR),
-        4: ({"silent": True}, Outcome.PROVIDER_ERROR),
-        5: (good | {"as_string": True}, Outcome.SUCCEEDED),
+        0: (good, RequestOutcome.MISSING),
+        2: ({"status": rng.choice((400, 404, 422))}, RequestOutcome.PROVIDER_ERROR),
+        3: ({"status": rng.choice((429, 500, 503))}, RequestOutcome.PROVIDER_ERROR),
+        4: ({"silent": True}, RequestOutcome.PROVIDER_ERROR),
+        5: (good | {"as_string": True}, RequestOutcome.SUCCEEDED),
         6: (good | {"refusal": "I would rather not."}, _REFUSED[judge]),
-        7: (good | {"finish": "length"}, Outcome.TRUNCATED),
+        7: (good | {"finish": "length"}, RequestOutcome.TRUNCATED),
         8: (good | {"finish": "content_filter"}, _FILTERED[judge]),
-        9: ({"text": rng.choice(_NOT_A_VERDICT)}, Outcome.INVALID_OUTPUT),
-    }.get(kind, (good, Outcome.SUCCEEDED))
+        9: ({"text": rng.choice(_NOT_A_VERDICT)}, RequestOutcome.INVALID_OUTPUT),
+    }.get(kind, (good, RequestOutcome.SUCCEEDED))
 
 
 def _foreign(dialect: Dialect, rng: random.Random) -> str:
@@ -262,5 +262,5 @@ def _write(
     for name in {name for end, name in ends if name and end > len(content)}:
         whole = case.expected[name]
         # Cut off: gone, unless another copy of it stands elsewhere.
-        case.expected[name] = Expected(whole.outcomes | {Outcome.MISSING}, whole.winner)
+        case.expected[name] = Expected(whole.outcomes | {RequestOutcome.MISSING}, whole.winner)
     case.lines += list(raw_lines(io.BytesIO(content), source))

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.app import create_app
 from cj_pipeline.service.auth import Access
 from tests.support.batches import open_engine
@@ -35,18 +35,18 @@ MINI: dict[str, Any] = {
 }
 
 
-def home_with_batches(home: Path) -> Engine:
+def home_with_batches(home: Path) -> Runtime:
     """Return an engine over a home whose store holds three ended batches."""
-    engine = open_engine(home)
-    with engine.store.write() as db:
+    runtime = open_engine(home)
+    with runtime.store.write() as db:
         fill(db)
-    return engine
+    return runtime
 
 
 @contextmanager
-def asking(engine: Engine, *, token: str | None = None, **access: Any) -> Iterator[TestClient]:
+def asking(runtime: Runtime, *, token: str | None = None, **access: Any) -> Iterator[TestClient]:
     """Give a client of the service; with a token, it brings that token."""
-    app = create_app(engine, Access(token, **access))
+    app = create_app(runtime, Access(token, **access))
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     with TestClient(
         app, base_url="http://127.0.0.1:8421", headers=headers, raise_server_exceptions=False

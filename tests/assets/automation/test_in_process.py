@@ -9,7 +9,7 @@ import pytest
 
 from assets.automation.in_process import TrialRun, run_trial
 from cj_pipeline.definitions import defs
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.trials.definitions import load_trial, trial_names
 
 QUICKEST = ("mini", "provider-batch")
@@ -28,30 +28,30 @@ def wrong(done: TrialRun) -> list[str]:
 
 @pytest.mark.parametrize("name", QUICKEST)
 def test_a_suite_comes_out_as_expected(
-    name: str, engine: Engine, instance: dg.DagsterInstance
+    name: str, runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
     """The figures that older systems give, through the real jobs."""
-    assert wrong(run(instance, engine.home, name)) == []
+    assert wrong(run(instance, runtime.home, name)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_suite_comes_out_as_expected(
-    name: str, engine: Engine, instance: dg.DagsterInstance
+    name: str, runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
     """Those that take more than two waves."""
-    assert wrong(run(instance, engine.home, name)) == []
+    assert wrong(run(instance, runtime.home, name)) == []
 
 
 def test_a_trials_page_shows_expectations_figures_and_runs(
-    engine: Engine, instance: dg.DagsterInstance
+    runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
     """And its checks say whether it came out, and whether it has drifted."""
-    (engine.home / "trials").mkdir(parents=True)
-    (engine.home / "trials" / "tiny.yaml").write_text(
+    (runtime.home / "trials").mkdir(parents=True)
+    (runtime.home / "trials" / "tiny.yaml").write_text(
         "based_on: minimum\nexpect: [completed == 5, waves == 99]\nsettings: {all_at_once: true}\n"
     )
-    first, second = (run(instance, engine.home, "tiny") for _ in range(2))
+    first, second = (run(instance, runtime.home, "tiny") for _ in range(2))
 
     page = instance.get_latest_materialization_event(dg.AssetKey("trial_outcome"))
 

@@ -13,8 +13,8 @@ import pytest
 from assets.automation.in_process import QUIET, run_batch
 from assets.automation.partitions import BATCHES
 from cj_pipeline.definitions import defs
-from cj_pipeline.runtime import Engine
-from resources.runtime_resource import EngineResource
+from cj_pipeline.runtime import Runtime
+from resources.runtime_resource import RuntimeResource
 from tests.support.batches import open_engine, run_to_end, write_batch
 
 
@@ -23,7 +23,7 @@ class Ended:
     """A batch that came to its end: where, and by which runs."""
 
     instance: dg.DagsterInstance
-    engine: Engine
+    runtime: Runtime
     folder: Path
     jobs: tuple[str, ...]
 
@@ -35,9 +35,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
         patch.setenv("CJ_HOME", str(folder.parent / "home"))
         patch.delenv("CJ_EMULATOR_URL", raising=False)
-        engine = EngineResource().open()
-        jobs = job_names(instance, engine, folder)
-        yield Ended(instance, engine, folder, tuple(jobs))
+        runtime = RuntimeResource().open()
+        jobs = job_names(instance, runtime, folder)
+        yield Ended(instance, runtime, folder, tuple(jobs))
 
 
 def batch_folder(tmp_path: Path, **settings: object) -> Path:
@@ -47,10 +47,10 @@ def batch_folder(tmp_path: Path, **settings: object) -> Path:
 
 
 def job_names(
-    instance: dg.DagsterInstance, engine: Engine, folder: Path, name: str = "spring-9"
+    instance: dg.DagsterInstance, runtime: Runtime, folder: Path, name: str = "spring-9"
 ) -> list[str]:
     """Take a batch to its end and return the jobs that were run."""
-    return [run.job for run in run_batch(instance, defs, engine, name, folder, pause_s=0.05)]
+    return [run.job for run in run_batch(instance, defs, runtime, name, folder, pause_s=0.05)]
 
 
 def latest(instance: dg.DagsterInstance, asset: str) -> dg.AssetMaterialization:
@@ -64,7 +64,7 @@ def latest(instance: dg.DagsterInstance, asset: str) -> dg.AssetMaterialization:
 def test_a_batch_goes_from_folder_to_report_in_waves(ended: Ended) -> None:
     """One run opens it, and each further wave takes one to ask and one to bring home."""
     assert ended.jobs == ("open_batch", "collect_wave", "next_wave", "collect_wave")
-    with ended.engine.store.read() as db:
+    with ended.runtime.store.read() as db:
         row = db.one("SELECT state, end_reason FROM batches")
     assert row == {"state": "succeeded", "end_reason": "budget_spent"}
 
@@ -78,15 +78,15 @@ def test_the_assets_give_the_rows_that_the_steps_give(ended: Ended, tmp_path: Pa
         "SELECT comparison_id, essay_a, essay_b, winner, custom_id, cost_usd FROM comparisons"
         " ORDER BY sequence"
     )
-    with ended.engine.store.read() as db, by_steps.store.read() as other:
+    with ended.runtime.store.read() as db, by_steps.store.read() as other:
         assert db.rows(query) == other.rows(query)
 
 
 def test_grades_wait_for_the_end(
-    instance: dg.DagsterInstance, engine: Engine, tmp_path: Path
+    instance: dg.DagsterInstance, runtime: Runtime, tmp_path: Path
 ) -> None:
     """What is shown after a first wave would change with the second."""
-    runs = run_batch(instance, defs, engine, "spring-9", batch_folder(tmp_path), pause_s=0.05)
+    runs = run_batch(instance, defs, runtime, "spring-9", batch_folder(tmp_path), pause_s=0.05)
     assert [next(runs).job, next(runs).job] == ["open_batch", "collect_wave"]
 
     assert instance.get_latest_materialization_event(dg.AssetKey("wave_decision")) is not None
@@ -143,7 +143,7 @@ def test_every_check_passes_on_a_sound_batch(ended: Ended) -> None:
 
 
 def test_a_batchs_own_assertions_are_checked_at_its_end(
-    instance: dg.DagsterInstance, engine: Engine, tmp_path: Path
+    instance: dg.DagsterInstance, runtime: Runtime, tmp_path: Path
 ) -> None:
     """What fails is an error with its figure; the batch is published, and without grades."""
     folder = batch_folder(
@@ -154,7 +154,7 @@ def test_a_batchs_own_assertions_are_checked_at_its_end(
         ],
     )
 
-    job_names(instance, engine, folder)
+    job_names(instance, runtime, folder)
 
     key = dg.AssetCheckKey(dg.AssetKey("wave_decision"), "own_assertions_hold")
     events = own_checks(instance, key)
@@ -184,7 +184,7 @@ def own_checks(
 
 
 def test_a_failed_blocking_check_keeps_requests_from_leaving(
-    instance: dg.DagsterInstance, engine: Engine, tmp_path: Path
+    instance: dg.DagsterInstance, runtime: Runtime, tmp_path: Path
 ) -> None:
     """More comparisons than the budget allows are planned, and not one is asked."""
     instance.add_dynamic_partitions(BATCHES, ["spring-9"])
@@ -196,7 +196,7 @@ def test_a_failed_blocking_check_keeps_requests_from_leaving(
     ).execute_in_process(
         run_config={**QUIET, **config}, instance=instance, partition_key="spring-9"
     )
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         db.execute(
             "UPDATE batches SET settings = json_merge_patch(settings, ?)",
             ['{"max_pairwise_comparisons": 1}'],
@@ -207,21 +207,21 @@ def test_a_failed_blocking_check_keeps_requests_from_leaving(
     )
 
     assert not result.success
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         assert db.rows("SELECT * FROM provider_jobs") == []
 
 
 def test_a_folder_with_problems_fails_for_good_and_names_them(
-    instance: dg.DagsterInstance, engine: Engine, tmp_path: Path
+    instance: dg.DagsterInstance, runtime: Runtime, tmp_path: Path
 ) -> None:
     """The run's page shows all of them; trying again would not help."""
     folder = batch_folder(tmp_path, judges=["nobody"], wave_sise=3)
 
     with pytest.raises(dg.Failure, match="wave_sise") as caught:
-        job_names(instance, engine, folder)
+        job_names(instance, runtime, folder)
 
     assert caught.value.allow_retries is False
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         row = db.one("SELECT state, problems FROM batches")
     assert row is not None
     assert row["state"] == "rejected"
@@ -229,7 +229,7 @@ def test_a_folder_with_problems_fails_for_good_and_names_them(
 
 def test_grading_again_buys_nothing(ended: Ended) -> None:
     """A further revision stands beside the first; not one comparison more is asked."""
-    with ended.engine.store.read() as db:
+    with ended.runtime.store.read() as db:
         before = db.rows("SELECT * FROM attempts ORDER BY custom_id")
     config = {"ops": {"grade_projections": {"config": {"again": True}}}}
 
@@ -237,7 +237,7 @@ def test_grading_again_buys_nothing(ended: Ended) -> None:
         run_config={**QUIET, **config}, instance=ended.instance, partition_key="spring-9"
     )
 
-    with ended.engine.store.read() as db:
+    with ended.runtime.store.read() as db:
         assert db.rows("SELECT * FROM attempts ORDER BY custom_id") == before
         revisions = db.rows("SELECT revision FROM grading_reports ORDER BY revision")
     assert [row["revision"] for row in revisions] == [1, 2]
@@ -250,7 +250,7 @@ def test_progress_is_told_in_the_runs_log_and_on_the_pages(ended: Ended) -> None
         for record in ended.instance.get_run_records()
         for entry in ended.instance.all_logs(record.dagster_run.run_id)
     ]
-    with ended.engine.store.read() as db:
+    with ended.runtime.store.read() as db:
         events = db.rows("SELECT sequence FROM progress_events WHERE kind <> 'opened'")
 
     told = sorted(int(line.split()[1][1:]) for line in lines if "  wave " in line)
@@ -267,10 +267,10 @@ def test_progress_is_told_in_the_runs_log_and_on_the_pages(ended: Ended) -> None
 
 
 def test_a_person_may_cancel_a_batch(
-    instance: dg.DagsterInstance, engine: Engine, tmp_path: Path
+    instance: dg.DagsterInstance, runtime: Runtime, tmp_path: Path
 ) -> None:
     """What was paid for comes home, nothing more is asked, and the reason is kept."""
-    runs = run_batch(instance, defs, engine, "spring-9", batch_folder(tmp_path), pause_s=0.05)
+    runs = run_batch(instance, defs, runtime, "spring-9", batch_folder(tmp_path), pause_s=0.05)
     assert next(runs).job == "open_batch"
     defs.resolve_job_def("cancel_batch").execute_in_process(
         run_config=QUIET, instance=instance, partition_key="spring-9"
@@ -279,6 +279,6 @@ def test_a_person_may_cancel_a_batch(
     rest = [run.job for run in runs]
 
     assert "next_wave" not in rest
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         row = db.one("SELECT state, end_reason FROM batches")
     assert row == {"state": "cancelled", "end_reason": "cancelled"}

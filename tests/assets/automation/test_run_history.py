@@ -12,9 +12,9 @@ import pytest
 from assets.automation.in_process import QUIET, run_batch
 from assets.automation.maintenance import store_upkeep
 from cj_pipeline.definitions import defs
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from resources.local_instance import local_instance
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 from tests.support.batches import write_batch
 
 SETTINGS = {
@@ -45,7 +45,7 @@ def keep_small(instance: dg.DagsterInstance, days: float | None) -> None:
     config = {} if days is None else {"keep_runs_days": days}
     ops = {"keep_history_small": {"config": config}}
     store_upkeep.execute_in_process(
-        instance=instance, resources={"engine": EngineResource()}, run_config={"ops": ops}
+        instance=instance, resources={"engine": RuntimeResource()}, run_config={"ops": ops}
     )
 
 
@@ -74,10 +74,10 @@ def shown(instance: dg.DagsterInstance) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_runs_that_newer_ones_replaced_go_and_pages_show_the_same(
-    instance: dg.DagsterInstance, engine: Engine, home: Path, folder: Path
+    instance: dg.DagsterInstance, runtime: Runtime, home: Path, folder: Path
 ) -> None:
     """Of three waves, the last says all that the pages say."""
-    made = [run.run_id for run in run_batch(instance, defs, engine, BATCH, folder, pause_s=0.05)]
+    made = [run.run_id for run in run_batch(instance, defs, runtime, BATCH, folder, pause_s=0.05)]
     before = shown(instance)
     assert runs_of(instance) == sorted(made)
 
@@ -101,10 +101,10 @@ def test_runs_that_newer_ones_replaced_go_and_pages_show_the_same(
 
 @pytest.mark.slow
 def test_runs_are_kept_unless_asked_for_and_while_they_are_young(
-    instance: dg.DagsterInstance, engine: Engine, folder: Path
+    instance: dg.DagsterInstance, runtime: Runtime, folder: Path
 ) -> None:
     """A retention is a person's decision."""
-    list(run_batch(instance, defs, engine, BATCH, folder, pause_s=0.05))
+    list(run_batch(instance, defs, runtime, BATCH, folder, pause_s=0.05))
     made = runs_of(instance)
 
     keep_small(instance, days=None)
@@ -134,10 +134,10 @@ def test_the_schedule_goes_by_the_environment(
 
 
 def test_no_run_of_a_batch_that_goes_on_is_deleted(
-    instance: dg.DagsterInstance, engine: Engine, folder: Path
+    instance: dg.DagsterInstance, runtime: Runtime, folder: Path
 ) -> None:
     """How often a step has been tried is told by its runs."""
-    runs = run_batch(instance, defs, engine, BATCH, folder, pause_s=0.05)
+    runs = run_batch(instance, defs, runtime, BATCH, folder, pause_s=0.05)
     made = [next(runs).run_id for _ in range(4)]  # the second wave is asked
 
     keep_small(instance, days=0)
@@ -146,14 +146,14 @@ def test_no_run_of_a_batch_that_goes_on_is_deleted(
 
 
 def test_the_last_failure_of_a_rejected_batch_stays(
-    instance: dg.DagsterInstance, engine: Engine, folder: Path
+    instance: dg.DagsterInstance, runtime: Runtime, folder: Path
 ) -> None:
     """Its partition is red, and the run says why; the tries before it say nothing more."""
     (folder / "batch.yaml").write_text("judges: [nobody]\n")
     made = []
     for _ in range(3):
         with pytest.raises(dg.Failure):
-            made += [run.run_id for run in run_batch(instance, defs, engine, BATCH, folder)]
+            made += [run.run_id for run in run_batch(instance, defs, runtime, BATCH, folder)]
 
     newest_first = [run.run_id for run in instance.get_runs()]
     keep_small(instance, days=0)

@@ -11,8 +11,8 @@ import pytest
 
 from assets.automation.schedules import TRIAL_TAG, nightly_trials, trial_schedules
 from cj_pipeline.definitions import defs
-from cj_pipeline.runtime import Engine
-from resources.runtime_resource import EngineResource
+from cj_pipeline.runtime import Runtime
+from resources.runtime_resource import RuntimeResource
 from tests.support.batches import write_batch
 
 
@@ -32,23 +32,23 @@ def night(
     with dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=datetime(2026, 1, day, 2, tzinfo=UTC),
-        resources={"engine": EngineResource()},
+        resources={"engine": RuntimeResource()},
         repository_def=defs.get_repository_def(),
     ) as context:
         return list(schedule.evaluate_tick(context).run_requests or [])
 
 
-def define(engine: Engine, name: str, text: str) -> None:
+def define(runtime: Runtime, name: str, text: str) -> None:
     """Write a definition of the user's."""
-    (engine.home / "trials").mkdir(parents=True, exist_ok=True)
-    (engine.home / "trials" / f"{name}.yaml").write_text(text)
+    (runtime.home / "trials").mkdir(parents=True, exist_ok=True)
+    (runtime.home / "trials" / f"{name}.yaml").write_text(text)
 
 
 def test_each_night_opens_each_trial_as_a_batch_of_its_own(
-    engine: Engine, instance: dg.DagsterInstance
+    runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
     """What was judged before stays as it is, to be compared with."""
-    write_batch(engine.home / "trials" / "lower5", n_students=5, settings={})
+    write_batch(runtime.home / "trials" / "lower5", n_students=5, settings={})
 
     names = [[run.partition_key for run in night(instance, day)] for day in (5, 6)]
 
@@ -60,10 +60,10 @@ def test_each_night_opens_each_trial_as_a_batch_of_its_own(
 
 
 def test_a_tick_that_is_repeated_asks_under_the_same_key(
-    engine: Engine, instance: dg.DagsterInstance
+    runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
     """So Dagster starts one run, whatever became of the daemon."""
-    define(engine, "nightly", "based_on: lower5\n")
+    define(runtime, "nightly", "based_on: lower5\n")
 
     keys = {night(instance, 5)[0].run_key for _ in range(2)}
 
@@ -71,16 +71,16 @@ def test_a_tick_that_is_repeated_asks_under_the_same_key(
 
 
 def test_a_trial_with_its_own_schedule_runs_by_that_one_alone(
-    engine: Engine, instance: dg.DagsterInstance
+    runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
     """Cron and time zone are its own, and the night does not open it a second time."""
     define(
-        engine,
+        runtime,
         "hourly",
         "based_on: mini\nschedule: {cron: '0 * * * *', timezone: Europe/Stockholm}\n",
     )
 
-    _, own = trial_schedules(engine.home)
+    _, own = trial_schedules(runtime.home)
 
     assert (own.name, own.cron_schedule, own.execution_timezone) == (
         "trial_hourly",
@@ -93,25 +93,25 @@ def test_a_trial_with_its_own_schedule_runs_by_that_one_alone(
 
 
 def test_a_definition_that_is_wrong_holds_no_other_up(
-    engine: Engine, instance: dg.DagsterInstance
+    runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
     """And the code location loads all the same."""
-    define(engine, "wrong", "made_up: {students: 0}\n")
-    define(engine, "right", "based_on: mini\n")
+    define(runtime, "wrong", "made_up: {students: 0}\n")
+    define(runtime, "right", "based_on: mini\n")
 
-    assert len(trial_schedules(engine.home)) == 1
+    assert len(trial_schedules(runtime.home)) == 1
     assert [run.tags[TRIAL_TAG] for run in night(instance, 5)] == ["right"]
 
 
-def test_schedules_are_off_until_a_person_turns_them_on(engine: Engine) -> None:
+def test_schedules_are_off_until_a_person_turns_them_on(runtime: Runtime) -> None:
     """A trial may cost money."""
-    define(engine, "hourly", "based_on: mini\nschedule: {cron: '0 * * * *'}\n")
+    define(runtime, "hourly", "based_on: mini\nschedule: {cron: '0 * * * *'}\n")
 
-    states = {schedule.default_status for schedule in trial_schedules(engine.home)}
+    states = {schedule.default_status for schedule in trial_schedules(runtime.home)}
 
     assert states == {dg.DefaultScheduleStatus.STOPPED}
 
 
-def test_without_trials_nothing_is_asked(engine: Engine, instance: dg.DagsterInstance) -> None:
+def test_without_trials_nothing_is_asked(runtime: Runtime, instance: dg.DagsterInstance) -> None:
     """A schedule turned on too early does no harm."""
     assert night(instance, 5) == []

@@ -14,14 +14,14 @@ import pytest
 from assets.automation import sensors
 from assets.automation.sensors import (
     MARK_TAG,
-    Tries,
+    Attempts,
     inbox_sensor,
     provider_jobs_sensor,
     watchdog_sensor,
 )
 from cj_pipeline.definitions import defs
 from cj_pipeline.progress import follow
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.decide import decide
 from cj_pipeline.steps.fit import fit
@@ -29,7 +29,7 @@ from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.submit_wave import submit_wave
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 from tests.support.batches import write_batch
 
 SETTINGS = {"judges": ["cj-generic-batch"], "wave_size": 3, "max_pairwise_comparisons": 6}
@@ -42,7 +42,7 @@ def tick(
     with dg.build_sensor_context(
         instance=instance,
         cursor=cursor,
-        resources={"engine": EngineResource()},
+        resources={"engine": RuntimeResource()},
         definitions=defs,
     ) as context:
         result = sensor(context)
@@ -59,15 +59,15 @@ class TestInbox:
     """Folders dropped into CJ_HOME/inbox."""
 
     @staticmethod
-    def drop(engine: Engine, name: str = "spring-9") -> Path:
+    def drop(runtime: Runtime, name: str = "spring-9") -> Path:
         """Write a batch folder into the inbox."""
-        return write_batch(engine.inbox / name, n_students=4, settings=SETTINGS)
+        return write_batch(runtime.inbox / name, n_students=4, settings=SETTINGS)
 
     def test_a_folder_is_taken_in_once_it_is_at_rest(
-        self, engine: Engine, instance: dg.DagsterInstance
+        self, runtime: Runtime, instance: dg.DagsterInstance
     ) -> None:
         """Half a copied folder would be another batch."""
-        folder = self.drop(engine)
+        folder = self.drop(runtime)
 
         first = tick(inbox_sensor, instance)
         second = tick(inbox_sensor, instance, first.cursor)
@@ -80,10 +80,10 @@ class TestInbox:
         assert partitions.partition_keys == ["spring-9"]
 
     def test_a_folder_still_changing_is_left_alone(
-        self, engine: Engine, instance: dg.DagsterInstance
+        self, runtime: Runtime, instance: dg.DagsterInstance
     ) -> None:
         """A slow copy changes between two ticks."""
-        folder = self.drop(engine)
+        folder = self.drop(runtime)
         first = tick(inbox_sensor, instance)
         (folder / "essays" / "late.txt").write_text("One more essay.")
 
@@ -91,19 +91,21 @@ class TestInbox:
 
         assert asked(second) == []
 
-    def test_a_folder_is_asked_for_once(self, engine: Engine, instance: dg.DagsterInstance) -> None:
+    def test_a_folder_is_asked_for_once(
+        self, runtime: Runtime, instance: dg.DagsterInstance
+    ) -> None:
         """However long it stays in the inbox."""
-        self.drop(engine)
+        self.drop(runtime)
         cursor = tick(inbox_sensor, instance).cursor
         cursor = tick(inbox_sensor, instance, cursor).cursor
 
         assert asked(tick(inbox_sensor, instance, cursor)) == []
 
     def test_a_lost_cursor_gives_the_same_run_key(
-        self, engine: Engine, instance: dg.DagsterInstance
+        self, runtime: Runtime, instance: dg.DagsterInstance
     ) -> None:
         """Dagster starts no second run for a key it has seen."""
-        self.drop(engine)
+        self.drop(runtime)
         keys = []
         for _ in range(2):
             cursor = tick(inbox_sensor, instance).cursor
@@ -113,10 +115,10 @@ class TestInbox:
         assert keys[0] == keys[1]
 
     def test_a_changed_folder_is_asked_for_again(
-        self, engine: Engine, instance: dg.DagsterInstance
+        self, runtime: Runtime, instance: dg.DagsterInstance
     ) -> None:
         """A rejected batch that was mended gets its second chance, under another run key."""
-        folder = self.drop(engine)
+        folder = self.drop(runtime)
         cursor = tick(inbox_sensor, instance).cursor
         before = tick(inbox_sensor, instance, cursor)
         (folder / "batch.yaml").write_text("judges: [quality]\n")
@@ -129,33 +131,33 @@ class TestInbox:
         assert (after.run_requests or [])[0].run_key != (before.run_requests or [])[0].run_key
 
     def test_what_is_no_batch_folder_is_ignored(
-        self, engine: Engine, instance: dg.DagsterInstance, tmp_path: Path
+        self, runtime: Runtime, instance: dg.DagsterInstance, tmp_path: Path
     ) -> None:
         """Files, folders being written under a dotted name, and links out of the inbox."""
         elsewhere = write_batch(tmp_path / "elsewhere", n_students=4, settings=SETTINGS)
-        engine.inbox.mkdir(parents=True)
-        (engine.inbox / "notes.txt").write_text("Not a batch.")
-        (engine.inbox / ".spring-9").mkdir()
-        (engine.inbox / "linked").symlink_to(elsewhere)
+        runtime.inbox.mkdir(parents=True)
+        (runtime.inbox / "notes.txt").write_text("Not a batch.")
+        (runtime.inbox / ".spring-9").mkdir()
+        (runtime.inbox / "linked").symlink_to(elsewhere)
 
         cursor = tick(inbox_sensor, instance).cursor
 
         assert asked(tick(inbox_sensor, instance, cursor)) == []
 
     def test_a_folders_name_becomes_a_partition_every_system_takes(
-        self, engine: Engine, instance: dg.DagsterInstance
+        self, runtime: Runtime, instance: dg.DagsterInstance
     ) -> None:
         """People name folders as they like."""
-        self.drop(engine, "Vår 9:an")
+        self.drop(runtime, "Vår 9:an")
         cursor = tick(inbox_sensor, instance).cursor
 
         assert asked(tick(inbox_sensor, instance, cursor)) == [("open_batch", "var-9-an")]
 
     def test_a_pipe_in_a_folder_does_not_block_a_tick(
-        self, engine: Engine, instance: dg.DagsterInstance
+        self, runtime: Runtime, instance: dg.DagsterInstance
     ) -> None:
         """A sensor that hangs holds up every batch."""
-        folder = self.drop(engine)
+        folder = self.drop(runtime)
         os.mkfifo(folder / "essays" / "pipe.txt")
 
         cursor = tick(inbox_sensor, instance).cursor
@@ -167,16 +169,16 @@ class TestProviderJobs:
     """What each batch needs next."""
 
     @pytest.fixture
-    def batch_id(self, engine: Engine, tmp_path: Path) -> str:
+    def batch_id(self, runtime: Runtime, tmp_path: Path) -> str:
         """A batch whose first wave was sent; its provider jobs have ended by now."""
         folder = write_batch(tmp_path / "spring-9", n_students=4, settings=SETTINGS)
-        name = ingest(engine, folder).batch_id
-        plan_wave(engine, name)
-        submit_wave(engine, name)
+        name = ingest(runtime, folder).batch_id
+        plan_wave(runtime, name)
+        submit_wave(runtime, name)
         return name
 
     def test_an_ended_job_asks_for_a_collection_run(
-        self, engine: Engine, batch_id: str, instance: dg.DagsterInstance
+        self, runtime: Runtime, batch_id: str, instance: dg.DagsterInstance
     ) -> None:
         """The tick polls, sees the end, and asks in the same breath."""
         result = tick(provider_jobs_sensor, instance)
@@ -206,9 +208,9 @@ class TestProviderJobs:
         return made
 
     @pytest.fixture
-    def running(self, engine: Engine, batch_id: str) -> str:
+    def running(self, runtime: Runtime, batch_id: str) -> str:
         """The same batch while its provider works, for another hour."""
-        with engine.store.write() as db:
+        with runtime.store.write() as db:
             db.execute("UPDATE provider_jobs SET next_poll_at = now() + INTERVAL 1 HOUR")
         return batch_id
 
@@ -223,7 +225,7 @@ class TestProviderJobs:
 
     def test_a_job_that_becomes_due_is_polled_within_the_tick(
         self,
-        engine: Engine,
+        runtime: Runtime,
         batch_id: str,
         instance: dg.DagsterInstance,
         monkeypatch: pytest.MonkeyPatch,
@@ -231,20 +233,20 @@ class TestProviderJobs:
         """That nothing changed here does not say that nothing changed at the provider."""
         monkeypatch.setattr(sensors, "WATCH_FOR_S", 20.0)
         monkeypatch.setattr(follow, "READ_AT_LATEST_S", 1000.0)
-        with engine.store.write() as db:
+        with runtime.store.write() as db:
             db.execute("UPDATE provider_jobs SET next_poll_at = now() + INTERVAL '1 second'")
 
         assert asked(tick(provider_jobs_sensor, instance)) == [("collect_wave", batch_id)]
 
     def test_what_another_process_writes_is_seen_within_the_tick(
-        self, engine: Engine, running: str, instance: dg.DagsterInstance, reads: list[str]
+        self, runtime: Runtime, running: str, instance: dg.DagsterInstance, reads: list[str]
     ) -> None:
         """A run that brings a batch on is followed by the next one at once."""
 
         def end() -> None:
             while not reads:
                 time.sleep(0.01)
-            with engine.store.write() as db:
+            with runtime.store.write() as db:
                 db.execute("UPDATE provider_jobs SET state = 'ended', ended_at = now()")
 
         other = threading.Thread(target=end)
@@ -255,17 +257,17 @@ class TestProviderJobs:
         assert asked(result) == [("collect_wave", running)]
 
     def test_a_decided_wave_asks_for_the_next(
-        self, engine: Engine, batch_id: str, instance: dg.DagsterInstance
+        self, runtime: Runtime, batch_id: str, instance: dg.DagsterInstance
     ) -> None:
         """The decision is in the rows; the sensor only reads it."""
-        poll(engine)
+        poll(runtime)
         for step in (collect_wave, fit, decide):
-            step(engine, batch_id)
+            step(runtime, batch_id)
 
         assert asked(tick(provider_jobs_sensor, instance)) == [("next_wave", batch_id)]
 
     def test_a_batch_made_without_dagster_gets_its_partition(
-        self, engine: Engine, batch_id: str, instance: dg.DagsterInstance
+        self, runtime: Runtime, batch_id: str, instance: dg.DagsterInstance
     ) -> None:
         """`cj execute` may open a batch, and the sensors take it on."""
         (request,) = tick(provider_jobs_sensor, instance).dynamic_partitions_requests or []
@@ -273,7 +275,7 @@ class TestProviderJobs:
         assert request.partition_keys == [batch_id]
 
     def test_a_batch_with_a_run_going_is_left_alone(
-        self, engine: Engine, batch_id: str, instance: dg.DagsterInstance
+        self, runtime: Runtime, batch_id: str, instance: dg.DagsterInstance
     ) -> None:
         """One run per batch at a time."""
         job = defs.resolve_job_def("collect_wave")
@@ -285,7 +287,7 @@ class TestProviderJobs:
         assert asked(tick(provider_jobs_sensor, instance)) == []
 
     def test_a_failed_run_is_tried_again_later_under_another_key(
-        self, engine: Engine, batch_id: str, instance: dg.DagsterInstance
+        self, runtime: Runtime, batch_id: str, instance: dg.DagsterInstance
     ) -> None:
         """Not at once, or a batch with a fault would start a run every two seconds."""
         (first,) = tick(provider_jobs_sensor, instance).run_requests or []
@@ -301,7 +303,7 @@ class TestProviderJobs:
         assert second.tags[MARK_TAG] == first.tags[MARK_TAG]
 
     def test_a_step_that_always_fails_is_left_to_a_person(
-        self, engine: Engine, batch_id: str, instance: dg.DagsterInstance
+        self, runtime: Runtime, batch_id: str, instance: dg.DagsterInstance
     ) -> None:
         """After six failures on one occasion, asking again only fills the list of runs."""
         (first,) = tick(provider_jobs_sensor, instance).run_requests or []
@@ -315,7 +317,7 @@ class TestProviderJobs:
         assert asked(tick(provider_jobs_sensor, instance)) == []
 
     def test_nothing_to_do_asks_for_nothing(
-        self, engine: Engine, instance: dg.DagsterInstance
+        self, runtime: Runtime, instance: dg.DagsterInstance
     ) -> None:
         """An empty store is the usual state at night."""
         assert asked(tick(provider_jobs_sensor, instance)) == []
@@ -325,22 +327,22 @@ class TestProviderJobs:
 def test_each_further_try_waits_four_times_as_long_up_to_an_hour(n: int, pause_s: int) -> None:
     """A provider that is down for a day is asked two dozen times, not forty thousand."""
     ended = datetime(2026, 1, 5, 8, tzinfo=UTC)
-    tries = Tries(n=n, last_ended=ended)
+    tries = Attempts(n=n, last_ended=ended)
 
     assert tries.are_too_fresh(ended + timedelta(seconds=pause_s - 1))
     assert not tries.are_too_fresh(ended + timedelta(seconds=pause_s + 1))
 
 
 def test_the_watchdog_asks_for_the_end_of_a_stalled_batch(
-    engine: Engine, instance: dg.DagsterInstance, tmp_path: Path
+    runtime: Runtime, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     """Its run key names the silence, so one silence is one run."""
     folder = write_batch(
         tmp_path / "spring-9", n_students=4, settings=SETTINGS | {"stall_after_s": 0.001}
     )
-    name = ingest(engine, folder).batch_id
-    plan_wave(engine, name)
-    submit_wave(engine, name)
+    name = ingest(runtime, folder).batch_id
+    plan_wave(runtime, name)
+    submit_wave(runtime, name)
 
     first, second = tick(watchdog_sensor, instance), tick(watchdog_sensor, instance)
 

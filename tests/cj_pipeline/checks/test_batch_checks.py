@@ -17,7 +17,7 @@ from cj_pipeline.cli import app
 from cj_pipeline.errors import FailedCheckError, SettingsError
 from cj_pipeline.operations.regrade import regrade
 from cj_pipeline.queries.history import read_history
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish
 from cj_pipeline.store.file_store import Store
@@ -28,7 +28,7 @@ NOT_MET = 'cj_batch_reliability{estimate="empirical_bayes"} >= 0.99'
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine over three ended batches, of which `spring-9` can be graded."""
     store = Store.in_memory()
     with store.write() as db:
@@ -37,15 +37,15 @@ def engine(tmp_path: Path) -> Engine:
         db.execute("DELETE FROM grade_boundaries")
         db.execute("DELETE FROM grading_reports")
         db.execute("UPDATE attempts SET outcome = 'succeeded' WHERE outcome IS NULL")
-    return Engine(store, tmp_path, {}, TEST_RUN)
+    return Runtime(store, tmp_path, {}, TEST_RUN)
 
 
-def asserts(*lines: str) -> Callable[[Engine], None]:
+def asserts(*lines: str) -> Callable[[Runtime], None]:
     """Return what has `spring-9` assert something of its own."""
 
-    def change(engine: Engine) -> None:
+    def change(runtime: Runtime) -> None:
         settings = {"assertions": [_parts(line) for line in lines]}
-        with engine.store.write() as db:
+        with runtime.store.write() as db:
             db.execute(
                 "UPDATE batches SET settings = json_merge_patch(settings, ?) WHERE batch_id = ?",
                 [json.dumps(settings), SPRING],
@@ -60,27 +60,27 @@ def _parts(line: str) -> dict[str, object]:
     return OwnAssertion.read(line).model_dump(mode="json")
 
 
-def sql(statement: str) -> Callable[[Engine], None]:
+def sql(statement: str) -> Callable[[Runtime], None]:
     """Return what changes rows behind everybody's back."""
 
-    def change(engine: Engine) -> None:
-        with engine.store.write() as db:
+    def change(runtime: Runtime) -> None:
+        with runtime.store.write() as db:
             db.execute(statement)
 
     return change
 
 
-def grades(engine: Engine) -> int:
+def grades(runtime: Runtime) -> int:
     """Return how many grades there are in the store."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         row = db.one("SELECT count(*) AS n FROM grade_projections")
     return row["n"] if row else 0
 
 
-def test_a_sound_batch_is_graded(engine: Engine) -> None:
+def test_a_sound_batch_is_graded(runtime: Runtime) -> None:
     """The checks below would mean nothing if it were not."""
-    assert project(engine, SPRING).is_graded
-    assert grades(engine) == 14
+    assert project(runtime, SPRING).is_graded
+    assert grades(runtime) == 14
 
 
 @pytest.mark.parametrize(
@@ -126,16 +126,16 @@ def test_a_sound_batch_is_graded(engine: Engine) -> None:
     ],
 )
 def test_no_grade_leaves_past_a_failed_check(
-    engine: Engine, fault: Callable[[Engine], None], claim: str
+    runtime: Runtime, fault: Callable[[Runtime], None], claim: str
 ) -> None:
     """The statement says what failed; scores and report leave without grades."""
-    fault(engine)
+    fault(runtime)
 
-    projected = project(engine, SPRING)
+    projected = project(runtime, SPRING)
 
     assert not projected.is_graded
     assert claim in projected.statement
-    assert grades(engine) == 0
+    assert grades(runtime) == 0
 
 
 @pytest.mark.parametrize(
@@ -145,10 +145,10 @@ def test_no_grade_leaves_past_a_failed_check(
         lambda row: row | {"probabilities": {"A": 1.4, "B": -0.4}},
     ],
 )
-def test_unsound_grades_are_not_kept(engine: Engine, spoil) -> None:
+def test_unsound_grades_are_not_kept(runtime: Runtime, spoil) -> None:
     """The grades themselves are checked before they are written, not after."""
-    project(engine, SPRING)
-    with engine.store.read() as db:
+    project(runtime, SPRING)
+    with runtime.store.read() as db:
         history = read_history(db, SPRING)
 
     refuse_unsound_grades(history)
@@ -159,7 +159,7 @@ def test_unsound_grades_are_not_kept(engine: Engine, spoil) -> None:
 
 
 def test_a_fault_in_grading_leaves_the_store_as_it_was(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Grades that are refused are in no table, no view and no published copy."""
     # The package has a function of the module's name.
@@ -173,42 +173,42 @@ def test_a_fault_in_grading_leaves_the_store_as_it_was(
     monkeypatch.setattr(module, "grading_rows", without_one)
 
     with pytest.raises(FailedCheckError, match="every_essay_is_graded_or_none"):
-        project(engine, SPRING)
+        project(runtime, SPRING)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         assert db.rows("SELECT * FROM grading_reports") == []
-    assert grades(engine) == 0
+    assert grades(runtime) == 0
 
 
-def test_an_assertion_that_only_warns_lets_grades_leave(engine: Engine) -> None:
+def test_an_assertion_that_only_warns_lets_grades_leave(runtime: Runtime) -> None:
     """A person should look; nobody has to wait for that."""
-    asserts(NOT_MET)(engine)
-    with engine.store.write() as db:
+    asserts(NOT_MET)(runtime)
+    with runtime.store.write() as db:
         db.execute("UPDATE batches SET settings = replace(settings::VARCHAR, 'error', 'warning')")
 
-    assert project(engine, SPRING).is_graded
+    assert project(runtime, SPRING).is_graded
 
 
-def test_a_person_may_waive_an_assertion_and_the_grading_says_so(engine: Engine) -> None:
+def test_a_person_may_waive_an_assertion_and_the_grading_says_so(runtime: Runtime) -> None:
     """Their own words, given again; what holds of every batch cannot be waived."""
-    asserts(NOT_MET)(engine)
-    project(engine, SPRING)
+    asserts(NOT_MET)(runtime)
+    project(runtime, SPRING)
 
     with pytest.raises(SettingsError, match="none of its own assertions"):
-        regrade(engine, SPRING, despite=["rows_add_up"])
-    projected = regrade(engine, SPRING, despite=[NOT_MET])
+        regrade(runtime, SPRING, despite=["rows_add_up"])
+    projected = regrade(runtime, SPRING, despite=[NOT_MET])
 
     assert projected.is_graded
     assert projected.revision == 2
     assert NOT_MET in projected.statement
 
 
-def test_a_batch_without_grades_is_published_with_the_reason(engine: Engine) -> None:
+def test_a_batch_without_grades_is_published_with_the_reason(runtime: Runtime) -> None:
     """Whoever has to decide what to do needs the report."""
-    asserts(NOT_MET)(engine)
-    project(engine, SPRING)
+    asserts(NOT_MET)(runtime)
+    project(runtime, SPRING)
 
-    published = publish(engine, SPRING)
+    published = publish(runtime, SPRING)
 
     document = json.loads(published.artefact.path.read_text())
     assert document["grade_projections"] == []
@@ -216,13 +216,13 @@ def test_a_batch_without_grades_is_published_with_the_reason(engine: Engine) -> 
     assert "cj_batch_reliability" in published.report.path.read_text()
 
 
-def test_every_claim_is_found_with_its_figures(engine: Engine) -> None:
+def test_every_claim_is_found_with_its_figures(runtime: Runtime) -> None:
     """What Dagster checks one by one, `cj assert` tells at once, the batch's own among them."""
-    asserts(NOT_MET, "cj_batch_waves == 3")(engine)
+    asserts(NOT_MET, "cj_batch_waves == 3")(runtime)
 
-    with engine.store.read() as db:
-        checked = check_batch(db, SPRING, engine.clock())
-        broken = check_batch(db, BROKEN, engine.clock())
+    with runtime.store.read() as db:
+        checked = check_batch(db, SPRING, runtime.clock())
+        broken = check_batch(db, BROKEN, runtime.clock())
 
     by_name = {each.name: each for each in checked}
     assert len(checked) == sum(map(len, CHECKS.values())) + 2

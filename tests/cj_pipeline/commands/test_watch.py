@@ -26,9 +26,9 @@ from cj_pipeline.progress.events import is_cancel_requested, progress_of
 from cj_pipeline.progress.follow import follow
 from cj_pipeline.progress.text import duration
 from cj_pipeline.progress.values import EventKind
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
-from cj_pipeline.stopping.continuation import Outcome
+from cj_pipeline.stopping.continuation import BatchOutcome
 from tests.support.batches import begin, end, open_engine, write_batch
 
 CJ = str(Path(sys.executable).parent / "cj")
@@ -41,16 +41,16 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     """An engine over an empty home, which is also that of `cj`."""
     monkeypatch.setenv("CJ_HOME", str(tmp_path / "home"))
     return open_engine(tmp_path / "home")
 
 
-def begun(engine: Engine, folder: Path, **settings: object) -> str:
+def begun(runtime: Runtime, folder: Path, **settings: object) -> str:
     """Take a batch in, ask its first wave, and return its name."""
     write_batch(folder, n_students=4, settings=SETTINGS | settings)
-    return begin(engine, folder)
+    return begin(runtime, folder)
 
 
 def watch(*arguments: str, said: str = "") -> tuple[int, str]:
@@ -60,14 +60,14 @@ def watch(*arguments: str, said: str = "") -> tuple[int, str]:
 
 
 def test_following_shows_every_event_and_ends_with_the_batch(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """Nothing is missed between two looks, and nothing is shown twice."""
-    batch_id = begun(engine, tmp_path / "batch")
-    mover = threading.Thread(target=end, args=(open_engine(engine.home), batch_id))
+    batch_id = begun(runtime, tmp_path / "batch")
+    mover = threading.Thread(target=end, args=(open_engine(runtime.home), batch_id))
     mover.start()
 
-    looks = list(follow(engine, batch_id))
+    looks = list(follow(runtime, batch_id))
 
     mover.join()
     told = [event.sequence for look in looks for event in look.events]
@@ -75,10 +75,10 @@ def test_following_shows_every_event_and_ends_with_the_batch(
     assert looks[-1].events[-1].kind is EventKind.ENDED
 
 
-def test_a_log_has_one_line_per_event(engine: Engine, tmp_path: Path) -> None:
+def test_a_log_has_one_line_per_event(runtime: Runtime, tmp_path: Path) -> None:
     """Without a terminal there is no screen to draw on."""
-    batch_id = begun(engine, tmp_path / "batch")
-    end(engine, batch_id)
+    batch_id = begun(runtime, tmp_path / "batch")
+    end(runtime, batch_id)
 
     code, said = watch(batch_id, "--timeout", "0")
 
@@ -89,14 +89,14 @@ def test_a_log_has_one_line_per_event(engine: Engine, tmp_path: Path) -> None:
     assert lines[-1].startswith("batch: success (")
 
 
-def test_the_exit_code_tells_the_outcome(engine: Engine, tmp_path: Path) -> None:
+def test_the_exit_code_tells_the_outcome(runtime: Runtime, tmp_path: Path) -> None:
     """A script that goes on after a batch has to know how it came out."""
     change_settings(
-        EmulatorConfig.from_environment(engine.environment, engine.home),
+        EmulatorConfig.from_environment(runtime.environment, runtime.home),
         judges={"quality": {"invalid_rate": 1.0}},
     )
-    batch_id = begun(engine, tmp_path / "batch", max_attempts=1)
-    end(engine, batch_id)
+    batch_id = begun(runtime, tmp_path / "batch", max_attempts=1)
+    end(runtime, batch_id)
 
     code, said = watch(batch_id)
 
@@ -105,16 +105,16 @@ def test_the_exit_code_tells_the_outcome(engine: Engine, tmp_path: Path) -> None
 
 def test_every_outcome_has_a_code_of_its_own() -> None:
     """And none is one that errors, usage or interrupts use."""
-    assert set(EXIT_CODES) == set(Outcome)
-    assert len(set(EXIT_CODES.values())) == len(Outcome)
+    assert set(EXIT_CODES) == set(BatchOutcome)
+    assert len(set(EXIT_CODES.values())) == len(BatchOutcome)
     assert not set(EXIT_CODES.values()) & {1, 2, 3, 130}
 
 
-def test_a_rejected_batch_says_so(engine: Engine, tmp_path: Path) -> None:
+def test_a_rejected_batch_says_so(runtime: Runtime, tmp_path: Path) -> None:
     """It has no outcome, and waiting for one would never end."""
     folder = write_batch(tmp_path / "batch", n_students=1, settings=SETTINGS)
     with pytest.raises(BatchProblemsError):
-        ingest(engine, folder)
+        ingest(runtime, folder)
 
     code, said = watch("batch")
 
@@ -122,15 +122,15 @@ def test_a_rejected_batch_says_so(engine: Engine, tmp_path: Path) -> None:
     assert "cj status batch" in said
 
 
-def test_an_unknown_batch_is_an_error(engine: Engine) -> None:
+def test_an_unknown_batch_is_an_error(runtime: Runtime) -> None:
     """Also one whose name looks like a path out of the inbox."""
     assert watch("nobody")[0] == 1
     assert watch("..")[0] == 1
 
 
-def test_a_batch_in_the_inbox_is_waited_for(engine: Engine) -> None:
+def test_a_batch_in_the_inbox_is_waited_for(runtime: Runtime) -> None:
     """The sensor takes a moment to find it at rest."""
-    (engine.inbox / "waiting").mkdir(parents=True)
+    (runtime.inbox / "waiting").mkdir(parents=True)
 
     code, said = watch("waiting", "--timeout", "0")
 
@@ -138,9 +138,9 @@ def test_a_batch_in_the_inbox_is_waited_for(engine: Engine) -> None:
     assert "in the inbox" in said
 
 
-def test_watching_ends_after_its_time(engine: Engine, tmp_path: Path) -> None:
+def test_watching_ends_after_its_time(runtime: Runtime, tmp_path: Path) -> None:
     """The batch goes on."""
-    batch_id = begun(engine, tmp_path / "batch")
+    batch_id = begun(runtime, tmp_path / "batch")
 
     code, said = watch(batch_id, "--timeout", "0")
 
@@ -150,24 +150,24 @@ def test_watching_ends_after_its_time(engine: Engine, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("answer", "is_cancelled"), [("y\n", True), ("n\n", False), ("", False)])
 def test_cancelling_asks_first(
-    engine: Engine, tmp_path: Path, answer: str, is_cancelled: bool
+    runtime: Runtime, tmp_path: Path, answer: str, is_cancelled: bool
 ) -> None:
     """A slip of the finger must not throw a day's judging away."""
-    batch_id = begun(engine, tmp_path / "batch")
+    batch_id = begun(runtime, tmp_path / "batch")
 
     watch(batch_id, "--cancel", "--timeout", "0", said=answer)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         assert is_cancel_requested(db, batch_id) is is_cancelled
 
 
 def test_the_screen_shows_each_judge_and_says_what_is_unknown(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """An ETA that nobody can know is not made up."""
-    batch_id = begun(engine, tmp_path / "batch")
-    with engine.store.read() as db:
-        progress = progress_of(db, batch_id, engine.clock())
+    batch_id = begun(runtime, tmp_path / "batch")
+    with runtime.store.read() as db:
+        progress = progress_of(db, batch_id, runtime.clock())
     console = Console(width=120, record=True, file=Path(os.devnull).open("w"))  # noqa: SIM115
 
     console.print(screen_of(progress))
@@ -193,12 +193,12 @@ def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_the_batch_running(engine: Engine, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_the_batch_running(runtime: Runtime, tmp_path: Path) -> None:
     """Watching is not holding."""
-    batch_id = begun(engine, tmp_path / "batch")
+    batch_id = begun(runtime, tmp_path / "batch")
     process = subprocess.Popen(
         [CJ, "watch", batch_id],
-        env={**os.environ, "CJ_HOME": str(engine.home), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "CJ_HOME": str(runtime.home), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
@@ -212,17 +212,17 @@ def test_ctrl_c_leaves_the_batch_running(engine: Engine, tmp_path: Path) -> None
     assert "opened" in first
     assert "goes on" in rest
     assert process.returncode == 130
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         assert not is_cancel_requested(db, batch_id)
 
 
 @pytest.mark.slow
-def test_the_key_c_asks_and_then_cancels(engine: Engine, tmp_path: Path) -> None:
+def test_the_key_c_asks_and_then_cancels(runtime: Runtime, tmp_path: Path) -> None:
     """At a terminal, while the screen is live."""
-    batch_id = begun(engine, tmp_path / "batch")
+    batch_id = begun(runtime, tmp_path / "batch")
     child, terminal = pty.fork()
     if child == 0:  # pragma: no cover - the other process
-        os.environ |= {"CJ_HOME": str(engine.home), "TERM": "xterm", "COLUMNS": "120"}
+        os.environ |= {"CJ_HOME": str(runtime.home), "TERM": "xterm", "COLUMNS": "120"}
         os.execv(CJ, [CJ, "watch", batch_id])  # noqa: S606
     shown = _Shown(terminal)
     wait_for(lambda: "Ctrl-C" in shown())
@@ -232,9 +232,9 @@ def test_the_key_c_asks_and_then_cancels(engine: Engine, tmp_path: Path) -> None
     os.write(terminal, b"y\n")
 
     wait_for(lambda: "told to stop" in shown())
-    end(engine, batch_id)
+    end(runtime, batch_id)
     _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == EXIT_CODES[Outcome.CANCELLED]
+    assert os.waitstatus_to_exitcode(status) == EXIT_CODES[BatchOutcome.CANCELLED]
 
 
 class _Shown:

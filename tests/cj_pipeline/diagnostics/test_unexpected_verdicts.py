@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.diagnostics.unexpected_verdicts import surprises
+from cj_pipeline.diagnostics.unexpected_verdicts import unexpected_verdicts
 
 SCORES = {"weak": -1.0, "strong": 1.0}
 
@@ -25,7 +25,7 @@ def test_a_weak_essays_win_over_a_strong_one_is_a_surprise() -> None:
     """Two logits apart, it happens in 12 of 100 comparisons."""
     verdicts = [verdict("weak", "strong"), verdict("strong", "weak")]
 
-    (found,) = surprises(verdicts, SCORES, below=0.2)
+    (found,) = unexpected_verdicts(verdicts, SCORES, below=0.2)
 
     assert found.comparison["winner_id"] == "weak"
     assert found.probability == pytest.approx(0.1192, abs=1e-4)
@@ -33,7 +33,7 @@ def test_a_weak_essays_win_over_a_strong_one_is_a_surprise() -> None:
 
 def test_a_tie_surprises_nobody() -> None:
     """It has no winner whose chance could be small."""
-    assert surprises([verdict(None, None)], SCORES, below=1.0) == []
+    assert unexpected_verdicts([verdict(None, None)], SCORES, below=1.0) == []
 
 
 def test_the_least_likely_comes_first_then_the_earlier() -> None:
@@ -45,6 +45,6 @@ def test_the_least_likely_comes_first_then_the_earlier() -> None:
         verdict("weaker", "strong", 2),
     ]
 
-    found = surprises(verdicts, scores, below=0.2)
+    found = unexpected_verdicts(verdicts, scores, below=0.2)
 
     assert [surprise.comparison["sequence"] for surprise in found] == [2, 1, 3]

@@ -7,10 +7,10 @@ from typing import get_args
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cj_pipeline.emulator.job_timeline import ENDED, Fate, Plan, due_at, standing
+from cj_pipeline.emulator.job_timeline import ENDED, Fate, JobPlan, due_at, standing
 
 plans = st.builds(
-    Plan,
+    JobPlan,
     duration_s=st.floats(0, 1e6),
     fate=st.sampled_from(get_args(Fate)),
     done_share=st.floats(0, 1),
@@ -19,7 +19,7 @@ plans = st.builds(
 
 
 @given(plan=plans, times=st.lists(st.floats(0, 2e6), min_size=2, max_size=2))
-def test_a_job_never_goes_back(plan: Plan, times: list[float]) -> None:
+def test_a_job_never_goes_back(plan: JobPlan, times: list[float]) -> None:
     """What was done stays done, and an end is an end."""
     early, late = (standing(plan, 0.0, None, 0.0, t) for t in sorted(times))
 
@@ -30,8 +30,8 @@ def test_a_job_never_goes_back(plan: Plan, times: list[float]) -> None:
 
 
 @given(plan=plans)
-@example(plan=Plan(duration_s=0.008501145978525361))
-def test_a_job_has_ended_exactly_from_when_it_is_due(plan: Plan) -> None:
+@example(plan=JobPlan(duration_s=0.008501145978525361))
+def test_a_job_has_ended_exactly_from_when_it_is_due(plan: JobPlan) -> None:
     """Jobs that are due can be found without looking at all of them."""
     due = due_at(plan, 1000.0, None)
 
@@ -43,7 +43,7 @@ def test_a_job_has_ended_exactly_from_when_it_is_due(plan: Plan) -> None:
 
 def test_a_cancelled_job_keeps_what_was_done_when_it_was_told_to_stop() -> None:
     """No row is done while a job is cancelling."""
-    plan = Plan(duration_s=100, cancel_latency_s=10)
+    plan = JobPlan(duration_s=100, cancel_latency_s=10)
 
     cancelling = standing(plan, 0.0, 50.0, 0.4, 55.0)
     cancelled = standing(plan, 0.0, 50.0, 0.4, 60.0)

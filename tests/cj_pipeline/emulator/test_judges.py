@@ -12,8 +12,14 @@ import pytest
 
 from cj_pipeline.batch.comparisons import comparison_id, custom_id
 from cj_pipeline.emulator.config import QualityJudge, Settings
-from cj_pipeline.emulator.http import RefusedError
-from cj_pipeline.emulator.judges import Asked, Said, answer, estimated_quality, occasion
+from cj_pipeline.emulator.http import HTTPError
+from cj_pipeline.emulator.judges import (
+    JudgeReply,
+    JudgeRequest,
+    answer,
+    estimated_quality,
+    occasion,
+)
 from cj_pipeline.emulator.recordings import human_votes
 from cj_pipeline.emulator.state import text_key
 from tests.support import ROOT
@@ -31,14 +37,14 @@ def ask(
     qualities: dict[str, float] | None = None,
     ties: bool = True,
     seed: int = 0,
-) -> Said:
+) -> JudgeReply:
     """Return what a judge says about two texts."""
-    asked = Asked(model, prompt(text_a, text_b), "", ties, None)
+    asked = JudgeRequest(model, prompt(text_a, text_b), "", ties, None)
     known = {text_key(text): quality for text, quality in (qualities or {}).items()}
     return answer(asked, occasion(seed, key, number), settings or Settings(), known)
 
 
-def won(said: Said) -> str:
+def won(said: JudgeReply) -> str:
     """Return the winner in an answer."""
     return str(json.loads(said.text)["winner"])
 
@@ -234,7 +240,7 @@ def test_human_votes_refuse_a_text_nobody_voted_on() -> None:
     """No vote is made up."""
     one, _, _ = voted_texts()
 
-    with pytest.raises(RefusedError, match="shown as B") as caught:
+    with pytest.raises(HTTPError, match="shown as B") as caught:
         ask("human-votes", one, "an unknown text", "r")
 
     assert caught.value.status == 400
@@ -269,7 +275,7 @@ def test_recorded_verdicts_are_replayed_in_the_order_shown() -> None:
 
 def test_a_prompt_without_essays_is_refused() -> None:
     """The emulator judges only what is fenced as essays."""
-    asked = Asked("quality", "Hello", "", True, None)
+    asked = JudgeRequest("quality", "Hello", "", True, None)
 
-    with pytest.raises(RefusedError, match="no two fenced essays"):
+    with pytest.raises(HTTPError, match="no two fenced essays"):
         answer(asked, occasion(0, "r", 1), Settings(), {})

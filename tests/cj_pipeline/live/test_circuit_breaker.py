@@ -11,39 +11,39 @@ from cj_pipeline.live.circuit_breaker import (
     LONGEST_REST_S,
     TRIPS_AFTER,
     Breaker,
-    after_call,
+    admission,
     begin_probe,
-    may_pass,
+    record_result,
 )
 
 
 def failed(breaker: Breaker, times: int, now: float = 0.0) -> Breaker:
     """Return the breaker after some failures."""
     for _ in range(times):
-        breaker = after_call(breaker, "failed", now, probe=None, error="down")
+        breaker = record_result(breaker, "failed", now, probe=None, error="down")
     return breaker
 
 
 def test_ten_failures_in_a_row_open_it() -> None:
     """Nine do not."""
-    assert may_pass(failed(Breaker(), TRIPS_AFTER - 1), 0.0) == "yes"
+    assert admission(failed(Breaker(), TRIPS_AFTER - 1), 0.0) == "yes"
     opened = failed(Breaker(), TRIPS_AFTER)
-    assert (opened.state, may_pass(opened, 0.0)) == ("open", "no")
+    assert (opened.state, admission(opened, 0.0)) == ("open", "no")
     assert opened.last_error == "down"
 
 
 def test_an_answer_in_between_starts_the_count_again() -> None:
     """Three calls in ten failing is no outage."""
-    breaker = after_call(failed(Breaker(), TRIPS_AFTER - 1), "answered", 0.0, probe=None)
+    breaker = record_result(failed(Breaker(), TRIPS_AFTER - 1), "answered", 0.0, probe=None)
 
-    assert may_pass(failed(breaker, TRIPS_AFTER - 1), 0.0) == "yes"
+    assert admission(failed(breaker, TRIPS_AFTER - 1), 0.0) == "yes"
 
 
 def test_client_errors_are_ignored() -> None:
     """They neither open it nor make earlier failures forgotten."""
     breaker = failed(Breaker(), TRIPS_AFTER - 1)
     for _ in range(100):
-        breaker = after_call(breaker, "ignored", 0.0, probe=None)
+        breaker = record_result(breaker, "ignored", 0.0, probe=None)
 
     assert breaker == failed(Breaker(), TRIPS_AFTER - 1)
 
@@ -51,12 +51,12 @@ def test_client_errors_are_ignored() -> None:
 def test_after_its_rest_one_call_may_probe() -> None:
     """And no second one while the first is on its way."""
     opened = failed(Breaker(), TRIPS_AFTER)
-    assert may_pass(opened, FIRST_REST_S - 0.01) == "no"
-    assert may_pass(opened, FIRST_REST_S) == "probe"
+    assert admission(opened, FIRST_REST_S - 0.01) == "no"
+    assert admission(opened, FIRST_REST_S) == "probe"
 
     probed = begin_probe(opened, "me", FIRST_REST_S + 60)
 
-    assert may_pass(probed, FIRST_REST_S + 1) == "no"
+    assert admission(probed, FIRST_REST_S + 1) == "no"
     assert probed.state == "half-open"
 
 
@@ -65,7 +65,7 @@ def test_a_probe_that_is_answered_closes_it(outcome: str) -> None:
     """With a client error too: whoever answers is there."""
     probed = begin_probe(failed(Breaker(), TRIPS_AFTER), "me", 60.0)
 
-    assert after_call(probed, outcome, 3.0, probe="me") == Breaker()  # type: ignore[arg-type]
+    assert record_result(probed, outcome, 3.0, probe="me") == Breaker()  # type: ignore[arg-type]
 
 
 def test_a_probe_that_fails_opens_it_for_twice_as_long() -> None:
@@ -74,7 +74,7 @@ def test_a_probe_that_fails_opens_it_for_twice_as_long() -> None:
     rests = []
     for _ in range(10):
         now = breaker.open_until
-        breaker = after_call(begin_probe(breaker, "me", now + 9), "failed", now, probe="me")
+        breaker = record_result(begin_probe(breaker, "me", now + 9), "failed", now, probe="me")
         rests.append(breaker.open_until - now)
 
     assert rests[:3] == [2 * FIRST_REST_S, 4 * FIRST_REST_S, 8 * FIRST_REST_S]
@@ -85,15 +85,15 @@ def test_a_cancelled_probe_gives_the_right_to_probe_back() -> None:
     """A person who stops a batch must not keep all others waiting."""
     probed = begin_probe(failed(Breaker(), TRIPS_AFTER), "me", 60.0)
 
-    assert may_pass(after_call(probed, "cancelled", 3.0, probe="me"), 3.0) == "probe"
+    assert admission(record_result(probed, "cancelled", 3.0, probe="me"), 3.0) == "probe"
 
 
 def test_a_probe_that_was_killed_is_replaced_when_its_lease_ends() -> None:
     """Nobody can give anything back after SIGKILL."""
     probed = begin_probe(failed(Breaker(), TRIPS_AFTER), "me", 60.0)
 
-    assert may_pass(probed, 59.9) == "no"
-    assert may_pass(probed, 60.0) == "probe"
+    assert admission(probed, 59.9) == "no"
+    assert admission(probed, 60.0) == "probe"
 
 
 def test_a_straggler_does_not_lengthen_the_rest() -> None:
@@ -121,9 +121,9 @@ def test_it_never_stays_shut_for_longer_than_its_bound(
     breaker, now = Breaker(), 0.0
     for outcome, passed, is_probe in events:
         now += passed
-        if is_probe and may_pass(breaker, now) == "probe":
+        if is_probe and admission(breaker, now) == "probe":
             breaker = begin_probe(breaker, "p", now + 50)
         probe = "p" if is_probe else None
-        breaker = after_call(breaker, outcome, now, probe=probe)  # type: ignore[arg-type]
+        breaker = record_result(breaker, outcome, now, probe=probe)  # type: ignore[arg-type]
 
-        assert may_pass(breaker, now + max(LONGEST_REST_S, 50)) != "no"
+        assert admission(breaker, now + max(LONGEST_REST_S, 50)) != "no"

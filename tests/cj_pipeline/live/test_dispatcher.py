@@ -19,15 +19,15 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.live.circuit_breaker import TRIPS_AFTER
 from cj_pipeline.live.dispatcher import (
-    Answered,
-    CallToMake,
-    Surroundings,
-    Target,
+    CallOutcome,
+    CallTarget,
+    DispatchHooks,
+    PendingCall,
     make_calls,
     run_blocking,
 )
 from cj_pipeline.live.profiles import Profile
-from cj_pipeline.live.rate_limiter import Ended, Lane, Lanes
+from cj_pipeline.live.rate_limiter import Bucket, RateLimiter, ReleasedPermit
 from cj_pipeline.live.retry import Cause, RetryRules
 
 QUICK = RetryRules(first_wait_s=0.001, longest_wait_s=0.002)
@@ -44,30 +44,30 @@ class Kept:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.noted: list[Answered] = []
-        self.checkpoints: list[list[Answered]] = []
+        self.noted: list[CallOutcome] = []
+        self.checkpoints: list[list[CallOutcome]] = []
         self.goes_on: Callable[[], bool] = lambda: True
 
     @property
-    def answers(self) -> list[Answered]:
+    def answers(self) -> list[CallOutcome]:
         """What became of each call, as it came to the store."""
         return [answer for answer in self.arrived if answer.kind != "in_doubt"]
 
     @property
-    def arrived(self) -> list[Answered]:
+    def arrived(self) -> list[CallOutcome]:
         """Everything that came to the store."""
         return [answer for checkpoint in self.checkpoints for answer in checkpoint]
 
-    def keep(self, answers: Sequence[Answered]) -> bool:
+    def keep(self, answers: Sequence[CallOutcome]) -> bool:
         """Take a checkpoint in."""
         if answers:
             self.checkpoints.append(list(answers))
         return self.goes_on()
 
-    def run(self, *targets: Target, **more: Any) -> None:
+    def run(self, *targets: CallTarget, **more: Any) -> None:
         """Make the targets' calls."""
-        around = Surroundings(
-            lanes=lambda: Lanes(self.home / "live.sqlite"),
+        around = DispatchHooks(
+            lanes=lambda: RateLimiter(self.home / "live.sqlite"),
             note=self.noted.append,
             keep=self.keep,
             **{"retry_rules": QUICK, "checkpoint_every": 10} | more,
@@ -89,20 +89,22 @@ def target(
     built: Callable[[int], None] = lambda _: None,
     recorded_at: float | None = None,
     **profile: Any,
-) -> Target:
+) -> CallTarget:
     """Return a judge to be asked n things."""
 
     def build(number: int) -> dict[str, int]:
         built(number)
         return {"n": number}
 
-    def calls() -> Iterator[CallToMake]:
+    def calls() -> Iterator[PendingCall]:
         for number in range(1, n + 1):
-            yield CallToMake(
+            yield PendingCall(
                 name, number, f"{name}-{number}", lambda k=number: build(k), 10, recorded_at or 0.0
             )
 
-    return Target(name, "batch", 1, Lane(f"account/{name}"), Profile(**profile), calls(), single)
+    return CallTarget(
+        name, "batch", 1, Bucket(f"account/{name}"), Profile(**profile), calls(), single
+    )
 
 
 def test_every_call_is_answered_once_and_kept(kept: Kept) -> None:
@@ -173,7 +175,7 @@ def test_a_slow_judge_holds_up_no_other(kept: Kept, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("cj_pipeline.live.dispatcher.PATIENCE_S", 1.0)
     ended: Counter[str] = Counter()
 
-    def judge(name: str, error: Exception | None = None) -> Target:
+    def judge(name: str, error: Exception | None = None) -> CallTarget:
         async def single(request: Mapping[str, Any], timeout_s: float) -> str:
             while name == "slow" and ended["quick"] < 8:
                 await asyncio.sleep(0.005)
@@ -289,9 +291,11 @@ def test_retry_after_is_kept_by_everybody(kept: Kept) -> None:
 
 def test_a_model_that_is_down_is_put_off_and_nothing_is_counted_as_failed(kept: Kept) -> None:
     """What was not answered is asked when it is back; it is not the comparisons' fault."""
-    shared = Lanes(kept.home / "live.sqlite")
+    shared = RateLimiter(kept.home / "live.sqlite")
     for _ in range(3):  # it has been down for a while
-        shared.end_calls(Lane("account/judge"), [Ended("failed", 0, error="down")] * TRIPS_AFTER)
+        shared.release(
+            Bucket("account/judge"), [ReleasedPermit("failed", 0, error="down")] * TRIPS_AFTER
+        )
         shared._db.execute("UPDATE breakers SET n_trips = 5, open_until = 0")
     shared.close()
 
@@ -336,8 +340,8 @@ def test_work_whose_time_is_over_ends_as_expired(kept: Kept) -> None:
 
 def test_work_expires_while_it_waits_for_its_turn(kept: Kept) -> None:
     """Where the provider asked for patience, say."""
-    shared = Lanes(kept.home / "live.sqlite")
-    shared.pause(Lane("account/judge"), 5.0)
+    shared = RateLimiter(kept.home / "live.sqlite")
+    shared.pause(Bucket("account/judge"), 5.0)
     shared.close()
 
     kept.run(target(3, recorded_at=time.time(), result_ttl_seconds=0.3))
@@ -347,8 +351,8 @@ def test_work_expires_while_it_waits_for_its_turn(kept: Kept) -> None:
 
 def test_a_turn_that_does_not_come_in_time_leaves_the_call_for_later(kept: Kept) -> None:
     """It has no outcome: it is asked in a later pass."""
-    shared = Lanes(kept.home / "live.sqlite")
-    shared.pause(Lane("account/judge"), 60.0)
+    shared = RateLimiter(kept.home / "live.sqlite")
+    shared.pause(Bucket("account/judge"), 60.0)
     shared.close()
     asked = target(3, wait_timeout_seconds=0.2)
 
@@ -435,8 +439,8 @@ def test_what_was_in_flight_at_an_interrupt_is_all_that_is_lost(kept: Kept) -> N
             await asyncio.sleep(0 if request["n"] <= 6 else 60)
             return "answer"
 
-        around = Surroundings(
-            lanes=lambda: Lanes(kept.home / "live.sqlite"),
+        around = DispatchHooks(
+            lanes=lambda: RateLimiter(kept.home / "live.sqlite"),
             note=kept.noted.append,
             keep=kept.keep,
         )

@@ -14,16 +14,16 @@ from cj_pipeline.live.circuit_breaker import TRIPS_AFTER
 from cj_pipeline.live.rate_limiter import (
     SILENT_AFTER_S,
     STALE_S,
-    Ended,
-    Lane,
-    Lanes,
-    Limit,
-    Turns,
-    Wish,
+    AcquireRequest,
+    Bucket,
+    Permits,
+    Rate,
+    RateLimiter,
+    ReleasedPermit,
 )
 
-LANE = Lane("account/model")
-SIXTY = Lane("account/model", (Limit("calls", 60, 60.0),))
+LANE = Bucket("account/model")
+SIXTY = Bucket("account/model", (Rate("calls", 60, 60.0),))
 
 
 class Clock:
@@ -42,14 +42,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def lanes(tmp_path: Path, clock: Clock) -> Iterator[Lanes]:
+def lanes(tmp_path: Path, clock: Clock) -> Iterator[RateLimiter]:
     """A fresh shared file."""
-    opened = Lanes(tmp_path / "live.sqlite", clock)
+    opened = RateLimiter(tmp_path / "live.sqlite", clock)
     yield opened
     opened.close()
 
 
-def wish(owner: str = "me", n: int = 1, **more: object) -> Wish:
+def wish(owner: str = "me", n: int = 1, **more: object) -> AcquireRequest:
     """Return a wish for some turns."""
     given: dict[str, object] = {
         "owner": owner,
@@ -60,24 +60,24 @@ def wish(owner: str = "me", n: int = 1, **more: object) -> Wish:
         "n_waiting": n,
         "n_in_flight": 0,
     }
-    return Wish(**(given | more))  # type: ignore[arg-type]
+    return AcquireRequest(**(given | more))  # type: ignore[arg-type]
 
 
-def fail(lanes: Lanes, lane: Lane, times: int, probe: str | None = None) -> None:
+def fail(lanes: RateLimiter, lane: Bucket, times: int, probe: str | None = None) -> None:
     """Let calls fail."""
-    lanes.end_calls(lane, [Ended("failed", 0, probe, None, "down")] * times)
+    lanes.release(lane, [ReleasedPermit("failed", 0, probe, None, "down")] * times)
 
 
-def test_without_limits_every_turn_is_given_at_once(lanes: Lanes) -> None:
+def test_without_limits_every_turn_is_given_at_once(lanes: RateLimiter) -> None:
     """Nothing is slowed down that nobody bounded."""
-    assert len(lanes.take_turns(LANE, wish(n=64)).sent_ids) == 64
+    assert len(lanes.acquire(LANE, wish(n=64)).sent_ids) == 64
 
 
-def test_a_window_never_holds_more_than_the_limit(lanes: Lanes, clock: Clock) -> None:
+def test_a_window_never_holds_more_than_the_limit(lanes: RateLimiter, clock: Clock) -> None:
     """Whichever window one looks at, not only those that begin on the minute."""
     sent: list[float] = []
     for _ in range(3000):
-        sent += [clock.now] * len(lanes.take_turns(SIXTY, wish(n=16)).sent_ids)
+        sent += [clock.now] * len(lanes.acquire(SIXTY, wish(n=16)).sent_ids)
         clock.now += 0.1
 
     assert max(sum(start <= at < start + 60 for at in sent) for start in sent) <= 60
@@ -86,155 +86,155 @@ def test_a_window_never_holds_more_than_the_limit(lanes: Lanes, clock: Clock) ->
 
 def test_calls_of_other_processes_count(tmp_path: Path, clock: Clock) -> None:
     """The provider counts them all."""
-    ours, theirs = (Lanes(tmp_path / "live.sqlite", clock) for _ in range(2))
+    ours, theirs = (RateLimiter(tmp_path / "live.sqlite", clock) for _ in range(2))
 
-    assert len(theirs.take_turns(SIXTY, wish("they", 50)).sent_ids) == 50
-    assert len(ours.take_turns(SIXTY, wish("we", 50)).sent_ids) == 10
+    assert len(theirs.acquire(SIXTY, wish("they", 50)).sent_ids) == 50
+    assert len(ours.acquire(SIXTY, wish("we", 50)).sent_ids) == 10
 
 
-def test_tokens_are_bounded_too_and_put_right_afterwards(lanes: Lanes) -> None:
+def test_tokens_are_bounded_too_and_put_right_afterwards(lanes: RateLimiter) -> None:
     """What a call was taken to cost at the most is given back as far as it was not used."""
-    lane = Lane("account/model", (Limit("tokens", 1000, 60.0),))
+    lane = Bucket("account/model", (Rate("tokens", 1000, 60.0),))
 
-    first = lanes.take_turns(lane, wish(n=20))
+    first = lanes.acquire(lane, wish(n=20))
     assert len(first.sent_ids) == 10
-    assert not lanes.take_turns(lane, wish(n=1)).sent_ids
-    used = [Ended("answered", sent_id, tokens=40) for sent_id in first.sent_ids]
-    assert len(lanes.take_turns(lane, wish(n=20), used).sent_ids) == 6
+    assert not lanes.acquire(lane, wish(n=1)).sent_ids
+    used = [ReleasedPermit("answered", sent_id, tokens=40) for sent_id in first.sent_ids]
+    assert len(lanes.acquire(lane, wish(n=20), used).sent_ids) == 6
 
 
-def test_a_waiter_is_told_when_to_look_again(lanes: Lanes, clock: Clock) -> None:
+def test_a_waiter_is_told_when_to_look_again(lanes: RateLimiter, clock: Clock) -> None:
     """Then the oldest call has left the window, and there is room."""
-    lanes.take_turns(SIXTY, wish(n=60))
+    lanes.acquire(SIXTY, wish(n=60))
     clock.now += 20
 
-    refused = lanes.take_turns(SIXTY, wish(n=1))
+    refused = lanes.acquire(SIXTY, wish(n=1))
     assert not refused.sent_ids
     assert 39 < refused.wait_s < 41
     clock.now += refused.wait_s
-    assert len(lanes.take_turns(SIXTY, wish(n=1)).sent_ids) == 1
+    assert len(lanes.acquire(SIXTY, wish(n=1)).sent_ids) == 1
 
 
-def test_calls_in_flight_are_bounded_over_all_processes(lanes: Lanes) -> None:
+def test_calls_in_flight_are_bounded_over_all_processes(lanes: RateLimiter) -> None:
     """A small server of one's own takes only so many at once."""
-    lane = Lane("account/model", most_in_flight=6)
-    lanes.take_turns(lane, wish("they", 4))
+    lane = Bucket("account/model", most_in_flight=6)
+    lanes.acquire(lane, wish("they", 4))
 
-    assert len(lanes.take_turns(lane, wish("we", 4)).sent_ids) == 2
+    assert len(lanes.acquire(lane, wish("we", 4)).sent_ids) == 2
 
 
-def test_a_dead_process_gives_its_places_back(lanes: Lanes, clock: Clock) -> None:
+def test_a_dead_process_gives_its_places_back(lanes: RateLimiter, clock: Clock) -> None:
     """After it has been silent for a while: nothing was told of its end."""
-    lane = Lane("account/model", most_in_flight=4)
-    lanes.take_turns(lane, wish("dead", 4))
+    lane = Bucket("account/model", most_in_flight=4)
+    lanes.acquire(lane, wish("dead", 4))
     clock.now += SILENT_AFTER_S + 1
 
-    assert len(lanes.take_turns(lane, wish("we", 4)).sent_ids) == 4
+    assert len(lanes.acquire(lane, wish("we", 4)).sent_ids) == 4
 
 
-def test_a_waiter_leaves_turns_to_those_whose_they_are(lanes: Lanes) -> None:
+def test_a_waiter_leaves_turns_to_those_whose_they_are(lanes: RateLimiter) -> None:
     """A high priority that is not looking this very moment still goes first."""
-    lane = Lane("account/model", (Limit("calls", 10, 60.0),))
-    lanes.take_turns(lane, wish("first", 10))  # the window is full
-    lanes.take_turns(lane, wish("high", 4, level=2))
-    roomier = Lane("account/model", (Limit("calls", 16, 60.0),))
+    lane = Bucket("account/model", (Rate("calls", 10, 60.0),))
+    lanes.acquire(lane, wish("first", 10))  # the window is full
+    lanes.acquire(lane, wish("high", 4, level=2))
+    roomier = Bucket("account/model", (Rate("calls", 16, 60.0),))
 
-    assert len(lanes.take_turns(roomier, wish("low", 9, level=0)).sent_ids) == 2
-    assert len(lanes.take_turns(roomier, wish("high", 4, level=2)).sent_ids) == 4
+    assert len(lanes.acquire(roomier, wish("low", 9, level=0)).sent_ids) == 2
+    assert len(lanes.acquire(roomier, wish("high", 4, level=2)).sent_ids) == 4
 
 
-def test_a_newcomer_starts_level_with_the_others(lanes: Lanes) -> None:
+def test_a_newcomer_starts_level_with_the_others(lanes: RateLimiter) -> None:
     """It does not get everything until it has caught up with what they had before it came."""
-    lanes.take_turns(LANE, wish("old", 500))
-    tight = Lane("account/model", (Limit("calls", 510, 60.0),))
-    lanes.take_turns(tight, wish("old", 0, tokens=(), n_waiting=10))
+    lanes.acquire(LANE, wish("old", 500))
+    tight = Bucket("account/model", (Rate("calls", 510, 60.0),))
+    lanes.acquire(tight, wish("old", 0, tokens=(), n_waiting=10))
 
-    assert len(lanes.take_turns(tight, wish("new", 10)).sent_ids) == 5
+    assert len(lanes.acquire(tight, wish("new", 10)).sent_ids) == 5
 
 
 def test_an_open_breaker_is_seen_by_every_process(tmp_path: Path, clock: Clock) -> None:
     """Failures are counted together, and nobody sends while it is open."""
-    ours, theirs = (Lanes(tmp_path / "live.sqlite", clock) for _ in range(2))
+    ours, theirs = (RateLimiter(tmp_path / "live.sqlite", clock) for _ in range(2))
     fail(ours, LANE, TRIPS_AFTER // 2)
     fail(theirs, LANE, TRIPS_AFTER - TRIPS_AFTER // 2)
 
-    refused = ours.take_turns(LANE, wish("we", 3))
+    refused = ours.acquire(LANE, wish("we", 3))
 
     assert not refused.sent_ids
     assert refused.open_until is not None
     assert theirs.breaker("account/model").state == "open"
-    assert len(ours.take_turns(Lane("account/other"), wish("we", 3)).sent_ids) == 3
+    assert len(ours.acquire(Bucket("account/other"), wish("we", 3)).sent_ids) == 3
 
 
 def test_one_probe_is_let_through_over_all_processes(tmp_path: Path, clock: Clock) -> None:
     """The first to ask; the others wait for what comes of it."""
-    ours, theirs = (Lanes(tmp_path / "live.sqlite", clock) for _ in range(2))
+    ours, theirs = (RateLimiter(tmp_path / "live.sqlite", clock) for _ in range(2))
     fail(ours, LANE, TRIPS_AFTER)
     clock.now = ours.breaker("account/model").open_until
 
-    probe: Turns = ours.take_turns(LANE, wish("we", 3))
-    other = theirs.take_turns(LANE, wish("they", 3))
+    probe: Permits = ours.acquire(LANE, wish("we", 3))
+    other = theirs.acquire(LANE, wish("they", 3))
 
     assert len(probe.sent_ids) == 1
     assert probe.probe is not None
     assert not other.sent_ids
-    ours.end_calls(LANE, [Ended("answered", probe.sent_ids[0], probe.probe)])
-    assert len(theirs.take_turns(LANE, wish("they", 3)).sent_ids) == 3
+    ours.release(LANE, [ReleasedPermit("answered", probe.sent_ids[0], probe.probe)])
+    assert len(theirs.acquire(LANE, wish("they", 3)).sent_ids) == 3
 
 
 def test_a_pause_a_provider_asked_for_binds_everybody(tmp_path: Path, clock: Clock) -> None:
     """Retry-After is about the account, not about one call."""
-    ours, theirs = (Lanes(tmp_path / "live.sqlite", clock) for _ in range(2))
+    ours, theirs = (RateLimiter(tmp_path / "live.sqlite", clock) for _ in range(2))
     ours.pause(LANE, 30.0)
 
-    refused = theirs.take_turns(LANE, wish("they", 3))
+    refused = theirs.acquire(LANE, wish("they", 3))
     assert not refused.sent_ids
     assert refused.wait_s == pytest.approx(30.0)
     clock.now += 30
-    assert len(theirs.take_turns(LANE, wish("they", 3)).sent_ids) == 3
+    assert len(theirs.acquire(LANE, wish("they", 3)).sent_ids) == 3
 
 
-def test_a_turn_used_late_counts_from_when_it_was_used(lanes: Lanes, clock: Clock) -> None:
+def test_a_turn_used_late_counts_from_when_it_was_used(lanes: RateLimiter, clock: Clock) -> None:
     """What the provider counts is when the call arrives."""
-    first = lanes.take_turns(SIXTY, wish(n=60))
+    first = lanes.acquire(SIXTY, wish(n=60))
     clock.now += 30
-    lanes.use_now(first.sent_ids)
+    lanes.refresh(first.sent_ids)
     clock.now += 31
 
-    assert not lanes.take_turns(SIXTY, wish(n=60)).sent_ids
+    assert not lanes.acquire(SIXTY, wish(n=60)).sent_ids
     clock.now += 30
-    assert len(lanes.take_turns(SIXTY, wish(n=60)).sent_ids) == 60
+    assert len(lanes.acquire(SIXTY, wish(n=60)).sent_ids) == 60
 
 
-def test_what_left_every_window_is_forgotten(lanes: Lanes, clock: Clock) -> None:
+def test_what_left_every_window_is_forgotten(lanes: RateLimiter, clock: Clock) -> None:
     """The file stays small however long a home lives."""
     for _ in range(50):
-        lanes.take_turns(SIXTY, wish(n=60))
+        lanes.acquire(SIXTY, wish(n=60))
         clock.now += 61
 
     (kept,) = lanes._db.execute("SELECT count(*) FROM sent").fetchone()
     assert kept <= 120
 
 
-def test_whoever_leaves_takes_no_share(lanes: Lanes) -> None:
+def test_whoever_leaves_takes_no_share(lanes: RateLimiter) -> None:
     """A target that is done must not hold turns back."""
-    lane = Lane("account/model", (Limit("calls", 4, 60.0),))
-    lanes.take_turns(lane, wish("gone", 0, tokens=(), n_waiting=9, level=2))
+    lane = Bucket("account/model", (Rate("calls", 4, 60.0),))
+    lanes.acquire(lane, wish("gone", 0, tokens=(), n_waiting=9, level=2))
     lanes.leave(lane, "gone")
 
-    assert len(lanes.take_turns(lane, wish("we", 4)).sent_ids) == 4
+    assert len(lanes.acquire(lane, wish("we", 4)).sent_ids) == 4
 
 
 def saturate(path: Path, until: float, told: Any) -> None:
     """Take turns as fast as they are given; tell when each was had."""
-    lanes = Lanes(path)
-    lane = Lane("account/model", (Limit("calls", 20, 1.0),))
+    lanes = RateLimiter(path)
+    lane = Bucket("account/model", (Rate("calls", 20, 1.0),))
     owner, sent = multiprocessing.current_process().name, []
     while time.time() < until:
-        turns = lanes.take_turns(lane, wish(owner, 8, since=time.time()))
+        turns = lanes.acquire(lane, wish(owner, 8, since=time.time()))
         at = turns.at
         while turns.sent_ids and time.time() - at > STALE_S:  # on a machine that is busy
-            at = lanes.use_now(turns.sent_ids)
+            at = lanes.refresh(turns.sent_ids)
         sent += [time.time()] * len(turns.sent_ids)
         if len(turns.sent_ids) < 8:
             time.sleep(min(0.1, turns.wait_s))

@@ -12,7 +12,7 @@ from cj_pipeline.operations.regrade import link, regrade
 from cj_pipeline.outputs.report import render_report
 from cj_pipeline.outputs.verification import left_unchecked, verify_artefact
 from cj_pipeline.queries.history import BatchHistory, read_history
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.publish import publish_artefact
 from tests.support.batches import open_engine, write_batch
@@ -22,26 +22,26 @@ EARLIER, MIDDLE, LATER = "spring-8", "autumn-8", "spring-9"
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
     """An engine with three batches that judged the same six anchors."""
-    engine = open_engine(tmp_path / "home")
-    with engine.store.write() as db:
+    runtime = open_engine(tmp_path / "home")
+    with runtime.store.write() as db:
         for batch_id in (EARLIER, MIDDLE, LATER):
             insert_all(db, spring_rows(batch_id))
         insert_all(db, arguments_rows())
-    return engine
+    return runtime
 
 
-def _history(engine: Engine, batch_id: str = LATER) -> BatchHistory:
-    with engine.store.read() as db:
+def _history(runtime: Runtime, batch_id: str = LATER) -> BatchHistory:
+    with runtime.store.read() as db:
         return read_history(db, batch_id)
 
 
-def test_linked_scores_are_on_the_earlier_batchs_zero(engine: Engine) -> None:
+def test_linked_scores_are_on_the_earlier_batchs_zero(runtime: Runtime) -> None:
     """What an anchor scores there and here is one number, up to what either tells of it."""
-    link(engine, LATER, [EARLIER])
+    link(runtime, LATER, [EARLIER])
 
-    earlier, later = _history(engine, EARLIER), _history(engine)
+    earlier, later = _history(runtime, EARLIER), _history(runtime)
     linked = {row["essay_id"]: row["score"] for row in later.linked_scores}
     assert {row["scale_batch_id"] for row in later.linked_scores} == {EARLIER}
     apart = [linked[anchor] - earlier.score_by_id[anchor] for anchor in later.anchor_grades]
@@ -49,22 +49,22 @@ def test_linked_scores_are_on_the_earlier_batchs_zero(engine: Engine) -> None:
     assert linked.keys() == later.essay_by_id.keys()
 
 
-def test_students_that_two_batches_call_alike_stay_apart(engine: Engine) -> None:
+def test_students_that_two_batches_call_alike_stay_apart(runtime: Runtime) -> None:
     """Only anchors are known again, by their texts; `pupil-01` is somebody else each year."""
-    link(engine, LATER, [EARLIER])
+    link(runtime, LATER, [EARLIER])
 
-    shared = {row["essay_id"] for row in _history(engine).drifts}
-    assert shared == set(_history(engine).anchor_grades)
+    shared = {row["essay_id"] for row in _history(runtime).drifts}
+    assert shared == set(_history(runtime).anchor_grades)
 
 
-def test_a_link_is_a_further_grading_and_keeps_the_earlier_one(engine: Engine) -> None:
+def test_a_link_is_a_further_grading_and_keeps_the_earlier_one(runtime: Runtime) -> None:
     """With its drifts, so that both can be looked at later."""
-    before = _history(engine).projections
+    before = _history(runtime).projections
 
-    projected = link(engine, LATER, [EARLIER])
-    link(engine, LATER, [])
+    projected = link(runtime, LATER, [EARLIER])
+    link(runtime, LATER, [])
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         rows = db.rows(
             "SELECT * FROM grade_projections WHERE revision = 1 AND batch_id = ?", [LATER]
         )
@@ -74,15 +74,15 @@ def test_a_link_is_a_further_grading_and_keeps_the_earlier_one(engine: Engine) -
         row["essay_id"]: row["grade"] for row in before
     }
     assert [row["revision"] for row in drifts] == [2]
-    assert not _history(engine).links
+    assert not _history(runtime).links
 
 
-def test_a_batch_linked_to_a_linked_one_is_on_the_first_ones_scale(engine: Engine) -> None:
+def test_a_batch_linked_to_a_linked_one_is_on_the_first_ones_scale(runtime: Runtime) -> None:
     """A scale that is carried from year to year must not begin anew at each link."""
-    link(engine, MIDDLE, [EARLIER])
-    link(engine, LATER, [MIDDLE])
+    link(runtime, MIDDLE, [EARLIER])
+    link(runtime, LATER, [MIDDLE])
 
-    links = _history(engine).links
+    links = _history(runtime).links
     assert [(row["onto_batch_id"], row["placed_batch_id"]) for row in links] == [
         (EARLIER, MIDDLE),
         (EARLIER, LATER),
@@ -98,55 +98,55 @@ def test_a_batch_linked_to_a_linked_one_is_on_the_first_ones_scale(engine: Engin
     ],
 )
 def test_a_link_that_cannot_be_made_changes_nothing(
-    engine: Engine, earlier: str, words: str
+    runtime: Runtime, earlier: str, words: str
 ) -> None:
     """Neither the grades nor what the batch is said to be linked to."""
     with pytest.raises(SettingsError, match=words):
-        link(engine, LATER, [earlier])
+        link(runtime, LATER, [earlier])
 
-    history = _history(engine)
+    history = _history(runtime)
     assert history.settings["link_to"] == []
     assert history.grading is not None
     assert history.grading["revision"] == 1
 
 
-def test_grading_again_says_when_its_link_is_gone(engine: Engine) -> None:
+def test_grading_again_says_when_its_link_is_gone(runtime: Runtime) -> None:
     """Its own anchors grade it then, and nobody can take that for the linked scale."""
-    link(engine, LATER, [EARLIER])
-    with engine.store.write() as db:
+    link(runtime, LATER, [EARLIER])
+    with runtime.store.write() as db:
         db.execute("UPDATE batches SET state = 'cancelled' WHERE batch_id = ?", [EARLIER])
 
-    projected = regrade(engine, LATER)
+    projected = regrade(runtime, LATER)
 
     assert projected.is_graded
     assert "On its own scale, not on an earlier one" in projected.statement
-    assert not _history(engine).links
+    assert not _history(runtime).links
 
 
-def test_the_report_shows_every_anchors_drift(engine: Engine) -> None:
+def test_the_report_shows_every_anchors_drift(runtime: Runtime) -> None:
     """Whoever relies on last year's scale has to see what it hangs on."""
-    link(engine, LATER, [EARLIER])
+    link(runtime, LATER, [EARLIER])
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         page = render_report(db, LATER)
 
     assert f"On the scale of {EARLIER}" in page
     assert "How far each shared anchor moved" in page
 
 
-def test_a_linked_artefact_says_what_was_not_worked_out_anew(engine: Engine) -> None:
+def test_a_linked_artefact_says_what_was_not_worked_out_anew(runtime: Runtime) -> None:
     """The other batch's verdicts are not in the file, so its grades cannot be."""
-    link(engine, LATER, [EARLIER])
+    link(runtime, LATER, [EARLIER])
 
-    path = publish_artefact(engine, LATER).path
+    path = publish_artefact(runtime, LATER).path
 
     assert verify_artefact(path) == []
     assert EARLIER in left_unchecked(path)[0]
 
 
-def test_a_batch_cannot_wait_for_one_that_is_not_there(engine: Engine, tmp_path: Path) -> None:
+def test_a_batch_cannot_wait_for_one_that_is_not_there(runtime: Runtime, tmp_path: Path) -> None:
     """A typing error in batch.yaml is told before anything is spent."""
     folder = write_batch(tmp_path / "later", n_students=4, settings={"link_to": ["spring-99"]})
 
     with pytest.raises(BatchProblemsError, match="spring-99"):
-        ingest(engine, folder)
+        ingest(runtime, folder)

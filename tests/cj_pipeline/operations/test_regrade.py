@@ -6,15 +6,15 @@ import pytest
 
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.operations.regrade import regrade
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from tests.support.batches import open_engine, run_to_end, write_batch
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, str]:
+def graded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Runtime, str]:
     """An engine with one graded batch."""
     tmp_path = tmp_path_factory.mktemp("graded")
-    engine = open_engine(tmp_path / "home")
+    runtime = open_engine(tmp_path / "home")
     qualities = {f"student-{n:03d}": n / 2 for n in range(1, 5)}
     qualities |= {f"anchor-{n:03d}": n / 2 - 2 for n in range(1, 10)}
     folder = write_batch(
@@ -29,21 +29,21 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, str]:
             "emulator_qualities": qualities,
         },
     )
-    return engine, run_to_end(engine, folder)
+    return runtime, run_to_end(runtime, folder)
 
 
 def test_an_anchor_put_right_makes_a_new_revision_and_buys_nothing(
-    graded: tuple[Engine, str],
+    graded: tuple[Runtime, str],
 ) -> None:
     """The earlier grading stays, with the anchors' grades it went by."""
-    engine, batch_id = graded
-    with engine.store.read() as db:
+    runtime, batch_id = graded
+    with runtime.store.read() as db:
         before = db.rows("SELECT * FROM ledger ORDER BY ALL")
         first = db.rows("SELECT * FROM grade_projections WHERE revision = 1 ORDER BY ALL")
 
-    projected = regrade(engine, batch_id, anchor_grades={"anchor-009": "8"})
+    projected = regrade(runtime, batch_id, anchor_grades={"anchor-009": "8"})
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         reports = db.rows("SELECT revision, anchor_grades FROM grading_reports ORDER BY revision")
         assert db.rows("SELECT * FROM ledger ORDER BY ALL") == before
         assert db.rows("SELECT * FROM grade_projections WHERE revision = 1 ORDER BY ALL") == first
@@ -52,36 +52,36 @@ def test_an_anchor_put_right_makes_a_new_revision_and_buys_nothing(
     assert reports[-1]["anchor_grades"]["anchor-009"] == "8"
 
 
-def test_everything_that_cannot_be_is_told_at_once(graded: tuple[Engine, str]) -> None:
+def test_everything_that_cannot_be_is_told_at_once(graded: tuple[Runtime, str]) -> None:
     """A student is no anchor, and a grade must be on the scale."""
-    engine, batch_id = graded
+    runtime, batch_id = graded
 
     with pytest.raises(SettingsError) as told:
-        regrade(engine, batch_id, anchor_grades={"student-001": "5", "anchor-001": "Z"})
+        regrade(runtime, batch_id, anchor_grades={"student-001": "5", "anchor-001": "Z"})
 
     assert "student-001" in str(told.value)
     assert "'Z'" in str(told.value)
 
 
-def test_another_scale_needs_anchors_that_are_on_it(graded: tuple[Engine, str]) -> None:
+def test_another_scale_needs_anchors_that_are_on_it(graded: tuple[Runtime, str]) -> None:
     """Nine steps say nothing of B2."""
-    engine, batch_id = graded
+    runtime, batch_id = graded
 
     with pytest.raises(SettingsError, match="cefr does not know"):
-        regrade(engine, batch_id, scale="cefr")
+        regrade(runtime, batch_id, scale="cefr")
 
 
 def test_a_threshold_changed_afterwards_is_kept_with_the_grading(
-    graded: tuple[Engine, str],
+    graded: tuple[Runtime, str],
 ) -> None:
     """By another threshold there may be no grades; the setting says who gave it."""
-    engine, batch_id = graded
+    runtime, batch_id = graded
 
-    strict = regrade(engine, batch_id, settings={"min_anchor_grades": 10})
-    usual = regrade(engine, batch_id, settings={"min_anchor_grades": 2})
+    strict = regrade(runtime, batch_id, settings={"min_anchor_grades": 10})
+    usual = regrade(runtime, batch_id, settings={"min_anchor_grades": 2})
 
     assert (strict.is_graded, usual.is_graded) == (False, True)
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         terms = db.rows(
             "SELECT revision, CAST(terms->>'min_grades' AS INTEGER) AS least FROM grading_reports"
             " WHERE revision >= ? ORDER BY revision",
@@ -102,15 +102,15 @@ def test_a_threshold_changed_afterwards_is_kept_with_the_grading(
     ],
 )
 def test_a_setting_that_cannot_be_is_told_and_nothing_changes(
-    graded: tuple[Engine, str], settings: dict[str, object], told: str
+    graded: tuple[Runtime, str], settings: dict[str, object], told: str
 ) -> None:
     """With what is wrong, and what there is instead."""
-    engine, batch_id = graded
-    with engine.store.read() as db:
+    runtime, batch_id = graded
+    with runtime.store.read() as db:
         before = db.one("SELECT settings, settings_origins FROM batches")
 
     with pytest.raises(SettingsError, match=told):
-        regrade(engine, batch_id, settings=settings)
+        regrade(runtime, batch_id, settings=settings)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         assert db.one("SELECT settings, settings_origins FROM batches") == before

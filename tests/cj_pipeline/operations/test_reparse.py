@@ -13,7 +13,7 @@ from cj_pipeline.errors import InvalidOutputError
 from cj_pipeline.judging.prompts import parse_verdict
 from cj_pipeline.operations.reparse import reparse
 from cj_pipeline.provider_jobs import settlement as reading
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.maintenance import archive_callbacks
 from tests.support.batches import open_engine, run_to_end, write_batch
 from tests.support.served_emulator import served_emulator
@@ -47,117 +47,117 @@ def _old_parser(text: str, *, allow_ties: bool) -> Any:
 
 
 @pytest.fixture
-def misread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, str]:
+def misread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Runtime, str]:
     """An ended batch about half of whose verdicts an older parser could not read."""
-    engine = open_engine(tmp_path / "home")
+    runtime = open_engine(tmp_path / "home")
     folder = write_batch(tmp_path / "batch", n_students=4, n_anchors=9, settings=ONE_WAVE)
     with monkeypatch.context() as older:
         older.setattr(reading, "parse_verdict", _old_parser)
-        batch_id = run_to_end(engine, folder)
-    return engine, batch_id
+        batch_id = run_to_end(runtime, folder)
+    return runtime, batch_id
 
 
-def _rows(engine: Engine, sql: str) -> list[dict[str, Any]]:
-    with engine.store.read() as db:
+def _rows(runtime: Runtime, sql: str) -> list[dict[str, Any]]:
+    with runtime.store.read() as db:
         return db.rows(sql)
 
 
-def test_what_would_change_is_said_and_nothing_is_changed(misread: tuple[Engine, str]) -> None:
+def test_what_would_change_is_said_and_nothing_is_changed(misread: tuple[Runtime, str]) -> None:
     """A person decides with the numbers in hand."""
-    engine, batch_id = misread
-    before = _rows(engine, "SELECT * FROM attempts ORDER BY ALL")
+    runtime, batch_id = misread
+    before = _rows(runtime, "SELECT * FROM attempts ORDER BY ALL")
     n_failed = sum(row["outcome"] == "invalid_output" for row in before)
 
-    found = reparse(engine, batch_id)
+    found = reparse(runtime, batch_id)
 
     assert (found.n_read, found.n_unread, found.is_applied) == (78, 0, False)
     assert len(found.changes) == found.n_comparisons == n_failed
     assert found.kinds == {"invalid_output → succeeded (A)": n_failed}
-    assert _rows(engine, "SELECT * FROM attempts ORDER BY ALL") == before
+    assert _rows(runtime, "SELECT * FROM attempts ORDER BY ALL") == before
 
 
 def test_a_better_parser_turns_a_failed_batch_into_grades_without_buying_anything(
-    misread: tuple[Engine, str],
+    misread: tuple[Runtime, str],
 ) -> None:
     """Scores, decision and grades come from the usual steps; the money stays as it was."""
-    engine, batch_id = misread
-    money = _rows(engine, "SELECT * FROM ledger ORDER BY submission_key, kind")
-    jobs = _rows(engine, "SELECT submission_key, provider_job_id, billed_usd FROM provider_jobs")
-    state = _rows(engine, "SELECT state, end_reason FROM batches")
+    runtime, batch_id = misread
+    money = _rows(runtime, "SELECT * FROM ledger ORDER BY submission_key, kind")
+    jobs = _rows(runtime, "SELECT submission_key, provider_job_id, billed_usd FROM provider_jobs")
+    state = _rows(runtime, "SELECT state, end_reason FROM batches")
 
-    found = reparse(engine, batch_id, apply=True)
+    found = reparse(runtime, batch_id, apply=True)
 
     assert state == [{"state": "failed", "end_reason": "low_success_rate"}]
     assert (found.state, found.end_reason) == ("succeeded", "single_wave_complete")
-    assert len(_rows(engine, "FROM comparisons WHERE status = 'succeeded'")) == 78
-    assert len(_rows(engine, "FROM v_grades")) == 4
-    assert _rows(engine, "SELECT * FROM ledger ORDER BY submission_key, kind") == money
+    assert len(_rows(runtime, "FROM comparisons WHERE status = 'succeeded'")) == 78
+    assert len(_rows(runtime, "FROM v_grades")) == 4
+    assert _rows(runtime, "SELECT * FROM ledger ORDER BY submission_key, kind") == money
     assert (
-        _rows(engine, "SELECT submission_key, provider_job_id, billed_usd FROM provider_jobs")
+        _rows(runtime, "SELECT submission_key, provider_job_id, billed_usd FROM provider_jobs")
         == jobs
     )
 
 
-def test_what_was_read_before_is_kept(misread: tuple[Engine, str]) -> None:
+def test_what_was_read_before_is_kept(misread: tuple[Runtime, str]) -> None:
     """The earlier outcome, the earlier comparison and the earlier decision can all be looked up."""
-    engine, batch_id = misread
-    before = _rows(engine, "SELECT * FROM attempts WHERE outcome = 'invalid_output'")
+    runtime, batch_id = misread
+    before = _rows(runtime, "SELECT * FROM attempts WHERE outcome = 'invalid_output'")
 
-    reparse(engine, batch_id, apply=True)
+    reparse(runtime, batch_id, apply=True)
 
-    kept = _rows(engine, "SELECT * FROM earlier_outcomes ORDER BY comparison_id")
-    (decision,) = _rows(engine, "SELECT details FROM wave_decisions")
+    kept = _rows(runtime, "SELECT * FROM earlier_outcomes ORDER BY comparison_id")
+    (decision,) = _rows(runtime, "SELECT details FROM wave_decisions")
     assert {row["comparison_id"] for row in kept} == {row["comparison_id"] for row in before}
     assert {row["attempt_row"]["outcome"] for row in kept} == {"invalid_output"}
     assert {row["comparison_row"]["status"] for row in kept} == {"failed"}
     assert decision["details"]["earlier_decision"]["reason"] == "low_success_rate"
 
 
-def test_reading_anew_twice_changes_nothing_more(misread: tuple[Engine, str]) -> None:
+def test_reading_anew_twice_changes_nothing_more(misread: tuple[Runtime, str]) -> None:
     """The same parser says the same."""
-    engine, batch_id = misread
-    reparse(engine, batch_id, apply=True)
+    runtime, batch_id = misread
+    reparse(runtime, batch_id, apply=True)
 
-    again = reparse(engine, batch_id, apply=True)
+    again = reparse(runtime, batch_id, apply=True)
 
     assert (again.changes, again.n_comparisons) == ((), 0)
-    assert {row["revision"] for row in _rows(engine, "FROM earlier_outcomes")} == {1}
+    assert {row["revision"] for row in _rows(runtime, "FROM earlier_outcomes")} == {1}
 
 
 def test_a_stricter_parser_takes_verdicts_back_and_asks_nothing_again(
-    misread: tuple[Engine, str], monkeypatch: pytest.MonkeyPatch
+    misread: tuple[Runtime, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was wrong to count counts no more; the raw replies are there to change one's mind."""
-    engine, batch_id = misread
-    reparse(engine, batch_id, apply=True)
+    runtime, batch_id = misread
+    reparse(runtime, batch_id, apply=True)
 
     with monkeypatch.context() as older:
         older.setattr(reading, "parse_verdict", _old_parser)
-        found = reparse(engine, batch_id, apply=True)
+        found = reparse(runtime, batch_id, apply=True)
 
     assert (found.state, found.end_reason) == ("failed", "low_success_rate")
     assert set(found.kinds) == {"succeeded (A) → invalid_output"}
-    assert {row["revision"] for row in _rows(engine, "FROM earlier_outcomes")} == {1, 2}
-    assert len(_rows(engine, "FROM attempts")) == 78
+    assert {row["revision"] for row in _rows(runtime, "FROM earlier_outcomes")} == {1, 2}
+    assert len(_rows(runtime, "FROM attempts")) == 78
 
 
-def test_archived_callbacks_are_read_where_they_are(misread: tuple[Engine, str]) -> None:
+def test_archived_callbacks_are_read_where_they_are(misread: tuple[Runtime, str]) -> None:
     """Moving them into Parquet was never meant to lose them."""
-    engine, batch_id = misread
-    archive_callbacks(engine.store, ended_before=datetime(2999, 1, 1, tzinfo=UTC))
+    runtime, batch_id = misread
+    archive_callbacks(runtime.store, ended_before=datetime(2999, 1, 1, tzinfo=UTC))
 
-    found = reparse(engine, batch_id)
+    found = reparse(runtime, batch_id)
 
     assert (found.n_read, found.n_unread) == (78, 0)
 
 
-def test_callbacks_that_are_gone_leave_their_outcomes_alone(misread: tuple[Engine, str]) -> None:
+def test_callbacks_that_are_gone_leave_their_outcomes_alone(misread: tuple[Runtime, str]) -> None:
     """Having nothing to read is no reason to call a verdict missing."""
-    engine, batch_id = misread
-    with engine.store.write() as db:
+    runtime, batch_id = misread
+    with runtime.store.write() as db:
         db.execute("DELETE FROM callbacks")
 
-    found = reparse(engine, batch_id, apply=True)
+    found = reparse(runtime, batch_id, apply=True)
 
     assert (found.n_read, found.n_unread, found.changes) == (0, 78, ())
 

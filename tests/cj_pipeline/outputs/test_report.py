@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.outputs.report import END_REASONS, FAILURES, render_history, render_report
 from cj_pipeline.queries.history import read_history
@@ -248,7 +248,7 @@ def test_the_same_rows_give_the_same_page(db: Session) -> None:
 def test_every_end_and_every_failure_has_its_words() -> None:
     """A new reason without an explanation would leave a reader with a code."""
     assert set(END_REASONS) == set(EndReason)
-    assert set(FAILURES) == set(Outcome) - {Outcome.SUCCEEDED}
+    assert set(FAILURES) == set(RequestOutcome) - {RequestOutcome.SUCCEEDED}
 
 
 def test_an_unknown_batch_is_named(db: Session) -> None:

@@ -13,11 +13,11 @@ from scipy.optimize import minimize
 from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.batch.options import Strategy
 from cj_pipeline.diagnostics.position_balance import MIN_SHOWN_FOR_SKEW
-from cj_pipeline.pairing.adaptive import expected_information, gainful_pairs
-from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.adaptive import expected_information, most_informative_pairs
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.loss import rank_stake, rank_stake_times
 from cj_pipeline.pairing.positions import POSITIONAL_SKEW_BAND
-from cj_pipeline.pairing.posterior import DRAWN_IN_TO, as_believed
+from cj_pipeline.pairing.posterior import DRAWN_IN_TO, shrunk
 from cj_pipeline.pairing.waves import choose_wave, positional_skew
 from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.scale.tallies import Verdicts
@@ -29,7 +29,7 @@ def names(n_essays: int) -> tuple[str, ...]:
     return tuple(f"essay-{i:05d}" for i in range(n_essays))
 
 
-def judged(net: Net, true_scores: np.ndarray, seed: int) -> Scale:
+def judged(net: ComparisonGraph, true_scores: np.ndarray, seed: int) -> Scale:
     """Let a judge who is right as often as Bradley and Terry say answer everything shown."""
     rng = np.random.default_rng(seed)
     first, second = net.shown_indices.T
@@ -40,20 +40,22 @@ def judged(net: Net, true_scores: np.ndarray, seed: int) -> Scale:
     )
 
 
-def scored_net(n_essays: int, per_essay: int, *, seed: int = 0, sd: float = 1.5) -> Net:
+def scored_net(n_essays: int, per_essay: int, *, seed: int = 0, sd: float = 1.5) -> ComparisonGraph:
     ids = names(n_essays)
     true_scores = np.random.default_rng(seed).normal(0, sd, n_essays)
-    empty = Net(ids, frozenset(ids[: n_essays // 10]), ())
+    empty = ComparisonGraph(ids, frozenset(ids[: n_essays // 10]), ())
     wave = choose_wave(empty, strategy="coverage", size=n_essays * per_essay // 2, seed=seed)
     net = replace(empty, shown=tuple((p.essay_a, p.essay_b) for p in wave))
     scale = judged(net, true_scores, seed)
     return replace(net, scores=scale.scores, information=scale.information)
 
 
-def simulated(strategy: Strategy, n_essays: int, n_waves: int, seed: int) -> tuple[Net, float]:
+def simulated(
+    strategy: Strategy, n_essays: int, n_waves: int, seed: int
+) -> tuple[ComparisonGraph, float]:
     """Return the net after waves of n/2 and the scores' correlation with the true ones."""
     true_scores = np.random.default_rng([seed, 1]).normal(0, 1.5, n_essays)
-    net = Net(names(n_essays), frozenset(), ())
+    net = ComparisonGraph(names(n_essays), frozenset(), ())
     for number in range(n_waves):
         wave = choose_wave(net, strategy=strategy, size=n_essays // 2, seed=seed + number)
         net = replace(net, shown=net.shown + tuple((p.essay_a, p.essay_b) for p in wave))
@@ -113,7 +115,7 @@ def test_adaptive_scores_are_closer_to_the_truth_than_random_ones() -> None:
 def test_first_pair_is_the_one_that_most_lessens_the_loss() -> None:
     """Checked by carrying out the update for every pair, written out in full."""
     asked_of = scored_net(12, per_essay=4)
-    net = as_believed(asked_of)
+    net = shrunk(asked_of)
     assert net.scores is not None
     assert net.information is not None
     from cj_pipeline.scale.information import covariance
@@ -128,7 +130,7 @@ def test_first_pair_is_the_one_that_most_lessens_the_loss() -> None:
         after = before - np.outer(before @ d, before @ d) * told / (1 + told * variance)
         losses[int(i), int(j)] = np.trace(stake @ (before - after) @ stake.T)
 
-    best = gainful_pairs(asked_of, 1, np.random.default_rng(0), may_repeat=True)[0]
+    best = most_informative_pairs(asked_of, 1, np.random.default_rng(0), may_repeat=True)[0]
 
     assert (best.one, best.other) == max(losses, key=lambda pair: losses[pair])
     assert best.expected_gain == pytest.approx(max(losses.values()))
@@ -140,7 +142,7 @@ def test_early_scores_are_drawn_in_for_choosing_to_the_spread_there_truly_is() -
     for seed in range(8):
         net = scored_net(60, 4, seed=seed)
         truth = np.random.default_rng(seed).normal(0, 1.5, 60)
-        believed = as_believed(net)
+        believed = shrunk(net)
         assert net.scores is not None
         assert believed.scores is not None
         errors["reported"] += float(np.mean((net.scores - truth + truth.mean()) ** 2))
@@ -153,8 +155,8 @@ def test_what_is_believed_is_the_maximum_under_the_normal_prior() -> None:
     """Found from the fitted scores alone; here from the verdicts themselves."""
     sd = DRAWN_IN_TO * 1.2
     ids = names(30)
-    wave = choose_wave(Net(ids, frozenset(), ()), strategy="coverage", size=90, seed=1)
-    net = Net(ids, frozenset(), tuple((p.essay_a, p.essay_b) for p in wave))
+    wave = choose_wave(ComparisonGraph(ids, frozenset(), ()), strategy="coverage", size=90, seed=1)
+    net = ComparisonGraph(ids, frozenset(), tuple((p.essay_a, p.essay_b) for p in wave))
     rng = np.random.default_rng(2)
     first, second = net.shown_indices.T
     won = 2 * (rng.random(90) < 0.5 + 0.4 * np.sign(second - first)).astype(np.int64)
@@ -164,9 +166,7 @@ def test_what_is_believed_is_the_maximum_under_the_normal_prior() -> None:
         eta = (theta[first] - theta[second]) * (won - 1)
         return float(np.sum(np.logaddexp(0, -eta)) + 0.5 * np.sum(theta**2) / sd**2)
 
-    believed = as_believed(
-        replace(net, scores=scale.scores, information=scale.information, spread=1.2)
-    )
+    believed = shrunk(replace(net, scores=scale.scores, information=scale.information, spread=1.2))
 
     best = minimize(minus_log_posterior, np.zeros(30)).x
     assert believed.scores == pytest.approx(best - best.mean(), abs=0.08)
@@ -176,15 +176,15 @@ def test_a_net_whose_covariance_is_all_that_is_known_is_believed_as_it_is() -> N
     """Known essays are where the earlier scale has them, whatever a prior would say."""
     net = replace(scored_net(12, 4), information=None, covariance=np.eye(12))
 
-    assert as_believed(net) is net
+    assert shrunk(net) is net
 
 
 def test_a_wave_does_not_ask_the_same_thing_twice() -> None:
     """Later pairs are worth less for what the earlier ones are going to tell."""
     net = scored_net(30, per_essay=4)
 
-    one_by_one = gainful_pairs(net, 15, np.random.default_rng(0))
-    alone = [gainful_pairs(net, 1, np.random.default_rng(0))[0].expected_gain]
+    one_by_one = most_informative_pairs(net, 15, np.random.default_rng(0))
+    alone = [most_informative_pairs(net, 1, np.random.default_rng(0))[0].expected_gain]
 
     gains = [choice.expected_gain for choice in one_by_one]
     assert gains[0] == alone[0]
@@ -205,8 +205,8 @@ def test_boundaries_draw_comparisons_to_essays_near_them() -> None:
     assert {choice.role for choice in _wave(graded)} == {Role.BOUNDARY}
 
 
-def _wave(net: Net) -> list:
-    return gainful_pairs(net, 15, np.random.default_rng(0))
+def _wave(net: ComparisonGraph) -> list:
+    return most_informative_pairs(net, 15, np.random.default_rng(0))
 
 
 def test_a_large_batch_is_sketched_to_the_same_end() -> None:
@@ -218,15 +218,15 @@ def test_a_large_batch_is_sketched_to_the_same_end() -> None:
     exact = replace(net, covariance=covariance(net.information))
 
     begun = time.process_time()
-    sketched_gain = _exact_gain(exact, gainful_pairs(net, 100, np.random.default_rng(0)))
+    sketched_gain = _exact_gain(exact, most_informative_pairs(net, 100, np.random.default_rng(0)))
     seconds = time.process_time() - begun
-    exact_gain = _exact_gain(exact, gainful_pairs(exact, 100, np.random.default_rng(0)))
+    exact_gain = _exact_gain(exact, most_informative_pairs(exact, 100, np.random.default_rng(0)))
 
     assert sketched_gain > 0.8 * exact_gain
     assert seconds < 30
 
 
-def _exact_gain(net: Net, choices: list) -> float:
+def _exact_gain(net: ComparisonGraph, choices: list) -> float:
     """Return how much of the loss these pairs take away together."""
     assert net.scores is not None
     assert net.covariance is not None
@@ -292,7 +292,7 @@ def test_positions_are_driven_to_zero_with_any_strategy(
     n = 24
     for seed in range(4):
         true_scores = np.random.default_rng([3, seed]).normal(0, 1.5, n)
-        net = Net(names(n), frozenset(), ())
+        net = ComparisonGraph(names(n), frozenset(), ())
         for number in range(14):
             wave = choose_wave(
                 net, strategy=strategy, size=n // 2, seed=number, both_orders=both_orders

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from cj_pipeline.pairing.balanced import new_pairs
-from cj_pipeline.pairing.comparison_graph import Choice, Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph, PairChoice
 from cj_pipeline.pairing.fixed_design import fixed_design, mean_variance, spectral_gap
 
 
-def as_array(choices: list[Choice]) -> np.ndarray:
+def as_array(choices: list[PairChoice]) -> np.ndarray:
     return np.array([(choice.one, choice.other) for choice in choices])
 
 
-def fresh_net(n_essays: int, n_anchors: int = 0) -> Net:
+def fresh_net(n_essays: int, n_anchors: int = 0) -> ComparisonGraph:
     ids = tuple(f"essay-{i:03d}" for i in range(n_essays))
-    return Net(ids, frozenset(ids[:n_anchors]), ())
+    return ComparisonGraph(ids, frozenset(ids[:n_anchors]), ())
 
 
 @pytest.mark.parametrize("per_essay", [4, 6, 10])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.warm_start import with_newcomers
 from cj_pipeline.pairing.waves import choose_wave
 from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
@@ -28,7 +28,9 @@ def judged(ids: tuple[str, ...], shown: tuple[tuple[str, str], ...], seed: int) 
 
 def old_scale(seed: int) -> tuple[Scale, tuple[tuple[str, str], ...]]:
     old_ids = IDS[:N_OLD]
-    wave = choose_wave(Net(old_ids, frozenset(), ()), strategy="coverage", size=400, seed=seed)
+    wave = choose_wave(
+        ComparisonGraph(old_ids, frozenset(), ()), strategy="coverage", size=400, seed=seed
+    )
     shown = tuple((pair.essay_a, pair.essay_b) for pair in wave)
     return judged(old_ids, shown, seed), shown
 
@@ -37,7 +39,7 @@ def test_new_essays_are_asked_about_and_old_ones_left_alone() -> None:
     """Old essays are known well; each comparison should tell of a new one."""
     old, shown = old_scale(0)
 
-    net = with_newcomers(Net(IDS, frozenset(), shown), old)
+    net = with_newcomers(ComparisonGraph(IDS, frozenset(), shown), old)
     wave = choose_wave(net, strategy="adaptive", size=16, seed=0)
 
     new = set(IDS[N_OLD:])
@@ -54,7 +56,7 @@ def test_placing_by_gain_errs_less_than_placing_against_anyone() -> None:
         truth = np.random.default_rng([seed, 7]).normal(0, 1.5, len(IDS))
         for way, found in errors.items():
             old, shown = old_scale(seed)
-            net = with_newcomers(Net(IDS, frozenset(), shown), old)
+            net = with_newcomers(ComparisonGraph(IDS, frozenset(), shown), old)
             for number in range(5):
                 if way == "adaptive":
                     wave = choose_wave(net, strategy="adaptive", size=16, seed=number)

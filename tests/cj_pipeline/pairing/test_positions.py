@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.positions import in_fair_order
 
 IDS = tuple("abcdef")
@@ -34,7 +34,7 @@ def test_no_other_orders_would_leave_the_essays_more_even(
     shown: list[tuple[int, int]], pairs: list[tuple[int, int]], seed: int
 ) -> None:
     """Checked against every way of turning the pairs that may still be turned."""
-    net = Net(IDS, frozenset(), tuple((IDS[a], IDS[b]) for a, b in shown))
+    net = ComparisonGraph(IDS, frozenset(), tuple((IDS[a], IDS[b]) for a, b in shown))
     seen = {frozenset(pair) for pair in shown}
 
     ordered = in_fair_order(net, pairs, np.random.default_rng(seed))
@@ -49,7 +49,7 @@ def test_no_other_orders_would_leave_the_essays_more_even(
 
 def test_essays_with_even_numbers_of_comparisons_are_shown_first_half_the_time() -> None:
     """Where every essay has an even number, the pairs form circuits that can be walked around."""
-    net = Net(IDS, frozenset(), ())
+    net = ComparisonGraph(IDS, frozenset(), ())
     pairs = [(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (5, 3), (0, 3), (3, 1), (1, 4), (4, 0)]
 
     ordered = in_fair_order(net, pairs, np.random.default_rng(0))
@@ -59,7 +59,7 @@ def test_essays_with_even_numbers_of_comparisons_are_shown_first_half_the_time()
 
 def test_a_pair_seen_twice_in_one_order_is_turned() -> None:
     """An order that failed for good leaves its pair uneven; the next showing mends that."""
-    net = Net(IDS, frozenset(), (("a", "b"), ("b", "a"), ("a", "b")))
+    net = ComparisonGraph(IDS, frozenset(), (("a", "b"), ("b", "a"), ("a", "b")))
 
     ordered = in_fair_order(net, [(0, 1)], np.random.default_rng(0))
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.pairing.comparison_graph import Net, Parts
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph, Parts
 from cj_pipeline.pairing.warm_start import (
     expected_from_earlier,
-    expected_from_order,
-    expected_from_texts,
+    initial_scores_from_order,
+    initial_scores_from_texts,
 )
 from cj_pipeline.pairing.waves import choose_wave
 
@@ -22,7 +22,7 @@ IDS = tuple(f"essay-{i:02d}" for i in range(40))
 
 def test_a_rough_order_becomes_ranks_with_ties() -> None:
     """A teacher sorts into piles more surely than into a row."""
-    guess = expected_from_order(["a", "b", "c", "d", "e"], [["d"], ["a", "c"], ["b"]])
+    guess = initial_scores_from_order(["a", "b", "c", "d", "e"], [["d"], ["a", "c"], ["b"]])
 
     assert guess.tolist() == [1.5, 3.0, 1.5, 0.0, 1.5]
 
@@ -30,7 +30,7 @@ def test_a_rough_order_becomes_ranks_with_ties() -> None:
 def test_an_order_that_names_strangers_is_refused_with_their_names() -> None:
     """A misspelt essay would silently be guessed in the middle."""
     with pytest.raises(SettingsError, match="'zoe' is not in the batch; 'a' is named twice"):
-        expected_from_order(["a", "b"], [["a", "zoe"], ["a"]])
+        initial_scores_from_order(["a", "b"], [["a", "zoe"], ["a"]])
 
 
 def test_essays_without_an_earlier_score_lie_at_the_mean() -> None:
@@ -40,7 +40,7 @@ def test_essays_without_an_earlier_score_lie_at_the_mean() -> None:
 
 def test_texts_are_guessed_by_their_vocabulary() -> None:
     """Repeating oneself is not a merit."""
-    poor, rich = expected_from_texts(["good good good good", "a plain but varied text"])
+    poor, rich = initial_scores_from_texts(["good good good good", "a plain but varied text"])
 
     assert poor < rich
 
@@ -49,10 +49,10 @@ def test_texts_are_guessed_by_their_vocabulary() -> None:
 def test_first_pairs_are_guessed_close_and_still_make_one_even_net(strategy: str) -> None:
     """Close pairs tell most, but a guess must not cost what every first wave promises."""
     guess = np.random.default_rng(1).permutation(40).astype(float)
-    guided = Net(IDS, frozenset(), (), expected=guess)
-    unguided = Net(IDS, frozenset(), ())
+    guided = ComparisonGraph(IDS, frozenset(), (), expected=guess)
+    unguided = ComparisonGraph(IDS, frozenset(), ())
 
-    def apart(net: Net) -> float:
+    def apart(net: ComparisonGraph) -> float:
         wave = choose_wave(net, strategy=strategy, size=60, seed=0)  # type: ignore[arg-type]
         shown = tuple((pair.essay_a, pair.essay_b) for pair in wave)
         after = replace(net, shown=shown)
@@ -67,7 +67,7 @@ def test_first_pairs_are_guessed_close_and_still_make_one_even_net(strategy: str
 def test_once_there_are_scores_the_guess_no_longer_counts() -> None:
     """Verdicts know better."""
     shown = tuple(itertools.pairwise(IDS))
-    net = Net(IDS, frozenset(), shown, np.linspace(-2, 2, 40), 0.3 * np.eye(40))
+    net = ComparisonGraph(IDS, frozenset(), shown, np.linspace(-2, 2, 40), 0.3 * np.eye(40))
     guided = replace(net, expected=np.arange(40.0)[::-1])
 
     waves = [choose_wave(n, strategy="adaptive", size=20, seed=0) for n in (net, guided)]

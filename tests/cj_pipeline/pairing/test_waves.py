@@ -14,29 +14,29 @@ from hypothesis import strategies as st
 
 from cj_pipeline.batch.comparisons import ChosenPair, Role, max_possible_pairs
 from cj_pipeline.batch.options import Strategy
-from cj_pipeline.pairing.comparison_graph import Net, Parts
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph, Parts
 from cj_pipeline.pairing.waves import choose_wave, positional_skew
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
-def fresh_net(n_essays: int, n_anchors: int = 0) -> Net:
+def fresh_net(n_essays: int, n_anchors: int = 0) -> ComparisonGraph:
     ids = tuple(f"essay-{i:03d}" for i in range(n_essays))
-    return Net(ids, frozenset(ids[:n_anchors]), ())
+    return ComparisonGraph(ids, frozenset(ids[:n_anchors]), ())
 
 
-def with_wave(net: Net, wave: Iterable[ChosenPair]) -> Net:
+def with_wave(net: ComparisonGraph, wave: Iterable[ChosenPair]) -> ComparisonGraph:
     return replace(net, shown=net.shown + tuple((pair.essay_a, pair.essay_b) for pair in wave))
 
 
 def after_waves(
-    net: Net,
+    net: ComparisonGraph,
     sizes: Iterable[int],
     *,
     strategy: Strategy = "coverage",
     seed: int = 0,
     resampling: bool = False,
-) -> Net:
+) -> ComparisonGraph:
     for number, size in enumerate(sizes):
         wave = choose_wave(
             net, strategy=strategy, size=size, seed=seed + 1000 * number, resampling=resampling
@@ -45,7 +45,7 @@ def after_waves(
     return net
 
 
-def unordered(net: Net) -> list[frozenset[str]]:
+def unordered(net: ComparisonGraph) -> list[frozenset[str]]:
     return [frozenset(pair) for pair in net.shown]
 
 
@@ -144,7 +144,9 @@ def test_first_pairs_set_anchors_against_students() -> None:
 def test_parts_left_by_failures_are_bridged_first() -> None:
     """Comparisons that fail for good can leave the net in parts, which no further vote mends."""
     ids = tuple("abcdefgh")
-    net = Net(ids, frozenset(), (("a", "b"), ("b", "c"), ("c", "a"), ("d", "e"), ("f", "g")))
+    net = ComparisonGraph(
+        ids, frozenset(), (("a", "b"), ("b", "c"), ("c", "a"), ("d", "e"), ("f", "g"))
+    )
 
     wave = choose_wave(net, strategy="coverage", size=3, seed=1)
 

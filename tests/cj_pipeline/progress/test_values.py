@@ -15,7 +15,7 @@ from cj_pipeline.progress.values import (
     throughput,
     time_left,
 )
-from cj_pipeline.stopping.continuation import Outcome, outcome_of
+from cj_pipeline.stopping.continuation import BatchOutcome, outcome_of
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
@@ -30,18 +30,18 @@ def landings(*steps: tuple[float, int]) -> list[Landing]:
     [
         ("running", None, 5, 0, None),
         ("rejected", None, 0, 0, None),
-        ("succeeded", "stable", 5, 0, Outcome.SUCCESS),
-        ("succeeded", "stable", 5, 1, Outcome.PARTIAL),
-        ("failed", "low_success_rate", 5, 3, Outcome.FAILURE),
-        ("failed", "spend_cap", 0, 0, Outcome.EMPTY),
-        ("failed", "expired", 5, 5, Outcome.EXPIRED),
-        ("failed", "stalled", 5, 0, Outcome.STALLED),
-        ("cancelled", "cancelled", 5, 2, Outcome.CANCELLED),
-        ("cancelled", "cancelled", 0, 0, Outcome.CANCELLED),
+        ("succeeded", "stable", 5, 0, BatchOutcome.SUCCESS),
+        ("succeeded", "stable", 5, 1, BatchOutcome.PARTIAL),
+        ("failed", "low_success_rate", 5, 3, BatchOutcome.FAILURE),
+        ("failed", "spend_cap", 0, 0, BatchOutcome.EMPTY),
+        ("failed", "expired", 5, 5, BatchOutcome.EXPIRED),
+        ("failed", "stalled", 5, 0, BatchOutcome.STALLED),
+        ("cancelled", "cancelled", 5, 2, BatchOutcome.CANCELLED),
+        ("cancelled", "cancelled", 0, 0, BatchOutcome.CANCELLED),
     ],
 )
 def test_a_batch_comes_out_in_one_way(
-    state: str, reason: str | None, n_asked: int, n_failed: int, expected: Outcome | None
+    state: str, reason: str | None, n_asked: int, n_failed: int, expected: BatchOutcome | None
 ) -> None:
     """One that runs, or was never taken in, has not come out at all."""
     assert outcome_of(state, reason, n_asked=n_asked, n_failed=n_failed) is expected

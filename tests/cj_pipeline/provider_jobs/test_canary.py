@@ -10,7 +10,7 @@ from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.provider_jobs.canary import CANARY_REQUESTS, canary_size
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.decide import decide
 from cj_pipeline.steps.ingest import ingest
@@ -22,7 +22,7 @@ _SETTINGS = {"judges": ["quality"], "all_at_once": True, "canary_requests": 2}
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine over an empty home."""
     return open_engine(tmp_path / "home")
 
@@ -33,8 +33,8 @@ def folder(tmp_path: Path) -> Path:
     return write_batch(tmp_path / "spring", n_students=4, settings=_SETTINGS)
 
 
-def _jobs(engine: Engine, batch_id: str) -> list[dict[str, Any]]:
-    with engine.store.read() as db:
+def _jobs(runtime: Runtime, batch_id: str) -> list[dict[str, Any]]:
+    with runtime.store.read() as db:
         return db.rows(
             "SELECT is_canary, batching_mode, n_requests, state FROM provider_jobs"
             " WHERE batch_id = ? ORDER BY intended_at",
@@ -42,8 +42,8 @@ def _jobs(engine: Engine, batch_id: str) -> list[dict[str, Any]]:
         )
 
 
-def _batch(engine: Engine, batch_id: str) -> dict[str, Any] | None:
-    with engine.store.read() as db:
+def _batch(runtime: Runtime, batch_id: str) -> dict[str, Any] | None:
+    with runtime.store.read() as db:
         return db.one(
             "SELECT state, end_reason,"
             " (SELECT count(*) FROM attempts a WHERE a.batch_id = b.batch_id) AS n_attempts"
@@ -52,11 +52,11 @@ def _batch(engine: Engine, batch_id: str) -> dict[str, Any] | None:
         )
 
 
-def test_the_rest_of_a_wave_follows_its_canary(engine: Engine, folder: Path) -> None:
+def test_the_rest_of_a_wave_follows_its_canary(runtime: Runtime, folder: Path) -> None:
     """The canary's comparisons are the wave's own: nothing is asked twice, nothing left out."""
-    batch_id = run_to_end(engine, folder)
+    batch_id = run_to_end(runtime, folder)
 
-    assert _jobs(engine, batch_id) == [
+    assert _jobs(runtime, batch_id) == [
         {"is_canary": True, "batching_mode": "per_request", "n_requests": 2, "state": "settled"},
         {
             "is_canary": False,
@@ -66,42 +66,44 @@ def test_the_rest_of_a_wave_follows_its_canary(engine: Engine, folder: Path) -> 
         },
     ]
     ended = {"state": "succeeded", "end_reason": "single_wave_complete", "n_attempts": 12}
-    assert _batch(engine, batch_id) == ended
+    assert _batch(runtime, batch_id) == ended
 
 
-def test_nothing_is_decided_while_a_wave_waits_for_its_canary(engine: Engine, folder: Path) -> None:
+def test_nothing_is_decided_while_a_wave_waits_for_its_canary(
+    runtime: Runtime, folder: Path
+) -> None:
     """Two verdicts are home and none is in flight; the wave is not over for that."""
-    batch_id = ingest(engine, folder).batch_id
-    plan_wave(engine, batch_id)
-    submit_wave(engine, batch_id)
-    collect_wave(engine, batch_id)
+    batch_id = ingest(runtime, folder).batch_id
+    plan_wave(runtime, batch_id)
+    submit_wave(runtime, batch_id)
+    collect_wave(runtime, batch_id)
 
-    assert decide(engine, batch_id).decision == "wait_for_callbacks"
+    assert decide(runtime, batch_id).decision == "wait_for_callbacks"
 
 
 def test_a_judge_that_cannot_answer_costs_its_canary_and_no_job(
-    engine: Engine, folder: Path
+    runtime: Runtime, folder: Path
 ) -> None:
     """The failure is found in seconds, and told as what it is."""
     fault = {"kind": "status", "on": "*chat.create", "status": 400}
-    change_settings(EmulatorConfig.from_environment({}, engine.home), faults=[fault])
+    change_settings(EmulatorConfig.from_environment({}, runtime.home), faults=[fault])
 
-    batch_id = run_to_end(engine, folder)
+    batch_id = run_to_end(runtime, folder)
 
     ended = {"state": "failed", "end_reason": "canary_failed", "n_attempts": 2}
-    assert _batch(engine, batch_id) == ended
+    assert _batch(runtime, batch_id) == ended
 
 
 def test_a_judge_that_has_given_a_verdict_here_needs_no_canary(
-    engine: Engine, folder: Path, tmp_path: Path
+    runtime: Runtime, folder: Path, tmp_path: Path
 ) -> None:
     """The same judge_id is the same model, prompt, schema and settings."""
-    run_to_end(engine, folder)
+    run_to_end(runtime, folder)
     again = write_batch(tmp_path / "autumn", n_students=5, settings=_SETTINGS)
 
-    batch_id = run_to_end(engine, again)
+    batch_id = run_to_end(runtime, again)
 
-    assert [job["is_canary"] for job in _jobs(engine, batch_id)] == [False]
+    assert [job["is_canary"] for job in _jobs(runtime, batch_id)] == [False]
 
 
 def test_real_judges_have_a_canary_unless_told_otherwise() -> None:

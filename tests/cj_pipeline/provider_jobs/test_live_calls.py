@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.emulator import change_settings, in_process_client
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import AccountRefusedError, StoreBusyError, TransientError
@@ -18,7 +18,7 @@ from cj_pipeline.live.retry import RetryRules
 from cj_pipeline.operations.cancel import cancel
 from cj_pipeline.queries.batch_record import note_on_batch
 from cj_pipeline.queries.judge_comparison import compare_judges
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.next_step import NextStep, next_step
@@ -39,57 +39,57 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def engine(tmp_path: Path, clock: ManualClock) -> Engine:
+def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
     """An engine over a store in memory."""
     home = tmp_path / "home"
     home.mkdir()
     store = Store.in_memory()
-    return Engine(store, home, {}, TEST_RUN, clock=clock, retry_rules=QUICK)
+    return Runtime(store, home, {}, TEST_RUN, clock=clock, retry_rules=QUICK)
 
 
-def planned(engine: Engine, tmp_path: Path, n_students: int = 6, **settings: Any) -> str:
+def planned(runtime: Runtime, tmp_path: Path, n_students: int = 6, **settings: Any) -> str:
     """Take a batch in that judges by single calls, and plan its first wave."""
     given = {"judges": ["quality"], "llm_batching_mode": "per_request", "max_attempts": 1}
     folder = write_batch(tmp_path / "live", n_students=n_students, settings=given | settings)
-    batch_id = ingest(engine, folder).batch_id
-    plan_wave(engine, batch_id)
+    batch_id = ingest(runtime, folder).batch_id
+    plan_wave(runtime, batch_id)
     return batch_id
 
 
-def go_wrong(engine: Engine, **fault: Any) -> None:
+def go_wrong(runtime: Runtime, **fault: Any) -> None:
     """Let something go wrong at the emulator from now on; nothing where no fault is given."""
-    config = EmulatorConfig.from_environment({}, engine.home)
+    config = EmulatorConfig.from_environment({}, runtime.home)
     change_settings(config, faults=[fault] if fault else [])
 
 
-def paid_calls(engine: Engine) -> int:
+def paid_calls(runtime: Runtime) -> int:
     """Return how many calls the emulator was paid for, by its own books."""
-    config = EmulatorConfig.from_environment({}, engine.home)
+    config = EmulatorConfig.from_environment({}, runtime.home)
     books = in_process_client(config).get("http://emulator.invalid/emulator/audit").json()
     return int(books["calls"]["paid"])
 
 
-def rows(engine: Engine, sql: str) -> list[dict[str, Any]]:
+def rows(runtime: Runtime, sql: str) -> list[dict[str, Any]]:
     """Return what the store says."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         return db.rows(sql)
 
 
-def test_a_panel_over_three_providers_is_asked_at_once(engine: Engine, tmp_path: Path) -> None:
+def test_a_panel_over_three_providers_is_asked_at_once(runtime: Runtime, tmp_path: Path) -> None:
     """Each through its own SDK; what comes back is alike."""
-    batch_id = planned(engine, tmp_path, judges=PANEL, wave_size=4)
+    batch_id = planned(runtime, tmp_path, judges=PANEL, wave_size=4)
 
-    submitted = submit_wave(engine, batch_id)
-    collected = collect_wave(engine, batch_id)
+    submitted = submit_wave(runtime, batch_id)
+    collected = collect_wave(runtime, batch_id)
 
     assert submitted.n_requests == 12
-    assert collected.outcomes == {Outcome.SUCCEEDED: 12}
-    calls = rows(engine, "FROM live_calls")
+    assert collected.outcomes == {RequestOutcome.SUCCEEDED: 12}
+    calls = rows(runtime, "FROM live_calls")
     assert len(calls) == 12
     assert {call["outcome"] for call in calls} == {"answered"}
     assert all(call["latency_s"] >= 0 and call["wait_s"] >= 0 for call in calls)
-    assert rows(engine, "SELECT min(tokens_prompt) > 0 AS told FROM attempts")[0]["told"]
-    with engine.store.read() as db:
+    assert rows(runtime, "SELECT min(tokens_prompt) > 0 AS told FROM attempts")[0]["told"]
+    with runtime.store.read() as db:
         compared = compare_judges(db, batch_id)
     assert [judge.name for judge in compared.judges] == sorted(PANEL)
     assert {judge.n_verdicts for judge in compared.judges} == {4}
@@ -99,7 +99,7 @@ def test_a_panel_over_three_providers_is_asked_at_once(engine: Engine, tmp_path:
     assert compared.n_items_of_all == 4
     in_sql = {
         (row["judge_one"], row["judge_other"]): (row["n_items"], row["agreement"], row["kappa"])
-        for row in rows(engine, "FROM v_judge_pairs")
+        for row in rows(runtime, "FROM v_judge_pairs")
     }
     for pair in compared.pairs:
         one, other = sorted((pair.one, pair.other))
@@ -107,15 +107,15 @@ def test_a_panel_over_three_providers_is_asked_at_once(engine: Engine, tmp_path:
 
 
 def test_outcomes_are_in_the_order_planned_whatever_landed_first(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """The same batch gives the same rows, so that a run can be repeated and compared."""
-    batch_id = planned(engine, tmp_path, n_students=8, wave_size=12)
-    submit_wave(engine, batch_id)
-    collect_wave(engine, batch_id)
+    batch_id = planned(runtime, tmp_path, n_students=8, wave_size=12)
+    submit_wave(runtime, batch_id)
+    collect_wave(runtime, batch_id)
 
     lines = rows(
-        engine,
+        runtime,
         "SELECT c.line, p.sequence FROM callbacks c JOIN attempts a USING (custom_id)"
         " JOIN comparison_pairs p USING (comparison_id) ORDER BY c.line",
     )
@@ -123,77 +123,77 @@ def test_outcomes_are_in_the_order_planned_whatever_landed_first(
     assert [row["sequence"] for row in lines] == sorted(row["sequence"] for row in lines)
 
 
-def test_a_refusing_judge_holds_up_no_other(engine: Engine, tmp_path: Path) -> None:
+def test_a_refusing_judge_holds_up_no_other(runtime: Runtime, tmp_path: Path) -> None:
     """Its calls fail with the provider's words; the others' are judged."""
-    go_wrong(engine, kind="status", on="anthropic*", status=400)
-    batch_id = planned(engine, tmp_path, judges=PANEL, wave_size=3)
+    go_wrong(runtime, kind="status", on="anthropic*", status=400)
+    batch_id = planned(runtime, tmp_path, judges=PANEL, wave_size=3)
 
-    submit_wave(engine, batch_id)
-    collect_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
+    collect_wave(runtime, batch_id)
 
-    outcomes = rows(engine, "SELECT outcome, count(*) AS n FROM attempts GROUP BY 1 ORDER BY 1")
+    outcomes = rows(runtime, "SELECT outcome, count(*) AS n FROM attempts GROUP BY 1 ORDER BY 1")
     assert outcomes == [{"outcome": "provider_error", "n": 3}, {"outcome": "succeeded", "n": 6}]
 
 
 def test_a_key_that_is_refused_waits_for_a_person_and_the_others_come_home(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """No comparison fails for a key that was mistyped; what the other judges say is kept."""
-    go_wrong(engine, kind="status", on="anthropic*", status=403)
-    batch_id = planned(engine, tmp_path, judges=PANEL, wave_size=3)
+    go_wrong(runtime, kind="status", on="anthropic*", status=403)
+    batch_id = planned(runtime, tmp_path, judges=PANEL, wave_size=3)
 
     with pytest.raises(AccountRefusedError, match="Check the key"):
-        submit_wave(engine, batch_id)
-    collected = collect_wave(engine, batch_id)
+        submit_wave(runtime, batch_id)
+    collected = collect_wave(runtime, batch_id)
 
-    assert collected.outcomes == {Outcome.SUCCEEDED: 6}
+    assert collected.outcomes == {RequestOutcome.SUCCEEDED: 6}
 
 
 def test_a_failing_judge_is_put_off_and_the_others_come_home(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its breaker is in the store for whoever watches, and its calls wait in the queue."""
     monkeypatch.setattr("cj_pipeline.live.dispatcher.PATIENCE_S", 0.5)
-    go_wrong(engine, kind="status", on="anthropic*", status=503)
-    batch_id = planned(engine, tmp_path, judges=PANEL, wave_size=4, priority="high")
+    go_wrong(runtime, kind="status", on="anthropic*", status=503)
+    batch_id = planned(runtime, tmp_path, judges=PANEL, wave_size=4, priority="high")
 
     with pytest.raises(TransientError):
-        submit_wave(engine, batch_id)
-    collected = collect_wave(engine, batch_id)
+        submit_wave(runtime, batch_id)
+    collected = collect_wave(runtime, batch_id)
 
-    assert collected.outcomes == {Outcome.SUCCEEDED: 8}
-    (breaker,) = rows(engine, "FROM circuit_breakers")
+    assert collected.outcomes == {RequestOutcome.SUCCEEDED: 8}
+    (breaker,) = rows(runtime, "FROM circuit_breakers")
     assert (breaker["state"], breaker["provider"]) == ("open", "emulator")
     assert "503" in breaker["last_error"]
-    (queue,) = rows(engine, "FROM v_live_queue")
+    (queue,) = rows(runtime, "FROM v_live_queue")
     assert (queue["n_waiting"], queue["priority"]) == (4, "high")
     assert queue["breaker_state"] == "open"
     assert queue["put_off_until"] is not None
 
 
 def test_what_was_put_off_is_asked_when_its_provider_is_back(
-    engine: Engine, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of it counted as failed, and nothing answered is asked again."""
     monkeypatch.setattr("cj_pipeline.live.dispatcher.PATIENCE_S", 0.1)
     monkeypatch.setattr("cj_pipeline.live.circuit_breaker.FIRST_REST_S", 0.3)
-    go_wrong(engine, kind="status", on="*chat.create", status=503)
-    batch_id = planned(engine, tmp_path, wave_size=4)
+    go_wrong(runtime, kind="status", on="*chat.create", status=503)
+    batch_id = planned(runtime, tmp_path, wave_size=4)
     with pytest.raises(TransientError):
-        submit_wave(engine, batch_id)
+        submit_wave(runtime, batch_id)
 
-    go_wrong(engine)
+    go_wrong(runtime)
     clock.sleep(600)
     time.sleep(0.3)  # the breaker goes by the machine's clock
-    submit_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
 
-    assert collect_wave(engine, batch_id).outcomes == {Outcome.SUCCEEDED: 4}
-    assert paid_calls(engine) == 4
-    assert [row["state"] for row in rows(engine, "FROM circuit_breakers")] == ["closed"]
+    assert collect_wave(runtime, batch_id).outcomes == {RequestOutcome.SUCCEEDED: 4}
+    assert paid_calls(runtime) == 4
+    assert [row["state"] for row in rows(runtime, "FROM circuit_breakers")] == ["closed"]
 
 
 def test_replies_that_never_reached_the_store_are_not_bought_again(
-    engine: Engine, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are in the journal: the next process stores them before it asks anything."""
 
@@ -201,153 +201,158 @@ def test_replies_that_never_reached_the_store_are_not_bought_again(
         msg = "busy"
         raise StoreBusyError(msg)
 
-    batch_id = planned(engine, tmp_path, n_students=8, wave_size=12)
+    batch_id = planned(runtime, tmp_path, n_students=8, wave_size=12)
     with monkeypatch.context() as dying:
         dying.setattr("cj_pipeline.provider_jobs.live_calls._insert", busy)
         with pytest.raises(StoreBusyError):
-            submit_wave(engine, batch_id)
-    assert rows(engine, "FROM callbacks") == []
-    assert paid_calls(engine) == 12
+            submit_wave(runtime, batch_id)
+    assert rows(runtime, "FROM callbacks") == []
+    assert paid_calls(runtime) == 12
 
     clock.sleep(60)
-    submit_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
 
-    assert collect_wave(engine, batch_id).outcomes == {Outcome.SUCCEEDED: 12}
-    assert paid_calls(engine) == 12
-    assert not (engine.home / "live-replies").exists() or not any(
-        (engine.home / "live-replies").iterdir()
+    assert collect_wave(runtime, batch_id).outcomes == {RequestOutcome.SUCCEEDED: 12}
+    assert paid_calls(runtime) == 12
+    assert not (runtime.home / "live-replies").exists() or not any(
+        (runtime.home / "live-replies").iterdir()
     )
 
 
 def test_work_that_is_too_late_ends_as_expired_with_a_callback(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """Never silence: the comparison has an outcome, and the batch an end."""
-    go_wrong(engine, kind="status", on="*chat.create", status=429, retry_after="3600")
+    go_wrong(runtime, kind="status", on="*chat.create", status=429, retry_after="3600")
     late = {"result_ttl_seconds": 60, "wait_timeout_seconds": 1, "timeout_seconds": 1}
-    batch_id = planned(engine, tmp_path, wave_size=3, profile_set=late, max_attempts=3)
+    batch_id = planned(runtime, tmp_path, wave_size=3, profile_set=late, max_attempts=3)
     with pytest.raises(TransientError):
-        submit_wave(engine, batch_id)
+        submit_wave(runtime, batch_id)
 
     clock.sleep(3600)
-    submit_wave(engine, batch_id)
-    collected = collect_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
+    collected = collect_wave(runtime, batch_id)
 
-    assert collected.outcomes == {Outcome.EXPIRED: 3}
-    assert [row["kind"] for row in rows(engine, "FROM callbacks")] == ["expired"] * 3
-    failed = rows(engine, "SELECT failure_reason, n_attempts FROM comparisons")
+    assert collected.outcomes == {RequestOutcome.EXPIRED: 3}
+    assert [row["kind"] for row in rows(runtime, "FROM callbacks")] == ["expired"] * 3
+    failed = rows(runtime, "SELECT failure_reason, n_attempts FROM comparisons")
     assert failed == [{"failure_reason": "expired", "n_attempts": 1}] * 3
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         assert next_step(db, batch_id, clock()) is NextStep.DECIDE
 
 
 def test_a_call_that_fails_every_try_has_an_outcome_and_a_callback(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """What is finished counts; what its provider cannot answer fails for itself alone."""
     lost = {"kind": "lost_reply", "on": "*chat.create", "at": (1, 2, 3)}
-    go_wrong(engine, **lost)
-    batch_id = planned(engine, tmp_path, wave_size=4, profile="smoke")
+    go_wrong(runtime, **lost)
+    batch_id = planned(runtime, tmp_path, wave_size=4, profile="smoke")
 
-    submit_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
 
-    assert collect_wave(engine, batch_id).outcomes == {
-        Outcome.SUCCEEDED: 3,
-        Outcome.PROVIDER_ERROR: 1,
+    assert collect_wave(runtime, batch_id).outcomes == {
+        RequestOutcome.SUCCEEDED: 3,
+        RequestOutcome.PROVIDER_ERROR: 1,
     }
-    (failed,) = rows(engine, "FROM live_calls WHERE outcome = 'failed'")
+    (failed,) = rows(runtime, "FROM live_calls WHERE outcome = 'failed'")
     assert failed["n_tries"] == 3
-    (doubt,) = rows(engine, "SELECT usd FROM ledger WHERE kind = 'possible'")
+    (doubt,) = rows(runtime, "SELECT usd FROM ledger WHERE kind = 'possible'")
     assert doubt["usd"] > 0
 
 
 def test_a_cancelled_batch_keeps_what_was_paid_and_ends_the_rest(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever was not asked by then has the outcome `cancelled`."""
 
     def a_person_cancels(db: Session, batch_id: str, now: Any, **_: Any) -> None:
         note_on_batch(db, batch_id, "cancel_requested", now)
 
-    config = EmulatorConfig.from_environment({}, engine.home)
+    config = EmulatorConfig.from_environment({}, runtime.home)
     change_settings(config, call_latency_s=0.05)
     few = {"concurrency": 2, "queue": 1, "checkpoint_every": 2}
-    batch_id = planned(engine, tmp_path, n_students=12, wave_size=60, profile_set=few)
+    batch_id = planned(runtime, tmp_path, n_students=12, wave_size=60, profile_set=few)
     monkeypatch.setattr("cj_pipeline.provider_jobs.live_calls.note_progress", a_person_cancels)
 
-    submit_wave(engine, batch_id)
-    collected = collect_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
+    collected = collect_wave(runtime, batch_id)
 
-    assert collected.outcomes[Outcome.CANCELLED] > 40
-    assert collected.outcomes[Outcome.SUCCEEDED] == paid_calls(engine) >= 2
+    assert collected.outcomes[RequestOutcome.CANCELLED] > 40
+    assert collected.outcomes[RequestOutcome.SUCCEEDED] == paid_calls(runtime) >= 2
     assert collected.n_requested == 60
 
 
 def test_calls_that_were_put_off_end_at_once_when_their_batch_is_cancelled(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """Nobody waits for a provider whose answer nobody wants."""
-    go_wrong(engine, kind="status", on="*chat.create", status=429, retry_after="3600")
+    go_wrong(runtime, kind="status", on="*chat.create", status=429, retry_after="3600")
     batch_id = planned(
-        engine, tmp_path, wave_size=3, profile_set={"wait_timeout_seconds": 1, "timeout_seconds": 1}
+        runtime,
+        tmp_path,
+        wave_size=3,
+        profile_set={"wait_timeout_seconds": 1, "timeout_seconds": 1},
     )
     with pytest.raises(TransientError):
-        submit_wave(engine, batch_id)
+        submit_wave(runtime, batch_id)
 
-    cancel(engine, batch_id)
-    submit_wave(engine, batch_id)
+    cancel(runtime, batch_id)
+    submit_wave(runtime, batch_id)
 
-    assert collect_wave(engine, batch_id).outcomes == {Outcome.CANCELLED: 3}
-    assert paid_calls(engine) == 0
+    assert collect_wave(runtime, batch_id).outcomes == {RequestOutcome.CANCELLED: 3}
+    assert paid_calls(runtime) == 0
 
 
 def test_a_serial_bundle_is_a_job_of_its_own(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Up to 64 in series; here three, so that the test is short."""
     monkeypatch.setattr(import_module("cj_pipeline.steps.submit_wave"), "BUNDLE", 3)
-    batch_id = planned(engine, tmp_path, wave_size=8, llm_batching_mode="serial_bundle")
+    batch_id = planned(runtime, tmp_path, wave_size=8, llm_batching_mode="serial_bundle")
 
-    submit_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
 
-    sizes = rows(engine, "SELECT n_requests FROM provider_jobs ORDER BY 1")
+    sizes = rows(runtime, "SELECT n_requests FROM provider_jobs ORDER BY 1")
     assert [row["n_requests"] for row in sizes] == [2, 3, 3]
     (overlap,) = rows(
-        engine,
+        runtime,
         "SELECT count(*) AS n FROM live_calls a JOIN live_calls b ON a.custom_id < b.custom_id"
         " WHERE a.sent_at < b.answered_at AND b.sent_at < a.answered_at",
     )
     assert overlap["n"] == 0
-    assert collect_wave(engine, batch_id).outcomes == {Outcome.SUCCEEDED: 8}
+    assert collect_wave(runtime, batch_id).outcomes == {RequestOutcome.SUCCEEDED: 8}
 
 
 def test_a_call_larger_than_its_accounts_limit_is_refused_with_the_numbers(
-    engine: Engine, tmp_path: Path
+    runtime: Runtime, tmp_path: Path
 ) -> None:
     """It would wait for ever."""
-    batch_id = planned(engine, tmp_path, wave_size=2)
-    with engine.store.write() as db:
+    batch_id = planned(runtime, tmp_path, wave_size=2)
+    with runtime.store.write() as db:
         db.execute(
             "UPDATE judges SET definition = json_merge_patch(definition,"
             ' \'{"limits": {"tokens_per_minute": 500}}\')'
         )
 
-    submit_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
 
-    (job,) = rows(engine, "SELECT state, error FROM provider_jobs")
+    (job,) = rows(runtime, "SELECT state, error FROM provider_jobs")
     assert job["state"] == "refused"
     assert "tokens_per_minute" in job["error"]
 
 
-def test_a_batch_taken_up_by_another_process_is_left_to_it(engine: Engine, tmp_path: Path) -> None:
+def test_a_batch_taken_up_by_another_process_is_left_to_it(
+    runtime: Runtime, tmp_path: Path
+) -> None:
     """Whoever makes the calls holds a lease, and renews it."""
-    batch_id = planned(engine, tmp_path, wave_size=2)
-    submit_wave(engine, batch_id)
-    with engine.store.write() as db:
+    batch_id = planned(runtime, tmp_path, wave_size=2)
+    submit_wave(runtime, batch_id)
+    with runtime.store.write() as db:
         db.execute(
             "UPDATE provider_jobs SET state = 'running', lease_owner = 'elsewhere:1',"
             " lease_until = ?",
-            [engine.clock().replace(year=2027)],
+            [runtime.clock().replace(year=2027)],
         )
 
-    assert submit_wave(replace(engine), batch_id).n_sent == 0
+    assert submit_wave(replace(runtime), batch_id).n_sent == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.next_step import what_is_awaited
 from cj_pipeline.steps.plan_wave import plan_wave
@@ -39,7 +39,7 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def engine(tmp_path: Path, clock: ManualClock) -> Engine:
+def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
     """An engine over an empty home, with one batch whose three jobs take an hour."""
     opened = open_engine(tmp_path / "home", clock=clock)
     change_settings(EmulatorConfig.from_environment({}, opened.home), latency_s=3600)
@@ -55,14 +55,14 @@ def engine(tmp_path: Path, clock: ManualClock) -> Engine:
     return opened
 
 
-def emulate(engine: Engine, *faults: dict[str, Any]) -> None:
+def emulate(runtime: Runtime, *faults: dict[str, Any]) -> None:
     """Change what goes wrong."""
-    change_settings(EmulatorConfig.from_environment({}, engine.home), faults=list(faults))
+    change_settings(EmulatorConfig.from_environment({}, runtime.home), faults=list(faults))
 
 
-def jobs(engine: Engine) -> list[dict[str, Any]]:
+def jobs(runtime: Runtime) -> list[dict[str, Any]]:
     """Return the ledger's jobs."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         return db.rows("SELECT * FROM provider_jobs ORDER BY submission_key")
 
 
@@ -90,89 +90,89 @@ def test_a_history_saves_early_looks_and_costs_no_late_ones() -> None:
 
 
 def test_how_long_jobs_usually_take_is_read_from_the_ledger(
-    engine: Engine, clock: ManualClock
+    runtime: Runtime, clock: ManualClock
 ) -> None:
     """Per account and model, from those that completed lately."""
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         db.execute(
             "UPDATE provider_jobs SET state = 'settled', outcome = 'completed',"
             " submitted_at = $now, ended_at = $now::TIMESTAMPTZ + INTERVAL 20 MINUTE",
             {"now": clock()},
         )
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         usual = usual_durations(db, clock() + HOUR)
         forgotten = usual_durations(db, clock() + 24 * 20 * HOUR)
 
-    account = jobs(engine)[0]["account"]
+    account = jobs(runtime)[0]["account"]
     assert usual == {(account, "quality"): timedelta(minutes=20)}
     assert forgotten == {}
 
 
 def test_being_asked_to_wait_is_obeyed_for_the_whole_account_without_sleeping(
-    engine: Engine, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One job is told; those whose turn comes later are not even asked."""
     # By its name the package gives the function, not the module.
     monkeypatch.setattr(import_module("cj_pipeline.steps.poll"), "ASKED_AT_ONCE", 1)
     emulate(
-        engine,
+        runtime,
         {"kind": "status", "on": "*.retrieve", "status": 429, "retry_after": "700", "at": [1]},
     )
 
-    polled = poll(engine)
-    waits = {job["next_poll_at"] - clock() for job in jobs(engine)}
-    at_once = poll(engine).n_polled
+    polled = poll(runtime)
+    waits = {job["next_poll_at"] - clock() for job in jobs(runtime)}
+    at_once = poll(runtime).n_polled
 
     assert polled.n_polled == 3
     assert waits == {timedelta(seconds=700)}
     assert at_once == 0
-    assert {job["provider_status"] for job in jobs(engine)} == {None}
+    assert {job["provider_status"] for job in jobs(runtime)} == {None}
 
 
 def test_jobs_whose_turn_comes_soon_are_left_alone_as_well(
-    engine: Engine, clock: ManualClock
+    runtime: Runtime, clock: ManualClock
 ) -> None:
     """They are not due when one of the account is told to wait, and would be a second later."""
-    soon = {"key": jobs(engine)[2]["submission_key"], "due": clock() + timedelta(seconds=5)}
-    with engine.store.write() as db:
+    soon = {"key": jobs(runtime)[2]["submission_key"], "due": clock() + timedelta(seconds=5)}
+    with runtime.store.write() as db:
         db.execute("UPDATE provider_jobs SET next_poll_at = $due WHERE submission_key = $key", soon)
     emulate(
-        engine,
+        runtime,
         {"kind": "status", "on": "*.retrieve", "status": 429, "retry_after": "700", "at": [1]},
     )
 
-    polled = poll(engine).n_polled
+    polled = poll(runtime).n_polled
     clock.sleep(600)
-    meanwhile = poll(engine).n_polled
+    meanwhile = poll(runtime).n_polled
     clock.sleep(101)
-    afterwards = poll(engine).n_polled
+    afterwards = poll(runtime).n_polled
 
     assert (polled, meanwhile, afterwards) == (2, 0, 3)
 
 
-def test_looks_without_an_answer_become_rarer(engine: Engine, clock: ManualClock) -> None:
+def test_looks_without_an_answer_become_rarer(runtime: Runtime, clock: ManualClock) -> None:
     """Doubling, with jitter, up to ten minutes; one answer and all is forgotten."""
-    emulate(engine, {"kind": "status", "on": "*.retrieve", "status": 503})
+    emulate(runtime, {"kind": "status", "on": "*.retrieve", "status": 503})
     waits = []
     for _ in range(9):
-        poll(engine)
-        job = jobs(engine)[0]
+        poll(runtime)
+        job = jobs(runtime)[0]
         waits.append((job["next_poll_at"] - clock()).total_seconds())
-        clock.now = max(job["next_poll_at"] for job in jobs(engine))
-    failures = jobs(engine)[0]["n_poll_failures"]
-    emulate(engine)
-    poll(engine)
+        clock.now = max(job["next_poll_at"] for job in jobs(runtime))
+    failures = jobs(runtime)[0]["n_poll_failures"]
+    emulate(runtime)
+    poll(runtime)
 
     assert waits[4] > 4 * waits[0]
     assert max(waits) <= 720
-    assert (failures, jobs(engine)[0]["n_poll_failures"]) == (9, 0)
+    assert (failures, jobs(runtime)[0]["n_poll_failures"]) == (9, 0)
 
 
-def test_a_job_whose_counts_stay_has_stalled(engine: Engine, clock: ManualClock) -> None:
+def test_a_job_whose_counts_stay_has_stalled(runtime: Runtime, clock: ManualClock) -> None:
     """Half of it is done and stays half done; a person is told long before the batch gives up."""
-    job = jobs(engine)[0] | {"n_completed": 1, "n_failed": 0}
-    silent = jobs(engine)[0] | {"n_completed": 0, "n_failed": 0}
+    job = jobs(runtime)[0] | {"n_completed": 1, "n_failed": 0}
+    silent = jobs(runtime)[0] | {"n_completed": 0, "n_failed": 0}
     began = job["submitted_at"]
 
     assert stalled_since(job, began + 5 * HOUR) is None
@@ -182,24 +182,24 @@ def test_a_job_whose_counts_stay_has_stalled(engine: Engine, clock: ManualClock)
     assert stalled_since(silent, began + 27 * HOUR) == began
 
 
-def test_a_stalled_job_is_told_in_the_ledger(engine: Engine, clock: ManualClock) -> None:
+def test_a_stalled_job_is_told_in_the_ledger(runtime: Runtime, clock: ManualClock) -> None:
     """`cj status`, the UI and SQL show it without anybody asking the provider."""
-    emulate(engine, {"kind": "stuck"})
-    change_settings(EmulatorConfig.from_environment({}, engine.home), latency_s=10**7)
+    emulate(runtime, {"kind": "stuck"})
+    change_settings(EmulatorConfig.from_environment({}, runtime.home), latency_s=10**7)
     clock.sleep(27 * 3600)
 
-    poll(engine)
+    poll(runtime)
 
-    assert all("no progress since 2026-01-05 08:00 UTC" in job["error"] for job in jobs(engine))
+    assert all("no progress since 2026-01-05 08:00 UTC" in job["error"] for job in jobs(runtime))
 
 
-def test_a_person_is_told_what_is_waited_for(engine: Engine, clock: ManualClock) -> None:
+def test_a_person_is_told_what_is_waited_for(runtime: Runtime, clock: ManualClock) -> None:
     """How many jobs, where, how far, since when, and what was wrong at the last look."""
-    emulate(engine, {"kind": "status", "on": "*.retrieve", "status": 503, "at": [1]})
+    emulate(runtime, {"kind": "status", "on": "*.retrieve", "status": 503, "at": [1]})
     clock.sleep(60)
-    poll(engine)
+    poll(runtime)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         batch_id = db.rows("SELECT batch_id FROM batches")[0]["batch_id"]
         told = what_is_awaited(db, batch_id, clock())
 

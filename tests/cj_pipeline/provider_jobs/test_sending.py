@@ -21,7 +21,7 @@ from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.operations.cancel import cancel
 from cj_pipeline.provider_jobs.sending import adopt_if_found
 from cj_pipeline.providers.base import account_fingerprint
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
@@ -40,116 +40,116 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def engine(tmp_path: Path, clock: ManualClock) -> Engine:
+def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
     """An engine over an empty home."""
     return open_engine(tmp_path / "home", clock=clock)
 
 
-def emulate(engine: Engine, **settings: object) -> None:
+def emulate(runtime: Runtime, **settings: object) -> None:
     """Change the embedded emulator's settings."""
-    change_settings(EmulatorConfig.from_environment({}, engine.home), **settings)
+    change_settings(EmulatorConfig.from_environment({}, runtime.home), **settings)
 
 
-def books(engine: Engine) -> dict[str, Any]:
+def books(runtime: Runtime) -> dict[str, Any]:
     """Return what the emulator says was really made and paid."""
-    config = EmulatorConfig.from_environment({}, engine.home)
+    config = EmulatorConfig.from_environment({}, runtime.home)
     told: dict[str, Any] = (
         in_process_client(config).get("http://emulator.invalid/emulator/audit").json()
     )
     return told
 
 
-def planned(engine: Engine, tmp_path: Path, judge: str = "quality", **settings: Any) -> str:
+def planned(runtime: Runtime, tmp_path: Path, judge: str = "quality", **settings: Any) -> str:
     """Take a batch of four essays in and plan its six comparisons."""
     folder = write_batch(
         tmp_path / "batch", n_students=4, settings={"judges": [judge], **ALL_AT_ONCE, **settings}
     )
-    batch_id = ingest(engine, folder).batch_id
-    plan_wave(engine, batch_id)
+    batch_id = ingest(runtime, folder).batch_id
+    plan_wave(runtime, batch_id)
     return batch_id
 
 
-def jobs(engine: Engine) -> list[dict[str, Any]]:
+def jobs(runtime: Runtime) -> list[dict[str, Any]]:
     """Return the ledger's jobs."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         return db.rows("SELECT * FROM provider_jobs ORDER BY submission_key")
 
 
-def job(engine: Engine) -> dict[str, Any]:
+def job(runtime: Runtime) -> dict[str, Any]:
     """Return the ledger's only job."""
-    (row,) = jobs(engine)
+    (row,) = jobs(runtime)
     return row
 
 
-def as_if_killed(engine: Engine) -> None:
+def as_if_killed(runtime: Runtime) -> None:
     """Let the lease be that of a process that is no more."""
-    with engine.store.write() as db:
-        db.execute("UPDATE provider_jobs SET lease_until = ?", [engine.clock()])
+    with runtime.store.write() as db:
+        db.execute("UPDATE provider_jobs SET lease_until = ?", [runtime.clock()])
 
 
 def test_an_upload_whose_reply_was_lost_is_found_by_its_name(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """It costs nothing, so nobody waits and nothing is in doubt; but it is sent once."""
-    emulate(engine, faults=[{"kind": "lost_reply", "on": "*files.create", "at": [1]}])
-    batch_id = planned(engine, tmp_path)
+    emulate(runtime, faults=[{"kind": "lost_reply", "on": "*files.create", "at": [1]}])
+    batch_id = planned(runtime, tmp_path)
 
     with pytest.raises(ProviderUnavailableError):
-        submit_wave(engine, batch_id)
-    state = job(engine)["state"]
+        submit_wave(runtime, batch_id)
+    state = job(runtime)["state"]
     clock.sleep(10)
-    submit_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
 
     assert state == "intent"
-    assert job(engine)["state"] == "submitted"
-    assert (len(books(engine)["files"]), len(books(engine)["jobs"])) == (1, 1)
+    assert job(runtime)["state"] == "submitted"
+    assert (len(books(runtime)["files"]), len(books(runtime)["jobs"])) == (1, 1)
 
 
 def test_absence_from_a_list_that_lags_proves_nothing(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """The job was made, its reply was lost, and its provider does not list it yet."""
     emulate(
-        engine,
+        runtime,
         list_lag_s=3600,
         faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}],
     )
-    batch_id = planned(engine, tmp_path)
+    batch_id = planned(runtime, tmp_path)
     with pytest.raises(UncertainOutcomeError):
-        submit_wave(engine, batch_id)
+        submit_wave(runtime, batch_id)
 
     clock.sleep(30)
     with pytest.raises(UncertainOutcomeError, match="may lag"):
-        submit_wave(engine, batch_id)
-    state = job(engine)["state"]
-    _put_forward(engine, 7200)
+        submit_wave(runtime, batch_id)
+    state = job(runtime)["state"]
+    _put_forward(runtime, 7200)
     clock.sleep(30)
-    sent = submit_wave(engine, batch_id)
+    sent = submit_wave(runtime, batch_id)
 
     assert (state, sent.n_adopted) == ("ambiguous", 1)
-    assert len(books(engine)["jobs"]) == 1
+    assert len(books(runtime)["jobs"]) == 1
 
 
 def test_a_kill_between_a_create_and_its_reply_is_a_doubt_too(
-    engine: Engine, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody was told of any error; the ledger only knows that a create had begun."""
-    emulate(engine, list_lag_s=3600)
-    batch_id = planned(engine, tmp_path)
+    emulate(runtime, list_lag_s=3600)
+    batch_id = planned(runtime, tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr("cj_pipeline.provider_jobs.sending._keep_job", _die)
         with pytest.raises(KeyboardInterrupt):
-            submit_wave(engine, batch_id)
-    as_if_killed(engine)
+            submit_wave(runtime, batch_id)
+    as_if_killed(runtime)
 
     with pytest.raises(UncertainOutcomeError, match="may lag"):
-        submit_wave(engine, batch_id)
-    _put_forward(engine, 7200)
+        submit_wave(runtime, batch_id)
+    _put_forward(runtime, 7200)
     clock.sleep(60)
-    submit_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
 
-    assert job(engine)["state"] == "adopted"
-    assert len(books(engine)["jobs"]) == 1
+    assert job(runtime)["state"] == "adopted"
+    assert len(books(runtime)["jobs"]) == 1
 
 
 def _die(*_: object) -> None:
@@ -157,105 +157,105 @@ def _die(*_: object) -> None:
 
 
 def test_a_request_that_never_arrived_is_sent_again_once_the_list_must_show_it(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """From outside it looks like a lost reply, so the same is done until it is proved absent."""
-    emulate(engine, faults=[{"kind": "lost_request", "on": "*batches.create", "at": [1]}])
-    batch_id = planned(engine, tmp_path)
+    emulate(runtime, faults=[{"kind": "lost_request", "on": "*batches.create", "at": [1]}])
+    batch_id = planned(runtime, tmp_path)
     with pytest.raises(UncertainOutcomeError):
-        submit_wave(engine, batch_id)
+        submit_wave(runtime, batch_id)
 
     clock.sleep(91)
-    sent = submit_wave(engine, batch_id)
+    sent = submit_wave(runtime, batch_id)
 
     assert (sent.n_sent, sent.n_adopted) == (1, 0)
-    assert len(books(engine)["jobs"]) == 1
+    assert len(books(runtime)["jobs"]) == 1
 
 
 def test_not_being_let_look_is_no_proof_that_there_is_nothing(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """A list that is refused must not end a job that may be running, nor make another."""
-    emulate(engine, faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}])
-    batch_id = planned(engine, tmp_path)
+    emulate(runtime, faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}])
+    batch_id = planned(runtime, tmp_path)
     with pytest.raises(UncertainOutcomeError):
-        submit_wave(engine, batch_id)
-    emulate(engine, faults=[{"kind": "status", "on": "*.list", "status": 403}])
+        submit_wave(runtime, batch_id)
+    emulate(runtime, faults=[{"kind": "status", "on": "*.list", "status": 403}])
     clock.sleep(600)
 
     with pytest.raises(AmbiguousSubmissionError):
-        submit_wave(engine, batch_id)
+        submit_wave(runtime, batch_id)
 
-    assert job(engine)["state"] == "ambiguous"
-    assert len(books(engine)["jobs"]) == 1
+    assert job(runtime)["state"] == "ambiguous"
+    assert len(books(runtime)["jobs"]) == 1
 
 
 def test_a_job_made_twice_is_kept_once_and_the_other_is_paid_off(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """What the extra job had finished is stored and billed, and none of it counts."""
-    emulate(engine, faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}])
-    batch_id = planned(engine, tmp_path)
+    emulate(runtime, faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}])
+    batch_id = planned(runtime, tmp_path)
     with pytest.raises(UncertainOutcomeError):
-        submit_wave(engine, batch_id)
-    extra = engine.provider(load_judge("quality")).create(
-        Path(), job(engine)["input_file_id"], job(engine)["submission_key"]
+        submit_wave(runtime, batch_id)
+    extra = runtime.provider(load_judge("quality")).create(
+        Path(), job(runtime)["input_file_id"], job(runtime)["submission_key"]
     )
 
     clock.sleep(10)
-    submit_wave(engine, batch_id)
-    poll(engine)
-    collect_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
+    poll(runtime)
+    collect_wave(runtime, batch_id)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         (duplicate,) = db.rows("FROM duplicate_jobs")
         states = {r["state"] for r in db.rows("SELECT state FROM v_provider_jobs")}
         verdicts = db.one("SELECT count(*) AS n FROM comparisons")
         billed = db.rows("SELECT usd FROM ledger WHERE kind = 'billed'")
-    assert {duplicate["provider_job_id"], job(engine)["provider_job_id"]} == {
-        told["job_id"] for told in books(engine)["jobs"]
+    assert {duplicate["provider_job_id"], job(runtime)["provider_job_id"]} == {
+        told["job_id"] for told in books(runtime)["jobs"]
     }
-    assert extra in {duplicate["provider_job_id"], job(engine)["provider_job_id"]}
+    assert extra in {duplicate["provider_job_id"], job(runtime)["provider_job_id"]}
     assert states == {"settled", "duplicate"}
     assert (duplicate["state"], duplicate["n_paid"]) == ("settled", 6)
     assert verdicts == {"n": 6}
     assert len(billed) == 2
-    assert duplicate["billed_usd"] == pytest.approx(job(engine)["billed_usd"])
+    assert duplicate["billed_usd"] == pytest.approx(job(runtime)["billed_usd"])
 
 
 def test_a_job_that_is_not_in_doubt_is_never_taken_for_one_that_is(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """Anthropic keeps no name of ours: two shards of one size look alike until they end."""
-    emulate(engine, latency_s=3600)
+    emulate(runtime, latency_s=3600)
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    first = planned(engine, tmp_path / "one", "quality-messages")
-    submit_wave(engine, first)
-    emulate(engine, faults=[{"kind": "lost_request", "on": "*batches.create", "at": [1]}])
+    first = planned(runtime, tmp_path / "one", "quality-messages")
+    submit_wave(runtime, first)
+    emulate(runtime, faults=[{"kind": "lost_request", "on": "*batches.create", "at": [1]}])
     folder = write_batch(
         tmp_path / "two" / "other",
         n_students=4,
         settings={"judges": ["quality-messages"], **ALL_AT_ONCE},
     )
-    second = ingest(engine, folder).batch_id
-    plan_wave(engine, second)
+    second = ingest(runtime, folder).batch_id
+    plan_wave(runtime, second)
     with pytest.raises(UncertainOutcomeError):
-        submit_wave(engine, second)
+        submit_wave(runtime, second)
 
     clock.sleep(91)
-    sent = submit_wave(engine, second)
+    sent = submit_wave(runtime, second)
 
     assert (sent.n_sent, sent.n_adopted) == (1, 0)
-    assert len(books(engine)["jobs"]) == 2
+    assert len(books(runtime)["jobs"]) == 2
 
 
 def test_anthropics_job_in_doubt_waits_for_its_end_and_is_then_known_by_its_rows(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """While it runs nothing proves whose it is, so it is neither adopted nor made again."""
     emulate(
-        engine,
+        runtime,
         latency_s=3600,
         faults=[
             {"kind": "lost_reply", "on": "*batches.create", "at": [1]},
@@ -264,106 +264,106 @@ def test_anthropics_job_in_doubt_waits_for_its_end_and_is_then_known_by_its_rows
         ],
         in_order=True,
     )
-    batch_id = planned(engine, tmp_path, "quality-messages")
+    batch_id = planned(runtime, tmp_path, "quality-messages")
     with pytest.raises(UncertainOutcomeError):
-        submit_wave(engine, batch_id)
+        submit_wave(runtime, batch_id)
     clock.sleep(600)
     with pytest.raises(UncertainOutcomeError, match="still running"):
-        submit_wave(engine, batch_id)
+        submit_wave(runtime, batch_id)
 
-    emulate(engine, latency_s=0)
-    _put_forward(engine, 7200)
+    emulate(runtime, latency_s=0)
+    _put_forward(runtime, 7200)
     clock.sleep(7200)
-    sent = submit_wave(engine, batch_id)
+    sent = submit_wave(runtime, batch_id)
 
     assert sent.n_adopted == 1
-    assert len(books(engine)["jobs"]) == 1
+    assert len(books(runtime)["jobs"]) == 1
 
 
-def _put_forward(engine: Engine, seconds: float) -> None:
-    config = EmulatorConfig.from_environment({}, engine.home)
+def _put_forward(runtime: Runtime, seconds: float) -> None:
+    config = EmulatorConfig.from_environment({}, runtime.home)
     in_process_client(config).post(
         "http://emulator.invalid/emulator/clock", json={"seconds": seconds}
     )
 
 
 def test_a_lease_that_ran_out_creates_nothing(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that was held up while it wrote its file finds that another has the job now."""
-    batch_id = planned(engine, tmp_path)
-    provider = engine.provider(load_judge("quality"))
+    batch_id = planned(runtime, tmp_path)
+    provider = runtime.provider(load_judge("quality"))
     upload = type(provider).upload
 
     def slow_upload(self: Any, shard: Path, key: str) -> str | None:
-        with engine.store.write() as db:
+        with runtime.store.write() as db:
             db.execute("UPDATE provider_jobs SET lease_owner = 'elsewhere:1'")
         return upload(self, shard, key)
 
     monkeypatch.setattr(type(provider), "upload", slow_upload)
-    sent = submit_wave(engine, batch_id)
+    sent = submit_wave(runtime, batch_id)
 
     assert sent.n_sent == 0
-    assert books(engine)["jobs"] == []
+    assert books(runtime)["jobs"] == []
 
 
 def test_a_job_of_other_credentials_is_refused_and_never_looked_for(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """At another account it would seem not to exist, and would be paid for again."""
-    emulate(engine, latency_s=3600)
-    batch_id = planned(engine, tmp_path)
-    submit_wave(engine, batch_id)
-    with engine.store.write() as db:
+    emulate(runtime, latency_s=3600)
+    batch_id = planned(runtime, tmp_path)
+    submit_wave(runtime, batch_id)
+    with runtime.store.write() as db:
         db.execute("UPDATE provider_jobs SET account = 'emulator-elsewhere'")
 
-    poll(engine)
+    poll(runtime)
 
-    assert (job(engine)["state"], len(books(engine)["jobs"])) == ("submitted", 1)
-    assert "Restore those credentials" in job(engine)["error"]
+    assert (job(runtime)["state"], len(books(runtime)["jobs"])) == ("submitted", 1)
+    assert "Restore those credentials" in job(runtime)["error"]
     # A person who cannot restore them may still end the batch.
-    cancel(engine, batch_id)
+    cancel(runtime, batch_id)
     clock.sleep(600)
-    finish(engine, batch_id)
-    assert job(engine)["state"] == "settled"
+    finish(runtime, batch_id)
+    assert job(runtime)["state"] == "settled"
 
 
 def test_a_submission_in_doubt_stays_with_its_credentials(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """It may exist there."""
-    emulate(engine, faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}])
-    batch_id = planned(engine, tmp_path)
+    emulate(runtime, faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}])
+    batch_id = planned(runtime, tmp_path)
     with pytest.raises(UncertainOutcomeError):
-        submit_wave(engine, batch_id)
-    with engine.store.write() as db:
+        submit_wave(runtime, batch_id)
+    with runtime.store.write() as db:
         db.execute("UPDATE provider_jobs SET account = 'emulator-elsewhere'")
     clock.sleep(600)
 
     with pytest.raises(AmbiguousSubmissionError, match="another key or address"):
-        submit_wave(engine, batch_id)
+        submit_wave(runtime, batch_id)
 
-    assert len(books(engine)["jobs"]) == 1
+    assert len(books(runtime)["jobs"]) == 1
 
 
 def test_a_mistyped_key_costs_a_batch_nothing(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """What never left waits for the right key, and goes out with it, whatever account that is."""
-    emulate(engine, faults=[{"kind": "status", "on": "*files.create", "status": 401}])
-    batch_id = planned(engine, tmp_path)
+    emulate(runtime, faults=[{"kind": "status", "on": "*files.create", "status": 401}])
+    batch_id = planned(runtime, tmp_path)
     with pytest.raises(AccountRefusedError, match="Check the key"):
-        submit_wave(engine, batch_id)
-    state = job(engine)["state"]
+        submit_wave(runtime, batch_id)
+    state = job(runtime)["state"]
 
-    emulate(engine, faults=[])
-    with engine.store.write() as db:
+    emulate(runtime, faults=[])
+    with runtime.store.write() as db:
         db.execute("UPDATE provider_jobs SET account = 'emulator-mistyped'")
-    submit_wave(engine, batch_id)
+    submit_wave(runtime, batch_id)
 
     assert state == "intent"
-    assert job(engine)["state"] == "submitted"
-    assert job(engine)["account"] == engine.provider(load_judge("quality")).account
+    assert job(runtime)["state"] == "submitted"
+    assert job(runtime)["account"] == runtime.provider(load_judge("quality")).account
 
 
 def test_an_account_is_a_key_at_an_address() -> None:
@@ -375,52 +375,52 @@ def test_an_account_is_a_key_at_an_address() -> None:
     assert "sk-1" not in one
 
 
-def test_adopting_creates_nothing(engine: Engine, tmp_path: Path) -> None:
+def test_adopting_creates_nothing(runtime: Runtime, tmp_path: Path) -> None:
     """The doctor may try it at any time: what was never sent stays unsent."""
-    batch_id = planned(engine, tmp_path)
-    change = replace(engine)
-    emulate(engine, faults=[{"kind": "status", "on": "*files.create", "status": 503}])
+    batch_id = planned(runtime, tmp_path)
+    change = replace(runtime)
+    emulate(runtime, faults=[{"kind": "status", "on": "*files.create", "status": 503}])
     with pytest.raises(ProviderUnavailableError):
-        submit_wave(engine, batch_id)
-    emulate(engine, faults=[])
+        submit_wave(runtime, batch_id)
+    emulate(runtime, faults=[])
 
-    assert not adopt_if_found(change, batch_id, job(engine)["submission_key"])
-    assert books(engine)["jobs"] == []
+    assert not adopt_if_found(change, batch_id, job(runtime)["submission_key"])
+    assert books(runtime)["jobs"] == []
 
 
 def test_rows_a_provider_cancelled_are_asked_again(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """Nobody here wanted them cancelled; those that were done are kept and not asked again."""
-    emulate(engine, faults=[{"kind": "is_cancelled", "share": 0.5, "at": [1]}])
-    batch_id = planned(engine, tmp_path)
+    emulate(runtime, faults=[{"kind": "is_cancelled", "share": 0.5, "at": [1]}])
+    batch_id = planned(runtime, tmp_path)
 
-    finish(replace(engine, clock=open_engine(tmp_path / "x").clock), batch_id)
+    finish(replace(runtime, clock=open_engine(tmp_path / "x").clock), batch_id)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         outcomes = db.rows(
             "SELECT attempt, outcome, count(*) AS n FROM attempts GROUP BY ALL ORDER BY ALL"
         )
     counts = {(row["attempt"], row["outcome"]): row["n"] for row in outcomes}
     assert counts == {(1, "cancelled"): 3, (1, "succeeded"): 3, (2, "succeeded"): 3}
-    assert books(engine)["paid_twice"] == []
+    assert books(runtime)["paid_twice"] == []
 
 
-def test_each_cause_has_its_own_budget(engine: Engine, tmp_path: Path) -> None:
+def test_each_cause_has_its_own_budget(runtime: Runtime, tmp_path: Path) -> None:
     """Three expired jobs say nothing about the judge: it still has its second chance."""
-    real = replace(engine, clock=open_engine(tmp_path / "x").clock)
+    real = replace(runtime, clock=open_engine(tmp_path / "x").clock)
     emulate(
-        engine,
+        runtime,
         faults=[
             {"kind": "expires", "share": 0.0, "at": [1, 2]},
             {"kind": "invalid_output", "on": "*", "rate": 1.0},
         ],
     )
-    batch_id = planned(engine, tmp_path, max_attempts=3)
+    batch_id = planned(runtime, tmp_path, max_attempts=3)
 
     finish(real, batch_id)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         rows = db.rows(
             "SELECT list(outcome ORDER BY attempt) AS outcomes FROM attempts GROUP BY comparison_id"
         )
@@ -430,41 +430,41 @@ def test_each_cause_has_its_own_budget(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_results_that_are_gone_for_good_are_missing_and_hold_nothing_up(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """Before their time is over a person may still mend what keeps them from us."""
-    batch_id = planned(engine, tmp_path, max_attempts=1)
-    submit_wave(engine, batch_id)
-    poll(engine)
-    emulate(engine, faults=[{"kind": "status", "on": "*.retrieve", "status": 404}])
-    expiry = job(engine)["results_expire_at"]
+    batch_id = planned(runtime, tmp_path, max_attempts=1)
+    submit_wave(runtime, batch_id)
+    poll(runtime)
+    emulate(runtime, faults=[{"kind": "status", "on": "*.retrieve", "status": 404}])
+    expiry = job(runtime)["results_expire_at"]
 
     with pytest.raises(Exception, match="404"):
-        collect_wave(engine, batch_id)
-    state = job(engine)["state"]
+        collect_wave(runtime, batch_id)
+    state = job(runtime)["state"]
     clock.now = expiry + timedelta(hours=1)
-    collected = collect_wave(engine, batch_id)
+    collected = collect_wave(runtime, batch_id)
 
     assert state == "ended"
     assert {kind.value: n for kind, n in collected.outcomes.items()} == {"missing": 6}
 
 
 def test_late_results_of_an_ended_batch_are_stored_and_billed_and_count_for_nothing(
-    engine: Engine, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
     """The batch stalled; its job, told to stop, had finished all the same."""
-    emulate(engine, latency_s=50 * 3600)
-    batch_id = planned(engine, tmp_path)
-    submit_wave(engine, batch_id)
+    emulate(runtime, latency_s=50 * 3600)
+    batch_id = planned(runtime, tmp_path)
+    submit_wave(runtime, batch_id)
     clock.sleep(40 * 3600)
-    end_stalled(engine, batch_id)
-    finish(engine, batch_id)
+    end_stalled(runtime, batch_id)
+    finish(runtime, batch_id)
     clock.sleep(600)
-    poll(engine)
+    poll(runtime)
 
-    finish(engine, batch_id)
+    finish(runtime, batch_id)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         batch = db.one("SELECT state, end_reason FROM batches")
         open_rows = db.one("SELECT sum(open) AS n FROM v_row_outcomes")
         verdicts = db.one("SELECT count(*) AS n FROM comparisons WHERE status = 'succeeded'")
@@ -473,7 +473,7 @@ def test_late_results_of_an_ended_batch_are_stored_and_billed_and_count_for_noth
             " FROM ledger"
         )
     assert batch == {"state": "failed", "end_reason": "stalled"}
-    assert job(engine)["state"] == "settled"
+    assert job(runtime)["state"] == "settled"
     assert open_rows == {"n": 0}
     assert verdicts == {"n": 0}
     assert reserved is not None

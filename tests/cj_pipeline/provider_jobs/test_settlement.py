@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from tests.support.batches import open_engine, run_to_end, write_batch
 
 _KEPT = (
@@ -15,8 +15,8 @@ _KEPT = (
 )
 
 
-def _rows(engine: Engine) -> list[list[dict[str, object]]]:
-    with engine.store.read() as db:
+def _rows(runtime: Runtime) -> list[list[dict[str, object]]]:
+    with runtime.store.read() as db:
         return [db.rows(query) for query in _KEPT]
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import (
     AccountRefusedError,
     CJError,
@@ -105,7 +105,7 @@ def test_a_succeeded_row_counts_cached_tokens_as_part_of_the_prompt() -> None:
     """Anthropic's input tokens leave them out; our bills count them once, at their own price."""
     reply = parse_result(_row(type="succeeded", message=_message('{"winner"', ': "A"}')))
 
-    assert (reply.custom_id, reply.outcome) == ("k-1", Outcome.SUCCEEDED)
+    assert (reply.custom_id, reply.outcome) == ("k-1", RequestOutcome.SUCCEEDED)
     assert reply.text == '{"winner": "A"}'
     assert reply.usage == Usage(170, 40, 20, 10, 9, 0)
 
@@ -115,22 +115,26 @@ def test_a_succeeded_row_counts_cached_tokens_as_part_of_the_prompt() -> None:
     [
         (
             _row(type="succeeded", message=_message("{", stop="max_tokens")),
-            Outcome.TRUNCATED,
+            RequestOutcome.TRUNCATED,
             True,
         ),
-        (_row(type="succeeded", message=_message("no", stop="refusal")), Outcome.REFUSAL, True),
-        (_row(type="succeeded", message=_message()), Outcome.INVALID_OUTPUT, True),
+        (
+            _row(type="succeeded", message=_message("no", stop="refusal")),
+            RequestOutcome.REFUSAL,
+            True,
+        ),
+        (_row(type="succeeded", message=_message()), RequestOutcome.INVALID_OUTPUT, True),
         (
             _row(type="succeeded", message=_message("x", stop="tool_use")),
-            Outcome.INVALID_OUTPUT,
+            RequestOutcome.INVALID_OUTPUT,
             True,
         ),
-        (_row(type="expired"), Outcome.EXPIRED, True),
-        (_row(type="canceled"), Outcome.CANCELLED, True),
-        (_row(type="odd"), Outcome.PROVIDER_ERROR, True),
+        (_row(type="expired"), RequestOutcome.EXPIRED, True),
+        (_row(type="canceled"), RequestOutcome.CANCELLED, True),
+        (_row(type="odd"), RequestOutcome.PROVIDER_ERROR, True),
         (
             _row(type="errored", error={"type": "error", "error": {"type": "overloaded_error"}}),
-            Outcome.PROVIDER_ERROR,
+            RequestOutcome.PROVIDER_ERROR,
             True,
         ),
         (
@@ -138,13 +142,13 @@ def test_a_succeeded_row_counts_cached_tokens_as_part_of_the_prompt() -> None:
                 type="errored",
                 error={"type": "error", "error": {"type": "invalid_request_error"}},
             ),
-            Outcome.PROVIDER_ERROR,
+            RequestOutcome.PROVIDER_ERROR,
             False,
         ),
     ],
 )
 def test_every_ending_of_a_row_has_its_outcome(
-    line: str, outcome: Outcome, may_retry: bool
+    line: str, outcome: RequestOutcome, may_retry: bool
 ) -> None:
     """Only the first kind of answer can hold a verdict."""
     reply = parse_result(line)
@@ -171,7 +175,7 @@ def test_no_row_of_whatever_shape_raises_or_makes_up_a_text(row: object) -> None
     """Providers' rows are hostile input; a reader that falls over loses the whole job."""
     reply = parse_result(json.dumps(row))
 
-    assert reply.outcome is not Outcome.SUCCEEDED or reply.text
+    assert reply.outcome is not RequestOutcome.SUCCEEDED or reply.text
 
 
 def test_the_prefix_is_marked_for_caching_only_where_that_is_asked() -> None:

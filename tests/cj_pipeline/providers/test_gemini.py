@@ -17,7 +17,7 @@ from google.genai import types
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import (
     AccountRefusedError,
     CJError,
@@ -107,31 +107,35 @@ def test_thoughts_are_billed_as_completion_and_not_read_as_the_answer() -> None:
     """Gemini counts them beside the answer, and marks them inside it."""
     reply = parse_response(_row(response=_response("yes")))
 
-    assert (reply.custom_id, reply.outcome, reply.text) == ("k-1", Outcome.SUCCEEDED, "yes")
+    assert (reply.custom_id, reply.outcome, reply.text) == ("k-1", RequestOutcome.SUCCEEDED, "yes")
     assert reply.usage == Usage(prompt=100, cached=60, completion=35, reasoning=25)
 
 
 @pytest.mark.parametrize(
     ("line", "outcome", "may_retry"),
     [
-        (_row(response=_response("{", "MAX_TOKENS")), Outcome.TRUNCATED, True),
-        (_row(response=_response(None, "SAFETY")), Outcome.CONTENT_FILTER, False),
+        (_row(response=_response("{", "MAX_TOKENS")), RequestOutcome.TRUNCATED, True),
+        (_row(response=_response(None, "SAFETY")), RequestOutcome.CONTENT_FILTER, False),
         (
             _row(response={"promptFeedback": {"blockReason": "SAFETY"}}),
-            Outcome.CONTENT_FILTER,
+            RequestOutcome.CONTENT_FILTER,
             False,
         ),
-        (_row(response=_response(None)), Outcome.INVALID_OUTPUT, True),
-        (_row(response=_response("x", "MALFORMED_FUNCTION_CALL")), Outcome.INVALID_OUTPUT, True),
-        (_row(response={"candidates": []}), Outcome.PROVIDER_ERROR, True),
-        (_row(error={"code": 3, "message": "bad"}), Outcome.PROVIDER_ERROR, False),
-        (_row(error={"code": 14}), Outcome.PROVIDER_ERROR, True),
-        (_row(error={"code": 1}), Outcome.CANCELLED, True),
-        (_row(), Outcome.PROVIDER_ERROR, True),
+        (_row(response=_response(None)), RequestOutcome.INVALID_OUTPUT, True),
+        (
+            _row(response=_response("x", "MALFORMED_FUNCTION_CALL")),
+            RequestOutcome.INVALID_OUTPUT,
+            True,
+        ),
+        (_row(response={"candidates": []}), RequestOutcome.PROVIDER_ERROR, True),
+        (_row(error={"code": 3, "message": "bad"}), RequestOutcome.PROVIDER_ERROR, False),
+        (_row(error={"code": 14}), RequestOutcome.PROVIDER_ERROR, True),
+        (_row(error={"code": 1}), RequestOutcome.CANCELLED, True),
+        (_row(), RequestOutcome.PROVIDER_ERROR, True),
     ],
 )
 def test_every_ending_of_a_row_has_its_outcome(
-    line: str, outcome: Outcome, may_retry: bool
+    line: str, outcome: RequestOutcome, may_retry: bool
 ) -> None:
     """Only the first kind of answer can hold a verdict."""
     reply = parse_response(line)
@@ -160,7 +164,7 @@ def test_no_row_of_whatever_shape_raises_or_makes_up_a_text(row: object) -> None
     """Providers' rows are hostile input; a reader that falls over loses the whole job."""
     reply = parse_response(json.dumps(row))
 
-    assert reply.outcome is not Outcome.SUCCEEDED or reply.text
+    assert reply.outcome is not RequestOutcome.SUCCEEDED or reply.text
 
 
 @pytest.mark.parametrize(

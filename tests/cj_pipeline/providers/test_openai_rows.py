@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.batch.comparisons import Outcome
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.judging.pricing import Usage
 from cj_pipeline.judging.prompts import Prompt
@@ -47,7 +47,7 @@ def test_a_good_row_gives_text_usage_model_and_request_id() -> None:
 
     assert reply == Reply(
         custom_id="k-1",
-        outcome=Outcome.SUCCEEDED,
+        outcome=RequestOutcome.SUCCEEDED,
         text='{"winner": "A"}',
         usage=Usage(prompt=100, cached=60, cache_write_5m=10, completion=30, reasoning=20),
         model="gpt-4.1-mini-2025-04-14",
@@ -72,25 +72,35 @@ def test_content_in_parts_is_joined() -> None:
     [
         (
             _row({"error": {"code": "bad_schema", "message": "no"}}, status=400),
-            Outcome.PROVIDER_ERROR,
+            RequestOutcome.PROVIDER_ERROR,
             "bad_schema",
             False,
         ),
-        (_row({"error": {"type": "server_error"}}, status=500), Outcome.PROVIDER_ERROR, None, True),
-        (_row({"error": {"code": "rate"}}, status=429), Outcome.PROVIDER_ERROR, "rate", True),
-        (_row({"error": {"code": "odd"}}, status=200), Outcome.PROVIDER_ERROR, "odd", True),
-        (_row({}, status=503), Outcome.PROVIDER_ERROR, "status_503", True),
-        (_row(_chat(), status=None), Outcome.PROVIDER_ERROR, "no_response", True),
-        (_row("<html>", status=200), Outcome.PROVIDER_ERROR, "no_body", True),
-        (_row({"choices": []}), Outcome.PROVIDER_ERROR, "no_choice", True),
-        (_row(None, error="quite wrong"), Outcome.PROVIDER_ERROR, "no_response", True),
-        (_row(_chat(None, refusal="I will not.")), Outcome.REFUSAL, "refusal", True),
-        (_row(_chat('{"win', finish="length")), Outcome.TRUNCATED, "length", True),
-        (_row(_chat(None, finish="content_filter")), Outcome.CONTENT_FILTER, None, False),
-        (_row(_chat("")), Outcome.INVALID_OUTPUT, "no_text", True),
+        (
+            _row({"error": {"type": "server_error"}}, status=500),
+            RequestOutcome.PROVIDER_ERROR,
+            None,
+            True,
+        ),
+        (
+            _row({"error": {"code": "rate"}}, status=429),
+            RequestOutcome.PROVIDER_ERROR,
+            "rate",
+            True,
+        ),
+        (_row({"error": {"code": "odd"}}, status=200), RequestOutcome.PROVIDER_ERROR, "odd", True),
+        (_row({}, status=503), RequestOutcome.PROVIDER_ERROR, "status_503", True),
+        (_row(_chat(), status=None), RequestOutcome.PROVIDER_ERROR, "no_response", True),
+        (_row("<html>", status=200), RequestOutcome.PROVIDER_ERROR, "no_body", True),
+        (_row({"choices": []}), RequestOutcome.PROVIDER_ERROR, "no_choice", True),
+        (_row(None, error="quite wrong"), RequestOutcome.PROVIDER_ERROR, "no_response", True),
+        (_row(_chat(None, refusal="I will not.")), RequestOutcome.REFUSAL, "refusal", True),
+        (_row(_chat('{"win', finish="length")), RequestOutcome.TRUNCATED, "length", True),
+        (_row(_chat(None, finish="content_filter")), RequestOutcome.CONTENT_FILTER, None, False),
+        (_row(_chat("")), RequestOutcome.INVALID_OUTPUT, "no_text", True),
         (
             json.dumps({"custom_id": "k-1", "response": None, "error": {"code": "batch_expired"}}),
-            Outcome.EXPIRED,
+            RequestOutcome.EXPIRED,
             "batch_expired",
             True,
         ),
@@ -98,14 +108,14 @@ def test_content_in_parts_is_joined() -> None:
             json.dumps(
                 {"custom_id": "k-1", "response": None, "error": {"code": "batch_cancelled"}}
             ),
-            Outcome.CANCELLED,
+            RequestOutcome.CANCELLED,
             "batch_cancelled",
             True,
         ),
     ],
 )
 def test_every_failure_has_its_outcome(
-    line: str, outcome: Outcome, code: str | None, may_retry: bool
+    line: str, outcome: RequestOutcome, code: str | None, may_retry: bool
 ) -> None:
     """A failed row is often not one whose `error` is set, and none of them is a verdict."""
     reply = _read(line)
@@ -127,7 +137,7 @@ def test_a_garbled_line_answers_no_request(line: str) -> None:
     """It is recorded by whoever collects, and never fatal."""
     reply = _read(line)
 
-    assert (reply.custom_id, reply.outcome) == (None, Outcome.PROVIDER_ERROR)
+    assert (reply.custom_id, reply.outcome) == (None, RequestOutcome.PROVIDER_ERROR)
     assert reply.error_code == "garbled"
 
 
@@ -152,7 +162,7 @@ def test_no_row_of_whatever_shape_raises_or_makes_up_a_text(row: object) -> None
     for words in (chat_completions, responses):
         reply = parse_row(line, words.read_body)
 
-        assert reply.outcome is not Outcome.SUCCEEDED or reply.text
+        assert reply.outcome is not RequestOutcome.SUCCEEDED or reply.text
 
 
 def test_odd_counts_are_read_as_nothing() -> None:
@@ -221,28 +231,28 @@ def test_a_response_gives_the_text_of_its_message_and_its_usage() -> None:
     """Reasoning items are passed over; writes are split by how long they live."""
     reply = responses.read_body(_response({"type": "output_text", "text": "yes"}))
 
-    assert (reply.outcome, reply.text) == (Outcome.SUCCEEDED, "yes")
+    assert (reply.outcome, reply.text) == (RequestOutcome.SUCCEEDED, "yes")
     assert reply.usage == Usage(50, 20, 8, 4, 9, 5)
 
 
 @pytest.mark.parametrize(
     ("body", "outcome"),
     [
-        (_response({"type": "refusal", "refusal": "no"}), Outcome.REFUSAL),
+        (_response({"type": "refusal", "refusal": "no"}), RequestOutcome.REFUSAL),
         (
             _response(status="incomplete", incomplete_details={"reason": "max_output_tokens"}),
-            Outcome.TRUNCATED,
+            RequestOutcome.TRUNCATED,
         ),
         (
             _response(status="incomplete", incomplete_details={"reason": "content_filter"}),
-            Outcome.CONTENT_FILTER,
+            RequestOutcome.CONTENT_FILTER,
         ),
-        (_response(status="failed"), Outcome.PROVIDER_ERROR),
-        (_response(), Outcome.INVALID_OUTPUT),
+        (_response(status="failed"), RequestOutcome.PROVIDER_ERROR),
+        (_response(), RequestOutcome.INVALID_OUTPUT),
     ],
 )
 def test_a_response_without_an_answer_has_its_outcome(
-    body: dict[str, Any], outcome: Outcome
+    body: dict[str, Any], outcome: RequestOutcome
 ) -> None:
     """None of them is a verdict."""
     assert responses.read_body(body).outcome is outcome

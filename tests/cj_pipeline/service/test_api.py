@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from cj_pipeline.progress.events import is_cancel_requested
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.publish import publish
@@ -23,15 +23,15 @@ SETTINGS = {"judges": ["quality"], "max_pairwise_comparisons": 3}
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     """Three ended batches; the tests only look."""
     return home_with_batches(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")
-def client(engine: Engine) -> Iterator[TestClient]:
+def client(runtime: Runtime) -> Iterator[TestClient]:
     """A client on this machine."""
-    with asking(engine) as found:
+    with asking(runtime) as found:
         yield found
 
 
@@ -45,10 +45,10 @@ def test_batches_are_listed_in_pages(client: TestClient) -> None:
     assert second["next"] is None
 
 
-def test_a_folder_in_the_inbox_is_listed_as_queued(engine: Engine, client: TestClient) -> None:
+def test_a_folder_in_the_inbox_is_listed_as_queued(runtime: Runtime, client: TestClient) -> None:
     """It has been handed in, though nobody has taken it yet; half-written ones are left out."""
     for name in ("waits", ".half"):
-        (engine.inbox / name).mkdir(parents=True, exist_ok=True)
+        (runtime.inbox / name).mkdir(parents=True, exist_ok=True)
 
     assert client.get("/api/v1/batches").json()["queued"] == ["waits"]
     assert client.get("/api/v1/batches/waits").json()["state"] == "queued"
@@ -160,10 +160,10 @@ def test_an_unknown_path_is_a_problem_too(client: TestClient) -> None:
 
 def test_a_report_is_served_with_its_own_policy(tmp_path: Path) -> None:
     """It may run nothing and load nothing, whoever wrote into it."""
-    engine = home_with_batches(tmp_path / "home")
-    published = publish(engine, ARGUMENTS)
+    runtime = home_with_batches(tmp_path / "home")
+    published = publish(runtime, ARGUMENTS)
 
-    with asking(engine) as client:
+    with asking(runtime) as client:
         report = client.get(f"/api/v1/batches/{ARGUMENTS}/report")
         artefact = client.get(f"/api/v1/batches/{ARGUMENTS}/artefact")
 
@@ -178,24 +178,24 @@ def test_a_report_is_served_with_its_own_policy(tmp_path: Path) -> None:
 
 def test_a_file_outside_the_published_folder_is_never_sent(tmp_path: Path) -> None:
     """The path is read from the store, which others may write."""
-    engine = home_with_batches(tmp_path / "home")
+    runtime = home_with_batches(tmp_path / "home")
     secret = tmp_path / "secret"
     secret.write_text("hidden")
-    with engine.store.write() as db:
+    with runtime.store.write() as db:
         db.insert(
             "batch_report",
             [
                 {
                     "batch_id": SPRING,
-                    "path": str(engine.published_folder / ".." / ".." / "secret"),
+                    "path": str(runtime.published_folder / ".." / ".." / "secret"),
                     "sha256": "",
                     "n_bytes": 6,
-                    "written_at": engine.clock(),
+                    "written_at": runtime.clock(),
                 }
             ],
         )
 
-    with asking(engine) as client:
+    with asking(runtime) as client:
         reply = client.get(f"/api/v1/batches/{SPRING}/report")
 
     assert reply.status_code == 404
@@ -204,20 +204,20 @@ def test_a_file_outside_the_published_folder_is_never_sent(tmp_path: Path) -> No
 
 def test_cancelling_keeps_what_was_paid_for_and_ends_the_batch(tmp_path: Path) -> None:
     """Asking twice is as good as asking once."""
-    engine = open_engine(tmp_path / "home")
+    runtime = open_engine(tmp_path / "home")
     folder = write_batch(tmp_path / "batch", n_students=4, settings=SETTINGS)
-    batch_id = ingest(engine, folder).batch_id
-    plan_wave(engine, batch_id)
-    submit_wave(engine, batch_id)
+    batch_id = ingest(runtime, folder).batch_id
+    plan_wave(runtime, batch_id)
+    submit_wave(runtime, batch_id)
 
-    with asking(engine) as client:
+    with asking(runtime) as client:
         replies = [client.delete(f"/api/v1/batches/{batch_id}") for _ in range(2)]
         shown = client.get(f"/api/v1/batches/{batch_id}").json()
 
     assert [reply.status_code for reply in replies] == [202, 202]
     assert replies[0].json() == {"batch_id": batch_id, "state": "cancelling", "n_jobs": 1}
     assert shown["progress"]["is_cancelling"]
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         assert is_cancel_requested(db, batch_id)
 
 
@@ -231,16 +231,16 @@ def test_an_ended_batch_cannot_be_cancelled(client: TestClient) -> None:
 
 def test_a_batch_that_only_waits_is_withdrawn(tmp_path: Path) -> None:
     """Nothing was asked, so nothing has to end."""
-    engine = open_engine(tmp_path / "home")
-    write_batch(engine.inbox / "waits", n_students=3, settings=SETTINGS)
+    runtime = open_engine(tmp_path / "home")
+    write_batch(runtime.inbox / "waits", n_students=3, settings=SETTINGS)
 
-    with asking(engine) as client:
+    with asking(runtime) as client:
         reply = client.delete("/api/v1/batches/waits")
         after = client.get("/api/v1/batches/waits")
 
     assert reply.json()["state"] == "withdrawn"
     assert after.status_code == 404
-    assert list(engine.inbox.iterdir()) == []
+    assert list(runtime.inbox.iterdir()) == []
 
 
 def test_metrics_are_served_for_prometheus(client: TestClient) -> None:

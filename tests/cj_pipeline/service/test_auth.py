@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.auth import COOKIE, Access, is_loopback, require_safe
 from tests.support.batches import open_engine
 from tests.support.served_runtime import SOCKETS, TOKEN, asking
@@ -19,15 +19,15 @@ PROTECTED = ["/api/v1/batches", "/api/v1/batches/abc", "/metrics"]
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     """An empty home."""
     return open_engine(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture
-def stranger(engine: Engine) -> Iterator[TestClient]:
+def stranger(runtime: Runtime) -> Iterator[TestClient]:
     """A client of a service that has a token, without it."""
-    with asking(engine, token=TOKEN) as client:
+    with asking(runtime, token=TOKEN) as client:
         del client.headers["Authorization"]
         yield client
 
@@ -51,9 +51,9 @@ def test_a_wrong_token_is_refused(stranger: TestClient, given: str) -> None:
     assert TOKEN not in reply.text
 
 
-def test_the_token_lets_in(engine: Engine) -> None:
+def test_the_token_lets_in(runtime: Runtime) -> None:
     """As a bearer token."""
-    with asking(engine, token=TOKEN) as client:
+    with asking(runtime, token=TOKEN) as client:
         assert client.get("/api/v1/batches").status_code == 200
 
 
@@ -97,27 +97,27 @@ def test_a_forged_session_is_refused(stranger: TestClient, forged: str) -> None:
     assert not Access(None).is_session(forged)
 
 
-def test_pages_of_other_sites_may_not_ask(engine: Engine) -> None:
+def test_pages_of_other_sites_may_not_ask(runtime: Runtime) -> None:
     """Without a token the visitor's own browser would otherwise be the way in."""
-    with asking(engine) as client:
+    with asking(runtime) as client:
         foreign = client.delete("/api/v1/batches/abc", headers={"Origin": "https://evil.example"})
         own = client.get("/api/v1/batches", headers={"Origin": "http://127.0.0.1:8421"})
 
     assert (foreign.status_code, own.status_code) == (403, 200)
 
 
-def test_without_a_token_only_this_machines_names_are_answered(engine: Engine) -> None:
+def test_without_a_token_only_this_machines_names_are_answered(runtime: Runtime) -> None:
     """A name that somebody else's DNS has pointed here is not one of them."""
-    with asking(engine) as client:
+    with asking(runtime) as client:
         reply = client.get("/api/v1/batches", headers={"Host": "rebound.example"})
 
     assert reply.status_code == 403
 
 
-def test_a_foreign_page_cannot_open_a_websocket(engine: Engine) -> None:
+def test_a_foreign_page_cannot_open_a_websocket(runtime: Runtime) -> None:
     """Browsers let any page try."""
     with (
-        asking(engine) as client,
+        asking(runtime) as client,
         pytest.raises(WebSocketDisconnect),
         client.websocket_connect(
             f"{SOCKETS}/api/v1/batches/abc/events", headers={"Origin": "https://evil.example"}
@@ -135,9 +135,9 @@ def test_a_websocket_needs_the_token_too(stranger: TestClient) -> None:
         pass
 
 
-def test_a_body_that_is_too_large_is_refused(engine: Engine) -> None:
+def test_a_body_that_is_too_large_is_refused(runtime: Runtime) -> None:
     """By what it says of itself, and by what arrives where it says nothing."""
-    with asking(engine, max_body_bytes=1000) as client:
+    with asking(runtime, max_body_bytes=1000) as client:
         declared = client.post(
             "/api/v1/batches", content=b"x" * 1001, headers={"Content-Type": "application/json"}
         )
@@ -190,10 +190,10 @@ def test_every_answer_bears_the_safe_headers(stranger: TestClient) -> None:
 
 
 def test_the_token_is_never_logged(
-    engine: Engine, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    runtime: Runtime, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Nor a session's cookie."""
-    with asking(engine, token=TOKEN) as client:
+    with asking(runtime, token=TOKEN) as client:
         client.post("/session", json={"token": TOKEN})
         client.get("/api/v1/batches/nobody")
         client.get("/api/v1/batches", headers={"Authorization": f"Bearer {TOKEN}x"})

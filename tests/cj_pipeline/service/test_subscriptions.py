@@ -12,7 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.operations.cancel import cancel
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from tests.support.batches import begin, end, open_engine, write_batch
 from tests.support.served_runtime import SOCKETS, asking
@@ -21,15 +21,15 @@ SETTINGS = {"judges": ["quality"], "score_stability_threshold": None, "max_pairw
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine over an empty home."""
     return open_engine(tmp_path / "home")
 
 
-def begun(engine: Engine, tmp_path: Path) -> str:
+def begun(runtime: Runtime, tmp_path: Path) -> str:
     """Take a batch in, ask its first wave, and return its name."""
     folder = write_batch(tmp_path / "batch", n_students=3, settings=SETTINGS)
-    return begin(engine, folder)
+    return begin(runtime, folder)
 
 
 def heard(socket: WebSocketTestSession) -> tuple[list[dict[str, Any]], int]:
@@ -50,13 +50,13 @@ def listen(client: TestClient, batch_id: str, after: str = "0") -> tuple[list[di
         return heard(socket)
 
 
-def test_a_batch_is_told_live_to_its_end(engine: Engine, tmp_path: Path) -> None:
+def test_a_batch_is_told_live_to_its_end(runtime: Runtime, tmp_path: Path) -> None:
     """Whoever moves it, in whatever process."""
-    batch_id = begun(engine, tmp_path)
-    mover = threading.Thread(target=end, args=(open_engine(engine.home), batch_id))
+    batch_id = begun(runtime, tmp_path)
+    mover = threading.Thread(target=end, args=(open_engine(runtime.home), batch_id))
 
     with (
-        asking(engine) as client,
+        asking(runtime) as client,
         client.websocket_connect(f"{SOCKETS}/api/v1/batches/{batch_id}/events") as socket,
     ):
         first = socket.receive_json()
@@ -71,23 +71,25 @@ def test_a_batch_is_told_live_to_its_end(engine: Engine, tmp_path: Path) -> None
     assert code == 1000
 
 
-def test_whoever_comes_back_is_told_what_they_missed(engine: Engine, tmp_path: Path) -> None:
+def test_whoever_comes_back_is_told_what_they_missed(runtime: Runtime, tmp_path: Path) -> None:
     """And not what they know."""
-    batch_id = begun(engine, tmp_path)
-    end(engine, batch_id)
+    batch_id = begun(runtime, tmp_path)
+    end(runtime, batch_id)
 
-    with asking(engine) as client:
+    with asking(runtime) as client:
         said, _ = listen(client, batch_id, after="2")
 
     assert [each["sequence"] for each in said if each["type"] == "event"] == [3, 4]
 
 
-def test_how_it_stands_is_said_even_where_nothing_happened(engine: Engine, tmp_path: Path) -> None:
+def test_how_it_stands_is_said_even_where_nothing_happened(
+    runtime: Runtime, tmp_path: Path
+) -> None:
     """A page that connects late must not stay empty."""
-    batch_id = begun(engine, tmp_path)
-    end(engine, batch_id)
+    batch_id = begun(runtime, tmp_path)
+    end(runtime, batch_id)
 
-    with asking(engine) as client:
+    with asking(runtime) as client:
         said, _ = listen(client, batch_id, after="999")
 
     assert [each["type"] for each in said] == ["progress"]
@@ -95,35 +97,35 @@ def test_how_it_stands_is_said_even_where_nothing_happened(engine: Engine, tmp_p
 
 
 @pytest.mark.parametrize("name", ["nobody", "%2e%2e", "x", "a%00b"])
-def test_an_unknown_batch_closes_the_connection(engine: Engine, name: str) -> None:
+def test_an_unknown_batch_closes_the_connection(runtime: Runtime, name: str) -> None:
     """With a code of its own."""
-    with asking(engine) as client:
+    with asking(runtime) as client:
         said, code = listen(client, name)
 
     assert (said, code) == ([], 4404)
 
 
-def test_a_number_that_is_none_closes_the_connection(engine: Engine, tmp_path: Path) -> None:
+def test_a_number_that_is_none_closes_the_connection(runtime: Runtime, tmp_path: Path) -> None:
     """Also one that only looks like one."""
-    batch_id = begun(engine, tmp_path)
+    batch_id = begun(runtime, tmp_path)
 
-    with asking(engine) as client:
+    with asking(runtime) as client:
         assert [listen(client, batch_id, after)[1] for after in ("x", "-1", "٣")] == [4404] * 3
 
 
-def test_a_batch_that_waits_says_so_and_is_followed_once_it_is_taken_in(engine: Engine) -> None:
+def test_a_batch_that_waits_says_so_and_is_followed_once_it_is_taken_in(runtime: Runtime) -> None:
     """Nobody has to connect again."""
-    folder = write_batch(engine.inbox / "waits", n_students=3, settings=SETTINGS)
+    folder = write_batch(runtime.inbox / "waits", n_students=3, settings=SETTINGS)
 
     with (
-        asking(engine) as client,
+        asking(runtime) as client,
         client.websocket_connect(f"{SOCKETS}/api/v1/batches/waits/events") as socket,
     ):
         first = socket.receive_json()
-        ingest(engine, folder)
+        ingest(runtime, folder)
         second = socket.receive_json()
-        cancel(engine, "waits")
-        end(engine, "waits")
+        cancel(runtime, "waits")
+        end(runtime, "waits")
         rest, code = heard(socket)
 
     assert first == {"type": "queued", "batch_id": "waits"}
@@ -132,24 +134,24 @@ def test_a_batch_that_waits_says_so_and_is_followed_once_it_is_taken_in(engine: 
     assert code == 1000
 
 
-def test_a_rejected_batch_closes_with_its_own_code(engine: Engine, tmp_path: Path) -> None:
+def test_a_rejected_batch_closes_with_its_own_code(runtime: Runtime, tmp_path: Path) -> None:
     """It will not move until somebody mends it."""
     folder = write_batch(tmp_path / "alone", n_students=1, settings=SETTINGS)
     with pytest.raises(BatchProblemsError):
-        ingest(engine, folder)
+        ingest(runtime, folder)
 
-    with asking(engine) as client:
+    with asking(runtime) as client:
         _, code = listen(client, "alone")
 
     assert code == 4422
 
 
-def test_many_watch_one_batch(engine: Engine, tmp_path: Path) -> None:
+def test_many_watch_one_batch(runtime: Runtime, tmp_path: Path) -> None:
     """Each sees all of it."""
-    batch_id = begun(engine, tmp_path)
-    end(engine, batch_id)
+    batch_id = begun(runtime, tmp_path)
+    end(runtime, batch_id)
 
-    with asking(engine) as client:
+    with asking(runtime) as client:
         told = [listen(client, batch_id)[0] for _ in range(5)]
 
     assert all(len(said) == len(told[0]) for said in told)

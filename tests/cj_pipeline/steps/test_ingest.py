@@ -8,14 +8,14 @@ import pytest
 
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.operations.cancel import cancel
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import advance_to_end
 from cj_pipeline.steps.ingest import ingest
 from tests.support.batches import open_engine, write_batch
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine over an empty home."""
     return open_engine(tmp_path / "home")
 
@@ -26,51 +26,51 @@ def folder(tmp_path: Path) -> Path:
     return write_batch(tmp_path / "batch", n_students=3, settings={"judges": ["quality"]})
 
 
-def test_the_same_folder_twice_changes_nothing(engine: Engine, folder: Path) -> None:
+def test_the_same_folder_twice_changes_nothing(runtime: Runtime, folder: Path) -> None:
     """Whoever is not sure whether a command ran may run it again."""
-    first, again = ingest(engine, folder), ingest(engine, folder)
+    first, again = ingest(runtime, folder), ingest(runtime, folder)
 
     assert (first.is_new, again.is_new) == (True, False)
 
 
-def test_other_content_under_the_same_name_is_refused(engine: Engine, folder: Path) -> None:
+def test_other_content_under_the_same_name_is_refused(runtime: Runtime, folder: Path) -> None:
     """What was paid for belongs to the texts that were judged."""
-    ingest(engine, folder)
+    ingest(runtime, folder)
     (folder / "essays" / "student-001.txt").write_text("Something else altogether.")
 
     with pytest.raises(BatchProblemsError, match="another name"):
-        ingest(engine, folder)
+        ingest(runtime, folder)
 
 
-def test_a_setting_by_hand_is_not_dropped_in_silence(engine: Engine, folder: Path) -> None:
+def test_a_setting_by_hand_is_not_dropped_in_silence(runtime: Runtime, folder: Path) -> None:
     """Somebody who asks for 3 comparisons must not get 120."""
-    ingest(engine, folder)
+    ingest(runtime, folder)
 
     with pytest.raises(BatchProblemsError, match="max_pairwise_comparisons"):
-        ingest(engine, folder, explicit={"max_pairwise_comparisons": 3})
+        ingest(runtime, folder, explicit={"max_pairwise_comparisons": 3})
 
 
 def test_a_priority_by_hand_is_kept_and_may_change_while_the_batch_runs(
-    engine: Engine, folder: Path
+    runtime: Runtime, folder: Path
 ) -> None:
     """It changes whose turn it is, and no verdict; over it is over."""
-    ingest(engine, folder, explicit={"priority": "low"})
-    assert _priority(engine) == ("low", "explicit")
+    ingest(runtime, folder, explicit={"priority": "low"})
+    assert _priority(runtime) == ("low", "explicit")
 
-    ingest(engine, folder, explicit={"priority": "high"})
-    ingest(engine, folder)
+    ingest(runtime, folder, explicit={"priority": "high"})
+    ingest(runtime, folder)
     with pytest.raises(BatchProblemsError, match="seed"):
-        ingest(engine, folder, explicit={"priority": "normal", "seed": 7})
+        ingest(runtime, folder, explicit={"priority": "normal", "seed": 7})
 
-    assert _priority(engine) == ("high", "explicit")
-    cancel(engine, "batch")
-    list(advance_to_end(engine, "batch"))
+    assert _priority(runtime) == ("high", "explicit")
+    cancel(runtime, "batch")
+    list(advance_to_end(runtime, "batch"))
     with pytest.raises(BatchProblemsError, match="priority"):
-        ingest(engine, folder, explicit={"priority": "low"})
+        ingest(runtime, folder, explicit={"priority": "low"})
 
 
-def _priority(engine: Engine) -> tuple[str, str]:
-    with engine.store.read() as db:
+def _priority(runtime: Runtime) -> tuple[str, str]:
+    with runtime.store.read() as db:
         (row,) = db.rows(
             "SELECT settings->>'priority' AS value, settings_origins->>'priority' AS origin"
             " FROM batches"
@@ -78,27 +78,27 @@ def _priority(engine: Engine) -> tuple[str, str]:
     return row["value"], row["origin"]
 
 
-def test_a_rejected_batch_is_taken_in_once_it_is_mended(engine: Engine, folder: Path) -> None:
+def test_a_rejected_batch_is_taken_in_once_it_is_mended(runtime: Runtime, folder: Path) -> None:
     """The rejection stays visible until then, with every problem."""
     essay = folder / "essays" / "student-001.txt"
     text = essay.read_text()
     essay.write_text("")
     with pytest.raises(BatchProblemsError):
-        ingest(engine, folder)
+        ingest(runtime, folder)
 
     essay.write_text(text)
 
-    assert ingest(engine, folder).is_new
-    with engine.store.read() as db:
+    assert ingest(runtime, folder).is_new
+    with runtime.store.read() as db:
         assert db.rows("SELECT state FROM batches") == [{"state": "running"}]
 
 
-def test_an_unknown_judge_is_a_problem_of_the_batch(engine: Engine, folder: Path) -> None:
+def test_an_unknown_judge_is_a_problem_of_the_batch(runtime: Runtime, folder: Path) -> None:
     """It is told as such, and the batch is recorded as rejected."""
     (folder / "batch.yaml").write_text("judges: [nobody]\n")
 
     with pytest.raises(BatchProblemsError, match="nobody"):
-        ingest(engine, folder)
+        ingest(runtime, folder)
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         assert db.rows("SELECT state FROM batches") == [{"state": "rejected"}]

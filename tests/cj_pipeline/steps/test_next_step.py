@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
-from cj_pipeline.steps.next_step import NextStep, Standing, standings
+from cj_pipeline.steps.next_step import NextStep, PendingStep, standings
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.submit_wave import submit_wave
@@ -26,7 +26,7 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def engine(tmp_path: Path, clock: ManualClock) -> Engine:
+def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
     """An engine over an empty home, whose emulator takes a day for each job."""
     return open_engine(
         tmp_path / "home", {"CJ_EMULATOR_SETTINGS": '{"latency_s": 86400}'}, clock=clock
@@ -34,61 +34,61 @@ def engine(tmp_path: Path, clock: ManualClock) -> Engine:
 
 
 @pytest.fixture
-def batch_id(engine: Engine, tmp_path: Path) -> str:
+def batch_id(runtime: Runtime, tmp_path: Path) -> str:
     """A batch whose first wave was sent."""
     folder = write_batch(tmp_path / "spring-9", n_students=4, settings=MOCK)
-    name = ingest(engine, folder).batch_id
-    plan_wave(engine, name)
-    submit_wave(engine, name)
+    name = ingest(runtime, folder).batch_id
+    plan_wave(runtime, name)
+    submit_wave(runtime, name)
     return name
 
 
-def standing(engine: Engine) -> Standing:
+def standing(runtime: Runtime) -> PendingStep:
     """Return the only batch's standing."""
-    with engine.store.read() as db:
-        (found,) = standings(db, engine.clock())
+    with runtime.store.read() as db:
+        (found,) = standings(db, runtime.clock())
     return found
 
 
-def test_a_batch_stands_where_its_rows_say(engine: Engine, batch_id: str) -> None:
+def test_a_batch_stands_where_its_rows_say(runtime: Runtime, batch_id: str) -> None:
     """Nothing but rows is asked, so whoever looks sees the same."""
-    found = standing(engine)
+    found = standing(runtime)
 
     assert (found.batch_id, found.step, found.providers) == (batch_id, NextStep.POLL, ("emulator",))
 
 
 def test_the_mark_stays_while_nothing_moves(
-    engine: Engine, batch_id: str, clock: ManualClock
+    runtime: Runtime, batch_id: str, clock: ManualClock
 ) -> None:
     """A step is asked for once per occasion: looking and polling make no new one."""
-    poll(engine)
-    before = standing(engine).mark
+    poll(runtime)
+    before = standing(runtime).mark
 
     clock.sleep(60)
-    poll(engine)
+    poll(runtime)
 
-    assert standing(engine).mark == before
+    assert standing(runtime).mark == before
 
 
-def test_the_mark_changes_when_something_moves(engine: Engine, tmp_path: Path) -> None:
+def test_the_mark_changes_when_something_moves(runtime: Runtime, tmp_path: Path) -> None:
     """The next step is another occasion."""
     folder = write_batch(tmp_path / "spring-9", n_students=4, settings=MOCK)
-    name = ingest(engine, folder).batch_id
-    marks = [standing(engine).mark]
+    name = ingest(runtime, folder).batch_id
+    marks = [standing(runtime).mark]
     for step in (plan_wave, submit_wave):
-        step(engine, name)
-        marks.append(standing(engine).mark)
+        step(runtime, name)
+        marks.append(standing(runtime).mark)
 
     assert len(set(marks)) == 3
 
 
 def test_a_batch_is_stalled_once_nothing_came_for_too_long(
-    engine: Engine, batch_id: str, clock: ManualClock
+    runtime: Runtime, batch_id: str, clock: ManualClock
 ) -> None:
     """Being polled all the while is no movement."""
     clock.sleep(3590)
-    poll(engine)
-    with engine.store.read() as db:
+    poll(runtime)
+    with runtime.store.read() as db:
         early = stalled_batches(db, clock())
         late = stalled_batches(db, clock() + timedelta(seconds=20))
 
@@ -97,34 +97,34 @@ def test_a_batch_is_stalled_once_nothing_came_for_too_long(
 
 
 def test_a_stalled_batch_ends_with_that_reason(
-    engine: Engine, batch_id: str, clock: ManualClock
+    runtime: Runtime, batch_id: str, clock: ManualClock
 ) -> None:
     """Every batch has an end, whatever its provider does."""
     clock.sleep(3601)
 
-    decided = end_stalled(engine, batch_id)
+    decided = end_stalled(runtime, batch_id)
 
     assert decided.reason == "stalled"
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         row = db.one("SELECT state, end_reason FROM batches WHERE batch_id = ?", [batch_id])
     assert row == {"state": "failed", "end_reason": "stalled"}
 
 
-def test_a_batch_that_moves_is_not_ended(engine: Engine, batch_id: str) -> None:
+def test_a_batch_that_moves_is_not_ended(runtime: Runtime, batch_id: str) -> None:
     """The watchdog may ask late or twice; what counts is how things stand when the run begins."""
-    decided = end_stalled(engine, batch_id)
+    decided = end_stalled(runtime, batch_id)
 
     assert decided.reason is None
 
 
 def test_results_that_are_deleted_soon_are_told_whoever_should_have_collected_them(
-    engine: Engine, batch_id: str
+    runtime: Runtime, batch_id: str
 ) -> None:
     """Three weeks without a daemon are enough to lose a paid batch."""
-    submit_wave(engine, batch_id)
-    now = engine.clock()
+    submit_wave(runtime, batch_id)
+    now = runtime.clock()
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         early = expiring_results(db, now + timedelta(days=20))
         late = expiring_results(db, now + timedelta(days=24))
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.scale.information import covariance
 from cj_pipeline.scale.ranks import ranks
 from cj_pipeline.stopping.expected_gain import outlook
 from tests.cj_pipeline.pairing.test_adaptive import scored_net
 
 
-def as_grades(net: Net) -> Net:
+def as_grades(net: ComparisonGraph) -> ComparisonGraph:
     assert net.scores is not None
     return replace(net, boundaries=tuple(np.quantile(net.scores, [0.25, 0.5, 0.75])))
 

@@ -7,21 +7,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cj_pipeline.batch.options import PreciseRule, Strategy
+from cj_pipeline.batch.options import PrecisionTargets, Strategy
 from cj_pipeline.diagnostics.reliability import empirical_bayes_reliability
-from cj_pipeline.pairing.comparison_graph import Net
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.waves import choose_wave
 from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.scale.tallies import Verdicts
-from cj_pipeline.stopping.forecast import Forecast, Plan, forecast_at_plan, forecast_from_scale
+from cj_pipeline.stopping.forecast import (
+    Forecast,
+    SamplingPlan,
+    forecast_at_plan,
+    forecast_from_scale,
+)
 from cj_pipeline.stopping.precision import Precision, precision_of
 
 
 def scale_after(n_essays: int, per_essay: int, seed: int, *, sd: float = 1.5) -> Scale:
     ids = tuple(f"essay-{i:03d}" for i in range(n_essays))
     size = n_essays * per_essay // 2
-    wave = choose_wave(Net(ids, frozenset(), ()), strategy="coverage", size=size, seed=seed)
-    net = Net(ids, frozenset(), tuple((pair.essay_a, pair.essay_b) for pair in wave))
+    wave = choose_wave(
+        ComparisonGraph(ids, frozenset(), ()), strategy="coverage", size=size, seed=seed
+    )
+    net = ComparisonGraph(ids, frozenset(), tuple((pair.essay_a, pair.essay_b) for pair in wave))
     rng = np.random.default_rng(seed)
     truth = rng.normal(0, sd, n_essays)
     first, second = net.shown_indices.T
@@ -29,17 +36,17 @@ def scale_after(n_essays: int, per_essay: int, seed: int, *, sd: float = 1.5) ->
     return fit_verdicts(Verdicts(ids, ("j",), first, second, won, np.zeros_like(first)))
 
 
-def asked_by(strategy: Strategy, wave_size: int, usd: float | None = None) -> Plan:
-    return Plan(strategy, wave_size, usd)
+def asked_by(strategy: Strategy, wave_size: int, usd: float | None = None) -> SamplingPlan:
+    return SamplingPlan(strategy, wave_size, usd)
 
 
-def at_plan(n_essays: int, rule: PreciseRule, plan: Plan) -> Forecast:
+def at_plan(n_essays: int, rule: PrecisionTargets, plan: SamplingPlan) -> Forecast:
     forecast = forecast_at_plan(n_essays, rule, plan)
     assert forecast is not None
     return forecast
 
 
-def from_scale(scale: Scale, rule: PreciseRule, plan: Plan) -> Forecast:
+def from_scale(scale: Scale, rule: PrecisionTargets, plan: SamplingPlan) -> Forecast:
     forecast = forecast_from_scale(scale, rule, plan, precision_of(scale, scale.essay_ids))
     assert forecast is not None
     return forecast
@@ -48,7 +55,7 @@ def from_scale(scale: Scale, rule: PreciseRule, plan: Plan) -> Forecast:
 def test_a_stricter_target_takes_more_comparisons_waves_and_dollars() -> None:
     """Whoever plans wants to see what the last digit costs."""
     easy, strict = (
-        at_plan(100, PreciseRule(reliability=reliability), asked_by("adaptive", 50, 0.01))
+        at_plan(100, PrecisionTargets(reliability=reliability), asked_by("adaptive", 50, 0.01))
         for reliability in (0.7, 0.9)
     )
 
@@ -61,11 +68,11 @@ def test_a_stricter_target_takes_more_comparisons_waves_and_dollars() -> None:
 
 def test_choosing_by_scores_is_forecast_to_take_fewer_comparisons_for_grades() -> None:
     """Close pairs decide on which side of a boundary an essay lies."""
-    rule = PreciseRule(misgrading=0.3)
+    rule = PrecisionTargets(misgrading=0.3)
     shares = (0.2, 0.2, 0.2, 0.2, 0.2)
 
-    chosen = at_plan(60, rule, Plan("adaptive", 30, grade_shares=shares))
-    random = at_plan(60, rule, Plan("random", 30, grade_shares=shares))
+    chosen = at_plan(60, rule, SamplingPlan("adaptive", 30, grade_shares=shares))
+    random = at_plan(60, rule, SamplingPlan("random", 30, grade_shares=shares))
 
     assert chosen.total < random.total
     assert chosen.usd is None
@@ -73,7 +80,7 @@ def test_choosing_by_scores_is_forecast_to_take_fewer_comparisons_for_grades() -
 
 def test_the_forecast_at_plan_holds_for_an_ordinary_class() -> None:
     """80 essays, asked for reliability .8: what was forecast should be reached about there."""
-    plan = at_plan(80, PreciseRule(reliability=0.8), asked_by("coverage", 40))
+    plan = at_plan(80, PrecisionTargets(reliability=0.8), asked_by("coverage", 40))
 
     per_essay = round(2 * plan.total / 80)
     reached = [empirical_bayes_reliability(scale_after(80, per_essay, seed)) for seed in range(5)]
@@ -83,7 +90,7 @@ def test_the_forecast_at_plan_holds_for_an_ordinary_class() -> None:
 
 def test_verdicts_narrow_the_forecast() -> None:
     """Before the first verdict the essays' spread is a guess."""
-    rule = PreciseRule(reliability=0.85)
+    rule = PrecisionTargets(reliability=0.85)
     plan = at_plan(80, rule, asked_by("coverage", 40))
 
     later = from_scale(scale_after(80, 10, 1), rule, asked_by("coverage", 40, 0.02))
@@ -95,7 +102,7 @@ def test_verdicts_narrow_the_forecast() -> None:
 
 def test_essays_that_hardly_differ_are_forecast_to_take_longer() -> None:
     """Reliability is a share of the spread there is."""
-    rule = PreciseRule(reliability=0.8)
+    rule = PrecisionTargets(reliability=0.8)
     plan = asked_by("coverage", 40)
 
     alike = from_scale(scale_after(80, 12, 2, sd=0.5), rule, plan)
@@ -106,7 +113,7 @@ def test_essays_that_hardly_differ_are_forecast_to_take_longer() -> None:
 
 def test_a_gain_per_dollar_is_foreseen_once_there_is_a_price() -> None:
     """What a comparison costs decides how many are worth it: the dearer, the fewer."""
-    rule = PreciseRule(gain_per_usd=1.0)
+    rule = PrecisionTargets(gain_per_usd=1.0)
 
     cheap = at_plan(60, rule, asked_by("adaptive", 30, 0.001))
     dear = at_plan(60, rule, asked_by("adaptive", 30, 0.01))
@@ -121,15 +128,15 @@ def test_misgrading_and_gains_are_foreseen_from_where_the_batch_stands() -> None
     stands = Precision(0.8, 0.4, 0.6, misgrading=0.4, gain_per_usd=8.0)
     plan = asked_by("adaptive", 20, 0.01)
 
-    misgrading = forecast_from_scale(scale, PreciseRule(misgrading=0.2), plan, stands)
-    gain = forecast_from_scale(scale, PreciseRule(gain_per_usd=1.0), plan, stands)
+    misgrading = forecast_from_scale(scale, PrecisionTargets(misgrading=0.2), plan, stands)
+    gain = forecast_from_scale(scale, PrecisionTargets(gain_per_usd=1.0), plan, stands)
 
     assert misgrading is not None
     assert misgrading.total == 800
     assert gain is not None
     assert gain.total == 800
     unknown = replace(stands, misgrading=None)
-    assert forecast_from_scale(scale, PreciseRule(misgrading=0.2), plan, unknown) is None
+    assert forecast_from_scale(scale, PrecisionTargets(misgrading=0.2), plan, unknown) is None
 
 
 def test_a_forecast_beyond_the_budget_says_so() -> None:
@@ -143,4 +150,4 @@ def test_a_forecast_beyond_the_budget_says_so() -> None:
 def test_a_rule_without_a_target_is_refused() -> None:
     """There would be nothing to look ahead to, and every scale would count as precise."""
     with pytest.raises(ValueError, match="needs a target"):
-        PreciseRule()
+        PrecisionTargets()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cj_pipeline.batch.options import PreciseRule
+from cj_pipeline.batch.options import PrecisionTargets
 from cj_pipeline.stopping.precision import Precision, meets
 
 STANDS = Precision(
@@ -28,14 +28,14 @@ STANDS = Precision(
 )
 def test_each_target_is_met_on_its_own_side(target: str, met: float, missed: float) -> None:
     """A reliability has to be at least what is asked, an error or a gain at the most."""
-    assert meets(STANDS, PreciseRule(**{target: met}))
-    assert not meets(STANDS, PreciseRule(**{target: missed}))
+    assert meets(STANDS, PrecisionTargets(**{target: met}))
+    assert not meets(STANDS, PrecisionTargets(**{target: missed}))
 
 
 def test_every_target_given_has_to_be_met() -> None:
     """Whoever asks for two things wants both."""
-    assert meets(STANDS, PreciseRule(reliability=0.8, misgrading=0.3))
-    assert not meets(STANDS, PreciseRule(reliability=0.9, misgrading=0.3))
+    assert meets(STANDS, PrecisionTargets(reliability=0.8, misgrading=0.3))
+    assert not meets(STANDS, PrecisionTargets(reliability=0.9, misgrading=0.3))
 
 
 @pytest.mark.parametrize("target", ["misgrading", "gain_per_usd"])
@@ -43,4 +43,4 @@ def test_a_figure_nobody_knows_meets_no_target(target: str) -> None:
     """A batch whose anchors carry no grades must not end as precise for that."""
     unknown = Precision(reliability=0.85, mean_standard_error=0.3, max_standard_error=0.5)
 
-    assert not meets(unknown, PreciseRule(**{target: 0.99}))
+    assert not meets(unknown, PrecisionTargets(**{target: 0.99}))

@@ -9,7 +9,7 @@ import pytest
 
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.trials.runs import (
     TrialOutcome,
     conclude_trial,
@@ -34,48 +34,48 @@ expect: [state == succeeded, completed >= 15]
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def runtime(tmp_path: Path) -> Runtime:
     """An engine whose home has one trial: six essays that a judge tells apart well."""
     (tmp_path / "home" / "trials").mkdir(parents=True)
     (tmp_path / "home" / "trials" / "watched.yaml").write_text(WATCHED)
     return open_engine(tmp_path / "home")
 
 
-def run(engine: Engine, batch_id: str, *, day: int = 5, trial: str = "watched") -> TrialOutcome:
+def run(runtime: Runtime, batch_id: str, *, day: int = 5, trial: str = "watched") -> TrialOutcome:
     """Run a trial to its conclusion."""
     due = datetime(2026, 1, day, 2, tzinfo=UTC)
-    open_trial(engine, trial, batch_id=batch_id, due_at=due)
-    finish(engine, batch_id)
-    outcome = conclude_trial(engine, batch_id)
+    open_trial(runtime, trial, batch_id=batch_id, due_at=due)
+    finish(runtime, batch_id)
+    outcome = conclude_trial(runtime, batch_id)
     assert outcome is not None
     return outcome
 
 
-def test_a_run_is_held_against_what_was_expected(engine: Engine) -> None:
+def test_a_run_is_held_against_what_was_expected(runtime: Runtime) -> None:
     """And kept: whoever looks later sees the same."""
-    outcome = run(engine, "watched-1")
+    outcome = run(runtime, "watched-1")
 
     assert outcome.is_met
     assert [finding.expectation for finding in outcome.findings] == [
         "state == succeeded",
         "completed >= 15",
     ]
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         (kept,) = trial_history(db, "watched")
     assert kept["is_met"] is True
     assert kept["figures"]["completed"] == outcome.figures["completed"]
 
 
-def test_the_first_run_has_nothing_to_be_compared_with(engine: Engine) -> None:
+def test_the_first_run_has_nothing_to_be_compared_with(runtime: Runtime) -> None:
     """Drift begins with the second."""
-    assert run(engine, "watched-1").drift is None
+    assert run(runtime, "watched-1").drift is None
 
 
-def test_the_same_judge_has_not_drifted(engine: Engine) -> None:
+def test_the_same_judge_has_not_drifted(runtime: Runtime) -> None:
     """The emulator's verdicts follow from comparison ids, so another batch is another draw."""
-    run(engine, "watched-1", day=5)
+    run(runtime, "watched-1", day=5)
 
-    drift = run(engine, "watched-2", day=6).drift
+    drift = run(runtime, "watched-2", day=6).drift
 
     assert drift is not None
     assert drift.compared_with == "watched-1"
@@ -85,32 +85,32 @@ def test_the_same_judge_has_not_drifted(engine: Engine) -> None:
     assert drift.agreement > 0.6
 
 
-def test_a_judge_that_no_longer_reads_is_seen(engine: Engine) -> None:
+def test_a_judge_that_no_longer_reads_is_seen(runtime: Runtime) -> None:
     """Whatever is shown first now wins: scores draw together, verdicts agree like coins."""
-    run(engine, "watched-1", day=5)
-    config = EmulatorConfig.from_environment(engine.environment, engine.home)
+    run(runtime, "watched-1", day=5)
+    config = EmulatorConfig.from_environment(runtime.environment, runtime.home)
     change_settings(config, judges={"quality": {"discrimination": 0.0, "position_bias": 9.0}})
 
-    drift = run(engine, "watched-2", day=6).drift
+    drift = run(runtime, "watched-2", day=6).drift
 
     assert drift is not None
     assert drift.agreement == 0.5
     assert [told.split()[0] for told in drift.drifted] == ["spread_ratio"]
 
 
-def test_a_judge_that_has_turned_around_is_seen(engine: Engine) -> None:
+def test_a_judge_that_has_turned_around_is_seen(runtime: Runtime) -> None:
     """The weakest essays now win: scores change beyond their errors."""
-    definition = engine.home / "trials" / "watched.yaml"
+    definition = runtime.home / "trials" / "watched.yaml"
     # Far apart, so that no draw of thirty verdicts hides which way the order goes.
     definition.write_text(WATCHED.replace("[-2.0, 2.0]", "[-4.0, 4.0]"))
-    run(engine, "watched-1", day=5)
+    run(runtime, "watched-1", day=5)
     definition.write_text(WATCHED.replace("[-2.0, 2.0]", "[4.0, -4.0]"))
-    open_trial(engine, "watched", batch_id="watched-2")
-    with engine.store.write() as db:
+    open_trial(runtime, "watched", batch_id="watched-2")
+    with runtime.store.write() as db:
         db.execute("UPDATE trial_runs SET fingerprint = (SELECT min(fingerprint) FROM trial_runs)")
-    finish(engine, "watched-2")
+    finish(runtime, "watched-2")
 
-    outcome = conclude_trial(engine, "watched-2")
+    outcome = conclude_trial(runtime, "watched-2")
 
     assert outcome is not None
     assert outcome.drift is not None
@@ -120,49 +120,49 @@ def test_a_judge_that_has_turned_around_is_seen(engine: Engine) -> None:
     assert any(told.startswith("essays_beyond_noise") for told in outcome.drift.drifted)
 
 
-def test_a_run_is_compared_with_the_one_before_it_and_not_with_later_ones(engine: Engine) -> None:
+def test_a_run_is_compared_with_the_one_before_it_and_not_with_later_ones(runtime: Runtime) -> None:
     """Concluding an old run again tells what it told then."""
     for day in (5, 6, 7):
-        run(engine, f"watched-{day}", day=day)
+        run(runtime, f"watched-{day}", day=day)
 
-    again = conclude_trial(engine, "watched-6")
+    again = conclude_trial(runtime, "watched-6")
 
     assert again is not None
     assert again.drift is not None
     assert again.drift.compared_with == "watched-5"
 
 
-def test_a_changed_definition_begins_anew(engine: Engine) -> None:
+def test_a_changed_definition_begins_anew(runtime: Runtime) -> None:
     """What differs by intention is no drift."""
-    run(engine, "watched-1", day=5)
-    (engine.home / "trials" / "watched.yaml").write_text(
+    run(runtime, "watched-1", day=5)
+    (runtime.home / "trials" / "watched.yaml").write_text(
         WATCHED.replace("max_pairwise_comparisons: 60", "max_pairwise_comparisons: 30")
     )
 
-    assert run(engine, "watched-2", day=6).drift is None
+    assert run(runtime, "watched-2", day=6).drift is None
 
 
-def test_a_run_keeps_the_expectations_it_was_opened_with(engine: Engine) -> None:
+def test_a_run_keeps_the_expectations_it_was_opened_with(runtime: Runtime) -> None:
     """A definition that is mended while a run is under way counts from the next."""
-    open_trial(engine, "watched", batch_id="watched-1")
-    (engine.home / "trials" / "watched.yaml").write_text(
+    open_trial(runtime, "watched", batch_id="watched-1")
+    (runtime.home / "trials" / "watched.yaml").write_text(
         WATCHED.replace("state == succeeded", "state == failed")
     )
-    finish(engine, "watched-1")
+    finish(runtime, "watched-1")
 
-    outcome = conclude_trial(engine, "watched-1")
+    outcome = conclude_trial(runtime, "watched-1")
 
     assert outcome is not None
     assert outcome.is_met
 
 
-def test_what_does_not_come_out_is_told_with_what_did(engine: Engine) -> None:
+def test_what_does_not_come_out_is_told_with_what_did(runtime: Runtime) -> None:
     """The figure is the first thing anybody asks for."""
-    (engine.home / "trials" / "watched.yaml").write_text(
+    (runtime.home / "trials" / "watched.yaml").write_text(
         WATCHED.replace("completed >= 15", "completed == 7")
     )
 
-    outcome = run(engine, "watched-1")
+    outcome = run(runtime, "watched-1")
 
     assert not outcome.is_met
     (wrong,) = [finding for finding in outcome.findings if not finding.holds]
@@ -170,21 +170,21 @@ def test_what_does_not_come_out_is_told_with_what_did(engine: Engine) -> None:
     assert wrong.found == outcome.figures["completed"]
 
 
-def test_a_trial_under_way_is_not_concluded(engine: Engine) -> None:
+def test_a_trial_under_way_is_not_concluded(runtime: Runtime) -> None:
     """Nor is a batch that is none."""
-    open_trial(engine, "watched", batch_id="watched-1")
+    open_trial(runtime, "watched", batch_id="watched-1")
 
-    assert conclude_trial(engine, "watched-1") is None
-    assert conclude_trial(engine, "another-batch") is None
+    assert conclude_trial(runtime, "watched-1") is None
+    assert conclude_trial(runtime, "another-batch") is None
 
 
-def test_opening_a_run_twice_changes_nothing(engine: Engine) -> None:
+def test_opening_a_run_twice_changes_nothing(runtime: Runtime) -> None:
     """A tick may be repeated, and a run may be killed."""
-    first = open_trial(engine, "watched", batch_id="watched-1")
-    second = open_trial(engine, "watched", batch_id="watched-1")
+    first = open_trial(runtime, "watched", batch_id="watched-1")
+    second = open_trial(runtime, "watched", batch_id="watched-1")
 
     assert (first.is_new, second.is_new) == (True, False)
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         assert len(trial_history(db, "watched")) == 1
 
 

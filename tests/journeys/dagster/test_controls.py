@@ -20,9 +20,9 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import (
 from assets.automation.in_process import QUIET, run_batch
 from assets.automation.sensors import inbox_sensor
 from cj_pipeline.definitions import defs
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from resources.local_instance import local_instance
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 from tests.support.batches import write_batch
 
 SETTINGS = {
@@ -40,7 +40,7 @@ OTHER_SCALE = "eng5_np_legacy_9_step"
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dg.DagsterInstance, Engine]]:
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dg.DagsterInstance, Runtime]]:
     """A graded batch that has ended, for everything that can be done with it afterwards."""
     folder = write_batch(
         tmp_path_factory.mktemp("ended") / "spring-9", n_students=4, n_anchors=6, settings=SETTINGS
@@ -48,9 +48,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dg.Dagster
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
         patch.setenv("CJ_HOME", str(folder.parent / "home"))
         patch.delenv("CJ_EMULATOR_URL", raising=False)
-        engine = EngineResource().open()
-        list(run_batch(instance, defs, engine, "spring-9", folder, pause_s=0.05))
-        yield instance, engine
+        runtime = RuntimeResource().open()
+        list(run_batch(instance, defs, runtime, "spring-9", folder, pause_s=0.05))
+        yield instance, runtime
 
 
 def run(
@@ -66,9 +66,9 @@ def run(
     )
 
 
-def rows(engine: Engine, sql: str) -> list[dict[str, Any]]:
+def rows(runtime: Runtime, sql: str) -> list[dict[str, Any]]:
     """Return rows of the store."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         return db.rows(sql)
 
 
@@ -79,48 +79,48 @@ class TestAnEndedBatch:
     """What is done with a batch that is over never asks a judge again."""
 
     def test_regrading_needs_no_config_and_buys_nothing(
-        self, ended: tuple[dg.DagsterInstance, Engine]
+        self, ended: tuple[dg.DagsterInstance, Runtime]
     ) -> None:
         """A partition and one click: a further revision."""
-        instance, engine = ended
-        asked = rows(engine, ASKED)
-        before = len(rows(engine, "SELECT * FROM grading_reports"))
+        instance, runtime = ended
+        asked = rows(runtime, ASKED)
+        before = len(rows(runtime, "SELECT * FROM grading_reports"))
 
         result = run(instance, "regrade_batch")
 
         assert result.success
-        assert rows(engine, ASKED) == asked
-        assert len(rows(engine, "SELECT * FROM grading_reports")) == before + 1
+        assert rows(runtime, ASKED) == asked
+        assert len(rows(runtime, "SELECT * FROM grading_reports")) == before + 1
 
     def test_rescoring_fits_all_verdicts_again_and_buys_nothing(
-        self, ended: tuple[dg.DagsterInstance, Engine]
+        self, ended: tuple[dg.DagsterInstance, Runtime]
     ) -> None:
         """Scores that were lost or spoilt come back as they were."""
-        instance, engine = ended
-        asked, scored = rows(engine, ASKED), rows(engine, "FROM essay_scores ORDER BY essay_id")
-        with engine.store.write() as db:
+        instance, runtime = ended
+        asked, scored = rows(runtime, ASKED), rows(runtime, "FROM essay_scores ORDER BY essay_id")
+        with runtime.store.write() as db:
             db.execute("UPDATE essay_scores SET score = 0")
 
         result = run(instance, "rescore_batch")
 
         assert result.success
-        assert rows(engine, "FROM essay_scores ORDER BY essay_id") == scored
-        assert rows(engine, ASKED) == asked
+        assert rows(runtime, "FROM essay_scores ORDER BY essay_id") == scored
+        assert rows(runtime, ASKED) == asked
 
     def test_running_a_wave_again_buys_nothing(
-        self, ended: tuple[dg.DagsterInstance, Engine]
+        self, ended: tuple[dg.DagsterInstance, Runtime]
     ) -> None:
         """A person who is not sure may click."""
-        instance, engine = ended
-        asked = rows(engine, ASKED)
+        instance, runtime = ended
+        asked = rows(runtime, ASKED)
 
         results = [run(instance, job) for job in ("next_wave", "collect_wave", "finish_batch")]
 
         assert all(result.success for result in results)
-        assert rows(engine, ASKED) == asked
+        assert rows(runtime, ASKED) == asked
 
     def test_an_anchor_that_is_none_is_told_in_the_run(
-        self, ended: tuple[dg.DagsterInstance, Engine]
+        self, ended: tuple[dg.DagsterInstance, Runtime]
     ) -> None:
         """With what is wrong, and nothing changed."""
         instance, _ = ended
@@ -134,10 +134,10 @@ class TestAnEndedBatch:
         assert "student-001" in str(told.error)
 
     def test_thresholds_and_links_are_changed_from_the_launchpad(
-        self, ended: tuple[dg.DagsterInstance, Engine]
+        self, ended: tuple[dg.DagsterInstance, Runtime]
     ) -> None:
         """As `cj regrade --set` does; what cannot be is told in the run."""
-        instance, engine = ended
+        instance, runtime = ended
 
         def regraded(**config: object) -> dg.ExecuteInProcessResult:
             given = {"again": True, **config}
@@ -147,7 +147,7 @@ class TestAnEndedBatch:
         wrong = regraded(link_to=["autumn-8"])
 
         assert right.success
-        kept = rows(engine, "SELECT terms FROM grading_reports ORDER BY revision DESC LIMIT 1")
+        kept = rows(runtime, "SELECT terms FROM grading_reports ORDER BY revision DESC LIMIT 1")
         assert (kept[0]["terms"]["min_grades"], kept[0]["terms"]["max_extrapolated_share"]) == (
             3,
             0.9,
@@ -157,7 +157,7 @@ class TestAnEndedBatch:
         assert "autumn-8" in str(told.error)
 
     def test_what_would_be_dropped_in_silence_is_refused(
-        self, ended: tuple[dg.DagsterInstance, Engine]
+        self, ended: tuple[dg.DagsterInstance, Runtime]
     ) -> None:
         """Another scale without `again` would change nothing."""
         instance, _ = ended
@@ -196,7 +196,7 @@ def test_every_setting_of_a_run_says_what_it_does() -> None:
 
 
 def test_settings_given_by_hand_win_and_a_wrong_one_is_told(
-    engine: Engine, instance: dg.DagsterInstance, tmp_path: Path
+    runtime: Runtime, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     """From the launchpad, over `batch.yaml`."""
     folder = write_batch(tmp_path / "spring-9", n_students=4, settings=SETTINGS | {"scale": None})
@@ -213,7 +213,7 @@ def test_settings_given_by_hand_win_and_a_wrong_one_is_told(
     assert failure is not None
     assert "'wave_size'" in str(failure.error)
     assert right.success
-    assert len(rows(engine, "FROM attempts")) == 3
+    assert len(rows(runtime, "FROM attempts")) == 3
 
 
 class TestTheQueue:
@@ -274,19 +274,19 @@ class TestTheQueue:
 
 
 def test_a_dropped_batch_is_queued_by_its_priority_and_provider(
-    engine: Engine, instance: dg.DagsterInstance
+    runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
     """Read from its settings before its run begins; a folder that cannot be read is no matter."""
-    write_batch(engine.inbox / "urgent", n_students=3, settings=SETTINGS | {"priority": "high"})
-    write_batch(engine.inbox / "usual", n_students=3, settings={"judges": ["openai-gpt-5-1-low"]})
-    broken = write_batch(engine.inbox / "broken", n_students=3, settings={})
+    write_batch(runtime.inbox / "urgent", n_students=3, settings=SETTINGS | {"priority": "high"})
+    write_batch(runtime.inbox / "usual", n_students=3, settings={"judges": ["openai-gpt-5-1-low"]})
+    broken = write_batch(runtime.inbox / "broken", n_students=3, settings={})
     (broken / "batch.yaml").write_text("judges: [")
     cursor = None
     for _ in range(2):
         with dg.build_sensor_context(
             instance=instance,
             cursor=cursor,
-            resources={"engine": EngineResource()},
+            resources={"engine": RuntimeResource()},
             definitions=defs,
         ) as context:
             result = inbox_sensor(context)

@@ -21,7 +21,7 @@ import pytest
 from assets.automation.in_process import run_batch
 from cj_pipeline.definitions import defs
 from resources.local_instance import local_instance, prepare_dagster_home
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 from tests.support import ROOT
 from tests.support.batches import write_batch
 
@@ -56,7 +56,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("CJ_HOME", str(home))
         patch.delenv("CJ_EMULATOR_URL", raising=False)
         with local_instance(home) as instance:
-            list(run_batch(instance, defs, EngineResource().open(), BATCH, folder, pause_s=0.05))
+            list(run_batch(instance, defs, RuntimeResource().open(), BATCH, folder, pause_s=0.05))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]

@@ -18,9 +18,9 @@ from assets.automation.in_process import QUIET
 from assets.automation.schedules import trial_schedules
 from assets.automation.sensors import provider_jobs_sensor, watchdog_sensor
 from cj_pipeline.definitions import defs
-from cj_pipeline.runtime import Engine
+from cj_pipeline.runtime import Runtime
 from cj_pipeline.trials.runs import trial_history
-from resources.runtime_resource import EngineResource
+from resources.runtime_resource import RuntimeResource
 from tests.support.batches import write_batch
 
 MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
@@ -49,7 +49,7 @@ def asked_by_schedule(
     with dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=at,
-        resources={"engine": EngineResource()},
+        resources={"engine": RuntimeResource()},
         repository_def=defs.get_repository_def(),
     ) as context:
         return list(schedule.evaluate_tick(context).run_requests or [])
@@ -60,7 +60,7 @@ def asked_by_sensor(
 ) -> list[dg.RunRequest]:
     """Return what a sensor asks for now."""
     with dg.build_sensor_context(
-        instance=instance, resources={"engine": EngineResource()}, definitions=defs
+        instance=instance, resources={"engine": RuntimeResource()}, definitions=defs
     ) as context:
         result = sensor(context)
     assert isinstance(result, dg.SensorResult)
@@ -87,12 +87,12 @@ def bytes_of(folder: Path) -> int:
 
 @pytest.mark.slow
 def test_every_hour_has_its_batch_its_outcome_and_its_comparison(
-    engine: Engine, instance: dg.DagsterInstance, tmp_path: Path
+    runtime: Runtime, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     """Twelve ticks, each evaluated twice as after a restart, make twelve batches and no more."""
-    (engine.home / "trials").mkdir(parents=True)
-    (engine.home / "trials" / "hourly.yaml").write_text(HOURLY)
-    _, schedule = trial_schedules(engine.home)
+    (runtime.home / "trials").mkdir(parents=True)
+    (runtime.home / "trials" / "hourly.yaml").write_text(HOURLY)
+    _, schedule = trial_schedules(runtime.home)
     seen: set[str] = set()
     sizes = []
     for hour in range(HOURS):
@@ -107,9 +107,9 @@ def test_every_hour_has_its_batch_its_outcome_and_its_comparison(
                 assert request.run_key not in seen
                 seen.add(str(request.run_key))
                 execute(instance, request, str(request.job_name))
-        sizes.append((bytes_of(Path(instance.root_directory)), engine.store.path.stat().st_size))
+        sizes.append((bytes_of(Path(instance.root_directory)), runtime.store.path.stat().st_size))
 
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         runs = trial_history(db, "hourly")
     assert len(runs) == HOURS
     assert {run["state"] for run in runs} == {"succeeded"}
@@ -127,7 +127,7 @@ def test_every_hour_has_its_batch_its_outcome_and_its_comparison(
 
 
 def test_a_stalled_batch_is_ended_through_dagster_with_its_reason(
-    engine: Engine,
+    runtime: Runtime,
     instance: dg.DagsterInstance,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -146,7 +146,7 @@ def test_a_stalled_batch_is_ended_through_dagster_with_its_reason(
     (request,) = asked_by_sensor(instance, watchdog_sensor)
     execute(instance, request, "finish_batch")
 
-    with EngineResource().open().store.read() as db:
+    with RuntimeResource().open().store.read() as db:
         row = db.one("SELECT state, end_reason FROM batches")
         published = db.one("SELECT count(*) AS n FROM batch_report")
     assert row == {"state": "failed", "end_reason": "stalled"}
@@ -157,5 +157,5 @@ def test_a_stalled_batch_is_ended_through_dagster_with_its_reason(
         assert late.job_name == "collect_wave"
         execute(instance, late, "collect_wave")
     assert asked_by_sensor(instance, provider_jobs_sensor) == []
-    with EngineResource().open().store.read() as db:
+    with RuntimeResource().open().store.read() as db:
         assert db.one("SELECT state, end_reason FROM batches") == row
