@@ -16,7 +16,6 @@ from cj_pipeline.queries.batch_record import (
     BatchRecord,
     current_wave,
     load_batch,
-    note_on_batch,
     pairs_per_wave,
 )
 from cj_pipeline.queries.comparison_graph import (
@@ -28,6 +27,7 @@ from cj_pipeline.queries.comparison_graph import (
 from cj_pipeline.queries.judge_selection import judges_next
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
 from cj_pipeline.stopping.continuation import (
     ContinuationDecision,
     completion_denominator,
@@ -70,7 +70,7 @@ def plan_wave(runtime: Runtime, batch_id: str) -> PlannedWave:
         if planned:
             db.insert("judge_choices", judges.rows(batch_id, wave + 1))
         if not planned:
-            note_on_batch(db, batch_id, "nothing_left_to_ask", now)
+            set_flag(db, batch_id, BatchFlag.NOTHING_LEFT_TO_ASK, now)
     log.info("wave_planned", batch_id=batch_id, wave=wave + 1, n_comparisons=len(planned))
     return PlannedWave(wave + 1, planned, is_new=True)
 
