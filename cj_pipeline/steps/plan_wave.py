@@ -11,6 +11,7 @@ import structlog
 from cj_pipeline.batch.comparisons import PlannedComparison, comparison_id, max_possible_pairs
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.judge_shares import judges_of_pair
+from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.pairing.waves import choose_wave
 from cj_pipeline.queries.batch_record import (
     BatchRecord,
@@ -88,7 +89,7 @@ def preview_comparisons(record: BatchRecord, net: ComparisonGraph) -> tuple[Plan
 
 def chooses_by_scores(record: BatchRecord) -> bool:
     """Return whether the batch's strategy goes by scores once there are any."""
-    return record.settings.strategy not in {"coverage", "resample", "random"}
+    return strategy_named(record.settings.strategy).needs_scores
 
 
 def _asks_for_more(db: Session, batch_id: str, wave: int) -> bool:
