@@ -14,6 +14,7 @@ from typing import Any
 from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.errors import UnknownEssayError, UnscalableBatchError
 from cj_pipeline.outputs.html import percent
+from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.queries.history import BatchHistory, Row
 from cj_pipeline.text import excerpt
 
@@ -25,8 +26,6 @@ ROLES: Mapping[str, str] = {
     Role.INFORMATIVE: "because the verdict says much about the order",
     Role.RANDOM: "by lot",
 }
-
-_IN_NATS = frozenset({"asap", "hybrid_mst"})
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,8 @@ def gain_in_words(role: str, expected_gain: float | None, strategy: str) -> str:
     """Return an expected gain with its unit; empty where there is none."""
     if expected_gain is None:
         return ""
-    if strategy in _IN_NATS:
-        unit = "nats"
-    else:
-        unit = "squared grade steps" if role == Role.BOUNDARY else "squared ranks"
+    of_loss = "squared grade steps" if role == Role.BOUNDARY else "squared ranks"
+    unit = strategy_named(strategy).gain_unit or of_loss
     return f"{expected_gain:.2g} {unit}"
 
 

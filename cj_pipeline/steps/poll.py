@@ -126,7 +126,7 @@ def poll(runtime: Runtime, *, batch_id: str | None = None, at_most_s: float = 20
 
 _IS_OPEN = "state IN ('submitted', 'adopted', 'running') AND batching_mode = 'provider_batch_api'"
 _IS_UNWANTED = """(
-    SELECT b.state <> 'running' OR coalesce(b.metadata->>'cancel_requested', 'false') = 'true'
+    SELECT b.state <> 'running' OR b.cancel_requested
     FROM batches b WHERE b.batch_id = provider_jobs.batch_id
 )"""
 
@@ -374,7 +374,7 @@ def _keep_no_answer(
     """Keep why nothing is known; a cancelled batch does not wait for a job it may not see."""
     unwanted = db.one(
         "SELECT 1 AS found FROM batches WHERE batch_id = ?"
-        " AND (state <> 'running' OR (metadata->>'cancel_requested') = 'true')",
+        " AND (state <> 'running' OR cancel_requested)",
         [job["batch_id"]],
     )
     if found.is_final and unwanted:

@@ -22,9 +22,9 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.live.retry import RetryRules
 from cj_pipeline.operations.cancel import cancel
-from cj_pipeline.queries.batch_record import note_on_batch
 from cj_pipeline.queries.judge_comparison import compare_judges
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.next_step import NextStep, next_step
@@ -273,7 +273,7 @@ def test_a_cancelled_batch_keeps_what_was_paid_and_ends_the_rest(
     """Whatever was not asked by then has the outcome `cancelled`."""
 
     def a_person_cancels(db: Session, batch_id: str, now: Any, **_: Any) -> None:
-        note_on_batch(db, batch_id, "cancel_requested", now)
+        set_flag(db, batch_id, BatchFlag.CANCEL_REQUESTED, now)
 
     config = EmulatorConfig.from_environment({}, runtime.home)
     change_settings(config, call_latency_s=0.05)
