@@ -26,11 +26,22 @@ def migrate() -> None:
     console.print(f"Applied: {', '.join(applied) or 'nothing, it is up to date'}.")
 
 
-def check() -> None:
+def check(
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix", help="Close the home to others, and remove what killed commands left."
+        ),
+    ] = False,
+) -> None:
     """Read every value once and say everything that is wrong."""
-    from cj_pipeline.store.maintenance import check_store
+    from cj_pipeline.store.maintenance import check_store, mend_store
 
-    found = check_store(open_store())
+    opened = open_store()
+    if fix:
+        for path in mend_store(opened):
+            console.print(f"Put right: {path}", markup=False, soft_wrap=True)
+    found = check_store(opened)
     console.print(
         tables.table("Rows", ("table", "rows"), sorted(found.rows.items())),
         f"Schema version {found.schema_version}; live file {found.live_bytes:,} bytes,"
