@@ -17,11 +17,12 @@ import structlog
 from cj_pipeline.errors import CJError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.provider_jobs.adoption import keep_duplicates, settle_duplicates
+from cj_pipeline.provider_jobs.poll_schedule import stalled_since
 from cj_pipeline.provider_jobs.sending import adopt_if_found
 from cj_pipeline.providers.base import JobOutcome, ListedJob, Provider
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
-from cj_pipeline.steps.poll import poll, stalled_since
+from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.watchdog import EXPIRES_SOON
 
 log = structlog.get_logger()

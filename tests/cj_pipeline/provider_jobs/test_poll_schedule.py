@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
-from cj_pipeline.runtime import Runtime
-from cj_pipeline.steps.ingest import ingest
-from cj_pipeline.steps.next_step import what_is_awaited
-from cj_pipeline.steps.plan_wave import plan_wave
-from cj_pipeline.steps.poll import (
+from cj_pipeline.provider_jobs.poll_schedule import (
     LONGEST_BEFORE_ITS_TIME_S,
     SHORTEST_S,
-    poll,
     poll_interval,
     stalled_since,
     usual_durations,
 )
+from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.next_step import what_is_awaited
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.submit_wave import submit_wave
 from tests.support.batches import ManualClock, open_engine, write_batch
 
