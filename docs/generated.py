@@ -164,7 +164,7 @@ def _under_headings(text: str) -> str:
 
     for heading, held in PANELS.items():
         first = f"* `{name_of(held[0])}`:"
-        text = text.replace(first, f"\n{heading}:\n\n{first}", 1)
+        text = text.replace(first, f"\n**{heading}**\n\n{first}", 1)
     return text
 
 
@@ -374,15 +374,15 @@ def python_page(name: str) -> str:
 
 
 def _fields(model: type[BaseModel]) -> list[str]:
-    said = _attributes_section(model.__doc__ or "")
+    """Return a table of keys; type and default stand under the meaning, to fit on a phone."""
+    described = _attributes_section(model.__doc__ or "")
     return _table(
-        ("Key", "Default", "Type", "Meaning"),
+        ("Key", "Meaning"),
         [
             (
                 f"`{field.alias or name}`",
-                "**required**" if field.is_required() else f"`{_default(field)}`",
-                f"`{_type(field)}`",
-                _line(field.description or said.get(name, "")),
+                f"{_line(field.description or described.get(name, ''))}"
+                f"<br><small>{_type(field)}; {_default_in_words(field)}</small>",
             )
             for name, field in model.model_fields.items()
         ],
@@ -395,12 +395,16 @@ def _attributes_section(docstring: str) -> dict[str, str]:
     return {name: re.sub(r"\s+", " ", text) for name, text in found}
 
 
-def _default(field: FieldInfo) -> str:
+def _default_in_words(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
     value: Any = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
-        return "see below"
-    if value is None:
-        return "none"
+        return "defaults: see below"
+    return "no default" if value is None else f"default: `{_default(value)}`"
+
+
+def _default(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -420,7 +424,7 @@ def _type_name(annotation: Any) -> str:
     origin = getattr(annotation, "__origin__", None)
     arguments = [a for a in get_args(annotation) if a not in (type(None), ...)]
     if str(origin) == "typing.Literal":
-        return ", ".join(map(str, arguments))
+        return f"one of {', '.join(f'`{argument}`' for argument in arguments)}"
     if origin is tuple:
         return f"list of {_type_name(arguments[0]).replace('mapping', 'mappings')}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
