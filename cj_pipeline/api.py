@@ -107,7 +107,7 @@ class Fit:
         return rank_intervals(self.scale)
 
     def probability_above(self, upper: str, lower: str) -> float:
-        """Return the probability that one essay truly stands above another.
+        """Return the probability that one essay is truly better than another.
 
         Raises:
             SettingsError: If an essay is not in the fit.

@@ -6,6 +6,9 @@ is made of what a person would otherwise have to copy: command help, keys, comme
 
 from __future__ import annotations
 
+import ast
+import configparser
+import html
 import re
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from typing import Any, get_args
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -97,6 +101,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made from the code."""
     pages: dict[str, Callable[[], str]] = {
         "index.md": home,
+        "contributing.md": contributing,
         "decisions/index.md": decisions,
         "reference/commands.md": commands,
         "reference/batch-yaml.md": batch_yaml,
@@ -114,9 +119,44 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put the picture of the layers where a page asks for it."""
+    del page, config, files
+    return markdown.replace("<!-- the layers -->", layers())
+
+
+def layers() -> str:
+    """Return the layers as the import contract has them, each package with its charter."""
+    contracts = configparser.ConfigParser()
+    contracts.read(ROOT / ".importlinter", "utf-8")
+    named = contracts["importlinter:contract:layers"]["layers"].split("\n")
+    rows = [[package.strip() for package in row.split("|")] for row in named if row.strip()]
+    drawn = "\n".join(f"<li>{''.join(map(_package, row))}</li>" for row in rows)
+    return f'<ol class="layers">\n{drawn}\n</ol>'
+
+
+def _package(module: str) -> str:
+    """Return one package of the picture: its name, and the first sentence of its charter."""
+    path = ROOT.joinpath(*module.split("."))
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    charter = ast.get_docstring(ast.parse(source.read_text("utf-8"))) or ""
+    sentence = html.escape(re.sub(r"\s+", " ", re.split(r"(?<=\.)\s|\n\n", charter)[0]))
+    named = re.sub(r"`([^`]+)`", r"<code>\1</code>", sentence)
+    return f"<div><code>{html.escape(module.removeprefix('cj_pipeline.'))}</code> {named}</div>"
+
+
 def home() -> str:
     """Return the README with its links turned to the site's pages."""
-    text = (ROOT / "README.md").read_text("utf-8")
+    return _from_top("README.md")
+
+
+def contributing() -> str:
+    """Return CONTRIBUTING.md with its links turned to the site's pages."""
+    return _from_top("CONTRIBUTING.md")
+
+
+def _from_top(name: str) -> str:
+    text = (ROOT / name).read_text("utf-8")
     # What lies beside docs/ is not part of the site: its name stays, the link goes.
     text = re.sub(r"\[([^\]]+)\]\((?!https?:|docs/)[^)]+\)", r"`\1`", text)
     text = re.sub(r"\]\(docs/decisions/?\)", "](decisions/index.md)", text)
@@ -215,6 +255,8 @@ def judge_files() -> str:
     """Return the keys of a judge's file, and the judges that are built in."""
     from cj_pipeline.judging.judges import JudgeFile, JudgeSettings, known_judges, load_judge
 
+    limits_model = JudgeFile.model_fields["limits"].annotation
+
     judges = [
         (f"`{j.name}`", j.provider, j.api, f"`{j.model}`", f"`{j.template.name}`")
         for j in map(load_judge, known_judges())
@@ -231,7 +273,13 @@ def judge_files() -> str:
             "",
             *_fields(JudgeSettings),
             "",
-            "## Built in",
+            "## limits",
+            "",
+            "Without a value, the limits in the provider's documentation apply.",
+            "",
+            *_fields(limits_model),
+            "",
+            "## Built-in judges",
             "",
             *_table(("Judge", "Provider", "Endpoint", "Model", "Template"), judges),
             "",

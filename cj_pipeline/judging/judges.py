@@ -175,7 +175,20 @@ class Judge:
 
 
 class _Limits(BaseModel):
-    """The limits of an account, where a judge's file gives them."""
+    """The limits of an account, where a judge's file gives them.
+
+    Attributes:
+        max_requests: Requests per provider job.
+        max_bytes: Size of a provider job's requests, in bytes.
+        max_enqueued_tokens: Tokens of all open provider jobs together.
+        max_open_jobs: Provider jobs that are open at once.
+        creates_per_hour: Provider jobs created per hour.
+        requests_per_minute: Single calls per minute, over all processes.
+        tokens_per_minute: Tokens of single calls per minute, over all processes.
+        max_concurrent_calls: Single calls in flight at once, over all processes.
+        results_kept_s: Seconds for which the provider stores results.
+        list_lag_s: Seconds for which a new job may be missing from the provider's list.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -245,7 +258,7 @@ def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
             `templates/` may hold their prompts.
 
     Raises:
-        SettingsError: If nobody knows the name, or the file cannot be used.
+        SettingsError: If unknown name, or the file cannot be used.
     """
     source = _source(name, extra_dir)
     try:
@@ -292,5 +305,5 @@ def _source(name: str, extra_dir: Path | None) -> Traversable:
         built_in = _BUILT_IN / f"{name}.yaml"
         if built_in.is_file():
             return built_in
-    msg = f"Nobody knows the judge {name!r}; known: {', '.join(known_judges(extra_dir))}."
+    msg = f"Unknown judge {name!r}; known: {', '.join(known_judges(extra_dir))}."
     raise SettingsError(msg)
