@@ -474,7 +474,8 @@ def _type_name(annotation: Any) -> str:
     if str(origin) == "typing.Literal":
         return f"one of {', '.join(f'`{argument}`' for argument in arguments)}"
     if origin is tuple:
-        return f"list of {_type_name(arguments[0]).replace('mapping', 'mappings')}"
+        of_what = re.sub(r"^(list|mapping)", r"\1s", _type_name(arguments[0]))
+        return f"list of {of_what}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "mapping"
     if hasattr(annotation, "__metadata__"):
