@@ -30,14 +30,13 @@ class PrecisionTargets(BaseModel):
     """When a batch is precise enough to stop; each target that is given must be met.
 
     Attributes:
-        reliability: The empirical-Bayes reliability to reach, after two waves in a row.
-        mean_standard_error: In logits, over students.
-        max_standard_error: In logits, over students.
-        misgrading: The share of students expected to have another grade than their most probable
-            one; needs a scale and anchors.
-        gain_per_usd: What a dollar on the next wave is still expected to take off the typical
-            error of a rank, in ranks (with `goal: grades`, of a grade, in steps); the batch stops
-            when it is worth no more than this.
+        reliability: At least this empirical-Bayes reliability, after two waves in a row.
+        mean_standard_error: At most this mean standard error of the students' scores, in logits.
+        max_standard_error: At most this largest standard error of a student's score, in logits.
+        misgrading: At most this share of students is expected to have another grade than their
+            most probable one; needs a scale and anchors.
+        gain_per_usd: One more USD is expected to reduce the typical error of a rank by at most
+            this many ranks (with `goal: grades`, of a grade, by this many steps).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
