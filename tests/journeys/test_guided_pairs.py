@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cj_pipeline.errors import BatchProblemsError
+from cj_pipeline.intake.batch_folder import read_batch
 from cj_pipeline.operations.preview import preview_batch
 from cj_pipeline.outputs import report
 from cj_pipeline.queries.batch_record import load_batch
@@ -125,7 +126,7 @@ def test_a_plan_says_why_nothing_is_known_of_its_essays(
         runtime.store.publish()
     later = write_batch(tmp_path / "autumn", n_students=4, settings={"link_to": ["spring"]})
 
-    previewed = preview_batch(later, settings, {}, runtime.home)
+    previewed = preview_batch(runtime, read_batch(later, explicit=settings))
 
     assert told in str(dict(previewed.facts())["placed on"])
 
@@ -144,7 +145,7 @@ def test_newcomers_are_asked_about_and_anchors_known_already_left_alone(
     linked = {**graded, "link_to": ["spring"], "max_pairwise_comparisons": 40, "wave_size": 20}
     runtime.store.publish()
     (later / "batch.yaml").write_text(yaml.safe_dump(NO_STABILITY | linked))
-    previewed = preview_batch(later, {}, {}, runtime.home)
+    previewed = preview_batch(runtime, read_batch(later))
     autumn = judged(runtime, later, **linked)
 
     assert [(each.essay_a, each.essay_b) for each in previewed.first_wave] == [
@@ -194,7 +195,7 @@ def test_a_head_start_from_an_earlier_batch_guides_the_first_pairs_only(
 
     plan_wave(runtime, ingest(runtime, folder).batch_id)
     runtime.store.publish()
-    previewed = preview_batch(folder, {}, {}, runtime.home).first_wave
+    previewed = preview_batch(runtime, read_batch(folder)).first_wave
 
     asked = [(r["essay_a"], r["essay_b"]) for r in pairs_of(runtime, "main", 1)]
     apart = [abs(int(a[-3:]) - int(b[-3:])) for a, b in asked]
@@ -213,7 +214,7 @@ def test_a_head_start_from_the_texts_is_planned_as_previewed(
     plan_wave(runtime, ingest(runtime, folder).batch_id)
 
     asked = [(r["essay_a"], r["essay_b"]) for r in pairs_of(runtime, "main", 1)]
-    previewed = preview_batch(folder, {}, {}, runtime.home).first_wave
+    previewed = preview_batch(runtime, read_batch(folder)).first_wave
     assert [(each.essay_a, each.essay_b) for each in previewed] == asked
 
 
