@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Cancelled:
-    """How many provider jobs were told to stop."""
+    """How many provider jobs were asked to stop."""
 
     n_jobs: int
 

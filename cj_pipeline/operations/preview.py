@@ -95,7 +95,7 @@ class Preview:
             ("budget", record.settings.max_pairwise_comparisons),
             ("ends at the latest after", f"{ends_at} comparisons"),
             ("first wave", f"{len(self.first_wave)} comparisons"),
-            ("waves at the most", -(-ends_at // max(1, len(self.first_wave)))),
+            ("waves at most", -(-ends_at // max(1, len(self.first_wave)))),
             *([("placed on", self.placed_on)] if self.placed_on else []),
             *self._forecast(),
             *self._canaries(),
@@ -319,7 +319,7 @@ def _placed_on(db: Session, record: BatchRecord) -> str:
         return ""
     earlier = record.settings.link_to[-1]
     if db.one("SELECT 1 FROM batches WHERE batch_id = ?", [earlier]) is None:
-        return f"{earlier}, which is not in the store yet: hand it in first"
+        return f"{earlier}, which is not in the store yet: submit it first"
     if not chooses_by_scores(record):
         return f"{earlier}, at the end; {record.settings.strategy} pairs leave it aside"
     n_known = len(with_linked_scores(db, record, empty_net(record), None).known_ids)

@@ -21,9 +21,9 @@ from cj_pipeline.text import excerpt
 ROLES: Mapping[str, str] = {
     Role.COVERAGE: "so that every essay takes part alike",
     Role.BRIDGE: "to join two parts of the net",
-    Role.RESAMPLE: "the same pair once more, in the order seen less",
-    Role.BOUNDARY: "to tell on which side of a grade boundary essays lie",
-    Role.INFORMATIVE: "because the verdict tells much about the order",
+    Role.RESAMPLE: "the same pair again, in the order seen less",
+    Role.BOUNDARY: "to find on which side of a grade boundary essays lie",
+    Role.INFORMATIVE: "because the verdict says much about the order",
     Role.RANDOM: "by lot",
 }
 
@@ -152,7 +152,7 @@ def essay_feedback(history: BatchHistory, essay_id: str) -> EssayFeedback:
         raise UnknownEssayError(msg)
     if essay_id not in history.score_by_id:
         msg = (
-            f"Batch '{history.batch_id}' has no scores yet, so nothing can be said of"
+            f"Batch '{history.batch_id}' has no scores yet, so there is nothing to show for"
             f" '{essay_id}': see `cj status {history.batch_id}`."
         )
         raise UnscalableBatchError(msg)

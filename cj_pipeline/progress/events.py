@@ -329,7 +329,7 @@ def _may_end_sooner(record: BatchRecord) -> bool:
 
 
 def _projected(cost_usd: float, n_ended: int, n_expected: int) -> float | None:
-    """Return the cost of all that may be asked, at the mean so far."""
+    """Return the cost of all that may be requested, at the mean so far."""
     return cost_usd * max(1.0, n_expected / n_ended) if n_ended else None
 
 

@@ -178,7 +178,7 @@ def _require_every_outcome(job: Mapping[str, Any], outcomes: Counter[RequestOutc
         msg = (
             f"Provider job {job['submission_key'][:16]} of batch '{job['batch_id']}' was meant to"
             f" carry {job['n_requests']} requests, and {outcomes.total()} have an outcome."
-            " Nothing was settled: `cj store check` tells more."
+            " Nothing was settled: `cj store check` shows more."
         )
         raise StoreError(msg)
 

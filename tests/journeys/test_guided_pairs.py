@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ NO_STABILITY = {"judges": ["quality"], "score_stability_threshold": None}
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home")
 
 
@@ -112,7 +113,7 @@ def with_other_students(folder: Path, n: int) -> Path:
 @pytest.mark.parametrize(
     ("has_spring", "settings", "told"),
     [
-        (False, {}, "not in the store yet: hand it in first"),
+        (False, {}, "not in the store yet: submit it first"),
         (True, {"strategy": "coverage"}, "coverage pairs leave it aside"),
         (True, {}, "nothing is known there yet of these essays"),
     ],
@@ -146,11 +147,15 @@ def test_newcomers_are_asked_about_and_anchors_known_already_left_alone(
     runtime.store.publish()
     (later / "batch.yaml").write_text(yaml.safe_dump(NO_STABILITY | linked))
     previewed = preview_batch(runtime, read_batch(later))
+    planned = json.loads(previewed.write_artefact(tmp_path / "plan").path.read_text())
     autumn = judged(runtime, later, **linked)
 
     assert [(each.essay_a, each.essay_b) for each in previewed.first_wave] == [
         (row["essay_a"], row["essay_b"]) for row in pairs_of(runtime, autumn, 1)
     ]
+    assert [
+        (each["essay_a_id"], each["essay_b_id"]) for each in planned["pending_comparisons"]
+    ] == [(each.essay_a, each.essay_b) for each in previewed.first_wave]
     assert "spring, which has placed 9 of the essays" in str(dict(previewed.facts())["placed on"])
     rows = pairs_of(runtime, autumn, 1) + pairs_of(runtime, autumn, 2)
     assert len(rows) == 40

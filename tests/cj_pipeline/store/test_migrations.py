@@ -12,6 +12,8 @@ from cj_pipeline.store.ducklake_store import without_keys
 from cj_pipeline.store.extensions import load_extension
 from cj_pipeline.store.file_store import Store
 from cj_pipeline.store.migrations import Migration, known_migrations, migrate, schema_version
+from cj_pipeline.store.session import Session
+from tests.support.template_store import copies_of_a_template
 
 VERSIONS = [migration.version for migration in known_migrations()]
 
@@ -136,3 +138,33 @@ def test_whoever_looks_at_results_is_told_what_each_column_is(
     ).fetchall()
 
     assert silent == []
+
+
+CATALOGUE = (
+    "SELECT table_name, column_name, column_index, data_type, is_nullable, column_default "
+    "FROM duckdb_columns() WHERE NOT internal ORDER BY 1, 3",
+    "SELECT table_name, constraint_type, constraint_text FROM duckdb_constraints() ORDER BY ALL",
+    "SELECT table_name, index_name, sql FROM duckdb_indexes() ORDER BY ALL",
+    "SELECT sequence_name, start_value, increment_by FROM duckdb_sequences() ORDER BY ALL",
+    "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal ORDER BY ALL",
+    "SELECT function_name, macro_definition FROM duckdb_functions() WHERE NOT internal "
+    "ORDER BY ALL",
+    "SELECT version, name, sha256 FROM schema_migrations ORDER BY ALL",
+)
+
+
+def _catalogue(db: Session) -> list[list[dict[str, object]]]:
+    return [db.rows(statement) for statement in CATALOGUE]
+
+
+def test_the_stores_that_tests_copy_are_those_that_migrations_make(tmp_path: Path) -> None:
+    """Most tests are spared thirty migrations; what they are given must be the same."""
+    with Store(tmp_path / "real").read() as db:
+        real = _catalogue(db)
+
+    with copies_of_a_template(tmp_path / "template"):
+        for store in (Store(tmp_path / "copied"), Store.in_memory()):
+            with store.read() as db:
+                assert _catalogue(db) == real
+    assert all(real[:2])
+    assert (tmp_path / "copied" / "cj.duckdb").stat().st_mode & 0o777 == 0o600
