@@ -298,5 +298,5 @@ def test_the_judge_whose_verdicts_tell_most_per_dollar_is_asked_most(
     assert sharp["discrimination"] > 2 * coin["discrimination"]
     assert sharp["information_per_usd"] > 4 * coin["information_per_usd"]
     page = report.render_history(history)
-    table = page[page.index("Whom wave 2 was asked of") :]
+    table = page[page.index("Which judges wave 2 went to") :]
     assert table.index("90\u00a0%") < table.index("10\u00a0%")
