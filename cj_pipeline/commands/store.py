@@ -43,7 +43,7 @@ def check(
     if fix:
         for path in mend_store(opened):
             console.print(f"Put right: {path}", markup=False, soft_wrap=True)
-    for done in finish_erasures(opened, now=datetime.now(UTC)):
+    for done in finish_erasures(opened, now=datetime.now(UTC), beyond=_forget_in_dagster):
         what = f"essay {done.essay_alias}" if done.essay_alias else "everything"
         _tell(f"An erasure that had been begun was finished: {what} of batch {done.batch_id}.")
     found = check_store(opened)
@@ -84,16 +84,16 @@ def backup(
 
 
 def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True)]) -> None:
-    """Put a backup in the live file's place; the file that was there is kept aside."""
+    """Replace the live file by a backup; the old live file is kept."""
     from cj_pipeline.store.maintenance import restore_store
 
     aside = restore_store(open_store(), source, now=datetime.now(UTC))
-    kept = f" What was there is kept as {aside}." if aside else ""
+    kept = f" The old file is kept as {aside}." if aside else ""
     console.print(f"Restored from {source}.{kept}", markup=False, soft_wrap=True)
 
 
 def compact() -> None:
-    """Write the live file anew without the space of what was deleted."""
+    """Rewrite the live file without the space of deleted rows."""
     from cj_pipeline.store.maintenance import compact_store
 
     done = compact_store(open_store())
@@ -124,7 +124,7 @@ def forget(
     essay_id: Annotated[
         str | None, typer.Argument(help="One of its essays; the whole batch if left out.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     unsettled: Annotated[
         bool, typer.Option("--unsettled", help="Although bills of it are still to come.")
     ] = False,
@@ -142,14 +142,15 @@ def forget(
     now, opened = datetime.now(UTC), open_store()
     words = words_of(opened, batch, essay_id) if verify else ()
     forgotten: Forgotten = (
-        forget_essay(opened, batch, essay_id, now=now, unsettled=unsettled)
+        forget_essay(
+            opened, batch, essay_id, now=now, unsettled=unsettled, beyond=_forget_in_dagster
+        )
         if essay_id
-        else forget_batch(opened, batch, now=now, unsettled=unsettled)
+        else forget_batch(opened, batch, now=now, unsettled=unsettled, beyond=_forget_in_dagster)
     )
-    n_runs = _forget_in_dagster(batch, keep_name=essay_id is not None)
     _tell(
-        f"{what}: {forgotten.n_rows} rows, {forgotten.n_files} files and {n_runs} Dagster runs"
-        " removed; an audit line is kept."
+        f"{what}: {forgotten.n_rows} rows and {forgotten.n_files} files and runs removed; an audit"
+        " line is kept."
     )
     for other_batch, other_essay in forgotten.elsewhere:
         _tell(f"The same text is still in batch {other_batch}, as essay {other_essay}.")
@@ -171,7 +172,7 @@ def _verify(words: Iterable[bytes]) -> None:
     _tell("Searched every file of the home: nothing of it is left that is not compressed.")
 
 
-def _forget_in_dagster(batch: str, *, keep_name: bool) -> int:
+def _forget_in_dagster(batch: str, is_whole: bool) -> int:
     """Delete a batch's runs and partition from the home's own Dagster, if it has one."""
     if not (home_folder() / "dagster" / "dagster.yaml").exists():
         return 0
@@ -179,7 +180,7 @@ def _forget_in_dagster(batch: str, *, keep_name: bool) -> int:
     from resources.local_instance import local_instance
 
     with local_instance(home_folder()) as instance:
-        return forget_partition(instance, batch, keep_name=keep_name)
+        return forget_partition(instance, batch, keep_name=not is_whole)
 
 
 def _tell(line: str) -> None:

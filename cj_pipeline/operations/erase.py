@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,6 +51,10 @@ _ITS_CALLBACKS = f"""callbacks WHERE batch_id = $batch AND (
     custom_id IS NULL OR custom_id IN (SELECT custom_id FROM attempts WHERE {_SHOWS_IT})
 )"""  # noqa: S608 - constants
 
+Beyond = Callable[[str, bool], int]
+"""Removes what another program of the home keeps of a batch, given its name and whether the whole
+batch goes; returns how much that was. May be called twice."""
+
 _COMPARISON_ID = re.compile(rb"[0-9a-f]{10}-\d{7,}")
 _EMULATOR_STATE = "emulator.sqlite"
 _LOOKED_AT_ONCE = 4 * 1024 * 1024
@@ -77,8 +81,19 @@ class Forgotten:
     backups: tuple[Path, ...] = ()
 
 
+def nothing_beyond(batch_id: str, is_whole: bool) -> int:
+    """Remove nothing: for homes that no other program uses."""
+    del batch_id, is_whole
+    return 0
+
+
 def forget_batch(
-    store: Store, batch_id: str, *, now: datetime, unsettled: bool = False
+    store: Store,
+    batch_id: str,
+    *,
+    now: datetime,
+    unsettled: bool = False,
+    beyond: Beyond = nothing_beyond,
 ) -> Forgotten:
     """Remove everything of a batch: texts, callbacks, scores, grades, exports.
 
@@ -90,17 +105,24 @@ def forget_batch(
         now: Of the line that is kept.
         unsettled: Whether to do it although bills are still to come; what they may come to is
             kept as reserved.
+        beyond: Removes what other programs keep of it in the home.
 
     Raises:
         UnknownBatchError: If there is no such batch.
         UnsettledBatchError: If it is under way, or a provider job of it is not settled.
         StoreError: If the disk refused; what was begun is finished later.
     """
-    return _forget(store, batch_id, None, now, unsettled=unsettled)
+    return _forget(store, batch_id, None, now, unsettled=unsettled, beyond=beyond)
 
 
 def forget_essay(
-    store: Store, batch_id: str, essay_id: str, *, now: datetime, unsettled: bool = False
+    store: Store,
+    batch_id: str,
+    essay_id: str,
+    *,
+    now: datetime,
+    unsettled: bool = False,
+    beyond: Beyond = nothing_beyond,
 ) -> Forgotten:
     """Remove an essay's text, its callbacks and what judges wrote about it.
 
@@ -111,26 +133,43 @@ def forget_essay(
     Raises:
         UnknownBatchError: If there is no such essay in the batch.
     """
-    return _forget(store, batch_id, essay_id, now, unsettled=unsettled)
+    return _forget(store, batch_id, essay_id, now, unsettled=unsettled, beyond=beyond)
 
 
-def finish_erasures(store: Store, *, now: datetime) -> tuple[Forgotten, ...]:
+def finish_erasures(
+    store: Store, *, now: datetime, beyond: Beyond = nothing_beyond
+) -> tuple[Forgotten, ...]:
     """Bring every erasure that was begun to its end; return them.
 
     Raises:
         StoreError: If the disk refused again.
     """
-    with store.read() as db:
-        begun = db.rows("FROM erasures ORDER BY asked_at")
-    return tuple(_finish(store, erasure, now) for erasure in begun)
+    return tuple(_finish(store, erasure, now, beyond) for erasure in begun_erasures(store))
+
+
+def begun_erasures(store: Store) -> list[dict[str, Any]]:
+    """Return the erasures that did not come to their end; the store's schema is left as it is."""
+    if not store.path.exists():
+        return []
+    with store.opened() as connection:
+        db = Session(connection)
+        if db.one("SELECT 1 AS found FROM duckdb_tables() WHERE table_name = 'erasures'") is None:
+            return []
+        return db.rows("FROM erasures ORDER BY asked_at")
 
 
 def _forget(
-    store: Store, batch_id: str, essay_id: str | None, now: datetime, *, unsettled: bool
+    store: Store,
+    batch_id: str,
+    essay_id: str | None,
+    now: datetime,
+    *,
+    unsettled: bool,
+    beyond: Beyond,
 ) -> Forgotten:
     finished = [
         each
-        for each in finish_erasures(store, now=now)
+        for each in finish_erasures(store, now=now, beyond=beyond)
         if each.batch_id == batch_id and (each.essay_alias is None) == (essay_id is None)
     ]
     with store.write() as db:
@@ -154,13 +193,13 @@ def _forget(
             "asked_at": now,
         }
         db.insert("erasures", [erasure])
-    done = _finish(store, erasure, now)
+    done = _finish(store, erasure, now, beyond)
     return Forgotten(
         done.batch_id, done.essay_alias, done.n_rows, done.n_files, elsewhere, done.backups
     )
 
 
-def _finish(store: Store, erasure: dict[str, Any], now: datetime) -> Forgotten:
+def _finish(store: Store, erasure: dict[str, Any], now: datetime, beyond: Beyond) -> Forgotten:
     """Do what is left of an erasure; each part may be done twice."""
     batch_id, essay_id, alias = (erasure[key] for key in ("batch_id", "essay_id", "essay_alias"))
     n_rows, n_files = erasure["n_rows"] or 0, erasure["n_files"] or 0
@@ -170,6 +209,7 @@ def _finish(store: Store, erasure: dict[str, Any], now: datetime) -> Forgotten:
                 paths = _files_of(store, db, batch_id)
                 shown = _comparisons_of(db, batch_id, essay_id)
             n_files = _remove(store.home, paths) + _remove_from_emulator(store.home, shown)
+            n_files += beyond(batch_id, essay_id is None)
             with store.held():
                 n_files += _erase_from_copies(store, batch_id, essay_id, alias)
             with store.write() as db:

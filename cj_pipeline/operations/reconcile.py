@@ -17,11 +17,12 @@ import structlog
 from cj_pipeline.errors import CJError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.provider_jobs.adoption import keep_duplicates, settle_duplicates
+from cj_pipeline.provider_jobs.poll_schedule import stalled_since
 from cj_pipeline.provider_jobs.sending import adopt_if_found
 from cj_pipeline.providers.base import JobOutcome, ListedJob, Provider
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
-from cj_pipeline.steps.poll import poll, stalled_since
+from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.watchdog import EXPIRES_SOON
 
 log = structlog.get_logger()
@@ -106,7 +107,7 @@ def examine(runtime: Runtime) -> list[Discrepancy]:
                 continue
             findings += _compared(provider, ours, duplicates, now)
         except CJError as error:
-            remedy = "mend that, then run the doctor again"
+            remedy = "fix that, then run `cj doctor` again"
             findings.append(Discrepancy("unreachable", account, None, account, str(error), remedy))
     return findings
 
@@ -203,7 +204,7 @@ def _by_itself(job: Mapping[str, Any], now: datetime) -> Iterator[Discrepancy]:
             "ambiguous",
             job,
             key,
-            f"nobody knows whether this submission of {job['n_requests']} requests was accepted",
+            f"it is not known whether this submission of {job['n_requests']} requests was accepted",
             "look for it and adopt it if it is there",
             mending="adopt",
         )
@@ -212,7 +213,7 @@ def _by_itself(job: Mapping[str, Any], now: datetime) -> Iterator[Discrepancy]:
             "unsent",
             job,
             key,
-            f"{job['n_requests']} requests were never sent: {job['error'] or 'nobody has tried'}",
+            f"{job['n_requests']} requests were never sent: {job['error'] or 'not tried yet'}",
             f"`cj execute` the batch '{job['batch_id']}' again, or cancel it",
         )
     stalled = stalled_since(job, now) if job["state"] in _OPEN else None
@@ -222,7 +223,7 @@ def _by_itself(job: Mapping[str, Any], now: datetime) -> Iterator[Discrepancy]:
             job,
             job["provider_job_id"],
             f"no progress since {stalled:%Y-%m-%d %H:%M} UTC",
-            "cancel it: what it finished comes home, the rest is asked again (--also-cancel)",
+            "cancel it: what it finished is collected, the rest is retried (--also-cancel)",
             mending="cancel",
             needs_consent=True,
         )
@@ -258,7 +259,7 @@ def _other_credentials(account: str, jobs: Sequence[Mapping[str, Any]]) -> Itera
             batch_id=unfinished[0]["batch_id"],
             what=account,
             problem=f"{len(unfinished)} jobs were begun with another key or address",
-            remedy="restore those credentials; nothing is asked again under new ones",
+            remedy="restore those credentials; nothing is requested again under new ones",
         )
 
 
@@ -353,7 +354,7 @@ def _files_left(
                 "file_left",
                 job,
                 file.file_id,
-                f"{file.n_bytes} bytes are kept at the provider that no job needs any more",
+                f"{file.n_bytes} bytes are stored at the provider that no job needs any more",
                 "delete it",
                 mending="delete",
             )

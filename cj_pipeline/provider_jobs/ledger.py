@@ -18,7 +18,7 @@ def require_same_account(job: Mapping[str, Any], provider: Provider) -> None:
     if job["account"] != provider.account:
         msg = (
             f"Provider job {job['submission_key'][:16]} of batch '{job['batch_id']}' was begun with"
-            f" another key or address of {provider.name}. Restore those credentials, or cancel"
-            " the batch: nothing is asked again under new ones."
+            f" another key or address of {provider.name}. Restore those credentials, or cancel "
+            "the batch: nothing is requested again under new ones."
         )
         raise AmbiguousSubmissionError(msg)

@@ -326,7 +326,7 @@ def _send(
     """Create one provider job, or adopt the one an earlier try created; True when adopted."""
     key = job["submission_key"]
     was_begun = job["lease_owner"] is not None
-    is_unwanted = bool(record.metadata.get("cancel_requested"))
+    is_unwanted = record.cancel_requested
     surely_absent = job["create_begun_at"] is None and job["state"] != "ambiguous"
     if was_begun and not (is_unwanted and surely_absent) and adopt(runtime, job, provider):
         return True

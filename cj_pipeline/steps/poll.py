@@ -6,7 +6,6 @@ the store, so nobody sleeps, and any process may take the next look.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,14 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.adoption import settle_duplicates
 from cj_pipeline.provider_jobs.ledger import require_same_account
+from cj_pipeline.provider_jobs.poll_schedule import (
+    AFTER_REFUSAL,
+    LEAST_WAIT_FOR_ROOM,
+    PollSchedule,
+    backoff,
+    stalled_since,
+    usual_durations,
+)
 from cj_pipeline.providers.base import JobOutcome, JobStatus, results_expire_at
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
@@ -30,35 +37,8 @@ log = structlog.get_logger()
 ASKED_AT_ONCE = 8
 """Requests in flight in one look; two hundred open jobs at 0.3 s each are then eight seconds."""
 
-MOST_A_SECOND = 20.0
-"""Requests that all open jobs together make, in the long run."""
-
 MOST_IN_A_LOOK = 250
 """Jobs asked about in one look, so that keeping what all of them tell is bounded too."""
-
-LEAST_WAIT_FOR_ROOM = timedelta(seconds=30)
-"""Before a shard its provider had no room for is sent again; longer for older submissions."""
-
-SHORTEST_S, LONGEST_S = 0.2, 10.0
-"""Between two looks at a job: later, that wait would be most of what lies between its end and its
-grades."""
-
-LONGEST_BEFORE_ITS_TIME_S = 300.0
-"""The same for a job that is much younger than such jobs become."""
-
-LONGEST_AFTER_FAILURES = timedelta(minutes=10)
-AFTER_REFUSAL = timedelta(minutes=5)
-"""Between two looks that get no answer, and after one that a person has to mend."""
-
-UNCHANGED_FOR = timedelta(hours=6)
-"""A job whose provider counts, and whose counts stay, has stalled: a person should know."""
-
-OVERDUE_AFTER = timedelta(hours=26)
-"""Every provider promises an end within a day; beyond this a job has stalled whatever it counts."""
-
-HISTORY = timedelta(days=14)
-LEAST_HISTORY = 3
-"""How far back, and from how many jobs, it is told how long a provider usually takes."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +106,7 @@ def poll(runtime: Runtime, *, batch_id: str | None = None, at_most_s: float = 20
 
 _IS_OPEN = "state IN ('submitted', 'adopted', 'running') AND batching_mode = 'provider_batch_api'"
 _IS_UNWANTED = """(
-    SELECT b.state <> 'running' OR coalesce(b.metadata->>'cancel_requested', 'false') = 'true'
+    SELECT b.state <> 'running' OR b.cancel_requested
     FROM batches b WHERE b.batch_id = provider_jobs.batch_id
 )"""
 
@@ -151,55 +131,6 @@ def next_due(db: Session, now: datetime) -> datetime | None:
         [now],
     )
     return row["due"] if row else None
-
-
-def usual_durations(db: Session, now: datetime) -> dict[tuple[str, str], timedelta]:
-    """Return how long three in four of an account's jobs took at least, by account and model."""
-    rows = db.rows(
-        """
-        SELECT account, model, quantile_cont(epoch(ended_at - submitted_at), 0.25) AS seconds
-        FROM provider_jobs
-        WHERE batching_mode = 'provider_batch_api' AND outcome = 'completed'
-          AND submitted_at > $since AND ended_at > submitted_at
-        GROUP BY account, model HAVING count(*) >= $least
-        """,
-        {"since": now - HISTORY, "least": LEAST_HISTORY},
-    )
-    return {(r["account"], r["model"]): timedelta(seconds=r["seconds"]) for r in rows}
-
-
-def poll_interval(age: timedelta, n_open: int = 1, usual: timedelta | None = None) -> timedelta:
-    """Return how long to wait before the next look at a job that runs.
-
-    A tenth of its age, so that looking late costs little of what was waited anyway; but never more
-    than ten seconds, for then that wait would be most of what lies between a job's end and its
-    grades. A job that is younger than such jobs become is left alone for half of the rest, up to
-    five minutes.
-
-    Args:
-        age: Of the job.
-        n_open: How many jobs are open: each waits until its turn among `MOST_A_SECOND`.
-        usual: How long such jobs take at least; None where nobody knows yet.
-    """
-    wait_s = min(LONGEST_S, max(SHORTEST_S, age.total_seconds() / 10))
-    if usual is not None and age < usual:
-        rest_s = (usual - age).total_seconds() / 2
-        wait_s = max(wait_s, min(LONGEST_BEFORE_ITS_TIME_S, rest_s))
-    return timedelta(seconds=max(n_open / MOST_A_SECOND, wait_s))
-
-
-@dataclass(frozen=True)
-class PollSchedule:
-    """What the next look depends on beside a job's age."""
-
-    n_open: int
-    usual: Mapping[tuple[str, str], timedelta]
-
-    def wait(self, job: Mapping[str, Any], now: datetime) -> timedelta:
-        """Return how long to wait before the next look at a job."""
-        since = job["submitted_at"] or job["intended_at"]
-        usual = self.usual.get((job["account"], job["model"]))
-        return poll_interval(now - since, self.n_open, usual)
 
 
 def _judges(db: Session, judge_ids: set[str]) -> Mapping[str, Judge]:
@@ -246,32 +177,13 @@ def _look(runtime: Runtime, job: dict[str, Any], judge: Judge) -> _PollResult:
     except CJError as error:
         asked = error.retry_after_s if isinstance(error, ProviderUnavailableError) else None
         if asked is None:
-            wait = _backoff(runtime.clock() - job["intended_at"], job)
+            wait = backoff(runtime.clock() - job["intended_at"], job)
         else:
             wait = timedelta(seconds=asked)
         answer = _PollFailure(str(error), wait, is_final=False, for_the_account=asked is not None)
         return _PollResult(job, answer)
     made = found.created_at or job["submitted_at"] or job["intended_at"]
     return _PollResult(job, found, results_expire_at(made, provider.limits), told_to_stop=stop)
-
-
-def _backoff(age: timedelta, job: Mapping[str, Any]) -> timedelta:
-    """Return a tenth of a job's age, doubled for each look without an answer, and jittered."""
-    longer = max(timedelta(seconds=1), age / 10) * 2 ** min(job["n_poll_failures"] or 0, 6)
-    return min(LONGEST_AFTER_FAILURES, longer) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
-
-
-def stalled_since(job: Mapping[str, Any], now: datetime) -> datetime | None:
-    """Return since when a running job has shown no progress, if that is longer than it should be.
-
-    Counts that a provider tells only at the end say nothing; then the job's age does.
-    """
-    if job["submitted_at"] is None:
-        return None
-    changed = job["counts_changed_at"] or job["submitted_at"]
-    if (job["n_completed"] or job["n_failed"]) and now - changed > UNCHANGED_FOR:
-        return changed  # type: ignore[no-any-return]
-    return job["submitted_at"] if now - job["submitted_at"] > OVERDUE_AFTER else None
 
 
 def _send_again(db: Session, job: dict[str, Any], found: JobStatus, now: datetime) -> None:
@@ -374,7 +286,7 @@ def _keep_no_answer(
     """Keep why nothing is known; a cancelled batch does not wait for a job it may not see."""
     unwanted = db.one(
         "SELECT 1 AS found FROM batches WHERE batch_id = ?"
-        " AND (state <> 'running' OR (metadata->>'cancel_requested') = 'true')",
+        " AND (state <> 'running' OR cancel_requested)",
         [job["batch_id"]],
     )
     if found.is_final and unwanted:
@@ -423,7 +335,7 @@ def _keep_status(
     warning = found.warning
     stalled = stalled_since({**job, "counts_changed_at": changed_at}, now)
     if warning is None and not ended and stalled is not None:
-        warning = f"no progress since {stalled:%Y-%m-%d %H:%M} UTC: `cj doctor` says what helps"
+        warning = f"no progress since {stalled:%Y-%m-%d %H:%M} UTC: `cj doctor` says what to do"
         log.warning("provider_job_stalled", submission_key=job["submission_key"], since=stalled)
     db.execute(
         """

@@ -103,8 +103,8 @@ class Store:
         """Give several transactions one after another, and open the file once for all of them.
 
         Each begins when it is called for, and commits by itself, as with `write`. Between two of
-        them whoever waits for the store has it first: so only rows should lie between them, and
-        neither a provider nor a long calculation.
+        them another process that waits for the store gets it first, so only rows should lie between
+        them, and neither a provider nor a long calculation.
         """
         if self._memory is not None:
             memory = self._memory
@@ -180,7 +180,7 @@ class Store:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the store's lock, its file closed: nobody else reads or writes it."""
+        """Hold the store's lock, its file closed: no other process reads or writes it."""
         with self._held(shared=False):
             yield
 
@@ -351,8 +351,8 @@ def _unwritable(home: Path, error: OSError) -> StoreError:
 
 def _unwritten(home: Path, error: Exception) -> StoreError:
     return StoreError(
-        f"Writing in {home} failed: {error}. Nothing of this was kept, and all that was committed "
-        "before is safe. Free space on that disk, then do it again."
+        f"Writing in {home} failed: {error}. Nothing of this was stored, and everything "
+        "committed before is safe. Free space on that disk, then try again."
     )
 
 

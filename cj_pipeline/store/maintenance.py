@@ -37,7 +37,7 @@ _ALLOWANCE_BYTES = 4 * 1024 * 1024
 
 _ORPHANS = {
     "essays without their batch": "FROM essays ANTI JOIN batches USING (batch_id)",
-    "comparisons that nobody planned": (
+    "comparisons without a planned pair": (
         "FROM comparisons ANTI JOIN comparison_pairs USING (batch_id, comparison_id)"
     ),
     "requests without their provider job": (
@@ -361,8 +361,8 @@ def leftovers(store: Store) -> dict[Path, str]:
     with ExitStack() as looking:
         folders: set[Path] = set()
         with suppress(duckdb.Error, StoreError):
-            # While this reads nobody writes, so what is unfinished will not be finished.
-            db = looking.enter_context(store.read())
+            # While this has the file nobody writes: what is unfinished will not be finished.
+            db = Session(looking.enter_context(store.opened()))
             folders = {Path(row["path"]).parent for row in db.rows("SELECT path FROM backups")}
         return dict(_leftovers(store, folders))
 

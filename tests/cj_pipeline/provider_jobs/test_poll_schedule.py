@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
-from cj_pipeline.runtime import Runtime
-from cj_pipeline.steps.ingest import ingest
-from cj_pipeline.steps.next_step import what_is_awaited
-from cj_pipeline.steps.plan_wave import plan_wave
-from cj_pipeline.steps.poll import (
+from cj_pipeline.provider_jobs.poll_schedule import (
     LONGEST_BEFORE_ITS_TIME_S,
     SHORTEST_S,
-    poll,
     poll_interval,
     stalled_since,
     usual_durations,
 )
+from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.next_step import what_is_awaited
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.submit_wave import submit_wave
 from tests.support.batches import ManualClock, open_engine, write_batch
 
@@ -40,7 +40,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
-    """An engine over an empty home, with one batch whose three jobs take an hour."""
+    """A runtime over an empty home, with one batch whose three jobs take an hour."""
     opened = open_engine(tmp_path / "home", clock=clock)
     change_settings(EmulatorConfig.from_environment({}, opened.home), latency_s=3600)
     settings = {"judges": ["mine"], "all_at_once": True, "max_pairwise_comparisons": 6}

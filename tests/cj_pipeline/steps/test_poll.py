@@ -11,11 +11,12 @@ import pytest
 
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.provider_jobs.poll_schedule import poll_interval
 from cj_pipeline.providers.openai import OpenAIBatches
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
-from cj_pipeline.steps.poll import next_poll_due, poll, poll_interval
+from cj_pipeline.steps.poll import next_poll_due, poll
 from cj_pipeline.steps.submit_wave import submit_wave
 from tests.support.batches import ManualClock, open_engine, write_batch
 

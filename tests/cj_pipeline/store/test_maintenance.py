@@ -64,7 +64,7 @@ def test_rows_that_hang_in_the_air_are_counted(store: Store) -> None:
     with store.write() as db:
         db.execute("DELETE FROM comparison_pairs WHERE batch_id = ?", [SPRING])
 
-    assert "91 comparisons that nobody planned" in check_store(store).problems
+    assert "91 comparisons without a planned pair" in check_store(store).problems
 
 
 def test_files_that_others_can_read_are_named(store: Store) -> None:
