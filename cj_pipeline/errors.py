@@ -12,6 +12,7 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── SettingsError             a setting cannot be used
         ├── UnknownBatchError         no batch of that name in the store
         ├── UnknownEssayError         no essay of that name in the batch
+        ├── UnsettledBatchError       a batch goes on, or its bills are not in yet
         ├── UnscalableBatchError      the comparisons give no common scale
         ├── PreflightError            what a batch needs is not in order, all of it listed
         ├── FailedCheckError          what is claimed of every batch does not hold of this one
@@ -99,6 +100,10 @@ class UnknownBatchError(FinalError):
 
 class UnknownEssayError(FinalError):
     """No essay of that name is in the batch."""
+
+
+class UnsettledBatchError(FinalError):
+    """A batch goes on, or a provider job of it is not settled, so it cannot be removed yet."""
 
 
 class UnscalableBatchError(FinalError):
