@@ -273,7 +273,7 @@ def test_a_cancelled_batch_keeps_what_was_paid_and_ends_the_rest(
     change_settings(config, call_latency_s=0.05)
     few = {"concurrency": 2, "queue": 1, "checkpoint_every": 2}
     batch_id = planned(runtime, tmp_path, n_students=12, wave_size=60, profile_set=few)
-    monkeypatch.setattr("cj_pipeline.provider_jobs.live_calls.note_progress", a_person_cancels)
+    monkeypatch.setattr("cj_pipeline.provider_jobs.live_calls.record_progress", a_person_cancels)
 
     submit_wave(runtime, batch_id)
     collected = collect_wave(runtime, batch_id)
