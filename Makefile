@@ -49,12 +49,15 @@ nightly: $(VENV)/.dev  ## What takes an hour: every kill point, and 100,000 fuzz
 	CJ_TESTS=nightly $(BIN)/python -m pytest -rP tests/journeys/test_killed_anywhere.py \
 		tests/journeys/test_fuzzed_results.py
 
+RESOLVE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header --quiet --group build
+
+# Everything is resolved together first, since dagster-postgres names one Dagster exactly: what is
+# run, what is tested and what is deployed are then the same versions.
 lock:  ## Resolve the dependencies anew; needs uv
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --no-header --quiet --upgrade --group build -o requirements.lock
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --no-header --quiet --group build --group dev -c requirements.lock \
-		-o requirements-dev.lock
+	$(RESOLVE) --upgrade --all-extras --group dev -o requirements-dev.lock
+	$(RESOLVE) -c requirements-dev.lock -o requirements.lock
+	$(RESOLVE) -c requirements-dev.lock --all-extras -o deploy/requirements.lock
 
 clean:  ## Remove the environment and what the demo made
 	rm -rf $(VENV) .cj site

@@ -38,7 +38,7 @@ class BatchSource(dg.Config):
 def essays(
     context: dg.AssetExecutionContext, config: BatchSource, engine: RuntimeResource
 ) -> dg.MaterializeResult[None]:
-    """The texts placed on one scale together, anchors among them, as handed in."""
+    """The texts placed on one scale together, anchors among them, as submitted."""
     connected = engine.open()
     with errors_as_dagster_knows_them():
         taken_in = _take_in(engine, context.partition_key, config)
@@ -67,8 +67,8 @@ def _take_in(engine: RuntimeResource, batch_id: str, config: BatchSource) -> Ing
     if config.trial:
         if config.folder or config.settings:
             msg = (
-                f"Batch '{batch_id}' was given a trial and a folder or settings of its own: a trial"
-                " brings both. Leave out `trial`, or leave out the others."
+                f"Batch '{batch_id}' was given a trial and a folder or settings: a trial brings "
+                "both. Leave out `trial`, or leave out the others."
             )
             raise dg.Failure(msg, allow_retries=False)
         return open_trial(connected, config.trial, batch_id=batch_id)

@@ -24,9 +24,7 @@ def _told(key: str) -> str:
 class GradingRequest(dg.Config):
     """How grades are asked for; grading again never asks a judge or costs anything."""
 
-    again: bool = Field(
-        False, description="Grade anew what has been graded, as a further revision."
-    )
+    again: bool = Field(False, description="Regrade what has been graded, as a new revision.")
     scale: str = Field("", description="With `again`: another grade scale from now on, by name.")
     own_scale: str = Field(
         "", description="With `again`: a grade scale of the batch's own from now on, as YAML."

@@ -43,6 +43,7 @@ from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.fixed_design import mean_variance, spectral_gap
 from cj_pipeline.pairing.posterior import shrunk
+from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.pairing.waves import choose_wave
 from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.scale.tallies import Verdicts
@@ -534,7 +535,7 @@ def _forecast_run(
     ids = tuple(f"e{i:05d}" for i in range(n))
     place = {essay_id: i for i, essay_id in enumerate(ids)}
     net, half_wins = ComparisonGraph(ids, frozenset(), ()), []
-    plan = SamplingPlan(strategy, n // 2)  # type: ignore[arg-type]
+    plan = SamplingPlan(strategy_named(strategy).efficiency, n // 2)
     rules = {target: PrecisionTargets(reliability=target) for target in _FORESEEN}
     at_plan = {target: forecast_at_plan(n, rule, plan) for target, rule in rules.items()}
     made = {target: [_ends(forecast)] for target, forecast in at_plan.items()}

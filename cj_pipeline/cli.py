@@ -104,7 +104,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         queue.queue,
         batches.cancel,
     ),
-    "Look at results": (
+    "Results": (
         batches.report,
         outputs.essay,
         outputs.compare,

@@ -86,8 +86,8 @@ class BatchProblemsError(FinalError):
         count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
         lines = "\n".join(f"  - {problem}" for problem in problems)
         super().__init__(
-            f"Batch '{batch_id}' has {count}; nothing was taken in. Mend them all, "
-            f"then hand it in again:\n{lines}"
+            f"Batch '{batch_id}' has {count}; nothing was ingested. "
+            f"Fix these and submit it again:\n{lines}"
         )
 
 

@@ -51,7 +51,7 @@ def logs_in_file(path: Path | None) -> Iterator[None]:
 
 @contextmanager
 def about_batch(*, batch_id: str, correlation_id: str, runner_mode: str) -> Iterator[None]:
-    """Have every log line of this block name its batch, whoever writes it."""
+    """Have every log line of this block name its batch, whichever module writes it."""
     with structlog.contextvars.bound_contextvars(
         batch_id=batch_id, correlation_id=correlation_id, runner_mode=runner_mode
     ):

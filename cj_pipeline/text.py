@@ -76,8 +76,8 @@ def text_flaw(text: str) -> str | None:
     if control:
         line = text.count("\n", 0, control.start()) + 1
         return (
-            f"holds the control character U+{ord(control[0]):04X} on line {line}, which no text"
-            " has: save it as plain text anew"
+            f"holds the control character U+{ord(control[0]):04X} on line {line}, which no text "
+            "has: save it again as plain text"
         )
     if not any(character.isalnum() for character in text):
         return "holds no letter and no digit"

@@ -6,6 +6,9 @@ is made of what a person would otherwise have to copy: command help, keys, comme
 
 from __future__ import annotations
 
+import ast
+import configparser
+import html
 import re
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from typing import Any, get_args
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -59,7 +63,6 @@ PYTHON_PAGES: Mapping[str, tuple[str, Sequence[str]]] = {
             "cj_pipeline.stopping.forecast",
             "cj_pipeline.pairing.warm_start",
             "cj_pipeline.pairing.judge_selection",
-            "cj_pipeline.pairing.warm_start",
         ),
     ),
     "python-judges": (
@@ -74,11 +77,31 @@ PYTHON_PAGES: Mapping[str, tuple[str, Sequence[str]]] = {
     ),
 }
 
+PLAIN_TYPES: Mapping[str, str] = {
+    "str": "text",
+    "int": "whole number",
+    "float": "number",
+    "bool": "yes or no",
+    "Mapping": "mapping",
+}
+
+CLI_TYPES: Mapping[str, str] = {
+    "int": "whole number",
+    "int range": "whole number",
+    "float": "number",
+    "float range": "number",
+    "str": "text",
+    "list[str]": "text",
+    "dir": "folder",
+    "path": "file",
+}
+
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made from the code."""
     pages: dict[str, Callable[[], str]] = {
         "index.md": home,
+        "contributing.md": contributing,
         "decisions/index.md": decisions,
         "reference/commands.md": commands,
         "reference/batch-yaml.md": batch_yaml,
@@ -96,9 +119,44 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put the picture of the layers where a page asks for it."""
+    del page, config, files
+    return markdown.replace("<!-- the layers -->", layers())
+
+
+def layers() -> str:
+    """Return the layers as the import contract has them, each package with its charter."""
+    contracts = configparser.ConfigParser()
+    contracts.read(ROOT / ".importlinter", "utf-8")
+    named = contracts["importlinter:contract:layers"]["layers"].split("\n")
+    rows = [[package.strip() for package in row.split("|")] for row in named if row.strip()]
+    drawn = "\n".join(f"<li>{''.join(map(_package, row))}</li>" for row in rows)
+    return f'<ol class="layers">\n{drawn}\n</ol>'
+
+
+def _package(module: str) -> str:
+    """Return one package of the picture: its name, and the first sentence of its charter."""
+    path = ROOT.joinpath(*module.split("."))
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    charter = ast.get_docstring(ast.parse(source.read_text("utf-8"))) or ""
+    sentence = html.escape(re.sub(r"\s+", " ", re.split(r"(?<=\.)\s|\n\n", charter)[0]))
+    named = re.sub(r"`([^`]+)`", r"<code>\1</code>", sentence)
+    return f"<div><code>{html.escape(module.removeprefix('cj_pipeline.'))}</code> {named}</div>"
+
+
 def home() -> str:
     """Return the README with its links turned to the site's pages."""
-    text = (ROOT / "README.md").read_text("utf-8")
+    return _from_top("README.md")
+
+
+def contributing() -> str:
+    """Return CONTRIBUTING.md with its links turned to the site's pages."""
+    return _from_top("CONTRIBUTING.md")
+
+
+def _from_top(name: str) -> str:
+    text = (ROOT / name).read_text("utf-8")
     # What lies beside docs/ is not part of the site: its name stays, the link goes.
     text = re.sub(r"\[([^\]]+)\]\((?!https?:|docs/)[^)]+\)", r"`\1`", text)
     text = re.sub(r"\]\(docs/decisions/?\)", "](decisions/index.md)", text)
@@ -116,7 +174,7 @@ def decisions() -> str:
 
 
 def commands() -> str:
-    """Return every command's own help, as Typer writes it."""
+    """Return every command's own help, as Typer writes it, with types in plain words."""
     text = subprocess.run(
         [sys.executable, "-m", "typer", "cj_pipeline.cli", "utils", "docs", "--name", "cj"],
         cwd=ROOT,
@@ -136,7 +194,7 @@ def commands() -> str:
         if full:
             whole += [text[at : found.start()], f"* `{found[2]}`: {full}"]
             at = found.end()
-    grouped = _under_headings("".join([*whole, text[at:]]))
+    grouped = _in_plain_types(_under_headings("".join([*whole, text[at:]])))
     return "# Commands\n\n" + grouped.removeprefix("# `cj`").lstrip()
 
 
@@ -150,6 +208,27 @@ def _under_headings(text: str) -> str:
     return text
 
 
+def _in_plain_types(text: str) -> str:
+    """Name the values of options and arguments as the pages of keys do; a flag takes none."""
+    text = re.sub(r"^(\* `[^`<]+?) <(?:bool|boolean)>`", r"\1`", text, flags=re.M)
+    for typer_word, plain in CLI_TYPES.items():
+        text = text.replace(f" <{typer_word}>`", f" <{plain}>`")
+    return re.sub(r"([\[ ])(-?[\d.]+&lt;=)?x(&[lg]t;=[\d.]+)?\]$", _plain_range, text, flags=re.M)
+
+
+def _plain_range(found: re.Match[str]) -> str:
+    least, most = found[2], found[3]
+    if least and most:
+        words = f"{least.removesuffix('&lt;=')} to {most.removeprefix('&lt;=')}"
+    elif most and most.startswith("&gt;="):
+        words = f"{most.removeprefix('&gt;=')} or more"
+    elif most:
+        words = f"{most.removeprefix('&lt;=')} or less"
+    else:
+        return found[0]
+    return f"{found[1]}{words}]"
+
+
 def batch_yaml() -> str:
     """Return the keys of `batch.yaml` with types, defaults and meanings."""
     from cj_pipeline.batch.options import PrecisionTargets
@@ -159,8 +238,8 @@ def batch_yaml() -> str:
         [
             "# batch.yaml",
             "",
-            "Every key may be left out. `cj explain FOLDER` shows the values in force for a batch,",
-            "and where each came from.",
+            "Every key has a default. `cj explain FOLDER` shows the values of a batch, and where",
+            "each came from.",
             "",
             *_fields(BatchSettings),
             "",
@@ -208,8 +287,8 @@ def prices() -> str:
     lines = [
         "# Prices",
         "",
-        "USD per million tokens outside the batch endpoint; see [Money](../money.md). They change:",
-        "compare with the source before you spend.",
+        "USD per million tokens outside the batch endpoint; see [Prices and costs](../money.md).",
+        "Prices change: compare with the source before you spend.",
     ]
     for provider, entry in table.items():
         batched = ", ".join(f"{name} × {share}" for name, share in entry["batched"].items())
@@ -244,11 +323,11 @@ def grade_scales() -> str:
 
 def assets_and_checks() -> str:
     """Return Dagster's definitions: assets, checks, jobs, sensors and schedules."""
-    from assets.automation.checks import CHECKS
+    from cj_pipeline.checks.standard_checks import CHECKS
     from cj_pipeline.definitions import defs
 
     repository = defs.get_repository_def()
-    lines = ["# Assets and checks", "", "What `cj_pipeline.definitions` shows Dagster.", ""]
+    lines = ["# Assets and checks", "", "What Dagster loads from `cj_pipeline.definitions`.", ""]
     graph = repository.asset_graph
     nodes = [graph.get(key) for level in graph.toposorted_asset_keys_by_level for key in level]
     lines += _table(
@@ -259,7 +338,8 @@ def assets_and_checks() -> str:
         ],
     )
     lines += ["", "## Checks", ""]
-    lines += ["A check that stops lets nothing after it in the run happen.", ""]
+    lines += ["If a check that *stops* fails, nothing after it in the run happens. A check that"]
+    lines += ["*warns* is shown and stops nothing.", ""]
     lines += _table(
         ("Asset", "Check", "Failing", "Claim"),
         [
@@ -295,8 +375,8 @@ def tables() -> str:
     lines = [
         "# Tables and views",
         "",
-        "Views begin with `v_` and are kept stable for analysts; tables are the pipeline's own and",
-        "may change between versions.",
+        "Views begin with `v_` and stay stable for analysts. Tables are internal and may change",
+        "between versions.",
     ]
     with duckdb.connect() as db:
         migrate(db)
@@ -340,7 +420,7 @@ def _fields(model: type[BaseModel]) -> list[str]:
         [
             (
                 f"`{field.alias or name}`",
-                "**needed**" if field.is_required() else f"`{_default(field)}`",
+                "**required**" if field.is_required() else f"`{_default(field)}`",
                 f"`{_type(field)}`",
                 _line(field.description or said.get(name, "")),
             )
@@ -374,15 +454,15 @@ def _type(field: FieldInfo) -> str:
 
 def _type_name(annotation: Any) -> str:
     if isinstance(annotation, type) and not get_args(annotation):
-        return {"str": "text", "int": "whole number", "float": "number", "bool": "yes or no"}.get(
-            annotation.__name__, annotation.__name__
-        )
+        if issubclass(annotation, BaseModel):
+            annotation = Mapping
+        return PLAIN_TYPES.get(annotation.__name__, annotation.__name__)
     origin = getattr(annotation, "__origin__", None)
     arguments = [a for a in get_args(annotation) if a not in (type(None), ...)]
     if str(origin) == "typing.Literal":
         return ", ".join(map(str, arguments))
     if origin is tuple:
-        return f"list of {_type_name(arguments[0])}"
+        return f"list of {_type_name(arguments[0]).replace('mapping', 'mappings')}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "mapping"
     if hasattr(annotation, "__metadata__"):

@@ -76,7 +76,7 @@ def checks_of(asset: str) -> dg.AssetChecksDefinition:
 def run_artefact_checks(
     context: dg.AssetCheckExecutionContext, engine: RuntimeResource
 ) -> Iterator[dg.AssetCheckResult]:
-    """The artefact is read back from the disk as whoever it is for will read it."""
+    """The artefact is read back from the disk as its reader will see it."""
     with engine.open().store.read() as db:
         row = db.one("SELECT path FROM run_artefact WHERE batch_id = ?", [context.partition_key])
     if row is None:
@@ -107,7 +107,7 @@ def own_assertion_checks(
     failed = [each for each in checked if not each.finding.holds]
     is_grave = any(each.is_blocking for each in failed)
     if not checked:
-        told = "the batch asserts nothing of its own"
+        told = "the batch has no assertions of its own"
     elif not record.has_ended:
         told = f"judged at the end; now {len(checked) - len(failed)} of {len(checked)} hold"
     else:

@@ -13,12 +13,12 @@ from resources.runtime_resource import RuntimeResource
 open_batch = dg.define_asset_job(
     "open_batch",
     selection=["essays", "comparison_pairs", "provider_jobs"],
-    description="Take a batch in and ask its first wave.",
+    description="Start a batch (submits its first wave).",
 )
 next_wave = dg.define_asset_job(
     "next_wave",
     selection=["comparison_pairs", "provider_jobs"],
-    description="Ask a batch's next wave, or what failed and may be asked again.",
+    description="Submit a batch's next wave, or retry what failed and may be retried.",
 )
 collect_wave = dg.define_asset_job(
     "collect_wave",
@@ -31,7 +31,7 @@ collect_wave = dg.define_asset_job(
         "batch_report",
         "trial_outcome",
     ],
-    description="Bring a wave home, score it, decide; at the end grade and publish.",
+    description="Collect a wave, score it, decide; at the end grade and publish.",
 )
 finish_batch = dg.define_asset_job(
     "finish_batch",
@@ -53,7 +53,7 @@ regrade_batch = dg.define_asset_job(
     selection=["grade_projections", "run_artefact", "batch_report"],
     config=GRADED_AGAIN,
     description=(
-        "Grade an ended batch anew, as a further revision, and publish it. No judge is asked."
+        "Regrade an ended batch as a new revision and publish it. No judge is called."
         " The config may name another scale or earlier batches to be placed on, change a threshold,"
         " or put anchors' grades right."
     ),
@@ -69,23 +69,23 @@ rescore_batch = dg.define_asset_job(
     ],
     config=GRADED_AGAIN,
     description=(
-        "Fit the scores anew by all verdicts, then grade an ended batch by them and publish it."
-        " No judge is asked."
+        "Refit the scores to all verdicts, then regrade an ended batch and publish it. No judge "
+        "is called."
     ),
 )
 
 
 @dg.op
 def stop_asking(context: dg.OpExecutionContext, engine: RuntimeResource) -> None:
-    """Ask nothing more for a batch; what its provider jobs finished still comes home."""
+    """Request nothing more for a batch; what its provider jobs finished is still collected."""
     with errors_as_dagster_knows_them():
         cancelled = cancel(engine.open(), context.partition_key)
-    context.log.info(f"{cancelled.n_jobs} provider jobs were told to stop.")
+    context.log.info(f"{cancelled.n_jobs} provider jobs were asked to stop.")
 
 
 @dg.job(
     partitions_def=batches,
-    description="End a batch now: ask nothing more, tell its provider jobs to stop.",
+    description="End a batch now: request nothing more, cancel its provider jobs.",
 )
 def cancel_batch() -> None:
     """One step: see `stop_asking`."""

@@ -75,7 +75,7 @@ _UNFINISHED = [
     jobs=[open_batch],
     minimum_interval_seconds=3,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Takes in every batch folder that has come to rest in CJ_HOME/inbox.",
+    description="Ingests every batch folder in CJ_HOME/inbox that no longer changes.",
 )
 def inbox_sensor(context: dg.SensorEvaluationContext, engine: RuntimeResource) -> dg.SensorResult:
     """Ask for one run per folder and content, once the folder has stayed the same for a tick.
@@ -110,7 +110,7 @@ def inbox_sensor(context: dg.SensorEvaluationContext, engine: RuntimeResource) -
     jobs=[next_wave, collect_wave, finish_batch],
     minimum_interval_seconds=2,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Polls open provider jobs and asks for the run each batch needs next.",
+    description="Polls open provider jobs and requests the run each batch needs next.",
 )
 def provider_jobs_sensor(
     context: dg.SensorEvaluationContext, engine: RuntimeResource
@@ -160,8 +160,9 @@ def _requests(
         tried = tries.get(standing.mark, Attempts())
         if tried.n_failed >= MAX_FAILURES:
             context.log.error(
-                f"Batch {standing.batch_id}: {JOB_FOR[standing.step]} failed {tried.n_failed} times"
-                " and nothing moved. Read its last run, mend the cause, then run the job by hand."
+                f"Batch {standing.batch_id}: {JOB_FOR[standing.step]} failed {tried.n_failed} "
+                "times without effect. Read its last run, fix the cause, then run the job by "
+                "hand."
             )
         elif not tried.are_too_fresh(now) and len(requests) < MAX_RUNS_PER_TICK:
             requests.append(_step_request(standing, tried.n))
@@ -184,7 +185,7 @@ def watchdog_sensor(
         expiring = expiring_results(db, connected.clock())
     for batch_id, expiry in expiring:
         context.log.warning(
-            f"Batch {batch_id}: results that nobody has collected are deleted by their provider on"
+            f"Batch {batch_id}: uncollected results are deleted by their provider on"
             f" {expiry:%Y-%m-%d}. `cj doctor --fix` collects them."
         )
     requests = [

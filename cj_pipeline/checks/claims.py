@@ -61,7 +61,7 @@ def budget_is_kept(history: BatchHistory) -> Finding:
     budget, planned = int(history.settings["max_pairwise_comparisons"]), len(history.pairs)
     return Finding(
         planned <= budget,
-        f"{planned} comparisons are planned of {budget} that may be asked",
+        f"{planned} comparisons are planned of {budget} that may be requested",
         {"planned": planned, "budget": budget},
     )
 
@@ -97,7 +97,7 @@ def bills_agree_with_providers(history: BatchHistory) -> Finding:
         f" the bill of their rows in {len(differing)}, by {difference:+.6f} USD in all"
     )
     if n_silent:
-        statement += f"; {n_silent} answers told no tokens and are billed at the most they can cost"
+        statement += f"; {n_silent} answers reported no tokens and are billed at their maximum cost"
     return Finding(
         not differing and not n_silent,
         statement,
@@ -127,7 +127,7 @@ def requests_are_recorded(history: BatchHistory) -> Finding:
         not wrong and n_requests >= 1,
         _all_or_some(wrong, "provider jobs do not carry what was recorded")
         if n_requests
-        else "nothing was asked of any provider",
+        else "nothing was requested from any provider",
         {"provider_jobs": len(history.jobs), "requests": n_requests},
     )
 
@@ -274,7 +274,7 @@ def callbacks_are_within_denominator(history: BatchHistory) -> Finding:
     ended = last["completed"] + last["failed"]
     return Finding(
         ended <= last["completion_denominator"],
-        f"{ended} comparisons ended of {last['completion_denominator']} at the most",
+        f"{ended} comparisons ended of at most {last['completion_denominator']}",
         {"ended": ended, "completion_denominator": last["completion_denominator"]},
     )
 

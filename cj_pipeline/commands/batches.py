@@ -49,15 +49,15 @@ def execute(
     again: Annotated[
         bool,
         typer.Option(
-            "--again", help="Judge and pay for files once more that another batch holds already."
+            "--again", help="Judge and pay again for files that another batch has already."
         ),
     ] = False,
     log_file: LogFile = None,
 ) -> None:
-    """Take a batch in and ask its first wave; with --await-completion, take it to its end.
+    """Start a batch (submits its first wave); with --await-completion, run it to its end.
 
-    First comes what `cj preflight` looks at, unless the batch is in the store already. Exit codes:
-    0 done, 1 not in order, 2 ended badly or failed its checks, 3 partial.
+    Runs `cj preflight` first, unless the batch is in the store already. Exit codes:
+    0 done, 1 preflight found problems, 2 ended badly or failed its checks, 3 partial.
     """
     from cj_pipeline.logs import logs_in_file
     from cj_pipeline.operations.execute import ask_first_wave, run_to_end, take_in
@@ -69,7 +69,7 @@ def execute(
         if not await_completion:
             n_requests, n_jobs = ask_first_wave(runtime, taken_in.batch_id)
             console.print(
-                f"{taken_in.batch_id}: {n_requests} comparisons asked in {n_jobs} provider "
+                f"{taken_in.batch_id}: {n_requests} comparisons requested in {n_jobs} provider "
                 f"jobs. `cj execute {batch_dir} --await-completion` or the sensors take it on."
             )
             return
@@ -88,7 +88,7 @@ def execute(
         if result.timed_out:
             told = (
                 f"Batch '{taken_in.batch_id}' is not at its end after {completion_timeout:g} s; "
-                "nothing is lost. Its artefact so far says that it is partial. Run the same "
+                "nothing is lost. Its artefact so far is marked as partial. Run the same "
                 "command again."
             )
             errors.print(tables.problems(told))
@@ -99,7 +99,7 @@ def execute(
 def status(
     batch: Annotated[str | None, typer.Argument(help="One batch; all if left out.")] = None,
 ) -> None:
-    """Show how batches stand."""
+    """Show the status of batches."""
     from cj_pipeline.queries.overview import batch_overview
 
     runtime = open_engine()
@@ -112,20 +112,20 @@ def status(
 
 
 def cancel(batch: BatchName) -> None:
-    """End a batch now: ask nothing more, cancel its provider jobs, keep what was paid for."""
+    """End a batch now: request nothing more, cancel its provider jobs, keep what was paid for."""
     from cj_pipeline.operations.cancel import cancel as cancel_batch
     from cj_pipeline.queries.overview import batch_overview
     from cj_pipeline.steps.advance import advance_to_end
 
     runtime = open_engine()
     cancelled = cancel_batch(runtime, batch)
-    console.print(f"{batch}: cancelled, {cancelled.n_jobs} provider jobs told to stop.")
+    console.print(f"{batch}: cancelled, {cancelled.n_jobs} provider jobs were asked to stop.")
     for step in advance_to_end(runtime, batch):
         if step.waited:
             console.print(f"Waiting: {step.waits_for}", markup=False, highlight=False)
             console.print(
-                "A job takes up to ten minutes to stop. The sensors bring home what it finished;"
-                " so does `cj cancel` again."
+                "A job takes up to ten minutes to stop. The sensors collect what it finished; "
+                "so does `cj cancel`, run again."
             )
             return
     with runtime.store.read() as db:
@@ -133,7 +133,7 @@ def cancel(batch: BatchName) -> None:
 
 
 def report(batch: BatchName) -> None:
-    """Write a batch's report anew and say where it is."""
+    """Rewrite a batch's report and show where it is."""
     from cj_pipeline.steps.publish import publish_report
 
     runtime = open_engine()
@@ -168,7 +168,7 @@ def regrade(
         ),
     ] = None,
 ) -> None:
-    """Grade an ended batch anew; nothing is asked or paid, and earlier gradings are kept."""
+    """Regrade an ended batch; nothing is requested or paid, and earlier gradings stay stored."""
     import yaml
 
     from cj_pipeline.operations.regrade import regrade as grade_again
@@ -238,7 +238,7 @@ def link(
         bool, typer.Option("--alone", help="Take it off the scales of others again.")
     ] = False,
 ) -> None:
-    """Place an ended batch on the scale of earlier ones and grade it there; nothing is asked.
+    """Place an ended batch on the scale of earlier ones and grade it there; nothing is requested.
 
     The batches are tied through anchors that both have judged (three at least). Earlier
     gradings are kept.

@@ -29,8 +29,8 @@ _FIGURES = (
 """Columns as people see them, in USD, and as the views call them."""
 
 _MEANING = (
-    "In doubt: may have been paid for besides. Counted: by the provider itself, for jobs where it"
-    " tells a total; differs: that less the bill of the same jobs."
+    "In doubt: may have been paid for as well. Counted: by the provider itself, for jobs where "
+    "it reports a total; differs: that minus the bill of the same jobs."
 )
 
 

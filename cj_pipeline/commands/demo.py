@@ -74,7 +74,7 @@ def _show_demo(runtime: Runtime, names: tuple[str, ...]) -> None:
             [(name, shown[name][2].get("report", "")) for name in names],
         ),
         "The judges are simulated: votes of real people replayed, and for graded-english a",
-        "simulated judge on machine-written texts. Costs are nominal; nobody was billed.",
+        "simulated judge on machine-written texts. Costs are nominal; nothing was billed.",
     )
     for line in (
         f"Database, to query while the pipeline runs: {runtime.store.published_path}",

@@ -47,7 +47,7 @@ PANEL_COLUMNS = (
 )
 
 PANEL_MEANING = (
-    "Agrees: with the others, on pairs both were asked. Ranks: correlation of its own scale with"
+    "Agrees: with the others, on pairs both judged. Ranks: correlation of its own scale with"
     " theirs."
 )
 
@@ -94,10 +94,10 @@ def try_(
     essay_b: TextFile,
     judges: JudgesDir = None,
     instructions: Annotated[
-        Path | None, typer.Option(help="What the students were asked.", dir_okay=False)
+        Path | None, typer.Option(help="The students' task.", dir_okay=False)
     ] = None,
 ) -> None:
-    """Ask a judge one comparison, live; a real judge bills it."""
+    """Have a judge make one comparison now; a real judge bills it."""
     from cj_pipeline.judging.judges import load_judge
     from cj_pipeline.judging.prompts import render_prompt
     from cj_pipeline.operations.pilot import judge_once
@@ -120,11 +120,11 @@ def compare(
         Path, typer.Argument(help="A batch folder.", exists=True, file_okay=False)
     ],
     judge: Annotated[list[str] | None, typer.Option(help="A judge; repeat it.")] = None,
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs, each asked in both orders.")] = 10,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs, each judged in both orders.")] = 10,
     seed: Annotated[int, typer.Option(help="Chooses the pairs.")] = 0,
     yes: Annotated[bool, typer.Option("--yes", help="Spend without asking.")] = False,
 ) -> None:
-    """Ask judges the same pairs in both orders: consistency, position, anchors, cost."""
+    """Have judges compare the same pairs in both orders: consistency, position, anchors, cost."""
     from cj_pipeline.intake.batch_folder import read_batch
     from cj_pipeline.judging.judges import load_judge
     from cj_pipeline.operations.pilot import trial_pairs
@@ -145,7 +145,7 @@ def compare(
 
 
 def panel(batch: BatchName) -> None:
-    """Show a batch's judges beside each other: progress, cost, habits, agreement."""
+    """Compare a batch's judges: progress, cost, habits, agreement."""
     from cj_pipeline.outputs.judges import panel_overview
     from cj_pipeline.queries.history import read_history
     from cj_pipeline.queries.judge_comparison import compare_judges

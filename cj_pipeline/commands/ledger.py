@@ -25,8 +25,8 @@ def doctor(
         bool,
         typer.Option(
             "--also-cancel",
-            help="With --fix: cancel stalled jobs too, whose unfinished rows are asked again,"
-            " and jobs that bear a submission key no batch of this store knows.",
+            help="With --fix: also cancel stalled jobs (their unfinished rows are retried) and "
+            "jobs whose submission key no batch of this store has.",
         ),
     ] = False,
 ) -> None:
@@ -42,23 +42,23 @@ def doctor(
     chosen = [f for f in findings if f.is_mendable and (also_cancel or not f.needs_consent)]
     if fix:
         mended = repair(engine, chosen, with_consent=also_cancel)
-        console.print(f"Mended {len(mended)} of {len(chosen)}.")
+        console.print(f"Fixed {len(mended)} of {len(chosen)}.")
         for finding in chosen:
             if finding not in mended:
-                console.print(f"Not mended: {finding.what}", markup=False, highlight=False)
+                console.print(f"Not fixed: {finding.what}", markup=False, highlight=False)
         if len(mended) < len(chosen):
             raise typer.Exit(1)
     elif chosen:
-        console.print(f"`cj doctor --fix` mends {len(chosen)} of {len(findings)}.")
+        console.print(f"`cj doctor --fix` fixes {len(chosen)} of {len(findings)}.")
 
 
 def reparse(
     batch: BatchName,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Keep what changes; otherwise it is only said.")
+        bool, typer.Option("--apply", help="Store what changes; otherwise it is only shown.")
     ] = False,
 ) -> None:
-    """Read a batch's stored callbacks with the current parser; nothing is asked or paid."""
+    """Reparse a batch's stored callbacks with the current parser; nothing is requested or paid."""
     from cj_pipeline.operations.reparse import reparse as read_anew
 
     found = read_anew(open_engine(), batch, apply=apply)
@@ -70,7 +70,7 @@ def reparse(
     )
     if found.n_unread:
         console.print(
-            f"{found.n_unread} callbacks are no longer kept; their outcomes stay as they are."
+            f"{found.n_unread} callbacks are no longer stored; their outcomes stay as they are."
         )
     if not found.changes and not found.n_comparisons:
         return
@@ -82,13 +82,15 @@ def reparse(
         )
     )
     if not apply:
-        console.print("Nothing was changed: `--apply` keeps it, with what was there before.")
+        console.print(
+            "Nothing was changed: `--apply` stores the new outcomes and keeps the old ones."
+        )
         return
     console.print(
         f"The batch: {found.state}" + (f", {found.end_reason}." if found.end_reason else ".")
     )
     if found.could_go_on:
         console.print(
-            "With these verdicts it would have gone on asking; it stays ended. Hand its folder"
-            " in under another name to ask the rest."
+            "With these verdicts the batch would have gone on; it stays ended. Submit its "
+            "folder under another name to request the rest."
         )

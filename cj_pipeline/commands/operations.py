@@ -22,13 +22,13 @@ def preflight_(
         str | None, typer.Argument(help="A batch folder, or a batch's name in the store.")
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="The same files may be judged and paid once more.")
+        bool, typer.Option("--again", help="The same files may be judged and paid for again.")
     ] = False,
 ) -> None:
-    """Look at everything a batch needs before it is bought, and tell all that is not in order.
+    """Check everything a batch needs before money is spent, and list all problems.
 
     Store, disk, files, anchors, prices, budget, and each judge's provider with its key; nothing
-    is kept and nothing is paid. Exit code 1 where something stands in the way.
+    is stored and nothing is paid. Exit code 1 where there is a problem.
     """
     from cj_pipeline.commands import tables
     from cj_pipeline.operations.preflight import is_ready, preflight
@@ -78,14 +78,14 @@ def assert_(
     expressions: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Such as 'cj_comparisons_total{status=\"failed\"} == 0'; if left out, what is"
-            " claimed of every batch, and what this one asserts of its own."
+            help="Such as 'cj_comparisons_total{status=\"failed\"} == 0'; if left out, the "
+            "claims that hold for every batch, and this batch's own assertions."
         ),
     ] = None,
 ) -> None:
-    """Hold a batch to assertions, each with its figure; exit code 1 where one fails.
+    """Check assertions about a batch, each with its figure; exit code 1 where one fails.
 
-    A claim that only warns is told, and does not fail the command.
+    A claim that only warns is shown and does not fail the command.
     """
     from cj_pipeline.checks.batch_checks import check_assertions, check_batch
     from cj_pipeline.commands import tables

@@ -30,7 +30,7 @@ def verify(
         bool, typer.Option("--alone", help="Do not compare with the store in CJ_HOME.")
     ] = False,
 ) -> None:
-    """Work out an artefact's checksums, scores and grades anew, and say what differs."""
+    """Recompute an artefact's checksums, scores and grades, and show what differs."""
     from cj_pipeline.outputs.verification import left_unchecked, verify_artefact
 
     if alone:
@@ -54,7 +54,7 @@ def essay(
         str | None, typer.Option(help="Also: how probably it is truly better than this one.")
     ] = None,
 ) -> None:
-    """Show where one essay stands, against whom it won and lost, and why."""
+    """Show one essay's score and grade, which comparisons it won and lost, and why."""
     from cj_pipeline.outputs.feedback import essay_feedback
 
     (history,) = _histories([batch])
@@ -127,7 +127,9 @@ def _show_odds(history: BatchHistory, one: str, other: str) -> None:
 
     essay_feedback(history, other)  # tells an essay that is not there
     p = probability_above(history.fit(), one, other)
-    console.print(f"{one} truly stands above {other} with a probability of {p:.0%}.", markup=False)
+    console.print(
+        f"{one} is truly better than {other} with a probability of {p:.0%}.", markup=False
+    )
 
 
 def _standing(told: EssayFeedback) -> list[tuple[str, str]]:
@@ -150,7 +152,7 @@ def _standing(told: EssayFeedback) -> list[tuple[str, str]]:
 
 
 def _show_changes(found: Changes) -> None:
-    from cj_pipeline.outputs.side_by_side import MIN_SHARED
+    from cj_pipeline.diagnostics.changes import MIN_SHARED
 
     if not found.essays:
         console.print(

@@ -39,7 +39,7 @@ def plan(
     ] = None,
     log_file: LogFile = None,
 ) -> None:
-    """Show what a batch would ask and cost; nothing is stored, and only a pilot sends anything."""
+    """Show what a batch would request and cost; stores nothing, and only a pilot sends anything."""
     from cj_pipeline.operations.execute import told_preview
     from cj_pipeline.operations.preview import preview_batch
 

@@ -38,9 +38,9 @@ def serve(
         int, typer.Option(min=1, max=4096, help="The largest batch that is taken, in MiB.")
     ] = 64,
 ) -> None:
-    """Serve the API and the live page; what is handed in is moved by Dagster (`make ui`).
+    """Serve the API and the live page; Dagster (`make ui`) runs what is submitted.
 
-    CJ_SERVE_TOKEN is asked of whoever comes; without it only this machine is answered.
+    Every caller needs CJ_SERVE_TOKEN; without one, only this machine is served.
     """
     import uvicorn
 

@@ -26,11 +26,22 @@ def migrate() -> None:
     console.print(f"Applied: {', '.join(applied) or 'nothing, it is up to date'}.")
 
 
-def check() -> None:
+def check(
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix", help="Close the home to others, and remove what killed commands left."
+        ),
+    ] = False,
+) -> None:
     """Read every value once and say everything that is wrong."""
-    from cj_pipeline.store.maintenance import check_store
+    from cj_pipeline.store.maintenance import check_store, mend_store
 
-    found = check_store(open_store())
+    opened = open_store()
+    if fix:
+        for path in mend_store(opened):
+            console.print(f"Put right: {path}", markup=False, soft_wrap=True)
+    found = check_store(opened)
     console.print(
         tables.table("Rows", ("table", "rows"), sorted(found.rows.items())),
         f"Schema version {found.schema_version}; live file {found.live_bytes:,} bytes,"
@@ -68,16 +79,16 @@ def backup(
 
 
 def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True)]) -> None:
-    """Put a backup in the live file's place; the file that was there is kept aside."""
+    """Replace the live file by a backup; the old live file is kept."""
     from cj_pipeline.store.maintenance import restore_store
 
     aside = restore_store(open_store(), source, now=datetime.now(UTC))
-    kept = f" What was there is kept as {aside}." if aside else ""
+    kept = f" The old file is kept as {aside}." if aside else ""
     console.print(f"Restored from {source}.{kept}", markup=False, soft_wrap=True)
 
 
 def compact() -> None:
-    """Write the live file anew without the space of what was deleted."""
+    """Rewrite the live file without the space of deleted rows."""
     from cj_pipeline.store.maintenance import compact_store
 
     done = compact_store(open_store())
@@ -108,7 +119,7 @@ def forget(
     essay_id: Annotated[
         str | None, typer.Argument(help="One of its essays; the whole batch if left out.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Remove a batch's or an essay's texts, callbacks and exports for good."""
     from cj_pipeline.operations.erase import forget_batch, forget_essay
@@ -123,8 +134,8 @@ def forget(
         else forget_batch(open_store(), batch, now=now)
     )
     console.print(
-        f"{what}: {forgotten.n_rows} rows and {len(forgotten.files)} files removed; an audit"
-        " line is kept. Backups are yours to prune.",
+        f"{what}: {forgotten.n_rows} rows and {len(forgotten.files)} files removed; an audit "
+        "line is kept. Delete your own backups yourself.",
         markup=False,
         soft_wrap=True,
     )

@@ -33,15 +33,15 @@ def run(
         list[str] | None, typer.Argument(help="Trials, as `cj trial list` shows them.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="All that take seconds, beside those named.")
+        bool, typer.Option("--quick", help="All that take seconds, in addition to those named.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a trial instead.")
     ] = False,
 ) -> None:
-    """Run trials through Dagster; simulated judges are asked of an emulator over HTTP.
+    """Run trials through Dagster; simulated judges are served by an emulator over HTTP.
 
-    Prints every expectation with its figure. Ends with 1 if any does not hold.
+    Prints every expectation with its figure. Exit code 1 if any does not hold.
     """
     _run(names or [], quick=quick, as_json=as_json)
 
@@ -146,9 +146,7 @@ def _run(names: Sequence[str], *, quick: bool, as_json: bool) -> None:
         built_in = [load_trial(name, home) for name in trial_names(home) if name not in names]
         chosen += [t for t in built_in if t.is_quick and t.origin == "built-in"]
     if not chosen:
-        msg = (
-            "Name a trial, or ask for all the quick ones with --quick; `cj trial list` shows them."
-        )
+        msg = "Name a trial, or run all the quick ones with --quick; `cj trial list` shows them."
         raise SettingsError(msg)
     all_met = True
     with local_instance(home) as instance:

@@ -45,7 +45,7 @@ TIMED_OUT = 3
 INTERRUPTED = 130
 
 WAIT_FOR_REPORT_S = 30.0
-"""Grades and the report follow a batch's end within seconds, where somebody takes those steps."""
+"""Grades and the report follow a batch's end within seconds, if a process runs those steps."""
 
 
 def watch(
@@ -53,7 +53,9 @@ def watch(
     cancel: Annotated[
         bool, typer.Option("--cancel", help="End the batch, after asking; then watch it end.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --cancel: do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --cancel: do not ask for confirmation.")
+    ] = False,
     plain: Annotated[
         bool, typer.Option("--plain", help="One line per event, as when not at a terminal.")
     ] = False,
@@ -63,7 +65,7 @@ def watch(
 ) -> None:
     """Watch a batch until it ends; at a terminal, `c` asks whether to cancel it.
 
-    Ctrl-C stops watching and leaves the batch running. The exit code tells how it came out: 0
+    Ctrl-C stops watching and leaves the batch running. The exit code says how the batch ended: 0
     success, 10 partial, 11 failure, 12 empty, 13 cancelled, 14 expired, 15 stalled, 16
     rejected; 3 after --timeout, 130 after Ctrl-C.
     """
@@ -107,7 +109,7 @@ class _Watching:
             else:
                 return
             if not told:
-                self._say(f"{self._batch_id} is in the inbox and has not been taken in yet.")
+                self._say(f"{self._batch_id} is in the inbox and not yet ingested.")
                 told = True
             self._pause_or_leave(0.5)
 
@@ -137,7 +139,7 @@ class _Watching:
         from cj_pipeline.operations.cancel import cancel
 
         cancelled = cancel(self._engine, self._batch_id)
-        self._say(f"{self._batch_id}: ending, {cancelled.n_jobs} provider jobs told to stop.")
+        self._say(f"{self._batch_id}: ending, {cancelled.n_jobs} provider jobs were asked to stop.")
 
     def lines(self) -> int:
         """Print one line per event until the batch has ended; return the exit code."""
@@ -207,7 +209,7 @@ def screen_of(progress: Progress) -> Group:
     """Return what a live terminal shows of a batch."""
     state = progress.outcome.value if progress.outcome else progress.state
     if progress.is_cancelling:
-        state = "being cancelled; what was paid for is coming home"
+        state = "being cancelled; collecting what was paid for"
     facts = Table.grid(padding=(0, 3))
     facts.add_row(
         Text(f"{progress.n_done} of {progress.n_expected}, {progress.n_failed} failed"),

@@ -126,7 +126,7 @@ def _halves(ids: Sequence[str], judged: Sequence[JudgedPair], by: By) -> dict[st
 
 def _triples(ids: Sequence[str], judged: Sequence[JudgedPair]) -> dict[str, Any]:
     if len(ids) > MAX_ESSAYS_FOR_TRIPLES:
-        msg = f"Circular triples are counted among {MAX_ESSAYS_FOR_TRIPLES} essays at the most."
+        msg = f"Circular triples are counted among {MAX_ESSAYS_FOR_TRIPLES} essays at most."
         raise UnscalableBatchError(msg)
     found = transitivity(ids, judged)
     if not found.n_triples:

@@ -90,7 +90,7 @@ def load_scale(name: str, own: str | None = None) -> GradeScale:
         own: The batch's own `scale.yaml`, where it has one; it says its name itself.
 
     Raises:
-        SettingsError: If nobody knows the name, or the batch's file is wrong; every problem is
+        SettingsError: If unknown name, or the batch's file is wrong; every problem is
             listed.
     """
     if not _NAME.fullmatch(name):
@@ -104,7 +104,7 @@ def load_scale(name: str, own: str | None = None) -> GradeScale:
             return scale
     known = ", ".join([*known_scales(), *([f"{scale.name} (its own)"] if own is not None else [])])
     msg = (
-        f"Nobody knows the grade scale '{name}'. Known: {known}. A scale of your own goes into"
+        f"Unknown grade scale '{name}'. Known: {known}. A scale of your own goes into"
         " scale.yaml in the batch folder."
     )
     raise SettingsError(msg)
@@ -141,7 +141,7 @@ def read_scale(content: bytes, name: str | None = None) -> GradeScale:
     problems = scale_problems(content, name)
     if problems:
         msg = "\n".join(
-            ["The grade scale cannot be used; mend all of these:", *(f"  - {p}" for p in problems)]
+            ["The grade scale cannot be used. Fix these:", *(f"  - {p}" for p in problems)]
         )
         raise SettingsError(msg)
     scale = _ScaleFile.model_validate({"name": name, **_parsed(content)})

@@ -280,8 +280,8 @@ def _statement(
         parts.append(f"Moved against the others, and left out: {', '.join(drifted)}.")
     if ratio is not None and ratio_error is not None and _is_other_unit(ratio, ratio_error):
         parts.append(
-            f"Anchors lie {ratio:.2f} times as far apart as before: the judges do not tell "
-            "essays apart equally well, and scores far out are not comparable."
+            f"Anchors lie {ratio:.2f} times as far apart as before: the judges separate essays "
+            "unequally well, and scores far from the mean are not comparable."
         )
     return " ".join(parts)
 

@@ -374,7 +374,7 @@ def _not_rising(check: AnchorCheck, rules: AnchorRules) -> list[str]:
     return [
         "The anchors' scores do not rise with their grades beyond chance "
         f"({check.separation_z:.1f} standard errors where {rules.min_separation_z} are asked "
-        "for): look at the anchors' grades and at the judge, or judge more pairs."
+        "for): check the anchors' grades and the judge, or judge more pairs."
     ]
 
 
@@ -409,7 +409,7 @@ def _worst(check: AnchorCheck) -> str:
     told = [f"'{each.lower}' scores above '{each.higher}'" for each in beyond[:3]]
     return (
         "Against their grades, and beyond the errors of their scores, "
-        f"{' and '.join(told)}: look at these anchors."
+        f"{' and '.join(told)}: check these anchors."
     )
 
 

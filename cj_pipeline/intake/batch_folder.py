@@ -207,7 +207,7 @@ def _check_names(reading: _Reading) -> None:
         near = difflib.get_close_matches(stem, _KNOWN_NAMES, n=1, cutoff=0.8)
         if near:
             reading.problems.append(
-                f"{name} is no name a batch folder knows; the nearest known one is {near[0]!r}"
+                f"{name} is not a file of a batch folder; did you mean {near[0]!r}?"
             )
 
 
@@ -283,7 +283,7 @@ def _read_scale(
         return None
     if settings.values.use_priors and scale.priors is None:
         reading.problems.append(
-            f"batch.yaml: use_priors: nobody published shares for {name}: leave it out"
+            f"batch.yaml: use_priors: there are no published shares for {name}: leave it out"
             + (f", or give `priors` in {SCALE_FILE}" if own is not None else "")
         )
     return scale
@@ -323,7 +323,7 @@ def _read_anchors(
         for anchor in anchors:
             if anchor.grade not in scale.steps:
                 reading.problems.append(
-                    f"{anchor.source_path}: nobody knows the grade {anchor.grade!r} on"
+                    f"{anchor.source_path}: unknown grade {anchor.grade!r} on"
                     f" {scale.name}; known: {', '.join(scale.steps)}"
                 )
     return anchors

@@ -276,7 +276,7 @@ def resolve_settings(
 
 def _unknown_key(key: object, where: str) -> str:
     near = difflib.get_close_matches(str(key), BatchSettings.model_fields, n=1, cutoff=0.0)
-    return f"{where}: nobody knows the key {str(key)!r}; the nearest known key is {near[0]!r}"
+    return f"{where}: unknown key {str(key)!r}; did you mean {near[0]!r}?"
 
 
 def scoring_rules(settings: BatchSettings) -> ScoringRules:

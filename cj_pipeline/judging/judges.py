@@ -245,7 +245,7 @@ def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
             `templates/` may hold their prompts.
 
     Raises:
-        SettingsError: If nobody knows the name, or the file cannot be used.
+        SettingsError: If unknown name, or the file cannot be used.
     """
     source = _source(name, extra_dir)
     try:
@@ -292,5 +292,5 @@ def _source(name: str, extra_dir: Path | None) -> Traversable:
         built_in = _BUILT_IN / f"{name}.yaml"
         if built_in.is_file():
             return built_in
-    msg = f"Nobody knows the judge {name!r}; known: {', '.join(known_judges(extra_dir))}."
+    msg = f"Unknown judge {name!r}; known: {', '.join(known_judges(extra_dir))}."
     raise SettingsError(msg)

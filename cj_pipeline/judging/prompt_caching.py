@@ -66,7 +66,7 @@ def plan_caching(
         reason = f"the prefix has about {tokens} tokens; {judge.model} keeps none under {shortest}"
         return CachingPlan(False, plain, plain, reason)
     if not asks_for_it:
-        reason = "the provider keeps the prefix by itself and bills no writing of it"
+        reason = "the provider caches the prefix by itself and does not bill writing it"
         return CachingPlan(False, plain, cached, reason)
     if cached >= plain:
         reason = f"writing it {n_cold} times would cost more than reading it would save"

@@ -141,7 +141,7 @@ def parse_verdict(text: str, *, allow_ties: bool) -> Verdict:
         reply = VerdictReply.model_validate_json(text.strip())
     except ValidationError as error:
         fields = sorted({".".join(map(str, e["loc"])) or "reply" for e in error.errors()})
-        msg = f"The reply holds no verdict: {', '.join(fields)} missing or not as asked."
+        msg = f"The reply holds no verdict: {', '.join(fields)} missing or not as requested."
         raise InvalidOutputError(msg) from None
     if reply.winner == "tie" and not allow_ties:
         msg = "The reply is a tie, which this judge may not give."

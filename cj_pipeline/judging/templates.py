@@ -41,7 +41,7 @@ def load_template(name: str, extra_dir: Path | None = None) -> Template:
     """Return the template of this name; one in `extra_dir` wins over a built-in one.
 
     Raises:
-        SettingsError: If nobody knows the name, or the file cannot be used.
+        SettingsError: If unknown name, or the file cannot be used.
     """
     source = _source(name, extra_dir)
     try:
@@ -92,7 +92,7 @@ def template_problems(template: Template) -> list[str]:
     if missing := [
         key for key in ("winner", "confidence", "justification") if key not in template.answer
     ]:
-        problems.append(f"its answer does not ask for {', '.join(missing)}")
+        problems.append(f"its answer does not request {', '.join(missing)}")
     if not re.search(r'"A".*"B"', template.answer, re.DOTALL):
         problems.append('its answer does not name the two labels "A" and "B"')
     return problems
@@ -105,5 +105,5 @@ def _source(name: str, extra_dir: Path | None) -> Traversable:
         built_in = _BUILT_IN / f"{name}.yaml"
         if built_in.is_file():
             return built_in
-    msg = f"Nobody knows the template {name!r}; known: {', '.join(known_templates(extra_dir))}."
+    msg = f"Unknown template {name!r}; known: {', '.join(known_templates(extra_dir))}."
     raise SettingsError(msg)

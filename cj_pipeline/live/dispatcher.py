@@ -626,8 +626,8 @@ def _failure_body(call: PendingCall, message: str, code: str) -> str:
 def _resting(target: CallTarget) -> ProviderUnavailableError:
     wait_s = max(0.0, (target.rests_until or 0.0) - time.time())
     msg = (
-        f"{target.name} failed so often in a row that it is left alone for {wait_s:.0f} s;"
-        " what it has not answered is asked then."
+        f"{target.name} failed so often in a row that it is left alone for {wait_s:.0f} s; what "
+        "it has not answered is requested then."
     )
     return ProviderUnavailableError(msg, retry_after_s=wait_s)
 

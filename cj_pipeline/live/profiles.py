@@ -64,7 +64,7 @@ class Profile:
 
     @property
     def turns_at_once(self) -> int:
-        """How many turns are taken in one go."""
+        """How many permits are acquired at once."""
         return min(self.workers, self.chunk_size or self.workers)
 
     @property
@@ -169,8 +169,7 @@ def resolve_profile(
         known = known_profiles(configured)
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         problems.append(
-            f"nobody knows the profile {name!r}; the nearest known one is {near!r}"
-            f" (known: {', '.join(known)})"
+            f"unknown profile {name!r}; did you mean {near!r}? (known: {', '.join(known)})"
         )
     layers: tuple[tuple[Source, Mapping[str, Any]], ...] = (
         ("built-in", BUILT_IN.get(name, {})),
@@ -202,10 +201,10 @@ def unfinishable_wave(profile: Profile, n_calls: int) -> list[str]:
         return []
     n_windows = int(ttl // window) + 1
     return [
-        f"a wave asks one judge for {n_calls} comparisons; at {limit} per {window:g} s the last"
-        f" is sent after {least_s:g} s, and result_ttl_seconds is {ttl:g}: set"
+        f"a wave requests {n_calls} comparisons from one judge; at {limit} per {window:g} s the"
+        f" last is sent after {least_s:g} s, and result_ttl_seconds is {ttl:g}: set"
         f" result_ttl_seconds to at least {least_s:g}, rate_limit to at least"
-        f" {math.ceil(n_calls / n_windows)}, or let a wave ask for at most {limit * n_windows}"
+        f" {math.ceil(n_calls / n_windows)}, or let a wave request at most {limit * n_windows}"
     ]
 
 
@@ -246,10 +245,7 @@ def _configured(name: str, configured: Mapping[str, Any], problems: list[str]) -
 def _lay(draft: _Draft, source: Source, key: object, value: object, problems: list[str]) -> None:
     if key not in FIELDS:
         near = difflib.get_close_matches(str(key), FIELDS, n=1, cutoff=0.0)[0]
-        problems.append(
-            f"nobody knows the {source} profile field {str(key)!r}; the nearest known one is"
-            f" {near!r}"
-        )
+        problems.append(f"unknown {source} profile field {str(key)!r}; did you mean {near!r}?")
         return
     field = str(key)
     if isinstance(value, str) and not value.strip():

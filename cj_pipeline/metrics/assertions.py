@@ -83,7 +83,7 @@ class OwnAssertion(BaseModel):
         """Return the assertion a line states.
 
         Raises:
-            ValueError: If it states none, or one of a figure nobody knows.
+            ValueError: If it states none, or one of an unknown figure.
         """
         return cls.model_validate(line)
 
@@ -184,4 +184,4 @@ def _problems(assertion: OwnAssertion) -> Iterator[str]:
 
 def _unknown(what: str, given: str, known: Any) -> str:
     (near,) = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
-    return f"nobody knows the {what} {given!r}; the nearest known is {near!r}"
+    return f"unknown {what} {given!r}; did you mean {near!r}?"

@@ -69,7 +69,7 @@ _REQUESTS = (
     Metric(
         "cj_llm_requests_total",
         "counter",
-        "Requests that have left for a provider; a comparison asked again is another request.",
+        "Requests sent to a provider; a retry is another request.",
         ("batching_mode",),
         """
         SELECT j.batching_mode, count(*) AS value
@@ -87,7 +87,7 @@ _REQUESTS = (
     Metric(
         "cj_llm_batches_started_total",
         "counter",
-        "Batches of which at least one request has left for a provider.",
+        "Batches with at least one request sent to a provider.",
         ("batching_mode",),
         """
         SELECT batching_mode, count(DISTINCT batch_id) AS value FROM provider_jobs
@@ -98,7 +98,7 @@ _REQUESTS = (
     Metric(
         "llm_provider_requests_total",
         "counter",
-        "Requests that have an outcome; request_type tells a comparison's first from a repeated.",
+        "Requests that have an outcome; request_type tells a first request from a retry.",
         ("provider", "model", "request_type", "status"),
         """
         SELECT j.provider, j.model,
@@ -141,7 +141,7 @@ _REQUESTS = (
     Metric(
         "cj_spend_reserved_usd",
         "gauge",
-        "US dollars set aside at the worst for requests whose bill is not known yet.",
+        "US dollars reserved: the most that requests without a bill can cost.",
         (),
         """
         SELECT coalesce(sum(reserved_usd) FILTER (billed_usd IS NULL), 0) AS value
@@ -192,7 +192,7 @@ _JOBS = (
     Metric(
         "llm_provider_batch_api_collection_delay_seconds",
         "histogram",
-        "From a provider job's end to its replies being in the store.",
+        "From a provider job's end until its replies are in the store.",
         ("provider", "model"),
         """
         SELECT provider, model, epoch(collected_at) - epoch(ended_at) AS value FROM provider_jobs
@@ -215,7 +215,7 @@ _JOBS = (
     Metric(
         "cj_provider_jobs_ambiguous",
         "gauge",
-        "Provider jobs that may or may not exist at the provider: a person may have to look.",
+        "Provider jobs that may or may not exist at the provider; a person may have to check.",
         (),
         """
         SELECT count(*) FILTER (state = 'ambiguous') AS value
@@ -225,7 +225,7 @@ _JOBS = (
     Metric(
         "llm_provider_serial_bundle_calls_total",
         "counter",
-        "Serial bundles that went out.",
+        "Serial bundles sent.",
         ("provider", "model"),
         """
         SELECT provider, model, count(*) AS value FROM provider_jobs
@@ -236,7 +236,7 @@ _JOBS = (
     Metric(
         "llm_provider_serial_bundle_items_per_call",
         "histogram",
-        "Comparisons in each serial bundle that went out.",
+        "Comparisons in each serial bundle sent.",
         ("provider", "model"),
         """
         SELECT provider, model, n_requests AS value FROM provider_jobs
@@ -247,7 +247,7 @@ _JOBS = (
     Metric(
         "llm_provider_queue_wait_time_seconds",
         "histogram",
-        "How long each ended request waited, from standing ready to leaving or being given up.",
+        "How long each ended request waited, from ready until it was sent or abandoned.",
         ("queue_processing_mode", "result"),
         """
         SELECT replace(batching_mode, 'provider_batch_api', 'batch_api') AS queue_processing_mode,
@@ -294,7 +294,7 @@ _LIVE = (
     Metric(
         "llm_provider_live_calls_total",
         "counter",
-        "Single calls by what became of them: answered, failed, or expired before they were sent.",
+        "Single calls by outcome: answered, failed, or expired before they were sent.",
         ("provider", "model", "outcome"),
         """
         SELECT j.provider, j.model, l.outcome, count(*) AS value
@@ -305,7 +305,7 @@ _LIVE = (
     Metric(
         "llm_provider_live_tries_total",
         "counter",
-        "Tries that single calls took; more than calls where some had to be made again.",
+        "Attempts that single calls took; more than the calls if some were retried.",
         ("provider", "model"),
         """
         SELECT j.provider, j.model, sum(l.n_tries) AS value
@@ -316,7 +316,7 @@ _LIVE = (
     Metric(
         "llm_provider_live_latency_seconds",
         "histogram",
-        "How long the last try of each single call took.",
+        "How long the last attempt of each single call took.",
         ("provider", "model"),
         """
         SELECT j.provider, j.model, l.latency_s AS value
@@ -328,7 +328,7 @@ _LIVE = (
     Metric(
         "llm_provider_queue_waiting",
         "gauge",
-        "Single calls that wait for their turn or their answer.",
+        "Single calls waiting to be sent or answered.",
         ("provider", "model"),
         """
         SELECT provider, model, sum(n_waiting) AS value FROM v_live_queue
@@ -338,7 +338,7 @@ _LIVE = (
     Metric(
         "llm_provider_queue_oldest_wait_seconds",
         "gauge",
-        "How long the oldest single call without an answer has been recorded; 0 without any.",
+        "Age of the oldest single call without an answer; 0 if there is none.",
         (),
         """
         SELECT coalesce(greatest(epoch($now) - min(epoch(waiting_since)), 0), 0) AS value
@@ -348,7 +348,7 @@ _LIVE = (
     Metric(
         "llm_provider_circuit_breaker_open",
         "gauge",
-        "1 while a provider's breaker keeps single calls back or tries it carefully, 0 otherwise.",
+        "1 while the circuit breaker of a model is open or half-open, 0 otherwise.",
         ("provider", "model"),
         """
         SELECT provider, model, max(CASE state WHEN 'closed' THEN 0 ELSE 1 END) AS value
@@ -361,7 +361,7 @@ _WEBHOOKS = (
     Metric(
         "llm_provider_webhooks_total",
         "counter",
-        "Verified webhooks that were taken; one delivered again counts once.",
+        "Verified webhooks received; a repeated delivery counts once.",
         ("provider", "kind"),
         """
         SELECT provider, kind, count(*) AS value FROM webhooks WHERE $batch = '*' GROUP BY ALL
@@ -373,7 +373,7 @@ _COMPARISONS = (
     Metric(
         "cj_comparisons_total",
         "counter",
-        "Comparisons that have come to an end: a verdict, or a failure for good.",
+        "Comparisons that have ended: with a verdict, or failed with no retries left.",
         ("status",),
         """
         SELECT status, count(*) AS value
@@ -385,7 +385,7 @@ _COMPARISONS = (
     Metric(
         "cj_comparison_failures_total",
         "counter",
-        "Comparisons that failed for good, by how their last attempt ended.",
+        "Comparisons that failed with no retries left, by the outcome of their last attempt.",
         ("reason",),
         """
         SELECT failure_reason AS reason, count(*) AS value FROM comparisons
@@ -398,14 +398,14 @@ _COMPARISONS = (
     Metric(
         "cj_comparisons_planned_total",
         "counter",
-        "Comparisons that were chosen, whatever became of them.",
+        "Comparisons planned, whatever their outcome.",
         (),
         "SELECT count(*) AS value FROM comparison_pairs WHERE batch_id GLOB $batch",
     ),
     Metric(
         "cj_comparisons_pending",
         "gauge",
-        "Requests of running batches whose reply has not come.",
+        "Requests of running batches without a reply.",
         (),
         """
         SELECT count(*) FILTER (a.outcome IS NULL) AS value
@@ -416,8 +416,8 @@ _COMPARISONS = (
     Metric(
         "cj_callbacks_total",
         "counter",
-        "Replies as they came in: of a request of ours, a second one, somebody else's, unreadable;"
-        " and single calls that ended without one, failed or expired.",
+        "Replies as they came in: matched, duplicate, foreign or garbled; and single calls that"
+        " failed or expired without one.",
         ("kind",),
         "SELECT kind, count(*) AS value FROM callbacks WHERE batch_id GLOB $batch GROUP BY kind",
         always=_one_each(("matched", "duplicate", "foreign", "garbled", "failed", "expired")),
@@ -428,7 +428,7 @@ _BATCHES = (
     Metric(
         "cj_workflow_decisions_total",
         "counter",
-        "What was decided after each wave; waiting for callbacks is no decision that is kept.",
+        "Decisions after each wave; waiting for callbacks is not counted.",
         ("decision",),
         """
         SELECT decision, count(*) AS value
@@ -446,7 +446,7 @@ _BATCHES = (
     Metric(
         "cj_batches",
         "gauge",
-        "Batches by how they stand.",
+        "Batches by state.",
         ("state",),
         "SELECT state, count(*) AS value FROM batches WHERE batch_id GLOB $batch GROUP BY state",
         always=_one_each(("running", "succeeded", "failed", "cancelled", "rejected")),
@@ -454,7 +454,7 @@ _BATCHES = (
     Metric(
         "cj_batches_ended_total",
         "counter",
-        "Batches that have come to their end, by the reason.",
+        "Batches that have ended, by reason.",
         ("end_reason",),
         """
         SELECT end_reason, count(*) AS value FROM batches
@@ -465,8 +465,7 @@ _BATCHES = (
     Metric(
         "cj_outcomes_total",
         "counter",
-        "Batches that have come to their end, by how they came out; partial: some comparisons"
-        " failed for good.",
+        "Batches that have ended, by outcome; partial: some comparisons failed.",
         ("outcome",),
         """
         SELECT outcome, count(*) AS value FROM progress_events
@@ -477,7 +476,7 @@ _BATCHES = (
     Metric(
         "cj_gradings_total",
         "counter",
-        "Gradings, re-gradings included: those that gave grades and those that declined to.",
+        "Gradings, regradings included, by whether they gave grades.",
         ("result",),
         """
         SELECT CASE WHEN is_graded THEN 'graded' ELSE 'declined' END AS result, count(*) AS value
@@ -488,7 +487,7 @@ _BATCHES = (
     Metric(
         "cj_oldest_open_request_age_seconds",
         "gauge",
-        "Age of the oldest request of a running batch that has no outcome; 0 where there is none.",
+        "Age of the oldest request of a running batch without an outcome; 0 if there is none.",
         (),
         """
         SELECT coalesce(greatest(epoch($now) - min(epoch(a.requested_at)), 0), 0) AS value
@@ -499,7 +498,7 @@ _BATCHES = (
     Metric(
         "cj_longest_silence_seconds",
         "gauge",
-        "The longest any running batch with requests in flight has seen nothing move.",
+        "Longest time without a change in any running batch with requests in flight.",
         (),
         """
         SELECT coalesce(max(greatest(epoch($now) - moved, 0)), 0) AS value FROM (
@@ -514,7 +513,7 @@ _BATCHES = (
     Metric(
         "cj_oldest_uncollected_job_age_seconds",
         "gauge",
-        "How long the results of an ended provider job have waited to be brought home and settled.",
+        "How long the results of an ended provider job have waited to be settled.",
         (),
         """
         SELECT coalesce(greatest(epoch($now) - min(epoch(ended_at)), 0), 0) AS value
@@ -524,7 +523,7 @@ _BATCHES = (
     Metric(
         "cj_oldest_unpublished_batch_age_seconds",
         "gauge",
-        "How long a batch that has ended has waited for its report: a failed check, or no daemon.",
+        "How long an ended batch has waited for its report: a failed check, or no daemon.",
         (),
         """
         SELECT coalesce(greatest(epoch($now) - min(epoch(ended_at)), 0), 0) AS value
@@ -538,7 +537,7 @@ _TRIALS = (
     Metric(
         "cj_trial_runs_total",
         "counter",
-        "Trial runs that have come to their end: what was expected came out, or some was missed.",
+        "Trial runs that have ended, by whether every expectation was met.",
         ("trial", "result"),
         """
         SELECT trial, CASE WHEN is_met THEN 'met' ELSE 'missed' END AS result, count(*) AS value
@@ -548,7 +547,7 @@ _TRIALS = (
     Metric(
         "cj_trial_drifted_runs_total",
         "counter",
-        "Trial runs with a figure outside its band beside the runs before.",
+        "Trial runs with a figure outside the band of earlier runs.",
         ("trial",),
         """
         SELECT trial, count(*) FILTER (json_array_length(drift, '$.drifted') > 0) AS value
@@ -558,7 +557,7 @@ _TRIALS = (
     Metric(
         "cj_trial_last_concluded_timestamp_seconds",
         "gauge",
-        "When a run of the trial last came to its end, in seconds since 1970.",
+        "When a run of the trial last ended, in seconds since 1970.",
         ("trial",),
         """
         SELECT trial, max(epoch(concluded_at)) AS value FROM trial_runs
@@ -583,7 +582,7 @@ _ONE_BATCH = (
     Metric(
         "cj_batch_waves",
         "gauge",
-        "Waves that were decided on.",
+        "Waves that have a decision.",
         (),
         "SELECT count(*) AS value FROM wave_decisions WHERE batch_id GLOB $batch",
         of_one_batch=True,
@@ -617,7 +616,7 @@ _ONE_BATCH = (
     Metric(
         "cj_batch_reliability",
         "gauge",
-        "Reliability of the scores after the last wave; empirical_bayes is the honest one.",
+        "Reliability of the scores after the last wave; empirical_bayes is the one to quote.",
         ("estimate",),
         """
         SELECT estimate, value FROM (

@@ -10,15 +10,16 @@ from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.cancellation import stop_open_jobs
 from cj_pipeline.provider_jobs.ledger import send_now
 from cj_pipeline.provider_jobs.settlement import fail_exhausted
-from cj_pipeline.queries.batch_record import load_batch, note_on_batch
+from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Cancelled:
-    """How many provider jobs were told to stop."""
+    """How many provider jobs were asked to stop."""
 
     n_jobs: int
 
@@ -33,7 +34,7 @@ def cancel(runtime: Runtime, batch_id: str) -> Cancelled:
         if record.has_ended:
             return Cancelled(0)
         now = runtime.clock()
-        note_on_batch(db, batch_id, "cancel_requested", now)
+        set_flag(db, batch_id, BatchFlag.CANCEL_REQUESTED, now)
         fail_exhausted(db, record, now, give_up=True)
         # What was put off and surely is not at its provider is ended at once: nobody has to wait.
         send_now(db, batch_id, now)

@@ -112,7 +112,7 @@ def take_in(
         if problems:
             _record_bad_inputs(runtime, folder, explicit, problems)
             listed = "\n".join(f"  - {each.about}: {each.finding}" for each in problems)
-            msg = f"Batch '{name}' cannot start; nothing was asked. Mend all of this:\n{listed}"
+            msg = f"Batch '{name}' cannot start; nothing was requested. Fix these:\n{listed}"
             raise PreflightError(msg)
         return ingest(runtime, folder, explicit=explicit)
 
@@ -148,7 +148,7 @@ def told_preview(folder: Path, runner_mode: RunnerMode) -> Iterator[Callable[[Pr
                 problems=problems,
             )
             raise
-        log.info("runner_execution_complete", state="not asked", submitted=0, cost_usd=0.0)
+        log.info("runner_execution_complete", state="not requested", submitted=0, cost_usd=0.0)
 
 
 def ask_first_wave(runtime: Runtime, batch_id: str) -> tuple[int, int]:

@@ -208,7 +208,7 @@ def calibrate(
     used = [(trial.judge.price, trial.usage) for trial in trials if trial.usage is not None]
     n = len(used)
     if n < 2:
-        msg = f"{n} of {len(trials)} trials told their usage: two are needed for an interval."
+        msg = f"{n} of {len(trials)} trials reported their usage: two are needed for an interval."
         raise SettingsError(msg)
     costs = [cost_usd(price, _as_sent(usage, batched), batched=batched) for price, usage in used]
     wrote = [_writes(usage, batched) for _, usage in used]

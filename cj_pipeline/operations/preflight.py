@@ -31,7 +31,7 @@ class JudgedBefore:
         """Return what a person has to know before paying again."""
         return (
             f"the very same files are the batch '{self.batch_id}' ({self.state},"
-            f" {self.cost_usd:.4f} USD): give --again to have them judged and paid once more"
+            f" {self.cost_usd:.4f} USD): give --again to judge and pay for them again"
         )
 
 
@@ -194,7 +194,7 @@ def _budget(record: BatchRecord) -> Iterator[PreflightItem]:
         )
         yield PreflightItem("budget", "warning", told)
     else:
-        yield PreflightItem("budget", "ready", f"at the most {ends_at} comparisons for {n} essays")
+        yield PreflightItem("budget", "ready", f"at most {ends_at} comparisons for {n} essays")
 
 
 def _money(preview: Preview) -> Iterator[PreflightItem]:
@@ -204,13 +204,13 @@ def _money(preview: Preview) -> Iterator[PreflightItem]:
     worst = sum(cost.worst_usd for cost in chosen)
     ends_at = completion_denominator(len(preview.record.essay_ids), preview.record.rules)
     first_wave = worst * len(preview.first_wave) / max(1, ends_at)
-    told = f"{expected:.4f} USD expected, {worst:.4f} at the most"
+    told = f"{expected:.4f} USD expected, {worst:.4f} at most"
     cap = settings.spend_cap_usd
     if cap is None:
         yield PreflightItem("money", "warning", f"{told}, and no spend_cap_usd is set")
     elif first_wave > cap:
         told += f"; the first wave alone may cost {first_wave:.4f}, of {cap:g} allowed: raise"
-        yield PreflightItem("money", "problem", f"{told} spend_cap_usd, or nothing is asked")
+        yield PreflightItem("money", "problem", f"{told} spend_cap_usd, or nothing is requested")
     elif expected > cap:
         yield PreflightItem("money", "warning", f"{told}, of {cap:g} allowed: it will end there")
     else:
@@ -258,6 +258,6 @@ def _ask(runtime: Runtime, judge: Judge) -> str:
     if judge.is_simulated:
         who += " (simulated: no grade means anything)"
     if not judge.has_jobs:
-        return f"{who}: the key is there; a server without batches cannot be asked for free"
+        return f"{who}: the key is set; a server without batches cannot be checked free of charge"
     next(iter(provider.list_jobs(runtime.clock())), None)
     return f"{who} answers and takes the key"

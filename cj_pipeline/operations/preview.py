@@ -99,7 +99,7 @@ class Preview:
             ("budget", record.settings.max_pairwise_comparisons),
             ("ends at the latest after", f"{ends_at} comparisons"),
             ("first wave", f"{len(self.first_wave)} comparisons"),
-            ("waves at the most", -(-ends_at // max(1, len(self.first_wave)))),
+            ("waves at most", -(-ends_at // max(1, len(self.first_wave)))),
             *([("placed on", self.placed_on)] if self.placed_on else []),
             *self._forecast(),
             *self._canaries(),
@@ -263,7 +263,7 @@ def _net(batch: Batch, record: BatchRecord, home: Path) -> tuple[ComparisonGraph
     if not record.settings.link_to:
         return net, ""
     earlier = record.settings.link_to[-1]
-    missing = f"{earlier}, which is not in the store yet: hand it in first"
+    missing = f"{earlier}, which is not in the store yet: submit it first"
     try:
         connection = open_published(home)
     except StoreError:

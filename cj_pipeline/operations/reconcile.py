@@ -109,7 +109,7 @@ def examine(runtime: Runtime) -> list[Discrepancy]:
                 continue
             findings += _compared(provider, ours, known.duplicates, now)
         except CJError as error:
-            remedy = "mend that, then run the doctor again"
+            remedy = "fix that, then run `cj doctor` again"
             findings.append(Discrepancy("unreachable", account, None, account, str(error), remedy))
     return findings
 
@@ -229,7 +229,7 @@ def _by_itself(job: ProviderJob, known: _Known, now: datetime) -> Iterator[Discr
             "ambiguous",
             job,
             key,
-            f"nobody knows whether this submission of {job.n_requests} requests was accepted",
+            f"it is not known whether this submission of {job.n_requests} requests was accepted",
             "look for it and adopt it if it is there",
             mending="adopt",
         )
@@ -238,7 +238,7 @@ def _by_itself(job: ProviderJob, known: _Known, now: datetime) -> Iterator[Discr
             "unsent",
             job,
             key,
-            f"{job.n_requests} requests were never sent: {job.error or 'nobody has tried'}",
+            f"{job.n_requests} requests were never sent: {job.error or 'not tried yet'}",
             f"`cj execute` the batch '{job.batch_id}' again, or cancel it",
         )
     stalled = stalled_since(job, now) if job.state in OPEN else None
@@ -248,7 +248,7 @@ def _by_itself(job: ProviderJob, known: _Known, now: datetime) -> Iterator[Discr
             job,
             job.provider_job_id,
             f"no progress since {stalled:%Y-%m-%d %H:%M} UTC",
-            "cancel it: what it finished comes home, the rest is asked again (--also-cancel)",
+            "cancel it: what it finished is collected, the rest is retried (--also-cancel)",
             mending="cancel",
             needs_consent=True,
         )
@@ -283,7 +283,7 @@ def _other_credentials(account: str, jobs: Sequence[ProviderJob]) -> Iterator[Di
             batch_id=unfinished[0].batch_id,
             what=account,
             problem=f"{len(unfinished)} jobs were begun with another key or address",
-            remedy="restore those credentials; nothing is asked again under new ones",
+            remedy="restore those credentials; nothing is requested again under new ones",
         )
 
 
@@ -373,7 +373,7 @@ def _files_left(
                 "file_left",
                 job,
                 file.file_id,
-                f"{file.n_bytes} bytes are kept at the provider that no job needs any more",
+                f"{file.n_bytes} bytes are stored at the provider that no job needs any more",
                 "delete it",
                 mending="delete",
             )

@@ -120,7 +120,7 @@ def regrade(
         problems = [*wrong, *_problems(record, changed)]
         own = [str(assertion) for assertion in record.settings.assertions]
         problems += [
-            f"{each!r} is none of its own assertions: {'; '.join(own) or 'it has none'}"
+            f"{each!r} is not one of its own assertions: {'; '.join(own) or 'it has none'}"
             for each in despite
             if each not in own
         ]
@@ -164,7 +164,7 @@ def _with_settings(
     changed = replace(record, settings=resolved.values)
     terms = changed.grading_terms
     if resolved.values.use_priors and terms is not None and terms.scale.priors is None:
-        problems.append(f"use_priors: nobody published shares for {terms.scale.name}")
+        problems.append(f"use_priors: there are no published shares for {terms.scale.name}")
     if resolved.values.link_to and "link_to" in given and record.has_ended:
         try:
             read_linked_scale(db, changed, resolved.values.link_to, fit_scale(db, record))
@@ -178,7 +178,7 @@ def _problems(record: BatchRecord, changed: Mapping[str, str]) -> list[str]:
     if not record.has_ended:
         problems.append("it has not ended: wait for its end, or cancel it")
     strangers = [essay_id for essay_id in changed if essay_id not in record.anchor_grades]
-    problems += [f"essay '{essay_id}' is none of its anchors" for essay_id in strangers]
+    problems += [f"essay '{essay_id}' is not one of its anchors" for essay_id in strangers]
     if scale is None:
         return problems
     known = load_scale(scale, record.own_scale).steps

@@ -14,19 +14,18 @@ from typing import Any
 from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.errors import UnknownEssayError, UnscalableBatchError
 from cj_pipeline.outputs.html import percent
+from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.queries.history import BatchHistory, Row
 from cj_pipeline.text import excerpt
 
 ROLES: Mapping[str, str] = {
     Role.COVERAGE: "so that every essay takes part alike",
     Role.BRIDGE: "to join two parts of the net",
-    Role.RESAMPLE: "the same pair once more, in the order seen less",
-    Role.BOUNDARY: "to tell on which side of a grade boundary essays lie",
-    Role.INFORMATIVE: "because the verdict tells much about the order",
+    Role.RESAMPLE: "the same pair again, in the order seen less",
+    Role.BOUNDARY: "to find on which side of a grade boundary essays lie",
+    Role.INFORMATIVE: "because the verdict says much about the order",
     Role.RANDOM: "by lot",
 }
-
-_IN_NATS = frozenset({"asap", "hybrid_mst"})
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,8 @@ def gain_in_words(role: str, expected_gain: float | None, strategy: str) -> str:
     """Return an expected gain with its unit; empty where there is none."""
     if expected_gain is None:
         return ""
-    if strategy in _IN_NATS:
-        unit = "nats"
-    else:
-        unit = "squared grade steps" if role == Role.BOUNDARY else "squared ranks"
+    of_loss = "squared grade steps" if role == Role.BOUNDARY else "squared ranks"
+    unit = strategy_named(strategy).gain_unit or of_loss
     return f"{expected_gain:.2g} {unit}"
 
 
@@ -155,7 +152,7 @@ def essay_feedback(history: BatchHistory, essay_id: str) -> EssayFeedback:
         raise UnknownEssayError(msg)
     if essay_id not in history.score_by_id:
         msg = (
-            f"Batch '{history.batch_id}' has no scores yet, so nothing can be said of"
+            f"Batch '{history.batch_id}' has no scores yet, so there is nothing to show for"
             f" '{essay_id}': see `cj status {history.batch_id}`."
         )
         raise UnscalableBatchError(msg)

@@ -49,23 +49,23 @@ if TYPE_CHECKING:
 
 END_REASONS: Mapping[str, str] = {
     EndReason.STABLE: "The scores had stopped moving between waves.",
-    EndReason.PRECISE: "The scores had become as precise as the batch asks for.",
+    EndReason.PRECISE: "The scores became as precise as the batch requires.",
     EndReason.BUDGET_SPENT: "The budget of comparisons was used up.",
-    EndReason.PAIRS_EXHAUSTED: "Every pair had been asked as often as the batch allows.",
-    EndReason.SMALL_NET_CAP: "Every pair of this small batch was covered and asked again in full.",
-    EndReason.SINGLE_WAVE_COMPLETE: "All comparisons were asked at once, and all came back.",
-    EndReason.NO_SUCCESSES: "No comparison gave a verdict. Look at the failures below, mend their "
-    "cause, and hand the essays in as a new batch.",
-    EndReason.LOW_SUCCESS_RATE: "Too many comparisons failed for the rest to be trusted. Look at "
-    "the failures below, mend their cause, and hand the essays in as a new batch.",
+    EndReason.PAIRS_EXHAUSTED: "Every pair was judged as often as the batch allows.",
+    EndReason.SMALL_NET_CAP: "Every pair of this small batch was covered and fully resampled.",
+    EndReason.SINGLE_WAVE_COMPLETE: "All comparisons were requested at once and completed.",
+    EndReason.NO_SUCCESSES: "No comparison gave a verdict. Read the failures below, fix their "
+    "cause, and submit the essays as a new batch.",
+    EndReason.LOW_SUCCESS_RATE: "Too many comparisons failed for the rest to be trusted. Read "
+    "the failures below, fix their cause, and submit the essays as a new batch.",
     EndReason.INSUFFICIENT_ESSAYS: "A scale needs two essays at least.",
     EndReason.UNSCALABLE: "The verdicts do not join all essays into one net, so there is no "
-    "common scale. Allow more comparisons, or mend the failures below.",
+    "common scale. Allow more comparisons, or fix the failures below.",
     EndReason.SPEND_CAP: "The next comparisons could have cost more than the spend cap allows. "
     "Raise `spend_cap_usd`, or accept what there is.",
     EndReason.CANARY_FAILED: "A judge gave no verdict in the few requests sent ahead, so the rest"
-    " was not sent. Read what its provider said below, try it with `cj judge try`, and hand the"
-    " essays in as a new batch.",
+    " was not sent. Read what its provider said below, try it with `cj judge try`, and submit "
+    "the essays as a new batch.",
     EndReason.EXPIRED: "The provider let the requests expire before it answered them.",
     EndReason.CANCELLED: "A person cancelled the batch.",
     EndReason.STALLED: "The provider made no progress for too long.",
@@ -205,7 +205,7 @@ def _banners(history: BatchHistory) -> list[Banner]:
         banners.append(Banner("warning", "About this batch", about))
     if state == "rejected":
         banners.append(
-            Banner("failure", "This batch was not taken in", "\n".join(batch["problems"]))
+            Banner("failure", "This batch was not ingested", "\n".join(batch["problems"]))
         )
     elif state in {"failed", "cancelled"}:
         banners.append(
@@ -213,7 +213,7 @@ def _banners(history: BatchHistory) -> list[Banner]:
                 "failure",
                 "This batch was cancelled"
                 if state == "cancelled"
-                else f"This batch failed: {words(reason or 'no reason kept')}",
+                else f"This batch failed: {words(reason or 'no reason stored')}",
                 f"{END_REASONS.get(reason or '', '')} There are no grades; any scores below are"
                 " partial and should not be used.",
             )
@@ -488,7 +488,7 @@ def _attention_reasons(
         )
     if entry["is_one_sided"]:
         every = "won" if entry["n_wins"] else "lost"
-        reasons.append(f"it {every} every comparison, so how far it stands apart is a guess")
+        reasons.append(f"it {every} every comparison, so how far it lies from the rest is a guess")
     if projection is not None and essay["is_anchor"]:
         known = projection["probabilities"][essay["grade"]]
         if known < _ANCHOR_DOUBTED:

@@ -70,8 +70,8 @@ def reliability_rows(history: BatchHistory) -> list[dict[str, str]]:
         row(
             "Effective comparisons per essay",
             f"{effective['mean']:.1f} of {effective['given_mean']:.1f}",
-            "How many verdicts between equals would have told as much; the least of any essay:"
-            f" {effective['least']:.1f}.",
+            "How many verdicts between equals would carry as much information; the least of any "
+            f"essay: {effective['least']:.1f}.",
         )
     return rows
 
@@ -85,7 +85,7 @@ def position_rows(history: BatchHistory) -> list[str]:
         sentences.append(
             f"To {name}, being shown first is worth {signed(effect['value'])} logits (95 % interval"
             f" {signed(effect['lower'])} to {signed(effect['upper'])})"
-            + (": nothing that can be told." if held else ". The scores have it taken out.")
+            + (": nothing measurable." if held else ". The scores have it taken out.")
         )
     return sentences
 
@@ -177,8 +177,8 @@ def _sentences(check: Mapping[str, Any]) -> Iterator[str]:
         if row["is_beyond_error"]:
             yield (
                 f"{row['lower']} has the lower grade and yet scores {row['excess']:.2f} logits"
-                f" above {row['higher']}, more than the errors of their scores explain: look at"
-                " both."
+                f" above {row['higher']}, more than the errors of their scores explain: check "
+                "both."
             )
     if check["zero_win_anchors"]:
         names = ", ".join(check["zero_win_anchors"])

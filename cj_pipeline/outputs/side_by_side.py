@@ -14,17 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cj_pipeline.arrays import Floats
+from cj_pipeline.diagnostics.changes import MIN_SHARED, ScoreChange, score_changes
 from cj_pipeline.outputs.feedback import written_grade
 from cj_pipeline.outputs.html import dollars, render_page, words
 from cj_pipeline.queries.history import BatchHistory, Row
 
-SIGNIFICANT = 0.05
-"""The chance of calling even one unchanged essay changed, over all essays two batches share."""
-
 _MAX_SHOWN = 200
-
-MIN_SHARED = 3
-"""With two shared essays every difference left after linking is the same one, twice."""
 
 
 @dataclass(frozen=True)
@@ -50,36 +46,17 @@ class BatchFigures:
 
 
 @dataclass(frozen=True)
-class EssayChange:
+class EssayChange(ScoreChange):
     """One essay in two batches.
 
     Attributes:
-        before: Its score in the first batch, in logits.
-        after: In the second, on the first one's scale.
-        standard_error: Of the change; both batches' errors together.
-        p: The chance of a change as large without a cause, by Holm's correction for looking at
-            all shared essays.
+        is_anchor: In the first batch.
         grade_before, grade_after: None where a batch has no grades.
     """
 
-    essay_id: str
     is_anchor: bool
-    before: float
-    after: float
-    standard_error: float
-    p: float
     grade_before: str | None
     grade_after: str | None
-
-    @property
-    def change(self) -> float:
-        """In logits; positive where it rose."""
-        return self.after - self.before
-
-    @property
-    def is_beyond_noise(self) -> bool:
-        """Whether errors of the scores hardly explain the change."""
-        return self.p < SIGNIFICANT
 
 
 @dataclass(frozen=True)
@@ -137,36 +114,25 @@ def batch_figures(history: BatchHistory) -> BatchFigures:
 def changes(before: BatchHistory, after: BatchHistory) -> Changes:
     """Return what differs over the essays two batches share: same id and same text.
 
-    Scores have no common zero, so the second batch's are shifted until the shared essays agree
-    on average. Batches are taken as judged independently: a bias both judges have shows nowhere.
-
-    References:
-        Mean-mean linking as in Kolen and Brennan (2014), Test Equating, ch. 6; Holm (1979).
+    See `score_changes` for how scores are compared; the largest change in standard errors is first.
     """
     shared = [
         row["essay_id"]
         for row in before.essays
         if row["essay_id"] in before.score_by_id and _is_same_essay(row, after)
     ]
-    if len(shared) < MIN_SHARED:
+    found = score_changes(_Scored.of(before, shared), _Scored.of(after, shared), shared)
+    if not found:
         return Changes(before.batch_id, after.batch_id, (), None, None, None)
-    one = np.array([before.score_by_id[essay_id] for essay_id in shared])
-    other = np.array([after.score_by_id[essay_id] for essay_id in shared])
-    linked = other - (other.mean() - one.mean())
-    errors = np.hypot(_errors(before, shared), _errors(after, shared))
-    p_values = _holm(_two_sided_p((linked - one) / errors))
+    one, other = (np.array([h.score_by_id[i] for i in shared]) for h in (before, after))
     essays = [
         EssayChange(
-            essay_id=essay_id,
-            is_anchor=before.essay_by_id[essay_id]["is_anchor"],
-            before=float(one[i]),
-            after=float(linked[i]),
-            standard_error=float(errors[i]),
-            p=p_values[i],
-            grade_before=_grade(before, essay_id),
-            grade_after=_grade(after, essay_id),
+            **vars(each),
+            is_anchor=before.essay_by_id[each.essay_id]["is_anchor"],
+            grade_before=_grade(before, each.essay_id),
+            grade_after=_grade(after, each.essay_id),
         )
-        for i, essay_id in enumerate(shared)
+        for each in found
     ]
     is_ranked = np.ptp(one) > 0 and np.ptp(other) > 0
     return Changes(
@@ -227,9 +193,20 @@ def _is_same_essay(row: Row, after: BatchHistory) -> bool:
     )
 
 
-def _errors(history: BatchHistory, essay_ids: Sequence[str]) -> np.ndarray:
-    rows = history.last_score_by_id
-    return np.array([rows[essay_id]["standard_error"] for essay_id in essay_ids])
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    essay_ids: tuple[str, ...]
+    scores: Floats
+    standard_errors: Floats
+
+    @classmethod
+    def of(cls, history: BatchHistory, essay_ids: Sequence[str]) -> _Scored:
+        rows = [history.last_score_by_id[essay_id] for essay_id in essay_ids]
+        return cls(
+            tuple(essay_ids),
+            np.array([history.score_by_id[essay_id] for essay_id in essay_ids]),
+            np.array([row["standard_error"] for row in rows]),
+        )
 
 
 def _grade(history: BatchHistory, essay_id: str) -> str | None:
@@ -254,20 +231,3 @@ def _spearman(one: np.ndarray, other: np.ndarray) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(one, other).statistic)
-
-
-def _two_sided_p(z: np.ndarray) -> np.ndarray:
-    from scipy.special import erfc
-
-    return np.asarray(erfc(np.abs(z) / math.sqrt(2)))
-
-
-def _holm(p_values: np.ndarray) -> list[float]:
-    """Return p values corrected for having looked at all of them."""
-    n = len(p_values)
-    corrected = np.empty(n)
-    running = 0.0
-    for place, i in enumerate(np.argsort(p_values)):
-        running = max(running, min(1.0, (n - place) * float(p_values[i])))
-        corrected[i] = running
-    return corrected.tolist()

@@ -172,7 +172,7 @@ def _not_checked(document: Document) -> list[str]:
         return []
     chain = [links[0]["onto_batch_id"], *(link["placed_batch_id"] for link in links[:-1])]
     others = ", ".join(chain)
-    return [f"Grades rest on the verdicts of {others} too, so they were not worked out anew."]
+    return [f"Grades rest on the verdicts of {others} too, so they were not recomputed."]
 
 
 def judged_pairs(document: Document) -> list[JudgedPair]:

@@ -26,8 +26,8 @@ def shares_problem(shares: Mapping[str, float], judges: Sequence[str]) -> str | 
     total = math.fsum(shares.values())
     if total < 1 - _ROUNDING:
         return (
-            f"judge_shares add up to {total:g}, so some pairs would be asked of nobody: let them"
-            " add up to 1 (each pair is one judge's) or to more (some are asked of several)"
+            f"judge_shares add up to {total:g}, so some pairs would have no judge: let them add "
+            "up to 1 (each pair has one judge) or to more (some have several)"
         )
     return None
 

@@ -33,7 +33,7 @@ def initial_scores_from_order(essay_ids: Sequence[str], groups: Sequence[Sequenc
     if strangers or twice:
         wrong = [f"'{e}' is not in the batch" for e in strangers]
         wrong += [f"'{e}' is named twice" for e in twice]
-        msg = f"rough_order: {'; '.join(wrong)}. Mend the order or leave it out."
+        msg = f"rough_order: {'; '.join(wrong)}. Fix the order or leave it out."
         raise SettingsError(msg)
     guess: dict[str, float] = {}
     below = 0

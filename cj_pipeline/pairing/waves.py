@@ -1,28 +1,24 @@
 """The next wave: which pairs are asked, in which order each is shown, and why.
 
-Each way of choosing lives next door, in the module named after it; the order of showing in
-`positions`. Sending the wave is `steps.submit_wave`.
+Each way of choosing lives next door, in the module named after it, and as a value in `strategies`;
+the order of showing in `positions`. Sending the wave is `steps.submit_wave`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from cj_pipeline.arrays import Floats
-from cj_pipeline.batch.comparisons import ChosenPair, Role
+from cj_pipeline.arrays import Ints
+from cj_pipeline.batch.comparisons import ChosenPair
 from cj_pipeline.batch.options import Strategy
-from cj_pipeline.pairing.adaptive import most_informative_wave
-from cj_pipeline.pairing.asap import asap_pairs, independent_gains
 from cj_pipeline.pairing.balanced import new_pairs, repeated_pairs
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph, PairChoice
-from cj_pipeline.pairing.fixed_design import fixed_design
-from cj_pipeline.pairing.hybrid_mst import hybrid_mst_pairs, joint_gains
 from cj_pipeline.pairing.position_repair import SwapRules, repair_positions
 from cj_pipeline.pairing.positions import in_fair_order
-from cj_pipeline.pairing.swiss import swiss_pairs
+from cj_pipeline.pairing.strategies import PairStrategy, strategy_named
 
 _ALIKE = 2
 """How far apart essays' numbers of comparisons may be where scores do not matter."""
@@ -62,7 +58,7 @@ def choose_wave(
     if resampling:
         chosen = repeated_pairs(net, size, rng)
     else:
-        chosen, exchange = _choose(net, strategy, size, rng, may_repeat=may_repeat)
+        chosen, exchange = _choose(net, strategy_named(strategy), size, rng, may_repeat=may_repeat)
     ordered = in_fair_order(net, [(choice.one, choice.other) for choice in chosen], rng)
     # Where every pair is asked in both orders nothing leans.
     if exchange is not None and not both_orders:
@@ -88,65 +84,35 @@ def positional_skew(net: ComparisonGraph) -> dict[str, float]:
 
 def _choose(
     net: ComparisonGraph,
-    strategy: Strategy,
+    strategy: PairStrategy,
     size: int,
     rng: np.random.Generator,
     *,
     may_repeat: bool,
 ) -> tuple[list[PairChoice], SwapRules | None]:
-    """Return a wave's pairs, and what may be handed on of them; coverage heeds leans as it goes."""
-    if net.scores is None and net.expected is None and strategy == "adaptive":
-        return fixed_design(net, size, rng), None
-    if strategy == "random":
-        chosen = new_pairs(net, size, rng, role=Role.RANDOM)
-        return chosen, _exchange(net, chosen, strategy, rng)
-    if net.scores is None or strategy in {"coverage", "resample"}:
-        return new_pairs(net, size, rng), None
-    if strategy == "adaptive":
-        chosen, exchange = most_informative_wave(net, size, rng, may_repeat=may_repeat)
-    else:
-        by_scores = {"swiss": swiss_pairs, "asap": asap_pairs, "hybrid_mst": hybrid_mst_pairs}
-        chosen = by_scores[strategy](net, size, rng, may_repeat=may_repeat)
-        exchange = _exchange(net, chosen, strategy, rng)
-    if len(chosen) == size:
-        return chosen, exchange
-    # In a large batch the strategy looks at some of the pairs only; the others are left.
-    ids = net.essay_ids
-    asked = replace(net, shown=net.shown + tuple((ids[c.one], ids[c.other]) for c in chosen))
-    chosen += new_pairs(asked, size - len(chosen), rng)
-    return chosen, _exchange(net, chosen, strategy, rng)
+    """Return a wave's pairs, and what may be asked instead; coverage heeds leans as it goes."""
+    if strategy.needs_scores and net.scores is None:
+        return strategy.before_scores(net, size, rng), None
+    chosen, exchange = strategy.choose(net, size, rng, may_repeat=may_repeat)
+    if strategy.needs_scores and len(chosen) < size:
+        # In a large batch the strategy looks at some of the pairs only; the others are left.
+        ids = net.essay_ids
+        asked = replace(net, shown=net.shown + tuple((ids[c.one], ids[c.other]) for c in chosen))
+        chosen, exchange = chosen + new_pairs(asked, size - len(chosen), rng), None
+    if exchange is None and strategy.gains_beside is not None:
+        exchange = SwapRules(
+            *_room(net, chosen),
+            gains_beside=strategy.gains_beside(net, rng),
+            tells_gain=strategy.gain_unit is not None,
+        )
+    return chosen, exchange
 
 
-def _exchange(
-    net: ComparisonGraph, chosen: Sequence[PairChoice], strategy: Strategy, rng: np.random.Generator
-) -> SwapRules:
-    """Return what essays may hand on, taking part as alike as they do or within two comparisons."""
+def _room(net: ComparisonGraph, chosen: Sequence[PairChoice]) -> tuple[Ints, Ints]:
+    """Return how often each essay must come and may: as alike as now or within two comparisons."""
     ends = [end for choice in chosen for end in (choice.one, choice.other)]
     count = net.n_comparisons + np.bincount(ends, minlength=net.n_essays)
     low, high = int(count.min()), int(count.max())
-    return SwapRules(
-        least=low - (high - low < _ALIKE) - net.n_comparisons,
-        most=high + (high == low) - net.n_comparisons,
-        gains_beside=_beside(net, strategy, rng),
-        tells_gain=strategy in {"asap", "hybrid_mst"},
-    )
-
-
-def _beside(
-    net: ComparisonGraph, strategy: Strategy, rng: np.random.Generator
-) -> Callable[[int], Floats]:
-    """Return what a pair of an essay with each other one is worth to a strategy, by its own lights.
-
-    To one that does not look at scores an essay seen less is worth more.
-    """
-    scores = net.scores
-    if scores is None or strategy == "random":
-        worth = -net.n_comparisons - rng.random(net.n_essays)
-        return lambda _: worth.copy()
-    match strategy:
-        case "asap":
-            return independent_gains(net, rng)
-        case "hybrid_mst":
-            return joint_gains(net, rng)
-        case _:
-            return lambda essay: -np.abs(scores - scores[essay])
+    least = low - (high - low < _ALIKE) - net.n_comparisons
+    most = high + (high == low) - net.n_comparisons
+    return least, most

@@ -117,8 +117,7 @@ def events_since(
 def is_cancel_requested(db: Session, batch_id: str) -> bool:
     """Return whether a person has asked for a batch's end: then nothing more is sent."""
     row = db.one(
-        "SELECT coalesce(metadata->>'cancel_requested', 'false') = 'true' AS asked"
-        " FROM batches WHERE batch_id = ?",
+        "SELECT cancel_requested AS asked FROM batches WHERE batch_id = ?",
         [batch_id],
     )
     return row is not None and bool(row["asked"])
@@ -246,7 +245,7 @@ def _progress(db: Session, record: BatchRecord, now: datetime, share_before: flo
         state=record.state,
         end_reason=record.end_reason,
         outcome=outcome,
-        is_cancelling=runs and bool(record.metadata.get("cancel_requested")),
+        is_cancelling=runs and record.cancel_requested,
         wave=wave,
         n_expected=n_expected,
         may_end_sooner=runs and _may_end_sooner(record),
@@ -316,9 +315,7 @@ def _planned(db: Session, batch_id: str) -> tuple[int, int]:
 
 
 def _n_expected(record: BatchRecord, n_planned: int) -> int:
-    is_all_planned = n_planned and (
-        record.settings.all_at_once or record.metadata.get("nothing_left_to_ask")
-    )
+    is_all_planned = n_planned and (record.settings.all_at_once or record.nothing_left_to_ask)
     if is_all_planned:
         return n_planned
     return completion_denominator(len(record.essay_ids), record.rules)
@@ -332,7 +329,7 @@ def _may_end_sooner(record: BatchRecord) -> bool:
 
 
 def _projected(cost_usd: float, n_ended: int, n_expected: int) -> float | None:
-    """Return the cost of all that may be asked, at the mean so far."""
+    """Return the cost of all that may be requested, at the mean so far."""
     return cost_usd * max(1.0, n_expected / n_ended) if n_ended else None
 
 

@@ -47,7 +47,7 @@ class Landing:
 
 @dataclass(frozen=True)
 class Eta:
-    """How long until everything that may be asked is home, in seconds, at 95 %.
+    """How long until everything that may be requested is home, in seconds, at 95 %.
 
     A batch whose rules let it stop early may be home sooner.
     """

@@ -74,7 +74,7 @@ def release(
 
 def held_back(db: Session, record: BatchRecord) -> int:
     """Return how many planned comparisons wait for a canary to come home."""
-    if record.metadata.get("canary_failed") or record.metadata.get("spend_cap_reached"):
+    if record.canary_failed or record.spend_cap_reached:
         return 0
     row = db.one(
         "SELECT count(*) AS n FROM comparison_pairs p"

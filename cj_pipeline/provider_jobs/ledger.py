@@ -310,7 +310,7 @@ def require_same_account(
         msg = (
             f"Provider job {submission_key[:16]} of batch '{batch_id}' was begun with"
             f" another key or address of {provider.name}. Restore those credentials, or cancel"
-            " the batch: nothing is asked again under new ones."
+            " the batch: nothing is requested again under new ones."
         )
         raise OtherAccountError(msg)
 

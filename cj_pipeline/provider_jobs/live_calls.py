@@ -99,7 +99,7 @@ class _Keeper:
     was_cancelled: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.was_cancelled = bool(self.record.metadata.get("cancel_requested"))
+        self.was_cancelled = self.record.cancel_requested
         self.answered = {key: len(job.answered) for key, job in self.jobs.items()}
         with self.runtime.store.read() as db:
             known = db.rows("SELECT lane, state, n_trips FROM circuit_breakers")
@@ -133,7 +133,7 @@ class _Keeper:
         return goes_on
 
     def _goes_on(self, db: Session) -> bool:
-        if load_batch(db, self.record.batch_id).metadata.get("cancel_requested"):
+        if load_batch(db, self.record.batch_id).cancel_requested:
             self.was_cancelled = True
         return not self.was_cancelled
 

@@ -191,7 +191,7 @@ def _send(
     """Create one provider job, or adopt the one an earlier try created; True when adopted."""
     key = job.submission_key
     was_begun = job.lease_owner is not None
-    is_unwanted = bool(record.metadata.get("cancel_requested"))
+    is_unwanted = record.cancel_requested
     if was_begun and not (is_unwanted and job.surely_absent) and adopt(runtime, job, provider):
         return True
     if is_unwanted:

@@ -187,7 +187,7 @@ def _require_every_outcome(job: ProviderJob, outcomes: Counter[RequestOutcome]) 
         msg = (
             f"Provider job {job.submission_key[:16]} of batch '{job.batch_id}' was meant to"
             f" carry {job.n_requests} requests, and {outcomes.total()} have an outcome."
-            " Nothing was settled: `cj store check` tells more."
+            " Nothing was settled: `cj store check` shows more."
         )
         raise StoreError(msg)
 
@@ -196,7 +196,7 @@ def _batch_state(db: Session, batch_id: str) -> dict[str, bool]:
     """Return whether a batch has ended or is to end, as the store has it in this transaction."""
     row = db.one(
         "SELECT state <> 'running' AS has_ended,"
-        " coalesce(metadata->>'cancel_requested', 'false') = 'true' AS is_cancelled"
+        " cancel_requested AS is_cancelled"
         " FROM batches WHERE batch_id = ?",
         [batch_id],
     )

@@ -347,7 +347,7 @@ def read_status(batch: Mapping[str, Any]) -> JobStatus:
         ended_at=rfc3339_time(batch.get("ended_at")),
     )
     if status != "ended":
-        warning = f"nobody knows the status '{shortened(status, 60)}'; it counts as running"
+        warning = f"unknown status '{shortened(status, 60)}'; it counts as running"
         return replace(standing, warning=None if status in _RUNNING else warning)
     outcome = JobOutcome.COMPLETED
     if batch.get("cancel_initiated_at") and counts["canceled"]:

@@ -217,7 +217,7 @@ class Provider(Protocol):
 
     @property
     def limits(self) -> ProviderLimits:
-        """What it takes in one job."""
+        """What it accepts per job."""
         ...
 
     def build_request(

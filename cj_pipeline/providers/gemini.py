@@ -360,7 +360,7 @@ def read_status(operation: Mapping[str, Any]) -> JobStatus:
     error = mapping(operation.get("error"))
     warning = None
     if outcome is None and state not in _RUNNING:
-        warning = f"nobody knows the status '{shortened(state, 60)}'; it counts as running"
+        warning = f"unknown status '{shortened(state, 60)}'; it counts as running"
     return JobStatus(
         job_id=str(operation["name"]),
         state="ended" if outcome else "running",

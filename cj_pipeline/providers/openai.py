@@ -304,7 +304,7 @@ class OpenAIBatches:
             if not fresh or is_past or not page.get("has_more"):
                 return
             after = entries[-1]["id"]
-        msg = f"{self.name} did not come to an end when asked to {action}: look in its console."
+        msg = f"{self.name} did not finish when it was to {action}: look in its console."
         raise AmbiguousSubmissionError(msg)
 
     @contextlib.contextmanager
@@ -420,7 +420,7 @@ def read_status(batch: Mapping[str, Any], now: datetime) -> JobStatus:
         ended_at=unix_time(batch.get(f"{status}_at")) if outcome else None,
     )
     if outcome is None and status not in _RUNNING:
-        warning = f"nobody knows the status '{shortened(status, 60)}'; it counts as running"
+        warning = f"unknown status '{shortened(status, 60)}'; it counts as running"
         return replace(standing, warning=warning)
     if _files_are_late(standing, now):
         warning = f"'{status}', but the id of a result file is still missing"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +44,14 @@ class BatchRecord:
     judges: tuple[Judge, ...]
     own_scale: str | None = None
     """The batch's own `scale.yaml`, where it has one."""
+    cancel_requested: bool = False
+    """Whether a person has asked for its end: then nothing more is sent."""
+    spend_cap_reached: bool = False
+    """Whether a wave was refused because it might cost more than the cap."""
+    canary_failed: bool = False
+    """Whether a judge gave no verdict in the requests sent ahead."""
+    nothing_left_to_ask: bool = False
+    """Whether planning found no pair for another wave."""
 
     @property
     def has_ended(self) -> bool:
@@ -137,6 +143,10 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
         anchor_grades={e["essay_id"]: e["grade"] for e in essays if e["grade"] is not None},
         judges=tuple(Judge.from_definition(j["definition"]) for j in judges),
         own_scale=own_scale["content"] if own_scale is not None else None,
+        cancel_requested=row["cancel_requested"],
+        spend_cap_reached=row["spend_cap_reached"],
+        canary_failed=row["canary_failed"],
+        nothing_left_to_ask=row["nothing_left_to_ask"],
     )
 
 
@@ -164,12 +174,3 @@ def current_wave(db: Session, batch_id: str) -> int:
         [batch_id],
     )
     return int(row["wave"]) if row else 0
-
-
-def note_on_batch(db: Session, batch_id: str, fact: str, now: datetime) -> None:
-    """Keep a fact in a batch's metadata that later steps go by, such as `spend_cap_reached`."""
-    db.execute(
-        "UPDATE batches SET metadata = json_merge_patch(metadata, $patch), updated_at = $now"
-        " WHERE batch_id = $batch",
-        {"patch": json.dumps({fact: True}), "now": now, "batch": batch_id},
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.queries.batch_record import BatchRecord, pairs_per_wave
 from cj_pipeline.stopping.forecast import SamplingPlan
 
@@ -15,7 +16,7 @@ def plan_ahead(record: BatchRecord, usd_per_comparison: float | None) -> Samplin
         steps = terms.scale.steps
         shares = terms.scale.priors or (1 / len(steps),) * len(steps)
     return SamplingPlan(
-        strategy=settings.strategy,
+        efficiency=strategy_named(settings.strategy).efficiency,
         # Each verdict counts, also those of several judges on one pair.
         wave_size=round(pairs_per_wave(record) * record.rules.verdicts_per_pair),
         usd_per_comparison=usd_per_comparison,

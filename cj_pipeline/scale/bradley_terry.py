@@ -433,8 +433,8 @@ def _scale(
     off = [judge for judge in verdicts.judge_ids if judge not in positions]
     if position_effect and off:
         notes.append(
-            f"The verdicts of {len(off)} judges ({_some(off)}) do not tell their position effect "
-            "from the essays' scores well enough: it is off for them. Show pairs in both orders, "
+            f"The verdicts of {len(off)} judges ({_some(off)}) cannot separate their position "
+            "effect from the essays' scores: it is off for them. Show pairs in both orders, "
             "or judge more."
         )
     discriminations = {}

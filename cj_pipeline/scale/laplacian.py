@@ -277,6 +277,8 @@ _SMALLEST_BLOCK = 24
 """Narrower bands are cut into blocks this wide, so that LAPACK has something to do."""
 _PATHS_WORTH_COUNTING = 20_000_000
 """Paths of two pairs beyond which counting them takes longer than it gains."""
+_DENSE_INVERSE_UP_TO = 1_500
+"""Essays whose whole inverse is had in a second; beyond that it is approximated."""
 
 
 def band_variances(matrix: NetMatrix) -> Floats:
@@ -316,7 +318,7 @@ def difference_variances(matrix: NetMatrix) -> Floats:
         shared[same] = inverses[block[same], row[same], column[same]]
         shared[~same] = across[block[~same], row[~same], column[~same]]
         return np.asarray(own[low] + own[high] - 2 * shared)
-    if layout.n_essays <= _DENSE_UP_TO:
+    if layout.n_essays <= _DENSE_INVERSE_UP_TO:
         inverse = np.linalg.inv(dense(matrix))
         own = np.diag(inverse)
         return np.asarray(own[first] + own[second] - 2 * inverse[first, second])
@@ -361,7 +363,7 @@ def log_determinant(matrix: NetMatrix) -> float:
     if layout.method == "banded":
         factor = cholesky_banded(band(matrix), lower=True, overwrite_ab=True, check_finite=False)
         return 2 * float(np.sum(np.log(factor[0])))
-    if layout.method == "dense" or layout.n_essays <= _DENSE_UP_TO:
+    if layout.method == "dense" or layout.n_essays <= _DENSE_INVERSE_UP_TO:
         factor, _ = lapack.dpotrf(dense(matrix), lower=1, overwrite_a=1)
         return 2 * float(np.sum(np.log(np.diag(factor))))
     above = upper_triangle(matrix)

@@ -49,7 +49,7 @@ def ranks(scores: Floats) -> Ranks:
 
 
 def probability_above(scale: Scale, upper: str, lower: str) -> float:
-    """Return the probability that one essay truly stands above another.
+    """Return the probability that one essay is truly better than another.
 
     The scores' joint posterior is taken to be normal, so that what two essays' errors have in
     common cancels.

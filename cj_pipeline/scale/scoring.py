@@ -64,9 +64,7 @@ of what the prior allows."""
 
 WEIGHT_OF_INCONSISTENT = 0.5
 
-_NOT_AT_REST = (
-    "How strongly each judge tells essays apart did not come to rest: all judges count alike."
-)
+_NOT_AT_REST = "The judges' discriminations did not converge: all judges count alike."
 
 
 @dataclass(frozen=True)

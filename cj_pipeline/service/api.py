@@ -154,9 +154,9 @@ def show(runtime: RuntimeDep, batch_id: BatchName) -> BatchAnswer:
     summary="Cancel a batch",
 )
 def end(runtime: RuntimeDep, batch_id: BatchName) -> Cancelled:
-    """Ask nothing more for a batch, and tell its provider jobs to stop.
+    """Request nothing more for a batch, and cancel its provider jobs.
 
-    What they finished is kept and brought home; the batch then ends as cancelled.
+    What they finished is collected; the batch then ends as cancelled.
     """
     return _cancel(runtime, batch_id)
 

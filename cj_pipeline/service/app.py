@@ -170,7 +170,7 @@ def sign_out() -> Response:
 @others.get("/", response_class=HTMLResponse, include_in_schema=False)
 @others.get("/batches/{batch_id}", response_class=HTMLResponse, include_in_schema=False)
 def page() -> HTMLResponse:
-    """Return the live page's frame; it fetches what it shows, as whoever looks at it."""
+    """Return the live page's frame; it fetches what it shows, with the reader's own access."""
     content, policy = live_page()
     return HTMLResponse(content, headers={"Content-Security-Policy": policy})
 

@@ -138,7 +138,7 @@ class AccessMiddleware:
             return 403, "Without a token this service answers only to this machine's own names."
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return 403, "Pages of other sites may not ask this service."
+            return 403, "Pages of other sites may not call this service."
         is_open = path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
         if not is_open and not self._access.admits(headers):
             return 401, "Send the service's token as `Authorization: Bearer ...`."

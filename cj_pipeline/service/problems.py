@@ -138,7 +138,7 @@ def refuse_unknown_query(asked: HTTPConnection) -> None:
         raise ProblemError(
             422,
             "The request is not as the API describes it.",
-            [f"query: nobody knows {name[:100]!r}; {told}" for name in unknown],
+            [f"query: unknown key {name[:100]!r}; {told}" for name in unknown],
         )
 
 

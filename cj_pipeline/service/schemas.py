@@ -32,7 +32,7 @@ class HandedInAnswer(BaseModel):
     """A batch that was handed in."""
 
     batch_id: str
-    is_new: bool = Field(description="False where the same content had been handed in before.")
+    is_new: bool = Field(description="False where the same content was submitted before.")
     state: str = Field(description="`queued` until Dagster has taken it from the inbox.")
     asked: Asked
     links: Links
@@ -59,7 +59,7 @@ class BatchPage(BaseModel):
     """Batches, newest first."""
 
     items: list[BatchRow]
-    queued: list[str] = Field(description="In the inbox, not taken in yet.")
+    queued: list[str] = Field(description="In the inbox, not yet ingested.")
     next: str | None = Field(description="Give it as `after` for the next page.")
 
 
@@ -81,7 +81,7 @@ class Cancelled(BaseModel):
 
     batch_id: str
     state: str = Field(description="cancelling, cancelled, or withdrawn from the inbox")
-    n_jobs: int = Field(description="Provider jobs that were told to stop.")
+    n_jobs: int = Field(description="Provider jobs that were asked to stop.")
 
 
 class ComparisonRow(BaseModel):

@@ -71,7 +71,7 @@ class BatchIn(BaseModel):
     batch_id: BatchId | None = None
     folder: BatchId | None = Field(None, description="A folder `.NAME` in the inbox.")
     settings: dict[str, Any] = Field(default_factory=dict, description="The keys of `batch.yaml`.")
-    instructions: str = Field("", description="What the students were asked.")
+    instructions: str = Field("", description="The students' task.")
     rubric: str = Field("", description="What judges look for.")
     essays: Annotated[list[EssayIn], Field(max_length=MAX_FILES)] = Field(default_factory=list)
     anchors: Annotated[list[AnchorIn], Field(max_length=MAX_FILES)] = Field(default_factory=list)
@@ -182,7 +182,7 @@ def _read(folder: Path, batch_id: str) -> HandedIn:
     if (folder / "judges").exists():
         # A judge's file says where requests go and which key they bear.
         problems.append(
-            "judges/ cannot be handed in over HTTP: name judges of this installation in `judges`"
+            "judges/ cannot be submitted over HTTP: name judges of this installation in `judges`"
         )
     try:
         batch = read_batch(folder, batch_id=batch_id)
@@ -192,7 +192,7 @@ def _read(folder: Path, batch_id: str) -> HandedIn:
     if problems:
         raise ProblemError(
             422,
-            f"Batch '{batch_id}' was not handed in: mend everything below, then send it again.",
+            f"Batch '{batch_id}' was not submitted. Fix these and send it again.",
             problems,
         )
     return HandedIn(batch, tuple(judge.name for judge in judges), is_new=True)
@@ -201,8 +201,8 @@ def _read(folder: Path, batch_id: str) -> HandedIn:
 def _taken(batch_id: str) -> ProblemError:
     return ProblemError(
         409,
-        f"A batch '{batch_id}' with other content is there already; what was asked and paid for"
-        " stays as it is, so hand this one in under another name.",
+        f"A batch '{batch_id}' with other content is there already; what was requested and paid "
+        "for stays as it is, so submit this one under another name.",
     )
 
 

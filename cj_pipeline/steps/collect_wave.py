@@ -135,7 +135,7 @@ def _downloaded(
         return chain(list(islice(lines, 1)), lines)
     except FinalError as error:
         expiry = job.results_expire_at
-        is_unwanted = record.has_ended or record.metadata.get("cancel_requested")
+        is_unwanted = record.has_ended or record.cancel_requested
         if not is_unwanted and (expiry is None or now < expiry):
             raise
         log.error("results_are_gone", submission_key=job.submission_key, error=str(error))

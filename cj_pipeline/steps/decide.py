@@ -183,10 +183,10 @@ def _progress(
         is_connected=scale is not None,
         max_score_change=_max_score_change(db, record.batch_id, wave, scale),
         is_precise=_is_precise(db, record, wave, reached),
-        spend_cap_reached=bool(record.metadata.get("spend_cap_reached")),
-        canary_failed=bool(record.metadata.get("canary_failed")),
-        nothing_left_to_ask=bool(record.metadata.get("nothing_left_to_ask")),
-        is_cancelled=bool(record.metadata.get("cancel_requested")),
+        spend_cap_reached=record.spend_cap_reached,
+        canary_failed=record.canary_failed,
+        nothing_left_to_ask=record.nothing_left_to_ask,
+        is_cancelled=record.cancel_requested,
         is_stalled=is_stalled,
     )
     return progress, scale, reached

@@ -126,8 +126,9 @@ def _record(
                     _set_priority(db, batch.batch_id, priority, now)
                 return False
             problem = (
-                "a batch of this name with other content is in the store already; what was asked"
-                " and paid for stays as it is, so hand the new content in under another name"
+                "a batch of this name with other content is in the store already; what was "
+                "requested and paid for stays as it is, so submit the new content under another "
+                "name"
             )
             raise BatchProblemsError(batch.batch_id, [problem])
         if runner_mode == "execute":
@@ -184,7 +185,7 @@ def _refuse_unknown_links(db: Session, batch: Batch) -> None:
         row = db.one("SELECT state FROM batches WHERE batch_id = ?", [name])
         if row is None or row["state"] == "rejected" or name == batch.batch_id:
             problems.append(
-                f"batch.yaml: link_to: no other batch {name!r} is in the store: hand it in first,"
+                f"batch.yaml: link_to: no other batch {name!r} is in the store: submit it first,"
                 " or link later with `cj link`"
             )
     head_start = batch.settings.values.head_start
@@ -193,7 +194,7 @@ def _refuse_unknown_links(db: Session, batch: Batch) -> None:
         if row is None or not row["n"]:
             problems.append(
                 f"batch.yaml: head_start: no batch {head_start.batch!r} with scores is in the"
-                " store: hand it in first, or leave head_start out"
+                " store: submit it first, or leave head_start out"
             )
     if problems:
         raise BatchProblemsError(batch.batch_id, problems)
@@ -236,8 +237,8 @@ def _refuse_other_settings(
 ) -> None:
     """What was set by hand must not be dropped in silence because the batch is there already."""
     problems = [
-        f"{key} was {known.get(key)!r} when the batch was taken in and cannot become"
-        f" {value!r} now: hand it in under another name, or leave that option out"
+        f"{key} was {known.get(key)!r} when the batch was ingested and cannot become {value!r}"
+        " now: submit it under another name, or leave that option out"
         for key, value in given.items()
     ]
     if problems:

@@ -63,10 +63,10 @@ jobs AS (
     GROUP BY batch_id
 )
 SELECT b.batch_id, b.state,
-       coalesce(b.metadata->>'spend_cap_reached', 'false') = 'true' AS spend_cap_reached,
-       coalesce(b.metadata->>'canary_failed', 'false') = 'true' AS canary_failed,
-       coalesce(b.metadata->>'cancel_requested', 'false') = 'true' AS cancel_requested,
-       coalesce(b.metadata->>'nothing_left_to_ask', 'false') = 'true' AS nothing_left_to_ask,
+       b.spend_cap_reached,
+       b.canary_failed,
+       b.cancel_requested,
+       b.nothing_left_to_ask,
        coalesce(w.wave, 0) AS wave,
        d.decision,
        coalesce(o.n_in_flight, 0) AS n_in_flight,

@@ -11,12 +11,12 @@ import structlog
 from cj_pipeline.batch.comparisons import PlannedComparison, comparison_id, max_possible_pairs
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.judge_shares import judges_of_pair
+from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.pairing.waves import choose_wave
 from cj_pipeline.queries.batch_record import (
     BatchRecord,
     current_wave,
     load_batch,
-    note_on_batch,
     pairs_per_wave,
 )
 from cj_pipeline.queries.comparison_graph import (
@@ -28,6 +28,7 @@ from cj_pipeline.queries.comparison_graph import (
 from cj_pipeline.queries.judge_selection import judges_next
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
 from cj_pipeline.stopping.continuation import (
     ContinuationDecision,
     completion_denominator,
@@ -70,7 +71,7 @@ def plan_wave(runtime: Runtime, batch_id: str) -> PlannedWave:
         if planned:
             db.insert("judge_choices", judges.rows(batch_id, wave + 1))
         if not planned:
-            note_on_batch(db, batch_id, "nothing_left_to_ask", now)
+            set_flag(db, batch_id, BatchFlag.NOTHING_LEFT_TO_ASK, now)
     log.info("wave_planned", batch_id=batch_id, wave=wave + 1, n_comparisons=len(planned))
     return PlannedWave(wave + 1, planned, is_new=True)
 
@@ -88,7 +89,7 @@ def preview_comparisons(record: BatchRecord, net: ComparisonGraph) -> tuple[Plan
 
 def chooses_by_scores(record: BatchRecord) -> bool:
     """Return whether the batch's strategy goes by scores once there are any."""
-    return record.settings.strategy not in {"coverage", "resample", "random"}
+    return strategy_named(record.settings.strategy).needs_scores
 
 
 def _asks_for_more(db: Session, batch_id: str, wave: int) -> bool:

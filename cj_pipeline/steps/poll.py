@@ -122,7 +122,7 @@ def poll(runtime: Runtime, *, batch_id: str | None = None, at_most_s: float = 20
 
 
 _IS_UNWANTED = """(
-    SELECT b.state <> 'running' OR coalesce(b.metadata->>'cancel_requested', 'false') = 'true'
+    SELECT b.state <> 'running' OR b.cancel_requested
     FROM batches b WHERE b.batch_id = v_job_phases.batch_id
 )"""
 
@@ -266,7 +266,7 @@ def _record_failure(db: Session, job: ProviderJob, found: _PollFailure, now: dat
     """Record why nothing is known; a cancelled batch does not wait for a job it may not see."""
     unwanted = db.one(
         "SELECT 1 AS found FROM batches WHERE batch_id = ?"
-        " AND (state <> 'running' OR (metadata->>'cancel_requested') = 'true')",
+        " AND (state <> 'running' OR cancel_requested)",
         [job.batch_id],
     )
     if found.is_final and unwanted:
@@ -299,7 +299,7 @@ def _record_status(
     warning = found.warning
     stalled = stalled_since(replace(job, counts_changed_at=changed_at), now)
     if warning is None and not has_ended and stalled is not None:
-        warning = f"no progress since {stalled:%Y-%m-%d %H:%M} UTC: `cj doctor` says what helps"
+        warning = f"no progress since {stalled:%Y-%m-%d %H:%M} UTC: `cj doctor` says what to do"
         log.warning("provider_job_stalled", submission_key=job.submission_key, since=stalled)
     record = PollRecord(
         next_poll_at=None if has_ended else now + pace.wait(job, now),

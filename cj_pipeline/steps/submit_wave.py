@@ -33,8 +33,9 @@ from cj_pipeline.provider_jobs.requests import (
 from cj_pipeline.provider_jobs.sending import submit_pending
 from cj_pipeline.provider_jobs.settlement import fail_exhausted
 from cj_pipeline.providers.base import Provider, ProviderLimits, split_shards
-from cj_pipeline.queries.batch_record import BatchRecord, load_batch, note_on_batch
+from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -165,7 +166,7 @@ def _intents(runtime: Runtime, record: BatchRecord, released: Released) -> list[
 def _stop_for_canaries(runtime: Runtime, record: BatchRecord, judges: Sequence[Judge]) -> None:
     """Mark the batch: nothing more is asked, because a judge of it cannot judge."""
     with runtime.store.write() as db:
-        note_on_batch(db, record.batch_id, "canary_failed", runtime.clock())
+        set_flag(db, record.batch_id, BatchFlag.CANARY_FAILED, runtime.clock())
         fail_exhausted(db, record, runtime.clock(), give_up=True)
     log.error(
         "canary_failed", batch_id=record.batch_id, judges=[judge.judge_id for judge in judges]
@@ -268,7 +269,7 @@ def _passes_spend_cap(db: Session, record: BatchRecord, more_usd: float) -> bool
 
 def _refuse(db: Session, runtime: Runtime, record: BatchRecord) -> None:
     """Mark the batch; what was asked before and may not be asked again ends as it stands."""
-    note_on_batch(db, record.batch_id, "spend_cap_reached", runtime.clock())
+    set_flag(db, record.batch_id, BatchFlag.SPEND_CAP_REACHED, runtime.clock())
     fail_exhausted(db, record, runtime.clock(), give_up=True)
     record_progress(db, record.batch_id, runtime.clock())
     log.warning("spend_cap_reached", batch_id=record.batch_id, cap=record.settings.spend_cap_usd)

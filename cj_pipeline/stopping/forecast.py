@@ -15,16 +15,12 @@ from statistics import NormalDist
 
 import numpy as np
 
-from cj_pipeline.batch.options import PrecisionTargets, Strategy
+from cj_pipeline.batch.options import PrecisionTargets
 from cj_pipeline.diagnostics.spread import USUAL, USUAL_SPREAD, LikelySpread, likely_spread
+from cj_pipeline.pairing.strategies import Efficiency
 from cj_pipeline.scale.bradley_terry import Scale
 from cj_pipeline.stopping.precision import Precision
 
-_WITHOUT_SCORES = frozenset({"coverage", "resample", "random"})
-_WORTH_FOR_RANKS = 1.25
-"""A comparison chosen by scores against one chosen without, in information for the same ranks."""
-_WORTH_FOR_SCORES = 1.1
-"""The same for the same errors of scores: close pairs tell more each, but little of far ones."""
 _Z = 1.2816
 """Ten per cent lie above it: intervals hold eighty."""
 _LEAST_DOUBT = 0.12
@@ -76,7 +72,7 @@ class SamplingPlan:
     """How the comparisons are going to be asked.
 
     Attributes:
-        strategy: How pairs are chosen.
+        efficiency: What a comparison tells, with pairs chosen as they are.
         wave_size: Comparisons per wave.
         usd_per_comparison: What one is expected to cost; None where that is not known.
         grade_shares: The share of essays expected at each grade, lowest first; empty where
@@ -84,7 +80,7 @@ class SamplingPlan:
         goal_is_grades: Whether gains are counted in grade steps, not in ranks.
     """
 
-    strategy: Strategy
+    efficiency: Efficiency
     wave_size: int
     usd_per_comparison: float | None = None
     grade_shares: tuple[float, ...] = ()
@@ -148,9 +144,8 @@ def _needed(
     def at(log_spread: float) -> float:
         sd = math.exp(log_spread)
         told = _information_per_comparison(sd)
-        by_scores = plan.strategy not in _WITHOUT_SCORES
-        for_scores = told * (_WORTH_FOR_SCORES if by_scores else 1.0)
-        for_ranks = told * (_WORTH_FOR_RANKS if by_scores else 1.0)
+        for_scores = told * plan.efficiency.scores
+        for_ranks = told * plan.efficiency.ranks
         # One comparison more than the errors ask for goes into joining the essays.
         counts = [
             n_essays / 2 * (1 / (for_scores * allowed) + 1)

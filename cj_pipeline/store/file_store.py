@@ -21,6 +21,7 @@ from typing import TypeVar
 import duckdb
 
 from cj_pipeline.errors import StoreBusyError, StoreError
+from cj_pipeline.storage.private_files import PRIVATE_FILE, PRIVATE_FOLDER, make_home
 from cj_pipeline.store import snapshot
 from cj_pipeline.store.file_lock import hold, is_awaited
 from cj_pipeline.store.migrations import migrate, refuse_newer, schema_version
@@ -56,14 +57,21 @@ class Store:
     Args:
         home: The folder; made if it is not there.
         key: Encrypts the live file and every copy of it, where given.
+        group_may_read: Whether the folder's group may look into the published copy.
         lock_timeout_s: How long to wait for others.
     """
 
     def __init__(
-        self, home: Path, *, key: str | None = None, lock_timeout_s: float = LOCK_TIMEOUT_S
+        self,
+        home: Path,
+        *,
+        key: str | None = None,
+        group_may_read: bool = False,
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
     ) -> None:
         self.home = home
         self.key = key
+        self.group_may_read = group_may_read
         self.path = home / LIVE_FILE
         self.published_path = home / PUBLISHED_FOLDER / LIVE_FILE
         self._lock_timeout_s = lock_timeout_s
@@ -95,8 +103,8 @@ class Store:
         """Give several transactions one after another, and open the file once for all of them.
 
         Each begins when it is called for, and commits by itself, as with `write`. Between two of
-        them whoever waits for the store has it first: so only rows should lie between them, and
-        neither a provider nor a long calculation.
+        them another process that waits for the store gets it first, so only rows should lie between
+        them, and neither a provider nor a long calculation.
         """
         if self._memory is not None:
             memory = self._memory
@@ -149,13 +157,30 @@ class Store:
         self._make_current()
         with self.folded():
             try:
-                snapshot.publish(self.path, self.published_path)
+                self._publish()
             except OSError as error:
                 raise _unwritten(self.home, error) from error
 
+    def _publish(self) -> None:
+        rights = PRIVATE_FILE | self.group_rights(self.published_path)
+        snapshot.publish(self.path, self.published_path, mode=rights)
+        if self.group_may_read:
+            for folder in (self.home, self.published_path.parent):
+                folder.chmod(PRIVATE_FOLDER | self.group_rights(folder))
+
+    def group_rights(self, path: Path) -> int:
+        """Return the bits of the mode that its group has of a file or folder of the home."""
+        if not self.group_may_read:
+            return 0
+        if path == self.home:
+            return 0o010  # to pass through, not to list
+        if path == self.published_path.parent:
+            return 0o050
+        return 0o040 if path.parent == self.published_path.parent else 0
+
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the store's lock, its file closed: nobody else reads or writes it."""
+        """Hold the store's lock, its file closed: no other process reads or writes it."""
         with self._held(shared=False):
             yield
 
@@ -196,7 +221,7 @@ class Store:
     def _held(self, *, shared: bool) -> Iterator[None]:
         with ExitStack() as stack:
             try:
-                self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_home(self.home, self.group_rights)
                 stack.enter_context(hold(self.path, shared=shared, timeout_s=self._lock_timeout_s))
             except OSError as error:
                 raise _unwritable(self.home, error) from error
@@ -210,7 +235,7 @@ class Store:
         try:
             instance = idle.pop()
         except IndexError:
-            instance = _empty_instance(self.path.with_name(f"{LIVE_FILE}.tmp"))
+            instance = empty_instance(self.path.with_name(f"{LIVE_FILE}.tmp"))
         try:
             self._patiently(
                 lambda: attach_file(
@@ -274,7 +299,7 @@ def connect_file(
     return connection
 
 
-def _empty_instance(spill_to: Path) -> duckdb.DuckDBPyConnection:
+def empty_instance(spill_to: Path) -> duckdb.DuckDBPyConnection:
     """Return an instance of DuckDB with the store's settings, for files to be attached to."""
     settings = DUCKDB_CONFIG | {"temp_directory": str(spill_to)}
     instance = duckdb.connect(":memory:", config=settings)
@@ -326,8 +351,8 @@ def _unwritable(home: Path, error: OSError) -> StoreError:
 
 def _unwritten(home: Path, error: Exception) -> StoreError:
     return StoreError(
-        f"Writing in {home} failed: {error}. Nothing of this was kept, and all that was committed "
-        "before is safe. Free space on that disk, then do it again."
+        f"Writing in {home} failed: {error}. Nothing of this was stored, and everything "
+        "committed before is safe. Free space on that disk, then try again."
     )
 
 

@@ -1,31 +1,43 @@
-"""Looking after an embedded store: check, back up, restore, compact, archive.
+"""Looking after an embedded store: check, mend, back up, restore, compact, archive.
 
 Each function holds the store's lock while it works, so nothing changes under it, and puts whole
-files in place by renaming: a kill leaves either the old state or the new one. Removing people's
-data is `forgetting`.
+files in place by `storage.file_swap`: an error or a kill leaves either the old state or the new
+one. Removing people's data is `operations.erase`.
 """
 
 from __future__ import annotations
 
-import stat
-from contextlib import closing, suppress
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 
 from cj_pipeline.errors import StoreError
+from cj_pipeline.storage.file_swap import (
+    UNFINISHED,
+    copy_file,
+    give_second_name,
+    put_in_place,
+    require_room,
+    unfinished_of,
+)
+from cj_pipeline.storage.private_files import PRIVATE_FOLDER, close_to_others, open_to_others
 from cj_pipeline.store import snapshot
-from cj_pipeline.store.file_store import Store, attach_file, connect_file
+from cj_pipeline.store.file_store import Store, attach_file, connect_file, empty_instance
 from cj_pipeline.store.migrations import known_migrations, migrate, refuse_newer, schema_version
 from cj_pipeline.store.session import Session
 
 CALLBACKS_FOLDER = "callbacks"
+_ALLOWANCE_BYTES = 4 * 1024 * 1024
+"""What a file written anew may need beyond what the old one uses, for a log on the way."""
 
 _ORPHANS = {
     "essays without their batch": "FROM essays ANTI JOIN batches USING (batch_id)",
-    "comparisons that nobody planned": (
+    "comparisons without a planned pair": (
         "FROM comparisons ANTI JOIN comparison_pairs USING (batch_id, comparison_id)"
     ),
     "requests without their provider job": (
@@ -87,6 +99,10 @@ def check_store(store: Store) -> StoreCheck:
                 problems.append(f"table {name} cannot be read: {error}")
         problems += _orphans(connection) if not problems else []
     problems += _open_to_others(store)
+    problems += [
+        f"{path} is {what}: `cj store check --fix` removes it"
+        for path, what in leftovers(store).items()
+    ]
     published = store.published_path
     return StoreCheck(
         schema_version=version,
@@ -97,22 +113,31 @@ def check_store(store: Store) -> StoreCheck:
     )
 
 
-def backup_store(store: Store, target: Path) -> Path:
-    """Write a whole copy of the store to `target`, verify that it opens, and return its path.
+def backup_store(store: Store, target: Path, *, now: datetime | None = None) -> Path:
+    """Write a whole copy of the store to `target`, prove that it holds every row, return its path.
+
+    The store remembers where its backups were written, so that an erasure can name them.
 
     Raises:
-        StoreError: If something is there already: backups are never overwritten.
+        StoreError: If something is there already: backups are never overwritten. Or if the copy
+            could not be written or proven; then nothing is left of it.
     """
     if target.exists():
         msg = f"{target} exists already; give the backup another name."
         raise StoreError(msg)
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    unfinished = target.with_name(f"{target.name}.unfinished")
-    with store.folded():
-        snapshot.copy_file(store.path, unfinished)
-    with closing(connect_file(unfinished, read_only=True, key=store.key)) as copy:
-        schema_version(copy)
-    unfinished.rename(target)
+    with _plainly(f"Backing up to {target}"):
+        target.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        with store.folded():
+            expected = _row_counts(store.path, store.key)
+            put_in_place(
+                target,
+                write=lambda copy: copy_file(store.path, copy),
+                prove=lambda copy: _prove(copy, store.key, expected),
+                n_bytes=store.path.stat().st_size,
+            )
+    with store.write() as db:
+        row = {"path": str(target.resolve()), "written_at": now or datetime.now(UTC)}
+        db.insert("backups", [row], on_conflict="replace")
     return target
 
 
@@ -120,56 +145,248 @@ def restore_store(store: Store, source: Path, *, now: datetime) -> Path | None:
     """Put a backup in the live file's place; return where the file that was there lies now.
 
     Raises:
-        StoreError: If the backup cannot be opened, or is newer than the code.
+        StoreError: If the backup cannot be opened, is newer than the code, or does not fit on the
+            disk.
     """
     try:
         with closing(connect_file(source, read_only=True, key=store.key)) as backup:
             refuse_newer(schema_version(backup))
+            expected = _counted(backup)
     except duckdb.Error as error:
         msg = f"{source} is no backup that can be opened: {error}. Nothing was changed."
         raise StoreError(msg) from error
     aside = store.path.with_name(f"{store.path.name}.before-{now:%Y%m%dT%H%M%S}")
-    unfinished = store.path.with_name(f"{store.path.name}.unfinished")
-    with store.held():
-        snapshot.copy_file(source, unfinished)
-        _lay_aside(store, aside)
-        unfinished.replace(store.path)
+    with _plainly(f"Restoring {source}"), store.held():
+        kept = _KeptAside(store, aside)
+        try:
+            put_in_place(
+                store.path,
+                write=lambda copy: _copy_with_log(source, copy, store.key),
+                prove=lambda copy: _prove(copy, store.key, expected),
+                n_bytes=source.stat().st_size,
+                keep=kept.lay_aside,
+            )
+        except BaseException:
+            kept.undo()
+            raise
     migrate_store(store)  # the backup may be older than the code
     store.publish()
     return aside if aside.exists() else None
 
 
-def _lay_aside(store: Store, aside: Path) -> None:
-    """Give the live file, and its log if it has one, a second name; the first stays in place.
+class _KeptAside:
+    """The live file, and its log if it has one, under a second name; the first stays in place.
 
     Opening and closing folds the log into the file. A log that is there after that belongs to a
     file that cannot be opened, and must never be replayed onto the backup: it goes last.
     """
-    log = store.path.with_name(f"{store.path.name}.wal")
-    if store.path.exists():
-        if log.exists():
+
+    def __init__(self, store: Store, aside: Path) -> None:
+        self._store = store
+        self._aside = aside
+        self._log = store.path.with_name(f"{store.path.name}.wal")
+        self._aside_log = aside.with_name(f"{aside.name}.wal")
+
+    def lay_aside(self) -> None:
+        if not self._store.path.exists():
+            return
+        if self._log.exists():
             with suppress(duckdb.Error):
-                connect_file(store.path, read_only=False, key=store.key).close()
-        aside.unlink(missing_ok=True)  # of a restore that was killed within the same second
-        aside.hardlink_to(store.path)
-    if log.exists():
-        log.replace(aside.with_name(f"{aside.name}.wal"))
+                connect_file(self._store.path, read_only=False, key=self._store.key).close()
+        give_second_name(self._store.path, self._aside)
+        if self._log.exists():
+            self._log.replace(self._aside_log)
+
+    def undo(self) -> None:
+        """Leave everything as it was, where the file in place is still the old one."""
+        if not self._aside.exists():
+            return
+        if self._aside_log.exists():
+            self._aside_log.replace(self._log)
+        self._aside.unlink()
 
 
 def compact_store(store: Store) -> Compaction:
-    """Write the live file anew, without the space and the remains of what was deleted."""
-    fresh = store.path.with_name(f"{store.path.name}.unfinished")
-    fresh.unlink(missing_ok=True)
-    with store.folded():
+    """Write the live file anew, without the space and the remains of what was deleted.
+
+    The old file is kept until the new one is published.
+
+    Raises:
+        StoreError: If there is too little room for that, or it could not be written or proven.
+            Nothing was changed, unless the message says how far it came.
+    """
+    kept = kept_by_compaction(store)
+    with _plainly("Compacting the store"), store.folded():
         before = store.path.stat().st_size
-        with closing(connect_file(Path(":memory:"), read_only=False)) as connection:
-            attach_file(connection, store.path, "live", read_only=True, key=store.key)
-            attach_file(connection, fresh, "fresh", read_only=False, key=store.key)
-            connection.execute("COPY FROM DATABASE live TO fresh")
-        fresh.chmod(0o600)
-        fresh.rename(store.path)
-    store.publish()
+        expected = _row_counts(store.path, store.key)
+        needed = _used_bytes(store) + _ALLOWANCE_BYTES
+        spare = snapshot.spare_of(store.published_path)
+        require_room(
+            store.home, needed if spare.exists() else 2 * needed, "The store, written anew,"
+        )
+        try:
+            put_in_place(
+                store.path,
+                write=lambda fresh: _write_anew(store, fresh),
+                prove=lambda fresh: _prove(fresh, store.key, expected),
+                n_bytes=needed,
+                keep=lambda: give_second_name(store.path, kept),
+            )
+        except BaseException:
+            if kept.exists() and kept.samefile(store.path):
+                kept.unlink()
+            raise
+    try:
+        store.publish()
+    except StoreError as error:
+        msg = (
+            f"The store was written anew and is whole; publishing it failed: {error} The old file"
+            f" is kept as {kept} until `cj store compact` has come to its end."
+        )
+        raise StoreError(msg) from error
+    kept.unlink(missing_ok=True)
     return Compaction(before, store.path.stat().st_size)
+
+
+def kept_by_compaction(store: Store) -> Path:
+    """Return where the file as it was lies while the store is written anew."""
+    return store.path.with_name(f"{store.path.name}.before-compact")
+
+
+def _write_anew(store: Store, fresh: Path) -> None:
+    """Copy all tables into a new file. Closing alone would leave them in a log, and say nothing."""
+    spill_to = fresh.with_name(f"{fresh.name}.tmp")
+    with closing(empty_instance(spill_to)) as connection:
+        attach_file(connection, store.path, "live", read_only=True, key=store.key)
+        attach_file(connection, fresh, "fresh", read_only=False, key=store.key)
+        connection.execute("COPY FROM DATABASE live TO fresh")
+        connection.execute("CHECKPOINT fresh")
+        connection.execute("DETACH fresh")
+
+
+def _copy_with_log(source: Path, copy: Path, key: str | None) -> None:
+    """Copy a file, and fold in the log that lies beside it where nobody has done that yet."""
+    copy_file(source, copy)
+    log = source.with_name(f"{source.name}.wal")
+    if log.exists():
+        copy_file(log, copy.with_name(f"{copy.name}.wal"))
+        with closing(connect_file(copy, read_only=False, key=key)) as connection:
+            connection.execute("CHECKPOINT")
+
+
+def _prove(path: Path, key: str | None, expected: Mapping[str, int]) -> None:
+    """Open a file read-only and count its rows.
+
+    Raises:
+        StoreError: If a table has other rows than it should.
+    """
+    found = _row_counts(path, key)
+    if found != expected:
+        wrong = sorted(
+            name for name in {*found, *expected} if found.get(name) != expected.get(name)
+        )
+        msg = (
+            f"{path.name} has {found.get(wrong[0], 'no')} rows of {wrong[0]} where"
+            f" {expected.get(wrong[0], 'none')} should be. Nothing was changed."
+        )
+        raise StoreError(msg)
+
+
+def _row_counts(path: Path, key: str | None) -> dict[str, int]:
+    with closing(connect_file(path, read_only=True, key=key)) as connection:
+        return _counted(connection)
+
+
+def _counted(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Return how many rows each table has; views count as tables without any."""
+    counts = dict.fromkeys(
+        (
+            name
+            for (name,) in connection.execute(
+                "SELECT view_name FROM duckdb_views() WHERE NOT internal"
+                " AND database_name = current_database()"
+            ).fetchall()
+        ),
+        0,
+    )
+    names = connection.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"
+    ).fetchall()
+    for (name,) in names:
+        row = connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()  # noqa: S608
+        counts[name] = int(row[0]) if row else 0
+    return counts
+
+
+def _used_bytes(store: Store) -> int:
+    """Return what of the live file is in use."""
+    with closing(connect_file(store.path, read_only=True, key=store.key)) as connection:
+        row = connection.execute(
+            "SELECT block_size * used_blocks FROM pragma_database_size()"
+            " WHERE database_name = current_database()"
+        ).fetchone()
+    return int(row[0]) if row else store.path.stat().st_size
+
+
+@contextmanager
+def _plainly(what: str) -> Iterator[None]:
+    """Tell what the file system or DuckDB refused in words; nothing was changed by then."""
+    try:
+        yield
+    except (OSError, duckdb.Error) as error:
+        msg = f"{what} failed: {error}. Nothing was changed, and every row is where it was."
+        raise StoreError(msg) from error
+
+
+def leftovers(store: Store) -> dict[Path, str]:
+    """Return what commands that were killed have left, and what each is.
+
+    None of it is needed: the store's file is whole, or `check_store` says otherwise.
+    """
+    with ExitStack() as looking:
+        folders: set[Path] = set()
+        with suppress(duckdb.Error, StoreError):
+            # While this reads nobody writes, so what is unfinished will not be finished.
+            db = looking.enter_context(store.read())
+            folders = {Path(row["path"]).parent for row in db.rows("SELECT path FROM backups")}
+        return dict(_leftovers(store, folders))
+
+
+def _leftovers(store: Store, backup_folders: set[Path]) -> Iterator[tuple[Path, str]]:
+    targets = [store.path, store.published_path]
+    for folder in (store.home / CALLBACKS_FOLDER, *sorted(backup_folders)):
+        targets += [
+            path.with_name(path.name.removesuffix(UNFINISHED))
+            for path in folder.glob(f"*{UNFINISHED}")
+        ]
+    for target in targets:
+        for path in unfinished_of(target):
+            if path.exists():
+                yield path, "a file that was never finished"
+    kept = kept_by_compaction(store)
+    if kept.exists():
+        yield kept, "the store as it was before a compaction that did not come to its end"
+    spill = store.path.with_name(f"{store.path.name}.tmp")
+    if spill.exists() and any(spill.iterdir()):
+        yield spill, "what a query that was killed had put on the disk"
+
+
+def mend_store(store: Store) -> tuple[Path, ...]:
+    """Remove what killed commands left, and close the home to others; return what was changed.
+
+    Raises:
+        StoreError: If something of it is another account's.
+    """
+    with _plainly("Mending the home"):
+        changed = list(leftovers(store))
+        with store.held():
+            for path in changed:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            changed += close_to_others(store.home, store.group_rights)
+    return tuple(changed)
 
 
 def archive_callbacks(store: Store, *, ended_before: datetime) -> tuple[Path, ...]:
@@ -201,19 +418,62 @@ def delete_archives(store: Store, *, written_before: datetime) -> tuple[Path, ..
 
 def _archive(store: Store, batch_id: str) -> Path:
     folder = store.home / CALLBACKS_FOLDER
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     target = folder / f"{batch_id}.parquet"
-    unfinished = target.with_name(f"{target.name}.unfinished")
-    with store.write() as db:
-        db.execute(
-            f"COPY (FROM callbacks WHERE batch_id = ? ORDER BY submission_key, source, line) "
-            f"TO '{_quoted(unfinished)}' (FORMAT parquet, COMPRESSION zstd)",
-            [batch_id],
+    with _plainly(f"Archiving the callbacks of batch '{batch_id}'"), store.write() as db:
+        rows = _ROWS_OF_ARCHIVE
+        if target.exists():
+            # Rows that came after the first time, or a process killed before it deleted its own.
+            rows = f"{_ROWS_OF_ARCHIVE} UNION ALL BY NAME {_rows_archived_before(target)}"
+        n_rows, n_bytes = _extent(db, rows, batch_id)
+        put_in_place(
+            target,
+            write=lambda fresh: db.execute(
+                f"COPY (FROM ({rows}) ORDER BY submission_key, source, line) "
+                f"TO '{_quoted(fresh)}' (FORMAT parquet, COMPRESSION zstd)",
+                {"batch": batch_id},
+            ),
+            prove=lambda fresh: _prove_parquet(fresh, n_rows),
+            n_bytes=n_bytes,
         )
-        unfinished.chmod(0o600)
-        unfinished.rename(target)
         db.execute("DELETE FROM callbacks WHERE batch_id = ?", [batch_id])
     return target
+
+
+_ROWS_OF_ARCHIVE = "FROM callbacks WHERE batch_id = $batch"
+
+
+def _rows_archived_before(archive: Path) -> str:
+    """Return the query for rows that an archive has and the store has not, by their key."""
+    return (
+        f"SELECT * FROM read_parquet('{_quoted(archive)}') a WHERE NOT EXISTS (SELECT 1 "  # noqa: S608
+        "FROM callbacks c WHERE c.submission_key = a.submission_key AND c.source = a.source "
+        "AND c.line = a.line)"
+    )
+
+
+def _extent(db: Session, rows: str, batch_id: str) -> tuple[int, int]:
+    """Return how many callbacks a query has, and how many bytes they come to."""
+    row = db.one(
+        f"SELECT count(*) AS n, sum(length(body)) AS n_bytes FROM ({rows})",  # noqa: S608
+        {"batch": batch_id},
+    )
+    return (int(row["n"]), int(row["n_bytes"] or 0)) if row else (0, 0)
+
+
+def _prove_parquet(path: Path, n_rows: int) -> None:
+    """Read a Parquet file's rows.
+
+    Raises:
+        StoreError: If there are not as many as there should be.
+    """
+    with closing(connect_file(Path(":memory:"), read_only=False)) as connection:
+        row = connection.execute(
+            f"SELECT count(*), bit_xor(hash(t)) FROM read_parquet('{_quoted(path)}') t"  # noqa: S608
+        ).fetchone()
+    if row is None or row[0] != n_rows:
+        msg = f"{path.name} has {row and row[0]} rows where {n_rows} should be."
+        raise StoreError(msg)
 
 
 def _read_all(connection: duckdb.DuckDBPyConnection, table: str) -> int:
@@ -231,12 +491,11 @@ def _orphans(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def _open_to_others(store: Store) -> list[str]:
-    paths = [store.home, store.path, store.published_path]
-    return [
-        f"{path} can be read by others: chmod go-rwx {path}"
-        for path in paths
-        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077
-    ]
+    found = list(open_to_others(store.home, store.group_rights))
+    if not found:
+        return []
+    others = f", and {len(found) - 1} more in the home," if len(found) > 1 else ""
+    return [f"{found[0]}{others} can be read by others: `cj store check --fix` closes it"]
 
 
 def _quoted(path: Path) -> str:

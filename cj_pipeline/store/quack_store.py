@@ -137,7 +137,7 @@ def serve(home: Path, token: str, *, host: str = "127.0.0.1", port: int = 9494) 
         StoreError: If the token is too short to guard anything.
     """
     if len(token) < 16:
-        msg = "CJ_STORE_TOKEN needs at least 16 characters: whoever has it can read every essay."
+        msg = "CJ_STORE_TOKEN needs at least 16 characters: anyone who has it can read every essay."
         raise StoreError(msg)
     address = f"quack:{host}:{port}"
     store = Store(home)

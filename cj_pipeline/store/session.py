@@ -6,13 +6,25 @@ Opening, locking and committing is `store`; the schema is `schema`.
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import functools
 import json
+import types
+import typing
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import duckdb
 import pyarrow as pa
+
+from cj_pipeline.errors import StoreError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 OnConflict = Literal["error", "ignore", "replace"]
@@ -54,6 +66,44 @@ class Session:
     def one(self, sql: str, params: Parameters = ()) -> dict[str, Any] | None:
         """Return the first row of a query, or None if it has none."""
         found = self.rows(sql, params)
+        return found[0] if found else None
+
+    def records(self, kind: type[T], sql: str, params: Parameters = ()) -> list[T]:
+        """Return the rows of a query as values of a frozen dataclass, checked against it.
+
+        The query's columns are the dataclass's fields, no more and no fewer; their order does not
+        matter. A query that begins with FROM selects exactly them. Text becomes the enum a field
+        asks for.
+        The dataclass's module imports the types it names plainly, for they are looked up here.
+
+        Raises:
+            StoreError: If columns and fields differ, by name or by type, or if there is nothing
+                in a row where the field allows no None.
+        """
+        if sql.lstrip().startswith("FROM "):
+            sql = f"SELECT {', '.join(_fields_of(kind))} {sql}"
+        result = self._run(sql, params)
+        columns = [(str(c[0]), str(c[1])) for c in result.description or []]
+        fields = _fields_of(kind)
+        _check_columns(kind, fields, columns)
+        by_column = [
+            _values_of(kind, name, fields[name], sql_type, values)
+            for (name, sql_type), values in zip(
+                columns, zip(*result.fetchall(), strict=True), strict=False
+            )
+        ]
+        names = [name for name, _ in columns]
+        return [
+            kind(**dict(zip(names, values, strict=True))) for values in zip(*by_column, strict=True)
+        ]
+
+    def record(self, kind: type[T], sql: str, params: Parameters = ()) -> T | None:
+        """Return the first row of a query as a frozen dataclass, or None if it has none.
+
+        Raises:
+            StoreError: As `records` does.
+        """
+        found = self.records(kind, sql, params)
         return found[0] if found else None
 
     def insert(
@@ -99,6 +149,105 @@ class Session:
 
     def _table_schema(self, table: str) -> pa.Schema:
         return self._connection.table(table).limit(0).to_arrow_table().schema
+
+
+@dataclass(frozen=True)
+class _Field:
+    """What a dataclass says of one field; `holds` is empty where anything goes."""
+
+    holds: frozenset[type]
+    enum: type[Enum] | None
+    allows_none: bool
+
+
+_COLUMN_HOLDS: Mapping[str, type] = {
+    "VARCHAR": str,
+    "BOOLEAN": bool,
+    "DOUBLE": float,
+    "FLOAT": float,
+    "TIMESTAMP WITH TIME ZONE": datetime.datetime,
+    "TIMESTAMP": datetime.datetime,
+    "DATE": datetime.date,
+} | dict.fromkeys(
+    ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT"), int
+)
+"""The Python type of a column's values, by the column's type; others are not checked."""
+
+
+@functools.cache
+def _fields_of(kind: type[Any]) -> Mapping[str, _Field]:
+    hints = typing.get_type_hints(kind)
+    return {f.name: _field(hints[f.name]) for f in dataclasses.fields(kind) if f.init}
+
+
+def _field(annotation: Any) -> _Field:
+    if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
+        parts = typing.get_args(annotation)
+    else:
+        parts = (annotation,)
+    allows_none = types.NoneType in parts or Any in parts
+    plain = [_plain_type(part) for part in parts if part is not types.NoneType]
+    enums = [t for t in plain if t is not None and issubclass(t, Enum)]
+    holds = frozenset() if None in plain else frozenset(t for t in plain if t is not None)
+    return _Field(holds, enums[0] if enums else None, allows_none)
+
+
+def _plain_type(annotation: Any) -> type | None:
+    """Return the class of an annotation's values; None where it is not one class."""
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        return type(typing.get_args(annotation)[0])
+    found = origin or annotation
+    return found if isinstance(found, type) else None
+
+
+def _check_columns(
+    kind: type[Any], fields: Mapping[str, _Field], columns: list[tuple[str, str]]
+) -> None:
+    """Raise StoreError if a query's columns are not a dataclass's fields."""
+    names = [name for name, _ in columns]
+    wrong = [f"no column for its field {name}" for name in fields if name not in names]
+    wrong += [f"no field for the column {name}" for name in names if name not in fields]
+    wrong += [f"the column {name} twice" for name in fields if names.count(name) > 1]
+    for name, sql_type in columns:
+        given = _COLUMN_HOLDS.get(sql_type)
+        wanted = fields[name].holds if name in fields else frozenset()
+        if given and wanted and not any(_may_hold(want, given) for want in wanted):
+            holds = " or ".join(sorted(want.__name__ for want in wanted))
+            wrong.append(f"the column {name} of type {sql_type} where the field holds {holds}")
+    if wrong:
+        msg = f"{kind.__name__} cannot be read from the store: there is {'; '.join(wrong)}."
+        raise StoreError(msg)
+
+
+def _may_hold(wanted: type, given: type) -> bool:
+    """Return whether a field of one type may hold a column's values of another."""
+    if issubclass(wanted, Enum):
+        return given is str
+    if given is int:
+        return wanted in {int, float}
+    return given is wanted or wanted is object
+
+
+def _values_of(
+    kind: type[Any], name: str, field: _Field, sql_type: str, values: tuple[Any, ...]
+) -> Sequence[Any]:
+    """Return a column's values as the field holds them.
+
+    Raises:
+        StoreError: If a value is missing where the field allows no None.
+    """
+    if not field.allows_none and None in values:
+        msg = (
+            f"{kind.__name__} cannot be read from the store: the column {name} is empty in row "
+            f"{values.index(None) + 1} of {len(values)}."
+        )
+        raise StoreError(msg)
+    if sql_type == "JSON":
+        return [None if value is None else json.loads(value) for value in values]
+    if field.enum is not None:
+        return [None if value is None else field.enum(value) for value in values]
+    return values
 
 
 def _as_dict(row: Any) -> Row:

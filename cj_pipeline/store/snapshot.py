@@ -12,55 +12,87 @@ differ may have the same.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
+
+from cj_pipeline.storage.file_swap import (
+    copy_file,
+    give_second_name,
+    put_in_place,
+    remove_unfinished,
+    write_at,
+)
+from cj_pipeline.storage.private_files import PRIVATE_FILE, PRIVATE_FOLDER
 
 _HEADERS_BYTES = 3 * 4096
 _BLOCK_BYTES = 256 * 1024
 """DuckDB's file format: a main header, two database headers, then blocks."""
 
 
-def publish(live: Path, published: Path) -> None:
+def publish(live: Path, published: Path, *, mode: int = PRIVATE_FILE) -> None:
     """Replace `published` by a copy of `live`.
 
     The caller holds the store's lock: nobody writes `live`, and nobody else publishes.
+
+    Args:
+        live: The store's file, without a log.
+        published: The copy.
+        mode: The rights to it.
+
+    Raises:
+        StoreError: If there is too little room. Nothing changed.
+        OSError: If it cannot be written. The copy that was published before stays.
     """
-    published.parent.mkdir(mode=0o700, exist_ok=True)
-    spare = published.with_name(f"{published.name}.spare")
-    unfinished = published.with_name(f"{published.name}.unfinished")
-    unfinished.unlink(missing_ok=True)  # a killed publisher's; it may be torn
+    published.parent.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+    spare = spare_of(published)
     if spare.exists() and published.exists() and spare.samefile(published):
-        spare.unlink()  # killed between the two renames below
+        spare.unlink()  # killed between keeping the old copy and the rename
+    remove_unfinished(published)  # a killed publisher's; it may be torn
+    needed = live.stat().st_size
+    if spare.exists():
+        needed -= min(needed, spare.stat().st_size)
+
+    put_in_place(
+        published,
+        write=lambda unfinished: _write_copy(live, spare, unfinished),
+        prove=lambda unfinished: _refuse_unlike(live, unfinished),
+        n_bytes=needed,
+        keep=lambda: give_second_name(published, spare) if published.exists() else None,
+        mode=mode,
+    )
+
+
+def spare_of(published: Path) -> Path:
+    """Return where the copy before the published one lies."""
+    return published.with_name(f"{published.name}.spare")
+
+
+def _write_copy(live: Path, spare: Path, unfinished: Path) -> None:
     descriptor = _take_spare(spare, unfinished)
+    if descriptor is None:
+        spare.unlink(missing_ok=True)  # whoever has it open keeps it until they close it
+        copy_file(live, unfinished)
+        return
     try:
-        if descriptor is None:
-            spare.unlink(missing_ok=True)  # whoever has it open keeps it until they close it
-            copy_file(live, unfinished)
-        else:
-            _copy_changes(live, descriptor)
-    except OSError:
-        unfinished.unlink(missing_ok=True)  # on a full disk it would hold the last of the space
-        raise
+        _copy_changes(live, descriptor)
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
-    if published.exists():
-        spare.hardlink_to(published)
-    unfinished.replace(published)
+        os.close(descriptor)
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file inside the kernel, which shares blocks where the file system can."""
-    with source.open("rb") as reading:
-        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            left = os.fstat(reading.fileno()).st_size
-            while left > 0:
-                left -= os.copy_file_range(reading.fileno(), writing, left)
-            os.fsync(writing)
-        finally:
-            os.close(writing)
+def _refuse_unlike(live: Path, copy: Path) -> None:
+    """Raise unless a copy, its blocks written one by one, has the size and the headers it should.
+
+    Raises:
+        OSError: If it has not.
+    """
+    with live.open("rb") as one, copy.open("rb") as other:
+        if (
+            one.read(_HEADERS_BYTES) != other.read(_HEADERS_BYTES)
+            or live.stat().st_size != copy.stat().st_size
+        ):
+            raise OSError(errno.EIO, "What was written is not what was to be", str(copy))
 
 
 def _take_spare(spare: Path, unfinished: Path) -> int | None:
@@ -100,9 +132,9 @@ def _copy_changes(live: Path, descriptor: int) -> None:
         reading = file.fileno()
         size = os.fstat(reading).st_size
         os.ftruncate(descriptor, size)
-        os.pwrite(descriptor, os.pread(reading, _HEADERS_BYTES, 0), 0)
+        write_at(descriptor, os.pread(reading, _HEADERS_BYTES, 0), 0)
         for offset in range(_HEADERS_BYTES, size, _BLOCK_BYTES):
             block = os.pread(reading, _BLOCK_BYTES, offset)
             if os.pread(descriptor, _BLOCK_BYTES, offset) != block:
-                os.pwrite(descriptor, block, offset)
+                write_at(descriptor, block, offset)
         os.fsync(descriptor)

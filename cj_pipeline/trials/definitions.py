@@ -83,7 +83,7 @@ class TrialSchedule(_Strict):
         import zoneinfo
 
         if name not in zoneinfo.available_timezones():
-            msg = f"nobody knows the time zone {name!r}; Europe/Stockholm is one"
+            msg = f"unknown time zone {name!r}; Europe/Stockholm is one"
             raise ValueError(msg)
         return name
 

@@ -45,7 +45,7 @@ class Expectation:
         """Return the expectation a line states.
 
         Raises:
-            ValueError: If it states none, or of a figure nobody knows; it names the nearest.
+            ValueError: If it states none, or an unknown figure; it names the nearest.
         """
         match = _FORM.match(text)
         if match is None:
@@ -54,7 +54,7 @@ class Expectation:
         figure, comparison, value = match[1], match[2], yaml.safe_load(match[3])
         if figure not in FIGURES:
             near = difflib.get_close_matches(figure, FIGURES, n=1, cutoff=0.0)
-            msg = f"{text!r}: nobody knows the figure {figure!r}; the nearest known is {near[0]!r}"
+            msg = f"{text!r}: unknown figure {figure!r}; did you mean {near[0]!r}?"
             raise ValueError(msg)
         if comparison not in {"==", "!="} and isinstance(value, bool | str):
             msg = f"{text!r}: only numbers can be more or less than each other"
@@ -88,10 +88,10 @@ FIGURES: Mapping[str, str] = {
     "end_reason": "why it ended",
     "n_essays": "essays, anchors included",
     "waves": "waves that were decided",
-    "submitted": "comparisons that were asked",
+    "submitted": "comparisons that were requested",
     "completed": "comparisons that ended in a verdict",
     "failed": "comparisons that failed for good",
-    "pending": "comparisons asked that have not ended",
+    "pending": "comparisons requested that have not ended",
     "completion_denominator": "comparisons at which the batch is at its end",
     "max_possible_pairs": "pairs there are",
     "successful_pairs_count": "pairs with a verdict",
@@ -119,7 +119,7 @@ FIGURES: Mapping[str, str] = {
     "kendall_tau": "of the anchors' scores and grades",
     "cost_usd": "US dollars billed",
     "spend_cap_usd": "US dollars it may cost",
-    "duration_s": "seconds from being taken in to its end",
+    "duration_s": "seconds from ingestion to its end",
     "score_spread": "standard deviation of the scores, in logits",
 }
 """Every figure there is, and what it means."""

@@ -100,6 +100,15 @@ def test_every_page_can_be_reached(site: Path) -> None:
     assert {str(page) for page in pages} - menu == set()
 
 
+def test_no_page_is_in_the_menu_twice() -> None:
+    """Two entries for one page read like two pages."""
+    menu = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")[2]
+    pages = re.findall(r"[\w./-]+\.md$", menu, flags=re.M)
+
+    assert len(pages) > 30
+    assert [page for page in set(pages) if pages.count(page) > 1] == []
+
+
 @pytest.mark.slow
 def test_every_link_leads_somewhere(site: Path) -> None:
     """A manual whose links are dead is not read twice."""
@@ -120,6 +129,9 @@ def test_generated_pages_hold_what_the_code_says(site: Path) -> None:
     text = {p.stem: p.read_text("utf-8") for p in (site / "reference").glob("*.html")}
 
     assert "--max-comparisons" in text["commands"]
+    assert "&lt;whole number&gt;" in text["commands"]
+    assert "&lt;bool&gt;" not in text["commands"]
+    assert "range&gt;" not in text["commands"]
     assert "max_pairwise_comparisons" in text["batch-yaml"]
     assert "key_variable" in text["judge-files"]
     assert "v_grade_probabilities" in text["tables"]

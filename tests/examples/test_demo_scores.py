@@ -19,7 +19,7 @@ TOPICS = ("uniform-bad", "uniform-good", "school-sport")
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home")
 
 

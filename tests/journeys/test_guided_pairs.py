@@ -27,7 +27,7 @@ NO_STABILITY = {"judges": ["quality"], "score_stability_threshold": None}
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home")
 
 
@@ -111,7 +111,7 @@ def with_other_students(folder: Path, n: int) -> Path:
 @pytest.mark.parametrize(
     ("has_spring", "settings", "told"),
     [
-        (False, {}, "not in the store yet: hand it in first"),
+        (False, {}, "not in the store yet: submit it first"),
         (True, {"strategy": "coverage"}, "coverage pairs leave it aside"),
         (True, {}, "nothing is known there yet of these essays"),
     ],

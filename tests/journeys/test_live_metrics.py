@@ -35,7 +35,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
-    """An engine over a store in memory."""
+    """A runtime over a store in memory."""
     home = tmp_path / "home"
     home.mkdir()
     return Runtime(Store.in_memory(), home, {}, TEST_RUN, clock=clock, retry_rules=QUICK)

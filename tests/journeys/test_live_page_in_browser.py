@@ -77,7 +77,7 @@ def served(runtime: Runtime, *, token: str | None = None, port: int = 0) -> Iter
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home")
 
 

@@ -17,7 +17,7 @@ _PANEL = ["quality", "quality-messages"]
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home")
 
 

@@ -20,7 +20,7 @@ GENERIC = {"judges": ["cj-generic-batch"], "score_stability_threshold": None}
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home")
 
 

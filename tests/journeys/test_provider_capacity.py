@@ -32,7 +32,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home", clock=clock)
 
 

@@ -19,7 +19,7 @@ from tests.support.batches import open_engine, run_to_end, write_batch
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home")
 
 

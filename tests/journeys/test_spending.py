@@ -53,7 +53,7 @@ def _history(runtime: Runtime, batch_id: str) -> BatchHistory:
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home")
 
 

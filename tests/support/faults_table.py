@@ -1,8 +1,8 @@
-"""Makes docs/faults.md: a batch is run through every fault at every provider, and that is told.
+"""Makes docs/faults.md: runs a batch through every fault at every provider, and reports it.
 
     python -m tests.support.faults_table > docs/faults.md
 
-Nothing in the table is written by hand but the names of the faults; a test makes it anew.
+Only the names of the faults are written by hand; a test regenerates the rest.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from cj_pipeline.steps.poll import poll
 from cj_pipeline.store.file_store import Store
 from tests.support.batches import open_engine, write_batch
 
+_FIXED = "Once that is fixed, the same command continues"
 _ABOUT_JOBS = re.compile(r"\d+ provider jobs? .*?, for [\d.]+ \w+(, next look in [\d.]+ \w+)?")
 PROVIDERS = {"OpenAI": "quality", "Anthropic": "quality-messages", "Gemini": "quality-gemini"}
 N_COMPARISONS = 6
@@ -87,39 +88,39 @@ CASES = (
     ),
     *_cases(
         "create",
-        ("reply lost after the job was made", _fault("lost_reply", _CREATE)),
+        ("reply lost after the job was created", _fault("lost_reply", _CREATE)),
         ("request lost on its way", _fault("lost_request", _CREATE)),
-        ("no answer in time; the job was made", _fault("hang", _CREATE, after_commit=True)),
+        ("no answer in time; the job was created", _fault("hang", _CREATE, after_commit=True)),
         ("reply cut off", _fault("truncated", _CREATE)),
-        ("reply is no JSON", _fault("malformed", _CREATE)),
+        ("reply is not JSON", _fault("malformed", _CREATE)),
         (
-            "504 from a gateway; the job was made",
+            "504 from a gateway; the job was created",
             _fault("status", _CREATE, status=504, after_commit=True),
         ),
         ("429 with Retry-After: 700", _fault("status", _CREATE, **_BUSY)),
-        ("400: it will not take it", _fault("status", on="*batches.create", status=400)),
-        ("401: it does not accept the key", _fault("status", on="*batches.create", status=401)),
+        ("400: the request is rejected", _fault("status", on="*batches.create", status=400)),
+        ("401: the key is rejected", _fault("status", on="*batches.create", status=401)),
     ),
     *_cases(
         "poll",
         ("429 with Retry-After: 700", _fault("status", _POLL, **_BUSY)),
         ("503", _fault("status", _POLL, status=503)),
         ("no answer in time", _fault("hang", _POLL)),
-        ("answer is no JSON", _fault("malformed", _POLL)),
+        ("answer is not JSON", _fault("malformed", _POLL)),
     ),
     *_cases(
         "job",
         ("expires before its rows are done", _fault("expires", _AT_FIRST)),
-        ("cancelled by somebody before that", _fault("is_cancelled", _AT_FIRST)),
+        ("cancelled by someone else before that", _fault("is_cancelled", _AT_FIRST)),
         (
-            "no room in the queue",
+            "the provider's queue is full",
             _fault("fails", _AT_FIRST, word="token_limit_exceeded"),
             _OPENAI,
         ),
         ("its input is wrong", _fault("fails", word="invalid_json_line"), _OPENAI),
         ("never ends", _fault("stuck")),
         ("ids of result files come late", _fault("late_file_ids", seconds=120), _OPENAI),
-        ("ids of result files are empty texts", _fault("empty_file_ids"), _OPENAI),
+        ("ids of result files are empty strings", _fault("empty_file_ids"), _OPENAI),
     ),
     *_cases(
         "results",
@@ -128,30 +129,30 @@ CASES = (
     ),
     *_cases(
         "row",
-        ("missing, and paid for", _fault("missing", _SECOND)),
-        ("twice, alike", _fault("duplicated", _SECOND)),
+        ("missing, but charged", _fault("missing", _SECOND)),
+        ("twice, identical", _fault("duplicated", _SECOND)),
         ("twice, with different winners", _fault("contradicted", _SECOND)),
-        ("of nobody's request", _fault("foreign", _SECOND)),
+        ("for a request that was never sent", _fault("foreign", _SECOND)),
         ("cut in half", _fault("garbled", _SECOND)),
         ("400 with `error: null`", _fault("status_400", _SECOND)),
         ("429", _fault("status_429", _SECOND)),
         ("500", _fault("status_500", _SECOND)),
-        ("failed without a word", _fault("no_error_told", _SECOND)),
+        ("failed without an error message", _fault("no_error_told", _SECOND)),
         ("body is a string of JSON", _fault("body_as_string", _SECOND), _OPENAI),
         ("the judge refuses", _fault("refusal", _SECOND)),
         ("the answer is cut off", _fault("truncated_answer", _SECOND)),
         ("a filter stops the answer", _fault("content_filter", _SECOND)),
-        ("the answer holds no verdict", _fault("invalid_output", _SECOND)),
+        ("the answer contains no verdict", _fault("invalid_output", _SECOND)),
     ),
 )
 
 SECTIONS = {
     "upload": "Uploading a shard",
     "create": "Creating a job",
-    "poll": "Asking how a job stands",
-    "job": "The job itself",
-    "results": "Fetching results",
-    "row": "One row of the first job",
+    "poll": "Polling a job",
+    "job": "While the job runs",
+    "results": "Downloading results",
+    "row": "One row of the first job's results",
 }
 
 
@@ -217,7 +218,7 @@ def what_comes(case: Case, provider: str, folder: Path) -> Came:
     except FinalError as error:
         told.append(f"The command stops: {_masked(str(error))}")
         change_settings(config, faults=[])
-        told += [*_executed(runtime, batch_id, clock), "With that mended, the same command goes on"]
+        told += [*_executed(runtime, batch_id, clock), _FIXED]
     _bring_home_the_rest(runtime, batch_id, clock)
     return _came(runtime, config, told)
 
@@ -260,7 +261,7 @@ def _came(runtime: Runtime, config: EmulatorConfig, told: Iterable[str]) -> Came
         duplicates = db.rows("SELECT 1 AS one FROM duplicate_jobs")
     counts: Counter[str] = Counter()
     for row in outcomes:
-        again = f" when asked again ({row['attempt']})" if row["attempt"] > 1 else ""
+        again = f" on attempt {row['attempt']}" if row["attempt"] > 1 else ""
         counts[row["outcome"] + again] += row["n"]
     ending = f"{batch['state']}" + (f": `{batch['end_reason']}`" if batch["end_reason"] else "")
     return Came(
@@ -333,20 +334,23 @@ def _alike(came: Mapping[str, Came]) -> dict[tuple[str, str], list[str]]:
 _COLUMNS = """| Fault | Provider | What happens | What you see |
 |---|---|---|---|"""
 
-_HEAD = """# When something goes wrong
+_HEAD = """# Provider faults and what happens
 
-Every line below was run: a batch of four essays, six comparisons, sent as provider batches to the
-emulator, with this one fault. *What happens* counts the jobs that really exist at the provider, and
-what became of each request, with what came home after the batch had ended. *What you see* is how it
-ended, and what `cj execute` said. Where that stops for something a person has to mend, it is mended
-and begun again.
+What happens to a batch if a provider loses a reply, rejects a key, lets a job expire or returns a
+broken row? Each line below is the result of a real run: a batch of four essays and six comparisons,
+sent as provider batches to the [emulator](emulator.md), with this one fault.
 
-`python -m tests.support.faults_table > docs/faults.md` makes this page; a test makes it again and
-fails where it differs. Of every line it asserts that each request has one outcome, that nothing
-was paid for twice, and that there is one job per submission.
+- **What happens** counts the jobs that exist at the provider and the outcome of each request,
+  including what was collected after the batch had ended.
+- **What you see** is how the batch ended, and the messages of `cj execute`. If the command stops
+  for something that a person has to fix, it is fixed and the command is run again.
 
-A process killed anywhere is not in the table, because there is nothing to see: whoever takes the
-batch up next goes on where [the ledger](ledger.md) is."""
+For every line a test checks that each request has one outcome, that nothing was paid twice, and
+that there is one job per submission. The page is generated by
+`python -m tests.support.faults_table > docs/faults.md`; the test fails if it differs.
+
+Killed processes are not in the table, because there is nothing to see: the next process continues
+from [the ledger](ledger.md)."""
 
 
 if __name__ == "__main__":

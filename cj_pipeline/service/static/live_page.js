@@ -8,7 +8,7 @@ part("up").hidden = batchId === null;
 let last = 0, wait = FIRST_WAIT_MS, ended = false;
 
 const words = {
-  opened: "taken in", asked: "wave asked", checkpoint: "checkpoint", decided: "wave decided",
+  opened: "started", asked: "wave submitted", checkpoint: "checkpoint", decided: "wave decided",
   cancelling: "asked to end", ended: "ended",
 };
 const dollars = (usd) => `$${usd.toFixed(usd >= 1 ? 2 : 4)}`;
@@ -58,7 +58,7 @@ function show(progress) {
     target.tokens.toLocaleString("en"), target.cost_usd.toFixed(4),
   ].map(String), 3)));
   document.title = `${Math.floor(100 * progress.share_done)} % ${progress.batch_id}`;
-  if (progress.is_cancelling) banner("Being cancelled: what was paid for is coming home.", "");
+  if (progress.is_cancelling) banner("Being cancelled: collecting what was paid for.", "");
   else if (progress.outcome !== null) {
     const good = progress.outcome === "success" || progress.outcome === "partial";
     banner(`Ended: ${progress.outcome} (${(progress.end_reason || "").replaceAll("_", " ")})`, good ? "good" : "bad");
@@ -125,7 +125,7 @@ function connect() {
   socket.addEventListener("message", (message) => {
     wait = FIRST_WAIT_MS;
     const said = JSON.parse(message.data);
-    if (said.type === "queued") { say("In the inbox; not taken in yet."); return; }
+    if (said.type === "queued") { say("In the inbox; not started yet."); return; }
     say("Live.");
     if (said.type === "event") tell(said);
     else show(said.progress);

@@ -29,7 +29,7 @@ NOT_MET = 'cj_batch_reliability{estimate="empirical_bayes"} >= 0.99'
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over three ended batches, of which `spring-9` can be graded."""
+    """A runtime over three ended batches, of which `spring-9` can be graded."""
     store = Store.in_memory()
     with store.write() as db:
         fill(db)

@@ -42,7 +42,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    """An engine over an empty home, which is also that of `cj`."""
+    """A runtime over an empty home, which is also that of `cj`."""
     monkeypatch.setenv("CJ_HOME", str(tmp_path / "home"))
     return open_engine(tmp_path / "home")
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.diagnostics.reliability import (
+    SpreadEvidence,
     empirical_bayes,
     empirical_bayes_reliability,
     scale_separation_reliability,
     separation_index,
 )
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry
+from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry, maximise
+from cj_pipeline.scale.laplacian import dense, difference_variances, net_matrix
+from cj_pipeline.scale.likelihood import Model, Point, moved, slope_at
 
 
-def _scale(truth: np.ndarray, n_verdicts: int, seed: int) -> Scale:
+def _verdicts(truth: np.ndarray, n_verdicts: int, seed: int) -> list[JudgedPair]:
     rng = np.random.default_rng(seed)
     ids = [f"e{i:03d}" for i in range(len(truth))]
     verdicts = []
@@ -27,7 +34,12 @@ def _scale(truth: np.ndarray, n_verdicts: int, seed: int) -> Scale:
         b = (a + rng.integers(1, len(truth))) % len(truth)
         wins = rng.random() < 1 / (1 + np.exp(truth[b] - truth[a]))
         verdicts.append(JudgedPair(ids[a], ids[b], "A" if wins else "B"))
-    return fit_bradley_terry(ids, verdicts)
+    return verdicts
+
+
+def _scale(truth: np.ndarray, n_verdicts: int, seed: int) -> Scale:
+    ids = [f"e{i:03d}" for i in range(len(truth))]
+    return fit_bradley_terry(ids, _verdicts(truth, n_verdicts, seed))
 
 
 def test_smaller_standard_errors_make_a_more_reliable_scale() -> None:
@@ -95,3 +107,75 @@ def test_no_spread_at_all_is_a_reliability_of_zero() -> None:
     verdicts = [JudgedPair(x, y, w) for x in ids for y in ids if x < y for w in ("A", "B")]
 
     assert empirical_bayes(fit_bradley_terry(ids, verdicts)).reliability == 0.0
+
+
+def test_the_posterior_variance_of_two_essays_is_worked_out_by_hand() -> None:
+    """One difference d, seven wins in ten: everything is a function of one number."""
+    verdicts = [JudgedPair("a", "b", "A")] * 7 + [JudgedPair("a", "b", "B")] * 3
+    verdicts += [JudgedPair("b", "a", "B")] * 7 + [JudgedPair("b", "a", "A")] * 3
+    scale = fit_bradley_terry(["a", "b"], verdicts)
+
+    found = SpreadEvidence(scale).posterior_variance(math.log(1.5))
+
+    # Scores of standard deviation 1.5 put a normal prior of variance 2 x 1.5^2 on d.
+    prior = 1 / (2 * 1.5**2)
+    d = brentq(lambda d: 14 - 20 / (1 + math.exp(-d)) - prior * d, 0, 3)
+    at_mode = 1 / (20 * _logistic_slope(d) + prior)
+    # The slope averaged over a normal d, by MacKay's flatter curve; then the centred scores are
+    # d/2 and -d/2, with a variance of a quarter of d's each.
+    flatter = 1 / math.sqrt(1 + math.pi / 8 * at_mode)
+    averaged = 1 / (20 * flatter * _logistic_slope(flatter * d) + prior)
+    assert d == pytest.approx(0.805, abs=0.001)
+    assert found == pytest.approx(averaged / 2, rel=1e-5)
+    assert found == pytest.approx(0.1145, abs=0.0001)
+
+
+def _logistic_slope(x: float) -> float:
+    return 0.25 / math.cosh(x / 2) ** 2
+
+
+def test_the_posterior_variance_allows_for_what_the_judges_discriminations_owe_to_the_scores() -> (
+    None
+):
+    """Against the information found by small moves, residuals and all."""
+    truth = np.linspace(-1, 1, 6)
+    verdicts = [
+        replace(judged, judge_id=judge_id)
+        for judge_id, strength, seed in (("sharp", 1.5, 1), ("vague", 0.5, 2))
+        for judged in _verdicts(strength * truth, 60, seed)
+    ]
+    scale = fit_bradley_terry([f"e{i:03d}" for i in range(6)], verdicts, discrimination=True)
+
+    found = SpreadEvidence(scale).posterior_variance(math.log(1.0))
+
+    model = replace(scale.model, prior_precision=1.0)
+    start = replace(scale.point, theta=np.zeros(6))
+    point, _ = maximise(model, start, holds_judges=True)
+    numeric = _information_by_moves(model, point)
+    # Only the scores' own part is averaged over where they may lie.
+    slope = slope_at(model, point, for_steps=False).information.essays
+    gap = point.theta[slope.layout.first] - point.theta[slope.layout.second]
+    flatter = 1 / np.sqrt(1 + np.pi / 8 * difference_variances(slope))
+    ratio = (np.cosh(gap / 2) / np.cosh(flatter * gap / 2)) ** 2 * flatter
+    averaged = net_matrix(slope.layout, slope.weights * ratio, np.ones(6))
+    numeric[:6, :6] = dense(averaged)
+    covariance = np.linalg.inv(numeric)[:6, :6]
+    centring = np.eye(6) - 1 / 6
+    assert found == pytest.approx(np.trace(centring @ covariance @ centring), rel=1e-4)
+
+
+def _information_by_moves(model: Model, point: Point) -> np.ndarray:
+    """Return minus the derivative of the log-posterior's gradient, by all parameters."""
+    n = model.cells.n_essays
+    size = n + model.n_others
+    information = np.empty((size, size))
+    for k in range(size):
+        move = np.zeros(size)
+        move[k] = 1e-5
+        ahead, behind = (
+            slope_at(model, moved(model, point, move[:n], move[n:], sign), for_steps=False)
+            for sign in (1, -1)
+        )
+        change = np.append(ahead.theta, ahead.others) - np.append(behind.theta, behind.others)
+        information[:, k] = -change / 2e-5
+    return information

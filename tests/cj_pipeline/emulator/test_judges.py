@@ -142,7 +142,7 @@ def test_verdicts_are_the_same_in_another_process() -> None:
     code = (
         "import sys\n"
         "from cj_pipeline.emulator.config import Settings\n"
-        "from cj_pipeline.emulator.verdicts import Asked, answer, occasion\n"
+        "from cj_pipeline.emulator.judges import Asked, answer, occasion\n"
         "asked = Asked('quality', sys.stdin.read(), '', True, None)\n"
         "said = [answer(asked, occasion(0, f'r{i}', 1), Settings(), {}) for i in range(5)]\n"
         "print([s.text for s in said])"

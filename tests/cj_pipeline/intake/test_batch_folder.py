@@ -104,7 +104,7 @@ def test_every_problem_is_told_at_once(folder: Folder) -> None:
 
     found = "\n".join(problems_of(root))
 
-    assert "'max_pairwise_comparison'; the nearest known key is 'max_pairwise_comparisons'" in found
+    assert "'max_pairwise_comparison'; did you mean 'max_pairwise_comparisons'?" in found
     assert "instructions.md is missing" in found
     assert "essays/anna.txt is empty" in found
     assert "essays/bob.txt is not UTF-8 (byte 0xe9 at position 3)" in found
@@ -203,7 +203,7 @@ def test_a_name_that_is_almost_known_is_told(folder: Folder) -> None:
     root = folder({"rubrik.md": "Clarity.", "notes.md": "Mine."})
 
     assert problems_of(root) == [
-        "rubrik.md is no name a batch folder knows; the nearest known one is 'rubric.md'"
+        "rubrik.md is not a file of a batch folder; did you mean 'rubric.md'?"
     ]
 
 
@@ -348,7 +348,7 @@ class TestAnchors:
         root = folder({"batch.yaml": self.SETTINGS, "anchors/B__kim.txt": "A known text."})
 
         assert problems_of(root) == [
-            "anchors/B__kim.txt: nobody knows the grade 'B' on eng5_np_national_9_step;"
+            "anchors/B__kim.txt: unknown grade 'B' on eng5_np_national_9_step;"
             " known: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
         ]
 
@@ -405,7 +405,7 @@ class TestSettings:
             ("- quality\n", "must hold `key: value` lines"),
             ("seed: 1\nseed: 2\n", "the key 'seed' is given twice"),
             ("x: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
-            ("scale: nine_steps\n", "Nobody knows the grade scale 'nine_steps'"),
+            ("scale: nine_steps\n", "Unknown grade scale 'nine_steps'"),
             ("seed: soon\n", "seed: Input should be a valid integer"),
             ("emulator_qualities: {zed: 1.0}\n", "no essay has the id 'zed'"),
         ],

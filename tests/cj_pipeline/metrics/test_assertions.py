@@ -56,9 +56,9 @@ def test_what_is_written_is_read_again(model: str, comparison: str, value: int) 
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("cj_comparison_total > 1", "the nearest known is 'cj_comparisons_total'"),
-        ('cj_comparisons_total{state="failed"} == 0', "nearest known is 'status'"),
-        ('cj_comparisons_total{status="succeded"} > 1', "nearest known is 'succeeded'"),
+        ("cj_comparison_total > 1", "did you mean 'cj_comparisons_total'"),
+        ('cj_comparisons_total{state="failed"} == 0', "did you mean 'status'"),
+        ('cj_comparisons_total{status="succeded"} > 1', "did you mean 'succeeded'"),
         ('cj_batch_waves{wave="1"} > 1', "cj_batch_waves has no labels"),
         ("cj_batch_reliability > 0.8", "a figure for each estimate: say which"),
         ("llm_provider_batch_api_items_per_job > 1", "is a histogram: assert llm_"),
@@ -76,7 +76,7 @@ def test_what_cannot_be_judged_is_refused_with_what_was_meant(line: str, told: s
 
 
 def test_a_batch_file_tells_every_problem_of_every_assertion() -> None:
-    """Mended all at once, like anything else in it."""
+    """Fixed all at once, like anything else in it."""
     _, problems = resolve_settings(
         {
             "assertions": [

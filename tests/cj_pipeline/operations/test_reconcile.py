@@ -23,7 +23,7 @@ _KEEPS_FILES = {"kind": "status", "on": "*.delete", "status": 500}
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home")
 
 

@@ -41,7 +41,7 @@ def _old_parser(text: str, *, allow_ties: bool) -> Any:
     """Read what the judge said of B only: the other half it takes for nonsense."""
     verdict = parse_verdict(text, allow_ties=allow_ties)
     if verdict.winner == "A":
-        msg = "The reply holds no verdict: winner missing or not as asked."
+        msg = "The reply holds no verdict: winner missing or not as requested."
         raise InvalidOutputError(msg)
     return verdict
 

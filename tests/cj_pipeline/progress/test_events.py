@@ -39,7 +39,7 @@ ALL_AT_ONCE = {"all_at_once": True, "wave_size": None, "max_pairwise_comparisons
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home")
 
 

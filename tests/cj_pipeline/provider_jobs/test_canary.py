@@ -23,7 +23,7 @@ _SETTINGS = {"judges": ["quality"], "all_at_once": True, "canary_requests": 2}
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home")
 
 

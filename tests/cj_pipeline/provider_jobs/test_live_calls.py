@@ -13,12 +13,18 @@ import pytest
 from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.emulator import change_settings, in_process_client
 from cj_pipeline.emulator.config import EmulatorConfig
-from cj_pipeline.errors import AccountRefusedError, StoreBusyError, TransientError
+from cj_pipeline.errors import (
+    AccountRefusedError,
+    AmbiguousSubmissionError,
+    StoreBusyError,
+    TransientError,
+    UncertainOutcomeError,
+)
 from cj_pipeline.live.retry import RetryRules
 from cj_pipeline.operations.cancel import cancel
-from cj_pipeline.queries.batch_record import note_on_batch
 from cj_pipeline.queries.judge_comparison import compare_judges
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.next_step import NextStep, next_step
@@ -40,7 +46,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
-    """An engine over a store in memory."""
+    """A runtime over a store in memory."""
     home = tmp_path / "home"
     home.mkdir()
     store = Store.in_memory()
@@ -267,7 +273,7 @@ def test_a_cancelled_batch_keeps_what_was_paid_and_ends_the_rest(
     """Whatever was not asked by then has the outcome `cancelled`."""
 
     def a_person_cancels(db: Session, batch_id: str, now: Any, **_: Any) -> None:
-        note_on_batch(db, batch_id, "cancel_requested", now)
+        set_flag(db, batch_id, BatchFlag.CANCEL_REQUESTED, now)
 
     config = EmulatorConfig.from_environment({}, runtime.home)
     change_settings(config, call_latency_s=0.05)
@@ -356,3 +362,103 @@ def test_a_batch_taken_up_by_another_process_is_left_to_it(
         )
 
     assert submit_wave(replace(runtime), batch_id).n_sent == 0
+
+
+class _Breaking(Runtime):
+    """An runtime whose single calls break before the first one, as by a fault in this program."""
+
+    def provider(self, judge: Any) -> Any:
+        """Return the provider without a way to make single calls."""
+        return _BrokenProvider(super().provider(judge))
+
+
+class _BrokenProvider:
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def live(self, http: Any) -> Any:
+        """Break."""
+        msg = "a fault in this program"
+        raise RuntimeError(msg)
+
+
+def test_a_run_that_breaks_leaves_its_calls_to_whoever_comes_next(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """Its process may live on, and nobody has to wait until its lease runs out."""
+    batch_id = planned(runtime, tmp_path, judges=PANEL, wave_size=3)
+    breaking = _Breaking(runtime.store, runtime.home, {}, TEST_RUN, clock=runtime.clock)
+    with pytest.raises(RuntimeError, match="a fault in this program"):
+        submit_wave(breaking, batch_id)
+
+    assert submit_wave(runtime, batch_id).n_sent == 3
+    assert collect_wave(runtime, batch_id).outcomes == {RequestOutcome.SUCCEEDED: 9}
+
+
+def test_calls_in_doubt_leave_no_job_to_look_for(
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
+) -> None:
+    """A single call cannot be found at its provider: it is made again, and both may be billed."""
+    go_wrong(runtime, kind="lost_reply", on="*chat.create")
+    impatient = {"wait_timeout_seconds": 1, "timeout_seconds": 1}
+    batch_id = planned(runtime, tmp_path, wave_size=4, profile_set=impatient)
+    slow = replace(runtime, retry_rules=RetryRules(first_wait_s=1e6, longest_wait_s=1e6))
+    with pytest.raises(UncertainOutcomeError):
+        submit_wave(slow, batch_id)
+    states = rows(runtime, "SELECT state FROM provider_jobs")
+
+    go_wrong(runtime)
+    clock.sleep(600)
+    submit_wave(runtime, batch_id)
+
+    assert states == [{"state": "running"}]
+    assert collect_wave(runtime, batch_id).outcomes == {RequestOutcome.SUCCEEDED: 4}
+    (doubt,) = rows(runtime, "SELECT sum(usd) AS usd FROM ledger WHERE kind = 'possible'")
+    (reserved,) = rows(runtime, "SELECT sum(usd) AS usd FROM ledger WHERE kind = 'reserved'")
+    assert doubt["usd"] == pytest.approx(reserved["usd"], rel=0.01)
+
+
+def test_calls_that_have_begun_stay_with_their_account(
+    runtime: Runtime, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a job paid by one account and half by another would be in neither's books."""
+    monkeypatch.setattr("cj_pipeline.live.dispatcher.PATIENCE_S", 0.1)
+    go_wrong(runtime, kind="status", on="*chat.create", status=503)
+    batch_id = planned(runtime, tmp_path, wave_size=4)
+    with pytest.raises(TransientError):
+        submit_wave(runtime, batch_id)
+    (begun,) = rows(runtime, "SELECT state FROM provider_jobs")
+    with runtime.store.write() as db:
+        db.execute("UPDATE provider_jobs SET account = 'emulator-elsewhere'")
+    clock.sleep(600)
+
+    with pytest.raises(AmbiguousSubmissionError, match="another key or address"):
+        submit_wave(runtime, batch_id)
+
+    assert begun == {"state": "running"}
+    assert paid_calls(runtime) == 0
+
+
+def test_calls_that_have_not_begun_go_out_from_the_account_of_today(
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
+) -> None:
+    """As after a mistyped key: nothing was paid under it."""
+    go_wrong(runtime, kind="status", on="*chat.create", status=401)
+    batch_id = planned(runtime, tmp_path, wave_size=4)
+    with pytest.raises(AccountRefusedError):
+        submit_wave(runtime, batch_id)
+    (before,) = rows(runtime, "SELECT state, account FROM provider_jobs")
+    with runtime.store.write() as db:
+        db.execute("UPDATE provider_jobs SET account = 'emulator-mistyped'")
+    go_wrong(runtime)
+    clock.sleep(600)
+
+    submit_wave(runtime, batch_id)
+
+    (after,) = rows(runtime, "SELECT state, account FROM provider_jobs")
+    assert (before["state"], after["state"]) == ("intent", "ended")
+    assert after["account"] == before["account"]
+    assert paid_calls(runtime) == 4

@@ -42,7 +42,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
-    """An engine over an empty home, with one batch whose three jobs take an hour."""
+    """A runtime over an empty home, with one batch whose three jobs take an hour."""
     opened = open_engine(tmp_path / "home", clock=clock)
     change_settings(EmulatorConfig.from_environment({}, opened.home), latency_s=3600)
     settings = {"judges": ["mine"], "all_at_once": True, "max_pairwise_comparisons": 6}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +34,7 @@ from cj_pipeline.steps.submit_wave import submit_wave
 from cj_pipeline.steps.watchdog import end_stalled
 from tests.support.batches import ManualClock, finish, open_engine, write_batch
 
+PANEL = ["quality", "quality-messages"]
 ALL_AT_ONCE = {"all_at_once": True, "max_resampling_passes_for_regular_net": 0}
 
 
@@ -41,7 +46,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home", clock=clock)
 
 
@@ -478,3 +483,97 @@ def test_late_results_of_an_ended_batch_are_stored_and_billed_and_count_for_noth
     assert verdicts == {"n": 0}
     assert reserved is not None
     assert reserved["usd"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("refused", "away"), [("openai", "anthropic"), ("anthropic", "openai")])
+def test_what_a_person_has_to_put_right_wins_over_what_passes(
+    runtime: Runtime, tmp_path: Path, refused: str, away: str
+) -> None:
+    """Whichever job is sent first: a retry would hide the key that nobody corrects."""
+    emulate(
+        runtime,
+        faults=[
+            {"kind": "status", "on": f"{refused}*", "status": 401},
+            {"kind": "status", "on": f"{away}*", "status": 429},
+        ],
+    )
+    folder = write_batch(
+        tmp_path / "batch", n_students=4, settings={"judges": PANEL, **ALL_AT_ONCE}
+    )
+    batch_id = ingest(runtime, folder).batch_id
+    plan_wave(runtime, batch_id)
+
+    with pytest.raises(AccountRefusedError, match="Check the key"):
+        submit_wave(runtime, batch_id)
+
+    assert [row["provider_job_id"] for row in jobs(runtime)] == [None, None]
+
+
+def test_a_file_of_another_account_is_never_used(
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
+) -> None:
+    """The right account does not have it, so the requests are uploaded there once more."""
+    emulate(runtime, faults=[{"kind": "status", "on": "*batches.create", "status": 429}])
+    batch_id = planned(runtime, tmp_path)
+    with pytest.raises(ProviderUnavailableError):
+        submit_wave(runtime, batch_id)
+    state = job(runtime)["state"]
+    emulate(runtime, faults=[])
+    with runtime.store.write() as db:
+        db.execute(
+            "UPDATE provider_jobs SET account = 'emulator-mistyped', input_file_id = 'file-theirs'"
+        )
+    clock.sleep(60)
+
+    submit_wave(runtime, batch_id)
+
+    assert state == "uploaded"
+    assert job(runtime)["state"] == "submitted"
+    assert job(runtime)["input_file_id"] in {file["file_id"] for file in books(runtime)["files"]}
+
+
+def _held_by(runtime: Runtime, tmp_path: Path, process: str) -> str:
+    """Have a job that was not sent yet, with the lease of another process on it for an hour."""
+    emulate(runtime, faults=[{"kind": "status", "on": "*files.create", "status": 503}])
+    batch_id = planned(runtime, tmp_path)
+    with pytest.raises(ProviderUnavailableError):
+        submit_wave(runtime, batch_id)
+    emulate(runtime, faults=[])
+    with runtime.store.write() as db:
+        db.execute(
+            "UPDATE provider_jobs SET lease_owner = ?, lease_until = ?, next_poll_at = ?",
+            [process, runtime.clock() + timedelta(hours=1), runtime.clock()],
+        )
+    return batch_id
+
+
+def test_a_job_whose_sender_died_is_sent_at_once(runtime: Runtime, tmp_path: Path) -> None:
+    """A process of this machine that is no more will not send it: nobody waits for its lease."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    batch_id = _held_by(runtime, tmp_path, f"{socket.gethostname()}:{dead.pid}")
+
+    assert submit_wave(runtime, batch_id).n_sent == 1
+
+
+def test_a_job_whose_sender_is_alive_is_left_to_it(runtime: Runtime, tmp_path: Path) -> None:
+    """Two processes on one machine never send the same job."""
+    batch_id = _held_by(runtime, tmp_path, f"{socket.gethostname()}:{os.getpid()}")
+
+    assert submit_wave(runtime, batch_id).n_sent == 0
+    assert books(runtime)["jobs"] == []
+
+
+def test_a_job_that_another_users_process_sends_is_left_to_it(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not being allowed to signal a process says that it is alive."""
+
+    def not_ours(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    batch_id = _held_by(runtime, tmp_path, f"{socket.gethostname()}:1")
+    monkeypatch.setattr(os, "kill", not_ours)
+
+    assert submit_wave(runtime, batch_id).n_sent == 0
+    assert books(runtime)["jobs"] == []

@@ -200,6 +200,15 @@ def test_weights_count_as_so_many_verdicts() -> None:
     )
 
 
+@pytest.mark.parametrize("weights", [[0.0, 1.0], [-1.0, 1.0], [np.nan, 1.0], [1.0]])
+def test_weights_are_one_positive_number_per_verdict(weights: list[float]) -> None:
+    """A verdict that is not to count is left out, so that nobody counts it by mistake."""
+    verdicts = [*_repeat("x", "y", 1, 1)]
+
+    with pytest.raises(UnscalableBatchError, match="Weights must be 2 positive numbers"):
+        fit_bradley_terry(["x", "y"], verdicts, weights=weights)
+
+
 def test_counts_are_those_of_the_verdicts() -> None:
     """The table readers check against their own: comparisons, wins, losses, positions."""
     scale = fit_bradley_terry(["x", "y"], _repeat("x", "y", 3, 1, ties=1))

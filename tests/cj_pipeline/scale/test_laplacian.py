@@ -45,20 +45,53 @@ def test_solutions_are_those_of_the_whole_matrix(
     assert solve(matrix, right) == pytest.approx(np.linalg.solve(dense(matrix), right), abs=1e-8)
 
 
-def test_a_long_thin_net_that_defeats_conjugate_gradients_is_solved_all_the_same() -> None:
-    """A comb of chains is no band and conducts badly."""
-    n = 1600
-    teeth = [(40 * k + i, 40 * k + i + 1) for k in range(40) for i in range(39)]
-    spine = [(0, 40 * k) for k in range(1, 40)]
+def _comb() -> NetMatrix:
+    """Return the matrix of 170 chains of eight essays, compared unevenly, that hang on one essay.
+
+    It is too wide for a band, and conducts too badly for conjugate gradients.
+    """
+    teeth = [(8 * k + i, 8 * k + i + 1) for k in range(170) for i in range(7)]
+    spine = [(0, 8 * k) for k in range(1, 170)]
     first, second = np.array(sorted(teeth + spine), dtype=np.int64).T
-    layout = lay_out(n, np.ascontiguousarray(first), np.ascontiguousarray(second))
-    matrix = net_matrix(layout, np.ones(len(first)), np.full(n, 1e-7))
-    right = np.random.default_rng(1).normal(size=n)
+    layout = lay_out(1360, np.ascontiguousarray(first), np.ascontiguousarray(second))
+    weights = np.random.default_rng(1).uniform(0.1, 10, len(first))
+    return net_matrix(layout, weights, np.full(1360, 1e-7))
+
+
+def test_a_long_thin_net_that_defeats_conjugate_gradients_is_solved_all_the_same() -> None:
+    """Up to some thousand essays the whole matrix is written out then."""
+    matrix = _comb()
+    assert matrix.layout.method == "iterative"
+    right = np.random.default_rng(1).normal(size=1360)
     right -= right.mean()
 
     left_over = dense(matrix) @ solve(matrix, right) - right
 
     assert np.abs(left_over).max() < 1e-6
+
+
+@pytest.mark.parametrize("n_columns", [0, 3])
+def test_conjugate_gradients_arrive_by_themselves(
+    monkeypatch: pytest.MonkeyPatch, n_columns: int
+) -> None:
+    """Of large nets nobody writes the whole matrix out when the iteration fails."""
+    monkeypatch.setattr("cj_pipeline.scale.laplacian._DIRECT_UP_TO", 0)
+    matrix = random_net(400, "random")
+    right = np.random.default_rng(1).normal(size=(400, n_columns) if n_columns else 400)
+
+    assert solve(matrix, right) == pytest.approx(np.linalg.solve(dense(matrix), right), abs=1e-8)
+
+
+def test_a_large_net_that_hangs_together_too_loosely_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rather than scores that are not a solution, or a matrix of gigabytes."""
+    monkeypatch.setattr("cj_pipeline.scale.laplacian._DIRECT_UP_TO", 0)
+    right = np.random.default_rng(1).normal(size=1360)
+    right -= right.mean()
+
+    with pytest.raises(UnscalableBatchError, match="Judge more pairs between distant essays"):
+        solve(_comb(), right)
 
 
 def test_without_a_prior_differences_are_determined_all_the_same() -> None:

@@ -22,7 +22,7 @@ SETTINGS = {"judges": ["quality"], "score_stability_threshold": None, "max_pairw
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home")
 
 

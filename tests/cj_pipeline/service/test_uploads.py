@@ -25,7 +25,7 @@ SETTINGS = {"judges": ["quality"], "max_pairwise_comparisons": 3}
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """An engine over an empty home."""
+    """A runtime over an empty home."""
     return open_engine(tmp_path / "home")
 
 
@@ -188,7 +188,7 @@ def test_judges_of_its_own_are_refused(
     reply = post_zip(client, zipped(folder), batch_id="with-judges")
 
     assert reply.status_code == 422
-    assert "judges/ cannot be handed in" in reply.json()["problems"][0]
+    assert "judges/ cannot be submitted" in reply.json()["problems"][0]
     assert inbox(runtime) == []
 
 

@@ -27,7 +27,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
-    """An engine over an empty home, whose emulator takes a day for each job."""
+    """A runtime over an empty home, whose emulator takes a day for each job."""
     return open_engine(
         tmp_path / "home", {"CJ_EMULATOR_SETTINGS": '{"latency_s": 86400}'}, clock=clock
     )

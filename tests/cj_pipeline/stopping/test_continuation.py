@@ -166,7 +166,50 @@ def test_a_panel_is_asked_each_pair_once_per_judge() -> None:
             "no_successes",
         ),
         ({"is_cancelled": True, "submitted": 61}, {}, "finalize_failure", "cancelled"),
+        (
+            {"is_cancelled": True, "submitted": 61, "n_in_flight": 1},
+            {},
+            "wait_for_callbacks",
+            None,
+        ),
+        (
+            {"is_cancelled": True, "submitted": 61, "n_in_flight": 1, "is_stalled": True},
+            {},
+            "finalize_failure",
+            "cancelled",
+        ),
         ({"is_stalled": True, "submitted": 61}, {}, "finalize_failure", "stalled"),
+        ({"is_stalled": True}, {}, "request_more_comparisons", None),
+        ({"canary_failed": True}, {}, "finalize_failure", "canary_failed"),
+        ({"canary_failed": True, "submitted": 61}, {}, "wait_for_callbacks", None),
+        (
+            {"canary_failed": True, "submitted": 0, "completed": 0},
+            {},
+            "finalize_failure",
+            "canary_failed",
+        ),
+        # Failures are comparisons too: eleven verdicts and a failure are the twelve it takes.
+        (
+            {"max_score_change": 0.0, "submitted": 12, "completed": 11, "failed": 1},
+            {},
+            "finalize_scoring",
+            "stable",
+        ),
+        # At the least success rate itself a batch may end early, and may succeed.
+        ({"is_precise": True, "completed": 48, "failed": 12}, {}, "finalize_scoring", "precise"),
+        (
+            {"submitted": 300, "completed": 240, "failed": 60},
+            {"total_budget": 300},
+            "finalize_scoring",
+            "budget_spent",
+        ),
+        # Half of the failures is not most of them.
+        (
+            {"completed": 0, "failed": 60, "failed_as_expired": 30},
+            {},
+            "finalize_failure",
+            "no_successes",
+        ),
     ],
 )
 def test_each_decision_and_each_reason_is_reached(

@@ -10,6 +10,7 @@ import pytest
 from cj_pipeline.batch.options import PrecisionTargets, Strategy
 from cj_pipeline.diagnostics.reliability import empirical_bayes_reliability
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
+from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.pairing.waves import choose_wave
 from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.scale.tallies import Verdicts
@@ -37,7 +38,7 @@ def scale_after(n_essays: int, per_essay: int, seed: int, *, sd: float = 1.5) ->
 
 
 def asked_by(strategy: Strategy, wave_size: int, usd: float | None = None) -> SamplingPlan:
-    return SamplingPlan(strategy, wave_size, usd)
+    return SamplingPlan(strategy_named(strategy).efficiency, wave_size, usd)
 
 
 def at_plan(n_essays: int, rule: PrecisionTargets, plan: SamplingPlan) -> Forecast:
@@ -71,8 +72,12 @@ def test_choosing_by_scores_is_forecast_to_take_fewer_comparisons_for_grades() -
     rule = PrecisionTargets(misgrading=0.3)
     shares = (0.2, 0.2, 0.2, 0.2, 0.2)
 
-    chosen = at_plan(60, rule, SamplingPlan("adaptive", 30, grade_shares=shares))
-    random = at_plan(60, rule, SamplingPlan("random", 30, grade_shares=shares))
+    chosen = at_plan(
+        60, rule, SamplingPlan(strategy_named("adaptive").efficiency, 30, grade_shares=shares)
+    )
+    random = at_plan(
+        60, rule, SamplingPlan(strategy_named("random").efficiency, 30, grade_shares=shares)
+    )
 
     assert chosen.total < random.total
     assert chosen.usd is None

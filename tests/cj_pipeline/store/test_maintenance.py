@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from cj_pipeline.store.maintenance import (
     check_store,
     compact_store,
     delete_archives,
+    mend_store,
     migrate_store,
     restore_store,
 )
@@ -62,14 +64,17 @@ def test_rows_that_hang_in_the_air_are_counted(store: Store) -> None:
     with store.write() as db:
         db.execute("DELETE FROM comparison_pairs WHERE batch_id = ?", [SPRING])
 
-    assert "91 comparisons that nobody planned" in check_store(store).problems
+    assert "91 comparisons without a planned pair" in check_store(store).problems
 
 
 def test_files_that_others_can_read_are_named(store: Store) -> None:
     """Essays are personal data."""
     store.path.chmod(0o644)
 
-    assert any("chmod go-rwx" in problem for problem in check_store(store).problems)
+    assert any("can be read by others" in problem for problem in check_store(store).problems)
+
+    assert mend_store(store) == (store.path,)
+    assert check_store(store).problems == ()
 
 
 def test_an_older_store_is_migrated_on_request(tmp_path: Path) -> None:
@@ -120,7 +125,7 @@ def test_a_restore_that_is_killed_leaves_a_live_file(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "replace", killed)
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         restore_store(store, backup, now=NOW)
     monkeypatch.undo()

@@ -12,6 +12,8 @@ from cj_pipeline.store.ducklake_store import without_keys
 from cj_pipeline.store.extensions import load_extension
 from cj_pipeline.store.file_store import Store
 from cj_pipeline.store.migrations import Migration, known_migrations, migrate, schema_version
+from cj_pipeline.store.session import Session
+from tests.support.template_store import copies_of_a_template
 
 VERSIONS = [migration.version for migration in known_migrations()]
 
@@ -22,9 +24,9 @@ def database() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(":memory:")
 
 
-def test_migrations_are_numbered_without_gaps() -> None:
+def test_each_migration_has_a_number_of_its_own() -> None:
     """Two files with one number would be applied in an order that nobody chose."""
-    assert list(range(1, len(VERSIONS) + 1)) == VERSIONS
+    assert sorted(set(VERSIONS)) == VERSIONS
 
 
 def test_an_empty_database_is_brought_to_the_newest_version(
@@ -50,7 +52,7 @@ def test_data_survives_migrating_from_every_version(
     database: duckdb.DuckDBPyConnection, version: int
 ) -> None:
     """Stores of all ages are in use."""
-    migrate(database, known_migrations()[:version])
+    migrate(database, tuple(m for m in known_migrations() if m.version <= version))
     database.execute("INSERT INTO ledger VALUES ('b', 'k', 'j', 'billed', 0.25, now())")
 
     migrate(database)
@@ -63,7 +65,7 @@ def test_a_migration_that_breaks_off_leaves_the_version_before(
     database: duckdb.DuckDBPyConnection,
 ) -> None:
     """Half a migration would be a schema that no code knows."""
-    broken = Migration(len(VERSIONS) + 1, "broken", "CREATE TABLE half (i INT); SELECT nonsense;")
+    broken = Migration(VERSIONS[-1] + 1, "broken", "CREATE TABLE half (i INT); SELECT nonsense;")
     with pytest.raises(duckdb.BinderException):
         migrate(database, (*known_migrations(), broken))
     database.execute("ROLLBACK")
@@ -82,6 +84,33 @@ def test_a_store_newer_than_the_code_is_refused(tmp_path: Path) -> None:
     for look in (Store(tmp_path).read, Store(tmp_path).write):
         with pytest.raises(StoreError, match=r"schema version 9999.*update"), look():
             pass
+
+
+def test_flags_that_stood_in_the_metadata_become_columns(
+    database: duckdb.DuckDBPyConnection,
+) -> None:
+    """A batch cancelled under the old schema is not started again by the new one."""
+    migrate(database, tuple(m for m in known_migrations() if m.version < 60))
+    row = "'', '', '', 'running', NULL, '{}', '{}', ?, '[]', 'execute', '', now(), now(), NULL"
+    for batch_id, metadata in (
+        ("stopped", '{"cancel_requested": true, "profile": {"name": "ci"}}'),
+        ("spent", '{"spend_cap_reached": true, "nothing_left_to_ask": true}'),
+        ("plain", '{"canary_failed": false}'),
+    ):
+        sql = f"INSERT INTO batches VALUES ('{batch_id}', {row})"  # noqa: S608
+        database.execute(sql, [metadata])
+
+    migrate(database)
+
+    found = database.execute(
+        "SELECT batch_id, cancel_requested, spend_cap_reached, canary_failed, nothing_left_to_ask,"
+        " metadata FROM batches ORDER BY batch_id"
+    ).fetchall()
+    assert found == [
+        ("plain", False, False, False, False, "{}"),
+        ("spent", False, True, False, True, "{}"),
+        ("stopped", True, False, False, False, '{"profile":{"name":"ci"}}'),
+    ]
 
 
 def test_a_lake_can_take_every_migration(tmp_path: Path) -> None:
@@ -109,3 +138,33 @@ def test_whoever_looks_at_results_is_told_what_each_column_is(
     ).fetchall()
 
     assert silent == []
+
+
+CATALOGUE = (
+    "SELECT table_name, column_name, column_index, data_type, is_nullable, column_default "
+    "FROM duckdb_columns() WHERE NOT internal ORDER BY 1, 3",
+    "SELECT table_name, constraint_type, constraint_text FROM duckdb_constraints() ORDER BY ALL",
+    "SELECT table_name, index_name, sql FROM duckdb_indexes() ORDER BY ALL",
+    "SELECT sequence_name, start_value, increment_by FROM duckdb_sequences() ORDER BY ALL",
+    "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal ORDER BY ALL",
+    "SELECT function_name, macro_definition FROM duckdb_functions() WHERE NOT internal "
+    "ORDER BY ALL",
+    "SELECT version, name, sha256 FROM schema_migrations ORDER BY ALL",
+)
+
+
+def _catalogue(db: Session) -> list[list[dict[str, object]]]:
+    return [db.rows(statement) for statement in CATALOGUE]
+
+
+def test_the_stores_that_tests_copy_are_those_that_migrations_make(tmp_path: Path) -> None:
+    """Most tests are spared thirty migrations; what they are given must be the same."""
+    with Store(tmp_path / "real").read() as db:
+        real = _catalogue(db)
+
+    with copies_of_a_template(tmp_path / "template"):
+        for store in (Store(tmp_path / "copied"), Store.in_memory()):
+            with store.read() as db:
+                assert _catalogue(db) == real
+    assert all(real[:2])
+    assert (tmp_path / "copied" / "cj.duckdb").stat().st_mode & 0o777 == 0o600

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from cj_pipeline.errors import StoreError
 from cj_pipeline.store.file_store import Store
 
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
@@ -145,3 +146,97 @@ def test_no_rows_are_no_work() -> None:
 
         assert db.rows("FROM ledger") == []
         assert db.one("FROM ledger") is None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Stands for a value with a JSON column and columns that may be empty."""
+
+    statement: str
+    is_graded: bool
+    anchor_check: dict[str, Any]
+    scale: str | None
+
+
+def test_rows_come_back_as_the_frozen_values_they_were() -> None:
+    """What was stored from a dataclass is read into it: enums, times and numbers as they were."""
+    with Store.in_memory().write() as db:
+        db.insert("ledger", [_entry(), replace(_entry(2.5), submission_key="other")])
+
+        sql = "FROM ledger ORDER BY usd"
+        assert db.records(Entry, sql) == [
+            _entry(),
+            replace(_entry(2.5), submission_key="other"),
+        ]
+        assert isinstance(db.records(Entry, sql)[0].kind, Kind)
+
+
+def test_a_query_without_rows_gives_no_values() -> None:
+    """Neither an error nor a value of nothing."""
+    with Store.in_memory().write() as db:
+        sql = "FROM ledger"
+
+        assert db.records(Entry, sql) == []
+        assert db.record(Entry, sql) is None
+
+
+def test_json_comes_back_parsed_and_what_is_missing_as_none() -> None:
+    """A field of a mapping holds a mapping, and an empty column is None where that may be."""
+    with Store.in_memory().write() as db:
+        db.insert("grading_reports", [_report(anchor_check={"tau": 0.5})])
+
+        found = db.record(Report, "FROM grading_reports")
+
+        assert found == Report("", True, {"tau": 0.5}, None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ("statement, is_graded, anchor_check", "no column for its field scale"),
+        ("statement, is_graded, anchor_check, scale, revision", "no field for the column revision"),
+        ("statement, scale, anchor_check, scale, is_graded", "the column scale twice"),
+        (
+            "revision AS statement, is_graded, anchor_check, scale",
+            "the column statement of type INTEGER where the field holds str",
+        ),
+        (
+            "statement, 1 AS is_graded, anchor_check, scale",
+            "the column is_graded of type INTEGER where the field holds bool",
+        ),
+        (
+            "NULL::VARCHAR AS statement, is_graded, anchor_check, scale",
+            "the column statement is empty in row 1 of 1",
+        ),
+    ],
+)
+def test_columns_that_are_not_the_fields_are_an_error(columns: str, told: str) -> None:
+    """A query and a value that grew apart fail where they meet, by name, not somewhere later."""
+    with Store.in_memory().write() as db:
+        db.insert("grading_reports", [_report()])
+
+        with pytest.raises(StoreError, match=f"Report cannot be read from the store: .*{told}"):
+            db.records(Report, "SELECT " + columns + " FROM grading_reports")  # noqa: S608
+
+
+def test_columns_are_checked_even_where_no_row_is_found() -> None:
+    """Otherwise a wrong query would pass every test on an empty store."""
+    with (
+        Store.in_memory().write() as db,
+        pytest.raises(StoreError, match="no field for the column batch_id"),
+    ):
+        db.records(Report, "SELECT * FROM grading_reports")
+
+
+def test_whole_numbers_are_read_where_any_number_may_stand() -> None:
+    """A sum of whole numbers is no reason to fail."""
+
+    with Store.in_memory().write() as db:
+        assert db.record(Usd, "SELECT 3 AS usd") == Usd(3)
+
+
+@dataclass(frozen=True)
+class Usd:
+    """Stands for a value of one number."""
+
+    usd: float

@@ -1,0 +1,51 @@
+"""What holds for every test: where its files go, and how it comes by a store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.template_store import copies_of_a_template
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - a folder in memory, where the machine has one
+ROOM_BYTES = 4 << 30
+"""Far more than the tests hold at one time; a container often has 64 MB."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--on-disk",
+        action="store_true",
+        help="keep temporary files on disk, even where there is room for them in memory",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put temporary files in memory where there is room: a third of the time went to fsync."""
+    if config.getoption("--on-disk") or not os.access(MEMORY, os.W_OK):
+        return
+    if shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.tempdir = str(MEMORY)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files() -> Iterator[None]:
+    """What the code under test puts among the machine's temporary files ends with the session."""
+    folder = tempfile.mkdtemp(prefix="cj-")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copied_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A new store is a copy of one that was migrated once."""
+    with copies_of_a_template(tmp_path_factory.mktemp("template")):
+        yield
