@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -14,6 +15,19 @@ Priority = Literal["low", "normal", "high"]
 ScoringEngine = Literal["newton", "choix"]
 Ties = Literal["half-half", "davidson"]
 InconsistentPolicy = Literal["keep", "halve", "drop"]
+
+
+class WaitingFor(StrEnum):
+    """What a job or a batch waits for beside the provider's own work, in one word, as stored.
+
+    The most urgent first: of a batch whose jobs wait for several things, that one is shown.
+    """
+
+    KEY = "key"
+    CREDIT = "credit"
+    PERSON = "person"
+    ROWS = "rows"
+    ROOM = "room"
 
 
 def _on_or_off(value: Any) -> Any:
