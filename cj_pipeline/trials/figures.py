@@ -168,7 +168,7 @@ def _counts(history: BatchHistory) -> dict[str, Figure]:
         "completed": completed,
         "failed": failed,
         "pending": submitted - completed - failed,
-        "completion_denominator": last["completion_denominator"] if last else None,
+        "completion_denominator": last.completion_denominator if last else None,
     }
 
 
