@@ -20,6 +20,8 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── ProviderRefusedError      the provider will not take this request or job
         │   └── AccountRefusedError       it will take nothing from this account as it is
         ├── AmbiguousSubmissionError  a provider job may or may not exist
+        │   └── OtherAccountError         it was begun with another key or address
+        ├── IllegalTransitionError    a provider job cannot go there from where it is
         ├── UnpricedModelError        no price is known for a judge's model
         └── StoreError                the store's file cannot be used as it is
 
@@ -136,6 +138,14 @@ class AccountRefusedError(ProviderRefusedError):
 
 class AmbiguousSubmissionError(FinalError):
     """A provider job may or may not exist; a person has to look before more is paid."""
+
+
+class OtherAccountError(AmbiguousSubmissionError):
+    """A provider job was begun with another key or address: under this one nothing proves it."""
+
+
+class IllegalTransitionError(FinalError):
+    """A provider job is in a state from which it cannot go where it was to; nothing changed."""
 
 
 class UnpricedModelError(FinalError):

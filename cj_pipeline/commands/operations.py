@@ -31,11 +31,12 @@ def preflight_(
     is stored and nothing is paid. Exit code 1 where there is a problem.
     """
     from cj_pipeline.commands import tables
-    from cj_pipeline.operations.preflight import is_ready, preflight
+    from cj_pipeline.operations.preflight import is_ready, preflight, preflight_folder
 
-    folder = Path(batch) if batch is not None and Path(batch).is_dir() else None
-    name = batch if folder is None else None
-    examined = preflight(open_engine(), folder, name, may_repeat=again)
+    if batch is not None and Path(batch).is_dir():
+        _, examined = preflight_folder(open_engine(), Path(batch), may_repeat=again)
+    else:
+        examined = preflight(open_engine(), batch_id=batch)
     console.print(
         tables.table(
             f"Preflight{f' for {batch}' if batch else ''}",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,8 +18,11 @@ from cj_pipeline.commands.arguments import (
     explicit_settings,
 )
 from cj_pipeline.commands.console import console
-from cj_pipeline.commands.home import home_folder, logs
+from cj_pipeline.commands.home import home_folder, logs, open_engine
 from cj_pipeline.commands.profiles import profile_table
+
+if TYPE_CHECKING:
+    from cj_pipeline.outputs.artefact import WrittenFile
 
 
 def plan(
@@ -40,12 +42,14 @@ def plan(
     log_file: LogFile = None,
 ) -> None:
     """Show what a batch would request and cost; stores nothing, and only a pilot sends anything."""
+    from cj_pipeline.intake.batch_folder import read_batch
     from cj_pipeline.operations.execute import told_preview
     from cj_pipeline.operations.preview import preview_batch
 
     explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
+    runtime = open_engine()
     with logs(log_file), told_preview(batch_dir, "plan") as is_read:
-        preview = preview_batch(batch_dir, explicit, os.environ, home_folder())
+        preview = preview_batch(runtime, read_batch(batch_dir, explicit=explicit))
         is_read(preview)
         console.print(
             tables.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
@@ -54,7 +58,7 @@ def plan(
         if pilot:
             console.print(tables.pilot_table(preview.pilot(pilot)))
         if artefact is not None:
-            _write_preview_artefact(batch_dir, artefact, "plan", explicit, [])
+            _show(preview.write_artefact(artefact))
 
 
 def explain(batch_dir: BatchDir) -> None:
@@ -86,15 +90,17 @@ def dry_run(
     log_file: LogFile = None,
 ) -> None:
     """Build the first wave's requests exactly as they would be sent, and send none."""
+    from cj_pipeline.intake.batch_folder import read_batch
     from cj_pipeline.operations.execute import told_preview
     from cj_pipeline.operations.preview import preview_batch
 
-    home = home_folder()
     explicit = explicit_settings(max_comparisons, seed)
+    runtime = open_engine()
     with logs(log_file), told_preview(batch_dir, "dry-run") as is_read:
-        preview = preview_batch(batch_dir, explicit, os.environ, home)
+        batch = read_batch(batch_dir, explicit=explicit)
+        preview = preview_batch(runtime, batch, runner_mode="dry-run")
         is_read(preview)
-        folder = home / "dry-runs" / preview.batch_id
+        folder = home_folder() / "dry-runs" / preview.batch_id
         written = preview.write_requests(folder)
         console.print(
             tables.table(
@@ -103,28 +109,9 @@ def dry_run(
                 [(str(file.path), file.n_requests, file.n_bytes) for file in written],
             )
         )
-        _write_preview_artefact(
-            batch_dir, folder, "dry-run", explicit, [file.path for file in written]
-        )
+        _show(preview.write_artefact(folder, requests=[file.path for file in written]))
     console.print("Nothing was sent.")
 
 
-def _write_preview_artefact(
-    batch_dir: Path,
-    folder: Path,
-    runner_mode: Literal["plan", "dry-run"],
-    explicit: dict[str, Any],
-    requests: list[Path],
-) -> None:
-    from cj_pipeline.operations.preview import write_preview_artefact
-    from resources.runtime import open_runtime as open_from_environment
-
-    written = write_preview_artefact(
-        open_from_environment(os.environ),
-        batch_dir,
-        folder,
-        runner_mode=runner_mode,
-        explicit=explicit,
-        requests=requests,
-    )
+def _show(written: WrittenFile) -> None:
     console.print(f"artefact: {written.path}", markup=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 What is to go is written down first, so an erasure that dies anywhere is finished by the next one,
 by `cj store check` or by the nightly upkeep. Files go before rows, since rows know of them; and
 deleting rows is not enough: DuckDB leaves what was deleted in free blocks, and older copies still
-hold it. So every database file of the home is written anew. Nothing outside the home is touched;
+hold it. So every database file of the home is rewritten. Nothing outside the home is touched;
 what is known to lie there is named.
 
 Connections that are open on an older copy keep it until they are closed.

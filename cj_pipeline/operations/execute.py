@@ -12,7 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from cj_pipeline.checks.batch_checks import what_stops_grades
 from cj_pipeline.errors import BatchProblemsError, PreflightError
 from cj_pipeline.ids import id_for
 from cj_pipeline.logs import about_batch
-from cj_pipeline.operations.preflight import PreflightItem, preflight
+from cj_pipeline.operations.preflight import PreflightItem, preflight_folder
 from cj_pipeline.operations.preview import Preview
 from cj_pipeline.outputs.artefact import WrittenFile
 from cj_pipeline.queries.batch_record import batch_correlation_id, load_batch
@@ -32,7 +32,7 @@ from cj_pipeline.queries.history import read_history
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import advance_to_end
 from cj_pipeline.steps.decide import comparison_counts
-from cj_pipeline.steps.ingest import Ingested, ingest
+from cj_pipeline.steps.ingest import Ingested, ingest, ingest_batch, record_rejection
 from cj_pipeline.steps.next_step import NextStep
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.publish import publish_artefact
@@ -96,8 +96,10 @@ def take_in(
             is_known = bool(
                 db.rows("SELECT 1 FROM batches WHERE batch_id = ? AND state <> 'rejected'", [name])
             )
-        examined = (
-            [] if is_known else preflight(runtime, folder, explicit=explicit, may_repeat=may_repeat)
+        batch, examined = (
+            (None, [])
+            if is_known
+            else preflight_folder(runtime, folder, explicit=explicit, may_repeat=may_repeat)
         )
         problems = [each for each in examined if each.standing == "problem"]
         standings = Counter(each.standing for each in examined)
@@ -110,11 +112,13 @@ def take_in(
             problems=[f"{each.about}: {each.finding}" for each in problems],
         )
         if problems:
-            _record_bad_inputs(runtime, folder, explicit, problems)
+            _record_bad_inputs(runtime, folder, name, problems)
             listed = "\n".join(f"  - {each.about}: {each.finding}" for each in problems)
             msg = f"Batch '{name}' cannot start; nothing was requested. Fix these:\n{listed}"
             raise PreflightError(msg)
-        return ingest(runtime, folder, explicit=explicit)
+        if batch is None:
+            return ingest(runtime, folder, explicit=explicit)
+        return ingest_batch(runtime, batch)
 
 
 @contextmanager
@@ -211,12 +215,12 @@ def _about(runtime: Runtime, batch_id: str) -> AbstractContextManager[None]:
 
 
 def _record_bad_inputs(
-    runtime: Runtime, folder: Path, explicit: Mapping[str, Any], problems: list[PreflightItem]
+    runtime: Runtime, folder: Path, batch_id: str, problems: list[PreflightItem]
 ) -> None:
     """A rejected batch stays visible with its problems, whoever handed it in."""
-    if any(each.about == "inputs" for each in problems):
-        with suppress(BatchProblemsError):
-            ingest(runtime, folder, explicit=explicit)
+    bad = [each.finding for each in problems if each.about == "inputs"]
+    if bad:
+        record_rejection(runtime, folder, BatchProblemsError(batch_id, bad))
 
 
 def _progress(runtime: Runtime, batch_id: str) -> Progress:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cj_pipeline.errors import BatchProblemsError, CJError
+from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.operations.preview import Preview, preview_batch
 from cj_pipeline.providers.base import Provider
@@ -67,10 +68,9 @@ class PreflightItem:
 
 def preflight(
     runtime: Runtime,
-    folder: Path | None = None,
+    batch: Batch | None = None,
     batch_id: str | None = None,
     *,
-    explicit: Mapping[str, Any] | None = None,
     may_repeat: bool = False,
     timeout_s: float = 20.0,
 ) -> list[PreflightItem]:
@@ -78,9 +78,8 @@ def preflight(
 
     Args:
         engine: The pipeline's connections.
-        folder: A batch folder that was not handed in yet.
-        batch_id: A batch in the store, instead of a folder.
-        explicit: Settings that win over `batch.yaml`.
+        batch: A batch that was not handed in yet, as read from its folder.
+        batch_id: A batch in the store, instead.
         may_repeat: Whether the same inputs may be judged, and paid for, once more.
         timeout_s: How long a provider has to answer.
 
@@ -91,10 +90,11 @@ def preflight(
     if batch_id is not None:
         with runtime.store.read() as db:
             record = load_batch(db, batch_id)
-    elif folder is not None:
-        found = _inputs(runtime, folder, explicit or {})
-        if not isinstance(found, Preview):
-            return [*examined, *found]
+    elif batch is not None:
+        try:
+            found = preview_batch(runtime, batch)
+        except BatchProblemsError as error:
+            return [*examined, *_input_problems(error)]
         record = found.record
         examined += [_read_whole(record), *_money(found)]
         if not may_repeat:
@@ -104,6 +104,30 @@ def preflight(
     examined += [*_anchors(record), *_budget(record)]
     examined += _providers(runtime, record.judges, timeout_s)
     return examined
+
+
+def preflight_folder(
+    runtime: Runtime,
+    folder: Path,
+    *,
+    explicit: Mapping[str, Any] | None = None,
+    may_repeat: bool = False,
+) -> tuple[Batch | None, list[PreflightItem]]:
+    """Return the batch in a folder and how everything stands that it needs.
+
+    The batch is None where the folder has problems; they are among what was found.
+
+    Args:
+        runtime: The pipeline's connections.
+        folder: A batch folder that was not handed in yet.
+        explicit: Settings that win over `batch.yaml`.
+        may_repeat: Whether the same inputs may be judged, and paid for, once more.
+    """
+    try:
+        batch = read_batch(folder, explicit=explicit)
+    except BatchProblemsError as error:
+        return None, [*preflight(runtime), *_input_problems(error)]
+    return batch, preflight(runtime, batch, may_repeat=may_repeat)
 
 
 def is_ready(examined: list[PreflightItem]) -> bool:
@@ -138,14 +162,8 @@ def _store(runtime: Runtime) -> Iterator[PreflightItem]:
     )
 
 
-def _inputs(
-    runtime: Runtime, folder: Path, explicit: Mapping[str, Any]
-) -> tuple[PreflightItem, ...] | Preview:
-    """Return what the batch would ask, or everything that is wrong with what was handed in."""
-    try:
-        return preview_batch(folder, explicit, runtime.environment, runtime.home)
-    except BatchProblemsError as error:
-        return tuple(PreflightItem("inputs", "problem", problem) for problem in error.problems)
+def _input_problems(error: BatchProblemsError) -> list[PreflightItem]:
+    return [PreflightItem("inputs", "problem", problem) for problem in error.problems]
 
 
 def _read_whole(record: BatchRecord) -> PreflightItem:

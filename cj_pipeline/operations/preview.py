@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from cj_pipeline.arrays import Floats
 from cj_pipeline.batch.comparisons import PlannedComparison, max_possible_pairs
 from cj_pipeline.errors import StoreError
-from cj_pipeline.intake.batch_folder import Batch, read_batch
+from cj_pipeline.intake.batch_folder import Batch
+from cj_pipeline.intake.settings import EarlierBatch
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.operations.cost_estimate import ModeCost, cost_by_mode, run_pilot
 from cj_pipeline.operations.pilot import Calibration
 from cj_pipeline.outputs.artefact import WrittenFile, write_artefact
-from cj_pipeline.pairing.comparison_graph import ComparisonGraph
-from cj_pipeline.pairing.warm_start import initial_scores_from_texts
 from cj_pipeline.provider_jobs.canary import canary_size
 from cj_pipeline.provider_jobs.requests import (
     BatchTexts,
@@ -28,21 +25,19 @@ from cj_pipeline.provider_jobs.requests import (
     request_line,
     submission_key,
 )
-from cj_pipeline.providers.registry import open_provider
-from cj_pipeline.queries.batch_record import BatchRecord
-from cj_pipeline.queries.comparison_graph import before_first_verdict, earlier_guess, empty_net
+from cj_pipeline.queries.batch_record import BatchRecord, load_batch
+from cj_pipeline.queries.comparison_graph import empty_net, with_linked_scores
 from cj_pipeline.queries.forecast_plan import plan_ahead
-from cj_pipeline.queries.live_profile import kept_profile, profile_of_batch
+from cj_pipeline.queries.live_profile import kept_profile
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.steps.ingest import ingest, load_judges
-from cj_pipeline.steps.plan_wave import chooses_by_scores, plan_wave, preview_comparisons
+from cj_pipeline.steps.ingest import store_batch
+from cj_pipeline.steps.plan_wave import chooses_by_scores, store_next_wave
 from cj_pipeline.stopping.continuation import (
     completion_denominator,
     is_small_net,
     resampling_passes_allowed,
 )
 from cj_pipeline.store.file_store import Store
-from cj_pipeline.store.opening import open_published
 from cj_pipeline.store.session import Session
 
 _RELIABILITIES = (0.8, 0.9)
@@ -63,25 +58,26 @@ class Preview:
     """A batch's first wave, and the bounds of the whole.
 
     Attributes:
-        batch_id: The batch's name.
         record: The batch as the store would hold it.
         first_wave: What would be asked first.
         asks: The same as requests.
         texts: What judges would read.
-        environment: Where providers' keys are.
-        home: The store's folder.
+        aside: The pipeline's connections, with a store of its own that holds this much.
         placed_on: The batch on whose scale it is to be, and what that one knows of the essays now;
             empty where it has a scale of its own.
     """
 
-    batch_id: str
     record: BatchRecord
     first_wave: tuple[PlannedComparison, ...]
     asks: tuple[RequestSpec, ...]
     texts: BatchTexts
-    environment: Mapping[str, str]
-    home: Path
+    aside: Runtime
     placed_on: str = ""
+
+    @property
+    def batch_id(self) -> str:
+        """The batch's name."""
+        return self.record.batch_id
 
     def facts(self) -> list[tuple[str, object]]:
         """Return what a person wants to know before anything is spent."""
@@ -169,12 +165,12 @@ class Preview:
             TransientError: If a provider did not answer.
         """
         workers = kept_profile(self.record.metadata).workers
-        self.home.mkdir(parents=True, exist_ok=True)
+        self.aside.home.mkdir(parents=True, exist_ok=True)
         return [
             (
                 judge,
                 run_pilot(
-                    open_provider(judge, self.environment, self.home),
+                    self.aside.provider(judge),
                     judge,
                     self._asks_like(judge)[:n_calls],
                     self._most_comparisons(judge),
@@ -210,7 +206,7 @@ class Preview:
             asks = self._asks_of(judge)
             if not asks:
                 continue
-            provider = open_provider(judge, self.environment, self.home)
+            provider = self.aside.provider(judge)
             key = submission_key(self.batch_id, judge.judge_id, provider.account, asks)
             lines = [request_line(provider, judge, ask, key) for ask in asks]
             path = folder / f"requests.{judge.judge_id}.jsonl"
@@ -218,27 +214,55 @@ class Preview:
             written.append(RequestFile(path, len(lines), sum(map(len, lines))))
         return written
 
+    def write_artefact(self, into: Path, *, requests: Sequence[Path] = ()) -> WrittenFile:
+        """Write what is known of the batch before anything leaves.
+
+        Args:
+            into: The folder to write to.
+            requests: Request files that lie in `into`, for the manifest.
+        """
+        with self.aside.store.read() as db:
+            return write_artefact(
+                db,
+                self.batch_id,
+                self.record.runner_mode,
+                into,
+                generated_at=self.aside.clock(),
+                environment=self.aside.run_environment,
+                requests=requests,
+            )
+
 
 def preview_batch(
-    folder: Path, explicit: Mapping[str, Any], environment: Mapping[str, str], home: Path
+    runtime: Runtime, batch: Batch, *, runner_mode: Literal["plan", "dry-run"] = "plan"
 ) -> Preview:
-    """Return what a batch folder would ask first and cost at the most.
+    """Return what a batch would ask first and cost at the most.
+
+    The same steps as in earnest, on a store that is forgotten: so the two cannot differ.
+
+    Args:
+        runtime: The pipeline's connections; its store is only looked at.
+        batch: As read from its folder.
+        runner_mode: How far this goes, for the artefact.
 
     Raises:
-        BatchProblemsError: With everything that is wrong with the folder.
+        BatchProblemsError: With everything that is wrong with its judges or its profile.
+        StoreError: If it starts from an earlier batch and nothing is published.
     """
-    batch = read_batch(folder, explicit=explicit)
-    judges = load_judges(batch, folder)
-    record = _record(batch, judges, {"profile": profile_of_batch(batch, home).as_json()})
-    net, placed_on = _net(batch, record, home)
-    first_wave = preview_comparisons(record, net)
+    aside = replace(runtime, store=Store.in_memory())
+    _copy_earlier(runtime, batch, aside.store)
+    store_batch(aside, batch, runner_mode=runner_mode)
+    first_wave = store_next_wave(aside, batch.batch_id).comparisons
+    with aside.store.read() as db:
+        record = load_batch(db, batch.batch_id)
+        placed_on = _placed_on(db, record)
     texts = BatchTexts(
         instructions=batch.document("instructions"),
         rubric=batch.document("rubric"),
         essays={essay.essay_id: essay.text for essay in batch.essays},
     )
     asks = tuple(_ask(record, texts, planned) for planned in first_wave)
-    return Preview(batch.batch_id, record, first_wave, asks, texts, environment, home, placed_on)
+    return Preview(record, first_wave, asks, texts, aside, placed_on)
 
 
 def _ask(record: BatchRecord, texts: BatchTexts, planned: PlannedComparison) -> RequestSpec:
@@ -257,100 +281,49 @@ def _ask(record: BatchRecord, texts: BatchTexts, planned: PlannedComparison) -> 
     )
 
 
-def _net(batch: Batch, record: BatchRecord, home: Path) -> tuple[ComparisonGraph, str]:
-    """Return the batch's net before anything was asked, and what to tell of where it is placed."""
-    net = empty_net(record, _guessed(batch, home))
-    if not record.settings.link_to:
-        return net, ""
-    earlier = record.settings.link_to[-1]
-    missing = f"{earlier}, which is not in the store yet: submit it first"
+_NOT_OF_EARLIER = frozenset({"callbacks", "attempts", "provider_jobs", "progress_events"})
+"""Tables that choosing a later batch's pairs never reads, and that are the largest."""
+
+
+def _copy_earlier(runtime: Runtime, batch: Batch, store: Store) -> None:
+    """Bring what is published of the batches that a batch starts from to another store."""
+    settings = batch.settings.values
+    names = set(settings.link_to)
+    if isinstance(settings.head_start, EarlierBatch):
+        names.add(settings.head_start.batch)
+    names.discard(batch.batch_id)
+    if not names:
+        return
     try:
-        connection = open_published(home)
+        connection = runtime.store.connect()
     except StoreError:
-        return net, missing
-    with closing(connection):
-        db = Session(connection)
-        if db.one("SELECT 1 FROM batches WHERE batch_id = ?", [earlier]) is None:
-            return net, missing
-        if not chooses_by_scores(record):
-            return net, f"{earlier}, at the end; {record.settings.strategy} pairs leave it aside"
-        text_hashes = {
-            essay.essay_id: hashlib.sha256(essay.text.encode()).hexdigest()
-            for essay in batch.essays
-        }
-        net = before_first_verdict(db, record, net, text_hashes)
-    if not net.known_ids:
-        return net, f"{earlier}: nothing is known there yet of these essays"
-    told = f"{earlier}, which has placed {len(net.known_ids)} of the essays"
-    return net, f"{told}; what follows is foreseen without that"
+        if isinstance(settings.head_start, EarlierBatch):
+            raise
+        return  # `_placed_on` says that the batch linked to is not there
+    with closing(connection), store.write() as db:
+        for table in db.rows(
+            "SELECT table_name FROM duckdb_columns() WHERE column_name = 'batch_id'"
+            " AND table_name IN (SELECT table_name FROM duckdb_tables())"
+        ):
+            if table["table_name"] not in _NOT_OF_EARLIER:
+                found = connection.execute(
+                    f"FROM {table['table_name']} WHERE list_contains(?, batch_id)",
+                    [sorted(names)],
+                )
+                db.insert(table["table_name"], found.to_arrow_table())
 
 
-def _guessed(batch: Batch, home: Path) -> Floats | None:
-    """Return what the batch's head start guesses of its scores; None without one."""
-    head_start = batch.settings.values.head_start
-    if head_start is None:
-        return None
-    if head_start == "texts":
-        return initial_scores_from_texts([essay.text for essay in batch.essays])
-    with closing(open_published(home)) as connection:
-        return earlier_guess(
-            Session(connection),
-            head_start.batch,
-            [essay.essay_id for essay in batch.essays],
-            [hashlib.sha256(essay.text.encode()).hexdigest() for essay in batch.essays],
-        )
-
-
-def _record(batch: Batch, judges: tuple[Judge, ...], metadata: dict[str, Any]) -> BatchRecord:
-    return BatchRecord(
-        batch_id=batch.batch_id,
-        state="running",
-        end_reason=None,
-        settings=batch.settings.values,
-        content_sha256=batch.content_sha256,
-        correlation_id="",
-        runner_mode="plan",
-        metadata=metadata,
-        essay_ids=tuple(essay.essay_id for essay in batch.essays),
-        anchor_grades={e.essay_id: e.grade for e in batch.essays if e.grade is not None},
-        judges=tuple(sorted(judges, key=lambda judge: judge.name)),
-        own_scale=batch.document("scale") or None,
-    )
-
-
-def write_preview_artefact(
-    runtime: Runtime,
-    batch_folder: Path,
-    into: Path,
-    *,
-    runner_mode: Literal["plan", "dry-run"],
-    explicit: Mapping[str, Any],
-    requests: Sequence[Path] = (),
-) -> WrittenFile:
-    """Write what is known of a batch before anything leaves; the store stays as it is.
-
-    Args:
-        engine: The pipeline's connections.
-        batch_folder: As handed in.
-        into: The folder to write to.
-        runner_mode: How far the preview went.
-        explicit: Settings that win over `batch.yaml`.
-        requests: Request files that lie in `into`, for the manifest.
-
-    Raises:
-        BatchProblemsError: With everything that is wrong with the folder.
-    """
-    # The same steps as in earnest, on a store that is forgotten: so the two cannot differ.
-    aside = replace(runtime, store=Store.in_memory())
-    batch_id = ingest(aside, batch_folder, explicit=explicit, runner_mode=runner_mode).batch_id
-    plan_wave(aside, batch_id)
-    with aside.store.read() as db:
-        return write_artefact(
-            db,
-            batch_id,
-            runner_mode,
-            into,
-            generated_at=runtime.clock(),
-            environment=runtime.run_environment,
-            requests=requests,
-        )
+def _placed_on(db: Session, record: BatchRecord) -> str:
+    """Return on whose scale the batch is to be, and what is known there of its essays."""
+    if not record.settings.link_to:
+        return ""
+    earlier = record.settings.link_to[-1]
+    if db.one("SELECT 1 FROM batches WHERE batch_id = ?", [earlier]) is None:
+        return f"{earlier}, which is not in the store yet: submit it first"
+    if not chooses_by_scores(record):
+        return f"{earlier}, at the end; {record.settings.strategy} pairs leave it aside"
+    n_known = len(with_linked_scores(db, record, empty_net(record), None).known_ids)
+    if not n_known:
+        return f"{earlier}: nothing is known there yet of these essays"
+    told = f"{earlier}, which has placed {n_known} of the essays"
+    return f"{told}; what follows is foreseen without that"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -101,33 +101,20 @@ def guessed_scores(db: Session, record: BatchRecord) -> Floats | None:
     )
     if head_start == "texts":
         return initial_scores_from_texts([row["text"] for row in essays])
-    digests = [row["digest"] for row in essays]
-    return earlier_guess(db, head_start.batch, record.essay_ids, digests)
-
-
-def earlier_guess(
-    db: Session, earlier: str, essay_ids: Sequence[str], digests: Sequence[str]
-) -> Floats:
-    """Return what the last scores of an earlier batch say of these essays.
-
-    Args:
-        db: A look at the store.
-        earlier: The earlier batch.
-        essay_ids: Of the batch to guess for.
-        digests: SHA-256 of their texts.
-    """
     rows = db.rows(
         "SELECT s.essay_id, s.score, sha256(e.text) AS digest"
         " FROM v_scores s JOIN essays e USING (batch_id, essay_id) WHERE s.batch_id = ?",
-        [earlier],
+        [head_start.batch],
     )
     by_text = {row["digest"]: row["score"] for row in rows}
     by_id = {row["essay_id"]: row["score"] for row in rows}
     known = {
-        essay_id: by_text.get(digest, by_id.get(essay_id))
-        for essay_id, digest in zip(essay_ids, digests, strict=True)
+        essay_id: by_text.get(essay["digest"], by_id.get(essay_id))
+        for essay_id, essay in zip(record.essay_ids, essays, strict=True)
     }
-    return expected_from_earlier(essay_ids, {k: v for k, v in known.items() if v is not None})
+    return expected_from_earlier(
+        record.essay_ids, {k: v for k, v in known.items() if v is not None}
+    )
 
 
 def with_scores(net: ComparisonGraph, record: BatchRecord, scale: Scale) -> ComparisonGraph:
@@ -174,7 +161,7 @@ def with_linked_scores(
     if not record.settings.link_to or net.n_essays > _WRITTEN_OUT_UP_TO:
         return net
     if scale is None:
-        return before_first_verdict(db, record, net, _text_hashes(db, record.batch_id))
+        return _before_first_verdict(db, record, net)
     chain = linked_scale(db, record, scale)
     if chain is None or len(chain.essay_ids) > _WRITTEN_OUT_UP_TO:
         return net
@@ -188,19 +175,10 @@ def with_linked_scores(
     )
 
 
-def before_first_verdict(
-    db: Session, record: BatchRecord, net: ComparisonGraph, text_hashes: Mapping[str, str]
+def _before_first_verdict(
+    db: Session, record: BatchRecord, net: ComparisonGraph
 ) -> ComparisonGraph:
-    """Return the net before a batch has a scale of its own, its known essays where they lie.
-
-    Args:
-        db: A look at the store, or at its published copy.
-        record: The batch, in the store or not yet.
-        net: Of its essays.
-        text_hashes: Each essay's SHA-256, by which earlier batches know it.
-    """
-    if not record.settings.link_to or net.n_essays > _WRITTEN_OUT_UP_TO:
-        return net
+    """Return the net before a batch has a scale of its own, its known essays where they lie."""
     from cj_pipeline.pairing.warm_start import with_newcomers
 
     try:
@@ -209,7 +187,7 @@ def before_first_verdict(
         old = None
     if old is None:
         return net
-    old_name = _old_names(db, record, text_hashes)
+    old_name = _old_names(db, record, _text_hashes(db, record.batch_id))
     return with_newcomers(net, old, old_name) if old_name else net
 
 

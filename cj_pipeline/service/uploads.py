@@ -186,7 +186,7 @@ def _read(folder: Path, batch_id: str) -> HandedIn:
         )
     try:
         batch = read_batch(folder, batch_id=batch_id)
-        judges = load_judges(batch, folder) if not problems else ()
+        judges = load_judges(batch) if not problems else ()
     except BatchProblemsError as error:
         problems = [*problems, *error.problems]
     if problems:

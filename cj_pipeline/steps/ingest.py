@@ -58,15 +58,22 @@ def ingest(
     """
     try:
         batch = read_batch(folder, explicit=explicit, batch_id=batch_id)
-        judges = load_judges(batch, folder)
-        profile = profile_of_batch(batch, runtime.home)
     except BatchProblemsError as error:
-        _record_rejection(runtime, folder, error, runner_mode)
+        record_rejection(runtime, folder, error, runner_mode)
         raise
+    return ingest_batch(runtime, batch, runner_mode=runner_mode)
+
+
+def ingest_batch(runtime: Runtime, batch: Batch, *, runner_mode: str = "execute") -> Ingested:
+    """Take a batch that was read from its folder into the store, whole or not at all.
+
+    Raises:
+        BatchProblemsError: With everything that is wrong; the batch is recorded as rejected.
+    """
     try:
-        is_new = _record(runtime, batch, judges, profile, runner_mode)
+        is_new = store_batch(runtime, batch, runner_mode=runner_mode)
     except BatchProblemsError as error:
-        _record_rejection(runtime, folder, error, runner_mode)
+        record_rejection(runtime, Path(batch.source_path), error, runner_mode)
         raise
     log.info("batch_ingested", batch_id=batch.batch_id, runner_mode=runner_mode, is_new=is_new)
     return Ingested(
@@ -78,7 +85,19 @@ def ingest(
     )
 
 
-def load_judges(batch: Batch, folder: Path) -> tuple[Judge, ...]:
+def store_batch(runtime: Runtime, batch: Batch, *, runner_mode: str) -> bool:
+    """Store a batch and return whether it is new; nobody is told, and no rejection is recorded.
+
+    Raises:
+        BatchProblemsError: With everything that is wrong with its judges, profile or links, or if
+            the store has another batch of this name.
+    """
+    judges = load_judges(batch)
+    profile = profile_of_batch(batch, runtime.home)
+    return _record(runtime, batch, judges, profile, runner_mode)
+
+
+def load_judges(batch: Batch) -> tuple[Judge, ...]:
     """Return the judges a batch names, its own folder's `judges/` before the built-in ones.
 
     Raises:
@@ -88,7 +107,7 @@ def load_judges(batch: Batch, folder: Path) -> tuple[Judge, ...]:
     mode = batch.settings.values.batching_mode
     for name in batch.settings.values.judges:
         try:
-            judge = load_judge(name, folder / "judges")
+            judge = load_judge(name, Path(batch.source_path) / "judges")
             _ = judge.price
             judges.append(judge)
             if mode == "provider_batch_api" and not judge.has_jobs:
@@ -174,7 +193,8 @@ def _record(
         )
         db.insert("documents", [own | vars(document) for document in batch.documents])
         db.insert("judges", [own | _judge_row(judge) for judge in judges])
-        record_progress(db, batch.batch_id, now)
+        if runner_mode == "execute":
+            record_progress(db, batch.batch_id, now)
     return True
 
 
@@ -245,8 +265,8 @@ def _refuse_other_settings(
         raise BatchProblemsError(batch.batch_id, problems)
 
 
-def _record_rejection(
-    runtime: Runtime, folder: Path, error: BatchProblemsError, runner_mode: str
+def record_rejection(
+    runtime: Runtime, folder: Path, error: BatchProblemsError, runner_mode: str = "execute"
 ) -> None:
     """A rejected batch stays visible with its problems until a mended one replaces it."""
     now = runtime.clock()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import structlog
 
 from cj_pipeline.batch.comparisons import PlannedComparison, comparison_id, max_possible_pairs
-from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.judge_shares import judges_of_pair
 from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.pairing.waves import choose_wave
@@ -55,6 +54,15 @@ def plan_wave(runtime: Runtime, batch_id: str) -> PlannedWave:
 
     Called again before that, it returns the wave already planned.
     """
+    found = store_next_wave(runtime, batch_id)
+    if found.is_new:
+        n = len(found.comparisons)
+        log.info("wave_planned", batch_id=batch_id, wave=found.wave, n_comparisons=n)
+    return found
+
+
+def store_next_wave(runtime: Runtime, batch_id: str) -> PlannedWave:
+    """Do what `plan_wave` does, and tell nobody."""
     with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         wave = current_wave(db, batch_id)
@@ -72,19 +80,7 @@ def plan_wave(runtime: Runtime, batch_id: str) -> PlannedWave:
             db.insert("judge_choices", judges.rows(batch_id, wave + 1))
         if not planned:
             set_flag(db, batch_id, BatchFlag.NOTHING_LEFT_TO_ASK, now)
-    log.info("wave_planned", batch_id=batch_id, wave=wave + 1, n_comparisons=len(planned))
     return PlannedWave(wave + 1, planned, is_new=True)
-
-
-def preview_comparisons(record: BatchRecord, net: ComparisonGraph) -> tuple[PlannedComparison, ...]:
-    """Return the first wave of a batch that is not in the store, for `cj plan`.
-
-    Args:
-        record: The batch.
-        net: Before anything was asked.
-    """
-    nothing_asked = tuple(0 for _ in record.judges)
-    return tuple(_next_comparisons(record, 1, NetSoFar(net, nothing_asked)))
 
 
 def chooses_by_scores(record: BatchRecord) -> bool:

@@ -34,7 +34,7 @@ from cj_pipeline.store.session import Session
 
 CALLBACKS_FOLDER = "callbacks"
 _ALLOWANCE_BYTES = 4 * 1024 * 1024
-"""What a file written anew may need beyond what the old one uses, for a log on the way."""
+"""What a file rewritten may need beyond what the old one uses, for a log on the way."""
 
 _ORPHANS = {
     "essays without their batch": "FROM essays ANTI JOIN batches USING (batch_id)",
@@ -225,7 +225,7 @@ def compact_store(store: Store) -> Compaction:
         needed = _used_bytes(store) + _ALLOWANCE_BYTES
         spare = snapshot.spare_of(store.published_path)
         require_room(
-            store.home, needed if spare.exists() else 2 * needed, "The store, written anew,"
+            store.home, needed if spare.exists() else 2 * needed, "The store, rewritten,"
         )
         try:
             put_in_place(
@@ -244,7 +244,7 @@ def compact_store(store: Store) -> Compaction:
         store.publish()
     except StoreError as error:
         msg = (
-            f"The store was written anew and is whole; publishing it failed: {error} The old file"
+            f"The store was rewritten and is whole; publishing it failed: {error} The old file"
             f" is kept as {kept} until `cj store compact` has come to its end."
         )
         raise StoreError(msg) from error
@@ -253,7 +253,7 @@ def compact_store(store: Store) -> Compaction:
 
 
 def kept_by_compaction(store: Store) -> Path:
-    """Return where the file as it was lies while the store is written anew."""
+    """Return where the file as it was lies while the store is rewritten."""
     return store.path.with_name(f"{store.path.name}.before-compact")
 
 
@@ -396,7 +396,7 @@ def mend_store(store: Store) -> tuple[Path, ...]:
     Raises:
         StoreError: If something of it is another account's.
     """
-    with _plainly("Mending the home"):
+    with _plainly("Repairing the home"):
         changed = list(leftovers(store))
         with store.held():
             for path in changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from cj_pipeline.errors import BatchProblemsError
+from cj_pipeline.intake.batch_folder import read_batch
 from cj_pipeline.operations.preview import preview_batch
 from cj_pipeline.outputs import report
 from cj_pipeline.queries.batch_record import load_batch
@@ -125,7 +127,7 @@ def test_a_plan_says_why_nothing_is_known_of_its_essays(
         runtime.store.publish()
     later = write_batch(tmp_path / "autumn", n_students=4, settings={"link_to": ["spring"]})
 
-    previewed = preview_batch(later, settings, {}, runtime.home)
+    previewed = preview_batch(runtime, read_batch(later, explicit=settings))
 
     assert told in str(dict(previewed.facts())["placed on"])
 
@@ -144,12 +146,16 @@ def test_newcomers_are_asked_about_and_anchors_known_already_left_alone(
     linked = {**graded, "link_to": ["spring"], "max_pairwise_comparisons": 40, "wave_size": 20}
     runtime.store.publish()
     (later / "batch.yaml").write_text(yaml.safe_dump(NO_STABILITY | linked))
-    previewed = preview_batch(later, {}, {}, runtime.home)
+    previewed = preview_batch(runtime, read_batch(later))
+    planned = json.loads(previewed.write_artefact(tmp_path / "plan").path.read_text())
     autumn = judged(runtime, later, **linked)
 
     assert [(each.essay_a, each.essay_b) for each in previewed.first_wave] == [
         (row["essay_a"], row["essay_b"]) for row in pairs_of(runtime, autumn, 1)
     ]
+    assert [
+        (each["essay_a_id"], each["essay_b_id"]) for each in planned["pending_comparisons"]
+    ] == [(each.essay_a, each.essay_b) for each in previewed.first_wave]
     assert "spring, which has placed 9 of the essays" in str(dict(previewed.facts())["placed on"])
     rows = pairs_of(runtime, autumn, 1) + pairs_of(runtime, autumn, 2)
     assert len(rows) == 40
@@ -194,7 +200,7 @@ def test_a_head_start_from_an_earlier_batch_guides_the_first_pairs_only(
 
     plan_wave(runtime, ingest(runtime, folder).batch_id)
     runtime.store.publish()
-    previewed = preview_batch(folder, {}, {}, runtime.home).first_wave
+    previewed = preview_batch(runtime, read_batch(folder)).first_wave
 
     asked = [(r["essay_a"], r["essay_b"]) for r in pairs_of(runtime, "main", 1)]
     apart = [abs(int(a[-3:]) - int(b[-3:])) for a, b in asked]
@@ -213,7 +219,7 @@ def test_a_head_start_from_the_texts_is_planned_as_previewed(
     plan_wave(runtime, ingest(runtime, folder).batch_id)
 
     asked = [(r["essay_a"], r["essay_b"]) for r in pairs_of(runtime, "main", 1)]
-    previewed = preview_batch(folder, {}, {}, runtime.home).first_wave
+    previewed = preview_batch(runtime, read_batch(folder)).first_wave
     assert [(each.essay_a, each.essay_b) for each in previewed] == asked
 
 
@@ -292,5 +298,5 @@ def test_the_judge_whose_verdicts_tell_most_per_dollar_is_asked_most(
     assert sharp["discrimination"] > 2 * coin["discrimination"]
     assert sharp["information_per_usd"] > 4 * coin["information_per_usd"]
     page = report.render_history(history)
-    table = page[page.index("Whom wave 2 was asked of") :]
+    table = page[page.index("Which judges wave 2 went to") :]
     assert table.index("90\u00a0%") < table.index("10\u00a0%")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cj_pipeline.intake.batch_folder import read_batch
 from cj_pipeline.operations.preview import preview_batch
 from cj_pipeline.outputs.judges import panel_overview
 from cj_pipeline.queries.history import read_history
@@ -103,7 +104,7 @@ def test_the_plan_prices_each_judge_by_its_share(tmp_path: Path) -> None:
         wave_size=3,
     )
 
-    costs = preview_batch(folder, {}, {}, tmp_path / "home").costs()
+    costs = preview_batch(open_engine(tmp_path / "home"), read_batch(folder)).costs()
 
     assert {cost.judge.name: cost.n_comparisons for cost in costs} == {
         "quality": 19,
@@ -120,7 +121,7 @@ def test_both_orders_of_a_pair_are_asked_of_the_same_judge(tmp_path: Path) -> No
         wave_size=12,
     )
 
-    wave = preview_batch(folder, {}, {}, tmp_path / "home").first_wave
+    wave = preview_batch(open_engine(tmp_path / "home"), read_batch(folder)).first_wave
 
     judges = {(each.essay_a, each.essay_b): each.judge_id for each in wave}
     assert len(set(judges.values())) == 2

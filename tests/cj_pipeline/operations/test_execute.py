@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +266,27 @@ def test_a_plan_and_a_dry_run_are_told_to_the_log_too(
         ("runner_validation_state", "wrong", mode),
     ]
     assert [e.get("is_ready") for e in lines] == [True, None, False]
+
+
+@pytest.mark.parametrize("command", ["plan", "dry-run", "execute"])
+def test_each_file_of_a_batch_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """What was checked is what is judged: between two looks a file may change."""
+    monkeypatch.setenv("CJ_HOME", str(tmp_path / "home"))
+    folder = batch_folder(tmp_path)
+    read: Counter[str] = Counter()
+    open_file = io.open
+
+    def counted(file: Any, *given: Any, **options: Any) -> Any:
+        if isinstance(file, Path) and folder.resolve() in file.resolve().parents:
+            read[file.resolve().relative_to(folder.resolve()).as_posix()] += 1
+        return open_file(file, *given, **options)
+
+    monkeypatch.setattr(io, "open", counted)
+
+    result = CliRunner().invoke(app, [command, str(folder)])
+
+    assert result.exit_code == 0, result.output
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert read == Counter(path.relative_to(folder).as_posix() for path in files)

@@ -26,7 +26,7 @@ def test_every_judge_that_cannot_be_used_is_told_at_once(tmp_path: Path) -> None
     folder = _folder(tmp_path, "judges: [qualityy, quality, nobody]")
 
     with pytest.raises(BatchProblemsError) as caught:
-        load_judges(read_batch(folder), folder)
+        load_judges(read_batch(folder))
 
     assert len(caught.value.problems) == 2
 
@@ -36,11 +36,11 @@ def test_a_local_server_cannot_be_given_a_provider_batch(tmp_path: Path) -> None
     folder = _folder(tmp_path, f"judges: [{_LOCAL}]")
 
     with pytest.raises(BatchProblemsError, match="per_request or serial_bundle"):
-        load_judges(read_batch(folder), folder)
+        load_judges(read_batch(folder))
 
 
 def test_a_local_server_answers_single_calls(tmp_path: Path) -> None:
     """The mode is the batch's to choose."""
     folder = _folder(tmp_path, f"judges: [{_LOCAL}]\nllm_batching_mode: serial_bundle")
 
-    assert [judge.name for judge in load_judges(read_batch(folder), folder)] == [_LOCAL]
+    assert [judge.name for judge in load_judges(read_batch(folder))] == [_LOCAL]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cj_pipeline.intake.batch_folder import read_batch
 from cj_pipeline.operations.preview import Preview, preview_batch
-from tests.support.batches import write_batch
+from tests.support.batches import open_engine, write_batch
 
 
 def preview(tmp_path: Path, **settings: Any) -> Preview:
@@ -15,7 +16,7 @@ def preview(tmp_path: Path, **settings: Any) -> Preview:
         n_students=12,
         settings={"judges": ["quality"]} | settings,
     )
-    return preview_batch(folder, {}, {}, tmp_path / "home")
+    return preview_batch(open_engine(tmp_path / "home"), read_batch(folder))
 
 
 def test_both_orders_are_planned_one_after_the_other(tmp_path: Path) -> None:
