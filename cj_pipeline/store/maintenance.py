@@ -224,9 +224,7 @@ def compact_store(store: Store) -> Compaction:
         expected = _row_counts(store.path, store.key)
         needed = _used_bytes(store) + _ALLOWANCE_BYTES
         spare = snapshot.spare_of(store.published_path)
-        require_room(
-            store.home, needed if spare.exists() else 2 * needed, "The store, rewritten,"
-        )
+        require_room(store.home, needed if spare.exists() else 2 * needed, "The store, rewritten,")
         try:
             put_in_place(
                 store.path,
