@@ -59,7 +59,8 @@ def wave_decision(
         "dagster/partition_row_count": len(history.decisions),
         "dagster/column_schema": columns,
         "decisions": table(
-            history.decisions, ("wave", "decision", "reason", "completed", "max_score_change")
+            [vars(each) for each in history.decisions],
+            ("wave", "decision", "reason", "completed", "max_score_change"),
         ),
     }
     metadata |= looking_ahead(history)

@@ -1,10 +1,12 @@
-"""Names that people gave files and folders become ids that every system takes."""
+"""Names that people gave: those of files become ids, and unknown ones are told with the nearest."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 ID = re.compile(r"^[a-z0-9_-]{3,64}$")
 
@@ -36,3 +38,20 @@ def id_for(name: str, *, prefix: str) -> str:
     if len(slug) > 64:
         return f"{slug[:55]}-{digest}"
     return slug if len(slug) >= 3 else f"{prefix}-{slug}"
+
+
+def unknown(what: str, given: str, known: Iterable[str]) -> str:
+    """Return that a name is unknown, such as "unknown key 'x'; did you mean 'y'?"."""
+    return f"unknown {what} {given!r}{nearest(given, known)}"
+
+
+def nearest(given: str, known: Iterable[str], *, at_least: float = 0.0) -> str:
+    """Return "; did you mean 'y'?" for the known name closest to one given; empty without any.
+
+    Args:
+        given: As a person wrote it.
+        known: The names there are.
+        at_least: How alike the two must be, from 0 to 1, for a hint to help.
+    """
+    found = difflib.get_close_matches(given, list(known), n=1, cutoff=at_least)
+    return f"; did you mean {found[0]!r}?" if found else ""

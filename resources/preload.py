@@ -15,7 +15,7 @@ IMPORTED_AT = time.time()
 _CODE = ("cj_pipeline", "assets", "resources")
 _SOURCES = frozenset({".py", ".sql", ".yaml", ".json", ".html", ".css"})
 
-_NEEDED = (
+NEEDED = (
     "cj_pipeline.definitions",
     "dagster._cli.api",
     *GRADING,
@@ -37,4 +37,4 @@ def is_stale() -> bool:
     )
 
 
-import_ahead(float("inf"), _NEEDED)
+import_ahead(float("inf"), NEEDED)

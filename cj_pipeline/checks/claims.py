@@ -271,11 +271,11 @@ def callbacks_are_within_denominator(history: BatchHistory) -> Finding:
     if not history.decisions:
         return Finding(True, "nothing is decided yet")
     last = history.decisions[-1]
-    ended = last["completed"] + last["failed"]
+    ended = last.completed + last.failed
     return Finding(
-        ended <= last["completion_denominator"],
-        f"{ended} comparisons ended of at most {last['completion_denominator']}",
-        {"ended": ended, "completion_denominator": last["completion_denominator"]},
+        ended <= last.completion_denominator,
+        f"{ended} comparisons ended of at most {last.completion_denominator}",
+        {"ended": ended, "completion_denominator": last.completion_denominator},
     )
 
 

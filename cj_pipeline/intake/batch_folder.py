@@ -16,7 +16,6 @@ Nothing outside the folder is ever read: links are a problem, not followed. What
 from __future__ import annotations
 
 import csv
-import difflib
 import hashlib
 import io
 import json
@@ -39,7 +38,7 @@ from cj_pipeline.grading.grade_scales import (
     read_scale,
     scale_problems,
 )
-from cj_pipeline.ids import ID, id_for
+from cj_pipeline.ids import ID, id_for, nearest
 from cj_pipeline.intake.settings import ResolvedSettings, resolve_settings
 from cj_pipeline.text import (
     MAX_BYTES,
@@ -204,11 +203,9 @@ def _check_names(reading: _Reading) -> None:
         if name in _KNOWN_NAMES:
             continue
         stem = name.lower().removesuffix(".txt")
-        near = difflib.get_close_matches(stem, _KNOWN_NAMES, n=1, cutoff=0.8)
-        if near:
-            reading.problems.append(
-                f"{name} is not a file of a batch folder; did you mean {near[0]!r}?"
-            )
+        hint = nearest(stem, _KNOWN_NAMES, at_least=0.8)
+        if hint:
+            reading.problems.append(f"{name} is not a file of a batch folder{hint}")
 
 
 def _read_documents(
@@ -400,8 +397,7 @@ def _listed_grades(reading: _Reading, names: Sequence[str]) -> dict[str, str] | 
     for line, row in _table_rows(reading, relative, ("file", "grade")):
         file, grade = row["file"].strip(), row["grade"].strip()
         if file not in names:
-            near = difflib.get_close_matches(file, names, n=1, cutoff=0.6)
-            hint = f"; the nearest is {near[0]!r}" if near else ""
+            hint = nearest(file, names, at_least=0.6)
             reading.problems.append(f"{relative} line {line}: anchors/ has no file {file!r}{hint}")
         elif file in grades:
             reading.problems.append(f"{relative} line {line}: {file!r} has a grade already")

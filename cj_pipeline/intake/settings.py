@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,15 +22,13 @@ from cj_pipeline.batch.options import (
     Switch,
     Ties,
 )
-from cj_pipeline.grading.grade_scales import load_scale
-from cj_pipeline.grading.rules import GradingTerms
-from cj_pipeline.ids import ID
+from cj_pipeline.ids import ID, unknown
 from cj_pipeline.metrics.assertions import OwnAssertion
 from cj_pipeline.pairing.judge_shares import shares_problem
-from cj_pipeline.scale.scoring import ScoringRules
 
 if TYPE_CHECKING:
-    pass
+    from cj_pipeline.grading.rules import GradingTerms
+    from cj_pipeline.scale.scoring import ScoringRules
 
 Origin = Literal["built-in", "batch.yaml", "explicit"]
 
@@ -282,12 +279,13 @@ def resolve_settings(
 
 
 def _unknown_key(key: object, where: str) -> str:
-    near = difflib.get_close_matches(str(key), BatchSettings.model_fields, n=1, cutoff=0.0)
-    return f"{where}: unknown key {str(key)!r}; did you mean {near[0]!r}?"
+    return f"{where}: {unknown('key', str(key), BatchSettings.model_fields)}"
 
 
 def scoring_rules(settings: BatchSettings) -> ScoringRules:
     """Return what a batch's settings say of its model."""
+    from cj_pipeline.scale.scoring import ScoringRules
+
     is_plain = settings.scoring_engine == "choix"
     return ScoringRules(
         engine=settings.scoring_engine,
@@ -311,6 +309,8 @@ def grading_terms(settings: BatchSettings, own_scale: str | None) -> GradingTerm
     if settings.scale is None:
         return None
     from cj_pipeline.grading.anchors import AnchorRules
+    from cj_pipeline.grading.grade_scales import load_scale
+    from cj_pipeline.grading.rules import GradingTerms
 
     return GradingTerms(
         scale=load_scale(settings.scale, own_scale),

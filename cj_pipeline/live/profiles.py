@@ -7,11 +7,12 @@ here is pure; `steps.live_profile` reads the file, and `live.engine` does what a
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
+
+from cj_pipeline.ids import unknown
 
 Mode = Literal["serial", "lazy-parallel"]
 Source = Literal["default", "built-in", "configured", "explicit"]
@@ -167,10 +168,7 @@ def resolve_profile(
         problems.append("the profile's name is empty: name one, or leave the option out")
     elif name not in BUILT_IN and name not in configured:
         known = known_profiles(configured)
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        problems.append(
-            f"unknown profile {name!r}; did you mean {near!r}? (known: {', '.join(known)})"
-        )
+        problems.append(f"{unknown('profile', name, known)} (known: {', '.join(known)})")
     layers: tuple[tuple[Source, Mapping[str, Any]], ...] = (
         ("built-in", BUILT_IN.get(name, {})),
         ("configured", own),
@@ -244,8 +242,7 @@ def _configured(name: str, configured: Mapping[str, Any], problems: list[str]) -
 
 def _lay(draft: _Draft, source: Source, key: object, value: object, problems: list[str]) -> None:
     if key not in FIELDS:
-        near = difflib.get_close_matches(str(key), FIELDS, n=1, cutoff=0.0)[0]
-        problems.append(f"unknown {source} profile field {str(key)!r}; did you mean {near!r}?")
+        problems.append(unknown(f"{source} profile field", str(key), FIELDS))
         return
     field = str(key)
     if isinstance(value, str) and not value.strip():

@@ -12,7 +12,6 @@ They are judged when the batch has ended; `steps.batch_checks` judges them, with
 
 from __future__ import annotations
 
-import difflib
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cj_pipeline.ids import unknown
 from cj_pipeline.metrics.catalogue import METRICS, Metric
 
 if TYPE_CHECKING:
@@ -164,24 +164,19 @@ def _problems(assertion: OwnAssertion) -> Iterator[str]:
         yield f"{assertion.metric} is a histogram: assert {ways}"
         return
     if metric is None:
-        yield _unknown("metric", assertion.metric, _KNOWN)
+        yield unknown("metric", assertion.metric, _KNOWN)
         return
     for name, value in assertion.labels.items():
         if name not in metric.labels:
             yield (
-                _unknown(f"label of {assertion.metric}", name, metric.labels)
+                unknown(f"label of {assertion.metric}", name, metric.labels)
                 if metric.labels
                 else f"{assertion.metric} has no labels"
             )
             continue
         values = [known[metric.labels.index(name)] for known in metric.always]
         if values and value not in values:
-            yield _unknown(f"{name} of {assertion.metric}", value, values)
+            yield unknown(f"{name} of {assertion.metric}", value, values)
     missing = [name for name in metric.labels if name not in assertion.labels]
     if missing and not metric.adds_up:
         yield f"{assertion.metric} is a figure for each {missing[0]}: say which"
-
-
-def _unknown(what: str, given: str, known: Any) -> str:
-    (near,) = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
-    return f"unknown {what} {given!r}; did you mean {near!r}?"

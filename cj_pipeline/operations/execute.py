@@ -27,7 +27,7 @@ from cj_pipeline.logs import about_batch
 from cj_pipeline.operations.preflight import PreflightItem, preflight_folder
 from cj_pipeline.operations.preview import Preview
 from cj_pipeline.outputs.artefact import WrittenFile
-from cj_pipeline.queries.batch_record import batch_correlation_id, load_batch
+from cj_pipeline.queries.batch_record import batch_correlation_id, is_published, load_batch
 from cj_pipeline.queries.history import read_history
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import advance_to_end
@@ -192,7 +192,8 @@ def run_to_end(
             if taken.waits_for:
                 on_wait(taken.waits_for)
             if timeout_s is not None and monotonic() - started > timeout_s:
-                timed_out = not _is_published(runtime, batch_id)
+                with runtime.store.read() as db:
+                    timed_out = not is_published(db, batch_id)
                 break
         waited = round(monotonic() - started, 3)
         artefact = None
@@ -252,11 +253,6 @@ def _tell(runtime: Runtime, batch_id: str, step: NextStep, before: Progress, now
                 [batch_id],
             )
         log.info("assessment_results_hydrated", **(row or {}))
-
-
-def _is_published(runtime: Runtime, batch_id: str) -> bool:
-    with runtime.store.read() as db:
-        return bool(db.rows("SELECT 1 FROM batch_report WHERE batch_id = ?", [batch_id]))
 
 
 def _publish_partial(runtime: Runtime, batch_id: str, timeout_s: float | None) -> WrittenFile:

@@ -38,7 +38,8 @@ class JudgedBefore:
 
 def judged_before(db: Session, batch_id: str, content_sha256: str) -> JudgedBefore | None:
     """Return the latest other batch of the same content; runs of a trial do not count."""
-    row = db.one(
+    return db.record(
+        JudgedBefore,
         """
         SELECT b.batch_id, b.state, coalesce(sum(j.billed_usd), 0) AS cost_usd
         FROM batches b LEFT JOIN provider_jobs j USING (batch_id)
@@ -48,7 +49,6 @@ def judged_before(db: Session, batch_id: str, content_sha256: str) -> JudgedBefo
         """,
         {"content": content_sha256, "batch": batch_id},
     )
-    return JudgedBefore(**row) if row else None
 
 
 LEAST_FREE_BYTES = 1024**3

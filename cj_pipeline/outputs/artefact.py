@@ -23,7 +23,7 @@ from cj_pipeline.errors import BatchProblemsError, StoreError
 from cj_pipeline.outputs.class_list import class_list_csv, class_list_xlsx
 from cj_pipeline.outputs.contracts import strictest_contract, violations
 from cj_pipeline.outputs.feedback import written_grade
-from cj_pipeline.queries.history import BatchHistory, Row, read_history
+from cj_pipeline.queries.history import BatchHistory, Row, WaveDecision, read_history
 from cj_pipeline.runtime import RunEnvironment
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def build_artefact(
         "bt_summary": [_bt_entry(history, row) for row in history.last_scores],
         "grade_projections": [_grade_projection(history, row) for row in history.projections],
         "grading": _grading(history),
-        "wave_decisions": [_wave_decision(row) for row in history.decisions],
+        "wave_decisions": [_wave_decision(each) for each in history.decisions],
         "scale_statistics": dict(history.statistics),
         "bt_se_summary": history.last_details.get("bt_se_summary", {}),
         "bt_quality_flags": history.last_details.get("bt_quality_flags", {}),
@@ -488,10 +488,10 @@ def _without_key(row: Row) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in left_out}
 
 
-def _wave_decision(row: Row) -> dict[str, Any]:
+def _wave_decision(decided: WaveDecision) -> dict[str, Any]:
     return {
         key: _time(value) if isinstance(value, datetime) else value
-        for key, value in row.items()
+        for key, value in vars(decided).items()
         if key != "batch_id"
     }
 

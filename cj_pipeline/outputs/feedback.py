@@ -5,7 +5,6 @@ Roles are `comparisons.Role`; gains are what the strategy that chose the pair co
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.errors import UnknownEssayError, UnscalableBatchError
+from cj_pipeline.ids import nearest
 from cj_pipeline.outputs.html import percent
 from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.queries.history import BatchHistory, Row
@@ -146,9 +146,8 @@ def essay_feedback(history: BatchHistory, essay_id: str) -> EssayFeedback:
         UnscalableBatchError: If the batch has no scores.
     """
     if essay_id not in history.essay_by_id:
-        near = difflib.get_close_matches(essay_id, history.essay_by_id, n=1, cutoff=0.0)
-        hint = f"; the nearest is '{near[0]}'" if near else ""
-        msg = f"Batch '{history.batch_id}' has no essay '{essay_id}'{hint}."
+        hint = nearest(essay_id, history.essay_by_id) or "."
+        msg = f"Batch '{history.batch_id}' has no essay '{essay_id}'{hint}"
         raise UnknownEssayError(msg)
     if essay_id not in history.score_by_id:
         msg = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,9 +110,7 @@ def convergence_plot(history: BatchHistory) -> Figure:
     figure, (change, error, reliability) = _figure(height=6.4, n_rows=3)
     decided = history.decisions
     changes = [
-        (row["completed"], row["max_score_change"])
-        for row in decided
-        if row["max_score_change"] is not None
+        (row.completed, row.max_score_change) for row in decided if row.max_score_change is not None
     ]
     change.plot(*_columns(changes), color=_STUDENT, marker="o", markersize=4)
     threshold = history.settings.get("score_stability_threshold")
@@ -129,9 +128,9 @@ def convergence_plot(history: BatchHistory) -> Figure:
     change.set_ylabel("largest change\nof a score")
     change.set_ylim(bottom=0)
     errors = [
-        (row["completed"], row["details"]["bt_se_summary"]["mean_se"])
+        (row.completed, row.details["bt_se_summary"]["mean_se"])
         for row in decided
-        if "bt_se_summary" in row["details"]
+        if "bt_se_summary" in row.details
     ]
     error.plot(*_columns(errors), color=_STUDENT, marker="o", markersize=4)
     error.set_ylabel("mean standard\nerror")
@@ -140,9 +139,7 @@ def convergence_plot(history: BatchHistory) -> Figure:
         ("empirical_bayes_reliability", _STUDENT, "o"),
         ("scale_separation_reliability", _ANCHOR, "D"),
     ):
-        points = [
-            (row["completed"], row["details"][key]) for row in decided if key in row["details"]
-        ]
+        points = [(row.completed, row.details[key]) for row in decided if key in row.details]
         if points:
             name = key.replace("_", " ").removesuffix(" reliability").replace("bayes", "Bayes")
             reliability.plot(
@@ -320,5 +317,5 @@ def _literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]

@@ -606,7 +606,7 @@ def _score_picture(history: BatchHistory) -> Picture | None:
 
 
 def _convergence_picture(history: BatchHistory) -> Picture | None:
-    if not any("bt_se_summary" in row["details"] for row in history.decisions):
+    if not any("bt_se_summary" in row.details for row in history.decisions):
         return None
     from cj_pipeline.outputs.plots import convergence_plot
 

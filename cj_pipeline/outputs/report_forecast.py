@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cj_pipeline.queries.history import BatchHistory, Row
+from cj_pipeline.queries.history import BatchHistory, WaveDecision
 
 _TARGETS = {
     "reliability": "reliability at least {:g}",
@@ -30,7 +30,7 @@ def targets_in_words(history: BatchHistory) -> str:
 def forecasts_in_words(history: BatchHistory) -> list[dict[str, Any]]:
     """Return the forecast made after each wave: `wave`, `so_far` and what was `told`."""
     return [
-        {"wave": row["wave"], "so_far": row["completed"], "told": told}
+        {"wave": row.wave, "so_far": row.completed, "told": told}
         for row in history.decisions
         if (told := _forecast(row))
     ]
@@ -62,7 +62,7 @@ def looking_ahead(history: BatchHistory) -> dict[str, Any]:
     if targets := targets_in_words(history):
         shown["precise_means"] = targets
     forecasts = forecasts_in_words(history)
-    if forecasts and history.decisions and forecasts[-1]["wave"] == history.decisions[-1]["wave"]:
+    if forecasts and history.decisions and forecasts[-1]["wave"] == history.decisions[-1].wave:
         shown["forecast"] = forecasts[-1]["told"]
         kept = history.last_details["forecast"]
         shown["forecast_comparisons"] = kept["total"]
@@ -74,10 +74,10 @@ def looking_ahead(history: BatchHistory) -> dict[str, Any]:
     return shown
 
 
-def _forecast(row: Row) -> str:
-    kept = row["details"].get("forecast")
+def _forecast(decided: WaveDecision) -> str:
+    kept = decided.details.get("forecast")
     if not kept:
         return ""
     from cj_pipeline.stopping.forecast import Forecast
 
-    return Forecast(**kept).in_words(row["completion_denominator"])
+    return Forecast(**kept).in_words(decided.completion_denominator)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from cj_pipeline.progress.values import EventKind, Progress, ProgressEvent
 
 
@@ -58,3 +61,54 @@ def duration(seconds: float) -> str:
     if seconds < 2 * 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+@dataclass(frozen=True)
+class AwaitedJobs:
+    """A batch's open provider jobs of one kind.
+
+    Attributes:
+        provider: Where they are.
+        state: Of each of them, as the ledger has it.
+        phase: Likewise; see the page on the ledger.
+        provider_status: In the provider's own word; None where it has told none.
+        error: What is waited for, or what went wrong; None where nothing did.
+        n_jobs: How many.
+        n_requests: In all of them.
+        n_done: Of these, ended by the provider's count.
+        next_look: When the first is polled next; None where none is due.
+        since: When the first was submitted, or is to be.
+    """
+
+    provider: str
+    state: str
+    phase: str
+    provider_status: str | None
+    error: str | None
+    n_jobs: int
+    n_requests: int
+    n_done: int
+    next_look: datetime | None
+    since: datetime
+
+
+_DOING = {
+    "intent": "to be sent to",
+    "uploaded": "to be created at",
+    "ambiguous": "that may exist at",
+    "ended": "to be collected from",
+    "collected": "to be read, from",
+}
+
+
+def describe_awaited(jobs: AwaitedJobs, now: datetime) -> str:
+    """Return one line on jobs that are waited for: where they are, how far, and what is wrong."""
+    counted = "1 provider job" if jobs.n_jobs == 1 else f"{jobs.n_jobs} provider jobs"
+    words = [f"{counted} {_DOING.get(jobs.state, 'at')} {jobs.provider}"]
+    if jobs.phase in {"open", "calling"}:
+        status = f" ({jobs.provider_status})" if jobs.provider_status else ""
+        words[0] += f"{status}, {jobs.n_done} of {jobs.n_requests} done"
+    words.append(f"for {duration(max(0.0, (now - jobs.since).total_seconds()))}")
+    if jobs.next_look is not None and jobs.next_look > now:
+        words.append(f"next look in {duration((jobs.next_look - now).total_seconds())}")
+    return ", ".join(words) + (f": {jobs.error}" if jobs.error else "")

@@ -113,40 +113,61 @@ def rules_of(s: BatchSettings, *, verdicts_per_pair: float) -> WorkflowRules:
     )
 
 
+@dataclass(frozen=True)
+class _BatchRow:
+    """What a batch's record takes from its row."""
+
+    state: str
+    end_reason: str | None
+    settings: dict[str, Any]
+    content_sha256: str
+    correlation_id: str
+    runner_mode: RunnerMode
+    metadata: dict[str, Any]
+    cancel_requested: bool
+    spend_cap_reached: bool
+    canary_failed: bool
+    nothing_left_to_ask: bool
+
+
+@dataclass(frozen=True)
+class _EssayRow:
+    essay_id: str
+    grade: str | None
+
+
 def load_batch(db: Session, batch_id: str) -> BatchRecord:
     """Return a batch's record.
 
     Raises:
         UnknownBatchError: If the store has no batch of that name.
     """
-    row = db.one("SELECT * FROM batches WHERE batch_id = ?", [batch_id])
+    row = db.record(_BatchRow, "FROM batches WHERE batch_id = ?", [batch_id])
     if row is None:
         msg = f"No batch '{batch_id}' is in the store: `cj status` lists those that are."
         raise UnknownBatchError(msg)
-    essays = db.rows(
-        "SELECT essay_id, grade FROM essays WHERE batch_id = ? ORDER BY position", [batch_id]
-    )
+    essays = db.records(_EssayRow, "FROM essays WHERE batch_id = ? ORDER BY position", [batch_id])
     judges = db.rows("SELECT definition FROM judges WHERE batch_id = ? ORDER BY name", [batch_id])
     own_scale = db.one(
         "SELECT content FROM documents WHERE batch_id = ? AND kind = 'scale'", [batch_id]
     )
     return BatchRecord(
         batch_id=batch_id,
-        state=row["state"],
-        end_reason=row["end_reason"],
-        settings=BatchSettings.model_validate(row["settings"]),
-        content_sha256=row["content_sha256"],
-        correlation_id=row["correlation_id"],
-        runner_mode=row["runner_mode"],
-        metadata=row["metadata"],
-        essay_ids=tuple(e["essay_id"] for e in essays),
-        anchor_grades={e["essay_id"]: e["grade"] for e in essays if e["grade"] is not None},
+        state=row.state,
+        end_reason=row.end_reason,
+        settings=BatchSettings.model_validate(row.settings),
+        content_sha256=row.content_sha256,
+        correlation_id=row.correlation_id,
+        runner_mode=row.runner_mode,
+        metadata=row.metadata,
+        essay_ids=tuple(essay.essay_id for essay in essays),
+        anchor_grades={e.essay_id: e.grade for e in essays if e.grade is not None},
         judges=tuple(Judge.from_definition(j["definition"]) for j in judges),
         own_scale=own_scale["content"] if own_scale is not None else None,
-        cancel_requested=row["cancel_requested"],
-        spend_cap_reached=row["spend_cap_reached"],
-        canary_failed=row["canary_failed"],
-        nothing_left_to_ask=row["nothing_left_to_ask"],
+        cancel_requested=row.cancel_requested,
+        spend_cap_reached=row.spend_cap_reached,
+        canary_failed=row.canary_failed,
+        nothing_left_to_ask=row.nothing_left_to_ask,
     )
 
 
@@ -157,14 +178,16 @@ def batch_correlation_id(batch_id: str) -> str:
 
 def judged_pairs(db: Session, batch_id: str) -> list[JudgedPair]:
     """Return every comparison of a batch that has a verdict, in the order asked."""
-    return [
-        JudgedPair(r["essay_a"], r["essay_b"], r["winner"], r["judge_id"])
-        for r in db.rows(
-            "SELECT essay_a, essay_b, winner, judge_id FROM comparisons"
-            " WHERE batch_id = ? AND status = 'succeeded' ORDER BY sequence",
-            [batch_id],
-        )
-    ]
+    return db.records(
+        JudgedPair,
+        "FROM comparisons WHERE batch_id = ? AND status = 'succeeded' ORDER BY sequence",
+        [batch_id],
+    )
+
+
+def is_published(db: Session, batch_id: str) -> bool:
+    """Return whether a batch's report has been written, and so everything else of it."""
+    return db.one("SELECT 1 AS found FROM batch_report WHERE batch_id = ?", [batch_id]) is not None
 
 
 def current_wave(db: Session, batch_id: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.intake.settings import BatchSettings, scoring_rules
 from cj_pipeline.scale.scoring import score_verdicts
+from cj_pipeline.stopping.continuation import ContinuationDecision
 
 if TYPE_CHECKING:
     from cj_pipeline.scale.bradley_terry import Scale
@@ -24,6 +26,39 @@ Row = Mapping[str, Any]
 
 HIDDEN_SETTINGS = frozenset({"emulator_qualities"})
 """What simulated judges are told and no result may show: it is the answer key."""
+
+
+@dataclass(frozen=True)
+class WaveDecision:
+    """A row of `wave_decisions`: what was decided after a wave, and by which counts.
+
+    Attributes:
+        batch_id: The batch.
+        wave: Counts from 1.
+        decision: What happens next.
+        reason: Why the batch ended; None while it goes on.
+        submitted: Comparisons requested so far.
+        completed: Of these, with a verdict.
+        failed: Of these, failed for good.
+        completion_denominator: The comparisons at which the batch ends whatever it has reached.
+        success_rate: Verdicts as a share of the comparisons that ended, from 0 to 1.
+        max_score_change: Of any essay since the wave before, in logits; None where there is none.
+        details: Reliabilities, quality flags and summaries.
+        decided_at: When.
+    """
+
+    batch_id: str
+    wave: int
+    decision: ContinuationDecision
+    reason: str | None
+    submitted: int
+    completed: int
+    failed: int
+    completion_denominator: int
+    success_rate: float
+    max_score_change: float | None
+    details: dict[str, Any]
+    decided_at: datetime
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +97,7 @@ class BatchHistory:
     attempts: tuple[Row, ...]
     jobs: tuple[Row, ...]
     scores: tuple[Row, ...]
-    decisions: tuple[Row, ...]
+    decisions: tuple[WaveDecision, ...]
     projections: tuple[Row, ...]
     boundaries: tuple[Row, ...]
     grading: Row | None
@@ -214,7 +249,7 @@ class BatchHistory:
     @property
     def last_details(self) -> dict[str, Any]:
         """The summaries kept with the last decision: reliabilities, quality flags, coverage."""
-        return dict(self.decisions[-1]["details"]) if self.decisions else {}
+        return dict(self.decisions[-1].details) if self.decisions else {}
 
 
 def read_history(db: Session, batch_id: str) -> BatchHistory:
@@ -249,7 +284,13 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
         scores=rows(
             "SELECT * FROM essay_scores WHERE batch_id = $batch ORDER BY wave, rank, essay_id"
         ),
-        decisions=rows("SELECT * FROM wave_decisions WHERE batch_id = $batch ORDER BY wave"),
+        decisions=tuple(
+            db.records(
+                WaveDecision,
+                "FROM wave_decisions WHERE batch_id = $batch ORDER BY wave",
+                {"batch": batch_id},
+            )
+        ),
         projections=rows(
             "SELECT * FROM grade_projections WHERE batch_id = $batch AND revision ="
             " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cj_pipeline.errors import TransientError
+from cj_pipeline.queries.batch_record import is_published
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.decide import fit_and_decide
@@ -21,7 +22,6 @@ from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish
 from cj_pipeline.steps.submit_wave import submit_wave
 from cj_pipeline.steps.watchdog import end_stalled, stalled_batches
-from cj_pipeline.store.session import Session
 
 LEAST_PAUSE_S = 0.05
 
@@ -46,7 +46,7 @@ def take_next_step(runtime: Runtime, batch_id: str) -> StepTaken:
     with runtime.store.read() as db:
         step = next_step(db, batch_id, runtime.clock())
         # A batch may have ended, and been published, before its last results come home.
-        is_published = step is NextStep.COLLECT and _is_published(db, batch_id)
+        was_published = step is NextStep.COLLECT and is_published(db, batch_id)
     waited = False
     match step:
         case NextStep.PLAN:
@@ -58,7 +58,7 @@ def take_next_step(runtime: Runtime, batch_id: str) -> StepTaken:
             waited = batch_id not in poll(runtime, batch_id=batch_id).batches_with_ended_jobs
         case NextStep.COLLECT:
             collect_wave(runtime, batch_id)
-            if is_published:
+            if was_published:
                 publish(runtime, batch_id)
         case NextStep.DECIDE:
             fit_and_decide(runtime, batch_id)
@@ -72,10 +72,6 @@ def take_next_step(runtime: Runtime, batch_id: str) -> StepTaken:
         return StepTaken(step, waited)
     with runtime.store.read() as db:
         return StepTaken(step, waited, what_is_awaited(db, batch_id, runtime.clock()))
-
-
-def _is_published(db: Session, batch_id: str) -> bool:
-    return bool(db.one("SELECT 1 AS found FROM batch_report WHERE batch_id = ?", [batch_id]))
 
 
 def advance_to_end(

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from cj_pipeline.batch.options import Priority
+from cj_pipeline.progress.text import AwaitedJobs, describe_awaited
 from cj_pipeline.store.session import Session
 
 
@@ -223,7 +224,8 @@ def standings(db: Session, now: datetime) -> list[PendingStep]:
 
 def what_is_awaited(db: Session, batch_id: str, now: datetime) -> str:
     """Return one line per kind of open provider job: where it is, how far, and what is wrong."""
-    rows = db.rows(
+    awaited = db.records(
+        AwaitedJobs,
         """
         SELECT provider, state, phase, provider_status, error, count(*) AS n_jobs,
                sum(n_requests) AS n_requests,
@@ -234,34 +236,4 @@ def what_is_awaited(db: Session, batch_id: str, now: datetime) -> str:
         """,
         [batch_id],
     )
-    return "\n".join(_line(row, now) for row in rows)
-
-
-_DOING = {
-    "intent": "to be sent to",
-    "uploaded": "to be created at",
-    "ambiguous": "that may exist at",
-    "ended": "to be collected from",
-    "collected": "to be read, from",
-}
-
-
-def _line(row: dict[str, object], now: datetime) -> str:
-    n_jobs, since, next_look = row["n_jobs"], row["since"], row["next_look"]
-    assert isinstance(since, datetime)  # noqa: S101 - for the type checker
-    jobs = "1 provider job" if n_jobs == 1 else f"{n_jobs} provider jobs"
-    doing = _DOING.get(str(row["state"]), "at")
-    words = [f"{jobs} {doing} {row['provider']}"]
-    if row["phase"] in {"open", "calling"}:
-        status = f" ({row['provider_status']})" if row["provider_status"] else ""
-        words[0] += f"{status}, {row['n_done']} of {row['n_requests']} done"
-    words.append(f"for {_time(max(0.0, (now - since).total_seconds()))}")
-    if isinstance(next_look, datetime) and next_look > now:
-        words.append(f"next look in {_time((next_look - now).total_seconds())}")
-    return ", ".join(words) + (f": {row['error']}" if row["error"] else "")
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return "\n".join(describe_awaited(jobs, now) for jobs in awaited)

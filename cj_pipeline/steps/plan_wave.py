@@ -187,9 +187,10 @@ def _row(planned: PlannedComparison) -> dict[str, object]:
 
 
 def _planned(db: Session, batch_id: str, wave: int) -> tuple[PlannedComparison, ...]:
-    rows = db.rows(
-        "SELECT * EXCLUDE (planned_at) FROM comparison_pairs"
-        " WHERE batch_id = ? AND wave = ? ORDER BY sequence",
-        [batch_id, wave],
+    return tuple(
+        db.records(
+            PlannedComparison,
+            "FROM comparison_pairs WHERE batch_id = ? AND wave = ? ORDER BY sequence",
+            [batch_id, wave],
+        )
     )
-    return tuple(PlannedComparison(**row) for row in rows)

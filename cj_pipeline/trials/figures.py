@@ -6,7 +6,6 @@ from the rows of the batch alone, so a trial can be looked at again at any time.
 
 from __future__ import annotations
 
-import difflib
 import operator
 import re
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 import yaml
 
 from cj_pipeline.diagnostics.position_balance import positional_skews
+from cj_pipeline.ids import unknown
 from cj_pipeline.queries.history import BatchHistory
 
 Figure = float | int | str | bool | None
@@ -53,8 +53,7 @@ class Expectation:
             raise ValueError(msg)
         figure, comparison, value = match[1], match[2], yaml.safe_load(match[3])
         if figure not in FIGURES:
-            near = difflib.get_close_matches(figure, FIGURES, n=1, cutoff=0.0)
-            msg = f"{text!r}: unknown figure {figure!r}; did you mean {near[0]!r}?"
+            msg = f"{text!r}: {unknown('figure', figure, FIGURES)}"
             raise ValueError(msg)
         if comparison not in {"==", "!="} and isinstance(value, bool | str):
             msg = f"{text!r}: only numbers can be more or less than each other"
@@ -169,7 +168,7 @@ def _counts(history: BatchHistory) -> dict[str, Figure]:
         "completed": completed,
         "failed": failed,
         "pending": submitted - completed - failed,
-        "completion_denominator": last["completion_denominator"] if last else None,
+        "completion_denominator": last.completion_denominator if last else None,
     }
 
 

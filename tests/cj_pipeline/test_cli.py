@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 from typer.testing import CliRunner
 
@@ -20,13 +18,3 @@ def test_help_shows_every_command_under_what_it_is_for() -> None:
     assert headings == ["Options", *PANELS]
     assert listed == [name_of(held) for panel in PANELS.values() for held in panel]
     assert listed[:2] == ["demo", "plan"]
-
-
-def test_starting_waits_for_nothing_that_only_some_commands_need() -> None:
-    """`cj --help` and completion are to answer at once; numpy alone takes longer than all of it."""
-    heavy = ("numpy", "duckdb", "pydantic", "dagster", "fastapi", "matplotlib", "structlog")
-    code = f"import cj_pipeline.cli, sys; print([m for m in {heavy} if m in sys.modules])"
-
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-
-    assert done.stdout.strip() == "[]"

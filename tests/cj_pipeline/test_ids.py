@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.ids import ID, id_for
+from cj_pipeline.ids import ID, id_for, nearest, unknown
 
 
 @given(name=st.text(max_size=300))
@@ -30,3 +30,15 @@ def test_long_names_that_begin_alike_stay_apart() -> None:
 def test_names_without_latin_letters_stay_apart() -> None:
     """A class in Kyiv has ids too."""
     assert id_for("Оля", prefix="essay") != id_for("Ігор", prefix="essay")
+
+
+def test_an_unknown_name_is_told_with_the_nearest_known_one() -> None:
+    """Most unknown names are misspelt, and the person wants to read how it is spelt."""
+    assert unknown("key", "sede", ["title", "seed"]) == "unknown key 'sede'; did you mean 'seed'?"
+    assert unknown("key", "sede", []) == "unknown key 'sede'"
+
+
+def test_a_name_like_no_other_gets_no_hint() -> None:
+    """Where anything may stand, a far-fetched hint would only mislead."""
+    assert nearest("holiday.txt", ["rubric.md"], at_least=0.8) == ""
+    assert nearest("rubrik.md", ["rubric.md"], at_least=0.8) == "; did you mean 'rubric.md'?"

@@ -64,10 +64,10 @@ def test_a_reliability_has_to_last_for_two_waves(runtime: Runtime, tmp_path: Pat
     """Stopping at the first wave that looks good enough is stopping by luck."""
     history = judged(runtime, tmp_path / "lasting", precise={"reliability": 0.2}, wave_size=40)
 
-    reached = [row["details"]["precision"]["reliability"] for row in history.decisions]
+    reached = [row.details["precision"]["reliability"] for row in history.decisions]
     assert min(reached) > 0.2
-    assert [row["reason"] for row in history.decisions] == [None, "precise"]
-    assert [row["details"]["forecast"]["waves"] for row in history.decisions] == [1, 0]
+    assert [row.reason for row in history.decisions] == [None, "precise"]
+    assert [row.details["forecast"]["waves"] for row in history.decisions] == [1, 0]
     assert len(history.comparisons) == 80
 
 
@@ -85,7 +85,7 @@ def test_every_wave_foresees_comparisons_waves_and_dollars(
     """Kept with the decision, and the same in the report and on the page in the UI."""
     history = judged(runtime, tmp_path / "spring", precise={"reliability": 0.97})
 
-    kept = [row["details"]["forecast"] for row in history.decisions if "outlook" in row["details"]]
+    kept = [row.details["forecast"] for row in history.decisions if "outlook" in row.details]
     page, shown = render_history(history), looking_ahead(history)
     assert len(kept) == 2
     for forecast in kept:

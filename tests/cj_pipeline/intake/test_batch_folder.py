@@ -372,7 +372,7 @@ class TestAnchors:
 
         found = "\n".join(problems_of(root))
 
-        assert "line 2: anchors/ has no file 'kimm.txt'; the nearest is 'kim.txt'" in found
+        assert "line 2: anchors/ has no file 'kimm.txt'; did you mean 'kim.txt'?" in found
         assert "line 3: anchors/ has no file '../kim.txt'" in found
         assert "anchors/kim.txt has no grade in anchors/grades.csv" in found
 

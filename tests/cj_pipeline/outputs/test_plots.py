@@ -116,7 +116,7 @@ def test_drawing_leaves_no_global_state(histories: dict[str, BatchHistory]) -> N
 
 def test_importing_plots_does_not_load_matplotlib() -> None:
     """Dagster's code location imports this; matplotlib takes a second."""
-    code = "import sys, cj_pipeline.plots; print('matplotlib' in sys.modules)"
+    code = "import sys, cj_pipeline.outputs.plots; print('matplotlib' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
