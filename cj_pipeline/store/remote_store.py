@@ -18,6 +18,8 @@ from cj_pipeline.store.session import Session
 class RemoteStore(Store, ABC):
     """A store somewhere else; `where` names the place in messages."""
 
+    is_embedded = False
+
     def __init__(self, where: str, home: Path, *, lock_timeout_s: float) -> None:
         super().__init__(home, lock_timeout_s=lock_timeout_s)
         self.where = where

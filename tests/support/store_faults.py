@@ -279,11 +279,10 @@ _HEAD = """# What a fault comes to in the store
 
 Every command that puts a file of the store in place meets, at every step, what can befall it there:
 the disk is full, it fails, the place is on another file system, the process is killed before it.
-*Rows* are comparisons
-in the store, opened again by another program. *Done again* is the exit code of the same command
-afterwards, and the rows there are then. The steps are those of `cj_pipeline/storage/file_swap.py`;
-the number before one says which file of the command it is: a compaction puts the store's file in
-place first and the published copy second.
+*Rows* are comparisons in the store, opened again by another program. *Done again* is the exit code
+of the same command afterwards, and the rows there are then. The steps are those of
+`cj_pipeline/storage/file_swap.py`; the number before one says which file of the command it is: a
+compaction puts the store's file in place first and the published copy second.
 
 `python -m tests.support.store_faults > docs/store-faults.md` makes this page. A test makes it
 again, fails where it differs, and asserts of every line that no row was lost, that the same
@@ -292,7 +291,7 @@ nothing is left behind."""
 
 
 multiprocessing.get_context("forkserver").set_forkserver_preload(
-    ["tests.support.store_faults", "cj_pipeline.operations.erase"]
+    ["cj_pipeline.operations.erase", "cj_pipeline.cli", "tests.support.finished_batches"]
 )
 
 if __name__ == "__main__":
