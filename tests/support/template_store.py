@@ -6,6 +6,7 @@ Tests of the store itself take the real way: see `tests/cj_pipeline/store/confte
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +24,13 @@ _migrated_in_memory = Store.in_memory
 def copies_of_a_template(folder: Path) -> Iterator[None]:
     """Have every new store of this process copied from one in `folder`, which is made when asked.
 
-    An encrypted store, and one that another process makes, is migrated as ever.
+    An encrypted store, and one that another process makes, is migrated as ever; so is one of a
+    forked process where there is no template yet, which two of them would write at once.
     """
-    template = Store(folder)
+    template, owner = Store(folder), os.getpid()
+
+    def has_template() -> bool:
+        return template.path.exists() or os.getpid() == owner
 
     def template_path() -> Path:
         if not template.path.exists():
@@ -33,7 +38,7 @@ def copies_of_a_template(folder: Path) -> Iterator[None]:
         return template.path
 
     def make_current(store: Store) -> None:
-        if store.key is None and not store.path.exists():
+        if store.key is None and not store.path.exists() and has_template():
             source = template_path()
             with store.held():
                 if not store.path.exists():
@@ -45,6 +50,8 @@ def copies_of_a_template(folder: Path) -> Iterator[None]:
         _migrated_file(store)
 
     def in_memory() -> Store:
+        if not has_template():
+            return _migrated_in_memory()
         store = Store(Path(":memory:"))
         store._memory = connect_file(Path(":memory:"), read_only=False)
         store._memory.execute(f"ATTACH '{template_path()}' AS template (READ_ONLY)")

@@ -123,7 +123,7 @@ def test_discriminations_that_do_not_come_to_rest_are_left_off_and_told(
     scale = score_verdicts(ESSAYS, panel, ScoringRules())
 
     assert not scale.discriminations
-    assert any("did not come to rest" in note for note in scale.notes)
+    assert any("did not converge" in note for note in scale.notes)
 
 
 def test_a_panel_with_few_verdicts_has_no_discrimination() -> None:
