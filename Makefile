@@ -8,7 +8,10 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Every run in Dagster is a process of its own: without compiled files each would compile its imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo ui docs test test-postgres nightly check lock clean
+# The fast tests, as pytest's options.
+QUICK := -n 2 --dist worksteal -m "not slow"
+
+.PHONY: demo ui docs test test-postgres nightly newest check lock clean
 
 $(VENV)/.runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -43,11 +46,25 @@ check: $(VENV)/.dev  ## Style, types, direction of imports, and every test that 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest $(QUICK)
 
 nightly: $(VENV)/.dev  ## What takes an hour: every kill point, and 100,000 fuzzed results
 	CJ_TESTS=nightly $(BIN)/python -m pytest -rP tests/journeys/test_killed_anywhere.py \
 		tests/journeys/test_fuzzed_results.py
+	$(MAKE) newest
+
+newest:  ## Run the fast tests on the newest of everything, in an environment thrown away; never fails
+	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && new=$$home/bin/python && \
+	$(PYTHON) -m venv "$$home" && \
+	$$new -m pip install --quiet --upgrade pip && \
+	$$new -m pip install --quiet --editable . --group build --group dev && \
+	sed -n 's/^\([^ ]*==[^ ]*\).*/\1/p' requirements-dev.lock >"$$home/locked" && \
+	echo "newest: not the versions in the lock:" && \
+	{ $$new -m pip freeze --exclude-editable | tr A-Z_ a-z- | grep -vxFf "$$home/locked" || echo none; } && \
+	if $$new -m pip install -qqq --dry-run --no-deps "duckdb-extension-quack>=2"; \
+	then echo "newest: DuckDB 2 has extensions, see docs/decisions/0018-duckdb-2.md"; fi && \
+	$$new -m pytest $(QUICK) && echo "newest: all passed" || \
+	echo "newest: FAILED, as shown above; the versions in the lock are not concerned"
 
 RESOLVE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --quiet --group build

@@ -1,4 +1,4 @@
-"""The code location Dagster loads: assets, checks, jobs, sensors, schedules and their engine."""
+"""The code location Dagster loads: assets, checks, jobs, sensors, schedules and their runtime."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── SettingsError             a setting cannot be used
         ├── UnknownBatchError         no batch of that name in the store
         ├── UnknownEssayError         no essay of that name in the batch
+        ├── UnsettledBatchError       a batch goes on, or its bills are not in yet
         ├── UnscalableBatchError      the comparisons give no common scale
         ├── PreflightError            what a batch needs is not in order, all of it listed
         ├── FailedCheckError          what is claimed of every batch does not hold of this one
@@ -19,6 +20,8 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── ProviderRefusedError      the provider will not take this request or job
         │   └── AccountRefusedError       it will take nothing from this account as it is
         ├── AmbiguousSubmissionError  a provider job may or may not exist
+        │   └── OtherAccountError         it was begun with another key or address
+        ├── IllegalTransitionError    a provider job cannot go there from where it is
         ├── UnpricedModelError        no price is known for a judge's model
         └── StoreError                the store's file cannot be used as it is
 
@@ -101,6 +104,10 @@ class UnknownEssayError(FinalError):
     """No essay of that name is in the batch."""
 
 
+class UnsettledBatchError(FinalError):
+    """A batch goes on, or a provider job of it is not settled, so it cannot be removed yet."""
+
+
 class UnscalableBatchError(FinalError):
     """The comparisons give no common scale."""
 
@@ -131,6 +138,14 @@ class AccountRefusedError(ProviderRefusedError):
 
 class AmbiguousSubmissionError(FinalError):
     """A provider job may or may not exist; a person has to look before more is paid."""
+
+
+class OtherAccountError(AmbiguousSubmissionError):
+    """A provider job was begun with another key or address: under this one nothing proves it."""
+
+
+class IllegalTransitionError(FinalError):
+    """A provider job is in a state from which it cannot go where it was to; nothing changed."""
 
 
 class UnpricedModelError(FinalError):

@@ -204,7 +204,7 @@ def _under_headings(text: str) -> str:
 
     for heading, held in PANELS.items():
         first = f"* `{name_of(held[0])}`:"
-        text = text.replace(first, f"\n{heading}:\n\n{first}", 1)
+        text = text.replace(first, f"\n**{heading}**\n\n{first}", 1)
     return text
 
 
@@ -255,6 +255,8 @@ def judge_files() -> str:
     """Return the keys of a judge's file, and the judges that are built in."""
     from cj_pipeline.judging.judges import JudgeFile, JudgeSettings, known_judges, load_judge
 
+    limits_model = JudgeFile.model_fields["limits"].annotation
+
     judges = [
         (f"`{j.name}`", j.provider, j.api, f"`{j.model}`", f"`{j.template.name}`")
         for j in map(load_judge, known_judges())
@@ -271,7 +273,13 @@ def judge_files() -> str:
             "",
             *_fields(JudgeSettings),
             "",
-            "## Built in",
+            "## limits",
+            "",
+            "Without a value, the limits in the provider's documentation apply.",
+            "",
+            *_fields(limits_model),
+            "",
+            "## Built-in judges",
             "",
             *_table(("Judge", "Provider", "Endpoint", "Model", "Template"), judges),
             "",
@@ -414,15 +422,15 @@ def python_page(name: str) -> str:
 
 
 def _fields(model: type[BaseModel]) -> list[str]:
-    said = _attributes_section(model.__doc__ or "")
+    """Return a table of keys; type and default stand under the meaning, to fit on a phone."""
+    described = _attributes_section(model.__doc__ or "")
     return _table(
-        ("Key", "Default", "Type", "Meaning"),
+        ("Key", "Meaning"),
         [
             (
                 f"`{field.alias or name}`",
-                "**required**" if field.is_required() else f"`{_default(field)}`",
-                f"`{_type(field)}`",
-                _line(field.description or said.get(name, "")),
+                f"{_line(field.description or described.get(name, ''))}"
+                f"<br><small>{_type(field)}; {_default_in_words(field)}</small>",
             )
             for name, field in model.model_fields.items()
         ],
@@ -435,12 +443,16 @@ def _attributes_section(docstring: str) -> dict[str, str]:
     return {name: re.sub(r"\s+", " ", text) for name, text in found}
 
 
-def _default(field: FieldInfo) -> str:
+def _default_in_words(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
     value: Any = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
-        return "see below"
-    if value is None:
-        return "none"
+        return "defaults: see below"
+    return "no default" if value is None else f"default: `{_default(value)}`"
+
+
+def _default(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -460,9 +472,10 @@ def _type_name(annotation: Any) -> str:
     origin = getattr(annotation, "__origin__", None)
     arguments = [a for a in get_args(annotation) if a not in (type(None), ...)]
     if str(origin) == "typing.Literal":
-        return ", ".join(map(str, arguments))
+        return f"one of {', '.join(f'`{argument}`' for argument in arguments)}"
     if origin is tuple:
-        return f"list of {_type_name(arguments[0]).replace('mapping', 'mappings')}"
+        of_what = re.sub(r"^(list|mapping)", r"\1s", _type_name(arguments[0]))
+        return f"list of {of_what}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "mapping"
     if hasattr(annotation, "__metadata__"):

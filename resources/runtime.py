@@ -9,12 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cj_pipeline.runtime import RunEnvironment, Runtime
+from cj_pipeline.storage.private_files import make_home
 from cj_pipeline.store.opening import default_home, open_store
 
 
 def open_runtime(environment: Mapping[str, str]) -> Runtime:
     """Return the engine over `CJ_HOME`, with this machine and checkout described."""
-    home = default_home(environment).resolve()
+    home = make_home(default_home(environment).resolve())
     return Runtime(
         store=open_store(home, environment),
         home=home,

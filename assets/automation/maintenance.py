@@ -5,7 +5,9 @@ keeps every run's events for ever. With a run go its materializations; so whatev
 a partition's status or a check still rests upon is kept, however old.
 """
 
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from pydantic import Field, ValidationError
 
-from assets.automation.partitions import errors_as_dagster_knows_them
+from assets.automation.partitions import BATCHES, errors_as_dagster_knows_them
 from cj_pipeline.steps.next_step import next_steps
 from cj_pipeline.store.file_store import Store
 from cj_pipeline.store.maintenance import archive_callbacks, backup_store, delete_archives
@@ -111,6 +113,25 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
         file = Path(events.path_for_shard(run_id))
         for each in (file, *(file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm"))):
             each.unlink(missing_ok=True)
+
+
+def forget_partition(instance: dg.DagsterInstance, batch_id: str, *, keep_name: bool) -> int:
+    """Delete every run of a batch, and its partition unless that stays; return how many runs.
+
+    Where the instance keeps SQLite files they are written anew: what was deleted lingers in them.
+    """
+    with_it = dg.RunsFilter(tags={PARTITION_TAG: batch_id})
+    runs = [record.dagster_run.run_id for record in instance.get_run_records(with_it)]
+    for run_id in runs:
+        delete_run(instance, run_id)
+    if not keep_name and batch_id in instance.get_dynamic_partitions(BATCHES):
+        instance.delete_dynamic_partition(BATCHES, batch_id)
+    if isinstance(instance.event_log_storage, SqliteEventLogStorage):
+        for file in sorted(Path(instance.root_directory).rglob("*.db")):
+            with closing(sqlite3.connect(file, timeout=30, isolation_level=None)) as db:
+                db.execute("VACUUM")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return len(runs)
 
 
 def _is_rested_upon(instance: dg.DagsterInstance, run_id: str) -> bool:

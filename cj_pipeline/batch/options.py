@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -14,6 +15,19 @@ Priority = Literal["low", "normal", "high"]
 ScoringEngine = Literal["newton", "choix"]
 Ties = Literal["half-half", "davidson"]
 InconsistentPolicy = Literal["keep", "halve", "drop"]
+
+
+class WaitingFor(StrEnum):
+    """What a job or a batch waits for beside the provider's own work, in one word, as stored.
+
+    The most urgent first: of a batch whose jobs wait for several things, that one is shown.
+    """
+
+    KEY = "key"
+    CREDIT = "credit"
+    PERSON = "person"
+    ROWS = "rows"
+    ROOM = "room"
 
 
 def _on_or_off(value: Any) -> Any:
@@ -30,14 +44,13 @@ class PrecisionTargets(BaseModel):
     """When a batch is precise enough to stop; each target that is given must be met.
 
     Attributes:
-        reliability: The empirical-Bayes reliability to reach, after two waves in a row.
-        mean_standard_error: In logits, over students.
-        max_standard_error: In logits, over students.
-        misgrading: The share of students expected to have another grade than their most probable
-            one; needs a scale and anchors.
-        gain_per_usd: What a dollar on the next wave is still expected to take off the typical
-            error of a rank, in ranks (with `goal: grades`, of a grade, in steps); the batch stops
-            when it is worth no more than this.
+        reliability: At least this empirical-Bayes reliability, after two waves in a row.
+        mean_standard_error: At most this mean standard error of the students' scores, in logits.
+        max_standard_error: At most this largest standard error of a student's score, in logits.
+        misgrading: At most this share of students is expected to have another grade than their
+            most probable one; needs a scale and anchors.
+        gain_per_usd: One more USD is expected to reduce the typical error of a rank by at most
+            this many ranks (with `goal: grades`, of a grade, by this many steps).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

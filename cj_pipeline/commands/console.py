@@ -12,6 +12,7 @@ from rich.console import Console
 
 from cj_pipeline.commands import tables
 from cj_pipeline.errors import CJError
+from cj_pipeline.storage.private_files import keep_to_ourselves
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,10 +23,11 @@ errors = Console(stderr=True)
 
 
 def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
-    """Show a known error as a message instead of a traceback."""
+    """Show a known error as a message instead of a traceback; what is written is its owner's."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        keep_to_ourselves()
         try:
             return command(*args, **kwargs)
         except CJError as error:

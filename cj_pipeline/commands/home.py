@@ -26,6 +26,7 @@ def open_engine() -> Runtime:
     from resources.runtime import open_runtime as open_from_environment
 
     configure_logs()
+    _warn_of_others()
     return open_from_environment(os.environ)
 
 
@@ -33,7 +34,23 @@ def open_store() -> Store:
     """Return the store in `CJ_HOME`, or wherever `CJ_STORE` says."""
     from cj_pipeline.store.opening import open_store as open_from_environment
 
+    _warn_of_others()
     return open_from_environment(home_folder(), os.environ)
+
+
+def _warn_of_others() -> None:
+    """Say that others can look into the home, where it was there before we made homes private."""
+    from cj_pipeline.commands.console import errors
+    from cj_pipeline.storage.private_files import is_open_to_others
+
+    home = home_folder()
+    if is_open_to_others(home):
+        errors.print(
+            f"Others can look into {home}, where essays and grades lie: `cj store check --fix`"
+            " closes it.",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,12 +36,16 @@ def check(
     ] = False,
 ) -> None:
     """Read every value once and say everything that is wrong."""
+    from cj_pipeline.operations.erase import finish_erasures
     from cj_pipeline.store.maintenance import check_store, mend_store
 
     opened = open_store()
     if fix:
         for path in mend_store(opened):
             console.print(f"Put right: {path}", markup=False, soft_wrap=True)
+    for done in finish_erasures(opened, now=datetime.now(UTC), beyond=_forget_in_dagster):
+        what = f"essay {done.essay_alias}" if done.essay_alias else "everything"
+        _tell(f"An erasure that had been begun was finished: {what} of batch {done.batch_id}.")
     found = check_store(opened)
     console.print(
         tables.table("Rows", ("table", "rows"), sorted(found.rows.items())),
@@ -120,22 +125,63 @@ def forget(
         str | None, typer.Argument(help="One of its essays; the whole batch if left out.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    unsettled: Annotated[
+        bool, typer.Option("--unsettled", help="Although bills of it are still to come.")
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Search every file of the home for what was to go."),
+    ] = False,
 ) -> None:
     """Remove a batch's or an essay's texts, callbacks and exports for good."""
-    from cj_pipeline.operations.erase import forget_batch, forget_essay
+    from cj_pipeline.operations.erase import forget_batch, forget_essay, words_of
 
     what = f"essay {essay_id} of batch {batch}" if essay_id else f"batch {batch}"
     if not yes:
         typer.confirm(f"Remove {what} for good?", abort=True)
-    now = datetime.now(UTC)
+    now, opened = datetime.now(UTC), open_store()
+    words = words_of(opened, batch, essay_id) if verify else ()
     forgotten: Forgotten = (
-        forget_essay(open_store(), batch, essay_id, now=now)
+        forget_essay(
+            opened, batch, essay_id, now=now, unsettled=unsettled, beyond=_forget_in_dagster
+        )
         if essay_id
-        else forget_batch(open_store(), batch, now=now)
+        else forget_batch(opened, batch, now=now, unsettled=unsettled, beyond=_forget_in_dagster)
     )
-    console.print(
-        f"{what}: {forgotten.n_rows} rows and {len(forgotten.files)} files removed; an audit "
-        "line is kept. Delete your own backups yourself.",
-        markup=False,
-        soft_wrap=True,
+    _tell(
+        f"{what}: {forgotten.n_rows} rows and {forgotten.n_files} files and runs removed; an audit"
+        " line is kept."
     )
+    for other_batch, other_essay in forgotten.elsewhere:
+        _tell(f"The same text is still in batch {other_batch}, as essay {other_essay}.")
+    for path in forgotten.backups:
+        _tell(f"{path} was written before, and is yours to prune.")
+    if verify:
+        _verify(words)
+
+
+def _verify(words: Iterable[bytes]) -> None:
+    """Say which files of the home still hold any of some words; end with 1 if one does."""
+    from cj_pipeline.operations.erase import remains
+
+    found = list(remains(home_folder(), words))
+    for path, n_words in found:
+        _tell(f"{path} still holds {n_words} pieces of it.")
+    if found:
+        raise typer.Exit(1)
+    _tell("Searched every file of the home: nothing of it is left that is not compressed.")
+
+
+def _forget_in_dagster(batch: str, is_whole: bool) -> int:
+    """Delete a batch's runs and partition from the home's own Dagster, if it has one."""
+    if not (home_folder() / "dagster" / "dagster.yaml").exists():
+        return 0
+    from assets.automation.maintenance import forget_partition
+    from resources.local_instance import local_instance
+
+    with local_instance(home_folder()) as instance:
+        return forget_partition(instance, batch, keep_name=not is_whole)
+
+
+def _tell(line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)

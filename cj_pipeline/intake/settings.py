@@ -1,4 +1,4 @@
-"""What a batch may be told to do, its defaults, and where each value came from.
+"""The settings of a batch, their defaults, and where each value came from.
 
 `ingestion` reads `batch.yaml` into this; every later step reads only the resolved settings.
 """
@@ -42,14 +42,14 @@ class EarlierBatch(BaseModel):
 
 
 class BatchSettings(BaseModel):
-    """The keys of `batch.yaml`, with the defaults of DESIGN section 2."""
+    """The keys of `batch.yaml` and their defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     title: str = ""
-    """What people call the batch; the report's heading."""
+    """The batch's title, shown as the report's heading."""
     about: str = ""
-    """A sentence or two on what the batch is, shown beside the title."""
+    """A sentence or two about the batch, shown below the title."""
     assignment_id: str | None = None
     """Your own name or UUID of the assignment, for the artefact."""
     course_id: str | None = None
@@ -58,86 +58,92 @@ class BatchSettings(BaseModel):
     """The language of the essays, as a BCP 47 tag."""
 
     scale: str | None = None
-    """The grade scale anchors' grades are on: a built-in one, or the one in the batch's own
-    scale.yaml; without it a batch ends with scores and ranks."""
+    """The grade scale of the anchors' grades: a built-in one, or the one in the batch's own
+    scale.yaml. Without a scale the batch ends with scores and ranks."""
     use_priors: bool = False
-    """Let the shares a scale has published weigh in; a student's grade then depends on what
-    students elsewhere were given."""
+    """Use the shares of grades that the scale has published. A student's grade then also depends on
+    the grades of students elsewhere."""
     link_to: tuple[Annotated[str, Field(pattern=ID)], ...] = ()
-    """Earlier batches on whose scale this one is placed, through three or more anchors that both
-    have judged; earliest first."""
+    """Earlier batches on whose scale this one is placed, earliest first. They must share three or
+    more anchors with it."""
     min_anchor_grades: Annotated[int, Field(ge=2)] = 2
-    """No grades with fewer different grades among the anchors."""
+    """Give no grades if the anchors have fewer different grades than this."""
     min_anchor_separation_z: Annotated[float, Field(ge=0)] = 1.64
-    """No grades unless anchors' scores rise with their grades by so many standard errors."""
+    """Give no grades unless the anchors' scores rise with their grades by this many standard
+    errors."""
     max_anchor_disagreement: Annotated[float, Field(gt=0)] = 1.5
-    """No grades where judge and anchors' graders disagree by more steps than this."""
+    """Give no grades if the judge and the anchors' graders disagree by more grade steps than
+    this."""
     max_extrapolated_share: Share = 0.5
-    """No grades where more of the students than this share score outside all anchors."""
+    """Give no grades if more than this share of the students scores outside all anchors."""
     max_inversion_p: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """Two anchors against their grades are told when chance explains them more rarely than so."""
+    """Report two anchors that score against their grades if the probability of chance is below
+    this."""
     judges: Annotated[tuple[str, ...], Field(min_length=1)] = ("quality",)
-    """Who judges, by name; several are a panel and are asked about the same pairs."""
+    """Names of the judges. Several judges are a panel and judge the same pairs."""
     judge_shares: Mapping[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
-    """Of how many of the pairs each judge of a panel is asked, from 0 to 1; left out: of all. With
-    shares that add up to 1 each pair is one judge's; with more, some are asked of several."""
+    """The share of the pairs that each judge of a panel judges, from 0 to 1. Without it, each
+    judges all pairs. If the shares add up to 1, each pair has one judge; if to more, some have
+    several."""
     judge_choice: Literal["shares", "by_worth"] = "shares"
-    """Whom of a panel to ask: each its share, or, pair by pair of one judge, mostly whose verdicts
-    have told most per dollar so far."""
+    """How a panel's judges are chosen. shares: each gets its share. by_worth: each pair gets one
+    judge, mostly the one whose verdicts have given the most information per USD so far."""
 
     llm_batching_mode: BatchingMode = "provider_batch_api"
-    """How requests go out: single calls, calls in series, or the provider's batch endpoint."""
+    """How requests are sent: single calls, calls in series, or the provider's batch endpoint."""
     llm_batching_mode_override: BatchingMode | None = None
-    """The mode for this batch alone; wins over `llm_batching_mode` and is recorded as such."""
+    """The mode for this batch alone; overrides `llm_batching_mode` and is recorded as an
+    override."""
     profile: str = "default"
-    """How hard single calls press on their providers: `cj profile list` shows which there are."""
+    """The profile that limits single calls; `cj profile list` shows all profiles."""
     profile_set: Mapping[str, Any] = Field(default_factory=dict)
-    """Fields of the profile for this batch alone; win over what the profile says."""
+    """Fields of the profile, for this batch alone; they override the profile."""
     priority: Priority = "normal"
-    """Whose single calls go first where batches wait for the same provider."""
+    """Which batch's single calls go first if several wait for the same provider."""
     all_at_once: bool = False
-    """Ask the whole budget in one wave and score once."""
+    """Spend the whole budget in one wave and score once."""
     strategy: Strategy = "adaptive"
     """How the next wave's pairs are chosen."""
     seed: int = 0
     """Decides ties among pairs and positions; the same seed gives the same wave."""
     goal: Literal["ranking", "grades"] = "ranking"
-    """What pairs chosen by gain are to make sure: every essay's rank, or which side of a grade
-    boundary a student's essay lies on (which needs a scale and anchors)."""
+    """What the pairs should make certain. ranking: every essay's rank. grades: on which side of a
+    grade boundary each student's essay lies; needs a scale and anchors."""
     rough_order: tuple[tuple[str, ...], ...] = ()
-    """Essays somebody takes to be alike, weakest group first; only guides the first pairs."""
+    """Groups of essays that are thought to be alike, weakest group first; guides the first pairs
+    only."""
     head_start: Literal["texts"] | EarlierBatch | None = None
-    """What else may guide the first pairs: how varied the texts' words are, or the scores of an
-    earlier batch with the same texts or essay ids; no guess enters a score."""
+    """What else guides the first pairs: texts (how varied their words are), or the scores of an
+    earlier batch with the same texts or essay ids. It never affects a score."""
     both_orders: bool = False
-    """Ask every chosen pair twice, once in each order; each counts as a comparison."""
+    """Judge every chosen pair twice, once in each order. Each counts as a comparison."""
     may_repeat_pairs: bool = False
-    """Let pairs chosen by scores be asked again before every pair was asked once."""
+    """Allow pairs chosen by scores to be repeated before every pair was judged once."""
 
     max_pairwise_comparisons: Annotated[int, Field(ge=1)] = 120
-    """The budget: a cap on comparisons, never an obligation."""
+    """The budget: at most this many comparisons; the batch may stop earlier."""
     wave_size: Annotated[int, Field(ge=1)] | None = None
-    """Pairs per wave; left out: half as many as there are essays."""
+    """Pairs per wave; by default half the number of essays."""
     spend_cap_usd: Annotated[float, Field(gt=0)] | None = None
-    """What the batch may cost at the most; the worst case is reserved before each submission."""
+    """The most the batch may cost, in USD. The worst case is reserved before each submission."""
     canary_requests: Annotated[int, Field(ge=0, le=50)] | None = None
-    """How many single calls go ahead of a provider job of a judge that has given no verdict here
-    yet; left out: three for a real judge, none for a simulated one; 0: never."""
+    """How many single calls are sent before the first provider job of a judge that has given no
+    verdict in this store yet. By default three for a real judge, none for a simulated one."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """How often a comparison is asked before it counts as failed for good."""
+    """How many attempts a comparison gets before it counts as failed."""
 
     score_stability_threshold: Annotated[float, Field(gt=0)] | None = 0.025
-    """Stop once no score moved by more than this many logits between waves; none: never."""
+    """Stop once no score has moved by more than this many logits between waves; `null`: never."""
     min_comparisons_for_stability_check: Annotated[int, Field(ge=1)] = 12
-    """How many callbacks there must be before stability is looked at."""
+    """How many callbacks are needed before stability is checked."""
     precise: PrecisionTargets | None = None
-    """Stop once the targets given here are met; the rule we recommend."""
+    """Stop once these targets are met; the rule we recommend."""
     min_success_rate: Share = 0.8
-    """The least share of comparisons that must succeed for the batch to count as complete."""
+    """The share of comparisons that must succeed for the batch to count as complete."""
     min_resampling_net_size: Annotated[int, Field(ge=2)] = 3
     """The largest number of essays that counts as a small net, which is covered and resampled."""
     max_resampling_passes_for_small_net: Annotated[int, Field(ge=0)] = 4
-    """How often a small net's pairs are asked again after every pair was asked once."""
+    """How often a small net's pairs are judged again after every pair was judged once."""
     max_resampling_passes_for_regular_net: Annotated[int, Field(ge=0)] = 1
     """The same for a net that is not small."""
     mean_se_warning: Annotated[float, Field(gt=0)] = 0.4
@@ -145,27 +151,28 @@ class BatchSettings(BaseModel):
     max_se_warning: Annotated[float, Field(gt=0)] = 0.8
     """Warn when the largest standard error of a score is above this, in logits."""
     stall_after_s: Annotated[float, Field(gt=0)] = 36 * 3600
-    """After how many seconds without any news a batch is ended as stalled."""
+    """Seconds without news after which the batch is ended as stalled."""
 
     assertions: tuple[OwnAssertion, ...] = ()
-    """What must come out, in the words of `cj metrics`: no grades leave where one does not hold."""
+    """Conditions on metrics, as `cj metrics` names them. If one fails, no grades are published."""
 
     scoring_engine: ScoringEngine = "newton"
-    """Who fits the scores: our own Newton solver, or the library choix as an independent check,
-    which knows neither position effects nor discrimination nor tie strengths."""
+    """What fits the scores: our own Newton solver, or the library choix as an independent check.
+    choix supports no position effects, discrimination or tie strengths."""
     position_effect: Switch = "auto"
-    """Estimate for each judge what being shown first is worth. auto: where its verdicts tell it to
-    within half a logit; on: wherever they tell it at all; off: never."""
+    """Estimate each judge's position effect, in logits. auto: if its verdicts determine it to
+    within half a logit; on: if they determine it at all; off: never."""
     judge_discrimination: Switch = "auto"
-    """Estimate how strongly each judge of a panel tells essays apart. auto: once each has given 50
-    verdicts; on: in every panel; off: never."""
+    """Estimate how strongly each judge of a panel discriminates between essays. auto: once each has
+    given 50 verdicts; on: in every panel; off: never."""
     ties: Ties = "half-half"
-    """A tie is half a win to each, or has a strength of its own (Davidson)."""
+    """How ties count: as half a win for each essay, or with a strength of their own (Davidson)."""
     inconsistent_verdicts: InconsistentPolicy = "keep"
-    """Verdicts of pairs on which a judge, shown both orders, did not keep to one winner: keep them,
-    halve their weight, or drop them; the last two need `both_orders`."""
+    """What to do with the verdicts on a pair for which a judge named different winners in the two
+    orders: keep them, halve their weight, or drop them. The last two need `both_orders`."""
     emulator_qualities: Mapping[str, float] = Field(default_factory=dict)
-    """Latent quality per essay id, in logits, for simulated judges only; never in any result."""
+    """Quality of each essay, by essay id, in logits. For simulated judges only; never in any
+    result."""
 
     @model_validator(mode="after")
     def _all_at_once_needs_one_wave(self) -> BatchSettings:

@@ -61,8 +61,8 @@ class JudgeSettings(BaseModel):
     """How a model is asked to answer; None leaves a setting to the provider.
 
     Attributes:
-        max_output_tokens: The longest answer, reasoning included; it bounds the cost.
-        temperature: Left out unless set, because reasoning models refuse it.
+        max_output_tokens: The longest answer, reasoning included; limits the cost.
+        temperature: Not sent unless set, because reasoning models reject it.
         reasoning_effort: In the provider's own words, such as `low`.
     """
 
@@ -175,7 +175,20 @@ class Judge:
 
 
 class _Limits(BaseModel):
-    """The limits of an account, where a judge's file gives them."""
+    """The limits of an account, where a judge's file gives them.
+
+    Attributes:
+        max_requests: Requests per provider job.
+        max_bytes: Size of a provider job's requests, in bytes.
+        max_enqueued_tokens: Tokens of all open provider jobs together.
+        max_open_jobs: Provider jobs that are open at once.
+        creates_per_hour: Provider jobs created per hour.
+        requests_per_minute: Single calls per minute, over all processes.
+        tokens_per_minute: Tokens of single calls per minute, over all processes.
+        max_concurrent_calls: Single calls in flight at once, over all processes.
+        results_kept_s: Seconds for which the provider stores results.
+        list_lag_s: Seconds for which a new job may be missing from the provider's list.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -197,29 +210,29 @@ class JudgeFile(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     name: str
-    """The same as the file's, without its ending."""
+    """The file's name without its ending."""
     about: str = ""
     """What a colleague should know before choosing it."""
     provider: ProviderName
-    """The service it is reached through."""
+    """The service that runs the model."""
     api: Api | None = None
-    """Which of the service's endpoints; left out: its usual one."""
+    """The provider's API; by default its usual one."""
     model: Annotated[str, Field(min_length=1, max_length=200)]
-    """As the provider calls it; a dated version keeps verdicts comparable."""
+    """The provider's name of the model; a dated version keeps verdicts comparable."""
     template: str = "essay-quality-1"
-    """The prompt it is given before the essays."""
+    """The prompt before the essays."""
     settings: JudgeSettings = Field(default_factory=JudgeSettings)
-    """How it is asked to answer."""
+    """The model's settings."""
     allow_ties: bool = False
-    """Whether "tie" is a verdict it may give."""
+    """Whether the judge may answer that neither essay is better."""
     base_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
-    """Where the provider is, if not at its usual address."""
+    """The provider's address, if not its usual one."""
     key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
-    """The environment variable with its key; left out: the provider's usual one."""
+    """The environment variable with the key; by default the provider's usual one."""
     price: PriceEntry | None = None
-    """Its own price, where the table has none or another."""
+    """The judge's own price, if the table has none or another one."""
     limits: _Limits = Field(default_factory=_Limits)
-    """What its account may have in one job and in the queue."""
+    """The limits of its account."""
 
     @model_validator(mode="after")
     def _provider_speaks_the_api(self) -> JudgeFile:

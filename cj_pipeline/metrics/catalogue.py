@@ -207,9 +207,8 @@ _JOBS = (
         "Provider jobs that are at the provider and have not ended.",
         ("provider", "model"),
         """
-        SELECT provider, model,
-               count(*) FILTER (state IN ('submitted', 'adopted', 'running')) AS value
-        FROM provider_jobs
+        SELECT provider, model, count(*) FILTER (phase = 'open') AS value
+        FROM v_job_phases
         WHERE batching_mode = 'provider_batch_api' AND batch_id GLOB $batch GROUP BY ALL
         """,
     ),
@@ -518,7 +517,7 @@ _BATCHES = (
         (),
         """
         SELECT coalesce(greatest(epoch($now) - min(epoch(ended_at)), 0), 0) AS value
-        FROM provider_jobs WHERE state IN ('ended', 'collected') AND batch_id GLOB $batch
+        FROM v_job_phases WHERE phase = 'collectable' AND batch_id GLOB $batch
         """,
     ),
     Metric(

@@ -8,6 +8,7 @@ import structlog
 
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.cancellation import stop_open_jobs
+from cj_pipeline.provider_jobs.ledger import send_now
 from cj_pipeline.provider_jobs.settlement import fail_exhausted
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.runtime import Runtime
@@ -36,12 +37,6 @@ def cancel(runtime: Runtime, batch_id: str) -> Cancelled:
         set_flag(db, batch_id, BatchFlag.CANCEL_REQUESTED, now)
         fail_exhausted(db, record, now, give_up=True)
         # What was put off and surely is not at its provider is ended at once: nobody has to wait.
-        db.execute(
-            "UPDATE provider_jobs SET next_poll_at = $now WHERE batch_id = $batch"
-            " AND CASE batching_mode WHEN 'provider_batch_api'"
-            " THEN state IN ('intent', 'uploaded') AND create_begun_at IS NULL"
-            " ELSE state IN ('intent', 'running') END",
-            {"now": now, "batch": batch_id},
-        )
+        send_now(db, batch_id, now)
         record_progress(db, batch_id, now)
     return Cancelled(stop_open_jobs(runtime, record))

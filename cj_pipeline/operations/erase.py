@@ -1,23 +1,36 @@
 """Removing a batch or an essay for good, and keeping a line that says so.
 
-Deleting rows is not enough: DuckDB leaves what was deleted in free blocks, and older published
-copies still hold it. So the file is written anew and the copies are replaced. Connections that are
-open on an older copy keep it until they are closed; backups are for their owner to prune.
+What is to go is written down first, so an erasure that dies anywhere is finished by the next one,
+by `cj store check` or by the nightly upkeep. Files go before rows, since rows know of them; and
+deleting rows is not enough: DuckDB leaves what was deleted in free blocks, and older copies still
+hold it. So every database file of the home is rewritten. Nothing outside the home is touched;
+what is known to lie there is named.
+
+Connections that are open on an older copy keep it until they are closed.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from cj_pipeline.errors import UnknownBatchError
+import duckdb
+
+from cj_pipeline.errors import StoreError, UnknownBatchError, UnsettledBatchError
 from cj_pipeline.live.journal import folder_of
-from cj_pipeline.store.file_store import Store
-from cj_pipeline.store.maintenance import CALLBACKS_FOLDER, compact_store
+from cj_pipeline.storage.file_swap import UNFINISHED
+from cj_pipeline.store.file_store import Store, connect_file
+from cj_pipeline.store.maintenance import CALLBACKS_FOLDER, compact_store, rewrite_file
 from cj_pipeline.store.session import Session
+from cj_pipeline.store.snapshot import spare_of
 
 _ID_COLUMNS = (
     "essay_id",
@@ -27,6 +40,8 @@ _ID_COLUMNS = (
     "loser_id",
     "primary_anchor_id",
 )
+_OUTLASTING = ("forgotten", "forgotten_costs", "erasures")
+"""What is kept of a batch that was removed: that it was, and what it had cost."""
 
 _SHOWS_IT = """batch_id = $batch AND comparison_id IN (
     SELECT comparison_id FROM comparison_pairs
@@ -36,58 +51,232 @@ _ITS_CALLBACKS = f"""callbacks WHERE batch_id = $batch AND (
     custom_id IS NULL OR custom_id IN (SELECT custom_id FROM attempts WHERE {_SHOWS_IT})
 )"""  # noqa: S608 - constants
 
+Beyond = Callable[[str, bool], int]
+"""Removes what another program of the home keeps of a batch, given its name and whether the whole
+batch goes; returns how much that was. May be called twice."""
+
+_COMPARISON_ID = re.compile(rb"[0-9a-f]{10}-\d{7,}")
+_EMULATOR_STATE = "emulator.sqlite"
+_LOOKED_AT_ONCE = 4 * 1024 * 1024
+
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What was removed; `essay_alias` is the id that an essay's scores bear since."""
+    """What was removed.
+
+    Attributes:
+        batch_id: Of what batch.
+        essay_alias: The id that an essay's scores bear since; None for a whole batch.
+        n_rows: Rows removed or rewritten.
+        n_files: Files and folders removed.
+        elsewhere: Essays of other batches that have the same text, as (batch, essay).
+        backups: Backups that were written before, are outside the home, and may hold it still.
+    """
 
     batch_id: str
     essay_alias: str | None
     n_rows: int
-    files: tuple[Path, ...]
+    n_files: int
+    elsewhere: tuple[tuple[str, str], ...] = ()
+    backups: tuple[Path, ...] = ()
 
 
-def forget_batch(store: Store, batch_id: str, *, now: datetime) -> Forgotten:
+def nothing_beyond(batch_id: str, is_whole: bool) -> int:
+    """Remove nothing: for homes that no other program uses."""
+    del batch_id, is_whole
+    return 0
+
+
+def forget_batch(
+    store: Store,
+    batch_id: str,
+    *,
+    now: datetime,
+    unsettled: bool = False,
+    beyond: Beyond = nothing_beyond,
+) -> Forgotten:
     """Remove everything of a batch: texts, callbacks, scores, grades, exports.
+
+    What it cost is kept, by judge, account and day.
+
+    Args:
+        store: Where it is.
+        batch_id: Its name.
+        now: Of the line that is kept.
+        unsettled: Whether to do it although bills are still to come; what they may come to is
+            kept as reserved.
+        beyond: Removes what other programs keep of it in the home.
 
     Raises:
         UnknownBatchError: If there is no such batch.
+        UnsettledBatchError: If it is under way, or a provider job of it is not settled.
+        StoreError: If the disk refused; what was begun is finished later.
     """
-    with store.write() as db:
-        _refuse_unknown(db, batch_id)
-        files = _exports(store, db, batch_id)
-        n_rows = 0
-        for table in _tables(db):
-            n_rows += _count(db, table, batch_id)
-            db.execute(f'DELETE FROM "{table}" WHERE batch_id = ?', [batch_id])  # noqa: S608
-        forgotten = Forgotten(batch_id, None, n_rows, files)
-        _record(db, forgotten, now)
-    _erase(store, files)
-    return forgotten
+    return _forget(store, batch_id, None, now, unsettled=unsettled, beyond=beyond)
 
 
-def forget_essay(store: Store, batch_id: str, essay_id: str, *, now: datetime) -> Forgotten:
+def forget_essay(
+    store: Store,
+    batch_id: str,
+    essay_id: str,
+    *,
+    now: datetime,
+    unsettled: bool = False,
+    beyond: Beyond = nothing_beyond,
+) -> Forgotten:
     """Remove an essay's text, its callbacks and what judges wrote about it.
 
     Its scores and verdicts stay, since they carry the batch's scale, under a random id that says
     nothing of the old one. The batch's exports are removed; `cj report` writes them anew.
+    Arguments and errors as `forget_batch`.
 
     Raises:
         UnknownBatchError: If there is no such essay in the batch.
     """
-    alias = f"forgotten-{secrets.token_hex(6)}"
+    return _forget(store, batch_id, essay_id, now, unsettled=unsettled, beyond=beyond)
+
+
+def finish_erasures(
+    store: Store, *, now: datetime, beyond: Beyond = nothing_beyond
+) -> tuple[Forgotten, ...]:
+    """Bring every erasure that was begun to its end; return them.
+
+    Raises:
+        StoreError: If the disk refused again.
+    """
+    return tuple(_finish(store, erasure, now, beyond) for erasure in begun_erasures(store))
+
+
+def begun_erasures(store: Store) -> list[dict[str, Any]]:
+    """Return the erasures that did not come to their end; the store's schema is left as it is."""
+    if not store.path.exists():
+        return []
+    with store.opened() as connection:
+        db = Session(connection)
+        if db.one("SELECT 1 AS found FROM duckdb_tables() WHERE table_name = 'erasures'") is None:
+            return []
+        return db.rows("FROM erasures ORDER BY asked_at")
+
+
+def _forget(
+    store: Store,
+    batch_id: str,
+    essay_id: str | None,
+    now: datetime,
+    *,
+    unsettled: bool,
+    beyond: Beyond,
+) -> Forgotten:
+    finished = [
+        each
+        for each in finish_erasures(store, now=now, beyond=beyond)
+        if each.batch_id == batch_id and (each.essay_alias is None) == (essay_id is None)
+    ]
     with store.write() as db:
-        _refuse_unknown(db, batch_id)
-        keys = {"batch": batch_id, "essay": essay_id}
-        if db.one("FROM essays WHERE batch_id = $batch AND essay_id = $essay", keys) is None:
-            msg = f"Batch '{batch_id}' has no essay '{essay_id}'; nothing was removed."
-            raise UnknownBatchError(msg)
-        files = _exports(store, db, batch_id)
-        n_rows = _remove_words(db, batch_id, essay_id) + _rename(db, batch_id, essay_id, alias)
-        forgotten = Forgotten(batch_id, alias, n_rows, files)
-        _record(db, forgotten, now)
-    _erase(store, files)
-    return forgotten
+        try:
+            _refuse_unknown(db, batch_id, essay_id)
+        except UnknownBatchError:
+            if finished:  # it was this very one that had been begun
+                return finished[-1]
+            raise
+        if not unsettled:
+            _refuse_unsettled(db, batch_id)
+        elsewhere = _same_texts(db, batch_id, essay_id)
+        erasure = {
+            "erasure_id": secrets.token_hex(8),
+            "batch_id": batch_id,
+            "essay_id": essay_id,
+            "essay_alias": None if essay_id is None else f"forgotten-{secrets.token_hex(6)}",
+            "state": "intended",
+            "n_rows": None,
+            "n_files": None,
+            "asked_at": now,
+        }
+        db.insert("erasures", [erasure])
+    done = _finish(store, erasure, now, beyond)
+    return Forgotten(
+        done.batch_id, done.essay_alias, done.n_rows, done.n_files, elsewhere, done.backups
+    )
+
+
+def _finish(store: Store, erasure: dict[str, Any], now: datetime, beyond: Beyond) -> Forgotten:
+    """Do what is left of an erasure; each part may be done twice."""
+    batch_id, essay_id, alias = (erasure[key] for key in ("batch_id", "essay_id", "essay_alias"))
+    n_rows, n_files = erasure["n_rows"] or 0, erasure["n_files"] or 0
+    try:
+        if erasure["state"] == "intended":
+            with store.read() as db:
+                paths = _files_of(store, db, batch_id)
+                shown = _comparisons_of(db, batch_id, essay_id)
+            n_files = _remove(store.home, paths) + _remove_from_emulator(store.home, shown)
+            n_files += beyond(batch_id, essay_id is None)
+            with store.held():
+                n_files += _erase_from_copies(store, batch_id, essay_id, alias)
+            with store.write() as db:
+                if essay_id is None:
+                    _keep_costs(db, batch_id, now)
+                n_rows = _erase_rows(db, batch_id, essay_id, alias)
+                db.execute(
+                    "UPDATE erasures SET state = 'rows_gone', essay_id = NULL, n_rows = ?,"
+                    " n_files = ? WHERE erasure_id = ?",
+                    [n_rows, n_files, erasure["erasure_id"]],
+                )
+                _record(db, Forgotten(batch_id, alias, n_rows, n_files), now)
+        # A run that was writing meanwhile may have put something there again.
+        _remove(store.home, _folders_of(store.home, batch_id))
+        spare_of(store.published_path).unlink(missing_ok=True)
+        compact_store(store)
+        # What it replaced became the spare.
+        spare_of(store.published_path).unlink(missing_ok=True)
+    except (OSError, duckdb.Error, sqlite3.Error) as error:
+        msg = (
+            f"Removing what is left of batch '{batch_id}' failed: {error}. It is written down and"
+            " goes on with the next `cj forget` or `cj store check`."
+        )
+        raise StoreError(msg) from error
+    with store.write() as db:
+        backups = _backups_elsewhere(store, db)
+        db.execute("DELETE FROM erasures WHERE erasure_id = ?", [erasure["erasure_id"]])
+    return Forgotten(batch_id, alias, n_rows, n_files, backups=backups)
+
+
+def _erase_rows(db: Session, batch_id: str, essay_id: str | None, alias: str | None) -> int:
+    """Remove or rewrite rows in whatever tables a database has; return how many."""
+    if essay_id is not None and alias is not None:
+        return _remove_words(db, batch_id, essay_id) + _rename(db, batch_id, essay_id, alias)
+    n_rows = 0
+    for table in _tables(db):
+        n_rows += _count(db, table, batch_id)
+        db.execute(f'DELETE FROM "{table}" WHERE batch_id = ?', [batch_id])  # noqa: S608
+    return n_rows
+
+
+def _keep_costs(db: Session, batch_id: str, now: datetime) -> None:
+    """Keep what a batch cost, and what it may cost yet, without any of its words."""
+    db.execute(
+        """
+        INSERT INTO forgotten_costs
+        SELECT p.batch_id, p.judge_id, p.provider, p.model, p.account, p.intended_at::DATE,
+            count(*), sum(p.n_requests),
+            coalesce(sum(a.tokens_prompt), 0), coalesce(sum(a.tokens_completion), 0),
+            coalesce(sum(p.reserved_usd) FILTER (WHERE p.billed_usd IS NULL), 0),
+            coalesce(sum(p.billed_usd), 0) + coalesce(sum(d.billed_usd), 0),
+            coalesce(sum(p.possible_usd), 0), $now
+        FROM provider_jobs p
+        LEFT JOIN (
+            SELECT submission_key, sum(tokens_prompt) AS tokens_prompt,
+                sum(tokens_completion) AS tokens_completion
+            FROM attempts WHERE batch_id = $batch GROUP BY submission_key
+        ) a USING (submission_key)
+        LEFT JOIN (
+            SELECT submission_key, sum(billed_usd) AS billed_usd
+            FROM duplicate_jobs WHERE batch_id = $batch GROUP BY submission_key
+        ) d USING (submission_key)
+        WHERE p.batch_id = $batch
+        GROUP BY p.batch_id, p.judge_id, p.provider, p.model, p.account, p.intended_at::DATE
+        """,
+        {"batch": batch_id, "now": now},
+    )
 
 
 def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
@@ -100,12 +289,33 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
         f"UPDATE attempts SET error_message = NULL, prompt_sha256 = '' WHERE {_SHOWS_IT}",  # noqa: S608
     ):
         db.execute(statement, keys)
+    if "earlier_outcomes" in _tables(db):  # an older copy may not have it
+        db.execute(f"DELETE FROM earlier_outcomes WHERE {_SHOWS_IT}", keys)  # noqa: S608
+    _remove_from_documents(db, batch_id, essay_id)
     db.execute(
         "UPDATE essays SET text = '', file_name = '', source_path = '', sha256 = '', n_bytes = 0 "
         "WHERE batch_id = $batch AND essay_id = $essay",
         keys,
     )
     return 1 + (row["n"] if row else 0)
+
+
+def _remove_from_documents(db: Session, batch_id: str, essay_id: str) -> None:
+    """Remove an essay's id and file name from the stored text of `batch.yaml`."""
+    keys = {"batch": batch_id, "essay": essay_id}
+    named = db.one(
+        "SELECT file_name FROM essays WHERE batch_id = $batch AND essay_id = $essay", keys
+    )
+    names = sorted({essay_id, named["file_name"] if named else essay_id} - {""}, key=len)
+    words = "|".join(re.escape(name) for name in reversed(names))
+    for row in db.rows(
+        "SELECT kind, content FROM documents WHERE batch_id = ? AND kind = 'batch'", [batch_id]
+    ):
+        content = re.sub(rf"(?<![\w-])(?:{words})(?![\w-])", "forgotten", row["content"])
+        db.execute(
+            "UPDATE documents SET content = ? WHERE batch_id = ? AND kind = ?",
+            [content, batch_id, row["kind"]],
+        )
 
 
 def _rename(db: Session, batch_id: str, essay_id: str, alias: str) -> int:
@@ -141,39 +351,215 @@ def _rename(db: Session, batch_id: str, essay_id: str, alias: str) -> int:
     return n_rows
 
 
-def _exports(store: Store, db: Session, batch_id: str) -> tuple[Path, ...]:
-    """Return the files and folders that were written for a batch."""
+def _files_of(store: Store, db: Session, batch_id: str) -> list[Path]:
+    """Return the files and folders that were written for a batch, or handed in for it."""
     written = db.rows(
         "SELECT path FROM run_artefact WHERE batch_id = $batch "
-        "UNION ALL SELECT path FROM batch_report WHERE batch_id = $batch",
+        "UNION ALL SELECT path FROM batch_report WHERE batch_id = $batch "
+        "UNION ALL SELECT source_path FROM batches WHERE batch_id = $batch "
+        "UNION ALL SELECT source_path FROM essays WHERE batch_id = $batch",
         {"batch": batch_id},
     )
-    candidates = [
-        *(Path(row["path"]) for row in written),
-        store.home / "batches" / batch_id,
-        store.home / "dry-runs" / batch_id,
-        store.home / CALLBACKS_FOLDER / f"{batch_id}.parquet",
-        folder_of(store.home, batch_id),
+    named = [Path(row["path"]) for row in written if row["path"]]
+    return [*_folders_of(store.home, batch_id), *named]
+
+
+def _folders_of(home: Path, batch_id: str) -> list[Path]:
+    """Return where the home keeps files of a batch, by its name."""
+    return [
+        *(home / folder / batch_id for folder in ("batches", "dry-runs", "inbox")),
+        *(
+            home / CALLBACKS_FOLDER / f"{batch_id}.parquet{ending}"
+            for ending in ("", ".unfinished")
+        ),
+        folder_of(home, batch_id),
     ]
-    return tuple(dict.fromkeys(path for path in candidates if path.exists()))
 
 
-def _erase(store: Store, files: tuple[Path, ...]) -> None:
-    """Remove the files, and what deletion left in the database files."""
-    for path in files:
-        if path.is_dir():
+def _remove(home: Path, paths: Iterable[Path]) -> int:
+    """Remove files and folders that are inside the home; return how many there were.
+
+    Rows of a home that was copied name files of the one it was copied from: those stay.
+    """
+    inside, n_removed = home.resolve(), 0
+    for path in dict.fromkeys(paths):
+        lies_in = path.parent.resolve()
+        if not (lies_in == inside or inside in lies_in.parents) or not path.name:
+            continue
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink(missing_ok=True)
-    compact_store(store)
-    store.published_path.with_name(f"{store.published_path.name}.spare").unlink(missing_ok=True)
+            continue
+        n_removed += 1
+    return n_removed
+
+
+def _comparisons_of(db: Session, batch_id: str, essay_id: str | None) -> set[bytes]:
+    rows = db.rows(
+        "SELECT comparison_id FROM comparison_pairs WHERE batch_id = $batch "
+        "AND ($essay IS NULL OR $essay IN (essay_a, essay_b))",
+        {"batch": batch_id, "essay": essay_id},
+    )
+    return {row["comparison_id"].encode() for row in rows}
+
+
+def _remove_from_emulator(home: Path, comparison_ids: set[bytes]) -> int:
+    """Remove the files of the embedded emulator that show any of some comparisons.
+
+    They are found by what is in them, so uploads that no job came of are found too.
+    """
+    state = home / _EMULATOR_STATE
+    folder = state.with_name(f"{state.name}.files")
+    removed = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not comparison_ids.isdisjoint(_COMPARISON_ID.findall(path.read_bytes()))
+    ]
+    for path in removed:
+        path.unlink()
+    if state.exists():
+        names = [(path.relative_to(folder).as_posix(),) for path in removed]
+        with closing(sqlite3.connect(state, timeout=60, isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("DELETE FROM files WHERE path = ?", names)
+            for job_id, request in db.execute("SELECT job_id, request FROM jobs").fetchall():
+                if _shows(str(request).encode(), comparison_ids):
+                    db.execute("DELETE FROM jobs WHERE job_id = ?", [job_id])
+            db.executemany("DELETE FROM jobs WHERE results_path = ?", names)
+            db.execute("DELETE FROM rows WHERE job_id NOT IN (SELECT job_id FROM jobs)")
+            db.execute("COMMIT")
+            db.execute("VACUUM")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return len(removed)
+
+
+def _shows(content: bytes, comparison_ids: set[bytes]) -> bool:
+    return not comparison_ids.isdisjoint(_COMPARISON_ID.findall(content))
+
+
+def _erase_from_copies(store: Store, batch_id: str, essay_id: str | None, alias: str | None) -> int:
+    """Remove the same from other database files in the home; return how many files were removed.
+
+    Such are the files that a restore laid aside, and backups that were written there. One that
+    cannot be opened cannot be cleaned, so it goes whole; so does what was never finished. The
+    store's lock is held: whoever writes such a file holds it too.
+    """
+    n_removed = _remove(store.home, store.home.rglob(f"*{UNFINISHED}"))
+    n_removed += _remove(store.home, [store.path.with_name(f"{store.path.name}.tmp")])
+    for path in list(_copies(store)):
+        log = path.with_name(f"{path.name}.wal")
+        try:
+            with closing(connect_file(path, read_only=False, key=store.key)) as connection:
+                connection.execute("BEGIN TRANSACTION")
+                _erase_rows(Session(connection), batch_id, essay_id, alias)
+                connection.execute("COMMIT")
+                connection.execute("CHECKPOINT")
+            rewrite_file(path, store.key)
+        except duckdb.Error:
+            path.unlink()
+            log.unlink(missing_ok=True)
+            n_removed += 1
+    return n_removed
+
+
+def _copies(store: Store) -> Iterator[Path]:
+    own = {store.path, store.published_path, spare_of(store.published_path)}
+    for path in sorted(store.home.rglob("*")):
+        if path in own or path.is_symlink() or not path.is_file():
+            continue
+        with path.open("rb") as file:
+            if file.read(12)[8:] == b"DUCK":
+                yield path
+
+
+def _same_texts(db: Session, batch_id: str, essay_id: str | None) -> tuple[tuple[str, str], ...]:
+    """Return the essays of other batches that have the very text that is to go."""
+    rows = db.rows(
+        """
+        SELECT DISTINCT o.batch_id, o.essay_id FROM essays e
+        JOIN essays o ON o.sha256 = e.sha256 AND o.batch_id <> e.batch_id
+        WHERE e.batch_id = $batch AND ($essay IS NULL OR e.essay_id = $essay) AND e.sha256 <> ''
+        ORDER BY ALL
+        """,
+        {"batch": batch_id, "essay": essay_id},
+    )
+    return tuple((row["batch_id"], row["essay_id"]) for row in rows)
+
+
+def _backups_elsewhere(store: Store, db: Session) -> tuple[Path, ...]:
+    home = store.home.resolve()
+    paths = [Path(row["path"]) for row in db.rows("SELECT path FROM backups ORDER BY written_at")]
+    return tuple(path for path in paths if home not in path.parents and path.exists())
+
+
+def words_of(store: Store, batch_id: str, essay_id: str | None) -> tuple[bytes, ...]:
+    """Return pieces of what an erasure is to remove, to be searched for afterwards.
+
+    Of each text three pieces of up to 60 characters, without line breaks; of one essay its id too.
+
+    Raises:
+        UnknownBatchError: If there is no such batch or essay.
+    """
+    with store.read() as db:
+        _refuse_unknown(db, batch_id, essay_id)
+        texts = [
+            row["text"]
+            for row in db.rows(
+                "SELECT text FROM essays WHERE batch_id = $batch "
+                "AND ($essay IS NULL OR essay_id = $essay)",
+                {"batch": batch_id, "essay": essay_id},
+            )
+        ]
+    pieces = [piece for text in texts for piece in _pieces(text)]
+    return tuple(dict.fromkeys(piece.encode() for piece in [*pieces, essay_id or ""] if piece))
+
+
+def _pieces(text: str) -> Iterator[str]:
+    lines = [line for line in (line.strip() for line in text.splitlines()) if len(line) >= 20]
+    for line in {0, len(lines) // 2, len(lines) - 1} if lines else ():
+        yield lines[line][:60]
+
+
+def remains(home: Path, words: Iterable[bytes]) -> Iterator[tuple[Path, int]]:
+    """Search the raw bytes of every file in a home; yield each that holds any of some words.
+
+    With it comes how many of the words it holds. What is compressed or encrypted cannot be found
+    so; nor is anything outside the home looked at.
+    """
+    wanted = {form for word in words for form in _spellings(word)}
+    longest = max((len(word) for word in wanted), default=1)
+    for path in sorted(home.rglob("*")):
+        if path.is_symlink() or not path.is_file():
+            continue
+        found: set[bytes] = set()
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            before = b""
+            while piece := file.read(_LOOKED_AT_ONCE):
+                window = before + piece
+                found |= {word for word in wanted if word in window}
+                before = window[-longest:]
+        if found:
+            yield path, len(found)
+
+
+def _spellings(word: bytes) -> set[bytes]:
+    """Return a word as files may have it: plain, as ASCII JSON has it, as HTML has it."""
+    import html
+    import json
+
+    text = word.decode()
+    return {word, json.dumps(text)[1:-1].encode(), html.escape(text).encode()}
 
 
 def _tables(db: Session) -> list[str]:
     rows = db.rows(
         "SELECT DISTINCT table_name FROM duckdb_columns() JOIN duckdb_tables() "
         "USING (database_name, schema_name, table_name) WHERE database_name = current_database() "
-        "AND column_name = 'batch_id' AND table_name <> 'forgotten' ORDER BY 1"
+        "AND column_name = 'batch_id' AND table_name NOT IN (SELECT unnest(?)) ORDER BY 1",
+        [list(_OUTLASTING)],
     )
     return [row["table_name"] for row in rows]
 
@@ -183,10 +569,47 @@ def _count(db: Session, table: str, batch_id: str) -> int:
     return int(row["n"]) if row else 0
 
 
-def _refuse_unknown(db: Session, batch_id: str) -> None:
+def _refuse_unknown(db: Session, batch_id: str, essay_id: str | None) -> None:
     if db.one("SELECT 1 AS found FROM batches WHERE batch_id = ?", [batch_id]) is None:
         msg = f"No batch '{batch_id}' is in the store; nothing was removed."
         raise UnknownBatchError(msg)
+    keys = [batch_id, essay_id]
+    if (
+        essay_id is not None
+        and db.one("SELECT 1 AS found FROM essays WHERE batch_id = ? AND essay_id = ?", keys)
+        is None
+    ):
+        msg = f"Batch '{batch_id}' has no essay '{essay_id}'; nothing was removed."
+        raise UnknownBatchError(msg)
+
+
+def _refuse_unsettled(db: Session, batch_id: str) -> None:
+    """Raise while money may still be asked for: the bill would have nowhere to go.
+
+    Raises:
+        UnsettledBatchError: If the batch goes on, or a provider job of it is not settled.
+    """
+    row = db.one(
+        """
+        SELECT
+            (SELECT state FROM batches WHERE batch_id = $batch) AS state,
+            (SELECT count(*) FROM provider_jobs WHERE batch_id = $batch
+                AND state NOT IN ('settled', 'refused'))
+            + (SELECT count(*) FROM duplicate_jobs WHERE batch_id = $batch
+                AND state <> 'settled') AS n_open
+        """,
+        {"batch": batch_id},
+    )
+    if row is None or (row["state"] != "running" and not row["n_open"]):
+        return
+    jobs = f"{row['n_open']} provider job{'' if row['n_open'] == 1 else 's'} not settled"
+    msg = (
+        f"Batch '{batch_id}' is {row['state']}, with {jobs}; nothing was removed. `cj cancel"
+        f" {batch_id}` stops it and `cj execute` brings in what is paid for; then forget it. With"
+        " --unsettled it is removed at once: what it may still cost is kept as reserved, and what"
+        " its provider holds is for you to delete there."
+    )
+    raise UnsettledBatchError(msg)
 
 
 def _record(db: Session, forgotten: Forgotten, now: datetime) -> None:
@@ -195,6 +618,6 @@ def _record(db: Session, forgotten: Forgotten, now: datetime) -> None:
         "batch_id": forgotten.batch_id,
         "essay_alias": forgotten.essay_alias,
         "n_rows": forgotten.n_rows,
-        "n_files": len(forgotten.files),
+        "n_files": forgotten.n_files,
     }
     db.insert("forgotten", [row])

@@ -16,9 +16,14 @@ import structlog
 
 from cj_pipeline.errors import CJError
 from cj_pipeline.judging.judges import Judge
-from cj_pipeline.provider_jobs.adoption import keep_duplicates, settle_duplicates
+from cj_pipeline.provider_jobs import ledger
+from cj_pipeline.provider_jobs.adoption import (
+    adopt_if_found,
+    keep_duplicates,
+    settle_duplicates,
+)
+from cj_pipeline.provider_jobs.ledger import COLLECTABLE, DONE, OPEN, JobState, ProviderJob
 from cj_pipeline.provider_jobs.poll_schedule import stalled_since
-from cj_pipeline.provider_jobs.sending import adopt_if_found
 from cj_pipeline.providers.base import JobOutcome, ListedJob, Provider
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
@@ -38,9 +43,6 @@ UNSENT_FOR = timedelta(hours=1)
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _FILE = re.compile(r"([0-9a-f]{64})\.jsonl")
-_SENDING = frozenset({"intent", "uploaded", "ambiguous"})
-_OPEN = frozenset({"submitted", "adopted", "running"})
-_DONE = frozenset({"settled", "refused"})
 
 Kind = Literal[
     "unreachable",
@@ -95,17 +97,17 @@ class Discrepancy:
 def examine(runtime: Runtime) -> list[Discrepancy]:
     """Return everything on which the ledger and the providers differ; nothing is changed."""
     now = runtime.clock()
-    jobs, judges, duplicates = _ledger(runtime, now)
-    findings = [finding for job in jobs for finding in _by_itself(job, now)]
-    for account in sorted({job["account"] for job in jobs}):
-        ours = [job for job in jobs if job["account"] == account]
-        judge = judges[ours[0]["batch_id"], ours[0]["judge_id"]]
+    known = _ledger(runtime, now)
+    findings = [finding for job in known.jobs for finding in _by_itself(job, known, now)]
+    for account in sorted({job.account for job in known.jobs}):
+        ours = [job for job in known.jobs if job.account == account]
+        judge = known.judges[ours[0].batch_id, ours[0].judge_id]
         try:
             provider = runtime.provider(judge)
             if provider.account != account:
                 findings += _other_credentials(account, ours)
                 continue
-            findings += _compared(provider, ours, duplicates, now)
+            findings += _compared(provider, ours, known.duplicates, now)
         except CJError as error:
             remedy = "fix that, then run `cj doctor` again"
             findings.append(Discrepancy("unreachable", account, None, account, str(error), remedy))
@@ -122,9 +124,9 @@ def repair(
         findings: What `examine` found.
         with_consent: Whether a person agreed to what may lose something.
     """
-    jobs, judges, _ = _ledger(runtime, runtime.clock())
-    by_key = {job["submission_key"]: job for job in jobs}
-    providers = {p.account: p for p in _reachable(runtime, judges.values())}
+    known = _ledger(runtime, runtime.clock())
+    by_key = {job.submission_key: job for job in known.jobs}
+    providers = {p.account: p for p in _reachable(runtime, known.judges.values())}
     mended = []
     for finding in findings:
         provider = providers.get(finding.account)
@@ -144,7 +146,7 @@ def repair(
 
 
 def _mend(
-    runtime: Runtime, finding: Discrepancy, provider: Provider, job: Mapping[str, Any] | None
+    runtime: Runtime, finding: Discrepancy, provider: Provider, job: ProviderJob | None
 ) -> bool:
     match finding.mending:
         case "delete":
@@ -153,12 +155,10 @@ def _mend(
             keep_duplicates(runtime, job, provider, [finding.what])
         case "cancel":
             provider.cancel(finding.what)
-            with runtime.store.write() as db:
-                db.execute(
-                    "UPDATE provider_jobs SET cancel_told_at = $now, next_poll_at = $now"
-                    " WHERE provider_job_id = $job AND account = $account",
-                    {"now": runtime.clock(), "job": finding.what, "account": finding.account},
-                )
+            if job is not None and job.provider_job_id == finding.what:
+                with runtime.store.write() as db:
+                    if ledger.is_in(db, job.submission_key, OPEN):  # or it has been seen to end
+                        ledger.request_cancel(db, job.submission_key, runtime.clock())
         case "adopt" if finding.batch_id and finding.submission_key:
             return adopt_if_found(runtime, finding.batch_id, finding.submission_key)
         case "collect" if finding.batch_id:
@@ -169,13 +169,25 @@ def _mend(
     return True
 
 
-def _ledger(
-    runtime: Runtime, now: datetime
-) -> tuple[list[dict[str, Any]], dict[tuple[str, str], Judge], set[str]]:
-    """Return the jobs a provider may still know, who asked them, and the duplicates on record."""
+@dataclass(frozen=True)
+class _Known:
+    """What the ledger knows that a provider may still know too.
+
+    `judges` are by batch and judge id; `row_tokens` are the input and output tokens of a job's
+    rows, by submission key; `duplicates` are the ids of the duplicates on record.
+    """
+
+    jobs: tuple[ProviderJob, ...]
+    row_tokens: Mapping[str, tuple[int, int]]
+    judges: Mapping[tuple[str, str], Judge]
+    duplicates: frozenset[str]
+
+
+def _ledger(runtime: Runtime, now: datetime) -> _Known:
     with runtime.store.read() as db:
         jobs = db.rows(
-            "SELECT p.*, a.tokens_prompt, a.tokens_completion FROM provider_jobs p"
+            "SELECT p.*, coalesce(a.tokens_prompt, 0) AS row_tokens_prompt,"
+            " coalesce(a.tokens_completion, 0) AS row_tokens_completion FROM provider_jobs p"
             " LEFT JOIN (SELECT submission_key, sum(tokens_prompt) AS tokens_prompt,"
             " sum(tokens_completion) AS tokens_completion FROM attempts GROUP BY ALL) a"
             " USING (submission_key) WHERE batching_mode = 'provider_batch_api'"
@@ -183,9 +195,22 @@ def _ledger(
             [now - LOOK_BACK],
         )
         rows = db.rows("SELECT batch_id, judge_id, definition FROM judges")
-        duplicates = {row["provider_job_id"] for row in db.rows("FROM duplicate_jobs")}
-    judges = {(r["batch_id"], r["judge_id"]): Judge.from_definition(r["definition"]) for r in rows}
-    return jobs, judges, duplicates
+        duplicates = frozenset(row["provider_job_id"] for row in db.rows("FROM duplicate_jobs"))
+    return _Known(
+        jobs=tuple(ProviderJob.from_row(row) for row in jobs),
+        row_tokens={
+            row["submission_key"]: (
+                int(row["row_tokens_prompt"]),
+                int(row["row_tokens_completion"]),
+            )
+            for row in jobs
+        },
+        judges={
+            (row["batch_id"], row["judge_id"]): Judge.from_definition(row["definition"])
+            for row in rows
+        },
+        duplicates=duplicates,
+    )
 
 
 def _reachable(runtime: Runtime, judges: Any) -> Iterator[Provider]:
@@ -196,67 +221,66 @@ def _reachable(runtime: Runtime, judges: Any) -> Iterator[Provider]:
             log.warning("provider_unreachable", judge_id=judge.judge_id, problem=str(error))
 
 
-def _by_itself(job: Mapping[str, Any], now: datetime) -> Iterator[Discrepancy]:
+def _by_itself(job: ProviderJob, known: _Known, now: datetime) -> Iterator[Discrepancy]:
     """Yield what the ledger alone shows to be wrong with a job."""
-    key = job["submission_key"]
-    if job["state"] == "ambiguous":
+    key = job.submission_key
+    if job.state is JobState.AMBIGUOUS:
         yield _finding(
             "ambiguous",
             job,
             key,
-            f"it is not known whether this submission of {job['n_requests']} requests was accepted",
+            f"it is not known whether this submission of {job.n_requests} requests was accepted",
             "look for it and adopt it if it is there",
             mending="adopt",
         )
-    elif job["state"] in _SENDING and now - job["intended_at"] > UNSENT_FOR:
+    elif job.is_unsent and now - job.intended_at > UNSENT_FOR:
         yield _finding(
             "unsent",
             job,
             key,
-            f"{job['n_requests']} requests were never sent: {job['error'] or 'not tried yet'}",
-            f"`cj execute` the batch '{job['batch_id']}' again, or cancel it",
+            f"{job.n_requests} requests were never sent: {job.error or 'not tried yet'}",
+            f"`cj execute` the batch '{job.batch_id}' again, or cancel it",
         )
-    stalled = stalled_since(job, now) if job["state"] in _OPEN else None
+    stalled = stalled_since(job, now) if job.state in OPEN else None
     if stalled is not None:
         yield _finding(
             "stalled_job",
             job,
-            job["provider_job_id"],
+            job.provider_job_id,
             f"no progress since {stalled:%Y-%m-%d %H:%M} UTC",
             "cancel it: what it finished is collected, the rest is retried (--also-cancel)",
             mending="cancel",
             needs_consent=True,
         )
-    theirs = (job["provider_tokens_prompt"], job["provider_tokens_completion"])
-    ours = (int(job["tokens_prompt"] or 0), int(job["tokens_completion"] or 0))
-    if job["state"] == "settled" and theirs[0] is not None and theirs != ours:
+    theirs = (job.provider_tokens_prompt, job.provider_tokens_completion)
+    ours = known.row_tokens[job.submission_key]
+    if job.state is JobState.SETTLED and theirs[0] is not None and theirs != ours:
         yield _finding(
             "usage_differs",
             job,
-            job["provider_job_id"],
+            job.provider_job_id,
             f"the provider counts {theirs[0]} + {theirs[1]} tokens, its rows {ours[0]} + {ours[1]}",
             "expect the provider's bill; rows it lost or sent twice explain the difference",
         )
-    expiry = job["results_expire_at"] or job["intended_at"] + SHORTEST_KEPT
-    is_open = job["state"] in _OPEN or job["state"] in {"ended", "collected"}
-    if is_open and now > expiry - EXPIRES_SOON:
+    expiry = job.results_expire_at or job.intended_at + SHORTEST_KEPT
+    if job.state in OPEN | COLLECTABLE and now > expiry - EXPIRES_SOON:
         yield _finding(
             "results_expire",
             job,
-            job["provider_job_id"],
+            job.provider_job_id,
             f"its results have been waiting for weeks; they are deleted on {expiry:%Y-%m-%d}",
             "collect them now",
             mending="collect",
         )
 
 
-def _other_credentials(account: str, jobs: Sequence[Mapping[str, Any]]) -> Iterator[Discrepancy]:
-    unfinished = [job for job in jobs if job["state"] not in _DONE]
+def _other_credentials(account: str, jobs: Sequence[ProviderJob]) -> Iterator[Discrepancy]:
+    unfinished = [job for job in jobs if job.state not in DONE]
     if unfinished:
         yield Discrepancy(
             kind="other_credentials",
             account=account,
-            batch_id=unfinished[0]["batch_id"],
+            batch_id=unfinished[0].batch_id,
             what=account,
             problem=f"{len(unfinished)} jobs were begun with another key or address",
             remedy="restore those credentials; nothing is requested again under new ones",
@@ -264,24 +288,24 @@ def _other_credentials(account: str, jobs: Sequence[Mapping[str, Any]]) -> Itera
 
 
 def _compared(
-    provider: Provider, jobs: Sequence[Mapping[str, Any]], duplicates: set[str], now: datetime
+    provider: Provider, jobs: Sequence[ProviderJob], duplicates: frozenset[str], now: datetime
 ) -> Iterator[Discrepancy]:
     """Yield what one account's lists and the ledger's jobs there disagree on."""
-    since = min(job["intended_at"] for job in jobs)
+    since = min(job.intended_at for job in jobs)
     listed = list(provider.list_jobs(since))
-    by_key = {job["submission_key"]: job for job in jobs}
+    by_key = {job.submission_key: job for job in jobs}
     for found in listed:
         if found.job_id not in duplicates:
             yield from _about_listed(found, by_key, provider.account)
     ids = {found.job_id for found in listed}
     for job in jobs:
         # A job made a moment ago may be missing from a list that lags.
-        is_settled_in_lists = now - job["intended_at"] > timedelta(minutes=15)
-        if job["state"] in _OPEN and job["provider_job_id"] not in ids and is_settled_in_lists:
+        is_settled_in_lists = now - job.intended_at > timedelta(minutes=15)
+        if job.state in OPEN and job.provider_job_id not in ids and is_settled_in_lists:
             yield _finding(
                 "missing_job",
                 job,
-                job["provider_job_id"],
+                job.provider_job_id,
                 "the ledger waits for this job, and the provider does not list it",
                 "look in the provider's console; if it is gone, cancel the batch",
             )
@@ -289,7 +313,7 @@ def _compared(
 
 
 def _about_listed(
-    found: ListedJob, by_key: Mapping[str, Mapping[str, Any]], account: str
+    found: ListedJob, by_key: Mapping[str, ProviderJob], account: str
 ) -> Iterator[Discrepancy]:
     key = found.submission_key
     if key is None or not _KEY.fullmatch(key):
@@ -308,7 +332,7 @@ def _about_listed(
             mending="cancel" if found.is_running else None,
             needs_consent=True,
         )
-    elif job["provider_job_id"] is None and job["state"] in _SENDING:
+    elif job.provider_job_id is None and job.is_unsent:
         yield _finding(
             "not_yet_adopted",
             job,
@@ -317,15 +341,15 @@ def _about_listed(
             "adopt it",
             mending="adopt",
         )
-    elif job["provider_job_id"] != found.job_id and found.outcome is not JobOutcome.FAILED:
+    elif job.provider_job_id != found.job_id and found.outcome is not JobOutcome.FAILED:
         # One that failed judged nothing: its provider had no room, and the same was sent again.
         yield _finding(
             "duplicate_job",
             job,
             found.job_id,
-            f"the submission is already being judged as {job['provider_job_id']}"
+            f"the submission is already being judged as {job.provider_job_id}"
             if found.is_running
-            else f"it has ended and may be on the bill; what counts is {job['provider_job_id']}",
+            else f"it has ended and may be on the bill; what counts is {job.provider_job_id}",
             "cancel it, and bill what it had finished"
             if found.is_running
             else "store what it finished, and bill it",
@@ -334,22 +358,17 @@ def _about_listed(
 
 
 def _files_left(
-    provider: Provider, jobs: Sequence[Mapping[str, Any]], since: datetime
+    provider: Provider, jobs: Sequence[ProviderJob], since: datetime
 ) -> Iterator[Discrepancy]:
     """Yield files that no job needs any more, and files named after nobody's submission."""
-    over = [job for job in jobs if job["state"] in _DONE]
-    owner = {
-        job[column]: job
-        for job in over
-        for column in ("input_file_id", "output_file_id", "error_file_id")
-        if job[column]
-    }
-    keys = {job["submission_key"]: job for job in jobs}
+    over = [job for job in jobs if job.state in DONE]
+    owner = {file_id: job for job in over for file_id in job.file_ids}
+    keys = {job.submission_key: job for job in jobs}
     for file in provider.list_files(since):
         named = _FILE.fullmatch(file.filename)
         by_name = keys.get(named[1]) if named else None
         job = owner.get(file.file_id) or by_name
-        if job is not None and (job["state"] in _DONE or _is_extra(file.file_id, job)):
+        if job is not None and (job.state in DONE or _is_extra(file.file_id, job)):
             yield _finding(
                 "file_left",
                 job,
@@ -371,15 +390,15 @@ def _files_left(
             )
 
 
-def _is_extra(file_id: str, job: Mapping[str, Any]) -> bool:
+def _is_extra(file_id: str, job: ProviderJob) -> bool:
     """Whether a running job was made of another file: this one came of a lost upload."""
-    return job["state"] in _OPEN and job["input_file_id"] not in {None, file_id}
+    return job.state in OPEN and job.input_file_id not in {None, file_id}
 
 
 def _finding(
     kind: Kind,
-    job: Mapping[str, Any],
-    what: str,
+    job: ProviderJob,
+    what: str | None,
     problem: str,
     remedy: str,
     *,
@@ -388,12 +407,12 @@ def _finding(
 ) -> Discrepancy:
     return Discrepancy(
         kind=kind,
-        account=job["account"],
-        batch_id=job["batch_id"],
-        what=what,
+        account=job.account,
+        batch_id=job.batch_id,
+        what=what or job.submission_key,
         problem=problem,
         remedy=remedy,
         mending=mending,
-        submission_key=job["submission_key"],
+        submission_key=job.submission_key,
         needs_consent=needs_consent,
     )

@@ -13,6 +13,8 @@ from typing import Any
 
 import structlog
 
+from cj_pipeline.provider_jobs.charges import rebill
+from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob, jobs_of_batch
 from cj_pipeline.provider_jobs.settlement import (
     attempt_row,
     bill_of,
@@ -168,10 +170,9 @@ def _reparsed(runtime: Runtime, db: Session, record: BatchRecord, now: datetime)
     verdicts: dict[str, dict[str, Any]] = {}
     n_read = n_unread = 0
     for job, lines in _settled_jobs(runtime, db, record.batch_id):
-        judge = record.judge(job["judge_id"])
+        judge = record.judge(job.judge_id)
         parse = open_parser(judge)
-        batched = job["batching_mode"] == "provider_batch_api"
-        asked = [row for row in stored.of_job[job["submission_key"]] if row["outcome"] is not None]
+        asked = [row for row in stored.of_job[job.submission_key] if row["outcome"] is not None]
         bodies = _bodies(parse, job, lines, {row["custom_id"] for row in asked})
         for row in asked:
             custom_id = row["custom_id"]
@@ -180,7 +181,7 @@ def _reparsed(runtime: Runtime, db: Session, record: BatchRecord, now: datetime)
                 continue
             n_read += 1
             read = read_reply(parse, judge, bodies[custom_id])
-            cost = bill_of(row, read, judge.price, batched=batched)
+            cost = bill_of(row, read, judge.price, batched=job.is_batched)
             fresh = row | attempt_row(row, read, cost, row["completed_at"])
             costs_more = abs(cost - (row["cost_usd"] or 0.0)) > 1e-12
             if costs_more or any(fresh[name] != row[name] for name in _READ):
@@ -270,42 +271,32 @@ def _keep(db: Session, record: BatchRecord, anew: _Anew, now: datetime) -> None:
     )
     if not anew.attempts:
         return
-    db.execute(
-        "UPDATE provider_jobs SET billed_usd = (SELECT sum(a.cost_usd) FROM attempts a"
-        " WHERE a.submission_key = provider_jobs.submission_key)"
-        " WHERE batch_id = $batch AND state = 'settled'",
-        {"batch": record.batch_id},
+    bills = db.rows(
+        "SELECT submission_key, sum(cost_usd) AS usd FROM attempts WHERE submission_key IN"
+        " (SELECT submission_key FROM provider_jobs WHERE batch_id = ? AND state = 'settled')"
+        " GROUP BY submission_key",
+        [record.batch_id],
     )
-    db.execute(
-        "UPDATE ledger SET usd = (SELECT p.billed_usd FROM provider_jobs p"
-        " WHERE p.submission_key = ledger.submission_key)"
-        " WHERE batch_id = $batch AND kind = 'billed' AND submission_key IN"
-        " (SELECT submission_key FROM provider_jobs WHERE state = 'settled')",
-        {"batch": record.batch_id},
-    )
+    rebill(db, {row["submission_key"]: float(row["usd"] or 0.0) for row in bills})
 
 
 def _settled_jobs(
     runtime: Runtime, db: Session, batch_id: str
-) -> Iterator[tuple[dict[str, Any], list[RawLine]]]:
+) -> Iterator[tuple[ProviderJob, list[RawLine]]]:
     """Yield each settled job with its raw lines in the order they came, archived ones too."""
     archive = runtime.home / CALLBACKS_FOLDER / f"{batch_id}.parquet"
-    for job in db.rows(
-        "SELECT * FROM provider_jobs WHERE batch_id = ? AND state = 'settled'"
-        " ORDER BY submission_key",
-        [batch_id],
-    ):
+    for job in jobs_of_batch(db, batch_id, {JobState.SETTLED}):
         query = (
             "SELECT source, line, body FROM {} WHERE submission_key = ? ORDER BY source DESC, line"
         )
-        rows = db.rows(query.format("callbacks"), [job["submission_key"]])
+        rows = db.rows(query.format("callbacks"), [job.submission_key])
         if not rows and archive.exists():
-            rows = db.rows(query.format("read_parquet(?)"), [str(archive), job["submission_key"]])
+            rows = db.rows(query.format("read_parquet(?)"), [str(archive), job.submission_key])
         yield job, [RawLine(row["source"], row["line"], row["body"]) for row in rows]
 
 
 def _bodies(
-    parse: Parser, job: Mapping[str, Any], lines: list[RawLine], asked: set[str]
+    parse: Parser, job: ProviderJob, lines: list[RawLine], asked: set[str]
 ) -> dict[str, str]:
     """Return the reply of each request that has one, matched anew."""
     return {

@@ -181,13 +181,13 @@ landed AS (
 -- What providers count as done in jobs that are not read yet; some count only at the end.
 at_provider AS (
     SELECT judge_id,
-           sum(CASE WHEN state IN ('ended', 'collected') THEN n_requests
+           sum(CASE WHEN phase = 'collectable' THEN n_requests
                     ELSE least(n_requests, coalesce(n_completed, 0) + coalesce(n_failed, 0))
                END) AS n_counted,
            max(polled_at) AS last_counted_at
-    FROM provider_jobs
+    FROM v_job_phases
     WHERE batch_id = $batch AND batching_mode = 'provider_batch_api'
-      AND state IN ('submitted', 'adopted', 'running', 'ended', 'collected')
+      AND phase IN ('open', 'collectable')
     GROUP BY judge_id
 ),
 ended AS (

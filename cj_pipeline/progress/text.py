@@ -70,6 +70,7 @@ class AwaitedJobs:
     Attributes:
         provider: Where they are.
         state: Of each of them, as the ledger has it.
+        phase: The phase that state belongs to, as `v_job_phases` has it.
         provider_status: In the provider's own word; None where it has told none.
         error: What is waited for, or what went wrong; None where nothing did.
         n_jobs: How many.
@@ -81,6 +82,7 @@ class AwaitedJobs:
 
     provider: str
     state: str
+    phase: str
     provider_status: str | None
     error: str | None
     n_jobs: int
@@ -103,7 +105,7 @@ def describe_awaited(jobs: AwaitedJobs, now: datetime) -> str:
     """Return one line on jobs that are waited for: where they are, how far, and what is wrong."""
     counted = "1 provider job" if jobs.n_jobs == 1 else f"{jobs.n_jobs} provider jobs"
     words = [f"{counted} {_DOING.get(jobs.state, 'at')} {jobs.provider}"]
-    if jobs.state in {"submitted", "adopted", "running"}:
+    if jobs.phase in {"open", "calling"}:
         status = f" ({jobs.provider_status})" if jobs.provider_status else ""
         words[0] += f"{status}, {jobs.n_done} of {jobs.n_requests} done"
     words.append(f"for {duration(max(0.0, (now - jobs.since).total_seconds()))}")

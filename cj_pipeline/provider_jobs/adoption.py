@@ -1,21 +1,31 @@
-"""Provider jobs that were made beyond the one intended: kept in sight until they are paid off.
+"""Jobs that an earlier try created: found again and adopted, the extra ones paid off.
 
-One of a submission's jobs is kept, the others are told to stop. What they finished until then was
-paid for all the same: their rows are stored, their usage is billed, and none of them counts.
+A job that may exist is looked for by its submission key and never created again before its absence
+is proved. One of a submission's jobs is kept, the others are told to stop. What they finished
+until then was paid for all the same: their rows are stored, their usage is billed, and none of
+them counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import structlog
 
-from cj_pipeline.errors import CJError, ProviderRefusedError
+from cj_pipeline.errors import (
+    AmbiguousSubmissionError,
+    CJError,
+    ProviderRefusedError,
+    UncertainOutcomeError,
+)
 from cj_pipeline.judging.pricing import cost_usd
-from cj_pipeline.provider_jobs.ledger import require_same_account
-from cj_pipeline.providers.base import JobStatus, Provider, RawLine
+from cj_pipeline.provider_jobs import charges, ledger
+from cj_pipeline.provider_jobs.ledger import ProviderJob, require_own_account, require_same_account
+from cj_pipeline.providers.base import JobStatus, Provider, RawLine, results_expire_at
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.runtime import Runtime
 
@@ -25,18 +35,144 @@ LOOK_AGAIN = timedelta(minutes=1)
 """A cancelled job takes up to ten minutes to end, and nobody waits for it."""
 
 
+def adopt_if_found(runtime: Runtime, batch_id: str, key: str) -> bool:
+    """Look for one unsent submission at its provider, and adopt it; nothing is ever created.
+
+    Returns:
+        Whether the ledger knows its job now; False also while somebody else is sending it.
+    """
+    with runtime.store.read() as db:
+        record = load_batch(db, batch_id)
+    with runtime.store.write() as db:
+        claimed = ledger.acquire_leases(db, batch_id, runtime.clock(), only=key)
+    for job in claimed:
+        try:
+            provider = runtime.provider(record.judge(job.judge_id))
+            require_own_account(job, provider)
+            adopt(runtime, job, provider)
+        finally:
+            with runtime.store.write() as db:
+                ledger.restore_lease(db, job)
+    with runtime.store.read() as db:
+        found = ledger.find_job(db, key)
+    return found is not None and found.provider_job_id is not None
+
+
+def adopt(runtime: Runtime, job: ProviderJob, provider: Provider) -> bool:
+    """Take over the provider job that an earlier try created; False where there surely is none.
+
+    Further jobs of the same submission are told to stop.
+
+    Raises:
+        UncertainOutcomeError: While nobody can tell.
+        AmbiguousSubmissionError: If the account's list cannot be searched to its end.
+    """
+    key = job.submission_key
+    try:
+        candidates = provider.find(key, job.intended_at, job.n_requests)
+    except ProviderRefusedError as error:
+        # Not being let look is no proof that there is nothing.
+        msg = f"Whether job {key[:16]} of batch '{job.batch_id}' exists cannot be seen: {error}"
+        raise AmbiguousSubmissionError(msg) from error
+    known = _jobs_of_others(runtime, job)
+    found = [candidate for candidate in candidates if candidate.job_id not in known]
+    if any(not candidate.is_certain for candidate in found):
+        msg = f"Job {key[:16]} may be one that is still running: it is known when that ends."
+        raise UncertainOutcomeError(msg)
+    if found:
+        record_adoption(runtime, job, provider, found[0].job_id)
+        keep_duplicates(runtime, job, provider, [extra.job_id for extra in found[1:]])
+        return True
+    begun, lag = job.create_begun_at, timedelta(seconds=provider.limits.list_lag_s)
+    if begun is not None and runtime.clock() - begun < lag:
+        msg = f"Job {key[:16]} may exist: its provider's list may lag; looking again later."
+        raise UncertainOutcomeError(msg)
+    return False
+
+
+def _jobs_of_others(runtime: Runtime, job: ProviderJob) -> set[str]:
+    """Return the account's jobs that the ledger knows to belong to other submissions.
+
+    Where a provider keeps no name of ours on a job, they would look just like this one.
+    """
+    with runtime.store.read() as db:
+        rows = db.rows(
+            "SELECT provider_job_id FROM provider_jobs WHERE account = $account"
+            " AND submission_key <> $key AND provider_job_id IS NOT NULL"
+            " AND submitted_at >= $since - INTERVAL 1 DAY",
+            {
+                "account": job.account,
+                "key": job.submission_key,
+                "since": job.intended_at,
+            },
+        )
+    return {row["provider_job_id"] for row in rows}
+
+
+def uploaded_before(provider: Provider, job: ProviderJob, shard: Path) -> str | None:
+    """Return the whole file that an earlier try left at the provider, if there is one."""
+    n_bytes = shard.stat().st_size
+    with suppress(ProviderRefusedError):  # a server without a list of files gets another one
+        for file in provider.list_files(job.intended_at):
+            if file.filename == shard.name and file.n_bytes == n_bytes:
+                log.info("upload_adopted", submission_key=job.submission_key, file=file.file_id)
+                return file.file_id
+    return None
+
+
+def record_submission(runtime: Runtime, job: ProviderJob, provider: Provider, job_id: str) -> None:
+    """Record the job that a create has made.
+
+    Where the lease ran out meanwhile and another process has made or found one, ours is one too
+    many: it is told to stop, and what it finished is billed.
+    """
+    now = runtime.clock()
+    with runtime.store.write() as db:
+        current = ledger.find_job(db, job.submission_key)
+        is_extra = current is None or not current.is_unsent
+        if not is_extra:
+            expiry = results_expire_at(now, provider.limits)
+            ledger.mark_submitted(db, job.submission_key, job_id, now, expiry)
+    if not is_extra:
+        _log(job, "provider_job_submitted", job_id)
+    elif current is None or current.provider_job_id != job_id:
+        keep_duplicates(runtime, job, provider, [job_id])
+
+
+def record_adoption(runtime: Runtime, job: ProviderJob, provider: Provider, job_id: str) -> None:
+    """Record the job that was found at the provider, if no other process has done so."""
+    now = runtime.clock()
+    with runtime.store.write() as db:
+        current = ledger.find_job(db, job.submission_key)
+        if current is not None and current.provider_job_id == job_id:
+            return
+        expiry = results_expire_at(now, provider.limits)
+        ledger.mark_adopted(db, job.submission_key, job_id, now, expiry)
+    _log(job, "provider_job_adopted", job_id)
+
+
+def _log(job: ProviderJob, event: str, job_id: str) -> None:
+    log.info(
+        event,
+        batch_id=job.batch_id,
+        submission_key=job.submission_key,
+        provider_job_id=job_id,
+        n_requests=job.n_requests,
+    )
+
+
 def keep_duplicates(
-    runtime: Runtime, job: Mapping[str, Any], provider: Provider, extra_ids: Iterable[str]
+    runtime: Runtime, job: ProviderJob, provider: Provider, extra_ids: Iterable[str]
 ) -> None:
     """Record the extra jobs of a submission, then tell each to stop."""
     now = runtime.clock()
     rows = [
         {
             "provider_job_id": extra,
-            "account": job["account"],
-            "batch_id": job["batch_id"],
-            "submission_key": job["submission_key"],
-            "judge_id": job["judge_id"],
+            "account": job.account,
+            "batch_id": job.batch_id,
+            "submission_key": job.submission_key,
+            "judge_id": job.judge_id,
             "state": "duplicate",
             "found_at": now,
             "next_poll_at": now,
@@ -50,8 +186,8 @@ def keep_duplicates(
     for row in rows:
         log.warning(
             "duplicate_provider_job",
-            batch_id=job["batch_id"],
-            submission_key=job["submission_key"],
+            batch_id=job.batch_id,
+            submission_key=job.submission_key,
             provider_job_id=row["provider_job_id"],
         )
         _tell_to_stop(runtime, row, provider)
@@ -79,7 +215,12 @@ def settle_duplicates(runtime: Runtime, batch_id: str | None = None, *, at_most:
     for row in rows:
         try:
             provider = runtime.provider(records[row["batch_id"]].judge(row["judge_id"]))
-            require_same_account(row, provider)
+            require_same_account(
+                provider,
+                account=row["account"],
+                submission_key=row["submission_key"],
+                batch_id=row["batch_id"],
+            )
             if row["cancel_told_at"] is None:
                 _tell_to_stop(runtime, row, provider)
             status = provider.poll(row["provider_job_id"])
@@ -156,19 +297,13 @@ def _settle(
             ],
             on_conflict="ignore",
         )
-        db.insert(
-            "ledger",
-            [
-                {
-                    "batch_id": row["batch_id"],
-                    "submission_key": row["provider_job_id"],
-                    "judge_id": row["judge_id"],
-                    "kind": "billed",
-                    "usd": billed,
-                    "entered_at": now,
-                }
-            ],
-            on_conflict="ignore",
+        charges.bill_duplicate(
+            db,
+            row["provider_job_id"],
+            batch_id=row["batch_id"],
+            judge_id=row["judge_id"],
+            billed_usd=billed,
+            now=now,
         )
         db.execute(
             "UPDATE duplicate_jobs SET state = 'settled', settled_at = ?, provider_status = ?,"

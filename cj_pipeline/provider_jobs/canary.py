@@ -98,9 +98,9 @@ def _has_answered(db: Session, judge: Judge) -> bool:
 def _canaries(db: Session, record: BatchRecord, judge: Judge) -> list[dict[str, bool]]:
     """Return a judge's canaries here, oldest first: is it out, and may its failure pass?"""
     return db.rows(
-        "SELECT count(*) > count(a.outcome) OR bool_or(p.state NOT IN ('settled', 'refused'))"
+        "SELECT count(*) > count(a.outcome) OR bool_or(p.phase <> 'done')"
         " AS is_out, coalesce(bool_or(a.may_retry), FALSE) AS may_pass"
-        " FROM provider_jobs p JOIN attempts a USING (submission_key)"
+        " FROM v_job_phases p JOIN attempts a USING (submission_key)"
         " WHERE p.batch_id = ? AND p.judge_id = ? AND p.is_canary"
         " GROUP BY p.submission_key ORDER BY min(p.intended_at)",
         [record.batch_id, judge.judge_id],

@@ -1,26 +1,76 @@
-"""What may have been paid for although no bill of ours shows it: counted, never left out.
+"""What is reserved, released, billed and possibly paid: the one writer of `ledger`; all in USD.
 
-A single call whose reply was lost may have been answered; a provider may count more tokens for a
-job than its rows do. Either is kept beside the bill and counts against the spend cap.
+A job's reservation is its worst case, entered with its intent; it is released when the job ends.
+A single call whose reply was lost may have been answered, and a provider may count more tokens for
+a job than its rows do: either is an unconfirmed charge, kept beside the bill, and counts against
+the spend cap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import structlog
 
 from cj_pipeline.judging.pricing import Price, Usage, cost_usd
+from cj_pipeline.provider_jobs import ledger
+from cj_pipeline.provider_jobs.ledger import ProviderJob
 from cj_pipeline.queries.spending import ROUNDING_USD
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
 
 
+def reserve(db: Session, jobs: Sequence[ProviderJob], now: datetime) -> None:
+    """Enter the most that jobs can cost, before anything of them leaves."""
+    db.insert("ledger", [_entry(job, "reserved", job.reserved_usd, now) for job in jobs])
+
+
+def release(db: Session, job: ProviderJob, now: datetime) -> None:
+    """Release a job's reservation, once."""
+    entry = _entry(job, "released", job.reserved_usd, now)
+    db.insert("ledger", [entry], on_conflict="ignore")
+
+
+def bill(db: Session, job: ProviderJob, billed_usd: float, now: datetime) -> None:
+    """Turn a job's reservation into its bill, once."""
+    release(db, job, now)
+    db.insert("ledger", [_entry(job, "billed", billed_usd, now)], on_conflict="ignore")
+
+
+def bill_duplicate(
+    db: Session,
+    provider_job_id: str,
+    *,
+    batch_id: str,
+    judge_id: str,
+    billed_usd: float,
+    now: datetime,
+) -> None:
+    """Enter the bill of a job that was made beside the one intended, once, under its own id."""
+    entry = {
+        "batch_id": batch_id,
+        "submission_key": provider_job_id,
+        "judge_id": judge_id,
+        "kind": "billed",
+        "usd": billed_usd,
+        "entered_at": now,
+    }
+    db.insert("ledger", [entry], on_conflict="ignore")
+
+
+def rebill(db: Session, billed_usd: Mapping[str, float]) -> None:
+    """Correct the bills of settled jobs, by submission key, to what their rows read as now."""
+    for key, usd in billed_usd.items():
+        ledger.rebill(db, key, usd)
+        db.execute(
+            "UPDATE ledger SET usd = ? WHERE submission_key = ? AND kind = 'billed'", [usd, key]
+        )
+
+
 def note_calls_in_doubt(
-    db: Session, job: Mapping[str, Any], custom_ids: Sequence[str], now: datetime
+    db: Session, job: ProviderJob, custom_ids: Sequence[str], now: datetime
 ) -> None:
     """Count each of these single calls once more, at the most it can cost: it may be paid for.
 
@@ -31,36 +81,33 @@ def note_calls_in_doubt(
     row = db.one(
         "SELECT coalesce(sum(reserved_usd), 0) AS usd FROM attempts"
         " WHERE submission_key = ? AND custom_id IN (SELECT unnest(?))",
-        [job["submission_key"], list(custom_ids)],
+        [job.submission_key, list(custom_ids)],
     )
     if row is not None:
         record_unconfirmed_charge(db, job, float(row["usd"]), now)
 
 
 def keep_providers_count(
-    db: Session, job: Mapping[str, Any], price: Price, billed_usd: float, now: datetime
+    db: Session, job: ProviderJob, price: Price, billed_usd: float, now: datetime
 ) -> None:
     """Keep what a job comes to by its provider's own count, where it told one when it ended.
 
     What that is beyond the bill of the rows that came may have been paid for.
     """
-    if job["provider_tokens_prompt"] is None:
+    if job.provider_tokens_prompt is None:
         return
     usage = Usage(
-        prompt=job["provider_tokens_prompt"],
-        cached=job["provider_tokens_cached"] or 0,
-        completion=job["provider_tokens_completion"] or 0,
+        prompt=job.provider_tokens_prompt,
+        cached=job.provider_tokens_cached or 0,
+        completion=job.provider_tokens_completion or 0,
     )
-    counted = cost_usd(price, usage, batched=job["batching_mode"] == "provider_batch_api")
-    db.execute(
-        "UPDATE provider_jobs SET provider_usd = ? WHERE submission_key = ?",
-        [counted, job["submission_key"]],
-    )
+    counted = cost_usd(price, usage, batched=job.is_batched)
+    ledger.record_providers_count(db, job.submission_key, counted)
     if abs(counted - billed_usd) > ROUNDING_USD:
         log.warning(
             "provider_counts_otherwise",
-            batch_id=job["batch_id"],
-            submission_key=job["submission_key"],
+            batch_id=job.batch_id,
+            submission_key=job.submission_key,
             billed_usd=billed_usd,
             provider_usd=counted,
         )
@@ -68,29 +115,26 @@ def keep_providers_count(
         record_unconfirmed_charge(db, job, counted - billed_usd, now)
 
 
-def record_unconfirmed_charge(
-    db: Session, job: Mapping[str, Any], usd: float, now: datetime
-) -> None:
+def record_unconfirmed_charge(db: Session, job: ProviderJob, usd: float, now: datetime) -> None:
     """Add to what a job may have cost beyond its bill; in USD, for ever."""
-    key = [job["submission_key"]]
+    key = [job.submission_key]
     known = db.one("SELECT usd FROM ledger WHERE submission_key = ? AND kind = 'possible'", key)
     if known is None:
-        entry = {
-            "batch_id": job["batch_id"],
-            "submission_key": job["submission_key"],
-            "judge_id": job["judge_id"],
-            "kind": "possible",
-            "usd": usd,
-            "entered_at": now,
-        }
-        db.insert("ledger", [entry])
+        db.insert("ledger", [_entry(job, "possible", usd, now)])
     else:
         db.execute(
             "UPDATE ledger SET usd = usd + ? WHERE submission_key = ? AND kind = 'possible'",
             [usd, *key],
         )
-    db.execute(
-        "UPDATE provider_jobs SET possible_usd = coalesce(possible_usd, 0) + ?"
-        " WHERE submission_key = ?",
-        [usd, *key],
-    )
+    ledger.add_possible_usd(db, job.submission_key, usd)
+
+
+def _entry(job: ProviderJob, kind: str, usd: float, now: datetime) -> dict[str, object]:
+    return {
+        "batch_id": job.batch_id,
+        "submission_key": job.submission_key,
+        "judge_id": job.judge_id,
+        "kind": kind,
+        "usd": usd,
+        "entered_at": now,
+    }

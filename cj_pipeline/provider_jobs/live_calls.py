@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -34,7 +34,9 @@ from cj_pipeline.live.journal import Journal
 from cj_pipeline.live.profiles import Profile, with_workers
 from cj_pipeline.live.rate_limiter import FILE, Bucket, Rate, RateLimiter
 from cj_pipeline.progress.events import record_progress
+from cj_pipeline.provider_jobs import ledger
 from cj_pipeline.provider_jobs.charges import note_calls_in_doubt
+from cj_pipeline.provider_jobs.ledger import LEASE, OPEN, UNSENT, ProviderJob
 from cj_pipeline.provider_jobs.requests import (
     RequestSpec,
     load_texts,
@@ -49,9 +51,6 @@ from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
 
-LEASE = timedelta(minutes=10)
-"""How long a job may be silent before a process on another machine may pick it up."""
-
 BUNDLE = 64
 """Calls of a serial bundle: made in series over one connection, so that the prefix stays warm."""
 
@@ -62,7 +61,7 @@ _OUTCOMES = {"matched": "answered", "failed": "failed", "expired": "expired"}
 class LiveJob:
     """A provider job that only exists here: some calls to one judge, and which have a reply."""
 
-    row: Mapping[str, Any]
+    row: ProviderJob
     judge: Judge
     provider: Provider
     asks: tuple[RequestSpec, ...]
@@ -72,7 +71,7 @@ class LiveJob:
     @property
     def key(self) -> str:
         """Its submission key."""
-        return str(self.row["submission_key"])
+        return self.row.submission_key
 
     def note(self, answered: CallOutcome) -> None:
         """Put a reply on disk; a call in doubt has none, and is counted once only."""
@@ -122,12 +121,7 @@ class _Keeper:
                 if answer.kind == "in_doubt":  # the same call may be so twice, and count twice
                     row = self.jobs[answer.submission_key].row
                     note_calls_in_doubt(db, row, [answer.custom_id], now)
-            db.execute(
-                "UPDATE provider_jobs SET state = 'running', lease_until = ?,"
-                " submitted_at = coalesce(submitted_at, ?)"
-                " WHERE submission_key IN (SELECT unnest(?))",
-                [now + LEASE, now, sorted(keys)],
-            )
+            ledger.renew_calls(db, sorted(keys), now)
             record_progress(
                 db, self.record.batch_id, now, checkpoint_every=self.profile.checkpoint_every
             )
@@ -177,7 +171,7 @@ def _breaker_row(name: str, job: LiveJob, breaker: Breaker, now: datetime) -> di
 
 
 def make_live_calls(
-    runtime: Runtime, record: BatchRecord, rows: Sequence[Mapping[str, Any]]
+    runtime: Runtime, record: BatchRecord, rows: Sequence[ProviderJob]
 ) -> dict[str, CJError | None]:
     """Make every call of these jobs that has no stored callback, all judges at once.
 
@@ -198,13 +192,11 @@ def make_live_calls(
     return _end(keeper, troubles)
 
 
-def _load(
-    runtime: Runtime, record: BatchRecord, rows: Sequence[Mapping[str, Any]]
-) -> list[LiveJob]:
+def _load(runtime: Runtime, record: BatchRecord, rows: Sequence[ProviderJob]) -> list[LiveJob]:
     """Return jobs as they stand, with the replies a killed run had left in journals stored."""
     journals = {
-        row["submission_key"]: Journal(
-            runtime.home, record.batch_id, row["submission_key"], runtime.store.key
+        row.submission_key: Journal(
+            runtime.home, record.batch_id, row.submission_key, runtime.store.key
         )
         for row in rows
     }
@@ -224,7 +216,7 @@ def _load(
         ):
             answered[found["submission_key"]].add(found["custom_id"])
         for row in rows:
-            key, judge = row["submission_key"], record.judge(row["judge_id"])
+            key, judge = row.submission_key, record.judge(row.judge_id)
             jobs.append(
                 LiveJob(
                     row=row,
@@ -292,7 +284,7 @@ def _target(
     record: BatchRecord, profile: Profile, jobs: Sequence[LiveJob], pool: LiveProvider
 ) -> CallTarget:
     judge, provider = jobs[0].judge, jobs[0].provider
-    if jobs[0].row["batching_mode"] == "serial_bundle":
+    if jobs[0].row.batching_mode == "serial_bundle":
         profile = with_workers(profile, 1)  # several at once would each find the cache cold
     lane = _lane(judge, provider, profile)
     counts_tokens = any(limit.unit == "tokens" for limit in lane.limits)
@@ -358,7 +350,7 @@ def _calls(profile: Profile, jobs: Sequence[LiveJob]) -> Iterator[PendingCall]:
                 job.judge,
                 first[1].prompt,
                 n_requests=n_open,
-                mode=job.row["batching_mode"],
+                mode=job.row.batching_mode,
                 concurrency=profile.workers,
             ).marks_prefix
         )
@@ -369,7 +361,7 @@ def _calls(profile: Profile, jobs: Sequence[LiveJob]) -> Iterator[PendingCall]:
                 custom_id=ask.custom_id(job.key),
                 build=_Builder(job, ask, caches),
                 tokens=_most_tokens(job.judge, ask),
-                recorded_at=job.row["intended_at"].timestamp(),
+                recorded_at=job.row.intended_at.timestamp(),
             )
 
 
@@ -398,21 +390,21 @@ def _most_tokens(judge: Judge, ask: RequestSpec) -> int:
     return estimated_tokens(n_bytes) + judge.settings.max_output_tokens
 
 
-def _insert(db: Session, rows: Sequence[Mapping[str, Any]], answers: Sequence[CallOutcome]) -> None:
+def _insert(db: Session, rows: Sequence[ProviderJob], answers: Sequence[CallOutcome]) -> None:
     """Store replies, and how long each took; the same reply twice is kept once."""
-    by_key = {row["submission_key"]: row for row in rows}
+    by_key = {row.submission_key: row for row in rows}
     callbacks, calls = [], []
     replies = [answer for answer in answers if answer.kind != "in_doubt"]
     for answer in sorted(replies, key=lambda a: (a.submission_key, a.line)):
         row = by_key[answer.submission_key]
-        own = {"batch_id": row["batch_id"], "submission_key": row["submission_key"]}
+        own = {"batch_id": row.batch_id, "submission_key": row.submission_key}
         place = {"line": answer.line, "custom_id": answer.custom_id}
         answered_at = datetime.fromtimestamp(answer.answered_at, UTC)
         callbacks.append(
             own
             | place
             | {
-                "wave": row["wave"],
+                "wave": row.wave,
                 "source": "single",
                 "kind": answer.kind,
                 "body": answer.body,
@@ -424,7 +416,7 @@ def _insert(db: Session, rows: Sequence[Mapping[str, Any]], answers: Sequence[Ca
             own
             | place
             | {
-                "judge_id": row["judge_id"],
+                "judge_id": row.judge_id,
                 "outcome": _OUTCOMES[answer.kind],
                 "n_tries": answer.n_tries,
                 "queued_at": datetime.fromtimestamp(answer.queued_at, UTC),
@@ -459,19 +451,11 @@ def _end(keeper: _Keeper, troubles: Mapping[str, CJError | None]) -> dict[str, C
                     f"'{job.judge.name}' has not answered every call yet."
                 )
                 continue
-            db.execute(
-                "UPDATE provider_jobs SET state = 'ended', outcome = ?, error = ?, ended_at = ?,"
-                " submitted_at = coalesce(submitted_at, ?), content_sha256 = ?,"
-                " lease_owner = NULL, lease_until = NULL WHERE submission_key = ?",
-                [
-                    outcome,
-                    str(trouble) if trouble is not None else None,
-                    now,
-                    now,
-                    requests_sha256(job.asks, job.judge, job.provider, job.key),
-                    job.key,
-                ],
-            )
+            if ledger.is_in(db, job.key, UNSENT | OPEN):  # or another process has ended it
+                digest = requests_sha256(job.asks, job.judge, job.provider, job.key)
+                ledger.mark_calls_ended(
+                    db, job.key, outcome, trouble, content_sha256=digest, now=now
+                )
             ends[job.key] = None
             ended.append(job)
     for job in ended:

@@ -9,8 +9,8 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
+from cj_pipeline.provider_jobs.ledger import ProviderJob
 from cj_pipeline.store.session import Session
 
 MOST_A_SECOND = 20.0
@@ -83,27 +83,27 @@ class PollSchedule:
     n_open: int
     usual: Mapping[tuple[str, str], timedelta]
 
-    def wait(self, job: Mapping[str, Any], now: datetime) -> timedelta:
+    def wait(self, job: ProviderJob, now: datetime) -> timedelta:
         """Return how long to wait before the next look at a job."""
-        since = job["submitted_at"] or job["intended_at"]
-        usual = self.usual.get((job["account"], job["model"]))
-        return poll_interval(now - since, self.n_open, usual)
+        usual = self.usual.get((job.account, job.model))
+        return poll_interval(now - job.made_at, self.n_open, usual)
 
 
-def backoff(age: timedelta, job: Mapping[str, Any]) -> timedelta:
+def backoff(age: timedelta, job: ProviderJob) -> timedelta:
     """Return a tenth of a job's age, doubled for each look without an answer, and jittered."""
-    longer = max(timedelta(seconds=1), age / 10) * 2 ** min(job["n_poll_failures"] or 0, 6)
-    return min(LONGEST_AFTER_FAILURES, longer) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+    longer = max(timedelta(seconds=1), age / 10) * (1 << min(job.n_poll_failures or 0, 6))
+    jitter = random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+    return min(LONGEST_AFTER_FAILURES, longer) * jitter
 
 
-def stalled_since(job: Mapping[str, Any], now: datetime) -> datetime | None:
+def stalled_since(job: ProviderJob, now: datetime) -> datetime | None:
     """Return since when a running job has shown no progress, if that is longer than it should be.
 
     Counts that a provider tells only at the end say nothing; then the job's age does.
     """
-    if job["submitted_at"] is None:
+    if job.submitted_at is None:
         return None
-    changed = job["counts_changed_at"] or job["submitted_at"]
-    if (job["n_completed"] or job["n_failed"]) and now - changed > UNCHANGED_FOR:
-        return changed  # type: ignore[no-any-return]
-    return job["submitted_at"] if now - job["submitted_at"] > OVERDUE_AFTER else None
+    changed = job.counts_changed_at or job.submitted_at
+    if (job.n_completed or job.n_failed) and now - changed > UNCHANGED_FOR:
+        return changed
+    return job.submitted_at if now - job.submitted_at > OVERDUE_AFTER else None

@@ -19,7 +19,8 @@ from cj_pipeline.errors import InvalidOutputError, StoreError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Price, cost_usd
 from cj_pipeline.judging.prompts import parse_verdict
-from cj_pipeline.provider_jobs.charges import keep_providers_count
+from cj_pipeline.provider_jobs import charges, ledger
+from cj_pipeline.provider_jobs.ledger import ProviderJob
 from cj_pipeline.providers.base import CAPACITY_CODES, JobOutcome, Parser, Reply
 from cj_pipeline.queries.batch_record import BatchRecord
 from cj_pipeline.store.session import Session
@@ -48,6 +49,13 @@ _ANSWERED = frozenset(
     }
 )
 """The model wrote something, so it was paid for, whether or not there is a verdict in it."""
+
+
+_OUTCOME_WITHOUT_REPLY: Mapping[JobOutcome | None, RequestOutcome] = {
+    JobOutcome.EXPIRED: RequestOutcome.EXPIRED,
+    JobOutcome.CANCELLED: RequestOutcome.CANCELLED,
+}
+"""What a request without a reply counts as, by how its job ended; in other cases as missing."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def read_reply(parse: Parser, judge: Judge, body: str) -> ReadReply:
 def read_or_missing(
     parse: Parser,
     judge: Judge,
-    job: Mapping[str, Any],
+    job: ProviderJob,
     body: str | None,
     kind: str | None = "matched",
 ) -> ReadReply:
@@ -134,7 +142,7 @@ def in_parts(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def settle_job(
-    db: Session, record: BatchRecord, job: Mapping[str, Any], parse: Parser, now: datetime
+    db: Session, record: BatchRecord, job: ProviderJob, parse: Parser, now: datetime
 ) -> Settlement:
     """Read a collected job's callbacks and keep what they come to, in the caller's transaction.
 
@@ -146,9 +154,9 @@ def settle_job(
         StoreError: If outcomes and requests do not add up: then nothing is kept.
     """
     state = _batch_state(db, record.batch_id)
-    judge = record.judge(job["judge_id"])
+    judge = record.judge(job.judge_id)
     price = judge.price
-    batched = job["batching_mode"] == "provider_batch_api"
+    batched = job.is_batched
     outcomes: Counter[RequestOutcome] = Counter()
     billed = 0.0
     for asked in _asked_with_replies(db, record, job):
@@ -166,18 +174,19 @@ def settle_job(
         if not state["has_ended"]:
             db.insert("comparisons", comparisons, on_conflict="ignore")
     _require_every_outcome(job, outcomes)
-    _keep_bill(db, record, job, billed, now)
-    keep_providers_count(db, job, price, billed, now)
+    charges.bill(db, job, billed, now)
+    ledger.settle(db, job.submission_key, billed)
+    charges.keep_providers_count(db, job, price, billed, now)
     if not state["has_ended"]:
         fail_exhausted(db, record, now, give_up=state["is_cancelled"])
     return Settlement(dict(outcomes), billed)
 
 
-def _require_every_outcome(job: Mapping[str, Any], outcomes: Counter[RequestOutcome]) -> None:
-    if outcomes.total() != job["n_requests"]:
+def _require_every_outcome(job: ProviderJob, outcomes: Counter[RequestOutcome]) -> None:
+    if outcomes.total() != job.n_requests:
         msg = (
-            f"Provider job {job['submission_key'][:16]} of batch '{job['batch_id']}' was meant to"
-            f" carry {job['n_requests']} requests, and {outcomes.total()} have an outcome."
+            f"Provider job {job.submission_key[:16]} of batch '{job.batch_id}' was meant to"
+            f" carry {job.n_requests} requests, and {outcomes.total()} have an outcome."
             " Nothing was settled: `cj store check` shows more."
         )
         raise StoreError(msg)
@@ -195,7 +204,7 @@ def _batch_state(db: Session, batch_id: str) -> dict[str, bool]:
 
 
 def _asked_with_replies(
-    db: Session, record: BatchRecord, job: Mapping[str, Any]
+    db: Session, record: BatchRecord, job: ProviderJob
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield a job's attempts, a part at a time in the order planned, each with its raw reply."""
     last = 0
@@ -225,7 +234,7 @@ def _asked_with_replies(
             """,
             {
                 "batch": record.batch_id,
-                "key": job["submission_key"],
+                "key": job.submission_key,
                 "last": last,
                 "most": ROWS_AT_ONCE,
             },
@@ -249,30 +258,6 @@ def bill_of(row: Mapping[str, Any], read: ReadReply, price: Price, *, batched: b
 
 def _was_answered(read: ReadReply) -> bool:
     return read.outcome in _ANSWERED
-
-
-def _keep_bill(
-    db: Session, record: BatchRecord, job: Mapping[str, Any], billed_usd: float, now: datetime
-) -> None:
-    """Turn a job's reservation into its bill, once."""
-    entry = {
-        "batch_id": record.batch_id,
-        "submission_key": job["submission_key"],
-        "judge_id": job["judge_id"],
-        "entered_at": now,
-    }
-    db.insert(
-        "ledger",
-        [
-            entry | {"kind": "released", "usd": job["reserved_usd"]},
-            entry | {"kind": "billed", "usd": billed_usd},
-        ],
-        on_conflict="ignore",
-    )
-    db.execute(
-        "UPDATE provider_jobs SET state = 'settled', billed_usd = ? WHERE submission_key = ?",
-        [billed_usd, job["submission_key"]],
-    )
 
 
 def fail_exhausted(
@@ -326,18 +311,15 @@ def fail_exhausted(
     db.insert("comparisons", [failure_row(row, now) for row in ended], on_conflict="ignore")
 
 
-def _without_reply(job: Mapping[str, Any]) -> ReadReply:
+def _without_reply(job: ProviderJob) -> ReadReply:
     """Return why a request has no reply, as far as its job's own end tells."""
-    message = job["error"] or "No reply came for this request."
-    if job["outcome"] == JobOutcome.FAILED:
+    message = job.error or "No reply came for this request."
+    if job.outcome == JobOutcome.FAILED:
         # The provider took none of it: sent again unchanged, only want of room would pass.
-        code = job["error_code"]
+        code = job.error_code
         may_retry = code in CAPACITY_CODES
         return ReadReply(RequestOutcome.PROVIDER_ERROR, None, None, code, message, may_retry)
-    outcome = {
-        JobOutcome.EXPIRED: RequestOutcome.EXPIRED,
-        JobOutcome.CANCELLED: RequestOutcome.CANCELLED,
-    }.get(job["outcome"], RequestOutcome.MISSING)
+    outcome = _OUTCOME_WITHOUT_REPLY.get(job.outcome, RequestOutcome.MISSING)
     return ReadReply(outcome, None, None, None, message, may_retry=True)
 
 

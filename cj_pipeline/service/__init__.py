@@ -1,5 +1,5 @@
-"""The HTTP service: batches are handed in, watched, cancelled and fetched over one API.
+"""The HTTP service: batches are submitted, watched, cancelled and fetched over one API.
 
-It decides nothing and moves nothing: what is handed in goes to the inbox that Dagster's sensor
+It decides nothing and moves nothing: what is submitted goes to the inbox that Dagster's sensor
 watches, and everything shown is read from the store, so Dagster's UI, `cj` and this always agree.
 """

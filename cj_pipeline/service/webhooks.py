@@ -7,18 +7,20 @@ claims is not believed beyond that a job is worth a look; polling says what beca
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
-from typing import Any, Literal
+from datetime import timedelta
+from typing import Literal
 
 import structlog
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
+from cj_pipeline.provider_jobs.ledger import poll_sooner
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.dependencies import RuntimeDep
 from cj_pipeline.service.problems import ProblemError, documented
 from cj_pipeline.service.schemas import Nudged
+from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
 
@@ -90,12 +92,8 @@ def take(runtime: Runtime, provider: WebhookProvider, webhook_id: str, body: byt
         ):
             return 0
         db.execute("DELETE FROM webhooks WHERE received_at < ?", [now - KEPT_FOR])
-        jobs = [] if job_id is None else _open_jobs(db.rows, provider, job_id)
-        for job in jobs:
-            db.execute(
-                "UPDATE provider_jobs SET next_poll_at = ? WHERE submission_key = ?",
-                [_sooner(job["next_poll_at"], now), job["submission_key"]],
-            )
+        jobs = [] if job_id is None else _open_jobs(db, provider, job_id)
+        poll_sooner(db, jobs, now)
         db.insert(
             "webhooks",
             [
@@ -124,17 +122,12 @@ def _named_job(body: bytes) -> tuple[str, str | None]:
     return kind[:64], job_id
 
 
-def _open_jobs(rows: Any, provider: WebhookProvider, job_id: str) -> list[dict[str, Any]]:
+def _open_jobs(db: Session, provider: WebhookProvider, job_id: str) -> list[str]:
+    """Return the submission keys of the open jobs that the provider calls by this id."""
     # Gemini's jobs are named `batches/ID`.
     name = job_id if provider == "openai" else f"batches/{job_id.removeprefix('batches/')}"
-    found: list[dict[str, Any]] = rows(
-        "SELECT submission_key, next_poll_at FROM provider_jobs WHERE provider_job_id = ?"
-        " AND batching_mode = 'provider_batch_api'"
-        " AND state IN ('submitted', 'adopted', 'running')",
+    found = db.rows(
+        "SELECT submission_key FROM v_job_phases WHERE provider_job_id = ? AND phase = 'open'",
         [name],
     )
-    return found
-
-
-def _sooner(due: datetime | None, now: datetime) -> datetime:
-    return now if due is None else min(due, now)
+    return [row["submission_key"] for row in found]

@@ -14,7 +14,13 @@ import structlog
 from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import CJError, FinalError
 from cj_pipeline.progress.events import record_progress
-from cj_pipeline.provider_jobs.ledger import require_same_account
+from cj_pipeline.provider_jobs import ledger
+from cj_pipeline.provider_jobs.ledger import (
+    COLLECTABLE,
+    JobState,
+    ProviderJob,
+    require_own_account,
+)
 from cj_pipeline.provider_jobs.settlement import Settlement, in_parts, settle_job
 from cj_pipeline.providers.base import Parser, Provider, RawLine
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
@@ -47,11 +53,7 @@ def collect_wave(runtime: Runtime, batch_id: str) -> Collected:
     """
     with runtime.store.read() as db:
         record = load_batch(db, batch_id)
-        jobs = db.rows(
-            "SELECT * FROM provider_jobs WHERE batch_id = ? AND state IN ('ended', 'collected')"
-            " ORDER BY submission_key",
-            [batch_id],
-        )
+        jobs = ledger.jobs_of_batch(db, batch_id, COLLECTABLE)
     outcomes: Counter[RequestOutcome] = Counter()
     billed = 0.0
     trouble: CJError | None = None
@@ -60,7 +62,7 @@ def collect_wave(runtime: Runtime, batch_id: str) -> Collected:
             settled = _collect_job(runtime, record, job)
         except CJError as error:
             # One provider's trouble does not keep another's results from coming home.
-            log.warning("collect_failed", submission_key=job["submission_key"], error=str(error))
+            log.warning("collect_failed", submission_key=job.submission_key, error=str(error))
             trouble = error if isinstance(error, FinalError) else trouble or error
             continue
         outcomes.update(settled.outcomes)
@@ -70,59 +72,56 @@ def collect_wave(runtime: Runtime, batch_id: str) -> Collected:
     return Collected(len(jobs), dict(outcomes), billed)
 
 
-def _collect_job(runtime: Runtime, record: BatchRecord, job: Mapping[str, Any]) -> Settlement:
+def _collect_job(runtime: Runtime, record: BatchRecord, job: ProviderJob) -> Settlement:
     """Store, read and settle one job; what was done of it before is not done again."""
-    provider = runtime.provider(record.judge(job["judge_id"]))
+    provider = runtime.provider(record.judge(job.judge_id))
     now = runtime.clock()
-    is_ended = job["state"] == "ended"
+    is_ended = job.state is JobState.ENDED
     lines: Iterator[RawLine] = iter(())
-    if is_ended and job["batching_mode"] == "provider_batch_api":
+    if is_ended and job.is_batched:
         lines = _downloaded(provider, record, job, now)
     with runtime.store.turn() as transaction:
         if is_ended:
             with transaction() as db:
                 kinds = _store_callbacks(db, provider.parse_reply, job, lines, now)
             if kinds is not None:
-                _log(record, job, "callbacks_stored", n_requested=job["n_requests"], **kinds)
+                _log(record, job, "callbacks_stored", n_requested=job.n_requests, **kinds)
         with transaction() as db:
             settled = _settle(db, provider.parse_reply, record, job, runtime.clock())
     if settled is None:
         return Settlement({}, 0.0)
     outcomes = {outcome.value: n for outcome, n in settled.outcomes.items()}
     _log(record, job, "provider_job_settled", billed_usd=settled.billed_usd, **outcomes)
-    if job["provider_job_id"] is not None:
+    if job.provider_job_id is not None:
         _discard(provider, job)
     return settled
 
 
-def _log(record: BatchRecord, job: Mapping[str, Any], event: str, **told: Any) -> None:
-    log.info(event, batch_id=record.batch_id, submission_key=job["submission_key"], **told)
+def _log(record: BatchRecord, job: ProviderJob, event: str, **told: Any) -> None:
+    log.info(event, batch_id=record.batch_id, submission_key=job.submission_key, **told)
 
 
 def _store_callbacks(
-    db: Session, parse: Parser, job: Mapping[str, Any], lines: Iterator[RawLine], now: datetime
+    db: Session, parse: Parser, job: ProviderJob, lines: Iterator[RawLine], now: datetime
 ) -> Counter[str] | None:
     """Keep every line of an ended job and return how many came of each kind.
 
     A part of them is in memory at a time. None where another process has stored them meanwhile.
     """
-    key = job["submission_key"]
-    if not _is_in_state(db, key, "ended"):
+    key = job.submission_key
+    if not ledger.is_in(db, key, frozenset({JobState.ENDED})):
         return None
     kinds: Counter[str] = Counter()
     rows = matched_callbacks(parse, job, lines, _asked(db, key))
     for part in in_parts(rows):
         db.insert("callbacks", [row | {"received_at": now} for row in part])
         kinds.update(row["kind"] for row in part)
-    db.execute(
-        "UPDATE provider_jobs SET state = 'collected', collected_at = ? WHERE submission_key = ?",
-        [now, key],
-    )
+    ledger.mark_collected(db, key, now)
     return kinds
 
 
 def _downloaded(
-    provider: Provider, record: BatchRecord, job: Mapping[str, Any], now: datetime
+    provider: Provider, record: BatchRecord, job: ProviderJob, now: datetime
 ) -> Iterator[RawLine]:
     """Return an ended job's lines; none where nobody can have them any more.
 
@@ -130,23 +129,17 @@ def _downloaded(
         FinalError: If they are refused, and may still be had once a person has mended something.
     """
     try:
-        require_same_account(job, provider)
+        require_own_account(job, provider)
         # Nothing is yielded before all is downloaded: the store is not held while it is.
-        lines = provider.collect(job["provider_job_id"])
+        lines = provider.collect(job.known_job_id)
         return chain(list(islice(lines, 1)), lines)
     except FinalError as error:
-        expiry = job["results_expire_at"]
+        expiry = job.results_expire_at
         is_unwanted = record.has_ended or record.cancel_requested
         if not is_unwanted and (expiry is None or now < expiry):
             raise
-        log.error("results_are_gone", submission_key=job["submission_key"], error=str(error))
+        log.error("results_are_gone", submission_key=job.submission_key, error=str(error))
         return iter(())
-
-
-def _is_in_state(db: Session, key: str, state: str) -> bool:
-    """Return whether a job is still where this process saw it, and not taken further by another."""
-    row = db.one("SELECT state FROM provider_jobs WHERE submission_key = ?", [key])
-    return row is not None and row["state"] == state
 
 
 def _asked(db: Session, key: str) -> set[str]:
@@ -156,7 +149,7 @@ def _asked(db: Session, key: str) -> set[str]:
 
 
 def matched_callbacks(
-    parse: Parser, job: Mapping[str, Any], lines: Iterable[RawLine], asked: set[str]
+    parse: Parser, job: ProviderJob, lines: Iterable[RawLine], asked: set[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield one row per line that came, each with whose it is; nothing that came is dropped."""
     seen: set[str] = set()
@@ -170,9 +163,9 @@ def matched_callbacks(
             kind = "duplicate" if custom_id in seen else "matched"
             seen.add(custom_id)
         yield {
-            "batch_id": job["batch_id"],
-            "wave": job["wave"],
-            "submission_key": job["submission_key"],
+            "batch_id": job.batch_id,
+            "wave": job.wave,
+            "submission_key": job.submission_key,
             "source": line.source,
             "line": line.line,
             "custom_id": custom_id,
@@ -182,24 +175,23 @@ def matched_callbacks(
 
 
 def _settle(
-    db: Session, parse: Parser, record: BatchRecord, job: Mapping[str, Any], now: datetime
+    db: Session, parse: Parser, record: BatchRecord, job: ProviderJob, now: datetime
 ) -> Settlement | None:
     """Read and settle a collected job; None where another process has done so meanwhile."""
-    if not _is_in_state(db, job["submission_key"], "collected"):
+    if not ledger.is_in(db, job.submission_key, frozenset({JobState.COLLECTED})):
         return None
     settled = settle_job(db, record, job, parse, now)
     record_progress(db, record.batch_id, now)
     return settled
 
 
-def _discard(provider: Provider, job: Mapping[str, Any]) -> None:
+def _discard(provider: Provider, job: ProviderJob) -> None:
     """Delete what the provider keeps of a settled job; its callbacks are ours by now.
 
     Where that fails, files go by their own expiry: nothing of the batch depends on it.
     """
-    files = [job["input_file_id"], job["output_file_id"], job["error_file_id"]]
     try:
-        require_same_account(job, provider)
-        provider.discard(job["provider_job_id"], [file for file in files if file])
+        require_own_account(job, provider)
+        provider.discard(job.provider_job_id, job.file_ids)
     except CJError as error:
-        log.warning("provider_files_left", submission_key=job["submission_key"], problem=str(error))
+        log.warning("provider_files_left", submission_key=job.submission_key, problem=str(error))

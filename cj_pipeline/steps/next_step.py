@@ -27,8 +27,8 @@ class NextStep(StrEnum):
 UNPUBLISHED = """
     SELECT batch_id FROM batches b WHERE b.state <> 'rejected'
     AND (NOT EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id)
-         OR EXISTS (FROM provider_jobs p WHERE p.batch_id = b.batch_id
-                    AND p.state IN ('ended', 'collected')))
+         OR EXISTS (FROM v_job_phases p WHERE p.batch_id = b.batch_id
+                    AND p.phase = 'collectable'))
 """
 """The batches that something is still to be done for; those that are done grow for ever.
 
@@ -55,13 +55,11 @@ jobs AS (
     SELECT batch_id,
            count(*) FILTER (is_unsent AND coalesce(next_poll_at, $now) <= $now) AS n_to_send,
            count(*) FILTER (is_unsent AND next_poll_at > $now) AS n_postponed,
-           count(*) FILTER (state IN ('ended', 'collected')) AS n_ended
+           count(*) FILTER (phase = 'collectable') AS n_ended
     FROM (
-        SELECT *,
-               -- Single calls that were cut short have no job at the provider to wait for.
-               state IN ('intent', 'uploaded', 'ambiguous')
-               OR (state = 'running' AND batching_mode <> 'provider_batch_api') AS is_unsent
-        FROM provider_jobs WHERE batch_id IN (FROM wanted)
+        -- Single calls that were cut short have no job at the provider to wait for.
+        SELECT *, phase IN ('unsent', 'calling') AS is_unsent
+        FROM v_job_phases WHERE batch_id IN (FROM wanted)
     )
     GROUP BY batch_id
 )
@@ -182,11 +180,11 @@ def standings(db: Session, now: datetime) -> list[PendingStep]:
                        submission_key[:8] || state || coalesce(CAST(postponed AS VARCHAR), ''),
                        ' ' ORDER BY submission_key
                    ) FILTER (state <> 'settled') AS states,
-                   count(*) FILTER (state IN ('submitted', 'adopted', 'running')) AS n_open,
-                   min(ended_at) FILTER (state IN ('ended', 'collected')) AS waiting_since
+                   count(*) FILTER (phase IN ('open', 'calling')) AS n_open,
+                   min(ended_at) FILTER (phase = 'collectable') AS waiting_since
             FROM (
                 SELECT *, CASE WHEN provider_job_id IS NULL THEN next_poll_at END AS postponed
-                FROM provider_jobs WHERE batch_id IN (FROM wanted)
+                FROM v_job_phases WHERE batch_id IN (FROM wanted)
             )
             GROUP BY batch_id
         ),
@@ -229,12 +227,11 @@ def what_is_awaited(db: Session, batch_id: str, now: datetime) -> str:
     awaited = db.records(
         AwaitedJobs,
         """
-        SELECT provider, state, provider_status, error, count(*) AS n_jobs,
+        SELECT provider, state, phase, provider_status, error, count(*) AS n_jobs,
                sum(n_requests) AS n_requests,
                sum(coalesce(n_completed, 0) + coalesce(n_failed, 0)) AS n_done,
                min(next_poll_at) AS next_look, min(coalesce(submitted_at, intended_at)) AS since
-        FROM provider_jobs
-        WHERE batch_id = ? AND state NOT IN ('settled', 'refused')
+        FROM v_job_phases WHERE batch_id = ? AND phase <> 'done'
         GROUP BY ALL ORDER BY since, provider, state
         """,
         [batch_id],

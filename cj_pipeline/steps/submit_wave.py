@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import structlog
 
@@ -16,7 +17,9 @@ from cj_pipeline.batch.options import BatchingMode
 from cj_pipeline.judging.estimates import expected_usd, worst_case_usd
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.progress.events import record_progress
+from cj_pipeline.provider_jobs import charges, ledger
 from cj_pipeline.provider_jobs.canary import Released, release
+from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob
 from cj_pipeline.provider_jobs.live_calls import BUNDLE
 from cj_pipeline.provider_jobs.requests import (
     BatchTexts,
@@ -198,9 +201,10 @@ def _record(runtime: Runtime, record: BatchRecord, intents: Sequence[Intent]) ->
         if new and _passes_spend_cap(db, record, sum(intent.reserved_usd for intent in new)):
             _refuse(db, runtime, record)
             return False
-        db.insert("provider_jobs", [_job_row(record, i) | {"intended_at": now} for i in new])
+        jobs = [_job(record, intent, now) for intent in new]
+        ledger.record_intents(db, jobs)
         db.insert("attempts", [row | {"requested_at": now} for i in new for row in _attempts(i)])
-        db.insert("ledger", [_reservation(record, i) | {"entered_at": now} for i in new])
+        charges.reserve(db, jobs, now)
         record_progress(db, record.batch_id, now)
     for intent in new:
         log.info(
@@ -213,24 +217,24 @@ def _record(runtime: Runtime, record: BatchRecord, intents: Sequence[Intent]) ->
     return True
 
 
-def _job_row(record: BatchRecord, intent: Intent) -> dict[str, object]:
-    return {
-        "submission_key": intent.submission_key,
-        "batch_id": record.batch_id,
-        "wave": max(ask.wave for ask in intent.asks),
-        "judge_id": intent.judge.judge_id,
-        "batching_mode": intent.batching_mode,
-        "is_canary": intent.is_canary,
-        "provider": intent.judge.provider,
-        "model": intent.judge.model,
-        "account": intent.account,
-        "state": "intent",
-        "n_requests": len(intent.asks),
-        "n_bytes": intent.n_bytes,
-        "estimated_usd": intent.estimated_usd,
-        "reserved_usd": intent.reserved_usd,
-        "n_polls": 0,
-    }
+def _job(record: BatchRecord, intent: Intent, now: datetime) -> ProviderJob:
+    return ProviderJob(
+        submission_key=intent.submission_key,
+        batch_id=record.batch_id,
+        wave=max(ask.wave for ask in intent.asks),
+        judge_id=intent.judge.judge_id,
+        batching_mode=intent.batching_mode,
+        is_canary=intent.is_canary,
+        provider=intent.judge.provider,
+        model=intent.judge.model,
+        account=intent.account,
+        state=JobState.INTENT,
+        n_requests=len(intent.asks),
+        n_bytes=intent.n_bytes,
+        estimated_usd=intent.estimated_usd,
+        reserved_usd=intent.reserved_usd,
+        intended_at=now,
+    )
 
 
 def _attempts(intent: Intent) -> list[dict[str, object]]:
@@ -248,16 +252,6 @@ def _attempts(intent: Intent) -> list[dict[str, object]]:
         }
         for ask, most in zip(intent.asks, intent.worst_usd, strict=True)
     ]
-
-
-def _reservation(record: BatchRecord, intent: Intent) -> dict[str, object]:
-    return {
-        "batch_id": record.batch_id,
-        "submission_key": intent.submission_key,
-        "judge_id": intent.judge.judge_id,
-        "kind": "reserved",
-        "usd": intent.reserved_usd,
-    }
 
 
 def _passes_spend_cap(db: Session, record: BatchRecord, more_usd: float) -> bool:

@@ -49,8 +49,8 @@ def stalled_batches(db: Session, now: datetime) -> list[Stalled]:
 def expiring_results(db: Session, now: datetime) -> list[tuple[str, datetime]]:
     """Return the batches with results not brought home that are deleted soon, and when."""
     rows = db.rows(
-        "SELECT batch_id, min(results_expire_at) AS expiry FROM provider_jobs"
-        " WHERE state IN ('submitted', 'adopted', 'running', 'ended') AND results_expire_at < ?"
+        "SELECT batch_id, min(results_expire_at) AS expiry FROM v_job_phases"
+        " WHERE (phase IN ('open', 'calling') OR state = 'ended') AND results_expire_at < ?"
         " GROUP BY batch_id ORDER BY batch_id",
         [now + EXPIRES_SOON],
     )

@@ -46,6 +46,11 @@ def make_home(home: Path, group_rights: Rights = no_rights) -> Path:
     return home
 
 
+def is_open_to_others(home: Path) -> bool:
+    """Whether others can list a home that holds something."""
+    return home.exists() and bool(home.stat().st_mode & 0o055 & ~0o010) and not _is_empty(home)
+
+
 def open_to_others(home: Path, group_rights: Rights = no_rights) -> Iterator[Path]:
     """Yield the home and whatever in it others have a right to; links are not followed."""
     if not home.exists():
@@ -72,4 +77,8 @@ def close_to_others(home: Path, group_rights: Rights = no_rights) -> list[Path]:
 
 
 def _is_ours_and_empty(folder: Path) -> bool:
-    return folder.stat().st_uid == os.geteuid() and next(folder.iterdir(), None) is None
+    return folder.stat().st_uid == os.geteuid() and _is_empty(folder)
+
+
+def _is_empty(folder: Path) -> bool:
+    return next(folder.iterdir(), None) is None

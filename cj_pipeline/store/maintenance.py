@@ -33,7 +33,7 @@ from cj_pipeline.store.session import Session
 
 CALLBACKS_FOLDER = "callbacks"
 _ALLOWANCE_BYTES = 4 * 1024 * 1024
-"""What a file written anew may need beyond what the old one uses, for a log on the way."""
+"""What a file rewritten may need beyond what the old one uses, for a log on the way."""
 
 _ORPHANS = {
     "essays without their batch": "FROM essays ANTI JOIN batches USING (batch_id)",
@@ -221,13 +221,11 @@ def compact_store(store: Store) -> Compaction:
         expected = _row_counts(store.path, store.key)
         needed = _used_bytes(store) + _ALLOWANCE_BYTES
         spare = snapshot.spare_of(store.published_path)
-        require_room(
-            store.home, needed if spare.exists() else 2 * needed, "The store, written anew,"
-        )
+        require_room(store.home, needed if spare.exists() else 2 * needed, "The store, rewritten,")
         try:
             put_in_place(
                 store.path,
-                write=lambda fresh: _write_anew(store, fresh),
+                write=lambda fresh: _write_anew(store.path, fresh, store.key),
                 prove=lambda fresh: _prove(fresh, store.key, expected),
                 n_bytes=needed,
                 keep=lambda: give_second_name(store.path, kept),
@@ -240,7 +238,7 @@ def compact_store(store: Store) -> Compaction:
         store.publish()
     except StoreError as error:
         msg = (
-            f"The store was written anew and is whole; publishing it failed: {error} The old file"
+            f"The store was rewritten and is whole; publishing it failed: {error} The old file"
             f" is kept as {kept} until `cj store compact` has come to its end."
         )
         raise StoreError(msg) from error
@@ -249,16 +247,31 @@ def compact_store(store: Store) -> Compaction:
 
 
 def kept_by_compaction(store: Store) -> Path:
-    """Return where the file as it was lies while the store is written anew."""
+    """Return where the file as it was lies while the store is rewritten."""
     return store.path.with_name(f"{store.path.name}.before-compact")
 
 
-def _write_anew(store: Store, fresh: Path) -> None:
+def rewrite_file(path: Path, key: str | None) -> None:
+    """Write a database file anew that nobody has open, without the remains of what was deleted.
+
+    Raises:
+        duckdb.Error, OSError, StoreError: If that cannot be done; the file is as it was.
+    """
+    expected = _row_counts(path, key)
+    put_in_place(
+        path,
+        write=lambda fresh: _write_anew(path, fresh, key),
+        prove=lambda fresh: _prove(fresh, key, expected),
+        n_bytes=path.stat().st_size,
+    )
+
+
+def _write_anew(path: Path, fresh: Path, key: str | None) -> None:
     """Copy all tables into a new file. Closing alone would leave them in a log, and say nothing."""
     spill_to = fresh.with_name(f"{fresh.name}.tmp")
     with closing(empty_instance(spill_to)) as connection:
-        attach_file(connection, store.path, "live", read_only=True, key=store.key)
-        attach_file(connection, fresh, "fresh", read_only=False, key=store.key)
+        attach_file(connection, path, "live", read_only=True, key=key)
+        attach_file(connection, fresh, "fresh", read_only=False, key=key)
         connection.execute("COPY FROM DATABASE live TO fresh")
         connection.execute("CHECKPOINT fresh")
         connection.execute("DETACH fresh")
@@ -346,8 +359,8 @@ def leftovers(store: Store) -> dict[Path, str]:
     with ExitStack() as looking:
         folders: set[Path] = set()
         with suppress(duckdb.Error, StoreError):
-            # While this reads nobody writes, so what is unfinished will not be finished.
-            db = looking.enter_context(store.read())
+            # While this has the file nobody writes: what is unfinished will not be finished.
+            db = Session(looking.enter_context(store.opened()))
             folders = {Path(row["path"]).parent for row in db.rows("SELECT path FROM backups")}
         return dict(_leftovers(store, folders))
 
@@ -377,7 +390,7 @@ def mend_store(store: Store) -> tuple[Path, ...]:
     Raises:
         StoreError: If something of it is another account's.
     """
-    with _plainly("Mending the home"):
+    with _plainly("Repairing the home"):
         changed = list(leftovers(store))
         with store.held():
             for path in changed:

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 
 from cj_pipeline.errors import StoreError
+from cj_pipeline.installation import read_installation
 from cj_pipeline.store.file_store import Store
 
 
@@ -27,10 +28,15 @@ def open_store(home: Path, environment: Mapping[str, str]) -> Store:
 
     Raises:
         StoreError: If the address cannot be used.
+        SettingsError: If the home's `installation.yaml` cannot be.
     """
     address = environment.get("CJ_STORE")
     if not address:
-        return Store(home, key=environment.get("CJ_STORE_KEY") or None)
+        return Store(
+            home,
+            key=environment.get("CJ_STORE_KEY") or None,
+            group_may_read=read_installation(home).published == "group",
+        )
     if address.startswith("quack"):
         from cj_pipeline.store.quack_store import ServedStore
 

@@ -125,35 +125,6 @@ def test_their_own_tools_accept_the_files(command: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _pinned(path: Path) -> set[tuple[str, str]]:
-    return set(re.findall(r"^([\w.-]+)==(\S+)", path.read_text(), re.MULTILINE))
-
-
-def test_what_is_run_and_deployed_is_what_is_tested() -> None:
-    """An image with other versions than the tests saw would be untested, and one without FastAPI
-    would start everything but the service."""
-    run, deployed = _pinned(ROOT / "requirements.lock"), _pinned(DEPLOY / "requirements.lock")
-
-    assert run < deployed
-    assert deployed < _pinned(ROOT / "requirements-dev.lock")
-
-
-def test_locks_name_versions_and_hashes_only() -> None:
-    """The address of a registry in a lock would bind everybody to that registry."""
-    locks = [
-        ROOT / "requirements.lock",
-        ROOT / "requirements-dev.lock",
-        DEPLOY / "requirements.lock",
-    ]
-    line = re.compile(r"[\w.-]+==\S+( ; [^\\]+)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?")
-
-    others = [
-        row for lock in locks for row in lock.read_text().splitlines() if not line.fullmatch(row)
-    ]
-
-    assert others == []
-
-
 def test_manifests_name_what_the_chart_refers_to() -> None:
     """A claim or a secret by another name would leave the pods waiting for ever."""
     documents = list(yaml.safe_load_all((DEPLOY / "kubernetes-store.yaml").read_text()))

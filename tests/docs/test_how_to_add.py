@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
+import numpy as np
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from assets.automation.checks import checks_of
-from cj_pipeline.batch.comparisons import RequestOutcome
+from cj_pipeline.batch.comparisons import RequestOutcome, Role
 from cj_pipeline.checks import standard_checks
 from cj_pipeline.checks.batch_checks import check_claims
 from cj_pipeline.checks.claims import Finding
@@ -28,6 +29,10 @@ from cj_pipeline.metrics import assertions, readings
 from cj_pipeline.metrics.assertions import OwnAssertion
 from cj_pipeline.metrics.catalogue import METRICS, Metric
 from cj_pipeline.metrics.readings import exposition, read_metrics
+from cj_pipeline.pairing import strategies
+from cj_pipeline.pairing.comparison_graph import ComparisonGraph, PairChoice
+from cj_pipeline.pairing.strategies import Chosen, PairStrategy
+from cj_pipeline.pairing.waves import choose_wave
 from cj_pipeline.providers import registry
 from cj_pipeline.providers.base import (
     FoundJob,
@@ -204,6 +209,47 @@ def test_a_provider_is_an_adapter_a_parser_and_its_names(
     best, worst = history.last_scores[0], history.last_scores[-1]
     assert n_bytes[best["essay_id"]] == max(n_bytes.values())
     assert n_bytes[worst["essay_id"]] == min(n_bytes.values())
+
+
+# A strategy
+
+
+def least_certain_pairs(
+    net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
+) -> Chosen:
+    """Return new pairs, those first whose difference is least certain."""
+    assert net.covariance is not None
+    one, other = np.triu_indices(net.n_essays, 1)
+    variance = np.diag(net.covariance)
+    uncertain = variance[one] + variance[other] - 2 * net.covariance[one, other]
+    order = np.lexsort((rng.random(len(one)), -uncertain))
+    pairs = [(int(one[i]), int(other[i])) for i in order]
+    new = [p for p in pairs if may_repeat or p[1] not in net.partners[p[0]]]
+    return [PairChoice(*pair, Role.INFORMATIVE) for pair in new[:size]], None
+
+
+def test_a_strategy_is_a_function_and_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is called once there are scores; coverage before that, and even positions always."""
+    entry = PairStrategy(
+        "least_certain",  # type: ignore[arg-type]
+        choose=least_certain_pairs,
+        gains_beside=None,
+        needs_scores=True,
+    )
+    monkeypatch.setattr(strategies, "_STRATEGIES", {"least_certain": entry})
+    variances = np.array([0.1, 0.1, 0.1, 0.1, 0.9, 0.8])
+    new = ComparisonGraph(tuple("abcdef"), frozenset(), ())
+    ring = tuple(zip("abcdef", "bcdefa", strict=True))
+    scored = replace(new, shown=ring, scores=np.arange(6.0), covariance=np.diag(variances))
+
+    first = choose_wave(new, strategy=entry.name, size=6, seed=1)
+    second = choose_wave(scored, strategy=entry.name, size=3, seed=1)
+
+    assert {pair.role for pair in first} <= {Role.COVERAGE, Role.BRIDGE}
+    assert {end for pair in first for end in (pair.essay_a, pair.essay_b)} == set("abcdef")
+    # Of the pairs not shown yet, only those with e or f are uncertain.
+    assert all({pair.essay_a, pair.essay_b} & set("ef") for pair in second)
+    assert {pair.role for pair in second} == {Role.INFORMATIVE}
 
 
 # A claim

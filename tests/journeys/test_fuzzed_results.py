@@ -18,6 +18,7 @@ import pytest
 from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.judging.pricing import cost_usd
+from cj_pipeline.provider_jobs.ledger import JobState
 from cj_pipeline.provider_jobs.settlement import read_or_missing
 from cj_pipeline.providers.base import JobOutcome, Parser, Provider, RawLine
 from cj_pipeline.providers.registry import open_parser
@@ -30,16 +31,10 @@ from cj_pipeline.store.file_store import Store
 from tests.cj_pipeline.providers.test_openai import openai_provider
 from tests.support.batches import open_engine, write_batch
 from tests.support.fuzzed_results import DIALECTS, KEY, FuzzedResult, fuzzed_result, verdict
+from tests.support.jobs import provider_job
 from tests.support.nightly import many
 
-JOB = {
-    "batch_id": "b",
-    "wave": 1,
-    "submission_key": KEY,
-    "outcome": JobOutcome.COMPLETED,
-    "error": None,
-    "error_code": None,
-}
+JOB = provider_job(submission_key=KEY, state=JobState.ENDED, outcome=JobOutcome.COMPLETED)
 
 
 @pytest.mark.parametrize("judge_name", DIALECTS)

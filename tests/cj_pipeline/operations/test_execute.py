@@ -184,7 +184,7 @@ def test_the_same_files_are_not_bought_twice_by_accident(
     meant = run.invoke(app, ["execute", str(other), "--again"])
 
     assert same_name.exit_code == 0
-    assert "0 comparisons asked" in same_name.output
+    assert "0 comparisons requested" in same_name.output
     assert refused.exit_code == 1
     assert "batch 'small'" in flowing(refused.output)
     assert meant.exit_code == 0
@@ -207,7 +207,7 @@ def test_the_cap_is_a_cap_and_no_obligation(
         ],
     )
 
-    assert "few: 2 comparisons asked" in few.output
+    assert "few: 2 comparisons requested" in few.output
     assert many.exit_code == 0
     with Store(tmp_path / "home").read() as db:
         rows = db.rows("SELECT batch_id, count(*) AS n FROM attempts GROUP BY ALL ORDER BY ALL")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.provider_jobs.ledger import ProviderJob
 from cj_pipeline.provider_jobs.poll_schedule import (
     LONGEST_BEFORE_ITS_TIME_S,
     SHORTEST_S,
@@ -171,9 +173,10 @@ def test_looks_without_an_answer_become_rarer(runtime: Runtime, clock: ManualClo
 
 def test_a_job_whose_counts_stay_has_stalled(runtime: Runtime, clock: ManualClock) -> None:
     """Half of it is done and stays half done; a person is told long before the batch gives up."""
-    job = jobs(runtime)[0] | {"n_completed": 1, "n_failed": 0}
-    silent = jobs(runtime)[0] | {"n_completed": 0, "n_failed": 0}
-    began = job["submitted_at"]
+    found = ProviderJob.from_row(jobs(runtime)[0])
+    job = replace(found, n_completed=1, n_failed=0)
+    silent = replace(found, n_completed=0, n_failed=0)
+    began = found.made_at
 
     assert stalled_since(job, began + 5 * HOUR) is None
     assert stalled_since(job, began + 7 * HOUR) == began

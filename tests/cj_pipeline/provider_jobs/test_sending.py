@@ -23,7 +23,7 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.operations.cancel import cancel
-from cj_pipeline.provider_jobs.sending import adopt_if_found
+from cj_pipeline.provider_jobs.adoption import adopt_if_found
 from cj_pipeline.providers.base import account_fingerprint
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
@@ -142,7 +142,7 @@ def test_a_kill_between_a_create_and_its_reply_is_a_doubt_too(
     emulate(runtime, list_lag_s=3600)
     batch_id = planned(runtime, tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr("cj_pipeline.provider_jobs.sending._keep_job", _die)
+        patched.setattr("cj_pipeline.provider_jobs.sending.record_submission", _die)
         with pytest.raises(KeyboardInterrupt):
             submit_wave(runtime, batch_id)
     as_if_killed(runtime)

@@ -1,0 +1,70 @@
+"""What whoever runs an installation has laid down for all of it: `CJ_HOME/installation.yaml`.
+
+A batch has its own `batch.yaml`; this file is the operator's. It may be left out, and so may each
+of its keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cj_pipeline.errors import SettingsError
+from cj_pipeline.text import StrictLoader
+
+INSTALLATION_FILE = "installation.yaml"
+PUBLISHED = ("owner", "group")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """An operator's settings.
+
+    Attributes:
+        published: Who may read the published copy of the store: `owner`, or `group` where
+            analysts of the home's group have accounts of their own.
+        retention_days: How long after its end a batch is kept that names no date itself; None: it
+            is kept until somebody forgets it.
+    """
+
+    published: str = "owner"
+    retention_days: float | None = None
+
+
+def read_installation(home: Path) -> Installation:
+    """Return what a home's file says.
+
+    Raises:
+        SettingsError: If it cannot be used; the message gives everything that is wrong.
+    """
+    file = home / INSTALLATION_FILE
+    try:
+        said = yaml.load(file.read_text("utf-8"), StrictLoader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        return Installation()
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        msg = f"{file} cannot be read: {error}"
+        raise SettingsError(msg) from error
+    if said is None:
+        return Installation()
+    if problems := _problems(said):
+        msg = f"{file} cannot be used: {'; '.join(problems)}."
+        raise SettingsError(msg)
+    return Installation(**said)
+
+
+def _problems(said: Any) -> list[str]:
+    if not isinstance(said, dict):
+        return ["it is no mapping of keys to values"]
+    known = [field.name for field in fields(Installation)]
+    problems = [f"{key} is no key of it, which are {known}" for key in said if key not in known]
+    if said.get("published", "owner") not in PUBLISHED:
+        problems.append(f"published is one of {PUBLISHED}")
+    days = said.get("retention_days")
+    is_number = isinstance(days, int | float) and not isinstance(days, bool)
+    if days is not None and not (is_number and days >= 0):
+        problems.append("retention_days is a number of days, 0 or more")
+    return problems
