@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 
 from assets.automation.partitions import BATCHES, errors_as_dagster_knows_them
 from cj_pipeline.steps.next_step import next_steps
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import archive_callbacks, backup_store, delete_archives
 from resources.runtime_resource import PARTITION_TAG, RuntimeResource
 
@@ -183,7 +183,7 @@ def keep_store_small(
     """Back up, archive and delete what is old; doing it twice changes nothing."""
     opened = engine.open()
     store, now = opened.store, opened.clock()
-    if not isinstance(store, Store):
+    if not isinstance(store, FileStore):
         msg = "A served store or a lake is looked after where its server or catalog is."
         raise dg.Failure(msg, allow_retries=False)
     with errors_as_dagster_knows_them():
