@@ -61,7 +61,7 @@ newest:  ## Run the fast tests on the newest of everything, in an environment th
 	sed -n 's/^\([^ ]*==[^ ]*\).*/\1/p' requirements-dev.lock >"$$home/locked" && \
 	echo "newest: not the versions in the lock:" && \
 	{ $$new -m pip freeze --exclude-editable | tr A-Z_ a-z- | grep -vxFf "$$home/locked" || echo none; } && \
-	if $$new -m pip install -qqq --dry-run --no-deps "duckdb-extension-quack>=2"; \
+	if $$new -m pip install -q --dry-run --no-deps "duckdb-extension-quack>=2" >/dev/null 2>&1; \
 	then echo "newest: DuckDB 2 has extensions, see docs/decisions/0018-duckdb-2.md"; fi && \
 	$$new -m pytest $(QUICK) && echo "newest: all passed" || \
 	echo "newest: FAILED, as shown above; the versions in the lock are not concerned"

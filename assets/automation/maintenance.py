@@ -19,8 +19,9 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from pydantic import Field, ValidationError
 
 from assets.automation.partitions import BATCHES, errors_as_dagster_knows_them
+from cj_pipeline.installation import read_installation
+from cj_pipeline.operations.erase import finish_erasures, forget_what_is_due
 from cj_pipeline.steps.next_step import next_steps
-from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import archive_callbacks, backup_store, delete_archives
 from resources.runtime_resource import PARTITION_TAG, RuntimeResource
 
@@ -180,16 +181,23 @@ class Upkeep(dg.Config):
 def keep_store_small(
     context: dg.OpExecutionContext, config: Upkeep, engine: RuntimeResource
 ) -> None:
-    """Back up, archive and delete what is old; doing it twice changes nothing."""
+    """Finish erasures, forget what is due, back up, archive; doing it twice changes nothing."""
     opened = engine.open()
     store, now = opened.store, opened.clock()
-    if not isinstance(store, FileStore):
-        msg = "A served store or a lake is looked after where its server or catalog is."
-        raise dg.Failure(msg, allow_retries=False)
+    if not store.is_embedded:
+        context.log.info("A served store or a lake is looked after where its server or catalog is.")
+        return
+
+    def forget_here(batch_id: str, is_whole: bool) -> int:
+        return forget_partition(context.instance, batch_id, keep_name=not is_whole)
+
     with errors_as_dagster_knows_them():
+        retention_days = read_installation(opened.home).retention_days
+        finished = finish_erasures(store, now=now, beyond=forget_here)
+        due = forget_what_is_due(store, now=now, retention_days=retention_days, beyond=forget_here)
         if config.backup_folder is not None:
             backup = Path(config.backup_folder) / f"cj-{now:%Y%m%dT%H%M%S}.duckdb"
-            context.log.info(f"Backed up into {backup_store(store, backup).name}.")
+            context.log.info(f"Backed up into {backup_store(store, backup, now=now).name}.")
         moved = archive_callbacks(
             store, ended_before=now - timedelta(days=config.keep_in_store_days)
         )
@@ -198,12 +206,15 @@ def keep_store_small(
             if config.keep_archives_days is not None
             else ()
         )
-    context.log.info(f"{len(moved)} batches archived, {len(gone)} archives deleted.")
+    context.log.info(
+        f"{len(finished)} erasures finished, {len(due)} batches forgotten whose time was over,"
+        f" {len(moved)} batches archived, {len(gone)} archives deleted."
+    )
 
 
 @dg.job(
-    description="Move old batches' raw callbacks out of the store, backed up first if asked; delete"
-    " runs whose place newer ones have taken, if asked."
+    description="Finish erasures and forget what is due; move old batches' raw callbacks out of the"
+    " store, backed up first if asked; delete runs whose place newer ones have taken, if asked."
 )
 def store_upkeep() -> None:
     """Two steps: see `keep_store_small` and `keep_history_small`."""
@@ -216,7 +227,8 @@ nightly_upkeep = dg.ScheduleDefinition(
     job=store_upkeep,
     cron_schedule="30 3 * * *",
     execution_timezone="UTC",
-    # It deletes what is asked of it, so a person turns it on.
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Moves raw callbacks of batches that ended 30 days ago into Parquet.",
+    # A batch that is to be gone by a day must not wait for somebody to turn this on.
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Finishes erasures, forgets batches whose retention is over, moves raw callbacks"
+    " of batches that ended 30 days ago into Parquet.",
 )

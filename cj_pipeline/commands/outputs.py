@@ -65,7 +65,7 @@ def essay(
         tables.table(essay_id, ("what", "value"), _standing(told)),
         tables.table(
             "Verdicts",
-            ("against", "outcome", "shown as", "confidence", "the judge's words", "asked"),
+            ("against", "outcome", "shown as", "confidence", "the judge's reason", "why this pair"),
             [
                 (v.against, v.outcome, v.shown_as, v.confidence, v.justification, v.why)
                 for v in told.verdicts

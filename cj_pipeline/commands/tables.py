@@ -89,7 +89,7 @@ def statuses(rows: Sequence[Row]) -> Table:
 def grades(batch_id: str, rows: Sequence[Row], statement: str) -> Group:
     """Return the scores of a batch, highest first, with grades where it was graded."""
     graded = any(row["grade"] for row in rows)
-    columns = ["rank", "essay", "score", "± SE", "asked"]
+    columns = ["rank", "essay", "score", "± SE", "comparisons"]
     columns += ["grade", "probability", "known"] if graded else []
     body = []
     for row in rows:

@@ -230,7 +230,7 @@ def _targets(progress: Progress) -> Table:
     drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("judge", "model", "status"):
         drawn.add_column(column)
-    for column in ("home", "asked", "failed", "in flight", "per s", "tokens", "USD"):
+    for column in ("completed", "requested", "failed", "in flight", "per s", "tokens", "USD"):
         drawn.add_column(column, justify="right")
     for target in progress.targets:
         each = "" if target.comparisons_per_s is None else f"{target.comparisons_per_s:.2f}"

@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,51 @@ def finish_erasures(
     return tuple(_finish(store, erasure, now, beyond) for erasure in begun_erasures(store))
 
 
-def begun_erasures(store: FileStore) -> list[dict[str, Any]]:
+def forget_what_is_due(
+    store: Store,
+    *,
+    now: datetime,
+    retention_days: float | None,
+    beyond: Beyond = nothing_beyond,
+) -> tuple[Forgotten, ...]:
+    """Forget the batches whose time is over, and return them.
+
+    One that has not ended, or whose bills are not in, waits for another day.
+
+    Args:
+        store: Where they are.
+        now: The time.
+        retention_days: How long after its end a batch is kept that names no day itself; None:
+            for ever.
+        beyond: As in `forget_batch`.
+
+    Raises:
+        StoreError: If the disk refused; what was begun is finished later.
+    """
+    with store.read() as db:
+        rows = db.rows(
+            "SELECT batch_id, settings->>'retention' AS last_day, ended_at FROM batches"
+            " WHERE state <> 'running' ORDER BY batch_id"
+        )
+    gone = []
+    for row in rows:
+        if not _is_over(row, now, retention_days):
+            continue
+        with suppress(UnsettledBatchError):
+            gone.append(forget_batch(store, row["batch_id"], now=now, beyond=beyond))
+    return tuple(gone)
+
+
+def _is_over(row: dict[str, Any], now: datetime, retention_days: float | None) -> bool:
+    if row["last_day"] is not None:
+        return now.date() > date.fromisoformat(row["last_day"])
+    if retention_days is None or row["ended_at"] is None:
+        return False
+    ended_at: datetime = row["ended_at"]
+    return ended_at + timedelta(days=retention_days) < now
+
+
+def begun_erasures(store: Store) -> list[dict[str, Any]]:
     """Return the erasures that did not come to their end; the store's schema is left as it is."""
     if not store.path.exists():
         return []

@@ -70,7 +70,7 @@ class AwaitedJobs:
     Attributes:
         provider: Where they are.
         state: Of each of them, as the ledger has it.
-        phase: The phase that state belongs to, as `v_job_phases` has it.
+        phase: Likewise; see the page on the ledger.
         provider_status: In the provider's own word; None where it has told none.
         error: What is waited for, or what went wrong; None where nothing did.
         n_jobs: How many.

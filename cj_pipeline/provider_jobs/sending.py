@@ -220,7 +220,7 @@ def _upload(provider: Provider, shard: Path, key: str) -> str | None:
         return provider.upload(shard, key)
     except UncertainOutcomeError as error:
         # Nothing is paid for files, and no job can be made of one whose id nobody has.
-        msg = f"{error} Before it is sent again, it is looked for by its name."
+        msg = f"{error} Before it is sent again, the provider is searched for it by name."
         raise ProviderUnavailableError(msg) from error
 
 

@@ -133,7 +133,7 @@ class OpenAIBatches:
 
     def upload(self, shard: Path, submission_key: str) -> str | None:
         """Send a shard's file, streamed, under a name by which it can be found again."""
-        call = Call(self.name, "take a batch file", creates=True)
+        call = Call(self.name, "store a batch file", creates=True)
         with self.failures(call), shard.open("rb") as file:
             raw = self.client.files.with_raw_response.create(
                 file=(f"{submission_key}.jsonl", file, "application/jsonl"),
@@ -304,7 +304,7 @@ class OpenAIBatches:
             if not fresh or is_past or not page.get("has_more"):
                 return
             after = entries[-1]["id"]
-        msg = f"{self.name} did not finish when it was to {action}: look in its console."
+        msg = f"{self.name} did not finish the request to {action}: check its console."
         raise AmbiguousSubmissionError(msg)
 
     @contextlib.contextmanager

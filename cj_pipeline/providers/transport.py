@@ -68,7 +68,7 @@ class ErrorAnswer:
 
 def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
     """Return what an error answer means for the caller."""
-    said = f"{call.provider} answered {answer.status} when it was to {call.action}"
+    said = f"{call.provider} answered {answer.status} to the request to {call.action}"
     detail = f" ({answer.code})" if answer.code else ""
     if answer.status in {401, 403}:
         # What it says is left out: some providers repeat part of the key.
@@ -78,7 +78,7 @@ def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
         return AccountRefusedError(f"{said}. The account has no credit left: add some.")
     wait_s, status = answer.retry_after_s, answer.status
     if call.creates and (answer.status in {408, 409} or answer.status >= 500):
-        said += ". It may have been done nevertheless."
+        said = f"{said.removesuffix('.')}. The request may have been carried out."
         return UncertainOutcomeError(said, retry_after_s=wait_s, status=status)
     if answer.status == 408 or answer.status >= 500:
         return ProviderUnavailableError(said, retry_after_s=wait_s, status=status)
@@ -92,10 +92,10 @@ def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
 def lost_call(call: Call, error: BaseException) -> CJError:
     """Return what a call without a readable answer means for the caller."""
     cause = error.__cause__ if isinstance(error.__cause__, httpx2.HTTPError) else error
-    said = f"{call.provider} gave no readable answer when it was to {call.action}"
+    said = f"{call.provider} gave no readable answer to the request to {call.action}"
     said += f" ({type(cause).__name__})"
     if call.creates and not isinstance(cause, _NEVER_SENT):
-        return UncertainOutcomeError(f"{said}. It may have been done nevertheless.")
+        return UncertainOutcomeError(f"{said}. The request may have been carried out.")
     return ProviderUnavailableError(f"{said}; it will be retried.")
 
 
@@ -213,7 +213,7 @@ def created_id(call: Call, answer: dict[str, Any], field: str) -> str:
     """
     new_id = text_or_none(answer.get(field))
     if new_id is None:
-        msg = f"{call.provider} gave no id when it was to {call.action}; it may have been done."
+        msg = f"{call.provider} gave no id for the request to {call.action}, which may be done."
         raise UncertainOutcomeError(msg)
     return new_id
 

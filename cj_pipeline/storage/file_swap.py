@@ -42,6 +42,10 @@ STEPS = (
 _T = TypeVar("_T")
 
 
+class NotFlushedError(StoreError):
+    """A file is in place, whole and proven, and only its name may not outlast a power cut."""
+
+
 def put_in_place(
     target: Path,
     *,
@@ -65,9 +69,8 @@ def put_in_place(
 
     Raises:
         StoreError: If there is too little room, or a log lies beside the file. Nothing changed.
-        Exception: What `write`, `prove` or `keep` raised, or the file system. Nothing changed,
-            unless it was the last step that failed: then the new file is in place, and only
-            whether it would outlast a power cut is not known.
+        NotFlushedError: If the last step failed: the new file is in place.
+        Exception: What `write`, `prove` or `keep` raised, or the file system. Nothing changed.
     """
     unfinished = target.with_name(f"{target.name}{UNFINISHED}")
     remove_unfinished(target)
@@ -85,7 +88,14 @@ def put_in_place(
         # On a full disk it would hold the last of the space.
         remove_unfinished(target)
         raise
-    _step("flush the folder", flush_folder, target.parent)
+    try:
+        _step("flush the folder", flush_folder, target.parent)
+    except OSError as error:
+        msg = (
+            f"{target.name} is in place, whole and with every row, but the disk did not confirm"
+            f" it ({error}): look after the disk, then do the same again."
+        )
+        raise NotFlushedError(msg) from error
 
 
 def _step(name: str, do: Callable[..., _T], *args: Any) -> _T:

@@ -45,6 +45,9 @@ DUCKDB_CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "memory_limit": "2GB",
 }
 
+_SESSION = "SET TimeZone = 'UTC'; SET enable_progress_bar = false"
+"""What a connection is told: DuckDB would draw its bar into whatever a command puts out."""
+
 
 def own_file(store: Store) -> FileStore:
     """Return a store as the file it is, for what only the holder of a file can do.
@@ -73,6 +76,9 @@ class FileStore:
         group_may_read: Whether the folder's group may look into the published copy.
         lock_timeout_s: How long to wait for others.
     """
+
+    is_embedded = True
+    """Whether the tables are in a file of the home, which can be cared for here."""
 
     def __init__(
         self,
@@ -309,7 +315,7 @@ def connect_file(
             connection.close()
             raise
         connection.execute("USE cj")
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(_SESSION)
     return connection
 
 
@@ -317,7 +323,7 @@ def empty_instance(spill_to: Path) -> duckdb.DuckDBPyConnection:
     """Return an instance of DuckDB with the store's settings, for files to be attached to."""
     settings = DUCKDB_CONFIG | {"temp_directory": str(spill_to)}
     instance = duckdb.connect(":memory:", config=settings)
-    instance.execute("SET TimeZone = 'UTC'")
+    instance.execute(_SESSION)
     return instance
 
 

@@ -19,6 +19,7 @@ import duckdb
 from cj_pipeline.errors import StoreError
 from cj_pipeline.storage.file_swap import (
     UNFINISHED,
+    NotFlushedError,
     copy_file,
     give_second_name,
     put_in_place,
@@ -166,6 +167,8 @@ def restore_store(store: FileStore, source: Path, *, now: datetime) -> Path | No
                 n_bytes=source.stat().st_size,
                 keep=kept.lay_aside,
             )
+        except NotFlushedError:
+            raise
         except BaseException:
             kept.undo()
             raise
@@ -230,9 +233,10 @@ def compact_store(store: FileStore) -> Compaction:
                 n_bytes=needed,
                 keep=lambda: give_second_name(store.path, kept),
             )
+        except NotFlushedError:
+            raise
         except BaseException:
-            if kept.exists() and kept.samefile(store.path):
-                kept.unlink()
+            kept.unlink(missing_ok=True)
             raise
     try:
         store.publish()

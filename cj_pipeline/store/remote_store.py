@@ -18,8 +18,7 @@ from cj_pipeline.store.session import Session
 class RemoteStore(ABC):
     """A store somewhere else; `where` names the place in messages."""
 
-    key = None
-    published_path = None
+    is_embedded = False
 
     def __init__(self, where: str, home: Path, *, lock_timeout_s: float) -> None:
         self.home = home

@@ -36,7 +36,7 @@ def test_log_lines_of_a_run_name_its_batch(
     monkeypatch.setenv("CJ_HOME", str(tmp_path))
 
     @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["spring-9"]))
-    def noisy(runtime: RuntimeResource) -> None:
+    def noisy(engine: RuntimeResource) -> None:
         structlog.get_logger().info("something_happened")
 
     structlog.reset_defaults()

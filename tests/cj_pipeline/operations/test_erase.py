@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import shutil
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from cj_pipeline.errors import UnknownBatchError
-from cj_pipeline.operations.erase import forget_batch, forget_essay
-from cj_pipeline.store.file_store import FileStore
-from cj_pipeline.store.maintenance import check_store
+from cj_pipeline.errors import UnknownBatchError, UnsettledBatchError
+from cj_pipeline.operations import erase
+from cj_pipeline.operations.erase import (
+    begun_erasures,
+    finish_erasures,
+    forget_batch,
+    forget_essay,
+    forget_what_is_due,
+    remains,
+    words_of,
+)
+from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.maintenance import backup_store, check_store, restore_store
 from tests.support.finished_batches import ARGUMENTS, SPRING, fill
 
 NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
@@ -108,3 +119,245 @@ def test_what_is_not_there_cannot_be_forgotten(store: FileStore) -> None:
         forget_batch(store, "sprong-9", now=NOW)
     with pytest.raises(UnknownBatchError, match="nothing was removed"):
         forget_essay(store, SPRING, "nobody", now=NOW)
+
+
+_PARTS = (
+    "_files_of",
+    "_remove",
+    "_remove_from_emulator",
+    "_erase_from_copies",
+    "_keep_costs",
+    "_erase_rows",
+    "_record",
+    "compact_store",
+    "_backups_elsewhere",
+)
+
+
+@pytest.mark.parametrize("part", _PARTS)
+def test_an_erasure_that_died_is_finished_by_whoever_comes_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """What was asked for is written down before anything is removed."""
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(erase, part, die)
+    with pytest.raises(KeyboardInterrupt):
+        forget_batch(store, SPRING, now=NOW)
+    monkeypatch.undo()
+    assert [row["batch_id"] for row in begun_erasures(store)] == [SPRING]
+
+    (finished,) = finish_erasures(store, now=NOW)
+
+    assert finished.batch_id == SPRING
+    assert finished.n_rows > 91
+    assert _files_with(store.home, WORDS) == []
+    assert begun_erasures(store) == []
+    assert check_store(store).problems == ()
+    with store.read() as db:
+        assert db.rows("SELECT batch_id FROM forgotten") == [{"batch_id": SPRING}]
+        assert db.one("SELECT sum(n_jobs)::INT AS n FROM forgotten_costs") == {"n": 3}
+
+
+@pytest.mark.parametrize("part", ["_erase_from_copies", "compact_store"])
+def test_asking_again_for_what_died_is_no_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """Whoever sees a killed command types it again."""
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(erase, part, die)
+    with pytest.raises(KeyboardInterrupt):
+        forget_essay(store, SPRING, PUPIL, now=NOW)
+    monkeypatch.undo()
+
+    again = forget_essay(store, SPRING, PUPIL, now=NOW)
+
+    assert again.essay_alias is not None
+    assert _files_with(store.home, WORDS) == []
+    with store.read() as db:
+        assert db.one("SELECT count(*) AS n FROM forgotten") == {"n": 1}
+
+
+def test_a_batch_under_way_is_not_forgotten(store: Store) -> None:
+    """Its provider job would be paid for by nobody."""
+    with store.write() as db:
+        db.execute("UPDATE batches SET state = 'running' WHERE batch_id = ?", [SPRING])
+
+    with pytest.raises(UnsettledBatchError, match="cj cancel"):
+        forget_batch(store, SPRING, now=NOW)
+    assert begun_erasures(store) == []
+
+
+def test_a_batch_with_bills_to_come_is_forgotten_only_on_request(store: Store) -> None:
+    """Then what it may still cost is kept as reserved."""
+    with store.write() as db:
+        db.execute(
+            "UPDATE provider_jobs SET state = 'ambiguous', billed_usd = NULL, reserved_usd = 7.5 "
+            "WHERE batch_id = ? AND wave = 3",
+            [SPRING],
+        )
+    with pytest.raises(UnsettledBatchError, match="1 provider job not settled"):
+        forget_batch(store, SPRING, now=NOW)
+
+    forget_batch(store, SPRING, now=NOW, unsettled=True)
+
+    with store.read() as db:
+        kept = db.one("SELECT sum(reserved_usd) AS usd FROM forgotten_costs")
+    assert kept == {"usd": 7.5}
+
+
+def test_what_a_forgotten_batch_cost_is_kept(store: Store) -> None:
+    """Money stays, words go."""
+    with store.read() as db:
+        before = db.one("SELECT billed_usd FROM v_batch_costs WHERE batch_id = ?", [SPRING])
+
+    forget_batch(store, SPRING, now=NOW)
+
+    with store.read() as db:
+        after = db.one(
+            "SELECT sum(billed_usd) AS billed_usd FROM forgotten_costs WHERE batch_id = ?", [SPRING]
+        )
+    assert before is not None
+    assert after == {"billed_usd": pytest.approx(before["billed_usd"])}
+
+
+def test_a_copied_home_leaves_the_files_of_the_one_it_was_copied_from(
+    store: Store, tmp_path: Path
+) -> None:
+    """Rows name files by their whole path, and a copy's rows name the original's."""
+    report = store.home / "batches" / SPRING / "report.html"
+    with store.write() as db:
+        db.execute("UPDATE batch_report SET path = ? WHERE batch_id = ?", [str(report), SPRING])
+        row = {"batch_id": SPRING, "path": str(report), "sha256": "", "n_bytes": 1}
+        db.insert("batch_report", [row | {"written_at": NOW}], on_conflict="replace")
+    shutil.copytree(store.home, tmp_path / "copy")
+
+    forget_batch(Store(tmp_path / "copy"), SPRING, now=NOW)
+
+    assert report.exists()
+    assert _files_with(tmp_path / "copy", WORDS) == []
+
+
+def test_a_link_in_the_home_goes_and_what_it_leads_to_stays(store: Store, tmp_path: Path) -> None:
+    """Only what lies in the home is the store's to remove."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "theirs").write_text("theirs")
+    (store.home / "inbox").mkdir()
+    (store.home / "inbox" / SPRING).symlink_to(outside)
+
+    forget_batch(store, SPRING, now=NOW)
+
+    assert not (store.home / "inbox" / SPRING).is_symlink()
+    assert (outside / "theirs").exists()
+
+
+def test_older_copies_in_the_home_lose_it_too_and_keep_the_rest(store: Store) -> None:
+    """A restore lays the old file aside, and a backup may have been written there."""
+    backup = backup_store(store, store.home / "backups" / "monday.duckdb", now=NOW)
+    aside = restore_store(store, backup, now=NOW)
+    torn = store.home / "cj.duckdb.before-20200101T000000"
+    torn.write_bytes(backup.read_bytes()[:300_000])
+    (store.home / "published" / "cj.duckdb.unfinished").write_text(WORDS)
+
+    forget_batch(store, SPRING, now=NOW)
+
+    assert _files_with(store.home, WORDS) == []
+    assert not torn.exists()
+    assert aside is not None
+    for path in (backup, aside):
+        with duckdb.connect(str(path), read_only=True) as db:
+            found = db.execute("SELECT batch_id FROM batches ORDER BY 1").fetchall()
+            assert found == [("arguments",), ("broken",)], path
+
+
+def test_backups_elsewhere_are_named(store: Store, tmp_path: Path) -> None:
+    """They are for their owner to prune, who has to know of them."""
+    kept = backup_store(store, tmp_path / "kept.duckdb", now=NOW)
+    backup_store(store, tmp_path / "pruned.duckdb", now=NOW).unlink()
+
+    forgotten = forget_batch(store, SPRING, now=NOW)
+
+    assert forgotten.backups == (kept,)
+    assert len(_files_with(tmp_path, WORDS)) == 1
+
+
+def test_other_batches_with_the_same_text_are_named(store: Store) -> None:
+    """A text that was handed in twice is gone only when both are."""
+    with store.write() as db:
+        db.execute("UPDATE essays SET sha256 = 'same' WHERE essay_id IN (?, 'text-1')", [PUPIL])
+
+    forgotten = forget_essay(store, SPRING, PUPIL, now=NOW)
+
+    assert forgotten.elsewhere == ((ARGUMENTS, "text-1"),)
+
+
+def test_an_essays_name_goes_from_the_stored_batch_yaml(store: Store) -> None:
+    """People write the names of pupils there, as keys and in lists."""
+    with store.write() as db:
+        db.execute("DELETE FROM documents WHERE batch_id = ?", [SPRING])
+        text = f"essays:\n  {PUPIL}: anna.txt\n  {PUPIL}-b: bo.txt\n"
+        row = {"batch_id": SPRING, "kind": "batch", "content": text, "source_path": "batch.yaml"}
+        db.insert("documents", [row | {"sha256": "x", "n_bytes": len(text)}])
+        db.execute("UPDATE essays SET file_name = 'anna.txt' WHERE essay_id = ?", [PUPIL])
+
+    forget_essay(store, SPRING, PUPIL, now=NOW)
+
+    with store.read() as db:
+        found = db.one("SELECT content FROM documents WHERE batch_id = ?", [SPRING])
+    assert found == {"content": f"essays:\n  forgotten: forgotten\n  {PUPIL}-b: bo.txt\n"}
+
+
+def test_what_remains_is_found_in_raw_bytes(store: Store) -> None:
+    """As text, as JSON writes it, as HTML does; nothing is found where nothing is."""
+    words = words_of(store, SPRING, PUPIL)
+    assert WORDS[:60].encode() in words
+    forget_essay(store, SPRING, PUPIL, now=NOW)
+    assert list(remains(store.home, words)) == []
+
+    stray = store.home / "stray.json"
+    stray.write_bytes(b"x" * (4 * 1024 * 1024 - 10) + WORDS.encode())
+
+    assert list(remains(store.home, words)) == [(stray, 1)]
+    assert list(remains(store.home, ["Åsa & Bo".encode()])) == []
+    stray.write_text('{"by": "\\u00c5sa & Bo"}')
+    assert list(remains(store.home, ["Åsa & Bo".encode()])) == [(stray, 1)]
+
+
+def _ended(store: Store, batch_id: str, ended_at: datetime, last_day: date | None) -> None:
+    with store.write() as db:
+        db.execute(
+            "UPDATE batches SET ended_at = ?, settings = json_merge_patch(settings, ?) "
+            "WHERE batch_id = ?",
+            [ended_at, {"retention": last_day and last_day.isoformat()}, batch_id],
+        )
+
+
+def test_a_batch_goes_once_its_last_day_is_over(store: Store) -> None:
+    """The batch's own date wins over the installation's number of days."""
+    long_ago = NOW - timedelta(days=1000)
+    _ended(store, SPRING, long_ago, NOW.date())
+    _ended(store, ARGUMENTS, NOW - timedelta(days=9), None)
+    _ended(store, "broken", NOW - timedelta(days=11), None)
+
+    first = forget_what_is_due(store, now=NOW, retention_days=None)
+    second = forget_what_is_due(store, now=NOW, retention_days=10)
+    third = forget_what_is_due(store, now=NOW + timedelta(days=1), retention_days=None)
+
+    assert [each.batch_id for each in first] == []
+    assert [each.batch_id for each in second] == ["broken"]
+    assert [each.batch_id for each in third] == [SPRING]
+
+
+def test_a_batch_whose_bills_are_not_in_waits_for_another_day(store: Store) -> None:
+    """Upkeep never gives up what is paid for."""
+    _ended(store, SPRING, NOW, NOW.date() - timedelta(days=1))
+    with store.write() as db:
+        db.execute("UPDATE provider_jobs SET state = 'running' WHERE batch_id = ?", [SPRING])
+
+    assert forget_what_is_due(store, now=NOW, retention_days=None) == ()

@@ -143,7 +143,7 @@ def test_a_submission_in_doubt_is_told_with_the_job_it_may_be(
 ) -> None:
     """The submission step adopts it; the doctor only says so."""
     _emulate(runtime, faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}])
-    with pytest.raises(Exception, match="may have been done"):
+    with pytest.raises(Exception, match="may have been carried out"):
         _submitted(runtime, tmp_path / "one")
 
     kinds = {finding.kind for finding in examine(runtime)}
@@ -160,7 +160,7 @@ def test_a_submission_in_doubt_is_adopted_and_nothing_is_sent(
         latency_s=3600,
         faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}],
     )
-    with pytest.raises(Exception, match="may have been done"):
+    with pytest.raises(Exception, match="may have been carried out"):
         _submitted(runtime, tmp_path / "one")
 
     mended = repair(runtime, examine(runtime))
