@@ -148,7 +148,7 @@ def finish_erasures(
 
 
 def forget_what_is_due(
-    store: Store,
+    store: FileStore,
     *,
     now: datetime,
     retention_days: float | None,
@@ -191,7 +191,7 @@ def _is_over(row: dict[str, Any], now: datetime, retention_days: float | None) -
     return ended_at + timedelta(days=retention_days) < now
 
 
-def begun_erasures(store: Store) -> list[dict[str, Any]]:
+def begun_erasures(store: FileStore) -> list[dict[str, Any]]:
     """Return the erasures that did not come to their end; the store's schema is left as it is."""
     if not store.path.exists():
         return []

@@ -77,9 +77,6 @@ class FileStore:
         lock_timeout_s: How long to wait for others.
     """
 
-    is_embedded = True
-    """Whether the tables are in a file of the home, which can be cared for here."""
-
     def __init__(
         self,
         home: Path,

@@ -18,7 +18,8 @@ from cj_pipeline.store.session import Session
 class RemoteStore(ABC):
     """A store somewhere else; `where` names the place in messages."""
 
-    is_embedded = False
+    key = None
+    published_path = None
 
     def __init__(self, where: str, home: Path, *, lock_timeout_s: float) -> None:
         self.home = home
