@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric as MetricFamily
     from starlette.applications import Starlette
 
-    from cj_pipeline.store.file_store import Store
+    from cj_pipeline.store.base import Store
     from cj_pipeline.store.session import Session
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.store.file_store import Store, connect_file
+from cj_pipeline.store.file_store import FileStore, connect_file
 
-_migrated_file = Store._make_current
-_migrated_in_memory = Store.in_memory
+_migrated_file = FileStore._make_current
+_migrated_in_memory = FileStore.in_memory
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def copies_of_a_template(folder: Path) -> Iterator[None]:
     An encrypted store, and one that another process makes, is migrated as ever; so is one of a
     forked process where there is no template yet, which two of them would write at once.
     """
-    template, owner = Store(folder), os.getpid()
+    template, owner = FileStore(folder), os.getpid()
 
     def has_template() -> bool:
         return template.path.exists() or os.getpid() == owner
@@ -37,7 +37,7 @@ def copies_of_a_template(folder: Path) -> Iterator[None]:
             _migrated_file(template)
         return template.path
 
-    def make_current(store: Store) -> None:
+    def make_current(store: FileStore) -> None:
         if store.key is None and not store.path.exists() and has_template():
             source = template_path()
             with store.held():
@@ -49,10 +49,10 @@ def copies_of_a_template(folder: Path) -> Iterator[None]:
                     store._is_current = True
         _migrated_file(store)
 
-    def in_memory() -> Store:
+    def in_memory() -> FileStore:
         if not has_template():
             return _migrated_in_memory()
-        store = Store(Path(":memory:"))
+        store = FileStore(Path(":memory:"))
         store._memory = connect_file(Path(":memory:"), read_only=False)
         store._memory.execute(f"ATTACH '{template_path()}' AS template (READ_ONLY)")
         store._memory.execute("COPY FROM DATABASE template TO memory")
@@ -60,8 +60,8 @@ def copies_of_a_template(folder: Path) -> Iterator[None]:
         return store
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "_make_current", make_current)
-        patch.setattr(Store, "in_memory", in_memory)
+        patch.setattr(FileStore, "_make_current", make_current)
+        patch.setattr(FileStore, "in_memory", in_memory)
         yield
 
 
@@ -69,6 +69,6 @@ def copies_of_a_template(folder: Path) -> Iterator[None]:
 def migrated_for_real() -> Iterator[None]:
     """Have new stores migrated from nothing, as they are outside tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "_make_current", _migrated_file)
-        patch.setattr(Store, "in_memory", _migrated_in_memory)
+        patch.setattr(FileStore, "_make_current", _migrated_file)
+        patch.setattr(FileStore, "in_memory", _migrated_in_memory)
         yield
