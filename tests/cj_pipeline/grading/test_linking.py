@@ -23,7 +23,7 @@ ANCHOR_QUALITY = dict(zip(ANCHORS, np.linspace(-2.5, 2.5, 8).tolist(), strict=Tr
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Scores as handed in, for cases done by hand."""
+    """Scores as given, for cases done by hand."""
 
     essay_ids: tuple[str, ...]
     scores: Floats

@@ -260,7 +260,7 @@ def test_prometheus_scrapes_the_served_metrics(tmp_path: Path) -> None:
 
 
 def test_a_store_that_cannot_be_read_is_a_target_that_is_down() -> None:
-    """Figures from before would look like a quiet night."""
+    """Figures from before would seem a quiet night."""
 
     class BusyStore(FileStore):
         @contextmanager
@@ -284,14 +284,14 @@ def test_a_store_that_cannot_be_read_is_a_target_that_is_down() -> None:
 
 
 def free_port() -> int:
-    """Return a port nobody listens on."""
+    """Return a port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def scrape(port: int) -> tuple[dict[str, str], str]:
-    """Return what /metrics answers, once somebody listens."""
+    """Return what /metrics answers, once the server listens."""
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -306,13 +306,13 @@ def scrape(port: int) -> tuple[dict[str, str], str]:
 
 
 def test_the_page_lists_every_metric() -> None:
-    """Who looks a name up there finds what the endpoint says of it."""
+    """A reader who searches for a name there finds what the endpoint says of it."""
     page = (ROOT / "docs" / "metrics.md").read_text()
 
     for metric in METRICS:
         labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
-        told = metric.help.replace("|", "\\|")
-        assert f"| `{metric.name}` ({metric.kind}) | {labels} | {told} |" in page
+        help_text = metric.help.replace("|", "\\|")
+        assert f"| `{metric.name}` ({metric.kind}) | {labels} | {help_text} |" in page
 
 
 def test_trials_outcomes_and_webhooks_are_counted() -> None:

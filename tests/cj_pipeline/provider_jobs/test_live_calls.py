@@ -182,7 +182,7 @@ def test_what_was_put_off_is_asked_when_its_provider_is_back(
 ) -> None:
     """Nothing of it counted as failed, and nothing answered is asked again."""
     monkeypatch.setattr("cj_pipeline.live.dispatcher.PATIENCE_S", 0.1)
-    monkeypatch.setattr("cj_pipeline.live.circuit_breaker.FIRST_REST_S", 0.3)
+    monkeypatch.setattr("cj_pipeline.live.circuit_breaker.FIRST_COOLDOWN_S", 0.3)
     go_wrong(runtime, kind="status", on="*chat.create", status=503)
     batch_id = planned(runtime, tmp_path, wave_size=4)
     with pytest.raises(TransientError):
