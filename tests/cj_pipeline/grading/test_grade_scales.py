@@ -93,7 +93,7 @@ def test_own_scale_without_a_name_is_told() -> None:
 
 def test_an_unknown_scale_is_answered_with_the_known_ones() -> None:
     """A typing error should cost one glance, not a search."""
-    with pytest.raises(SettingsError, match=r"Nobody knows .*'cefrr'.*cefr.*swedish_8_anchor"):
+    with pytest.raises(SettingsError, match=r"Unknown grade scale 'cefrr'.*cefr.*swedish_8_anchor"):
         load_scale("cefrr")
 
 
