@@ -56,8 +56,9 @@ class DrawKey:
 
     Attributes:
         seed: The emulator's.
-        key: The request's own id. For this project's ids, comparison and attempt alone, so that
-            a comparison has one verdict whichever job or mode it is sent by.
+        key: The request's own id. For this project's ids, the comparison's number and attempt
+            alone, so that a comparison has one verdict whichever job or mode it is sent by, and
+            whatever its batch is called.
         sequence: Its number, from 1; profiles that give exact shares count by it.
     """
 
@@ -116,7 +117,8 @@ def draw_key(seed: int, custom_id: str, number: int) -> DrawKey:
     if ours is None:
         return DrawKey(seed, custom_id, number)
     _, comparison, attempt = ours
-    return DrawKey(seed, f"{comparison}-{attempt}", int(comparison.rsplit("-", 1)[1]))
+    in_batch = int(comparison.rsplit("-", 1)[1])
+    return DrawKey(seed, f"{in_batch}-{attempt}", in_batch)
 
 
 def is_known(model: str, settings: Settings) -> bool:

@@ -125,16 +125,24 @@ def test_a_repeated_pair_is_judged_anew_and_a_repeated_request_is_not() -> None:
 
 
 def test_a_comparison_has_one_verdict_whichever_job_it_is_sent_by() -> None:
-    """The submission key in our ids changes nothing; the attempt does."""
-    name = comparison_id("spring-9", 7)
-
-    one = draw_key(0, custom_id("a" * 16, name, 1), 1)
-    other = draw_key(0, custom_id("b" * 16, name, 1), 5)
-    retry = draw_key(0, custom_id("b" * 16, name, 2), 5)
+    """The submission key in our ids changes nothing, nor does the batch's name."""
+    one = draw_key(0, custom_id("a" * 16, comparison_id("spring-9", 7), 1), 1)
+    other = draw_key(0, custom_id("b" * 16, comparison_id("autumn-9", 7), 1), 5)
 
     assert one == other
     assert one.sequence == 7
-    assert retry.key != one.key
+
+
+def test_another_comparison_another_attempt_and_another_seed_are_drawn_anew() -> None:
+    """Twelve comparisons twice, under two seeds, are 48 draws."""
+    keys = {
+        draw_key(seed, custom_id("a" * 16, comparison_id("spring-9", number), attempt), 1)
+        for seed in (0, 1)
+        for number in range(1, 13)
+        for attempt in (1, 2)
+    }
+
+    assert len(keys) == 48
 
 
 def test_verdicts_are_the_same_in_another_process() -> None:
