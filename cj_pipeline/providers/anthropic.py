@@ -48,6 +48,7 @@ from cj_pipeline.providers.transport import (
     created_id,
     ends_whole,
     failed_call,
+    folded,
     items,
     json_object,
     lost_call,
@@ -63,7 +64,13 @@ from cj_pipeline.providers.transport import (
 LIMITS = ProviderLimits(max_requests=100_000, max_bytes=32_000_000, results_kept_s=29 * 24 * 3600)
 """Anthropic takes 256 MB; requests travel in one body, held in memory, so ours are smaller."""
 
-_RUNNING = frozenset({"in_progress", "canceling"})
+_RUNNING = frozenset({"in_progress", "canceling", "cancelling"})
+_ENDED = frozenset(
+    {"ended", "completed", "complete", "done", "finished", "succeeded"}
+    | {"expired", "canceled", "cancelled", "failed"}
+)
+"""Anthropic says `ended`, and the rest are words seen elsewhere; compared folded."""
+
 _COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 _PAGE = 100
 
@@ -346,9 +353,9 @@ def read_status(batch: Mapping[str, Any]) -> JobStatus:
         created_at=rfc3339_time(batch.get("created_at")),
         ended_at=rfc3339_time(batch.get("ended_at")),
     )
-    if status != "ended":
+    if not _has_ended(batch):
         warning = f"unknown status '{shortened(status, 60)}'; it counts as running"
-        return replace(standing, warning=None if status in _RUNNING else warning)
+        return replace(standing, warning=None if folded(status) in _RUNNING else warning)
     outcome = JobOutcome.COMPLETED
     if batch.get("cancel_initiated_at") and counts["canceled"]:
         outcome = JobOutcome.CANCELLED
@@ -362,6 +369,16 @@ def read_status(batch: Mapping[str, Any]) -> JobStatus:
         n_completed=counts["succeeded"],
         n_failed=counts["errored"] + counts["canceled"] + counts["expired"],
     )
+
+
+def _has_ended(batch: Mapping[str, Any]) -> bool:
+    """Whether a batch has ended: by its word, or by its results with nothing left to process."""
+    word = folded(batch.get("processing_status"))
+    if word in _ENDED or word in _RUNNING:
+        return word in _ENDED
+    counts = mapping(batch.get("request_counts"))
+    is_whole = _total(batch) > 0 and count(counts.get("processing")) == 0
+    return is_whole and text_or_none(batch.get("results_url")) is not None
 
 
 def _custom_id(line: bytes) -> str:
@@ -383,11 +400,10 @@ def _errored(error: Mapping[str, Any]) -> Reply:
 
 
 def _listed(entry: Mapping[str, Any], created_at: datetime) -> ListedJob:
-    has_ended = entry.get("processing_status") == "ended"
     return ListedJob(
         job_id=str(entry["id"]),
         created_at=created_at,
-        outcome=JobOutcome.COMPLETED if has_ended else None,
+        outcome=JobOutcome.COMPLETED if _has_ended(entry) else None,
         n_requests=_total(entry),
     )
 

@@ -68,8 +68,11 @@ _RUNNING = frozenset({"PENDING", "RUNNING", "QUEUED", "PAUSED", "CANCELLING", "U
 _ENDED = {
     "SUCCEEDED": JobOutcome.COMPLETED,
     "PARTIALLY_SUCCEEDED": JobOutcome.COMPLETED,
+    "COMPLETED": JobOutcome.COMPLETED,
+    "DONE": JobOutcome.COMPLETED,
     "FAILED": JobOutcome.FAILED,
     "CANCELLED": JobOutcome.CANCELLED,
+    "CANCELED": JobOutcome.CANCELLED,
     "EXPIRED": JobOutcome.EXPIRED,
 }
 _CANCELLED_CODE, _INVALID_CODE = 1, 3  # google.rpc.Code
@@ -355,11 +358,11 @@ def read_status(operation: Mapping[str, Any]) -> JobStatus:
     """Return where a batch stands, from its operation's JSON; pure."""
     metadata = mapping(operation.get("metadata"))
     state = _state(metadata)
-    outcome = _ENDED.get(state)
+    outcome = _ended(operation, state)
     stats = mapping(metadata.get("batchStats"))
     error = mapping(operation.get("error"))
     warning = None
-    if outcome is None and state not in _RUNNING:
+    if outcome is None and state.upper() not in _RUNNING:
         warning = f"unknown status '{shortened(state, 60)}'; it counts as running"
     return JobStatus(
         job_id=str(operation["name"]),
@@ -404,7 +407,7 @@ def _listed(operation: Mapping[str, Any], since: datetime) -> ListedJob:
     return ListedJob(
         job_id=str(operation["name"]),
         created_at=rfc3339_time(metadata.get("createTime")) or since,
-        outcome=_ENDED.get(_state(metadata)),
+        outcome=_ended(operation, _state(metadata)),
         submission_key=text_or_none(metadata.get("displayName")),
         n_requests=_count(mapping(metadata.get("batchStats")).get("requestCount")),
     )
@@ -412,7 +415,20 @@ def _listed(operation: Mapping[str, Any], since: datetime) -> ListedJob:
 
 def _state(metadata: Mapping[str, Any]) -> str:
     """Return a batch's state without its prefix, of which there are two."""
-    return re.sub(r"^(JOB|BATCH)_STATE_", "", str(metadata.get("state")))
+    return re.sub(r"^(JOB|BATCH)_STATE_", "", str(metadata.get("state")), flags=re.IGNORECASE)
+
+
+def _ended(operation: Mapping[str, Any], state: str) -> JobOutcome | None:
+    """Return how a batch ended; None while it runs.
+
+    A word nobody knows is an end where the operation is `done`, or bears an error.
+    """
+    word = state.strip().upper()
+    if word in _ENDED:
+        return _ENDED[word]
+    if mapping(operation.get("error")):
+        return JobOutcome.FAILED
+    return JobOutcome.COMPLETED if operation.get("done") is True else None
 
 
 def _count(sent: object) -> int | None:

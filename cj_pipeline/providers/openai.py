@@ -51,6 +51,7 @@ from cj_pipeline.providers.transport import (
     created_id,
     ends_whole,
     failed_call,
+    folded,
     items,
     json_object,
     lost_call,
@@ -71,13 +72,29 @@ LIMITS = ProviderLimits(
 )
 """OpenAI's batch guide; the tokens that may be enqueued depend on model and account."""
 
-_RUNNING = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
+_RUNNING = frozenset(
+    {
+        *("validating", "in_progress", "finalizing", "cancelling", "canceling"),
+        *("queued", "pending", "running", "processing", "cancellation_requested"),
+    }
+)
 _ENDED = {
     "completed": JobOutcome.COMPLETED,
+    "complete": JobOutcome.COMPLETED,
+    "done": JobOutcome.COMPLETED,
+    "finished": JobOutcome.COMPLETED,
+    "ended": JobOutcome.COMPLETED,
+    "succeeded": JobOutcome.COMPLETED,
+    "success": JobOutcome.COMPLETED,
     "failed": JobOutcome.FAILED,
+    "error": JobOutcome.FAILED,
     "expired": JobOutcome.EXPIRED,
+    "timeout_exceeded": JobOutcome.EXPIRED,
     "cancelled": JobOutcome.CANCELLED,
+    "canceled": JobOutcome.CANCELLED,
 }
+"""OpenAI's words, and what services that speak its API say in their place; compared folded."""
+
 _ROW_ENDINGS = {
     "batch_expired": RequestOutcome.EXPIRED,
     "batch_cancelled": RequestOutcome.CANCELLED,
@@ -185,7 +202,7 @@ class OpenAIBatches:
             yield ListedJob(
                 job_id=str(entry["id"]),
                 created_at=unix_time(entry.get("created_at")) or since,
-                outcome=_ENDED.get(str(entry.get("status"))),
+                outcome=_ended(entry, folded(entry.get("status"))),
                 submission_key=text_or_none(mapping(entry.get("metadata")).get("submission_key")),
                 input_file_id=text_or_none(entry.get("input_file_id")),
                 n_requests=count_or_none(mapping(entry.get("request_counts")).get("total")),
@@ -401,7 +418,8 @@ def read_status(batch: Mapping[str, Any], now: datetime) -> JobStatus:
     if job_id is None or status is None:
         msg = "not a batch"
         raise ValueError(msg)
-    outcome = _ENDED.get(status)
+    word = folded(status)
+    outcome = _ended(batch, word)
     counts = mapping(batch.get("request_counts"))
     problem = _first_problem(batch.get("errors"))
     standing = JobStatus(
@@ -417,15 +435,32 @@ def read_status(batch: Mapping[str, Any], now: datetime) -> JobStatus:
         error=problem[1],
         usage=_job_usage(batch.get("usage")),
         created_at=unix_time(batch.get("created_at")),
-        ended_at=unix_time(batch.get(f"{status}_at")) if outcome else None,
+        ended_at=unix_time(batch.get(f"{outcome.value}_at")) if outcome else None,
     )
-    if outcome is None and status not in _RUNNING:
+    if outcome is None and word not in _RUNNING:
         warning = f"unknown status '{shortened(status, 60)}'; it counts as running"
         return replace(standing, warning=warning)
     if _files_are_late(standing, now):
         warning = f"'{status}', but the id of a result file is still missing"
         return replace(standing, state="running", outcome=None, warning=warning)
     return standing
+
+
+def _ended(batch: Mapping[str, Any], word: str) -> JobOutcome | None:
+    """Return how a batch ended; None while it runs.
+
+    A word nobody knows is an end where the batch tells of an error, or has its output and counts
+    every request.
+    """
+    if word in _ENDED or word in _RUNNING:
+        return _ENDED.get(word)
+    if _first_problem(batch.get("errors"))[0] is not None:
+        return JobOutcome.FAILED
+    counts = mapping(batch.get("request_counts"))
+    total = count(counts.get("total"))
+    n_counted = count(counts.get("completed")) + count(counts.get("failed"))
+    is_whole = 0 < total <= n_counted
+    return JobOutcome.COMPLETED if is_whole and text_or_none(batch.get("output_file_id")) else None
 
 
 def _answered_row(response: dict[str, Any], read_body: Callable[[dict[str, Any]], Reply]) -> Reply:

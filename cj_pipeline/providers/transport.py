@@ -163,6 +163,11 @@ def text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def folded(word: object) -> str:
+    """Return a word of state as it is compared: services differ in capitals, hyphens and spaces."""
+    return re.sub(r"[\s-]+", "_", str(word).strip().casefold())
+
+
 def count(value: object) -> int:
     """Return a count that a provider sent; 0 for whatever is not one."""
     if isinstance(value, bool) or not isinstance(value, int):

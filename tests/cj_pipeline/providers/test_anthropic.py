@@ -203,6 +203,20 @@ def test_requests_ask_for_the_verdicts_schema() -> None:
         (_batch(processing_status="canceling"), "running", None),
         (_batch(processing_status="archiving"), "running", None),
         (
+            _batch(processing_status="ENDED", request_counts=_counts(succeeded=2)),
+            "ended",
+            JobOutcome.COMPLETED,
+        ),
+        (
+            _batch(
+                processing_status="archived",
+                request_counts=_counts(succeeded=2),
+                results_url="https://example.org/results",
+            ),
+            "ended",
+            JobOutcome.COMPLETED,
+        ),
+        (
             _batch(processing_status="ended", request_counts=_counts(succeeded=2)),
             "ended",
             JobOutcome.COMPLETED,

@@ -177,6 +177,8 @@ def test_no_row_of_whatever_shape_raises_or_makes_up_a_text(row: object) -> None
         ("JOB_STATE_PARTIALLY_SUCCEEDED", JobOutcome.COMPLETED),
         ("BATCH_STATE_EXPIRED", JobOutcome.EXPIRED),
         ("JOB_STATE_CANCELLED", JobOutcome.CANCELLED),
+        ("job_state_succeeded", JobOutcome.COMPLETED),
+        ("Running", None),
     ],
 )
 def test_states_of_both_spellings_end_a_batch_or_do_not(
@@ -184,6 +186,14 @@ def test_states_of_both_spellings_end_a_batch_or_do_not(
 ) -> None:
     """The SDK's own `done` never comes true for a partial success."""
     assert read_status(_operation(state)).outcome is expected
+
+
+def test_an_operation_that_is_done_is_an_end_whatever_its_state_is_called() -> None:
+    """A new word would otherwise keep paid answers at the provider for ever."""
+    done = _operation("BATCH_STATE_ARCHIVED") | {"done": True}
+
+    assert read_status(done).outcome is JobOutcome.COMPLETED
+    assert read_status(done | {"error": {"code": 13}}).outcome is JobOutcome.FAILED
 
 
 def test_a_failed_batch_says_why_and_how_much_was_done() -> None:

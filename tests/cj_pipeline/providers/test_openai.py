@@ -163,6 +163,12 @@ def test_a_batch_and_its_file_bear_the_submission_key(tmp_path: Path) -> None:
         (_batch(status="expired"), "ended", JobOutcome.EXPIRED),
         (_batch(status="cancelled", output_file_id=""), "ended", JobOutcome.CANCELLED),
         (_batch(status="completed"), "ended", JobOutcome.COMPLETED),
+        (_batch(status="COMPLETED"), "ended", JobOutcome.COMPLETED),
+        (_batch(status="IN_PROGRESS"), "running", None),
+        (_batch(status="Done"), "ended", JobOutcome.COMPLETED),
+        (_batch(status="SUCCESS"), "ended", JobOutcome.COMPLETED),
+        (_batch(status="Canceled"), "ended", JobOutcome.CANCELLED),
+        (_batch(status="TIMEOUT_EXCEEDED"), "ended", JobOutcome.EXPIRED),
     ],
 )
 def test_only_known_endings_end_a_batch(
@@ -173,6 +179,32 @@ def test_only_known_endings_end_a_batch(
 
     assert (status.state, status.outcome) == (state, outcome)
     assert (status.warning is not None) == (batch["status"] == "scheduling")
+
+
+@pytest.mark.parametrize(
+    ("more", "outcome"),
+    [
+        ({}, None),
+        ({"output_file_id": "file-1"}, JobOutcome.COMPLETED),
+        ({"output_file_id": "file-1", "status": "in_progress"}, None),
+        (
+            {
+                "output_file_id": "file-1",
+                "request_counts": {"total": 3, "completed": 2, "failed": 0},
+            },
+            None,
+        ),
+        ({"errors": {"data": [{"code": "quota", "message": "none"}]}}, JobOutcome.FAILED),
+    ],
+)
+def test_a_word_nobody_knows_is_an_end_where_all_is_there(
+    more: dict[str, Any], outcome: JobOutcome | None
+) -> None:
+    """Otherwise verdicts that are paid for are never fetched; a known word is taken at its word."""
+    counts = {"total": 3, "completed": 2, "failed": 1}
+    batch = _batch(**({"status": "archived", "request_counts": counts} | more))
+
+    assert read_status(batch, _NOW).outcome is outcome
 
 
 def test_a_batch_whose_file_ids_come_late_is_waited_for() -> None:
