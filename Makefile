@@ -9,9 +9,10 @@ export OPENBLAS_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
 # The fast tests, as pytest's options.
-QUICK := -n 2 --dist worksteal -m "not slow"
+ON_TWO_CORES := -n 2 --dist worksteal
+QUICK := $(ON_TWO_CORES) -m "not journey and not slow and not postgres"
 
-.PHONY: demo ui docs test test-postgres nightly newest check lock clean
+.PHONY: demo ui docs test test-all nightly newest check lock clean
 
 $(VENV)/.runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -35,18 +36,19 @@ docs: $(VENV)/.dev  ## Build the documentation into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "Open site/index.html, or with search: $(BIN)/python -m http.server -d site"
 
-test: check  ## Everything: `make check`, then the tests that need a daemon or a browser
-	$(BIN)/python -m pytest -m "slow and not postgres"
+STYLE = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-test-postgres: $(VENV)/.dev  ## The tests that need PostgreSQL's programs (initdb, pg_ctl)
-	$(BIN)/python -m pytest -m postgres
+# Each tier holds the one before it; tests/conftest.py says which tests are in which.
+check: $(VENV)/.dev  ## Style, types, direction of imports, and the tests of single modules
+	$(STYLE)
+	$(BIN)/python -m pytest $(ON_TWO_CORES) -m "not batch and not journey and not slow and not postgres"
 
-check: $(VENV)/.dev  ## Style, types, direction of imports, and every test that takes seconds
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+test: $(VENV)/.dev  ## `make check`, and everything else a change needs to know
+	$(STYLE)
 	$(BIN)/python -m pytest $(QUICK)
+
+test-all: test  ## `make test`, then every journey, kills, a daemon, the browser and PostgreSQL
+	$(BIN)/python -m pytest $(ON_TWO_CORES) -m "journey or slow or postgres"
 
 nightly: $(VENV)/.dev  ## What takes an hour: every kill point, and 100,000 fuzzed results
 	CJ_TESTS=nightly $(BIN)/python -m pytest -rP tests/journeys/test_killed_anywhere.py \

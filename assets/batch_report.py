@@ -33,7 +33,6 @@ def batch_report(
         "artefact": dg.MetadataValue.path(
             str(written.path.with_name(artefact_name(history.batch["runner_mode"])))
         ),
-        "published_copy": dg.MetadataValue.path(str(connected.store.published_path)),
         "sha256": written.sha256,
         "n_bytes": written.n_bytes,
         "state": history.batch["state"],
@@ -42,6 +41,8 @@ def batch_report(
         "cost_usd": sum(job["billed_usd"] or 0.0 for job in history.jobs),
         "costs": costs_by_judge(history),
     }
+    if connected.store.published_path is not None:
+        metadata["published_copy"] = dg.MetadataValue.path(str(connected.store.published_path))
     if history.scores:
         metadata["fairness"] = picture(history, "fairness_plot")
         metadata["convergence"] = picture(history, "convergence_plot")

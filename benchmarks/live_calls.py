@@ -302,7 +302,7 @@ def _dispatcher_alone(home: Path, n_judges: int) -> tuple[int, float, float]:
             name=f"judge-{judge}",
             batch_id="batch",
             level=1,
-            lane=Bucket(f"account/{judge}"),
+            bucket=Bucket(f"account/{judge}"),
             profile=Profile(concurrency=4),
             calls=iter([PendingCall("job", n, f"{judge}-{n}", dict, 10, 0.0) for n in range(50)]),
             single=single,
@@ -310,7 +310,9 @@ def _dispatcher_alone(home: Path, n_judges: int) -> tuple[int, float, float]:
         for judge in range(n_judges)
     ]
     around = DispatchHooks(
-        lanes=lambda: RateLimiter(home / "live.sqlite"), note=answers.append, keep=lambda _: True
+        open_limiter=lambda: RateLimiter(home / "live.sqlite"),
+        journal=answers.append,
+        checkpoint=lambda _: True,
     )
     begun = time.perf_counter()
     run_blocking(lambda: make_calls(judges, around))
@@ -419,15 +421,15 @@ def _saturate(home: Path, most: int, window: float, seconds: float, queue: Any) 
         name="judge",
         batch_id=f"batch-{os.getpid()}",
         level=1,
-        lane=Bucket("account/model", (Rate("calls", most, window),)),
+        bucket=Bucket("account/model", (Rate("calls", most, window),)),
         profile=Profile(concurrency=40, wait_timeout_seconds=seconds),
         calls=calls(),
         single=single,
     )
     around = DispatchHooks(
-        lanes=lambda: RateLimiter(home / "live.sqlite"),
-        note=lambda _: None,
-        keep=lambda _: time.time() < until,
+        open_limiter=lambda: RateLimiter(home / "live.sqlite"),
+        journal=lambda _: None,
+        checkpoint=lambda _: time.time() < until,
     )
     run_blocking(lambda: make_calls([target], around))
     queue.put(sent)

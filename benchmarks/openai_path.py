@@ -35,7 +35,7 @@ from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.submit_wave import submit_wave
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 
 ESSAY_CHARACTERS = 2_000
 N_ESSAYS = 320
@@ -96,7 +96,9 @@ def _through_pipeline(_: Provider, n: int, folder: Path) -> Iterator[tuple[str, 
         f"judges: [quality]\nall_at_once: true\nstrategy: coverage\nmax_pairwise_comparisons: {n}\n"
     )
     home = folder / "home"
-    runtime = Runtime(Store(home), home, os.environ, RunEnvironment("0000000", "bench", "3", "os"))
+    runtime = Runtime(
+        FileStore(home), home, os.environ, RunEnvironment("0000000", "bench", "3", "os")
+    )
     batch_id = ingest(runtime, batch).batch_id
     import numpy as np  # noqa: F401 -- planning does
 

@@ -180,7 +180,7 @@ def trajectory(setup: Setup, seed: int) -> dict[str, Any]:
             out["true_r2"].append(_correlation(scale.scores, judge.truth) ** 2)
             out["honest"].append(empirical_bayes_reliability(scale))
             out["naive"].append(scale_separation_reliability(scale.scores, scale.standard_errors))
-    out["max_lean"] = [float(np.abs(net.lean).max())]
+    out["max_lean"] = [float(np.abs(net.imbalance).max())]
     counts = net.n_comparisons
     out["participation"] = [
         float(counts.min() / counts.mean()),

@@ -35,14 +35,14 @@ from cj_pipeline.service.app import create_app
 from cj_pipeline.service.auth import Access
 from cj_pipeline.steps.advance import take_next_step
 from cj_pipeline.steps.ingest import ingest
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
 from resources.runtime import describe_run
 
 REQUIRED_MS = 500.0
 
 
-class TimedStore(Store):
+class TimedStore(FileStore):
     """A store that notes when the transaction that reported an event was committed."""
 
     committed: dict[int, float]
@@ -58,7 +58,7 @@ class TimedStore(Store):
             self.committed.setdefault(sequence, now)
 
 
-def runtime_over(home: Path, store: Store) -> Runtime:
+def runtime_over(home: Path, store: FileStore) -> Runtime:
     """Return a runtime with an emulator of its own."""
     return Runtime(store, home, {}, describe_run(Path(__file__).parent))
 
@@ -97,7 +97,7 @@ def judge(home: Path, folder: Path, reported: Path) -> None:
 
 def write_meanwhile(home: Path, ended: Any) -> None:
     """Write to the same store, as another batch's runs do."""
-    store = Store(home)
+    store = FileStore(home)
     while not ended.is_set():
         with store.write() as db:
             db.execute("UPDATE writer_turn SET n_taken = n_taken + 1")
@@ -159,7 +159,7 @@ def show(name: str, seen: Mapping[int, float], committed: Mapping[int, float]) -
 
 def cost_of_noting(home: Path) -> float:
     """Return the milliseconds one call adds to a transaction, at the batch's full size."""
-    runtime = runtime_over(home, Store(home))
+    runtime = runtime_over(home, FileStore(home))
     with runtime.store.write() as db:
         db.execute("DELETE FROM progress_events WHERE kind = 'ended'")
         db.execute("UPDATE batches SET state = 'running', end_reason = NULL")
@@ -180,7 +180,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home, reported = Path(folder) / "home", Path(folder) / "told.json"
         write_folder(home / "inbox" / "batch", given.comparisons)
-        watching = runtime_over(home, Store(home))
+        watching = runtime_over(home, FileStore(home))
         ended = context.Event()
         others = [
             context.Process(target=write_meanwhile, args=(home, ended)) for _ in range(given.others)

@@ -26,7 +26,7 @@ from cj_pipeline.diagnostics.reliability import empirical_bayes, scale_separatio
 from cj_pipeline.diagnostics.split_half import split_half
 from cj_pipeline.scale.bradley_terry import PRIOR_COMPARISONS, fit_bradley_terry, maximise
 from cj_pipeline.scale.information import other_covariance
-from cj_pipeline.scale.likelihood import describe, origin, slope_at
+from cj_pipeline.scale.likelihood import describe, gradient_at, zero_point
 from cj_pipeline.scale.scoring import swap_consistent
 from cj_pipeline.scale.tallies import as_verdicts, tally
 
@@ -91,8 +91,8 @@ def by_scores(
         prior_comparisons=PRIOR_COMPARISONS,
         positions=np.arange(1 if position_effect else 0),
     )
-    point, _ = maximise(model, origin(model))
-    information = slope_at(model, point, for_steps=False).information
+    point, _ = maximise(model, zero_point(model))
+    information = gradient_at(model, point, for_steps=False).information
     error = float(np.sqrt(other_covariance(information)[0, 0])) if position_effect else 0.0
     score = dict(zip(answers, point.theta.tolist(), strict=True))
     pairs = {tuple(sorted((v.essay_a, v.essay_b))) for v in judged}

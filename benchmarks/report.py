@@ -15,7 +15,7 @@ import time
 import numpy as np
 
 from cj_pipeline.outputs.report import render_report
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from tests.support.finished_batches import batch_rows, insert_all
 
 GRADES = tuple("123456789")
@@ -44,7 +44,7 @@ def main() -> None:
         n_comparisons=n_essays * 13 // 2,
         n_waves=2,
     )
-    store = Store.in_memory()
+    store = FileStore.in_memory()
     with store.write() as db:
         insert_all(db, rows)
     seconds, processor = [], []

@@ -35,7 +35,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.opening import open_published, open_store
 from tests.support.postgres_server import postgres_server
 
@@ -167,7 +167,7 @@ def hands(mode: str, n_transactions: int) -> None:
     """Measure writers and readers together."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
-        Store(home).publish()
+        FileStore(home).publish()
         notebook = open_published(home)
         stop = Path(folder) / "stop"
         with _mode(mode, home) as environment:
@@ -208,7 +208,7 @@ def bulk(n_rows: int) -> None:
     print("| what | rows | rows/s | against COPY |")
     print("|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "home")
+        store = FileStore(Path(folder) / "home")
         with store.write():
             pass
         for table, rows in (
@@ -239,7 +239,7 @@ def _plain_copy(database: Path, parquet: Path) -> float:
         return float(row[0] if row else 0) / (time.monotonic() - start)
 
 
-def _time_at_size(store: Store) -> None:
+def _time_at_size(store: FileStore) -> None:
     """Print what the hot path costs once the store is large."""
     start = time.monotonic()
     store.publish()
@@ -276,7 +276,7 @@ def growth(n_callbacks: int) -> None:
     print("| callbacks | comparisons | batches | file | rows/s so far | what | median of 5 |")
     print("|---:|---:|---:|---:|---:|---|---:|")
     with tempfile.TemporaryDirectory(prefix="growth") as folder:
-        store = Store(Path(folder) / "home")
+        store = FileStore(Path(folder) / "home")
         elapsed = 0.0
         for first in range(0, n_callbacks, chunk):
             rows = _grown_callbacks(first, chunk, texts, per_batch=max(1, n_callbacks // 1000))
@@ -347,7 +347,7 @@ def _grown_jobs(first: int, n_callbacks: int) -> list[dict[str, object]]:
     ]
 
 
-def _print_growth(store: Store, n_callbacks: int, rate: float) -> None:
+def _print_growth(store: FileStore, n_callbacks: int, rate: float) -> None:
     """Print what a step, a poll and a read cost now."""
     store.publish()
     durations: dict[str, list[float]] = {
@@ -410,8 +410,8 @@ def kills(n_rounds: int) -> None:
             for writer in writers:
                 writer.send_signal(signal.SIGKILL)
             reported += sum(1 + len(writer.communicate()[0].split()) for writer in writers)
-            Store(home).publish()
-        with Store(home).read() as db:
+            FileStore(home).publish()
+        with FileStore(home).read() as db:
             found = db.rows("SELECT submission_key, count(*) AS n FROM callbacks GROUP BY ALL")
     torn = sum(row["n"] != ROWS for row in found)
     print("| kills | commits reported | transactions found | lost | torn |")

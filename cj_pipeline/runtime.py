@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cj_pipeline.live.retry import RetryRules
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.base import Store
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
 from tests.support.template_store import copies_of_a_template
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder in memory, where the machine has one
@@ -17,7 +19,29 @@ ROOM_BYTES = 4 << 30
 """Far more than the tests hold at one time; a container often has 64 MB."""
 
 
+JOURNEYS = (
+    "journeys",
+    "notebooks",
+    "examples",
+    "assets/automation/test_in_process.py",
+    "cj_pipeline/trials/test_runs.py",
+)
+"""What spans modules from end to end; `make test-all`."""
+
+BATCHES = (
+    "assets",
+    "resources",
+    *(
+        f"cj_pipeline/{package}"
+        for package in ("checks", "commands", "operations", "outputs", "progress", "provider_jobs")
+    ),
+    *(f"cj_pipeline/{package}" for package in ("service", "steps", "trials")),
+)
+"""What has a batch judged, or runs Dagster; `make test`."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run tests in random order")
     parser.addoption(
         "--on-disk",
         action="store_true",
@@ -31,6 +55,24 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.tempdir = str(MEMORY)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by where they are, and put them in the order that was asked for."""
+    for item in items:
+        place = item.path.relative_to(ROOT / "tests").as_posix()
+        if place.startswith(JOURNEYS):
+            item.add_marker(pytest.mark.journey)
+        elif place.startswith(BATCHES):
+            item.add_marker(pytest.mark.batch)
+    seed = config.getoption("--shuffle")
+    if seed is not None:
+        random.Random(seed).shuffle(items)  # noqa: S311 - an order, not a secret
+    else:
+        # Whole batches first: the last test to end should be a short one.
+        items.sort(
+            key=lambda item: not {"journey", "batch"} & {m.name for m in item.iter_markers()}
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)

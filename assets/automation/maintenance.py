@@ -22,6 +22,7 @@ from assets.automation.partitions import BATCHES, errors_as_dagster_knows_them
 from cj_pipeline.installation import read_installation
 from cj_pipeline.operations.erase import finish_erasures, forget_what_is_due
 from cj_pipeline.steps.next_step import next_steps
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import archive_callbacks, backup_store, delete_archives
 from resources.runtime_resource import PARTITION_TAG, RuntimeResource
 
@@ -184,7 +185,7 @@ def keep_store_small(
     """Finish erasures, forget what is due, back up, archive; doing it twice changes nothing."""
     opened = engine.open()
     store, now = opened.store, opened.clock()
-    if not store.is_embedded:
+    if not isinstance(store, FileStore):
         context.log.info("A served store or a lake is looked after where its server or catalog is.")
         return
 

@@ -1,4 +1,4 @@
-"""One judge's task on a pair, from plan to outcome, and the ids that bring its reply home.
+"""One judge's task on a pair, from plan to outcome, and the ids that match its reply to it.
 
 Choosing pairs is `pairing`; asking and reading the answer is `judging` and `providers`.
 """
@@ -17,7 +17,7 @@ CUSTOM_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 
 
 class Role(StrEnum):
-    """Why a comparison was asked."""
+    """Why a comparison was planned."""
 
     COVERAGE = "coverage"
     BRIDGE = "bridge"

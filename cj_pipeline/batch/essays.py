@@ -14,7 +14,7 @@ class Essay:
 
     Attributes:
         essay_id: Matches `^[a-z0-9_-]{3,64}$`; unique in its batch.
-        text: As handed in, only encoding and line ends normalised.
+        text: As submitted, only encoding and line ends normalised.
         grade: The grade known beforehand; None for a student's essay.
         file_name: The file or CSV it came from, its last part.
         source_path: Relative to the batch folder, for instance `essays/anna.txt`.

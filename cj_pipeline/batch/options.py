@@ -18,7 +18,7 @@ InconsistentPolicy = Literal["keep", "halve", "drop"]
 
 
 class WaitingFor(StrEnum):
-    """What a job or a batch waits for beside the provider's own work, in one word, as stored.
+    """What a job or a batch waits for other than the provider's own work, in one word, as stored.
 
     The most urgent first: of a batch whose jobs wait for several things, that one is shown.
     """

@@ -77,12 +77,17 @@ def _show_demo(runtime: Runtime, names: tuple[str, ...]) -> None:
         "simulated judge on machine-written texts. Costs are nominal; nothing was billed.",
     )
     for line in (
-        f"Database, to query while the pipeline runs: {runtime.store.published_path}",
+        f"Database, to query while the pipeline runs: {_where_to_query(runtime)}",
         "Dagster UI over all this: make ui",
     ):
         console.print(line, markup=False, soft_wrap=True)
     if any(row["state"] != "succeeded" for row in rows):
         raise typer.Exit(2)
+
+
+def _where_to_query(runtime: Runtime) -> str:
+    """Return the published copy's path; where all see the tables themselves, where those are."""
+    return str(runtime.store.published_path or runtime.store.where)
 
 
 def _counts(runtime: Runtime, batch_id: str) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cj_pipeline.runtime import Runtime
-    from cj_pipeline.store.file_store import Store
+    from cj_pipeline.store.base import Store
     from cj_pipeline.store.session import Session
 
 

@@ -17,13 +17,14 @@ from cj_pipeline.commands.home import home_folder, open_store
 
 if TYPE_CHECKING:
     from cj_pipeline.operations.erase import Forgotten
+    from cj_pipeline.store.file_store import FileStore
 
 
 def migrate() -> None:
     """Bring the store's schema up to date."""
     from cj_pipeline.store.maintenance import migrate_store
 
-    applied = migrate_store(open_store())
+    applied = migrate_store(_own_file())
     console.print(f"Applied: {', '.join(applied) or 'nothing, it is up to date'}.")
 
 
@@ -39,7 +40,7 @@ def check(
     from cj_pipeline.operations.erase import finish_erasures
     from cj_pipeline.store.maintenance import check_store, mend_store
 
-    opened = open_store()
+    opened = _own_file()
     if fix:
         for path in mend_store(opened):
             console.print(f"Put right: {path}", markup=False, soft_wrap=True)
@@ -79,7 +80,7 @@ def backup(
     """Write a whole copy of the store to a file, and see that it opens."""
     from cj_pipeline.store.maintenance import backup_store
 
-    written = backup_store(open_store(), target)
+    written = backup_store(_own_file(), target)
     console.print(f"Backed up to {written}.", markup=False, soft_wrap=True)
 
 
@@ -87,7 +88,7 @@ def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True
     """Replace the live file by a backup; the old live file is kept."""
     from cj_pipeline.store.maintenance import restore_store
 
-    aside = restore_store(open_store(), source, now=datetime.now(UTC))
+    aside = restore_store(_own_file(), source, now=datetime.now(UTC))
     kept = f" The old file is kept as {aside}." if aside else ""
     console.print(f"Restored from {source}.{kept}", markup=False, soft_wrap=True)
 
@@ -96,7 +97,7 @@ def compact() -> None:
     """Rewrite the live file without the space of deleted rows."""
     from cj_pipeline.store.maintenance import compact_store
 
-    done = compact_store(open_store())
+    done = compact_store(_own_file())
     console.print(f"From {done.bytes_before:,} to {done.bytes_after:,} bytes.")
 
 
@@ -111,7 +112,7 @@ def archive(
     """Move the raw callbacks of old batches into Parquet files."""
     from cj_pipeline.store.maintenance import archive_callbacks, delete_archives
 
-    now, opened = datetime.now(UTC), open_store()
+    now, opened = datetime.now(UTC), _own_file()
     written = archive_callbacks(opened, ended_before=now - timedelta(days=older_than_days))
     console.print(f"{len(written)} batches archived.")
     if delete_after_days is not None:
@@ -139,7 +140,7 @@ def forget(
     what = f"essay {essay_id} of batch {batch}" if essay_id else f"batch {batch}"
     if not yes:
         typer.confirm(f"Remove {what} for good?", abort=True)
-    now, opened = datetime.now(UTC), open_store()
+    now, opened = datetime.now(UTC), _own_file()
     words = words_of(opened, batch, essay_id) if verify else ()
     forgotten: Forgotten = (
         forget_essay(
@@ -181,6 +182,13 @@ def _forget_in_dagster(batch: str, is_whole: bool) -> int:
 
     with local_instance(home_folder()) as instance:
         return forget_partition(instance, batch, keep_name=not is_whole)
+
+
+def _own_file() -> FileStore:
+    """Return the store of `CJ_HOME`, which has to be a file for what is done here."""
+    from cj_pipeline.store.file_store import own_file
+
+    return own_file(open_store())
 
 
 def _tell(line: str) -> None:

@@ -106,7 +106,7 @@ def agreement_between_judges(
     """
     verdicts = as_verdicts(essay_ids, judged)
     leanings = [
-        _leanings(verdicts.pick(verdicts.judge == number))
+        _majorities(verdicts.pick(verdicts.judge == number))
         for number in range(len(verdicts.judge_ids))
     ]
     shares = {}
@@ -127,10 +127,10 @@ def transitivity(essay_ids: Sequence[str], judged: Sequence[JudgedPair]) -> Tran
     verdicts = as_verdicts(essay_ids, judged)
     n = len(verdicts.essay_ids)
     beaten = np.zeros((n, n))
-    for (first, second), lean in _leanings(verdicts).items():
-        if lean > 0:
+    for (first, second), majority in _majorities(verdicts).items():
+        if majority > 0:
             beaten[first, second] = 1
-        elif lean < 0:
+        elif majority < 0:
             beaten[second, first] = 1
     met = beaten + beaten.T
     n_triples = round(float(np.trace(met @ met @ met)) / 6)
@@ -143,8 +143,8 @@ def _agreements(own: Verdicts) -> tuple[Share, Share]:
     n = len(own.essay_ids)
     by_order: dict[int, list[int]] = {}
     shown = (own.first * n + own.second).tolist()
-    for key, lean in zip(shown, (own.half_wins - 1).tolist(), strict=True):
-        by_order.setdefault(key, []).append(lean)
+    for key, majority in zip(shown, (own.half_wins - 1).tolist(), strict=True):
+        by_order.setdefault(key, []).append(majority)
     repeated = [won for won in by_order.values() if len(won) > 1]
     same = sum(len(set(won)) == 1 for won in repeated)
     swapped = 0
@@ -158,12 +158,14 @@ def _agreements(own: Verdicts) -> tuple[Share, Share]:
     return share_of(int(agreed), swapped), share_of(same, len(repeated))
 
 
-def _leanings(verdicts: Verdicts) -> dict[tuple[int, int], int]:
+def _majorities(verdicts: Verdicts) -> dict[tuple[int, int], int]:
     """Return per pair (lower index first) the sign of its majority; 0 where it is even."""
     n = len(verdicts.essay_ids)
     low = np.minimum(verdicts.first, verdicts.second)
     high = np.maximum(verdicts.first, verdicts.second)
     signed = np.where(verdicts.first < verdicts.second, 1, -1) * (verdicts.half_wins - 1)
     pairs, index = np.unique(low * n + high, return_inverse=True)
-    lean = np.sign(sums_by(index, signed.astype(np.float64), len(pairs))).astype(int)
-    return {divmod(pair, n): sign for pair, sign in zip(pairs.tolist(), lean.tolist(), strict=True)}
+    majority = np.sign(sums_by(index, signed.astype(np.float64), len(pairs))).astype(int)
+    return {
+        divmod(pair, n): sign for pair, sign in zip(pairs.tolist(), majority.tolist(), strict=True)
+    }

@@ -86,10 +86,10 @@ def fit_epsilon_adjusted(
         expected, information = _moments(cells, scores)
         # Steps grow shorter from round to round, so that two essays cannot swing for ever.
         longest *= 0.98
-        moved = scores + np.clip((adjusted - expected) / information, -longest, longest)
-        moved -= moved.mean()
-        change = float(np.max(np.abs(moved - scores)))
-        scores = moved
+        stepped = scores + np.clip((adjusted - expected) / information, -longest, longest)
+        stepped -= stepped.mean()
+        change = float(np.max(np.abs(stepped - scores)))
+        scores = stepped
     if change > _AT_REST:
         msg = (
             f"The epsilon-adjusted scale still moved by {change:.2g} logits after {n_rounds} "

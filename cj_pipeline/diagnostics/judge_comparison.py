@@ -1,4 +1,4 @@
-"""How far the judges of a batch agree, what each one costs, and what each one leans to; pure.
+"""How far the judges of a batch agree, what each one costs, and what each one favours; pure.
 
 Agreement is about single verdicts on the same essays in the same order. How a scale fits the
 others' scales is `panel`; which verdicts contradict each other is `consistency`.
@@ -26,7 +26,7 @@ class JudgeSummary:
         share_first_error: Standard error of that share.
         share_tied: Share of its verdicts that were ties.
         mean_confidence: From 1 to 5.
-        mean_latency_s: Of its single calls; None where it was asked otherwise.
+        mean_latency_s: Of its single calls; None where it was used otherwise.
         tokens_per_verdict: Prompt and completion, failures included.
         usd_per_verdict: The same in US dollars.
     """
@@ -46,7 +46,7 @@ class JudgeSummary:
 
 @dataclass(frozen=True)
 class JudgePair:
-    """Two judges beside each other.
+    """Two judges compared with each other.
 
     Attributes:
         one: A judge's fingerprint.
@@ -84,7 +84,7 @@ class JudgesCompared:
 
 
 Verdicts = Mapping[str, Mapping[Hashable, str]]
-"""By judge: what it said of each item. An item is two essays in a stated order, asked once."""
+"""By judge: its verdict on each item. An item is two essays in a stated order, judged once."""
 
 
 def compare_verdicts(verdicts: Verdicts) -> tuple[tuple[JudgePair, ...], int, float | None]:
@@ -159,9 +159,9 @@ def share_with_error(n: int, of: int) -> tuple[float | None, float | None]:
 
 
 def by_judge(rows: Sequence[Mapping[str, object]]) -> dict[str, dict[Hashable, str]]:
-    """Return verdicts by judge and item, from rows of decided comparisons in the order asked.
+    """Return verdicts by judge and item, from rows of decided comparisons in the order requested.
 
-    The same essays in the same order may be asked again: the first time they are one item, the
+    The same essays in the same order may be judged again: the first time they are one item, the
     second time another, for each judge alike.
     """
     verdicts: dict[str, dict[Hashable, str]] = defaultdict(dict)

@@ -23,7 +23,7 @@ _ALIKE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class JudgeOnPanel:
-    """One judge beside the panel.
+    """One judge compared with the panel.
 
     Attributes:
         n_verdicts: How many verdicts the judge gave.
@@ -49,7 +49,7 @@ class JudgeOnPanel:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """The joint scale and each judge beside it."""
+    """The joint scale and each judge compared with it."""
 
     joint: Scale
     judges: dict[str, JudgeOnPanel]
@@ -67,7 +67,7 @@ def fit_panel(
     Args:
         essay_ids: Every essay of the batch.
         judged: Verdicts, each with its judge.
-        position_effect: One per judge in the joint scale, where the design can tell it.
+        position_effect: One per judge in the joint scale, where the design identifies it.
         discrimination: One per judge in the joint scale.
 
     Raises:

@@ -1,6 +1,6 @@
 """Whether the order in which essays were shown was fair, and whether judges minded it.
 
-Choosing fair positions beforehand is `pairing`; this looks back at what was shown.
+Choosing fair positions beforehand is `pairing`; this checks what was shown.
 """
 
 from __future__ import annotations

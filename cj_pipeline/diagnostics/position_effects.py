@@ -1,4 +1,4 @@
-"""What being shown first is worth to each judge, reported without the scores' stretch.
+"""How much each judge favours the essay shown first, without the scores' stretch.
 
 A scale fitted to few verdicts lies too far apart, and the position effects that are fitted along
 with it are stretched alike. Here the essays' true scores are taken to be normal, with the spread
@@ -17,7 +17,7 @@ from cj_pipeline.diagnostics.reliability import empirical_bayes
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.scale.bradley_terry import Estimate, Scale, maximise
 from cj_pipeline.scale.laplacian import difference_variances, solve
-from cj_pipeline.scale.likelihood import Model, Point, moved, slope_at
+from cj_pipeline.scale.likelihood import Model, Point, gradient_at, stepped
 
 _LEAST_SPREAD = 0.05
 """Logits that essays' true scores are taken to differ by where no spread is seen."""
@@ -55,7 +55,7 @@ def marginal_position_effects(scale: Scale) -> Mapping[str, Estimate]:
 
 
 def marginal_maximum(scale: Scale) -> Point:
-    """Return where all that stands beside the scores is likeliest, whatever those are.
+    """Return where all other parameters than the scores are likeliest, whatever the scores are.
 
     Position effects, log discriminations and log tie strength are at the maximum of their marginal
     posterior, the scores at their best given those.
@@ -68,20 +68,20 @@ def marginal_maximum(scale: Scale) -> Point:
     """
     spread = max(empirical_bayes(scale).true_sd, _LEAST_SPREAD)
     model, point = replace(scale.model, prior_precision=spread**-2), scale.point
-    standing = np.zeros(len(scale.essay_ids))
+    no_change = np.zeros(len(scale.essay_ids))
     for _ in range(_MAX_STEPS):
         point, _ = maximise(model, point, holds_judges=True)
-        slope = slope_at(model, point, for_steps=True)
-        information = slope.information
+        gradient = gradient_at(model, point, for_steps=True)
+        information = gradient.information
         reach = solve(information.essays, information.border)
-        told = information.corner - information.border.T @ reach
+        schur = information.corner - information.border.T @ reach
         variances = difference_variances(information.essays)
-        pull = slope.others + _pull_of_spread(model, point, variances, reach)
-        step = np.linalg.solve(told, pull).astype(np.float64)
+        pull = gradient.others + _pull_of_spread(model, point, variances, reach)
+        step = np.linalg.solve(schur, pull).astype(np.float64)
         size = float(np.abs(step).max())
         if size < _LAST_STEP:
             return point
-        point = moved(model, point, standing, step, min(1.0, 1.0 / size))
+        point = stepped(model, point, no_change, step, min(1.0, 1.0 / size))
     msg = "What judges add did not come to rest with the essays' scores integrated out."
     raise UnscalableBatchError(msg)
 
@@ -94,15 +94,15 @@ def _pull_of_spread(model: Model, point: Point, variances: Floats, reach: Floats
     Args:
         model: With a normal prior on the scores.
         point: Where the scores are best, given the others.
-        variances: Of the difference of each pair in the net.
+        variances: Of the difference of each pair in the graph.
         reach: How far the scores fall per unit of each parameter; shape (n_essays, n_others).
     """
 
     def weights(sign: float, k: int) -> Floats:
         one = np.zeros(model.n_others)
         one[k] = 1.0
-        there = moved(model, point, -reach[:, k], one, sign * _SHORT)
-        return slope_at(model, there, for_steps=True).information.essays.weights
+        there = stepped(model, point, -reach[:, k], one, sign * _SHORT)
+        return gradient_at(model, there, for_steps=True).information.essays.weights
 
     risen = [weights(1.0, k) - weights(-1.0, k) for k in range(model.n_others)]
     return np.array([-0.5 * float(variances @ each) / (2 * _SHORT) for each in risen])

@@ -35,7 +35,7 @@ def quality_flags(
     max_se_warning: float,
     min_comparisons_per_item: float = 4.0,
 ) -> dict[str, bool]:
-    """Return what deserves a look before grades are given (`bt_quality_flags`).
+    """Return what deserves a check before grades are given (`bt_quality_flags`).
 
     Args:
         scale: As fitted.
@@ -56,9 +56,9 @@ def quality_flags(
 
 
 def effective_comparisons(scale: Scale) -> Floats:
-    """Return per essay how many verdicts between equals would have told as much.
+    """Return per essay how many verdicts between equals would have given as much information.
 
-    A verdict whose outcome was clear beforehand tells little: p (1 - p) against 1/4. Shape
+    A verdict whose outcome was clear beforehand gives little: p (1 - p) against 1/4. Shape
     (n_essays,); at most the essay's `n_comparisons`.
     """
     essays = scale.information.essays

@@ -1,6 +1,6 @@
 """How much of what separates the essays' scores is real, under the names the field uses.
 
-The headline is `empirical_bayes_reliability`. The others are given beside it because readers know
+The headline is `empirical_bayes_reliability`. The others are given too because readers know
 them: `scale_separation_reliability` from the full covariance, and the one of R's `sirt::btm` in
 `epsilon_adjusted`. They are never mixed: the same scripts give different figures.
 """
@@ -17,7 +17,7 @@ from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.scale.bradley_terry import Scale, maximise
 from cj_pipeline.scale.information import score_variances
 from cj_pipeline.scale.laplacian import difference_variances, log_determinant, net_matrix
-from cj_pipeline.scale.likelihood import Model, log_likelihood, slope_at
+from cj_pipeline.scale.likelihood import Model, gradient_at, log_likelihood
 
 _TRUE_SDS = (0.05, 10.0, 18)
 """Logits between which the essays' true spread is looked for, and at how many places."""
@@ -73,7 +73,7 @@ def empirical_bayes_reliability(scale: Scale) -> float:
     return empirical_bayes(scale).reliability
 
 
-@lru_cache(maxsize=1)  # of the scale in hand: a decision and a forecast by it both ask
+@lru_cache(maxsize=1)  # of the current scale: a decision and a forecast both use it
 def empirical_bayes(scale: Scale) -> EmpiricalBayes:
     """Return the true spread that makes the verdicts most probable, and what it implies.
 
@@ -90,8 +90,8 @@ def empirical_bayes(scale: Scale) -> EmpiricalBayes:
     evidence = SpreadEvidence(scale)
     low, high, n_places = _TRUE_SDS
     places = np.log(np.geomspace(low, high, n_places))
-    heights = [evidence.at(place) for place in places]
-    best = int(np.argmax(heights))
+    values = [evidence.at(place) for place in places]
+    best = int(np.argmax(values))
     if best == 0:
         return EmpiricalBayes(0.0, 0.0, 0.0)
     around = (places[best - 1], places[min(best + 1, n_places - 1)])
@@ -119,7 +119,7 @@ class SpreadEvidence:
         model = self._settle(log_sd)
         theta = self._point.theta
         # Its determinant needs the scores' own information alone; the judges stay where they are.
-        matrix = slope_at(model, self._point, for_steps=False, scores_alone=True).information
+        matrix = gradient_at(model, self._point, for_steps=False, scores_alone=True).information
         quadratic = 0.5 * model.prior_precision * float(theta @ theta)
         n = len(theta)
         return (
@@ -132,11 +132,11 @@ class SpreadEvidence:
     def posterior_variance(self, log_sd: float) -> float:
         """Return the summed posterior variance of the mean-centred scores.
 
-        The information at the mode is that of the likeliest scores; verdicts tell less where
+        The information at the mode is that of the likeliest scores; verdicts give less where
         scores truly lie further apart, so it is averaged over where they may lie.
         """
         model = self._settle(log_sd)
-        information = slope_at(model, self._point, for_steps=False).information
+        information = gradient_at(model, self._point, for_steps=False).information
         essays = information.essays
         theta = self._point.theta
         gap = theta[essays.layout.first] - theta[essays.layout.second]

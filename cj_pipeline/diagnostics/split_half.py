@@ -1,6 +1,6 @@
 """Reliability seen directly: two halves of the verdicts, two scales, their correlation.
 
-By comparisons it tells what as many verdicts again would change; by judges, what other judges of
+By comparisons it shows what as many verdicts again would change; by judges, what other judges of
 the same kind would. Figures derived from a single scale are in `reliability`.
 """
 
@@ -76,7 +76,7 @@ def split_half(
             one = fit_verdicts(verdicts.pick(in_first)).scores
             other = fit_verdicts(verdicts.pick(~in_first)).scores
         except UnscalableBatchError:
-            continue  # a half in parts says nothing of the whole; n_splits tells how many remain
+            continue  # a half in parts says nothing of the whole; n_splits says how many remain
         if np.ptp(one) > 0 and np.ptp(other) > 0:
             correlations.append(float(np.corrcoef(one, other)[0, 1]))
     if not correlations:

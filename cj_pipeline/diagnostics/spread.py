@@ -48,13 +48,15 @@ def likely_spread(scale: Scale) -> LikelySpread:
 
     evidence = SpreadEvidence(scale)
 
-    def surprise(log_spread: float) -> float:
+    def negative_log(log_spread: float) -> float:
         unusual = (log_spread - USUAL.log_mean) / _SPREADS_DIFFER
         return 0.5 * unusual**2 - evidence.at(log_spread)
 
     within = [USUAL.log_mean + sign * _FAR * _SPREADS_DIFFER for sign in (-1, 1)]
-    found = minimize_scalar(surprise, bounds=within, method="bounded", options={"xatol": 1e-2})
-    beside = [surprise(found.x + step) for step in (-_STEP, _STEP)]
-    bend = (beside[0] + beside[1] - 2 * found.fun) / _STEP**2
+    found = minimize_scalar(negative_log, bounds=within, method="bounded", options={"xatol": 1e-2})
+    adjacent = [negative_log(found.x + step) for step in (-_STEP, _STEP)]
+    curvature = (adjacent[0] + adjacent[1] - 2 * found.fun) / _STEP**2
     # Nothing the verdicts say makes less sure of it than what is usual.
-    return LikelySpread(float(found.x), float(1 / math.sqrt(max(bend, 1 / _SPREADS_DIFFER**2))))
+    return LikelySpread(
+        float(found.x), float(1 / math.sqrt(max(curvature, 1 / _SPREADS_DIFFER**2)))
+    )

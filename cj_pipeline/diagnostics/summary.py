@@ -1,9 +1,9 @@
-"""What a finished scale is worth, in the figures the field expects, each under its own name.
+"""How good a finished scale is, in the figures the field expects, each under its own name.
 
 The honest headline comes first and is the empirical-Bayes reliability; figures that readers know
-from papers stand beside it, said to be what they are. How each is worked out is in `reliability`,
-`epsilon_adjusted`, `split_half`, `consistency`, `fit_statistics`, `panel` and `quality`; here they
-become one value that can be kept as JSON, shown, and read by machines.
+from papers are next to it, named for what they are. How each is worked out is in `reliability`,
+`epsilon_adjusted`, `split_half`, `consistency`, `fit_statistics`, `panel` and `quality_flags`; here
+they become one value that can be kept as JSON, shown, and read by machines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Verdicts that the final scores make unlikely: where a person should look first.
+"""Verdicts that the final scores make unlikely: what a person should check first.
 
 How well a whole essay's verdicts fit is `fit_statistics`; judges against themselves and each other
 is `consistency`.
@@ -32,7 +32,7 @@ def unexpected_verdicts(
 ) -> list[UnexpectedVerdict]:
     """Return the verdicts whose winner had a probability under `below`, least likely first.
 
-    Position effects are left aside; ties surprise nobody here.
+    Position effects are left aside; ties are never unexpected here.
     """
     found = [
         UnexpectedVerdict(

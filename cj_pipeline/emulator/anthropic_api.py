@@ -57,68 +57,68 @@ def refused(error: HTTPError) -> Response:
     return json_answer(_error(error), status=error.status, headers=error.headers)
 
 
-def create_message(visit: RequestContext) -> Response:
+def create_message(context: RequestContext) -> Response:
     """Answer a single message."""
-    params = visit.call.json()
+    params = context.call.json()
     if params.pop("stream", False):
         raise HTTPError(400, "stream: the emulator does not stream.")
-    asked = read_params(params)
-    said, cost, took_s = visit.answer_now(_API, asked)
-    request_id = identifier("req_", visit.now, visit.account, visit.state.count("requests"))
-    body = message_body(asked, said, cost, request_id, tier="standard")
+    judge_request = read_params(params)
+    reply, cost, took_s = context.answer_now(_API, judge_request)
+    request_id = identifier("req_", context.now, context.account, context.state.count("requests"))
+    body = message_body(judge_request, reply, cost, request_id, tier="standard")
     return json_answer(body, headers={"request-id": request_id}, took_s=took_s)
 
 
-def create_batch(visit: RequestContext) -> Response:
+def create_batch(context: RequestContext) -> Response:
     """Make a message batch; what is wrong with a request's parameters shows only in its row."""
-    raw = visit.call.raw()
-    limits = visit.settings.limits
+    raw = context.call.raw()
+    limits = context.settings.limits
     if len(raw) > limits.message_batch_bytes:
         raise HTTPError(413, f"Request exceeds the maximum size: {len(raw)} bytes.")
-    requests = _checked_requests(visit.call.json().get("requests"), limits.message_batch_requests)
-    with visit.state.read() as db:
-        queued = sum(j.n_requests for j in list_open(db, _API, visit.account, visit.now))
+    requests = _checked_requests(context.call.json().get("requests"), limits.message_batch_requests)
+    with context.state.read() as db:
+        queued = sum(j.n_requests for j in list_open(db, _API, context.account, context.now))
     if queued + len(requests) > limits.message_batch_queue:
         msg = f"This would put more than {limits.message_batch_queue} requests in the queue."
         raise HTTPError(429, msg, headers={"retry-after": "60"})
-    number = visit.state.count("anthropic batches")
-    job_id = identifier("msgbatch_", visit.seed, "message batch", number, visit.now)
-    worked = visit.work_out(map(_request_line, requests), _WORDS, job_id)
-    plan = visit.plan(worked.took_s)
-    with visit.state.write() as db:
+    number = context.state.count("anthropic batches")
+    job_id = identifier("msgbatch_", context.seed, "message batch", number, context.now)
+    job_rows = context.answer_rows(map(_request_line, requests), _WORDS, job_id)
+    plan = context.plan(job_rows.took_s)
+    with context.state.write() as db:
         keep_job(
             db,
-            worked,
+            job_rows,
             job_id=job_id,
-            account=visit.account,
+            account=context.account,
             api=_API,
             model=str(requests[0]["params"].get("model", "")),
             name="",
             request={},
             plan=plan,
-            now=visit.now,
+            now=context.now,
             content_sha256=hashlib.sha256(raw).hexdigest(),
         )
-        job = load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
-        shown = _batch_object(db, job, JobPhase("validating", 0.0), visit)
+        job = load_job(db, _API, context.account, job_id, missing=_no_batch(job_id))
+        shown = _batch_object(db, job, JobPhase("validating", 0.0), context)
     return json_answer(shown)
 
 
-def retrieve_batch(visit: RequestContext) -> Response:
-    """Return where a batch stands."""
-    with visit.state.read() as db:
-        job = _find_batch(db, visit)
-        return json_answer(_batch_object(db, job, job.standing(visit.now), visit))
+def retrieve_batch(context: RequestContext) -> Response:
+    """Return a batch's status."""
+    with context.state.read() as db:
+        job = _find_batch(db, context)
+        return json_answer(_batch_object(db, job, job.phase_at(context.now), context))
 
 
-def list_batches(visit: RequestContext) -> Response:
+def list_batches(context: RequestContext) -> Response:
     """Return a page of the account's batches, newest first."""
-    query = visit.call.query
+    query = context.call.query
     limit = query.get("limit", "20")
     if not limit.isdigit() or not 1 <= int(limit) <= 1000:
         raise HTTPError(400, "limit: must be 1 to 1000.")
-    with visit.state.read() as db:
-        jobs = list_jobs(db, _API, visit.account, visit.now)
+    with context.state.read() as db:
+        jobs = list_jobs(db, _API, context.account, context.now)
         ids = [job.job_id for job in jobs]
         for name in ("after_id", "before_id"):
             if name in query and query[name] not in ids:
@@ -129,7 +129,7 @@ def list_batches(visit: RequestContext) -> Response:
         else:
             older = jobs[ids.index(query["after_id"]) + 1 :] if "after_id" in query else jobs
             page, has_more = older[: int(limit)], len(older) > int(limit)
-        shown = [_batch_object(db, job, job.standing(visit.now), visit) for job in page]
+        shown = [_batch_object(db, job, job.phase_at(context.now), context) for job in page]
     return json_answer(
         {
             "data": shown,
@@ -140,44 +140,44 @@ def list_batches(visit: RequestContext) -> Response:
     )
 
 
-def cancel_batch(visit: RequestContext) -> Response:
+def cancel_batch(context: RequestContext) -> Response:
     """Tell a batch to stop."""
-    with visit.state.write() as db:
-        job = _find_batch(db, visit)
-        stands = job.standing(visit.now)
-        if stands.phase in ENDED:
+    with context.state.write() as db:
+        job = _find_batch(db, context)
+        progress = job.phase_at(context.now)
+        if progress.phase in ENDED:
             raise HTTPError(400, f"Batch {job.job_id} has ended and cannot be canceled.")
-        if stands.phase != "cancelling":
-            job = cancel_job(db, job, visit.now)
-        shown = _batch_object(db, job, JobPhase("cancelling", job.done_at_cancel), visit)
+        if progress.phase != "cancelling":
+            job = cancel_job(db, job, context.now)
+        shown = _batch_object(db, job, JobPhase("cancelling", job.done_at_cancel), context)
     return json_answer(shown)
 
 
-def delete_batch(visit: RequestContext) -> Response:
+def delete_batch(context: RequestContext) -> Response:
     """Forget a batch that has ended."""
-    with visit.state.write() as db:
-        job = _find_batch(db, visit)
-        if job.standing(visit.now).phase not in ENDED:
+    with context.state.write() as db:
+        job = _find_batch(db, context)
+        if job.phase_at(context.now).phase not in ENDED:
             msg = f"Batch {job.job_id} cannot be deleted while it is processed: cancel it first."
             raise HTTPError(400, msg)
         db.execute("UPDATE jobs SET is_deleted = 1 WHERE job_id = ?", [job.job_id])
     return json_answer({"id": job.job_id, "type": "message_batch_deleted"})
 
 
-def batch_results(visit: RequestContext) -> Response:
+def batch_results(context: RequestContext) -> Response:
     """Return an ended batch's rows."""
-    with visit.state.read() as db:
-        job = _find_batch(db, visit)
-    stands = job.standing(visit.now)
-    if not _has_results(job, stands, visit.now):
+    with context.state.read() as db:
+        job = _find_batch(db, context)
+    progress = job.phase_at(context.now)
+    if not _has_results(job, progress, context.now):
         raise HTTPError(404, f"No results are available for batch {job.job_id}.")
-    size = sum(map(len, _lines(visit, job, stands)))
+    size = sum(map(len, _lines(context, job, progress)))
     headers = {"content-type": "application/x-jsonl"}
-    return Response(200, _told(visit, job, stands), size, headers)
+    return Response(200, _stream(context, job, progress), size, headers)
 
 
 def read_params(params: Mapping[str, Any]) -> JudgeRequest:
-    """Return what a message's parameters ask.
+    """Return what a message's parameters request.
 
     Raises:
         RefusedError: If they cannot be used.
@@ -209,7 +209,7 @@ def read_params(params: Mapping[str, Any]) -> JudgeRequest:
 
 
 def message_body(
-    asked: JudgeRequest, said: JudgeReply, cost: Tokens, key: str, *, tier: str
+    judge_request: JudgeRequest, reply: JudgeReply, cost: Tokens, key: str, *, tier: str
 ) -> dict[str, Any]:
     """Return a message; its input tokens leave out those read from or written to the cache."""
     stops = {
@@ -217,14 +217,14 @@ def message_body(
         "refusal": "refusal",
         "content_filter": "refusal",
     }
-    is_long = asked.cache_for_s == _LONG_CACHE_S
+    is_long = judge_request.cache_for_s == _LONG_CACHE_S
     return {
         "id": identifier("msg_", key),
         "type": "message",
         "role": "assistant",
-        "model": asked.model,
-        "content": _content(asked, said, key),
-        "stop_reason": stops.get(said.kind, "tool_use" if asked.uses_tool else "end_turn"),
+        "model": judge_request.model,
+        "content": _content(judge_request, reply, key),
+        "stop_reason": stops.get(reply.kind, "tool_use" if judge_request.uses_tool else "end_turn"),
         "stop_sequence": None,
         "usage": {
             "input_tokens": cost.prompt - cost.cached - cost.written,
@@ -241,13 +241,13 @@ def message_body(
     }
 
 
-def _content(asked: JudgeRequest, said: JudgeReply, key: str) -> list[dict[str, Any]]:
-    if not said.text:
+def _content(judge_request: JudgeRequest, reply: JudgeReply, key: str) -> list[dict[str, Any]]:
+    if not reply.text:
         return []
-    if not asked.uses_tool or said.kind != "verdict":
-        return [{"type": "text", "text": said.text}]
-    used = {"type": "tool_use", "id": identifier("toolu_", key), "name": asked.uses_tool}
-    return [{**used, "input": json.loads(said.text)}]
+    if not judge_request.uses_tool or reply.kind != "verdict":
+        return [{"type": "text", "text": reply.text}]
+    used = {"type": "tool_use", "id": identifier("toolu_", key), "name": judge_request.uses_tool}
+    return [{**used, "input": json.loads(reply.text)}]
 
 
 def _blocks(params: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -261,7 +261,7 @@ def _blocks(params: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _checked_requests(requests: object, most: int) -> list[dict[str, Any]]:
-    """Return a batch's requests if their ids are as they must be; this much is told at once."""
+    """Return a batch's requests if their ids are as they must be; this much is checked at once."""
     if not isinstance(requests, list) or not requests:
         raise HTTPError(400, "requests: Field required, with at least one request")
     if len(requests) > most:
@@ -290,9 +290,9 @@ def _request_line(request: Mapping[str, Any]) -> RequestLine:
         return RequestLine(request["custom_id"], None, problem)
 
 
-def _answered(request: RequestLine, said: JudgeReply, cost: Tokens, row_id: str) -> dict[str, Any]:
-    assert request.asked is not None  # noqa: S101  only what was asked is answered
-    message = message_body(request.asked, said, cost, row_id, tier="batch")
+def _answered(request: RequestLine, reply: JudgeReply, cost: Tokens, row_id: str) -> dict[str, Any]:
+    assert request.judge_request is not None  # noqa: S101  only what was requested is answered
+    message = message_body(request.judge_request, reply, cost, row_id, tier="batch")
     return _row(request.custom_id, {"type": "succeeded", "message": message})
 
 
@@ -319,71 +319,71 @@ def _row(custom_id: str, result: dict[str, Any]) -> dict[str, Any]:
 _WORDS = RowWords(_answered, _failed, _untold, _undone)
 
 
-def _lines(visit: RequestContext, job: Job, stands: JobPhase) -> Iterator[bytes]:
-    yield from (line for _, line in result_lines(visit.state, job, "done", stands.done))
-    for custom_id, _ in result_lines(visit.state, job, "undone", stands.done):
-        row = json.dumps(_undone(custom_id, stands.phase), ensure_ascii=False)
+def _lines(context: RequestContext, job: Job, progress: JobPhase) -> Iterator[bytes]:
+    yield from (line for _, line in result_lines(context.state, job, "done", progress.done))
+    for custom_id, _ in result_lines(context.state, job, "undone", progress.done):
+        row = json.dumps(_undone(custom_id, progress.phase), ensure_ascii=False)
         yield row.encode("utf-8", errors="replace") + b"\n"
 
 
-def _told(visit: RequestContext, job: Job, stands: JobPhase) -> Iterator[bytes]:
+def _stream(context: RequestContext, job: Job, progress: JobPhase) -> Iterator[bytes]:
     """Send the rows; results read to their end count as delivered."""
-    yield from _lines(visit, job, stands)
-    with visit.state.write() as db:
+    yield from _lines(context, job, progress)
+    with context.state.write() as db:
         db.execute("UPDATE jobs SET n_read = n_read + 1 WHERE job_id = ?", [job.job_id])
 
 
-def _has_results(job: Job, stands: JobPhase, now: float) -> bool:
+def _has_results(job: Job, progress: JobPhase, now: float) -> bool:
     return (
-        stands.ended_at is not None
-        and now >= stands.ended_at + job.plan.late_files_s
+        progress.ended_at is not None
+        and now >= progress.ended_at + job.plan.late_files_s
         and now < job.created_at + _RESULTS_LIFE_S
     )
 
 
 def _batch_object(
-    db: sqlite3.Connection, job: Job, stands: JobPhase, visit: RequestContext
+    db: sqlite3.Connection, job: Job, progress: JobPhase, context: RequestContext
 ) -> dict[str, Any]:
-    has_ended = stands.phase in ENDED
+    has_ended = progress.phase in ENDED
     status = "ended" if has_ended else "in_progress"
-    if stands.phase == "cancelling":
+    if progress.phase == "cancelling":
         status = "canceling"
     elif job.plan.status_word and not has_ended:
         status = job.plan.status_word
     archived_at = job.created_at + _RESULTS_LIFE_S
-    url = f"{visit.call.origin}/v1/messages/batches/{job.job_id}/results"
+    url = f"{context.call.origin}/v1/messages/batches/{job.job_id}/results"
     missing = "" if job.plan.empty_file_ids and has_ended else None
     return {
         "id": job.job_id,
         "type": "message_batch",
         "processing_status": status,
-        "request_counts": _request_counts(db, job, stands),
+        "request_counts": _request_counts(db, job, progress),
         "created_at": _time(job.created_at),
         "expires_at": _time(job.created_at + job.plan.window_s),
-        "ended_at": _time(stands.ended_at),
+        "ended_at": _time(progress.ended_at),
         "cancel_initiated_at": _time(job.cancel_at),
-        "archived_at": _time(archived_at) if visit.now >= archived_at else None,
-        "results_url": url if _has_results(job, stands, visit.now) else missing,
+        "archived_at": _time(archived_at) if context.now >= archived_at else None,
+        "results_url": url if _has_results(job, progress, context.now) else missing,
     }
 
 
-def _request_counts(db: sqlite3.Connection, job: Job, stands: JobPhase) -> dict[str, int]:
+def _request_counts(db: sqlite3.Connection, job: Job, progress: JobPhase) -> dict[str, int]:
     """Return the counts: nothing but `processing` until the whole batch has ended."""
     counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
-    if stands.phase not in ENDED:
+    if progress.phase not in ENDED:
         return {**counts, "processing": job.n_requests}
-    done = count_rows(db, job, stands.done)
+    done = count_rows(db, job, progress.done)
     left = job.n_requests - done.completed - done.failed
     kinds = {"cancelled": "canceled", "failed": "errored"}
-    counts[kinds.get(stands.phase, "expired")] += left
+    counts[kinds.get(progress.phase, "expired")] += left
     counts["succeeded"] += done.completed
     counts["errored"] += done.failed
     return counts
 
 
-def _find_batch(db: sqlite3.Connection, visit: RequestContext) -> Job:
-    job_id = visit.groups["id"]
-    return load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
+def _find_batch(db: sqlite3.Connection, context: RequestContext) -> Job:
+    job_id = context.groups["id"]
+    return load_job(db, _API, context.account, job_id, missing=_no_batch(job_id))
 
 
 def _no_batch(job_id: str) -> HTTPError:

@@ -1,6 +1,6 @@
 """The emulator itself: routes, keys, the clock, and what goes wrong with requests.
 
-Each API's handlers live in a module of its own; the doors by which calls come in, in `doors`.
+Each API's handlers live in a module of its own; the ways by which calls come in, in `transports`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Emulator:
         self.state = State(config)
 
     def handle(self, call: Request) -> Response:
-        """Return the answer to a call, spoilt if a fault says so."""
+        """Return the answer to a call, damaged if a fault says so."""
         from cj_pipeline.emulator import anthropic_api, control_api, gemini_api, openai_api
 
         if call.path.startswith("/emulator/"):
@@ -37,7 +37,7 @@ class Emulator:
         elif call.path.startswith("/v1/messages"):
             api, routes, refused = anthropic_api.API
         elif _GEMINI_PATH.match(call.path) or "x-goog-api-key" in call.headers:
-            # OpenAI and Gemini both have /v1/files and /v1/batches; the key's header tells.
+            # OpenAI and Gemini both have /v1/files and /v1/batches; the key's header decides.
             api, routes, refused = gemini_api.API
         else:
             api, routes, refused = openai_api.API
@@ -49,7 +49,7 @@ class Emulator:
     def _answer(self, call: Request, api: str, routes: tuple[Route, ...]) -> Response:
         route, groups = _match(call, routes)
         settings = self.state.settings()
-        visit = RequestContext(
+        context = RequestContext(
             state=self.state,
             config=self.config,
             call=call,
@@ -60,27 +60,27 @@ class Emulator:
             now=self.clock() + self.state.clock_offset_s(),
         )
         if api == "emulator":
-            return route.handler(visit)
-        fault = request_fault(settings, self.state, self.config.seed, visit.route)
+            return route.handler(context)
+        fault = request_fault(settings, self.state, self.config.seed, context.route)
         if fault is None:
-            return route.handler(visit)
-        return with_fault(fault, route.handler, visit)
+            return route.handler(context)
+        return with_fault(fault, route.handler, context)
 
 
-def with_fault(fault: Fault, handler: Handler, visit: RequestContext) -> Response:
+def with_fault(fault: Fault, handler: Handler, context: RequestContext) -> Response:
     if fault.kind == "lost_request":
         return replace(json_answer({}), breakage=Breakage("drop"))
     if fault.kind == "hang" and not fault.after_commit:
         return replace(json_answer({}, status=504), breakage=Breakage("hang", fault.seconds))
     if fault.kind == "status":
         if fault.after_commit:
-            handler(visit)
+            handler(context)
         headers = {} if fault.retry_after is None else {"retry-after": fault.retry_after}
         code = "rate_limit_exceeded" if fault.status == 429 else "server_error"
         raise HTTPError(
             fault.status, "This is a fault of the emulator.", code=code, headers=headers
         )
-    answer = handler(visit)
+    answer = handler(context)
     match fault.kind:
         case "lost_reply":
             return replace(answer, breakage=Breakage("drop"))

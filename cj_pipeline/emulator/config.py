@@ -1,4 +1,4 @@
-"""What the emulator may be told to do: its judges, its limits, its faults.
+"""What the emulator may be configured to do: its judges, its limits, its faults.
 
 Faults and judges can also be changed while it runs; `state` keeps those changes, and
 `settings_in_force` puts them over what is here.
@@ -153,7 +153,7 @@ class Settings(_Strict):
         cancelled_rows: Whether OpenAI's error file names the rows a cancellation left undone.
         cached_in_batches: Whether OpenAI's and Gemini's jobs report cached prompt tokens.
         least_cacheable_tokens: A shorter prefix is never cached.
-        judges: Simulated judges by model name, beside the built-in `quality`.
+        judges: Simulated judges by model name, next to the built-in `quality`.
         faults: What goes wrong, the first that fits wins.
     """
 
@@ -190,7 +190,7 @@ class EmulatorConfig(_Strict):
     """Where the emulator keeps its state, its seed, and its settings at the start.
 
     Attributes:
-        state_path: One SQLite file; uploads and results are kept in a folder beside it.
+        state_path: One SQLite file; uploads and results are kept in a folder next to it.
         seed: Every draw follows from it.
     """
 
@@ -219,7 +219,7 @@ class EmulatorConfig(_Strict):
     def from_environment(cls, environment: Mapping[str, str], home: Path) -> Self:
         """Return the embedded emulator's configuration.
 
-        Its state is `emulator.sqlite` in the home; `emulator.yaml` there may hold a seed and
+        Its state is `emulator.sqlite` in `CJ_HOME`; `emulator.yaml` there may hold a seed and
         settings; `CJ_EMULATOR_SETTINGS`, a JSON object of the same keys, wins over it.
 
         Raises:

@@ -1,6 +1,6 @@
 """The emulator's own endpoints: what was really done, and what it shall do next.
 
-They ask for no key, because they show no text and bill nobody; serve them to nobody else.
+They need no key, because they show no text and bill nothing; do not serve them to others.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def refused(error: HTTPError) -> Response:
     return json_answer({"error": error.message}, status=error.status, headers=error.headers)
 
 
-def audit(visit: RequestContext) -> Response:
+def audit(context: RequestContext) -> Response:
     """Tell what was really created, paid for and delivered, over all accounts."""
-    with visit.state.read() as db:
-        jobs = [_audited(db, job, visit.now) for job in every_job(db)]
+    with context.state.read() as db:
+        jobs = [_audited(db, job, context.now) for job in every_job(db)]
         files = [dict(row) for row in db.execute(_FILES)]
         calls = dict(db.execute(_CALLS).fetchone())
         paid_twice = [row["custom_id"] for row in db.execute(_PAID_TWICE)]
@@ -54,47 +54,47 @@ def audit(visit: RequestContext) -> Response:
     )
 
 
-def put_qualities(visit: RequestContext) -> Response:
+def put_qualities(context: RequestContext) -> Response:
     """Take in latent qualities: an object from text to logits."""
-    qualities = visit.call.json()
+    qualities = context.call.json()
     if not all(isinstance(q, (int, float)) for q in qualities.values()):
         raise HTTPError(400, "Give an object from each text to its quality in logits.")
-    visit.state.register_qualities(qualities)
+    context.state.register_qualities(qualities)
     return json_answer({"registered": len(qualities)})
 
 
-def get_settings(visit: RequestContext) -> Response:
+def get_settings(context: RequestContext) -> Response:
     """Show the settings in force."""
-    return json_answer(visit.settings.model_dump(mode="json"))
+    return json_answer(context.settings.model_dump(mode="json"))
 
 
-def put_settings(visit: RequestContext) -> Response:
+def put_settings(context: RequestContext) -> Response:
     """Change some settings, faults among them, for every process that shares the state."""
     try:
-        changed = visit.state.change_settings(visit.call.json())
+        changed = context.state.change_settings(context.call.json())
     except ValidationError as error:
         raise HTTPError(400, str(error)) from None
     return json_answer(changed.model_dump(mode="json"))
 
 
-def advance_clock(visit: RequestContext) -> Response:
+def advance_clock(context: RequestContext) -> Response:
     """Put the emulator's clock forward, so that a day need not be waited for."""
-    seconds = visit.call.json().get("seconds")
+    seconds = context.call.json().get("seconds")
     if not isinstance(seconds, (int, float)) or seconds < 0:
         raise HTTPError(400, "Give `seconds`, 0 or more.")
-    return json_answer({"offset_s": visit.state.advance_clock(seconds)})
+    return json_answer({"offset_s": context.state.advance_clock(seconds)})
 
 
-def health(visit: RequestContext) -> Response:
+def health(context: RequestContext) -> Response:
     """Say that the emulator is there, and what time it thinks it is."""
-    return json_answer({"status": "ok", "now": visit.now})
+    return json_answer({"status": "ok", "now": context.now})
 
 
 def _audited(db: sqlite3.Connection, job: Job, now: float) -> dict[str, Any]:
-    stands = job.standing(now)
-    counts = count_rows(db, job, stands.done)
+    progress = job.phase_at(now)
+    counts = count_rows(db, job, progress.done)
     # Gemini gives nothing for a batch that expired, and bills nothing.
-    is_billed = not (job.api == "gemini" and stands.phase == "expired")
+    is_billed = not (job.api == "gemini" and progress.phase == "expired")
     read = db.execute(
         "SELECT coalesce(max(n_read), 0) FROM files WHERE job_id = ?", [job.job_id]
     ).fetchone()[0]
@@ -106,7 +106,7 @@ def _audited(db: sqlite3.Connection, job: Job, now: float) -> dict[str, Any]:
         "name": job.name,
         "metadata": job.request.get("metadata"),
         "created_at": job.created_at,
-        "phase": stands.phase,
+        "phase": progress.phase,
         "requests": job.n_requests,
         "paid": counts.completed if is_billed else 0,
         "failed": counts.failed,

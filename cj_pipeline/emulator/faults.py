@@ -38,14 +38,14 @@ def fault_of_row(faults: Iterable[Fault], seed: int, key: str, number: int) -> s
 def _counted(
     settings: Settings, kinds: tuple[str, ...], state: State, seed: int, route: str
 ) -> list[Fault]:
-    befallen = []
+    triggered = []
     for index, fault in enumerate(settings.faults):
         if fault.kind not in kinds or not fault.concerns(route):
             continue
         number = state.count(f"fault:{index}")
         if number in fault.at if fault.at is not None else _drawn(fault, seed, index, number):
-            befallen.append(fault)
-    return befallen
+            triggered.append(fault)
+    return triggered
 
 
 def _drawn(fault: Fault, seed: int, index: int, number: int) -> bool:

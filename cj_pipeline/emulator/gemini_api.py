@@ -73,16 +73,16 @@ def refused(error: HTTPError) -> Response:
     return json_answer({"error": _error(error)}, status=error.status, headers=error.headers)
 
 
-def generate_content(visit: RequestContext) -> Response:
+def generate_content(context: RequestContext) -> Response:
     """Answer a single request."""
-    asked = read_content(visit.call.json(), visit.groups["model"])
-    said, cost, took_s = visit.answer_now(_API, asked)
-    key = identifier("", visit.now, visit.account, visit.state.count("requests"))
-    return json_answer(content_body(asked.model, said, cost, key), took_s=took_s)
+    judge_request = read_content(context.call.json(), context.groups["model"])
+    reply, cost, took_s = context.answer_now(_API, judge_request)
+    key = identifier("", context.now, context.account, context.state.count("requests"))
+    return json_answer(content_body(judge_request.model, reply, cost, key), took_s=took_s)
 
 
 def read_content(body: Mapping[str, Any], model: str) -> JudgeRequest:
-    """Return what a request asks.
+    """Return what a request asks of a judge.
 
     Raises:
         RefusedError: If it cannot be used.
@@ -101,12 +101,12 @@ def read_content(body: Mapping[str, Any], model: str) -> JudgeRequest:
     )
 
 
-def content_body(model: str, said: JudgeReply, cost: Tokens, key: str) -> dict[str, Any]:
+def content_body(model: str, reply: JudgeReply, cost: Tokens, key: str) -> dict[str, Any]:
     """Return a response; its candidates' tokens leave out thoughts."""
-    finish = {"truncated_answer": "MAX_TOKENS", "content_filter": "SAFETY"}.get(said.kind, "STOP")
+    finish = {"truncated_answer": "MAX_TOKENS", "content_filter": "SAFETY"}.get(reply.kind, "STOP")
     candidate: dict[str, Any] = {"finishReason": finish, "index": 0}
-    if said.text:
-        candidate["content"] = {"role": "model", "parts": [{"text": said.text}]}
+    if reply.text:
+        candidate["content"] = {"role": "model", "parts": [{"text": reply.text}]}
     usage = {
         "promptTokenCount": cost.prompt,
         "candidatesTokenCount": cost.completion - cost.reasoning,
@@ -124,68 +124,71 @@ def content_body(model: str, said: JudgeReply, cost: Tokens, key: str) -> dict[s
     }
 
 
-def create_batch(visit: RequestContext) -> Response:
+def create_batch(context: RequestContext) -> Response:
     """Make a batch from inline requests or an uploaded file; creating twice makes two."""
-    batch = object_in(visit.call.json(), "batch")
+    batch = object_in(context.call.json(), "batch")
     source = object_in(batch, "inputConfig")
-    limits = visit.settings.limits
-    with visit.state.read() as db:
-        open_jobs = list_open(db, _API, visit.account, visit.now)
+    limits = context.settings.limits
+    with context.state.read() as db:
+        open_jobs = list_open(db, _API, context.account, context.now)
     if len(open_jobs) >= limits.gemini_open_jobs:
         raise HTTPError(429, f"Quota exceeded: {limits.gemini_open_jobs} concurrent batches.")
     if "fileName" in source:
-        found = _find_file(visit, str(source["fileName"]))
-        if _file_state(visit, found) != "ACTIVE":
+        found = _find_file(context, str(source["fileName"]))
+        if _file_state(context, found) != "ACTIVE":
             raise HTTPError(400, f"File {source['fileName']} is not in an ACTIVE state.")
-        path = visit.state.file_path(found["path"])
-        lines, content = _file_lines(path, visit.groups["model"]), found["sha256"]
+        path = context.state.file_path(found["path"])
+        lines, content = _file_lines(path, context.groups["model"]), found["sha256"]
     else:
-        raw = visit.call.raw()
+        raw = context.call.raw()
         if len(raw) > limits.gemini_inline_bytes:
             raise HTTPError(400, f"Inline requests may be {limits.gemini_inline_bytes} bytes.")
         inline = list_in(object_in(source, "requests"), "requests")
         if not inline:
             raise HTTPError(400, "batch.inputConfig: no requests are given")
-        lines = _inline_lines(inline, visit.groups["model"])
+        lines = _inline_lines(inline, context.groups["model"])
         content = hashlib.sha256(json.dumps(inline, sort_keys=True).encode()).hexdigest()
-    number = visit.state.count("gemini batches")
-    job_id = identifier("", visit.seed, "batch", number, visit.now)
+    number = context.state.count("gemini batches")
+    job_id = identifier("", context.seed, "batch", number, context.now)
     words = _file_words() if "fileName" in source else _INLINE_WORDS
-    worked = visit.work_out(lines, words, job_id)
-    enqueued = worked.prompt_tokens + sum(job.prompt_tokens for job in open_jobs)
+    job_rows = context.answer_rows(lines, words, job_id)
+    enqueued = job_rows.prompt_tokens + sum(job.prompt_tokens for job in open_jobs)
     if limits.enqueued_tokens is not None and enqueued > limits.enqueued_tokens:
         raise HTTPError(429, f"Quota exceeded: {limits.enqueued_tokens} enqueued tokens.")
-    plan = visit.plan(worked.took_s, window_s=_WINDOW_S)
-    with visit.state.write() as db:
+    plan = context.plan(job_rows.took_s, window_s=_WINDOW_S)
+    with context.state.write() as db:
         keep_job(
             db,
-            worked,
+            job_rows,
             job_id=job_id,
-            account=visit.account,
+            account=context.account,
             api=_API,
-            model=visit.groups["model"],
+            model=context.groups["model"],
             name=str(batch.get("displayName", "")),
             request={"file_name": source.get("fileName")},
             plan=plan,
-            now=visit.now,
+            now=context.now,
             content_sha256=content,
         )
-        job = load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
+        job = load_job(db, _API, context.account, job_id, missing=_no_batch(job_id))
         shown = _operation(db, job, JobPhase("validating", 0.0))
     return json_answer(shown)
 
 
-def retrieve_batch(visit: RequestContext) -> Response:
-    """Return where a batch stands, and once it has ended, its responses."""
-    with visit.state.write() as db:
-        job = _find_batch(db, visit)
-        stands = job.standing(visit.now)
-        shown = _operation(db, job, stands)
-        is_kept = visit.now < job.created_at + _RESULTS_LIFE_S
+def retrieve_batch(context: RequestContext) -> Response:
+    """Return a batch's status, and once it has ended, its responses."""
+    with context.state.write() as db:
+        job = _find_batch(db, context)
+        progress = job.phase_at(context.now)
+        shown = _operation(db, job, progress)
+        is_kept = context.now < job.created_at + _RESULTS_LIFE_S
         # A batch that expired has no results at all, a failed one has none either.
-        if stands.phase in {"completed", "cancelled"} and is_kept:
-            if stands.ended_at is None or visit.now >= stands.ended_at + job.plan.late_files_s:
-                output = _output(visit, db, job, stands)
+        if progress.phase in {"completed", "cancelled"} and is_kept:
+            if (
+                progress.ended_at is None
+                or context.now >= progress.ended_at + job.plan.late_files_s
+            ):
+                output = _output(context, db, job, progress)
                 shown["metadata"]["output"] = output
                 shown["response"] = {"@type": _TYPE + "Output", **output}
             if not job.request["file_name"]:
@@ -193,137 +196,141 @@ def retrieve_batch(visit: RequestContext) -> Response:
     return json_answer(shown)
 
 
-def list_batches(visit: RequestContext) -> Response:
+def list_batches(context: RequestContext) -> Response:
     """Return a page of the project's batches, without their responses."""
-    if "filter" in visit.call.query:
+    if "filter" in context.call.query:
         raise HTTPError(400, "filter: not supported")
-    with visit.state.read() as db:
-        jobs = list_jobs(db, _API, visit.account, visit.now)
-        page, token = _cut(jobs, visit)
-        shown = [_operation(db, job, job.standing(visit.now)) for job in page]
+    with context.state.read() as db:
+        jobs = list_jobs(db, _API, context.account, context.now)
+        page, token = _cut(jobs, context)
+        shown = [_operation(db, job, job.phase_at(context.now)) for job in page]
     return json_answer({"operations": shown, **({"nextPageToken": token} if token else {})})
 
 
-def cancel_batch(visit: RequestContext) -> Response:
+def cancel_batch(context: RequestContext) -> Response:
     """Tell a batch to stop."""
-    with visit.state.write() as db:
-        job = _find_batch(db, visit)
-        phase = job.standing(visit.now).phase
+    with context.state.write() as db:
+        job = _find_batch(db, context)
+        phase = job.phase_at(context.now).phase
         if phase in ENDED:
             raise HTTPError(400, f"batches/{job.job_id} is in state {_STATES[phase]}.")
         if phase != "cancelling":
-            cancel_job(db, job, visit.now)
+            cancel_job(db, job, context.now)
     return json_answer({})
 
 
-def delete_batch(visit: RequestContext) -> Response:
+def delete_batch(context: RequestContext) -> Response:
     """Forget a batch; it does not stop it."""
-    with visit.state.write() as db:
-        job = _find_batch(db, visit)
+    with context.state.write() as db:
+        job = _find_batch(db, context)
         db.execute("UPDATE jobs SET is_deleted = 1 WHERE job_id = ?", [job.job_id])
     return json_answer({})
 
 
-def start_upload(visit: RequestContext) -> Response:
+def start_upload(context: RequestContext) -> Response:
     """Open a resumable upload."""
-    told = object_in(visit.call.json(), "file")
-    upload_id = identifier("", visit.seed, "upload", visit.state.count("uploads"), visit.now)
-    path = visit.state.file_path(upload_id)
+    body_fields = object_in(context.call.json(), "file")
+    upload_id = identifier("", context.seed, "upload", context.state.count("uploads"), context.now)
+    path = context.state.file_path(upload_id)
     path.touch()
     # Its size counts from here: the place is kept until the last piece has come.
-    with visit.state.write() as db:
+    with context.state.write() as db:
         seq = next_number(db, "files")
         insert(
             db,
             "files",
             {
-                "file_id": str(told.get("name") or f"files/{upload_id[:12]}"),
+                "file_id": str(body_fields.get("name") or f"files/{upload_id[:12]}"),
                 "seq": seq,
-                "account": visit.account,
+                "account": context.account,
                 "api": _API,
                 "purpose": "uploading",
-                "name": str(told.get("displayName") or told.get("display_name") or ""),
+                "name": str(
+                    body_fields.get("displayName") or body_fields.get("display_name") or ""
+                ),
                 "bytes": 0,
                 "sha256": "",
-                "created_at": visit.now,
-                "expires_at": visit.now + _FILE_LIFE_S,
+                "created_at": context.now,
+                "expires_at": context.now + _FILE_LIFE_S,
                 "path": upload_id,
             },
         )
-    url = f"{visit.call.origin}{visit.call.path}?upload_id={upload_id}&upload_protocol=resumable"
+    url = (
+        f"{context.call.origin}{context.call.path}?upload_id={upload_id}&upload_protocol=resumable"
+    )
     headers = {"x-goog-upload-url": url, "x-goog-upload-status": "active"}
     return json_answer({}, headers=headers)
 
 
-def continue_upload(visit: RequestContext) -> Response:
+def continue_upload(context: RequestContext) -> Response:
     """Take in a piece of an upload; the last one makes the file."""
-    if "upload_id" not in visit.call.query:
-        return start_upload(visit)
-    upload_id = visit.call.query["upload_id"]
-    with visit.state.read() as db:
+    if "upload_id" not in context.call.query:
+        return start_upload(context)
+    upload_id = context.call.query["upload_id"]
+    with context.state.read() as db:
         row = db.execute(
             "SELECT * FROM files WHERE path = ? AND purpose = 'uploading'", [upload_id]
         ).fetchone()
     if row is None:
         raise HTTPError(404, "No upload has this id, or it has ended.")
-    path = visit.state.file_path(row["path"])
+    path = context.state.file_path(row["path"])
     with path.open("r+b") as file:
-        file.seek(int(visit.call.headers.get("x-goog-upload-offset", "0")))
-        file.write(visit.call.raw())
+        file.seek(int(context.call.headers.get("x-goog-upload-offset", "0")))
+        file.write(context.call.raw())
         file.truncate()
-    if "finalize" not in visit.call.headers.get("x-goog-upload-command", ""):
+    if "finalize" not in context.call.headers.get("x-goog-upload-command", ""):
         return json_answer({}, headers={"x-goog-upload-status": "active"})
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    with visit.state.write() as db:
+    with context.state.write() as db:
         db.execute(
             "UPDATE files SET purpose = 'uploaded', bytes = ?, sha256 = ?, created_at = ?"
             " WHERE file_id = ?",
-            [path.stat().st_size, sha256, visit.now, row["file_id"]],
+            [path.stat().st_size, sha256, context.now, row["file_id"]],
         )
-    made = _find_file(visit, row["file_id"], account=row["account"])
-    shown = {"file": _file_object(visit, made)}
+    made = _find_file(context, row["file_id"], account=row["account"])
+    shown = {"file": _file_object(context, made)}
     return json_answer(shown, headers={"x-goog-upload-status": "final"})
 
 
-def retrieve_file(visit: RequestContext) -> Response:
+def retrieve_file(context: RequestContext) -> Response:
     """Return one file's particulars."""
-    return json_answer(_file_object(visit, _find_file(visit, "files/" + visit.groups["id"])))
+    return json_answer(_file_object(context, _find_file(context, "files/" + context.groups["id"])))
 
 
-def list_files(visit: RequestContext) -> Response:
+def list_files(context: RequestContext) -> Response:
     """Return a page of the project's uploads."""
-    with visit.state.read() as db:
+    with context.state.read() as db:
         rows = db.execute(
             "SELECT * FROM files WHERE api = ? AND account = ? AND NOT is_deleted"
             " AND purpose = 'uploaded' AND expires_at > ? ORDER BY seq DESC",
-            [_API, visit.account, visit.now],
+            [_API, context.account, context.now],
         ).fetchall()
-    page, token = _cut(rows, visit)
-    shown = [_file_object(visit, row) for row in page]
+    page, token = _cut(rows, context)
+    shown = [_file_object(context, row) for row in page]
     return json_answer({"files": shown, **({"nextPageToken": token} if token else {})})
 
 
-def delete_file(visit: RequestContext) -> Response:
+def delete_file(context: RequestContext) -> Response:
     """Forget a file; a result file's name is too long for that."""
-    row = _find_file(visit, "files/" + visit.groups["id"])
-    if len(visit.groups["id"]) > _LONGEST_FILE_NAME:
+    row = _find_file(context, "files/" + context.groups["id"])
+    if len(context.groups["id"]) > _LONGEST_FILE_NAME:
         msg = f"File name may be at most {_LONGEST_FILE_NAME} characters long."
         raise HTTPError(400, msg)
-    with visit.state.write() as db:
+    with context.state.write() as db:
         db.execute("UPDATE files SET is_deleted = 1 WHERE file_id = ?", [row["file_id"]])
-    visit.state.file_path(row["path"]).unlink(missing_ok=True)
+    context.state.file_path(row["path"]).unlink(missing_ok=True)
     return json_answer({})
 
 
-def download_file(visit: RequestContext) -> Response:
+def download_file(context: RequestContext) -> Response:
     """Return what is in a result file; uploads cannot be read back."""
-    row = _find_file(visit, "files/" + visit.groups["id"])
+    row = _find_file(context, "files/" + context.groups["id"])
     if row["purpose"] != "result":
         raise HTTPError(400, "Only generated files can be downloaded.")
-    with visit.state.read() as db:
-        job = load_job(db, _API, visit.account, row["job_id"], missing=_no_batch(row["job_id"]))
-    lines = _told(visit, row["file_id"], _lines(visit, job, job.standing(visit.now)))
+    with context.state.read() as db:
+        job = load_job(db, _API, context.account, row["job_id"], missing=_no_batch(row["job_id"]))
+    lines = _stream(context, row["file_id"], _lines(context, job, job.phase_at(context.now)))
     return Response(200, lines, row["bytes"], {"content-type": "application/octet-stream"})
 
 
@@ -370,10 +377,10 @@ def _file_row(key: str, outcome: dict[str, Any]) -> dict[str, Any]:
 
 def _words_over(row: Any) -> RowWords:
     def answered(
-        request: RequestLine, said: JudgeReply, cost: Tokens, row_id: str
+        request: RequestLine, reply: JudgeReply, cost: Tokens, row_id: str
     ) -> dict[str, Any]:
-        model = request.asked.model if request.asked else ""
-        response = content_body(model, said, cost, identifier("", row_id))
+        model = request.judge_request.model if request.judge_request else ""
+        response = content_body(model, reply, cost, identifier("", row_id))
         worded: dict[str, Any] = row(request.custom_id, {"response": response})
         return worded
 
@@ -403,30 +410,30 @@ def _file_words() -> RowWords:
     return _words_over(_file_row)
 
 
-def _lines(visit: RequestContext, job: Job, stands: JobPhase) -> Iterator[bytes]:
+def _lines(context: RequestContext, job: Job, progress: JobPhase) -> Iterator[bytes]:
     words = _file_words() if job.request["file_name"] else _INLINE_WORDS
-    yield from (line for _, line in result_lines(visit.state, job, "done", stands.done))
-    for key, _ in result_lines(visit.state, job, "undone", stands.done):
-        row = json.dumps(words.undone(key, stands.phase), ensure_ascii=False)
+    yield from (line for _, line in result_lines(context.state, job, "done", progress.done))
+    for key, _ in result_lines(context.state, job, "undone", progress.done):
+        row = json.dumps(words.undone(key, progress.phase), ensure_ascii=False)
         yield row.encode("utf-8", errors="replace") + b"\n"
 
 
-def _told(visit: RequestContext, file_id: str, lines: Iterator[bytes]) -> Iterator[bytes]:
+def _stream(context: RequestContext, file_id: str, lines: Iterator[bytes]) -> Iterator[bytes]:
     """Send lines; a file read to its end counts as delivered."""
     yield from lines
-    with visit.state.write() as db:
+    with context.state.write() as db:
         db.execute("UPDATE files SET n_read = n_read + 1 WHERE file_id = ?", [file_id])
 
 
 _TYPE = "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch"
 
 
-def _operation(db: sqlite3.Connection, job: Job, stands: JobPhase) -> dict[str, Any]:
+def _operation(db: sqlite3.Connection, job: Job, progress: JobPhase) -> dict[str, Any]:
     name = f"batches/{job.job_id}"
-    state = _STATES[stands.phase]
-    if job.plan.status_word and stands.phase == "running":
+    state = _STATES[progress.phase]
+    if job.plan.status_word and progress.phase == "running":
         state = job.plan.status_word
-    counts = count_rows(db, job, 0.0 if stands.phase == "failed" else stands.done)
+    counts = count_rows(db, job, 0.0 if progress.phase == "failed" else progress.done)
     stats = {
         "requestCount": str(job.n_requests),
         "successfulRequestCount": str(counts.completed),
@@ -440,27 +447,27 @@ def _operation(db: sqlite3.Connection, job: Job, stands: JobPhase) -> dict[str, 
         "displayName": job.name,
         "state": state,
         "createTime": _time(job.created_at),
-        "updateTime": _time(stands.ended_at or job.created_at),
+        "updateTime": _time(progress.ended_at or job.created_at),
         "batchStats": stats,
     }
-    if stands.ended_at is not None:
-        metadata["endTime"] = _time(stands.ended_at)
+    if progress.ended_at is not None:
+        metadata["endTime"] = _time(progress.ended_at)
     shown: dict[str, Any] = {"name": name, "metadata": metadata}
-    if stands.phase in ENDED:
+    if progress.phase in ENDED:
         shown["done"] = True
-    if stands.phase == "failed":
+    if progress.phase == "failed":
         shown["error"] = {"code": _INTERNAL, "message": job.plan.errors[0][1]}
     return shown
 
 
 def _output(
-    visit: RequestContext, db: sqlite3.Connection, job: Job, stands: JobPhase
+    context: RequestContext, db: sqlite3.Connection, job: Job, progress: JobPhase
 ) -> dict[str, Any]:
     """Return a batch's responses, or the name of the file that holds them."""
     if job.request["file_name"]:
-        return {"responsesFile": _result_file(visit, db, job, stands)}
+        return {"responsesFile": _result_file(context, db, job, progress)}
     responses = []
-    for line in _lines(visit, job, stands):
+    for line in _lines(context, job, progress):
         try:
             responses.append(json.loads(line or b"null"))
         except ValueError:
@@ -468,7 +475,9 @@ def _output(
     return {"inlinedResponses": {"inlinedResponses": [r for r in responses if r is not None]}}
 
 
-def _result_file(visit: RequestContext, db: sqlite3.Connection, job: Job, stands: JobPhase) -> str:
+def _result_file(
+    context: RequestContext, db: sqlite3.Connection, job: Job, progress: JobPhase
+) -> str:
     # Such names are longer than the API itself takes where a file is to be deleted.
     file_id = f"files/batch-{job.job_id}-responses"
     known = db.execute("SELECT 1 FROM files WHERE file_id = ?", [file_id]).fetchone()
@@ -483,9 +492,9 @@ def _result_file(visit: RequestContext, db: sqlite3.Connection, job: Job, stands
                 "api": _API,
                 "purpose": "result",
                 "name": "",
-                "bytes": sum(map(len, _lines(visit, job, stands))),
+                "bytes": sum(map(len, _lines(context, job, progress))),
                 "sha256": "",
-                "created_at": stands.ended_at,
+                "created_at": progress.ended_at,
                 "expires_at": job.created_at + _RESULTS_LIFE_S,
                 "job_id": job.job_id,
             },
@@ -493,14 +502,14 @@ def _result_file(visit: RequestContext, db: sqlite3.Connection, job: Job, stands
     return file_id
 
 
-def _file_state(visit: RequestContext, row: sqlite3.Row) -> str:
-    lag = visit.settings.upload_lag_s
-    return "ACTIVE" if row["created_at"] + lag <= visit.now else "PROCESSING"
+def _file_state(context: RequestContext, row: sqlite3.Row) -> str:
+    lag = context.settings.upload_lag_s
+    return "ACTIVE" if row["created_at"] + lag <= context.now else "PROCESSING"
 
 
-def _file_object(visit: RequestContext, row: sqlite3.Row) -> dict[str, Any]:
+def _file_object(context: RequestContext, row: sqlite3.Row) -> dict[str, Any]:
     is_result = row["purpose"] == "result"
-    uri = f"{visit.call.origin}/v1beta/{row['file_id']}"
+    uri = f"{context.call.origin}/v1beta/{row['file_id']}"
     shown = {
         "name": row["file_id"],
         "displayName": row["name"],
@@ -511,36 +520,36 @@ def _file_object(visit: RequestContext, row: sqlite3.Row) -> dict[str, Any]:
         "expirationTime": _time(row["expires_at"]),
         "sha256Hash": base64.b64encode(bytes.fromhex(row["sha256"])).decode(),
         "uri": uri,
-        "state": _file_state(visit, row),
+        "state": _file_state(context, row),
         "source": "GENERATED" if is_result else "UPLOADED",
     }
     return {**shown, "downloadUri": f"{uri}:download?alt=media"} if is_result else shown
 
 
-def _find_file(visit: RequestContext, file_id: str, account: str = "") -> sqlite3.Row:
-    with visit.state.read() as db:
+def _find_file(context: RequestContext, file_id: str, account: str = "") -> sqlite3.Row:
+    with context.state.read() as db:
         row: sqlite3.Row | None = db.execute(
             "SELECT * FROM files WHERE file_id = ? AND api = ? AND account = ?"
             " AND NOT is_deleted AND purpose <> 'uploading' AND expires_at > ?",
-            [file_id, _API, account or visit.account, visit.now],
+            [file_id, _API, account or context.account, context.now],
         ).fetchone()
     if row is None:
         raise HTTPError(404, f"File {file_id} does not exist, or it is not yours.")
     return row
 
 
-def _find_batch(db: sqlite3.Connection, visit: RequestContext) -> Job:
-    job_id = visit.groups["id"]
-    return load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
+def _find_batch(db: sqlite3.Connection, context: RequestContext) -> Job:
+    job_id = context.groups["id"]
+    return load_job(db, _API, context.account, job_id, missing=_no_batch(job_id))
 
 
 def _no_batch(job_id: str) -> HTTPError:
     return HTTPError(404, f"Could not find the batch batches/{job_id}.")
 
 
-def _cut(entries: list[Any], visit: RequestContext) -> tuple[list[Any], str]:
-    """Return the page asked for, and the token of the next one; empty when there is none."""
-    query = visit.call.query
+def _cut(entries: list[Any], context: RequestContext) -> tuple[list[Any], str]:
+    """Return the page requested, and the token of the next one; empty when there is none."""
+    query = context.call.query
     size, start = query.get("pageSize", "50"), query.get("pageToken", "0")
     if not size.isdigit() or not start.isdigit():
         raise HTTPError(400, "pageSize or pageToken: not valid")

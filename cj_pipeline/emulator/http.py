@@ -1,6 +1,6 @@
 """A request as the emulator's handlers see it, and what they answer with.
 
-Handlers are plain functions from `Request` to `Response`; how a call comes in is `doors`.
+Handlers are plain functions from `Request` to `Response`; how a call comes in is `transports`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Where a job stands at a moment: a pure function of its plan and the clock.
+"""A job's phase at a moment: a pure function of its plan and the clock.
 
 Nothing runs between two polls. What will become of a job is drawn when it is created, and every
-look at it works out how far it would be by now.
+call for it computes how far it would be by now.
 """
 
 from __future__ import annotations
@@ -63,17 +63,17 @@ class JobPhase:
     ended_at: float | None = None
 
 
-def standing(
+def phase_at(
     plan: JobPlan, created_at: float, cancel_at: float | None, done_at_cancel: float, now: float
 ) -> JobPhase:
-    """Return where a job stands at a time.
+    """Return a job's phase at a time.
 
     Args:
         plan: Its plan.
         created_at: When it was created, in seconds.
-        cancel_at: When it was told to stop; None if it was not.
+        cancel_at: When its cancellation was requested; None if it was not.
         done_at_cancel: The rows done by then.
-        now: The time asked about, not before `created_at`.
+        now: The time in question, not before `created_at`.
     """
     if cancel_at is not None:
         end = cancel_at + plan.cancel_latency_s

@@ -20,15 +20,15 @@ from cj_pipeline.emulator import judges
 from cj_pipeline.emulator.config import Fault, Settings
 from cj_pipeline.emulator.faults import fault_of_row
 from cj_pipeline.emulator.http import HTTPError
-from cj_pipeline.emulator.job_timeline import ENDED, JobPhase, JobPlan, due_at, standing
-from cj_pipeline.emulator.judges import JudgeReply, JudgeRequest, SaidKind
+from cj_pipeline.emulator.job_timeline import ENDED, JobPhase, JobPlan, due_at, phase_at
+from cj_pipeline.emulator.judges import JudgeReply, JudgeRequest, ReplyKind
 from cj_pipeline.emulator.random import draw
 from cj_pipeline.emulator.state import State, insert, insert_rows, next_number
 
 _CACHE_STEP = 128
 """OpenAI counts cached prompt tokens in steps of this size."""
 CACHE_S = 300.0
-"""How long a prefix stays cached where nobody asks for longer."""
+"""How long a prefix stays cached where no request asks for longer."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Tokens:
 
 @dataclass(frozen=True)
 class RequestLine:
-    """One request of a job; `problem` is set where the API refuses it when its turn comes."""
+    """One request of a job; `problem` is set where the API refuses it once it is reached."""
 
     custom_id: str
-    asked: JudgeRequest | None
+    judge_request: JudgeRequest | None
     problem: HTTPError | None = None
 
 
@@ -101,9 +101,9 @@ class Job:
     is_deleted: bool
     n_read: int
 
-    def standing(self, now: float) -> JobPhase:
-        """Return where it stands."""
-        return standing(self.plan, self.created_at, self.cancel_at, self.done_at_cancel, now)
+    def phase_at(self, now: float) -> JobPhase:
+        """Return its phase at a time."""
+        return phase_at(self.plan, self.created_at, self.cancel_at, self.done_at_cancel, now)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class WorkRules:
     known_prefixes: frozenset[str]
 
 
-def work_out(
+def answer_rows(
     state: State, requests: Iterable[RequestLine], words: RowWords, rules: WorkRules
 ) -> JobRows:
     """Work out every row of a job into a file of its own; memory holds only their places."""
@@ -143,7 +143,7 @@ def work_out(
     with state.new_file() as (name, file):
         for number, request in enumerate(requests, start=1):
             n_requests = number
-            row = _work_out_row(request, number, words, rules, cache)
+            row = _answer_row(request, number, words, rules, cache)
             prompt_tokens += row.tokens.prompt
             took_s = max(took_s, row.took_s)
             whose = (number, request.custom_id, row.is_ok)
@@ -163,7 +163,7 @@ def work_out(
 
 def keep_job(
     db: sqlite3.Connection,
-    worked: JobRows,
+    job_rows: JobRows,
     *,
     job_id: str,
     account: str,
@@ -189,17 +189,17 @@ def keep_job(
             "created_at": now,
             "request": json.dumps(request),
             "plan": json.dumps(dataclasses.asdict(plan)),
-            "n_requests": worked.n_requests,
+            "n_requests": job_rows.n_requests,
             "content_sha256": content_sha256,
-            "prompt_tokens": worked.prompt_tokens,
-            "results_path": worked.results,
+            "prompt_tokens": job_rows.prompt_tokens,
+            "results_path": job_rows.results,
             "due_at": due_at(plan, now, None),
         },
     )
-    insert_rows(db, worked.rows)
+    insert_rows(db, job_rows.rows)
     ends_at = now + plan.duration_s
     if plan.fate == "completes":
-        remember_prefixes(db, account, worked.prefixes, ends_at)
+        remember_prefixes(db, account, job_rows.prefixes, ends_at)
 
 
 def load_job(
@@ -232,7 +232,7 @@ def every_job(db: sqlite3.Connection) -> list[Job]:
 
 def cancel_job(db: sqlite3.Connection, job: Job, now: float) -> Job:
     """Tell a job that runs to stop; return it as it is then."""
-    done = job.standing(now).done
+    done = job.phase_at(now).done
     stopped = dataclasses.replace(job, cancel_at=now, done_at_cancel=done)
     db.execute(
         "UPDATE jobs SET cancel_at = ?, done_at_cancel = ?, due_at = ? WHERE job_id = ?",
@@ -246,7 +246,7 @@ def take_due_jobs(db: sqlite3.Connection, api: str, now: float) -> list[tuple[Jo
     rows = db.execute(
         "SELECT * FROM jobs WHERE api = ? AND ended IS NULL AND due_at <= ?", [api, now]
     ).fetchall()
-    due = [(job, job.standing(now)) for job in map(_job, rows)]
+    due = [(job, job.phase_at(now)) for job in map(_job, rows)]
     db.executemany(
         "UPDATE jobs SET ended = ? WHERE job_id = ?", [(s.phase, job.job_id) for job, s in due]
     )
@@ -258,7 +258,7 @@ def list_open(db: sqlite3.Connection, api: str, account: str, now: float) -> lis
     rows = db.execute(
         "SELECT * FROM jobs WHERE api = ? AND account = ? AND ended IS NULL", [api, account]
     )
-    return [job for job in map(_job, rows) if job.standing(now).phase not in ENDED]
+    return [job for job in map(_job, rows) if job.phase_at(now).phase not in ENDED]
 
 
 def count_rows(db: sqlite3.Connection, job: Job, done: float) -> Counts:
@@ -320,7 +320,7 @@ def known_prefixes(db: sqlite3.Connection, account: str, now: float) -> frozense
 def remember_prefixes(
     db: sqlite3.Connection, account: str, prefixes: Iterable[tuple[str, float]], since: float
 ) -> None:
-    """Have prefixes cached from a moment on, for the time asked."""
+    """Have prefixes cached from a moment on, for the time requested."""
     db.executemany(
         "INSERT INTO cached_prefixes VALUES (?, ?, ?, ?) ON CONFLICT (account, prefix)"
         " DO UPDATE SET since = min(since, excluded.since), until = max(until, excluded.until)",
@@ -329,41 +329,41 @@ def remember_prefixes(
 
 
 def prefix_cost(
-    asked: JudgeRequest, prompt_tokens: int, cached: frozenset[str] | set[str], least: int
+    judge_request: JudgeRequest, prompt_tokens: int, cached: frozenset[str] | set[str], least: int
 ) -> tuple[int, int, tuple[str, float] | None]:
     """Return tokens read from the cache, tokens written to it, and what is cached afterwards."""
-    size = min(prompt_tokens, judges.n_tokens(asked.prefix))
-    if asked.cache_for_s == 0 or size < least:
+    size = min(prompt_tokens, judges.n_tokens(judge_request.prefix))
+    if judge_request.cache_for_s == 0 or size < least:
         return 0, 0, None
-    key = hashlib.sha256(asked.prefix.encode("utf-8", errors="replace")).hexdigest()
-    lasts = CACHE_S if asked.cache_for_s is None else asked.cache_for_s
+    key = hashlib.sha256(judge_request.prefix.encode("utf-8", errors="replace")).hexdigest()
+    lasts = CACHE_S if judge_request.cache_for_s is None else judge_request.cache_for_s
     if key not in cached:
-        return 0, (0 if asked.cache_for_s is None else size), (key, lasts)
-    read = size // _CACHE_STEP * _CACHE_STEP if asked.cache_for_s is None else size
+        return 0, (0 if judge_request.cache_for_s is None else size), (key, lasts)
+    read = size // _CACHE_STEP * _CACHE_STEP if judge_request.cache_for_s is None else size
     return read, 0, (key, lasts)
 
 
 class _PrefixCache:
     """What is cached while one job is worked out.
 
-    Where the provider caches unasked, later rows of a job profit from earlier ones. Where it has
-    to be asked, they do not: rows run side by side, so each row of a cold job writes, and only
+    Where the provider caches by itself, later rows of a job profit from earlier ones. Where it has
+    to be requested, they do not: rows run side by side, so each row of a cold job writes, and only
     what was cached before the job is read.
     """
 
     def __init__(self, rules: WorkRules) -> None:
         self._known = set(rules.known_prefixes)
         self._least = rules.settings.least_cacheable_tokens
-        self._unasked = rules.settings.cached_in_batches
+        self._is_automatic = rules.settings.cached_in_batches
         self.new: set[tuple[str, float]] = set()
 
-    def cost(self, asked: JudgeRequest, prompt_tokens: int) -> tuple[int, int]:
-        if asked.cache_for_s is None and not self._unasked:
+    def cost(self, judge_request: JudgeRequest, prompt_tokens: int) -> tuple[int, int]:
+        if judge_request.cache_for_s is None and not self._is_automatic:
             return 0, 0
-        read, written, kept = prefix_cost(asked, prompt_tokens, self._known, self._least)
+        read, written, kept = prefix_cost(judge_request, prompt_tokens, self._known, self._least)
         if kept is not None:
             self.new.add(kept)
-            if asked.cache_for_s is None:
+            if judge_request.cache_for_s is None:
                 self._known.add(kept[0])
         return read, written
 
@@ -381,7 +381,7 @@ _REFUSALS = {
     "status_429": HTTPError(429, "Rate limit reached.", code="rate_limit_exceeded"),
     "status_500": HTTPError(500, "The server had an error.", code="server_error"),
 }
-_SPOILT_ANSWERS: Mapping[str, tuple[SaidKind, str]] = {
+_FAULTY_ANSWERS: Mapping[str, tuple[ReplyKind, str]] = {
     "refusal": ("refusal", "I'm sorry, but I can't help with that."),
     "truncated_answer": ("truncated_answer", '{"winner": "A", "conf'),
     "content_filter": ("content_filter", ""),
@@ -391,40 +391,40 @@ _SPOILT_ANSWERS: Mapping[str, tuple[SaidKind, str]] = {
 _WINNER = re.compile(r'("winner": ")([^"]*)')
 
 
-def _work_out_row(
+def _answer_row(
     request: RequestLine, number: int, words: RowWords, rules: WorkRules, cache: _PrefixCache
 ) -> _Row:
-    when = judges.occasion(rules.seed, request.custom_id, number)
+    when = judges.draw_key(rules.seed, request.custom_id, number)
     fault = fault_of_row(rules.faults, rules.seed, when.key, number)
     row_id = f"{rules.job_key}{number:06d}"
     problem = request.problem or _REFUSALS.get(fault or "")
-    said: JudgeReply | None = None
-    if problem is None and request.asked is not None:
+    reply: JudgeReply | None = None
+    if problem is None and request.judge_request is not None:
         try:
-            said = judges.answer(request.asked, when, rules.settings, rules.qualities)
+            reply = judges.answer(request.judge_request, when, rules.settings, rules.qualities)
         except HTTPError as refused:
             problem = refused
     if fault == "no_error_told":
         return _Row((_line(words.untold(request.custom_id, row_id)),), False, Tokens())
-    if problem is not None or said is None or request.asked is None:
+    if problem is not None or reply is None or request.judge_request is None:
         problem = problem or HTTPError(400, "The request is empty.")
         return _Row((_line(words.failed(request.custom_id, problem, row_id)),), False, Tokens())
-    if spoilt := _SPOILT_ANSWERS.get(fault or ""):
-        said = dataclasses.replace(said, kind=spoilt[0], text=spoilt[1])
-    read, written = cache.cost(request.asked, said.prompt_tokens)
+    if faulty := _FAULTY_ANSWERS.get(fault or ""):
+        reply = dataclasses.replace(reply, kind=faulty[0], text=faulty[1])
+    read, written = cache.cost(request.judge_request, reply.prompt_tokens)
     tokens = Tokens(
-        said.prompt_tokens, read, written, said.completion_tokens, said.reasoning_tokens
+        reply.prompt_tokens, read, written, reply.completion_tokens, reply.reasoning_tokens
     )
-    lines = [_first_line(fault, words.answered(request, said, tokens, row_id))]
-    if second := _second_answer(fault, request, said):
+    lines = [_first_line(fault, words.answered(request, reply, tokens, row_id))]
+    if second := _second_answer(fault, request, reply):
         # An exact duplicate bears the same ids; a contradiction or a stranger has its own.
         second_id = row_id if fault == "duplicated" else row_id + "x"
         lines.append(_line(words.answered(*second, tokens, second_id)))
-    return _Row(tuple(lines), True, tokens, said.took_s)
+    return _Row(tuple(lines), True, tokens, reply.took_s)
 
 
 def _first_line(fault: str | None, row: dict[str, Any]) -> bytes:
-    """Return a row's line, which a fault may have spoilt or lost."""
+    """Return a row's line, which a fault may have damaged or lost."""
     if fault == "missing":
         return b""
     if fault == "body_as_string" and "body" in row.get("response", {}):
@@ -435,18 +435,18 @@ def _first_line(fault: str | None, row: dict[str, Any]) -> bytes:
 
 
 def _second_answer(
-    fault: str | None, request: RequestLine, said: JudgeReply
+    fault: str | None, request: RequestLine, reply: JudgeReply
 ) -> tuple[RequestLine, JudgeReply] | None:
     """Return what a second line for the same request says, where a fault makes one."""
     match fault:
         case "duplicated":
-            return request, said
+            return request, reply
         case "contradicted":
-            text = _WINNER.sub(_other_winner, said.text)
-            return request, dataclasses.replace(said, text=text)
+            text = _WINNER.sub(_other_winner, reply.text)
+            return request, dataclasses.replace(reply, text=text)
         case "foreign":
             stranger = f"foreign-{request.custom_id}"[:64]
-            return dataclasses.replace(request, custom_id=stranger), said
+            return dataclasses.replace(request, custom_id=stranger), reply
         case _:
             return None
 

@@ -23,7 +23,7 @@ from cj_pipeline.emulator.state import text_key
 from cj_pipeline.judging.prompts import read_essays
 
 Winner = Literal["A", "B", "tie"]
-SaidKind = Literal["verdict", "invalid_output", "refusal", "truncated_answer", "content_filter"]
+ReplyKind = Literal["verdict", "invalid_output", "refusal", "truncated_answer", "content_filter"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class JudgeRequest:
         prefix: The part of it before the essays, which a provider may have cached.
         allow_ties: Whether the answer's schema has room for a tie.
         max_tokens: The longest answer wanted; None where the request does not say.
-        cache_for_s: How long the prefix is asked to be kept; None where the provider does so
-            unasked, 0 where it shall not.
+        cache_for_s: How long the prefix is to be cached; None where the provider does so
+            by itself, 0 where it shall not.
         uses_tool: The tool the answer has to be given through; empty for plain text.
     """
 
@@ -52,12 +52,13 @@ class JudgeRequest:
 
 @dataclass(frozen=True)
 class DrawKey:
-    """When a judge is asked: what makes one request differ from the next on the same pair.
+    """What makes one request differ from the next on the same pair.
 
     Attributes:
         seed: The emulator's.
-        key: The request's own id. For this project's ids, comparison and attempt alone, so that
-            a comparison has one verdict whichever job or mode it is sent by.
+        key: The request's own id. For this project's ids, the comparison's number and attempt
+            alone, so that a comparison has one verdict whichever job or mode it is sent by, and
+            whatever its batch is called.
         sequence: Its number, from 1; profiles that give exact shares count by it.
     """
 
@@ -70,7 +71,7 @@ class DrawKey:
 class JudgeReply:
     """A judge's answer: its text, its cost in tokens, and how long it took."""
 
-    kind: SaidKind
+    kind: ReplyKind
     text: str
     prompt_tokens: int
     completion_tokens: int
@@ -110,13 +111,14 @@ _INVALID = (
 CHARACTERS_PER_TOKEN = 4
 
 
-def occasion(seed: int, custom_id: str, number: int) -> DrawKey:
-    """Return the occasion of a request with this id, the `number`-th of its job."""
+def draw_key(seed: int, custom_id: str, number: int) -> DrawKey:
+    """Return the draw key of a request with this id, the `number`-th of its job."""
     ours = split_custom_id(custom_id)
     if ours is None:
         return DrawKey(seed, custom_id, number)
     _, comparison, attempt = ours
-    return DrawKey(seed, f"{comparison}-{attempt}", int(comparison.rsplit("-", 1)[1]))
+    in_batch = int(comparison.rsplit("-", 1)[1])
+    return DrawKey(seed, f"{in_batch}-{attempt}", in_batch)
 
 
 def is_known(model: str, settings: Settings) -> bool:
@@ -130,12 +132,12 @@ def is_known(model: str, settings: Settings) -> bool:
 
 
 def answer(
-    asked: JudgeRequest, when: DrawKey, settings: Settings, qualities: Mapping[str, float]
+    judge_request: JudgeRequest, when: DrawKey, settings: Settings, qualities: Mapping[str, float]
 ) -> JudgeReply:
     """Return what the judge says.
 
     Args:
-        asked: The request.
+        judge_request: The request.
         when: See `DrawKey`.
         settings: Those in force.
         qualities: Latent quality in logits by `text_key`, where it is known.
@@ -143,29 +145,29 @@ def answer(
     Raises:
         RefusedError: With 404 if no judge has this name; with 400 if it cannot judge this prompt.
     """
-    if profile := PROFILES.get(asked.model):
-        return _profile_answer(profile, asked, when)
-    quality = settings.judge_named(asked.model)
-    if quality is None and not is_known(asked.model, settings):
-        msg = f"The model `{asked.model}` does not exist or you do not have access to it."
+    if profile := PROFILES.get(judge_request.model):
+        return _profile_answer(profile, judge_request, when)
+    quality = settings.judge_named(judge_request.model)
+    if quality is None and not is_known(judge_request.model, settings):
+        msg = f"The model `{judge_request.model}` does not exist or you do not have access to it."
         raise HTTPError(404, msg, code="model_not_found")
-    texts = read_essays(asked.prompt)
+    texts = read_essays(judge_request.prompt)
     if texts is None:
         msg = "The emulator's judge finds no two fenced essays in this prompt."
         raise HTTPError(400, msg, code="invalid_prompt")
     if quality is not None:
-        return _quality_answer(quality, asked, when, texts, qualities)
-    recorded = _recorded_model(asked.model)
+        return _quality_answer(quality, judge_request, when, texts, qualities)
+    recorded = _recorded_model(judge_request.model)
     if recorded is None:
-        return _voted_answer(asked, when, texts)
-    return _replayed_answer(recorded, asked, when, texts)
+        return _voted_answer(judge_request, when, texts)
+    return _replayed_answer(recorded, judge_request, when, texts)
 
 
 @lru_cache(maxsize=256)
 def estimated_quality(text: str) -> float:
-    """Return a quality in logits for a text nobody registered: longer and richer is better.
+    """Return a quality in logits for a text without a registered one: longer and richer is better.
 
-    A stand-in that orders texts plausibly, no measurement: it grows with the logarithm of the
+    A substitute that orders texts plausibly, no measurement: it grows with the logarithm of the
     number of words (0 at 150 words), the mean word's length (0 at 4.5 letters) and the share of
     different words (0 at a half), and is kept within -4 and 4.
     """
@@ -185,7 +187,7 @@ def n_tokens(text: str) -> int:
 
 def _quality_answer(
     judge: QualityJudge,
-    asked: JudgeRequest,
+    judge_request: JudgeRequest,
     when: DrawKey,
     texts: tuple[str, str],
     qualities: Mapping[str, float],
@@ -196,23 +198,23 @@ def _quality_answer(
     keys = tuple(_cached_key(text) for text in texts)
 
     def chance(what: str) -> float:
-        return draw(when.seed, what, asked.model, *keys, when.key)
+        return draw(when.seed, what, judge_request.model, *keys, when.key)
 
     if chance("refusal") < judge.refusal_rate:
-        return _said(asked, "refusal", "I'm sorry, but I can't help with that.", judge)
+        return _reply(judge_request, "refusal", "I'm sorry, but I can't help with that.", judge)
     if chance("invalid") < judge.invalid_rate:
         words = _INVALID[int(chance("which invalid") * len(_INVALID))]
-        return _said(asked, "invalid_output", words, judge)
+        return _reply(judge_request, "invalid_output", words, judge)
     winner: Winner = "A" if chance("winner") < share_a else "B"
-    if asked.allow_ties and chance("tie") < judge.tie_rate:
+    if judge_request.allow_ties and chance("tie") < judge.tie_rate:
         winner = "tie"
     sure = 1 + 4 * abs(2 * share_a - 1)
     confidence = max(1.0, min(5.0, sure + chance("confidence") - 0.5))
     text = verdict_text(winner, round(confidence, 1), _reason(winner, chance("reason")))
-    return _said(asked, "verdict", text, judge)
+    return _reply(judge_request, "verdict", text, judge)
 
 
-def _voted_answer(asked: JudgeRequest, when: DrawKey, texts: tuple[str, str]) -> JudgeReply:
+def _voted_answer(judge_request: JudgeRequest, when: DrawKey, texts: tuple[str, str]) -> JudgeReply:
     votes = human_votes()
     first, second = sorted(keys := tuple(map(_cached_key, texts)))
     if unknown := [label for label, key in zip("AB", keys, strict=True) if key not in votes.texts]:
@@ -226,44 +228,52 @@ def _voted_answer(asked: JudgeRequest, when: DrawKey, texts: tuple[str, str]) ->
         msg = "human-votes has no votes on this pair of texts: they are alike or of two topics."
         raise HTTPError(400, msg, code="unknown_pair")
     # Where the request allows no tie, people who saw none decide; without them, a coin does.
-    usable = cast if asked.allow_ties else tuple(v for v in cast if v != "tie") or (first, second)
+    usable = (
+        cast
+        if judge_request.allow_ties
+        else tuple(v for v in cast if v != "tie") or (first, second)
+    )
     won = usable[int(draw(when.seed, "vote", first, second, when.key) * len(usable))]
     share = usable.count(won) / len(usable)
-    said = f"Recorded vote: {cast.count(won)} of {len(cast)} people voted so."
-    return _said(asked, "verdict", verdict_text(_label(won, keys), round(1 + 4 * share, 1), said))
+    why = f"Recorded vote: {cast.count(won)} of {len(cast)} people voted so."
+    return _reply(
+        judge_request, "verdict", verdict_text(_label(won, keys), round(1 + 4 * share, 1), why)
+    )
 
 
 def _replayed_answer(
-    judge: str, asked: JudgeRequest, when: DrawKey, texts: tuple[str, str]
+    judge: str, judge_request: JudgeRequest, when: DrawKey, texts: tuple[str, str]
 ) -> JudgeReply:
     recording: Recording = model_verdicts(judge)
     keys = tuple(map(_cached_key, texts))
     verdicts = recording.winners.get((keys[0], keys[1]))
     if verdicts is None:
-        msg = f"`{asked.model}` has no recorded verdict on this pair of texts in this order."
+        msg = (
+            f"`{judge_request.model}` has no recorded verdict on this pair of texts in this order."
+        )
         raise HTTPError(400, msg, code="unknown_pair")
     winner = _label(verdicts[0], keys)
-    if winner == "tie" and not asked.allow_ties:
+    if winner == "tie" and not judge_request.allow_ties:
         winner = "A" if draw(when.seed, "coin", *keys, when.key) < 0.5 else "B"
-    said = f"Recorded verdict of {judge} (2023)."
-    return _said(asked, "verdict", verdict_text(winner, 3.0, said))
+    why = f"Recorded verdict of {judge} (2023)."
+    return _reply(judge_request, "verdict", verdict_text(winner, 3.0, why))
 
 
-def _profile_answer(profile: Profile, asked: JudgeRequest, when: DrawKey) -> JudgeReply:
+def _profile_answer(profile: Profile, judge_request: JudgeRequest, when: DrawKey) -> JudgeReply:
     """Answer as the profile does: in each block of `out_of` requests exactly `wins_a` say A.
 
     Which ones is shuffled by the seed, block by block.
     """
     block, place = divmod(when.sequence - 1, profile.out_of)
-    own = draw(when.seed, asked.model, block, place)
-    rank = sum(draw(when.seed, asked.model, block, i) < own for i in range(profile.out_of))
+    own = draw(when.seed, judge_request.model, block, place)
+    rank = sum(draw(when.seed, judge_request.model, block, i) < own for i in range(profile.out_of))
     winner: Winner = "A" if rank < profile.wins_a else "B"
     text = verdict_text(winner, 3.0, _reason(winner, draw(when.seed, "reason", when.key)))
     spread = draw(when.seed, "took", when.key)
     return JudgeReply(
         kind="verdict",
         text=text,
-        prompt_tokens=max(profile.prompt_tokens, n_tokens(asked.prompt)),
+        prompt_tokens=max(profile.prompt_tokens, n_tokens(judge_request.prompt)),
         completion_tokens=max(profile.completion_tokens, n_tokens(text)),
         reasoning_tokens=0,
         took_s=profile.least_s + spread * (profile.most_s - profile.least_s),
@@ -271,35 +281,35 @@ def _profile_answer(profile: Profile, asked: JudgeRequest, when: DrawKey) -> Jud
 
 
 def verdict_text(winner: Winner, confidence: float, justification: str) -> str:
-    """Return a verdict as the JSON that judges are asked for."""
+    """Return a verdict as the JSON that judges are to return."""
     return json.dumps(
         {"winner": winner, "confidence": confidence, "justification": justification},
         ensure_ascii=False,
     )
 
 
-def cut_short(said: JudgeReply, limit: int) -> JudgeReply:
+def cut_short(reply: JudgeReply, limit: int) -> JudgeReply:
     """Return the answer as it is when it may have only so many tokens."""
-    text = said.text[: max(0, limit - said.reasoning_tokens) * CHARACTERS_PER_TOKEN]
+    text = reply.text[: max(0, limit - reply.reasoning_tokens) * CHARACTERS_PER_TOKEN]
     return JudgeReply(
         kind="truncated_answer",
         text=text,
-        prompt_tokens=said.prompt_tokens,
+        prompt_tokens=reply.prompt_tokens,
         completion_tokens=limit,
-        reasoning_tokens=min(limit, said.reasoning_tokens),
-        took_s=said.took_s,
+        reasoning_tokens=min(limit, reply.reasoning_tokens),
+        took_s=reply.took_s,
     )
 
 
-def _said(
-    asked: JudgeRequest, kind: SaidKind, text: str, judge: QualityJudge | None = None
+def _reply(
+    judge_request: JudgeRequest, kind: ReplyKind, text: str, judge: QualityJudge | None = None
 ) -> JudgeReply:
     thought = judge.reasoning_tokens if judge else 0
     answered = max(judge.answer_tokens if judge else 1, n_tokens(text))
-    said = JudgeReply(kind, text, n_tokens(asked.prompt), answered + thought, thought, 0.0)
-    if asked.max_tokens is not None and said.completion_tokens > asked.max_tokens:
-        return cut_short(said, asked.max_tokens)
-    return said
+    reply = JudgeReply(kind, text, n_tokens(judge_request.prompt), answered + thought, thought, 0.0)
+    if judge_request.max_tokens is not None and reply.completion_tokens > judge_request.max_tokens:
+        return cut_short(reply, judge_request.max_tokens)
+    return reply
 
 
 def _reason(winner: Winner, chance: float) -> str:

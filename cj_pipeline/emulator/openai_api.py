@@ -52,35 +52,35 @@ def refused(error: HTTPError) -> Response:
     return json_answer(_error(error), status=error.status, headers=error.headers)
 
 
-def create_file(visit: RequestContext) -> Response:
+def create_file(context: RequestContext) -> Response:
     """Take in an upload."""
-    body = visit.call.body
-    form = read_form(body, visit.call.headers.get("content-type", ""))
+    body = context.call.body
+    form = read_form(body, context.call.headers.get("content-type", ""))
     if "file" not in form or "purpose" not in form:
         raise HTTPError(400, "Both `file` and `purpose` are required.")
     part = form["file"]
     purpose = part_text(body, form["purpose"])
-    expires_at = visit.now + _FILE_LIFE_S if purpose == "batch" else None
+    expires_at = context.now + _FILE_LIFE_S if purpose == "batch" else None
     if "expires_after[seconds]" in form:
-        asked = part_text(body, form["expires_after[seconds]"])
-        if not asked.isdigit() or not _LEAST_LIFE_S <= int(asked) <= _MOST_LIFE_S:
+        lifetime = part_text(body, form["expires_after[seconds]"])
+        if not lifetime.isdigit() or not _LEAST_LIFE_S <= int(lifetime) <= _MOST_LIFE_S:
             msg = f"expires_after.seconds must be {_LEAST_LIFE_S} to {_MOST_LIFE_S}."
             raise HTTPError(400, msg)
-        expires_at = visit.now + int(asked)
-    with visit.state.new_file() as (path, file):
+        expires_at = context.now + int(lifetime)
+    with context.state.new_file() as (path, file):
         copy_part(body, part, file)
-    with visit.state.write() as db:
+    with context.state.write() as db:
         seq = next_number(db, "files")
         kept = {
-            "file_id": identifier("file-", visit.seed, "file", seq, path),
+            "file_id": identifier("file-", context.seed, "file", seq, path),
             "seq": seq,
-            "account": visit.account,
+            "account": context.account,
             "api": _API,
             "purpose": purpose,
             "name": part.file_name or "upload",
             "bytes": part.end - part.start,
-            "sha256": _sha256(visit.state.file_path(path)),
-            "created_at": visit.now,
+            "sha256": _sha256(context.state.file_path(path)),
+            "created_at": context.now,
             "expires_at": expires_at,
             "path": path,
         }
@@ -88,151 +88,151 @@ def create_file(visit: RequestContext) -> Response:
     return json_answer(_file_object(kept))
 
 
-def list_files(visit: RequestContext) -> Response:
+def list_files(context: RequestContext) -> Response:
     """Return a page of the account's files."""
-    with visit.state.write() as db:
-        _see_to_due_jobs(db, visit.now)
+    with context.state.write() as db:
+        _see_to_due_jobs(db, context.now)
         rows = [
             row
             for row in db.execute(
                 "SELECT * FROM files WHERE api = ? AND account = ? AND NOT is_deleted"
                 " ORDER BY seq DESC",
-                [_API, visit.account],
+                [_API, context.account],
             )
-            if _is_visible(row, visit)
+            if _is_visible(row, context)
         ]
-    purpose = visit.call.query.get("purpose")
+    purpose = context.call.query.get("purpose")
     rows = [row for row in rows if purpose in {None, row["purpose"]}]
-    if visit.call.query.get("order") == "asc":
+    if context.call.query.get("order") == "asc":
         rows.reverse()
-    return _page([_file_object(row) for row in rows], visit, most=10_000, usual=10_000)
+    return _page([_file_object(row) for row in rows], context, most=10_000, usual=10_000)
 
 
-def retrieve_file(visit: RequestContext) -> Response:
+def retrieve_file(context: RequestContext) -> Response:
     """Return one file's particulars."""
-    return json_answer(_file_object(_find_file(visit)))
+    return json_answer(_file_object(_find_file(context)))
 
 
-def delete_file(visit: RequestContext) -> Response:
+def delete_file(context: RequestContext) -> Response:
     """Forget a file."""
-    row = _find_file(visit)
-    with visit.state.write() as db:
+    row = _find_file(context)
+    with context.state.write() as db:
         db.execute("UPDATE files SET is_deleted = 1 WHERE file_id = ?", [row["file_id"]])
     if row["path"]:
-        visit.state.file_path(row["path"]).unlink(missing_ok=True)
+        context.state.file_path(row["path"]).unlink(missing_ok=True)
     return json_answer({"id": row["file_id"], "object": "file", "deleted": True})
 
 
-def file_content(visit: RequestContext) -> Response:
+def file_content(context: RequestContext) -> Response:
     """Return what is in a file; a result file is put together while it is sent."""
-    row = _find_file(visit)
+    row = _find_file(context)
     if row["path"]:
-        path = visit.state.file_path(row["path"])
+        path = context.state.file_path(row["path"])
         return Response(200, _file_chunks(path), row["bytes"], _BINARY)
-    with visit.state.read() as db:
-        job = load_job(db, _API, visit.account, row["job_id"], missing=_no_file(row["file_id"]))
-    lines = _result_lines(visit.state, job, row["name"], visit.now)
-    return Response(200, _told(visit.state, row["file_id"], lines), row["bytes"], _BINARY)
+    with context.state.read() as db:
+        job = load_job(db, _API, context.account, row["job_id"], missing=_no_file(row["file_id"]))
+    lines = _result_lines(context.state, job, row["name"], context.now)
+    return Response(200, _stream(context.state, row["file_id"], lines), row["bytes"], _BINARY)
 
 
-def create_batch(visit: RequestContext) -> Response:
+def create_batch(context: RequestContext) -> Response:
     """Make a batch from an uploaded file; what is wrong with its lines shows only later."""
-    body = visit.call.json()
+    body = context.call.json()
     _check_batch(body)
-    _check_creations(visit)
-    source = _find_file(visit, str(body.get("input_file_id")), asked_for="input_file_id")
+    _check_creations(context)
+    source = _find_file(context, str(body.get("input_file_id")), asked_for="input_file_id")
     if source["purpose"] != "batch":
         raise HTTPError(400, "The input file's purpose must be 'batch'.", code="invalid_file")
-    path = visit.state.file_path(source["path"])
-    number = visit.state.count("openai batches")
-    job_id = identifier("batch_", visit.seed, "batch", number, source["file_id"], visit.now)
-    checked = _check_lines(path, body["endpoint"], visit.settings.limits)
+    path = context.state.file_path(source["path"])
+    number = context.state.count("openai batches")
+    job_id = identifier("batch_", context.seed, "batch", number, source["file_id"], context.now)
+    checked = _check_lines(path, body["endpoint"], context.settings.limits)
     lines = () if checked.errors else _request_lines(path, body["endpoint"])
-    worked = visit.work_out(lines, _words(body["endpoint"], job_id, visit.now), job_id)
-    errors = checked.errors or _over_enqueued(visit, checked.model, worked.prompt_tokens)
-    plan = visit.plan(worked.took_s, errors)
+    job_rows = context.answer_rows(lines, _words(body["endpoint"], job_id, context.now), job_id)
+    errors = checked.errors or _over_enqueued(context, checked.model, job_rows.prompt_tokens)
+    plan = context.plan(job_rows.took_s, errors)
     request = {
         "endpoint": body["endpoint"],
         "input_file_id": source["file_id"],
         "completion_window": body["completion_window"],
         "metadata": body.get("metadata"),
         "output_life_s": object_in(body, "output_expires_after").get("seconds"),
-        "names_cancelled_rows": visit.settings.cancelled_rows,
+        "names_cancelled_rows": context.settings.cancelled_rows,
     }
-    with visit.state.write() as db:
+    with context.state.write() as db:
         keep_job(
             db,
-            worked,
+            job_rows,
             job_id=job_id,
-            account=visit.account,
+            account=context.account,
             api=_API,
             model=checked.model,
             name=source["name"],
             request=request,
             plan=plan,
-            now=visit.now,
+            now=context.now,
             content_sha256=source["sha256"],
         )
-        job = load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
+        job = load_job(db, _API, context.account, job_id, missing=_no_batch(job_id))
         # `create` always answers "validating", however fast the rest goes.
-        shown = _batch_object(db, job, JobPhase("validating", 0.0), visit.now)
+        shown = _batch_object(db, job, JobPhase("validating", 0.0), context.now)
     return json_answer(shown)
 
 
-def retrieve_batch(visit: RequestContext) -> Response:
-    """Return where a batch stands."""
-    with visit.state.write() as db:
-        _see_to_due_jobs(db, visit.now)
-        job = _find_batch(db, visit)
-        return json_answer(_batch_object(db, job, job.standing(visit.now), visit.now))
+def retrieve_batch(context: RequestContext) -> Response:
+    """Return a batch's status."""
+    with context.state.write() as db:
+        _see_to_due_jobs(db, context.now)
+        job = _find_batch(db, context)
+        return json_answer(_batch_object(db, job, job.phase_at(context.now), context.now))
 
 
-def list_batches(visit: RequestContext) -> Response:
+def list_batches(context: RequestContext) -> Response:
     """Return a page of the account's batches, newest first."""
-    with visit.state.write() as db:
-        _see_to_due_jobs(db, visit.now)
+    with context.state.write() as db:
+        _see_to_due_jobs(db, context.now)
         page, has_more = _cut(
-            list_jobs(db, _API, visit.account, visit.now), visit, "job_id", most=100, usual=20
+            list_jobs(db, _API, context.account, context.now), context, "job_id", most=100, usual=20
         )
-        shown = [_batch_object(db, job, job.standing(visit.now), visit.now) for job in page]
+        shown = [_batch_object(db, job, job.phase_at(context.now), context.now) for job in page]
     return json_answer(_list_object(shown, has_more=has_more))
 
 
-def cancel_batch(visit: RequestContext) -> Response:
+def cancel_batch(context: RequestContext) -> Response:
     """Tell a batch to stop."""
-    with visit.state.write() as db:
-        _see_to_due_jobs(db, visit.now)
-        job = _find_batch(db, visit)
-        stands = job.standing(visit.now)
-        if stands.phase in ENDED:
-            raise HTTPError(409, f"Cannot cancel a batch with status '{stands.phase}'.")
-        if stands.phase != "cancelling":
-            job = cancel_job(db, job, visit.now)
-        shown = _batch_object(db, job, JobPhase("cancelling", job.done_at_cancel), visit.now)
+    with context.state.write() as db:
+        _see_to_due_jobs(db, context.now)
+        job = _find_batch(db, context)
+        progress = job.phase_at(context.now)
+        if progress.phase in ENDED:
+            raise HTTPError(409, f"Cannot cancel a batch with status '{progress.phase}'.")
+        if progress.phase != "cancelling":
+            job = cancel_job(db, job, context.now)
+        shown = _batch_object(db, job, JobPhase("cancelling", job.done_at_cancel), context.now)
     return json_answer(shown)
 
 
-def create_completion(visit: RequestContext) -> Response:
+def create_completion(context: RequestContext) -> Response:
     """Answer a chat completion."""
-    asked = read_chat(visit.call.json())
-    said, cost, took_s = visit.answer_now(_API, asked)
-    request_id = identifier("req_", visit.now, visit.account, visit.state.count("requests"))
-    body = chat_body(asked.model, said, cost, request_id, visit.now)
-    return json_answer(body, headers=_call_headers(request_id, said), took_s=took_s)
+    judge_request = read_chat(context.call.json())
+    reply, cost, took_s = context.answer_now(_API, judge_request)
+    request_id = identifier("req_", context.now, context.account, context.state.count("requests"))
+    body = chat_body(judge_request.model, reply, cost, request_id, context.now)
+    return json_answer(body, headers=_call_headers(request_id, reply), took_s=took_s)
 
 
-def create_response(visit: RequestContext) -> Response:
+def create_response(context: RequestContext) -> Response:
     """Answer a response request."""
-    asked = read_response_request(visit.call.json())
-    said, cost, took_s = visit.answer_now(_API, asked)
-    request_id = identifier("req_", visit.now, visit.account, visit.state.count("requests"))
-    body = response_body(asked.model, said, cost, request_id, visit.now)
-    return json_answer(body, headers=_call_headers(request_id, said), took_s=took_s)
+    judge_request = read_response_request(context.call.json())
+    reply, cost, took_s = context.answer_now(_API, judge_request)
+    request_id = identifier("req_", context.now, context.account, context.state.count("requests"))
+    body = response_body(judge_request.model, reply, cost, request_id, context.now)
+    return json_answer(body, headers=_call_headers(request_id, reply), took_s=took_s)
 
 
-def list_models(visit: RequestContext) -> Response:
+def list_models(context: RequestContext) -> Response:
     """Name the judges."""
-    names = ["quality", "human-votes", "recorded", *judges.PROFILES, *visit.settings.judges]
+    names = ["quality", "human-votes", "recorded", *judges.PROFILES, *context.settings.judges]
     models = [
         {"id": name, "object": "model", "created": 0, "owned_by": "emulator"}
         for name in dict.fromkeys(names)
@@ -241,7 +241,7 @@ def list_models(visit: RequestContext) -> Response:
 
 
 def read_chat(body: Mapping[str, Any]) -> JudgeRequest:
-    """Return what a chat completion's body asks.
+    """Return what a chat completion's body requests.
 
     Raises:
         RefusedError: If it cannot be used.
@@ -258,7 +258,7 @@ def read_chat(body: Mapping[str, Any]) -> JudgeRequest:
 
 
 def read_response_request(body: Mapping[str, Any]) -> JudgeRequest:
-    """Return what a response request's body asks.
+    """Return what a response request's body requests.
 
     Raises:
         RefusedError: If it cannot be used.
@@ -276,10 +276,10 @@ def read_response_request(body: Mapping[str, Any]) -> JudgeRequest:
     )
 
 
-def chat_body(model: str, said: JudgeReply, cost: Tokens, key: str, now: float) -> dict[str, Any]:
+def chat_body(model: str, reply: JudgeReply, cost: Tokens, key: str, now: float) -> dict[str, Any]:
     """Return a chat completion."""
-    refusal = said.text if said.kind == "refusal" else None
-    message = {"role": "assistant", "content": None if refusal else said.text, "refusal": refusal}
+    refusal = reply.text if reply.kind == "refusal" else None
+    message = {"role": "assistant", "content": None if refusal else reply.text, "refusal": refusal}
     finish = {"truncated_answer": "length", "content_filter": "content_filter"}
     return {
         "id": identifier("chatcmpl-", key),
@@ -291,7 +291,7 @@ def chat_body(model: str, said: JudgeReply, cost: Tokens, key: str, now: float) 
                 "index": 0,
                 "message": message,
                 "logprobs": None,
-                "finish_reason": finish.get(said.kind, "stop"),
+                "finish_reason": finish.get(reply.kind, "stop"),
             }
         ],
         "usage": {
@@ -306,13 +306,13 @@ def chat_body(model: str, said: JudgeReply, cost: Tokens, key: str, now: float) 
 
 
 def response_body(
-    model: str, said: JudgeReply, cost: Tokens, key: str, now: float
+    model: str, reply: JudgeReply, cost: Tokens, key: str, now: float
 ) -> dict[str, Any]:
     """Return a response."""
     reasons = {"truncated_answer": "max_output_tokens", "content_filter": "content_filter"}
-    reason = reasons.get(said.kind)
-    kind = "refusal" if said.kind == "refusal" else "output_text"
-    content: dict[str, Any] = {"type": kind, kind.removeprefix("output_"): said.text}
+    reason = reasons.get(reply.kind)
+    kind = "refusal" if reply.kind == "refusal" else "output_text"
+    content: dict[str, Any] = {"type": kind, kind.removeprefix("output_"): reply.text}
     if kind == "output_text":
         content["annotations"] = []
     message = {
@@ -378,28 +378,32 @@ def _check_lines(path: Path, endpoint: str, limits: Limits) -> _Checked:
 
 
 def _line_problem(line: bytes, endpoint: str, model: str, seen: set[str]) -> tuple[str, str] | str:
-    """Return (code, message) of what is wrong with a line, or the model it asks."""
+    """Return (code, message) of what is wrong with a line, or the model it names."""
     try:
         row = json.loads(line)
     except ValueError:
         return "invalid_json_line", "This line is not parseable as valid JSON."
     if not isinstance(row, dict) or not isinstance(row.get("body"), dict):
         return "invalid_request", "A line must be an object with custom_id, method, url and body."
-    custom_id, asked = row.get("custom_id"), row["body"].get("model")
+    custom_id, line_model = row.get("custom_id"), row["body"].get("model")
     missing = "missing_required_parameter"
     problems = (
         (not isinstance(custom_id, str) or not custom_id, missing, "'custom_id' is missing."),
         (custom_id in seen, "duplicate_custom_id", f"custom_id '{custom_id}' is not unique."),
         (row.get("method") != "POST", "invalid_method", "The only supported method is POST."),
         (row.get("url") != endpoint, "url_mismatch", f"The batch's endpoint is '{endpoint}'."),
-        (not isinstance(asked, str) or not asked, missing, "'model' is missing."),
-        (model and asked != model, "model_mismatch", f"Other lines ask '{model}', not '{asked}'."),
+        (not isinstance(line_model, str) or not line_model, missing, "'model' is missing."),
+        (
+            model and line_model != model,
+            "model_mismatch",
+            f"Other lines ask '{model}', not '{line_model}'.",
+        ),
     )
     for is_so, code, message in problems:
         if is_so:
             return code, message
     seen.add(str(custom_id))
-    return str(asked)
+    return str(line_model)
 
 
 def _request_lines(path: Path, endpoint: str) -> Iterator[RequestLine]:
@@ -435,14 +439,14 @@ def _words(endpoint: str, job_id: str, now: float) -> RowWords:
         return {"status_code": status, "request_id": identifier("req_", row_id), "body": body}
 
     def answered(
-        request: RequestLine, said: JudgeReply, cost: Tokens, row_id: str
+        request: RequestLine, reply: JudgeReply, cost: Tokens, row_id: str
     ) -> dict[str, Any]:
-        model = request.asked.model if request.asked else ""
-        body = wording(model, said, cost, row_id, now)
+        model = request.judge_request.model if request.judge_request else ""
+        body = wording(model, reply, cost, row_id, now)
         return row(request.custom_id, row_id, response(row_id, 200, body))
 
     def failed(custom_id: str, problem: HTTPError, row_id: str) -> dict[str, Any]:
-        # A failed row's own `error` is null: what went wrong is told in its body.
+        # A failed row's own `error` is null: what went wrong is in its body.
         return row(custom_id, row_id, response(row_id, problem.status, _error(problem)))
 
     def untold(custom_id: str, row_id: str) -> dict[str, Any]:
@@ -465,22 +469,24 @@ _UNDONE = {
 }
 
 
-def _batch_object(db: sqlite3.Connection, job: Job, stands: JobPhase, now: float) -> dict[str, Any]:
+def _batch_object(
+    db: sqlite3.Connection, job: Job, progress: JobPhase, now: float
+) -> dict[str, Any]:
     request, plan = job.request, job.plan
-    counts = _counts(db, job, stands)
-    status = _PHASES.get(stands.phase, stands.phase)
-    if plan.status_word and stands.phase in {"running", "finalizing"}:
+    counts = _counts(db, job, progress)
+    status = _PHASES.get(progress.phase, progress.phase)
+    if plan.status_word and progress.phase in {"running", "finalizing"}:
         status = plan.status_word
-    output, errors = _result_file_ids(db, job, stands, now)
-    is_valid = stands.phase not in {"validating", "failed"}
+    output, errors = _result_file_ids(db, job, progress, now)
+    is_valid = progress.phase not in {"validating", "failed"}
     validated = int(job.created_at + 0.05 * plan.duration_s)
-    finalizing = stands.phase in {"finalizing", "completed"}
+    finalizing = progress.phase in {"finalizing", "completed"}
     shown: dict[str, Any] = {
         "id": job.job_id,
         "object": "batch",
         "endpoint": request["endpoint"],
         "model": job.model or None,
-        "errors": _errors_object(job) if stands.phase == "failed" else None,
+        "errors": _errors_object(job) if progress.phase == "failed" else None,
         "input_file_id": request["input_file_id"],
         "completion_window": request["completion_window"],
         "status": status,
@@ -496,22 +502,22 @@ def _batch_object(db: sqlite3.Connection, job: Job, stands: JobPhase, now: float
         "cancelling_at": None if job.cancel_at is None else int(job.cancel_at),
         "cancelled_at": None,
         "request_counts": {
-            "total": 0 if stands.phase in {"validating", "failed"} else job.n_requests,
+            "total": 0 if progress.phase in {"validating", "failed"} else job.n_requests,
             "completed": counts.completed,
             "failed": counts.failed,
         },
         "metadata": request["metadata"],
-        "usage": _usage_object(counts.tokens) if stands.phase in ENDED else None,
+        "usage": _usage_object(counts.tokens) if progress.phase in ENDED else None,
     }
-    if stands.ended_at is not None:
-        shown[f"{stands.phase}_at"] = int(stands.ended_at)
+    if progress.ended_at is not None:
+        shown[f"{progress.phase}_at"] = int(progress.ended_at)
     return shown
 
 
-def _counts(db: sqlite3.Connection, job: Job, stands: JobPhase) -> Counts:
-    if stands.phase in {"validating", "failed"}:
+def _counts(db: sqlite3.Connection, job: Job, progress: JobPhase) -> Counts:
+    if progress.phase in {"validating", "failed"}:
         return Counts(0, 0, Tokens())
-    return count_rows(db, job, stands.done)
+    return count_rows(db, job, progress.done)
 
 
 def _usage_object(tokens: Tokens) -> dict[str, Any]:
@@ -533,10 +539,10 @@ def _errors_object(job: Job) -> dict[str, Any]:
 
 
 def _result_file_ids(
-    db: sqlite3.Connection, job: Job, stands: JobPhase, now: float
+    db: sqlite3.Connection, job: Job, progress: JobPhase, now: float
 ) -> tuple[str | None, str | None]:
-    missing = "" if job.plan.empty_file_ids and stands.phase in ENDED else None
-    if stands.ended_at is None or now < stands.ended_at + job.plan.late_files_s:
+    missing = "" if job.plan.empty_file_ids and progress.phase in ENDED else None
+    if progress.ended_at is None or now < progress.ended_at + job.plan.late_files_s:
         return missing, missing
     ids = {
         row["name"]: row["file_id"]
@@ -550,14 +556,14 @@ def _result_file_ids(
 
 def _see_to_due_jobs(db: sqlite3.Connection, now: float) -> None:
     """Make the result files of batches that have ended since anybody looked."""
-    for job, stands in take_due_jobs(db, _API, now):
-        if stands.phase == "failed" or stands.ended_at is None:
+    for job, progress in take_due_jobs(db, _API, now):
+        if progress.phase == "failed" or progress.ended_at is None:
             continue
         life_s = job.request["output_life_s"] or _FILE_LIFE_S
         sizes = {
-            "output": result_size(db, job, "ok", stands.done),
-            "error": result_size(db, job, "failed", stands.done)
-            + sum(map(len, _undone_rows(db, job, stands))),
+            "output": result_size(db, job, "ok", progress.done),
+            "error": result_size(db, job, "failed", progress.done)
+            + sum(map(len, _undone_rows(db, job, progress))),
         }
         for kind, size in sizes.items():
             if size == 0:
@@ -574,8 +580,8 @@ def _see_to_due_jobs(db: sqlite3.Connection, now: float) -> None:
                     "name": _result_name(job.job_id, kind),
                     "bytes": size,
                     "sha256": "",
-                    "created_at": stands.ended_at,
-                    "expires_at": stands.ended_at + life_s,
+                    "created_at": progress.ended_at,
+                    "expires_at": progress.ended_at + life_s,
                     "job_id": job.job_id,
                 },
             )
@@ -586,28 +592,28 @@ def _result_name(job_id: str, kind: str) -> str:
 
 
 def _result_lines(state: State, job: Job, name: str, now: float) -> Iterator[bytes]:
-    stands = job.standing(now)
+    progress = job.phase_at(now)
     if name.endswith("_output.jsonl"):
-        yield from (line for _, line in result_lines(state, job, "ok", stands.done))
+        yield from (line for _, line in result_lines(state, job, "ok", progress.done))
         return
-    yield from (line for _, line in result_lines(state, job, "failed", stands.done))
+    yield from (line for _, line in result_lines(state, job, "failed", progress.done))
     with state.read() as db:
-        yield from _undone_rows(db, job, stands)
+        yield from _undone_rows(db, job, progress)
 
 
-def _undone_rows(db: sqlite3.Connection, job: Job, stands: JobPhase) -> Iterator[bytes]:
+def _undone_rows(db: sqlite3.Connection, job: Job, progress: JobPhase) -> Iterator[bytes]:
     """Yield the error file's rows for requests that an ended batch did not come to."""
-    if stands.phase not in _UNDONE or (
-        stands.phase == "cancelled" and not job.request["names_cancelled_rows"]
+    if progress.phase not in _UNDONE or (
+        progress.phase == "cancelled" and not job.request["names_cancelled_rows"]
     ):
         return
-    words = _words(job.request["endpoint"], job.job_id, stands.ended_at or 0.0)
+    words = _words(job.request["endpoint"], job.job_id, progress.ended_at or 0.0)
     for row in db.execute(
         "SELECT custom_id FROM rows WHERE job_id = ? AND finish >= ? AND counted"
         " ORDER BY finish, rowid",
-        [job.job_id, stands.done],
+        [job.job_id, progress.done],
     ):
-        undone = words.undone(row["custom_id"], stands.phase)
+        undone = words.undone(row["custom_id"], progress.phase)
         yield json.dumps(undone, ensure_ascii=False).encode("utf-8", errors="replace") + b"\n"
 
 
@@ -621,7 +627,7 @@ def _file_chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _told(state: State, file_id: str, lines: Iterator[bytes]) -> Iterator[bytes]:
+def _stream(state: State, file_id: str, lines: Iterator[bytes]) -> Iterator[bytes]:
     """Pass lines on in larger pieces; a file read to its end counts as delivered."""
     piece = bytearray()
     for line in lines:
@@ -649,23 +655,23 @@ def _file_object(row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
     }
 
 
-def _find_file(visit: RequestContext, file_id: str = "", asked_for: str = "id") -> sqlite3.Row:
-    wanted = file_id or visit.groups["id"]
-    with visit.state.write() as db:
-        _see_to_due_jobs(db, visit.now)
+def _find_file(context: RequestContext, file_id: str = "", asked_for: str = "id") -> sqlite3.Row:
+    wanted = file_id or context.groups["id"]
+    with context.state.write() as db:
+        _see_to_due_jobs(db, context.now)
         row: sqlite3.Row | None = db.execute(
             "SELECT * FROM files WHERE file_id = ? AND api = ? AND account = ? AND NOT is_deleted",
-            [wanted, _API, visit.account],
+            [wanted, _API, context.account],
         ).fetchone()
-    if row is None or not _is_visible(row, visit):
+    if row is None or not _is_visible(row, context):
         raise _no_file(wanted, asked_for)
     return row
 
 
-def _is_visible(row: sqlite3.Row, visit: RequestContext) -> bool:
-    lag = visit.settings.upload_lag_s if row["path"] else 0.0
-    is_there: bool = row["created_at"] + lag <= visit.now
-    return is_there and (row["expires_at"] is None or visit.now < row["expires_at"])
+def _is_visible(row: sqlite3.Row, context: RequestContext) -> bool:
+    lag = context.settings.upload_lag_s if row["path"] else 0.0
+    is_there: bool = row["created_at"] + lag <= context.now
+    return is_there and (row["expires_at"] is None or context.now < row["expires_at"])
 
 
 def _no_file(file_id: str, asked_for: str = "id") -> HTTPError:
@@ -693,15 +699,15 @@ def _check_batch(body: Mapping[str, Any]) -> None:
         raise HTTPError(400, msg)
 
 
-def _check_creations(visit: RequestContext) -> None:
-    with visit.state.read() as db:
+def _check_creations(context: RequestContext) -> None:
+    with context.state.read() as db:
         recent = db.execute(
             "SELECT count(*), min(created_at) FROM jobs"
             " WHERE api = ? AND account = ? AND created_at > ?",
-            [_API, visit.account, visit.now - 3600],
+            [_API, context.account, context.now - 3600],
         ).fetchone()
-    if recent[0] >= visit.settings.limits.creations_per_hour:
-        wait = max(1, int(recent[1] + 3600 - visit.now))
+    if recent[0] >= context.settings.limits.creations_per_hour:
+        wait = max(1, int(recent[1] + 3600 - context.now))
         raise HTTPError(
             429,
             "Too many batches were created in the last hour.",
@@ -711,13 +717,13 @@ def _check_creations(visit: RequestContext) -> None:
 
 
 def _over_enqueued(
-    visit: RequestContext, model: str, prompt_tokens: int
+    context: RequestContext, model: str, prompt_tokens: int
 ) -> tuple[tuple[str, str, int | None], ...]:
-    limit = visit.settings.limits.enqueued_tokens
+    limit = context.settings.limits.enqueued_tokens
     if limit is None:
         return ()
-    with visit.state.read() as db:
-        jobs = list_open(db, _API, visit.account, visit.now)
+    with context.state.read() as db:
+        jobs = list_open(db, _API, context.account, context.now)
     enqueued = sum(job.prompt_tokens for job in jobs if job.model == model)
     if enqueued + prompt_tokens <= limit:
         return ()
@@ -728,9 +734,9 @@ def _over_enqueued(
     return (("token_limit_exceeded", msg, None),)
 
 
-def _find_batch(db: sqlite3.Connection, visit: RequestContext) -> Job:
-    job_id = visit.groups["id"]
-    return load_job(db, _API, visit.account, job_id, missing=_no_batch(job_id))
+def _find_batch(db: sqlite3.Connection, context: RequestContext) -> Job:
+    job_id = context.groups["id"]
+    return load_job(db, _API, context.account, job_id, missing=_no_batch(job_id))
 
 
 def _no_batch(job_id: str) -> HTTPError:
@@ -738,17 +744,17 @@ def _no_batch(job_id: str) -> HTTPError:
 
 
 def _page(
-    objects: list[dict[str, Any]], visit: RequestContext, *, most: int, usual: int
+    objects: list[dict[str, Any]], context: RequestContext, *, most: int, usual: int
 ) -> Response:
-    page, has_more = _cut(objects, visit, "id", most=most, usual=usual)
+    page, has_more = _cut(objects, context, "id", most=most, usual=usual)
     return json_answer(_list_object(page, has_more=has_more))
 
 
 def _cut(
-    entries: list[Any], visit: RequestContext, id_name: str, *, most: int, usual: int
+    entries: list[Any], context: RequestContext, id_name: str, *, most: int, usual: int
 ) -> tuple[list[Any], bool]:
-    """Return the page that `after` and `limit` ask for, and whether more follow."""
-    query = visit.call.query
+    """Return the page that `after` and `limit` select, and whether more follow."""
+    query = context.call.query
     limit = query.get("limit", str(usual))
     if not limit.isdigit() or not 1 <= int(limit) <= most:
         raise HTTPError(400, f"Invalid 'limit': must be 1 to {most}.")
@@ -782,8 +788,8 @@ def _refuse_streams(body: Mapping[str, Any]) -> None:
         raise HTTPError(400, "The emulator does not stream.", code="unsupported_parameter")
 
 
-def _call_headers(request_id: str, said: JudgeReply) -> dict[str, str]:
-    return {"x-request-id": request_id, "openai-processing-ms": str(round(said.took_s * 1000))}
+def _call_headers(request_id: str, reply: JudgeReply) -> dict[str, str]:
+    return {"x-request-id": request_id, "openai-processing-ms": str(round(reply.took_s * 1000))}
 
 
 def _error(error: HTTPError) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from cj_pipeline.emulator.jobs import (
     RowWords,
     Tokens,
     WorkRules,
+    answer_rows,
     known_prefixes,
     prefix_cost,
     remember_prefixes,
-    work_out,
 )
 from cj_pipeline.emulator.judges import JudgeReply, JudgeRequest
 from cj_pipeline.emulator.state import State, insert
@@ -87,7 +87,7 @@ class RequestContext:
                 return replace(plan, fate=fate, done_share=found.share)
         return plan
 
-    def work_out(self, requests: Iterable[RequestLine], words: RowWords, key: str) -> JobRows:
+    def answer_rows(self, requests: Iterable[RequestLine], words: RowWords, key: str) -> JobRows:
         """Work out the rows of a job made by this call."""
         with self.state.read() as db:
             prefixes = known_prefixes(db, self.account, self.now)
@@ -99,9 +99,9 @@ class RequestContext:
             qualities=self.state.qualities(),
             known_prefixes=prefixes,
         )
-        return work_out(self.state, requests, words, rules)
+        return answer_rows(self.state, requests, words, rules)
 
-    def answer_now(self, api: str, asked: JudgeRequest) -> tuple[JudgeReply, Tokens, float]:
+    def answer_now(self, api: str, judge_request: JudgeRequest) -> tuple[JudgeReply, Tokens, float]:
         """Answer a single call, and keep what it cost; return also how long it takes.
 
         The header `X-Client-Request-Id` is the request's own id. Without it the prompt is: the
@@ -109,7 +109,7 @@ class RequestContext:
         lost can be had once more, and one that was of no use need not be.
         """
         settings, when = self.settings, self.now
-        prompt = hashlib.sha256(asked.prompt.encode("utf-8", errors="replace")).hexdigest()
+        prompt = hashlib.sha256(judge_request.prompt.encode("utf-8", errors="replace")).hexdigest()
         custom_id = self.call.headers.get("x-client-request-id")
         with self.state.read() as db:
             times = db.execute(
@@ -118,34 +118,34 @@ class RequestContext:
             ).fetchone()[0]
             cached = known_prefixes(db, self.account, when)
         number = self.state.count("calls")
-        occasion = judges.occasion(self.seed, custom_id or f"{prompt}-{times}", number)
+        draw_key = judges.draw_key(self.seed, custom_id or f"{prompt}-{times}", number)
         kept = {
             "account": self.account,
             "api": api,
-            "model": asked.model,
+            "model": judge_request.model,
             "created_at": when,
             "prompt_sha256": prompt,
             "custom_id": custom_id,
         }
         nothing = {"prompt": 0, "cached": 0, "written": 0, "completion": 0, "reasoning": 0}
         try:
-            said = judges.answer(asked, occasion, settings, self.state.qualities())
+            reply = judges.answer(judge_request, draw_key, settings, self.state.qualities())
         except HTTPError:
             with self.state.write() as db:
                 insert(db, "single_calls", {**kept, **nothing, "ok": False, "is_verdict": False})
             raise
         read, written, prefix = prefix_cost(
-            asked, said.prompt_tokens, cached, settings.least_cacheable_tokens
+            judge_request, reply.prompt_tokens, cached, settings.least_cacheable_tokens
         )
         cost = Tokens(
-            said.prompt_tokens, read, written, said.completion_tokens, said.reasoning_tokens
+            reply.prompt_tokens, read, written, reply.completion_tokens, reply.reasoning_tokens
         )
         with self.state.write() as db:
-            verdict = {"ok": True, "is_verdict": said.kind == "verdict"}
+            verdict = {"ok": True, "is_verdict": reply.kind == "verdict"}
             insert(db, "single_calls", {**kept, **vars(cost), **verdict})
             remember_prefixes(db, self.account, [prefix] if prefix else [], when)
-        wait = said.took_s if settings.call_latency_s is None else settings.call_latency_s
-        return said, cost, wait
+        wait = reply.took_s if settings.call_latency_s is None else settings.call_latency_s
+        return reply, cost, wait
 
 
 def text_of(content: object) -> str:

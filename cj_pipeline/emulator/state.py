@@ -1,7 +1,7 @@
 """The emulator's memory: one SQLite file that any number of processes share.
 
 Every transaction is short and whole, so a process killed at any instruction leaves either all of
-a request's effect or none. Files lie in a folder beside it and are renamed into place before the
+a request's effect or none. Files lie in a folder next to it and are renamed into place before the
 row that names them is written.
 """
 
@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS overrides (name TEXT PRIMARY KEY, value TEXT NOT NULL
 
 
 class State:
-    """The emulator's state file; opened anew for each use, so it may be shared by anything."""
+    """The emulator's state file; reopened for each use, so it may be shared by anything."""
 
     def __init__(self, config: EmulatorConfig) -> None:
         self.path = config.state_path
@@ -91,7 +91,7 @@ class State:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """A look at the file."""
+        """One read of the file."""
         with contextlib.closing(self._connect()) as db:
             yield db
 

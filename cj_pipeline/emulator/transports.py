@@ -1,6 +1,6 @@
 """How calls come in: over HTTP as an ASGI application, or inside this process without a socket.
 
-Both doors put the body into a file, call the same `Emulator.handle`, and send its answer in
+Both transports put the body into a file, call the same `Emulator.handle`, and send its answer in
 pieces, so that neither ever holds a whole upload or download in memory.
 """
 

@@ -1,8 +1,8 @@
 """Whether a batch's anchors can carry grades: the anchors checked against themselves.
 
-Their grades are known, so they tell how far scores may be trusted as grades: do scores follow
-grades at all, which anchors stand in the wrong order, what would each have been given had its
-grade not been known. `projection` asks here before it grades.
+Their grades are known, so they show how far scores may be trusted as grades: do scores follow
+grades at all, which anchors are in the wrong order, what would each have been given had its
+grade not been known. `projection` checks this before it grades.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class AnchorRules:
 
 @dataclass(frozen=True)
 class Inversion:
-    """Two anchors whose scores stand against their grades.
+    """Two anchors whose scores contradict their grades.
 
     Attributes:
         lower: The anchor with the lower grade and the higher score.
@@ -160,7 +160,7 @@ def check_anchors(
     tau, tau_lower, tau_upper = kendall_tau(known, scores)
     direct = [pair for pair in judged if {pair.essay_a, pair.essay_b} <= set(anchor_ids)]
     step_of = dict(zip(anchor_ids, known.tolist(), strict=True))
-    wins, asked = _wins(anchor_ids, judged)
+    wins, n_shown = _wins(anchor_ids, judged)
     fits: tuple[AnchorFit, ...] = ()
     errors = np.zeros(0)
     expected = np.zeros(0)
@@ -179,7 +179,7 @@ def check_anchors(
                 probability=float(left_out[i, known[i]]),
                 infit=misfit[anchor_ids[i]][0] if anchor_ids[i] in misfit else None,
                 outfit=misfit[anchor_ids[i]][1] if anchor_ids[i] in misfit else None,
-                n_comparisons=asked[anchor_ids[i]],
+                n_comparisons=n_shown[anchor_ids[i]],
                 n_wins=wins[anchor_ids[i]],
             )
             for i in np.argsort(scores, kind="stable")
@@ -203,7 +203,7 @@ def check_anchors(
         zero_win_anchors=tuple(
             anchor
             for anchor in anchor_ids
-            if asked[anchor] and not wins[anchor] and step_of[anchor] > known.min()
+            if n_shown[anchor] and not wins[anchor] and step_of[anchor] > known.min()
         ),
         anchors=fits,
     )
@@ -304,10 +304,10 @@ def _is_direct_inversion(pair: JudgedPair, step_of: Mapping[str, int]) -> bool:
 def _wins(
     anchor_ids: Sequence[str], judged: Sequence[JudgedPair]
 ) -> tuple[dict[str, float], dict[str, int]]:
-    wins, asked = dict.fromkeys(anchor_ids, 0.0), dict.fromkeys(anchor_ids, 0)
+    wins, n_shown = dict.fromkeys(anchor_ids, 0.0), dict.fromkeys(anchor_ids, 0)
     for pair in judged:
         for essay, label in ((pair.essay_a, "A"), (pair.essay_b, "B")):
             if essay in wins:
-                asked[essay] += 1
+                n_shown[essay] += 1
                 wins[essay] += 1.0 if pair.winner == label else 0.5 * (pair.winner == "tie")
-    return wins, asked
+    return wins, n_shown

@@ -8,7 +8,7 @@ The model, on the logit scale:
     anchors                  chosen by grade, anywhere within it alike, out of essays whose
                              theta vary by `spread`: so theta_i lies nearer to the middle than y_i
 
-It is ordered probit with errors in the variables: an anchor tells where boundaries lie only as
+It is ordered probit with errors in the variables: an anchor shows where boundaries lie only as
 sharply as its own score is known. Steps of the scale have log-normal widths around a common
 width, so that boundaries are monotone and a grade with few or no anchors borrows its width from
 the others. The posterior's mode is found by Newton steps; draws from the normal curve there are
@@ -36,9 +36,9 @@ CENTRE_SD = 5.0
 """Logits; a boundary near the anchors may lie anywhere, this only keeps it finite."""
 
 LOG_RANGE_MEAN, LOG_WIDTH_SD = float(np.log(6.0)), 0.6
-"""A scale's steps together span 1.9 to 19 logits (95 %), what cohorts span that judges can tell
-apart: four times the 0.5-5 logits by which essays differ. It decides only where anchors of two or
-three neighbouring grades are all there is."""
+"""A scale's steps together span 1.9 to 19 logits (95 %), what cohorts span that judges can
+distinguish apart: four times the 0.5-5 logits by which essays differ. It decides only where anchors
+of two or three neighbouring grades are all there is."""
 
 LOG_WIDTH_SPREAD = 0.35
 """One step is as a rule between half and twice as wide as another (95 % of ratios: 0.38-2.6)."""
@@ -92,7 +92,7 @@ def fit_boundaries(
     spread: float,
     n_draws: int = 2048,
 ) -> BoundaryPosterior:
-    """Return what the anchors tell about the boundaries.
+    """Return what the anchors say about the boundaries.
 
     Args:
         n_steps: How many grades the scale has, two or more.
@@ -161,7 +161,7 @@ class _Model:
     large as the covariance allows, and shared parts that carry the correlations.
 
     Here the lowest and the highest step are closed too, by edges of their own, because anchors
-    were chosen by grade: how far an A lies above the boundary of A tells about widths.
+    were chosen by grade: how far an A lies above the boundary of A says something about widths.
     """
 
     steps: Ints
@@ -179,7 +179,7 @@ class _Model:
         cls, n_steps: int, steps: Ints, scores: Floats, covariance: Floats, spread: float
     ) -> _Model:
         own, loadings = _split_covariance(covariance)
-        # Counted from an edge amid the anchors, the least correlated parametrisation.
+        # Counted from an edge among the anchors, the least correlated parametrisation.
         reference = int(np.median(steps) + 0.5)
         edge, step = np.arange(n_steps + 1)[:, None], np.arange(n_steps)
         above = (step >= reference) & (step < edge)
@@ -204,7 +204,7 @@ class _Model:
         return 3 + len(self.spreads) + int(self.loadings.shape[1])
 
     def unpack(self, points: Floats) -> _Unpacked:
-        """Return what points, of shape (n, n_parameters), stand for."""
+        """Return what points, of shape (n, n_parameters), mean."""
         n_steps, given = len(self.spreads), points
         # A trajectory that runs away is rejected afterwards; it must not overflow before.
         points = np.clip(points, -30, 30)
@@ -298,7 +298,7 @@ class _Model:
 
 @dataclass(frozen=True, eq=False)
 class _Unpacked:
-    """What points of the model stand for; a row per point."""
+    """What points of the model mean; a row per point."""
 
     points: Floats
     log_width: Floats
@@ -365,11 +365,11 @@ def _laplace(model: _Model) -> tuple[Floats, Floats]:
         # Parameters are standard normal beforehand: further than this is no step, but a fall.
         step *= min(1.0, 3.0 / float(np.linalg.norm(step) + 1e-300))
         tries = point + shrink[:, None] * step
-        heights = model.log_density(tries)
-        best = int(np.argmax(heights))
-        if not heights[best] > value:
+        values = model.log_density(tries)
+        best = int(np.argmax(values))
+        if not values[best] > value:
             break
-        gain, point, value = heights[best] - value, tries[best], heights[best]
+        gain, point, value = values[best] - value, tries[best], values[best]
         if gain < _MODE_GAIN:
             break
     return point, _root(_curvature(model, point))
@@ -405,7 +405,7 @@ def _draws(model: _Model, n_draws: int) -> Floats:
     places = ndtri(_points(n_draws, len(mode)))
     log_weights = model.log_density(mode + places @ root.T) + 0.5 * np.sum(places**2, axis=1)
     weights = np.exp(log_weights - log_weights.max())
-    # Cut off (Ionides 2008), so that no point stands for a large part of the posterior alone.
+    # Cut off (Ionides 2008), so that no point represents a large part of the posterior alone.
     weights = np.minimum(weights, weights.mean() * np.sqrt(n_draws))
     reached = np.cumsum(weights / weights.sum())
     chosen = np.searchsorted(reached, (np.arange(n_draws) + 0.5) / n_draws)
@@ -423,7 +423,7 @@ def _moved(
 ) -> Floats:
     """Return where each place, in units of `root` from the mode, is after one Hamiltonian move."""
 
-    def look(at: Floats) -> _Unpacked:
+    def unpack_at(at: Floats) -> _Unpacked:
         return model.unpack(mode + at @ root.T)
 
     def slopes(there: _Unpacked) -> Floats:
@@ -434,11 +434,11 @@ def _moved(
 
     first = rng.standard_normal(places.shape)
     step = rng.uniform(0.2, 0.5, size=(len(places), 1))
-    at, here = places, look(places)
+    at, here = places, unpack_at(places)
     there, speed = here, first + 0.5 * step * slopes(here)
     for leap in range(N_LEAPS):
         at = at + step * speed
-        there = look(at)
+        there = unpack_at(at)
         speed = speed + (0.5 if leap == N_LEAPS - 1 else 1.0) * step * slopes(there)
     gain = energy(here, first) - energy(there, speed)
     is_taken = np.log(rng.uniform(size=len(places))) < gain

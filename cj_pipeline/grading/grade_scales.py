@@ -40,11 +40,11 @@ class GradeScale:
     """A published scale.
 
     Attributes:
-        name: The key by which batches ask for it.
+        name: The key by which batches name it.
         title: For people.
         grades: What anchors usually carry, lowest first.
         below: The grade of what lies below the lowest of `grades`; None where there is none.
-        priors: The share of a population in each of `steps`; None where nobody published one.
+        priors: The share of a population in each of `steps`; None where none is published.
         minus: The grades whose lowest third is written with a minus.
         plus: The grades whose highest third is written with a plus.
     """
@@ -86,7 +86,7 @@ def load_scale(name: str, own: str | None = None) -> GradeScale:
     """Return a scale by name: a built-in one, or the batch's own.
 
     Args:
-        name: What the batch asks for.
+        name: What the batch names.
         own: The batch's own `scale.yaml`, where it has one; it says its name itself.
 
     Raises:
@@ -111,18 +111,18 @@ def load_scale(name: str, own: str | None = None) -> GradeScale:
 
 
 def own_scale_problems(name: str | None, own: GradeScale) -> list[str]:
-    """Return why a batch's own scale and the one it asks for do not go together.
+    """Return why a batch's own scale and the one it names do not go together.
 
     Args:
-        name: What `batch.yaml` asks for.
+        name: What `batch.yaml` names.
         own: What `scale.yaml` describes.
     """
     if own.name in known_scales():
         return [f"name: {own.name} is a built-in grade scale: give your own another name"]
     if name != own.name:
-        asked = "names no scale" if name is None else f"asks for {name!r}"
+        named = "names no scale" if name is None else f"asks for {name!r}"
         return [
-            f"it describes {own.name!r}, but batch.yaml {asked}: write `scale: {own.name}` there,"
+            f"it describes {own.name!r}, but batch.yaml {named}: write `scale: {own.name}` there,"
             " or take the file out"
         ]
     return []

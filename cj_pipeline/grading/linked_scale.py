@@ -1,8 +1,8 @@
-"""Several batches on one scale: which essays they share, and one of them graded amid them all.
+"""Several batches on one scale: which essays they share, and one of them graded among them all.
 
 `linking` joins two batches that call shared anchors alike. Here essays get such names (an anchor
 is the same where its text is the same, whatever each batch calls it), earlier batches are joined
-one after the other, and what comes of it is told for the last one, on its own zero.
+one after the other, and the result is given for the last one, on its own zero.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Link:
 
 @dataclass(frozen=True, eq=False)
 class LinkedScale:
-    """Several batches on one scale, told from the last one's side.
+    """Several batches on one scale, seen from the last one.
 
     Attributes:
         essay_ids: Of all batches; the last one's under their own names.
@@ -89,9 +89,9 @@ class LinkedScale:
         """In plain words, on whose scale the batch is and what to beware of."""
         parts = [f"Placed on the scale of '{self.links[0].onto[0]}'."]
         parts += [
-            link.result.statement if len(self.links) == 1 else f"{link.placed}: {told}"
+            link.result.statement if len(self.links) == 1 else f"{link.placed}: {statement}"
             for link in self.links
-            if (told := link.result.statement)
+            if (statement := link.result.statement)
         ]
         if self.regraded:
             names = ", ".join(f"'{anchor}'" for anchor in self.regraded[:5])
@@ -100,7 +100,7 @@ class LinkedScale:
 
 
 def chain_batches(batches: Sequence[LinkedBatch]) -> LinkedScale:
-    """Return all batches on the first one's scale, told from the last one's side.
+    """Return all batches on the first one's scale, seen from the last one.
 
     Args:
         batches: Earliest first; two or more.
@@ -192,9 +192,9 @@ class _Renamed:
 def _names(batches: Sequence[LinkedBatch]) -> dict[str, dict[str, str]]:
     """Return per batch what each of its essays is called in the chain.
 
-    The last batch's essays keep their ids, for they are what is told; an anchor of the same text
-    has the same name in every batch. All others are called `batch/essay`, so that essays that two
-    batches happen to call alike stay apart.
+    The last batch's essays keep their ids, for they are what is reported; an anchor of the same
+    text has the same name in every batch. All others are called `batch/essay`, so that essays that
+    two batches happen to call alike stay apart.
     """
     called: dict[str, str] = {
         batches[-1].texts[anchor]: anchor for anchor in batches[-1].anchor_ids

@@ -1,7 +1,7 @@
 """A batch placed on the scale of an earlier one, through anchors that both have judged.
 
 Each batch has its own zero, so what two batches share is differences between essays. Anchors in
-both tie the two together; an anchor that moved against the others between them (`drift`) is told,
+both tie the two together; an anchor that moved against the others between them (`drift`) is named,
 and does not tie. The result is one set of scores with one covariance, which `projection` grades
 like any other, and which can be the earlier side of the next link.
 """
@@ -65,7 +65,7 @@ class Linked:
         shift: What was added to the later batch's scores, in logits.
         shift_standard_error: From how uncertain the tying anchors are in both batches.
         unit_ratio: How much wider the anchors lie apart in the later batch than in the earlier;
-            1 where both judges tell essays apart equally well. None where errors leave no spread.
+            1 where both judges discriminate equally well. None where errors leave no spread.
         unit_ratio_error: Standard error of its logarithm (jackknife over anchors).
         drifts: One per shared anchor, the largest against its error first.
         statement: In plain words, what tied the batches and what to beware of.
@@ -260,10 +260,10 @@ def _unit_ratio(
 
     whole = log_ratio(tying)
     parts = [log_ratio([a for a in tying if a != anchor]) for anchor in tying]
-    told = [part for part in parts if part is not None]
-    if whole is None or len(told) < len(parts):
+    known_parts = [part for part in parts if part is not None]
+    if whole is None or len(known_parts) < len(parts):
         return None, None
-    error = np.sqrt((len(told) - 1) * np.var(told))
+    error = np.sqrt((len(known_parts) - 1) * np.var(known_parts))
     return float(np.exp(whole)), float(error)
 
 

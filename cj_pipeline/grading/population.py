@@ -1,15 +1,15 @@
 """Students' scores as draws from one population, so that errors do not pass for differences.
 
-Of two students with the same score, the one judged less often is more likely to stand nearer to
+Of two students with the same score, the one judged less often is more likely to be nearer to
 the others. Probabilities that are to come true must say so (Kelley 1947; in testing, "expected a
 posteriori" scores). The population's mean and spread are estimated from the batch itself; no
 knowledge of other students enters, and anchors, chosen by grade, are no part of it. Reported
 scores stay as they are: this is for `projection` alone.
 
-The verdicts' likelihood is rebuilt from the fit: the inverse of the covariance tells how often
-each pair was judged, and the score being the maximum tells who won. So an essay far out, about
-which verdicts say little, is moved as its verdicts allow, and errors are those of the place where
-the essay is likely to stand. With errors taken at the score itself, anchors that came out too
+The verdicts' likelihood is rebuilt from the fit: the inverse of the covariance shows how often
+each pair was judged, and the score being the maximum shows who won. So an essay far out, about
+which verdicts say little, is shifted as its verdicts allow, and errors are those of the place where
+the essay is likely to be. With errors taken at the score itself, anchors that came out too
 far by chance count too little, and grades come out up to a fifth too narrow.
 """
 
@@ -26,10 +26,10 @@ from cj_pipeline.scale.bradley_terry import PRIOR_COMPARISONS
 
 LOG_SPREAD_MEAN, LOG_SPREAD_SD = float(np.log(1.5)), 1.0
 """Students differ by a standard deviation of 0.2 to 10 logits (95 %); with a handful of students
-the batch alone does not tell."""
+the batch alone does not show."""
 
 _SEARCHED_UP_TO = 600
-"""Students up to which the likeliest spread is worth some dozen fits; beyond, moments are sure."""
+"""Students up to which the likeliest spread justifies some dozen fits; beyond, moments are sure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Placed:
 
 
 def place_in_population(scores: Floats, covariance: Floats, is_student: Bools) -> Placed:
-    """Return where essays stand given all verdicts and that students are of one population.
+    """Return where essays are given all verdicts and that students are of one population.
 
     Args:
         scores: In logits; shape (n_essays,). Their mean stays as it is.
@@ -67,7 +67,7 @@ def place_in_population(scores: Floats, covariance: Floats, is_student: Bools) -
     verdicts = _Verdicts.of(scores - level, covariance, is_student)
     spread = _spread(verdicts, covariance, is_student)
     students = _population(is_student, spread)
-    # Anchors are expanded about where they would stand in a population of their own, which is
+    # Anchors are expanded about where they would be in a population of their own, which is
     # then left out again: their scores stay free, their errors are those of likely places.
     anchors = _population(~is_student, max(spread, usual))
     likely, _ = verdicts.maximum(verdicts.scores, students + anchors)
@@ -125,7 +125,7 @@ class _Verdicts:
         information = np.linalg.inv(_centred(covariance) + level / n) - 1 / (level * n)
         half = np.tanh(scores / 2)
         prior = PRIOR_COMPARISONS * (1 - half**2) / 4
-        # On the mean-centred gauge a prior on every essay looks like verdicts on every pair.
+        # On the mean-centred gauge a prior on every essay acts like verdicts on every pair.
         information += np.outer(prior, prior) / prior.sum() - np.diag(prior * is_student)
         won = _shares(scores)
         certain = won * (1 - won)
@@ -155,7 +155,7 @@ class _Verdicts:
         return slope, curvature + np.mean(np.diag(curvature)) / len(at)
 
     def mean(self, around: Floats, normal_mean: Floats, covariance: Floats) -> Floats:
-        """Return the posterior's mean: a normal one's, moved by the likelihood's skewness.
+        """Return the posterior's mean: a normal one's, shifted by the likelihood's skewness.
 
         The most probable scores lie too near to each other, for a likelihood flattens outwards;
         anchors judged against students so placed would be drawn in with them, by a tenth or two.
@@ -165,17 +165,17 @@ class _Verdicts:
         skewness = self.counts * shares * (1 - shares) * (1 - 2 * shares)
         variances = np.diag(covariance)
         apart = variances[:, None] + variances - 2 * covariance
-        moved = normal_mean - around
-        # An essay that won everything is moved far; there the expansion would run away.
-        squares = apart + np.minimum((moved[:, None] - moved) ** 2, apart)
+        shift = normal_mean - around
+        # An essay that won everything is shifted far; there the expansion would diverge.
+        squares = apart + np.minimum((shift[:, None] - shift) ** 2, apart)
         return np.asarray(normal_mean - 0.5 * covariance @ np.sum(skewness * squares, axis=1))
 
     def log_density(self, at: Floats) -> float:
         leads = at[:, None] - at
         pairs = self.counts * (self.won * leads - np.logaddexp(0, leads))
-        moved = at - self.scores
-        beside = self.pull @ at - 0.5 * moved @ self.rest @ moved
-        return float(pairs.sum() / 2 + beside)
+        shift = at - self.scores
+        linear_and_quadratic = self.pull @ at - 0.5 * shift @ self.rest @ shift
+        return float(pairs.sum() / 2 + linear_and_quadratic)
 
 
 def _population(is_member: Bools, spread: float) -> Floats:

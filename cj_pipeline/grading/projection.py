@@ -53,7 +53,7 @@ class GradeProjections:
         most_probable: The grade with the highest probability.
         fine_grades: The same, with minus or plus where the scale has them.
         confidence: The probability of `most_probable`: over many essays this share is right.
-        placed_scores: Where each essay stands once errors are taken into account, in logits: a
+        placed_scores: Where each essay is once errors are taken into account, in logits: a
             student's score drawn towards the other students' as far as it is uncertain. Grades
             are read from these, so a score just above a boundary may be the lower grade.
         extrapolated: Whether the score lies outside the anchors' scores.
@@ -103,11 +103,11 @@ def project_grades(
         judged: The finished comparisons, for the anchors' self-check and for whether anchors and
             students were compared at all; left out, both are taken on trust.
         use_priors: Whether the scale's published shares weigh in; a student's grade then depends
-            on what students elsewhere were given, so it is off unless asked for.
+            on what students elsewhere were given, so it is off unless switched on.
 
     Raises:
         SettingsError: If anchors carry grades that the scale does not have, anchors are not among
-            the essays, or priors are asked for and the scale has none.
+            the essays, or priors are switched on and the scale has none.
     """
     rules = rules or AnchorRules()
     _check_arguments(scale, essay_ids, anchor_grades, use_priors=use_priors)
@@ -406,10 +406,10 @@ def _worst(check: AnchorCheck) -> str:
     beyond = [inversion for inversion in check.inversions if inversion.is_beyond_error]
     if not beyond:
         return ""
-    told = [f"'{each.lower}' scores above '{each.higher}'" for each in beyond[:3]]
+    reversals = [f"'{each.lower}' scores above '{each.higher}'" for each in beyond[:3]]
     return (
         "Against their grades, and beyond the errors of their scores, "
-        f"{' and '.join(told)}: check these anchors."
+        f"{' and '.join(reversals)}: check these anchors."
     )
 
 

@@ -1,7 +1,7 @@
 """How a batch's scale becomes grades: on which scale, by which thresholds, and then `projection`.
 
-Whoever grades (a wave that looks for boundaries, the end of a batch, grading again, the check of
-an artefact) asks here, so that all of them grade alike.
+All who grade (a wave that looks for boundaries, the end of a batch, grading again, the check of
+an artefact) start here, so that all of them grade alike.
 """
 
 from __future__ import annotations

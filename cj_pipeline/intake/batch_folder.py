@@ -261,7 +261,7 @@ def _parse_yaml(reading: _Reading, text: str) -> dict[Any, Any] | None:
 def _read_scale(
     reading: _Reading, settings: ResolvedSettings | None, own: Document | None
 ) -> GradeScale | None:
-    """Return the scale the batch asks for; what is wrong with its own one is told in any case."""
+    """Return the scale the batch names; problems of its own one are reported in any case."""
     name = settings.values.scale if settings is not None else None
     if own is not None:
         content = own.content.encode()
@@ -444,7 +444,7 @@ def _table_rows(
     """Yield each row of a CSV with the line it ends on; what is wrong becomes problems.
 
     Columns may be in any order and be separated by commas, semicolons or tabs, as spreadsheets
-    write them; columns not asked for are left alone.
+    write them; other columns are left alone.
     """
     found = reading.text_of(relative, MAX_TABLE_BYTES)
     if found is None:
@@ -482,7 +482,7 @@ def _table_rows(
 
 
 def _delimiter(text: str, columns: Sequence[str]) -> str:
-    """Return the separator whose use makes the first line name the most columns asked for."""
+    """Return the separator whose use makes the first line name the most columns wanted."""
     first = with_plain_line_ends(text[:10_000]).split("\n", 1)[0]
     names = {
         mark: {name.strip().strip('"').lower() for name in first.split(mark)} for mark in ",;\t"
@@ -540,16 +540,16 @@ def _check_qualities(
 def _check_goals(reading: _Reading, settings: ResolvedSettings, essays: Sequence[Essay]) -> None:
     """What is to be made sure of has to exist: a batch without grades cannot be graded surely."""
     values = settings.values
-    asked = ["goal: grades"] if values.goal == "grades" else []
+    unsupported = ["goal: grades"] if values.goal == "grades" else []
     if values.precise is not None and values.precise.misgrading is not None:
-        asked.append("precise: misgrading")
+        unsupported.append("precise: misgrading")
     lacking = [] if values.scale is not None else ["a scale (`scale: ...`)"]
     if not any(essay.is_anchor for essay in essays):
         lacking.append("anchors (anchors/*.txt or anchors.csv)")
     if lacking:
         reading.problems.extend(
             f"batch.yaml: {key} needs {' and '.join(lacking)}: add them, or leave it out"
-            for key in asked
+            for key in unsupported
         )
     known = {essay.essay_id for essay in essays}
     named = Counter(essay_id for pile in values.rough_order for essay_id in pile)
@@ -571,7 +571,7 @@ def _listed(places: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Batch:
-    """The essays placed on one scale together, as handed in.
+    """The essays placed on one scale together, as submitted.
 
     `content_sha256` covers every file's path and checksum: the same folder gives the same value.
     """

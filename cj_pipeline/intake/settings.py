@@ -246,7 +246,7 @@ def resolve_settings(
 
     Args:
         configured: The mapping read from `batch.yaml`.
-        explicit: What the caller set by hand (command line, run config); wins over the file.
+        explicit: What the caller set explicitly (command line, run config); wins over the file.
     """
     explicit = dict(explicit or {})
     by_hand, in_file = explicit.get("profile_set"), configured.get("profile_set")

@@ -46,7 +46,7 @@ def worst_case_usd(price: Price, prompt: Prompt, judge: Judge, *, batched: bool)
 def expected_usd(price: Price, prompt: Prompt, *, batched: bool) -> float:
     """Return what one request is expected to cost, in USD: by its length, nothing cached.
 
-    Reasoning is not in it, because nobody knows it beforehand; a pilot measures it.
+    Reasoning is not in it, because it is not known beforehand; a pilot measures it.
     """
     usage = Usage(prompt=estimated_tokens(_prompt_bytes(prompt)), completion=EXPECTED_ANSWER_TOKENS)
     return cost_usd(price, usage, batched=batched)

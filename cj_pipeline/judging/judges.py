@@ -34,7 +34,7 @@ DEFAULT_API: Mapping[ProviderName, Api] = {
     "anthropic": "messages",
     "gemini": "generate_content",
 }
-"""Which of its endpoints a provider is asked through unless the judge says otherwise."""
+"""Which of its endpoints a provider is called through unless the judge says otherwise."""
 
 _SPOKEN: Mapping[ProviderName, frozenset[Api]] = {
     "emulator": frozenset({"chat_completions", "responses", "messages", "generate_content"}),
@@ -58,7 +58,7 @@ _BUILT_IN = files("cj_pipeline") / "judging" / "judge_definitions"
 
 
 class JudgeSettings(BaseModel):
-    """How a model is asked to answer; None leaves a setting to the provider.
+    """How a model is to answer; None leaves a setting to the provider.
 
     Attributes:
         max_output_tokens: The longest answer, reasoning included; limits the cost.
@@ -82,8 +82,8 @@ class Judge:
         provider: The service it is reached through.
         api: Which of that service's endpoints, so which dialect is spoken.
         model: As the provider calls it.
-        template: What it is told before it sees the essays, word for word.
-        settings: How it is asked to answer.
+        template: What it reads before the essays, word for word.
+        settings: How it is to answer.
         allow_ties: Whether "tie" is a verdict it may give.
         base_url: Where the provider is, if not at its usual address.
         key_variable: The environment variable that holds the key; None where none is needed.
@@ -108,7 +108,7 @@ class Judge:
     def judge_id(self) -> str:
         """The name and a fingerprint of everything that could change a verdict."""
         parts = self.definition() | {"schema": verdict_schema(allow_ties=self.allow_ties)}
-        # A new key, another price or a larger account asks the same judge.
+        # A new key, another price or a larger account is still the same judge.
         for unrelated in ("name", "key_variable", "price", "limits"):
             del parts[unrelated]
         canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False)

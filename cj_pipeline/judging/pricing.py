@@ -1,6 +1,6 @@
 """What tokens cost: prices as data (`prices.yaml`), one meaning of usage, bounds and bills.
 
-Providers count tokens in different ways; adapters turn each count into `Usage` as it is defined
+Providers count tokens in different ways; adapters convert each count into `Usage` as it is defined
 here, so the arithmetic is written once. When caching a prefix pays is `prompt_caching`.
 """
 
@@ -44,7 +44,7 @@ class Usage:
         cache_write_5m: Those of `prompt` written to a cache that lives for minutes.
         cache_write_1h: Those of `prompt` written to a cache that lives for an hour or longer.
         completion: All output tokens, reasoning included.
-        reasoning: Those of `completion` that nobody is shown.
+        reasoning: Those of `completion` that are never shown.
     """
 
     prompt: int = 0
@@ -78,7 +78,7 @@ class Price:
     """USD per million tokens of one model, with where and when the figures were read.
 
     `cacheable_from` is the shortest prefix, in tokens, that the provider keeps for this model;
-    `is_simulated` marks nominal prices of emulated models: nobody is billed.
+    `is_simulated` marks nominal prices of emulated models: nothing is billed.
     """
 
     provider: str

@@ -21,7 +21,7 @@ class CachingPlan:
     """What caching the prefix would cost and save over the requests that share it.
 
     Attributes:
-        marks_prefix: Whether requests should ask for the prefix to be kept.
+        marks_prefix: Whether requests should mark the prefix to be cached.
         plain_usd: What the prefixes cost without a cache.
         cached_usd: What they are expected to cost with one.
         reason: Why it is or is not used, for people.

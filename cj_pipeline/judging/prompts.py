@@ -28,7 +28,7 @@ _FENCE = re.compile(
 
 @dataclass(frozen=True)
 class Template:
-    """A versioned prompt template: what a judge is told before it sees the essays."""
+    """A versioned prompt template: what a judge reads before the essays."""
 
     name: str
     system: str
@@ -40,7 +40,7 @@ class Template:
 class Prompt:
     """What one request shows a judge; `system` and `prefix` are alike for a whole batch.
 
-    The texts are held and joined only when asked for: the prompts of a wave share them, and
+    The texts are held and joined only when needed: the prompts of a wave share them, and
     50,000 joined prompts would not fit into a laptop's memory.
     """
 
@@ -99,7 +99,7 @@ def fence_nonce(batch_secret: str, comparison_id: str) -> str:
     """Return the nonce for one comparison: repeatable for us, unknown to any essay's author.
 
     `batch_secret` covers every text of the batch (its content checksum and seed), so it cannot
-    be known to somebody who wrote one of them.
+    be known to the author of one of them.
     """
     return hashlib.blake2b(
         comparison_id.encode(), key=batch_secret.encode()[:64], digest_size=8

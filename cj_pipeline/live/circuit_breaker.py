@@ -1,6 +1,6 @@
-"""When a provider's model is left alone, and how it is found to be back; pure.
+"""When calls to a provider's model are stopped, and how it is found to be back; pure.
 
-    closed --ten failures in a row--> open --its time is over--> half-open: one probe
+    closed --ten failures in a row--> open --its cooldown is over--> half-open: one probe
     half-open --the probe is answered--> closed        --the probe fails--> open, twice as long
 
 A client error (4xx) says nothing about a provider's health and is counted neither way, save that
@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 State = Literal["closed", "open", "half-open"]
-CallResult = Literal["answered", "failed", "ignored", "cancelled"]
+CallResult = Literal["success", "failure", "ignored", "cancelled"]
 
 TRIPS_AFTER = 10
 """Failures in a row. With three calls in ten failing this happens once in 170,000 calls."""
 
-FIRST_REST_S = 2.0
-LONGEST_REST_S = 120.0
+FIRST_COOLDOWN_S = 2.0
+LONGEST_COOLDOWN_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Breaker:
         n_failures: In a row, up to now.
         n_trips: In a row, without an answer in between.
         open_until: When the next probe may go, in seconds; meaningless while closed.
-        probe: Who probes; None when nobody does.
-        probe_until: When a probe that was not heard of counts as lost.
+        probe: Name of the probe under way; None without one.
+        probe_until: When a probe without an outcome counts as lost.
         last_error: What the last failure was.
     """
 
@@ -57,7 +57,7 @@ def admission(breaker: Breaker, now: float) -> Literal["yes", "probe", "no"]:
 
 
 def begin_probe(breaker: Breaker, probe: str, lasts_until: float) -> Breaker:
-    """Return the breaker once somebody has the right to probe."""
+    """Return the breaker once a probe is under way."""
     return replace(breaker, state="half-open", probe=probe, probe_until=lasts_until)
 
 
@@ -79,7 +79,7 @@ def record_result(
         error: What a failure was.
     """
     is_probe = probe is not None and probe == breaker.probe
-    if outcome == "answered" or (outcome == "ignored" and is_probe):
+    if outcome == "success" or (outcome == "ignored" and is_probe):
         return Breaker()
     if outcome == "cancelled":
         return replace(breaker, state="open", probe=None) if is_probe else breaker
@@ -91,7 +91,7 @@ def record_result(
             failed,
             state="open",
             n_trips=breaker.n_trips + 1,
-            open_until=now + min(LONGEST_REST_S, FIRST_REST_S * 2**breaker.n_trips),
+            open_until=now + min(LONGEST_COOLDOWN_S, FIRST_COOLDOWN_S * 2**breaker.n_trips),
             probe=None,
         )
     return failed  # a straggler sent before the breaker opened changes nothing more

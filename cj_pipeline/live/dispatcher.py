@@ -1,11 +1,11 @@
 """Single calls to several judges at once, each within its profile, and none waiting for another.
 
-Per judge a feeder keeps a few requests ready, a gate takes turns for them in the shared lanes, and
-workers send them; there is no barrier between one call and the next. What arrives goes to the
-journal at once and to the store by the checkpoint. Memory is bounded by what is ready, in flight
-or not yet at a checkpoint, however long the wave is.
+Per judge a feeder keeps a few requests ready, a queue acquires permits for them from the shared
+rate limiter, and workers send them; there is no barrier between one call and the next. What arrives
+goes to the journal at once and to the store by the checkpoint. Memory is bounded by what is ready,
+in flight or not yet at a checkpoint, however long the wave is.
 
-Nothing here knows the store or a provider: `steps.live_calls` brings them in.
+Nothing here knows the store or a provider: `provider_jobs.live_calls` passes them in.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from cj_pipeline.errors import (
     TransientError,
     UncertainOutcomeError,
 )
+from cj_pipeline.live.circuit_breaker import CallResult
 from cj_pipeline.live.profiles import Profile
 from cj_pipeline.live.rate_limiter import (
     STALE_S,
@@ -43,9 +44,9 @@ from cj_pipeline.live.rate_limiter import (
 from cj_pipeline.live.retry import (
     Cause,
     RetryRules,
-    asked_wait_s,
     cause_of,
     is_client_error,
+    retry_after_s,
     retrying,
 )
 
@@ -53,22 +54,23 @@ T = TypeVar("T")
 Kind = Literal["matched", "failed", "expired", "in_doubt"]
 
 HEARTBEAT_S = 3.0
-"""How often the store is looked at where nothing has to be kept: for a cancellation, mostly."""
+"""How often the store is checked where nothing has to be stored: for a cancellation, mostly."""
 
 CHECKPOINT_S = 2.0
-"""After which whatever has arrived is kept, however little it is."""
+"""After which whatever has arrived is stored, however little it is."""
 
-MOST_UNKEPT = 1000
-"""Replies in memory at the most; where the store is slower than the providers, they wait."""
+MOST_UNSAVED = 1000
+"""Replies in memory at most; where the store is slower than the providers, they wait."""
 
 PATIENCE_S = 10.0
-"""A model that rests longer than this is put off; the judge's calls go on in a later pass."""
+"""A model with a longer cooldown is deferred; the judge's calls go on in a later pass."""
 
-LONGEST_NAP_S = 1.0
-"""A gate that waits is heard of this often, so that it is not taken for dead."""
+LONGEST_PAUSE_S = 1.0
+"""A queue that waits writes this often, so that it is not taken for dead."""
 
 GRACE_S = 5.0
-"""Beyond a try's timeout, which counts each silence on the wire: then the call is given up."""
+"""Beyond an attempt's timeout, which counts each silence on the wire: then the call is
+abandoned."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,9 @@ class PendingCall:
     Attributes:
         submission_key: The job it belongs to.
         line: Where in the job, from 1.
-        custom_id: Brings its reply home.
-        build: Returns the request; called when its turn comes near, never for all at once.
-        tokens: As many as it can use at the most.
+        custom_id: Matches its reply to it.
+        build: Returns the request; called shortly before it is sent, never for all at once.
+        tokens: As many as it can use at most.
         recorded_at: When it was recorded, in Unix seconds.
     """
 
@@ -94,11 +96,11 @@ class PendingCall:
 
 @dataclass(frozen=True)
 class CallOutcome:
-    """What became of a call: a reply, a failure after every try, or an expiry.
+    """The outcome of a call: a reply, a failure after every attempt, or an expiry.
 
-    Or of one try (`in_doubt`): its reply was lost, it may be paid for, and it is tried again.
+    Or of one attempt (`in_doubt`): its reply was lost, it may be paid for, and it is retried.
 
-    Times are Unix seconds; `sent_at` is that of the last try, None where there was none.
+    Times are Unix seconds; `sent_at` is that of the last attempt, None where there was none.
     """
 
     submission_key: str
@@ -114,50 +116,50 @@ class CallOutcome:
 
 @dataclass
 class CallTarget:
-    """One judge to be asked, and how.
+    """One judge to send calls to, and how.
 
     Attributes:
         name: Of the judge.
         batch_id: Whose calls they are.
-        level: The batch's priority, as `sharing.LEVELS` counts.
-        lane: What bounds calls to the judge's model, over all processes.
+        level: The batch's priority, as `fair_queue.LEVELS` counts.
+        bucket: What bounds calls to the judge's model, over all processes.
         profile: What bounds them here.
         calls: In the order in which they are to be sent.
         single: Sends one request within so many seconds.
-        tokens_used: Returns what a reply says it cost; None where nobody counts tokens.
-        trouble: Why it was left before its calls were at their end; set while it runs.
-        rests_until: Until when its model rests, in Unix seconds; set while it runs.
+        tokens_used: Returns the tokens a reply says it used; None where tokens are not counted.
+        error: Why it stopped before its last call; set while it runs.
+        cooldown_until: Until when its model's circuit is open, in Unix seconds; set while it runs.
     """
 
     name: str
     batch_id: str
     level: int
-    lane: Bucket
+    bucket: Bucket
     profile: Profile
     calls: Iterator[PendingCall]
     single: Callable[[Mapping[str, Any], float], Awaitable[str]]
     tokens_used: Callable[[str], int | None] | None = None
-    trouble: CJError | None = None
-    rests_until: float | None = None
+    error: CJError | None = None
+    cooldown_until: float | None = None
 
 
 @dataclass(frozen=True)
 class DispatchHooks:
-    """What calls are made in.
+    """What the dispatcher calls to share limits and to store replies.
 
     Attributes:
-        lanes: Opens the shared file; closed at the end.
-        note: Puts a reply on disk the moment it arrives.
-        keep: Brings what has arrived to the store; returns whether to go on. Called in a thread,
-            with nothing at every heartbeat.
+        open_limiter: Opens the shared file; closed at the end.
+        journal: Writes a reply to disk the moment it arrives.
+        checkpoint: Writes what has arrived to the store; returns whether to go on. Called in a
+            thread, with nothing at every heartbeat.
         clock: Gives Unix seconds, as rows bear them.
         retry_rules: How often and how far apart.
-        checkpoint_every: Replies that are kept together.
+        checkpoint_every: Replies that are stored together.
     """
 
-    lanes: Callable[[], RateLimiter]
-    note: Callable[[CallOutcome], None]
-    keep: Callable[[Sequence[CallOutcome]], bool]
+    open_limiter: Callable[[], RateLimiter]
+    journal: Callable[[CallOutcome], None]
+    checkpoint: Callable[[Sequence[CallOutcome]], bool]
     clock: Callable[[], float] = time.time
     retry_rules: RetryRules = field(default_factory=RetryRules)
     checkpoint_every: int | None = 25
@@ -177,71 +179,71 @@ def run_blocking(make: Callable[[], Awaitable[T]]) -> T:
         return thread.submit(asyncio.run, main()).result()
 
 
-async def make_calls(targets: Sequence[CallTarget], around: DispatchHooks) -> None:
+async def make_calls(targets: Sequence[CallTarget], hooks: DispatchHooks) -> None:
     """Make every call of every target, as far as it can be made now.
 
-    Each target ends on its own: what stopped it is in its `trouble`, and what has no `CallOutcome`
-    by then is still to be asked. A cancelled or failing run keeps what has arrived.
+    Each target ends on its own: what stopped it is in its `error`, and what has no `CallOutcome`
+    by then is still to be requested. A cancelled or failing run stores what has arrived.
     """
-    lanes = around.lanes()
-    with ThreadPoolExecutor(1, thread_name_prefix="lanes") as thread:
+    limiter = hooks.open_limiter()
+    with ThreadPoolExecutor(1, thread_name_prefix="rate-limiter") as thread:
         try:
-            run = _Run(lanes, thread, around)
+            run = _Run(limiter, thread, hooks)
             writer = asyncio.create_task(run.write())
-            asking = [asyncio.create_task(_ask(target, run)) for target in targets]
+            running = [asyncio.create_task(_run_target(target, run)) for target in targets]
             try:
-                await _all_or_first_failure([*asking, writer], until_done=asking)
+                await _all_or_first_failure([*running, writer], until_done=running)
             finally:
-                for task in asking:
+                for task in running:
                     task.cancel()
-                await asyncio.gather(*asking, return_exceptions=True)
+                await asyncio.gather(*running, return_exceptions=True)
                 await run.finish(writer)
         finally:
-            lanes.close()
+            limiter.close()
 
 
 class _StoppedError(Exception):
-    """The whole run was told to stop."""
+    """The whole run is to stop."""
 
 
 class _CircuitOpenError(Exception):
-    """The model rests for so long that the judge is put off."""
+    """The model's cooldown is so long that the judge is deferred."""
 
 
 class _DeadlineError(Exception):
-    """The turn did not come in time."""
+    """The permit did not come in time."""
 
 
 class _Run:
-    """What all targets of a run share: the lanes, the way to the store, and the stop."""
+    """What all targets of a run share: the rate limiter, the way to the store, and the stop."""
 
     def __init__(
-        self, lanes: RateLimiter, thread: ThreadPoolExecutor, around: DispatchHooks
+        self, limiter: RateLimiter, thread: ThreadPoolExecutor, hooks: DispatchHooks
     ) -> None:
-        self.lanes = lanes
-        self.around = around
+        self.limiter = limiter
+        self.hooks = hooks
         self.stopping = asyncio.Event()
         self._thread = thread
-        every = around.checkpoint_every or MOST_UNKEPT
-        self._every = min(every, MOST_UNKEPT)
-        self._arrived: asyncio.Queue[CallOutcome | None] = asyncio.Queue(MOST_UNKEPT)
+        every = hooks.checkpoint_every or MOST_UNSAVED
+        self._every = min(every, MOST_UNSAVED)
+        self._arrived: asyncio.Queue[CallOutcome | None] = asyncio.Queue(MOST_UNSAVED)
 
     async def shared(self, action: Callable[..., T], *args: Any) -> T:
         """Do something in the shared file, in the one thread that may."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, functools.partial(action, *args))
 
-    async def arrive(self, answered: CallOutcome) -> None:
-        """Take in what became of a call."""
-        self.around.note(answered)
-        await self._arrived.put(answered)
+    async def arrive(self, outcome: CallOutcome) -> None:
+        """Record a call's outcome."""
+        self.hooks.journal(outcome)
+        await self._arrived.put(outcome)
 
     async def write(self) -> None:
-        """Keep what arrives: by number, by time, and all of it at the end."""
-        unkept: list[CallOutcome] = []
+        """Store what arrives: by number, by time, and all of it at the end."""
+        unsaved: list[CallOutcome] = []
         last = time.monotonic()
         while True:
-            patience = (CHECKPOINT_S if unkept else HEARTBEAT_S) - (time.monotonic() - last)
+            patience = (CHECKPOINT_S if unsaved else HEARTBEAT_S) - (time.monotonic() - last)
             is_over, is_due = False, False
             try:
                 async with asyncio.timeout(max(0.0, patience)):
@@ -249,12 +251,12 @@ class _Run:
                 if arrived is None:
                     is_over = True
                 else:
-                    unkept.append(arrived)
+                    unsaved.append(arrived)
             except TimeoutError:
                 is_due = True
-            if is_over or is_due or len(unkept) >= self._every:
-                kept, unkept = unkept, []
-                goes_on = await asyncio.to_thread(self.around.keep, kept)
+            if is_over or is_due or len(unsaved) >= self._every:
+                saved, unsaved = unsaved, []
+                goes_on = await asyncio.to_thread(self.hooks.checkpoint, saved)
                 last = time.monotonic()
                 if not goes_on:
                     self.stopping.set()
@@ -262,13 +264,13 @@ class _Run:
                 return
 
     async def finish(self, writer: asyncio.Task[None]) -> None:
-        """Have the writer keep the rest; whatever ended the run, what was paid for is kept."""
+        """Have the writer store the rest; whatever ended the run, what was paid for is stored."""
         if not writer.done():
             await self._arrived.put(None)
         await asyncio.shield(writer)
 
     async def pause(self, seconds: float) -> None:
-        """Sleep, unless the run is told to stop."""
+        """Sleep, unless the run is to stop."""
         try:
             async with asyncio.timeout(seconds):
                 await self.stopping.wait()
@@ -279,7 +281,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Permit:
-    """A turn: the id it counts under, the probe's name if it is one, and when it was given."""
+    """A permit: the id it counts under, the probe's name if it is one, and when it was granted."""
 
     sent_id: int
     probe: str | None
@@ -288,161 +290,164 @@ class _Permit:
 
 @dataclass
 class _Waiter:
-    """A call that waits for its turn."""
+    """A call that waits for its permit."""
 
     tokens: int
     since: float
-    turn: asyncio.Future[_Permit]
+    permit: asyncio.Future[_Permit]
 
 
 class _PermitQueue:
-    """Takes turns for one target's calls and tells the lane what became of them."""
+    """Acquires permits for one target's calls and reports their results to the rate limiter."""
 
     def __init__(self, target: CallTarget, run: _Run) -> None:
         self._target, self._run = target, run
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.n_ready: Callable[[], int] = lambda: 0
-        self.is_resting = False
-        self._tickets: deque[_Waiter] = deque()
-        self._ended: list[ReleasedPermit] = []
+        self.is_open = False
+        self._waiters: deque[_Waiter] = deque()
+        self._released: list[ReleasedPermit] = []
         self._n_in_flight = 0
         self._wake = asyncio.Event()
 
-    async def turn(self, tokens: int, since: float, within_s: float | None) -> _Permit:
-        """Return a turn, fresh enough to be counted where it is used.
+    async def acquire(self, tokens: int, since: float, within_s: float | None) -> _Permit:
+        """Return a permit, fresh enough to be counted when it is used.
 
         Raises:
-            _TooLateError: If it does not come in time.
-            _RestsError: If the model rests for longer than the run waits.
-            _StoppedError: If the run was told to stop.
+            _DeadlineError: If it does not come in time.
+            _CircuitOpenError: If the model's cooldown is longer than the run waits.
+            _StoppedError: If the run is to stop.
         """
-        ticket = _Waiter(tokens, since, asyncio.get_running_loop().create_future())
-        self._tickets.append(ticket)
+        waiter = _Waiter(tokens, since, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
         self._wake.set()
-        was_had = False
+        was_granted = False
         try:
             async with asyncio.timeout(within_s):
-                turn = await ticket.turn
-            was_had = True
+                permit = await waiter.permit
+            was_granted = True
         except TimeoutError:
             raise _DeadlineError from None
         finally:
-            if not was_had:
-                self._withdraw(ticket)
-        return await self._fresh(turn)
+            if not was_granted:
+                self._withdraw(waiter)
+        return await self._refreshed(permit)
 
-    async def _fresh(self, turn: _Permit) -> _Permit:
-        """Count a turn anew where this process was kept from using it at once."""
-        for _ in range(3 if self._target.lane.limits else 0):
-            if time.time() - turn.at <= STALE_S:
+    async def _refreshed(self, permit: _Permit) -> _Permit:
+        """Refresh a permit that this process could not use at once."""
+        for _ in range(3 if self._target.bucket.limits else 0):
+            if time.time() - permit.at <= STALE_S:
                 break
             try:
-                at = await self._run.shared(self._run.lanes.refresh, [turn.sent_id])
+                at = await self._run.shared(self._run.limiter.refresh, [permit.sent_id])
             except asyncio.CancelledError:
-                self.end(ReleasedPermit("cancelled", turn.sent_id, turn.probe))
+                self.release(ReleasedPermit("cancelled", permit.sent_id, permit.probe))
                 raise
-            turn = replace(turn, at=at)
-        return turn
+            permit = replace(permit, at=at)
+        return permit
 
-    def end(self, ended: ReleasedPermit) -> None:
-        """Note a call that ended; the lane hears of it with the next turns."""
+    def release(self, released: ReleasedPermit) -> None:
+        """Record a call that ended; the rate limiter is told with the next request for permits."""
         self._n_in_flight -= 1
-        self._ended.append(ended)
+        self._released.append(released)
         self._wake.set()
 
     def reject_waiters(self, error: Exception) -> None:
-        """Let nobody wait any longer."""
-        while self._tickets:
-            ticket = self._tickets.popleft()
-            if not ticket.turn.done():
-                ticket.turn.set_exception(error)
+        """End every wait with this error."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.permit.done():
+                waiter.permit.set_exception(error)
 
     async def run(self) -> None:
-        """Take turns for whoever waits, until cancelled."""
+        """Acquire permits for the waiters, until cancelled."""
         stopped = asyncio.create_task(self._run.stopping.wait())
         stopped.add_done_callback(lambda _: self._wake.set())
-        nap_s = HEARTBEAT_S
+        pause_s = HEARTBEAT_S
         try:
             while True:
                 try:
-                    async with asyncio.timeout(nap_s):
+                    async with asyncio.timeout(pause_s):
                         await self._wake.wait()
                 except TimeoutError:
                     pass
                 self._wake.clear()
-                await asyncio.sleep(0)  # whoever became ready with this one joins the chunk
+                await asyncio.sleep(0)  # calls that became ready with this one join the chunk
                 if self._run.stopping.is_set():
                     self.reject_waiters(_StoppedError())
-                nap_s = await self._take()
+                pause_s = await self._acquire()
         finally:
             stopped.cancel()
 
     async def close(self) -> None:
-        """Tell the lane what is left to tell, and leave it."""
+        """Report the last results to the rate limiter, and leave it."""
         self.reject_waiters(_StoppedError())
-        await self._run.shared(self._run.lanes.release, self._target.lane, self._ended)
-        await self._run.shared(self._run.lanes.leave, self._target.lane, self.owner)
+        await self._run.shared(self._run.limiter.release, self._target.bucket, self._released)
+        await self._run.shared(self._run.limiter.leave, self._target.bucket, self.owner)
 
-    async def _take(self) -> float:
-        """Take what turns there are; return how long to nap before the next look."""
-        if not self._tickets and not self._ended and not self._n_in_flight:
+    async def _acquire(self) -> float:
+        """Acquire the permits there are; return how long to wait before the next request."""
+        if not self._waiters and not self._released and not self._n_in_flight:
             return HEARTBEAT_S
-        asked = list(islice(self._tickets, self._target.profile.turns_at_once))
-        ended, self._ended = self._ended, []
-        turns: Permits = await self._run.shared(
-            self._run.lanes.acquire, self._target.lane, self._wish(asked), ended
+        waiting = list(islice(self._waiters, self._target.profile.turns_at_once))
+        released, self._released = self._released, []
+        granted: Permits = await self._run.shared(
+            self._run.limiter.acquire, self._target.bucket, self._request(waiting), released
         )
-        self.is_resting = turns.open_until is not None
-        for sent_id in turns.sent_ids:
+        self.is_open = granted.open_until is not None
+        for sent_id in granted.sent_ids:
             self._n_in_flight += 1
-            self._give(_Permit(sent_id, turns.probe, turns.at))
-        if turns.open_until is not None and turns.open_until - time.time() > PATIENCE_S:
-            self._target.rests_until = turns.open_until
+            self._grant(_Permit(sent_id, granted.probe, granted.at))
+        if granted.open_until is not None and granted.open_until - time.time() > PATIENCE_S:
+            self._target.cooldown_until = granted.open_until
             self.reject_waiters(_CircuitOpenError())
-        if self._tickets and len(turns.sent_ids) == len(asked):
+        if self._waiters and len(granted.sent_ids) == len(waiting):
             self._wake.set()
-        return min(LONGEST_NAP_S, turns.wait_s) if self._tickets else HEARTBEAT_S
+        return min(LONGEST_PAUSE_S, granted.wait_s) if self._waiters else HEARTBEAT_S
 
-    def _wish(self, asked: Sequence[_Waiter]) -> AcquireRequest:
+    def _request(self, waiting: Sequence[_Waiter]) -> AcquireRequest:
         return AcquireRequest(
             owner=self.owner,
             batch_id=self._target.batch_id,
             level=self._target.level,
-            since=asked[0].since if asked else time.time(),
-            tokens=tuple(ticket.tokens for ticket in asked),
-            n_waiting=len(self._tickets) + (self.n_ready() if asked else 0),
+            since=waiting[0].since if waiting else time.time(),
+            tokens=tuple(waiter.tokens for waiter in waiting),
+            n_waiting=len(self._waiters) + (self.n_ready() if waiting else 0),
             n_in_flight=self._n_in_flight,
             probe_s=self._target.profile.call_timeout_s + GRACE_S,
         )
 
-    def _give(self, turn: _Permit) -> None:
-        """Give a turn to whoever waits longest; nobody may be left who does."""
-        while self._tickets:
-            ticket = self._tickets.popleft()
-            if not ticket.turn.done():
-                ticket.turn.set_result(turn)
+    def _grant(self, permit: _Permit) -> None:
+        """Give a permit to the call that waits longest; release it if none waits."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.permit.done():
+                waiter.permit.set_result(permit)
                 return
-        self.end(ReleasedPermit("cancelled", turn.sent_id, turn.probe))
+        self.release(ReleasedPermit("cancelled", permit.sent_id, permit.probe))
 
-    def _withdraw(self, ticket: _Waiter) -> None:
-        """Take a call out that waits no more; a turn that came in that moment is given back."""
-        if ticket in self._tickets:
-            self._tickets.remove(ticket)
-        elif ticket.turn.done() and not ticket.turn.cancelled() and not ticket.turn.exception():
-            turn = ticket.turn.result()
-            self.end(ReleasedPermit("cancelled", turn.sent_id, turn.probe))
+    def _withdraw(self, waiter: _Waiter) -> None:
+        """Remove a call that no longer waits; a permit that came in that moment is released."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        elif (
+            waiter.permit.done() and not waiter.permit.cancelled() and not waiter.permit.exception()
+        ):
+            permit = waiter.permit.result()
+            self.release(ReleasedPermit("cancelled", permit.sent_id, permit.probe))
 
 
-async def _ask(target: CallTarget, run: _Run) -> None:
-    """Make one target's calls; what stops it stops nobody else."""
+async def _run_target(target: CallTarget, run: _Run) -> None:
+    """Make one target's calls; what stops it stops no other target."""
     profile = target.profile
     ready: asyncio.Queue[_Ready | None] = asyncio.Queue(profile.queue or 2 * profile.workers)
-    gate = _PermitQueue(target, run)
-    gate.n_ready = ready.qsize
-    pump = asyncio.create_task(gate.run())
-    feeder = asyncio.create_task(_feed(target, ready, profile.workers, run.around.clock))
+    permits = _PermitQueue(target, run)
+    permits.n_ready = ready.qsize
+    pump = asyncio.create_task(permits.run())
+    feeder = asyncio.create_task(_feed(target, ready, profile.workers, run.hooks.clock))
     workers = [
-        asyncio.create_task(_Worker(target, run, gate).work(ready)) for _ in range(profile.workers)
+        asyncio.create_task(_Worker(target, run, permits).work(ready))
+        for _ in range(profile.workers)
     ]
     try:
         await _all_or_first_failure([*workers, feeder, pump], until_done=workers)
@@ -450,12 +455,12 @@ async def _ask(target: CallTarget, run: _Run) -> None:
         for task in (*workers, feeder, pump):
             task.cancel()
         await asyncio.gather(*workers, feeder, pump, return_exceptions=True)
-        await gate.close()
+        await permits.close()
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A call whose request stands ready; since when, by the lanes' clock and by the rows'."""
+    """A call whose request is ready; since when, by the rate limiter's clock and by the rows'."""
 
     call: PendingCall
     request: Mapping[str, Any]
@@ -478,8 +483,8 @@ async def _feed(
 class _Worker:
     """Makes one call at a time."""
 
-    def __init__(self, target: CallTarget, run: _Run, gate: _PermitQueue) -> None:
-        self._target, self._run, self._gate = target, run, gate
+    def __init__(self, target: CallTarget, run: _Run, permits: _PermitQueue) -> None:
+        self._target, self._run, self._permits = target, run, permits
 
     async def work(self, ready: asyncio.Queue[_Ready | None]) -> None:
         """Make calls until there are none, or the target or the run stops."""
@@ -488,30 +493,30 @@ class _Worker:
             if waiting is None or self._is_over:
                 return
             try:
-                answered = await self._make(waiting)
+                outcome = await self._make(waiting)
             except _StoppedError:
                 return
             except _CircuitOpenError:
-                self._target.trouble = self._target.trouble or _resting(self._target)
+                self._target.error = self._target.error or _cooling_down(self._target)
                 return
             except FinalError as error:
-                self._target.trouble = error
+                self._target.error = error
                 return
-            if answered is not None:
-                await self._run.arrive(answered)
+            if outcome is not None:
+                await self._run.arrive(outcome)
 
     @property
     def _is_over(self) -> bool:
-        trouble = self._target.trouble
-        return self._target.rests_until is not None or isinstance(trouble, FinalError)
+        error = self._target.error
+        return self._target.cooldown_until is not None or isinstance(error, FinalError)
 
     async def _make(self, waiting: _Ready) -> CallOutcome | None:
-        """Return what became of a call; None where it has to be asked in a later pass."""
-        target, rules = self._target, self._run.around.retry_rules
+        """Return a call's outcome; None where it has to be sent in a later pass."""
+        target, rules = self._target, self._run.hooks.retry_rules
         begun = time.monotonic()
         expires_in = self._expires_in(waiting.call)
-        tries: dict[Cause, int] = {}
-        trying = _Trying(waiting)
+        attempts: dict[Cause, int] = {}
+        attempt = _Attempt(waiting)
 
         def left_s() -> float | None:
             bounds = [expires_in, target.profile.wait_timeout_seconds]
@@ -519,49 +524,51 @@ class _Worker:
             return min((bound - spent for bound in bounds if bound is not None), default=None)
 
         try:
-            retry = retrying(rules, left_s, self._run.pause, tries)
-            body: str = await retry(self._try, trying, left_s)
+            retry = retrying(rules, left_s, self._run.pause, attempts)
+            body: str = await retry(self._attempt, attempt, left_s)
         except _DeadlineError:
-            return self._late(trying, expires_in, begun)
+            return self._out_of_time(attempt, expires_in, begun)
         except TransientError as error:
             cause = cause_of(error)
-            if tries[cause] < rules.most_tries[cause]:
-                return self._late(trying, expires_in, begun, error)
-            if self._gate.is_resting:
-                # Not this call's fault: it is asked again once its model is back.
-                target.trouble = error
+            if attempts[cause] < rules.max_attempts[cause]:
+                return self._out_of_time(attempt, expires_in, begun, error)
+            if self._permits.is_open:
+                # Not this call's fault: it is retried once its model is back.
+                target.error = error
                 return None
             body = _failure_body(waiting.call, str(error), cause.value)
-            return self._answered(trying, "failed", body)
-        return self._answered(trying, "matched", body)
+            return self._outcome_of(attempt, "failed", body)
+        return self._outcome_of(attempt, "matched", body)
 
-    async def _try(self, trying: _Trying, left_s: Callable[[], float | None]) -> str:
-        """Take a turn and send the request once."""
+    async def _attempt(self, attempt: _Attempt, left_s: Callable[[], float | None]) -> str:
+        """Acquire a permit and send the request once."""
         within = left_s()
         if within is not None and within <= 0:
             raise _DeadlineError
-        waiting = trying.waiting
-        turn = await self._gate.turn(waiting.call.tokens, waiting.since, within)
-        trying.n_tries += 1
-        trying.sent_at = self._run.around.clock()
-        outcome: Literal["answered", "failed", "ignored", "cancelled"] = "cancelled"
-        said: str | None = None
+        waiting = attempt.waiting
+        permit = await self._permits.acquire(waiting.call.tokens, waiting.since, within)
+        attempt.n_tries += 1
+        attempt.sent_at = self._run.hooks.clock()
+        result: CallResult = "cancelled"
+        message: str | None = None
         tokens: int | None = None
         try:
             body = await self._send(waiting.request)
-            outcome = "answered"
+            result = "success"
             if self._target.tokens_used is not None:
                 tokens = self._target.tokens_used(body)
         except CJError as error:
             is_ours = isinstance(error, FinalError) or is_client_error(error)
-            outcome, said = ("ignored" if is_ours else "failed"), str(error)
+            result, message = ("ignored" if is_ours else "failure"), str(error)
             if isinstance(error, UncertainOutcomeError):
-                await self._run.arrive(self._answered(trying, "in_doubt", ""))
-            if wait_s := asked_wait_s(error):
-                await self._run.shared(self._run.lanes.pause, self._target.lane, wait_s)
+                await self._run.arrive(self._outcome_of(attempt, "in_doubt", ""))
+            if wait_s := retry_after_s(error):
+                await self._run.shared(self._run.limiter.pause, self._target.bucket, wait_s)
             raise
         finally:
-            self._gate.end(ReleasedPermit(outcome, turn.sent_id, turn.probe, tokens, said))
+            self._permits.release(
+                ReleasedPermit(result, permit.sent_id, permit.probe, tokens, message)
+            )
         return body
 
     async def _send(self, request: Mapping[str, Any]) -> str:
@@ -575,11 +582,11 @@ class _Worker:
 
     def _expires_in(self, call: PendingCall) -> float | None:
         ttl = self._target.profile.result_ttl_seconds
-        return None if ttl is None else call.recorded_at + ttl - self._run.around.clock()
+        return None if ttl is None else call.recorded_at + ttl - self._run.hooks.clock()
 
-    def _late(
+    def _out_of_time(
         self,
-        trying: _Trying,
+        attempt: _Attempt,
         expires_in: float | None,
         begun: float,
         error: CJError | None = None,
@@ -587,32 +594,32 @@ class _Worker:
         """End a call as expired, or leave it for a later pass if it only waited too long."""
         if expires_in is not None and time.monotonic() - begun >= expires_in - 0.001:
             ttl = self._target.profile.result_ttl_seconds
-            said = f"Not sent within {ttl:g} s (result_ttl_seconds): its time was over."
-            body = _failure_body(trying.waiting.call, said, "expired")
-            return self._answered(trying, "expired", body)
+            message = f"Not sent within {ttl:g} s (result_ttl_seconds): its time was over."
+            body = _failure_body(attempt.waiting.call, message, "expired")
+            return self._outcome_of(attempt, "expired", body)
         wait = self._target.profile.wait_timeout_seconds
         msg = f"{self._target.name}: no answer within the wait of {wait:g} s." if wait else ""
-        self._target.trouble = error or ProviderUnavailableError(msg)
+        self._target.error = error or ProviderUnavailableError(msg)
         return None
 
-    def _answered(self, trying: _Trying, kind: Kind, body: str) -> CallOutcome:
-        call = trying.waiting.call
+    def _outcome_of(self, attempt: _Attempt, kind: Kind, body: str) -> CallOutcome:
+        call = attempt.waiting.call
         return CallOutcome(
             submission_key=call.submission_key,
             line=call.line,
             custom_id=call.custom_id,
             kind=kind,
             body=body,
-            n_tries=trying.n_tries,
-            queued_at=trying.waiting.queued_at,
-            sent_at=trying.sent_at,
-            answered_at=self._run.around.clock(),
+            n_tries=attempt.n_tries,
+            queued_at=attempt.waiting.queued_at,
+            sent_at=attempt.sent_at,
+            answered_at=self._run.hooks.clock(),
         )
 
 
 @dataclass
-class _Trying:
-    """A call while it is tried."""
+class _Attempt:
+    """A call while attempts are made."""
 
     waiting: _Ready
     n_tries: int = 0
@@ -623,8 +630,8 @@ def _failure_body(call: PendingCall, message: str, code: str) -> str:
     return json.dumps({"custom_id": call.custom_id, "error": {"code": code, "message": message}})
 
 
-def _resting(target: CallTarget) -> ProviderUnavailableError:
-    wait_s = max(0.0, (target.rests_until or 0.0) - time.time())
+def _cooling_down(target: CallTarget) -> ProviderUnavailableError:
+    wait_s = max(0.0, (target.cooldown_until or 0.0) - time.time())
     msg = (
         f"{target.name} failed so often in a row that it is left alone for {wait_s:.0f} s; what "
         "it has not answered is requested then."

@@ -1,8 +1,8 @@
-"""Whose turn it is where several batches wait for one provider; pure.
+"""Who gets the next permit where several batches wait for one provider; pure.
 
 Higher priorities go first, and waiting raises a priority, so nothing starves. Within a priority
-the batch that had the fewest turns is next, then the one that has waited longest, then its name:
-the same waiters always get the same turns.
+the batch that had the fewest permits is next, then the one that has waited longest, then its name:
+the same waiters always get the same permits.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class QueueEntry(Generic[K]):
 
     Attributes:
         key: Whose calls they are; two judges or processes of one batch have two.
-        batch_id: Turns are shared fairly between batches.
+        batch_id: Permits are shared fairly between batches.
         level: The batch's priority, as `LEVELS` counts.
         since: When the oldest of them began to wait, in seconds.
         n: How many wait.
-        n_served: Turns the batch has had.
+        n_served: Permits the batch has had.
     """
 
     key: K
@@ -43,17 +43,17 @@ class QueueEntry(Generic[K]):
     n_served: float
 
 
-def allocate_permits(waiting: Sequence[QueueEntry[K]], n_turns: int, now: float) -> dict[K, int]:
-    """Return how many of the next turns each waiter gets; those who get none are left out.
+def allocate_permits(waiting: Sequence[QueueEntry[K]], n_permits: int, now: float) -> dict[K, int]:
+    """Return how many of the next permits each waiter gets; those who get none are left out.
 
     Args:
-        waiting: Everybody who waits.
-        n_turns: How many turns there are.
+        waiting: Every waiter.
+        n_permits: How many permits there are.
         now: In the same seconds as `since`.
     """
     served: dict[str, float] = {w.batch_id: w.n_served for w in waiting}
     left = {w.key: w.n for w in waiting}
-    turns: dict[K, int] = {}
+    permits: dict[K, int] = {}
 
     def rank(index: int) -> tuple[int, float, float, str, int]:
         w = waiting[index]
@@ -61,7 +61,7 @@ def allocate_permits(waiting: Sequence[QueueEntry[K]], n_turns: int, now: float)
 
     heap = [rank(index) for index, w in enumerate(waiting) if w.n > 0]
     heapq.heapify(heap)
-    while heap and n_turns > 0:
+    while heap and n_permits > 0:
         top = heapq.heappop(heap)
         index = top[-1]
         fresh = rank(index)
@@ -69,13 +69,13 @@ def allocate_permits(waiting: Sequence[QueueEntry[K]], n_turns: int, now: float)
             heapq.heappush(heap, fresh)  # its batch was served since; it may no longer be first
             continue
         key = waiting[index].key
-        turns[key] = turns.get(key, 0) + 1
+        permits[key] = permits.get(key, 0) + 1
         served[waiting[index].batch_id] += 1
         left[key] -= 1
-        n_turns -= 1
+        n_permits -= 1
         if left[key]:
             heapq.heappush(heap, rank(index))
-    return turns
+    return permits
 
 
 def _effective_level(waiting: QueueEntry[K], now: float) -> int:

@@ -24,7 +24,7 @@ class Journal:
     """The replies of one provider job; opened when the first arrives.
 
     Args:
-        home: The store's folder.
+        home: The store's folder, `CJ_HOME`.
         batch_id: The batch; its journals share a folder, so that they can be forgotten together.
         submission_key: The job.
         key: The store's, where it is encrypted.
@@ -49,10 +49,10 @@ class Journal:
         os.write(self._descriptor, line + b"\n")
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return what was kept, in the order it came; a line cut short by a kill is left out.
+        """Return what was written, in the order it came; a line cut short by a kill is left out.
 
         Raises:
-            ValueError: If it was kept under another key.
+            ValueError: If it was written under another key.
         """
         if not self.path.exists():
             return []

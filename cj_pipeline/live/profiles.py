@@ -18,7 +18,7 @@ Mode = Literal["serial", "lazy-parallel"]
 Source = Literal["default", "built-in", "configured", "explicit"]
 
 LONGEST_CALL_S = 600.0
-"""What a call is given where a profile clears its timeout: nobody waits for ever."""
+"""What a call is given where a profile clears its timeout: no call waits for ever."""
 
 USUAL_CONCURRENCY = 4
 USUAL_WINDOW_S = 60.0
@@ -33,18 +33,18 @@ class Profile:
     Attributes:
         mode: One call after the other, or as many at once as `concurrency` says.
         concurrency: Calls in flight at once, per judge. Cleared: the usual 4.
-        queue: Calls that may stand ready and wait for their turn, per judge. Cleared: twice as
+        queue: Calls that may be ready and wait for their permit, per judge. Cleared: twice as
             many as may be in flight.
         timeout_seconds: For one try of one call. Cleared: ten minutes.
-        wait_timeout_seconds: From when a call asks for its turn until its last try may begin,
+        wait_timeout_seconds: From when a call requests its permit until its last attempt may begin,
             waiting and earlier tries included. Cleared: for as long as it takes.
-        result_ttl_seconds: How long a call that was not sent is still worth sending, from when
+        result_ttl_seconds: How long a call that was not sent may still be sent, from when
             it was recorded; later it ends as expired. Cleared: always.
-        chunk_size: How many turns are taken at once. Cleared: as many as may be in flight.
+        chunk_size: How many permits are acquired at once. Cleared: as many as may be in flight.
         rate_limit: Calls that may begin within any `rate_window_seconds`, over all processes.
         rate_window_seconds: The length of that window.
-        checkpoint_every: Replies after which the store and whoever watches are told. Cleared:
-            every two seconds, however many there are.
+        checkpoint_every: Replies after which the store is written and watchers see progress.
+            Cleared: every two seconds, however many there are.
     """
 
     mode: Mode = "lazy-parallel"
@@ -121,7 +121,7 @@ class ResolvedProfile:
     notes: Mapping[str, str]
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values, to be kept with a batch."""
+        """Return it as JSON values, to be stored with a batch."""
         return {
             "name": self.name,
             "values": {name: getattr(self.values, name) for name in FIELDS},
@@ -131,7 +131,7 @@ class ResolvedProfile:
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> ResolvedProfile:
-        """Return the profile that `as_json` kept."""
+        """Return the profile that `as_json` wrote."""
         return cls(kept["name"], Profile(**kept["values"]), kept["sources"], kept["notes"])
 
 
@@ -158,7 +158,7 @@ def resolve_profile(
     Args:
         name: Of a built-in or configured profile.
         configured: The user's own, fields by profile name; wins over a built-in of that name.
-        explicit: What was set by hand; wins over both. Texts are read as numbers, an empty one
+        explicit: What was set explicitly; wins over both. Texts are read as numbers, an empty one
             falls back to what is inherited, `none` and `null` clear a number.
     """
     configured = configured or {}
@@ -215,7 +215,7 @@ class _Draft:
         self.notes: dict[str, str] = {}
 
     def rank(self, field: str) -> int:
-        """Return how near to the caller's own hand a field was set."""
+        """Return how close to the caller's own choice a field was set."""
         return _RANK[self.sources[field]]
 
     def said(self, field: str) -> str:
@@ -388,7 +388,7 @@ def _cannot_finish(profile: Profile) -> list[str]:
         )
     return [
         f"{chunk} calls at {limit} per {window:g} s may wait {longest - timeout:g} s for their"
-        f" turns and then {timeout:g} s for an answer, {longest:g} s in all, and"
+        f" permits and then {timeout:g} s for an answer, {longest:g} s in all, and"
         f" wait_timeout_seconds is {wait:g}: set {', or '.join(ways)}"
     ]
 

@@ -1,7 +1,7 @@
-"""What is tried again, how often and when: by the cause of the failure, through tenacity.
+"""What is retried, how often and when: by the cause of the failure, through tenacity.
 
 The waits grow exponentially and are drawn at random up to that bound, so that calls that failed
-together do not come back together; what a provider asks for by Retry-After is the least.
+together do not come back together; what a provider states in Retry-After is the least.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from cj_pipeline.errors import CJError, TransientError, UncertainOutcomeError
 
 
 class Cause(StrEnum):
-    """Why a try failed."""
+    """Why an attempt failed."""
 
-    BUSY = "busy"  # 429: the provider is well and asks for patience
+    BUSY = "busy"  # 429: the provider is well but busy
     DOWN = "down"  # 5xx, or no connection: nothing was carried out
     LOST = "lost"  # sent and not answered: it may have been paid for
 
 
-MOST_TRIES: Mapping[Cause, int] = {Cause.BUSY: 12, Cause.DOWN: 6, Cause.LOST: 3}
-"""A lost reply may cost twice, so it is asked for again more rarely than what costs nothing."""
+MAX_ATTEMPTS: Mapping[Cause, int] = {Cause.BUSY: 12, Cause.DOWN: 6, Cause.LOST: 3}
+"""A lost reply may cost twice, so it is retried fewer times than what costs nothing."""
 
 CLIENT_ERRORS = range(400, 500)
 
 
 @dataclass(frozen=True)
 class RetryRules:
-    """How retries are spaced, in seconds, and how often each cause is tried in all."""
+    """How retries are spaced, in seconds, and how many attempts each cause gets in all."""
 
     first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
-    most_tries: Mapping[Cause, int] = field(default_factory=lambda: dict(MOST_TRIES))
+    max_attempts: Mapping[Cause, int] = field(default_factory=lambda: dict(MAX_ATTEMPTS))
 
 
 def cause_of(error: CJError) -> Cause:
-    """Return why a try failed that may be tried again."""
+    """Return why an attempt failed that may be retried."""
     status = getattr(error, "status", None)
     if status == 429:
         return Cause.BUSY
@@ -54,37 +54,37 @@ def is_client_error(error: BaseException) -> bool:
     return getattr(error, "status", None) in CLIENT_ERRORS
 
 
-def asked_wait_s(error: CJError) -> float:
-    """Return how long the provider asked to be left alone; 0 where it did not."""
+def retry_after_s(error: CJError) -> float:
+    """Return the wait the provider stated in Retry-After; 0 where it stated none."""
     return getattr(error, "retry_after_s", None) or 0.0
 
 
 def retrying(
     rules: RetryRules,
-    last_begin: Callable[[], float | None],
+    time_left_s: Callable[[], float | None],
     sleep: Callable[[float], Awaitable[None]],
-    tries: dict[Cause, int],
+    attempts: dict[Cause, int],
 ) -> AsyncRetrying:
-    """Return what tries a call until it is answered, refused, or not worth another try.
+    """Return what retries a call until it is answered, refused, or out of attempts.
 
     Args:
         rules: How often, and how far apart.
-        last_begin: Seconds from now after which no try may begin; None is no bound.
+        time_left_s: Seconds from now after which no attempt may begin; None is no bound.
         sleep: Waits; may raise to end it all.
-        tries: Counts the failures by cause, for whoever wants to know why it was given up.
+        attempts: Counts the failures by cause, for the caller to see why it was abandoned.
     """
     spread = wait_random_exponential(multiplier=rules.first_wait_s, max=rules.longest_wait_s)
 
     def wait(state: RetryCallState) -> float:
-        return max(spread(state), asked_wait_s(_failure(state)))
+        return max(spread(state), retry_after_s(_failure(state)))
 
     def stop(state: RetryCallState) -> bool:
         error = _failure(state)
         cause = cause_of(error)
-        tries[cause] = tries.get(cause, 0) + 1
-        left = last_begin()
+        attempts[cause] = attempts.get(cause, 0) + 1
+        left = time_left_s()
         is_late = left is not None and state.upcoming_sleep > left
-        return tries[cause] >= rules.most_tries[cause] or is_late
+        return attempts[cause] >= rules.max_attempts[cause] or is_late
 
     return AsyncRetrying(
         retry=retry_if_exception_type(TransientError),

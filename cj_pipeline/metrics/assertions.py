@@ -52,10 +52,10 @@ class OwnAssertion(BaseModel):
     Attributes:
         metric: One of `cj metrics BATCH`; a histogram's with `_count` or `_sum` behind its name.
         labels: Only the series with these values count; all of them if left out.
-        comparison: How the figure must stand to the value.
+        comparison: How the figure must compare with the value.
         value: What it is compared with.
-        severity: `error` if the batch may give no grades without it, `warning` if somebody
-            should look.
+        severity: `error` if the batch may give no grades without it, `warning` if the operator
+            should check.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -23,13 +23,13 @@ class Metric:
 
     Attributes:
         name: As Prometheus knows it; units ride in it.
-        kind: A counter only ever rises, a gauge is how things stand, a histogram counts values
+        kind: A counter only ever rises, a gauge is the present state, a histogram counts values
             by size.
         help: What it means, in one line.
         labels: Their names, in the order the query gives their columns.
         sql: Gives the labels' columns and `value`; for a histogram one row per thing measured.
-        always: Label values that are told even where there is nothing to count yet, so that an
-            alert on them has a zero to look at; never of a histogram.
+        always: Label values that are exported even where there is nothing to count yet, so that an
+            alert on them has a zero to compare with; never of a histogram.
         bounds: Upper bounds of a histogram's buckets, without infinity.
         of_one_batch: Whether it only means something for one batch; then it is not scraped.
         adds_up: Whether the sum over its series means something.

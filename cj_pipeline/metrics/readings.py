@@ -1,6 +1,6 @@
-"""What Prometheus is told, read from the store's rows: right whatever process died in between.
+"""What Prometheus scrapes, read from the store's rows: right whichever process died in between.
 
-The metrics themselves are `metric_catalogue`. A scrape is one short look at the live store, so it
+The metrics themselves are in `catalogue`. A scrape is one short read of the live store, so it
 shows batches as they move and not as they were last published; writers go first.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric as MetricFamily
     from starlette.applications import Starlette
 
-    from cj_pipeline.store.file_store import Store
+    from cj_pipeline.store.base import Store
     from cj_pipeline.store.session import Session
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -61,7 +61,7 @@ def read_metrics(
     """Return what each metric says now, of the whole store or of one batch.
 
     Args:
-        db: One look at the store, so that all figures are of the same moment.
+        db: One read of the store, so that all figures are of the same moment.
         now: What ages are counted to; aware of its zone.
         batch_id: The batch; everything in the store if left out, and then without the metrics
             that only mean something for one batch.

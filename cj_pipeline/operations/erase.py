@@ -27,7 +27,7 @@ import duckdb
 from cj_pipeline.errors import StoreError, UnknownBatchError, UnsettledBatchError
 from cj_pipeline.live.journal import folder_of
 from cj_pipeline.storage.file_swap import UNFINISHED
-from cj_pipeline.store.file_store import Store, connect_file
+from cj_pipeline.store.file_store import FileStore, connect_file
 from cj_pipeline.store.maintenance import CALLBACKS_FOLDER, compact_store, rewrite_file
 from cj_pipeline.store.session import Session
 from cj_pipeline.store.snapshot import spare_of
@@ -88,7 +88,7 @@ def nothing_beyond(batch_id: str, is_whole: bool) -> int:
 
 
 def forget_batch(
-    store: Store,
+    store: FileStore,
     batch_id: str,
     *,
     now: datetime,
@@ -116,7 +116,7 @@ def forget_batch(
 
 
 def forget_essay(
-    store: Store,
+    store: FileStore,
     batch_id: str,
     essay_id: str,
     *,
@@ -137,7 +137,7 @@ def forget_essay(
 
 
 def finish_erasures(
-    store: Store, *, now: datetime, beyond: Beyond = nothing_beyond
+    store: FileStore, *, now: datetime, beyond: Beyond = nothing_beyond
 ) -> tuple[Forgotten, ...]:
     """Bring every erasure that was begun to its end; return them.
 
@@ -148,7 +148,7 @@ def finish_erasures(
 
 
 def forget_what_is_due(
-    store: Store,
+    store: FileStore,
     *,
     now: datetime,
     retention_days: float | None,
@@ -191,7 +191,7 @@ def _is_over(row: dict[str, Any], now: datetime, retention_days: float | None) -
     return ended_at + timedelta(days=retention_days) < now
 
 
-def begun_erasures(store: Store) -> list[dict[str, Any]]:
+def begun_erasures(store: FileStore) -> list[dict[str, Any]]:
     """Return the erasures that did not come to their end; the store's schema is left as it is."""
     if not store.path.exists():
         return []
@@ -203,7 +203,7 @@ def begun_erasures(store: Store) -> list[dict[str, Any]]:
 
 
 def _forget(
-    store: Store,
+    store: FileStore,
     batch_id: str,
     essay_id: str | None,
     now: datetime,
@@ -243,7 +243,7 @@ def _forget(
     )
 
 
-def _finish(store: Store, erasure: dict[str, Any], now: datetime, beyond: Beyond) -> Forgotten:
+def _finish(store: FileStore, erasure: dict[str, Any], now: datetime, beyond: Beyond) -> Forgotten:
     """Do what is left of an erasure; each part may be done twice."""
     batch_id, essay_id, alias = (erasure[key] for key in ("batch_id", "essay_id", "essay_alias"))
     n_rows, n_files = erasure["n_rows"] or 0, erasure["n_files"] or 0
@@ -395,7 +395,7 @@ def _rename(db: Session, batch_id: str, essay_id: str, alias: str) -> int:
     return n_rows
 
 
-def _files_of(store: Store, db: Session, batch_id: str) -> list[Path]:
+def _files_of(store: FileStore, db: Session, batch_id: str) -> list[Path]:
     """Return the files and folders that were written for a batch, or handed in for it."""
     written = db.rows(
         "SELECT path FROM run_artefact WHERE batch_id = $batch "
@@ -484,7 +484,9 @@ def _shows(content: bytes, comparison_ids: set[bytes]) -> bool:
     return not comparison_ids.isdisjoint(_COMPARISON_ID.findall(content))
 
 
-def _erase_from_copies(store: Store, batch_id: str, essay_id: str | None, alias: str | None) -> int:
+def _erase_from_copies(
+    store: FileStore, batch_id: str, essay_id: str | None, alias: str | None
+) -> int:
     """Remove the same from other database files in the home; return how many files were removed.
 
     Such are the files that a restore laid aside, and backups that were written there. One that
@@ -509,7 +511,7 @@ def _erase_from_copies(store: Store, batch_id: str, essay_id: str | None, alias:
     return n_removed
 
 
-def _copies(store: Store) -> Iterator[Path]:
+def _copies(store: FileStore) -> Iterator[Path]:
     own = {store.path, store.published_path, spare_of(store.published_path)}
     for path in sorted(store.home.rglob("*")):
         if path in own or path.is_symlink() or not path.is_file():
@@ -533,13 +535,13 @@ def _same_texts(db: Session, batch_id: str, essay_id: str | None) -> tuple[tuple
     return tuple((row["batch_id"], row["essay_id"]) for row in rows)
 
 
-def _backups_elsewhere(store: Store, db: Session) -> tuple[Path, ...]:
+def _backups_elsewhere(store: FileStore, db: Session) -> tuple[Path, ...]:
     home = store.home.resolve()
     paths = [Path(row["path"]) for row in db.rows("SELECT path FROM backups ORDER BY written_at")]
     return tuple(path for path in paths if home not in path.parents and path.exists())
 
 
-def words_of(store: Store, batch_id: str, essay_id: str | None) -> tuple[bytes, ...]:
+def words_of(store: FileStore, batch_id: str, essay_id: str | None) -> tuple[bytes, ...]:
     """Return pieces of what an erasure is to remove, to be searched for afterwards.
 
     Of each text three pieces of up to 60 characters, without line breaks; of one essay its id too.

@@ -37,7 +37,8 @@ from cj_pipeline.stopping.continuation import (
     is_small_net,
     resampling_passes_allowed,
 )
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.base import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
 
 _RELIABILITIES = (0.8, 0.9)
@@ -249,7 +250,7 @@ def preview_batch(
         BatchProblemsError: With everything that is wrong with its judges or its profile.
         StoreError: If it starts from an earlier batch and nothing is published.
     """
-    aside = replace(runtime, store=Store.in_memory())
+    aside = replace(runtime, store=FileStore.in_memory())
     _copy_earlier(runtime, batch, aside.store)
     store_batch(aside, batch, runner_mode=runner_mode)
     first_wave = store_next_wave(aside, batch.batch_id).comparisons

@@ -1,9 +1,9 @@
-"""The adaptive strategy: the wave that takes away most of the uncertainty that matters.
+"""The adaptive strategy: the wave that lessens the expected loss most.
 
 A wave is chosen pair by pair. Each pair's gain is how much its verdict is expected to lessen the
-loss (see `stakes`), given that the pairs chosen before it will be answered too, so that a wave
-does not ask the same thing several times. Essays new to the scale are joined to it first. While
-the net has no scores, `fixed_design` and `balanced` choose.
+loss (see `loss`), given that the pairs chosen before it will be answered too, so that a
+wave does not buy the same information several times. Essays new to the scale are joined to it
+first. While the graph has no scores, `fixed_design` and `balanced` choose.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _STRAY_AT_LEAST = 2
 
 
 def most_informative_pairs(
-    net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool = False
+    graph: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool = False
 ) -> list[PairChoice]:
     """Return at most `size` pairs, greatest expected gain first; fewer when pairs run out.
 
     Args:
-        net: With scores, and with either their covariance or their information.
+        graph: With scores, and with either their covariance or their information.
         size: Pairs wanted.
         rng: Draws candidates and sketches in large batches.
         may_repeat: Whether a pair already shown is a candidate.
@@ -57,15 +57,15 @@ def most_informative_pairs(
         Chaloner and Verdinelli (1995), doi:10.1214/ss/1177009939, for designs that lessen an
         expected loss; Sherman and Morrison (1950), doi:10.1214/aoms/1177729893, for the update.
     """
-    return most_informative_wave(net, size, rng, may_repeat=may_repeat)[0]
+    return most_informative_wave(graph, size, rng, may_repeat=may_repeat)[0]
 
 
 def most_informative_wave(
-    net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
+    graph: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
 ) -> tuple[list[PairChoice], SwapRules]:
-    """Return the same pairs, and what may be asked instead of one at little loss of gain."""
-    wave = _Wave(shrunk(net), size, rng, may_repeat=may_repeat)
-    role = Role.BOUNDARY if net.boundaries else Role.INFORMATIVE
+    """Return the same pairs, and what may replace one at little loss of gain."""
+    wave = _Wave(shrunk(graph), size, rng, may_repeat=may_repeat)
+    role = Role.BOUNDARY if graph.boundaries else Role.INFORMATIVE
     chosen: list[PairChoice] = []
     while len(chosen) < size and (k := wave.best()) is not None:
         one, other, gain = wave.take(k)
@@ -77,23 +77,25 @@ class _Wave:
     """The candidates of a wave while it is being chosen, and what each would gain."""
 
     def __init__(
-        self, net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
+        self, graph: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
     ) -> None:
-        assert net.scores is not None  # noqa: S101
-        self._first, self._second = candidate_pairs(net, rng, may_repeat=may_repeat)
-        self._belief = approximate_posterior(net, rng)
-        self._variances = self._belief.variances(self._first, self._second)
-        self._losses = self._belief.losses(self._first, self._second)
+        assert graph.scores is not None  # noqa: S101
+        self._first, self._second = candidate_pairs(graph, rng, may_repeat=may_repeat)
+        self._posterior = approximate_posterior(graph, rng)
+        self._variances = self._posterior.variances(self._first, self._second)
+        self._losses = self._posterior.losses(self._first, self._second)
         self._information = expected_information(
-            net.scores[self._first] - net.scores[self._second], self._variances
+            graph.scores[self._first] - graph.scores[self._second], self._variances
         )
         self._is_open = np.ones(len(self._first), dtype=bool)
-        self._everyone = np.arange(net.n_essays)
-        self._beside = (
-            _beside(self._first, self._second, net.n_essays) if self._belief.is_local else None
+        self._everyone = np.arange(graph.n_essays)
+        self._candidates_of = (
+            _candidates_of(self._first, self._second, graph.n_essays)
+            if self._posterior.is_local
+            else None
         )
-        self._parts = Parts(net)
-        self._room, self._owed = _room_and_owed(net, size)
+        self._parts = Parts(graph)
+        self._room, self._owed = _room_and_owed(graph, size)
         self._must_come = self._owed.copy()
         self._gains = np.empty(len(self._first))
         self._weigh(self._everything)
@@ -124,26 +126,29 @@ class _Wave:
         return None
 
     def take(self, k: int) -> tuple[int, int, float]:
-        """Take a candidate as asked; return its essays and its gain."""
+        """Add a candidate to the wave; return its essays and its gain."""
         one, other, gain = int(self._first[k]), int(self._second[k]), float(self._gains[k])
         self._is_open[k] = False
         self._room[[one, other]] -= 1
         self._owed[[one, other]] = np.maximum(self._owed[[one, other]] - 1, 0)
 
-        told = self._information[k] / (1 + self._information[k] * self._variances[k])
-        if self._beside is None:
+        weight = self._information[k] / (1 + self._information[k] * self._variances[k])
+        if self._candidates_of is None:
             rows: slice | Ints = self._everything
-            moved = self._belief.response(one, other, self._everyone)
-            scores = moved.scores[self._first] - moved.scores[self._second]
-            stakes = moved.stakes[self._first] - moved.stakes[self._second]
+            effect = self._posterior.effect(one, other, self._everyone)
+            scores = effect.scores[self._first] - effect.scores[self._second]
+            loss_effects = effect.loss_effects[self._first] - effect.loss_effects[self._second]
         else:
-            rows = np.concatenate([self._beside[one], self._beside[other]])
-            moved = self._belief.response(one, other, self._first[rows])
-            there = self._belief.response(one, other, self._second[rows])
-            scores, stakes = moved.scores - there.scores, moved.stakes - there.stakes
-        self._variances[rows] = np.maximum(self._variances[rows] - told * scores**2, 1e-12)
-        self._losses[rows] += told * scores * (told * moved.loss * scores - 2 * stakes)
-        self._belief.learn(one, other, told)
+            rows = np.concatenate([self._candidates_of[one], self._candidates_of[other]])
+            effect = self._posterior.effect(one, other, self._first[rows])
+            there = self._posterior.effect(one, other, self._second[rows])
+            scores, loss_effects = (
+                effect.scores - there.scores,
+                effect.loss_effects - there.loss_effects,
+            )
+        self._variances[rows] = np.maximum(self._variances[rows] - weight * scores**2, 1e-12)
+        self._losses[rows] += weight * scores * (weight * effect.loss * scores - 2 * loss_effects)
+        self._posterior.update(one, other, weight)
         if self._parts.n_parts > 1:
             # A pair that joins two parts opens or closes pairs anywhere.
             self._parts.join(one, other)
@@ -152,23 +157,23 @@ class _Wave:
         return one, other, gain
 
     def exchange(self, chosen: Sequence[PairChoice]) -> SwapRules:
-        """Return what essays may hand on of a wave that is chosen, by what is still open."""
+        """Return which swaps a chosen wave allows, by the candidates that are still open."""
         ends = [end for choice in chosen for end in (choice.one, choice.other)]
         times = np.bincount(ends, minlength=len(self._everyone))
-        return SwapRules(self._must_come, times + self._room, self._gains_beside)
+        return SwapRules(self._must_come, times + self._room, self._pair_gains)
 
-    def _gains_beside(self, essay: int) -> Floats:
-        if self._beside is None:
+    def _pair_gains(self, essay: int) -> Floats:
+        if self._candidates_of is None:
             rows = np.flatnonzero((self._first == essay) | (self._second == essay))
         else:
-            rows = self._beside[essay]
+            rows = self._candidates_of[essay]
         gains = np.full(len(self._everyone), -np.inf)
         rows = rows[self._is_open[rows]]
         gains[self._first[rows] + self._second[rows] - essay] = self._expected_gains(rows)
         return gains
 
     def _weigh(self, rows: slice | Ints) -> None:
-        """Work out the gains of these candidates anew; those that may not come have none."""
+        """Recompute the gains of these candidates; those that may not come have none."""
         may_come = (
             self._is_open[rows]
             & (self._room[self._first[rows]] > 0)
@@ -186,25 +191,25 @@ class _Wave:
         return gains
 
 
-def _room_and_owed(net: ComparisonGraph, size: int) -> tuple[Ints, Ints]:
+def _room_and_owed(graph: ComparisonGraph, size: int) -> tuple[Ints, Ints]:
     """Return how often each essay may come in the wave, and how often it must.
 
     Essays that an earlier scale has placed come as often as they are of use to the others.
     """
-    is_new = ~net.is_known
-    so_far = net.n_comparisons
+    is_new = ~graph.is_known
+    so_far = graph.n_comparisons
     # Against essays that are known a pair is one new essay's, else two essays'.
-    to_come = size * (1 if net.known_ids else 2)
+    to_come = size * (1 if graph.known_ids else 2)
     n_new = max(int(is_new.sum()), 1)
     mean = (int(so_far[is_new].sum()) + to_come) / n_new
-    is_for_scores = net.anchor_ids or net.known_ids or net.boundaries
+    is_for_scores = graph.anchor_ids or graph.known_ids or graph.boundaries
     evenness = _FOR_SCORES if is_for_scores else _FOR_RANKS
     uneven = max(_STRAY_AT_LEAST, int(evenness.stray * mean))
     most_in_wave = -(-to_come // n_new) + evenness.over_share
     room = np.minimum(most_in_wave, int(np.ceil(mean)) + uneven - so_far)
     owed = np.maximum(0, int(mean) - uneven - so_far)
-    room = np.where(net.is_known, size, np.maximum(room, owed))
-    return room, np.where(net.is_known, 0, owed)
+    room = np.where(graph.is_known, size, np.maximum(room, owed))
+    return room, np.where(graph.is_known, 0, owed)
 
 
 def expected_information(differences: Floats, variances: Floats) -> Floats:
@@ -220,7 +225,7 @@ def expected_information(differences: Floats, variances: Floats) -> Floats:
     return information
 
 
-def _beside(first: Ints, second: Ints, n: int) -> list[Ints]:
+def _candidates_of(first: Ints, second: Ints, n: int) -> list[Ints]:
     """Return for each essay the candidates it is in."""
     essays = np.concatenate([first, second])
     order = np.argsort(essays, kind="stable")

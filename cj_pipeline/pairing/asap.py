@@ -18,31 +18,31 @@ from cj_pipeline.pairing.comparison_graph import ComparisonGraph, PairChoice
 from cj_pipeline.pairing.posterior import score_variances
 
 
-def independent_gains(net: ComparisonGraph, rng: np.random.Generator) -> Callable[[int], Floats]:
-    """Return what tells of one essay its pairs' gains with all others; shape (n_essays,)."""
-    assert net.scores is not None  # noqa: S101
-    scores, variances = net.scores, score_variances(net, rng)
+def independent_gains(graph: ComparisonGraph, rng: np.random.Generator) -> Callable[[int], Floats]:
+    """Return a function from one essay to its pairs' gains with all others; shape (n_essays,)."""
+    assert graph.scores is not None  # noqa: S101
+    scores, variances = graph.scores, score_variances(graph, rng)
     return lambda essay: information_gain(scores - scores[essay], variances + variances[essay])
 
 
 def asap_pairs(
-    net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool = False
+    graph: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool = False
 ) -> list[PairChoice]:
     """Return at most `size` pairs and their gain in nats, the greatest gains first.
 
     An essay comes at most its even share of times, and once more only where pairs run out: the
-    gains do not know what the rest of the wave will tell.
+    gains ignore what the rest of the wave will show.
     """
-    assert net.scores is not None  # noqa: S101
-    first, second = candidate_pairs(net, rng, may_repeat=may_repeat)
-    variances = score_variances(net, rng)
+    assert graph.scores is not None  # noqa: S101
+    first, second = candidate_pairs(graph, rng, may_repeat=may_repeat)
+    variances = score_variances(graph, rng)
     gains = information_gain(
-        net.scores[first] - net.scores[second], variances[first] + variances[second]
+        graph.scores[first] - graph.scores[second], variances[first] + variances[second]
     )
     order = np.argsort(-gains, kind="stable")
-    used = np.zeros(net.n_essays, dtype=np.int64)
+    used = np.zeros(graph.n_essays, dtype=np.int64)
     chosen: list[PairChoice] = []
-    cap = -(-2 * size // net.n_essays)
+    cap = -(-2 * size // graph.n_essays)
     while len(chosen) < size and len(order):
         left = []
         for k in order:

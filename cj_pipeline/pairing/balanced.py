@@ -1,7 +1,7 @@
-"""Pairs that join the essays into one net and let each take part alike, whatever the scores.
+"""Pairs that join the essays into one graph and show each equally often, whatever the scores.
 
-This is coverage, random pairing and resampling; strategies that look at scores begin with it while
-the net is in parts. Which essay is shown first is decided afterwards, by `positions`.
+This is coverage, random pairing and resampling; strategies that use scores begin with it while
+the graph is in parts. Which essay is shown first is decided afterwards, by `positions`.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from cj_pipeline.pairing.positions import next_orders
 
 
 def new_pairs(
-    net: ComparisonGraph, size: int, rng: np.random.Generator, *, role: Role = Role.COVERAGE
+    graph: ComparisonGraph, size: int, rng: np.random.Generator, *, role: Role = Role.COVERAGE
 ) -> list[PairChoice]:
     """Return at most `size` pairs never shown, fewer only when none is left.
 
-    While the net is in parts every pair joins two of them, so it is one net after the fewest pairs
-    possible; parts with an anchor meet parts without. The essay seen least always comes next. Where
-    scores are guessed (`net.expected`) it meets one guessed close to it, whose verdict tells more.
+    While the graph is in parts every pair joins two of them, so it is connected after the fewest
+    pairs possible; parts with an anchor meet parts without. The essay seen least always comes next.
+    Where there are initial scores (`graph.expected`) it meets one close to it, as that verdict
+    shows more.
 
     Args:
-        net: What was shown so far.
+        graph: What was shown so far.
         size: Pairs wanted.
         rng: Decides between equals.
         role: Of the pairs that are not bridges; `RANDOM` leaves partners of equal standing to
             chance, `COVERAGE` prefers those that were shown on the other side more often.
     """
-    seen = _Participation(net, rng)
-    met = [set(partners) for partners in net.partners]
-    parts = Parts(net)
-    rank = None if net.expected is None else _mid_ranks(net.expected)
+    seen = _Participation(graph, rng)
+    met = [set(partners) for partners in graph.partners]
+    parts = Parts(graph)
+    rank = None if graph.expected is None else _mid_ranks(graph.expected)
     chosen: list[PairChoice] = []
     while len(chosen) < size and (one := seen.least_seen()) is not None:
-        cost = seen.partner_cost(one, heed_lean=role is Role.COVERAGE)
+        cost = seen.partner_cost(one, heed_imbalance=role is Role.COVERAGE)
         if rank is not None:
-            cost += _FAR_APART * np.abs(rank - rank[one]) / net.n_essays
+            cost += _FAR_APART * np.abs(rank - rank[one]) / graph.n_essays
         if parts.n_parts > 1:
             mine = parts.labels[one]
             cost[parts.has_anchor[parts.labels] == parts.has_anchor[mine]] += _NO_NEW_ANCHOR
@@ -61,10 +62,11 @@ def new_pairs(
         met[other].add(one)
         parts.join(one, other)
         # The order that evens the two out; `positions` has the last word.
-        seen.add(*sorted((one, other), key=lambda i: seen.lean[i]))
-    # After unequal waves the essay seen least came first anyway; only a round's end is mended here.
-    may_level = parts.n_parts == 1 and np.ptp(net.n_comparisons) <= 2
-    return _levelled(net, chosen, met) if may_level else chosen
+        seen.add(*sorted((one, other), key=lambda i: seen.imbalance[i]))
+    # After unequal waves the essay seen least came first anyway; only a round's end is evened out
+    # here.
+    may_even_out = parts.n_parts == 1 and np.ptp(graph.n_comparisons) <= 2
+    return _evened_out(graph, chosen, met) if may_even_out else chosen
 
 
 def _mid_ranks(values: Floats) -> Floats:
@@ -74,25 +76,25 @@ def _mid_ranks(values: Floats) -> Floats:
     return middles[place]
 
 
-def _levelled(
-    net: ComparisonGraph, chosen: list[PairChoice], met: list[set[int]]
+def _evened_out(
+    graph: ComparisonGraph, chosen: list[PairChoice], met: list[set[int]]
 ) -> list[PairChoice]:
     """Return the pairs after handing some on, from essays seen twice oftener to those left behind.
 
     The last essays of a round may have met already, so that one of them stays behind.
     """
-    count = net.n_comparisons + np.bincount(
-        [i for choice in chosen for i in (choice.one, choice.other)], minlength=net.n_essays
+    count = graph.n_comparisons + np.bincount(
+        [i for choice in chosen for i in (choice.one, choice.other)], minlength=graph.n_essays
     )
     while np.ptp(count) > 1:
         for k, choice in enumerate(chosen):
-            handed_on = _handed_on(choice, count, met)
+            handed_on = _swapped(choice, count, met)
             if handed_on is None:
                 continue
             others = [*chosen[:k], handed_on, *chosen[k + 1 :]]
-            ids = net.essay_ids
-            shown = net.shown + tuple((ids[c.one], ids[c.other]) for c in others)
-            if Parts(replace(net, shown=shown)).n_parts > 1:
+            ids = graph.essay_ids
+            shown = graph.shown + tuple((ids[c.one], ids[c.other]) for c in others)
+            if Parts(replace(graph, shown=shown)).n_parts > 1:
                 continue
             count[[choice.one, choice.other]] -= 1
             count[[handed_on.one, handed_on.other]] += 1
@@ -107,7 +109,7 @@ def _levelled(
     return chosen
 
 
-def _handed_on(choice: PairChoice, count: Ints, met: list[set[int]]) -> PairChoice | None:
+def _swapped(choice: PairChoice, count: Ints, met: list[set[int]]) -> PairChoice | None:
     """Return the pair with an essay seen least in place of one seen at least twice oftener."""
     for over, stays in ((choice.one, choice.other), (choice.other, choice.one)):
         if count[over] < count.min() + 2:
@@ -118,21 +120,21 @@ def _handed_on(choice: PairChoice, count: Ints, met: list[set[int]]) -> PairChoi
     return None
 
 
-def repeated_pairs(net: ComparisonGraph, size: int, rng: np.random.Generator) -> list[PairChoice]:
+def repeated_pairs(graph: ComparisonGraph, size: int, rng: np.random.Generator) -> list[PairChoice]:
     """Return at most `size` pairs already shown: those shown least often, essays seen alike.
 
     No pair comes twice in one wave. Between equals, the pair comes first whose next order (see
     `positions.next_orders`) evens its essays out.
     """
     times: Counter[IndexPair] = Counter()
-    for a, b in net.shown_indices.tolist():
+    for a, b in graph.shown_indices.tolist():
         times[min(a, b), max(a, b)] += 1
-    orders = next_orders(net)
-    seen = _Participation(net, rng)
+    orders = next_orders(graph)
+    seen = _Participation(graph, rng)
     chosen: list[PairChoice] = []
     for level in sorted(set(times.values())):
         # For each essay: with whom it may meet again, and whether it is shown first then.
-        left: list[dict[int, bool]] = [{} for _ in net.essay_ids]
+        left: list[dict[int, bool]] = [{} for _ in graph.essay_ids]
         for pair, count in times.items():
             if count == level:
                 first, second = orders[pair]
@@ -153,19 +155,19 @@ def repeated_pairs(net: ComparisonGraph, size: int, rng: np.random.Generator) ->
 
 _ONCE_MORE_SEEN = 64.0
 _NO_NEW_ANCHOR = 8.0
-_MOST_LEAN = 6.0
+_MOST_IMBALANCE = 6.0
 _FAR_APART = 40.0
 
 
 class _Participation:
     """How often each essay was seen, and on which side, while a wave is being chosen."""
 
-    def __init__(self, net: ComparisonGraph, rng: np.random.Generator) -> None:
-        self.lean: Ints = net.lean.copy()
-        self._count: Ints = net.n_comparisons.copy()
-        self._coin: Floats = rng.random(net.n_essays)
+    def __init__(self, graph: ComparisonGraph, rng: np.random.Generator) -> None:
+        self.imbalance: Ints = graph.imbalance.copy()
+        self._count: Ints = graph.n_comparisons.copy()
+        self._coin: Floats = rng.random(graph.n_essays)
         self._rng = rng
-        self._is_open: Bools = np.ones(net.n_essays, dtype=bool)
+        self._is_open: Bools = np.ones(graph.n_essays, dtype=bool)
 
     def least_seen(self) -> int | None:
         """Return the essay to pair next; None when every essay has been closed."""
@@ -173,27 +175,29 @@ class _Participation:
         one = int(np.argmin(waiting))
         return one if np.isfinite(waiting[one]) else None
 
-    def partner_cost(self, one: int, *, heed_lean: bool) -> Floats:
+    def partner_cost(self, one: int, *, heed_imbalance: bool) -> Floats:
         """Return what each partner would cost in evenness; infinite for the essay itself."""
         cost = _ONCE_MORE_SEEN * self._count + self._rng.random(len(self._count))
-        if heed_lean:
-            cost += np.minimum(2.0 * np.abs(self.lean + self.lean[one]), _MOST_LEAN)
+        if heed_imbalance:
+            cost += np.minimum(2.0 * np.abs(self.imbalance + self.imbalance[one]), _MOST_IMBALANCE)
         cost[one] = np.inf
         return cost
 
     def best_again(self, one: int, partners: Mapping[int, bool]) -> int:
-        """Return the partner met before whose turn it is; True stands for `one` shown first."""
+        """Return the partner to meet again next; True means that `one` is shown first."""
         candidates = np.fromiter(partners, dtype=np.int64)
-        turn = np.where(np.fromiter(partners.values(), dtype=bool), 1, -1)
-        left_over = np.abs(self.lean[one] + turn) + np.abs(self.lean[candidates] - turn)
-        cost = self.partner_cost(one, heed_lean=False)[candidates]
-        return int(candidates[np.argmin(cost + np.minimum(2.0 * left_over, _MOST_LEAN))])
+        change = np.where(np.fromiter(partners.values(), dtype=bool), 1, -1)
+        left_over = np.abs(self.imbalance[one] + change) + np.abs(
+            self.imbalance[candidates] - change
+        )
+        cost = self.partner_cost(one, heed_imbalance=False)[candidates]
+        return int(candidates[np.argmin(cost + np.minimum(2.0 * left_over, _MOST_IMBALANCE))])
 
     def add(self, first: int, second: int) -> None:
         """Count a pair in the order it is, at least provisionally, shown."""
         self._count[[first, second]] += 1
-        self.lean[first] += 1
-        self.lean[second] -= 1
+        self.imbalance[first] += 1
+        self.imbalance[second] -= 1
 
     def close(self, one: int) -> None:
         """Leave an essay out because it has no partner left."""

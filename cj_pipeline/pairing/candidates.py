@@ -1,4 +1,4 @@
-"""The pairs a strategy that looks at scores chooses from: all of few essays, some of many."""
+"""The pairs a strategy that uses scores chooses from: all of few essays, some of many."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _PARTNERS = 48
 
 
 def candidate_pairs(
-    net: ComparisonGraph, rng: np.random.Generator, *, may_repeat: bool
+    graph: ComparisonGraph, rng: np.random.Generator, *, may_repeat: bool
 ) -> tuple[Ints, Ints]:
     """Return the pairs to choose from, by index, the lower one first.
 
     Args:
-        net: With scores.
+        graph: With scores.
         rng: Draws which distant partners are candidates in a large batch.
         may_repeat: Whether a pair already shown is a candidate.
     """
-    n = net.n_essays
+    n = graph.n_essays
     if n <= _ALL_PAIRS_UP_TO:
         first, second = np.triu_indices(n, k=1)
     else:
-        assert net.scores is not None  # noqa: S101
-        order = np.argsort(net.scores, kind="stable")
+        assert graph.scores is not None  # noqa: S101
+        order = np.argsort(graph.scores, kind="stable")
         # Distances in rank from 1 to n/2, evenly spread in their logarithm.
         steps = np.exp(rng.random((n, _PARTNERS // 2)) * np.log(n / 2)).astype(np.int64)
         place = np.arange(n)[:, None]
@@ -37,11 +37,11 @@ def candidate_pairs(
         high = (place + steps)[is_inside]
         ends = np.sort(np.column_stack([order[low], order[high]]), axis=1)
         first, second = np.divmod(np.unique(ends[:, 0] * n + ends[:, 1]), n)
-    if net.known_ids:
-        is_worth_asking = ~(net.is_known[first] & net.is_known[second])
+    if graph.known_ids:
+        is_worth_asking = ~(graph.is_known[first] & graph.is_known[second])
         first, second = first[is_worth_asking], second[is_worth_asking]
-    if not may_repeat and len(net.shown):
-        ends = np.sort(net.shown_indices, axis=1)
+    if not may_repeat and len(graph.shown):
+        ends = np.sort(graph.shown_indices, axis=1)
         is_new = ~np.isin(first * n + second, ends[:, 0] * n + ends[:, 1])
         first, second = first[is_new], second[is_new]
     return first, second

@@ -24,7 +24,7 @@ IndexPair = tuple[int, int]
 
 @dataclass(frozen=True)
 class PairChoice:
-    """A pair to ask, by index and in no order yet, why, and what its verdict should gain."""
+    """A pair to judge, by index and in no order yet, why, and what its verdict should gain."""
 
     one: int
     other: int
@@ -39,17 +39,17 @@ class ComparisonGraph:
     Attributes:
         essay_ids: Every essay, anchors included.
         anchor_ids: Those whose grade is known.
-        shown: Every comparison asked and not failed for good, as (A, B), oldest first.
+        shown: Every comparison requested and not failed for good, as (A, B), oldest first.
         scores: In logits, in the order of `essay_ids`; None before the first scale.
         covariance: Of the mean-centred scores; shape (n_essays, n_essays). For large batches
             `information` says the same in little memory.
         information: What the scores' covariance can be computed from, as a `Scale` keeps it.
         spread: How far the essays' true scores are likely to lie apart, in logits; None where
-            only the scores themselves tell (see `likely_spread`).
+            only the scores themselves show it (see `likely_spread`).
         boundaries: Where grades meet, in logits, lowest first; empty where ranks are the goal.
         known_ids: Essays that an earlier scale has placed; where scores choose, no two of them
             meet, and none of them has to take part alike.
-        expected: A guess of the scores, only their order counts; see `head_start`.
+        expected: Initial scores, of which only the order counts; see `warm_start`.
     """
 
     essay_ids: tuple[str, ...]
@@ -91,7 +91,7 @@ class ComparisonGraph:
         return np.bincount(self.shown_indices.ravel(), minlength=self.n_essays)
 
     @cached_property
-    def lean(self) -> Ints:
+    def imbalance(self) -> Ints:
         """How much oftener each essay was shown first than second; shape (n_essays,)."""
         first, second = self.shown_indices.T
         n = self.n_essays
@@ -108,7 +108,7 @@ class ComparisonGraph:
 
 
 class Parts:
-    """The connected parts of a net while pairs are added to it.
+    """The connected parts of a graph while pairs are added to it.
 
     Attributes:
         labels: A number per essay, alike within a part; shape (n_essays,).
@@ -117,12 +117,12 @@ class Parts:
         has_anchor: Whether a label's part holds an anchor.
     """
 
-    def __init__(self, net: ComparisonGraph) -> None:
-        self.labels: Ints = np.arange(net.n_essays)
-        self.n_parts = net.n_essays
-        self.sizes = np.ones(net.n_essays, dtype=np.int64)
-        self.has_anchor = net.is_anchor.copy()
-        for a, b in {(min(p), max(p)) for p in net.shown_indices.tolist()}:
+    def __init__(self, graph: ComparisonGraph) -> None:
+        self.labels: Ints = np.arange(graph.n_essays)
+        self.n_parts = graph.n_essays
+        self.sizes = np.ones(graph.n_essays, dtype=np.int64)
+        self.has_anchor = graph.is_anchor.copy()
+        for a, b in {(min(p), max(p)) for p in graph.shown_indices.tolist()}:
             self.join(a, b)
 
     def join(self, one: int, other: int) -> None:

@@ -1,8 +1,8 @@
 """The best wave when nothing can be learnt on the way: one request file, all comparisons at once.
 
-Without scores every pair is expected to tell as much as any other, so what counts is the net's
-shape: how small it makes the variance of the differences between essays. Once there are scores,
-`adaptive` does better.
+Without scores every pair is expected to be as informative as any other. So what counts is the
+graph's shape: how small it makes the variance of the differences between essays. Once there are
+scores, `adaptive` does better.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from cj_pipeline.pairing.balanced import new_pairs
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph, IndexPair, PairChoice
 
 _IMPROVED_UP_TO = 300
-"""Essays for which switching pairs is worth its time; larger random regular nets are close to the
+"""Essays for which switching pairs pays; larger random regular graphs are close to the
 best there is (Friedman 2008, arXiv:cs/0405020)."""
 _TRIALS_PER_PAIR = 40
 _ANCHORS_TOGETHER = 0.1
-"""What a pair of two anchors costs, as a share of the mean pair's worth: their order is known."""
+"""What a pair of two anchors costs, as a share of the mean pair's value: their order is known."""
 
 
-def fixed_design(net: ComparisonGraph, size: int, rng: np.random.Generator) -> list[PairChoice]:
-    """Return at most `size` new pairs: one net, essays seen alike, differences' variances small.
+def fixed_design(graph: ComparisonGraph, size: int, rng: np.random.Generator) -> list[PairChoice]:
+    """Return at most `size` new pairs: connected, essays shown alike, differences' variances small.
 
     Two pairs at a time exchange partners, which leaves every essay's number of comparisons as it
-    is, as long as that lessens the mean variance of the differences (the net's Kirchhoff index:
+    is, as long as that lessens the mean variance of the differences (the graph's Kirchhoff index:
     A-optimality).
 
     References:
-        Bailey and Cameron (2009), arXiv:0709.2578, on which nets are A-optimal.
+        Bailey and Cameron (2009), arXiv:0709.2578, on which graphs are A-optimal.
     """
-    chosen = new_pairs(net, size, rng)
-    if net.n_essays > _IMPROVED_UP_TO or len(chosen) < net.n_essays:
+    chosen = new_pairs(graph, size, rng)
+    if graph.n_essays > _IMPROVED_UP_TO or len(chosen) < graph.n_essays:
         return chosen
     pairs = [(choice.one, choice.other) for choice in chosen]
-    improved = _switched(net, pairs, rng)
+    improved = _switched(graph, pairs, rng)
     return [PairChoice(one, other, Role.COVERAGE) for one, other in improved]
 
 
@@ -44,7 +44,7 @@ def mean_variance(n_essays: int, pairs: Floats) -> float:
     """Return the mean variance of the essays' scores, for verdicts of information one each.
 
     Args:
-        n_essays: In the net, which has to be connected.
+        n_essays: In the graph, which has to be connected.
         pairs: Index pairs; shape (n_pairs, 2).
     """
     inverse = np.linalg.inv(_laplacian(n_essays, pairs) + 1 / n_essays)
@@ -52,7 +52,7 @@ def mean_variance(n_essays: int, pairs: Floats) -> float:
 
 
 def spectral_gap(n_essays: int, pairs: Floats) -> float:
-    """Return the net's algebraic connectivity: 0 in parts, larger the better it hangs together.
+    """Return the graph's algebraic connectivity: 0 in parts, larger the better it hangs together.
 
     References:
         Fiedler (1973), doi:10.21136/CMJ.1973.101168.
@@ -70,11 +70,11 @@ def _laplacian(n_essays: int, pairs: Floats) -> Floats:
 
 
 def _switched(
-    net: ComparisonGraph, pairs: list[IndexPair], rng: np.random.Generator
+    graph: ComparisonGraph, pairs: list[IndexPair], rng: np.random.Generator
 ) -> list[IndexPair]:
-    n = net.n_essays
-    taken = {(min(p), max(p)) for p in [*net.shown_indices.tolist(), *pairs]}
-    every = np.array([*net.shown_indices.tolist(), *pairs])
+    n = graph.n_essays
+    taken = {(min(p), max(p)) for p in [*graph.shown_indices.tolist(), *pairs]}
+    every = np.array([*graph.shown_indices.tolist(), *pairs])
     inverse = np.linalg.inv(_laplacian(n, every) + 1 / n)
     dear = _ANCHORS_TOGETHER * np.trace(inverse) / len(pairs)
     trials = rng.integers(len(pairs), size=(_TRIALS_PER_PAIR * len(pairs), 2)).tolist()
@@ -88,9 +88,9 @@ def _switched(
         reach = inverse[:, ends[:, 0]] - inverse[:, ends[:, 1]]
         inner = np.diag(signs) + reach[ends[:, 0]] - reach[ends[:, 1]]
         if np.linalg.det(inner) < 1e-9:
-            continue  # the switch would leave the net in parts
+            continue  # the switch would leave the graph in parts
         solved = np.linalg.solve(inner, reach.T)
-        together = net.is_anchor[ends].all(axis=1) @ signs
+        together = graph.is_anchor[ends].all(axis=1) @ signs
         if np.sum(solved.T * reach) - dear * together <= 1e-12:
             continue
         inverse -= reach @ solved

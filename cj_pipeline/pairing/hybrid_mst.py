@@ -18,21 +18,21 @@ from cj_pipeline.pairing.comparison_graph import ComparisonGraph, PairChoice
 from cj_pipeline.pairing.posterior import approximate_posterior
 
 
-def joint_gains(net: ComparisonGraph, rng: np.random.Generator) -> Callable[[int], Floats]:
-    """Return what tells of one essay its pairs' gains with all others; shape (n_essays,)."""
-    assert net.scores is not None  # noqa: S101
-    scores, belief = net.scores, approximate_posterior(net, rng)
-    everyone = np.arange(net.n_essays)
+def joint_gains(graph: ComparisonGraph, rng: np.random.Generator) -> Callable[[int], Floats]:
+    """Return a function from one essay to its pairs' gains with all others; shape (n_essays,)."""
+    assert graph.scores is not None  # noqa: S101
+    scores, posterior = graph.scores, approximate_posterior(graph, rng)
+    everyone = np.arange(graph.n_essays)
 
-    def gains_beside(essay: int) -> Floats:
-        variances = belief.variances(np.full_like(everyone, essay), everyone)
+    def pair_gains(essay: int) -> Floats:
+        variances = posterior.variances(np.full_like(everyone, essay), everyone)
         return information_gain(scores - scores[essay], variances)
 
-    return gains_beside
+    return pair_gains
 
 
 def hybrid_mst_pairs(
-    net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool = False
+    graph: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool = False
 ) -> list[PairChoice]:
     """Return at most `size` pairs and their gain in nats: tree after tree, best pairs first.
 
@@ -41,11 +41,11 @@ def hybrid_mst_pairs(
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import minimum_spanning_tree
 
-    assert net.scores is not None  # noqa: S101
-    n = net.n_essays
-    first, second = candidate_pairs(net, rng, may_repeat=may_repeat)
-    variances = approximate_posterior(net, rng).variances(first, second)
-    gains = information_gain(net.scores[first] - net.scores[second], variances)
+    assert graph.scores is not None  # noqa: S101
+    n = graph.n_essays
+    first, second = candidate_pairs(graph, rng, may_repeat=may_repeat)
+    variances = approximate_posterior(graph, rng).variances(first, second)
+    gains = information_gain(graph.scores[first] - graph.scores[second], variances)
     gain_of = dict(zip((first * n + second).tolist(), gains.tolist(), strict=True))
     chosen: list[PairChoice] = []
     while len(chosen) < size and len(first):

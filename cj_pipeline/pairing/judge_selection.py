@@ -1,8 +1,8 @@
-"""Which judge to ask next: what a verdict of each tells, against what it costs.
+"""Which judge to use next: the information in a verdict of each, per USD.
 
-A judge that discriminates half as well tells a quarter as much (information goes with the square),
-so a cheap judge has to be very cheap. What a judge costs is `money`'s; how well it discriminates
-and how it minds positions, the scale's (`bradley_terry`).
+A judge that discriminates half as well gives a quarter of the information (it goes with the
+square), so a cheap judge has to be very cheap. What a judge costs is `money`'s; how well it
+discriminates and how it minds positions, the scale's (`bradley_terry`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class JudgeFigures:
         judge_id: Its fingerprint.
         usd_per_comparison: What a comparison costs, failed attempts included.
         discrimination: How strongly it tells essays apart against the panel's mean, 1.
-        position_effect: What being shown first is worth to it, in logits.
+        position_effect: How much it favours the essay shown first, in logits.
         success_rate: The share of its comparisons that end in a verdict.
     """
 
@@ -35,7 +35,7 @@ class JudgeFigures:
 
 
 @dataclass(frozen=True)
-class JudgeWorth:
+class JudgeInformation:
     """What asking a judge brings: expected information per comparison, and per dollar."""
 
     judge_id: str
@@ -45,46 +45,50 @@ class JudgeWorth:
 
 @dataclass(frozen=True)
 class JudgeShare:
-    """Of how many of the next pairs a judge is asked, and what that rests on.
+    """A judge's share of the next pairs, and what it is based on.
 
     Attributes:
         figures: What is known of the judge.
-        worth: What asking it brings, by those figures.
+        information: What its verdicts give, by those figures.
         share: Of the pairs; all judges' shares add up to 1.
     """
 
     figures: JudgeFigures
-    worth: JudgeWorth
+    information: JudgeInformation
     share: float
 
 
-def judges_by_worth(judges: Sequence[JudgeFigures], differences: Floats) -> tuple[JudgeWorth, ...]:
-    """Return the judges, the one to ask next first.
+def judges_by_worth(
+    judges: Sequence[JudgeFigures], differences: Floats
+) -> tuple[JudgeInformation, ...]:
+    """Return the judges, the most informative per USD first.
 
     Args:
         judges: The panel.
-        differences: Of the pairs to be asked, in logits: close pairs forgive a judge more.
+        differences: Of the pairs to be judged, in logits: close pairs forgive a judge more.
 
     References:
         Birnbaum (1968), in Lord and Novick, Statistical theories of mental test scores, chapter
         20: an answer's information is a^2 P (1 - P).
     """
-    worth = [
-        JudgeWorth(judge.judge_id, told, told / max(judge.usd_per_comparison, 1e-12))
+    information = [
+        JudgeInformation(
+            judge.judge_id, information, information / max(judge.usd_per_comparison, 1e-12)
+        )
         for judge in judges
-        for told in [_information(judge, differences)]
+        for information in [_information(judge, differences)]
     ]
-    return tuple(sorted(worth, key=lambda each: -each.information_per_usd))
+    return tuple(sorted(information, key=lambda each: -each.information_per_usd))
 
 
 LEAST_SHARE = 0.1
-"""Of the pairs, that every judge keeps: what nobody asks a judge, nobody learns of it."""
+"""Of the pairs, that every judge gets: without verdicts nothing is learnt about a judge."""
 
 
 def shares_by_worth(judges: Sequence[JudgeFigures], differences: Floats) -> tuple[JudgeShare, ...]:
-    """Return the share of the pairs each judge is to be asked about, the largest first.
+    """Return the share of the pairs each judge gets, the largest first.
 
-    All but the least goes to the judge whose verdicts tell most per dollar.
+    All but the least goes to the judge whose verdicts give most information per USD.
     """
     least = min(LEAST_SHARE, 1 / len(judges))
     figures = {judge.judge_id: judge for judge in judges}
@@ -97,8 +101,8 @@ def shares_by_worth(judges: Sequence[JudgeFigures], differences: Floats) -> tupl
 
 def _information(judge: JudgeFigures, differences: Floats) -> float:
     """Return the mean over the pairs, each shown as often in one order as in the other."""
-    told = 0.0
+    information = 0.0
     for place in (-1, 1):
         eta = judge.discrimination * differences + place * judge.position_effect
-        told += 0.5 * float(np.mean(0.25 - 0.25 * np.tanh(0.5 * eta) ** 2))
-    return judge.success_rate * judge.discrimination**2 * told
+        information += 0.5 * float(np.mean(0.25 - 0.25 * np.tanh(0.5 * eta) ** 2))
+    return judge.success_rate * judge.discrimination**2 * information

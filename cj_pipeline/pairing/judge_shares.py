@@ -1,7 +1,7 @@
-"""Which judges of a panel are asked about which pair: all of them, or each its stated share.
+"""Which judges of a panel judge which pair: all of them, or each its stated share.
 
-Shares are of the pairs: 1 for a judge that is asked about every pair, 0.2 for one that is asked
-about every fifth. Who is asked follows from how many pairs there were and what each judge had of
+Shares are of the pairs: 1 for a judge that gets every pair, 0.2 for one that gets
+every fifth. Who judges a pair follows from how many pairs there were and what each judge had of
 them, so the same batch is shared out alike on every machine. What the judges' verdicts say of each
 other is `panel`.
 """
@@ -33,16 +33,16 @@ def shares_problem(shares: Mapping[str, float], judges: Sequence[str]) -> str | 
 
 
 def judges_of_pair(place: int, shares: Sequence[float], n_asked: Sequence[int]) -> tuple[int, ...]:
-    """Return which judges are asked about a pair, by number, in the panel's order.
+    """Return which judges get a pair, by number, in the panel's order.
 
     Args:
         place: How many pairs were chosen before this one.
         shares: Of each judge; together at least 1.
-        n_asked: How many of the pairs before this one each judge was asked about.
+        n_asked: How many of the pairs before this one each judge got.
     """
     total = math.fsum(shares)
     due = math.floor(total * (place + 1) + _ROUNDING) - math.floor(total * place + _ROUNDING)
-    # Whoever is furthest behind its share is asked; a judge with all pairs is never left out.
+    # The judge furthest behind its share gets the pair; a judge with all pairs is never left out.
     behind = sorted(
         range(len(shares)),
         key=lambda judge: (
@@ -55,19 +55,19 @@ def judges_of_pair(place: int, shares: Sequence[float], n_asked: Sequence[int]) 
 
 
 def pairs_as_chosen(
-    asked: Sequence[tuple[str, str, str]],
+    planned: Sequence[tuple[str, str, str]],
 ) -> list[list[int]]:
     """Return the rows of each pair as it was chosen, by position.
 
     Args:
-        asked: Essay shown first, second, and judge of every comparison planned, in that order;
+        planned: Essay shown first, second, and judge of every comparison planned, in that order;
             a pair's judges follow one another.
     """
     groups: list[list[int]] = []
-    for position, (first, second, judge) in enumerate(asked):
+    for position, (first, second, judge) in enumerate(planned):
         group = groups[-1] if groups else []
-        is_same = bool(group) and asked[group[0]][:2] == (first, second)
-        if is_same and judge not in {asked[other][2] for other in group}:
+        is_same = bool(group) and planned[group[0]][:2] == (first, second)
+        if is_same and judge not in {planned[other][2] for other in group}:
             group.append(position)
         else:
             groups.append([position])

@@ -1,8 +1,7 @@
-"""What is at stake in a batch: how errors of the scores become errors of what is reported.
+"""The loss of a batch: how errors of the scores become errors of what is reported.
 
 Reported are ranks, or grades. Either moves with the scores, to first order, by a matrix J, and the
-loss is the summed variance trace(J S J') for scores with covariance S. `uncertainty` takes it from
-there.
+loss is the summed variance trace(J S J') for scores with covariance S. `posterior` uses it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _ANCHOR_REACH = 0.7
 _ROWS_AT_ONCE = 512
 
 
-def rank_stake(scores: Floats, covariance: Floats) -> Floats:
+def rank_loss_jacobian(scores: Floats, covariance: Floats) -> Floats:
     """Return how expected ranks move with scores; shape (n_essays, n_essays).
 
     An essay's expected rank is the sum over others of P(it lies above them), which moves by the
@@ -31,12 +30,12 @@ def rank_stake(scores: Floats, covariance: Floats) -> Floats:
     apart = scores[:, None] - scores[None, :]
     density = np.exp(-0.5 * apart**2 / spread) / np.sqrt(2 * np.pi * spread)
     np.fill_diagonal(density, 0.0)
-    stake: Floats = -density
-    np.fill_diagonal(stake, density.sum(axis=1))
-    return stake
+    jacobian: Floats = -density
+    np.fill_diagonal(jacobian, density.sum(axis=1))
+    return jacobian
 
 
-def rank_stake_times(scores: Floats, variances: Floats, columns: Floats) -> Floats:
+def rank_loss_jacobian_times(scores: Floats, variances: Floats, columns: Floats) -> Floats:
     """Return J' columns for ranks without writing J out; essays' errors taken as independent."""
     product = np.empty_like(columns)
     for start in range(0, len(scores), _ROWS_AT_ONCE):
@@ -48,7 +47,7 @@ def rank_stake_times(scores: Floats, variances: Floats, columns: Floats) -> Floa
     return product
 
 
-def grade_stake(
+def grade_loss_jacobian(
     scores: Floats,
     variances: Floats,
     boundaries: Sequence[float],
@@ -57,16 +56,16 @@ def grade_stake(
     """Return how students' expected grades move with scores; shape (n_essays, n_essays).
 
     A grade moves where a score is near a boundary. Boundaries themselves move with the anchors
-    about them, which is why anchors are worth comparing too.
+    about them, which is why comparing anchors helps too.
     """
-    stake = np.zeros((len(scores), len(scores)))
+    jacobian = np.zeros((len(scores), len(scores)))
     for moves, bearing in _at_boundaries(scores, variances, boundaries, is_anchor):
-        stake[np.diag_indices_from(stake)] += moves
-        stake -= np.outer(moves, bearing)
-    return stake
+        jacobian[np.diag_indices_from(jacobian)] += moves
+        jacobian -= np.outer(moves, bearing)
+    return jacobian
 
 
-def grade_stake_times(
+def grade_loss_jacobian_times(
     scores: Floats,
     variances: Floats,
     boundaries: Sequence[float],

@@ -1,6 +1,7 @@
 """Which essay of a pair is shown first, so that no essay gains from a judge's liking for a place.
 
-Which pairs are asked is decided before, by `waves`; looking back at what was shown is `fairness`.
+Which pairs are judged is decided before, by `waves`; what was shown is checked by
+`position_balance`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from cj_pipeline.pairing.comparison_graph import ComparisonGraph, IndexPair
 
 
 def in_fair_order(
-    net: ComparisonGraph, pairs: Sequence[IndexPair], rng: np.random.Generator
+    graph: ComparisonGraph, pairs: Sequence[IndexPair], rng: np.random.Generator
 ) -> tuple[IndexPair, ...]:
     """Return each pair as (shown first, shown second), leaving every essay as even as can be.
 
@@ -25,8 +26,8 @@ def in_fair_order(
     numbers of comparisons and nothing shown before, that is zero for every essay: an Eulerian
     orientation. What is left open is decided by coin.
     """
-    lean = net.lean.copy()
-    fixed = next_orders(net)
+    imbalance = graph.imbalance.copy()
+    fixed = next_orders(graph)
     ordered: list[IndexPair] = [(0, 0)] * len(pairs)
     free: list[int] = []
     for k, (one, other) in enumerate(pairs):
@@ -35,27 +36,27 @@ def in_fair_order(
             free.append(k)
             continue
         ordered[k] = order
-        lean[ordered[k][0]] += 1
-        lean[ordered[k][1]] -= 1
+        imbalance[ordered[k][0]] += 1
+        imbalance[ordered[k][1]] -= 1
     for k, coin in zip(free, rng.random(len(free)) < 0.5, strict=True):
         one, other = pairs[k]
-        if lean[one] > lean[other] or (lean[one] == lean[other] and coin):
+        if imbalance[one] > imbalance[other] or (imbalance[one] == imbalance[other] and coin):
             one, other = other, one
         ordered[k] = (one, other)
-        lean[one] += 1
-        lean[other] -= 1
-    _even_out(ordered, free, lean)
+        imbalance[one] += 1
+        imbalance[other] -= 1
+    _even_out(ordered, free, imbalance)
     return tuple(ordered)
 
 
-def next_orders(net: ComparisonGraph) -> dict[IndexPair, IndexPair]:
+def next_orders(graph: ComparisonGraph) -> dict[IndexPair, IndexPair]:
     """Return for each pair already shown (lower index first) the order it is to be shown in next.
 
     That is the order seen less often; after both equally often, the one not seen last.
     """
     seen: Counter[IndexPair] = Counter()
     last: dict[IndexPair, IndexPair] = {}
-    for a, b in net.shown_indices.tolist():
+    for a, b in graph.shown_indices.tolist():
         seen[a, b] += 1
         last[min(a, b), max(a, b)] = (a, b)
     return {
@@ -64,38 +65,40 @@ def next_orders(net: ComparisonGraph) -> dict[IndexPair, IndexPair]:
     }
 
 
-def _even_out(ordered: list[IndexPair], free: Sequence[int], lean: Ints) -> None:
-    """Turn chains of free pairs until no chain can make the essays' leans more even.
+def _even_out(ordered: list[IndexPair], free: Sequence[int], imbalance: Ints) -> None:
+    """Reverse chains of free pairs until no chain can make the essays' imbalances more even.
 
-    Turning a chain that runs from one essay to another takes 2 from the first one's lean and adds
+    Reversing a chain from one essay to another takes 2 from the first one's imbalance and adds
     2 to the last one's. A separable convex sum over such chains has no local optimum that is not
     the global one, so where no single chain helps nothing does.
     """
-    leaving: list[dict[int, int]] = [{} for _ in range(len(lean))]
+    leaving: list[dict[int, int]] = [{} for _ in range(len(imbalance))]
     for k in free:
         leaving[ordered[k][0]][k] = ordered[k][1]
     improved = True
     while improved:
         improved = False
-        for start in np.flatnonzero(lean > lean.min() + 2).tolist():
-            while (chain := _improving_chain(leaving, lean, start)) is not None:
+        for start in np.flatnonzero(imbalance > imbalance.min() + 2).tolist():
+            while (chain := _improving_chain(leaving, imbalance, start)) is not None:
                 for k in chain:
                     a, b = ordered[k]
                     ordered[k] = (b, a)
                     del leaving[a][k]
                     leaving[b][k] = a
-                lean[start] -= 2
-                lean[ordered[chain[-1]][0]] += 2
+                imbalance[start] -= 2
+                imbalance[ordered[chain[-1]][0]] += 2
                 improved = True
 
 
-def _improving_chain(leaving: list[dict[int, int]], lean: Ints, start: int) -> list[int] | None:
+def _improving_chain(
+    leaving: list[dict[int, int]], imbalance: Ints, start: int
+) -> list[int] | None:
     """Return pairs that lead from `start` to an essay at least 3 below it; None if none do."""
     reached_by: dict[int, tuple[int, int]] = {start: (-1, -1)}
     queue = deque([start])
     while queue:
         here = queue.popleft()
-        if lean[start] - lean[here] > 2:
+        if imbalance[start] - imbalance[here] > 2:
             chain = []
             while here != start:
                 k, here = reached_by[here]
@@ -109,4 +112,4 @@ def _improving_chain(leaving: list[dict[int, int]], lean: Ints, start: int) -> l
 
 
 POSITIONAL_SKEW_BAND = 0.2
-"""The most |A - B| / (A + B) of an essay; what `pairing.handing_on` keeps to."""
+"""The most |A - B| / (A + B) of an essay; which `position_repair` respects."""

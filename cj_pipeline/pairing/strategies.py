@@ -1,4 +1,4 @@
-"""The strategies as values: one entry each, which says all that tells it from the others.
+"""The strategies as values: one entry each, with all that sets it apart from the others.
 
 A new strategy is a module of its own and one entry here, under a name in `batch.options.Strategy`.
 Turning what a strategy chooses into a wave is `waves`.
@@ -26,23 +26,23 @@ from cj_pipeline.pairing.position_repair import SwapRules
 from cj_pipeline.pairing.swiss import swiss_pairs
 
 Chosen = tuple[list[PairChoice], SwapRules | None]
-"""Pairs, and what may be asked instead of them where the strategy has rules of its own."""
+"""Pairs, and what may be judged instead of them where the strategy has rules of its own."""
 
 GainsBeside = Callable[[ComparisonGraph, np.random.Generator], Callable[[int], Floats]]
-"""From a graph, a function from one essay to what a pair of it with each other one is worth to the
+"""From a graph, a function from one essay to the value of a pair of it with each other one to the
 strategy; shape (n_essays,). Only the order of the values counts."""
 
 
 class _Choose(Protocol):
     def __call__(
-        self, net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
+        self, graph: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
     ) -> Chosen:
         """Return at most `size` pairs."""
 
 
 class _ChoosePairs(Protocol):
     def __call__(
-        self, net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
+        self, graph: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
     ) -> list[PairChoice]:
         """Return at most `size` pairs."""
 
@@ -56,7 +56,8 @@ class Efficiency:
 
 
 BY_SCORES = Efficiency(ranks=1.25, scores=1.1)
-"""Of pairs chosen by scores; close pairs tell more each, but little of essays far apart."""
+"""Of pairs chosen by scores; close pairs are more informative each, but show little of essays far
+apart."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,18 @@ class PairStrategy:
     Attributes:
         name: As `batch.yaml` gives it.
         choose: Chooses a wave's pairs; called only with scores in the graph if it needs them.
-        gains_beside: What pairs are worth to the strategy, when some have to be exchanged so that
+        pair_gains: The value of pairs to the strategy, when some have to be exchanged so that
             no essay is shown too often in one place; None where the choice itself sees to that.
         needs_scores: Whether it goes by scores once there are any.
-        efficiency: What a comparison tells, for forecasts.
+        efficiency: The information in a comparison, for forecasts.
         before_scores: Chooses while there are no scores; only a strategy that needs them has it.
-        gain_unit: What `gains_beside` and the gains stored with pairs are counted in; None where
-            `gains_beside` gives no expected gain.
+        gain_unit: What `pair_gains` and the gains stored with pairs are counted in; None where
+            `pair_gains` gives no expected gain.
     """
 
     name: Strategy
     choose: _Choose
-    gains_beside: GainsBeside | None
+    pair_gains: GainsBeside | None
     needs_scores: bool
     efficiency: Efficiency = Efficiency()
     before_scores: Callable[[ComparisonGraph, int, np.random.Generator], list[PairChoice]] = (
@@ -99,49 +100,49 @@ def _pairs_of(choose: _ChoosePairs) -> _Choose:
     """Return a choice without swap rules of its own."""
 
     def chosen(
-        net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
+        graph: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
     ) -> Chosen:
-        return choose(net, size, rng, may_repeat=may_repeat), None
+        return choose(graph, size, rng, may_repeat=may_repeat), None
 
     return chosen
 
 
 def _new_pairs(role: Role) -> _Choose:
-    """Return the choice of pairs never shown; without scores none is worth asking again."""
+    """Return the choice of pairs never shown; without scores none is judged again."""
 
     def chosen(
-        net: ComparisonGraph,
+        graph: ComparisonGraph,
         size: int,
         rng: np.random.Generator,
         *,
         may_repeat: bool,  # noqa: ARG001 -- every choice is called alike
     ) -> Chosen:
-        return new_pairs(net, size, rng, role=role), None
+        return new_pairs(graph, size, rng, role=role), None
 
     return chosen
 
 
-def _fixed_unless_guessed(
-    net: ComparisonGraph, size: int, rng: np.random.Generator
+def _fixed_without_initial_scores(
+    graph: ComparisonGraph, size: int, rng: np.random.Generator
 ) -> list[PairChoice]:
-    """Return the best design without scores, or pairs of essays guessed close to each other."""
-    choose = fixed_design if net.expected is None else new_pairs
-    return choose(net, size, rng)
+    """Return the best design without scores, or pairs of essays with close initial scores."""
+    choose = fixed_design if graph.expected is None else new_pairs
+    return choose(graph, size, rng)
 
 
-def _seen_less(net: ComparisonGraph, rng: np.random.Generator) -> Callable[[int], Floats]:
-    """To a strategy that does not look at scores an essay seen less is worth more."""
-    worth = -net.n_comparisons - rng.random(net.n_essays)
-    return lambda _: worth.copy()
+def _seen_less(graph: ComparisonGraph, rng: np.random.Generator) -> Callable[[int], Floats]:
+    """For a strategy that does not use scores, gain most from essays shown least."""
+    gains = -graph.n_comparisons - rng.random(graph.n_essays)
+    return lambda _: gains.copy()
 
 
 def _close_by(
-    net: ComparisonGraph,
-    rng: np.random.Generator,  # noqa: ARG001 -- every strategy's gains are asked for alike
+    graph: ComparisonGraph,
+    rng: np.random.Generator,  # noqa: ARG001 -- every strategy's gains have the same signature
 ) -> Callable[[int], Floats]:
     """Return how close in score each other essay is."""
-    assert net.scores is not None  # noqa: S101
-    scores = net.scores
+    assert graph.scores is not None  # noqa: S101
+    scores = graph.scores
     return lambda essay: -np.abs(scores - scores[essay])
 
 
@@ -152,41 +153,41 @@ _STRATEGIES: Mapping[str, PairStrategy] = MappingProxyType(
             PairStrategy(
                 "adaptive",
                 choose=most_informative_wave,
-                gains_beside=_close_by,
+                pair_gains=_close_by,
                 needs_scores=True,
                 efficiency=BY_SCORES,
-                before_scores=_fixed_unless_guessed,
+                before_scores=_fixed_without_initial_scores,
             ),
             PairStrategy(
                 "coverage",
                 choose=_new_pairs(Role.COVERAGE),
-                gains_beside=None,
+                pair_gains=None,
                 needs_scores=False,
             ),
             # Covers until there is something to resample, which `waves` sees to.
             PairStrategy(
                 "resample",
                 choose=_new_pairs(Role.COVERAGE),
-                gains_beside=None,
+                pair_gains=None,
                 needs_scores=False,
             ),
             PairStrategy(
                 "random",
                 choose=_new_pairs(Role.RANDOM),
-                gains_beside=_seen_less,
+                pair_gains=_seen_less,
                 needs_scores=False,
             ),
             PairStrategy(
                 "swiss",
                 choose=_pairs_of(swiss_pairs),
-                gains_beside=_close_by,
+                pair_gains=_close_by,
                 needs_scores=True,
                 efficiency=BY_SCORES,
             ),
             PairStrategy(
                 "asap",
                 choose=_pairs_of(asap_pairs),
-                gains_beside=independent_gains,
+                pair_gains=independent_gains,
                 needs_scores=True,
                 efficiency=BY_SCORES,
                 gain_unit="nats",
@@ -194,7 +195,7 @@ _STRATEGIES: Mapping[str, PairStrategy] = MappingProxyType(
             PairStrategy(
                 "hybrid_mst",
                 choose=_pairs_of(hybrid_mst_pairs),
-                gains_beside=joint_gains,
+                pair_gains=joint_gains,
                 needs_scores=True,
                 efficiency=BY_SCORES,
                 gain_unit="nats",

@@ -13,21 +13,21 @@ from cj_pipeline.pairing.comparison_graph import ComparisonGraph, IndexPair, Pai
 
 
 def swiss_pairs(
-    net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool = False
+    graph: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool = False
 ) -> list[PairChoice]:
     """Return at most `size` pairs: round by round, each essay meets the next it has not met.
 
     Args:
-        net: With scores.
+        graph: With scores.
         size: Pairs wanted.
         rng: Decides between equal scores.
         may_repeat: Whether essays that met before may meet again.
     """
-    assert net.scores is not None  # noqa: S101
-    met = [set() if may_repeat else set(partners) for partners in net.partners]
+    assert graph.scores is not None  # noqa: S101
+    met = [set() if may_repeat else set(partners) for partners in graph.partners]
     chosen: list[PairChoice] = []
     while len(chosen) < size:
-        order = np.lexsort((rng.random(net.n_essays), net.scores)).tolist()
+        order = np.lexsort((rng.random(graph.n_essays), graph.scores)).tolist()
         pairs = _round(order, met)
         if not pairs:
             break

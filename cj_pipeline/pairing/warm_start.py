@@ -1,6 +1,6 @@
-"""What is guessed of the scores before the first verdict, to ask close pairs first.
+"""Initial scores before the first verdict, so that close pairs are judged first.
 
-A guess only guides which pairs are asked while there are no scores. It never enters a score: the
+They only guide which pairs are judged while there are no scores. They never enter a score: the
 fit sees verdicts and nothing else.
 """
 
@@ -21,7 +21,7 @@ def initial_scores_from_order(essay_ids: Sequence[str], groups: Sequence[Sequenc
     """Return guesses from a teacher's rough order, in ranks; shape (n_essays,).
 
     Args:
-        essay_ids: The batch's essays. Those in no group are guessed in the middle.
+        essay_ids: The batch's essays. Those in no group start in the middle.
         groups: Essays taken to be alike, the weakest group first.
 
     Raises:
@@ -35,16 +35,16 @@ def initial_scores_from_order(essay_ids: Sequence[str], groups: Sequence[Sequenc
         wrong += [f"'{e}' is named twice" for e in twice]
         msg = f"rough_order: {'; '.join(wrong)}. Fix the order or leave it out."
         raise SettingsError(msg)
-    guess: dict[str, float] = {}
+    initial_scores: dict[str, float] = {}
     below = 0
     for group in groups:
-        guess |= dict.fromkeys(group, below + (len(group) - 1) / 2)
+        initial_scores |= dict.fromkeys(group, below + (len(group) - 1) / 2)
         below += len(group)
     middle = (below - 1) / 2
-    return np.array([guess.get(essay_id, middle) for essay_id in essay_ids])
+    return np.array([initial_scores.get(essay_id, middle) for essay_id in essay_ids])
 
 
-def expected_from_earlier(essay_ids: Sequence[str], earlier: Mapping[str, float]) -> Floats:
+def initial_scores_from_earlier(essay_ids: Sequence[str], earlier: Mapping[str, float]) -> Floats:
     """Return guesses from an earlier batch's scores; those it does not have lie at its mean."""
     mean = float(np.mean(list(earlier.values()))) if earlier else 0.0
     return np.array([earlier.get(essay_id, mean) for essay_id in essay_ids])
@@ -59,32 +59,32 @@ def initial_scores_from_texts(texts: Sequence[str]) -> Floats:
 
 
 def with_newcomers(
-    net: ComparisonGraph, old: Scale, old_name: Mapping[str, str] | None = None
+    graph: ComparisonGraph, old: Scale, old_name: Mapping[str, str] | None = None
 ) -> ComparisonGraph:
-    """Return the net with scores for all its essays: the old scale's, and its mean for new ones.
+    """Return the graph with scores for all its essays: the old scale's, and its mean for new ones.
 
     Args:
-        net: Of old and new essays; what was shown to place the old ones may be among `shown`.
+        graph: Of old and new essays; what was shown to place the old ones may be among `shown`.
         old: The scale of the essays known so far.
-        old_name: What the old scale calls each essay of the net it knows; by default the same.
+        old_name: What the old scale calls each essay of the graph it knows; by default the same.
 
     A newcomer's variance is the old essays' spread: it may lie anywhere among them.
     """
     if old_name is None:
-        old_name = {essay_id: essay_id for essay_id in set(net.essay_ids) & set(old.essay_ids)}
-    is_old = np.array([essay_id in old_name for essay_id in net.essay_ids])
-    known = [old_name[essay_id] for essay_id in net.essay_ids if essay_id in old_name]
+        old_name = {essay_id: essay_id for essay_id in set(graph.essay_ids) & set(old.essay_ids)}
+    is_old = np.array([essay_id in old_name for essay_id in graph.essay_ids])
+    known = [old_name[essay_id] for essay_id in graph.essay_ids if essay_id in old_name]
     place = {essay_id: i for i, essay_id in enumerate(old.essay_ids)}
-    scores = np.zeros(net.n_essays)
+    scores = np.zeros(graph.n_essays)
     scores[is_old] = old.scores[[place[essay_id] for essay_id in known]]
-    covariance = np.zeros((net.n_essays, net.n_essays))
+    covariance = np.zeros((graph.n_essays, graph.n_essays))
     covariance[np.ix_(is_old, is_old)] = old.covariance_among(known)
     new = np.flatnonzero(~is_old)
     covariance[new, new] = max(float(np.var(old.scores)), 1e-6)
     return replace(
-        net,
+        graph,
         scores=scores,
         covariance=covariance,
         information=None,
-        known_ids=frozenset(old_name) & frozenset(net.essay_ids),
+        known_ids=frozenset(old_name) & frozenset(graph.essay_ids),
     )

@@ -1,4 +1,4 @@
-"""The next wave: which pairs are asked, in which order each is shown, and why.
+"""The next wave: which pairs are judged, in which order each is shown, and why.
 
 Each way of choosing lives next door, in the module named after it, and as a value in `strategies`;
 the order of showing in `positions`. Sending the wave is `steps.submit_wave`.
@@ -25,7 +25,7 @@ _ALIKE = 2
 
 
 def choose_wave(
-    net: ComparisonGraph,
+    graph: ComparisonGraph,
     *,
     strategy: Strategy,
     size: int,
@@ -36,19 +36,19 @@ def choose_wave(
 ) -> tuple[ChosenPair, ...]:
     """Return the next wave, each pair in the order it is to be shown.
 
-    The same net, strategy, size and seed give the same wave.
+    The same graph, strategy, size and seed give the same wave.
 
     Args:
-        net: The essays, and what was shown so far.
-        strategy: How pairs are chosen. Those that look at scores cover until there are some, and
+        graph: The essays, and what was shown so far.
+        strategy: How pairs are chosen. Those that use scores cover until there are some, and
             "resample" covers until it has something to resample.
         size: How many pairs at the most; no pair comes twice in one wave.
         seed: Decides between equals.
         resampling: Choose only among pairs already shown, those shown least often first and in
             the order less seen. Otherwise no pair is repeated, and the wave is smaller than
             `size` when pairs run out.
-        may_repeat: Let a strategy that looks at scores ask a pair again before every pair was
-            asked, where that gains more than a new one.
+        may_repeat: Let a strategy that uses scores choose a pair again before every pair was
+            judged, where that gains more than a new one.
         both_orders: Show every pair twice, once in each order, which counts as two of `size`; an
             odd comparison is left over. A judge's liking for a place then cancels in every pair.
     """
@@ -56,15 +56,17 @@ def choose_wave(
     size = size // 2 if both_orders else size
     exchange = None
     if resampling:
-        chosen = repeated_pairs(net, size, rng)
+        chosen = repeated_pairs(graph, size, rng)
     else:
-        chosen, exchange = _choose(net, strategy_named(strategy), size, rng, may_repeat=may_repeat)
-    ordered = in_fair_order(net, [(choice.one, choice.other) for choice in chosen], rng)
-    # Where every pair is asked in both orders nothing leans.
+        chosen, exchange = _choose(
+            graph, strategy_named(strategy), size, rng, may_repeat=may_repeat
+        )
+    ordered = in_fair_order(graph, [(choice.one, choice.other) for choice in chosen], rng)
+    # Where every pair is judged in both orders every essay is in balance.
     if exchange is not None and not both_orders:
-        chosen, ordered = repair_positions(net, chosen, ordered, exchange)
+        chosen, ordered = repair_positions(graph, chosen, ordered, exchange)
     wave = tuple(
-        ChosenPair(net.essay_ids[a], net.essay_ids[b], choice.role, choice.expected_gain)
+        ChosenPair(graph.essay_ids[a], graph.essay_ids[b], choice.role, choice.expected_gain)
         for (a, b), choice in zip(ordered, chosen, strict=True)
     )
     if not both_orders:
@@ -76,43 +78,45 @@ def choose_wave(
     )
 
 
-def positional_skew(net: ComparisonGraph) -> dict[str, float]:
+def positional_skew(graph: ComparisonGraph) -> dict[str, float]:
     """Return |A - B| / (A + B) for every essay: 0 is even (or never shown), 1 one side only."""
-    skews = np.abs(net.lean) / np.maximum(net.n_comparisons, 1)
-    return dict(zip(net.essay_ids, skews.tolist(), strict=True))
+    skews = np.abs(graph.imbalance) / np.maximum(graph.n_comparisons, 1)
+    return dict(zip(graph.essay_ids, skews.tolist(), strict=True))
 
 
 def _choose(
-    net: ComparisonGraph,
+    graph: ComparisonGraph,
     strategy: PairStrategy,
     size: int,
     rng: np.random.Generator,
     *,
     may_repeat: bool,
 ) -> tuple[list[PairChoice], SwapRules | None]:
-    """Return a wave's pairs, and what may be asked instead; coverage heeds leans as it goes."""
-    if strategy.needs_scores and net.scores is None:
-        return strategy.before_scores(net, size, rng), None
-    chosen, exchange = strategy.choose(net, size, rng, may_repeat=may_repeat)
+    """Return a wave's pairs, and what may be judged instead; coverage heeds imbalances itself."""
+    if strategy.needs_scores and graph.scores is None:
+        return strategy.before_scores(graph, size, rng), None
+    chosen, exchange = strategy.choose(graph, size, rng, may_repeat=may_repeat)
     if strategy.needs_scores and len(chosen) < size:
-        # In a large batch the strategy looks at some of the pairs only; the others are left.
-        ids = net.essay_ids
-        asked = replace(net, shown=net.shown + tuple((ids[c.one], ids[c.other]) for c in chosen))
-        chosen, exchange = chosen + new_pairs(asked, size - len(chosen), rng), None
-    if exchange is None and strategy.gains_beside is not None:
+        # In a large batch the strategy considers some of the pairs only; the others are left.
+        ids = graph.essay_ids
+        extended = replace(
+            graph, shown=graph.shown + tuple((ids[c.one], ids[c.other]) for c in chosen)
+        )
+        chosen, exchange = chosen + new_pairs(extended, size - len(chosen), rng), None
+    if exchange is None and strategy.pair_gains is not None:
         exchange = SwapRules(
-            *_room(net, chosen),
-            gains_beside=strategy.gains_beside(net, rng),
-            tells_gain=strategy.gain_unit is not None,
+            *_room(graph, chosen),
+            pair_gains=strategy.pair_gains(graph, rng),
+            has_gain=strategy.gain_unit is not None,
         )
     return chosen, exchange
 
 
-def _room(net: ComparisonGraph, chosen: Sequence[PairChoice]) -> tuple[Ints, Ints]:
+def _room(graph: ComparisonGraph, chosen: Sequence[PairChoice]) -> tuple[Ints, Ints]:
     """Return how often each essay must come and may: as alike as now or within two comparisons."""
     ends = [end for choice in chosen for end in (choice.one, choice.other)]
-    count = net.n_comparisons + np.bincount(ends, minlength=net.n_essays)
+    count = graph.n_comparisons + np.bincount(ends, minlength=graph.n_essays)
     low, high = int(count.min()), int(count.max())
-    least = low - (high - low < _ALIKE) - net.n_comparisons
-    most = high + (high == low) - net.n_comparisons
+    least = low - (high - low < _ALIKE) - graph.n_comparisons
+    most = high + (high == low) - graph.n_comparisons
     return least, most

@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from cj_pipeline.errors import StoreBusyError
 from cj_pipeline.progress.events import events_since, progress_of
 from cj_pipeline.progress.values import Progress, ProgressEvent
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.base import Store
+from cj_pipeline.store.file_store import FileStore
 
 POLL_EVERY_S = 0.05
 """At the file's size and time of change."""
@@ -31,9 +33,8 @@ class StoreWatcher:
     """Whether a store may have been written since the last check; for one follower."""
 
     def __init__(self, store: Store, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._store = store
         self._monotonic = monotonic
-        self._has_file = type(store) is Store
+        self._live = store.path if isinstance(store, FileStore) else None
         self._seen: object = None
         self._read_at = float("-inf")
 
@@ -41,27 +42,28 @@ class StoreWatcher:
         """Return whether to read the store now; the state is taken before the reading."""
         now = self._monotonic()
         waited = now - self._read_at
-        if not self._has_file:
+        if self._live is None:
             has_changed = waited >= READ_EVERY_S
         else:
-            found = self._signature()
+            found = _signature(self._live)
             has_changed = found != self._seen or waited >= READ_AT_LATEST_S
             self._seen = found
         if has_changed:
             self._read_at = now
         return has_changed
 
-    def _signature(self) -> list[tuple[int, int] | None]:
-        live = self._store.path
-        found: list[tuple[int, int] | None] = []
-        for path in (live, live.with_name(f"{live.name}.wal")):
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                found.append(None)
-            else:
-                found.append((status.st_mtime_ns, status.st_size))
-        return found
+
+def _signature(live: Path) -> list[tuple[int, int] | None]:
+    """Return what changes whenever the live file or its log is written."""
+    found: list[tuple[int, int] | None] = []
+    for path in (live, live.with_name(f"{live.name}.wal")):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            found.append(None)
+        else:
+            found.append((status.st_mtime_ns, status.st_size))
+    return found
 
 
 @dataclass(frozen=True)

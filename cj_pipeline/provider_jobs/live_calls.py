@@ -240,11 +240,11 @@ async def _ask_all(
             judge_id: _target(keeper.record, profile, some, pools[judge_id])
             for judge_id, some in by_judge.items()
         }
-        lanes = {target.lane.name: by_judge[judge_id][0] for judge_id, target in targets.items()}
+        lanes = {target.bucket.name: by_judge[judge_id][0] for judge_id, target in targets.items()}
         around = DispatchHooks(
-            lanes=lambda: RateLimiter(runtime.home / FILE),
-            note=lambda answered: jobs[answered.submission_key].note(answered),
-            keep=lambda answers: keeper.keep(lanes, answers),
+            open_limiter=lambda: RateLimiter(runtime.home / FILE),
+            journal=lambda answered: jobs[answered.submission_key].note(answered),
+            checkpoint=lambda answers: keeper.keep(lanes, answers),
             clock=lambda: runtime.clock().timestamp(),
             retry_rules=runtime.retry_rules,
             checkpoint_every=profile.checkpoint_every,
@@ -254,7 +254,7 @@ async def _ask_all(
         finally:
             for job in jobs.values():
                 job.journal.close()
-    return {judge_id: target.trouble for judge_id, target in targets.items()}
+    return {judge_id: target.error for judge_id, target in targets.items()}
 
 
 @asynccontextmanager
@@ -300,7 +300,7 @@ def _target(
         name=judge.name,
         batch_id=record.batch_id,
         level=LEVELS[record.settings.priority],
-        lane=lane,
+        bucket=lane,
         profile=profile,
         calls=_calls(profile, jobs),
         single=single,
@@ -316,10 +316,10 @@ def _refuse_oversized(target: CallTarget, judge: Judge, jobs: Sequence[LiveJob])
     largest = max(
         (_most_tokens(judge, ask) for job in jobs for _, ask in job.open_asks()), default=0
     )
-    most = min(limit.most for limit in target.lane.limits if limit.unit == "tokens")
+    most = min(limit.limit for limit in target.bucket.limits if limit.unit == "tokens")
     if largest > most:
         target.calls = iter(())
-        target.trouble = ProviderRefusedError(
+        target.error = ProviderRefusedError(
             f"One call to '{judge.name}' may use {largest} tokens, and its account may use {most}"
             " a minute: raise tokens_per_minute, or lower the judge's max_output_tokens."
         )

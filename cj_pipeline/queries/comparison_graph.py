@@ -15,7 +15,7 @@ from cj_pipeline.grading.rules import grade_by
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.judge_shares import pairs_as_chosen
 from cj_pipeline.pairing.warm_start import (
-    expected_from_earlier,
+    initial_scores_from_earlier,
     initial_scores_from_order,
     initial_scores_from_texts,
 )
@@ -112,7 +112,7 @@ def guessed_scores(db: Session, record: BatchRecord) -> Floats | None:
         essay_id: by_text.get(essay["digest"], by_id.get(essay_id))
         for essay_id, essay in zip(record.essay_ids, essays, strict=True)
     }
-    return expected_from_earlier(
+    return initial_scores_from_earlier(
         record.essay_ids, {k: v for k, v in known.items() if v is not None}
     )
 

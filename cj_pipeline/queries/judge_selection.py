@@ -40,8 +40,8 @@ class JudgesNext:
                 "batch_id": batch_id,
                 "wave": wave,
                 "share": each.share,
-                "information": each.worth.information,
-                "information_per_usd": each.worth.information_per_usd,
+                "information": each.information.information,
+                "information_per_usd": each.information.information_per_usd,
             }
             | asdict(each.figures)
             for each in self.by_worth

@@ -1,5 +1,5 @@
 """From verdicts to scores with standard errors: the Bradley-Terry fit and what it rests on.
 
-Pure mathematics: no store, no settings. What a fitted scale is worth is `diagnostics`; grades are
+Pure mathematics: no store, no settings. How good a fitted scale is, is `diagnostics`; grades are
 `grading`.
 """

@@ -33,10 +33,10 @@ from cj_pipeline.scale.likelihood import (
     Model,
     Point,
     describe,
-    guess,
-    moved,
-    origin,
-    slope_at,
+    gradient_at,
+    initial_point,
+    stepped,
+    zero_point,
 )
 from cj_pipeline.scale.tallies import Tally, Verdicts, as_verdicts, sums_by, tally
 
@@ -53,7 +53,7 @@ _SHARP = 1e-6
 """How sharply the last step has to be solved; a scale begun at its end might not have been."""
 _NEAR = 0.02
 _LONGEST_STEP = 6.0
-"""Logits that no step from a sensible start needs; where verdicts tell next to nothing it might."""
+"""Logits that no step from a sensible start needs; where verdicts say next to nothing it might."""
 MIN_POSITION_INFORMATION = 1.0
 """As much as four verdicts on essays known to be alike: a standard error of one logit."""
 _CHOIX_MAX_STEPS = 20_000
@@ -85,7 +85,7 @@ class Scale:
         one_sided: Essays that won or lost everything; how far out they lie rests on the prior.
         separated: Groups none of whose essays ever lost to (or never beat) the rest, largest
             first; empty where likelihood alone fixes every score.
-        position_effects: Per judge, what being shown first is worth; empty when off.
+        position_effects: Per judge, how much it favours the essay shown first; empty when off.
         discriminations: Per judge, log a_j; empty when off.
         tie_strength: Davidson's log nu; None when ties count half-half.
         engine: What found the maximum.
@@ -124,12 +124,12 @@ class Scale:
     def covariance(self) -> Floats:
         """The scores' covariance; shape (n_essays, n_essays), so 200 MB for 5,000 essays.
 
-        Beyond some thousand essays ask `covariance_among` for the essays that matter.
+        Beyond some thousand essays use `covariance_among` for the essays that matter.
         """
         return covariance(self.information)
 
     def covariance_among(self, essay_ids: Sequence[str]) -> Floats:
-        """Return the covariance of these essays' scores, in the order asked."""
+        """Return the covariance of these essays' scores, in this order."""
         place = {essay_id: i for i, essay_id in enumerate(self.essay_ids)}
         chosen = np.array([place[essay_id] for essay_id in essay_ids], dtype=np.int64)
         return covariance_of(self.information, chosen)
@@ -153,17 +153,17 @@ def fit_bradley_terry(
     Args:
         essay_ids: Every essay of the batch; each gets a score.
         judged: Finished comparisons with a verdict.
-        engine: "newton", or "choix" for an independent look at the plain model.
-        position_effect: Estimate for each judge what being shown first is worth.
+        engine: "newton", or "choix" for an independent check of the plain model.
+        position_effect: Estimate how much each judge favours the essay shown first.
         discrimination: Estimate how strongly each judge of a panel tells essays apart.
         ties: Count half to each, or have a strength of their own (Davidson 1970).
         prior_comparisons: Strength of the prior; 0 for maximum likelihood.
         weights: How much each verdict counts; once each when left out.
         start: Scores to begin from, by essay: an earlier wave's.
-        min_position_information: A judge's position effect is off where its verdicts tell less.
+        min_position_information: A judge's position effect is off where its verdicts give less.
 
     Raises:
-        UnscalableBatchError: If there is no common scale: nothing judged, the net in parts
+        UnscalableBatchError: If there is no common scale: nothing judged, the graph in parts
             (named), verdicts that cannot be read, no finite maximum without a prior, or no
             convergence.
 
@@ -252,31 +252,36 @@ def maximise(model: Model, point: Point, *, holds_judges: bool = False) -> tuple
     Raises:
         UnscalableBatchError: If the steps do not come to rest.
     """
-    slope = slope_at(model, point, for_steps=True, scores_alone=holds_judges)
+    gradient = gradient_at(model, point, for_steps=True, scores_alone=holds_judges)
     tolerance = 0.05
     size = np.inf
     for n_steps in range(1, _MAX_STEPS + 1):
         if holds_judges:
-            theta = solve(slope.information.essays, slope.theta, rtol=tolerance)
+            theta = solve(gradient.information.essays, gradient.theta, rtol=tolerance)
             others = np.zeros(model.n_others)
         else:
             theta, others = newton_step(
-                slope.information, slope.theta, slope.others, rtol=tolerance
+                gradient.information, gradient.theta, gradient.others, rtol=tolerance
             )
         size = float(np.abs(theta).max())
         if model.n_others:
             size = max(size, float(np.abs(others).max()))
         if size < _LAST_STEP:
             if tolerance <= _SHARP:
-                return moved(model, point, theta, others, 1.0), n_steps
+                return stepped(model, point, theta, others, 1.0), n_steps
             tolerance = _SHARP
             continue
         # Far out the whole information could be indefinite; close by only it converges fast.
         is_near = model.has_discrimination and size < _NEAR
-        point, slope, share = _search(
-            model, point, slope, (theta, others), for_steps=not is_near, scores_alone=holds_judges
+        point, gradient, share = _search(
+            model,
+            point,
+            gradient,
+            (theta, others),
+            for_steps=not is_near,
+            scores_alone=holds_judges,
         )
-        # Solving more sharply than the next step is worth wastes products (Eisenstat and
+        # Solving more sharply than the next step needs wastes products (Eisenstat and
         # Walker 1996); the step after a small one is about its square.
         tolerance = max(1e-7, 0.05 * min(share * size, 1.0) ** 2)
     msg = (
@@ -290,7 +295,7 @@ def maximise(model: Model, point: Point, *, holds_judges: bool = False) -> tuple
 def _search(
     model: Model,
     point: Point,
-    slope: Gradient,
+    gradient: Gradient,
     step: tuple[Floats, Floats],
     *,
     for_steps: bool,
@@ -299,21 +304,21 @@ def _search(
     """Return the point along a step where the ascent has mostly levelled out.
 
     The posterior is concave along the line (with discriminations: near enough), so its slope
-    there tells an overshoot, and no logarithm has to be taken to see one.
+    there shows an overshoot, and no logarithm has to be taken to see one.
     """
     theta, others = step
-    ascent = slope.theta @ theta + slope.others @ others
+    ascent = gradient.theta @ theta + gradient.others @ others
     size = max(float(np.abs(theta).max()), float(np.abs(others).max(initial=0.0)))
     share = longest = min(1.0, _LONGEST_STEP / size)
     for _ in range(30):
-        there = moved(model, point, theta, others, share)
-        slope_there = slope_at(model, there, for_steps=for_steps, scores_alone=scores_alone)
-        left = slope_there.theta @ theta + slope_there.others @ others
+        there = stepped(model, point, theta, others, share)
+        gradient_there = gradient_at(model, there, for_steps=for_steps, scores_alone=scores_alone)
+        left = gradient_there.theta @ theta + gradient_there.others @ others
         if left >= -0.5 * ascent:
             break
         longest = share
         share = longest * min(max(float(ascent / (ascent - left)), 0.1), 0.7)
-    return there, slope_there, share
+    return there, gradient_there, share
 
 
 def _model(
@@ -343,9 +348,9 @@ def _model(
 
 
 def _identified(model: Model, least: float) -> npt.NDArray[np.int64]:
-    """Return the judges whose position effect the design can tell from the essays' scores."""
+    """Return the judges whose position effect the design can separate from the essays' scores."""
     every = np.arange(model.cells.n_judges)
-    # The verdicts must tell, not the prior, so of that there is only a trace.
+    # The verdicts must identify it, not the prior, of which there is only a trace.
     trial = replace(
         model,
         prior_comparisons=1e-6,
@@ -353,7 +358,7 @@ def _identified(model: Model, least: float) -> npt.NDArray[np.int64]:
         has_discrimination=False,
         has_tie_strength=False,
     )
-    information = slope_at(trial, origin(trial), for_steps=True).information
+    information = gradient_at(trial, zero_point(trial), for_steps=True).information
     reach = solve(information.essays, information.border)
     told_apart = np.diag(information.corner) - np.einsum("ij,ij->j", information.border, reach)
     return np.flatnonzero(told_apart >= least)
@@ -362,18 +367,18 @@ def _identified(model: Model, least: float) -> npt.NDArray[np.int64]:
 def beginning(
     model: Model, essay_ids: Sequence[str], start: Mapping[str, float] | None = None
 ) -> Point:
-    """Return where to begin: earlier scores where there are any, else what the net suggests."""
-    point = origin(model)
+    """Return where to begin: earlier scores where there are any, else what the graph suggests."""
+    point = zero_point(model)
     if start is None:
-        # Along a band the wins tell an essay from its neighbours only, and mislead.
-        return guess(model) if model.layout.method != "banded" else point
+        # Along a band the wins compare an essay with its neighbours only, and mislead.
+        return initial_point(model) if model.layout.method != "banded" else point
     return replace(point, theta=np.array([start.get(essay_id, 0.0) for essay_id in essay_ids]))
 
 
 def _fit_with_choix(model: Model) -> Point:
     """Return the maximum as choix's dense iterative Luce spectral ranking finds it.
 
-    The prior enters as what it stands for: one more essay that each has met and half beaten. So
+    The prior enters as what it means: one more essay that each has met and half beaten. So
     both engines climb the same hill; choix's own `alpha` is no likelihood's.
     """
     import choix
@@ -392,7 +397,7 @@ def _fit_with_choix(model: Model) -> Point:
         msg = f"choix did not converge ({error}); fit with the engine 'newton'."
         raise UnscalableBatchError(msg) from error
     theta = found[:n] - (found[n] if met else found.mean())
-    return replace(origin(model), theta=theta)
+    return replace(zero_point(model), theta=theta)
 
 
 def _scale(
@@ -407,7 +412,7 @@ def _scale(
     position_effect: bool,
 ) -> Scale:
     n = len(verdicts.essay_ids)
-    information = slope_at(model, point, for_steps=False).information
+    information = gradient_at(model, point, for_steps=False).information
     errors = standard_errors(information)
     weights = np.ones(len(verdicts.first)) if verdicts.weights is None else verdicts.weights
     wins = _per_essay(verdicts, weights * verdicts.wins, weights * (1 - verdicts.wins), n)

@@ -1,7 +1,7 @@
-"""Which essays hang together: parts of the net, and groups that only ever beat each other one way.
+"""Which essays are connected: parts of the graph, and groups that only ever won one way.
 
-A net of one part has a common scale. Whether its scores rest on verdicts alone or in places on
-the prior is told by the groups (Ford 1957, doi:10.2307/2308513).
+A graph of one part has a common scale. Whether its scores rest on verdicts alone or in places on
+the prior is shown by the groups (Ford 1957, doi:10.2307/2308513).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cj_pipeline.scale.tallies import Indices, Tally, as_verdicts, tally
 def net_parts(
     essay_ids: Sequence[str], judged: Sequence[JudgedPair]
 ) -> tuple[tuple[str, ...], ...]:
-    """Return the parts the net of judged pairs falls into, largest first.
+    """Return the parts the graph of judged pairs falls into, largest first.
 
     Essays keep the batch's order within a part; one that was never judged is a part by itself.
     """
@@ -26,7 +26,7 @@ def net_parts(
 
 
 def bridging_pairs(parts: Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:
-    """Return the fewest pairs that make one net of these parts: each to the largest.
+    """Return the fewest pairs that make one graph of these parts: each to the largest.
 
     Partners in the largest part are spread over its essays, so that no essay bears all bridges.
     """
@@ -39,7 +39,7 @@ def bridging_pairs(parts: Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...
 
 
 def part_labels(cells: Tally) -> Indices:
-    """Return a number for each essay, alike within a part of the net; shape (n_essays,)."""
+    """Return a number for each essay, alike within a part of the graph; shape (n_essays,)."""
     from scipy.sparse.csgraph import connected_components
 
     graph = _graph(cells.n_essays, cells.first, cells.second)

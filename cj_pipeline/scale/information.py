@@ -30,7 +30,7 @@ _WORST_ERROR = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Information:
-    """The observed information about scores and, beside them, about what judges add.
+    """The observed information about scores, and about what judges add to them.
 
     Attributes:
         essays: The block of the scores, prior included.
@@ -61,7 +61,7 @@ class StandardErrors:
 def newton_step(
     information: Information, gradient: Floats, others: Floats, *, rtol: float
 ) -> tuple[Floats, Floats]:
-    """Return the step that the information and the gradients (scores, others) ask for."""
+    """Return the step that the information and the gradients (scores, others) lead to."""
     if not len(others):
         return solve(information.essays, gradient, rtol=rtol), others
     border = information.border
@@ -122,13 +122,13 @@ def covariance_of(information: Information, chosen: Indices) -> Floats:
     block = contrasts.T @ solve(information.essays, contrasts)
     if len(information.corner):
         reach = solve(information.essays, information.border)
-        lean = contrasts.T @ reach
-        block += lean @ np.linalg.solve(_schur(information, reach), lean.T)
+        cross = contrasts.T @ reach
+        block += cross @ np.linalg.solve(_schur(information, reach), cross.T)
     return 0.5 * (block + block.T)
 
 
 def other_covariance(information: Information) -> Floats:
-    """Return the covariance of the parameters beside the scores; shape (n_others, n_others)."""
+    """Return the covariance of the parameters other than the scores; shape (n_others, n_others)."""
     if not len(information.corner):
         return information.corner
     reach = solve(information.essays, information.border)
@@ -138,7 +138,7 @@ def other_covariance(information: Information) -> Floats:
 def standard_errors(information: Information) -> StandardErrors:
     """Return each mean-centred score's standard error, exactly wherever that is affordable.
 
-    Up to some 1,500 essays, and for any banded net, they are exact. For larger nets of random
+    Up to some 1,500 essays, and for any banded graph, they are exact. For larger graphs of random
     pairs they are close, and how close is measured against exact ones of a sample that has the
     least sure essays in it. Where that is over a hundredth, all are had exactly while the
     memory lasts.
@@ -171,8 +171,8 @@ def score_variances(information: Information) -> tuple[Floats, str]:
     if len(information.corner):
         reach = solve(essays, information.border)
         centred = reach - reach.mean(axis=0)
-        lean = np.linalg.solve(_schur(information, reach), centred.T)
-        variances = variances + np.einsum("ij,ji->i", centred, lean)
+        cross = np.linalg.solve(_schur(information, reach), centred.T)
+        variances = variances + np.einsum("ij,ji->i", centred, cross)
     return variances, method
 
 

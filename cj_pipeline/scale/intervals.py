@@ -1,4 +1,4 @@
-"""The 95 % interval of each score, from how fast the posterior falls as the score is moved.
+"""The 95 % interval of each score, from how fast the posterior falls as the score changes.
 
 A score plus and minus 1.96 standard errors takes the posterior for normal. It is not, where an
 essay has few comparisons and stands far out: the curvature falls off faster than the score rises
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from cj_pipeline.arrays import Floats
 from cj_pipeline.scale.bradley_terry import Scale
 from cj_pipeline.scale.information import newton_step, whole
-from cj_pipeline.scale.likelihood import slope_at
+from cj_pipeline.scale.likelihood import gradient_at
 from cj_pipeline.scale.log_posterior import LogDensity, Posterior
 
 MAX_ESSAYS = 1_000
@@ -93,8 +93,8 @@ def score_intervals(scale: Scale) -> ScoreIntervals:
 class _Search:
     """Newton's method for the ends of many intervals, a column each (Venzon and Moolgavkar 1988).
 
-    First all together: the covariance at the maximum stands for the one at each end, but for the
-    direction in which an essay's score is moved, whose curvature is taken where the search is. So
+    First all together: the covariance at the maximum is used for the one at each end, but for the
+    direction in which an essay's score changes, whose curvature is taken where the search is. So
     no end needs a matrix of its own. The few that do not come to rest that way (essays that won
     everything, moved toward the others) then have one.
     """
@@ -105,7 +105,7 @@ class _Search:
         self._best = self._posterior.column(scale.point)
         self._covariance = np.linalg.inv(whole(scale.information))
         self._n = len(scale.essay_ids)
-        self._lowest = float(self._posterior.at(self._best).heights[0]) - 0.5 * NORMAL_95**2
+        self._lowest = float(self._posterior.at(self._best).values[0]) - 0.5 * NORMAL_95**2
 
     def ends(self, essays: npt.NDArray[np.int64], side: float) -> Floats:
         """Return one end of each of these essays' intervals; no number where it is not found."""
@@ -130,10 +130,10 @@ class _Search:
         ways = self._covariance @ contrasts
         here = self._posterior.at(points, ways)
         # Along its way the curvature at the maximum gives way to the one here.
-        flatter = _dots(contrasts, ways) / here.bends
+        flatter = _dots(contrasts, ways) / here.curvatures
         climbs = self._covariance @ here.gradients
         climbs += ways * (
-            _dots(ways, here.gradients) * (1 / here.bends - 1 / _dots(contrasts, ways))
+            _dots(ways, here.gradients) * (1 / here.curvatures - 1 / _dots(contrasts, ways))
         )
         return self._steps(here, climbs, ways * flatter, contrasts, side)
 
@@ -141,10 +141,10 @@ class _Search:
         n = self._n
         for _ in range(_STEPS_ALONE):
             here = self._posterior.at(point)
-            slope = slope_at(self._model, self._posterior.point(point), for_steps=False)
+            gradient = gradient_at(self._model, self._posterior.point(point), for_steps=False)
             climb, way = (
-                np.concatenate(newton_step(slope.information, *each, rtol=1e-9))[:, None]
-                for each in ((slope.theta, slope.others), (contrast[:n, 0], contrast[n:, 0]))
+                np.concatenate(newton_step(gradient.information, *each, rtol=1e-9))[:, None]
+                for each in ((gradient.theta, gradient.others), (contrast[:n, 0], contrast[n:, 0]))
             )
             step = self._steps(here, climb, way, contrast, side)
             if not _walk(point, np.ones(1, dtype=bool), step).any():
@@ -154,8 +154,8 @@ class _Search:
     def _steps(
         self, here: LogDensity, climbs: Floats, ways: Floats, contrasts: Floats, side: float
     ) -> Floats:
-        """Return the steps to where, on a parabola through here, the height sought is."""
-        left = 2 * (here.heights - self._lowest) + _dots(here.gradients, climbs)
+        """Return the steps to where, on a parabola through here, the value sought is."""
+        left = 2 * (here.values - self._lowest) + _dots(here.gradients, climbs)
         shares = np.sqrt(np.maximum(left, 0.0) / _dots(contrasts, ways))
         return np.asarray(climbs + side * shares * ways)
 

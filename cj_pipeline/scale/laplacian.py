@@ -1,10 +1,10 @@
-"""Solving with the information matrix of a net of pairs, in the way that suits the net.
+"""Solving with the information matrix of a graph of pairs, in the way that suits the graph.
 
 The matrix is a weighted Laplacian plus a diagonal: off the diagonal minus the pair's weight, on it
-the sum of the essay's weights plus what the prior adds. Small nets are solved densely, nets that
-are narrow once reordered (each essay judged against its neighbours) as banded matrices, and the
-rest by conjugate gradients, which a net of random pairs makes quick. What the solutions mean is
-`information`.
+the sum of the essay's weights plus what the prior adds. Small graphs are solved densely, graphs
+that are narrow once reordered (each essay judged against its neighbours) as banded matrices, and
+the rest by conjugate gradients, which a graph of random pairs makes quick. What the solutions mean
+is `information`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class NetMatrix:
     """The matrix itself.
 
     Attributes:
-        layout: Of the net.
+        layout: Of the graph.
         weights: One per pair.
         diagonal: One per essay.
         spring: What of the first diagonal entry only holds the scale in place; zeros after it.
@@ -71,7 +71,7 @@ class NetMatrix:
 
 
 def lay_out(n_essays: int, first: Indices, second: Indices) -> NetLayout:
-    """Return how to solve on the net of these distinct, sorted pairs."""
+    """Return how to solve on the graph of these distinct, sorted pairs."""
     columns = second.astype(np.int32)
     starts = np.searchsorted(first, np.arange(n_essays + 1)).astype(np.int32)
     none = np.empty(0, dtype=np.int64)
@@ -221,12 +221,12 @@ def _iterate(above: Any, diagonal: Floats, right: Floats, rtol: float) -> Floats
     direction = scaled
     energy = residual @ scaled
     for _ in range(_MAX_CG_STEPS):
-        moved = diagonal * direction
-        moved -= above @ direction
-        moved -= below @ direction
-        step = energy / (direction @ moved)
+        product = diagonal * direction
+        product -= above @ direction
+        product -= below @ direction
+        step = energy / (direction @ product)
         x += step * direction
-        residual -= step * moved
+        residual -= step * product
         if residual @ residual <= goal:
             return x
         scaled = residual / diagonal
@@ -248,14 +248,14 @@ def _iterate_together(above: Any, diagonal: Floats, right: Floats, rtol: float) 
         is_open = np.einsum("ij,ij->j", residual, residual) > goal
         if not is_open.any():
             return x
-        moved = diagonal * direction
-        moved -= above @ direction
-        moved -= below @ direction
-        curvature = np.einsum("ij,ij->j", direction, moved)
-        # A column that has arrived stands still.
+        product = diagonal * direction
+        product -= above @ direction
+        product -= below @ direction
+        curvature = np.einsum("ij,ij->j", direction, product)
+        # A column that has converged no longer changes.
         step = np.divide(energy, curvature, out=np.zeros_like(energy), where=is_open)
         x += step * direction
-        residual -= step * moved
+        residual -= step * product
         scaled = residual / diagonal
         before, energy = energy, np.einsum("ij,ij->j", residual, scaled)
         ratio = np.divide(energy, before, out=np.zeros_like(energy), where=is_open)
@@ -298,7 +298,7 @@ def band_variances(matrix: NetMatrix) -> Floats:
 def difference_variances(matrix: NetMatrix) -> Floats:
     """Return the variance of the difference between the two essays of each pair; shape (n_pairs,).
 
-    Exact but for large nets of random pairs, where two essays' errors are taken to have in common
+    Exact but for large graphs of random pairs, where two essays' errors are taken to have in common
     what their own verdicts on each other give them.
     """
     layout = matrix.layout
@@ -327,13 +327,13 @@ def difference_variances(matrix: NetMatrix) -> Floats:
 
 
 def surroundings_variances(matrix: NetMatrix) -> Floats:
-    """Return the variances of a large net of random pairs, closely; shape (n_essays,).
+    """Return the variances of a large graph of random pairs, closely; shape (n_essays,).
 
     With D the diagonal and B = D^-1/2 W D^-1/2 the scaled weights, an essay's variance is
     x' (1 - B)^-1 x for a start x that centring keeps clear of B's one large eigenvalue. The
     moments x' B^k x, up to the fourth (the second where paths are too many), give a continued
-    fraction; beyond them it is ended as if the net went on alike, as the recursion method does for
-    disordered solids (Haydock 1980, Solid State Physics 35). How far off that is, `information`
+    fraction; beyond them it is ended as if the graph went on alike, as the recursion method does
+    for disordered solids (Haydock 1980, Solid State Physics 35). How far off that is, `information`
     measures on a sample.
     """
     moments = _moments(matrix)
@@ -352,9 +352,9 @@ def surroundings_variances(matrix: NetMatrix) -> Floats:
 
 
 def log_determinant(matrix: NetMatrix) -> float:
-    """Return the log determinant; closely for large nets of random pairs, else exactly.
+    """Return the log determinant; closely for large graphs of random pairs, else exactly.
 
-    Those large nets have log det D + log det (1 - B), of which the second is the sum over B's
+    Those large graphs have log det D + log det (1 - B), of which the second is the sum over B's
     eigenvalues: the one near 1 by its Rayleigh quotient, the others by the traces of B's powers.
     """
     from scipy.linalg import cholesky_banded, lapack

@@ -2,7 +2,7 @@
 
 P(A beats B | judge j) = logistic(a_j (theta_A - theta_B) + gamma_j), with a weak prior. Ties count
 half to each, or have a strength of their own (Davidson). Where its maximum lies is
-`bradley_terry`; solving with the information is `net_solvers`.
+`bradley_terry`; solving with the information is `laplacian`.
 
 The prior, kappa = `prior_comparisons`: each essay has also met an average essay kappa times, each
 judge an even pair, and won half. In theta that is a logistic-shaped density, close to a normal one
@@ -32,8 +32,8 @@ class Model:
 
     Attributes:
         cells: Verdicts added up; kept apart by order and judge where a parameter needs it.
-        layout: The net of distinct pairs.
-        pair_of_cell: Index into the net's pairs; None where cells and pairs are the same.
+        layout: The graph of distinct pairs.
+        pair_of_cell: Index into the graph's pairs; None where cells and pairs are the same.
         prior_comparisons: kappa; 0 for plain maximum likelihood.
         positions: Judges (indices) that have a position effect.
         has_discrimination: Whether judges differ in how strongly they tell essays apart.
@@ -53,7 +53,7 @@ class Model:
 
     @property
     def n_others(self) -> int:
-        """How many parameters there are beside the scores."""
+        """How many parameters there are other than the scores."""
         n_judges = self.cells.n_judges if self.has_discrimination else 0
         return len(self.positions) + n_judges + self.has_tie_strength
 
@@ -82,7 +82,7 @@ class Gradient:
     Attributes:
         theta: By score; shape (n_essays,).
         others: By position effects, log discriminations, log tie strength, in that order.
-        information: The observed one, unless it was asked for taking steps.
+        information: The observed one, unless it is for taking steps.
     """
 
     theta: Floats
@@ -116,14 +116,14 @@ def describe(
     )
 
 
-def origin(model: Model) -> Point:
+def zero_point(model: Model) -> Point:
     """Return the point where all essays and judges are alike and ties are as likely as wins."""
     n_judges = model.cells.n_judges
     zeros = np.zeros(n_judges)
     return Point(np.zeros(model.cells.n_essays), zeros, zeros, 0.0)
 
 
-def guess(model: Model) -> Point:
+def initial_point(model: Model) -> Point:
     """Return a point that is near the maximum where essays met others at random.
 
     The log odds of an essay's wins fall short of its score as much as its opponents differ:
@@ -137,10 +137,10 @@ def guess(model: Model) -> Point:
     log_odds = np.log((won + 0.5) / (met - won + 0.5))
     log_odds -= log_odds.mean()
     shortfall = min(float(np.var(log_odds)) / 1.7**2, 0.8)
-    return replace(origin(model), theta=log_odds / np.sqrt(1 - shortfall))
+    return replace(zero_point(model), theta=log_odds / np.sqrt(1 - shortfall))
 
 
-def moved(model: Model, point: Point, theta: Floats, others: Floats, share: float) -> Point:
+def stepped(model: Model, point: Point, theta: Floats, others: Floats, share: float) -> Point:
     """Return the point a share of a step further on."""
     if not model.n_others:
         return Point(point.theta + share * theta, point.gamma, point.log_a, point.log_tie)
@@ -156,7 +156,7 @@ def moved(model: Model, point: Point, theta: Floats, others: Floats, share: floa
     return Point(point.theta + share * theta, gamma, log_a, log_tie)
 
 
-def slope_at(
+def gradient_at(
     model: Model, point: Point, *, for_steps: bool, scores_alone: bool = False
 ) -> Gradient:
     """Return gradient and information at a point.
@@ -166,7 +166,8 @@ def slope_at(
         point: Where.
         for_steps: Leave out what could make the information indefinite (the residuals' second
             derivatives, which discriminations bring in); right for steps, not for errors.
-        scores_alone: Leave out what there is beside the scores, for whoever holds that where it is.
+        scores_alone: Leave out all other parameters than the scores, for a caller that keeps them
+            fixed.
     """
     cells = model.cells
     n = cells.n_essays
@@ -248,7 +249,7 @@ def log_likelihood(model: Model, point: Point) -> float:
     total = cells.wins @ eta - cells.counts @ log_sum
     if model.has_tie_strength:
         tied = tie_probability(eta, point.log_tie)
-        # The halves that ties gave to wins and losses are taken back, and ties told apart.
+        # The halves that ties gave to wins and losses are taken back, and ties counted as such.
         total -= cells.ties @ (0.5 * eta - log_sum)
         total += (cells.counts - cells.ties) @ np.log1p(-tied) + cells.ties @ np.log(tied)
     return float(total)
@@ -283,7 +284,7 @@ class _Ties:
 
     residual: Floats
     spread: Floats
-    lean: Floats
+    cross: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,7 +301,7 @@ class _Cellwise:
 def _beside_scores(
     model: Model, point: Point, at: _Cellwise, *, for_steps: bool
 ) -> tuple[Floats, Floats, Floats]:
-    """Return gradient, border and corner of the parameters beside the scores."""
+    """Return gradient, border and corner of the parameters other than the scores."""
     cells = model.cells
     n_judges = cells.n_judges
 
@@ -327,23 +328,23 @@ def _beside_scores(
         tightness = 1 / LOG_DISCRIMINATION_SD**2
         pull = by_judge(stretch * at.residual)
         gradient = np.append(gradient, pull - tightness * point.log_a - HOLD * point.log_a.sum())
-        bend, own = stretch * at.weight, by_judge(stretch * stretch * at.weight) + tightness
-        lean = np.diag(by_judge(bend))[has_position]
+        curvature, own = stretch * at.weight, by_judge(stretch * stretch * at.weight) + tightness
+        cross = np.diag(by_judge(curvature))[has_position]
         if not for_steps:
-            bend, own = bend - at.residual, own - pull
-        border = np.hstack([border, by_essay_and_judge(at.scale * bend)])
-        corner = np.block([[corner, lean], [lean.T, np.diag(own) + HOLD]])
+            curvature, own = curvature - at.residual, own - pull
+        border = np.hstack([border, by_essay_and_judge(at.scale * curvature)])
+        corner = np.block([[corner, cross], [cross.T, np.diag(own) + HOLD]])
     if at.ties is None:
         return gradient, border, corner
 
     half = np.tanh(0.5 * point.log_tie)
     kappa = model.prior_comparisons
     own = at.ties.spread.sum() + 0.25 * kappa * (1 - half * half)
-    cross = by_judge(at.ties.lean)[has_position]
+    cross = by_judge(at.ties.cross)[has_position]
     if model.has_discrimination:
-        cross = np.append(cross, by_judge(stretch * at.ties.lean))
+        cross = np.append(cross, by_judge(stretch * at.ties.cross))
     return (
         np.append(gradient, at.ties.residual.sum() - 0.5 * kappa * half),
-        np.column_stack([border, by_essay_and_judge(at.scale * at.ties.lean).sum(axis=1)]),
+        np.column_stack([border, by_essay_and_judge(at.scale * at.ties.cross).sum(axis=1)]),
         np.block([[corner, cross[:, None]], [cross[None, :], np.array([[own]])]]),
     )

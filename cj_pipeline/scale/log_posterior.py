@@ -1,6 +1,6 @@
 """The log-posterior at many points together, a column each: how high it is, and how it falls.
 
-The model is `likelihood`'s, which looks at one point and has its whole information. What many
+The model is `likelihood`'s, which works at one point and has its whole information. What many
 points are needed for is `score_intervals`.
 """
 
@@ -26,22 +26,22 @@ class LogDensity:
     """The log-posterior at several points.
 
     Attributes:
-        heights: Up to a constant; shape (n_points,).
+        values: Up to a constant; shape (n_points,).
         gradients: A column per point, rows as in `Posterior`.
-        bends: Minus the second derivative along each point's direction; shape (n_points,), and
+        curvatures: Minus the second derivative along each point's direction; shape (n_points,), and
             empty where no directions were given. What discriminations' residuals add is left out.
     """
 
-    heights: Floats
+    values: Floats
     gradients: Floats
-    bends: Floats
+    curvatures: Floats
 
 
 class Posterior:
-    """What is climbed: the log-likelihood and the log prior.
+    """What is maximised: the log-likelihood and the log prior.
 
     A point is a column: the scores, then position effects, log discriminations and log tie
-    strength where the model has them, in the order of `Slope.others`.
+    strength where the model has them, in the order of `Gradient.others`.
     """
 
     def __init__(self, model: Model) -> None:
@@ -92,7 +92,7 @@ class Posterior:
         )
 
     def at(self, points: Floats, directions: Floats | None = None) -> LogDensity:
-        """Return heights and gradients, and how the posterior bends along the directions.
+        """Return values and gradients, and the posterior's curvatures along the directions.
 
         Args:
             points: A column each.
@@ -109,13 +109,13 @@ class Posterior:
 
         t, spread = np.tanh(0.5 * eta), None
         log_sum = np.logaddexp(0.0, eta)
-        heights = np.einsum("ij,ij->j", np.broadcast_to(wins, eta.shape), eta)
-        heights -= cells.counts @ log_sum
+        values = np.einsum("ij,ij->j", np.broadcast_to(wins, eta.shape), eta)
+        values -= cells.counts @ log_sum
         if model.has_tie_strength:
             tied = tie_probability(eta, log_tie)
             clear, ties = 1 - tied, cells.ties
-            heights += (cells.counts - ties) @ np.log(clear) + ties @ np.log(tied)
-            heights -= ties @ (0.5 * eta - log_sum)
+            values += (cells.counts - ties) @ np.log(clear) + ties @ np.log(tied)
+            values -= ties @ (0.5 * eta - log_sum)
             residual = wins - counts * (0.5 + 0.5 * t * clear)
             weight = 0.25 * counts * clear * (4 * closeness(eta) ** 2 + tied * t * t)
             spread = counts * tied * clear
@@ -133,20 +133,20 @@ class Posterior:
             gradients.append((cells.ties[:, None] - counts * tied).sum(axis=0)[None, :])
         gradient = np.concatenate(gradients)
         # The prior.
-        heights += (self._met * (0.5 * points - np.logaddexp(0.0, points))).sum(axis=0)
-        heights -= 0.5 * (self._precisions * points**2).sum(axis=0)
+        values += (self._met * (0.5 * points - np.logaddexp(0.0, points))).sum(axis=0)
+        values -= 0.5 * (self._precisions * points**2).sum(axis=0)
         gradient -= 0.5 * self._met * np.tanh(0.5 * points) + self._precisions * points
         if model.has_discrimination:
             held = HOLD * log_a.sum(axis=0)
-            heights -= 0.5 * held * log_a.sum(axis=0)
+            values -= 0.5 * held * log_a.sum(axis=0)
             gradient[self._log_a] -= held
         if directions is None:
-            return LogDensity(heights, gradient, np.empty(0))
+            return LogDensity(values, gradient, np.empty(0))
 
         cellwise = _Cellwise(distance, a, weight, t, spread)
-        return LogDensity(heights, gradient, self._bends(points, directions, cellwise))
+        return LogDensity(values, gradient, self._curvatures(points, directions, cellwise))
 
-    def _bends(self, points: Floats, directions: Floats, at: _Cellwise) -> Floats:
+    def _curvatures(self, points: Floats, directions: Floats, at: _Cellwise) -> Floats:
         model, cells = self._model, self._model.cells
         along, along_gamma, along_log_a, along_tie = self._parts(directions)
         moves = along[cells.first] - along[cells.second]
@@ -154,15 +154,15 @@ class Posterior:
             moves = at.a * (moves + at.distance * along_log_a[cells.judge])
         if len(model.positions):
             moves = moves + along_gamma[cells.judge]
-        bends = np.einsum("ij,ij,ij->j", at.weight, moves, moves)
+        curvatures = np.einsum("ij,ij,ij->j", at.weight, moves, moves)
         if at.spread is not None:
-            bends += (at.spread * along_tie * (along_tie - at.t * moves)).sum(axis=0)
+            curvatures += (at.spread * along_tie * (along_tie - at.t * moves)).sum(axis=0)
         half = np.tanh(0.5 * points)
         own = 0.25 * self._met * (1 - half * half) + self._precisions
-        bends += np.einsum("ij,ij,ij->j", own, directions, directions)
+        curvatures += np.einsum("ij,ij,ij->j", own, directions, directions)
         if model.has_discrimination:
-            bends += HOLD * along_log_a.sum(axis=0) ** 2
-        return np.asarray(bends)
+            curvatures += HOLD * along_log_a.sum(axis=0) ** 2
+        return np.asarray(curvatures)
 
     def _parts(self, points: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Return scores, position effects of all judges, log discriminations, log tie strength."""
@@ -174,7 +174,7 @@ class Posterior:
 
 @dataclass(frozen=True, eq=False)
 class _Cellwise:
-    """What the bends are made of, a row per cell and a column per point."""
+    """What the curvatures are made of, a row per cell and a column per point."""
 
     distance: Floats
     a: Floats | None

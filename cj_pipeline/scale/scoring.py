@@ -1,6 +1,6 @@
 """How a batch's verdicts become its scale: which parts of the model are on, by its settings.
 
-Whoever fits a batch (after a wave, at its end, for the report, to check an artefact) asks here,
+All who fit a batch (after a wave, at its end, for the report, to check an artefact) start here,
 so that all of them score alike. The model itself is `likelihood`, its maximum `bradley_terry`.
 """
 
@@ -59,7 +59,7 @@ SURE_POSITION_INFORMATION = 4.0
 less sure moves scores by its own error more than by what it corrects."""
 
 SURE_DISCRIMINATION_VERDICTS = 50
-"""By each judge of a panel, for `auto`: they tell its log discrimination to about a quarter, half
+"""By each judge of a panel, for `auto`: they give its log discrimination to about a quarter, half
 of what the prior allows."""
 
 WEIGHT_OF_INCONSISTENT = 0.5
@@ -72,8 +72,8 @@ class ScoringRules:
     """What the model of a batch is made of.
 
     Attributes:
-        engine: Who finds the maximum.
-        position_effect: Whether being shown first is worth something to a judge.
+        engine: What finds the maximum.
+        position_effect: Whether a judge may favour the essay shown first.
         discrimination: Whether judges of a panel tell essays apart unequally well.
         ties: Half a win to each, or Davidson's tie strength.
         inconsistent: What becomes of verdicts that changed with the order shown.
@@ -115,7 +115,7 @@ def score_verdicts(
         weights = swap_weights(judged, weight_of_inconsistent=WEIGHT_OF_INCONSISTENT).tolist()
     by_judge = Counter(verdict.judge_id for verdict in judged)
     is_panel = len(by_judge) > 1
-    is_told = is_panel and min(by_judge.values()) >= SURE_DISCRIMINATION_VERDICTS
+    is_identified = is_panel and min(by_judge.values()) >= SURE_DISCRIMINATION_VERDICTS
     fit = partial(
         fit_bradley_terry,
         essay_ids,
@@ -130,11 +130,12 @@ def score_verdicts(
         ties=rules.ties,
         weights=weights,
     )
-    if rules.discrimination == "auto" and is_told:
+    if rules.discrimination == "auto" and is_identified:
         try:
             return fit(discrimination=True)
         except UnscalableBatchError:
-            # The likelihood of discriminations can have several peaks; nobody asked for them.
+            # The likelihood of discriminations can have several peaks; the rules did not request
+            # them.
             scale = fit(start=start)
             return replace(scale, notes=(*scale.notes, _NOT_AT_REST))
     if rules.discrimination == "on":

@@ -136,7 +136,7 @@ def as_verdicts(
 
 
 def tally(verdicts: Verdicts, *, by_order: bool = False, by_judge: bool = False) -> Tally:
-    """Return the verdicts added up; only what is asked to be kept apart is.
+    """Return the verdicts added up; only what the caller names is kept apart.
 
     Without `by_order`, the first essay of a cell is the one that comes first in the batch.
     """

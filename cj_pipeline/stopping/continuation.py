@@ -19,7 +19,7 @@ class BatchOutcome(StrEnum):
         SUCCESS: It has its scores, and every comparison has a verdict.
         PARTIAL: It has its scores, and some comparisons failed for good.
         FAILURE: It has no scores to go by; its end reason says why.
-        EMPTY: It ended before anything was asked.
+        EMPTY: It ended before anything was requested.
         CANCELLED: A person ended it.
         EXPIRED: Its comparisons ran out of their provider's time.
         STALLED: Nothing came for longer than it allows.
@@ -95,7 +95,7 @@ class EndReason(StrEnum):
 class WorkflowRules:
     """The settings a decision depends on; their defaults are those of `BatchSettings`.
 
-    `verdicts_per_pair` is how many judges are asked about a pair, on average: all of the panel, or
+    `verdicts_per_pair` is how many judges judge a pair, on average: all of the panel, or
     the sum of their shares.
     """
 
@@ -112,7 +112,7 @@ class WorkflowRules:
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """Where a batch stands when a decision is asked for.
+    """The state of a batch when a decision is needed.
 
     Attributes:
         n_essays: Students and anchors.
@@ -121,11 +121,11 @@ class BatchProgress:
         completed: Those with a verdict.
         failed: Those that failed for good, after every attempt they were allowed.
         failed_as_expired: Of the failed ones, those whose last attempt expired.
-        n_in_flight: Requests whose answer has not been brought home.
+        n_in_flight: Requests whose answer has not been collected.
         n_covered_pairs: Unique pairs with at least one verdict.
-        is_connected: Whether the verdicts join all essays into one net.
+        is_connected: Whether the verdicts connect all essays.
         max_score_change: In logits since the last wave; None before the second scale.
-        is_precise: Whether the precision the batch asks for is reached; None when it asks none.
+        is_precise: Whether the precision the batch requires is reached; None when it requires none.
         spend_cap_reached: Whether the next wave was refused for its cost.
         canary_failed: Whether a judge gave no verdict in the requests sent ahead.
         nothing_left_to_ask: Whether planning found no pair for another wave.
@@ -189,12 +189,12 @@ def resampling_passes_allowed(n_essays: int, rules: WorkflowRules) -> int:
 def completion_denominator(n_essays: int, rules: WorkflowRules) -> int:
     """Return the number of comparisons at which a batch is at its end.
 
-    The one source of completion maths: the budget, or every pair asked once of every judge whose
+    The one source of completion maths: the budget, or every pair judged once by every judge whose
     share it falls to and once more per resampling pass, whichever is less.
     """
     passes = 1 + resampling_passes_allowed(n_essays, rules)
-    asked = max_possible_pairs(n_essays) * passes * rules.verdicts_per_pair
-    return min(rules.total_budget, math.floor(asked + 1e-9))
+    needed = max_possible_pairs(n_essays) * passes * rules.verdicts_per_pair
+    return min(rules.total_budget, math.floor(needed + 1e-9))
 
 
 def decide_continuation(  # noqa: PLR0911 -- one line per rule, in the order they apply
@@ -203,13 +203,13 @@ def decide_continuation(  # noqa: PLR0911 -- one line per rule, in the order the
     """Return what happens to a batch next.
 
     Nothing is decided while callbacks are pending, unless a watchdog ends the batch. A batch that a
-    person ends is not asked for what failed and might be asked again.
+    person ends does not wait for what failed and might be retried.
     """
     wait = Decision(ContinuationDecision.WAIT_FOR_CALLBACKS)
     if progress.n_essays < 2:
         return _failure(EndReason.INSUFFICIENT_ESSAYS)
     if progress.is_cancelled:
-        # What is out is paid for: it comes home before the end, if it comes at all.
+        # What is in flight is paid for: it is collected before the end, if it arrives at all.
         is_awaited = progress.n_in_flight > 0 and not progress.is_stalled
         return wait if is_awaited else _failure(EndReason.CANCELLED)
     if progress.pending > 0:

@@ -1,6 +1,6 @@
 """What another wave is expected to bring: how far off ranks or grades are, and what it takes off.
 
-The loss is the one the adaptive strategy lessens (`stakes`), put into ranks or grade steps.
+The loss is the one the adaptive strategy lessens (`pairing.loss`), put into ranks or grade steps.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ class ExpectedGain:
 
 
 def outlook(
-    net: ComparisonGraph, size: int, *, seed: int, may_repeat: bool = False
+    graph: ComparisonGraph, size: int, *, seed: int, may_repeat: bool = False
 ) -> ExpectedGain:
     """Return what the best next wave would bring.
 
     Args:
-        net: With scores and their information.
+        graph: With scores and their information.
         size: Pairs of the wave.
         seed: Decides between equals, and draws a large batch's sketch.
-        may_repeat: Whether pairs may be asked again; once all were asked, nothing else is left.
+        may_repeat: Whether pairs may be judged again; once all were judged, nothing else is left.
     """
     # Ranks are everybody's, grades are the students'.
-    n = net.n_essays - (len(net.anchor_ids) if net.boundaries else 0)
-    loss = expected_loss(net, np.random.default_rng(seed))
-    pairs = most_informative_pairs(net, size, np.random.default_rng(seed), may_repeat=may_repeat)
+    n = graph.n_essays - (len(graph.anchor_ids) if graph.boundaries else 0)
+    loss = expected_loss(graph, np.random.default_rng(seed))
+    pairs = most_informative_pairs(graph, size, np.random.default_rng(seed), may_repeat=may_repeat)
     gain = sum(pair.expected_gain or 0.0 for pair in pairs)
     return ExpectedGain(
         typical_error=math.sqrt(loss / n),

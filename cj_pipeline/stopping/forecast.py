@@ -1,9 +1,9 @@
-"""How many comparisons, waves and dollars it will take to be as precise as a batch asks.
+"""How many comparisons, waves and dollars it will take to be as precise as a batch requires.
 
 Information adds up: twice the comparisons per essay, half the error variance. So every target is
 first put as the error variance at which it is met, and that as a number of comparisons. Before
-the first verdict the essays' spread is assumed, afterwards it is the scale that tells. Whether a
-batch is precise is decided elsewhere (`precision`); this only looks ahead.
+the first verdict the essays' spread is assumed, afterwards the scale shows it. Whether a
+batch is precise is decided elsewhere (`precision`); this only forecasts.
 """
 
 from __future__ import annotations
@@ -59,20 +59,20 @@ class Forecast:
             ends_at: The comparisons at which the batch ends whatever it has reached.
         """
         waves = "1 more wave" if self.waves == 1 else f"{self.waves:,} more waves"
-        told = f"{self.total:,} comparisons ({self.lower:,} to {self.upper:,}), {waves}"
+        text = f"{self.total:,} comparisons ({self.lower:,} to {self.upper:,}), {waves}"
         if self.usd is not None and self.usd_lower is not None and self.usd_upper is not None:
-            told += f", USD {self.usd:.4f} ({self.usd_lower:.4f} to {self.usd_upper:.4f})"
+            text += f", USD {self.usd:.4f} ({self.usd_lower:.4f} to {self.usd_upper:.4f})"
         if self.total > ends_at:
-            told += f"; more than the {ends_at:,} at which this batch ends"
-        return told
+            text += f"; more than the {ends_at:,} at which this batch ends"
+        return text
 
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """How the comparisons are going to be asked.
+    """How the comparisons are going to be made.
 
     Attributes:
-        efficiency: What a comparison tells, with pairs chosen as they are.
+        efficiency: The information in a comparison, with pairs chosen as they are.
         wave_size: Comparisons per wave.
         usd_per_comparison: What one is expected to cost; None where that is not known.
         grade_shares: The share of essays expected at each grade, lowest first; empty where
@@ -105,12 +105,12 @@ def forecast_from_scale(
     *,
     is_precise: bool = True,
 ) -> Forecast | None:
-    """Return the forecast from where a batch stands; None where a target cannot be foreseen.
+    """Return the forecast from a batch's present state; None where a target cannot be foreseen.
 
     Args:
         scale: After the last wave.
         rule: The targets.
-        plan: How further comparisons are asked.
+        plan: How further comparisons are made.
         precision: What the scale has reached; misgrading and gains are foreseen from there.
         is_precise: Whether that is enough to stop; otherwise it takes another wave at the least.
     """
@@ -126,7 +126,7 @@ def forecast_from_scale(
 
 @dataclass(frozen=True)
 class _Now:
-    """Where a batch stands: comparisons so far, and what they have reached."""
+    """A batch's present state: comparisons so far, and what they have reached."""
 
     n_comparisons: int
     precision: Precision
@@ -143,10 +143,10 @@ def _needed(
 
     def at(log_spread: float) -> float:
         sd = math.exp(log_spread)
-        told = _information_per_comparison(sd)
-        for_scores = told * plan.efficiency.scores
-        for_ranks = told * plan.efficiency.ranks
-        # One comparison more than the errors ask for goes into joining the essays.
+        information = _information_per_comparison(sd)
+        for_scores = information * plan.efficiency.scores
+        for_ranks = information * plan.efficiency.ranks
+        # One comparison more than the errors need goes into joining the essays.
         counts = [
             n_essays / 2 * (1 / (for_scores * allowed) + 1)
             for allowed in _variances_allowed(rule, sd)
@@ -189,7 +189,7 @@ def _variances_allowed(rule: PrecisionTargets, spread: float) -> list[float]:
 
 
 def _to_misgrading(
-    n_essays: int, target: float, plan: SamplingPlan, now: _Now | None, told: float
+    n_essays: int, target: float, plan: SamplingPlan, now: _Now | None, information: float
 ) -> float:
     """Return the comparisons at which no more than this share of students is graded wrongly.
 
@@ -200,8 +200,9 @@ def _to_misgrading(
         return now.n_comparisons * (now.precision.misgrading / target) ** 2
     spread, e_per_share = 1.0, _boundary_density(plan.grade_shares) * math.sqrt(2 / math.pi)
     error = target * spread / max(e_per_share, 1e-9)
-    # The spread cancels but for what a comparison tells, which `told` holds per squared logit.
-    return n_essays / 2 * (1 / (told * (error * USUAL_SPREAD) ** 2) + 1)
+    # The spread cancels but for what a comparison tells, which `information` holds per squared
+    # logit.
+    return n_essays / 2 * (1 / (information * (error * USUAL_SPREAD) ** 2) + 1)
 
 
 def _to_gain(
@@ -209,7 +210,7 @@ def _to_gain(
     target: float,
     plan: SamplingPlan,
     now: _Now | None,
-    spread_and_told: tuple[float, float],
+    spread_and_information: tuple[float, float],
 ) -> float:
     """Return the comparisons after which a dollar gains no more than this.
 
@@ -218,13 +219,14 @@ def _to_gain(
     """
     if now is not None and now.precision.gain_per_usd is not None:
         return now.n_comparisons * math.pow(now.precision.gain_per_usd / target, 2 / 3)
-    spread, told = spread_and_told
+    spread, information = spread_and_information
     per_logit = n_essays * _RANKS_PER_SPREAD / spread
     if plan.goal_is_grades:
         per_logit = _boundary_density(plan.grade_shares) * math.sqrt(math.pi) / spread
     price = plan.usd_per_comparison or 0.0
-    # error = per_logit sqrt(n / (2 told T)); minus its slope in T, per dollar, is the target.
-    at_one = per_logit * math.sqrt(n_essays / (2 * told))
+    # error = per_logit sqrt(n / (2 information T)); minus its slope in T, per dollar, is the
+    # target.
+    at_one = per_logit * math.sqrt(n_essays / (2 * information))
     return math.pow(at_one / (2 * max(target * price, 1e-12)), 2 / 3)
 
 

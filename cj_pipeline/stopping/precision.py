@@ -30,9 +30,10 @@ class Precision:
         mean_standard_error: In logits, over students.
         max_standard_error: In logits, over students.
         misgrading: The share of students expected to have another grade than their most probable
-            one; None where there are no grades, or none were asked about.
+            one; None where there are no grades, or none were requested.
         gain_per_usd: What a dollar on the best next wave is expected to take off the typical error
-            of a rank or grade (see `ExpectedGain`); None where no price is known, or nobody asked.
+            of a rank or grade (see `ExpectedGain`); None where no price is known, or it was not
+            requested.
     """
 
     reliability: float
@@ -83,7 +84,7 @@ def precision_of(
 
 
 def meets(precision: Precision, rule: PrecisionTargets) -> bool:
-    """Return whether every target that is given is met; a figure nobody knows meets none."""
+    """Return whether every target that is given is met; an unknown figure meets none."""
     at_least = [(precision.reliability, rule.reliability)]
     at_most = [
         (precision.mean_standard_error, rule.mean_standard_error),

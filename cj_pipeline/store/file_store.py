@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ import duckdb
 from cj_pipeline.errors import StoreBusyError, StoreError
 from cj_pipeline.storage.private_files import PRIVATE_FILE, PRIVATE_FOLDER, make_home
 from cj_pipeline.store import snapshot
+from cj_pipeline.store.base import Store, Transactions
 from cj_pipeline.store.file_lock import hold, is_awaited
 from cj_pipeline.store.migrations import migrate, refuse_newer, schema_version
 from cj_pipeline.store.session import Session
@@ -33,9 +34,6 @@ _ATTACHED = "cj"
 """The live file's name in SQL, as DuckDB itself derives it from the file's."""
 
 _Opened = TypeVar("_Opened")
-Transactions = Callable[[], AbstractContextManager[Session]]
-"""Begins a transaction on the store that commits at the end of its block."""
-
 LOCK_TIMEOUT_S = 120.0
 """Eight writers in a row wait a few seconds each; two minutes mean that something hangs."""
 
@@ -51,7 +49,22 @@ _SESSION = "SET TimeZone = 'UTC'; SET enable_progress_bar = false"
 """What a connection is told: DuckDB would draw its bar into whatever a command puts out."""
 
 
-class Store:
+def own_file(store: Store) -> FileStore:
+    """Return a store as the file it is, for what only the holder of a file can do.
+
+    Raises:
+        StoreError: If it is not a file here.
+    """
+    if isinstance(store, FileStore):
+        return store
+    msg = (
+        f"This needs the store's own file, but the store is {store.where}: stop whatever serves "
+        "it, unset CJ_STORE, and do it on that machine."
+    )
+    raise StoreError(msg)
+
+
+class FileStore:
     """The store of one home folder, or one in memory.
 
     Every transaction sees a whole database at the newest schema version; each commits as one
@@ -64,9 +77,6 @@ class Store:
         lock_timeout_s: How long to wait for others.
     """
 
-    is_embedded = True
-    """Whether the tables are in a file of the home, which can be cared for here."""
-
     def __init__(
         self,
         home: Path,
@@ -76,6 +86,7 @@ class Store:
         lock_timeout_s: float = LOCK_TIMEOUT_S,
     ) -> None:
         self.home = home
+        self.where = f"the file {home / LIVE_FILE}"
         self.key = key
         self.group_may_read = group_may_read
         self.path = home / LIVE_FILE
@@ -86,7 +97,7 @@ class Store:
         self._is_current = False
 
     @classmethod
-    def in_memory(cls) -> Store:
+    def in_memory(cls) -> FileStore:
         """Return an empty store that lives as long as this object; for one thread's tests."""
         store = cls(Path(":memory:"))
         store._memory = connect_file(Path(":memory:"), read_only=False)

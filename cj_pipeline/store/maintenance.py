@@ -28,7 +28,7 @@ from cj_pipeline.storage.file_swap import (
 )
 from cj_pipeline.storage.private_files import PRIVATE_FOLDER, close_to_others, open_to_others
 from cj_pipeline.store import snapshot
-from cj_pipeline.store.file_store import Store, attach_file, connect_file, empty_instance
+from cj_pipeline.store.file_store import FileStore, attach_file, connect_file, empty_instance
 from cj_pipeline.store.migrations import known_migrations, migrate, refuse_newer, schema_version
 from cj_pipeline.store.session import Session
 
@@ -77,13 +77,13 @@ class Compaction:
     bytes_after: int
 
 
-def migrate_store(store: Store) -> tuple[str, ...]:
+def migrate_store(store: FileStore) -> tuple[str, ...]:
     """Bring the schema up to date and return the names of the migrations applied."""
     with store.opened() as connection:
         return tuple(migration.name for migration in migrate(connection))
 
 
-def check_store(store: Store) -> StoreCheck:
+def check_store(store: FileStore) -> StoreCheck:
     """Read every value of the store once, and say everything that is wrong with it."""
     problems: list[str] = []
     rows: dict[str, int] = {}
@@ -114,7 +114,7 @@ def check_store(store: Store) -> StoreCheck:
     )
 
 
-def backup_store(store: Store, target: Path, *, now: datetime | None = None) -> Path:
+def backup_store(store: FileStore, target: Path, *, now: datetime | None = None) -> Path:
     """Write a whole copy of the store to `target`, prove that it holds every row, return its path.
 
     The store remembers where its backups were written, so that an erasure can name them.
@@ -142,7 +142,7 @@ def backup_store(store: Store, target: Path, *, now: datetime | None = None) -> 
     return target
 
 
-def restore_store(store: Store, source: Path, *, now: datetime) -> Path | None:
+def restore_store(store: FileStore, source: Path, *, now: datetime) -> Path | None:
     """Put a backup in the live file's place; return where the file that was there lies now.
 
     Raises:
@@ -184,7 +184,7 @@ class _KeptAside:
     file that cannot be opened, and must never be replayed onto the backup: it goes last.
     """
 
-    def __init__(self, store: Store, aside: Path) -> None:
+    def __init__(self, store: FileStore, aside: Path) -> None:
         self._store = store
         self._aside = aside
         self._log = store.path.with_name(f"{store.path.name}.wal")
@@ -209,7 +209,7 @@ class _KeptAside:
         self._aside.unlink()
 
 
-def compact_store(store: Store) -> Compaction:
+def compact_store(store: FileStore) -> Compaction:
     """Write the live file anew, without the space and the remains of what was deleted.
 
     The old file is kept until the new one is published.
@@ -250,7 +250,7 @@ def compact_store(store: Store) -> Compaction:
     return Compaction(before, store.path.stat().st_size)
 
 
-def kept_by_compaction(store: Store) -> Path:
+def kept_by_compaction(store: FileStore) -> Path:
     """Return where the file as it was lies while the store is rewritten."""
     return store.path.with_name(f"{store.path.name}.before-compact")
 
@@ -335,7 +335,7 @@ def _counted(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
     return counts
 
 
-def _used_bytes(store: Store) -> int:
+def _used_bytes(store: FileStore) -> int:
     """Return what of the live file is in use."""
     with closing(connect_file(store.path, read_only=True, key=store.key)) as connection:
         row = connection.execute(
@@ -355,7 +355,7 @@ def _plainly(what: str) -> Iterator[None]:
         raise StoreError(msg) from error
 
 
-def leftovers(store: Store) -> dict[Path, str]:
+def leftovers(store: FileStore) -> dict[Path, str]:
     """Return what commands that were killed have left, and what each is.
 
     None of it is needed: the store's file is whole, or `check_store` says otherwise.
@@ -369,7 +369,7 @@ def leftovers(store: Store) -> dict[Path, str]:
         return dict(_leftovers(store, folders))
 
 
-def _leftovers(store: Store, backup_folders: set[Path]) -> Iterator[tuple[Path, str]]:
+def _leftovers(store: FileStore, backup_folders: set[Path]) -> Iterator[tuple[Path, str]]:
     targets = [store.path, store.published_path]
     for folder in (store.home / CALLBACKS_FOLDER, *sorted(backup_folders)):
         targets += [
@@ -388,7 +388,7 @@ def _leftovers(store: Store, backup_folders: set[Path]) -> Iterator[tuple[Path, 
         yield spill, "what a query that was killed had put on the disk"
 
 
-def mend_store(store: Store) -> tuple[Path, ...]:
+def mend_store(store: FileStore) -> tuple[Path, ...]:
     """Remove what killed commands left, and close the home to others; return what was changed.
 
     Raises:
@@ -406,7 +406,7 @@ def mend_store(store: Store) -> tuple[Path, ...]:
     return tuple(changed)
 
 
-def archive_callbacks(store: Store, *, ended_before: datetime) -> tuple[Path, ...]:
+def archive_callbacks(store: FileStore, *, ended_before: datetime) -> tuple[Path, ...]:
     """Move the raw callbacks of batches that ended before a moment into Parquet.
 
     One compressed file per batch, `callbacks/BATCH.parquet`, readable with DuckDB's
@@ -424,7 +424,7 @@ def archive_callbacks(store: Store, *, ended_before: datetime) -> tuple[Path, ..
     return tuple(_archive(store, batch_id) for batch_id in batches)
 
 
-def delete_archives(store: Store, *, written_before: datetime) -> tuple[Path, ...]:
+def delete_archives(store: FileStore, *, written_before: datetime) -> tuple[Path, ...]:
     """Delete archived callbacks whose retention is over; return what was deleted."""
     folder = store.home / CALLBACKS_FOLDER
     old = [p for p in folder.glob("*.parquet") if p.stat().st_mtime < written_before.timestamp()]
@@ -433,7 +433,7 @@ def delete_archives(store: Store, *, written_before: datetime) -> tuple[Path, ..
     return tuple(old)
 
 
-def _archive(store: Store, batch_id: str) -> Path:
+def _archive(store: FileStore, batch_id: str) -> Path:
     folder = store.home / CALLBACKS_FOLDER
     folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     target = folder / f"{batch_id}.parquet"
@@ -507,7 +507,7 @@ def _orphans(connection: duckdb.DuckDBPyConnection) -> list[str]:
     return [f"{row['n']} {what}" for what, row in counts.items() if row and row["n"]]
 
 
-def _open_to_others(store: Store) -> list[str]:
+def _open_to_others(store: FileStore) -> list[str]:
     found = list(open_to_others(store.home, store.group_rights))
     if not found:
         return []

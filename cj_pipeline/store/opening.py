@@ -10,7 +10,8 @@ import duckdb
 
 from cj_pipeline.errors import StoreError
 from cj_pipeline.installation import read_installation
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.base import Store
+from cj_pipeline.store.file_store import FileStore
 
 
 def default_home(environment: Mapping[str, str]) -> Path:
@@ -32,7 +33,7 @@ def open_store(home: Path, environment: Mapping[str, str]) -> Store:
     """
     address = environment.get("CJ_STORE")
     if not address:
-        return Store(
+        return FileStore(
             home,
             key=environment.get("CJ_STORE_KEY") or None,
             group_may_read=read_installation(home).published == "group",
@@ -65,5 +66,5 @@ def open_published(home: Path | str | None = None) -> duckdb.DuckDBPyConnection:
         StoreError: If nothing has been published there yet.
     """
     if home is not None:
-        return Store(Path(home), key=os.environ.get("CJ_STORE_KEY") or None).connect()
+        return FileStore(Path(home), key=os.environ.get("CJ_STORE_KEY") or None).connect()
     return open_store(default_home(os.environ), os.environ).connect()

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from cj_pipeline.errors import StoreError
 from cj_pipeline.store.extensions import load_extension
-from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S, Store
+from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S, FileStore
 from cj_pipeline.store.migrations import migrate
 from cj_pipeline.store.remote_store import RemoteStore
 from cj_pipeline.store.session import OnConflict, Parameters, Session, bindable
@@ -140,7 +140,7 @@ def serve(home: Path, token: str, *, host: str = "127.0.0.1", port: int = 9494) 
         msg = "CJ_STORE_TOKEN needs at least 16 characters: anyone who has it can read every essay."
         raise StoreError(msg)
     address = f"quack:{host}:{port}"
-    store = Store(home)
+    store = FileStore(home)
     with store.opened() as connection:
         migrate(connection)
         load_extension(connection, "httpfs")

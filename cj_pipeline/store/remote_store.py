@@ -1,4 +1,4 @@
-"""What stores that are not a file here have in common: sessions, turns, and what they refuse."""
+"""What stores that are not a file here have in common: connections, sessions and turns."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from pathlib import Path
 
 import duckdb
 
-from cj_pipeline.errors import StoreBusyError, StoreError
-from cj_pipeline.store.file_store import Store, Transactions
+from cj_pipeline.errors import StoreBusyError
+from cj_pipeline.store.base import Transactions
 from cj_pipeline.store.migrations import refuse_newer
 from cj_pipeline.store.session import Session
 
 
-class RemoteStore(Store, ABC):
+class RemoteStore(ABC):
     """A store somewhere else; `where` names the place in messages."""
 
-    is_embedded = False
+    key = None
+    published_path = None
 
     def __init__(self, where: str, home: Path, *, lock_timeout_s: float) -> None:
-        super().__init__(home, lock_timeout_s=lock_timeout_s)
+        self.home = home
         self.where = where
+        self._lock_timeout_s = lock_timeout_s
         # Loading extensions and attaching costs 0.15 s and more; a session whose transaction
         # has ended well is as good as new.
         self._idle: list[duckdb.DuckDBPyConnection] = []
@@ -68,18 +70,8 @@ class RemoteStore(Store, ABC):
             yield session
             session.execute("ROLLBACK")
 
-    def publish(self) -> None:
+    def publish(self) -> None:  # noqa: B027 -- nothing is to be done, here or in a subclass
         """Do nothing: everybody sees the one state there is."""
-
-    @contextmanager
-    def _held(self, *, shared: bool) -> Iterator[None]:  # noqa: ARG002
-        """Refuse what only the holder of a file can do, such as backups."""
-        msg = (
-            f"This needs the store's own file, but the store is {self.where}: stop whatever serves "
-            "it, unset CJ_STORE, and do it on that machine."
-        )
-        raise StoreError(msg)
-        yield
 
     def _busy(self) -> StoreBusyError:
         return StoreBusyError(

@@ -215,16 +215,16 @@ def test_a_provider_is_an_adapter_a_parser_and_its_names(
 
 
 def least_certain_pairs(
-    net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
+    graph: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
 ) -> Chosen:
     """Return new pairs, those first whose difference is least certain."""
-    assert net.covariance is not None
-    one, other = np.triu_indices(net.n_essays, 1)
-    variance = np.diag(net.covariance)
-    uncertain = variance[one] + variance[other] - 2 * net.covariance[one, other]
+    assert graph.covariance is not None
+    one, other = np.triu_indices(graph.n_essays, 1)
+    variance = np.diag(graph.covariance)
+    uncertain = variance[one] + variance[other] - 2 * graph.covariance[one, other]
     order = np.lexsort((rng.random(len(one)), -uncertain))
     pairs = [(int(one[i]), int(other[i])) for i in order]
-    new = [p for p in pairs if may_repeat or p[1] not in net.partners[p[0]]]
+    new = [p for p in pairs if may_repeat or p[1] not in graph.partners[p[0]]]
     return [PairChoice(*pair, Role.INFORMATIVE) for pair in new[:size]], None
 
 
@@ -233,7 +233,7 @@ def test_a_strategy_is_a_function_and_one_entry(monkeypatch: pytest.MonkeyPatch)
     entry = PairStrategy(
         "least_certain",  # type: ignore[arg-type]
         choose=least_certain_pairs,
-        gains_beside=None,
+        pair_gains=None,
         needs_scores=True,
     )
     monkeypatch.setattr(strategies, "_STRATEGIES", {"least_certain": entry})

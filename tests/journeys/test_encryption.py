@@ -10,7 +10,7 @@ import pytest
 
 from cj_pipeline.errors import StoreError
 from cj_pipeline.operations.erase import forget_batch
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import backup_store, check_store, compact_store, restore_store
 from cj_pipeline.store.opening import open_store
 from tests.support.finished_batches import ARGUMENTS, SPRING, fill
@@ -20,9 +20,9 @@ WORDS = b"pupil-03"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> FileStore:
     """An encrypted store, published twice so that a spare lies beside the copy."""
-    store = Store(tmp_path / "home", key=KEY)
+    store = FileStore(tmp_path / "home", key=KEY)
     with store.write() as db:
         fill(db)
     store.publish()
@@ -37,7 +37,7 @@ def _n_comparisons(connection: duckdb.DuckDBPyConnection) -> int:
     return int(row[0]) if row else 0
 
 
-def test_no_file_shows_what_is_in_it(store: Store, tmp_path: Path) -> None:
+def test_no_file_shows_what_is_in_it(store: FileStore, tmp_path: Path) -> None:
     """Live file, published copy, spare and backup: a stolen disk tells nothing."""
     backup_store(store, tmp_path / "home" / "backup.duckdb")
     files = [p for p in store.home.rglob("*") if p.is_file() and p.stat().st_size]
@@ -46,7 +46,7 @@ def test_no_file_shows_what_is_in_it(store: Store, tmp_path: Path) -> None:
     assert [p for p in files if WORDS in p.read_bytes()] == []
 
 
-def test_the_key_opens_the_live_file_and_the_published_copy(store: Store) -> None:
+def test_the_key_opens_the_live_file_and_the_published_copy(store: FileStore) -> None:
     """Publishing copies changed blocks; encrypted blocks must survive that too."""
     again = open_store(store.home, {"CJ_STORE_KEY": KEY})
 
@@ -58,13 +58,13 @@ def test_the_key_opens_the_live_file_and_the_published_copy(store: Store) -> Non
 
 
 @pytest.mark.parametrize("key", [None, "another key"])
-def test_without_the_key_the_message_says_so(store: Store, key: str | None) -> None:
+def test_without_the_key_the_message_says_so(store: FileStore, key: str | None) -> None:
     """A forgotten variable must not look like a damaged file."""
-    with pytest.raises(StoreError, match="CJ_STORE_KEY"), Store(store.home, key=key).read():
+    with pytest.raises(StoreError, match="CJ_STORE_KEY"), FileStore(store.home, key=key).read():
         pass
 
 
-def test_care_works_under_a_key(store: Store, tmp_path: Path) -> None:
+def test_care_works_under_a_key(store: FileStore, tmp_path: Path) -> None:
     """Backups, compaction and forgetting must neither fail nor write plain text."""
     backup = backup_store(store, tmp_path / "home" / "backup.duckdb")
     compact_store(store)

@@ -27,7 +27,7 @@ from cj_pipeline.steps.collect_wave import collect_wave, matched_callbacks
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.submit_wave import submit_wave
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from tests.cj_pipeline.providers.test_openai import openai_provider
 from tests.support.batches import open_engine, write_batch
 from tests.support.fuzzed_results import DIALECTS, KEY, FuzzedResult, fuzzed_result, verdict
@@ -110,7 +110,7 @@ class Delivers:
 def test_the_store_accounts_for_every_row_whatever_comes(judge_name: str, tmp_path: Path) -> None:
     """The same through the whole step: callbacks, attempts, comparisons, reservation and bill."""
     runtime = open_engine(tmp_path / "home")
-    runtime = dataclasses.replace(runtime, store=Store.in_memory())
+    runtime = dataclasses.replace(runtime, store=FileStore.in_memory())
     settings = {"judges": [judge_name], "all_at_once": True, "max_pairwise_comparisons": 12}
     folder = write_batch(tmp_path / "batch", n_students=7, settings=settings)
     batch_id = ingest(runtime, folder).batch_id

@@ -33,7 +33,7 @@ from cj_pipeline.outputs import report
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.store import file_store
-from cj_pipeline.store.file_store import Store, Transactions
+from cj_pipeline.store.file_store import FileStore, Transactions
 from cj_pipeline.store.session import Session
 from tests.support.batches import finish, open_engine, write_batch
 from tests.support.nightly import IS_NIGHTLY
@@ -89,7 +89,7 @@ class KilledAt:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-class MortalStore(Store):
+class MortalStore(FileStore):
     """A store whose every transaction has a point before it and one after its commit."""
 
     killer = KilledAt(0)

@@ -19,7 +19,7 @@ from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.submit_wave import submit_wave
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from tests.support.batches import TEST_RUN, ManualClock, write_batch
 
 QUICK = RetryRules(first_wait_s=0.001, longest_wait_s=0.002)
@@ -38,7 +38,7 @@ def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
     """A runtime over a store in memory."""
     home = tmp_path / "home"
     home.mkdir()
-    return Runtime(Store.in_memory(), home, {}, TEST_RUN, clock=clock, retry_rules=QUICK)
+    return Runtime(FileStore.in_memory(), home, {}, TEST_RUN, clock=clock, retry_rules=QUICK)
 
 
 def planned(runtime: Runtime, tmp_path: Path, mode: str, **settings: Any) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import check_store
 from tests.support.finished_batches import fill
 
@@ -86,9 +86,9 @@ def newer_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> FileStore:
     """A store with three batches that have ended, and its published copy."""
-    store = Store(tmp_path / "home")
+    store = FileStore(tmp_path / "home")
     with store.write() as db:
         fill(db)
     store.publish()
@@ -109,7 +109,7 @@ def _contents(python: Path, database: Path) -> Contents:
 
 
 def test_a_newer_duckdb_reads_the_published_copy_as_ours_does(
-    newer_python: Path, store: Store
+    newer_python: Path, store: FileStore
 ) -> None:
     """A notebook with DuckDB 2 shows the same grades: every value of every table and view."""
     ours = _contents(Path(sys.executable), store.published_path)
@@ -123,11 +123,11 @@ def test_a_newer_duckdb_reads_the_published_copy_as_ours_does(
 
 
 def test_a_file_that_a_newer_duckdb_wrote_is_still_ours(
-    newer_python: Path, store: Store, tmp_path: Path
+    newer_python: Path, store: FileStore, tmp_path: Path
 ) -> None:
     """Trying DuckDB 2 on a copy of the live file leaves the way back open."""
     before = _contents(Path(sys.executable), store.path).rows
-    copied = Store(tmp_path / "copied")
+    copied = FileStore(tmp_path / "copied")
     copied.home.mkdir(mode=0o700)
     shutil.copy(store.path, copied.path)
 

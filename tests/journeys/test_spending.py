@@ -116,7 +116,7 @@ def test_an_answer_that_tells_no_tokens_is_billed_at_its_worst(
     assert all(row["cost_usd"] == row["reserved_usd"] > 0 for row in history.attempts)
     assert not any(row["is_usage_told"] for row in history.attempts)
     finding = claims.bills_agree_with_providers(history)
-    assert f"{len(history.attempts)} answers told no tokens" in finding.statement
+    assert f"{len(history.attempts)} answers reported no tokens" in finding.statement
 
 
 def test_a_call_whose_reply_was_lost_counts_as_possible_cost(

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from tests.support import ROOT
 from tests.support.finished_batches import ARGUMENTS, SPRING, fill, insert_all, spring_rows
 
@@ -20,7 +20,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
-    store = Store(folder)
+    store = FileStore(folder)
     with store.write() as db:
         fill(db)
         insert_all(db, spring_rows(AGAIN))

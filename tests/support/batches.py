@@ -15,7 +15,7 @@ from cj_pipeline.steps.advance import advance_to_end, take_next_step
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.submit_wave import submit_wave
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 
 TEST_RUN = RunEnvironment(git_sha="0000000", runner_version="test", python="3", os="test")
 NINE_STEPS = tuple(str(step) for step in range(1, 10))
@@ -62,7 +62,7 @@ class ManualClock:
 
 def open_engine(home: Path, environment: Mapping[str, str] | None = None, **more: Any) -> Runtime:
     """Return an engine over a fresh home."""
-    return Runtime(Store(home), home, dict(environment or {}), TEST_RUN, **more)
+    return Runtime(FileStore(home), home, dict(environment or {}), TEST_RUN, **more)
 
 
 def begin(runtime: Runtime, folder: Path) -> str:

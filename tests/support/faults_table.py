@@ -29,7 +29,7 @@ from cj_pipeline.steps.advance import advance_to_end
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.poll import poll
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from tests.support.batches import open_engine, write_batch
 
 _FIXED = "Once that is fixed, the same command continues"
@@ -206,7 +206,7 @@ def what_comes(case: Case, provider: str, folder: Path) -> Came:
     folder.mkdir(parents=True)
     change_settings(config, faults=[fault], in_order=True)
     clock = Clock(config)
-    runtime = replace(open_engine(folder, clock=clock), store=Store.in_memory())
+    runtime = replace(open_engine(folder, clock=clock), store=FileStore.in_memory())
     settings = {**SETTINGS, "judges": [PROVIDERS[provider]]}
     if case.fault["kind"] == "stuck":
         settings["stall_after_s"] = 300  # which nothing else comes near to, and is soon over

@@ -34,7 +34,7 @@ from cj_pipeline.scale.bradley_terry import Scale
 from cj_pipeline.scale.scoring import score_verdicts
 from cj_pipeline.steps.describe_scale import description_rows
 from cj_pipeline.steps.project import grading_rows
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
 
 Row = dict[str, Any]
@@ -51,7 +51,7 @@ BROKEN = "broken"
 @contextmanager
 def finished_batches() -> Iterator[Session]:
     """Yield a look at a store in memory that holds all three batches."""
-    store = Store.in_memory()
+    store = FileStore.in_memory()
     with store.write() as db:
         fill(db)
         yield db

@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 from cj_pipeline.cli import app
 from cj_pipeline.storage import file_swap
 from cj_pipeline.storage.private_files import keep_to_ourselves, open_to_others
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import backup_store
 from tests.support.finished_batches import SPRING, fill
 
@@ -96,7 +96,7 @@ class Came:
 def make_home(home: Path) -> None:
     """Make a store with finished batches, one of them marked, published twice, and a backup."""
     keep_to_ourselves()
-    store = Store(home)
+    store = FileStore(home)
     with store.write() as db:
         fill(db)
         db.execute(

@@ -21,7 +21,7 @@ from typing import Any
 
 from cj_pipeline.errors import StoreError
 from cj_pipeline.store import quack_store
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 
 ROWS = 50
 
@@ -42,7 +42,7 @@ def ledger_rows(writer: str, transaction: int) -> list[dict[str, Any]]:
 
 
 def write(home: str, n_transactions: str) -> None:
-    store = Store(Path(home))
+    store = FileStore(Path(home))
     for transaction in range(int(n_transactions)):
         with store.write() as db:
             db.insert("ledger", ledger_rows(f"writer-{os.getpid()}", transaction))
@@ -50,14 +50,14 @@ def write(home: str, n_transactions: str) -> None:
 
 
 def hold(home: str) -> None:
-    with Store(Path(home)).write() as db:
+    with FileStore(Path(home)).write() as db:
         db.insert("ledger", ledger_rows("holder", 0))
         print("holding", flush=True)
         time.sleep(60)
 
 
 def read(home: str, seconds: str) -> None:
-    store = Store(Path(home))
+    store = FileStore(Path(home))
     end = time.monotonic() + float(seconds)
     while time.monotonic() < end:
         with store.read() as db:
@@ -67,7 +67,7 @@ def read(home: str, seconds: str) -> None:
 
 def fill(home: str, n_bytes: str) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(n_bytes), int(n_bytes)))
-    store = Store(Path(home))
+    store = FileStore(Path(home))
     text = secrets.token_hex(50_000)
     for transaction in range(1000):
         try:

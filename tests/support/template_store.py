@@ -6,6 +6,7 @@ Tests of the store itself take the real way: see `tests/cj_pipeline/store/confte
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,27 +14,31 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.store.file_store import Store, connect_file
+from cj_pipeline.store.file_store import FileStore, connect_file
 
-_migrated_file = Store._make_current
-_migrated_in_memory = Store.in_memory
+_migrated_file = FileStore._make_current
+_migrated_in_memory = FileStore.in_memory
 
 
 @contextmanager
 def copies_of_a_template(folder: Path) -> Iterator[None]:
     """Have every new store of this process copied from one in `folder`, which is made when asked.
 
-    An encrypted store, and one that another process makes, is migrated as ever.
+    An encrypted store, and one that another process makes, is migrated as ever; so is one of a
+    forked process where there is no template yet, which two of them would write at once.
     """
-    template = Store(folder)
+    template, owner = FileStore(folder), os.getpid()
+
+    def has_template() -> bool:
+        return template.path.exists() or os.getpid() == owner
 
     def template_path() -> Path:
         if not template.path.exists():
             _migrated_file(template)
         return template.path
 
-    def make_current(store: Store) -> None:
-        if store.key is None and not store.path.exists():
+    def make_current(store: FileStore) -> None:
+        if store.key is None and not store.path.exists() and has_template():
             source = template_path()
             with store.held():
                 if not store.path.exists():
@@ -44,8 +49,10 @@ def copies_of_a_template(folder: Path) -> Iterator[None]:
                     store._is_current = True
         _migrated_file(store)
 
-    def in_memory() -> Store:
-        store = Store(Path(":memory:"))
+    def in_memory() -> FileStore:
+        if not has_template():
+            return _migrated_in_memory()
+        store = FileStore(Path(":memory:"))
         store._memory = connect_file(Path(":memory:"), read_only=False)
         store._memory.execute(f"ATTACH '{template_path()}' AS template (READ_ONLY)")
         store._memory.execute("COPY FROM DATABASE template TO memory")
@@ -53,8 +60,8 @@ def copies_of_a_template(folder: Path) -> Iterator[None]:
         return store
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "_make_current", make_current)
-        patch.setattr(Store, "in_memory", in_memory)
+        patch.setattr(FileStore, "_make_current", make_current)
+        patch.setattr(FileStore, "in_memory", in_memory)
         yield
 
 
@@ -62,6 +69,6 @@ def copies_of_a_template(folder: Path) -> Iterator[None]:
 def migrated_for_real() -> Iterator[None]:
     """Have new stores migrated from nothing, as they are outside tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "_make_current", _migrated_file)
-        patch.setattr(Store, "in_memory", _migrated_in_memory)
+        patch.setattr(FileStore, "_make_current", _migrated_file)
+        patch.setattr(FileStore, "in_memory", _migrated_in_memory)
         yield

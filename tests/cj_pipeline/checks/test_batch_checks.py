@@ -20,7 +20,7 @@ from cj_pipeline.queries.history import read_history
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from tests.support.batches import TEST_RUN
 from tests.support.finished_batches import BROKEN, SPRING, fill
 
@@ -30,7 +30,7 @@ NOT_MET = 'cj_batch_reliability{estimate="empirical_bayes"} >= 0.99'
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
     """A runtime over three ended batches, of which `spring-9` can be graded."""
-    store = Store.in_memory()
+    store = FileStore.in_memory()
     with store.write() as db:
         fill(db)
         db.execute("DELETE FROM grade_projections")
@@ -194,7 +194,7 @@ def test_a_person_may_waive_an_assertion_and_the_grading_says_so(runtime: Runtim
     asserts(NOT_MET)(runtime)
     project(runtime, SPRING)
 
-    with pytest.raises(SettingsError, match="none of its own assertions"):
+    with pytest.raises(SettingsError, match="not one of its own assertions"):
         regrade(runtime, SPRING, despite=["rows_add_up"])
     projected = regrade(runtime, SPRING, despite=[NOT_MET])
 
@@ -234,7 +234,7 @@ def test_every_claim_is_found_with_its_figures(runtime: Runtime) -> None:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home with the three batches."""
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
     with store.write() as db:
         fill(db)
     monkeypatch.setenv("CJ_HOME", str(tmp_path))

@@ -16,7 +16,7 @@ from cj_pipeline.cli import app
 from cj_pipeline.outputs.artefact import write_artefact
 from cj_pipeline.outputs.verification import verify_artefact
 from cj_pipeline.runtime import RunEnvironment
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from tests.support.finished_batches import SPRING, fill, insert_all, spring_rows
 
 AGAIN = "spring-9-again"
@@ -25,7 +25,7 @@ AGAIN = "spring-9-again"
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
-    store = Store(folder)
+    store = FileStore(folder)
     with store.write() as db:
         fill(db)
         insert_all(db, spring_rows(AGAIN))

@@ -231,7 +231,7 @@ def test_the_key_c_asks_and_then_cancels(runtime: Runtime, tmp_path: Path) -> No
     wait_for(lambda: "End batch now?" in shown())
     os.write(terminal, b"y\n")
 
-    wait_for(lambda: "told to stop" in shown())
+    wait_for(lambda: "asked to stop" in shown())
     end(runtime, batch_id)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == EXIT_CODES[BatchOutcome.CANCELLED]

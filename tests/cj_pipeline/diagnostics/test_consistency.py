@@ -60,7 +60,7 @@ def test_ties_in_both_orders_agree() -> None:
 
 
 def test_repeats_in_the_same_order_are_counted_apart() -> None:
-    """They tell chance from position."""
+    """They separate chance from position."""
     judged = [_j("a", "b", "A"), _j("a", "b", "A"), _j("b", "c", "A"), _j("b", "c", "B")]
 
     found = judge_consistency(IDS, judged)["j"]

@@ -59,7 +59,7 @@ def test_verdicts_that_follow_the_model_fit() -> None:
 
 
 def test_position_effects_and_discriminations_are_part_of_what_is_expected() -> None:
-    """A judge whose lean is modelled is not a misfit for it."""
+    """A judge whose position effect is modelled is not a misfit for it."""
     rng = np.random.default_rng(5)
     judged = _judge(800, 6, "upright")
     for _ in range(800):

@@ -65,7 +65,7 @@ def row(judge: str, a: str, b: str, winner: str) -> dict[str, object]:
 
 
 def test_only_the_same_essays_in_the_same_order_are_one_item() -> None:
-    """Turned round it is another question, and asked again it is another item."""
+    """In the other order it is another question, and judged again it is another item."""
     rows = [
         row("one", "x", "y", "A"),
         row("two", "x", "y", "A"),

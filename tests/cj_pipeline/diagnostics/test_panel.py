@@ -54,13 +54,13 @@ def test_leaving_a_judge_out_shows_what_the_judge_moved(panel: Panel) -> None:
 
 
 def test_a_judge_without_a_scale_is_said_to_have_none(panel: Panel) -> None:
-    """Two verdicts leave the net in parts; the reason is kept."""
+    """Two verdicts leave the graph in parts; the reason is kept."""
     assert panel.judges["passing"].scale is None
     assert "parts" in panel.judges["passing"].why_not
 
 
 def test_the_joint_scale_has_every_judges_effects(panel: Panel) -> None:
-    """Each judge's discrimination, and position effects where the verdicts can tell them."""
+    """Each judge's discrimination, and position effects where the verdicts identify them."""
     assert set(panel.joint.discriminations) == {"one", "two", "contrary", "passing"}
     assert set(panel.joint.position_effects) == {"one", "two", "contrary"}
 

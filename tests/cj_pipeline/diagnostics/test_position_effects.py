@@ -12,7 +12,7 @@ from cj_pipeline.diagnostics.position_effects import marginal_maximum, marginal_
 from cj_pipeline.diagnostics.reliability import empirical_bayes
 from cj_pipeline.scale.bradley_terry import fit_bradley_terry, maximise
 from cj_pipeline.scale.laplacian import dense
-from cj_pipeline.scale.likelihood import slope_at
+from cj_pipeline.scale.likelihood import gradient_at
 from cj_pipeline.scale.log_posterior import Posterior
 from tests.cj_pipeline.scale.test_log_posterior import IDS, MODELS, panel_verdicts
 
@@ -40,12 +40,12 @@ def test_they_are_where_the_marginal_posterior_is_highest(name: str) -> None:
     posterior = Posterior(model)
     n, best = len(IDS), posterior.column(point)
 
-    def height(row: int, shift: float) -> float:
+    def log_density(row: int, shift: float) -> float:
         there = best.copy()
         there[row] += shift
         settled, _ = maximise(model, posterior.point(there), holds_judges=True)
-        essays = slope_at(model, settled, for_steps=True).information.essays
-        tall = posterior.at(posterior.column(settled)).heights[0]
+        essays = gradient_at(model, settled, for_steps=True).information.essays
+        tall = posterior.at(posterior.column(settled)).values[0]
         return float(tall - 0.5 * np.linalg.slogdet(dense(essays))[1])
 
     is_log_a = np.arange(len(best)) - n - len(model.positions)
@@ -53,8 +53,8 @@ def test_they_are_where_the_marginal_posterior_is_highest(name: str) -> None:
         # Log discriminations move in opposite pairs, since their mean is held at zero.
         if scale.discriminations and 0 <= is_log_a[row] < 3:
             continue
-        rise = (height(row, 1e-3) - height(row, -1e-3)) / 2e-3
-        curvature = height(row, 0.05) + height(row, -0.05) - 2 * height(row, 0)
+        rise = (log_density(row, 1e-3) - log_density(row, -1e-3)) / 2e-3
+        curvature = log_density(row, 0.05) + log_density(row, -0.05) - 2 * log_density(row, 0)
         assert curvature < 0
         assert rise == pytest.approx(0, abs=2e-3)
 
@@ -103,5 +103,5 @@ def test_essays_that_do_not_differ_leave_the_share_of_first_wins() -> None:
 
 
 def test_where_they_are_off_there_are_none() -> None:
-    """A figure nobody estimated is not reported."""
+    """A figure that was not estimated is not reported."""
     assert marginal_position_effects(MODELS["plain"]()) == {}

@@ -1,4 +1,4 @@
-"""The summary of errors and the flags, on nets small enough to count by hand."""
+"""The summary of errors and the flags, on graphs small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_two_essays_are_not_isolated_from_one_another() -> None:
 def test_errors_count_as_inflated_by_their_mean_or_their_largest(
     mean_limit: float, max_limit: float
 ) -> None:
-    """One essay that is badly known can be wrongly graded though the mean looks well."""
+    """One essay that is badly known can be wrongly graded though the mean is good."""
     flags = quality_flags(_scale(TRIANGLE), mean_se_warning=mean_limit, max_se_warning=max_limit)
 
     assert flags["bt_se_inflated"]

@@ -22,7 +22,7 @@ from cj_pipeline.diagnostics.reliability import (
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry, maximise
 from cj_pipeline.scale.laplacian import dense, difference_variances, net_matrix
-from cj_pipeline.scale.likelihood import Model, Point, moved, slope_at
+from cj_pipeline.scale.likelihood import Model, Point, gradient_at, stepped
 
 
 def _verdicts(truth: np.ndarray, n_verdicts: int, seed: int) -> list[JudgedPair]:
@@ -57,9 +57,9 @@ def test_reliability_ignores_where_the_scale_puts_its_zero(shift: float) -> None
     """Logits have no natural origin, so moving every essay changes nothing."""
     scores, errors = np.array([-1.1, 0.4, 0.9]), np.array([0.3, 0.2, 0.4])
 
-    moved = scale_separation_reliability(scores + shift, errors)
+    stepped = scale_separation_reliability(scores + shift, errors)
 
-    assert moved == pytest.approx(scale_separation_reliability(scores, errors))
+    assert stepped == pytest.approx(scale_separation_reliability(scores, errors))
 
 
 def test_essays_that_share_one_score_have_no_reliability() -> None:
@@ -95,7 +95,7 @@ def test_empirical_bayes_follows_the_squared_correlation_with_the_truth() -> Non
 
 
 def test_essays_that_do_not_differ_have_hardly_any_reliability() -> None:
-    """Coin-tossing judges must not look like judges."""
+    """Coin-tossing judges must not seem judges."""
     figures = [empirical_bayes_reliability(_scale(np.zeros(60), 600, seed=s)) for s in range(6)]
 
     assert np.mean(figures) < 0.15
@@ -153,11 +153,11 @@ def test_the_posterior_variance_allows_for_what_the_judges_discriminations_owe_t
     point, _ = maximise(model, start, holds_judges=True)
     numeric = _information_by_moves(model, point)
     # Only the scores' own part is averaged over where they may lie.
-    slope = slope_at(model, point, for_steps=False).information.essays
-    gap = point.theta[slope.layout.first] - point.theta[slope.layout.second]
-    flatter = 1 / np.sqrt(1 + np.pi / 8 * difference_variances(slope))
+    gradient = gradient_at(model, point, for_steps=False).information.essays
+    gap = point.theta[gradient.layout.first] - point.theta[gradient.layout.second]
+    flatter = 1 / np.sqrt(1 + np.pi / 8 * difference_variances(gradient))
     ratio = (np.cosh(gap / 2) / np.cosh(flatter * gap / 2)) ** 2 * flatter
-    averaged = net_matrix(slope.layout, slope.weights * ratio, np.ones(6))
+    averaged = net_matrix(gradient.layout, gradient.weights * ratio, np.ones(6))
     numeric[:6, :6] = dense(averaged)
     covariance = np.linalg.inv(numeric)[:6, :6]
     centring = np.eye(6) - 1 / 6
@@ -173,7 +173,7 @@ def _information_by_moves(model: Model, point: Point) -> np.ndarray:
         move = np.zeros(size)
         move[k] = 1e-5
         ahead, behind = (
-            slope_at(model, moved(model, point, move[:n], move[n:], sign), for_steps=False)
+            gradient_at(model, stepped(model, point, move[:n], move[n:], sign), for_steps=False)
             for sign in (1, -1)
         )
         change = np.append(ahead.theta, ahead.others) - np.append(behind.theta, behind.others)

@@ -74,7 +74,7 @@ def test_statistics_are_json_without_anything_that_is_no_number() -> None:
 
 
 def test_ranks_among_some_run_from_one_without_gaps() -> None:
-    """Students are ranked among students, whatever anchors stand between them."""
+    """Students are ranked among students, whatever anchors are between them."""
     scale = fit_bradley_terry(ESSAYS, judged_by("one"))
     some = np.array([1, 3, 6])
 
@@ -88,7 +88,7 @@ def test_ranks_among_some_run_from_one_without_gaps() -> None:
 def test_large_batches_have_the_same_intervals_by_another_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Beyond some size the covariance is never formed; draws come from the net itself."""
+    """Beyond some size the covariance is never formed; draws come from the graph itself."""
     scale = fit_bradley_terry(ESSAYS, judged_by("one", rounds=3))
     exact = rank_intervals(scale)
 

@@ -269,7 +269,7 @@ def test_without_a_key_nothing_is_answered() -> None:
 
 
 def test_a_lost_reply_leaves_a_batch_without_any_mark() -> None:
-    """Nothing on the job tells whose it is: it must be found by time, count and custom ids."""
+    """Nothing on the job says whose it is: it must be found by time, count and custom ids."""
     lost = Fault(kind="lost_reply", on="anthropic.batches.create", at=(1,))
     client = anthropic_client(emulator_config(faults=[lost]))
 

@@ -86,7 +86,7 @@ def test_the_settings_shown_in_the_documentation_can_be_used(tmp_path: Path) -> 
     assert [fault.kind for fault in config.settings.faults] == ["lost_reply", "status", "missing"]
 
 
-def test_an_unknown_setting_is_told(tmp_path: Path) -> None:
+def test_an_unknown_setting_is_reported(tmp_path: Path) -> None:
     """Never ignored."""
     (tmp_path / "emulator.yaml").write_text("latencey_s: 60\n")
 

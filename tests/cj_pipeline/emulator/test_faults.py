@@ -1,4 +1,4 @@
-"""Everything that can go wrong does so exactly when it is told to."""
+"""Everything that can go wrong does so exactly when it is configured to."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_lost_reply_leaves_a_job_behind() -> None:
 
 
 def test_the_sdks_own_retries_make_three_jobs_of_lost_replies() -> None:
-    """Default retries create duplicate paid jobs, and the audit tells."""
+    """Default retries create duplicate paid jobs, and the audit shows it."""
     config = config_with(Fault(kind="lost_reply", on="openai.batches.create", at=(1, 2)))
     client = openai_client(config)
     raw = line("r", chat()).encode()
@@ -64,7 +64,7 @@ def test_the_sdks_own_retries_make_three_jobs_of_lost_replies() -> None:
 
 
 def test_a_lost_request_leaves_nothing_behind() -> None:
-    """The same look from outside, nothing done inside."""
+    """The same result from outside, nothing done inside."""
     config = config_with(Fault(kind="lost_request", on="openai.batches.create"))
 
     with pytest.raises(openai.APIConnectionError):
@@ -356,7 +356,7 @@ def test_rates_are_met_over_many_requests() -> None:
 
 
 def test_faults_can_be_changed_while_running() -> None:
-    """By whoever shares the state, over HTTP or in Python."""
+    """By any user of the state, over HTTP or in Python."""
     config = emulator_config()
     client = openai_client(config)
     http = in_process_client(config)

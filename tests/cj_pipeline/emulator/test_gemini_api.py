@@ -144,7 +144,7 @@ def test_an_expired_batch_has_no_results_at_all() -> None:
 
 
 def test_a_cancelled_batch_says_so() -> None:
-    """A cancellation is answered with nothing; the state tells."""
+    """A cancellation is answered with nothing; the state shows it."""
     clock = Clock()
     client = gemini_client(emulator_config(latency_s=100), clock)
     made = client.batches.create(model="quality", src=inline(20))

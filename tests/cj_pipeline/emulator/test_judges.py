@@ -17,8 +17,8 @@ from cj_pipeline.emulator.judges import (
     JudgeReply,
     JudgeRequest,
     answer,
+    draw_key,
     estimated_quality,
-    occasion,
 )
 from cj_pipeline.emulator.recordings import human_votes
 from cj_pipeline.emulator.state import text_key
@@ -39,24 +39,24 @@ def ask(
     seed: int = 0,
 ) -> JudgeReply:
     """Return what a judge says about two texts."""
-    asked = JudgeRequest(model, prompt(text_a, text_b), "", ties, None)
+    judge_request = JudgeRequest(model, prompt(text_a, text_b), "", ties, None)
     known = {text_key(text): quality for text, quality in (qualities or {}).items()}
-    return answer(asked, occasion(seed, key, number), settings or Settings(), known)
+    return answer(judge_request, draw_key(seed, key, number), settings or Settings(), known)
 
 
-def won(said: JudgeReply) -> str:
+def won(reply: JudgeReply) -> str:
     """Return the winner in an answer."""
-    return str(json.loads(said.text)["winner"])
+    return str(json.loads(reply.text)["winner"])
 
 
 def share_of_a(text_a: str, text_b: str, settings: Settings, qualities: dict[str, float]) -> float:
     """Return how often A wins over many requests."""
     n = 2000
-    said = (
+    replies = (
         ask("quality", text_a, text_b, f"r{i}", settings=settings, qualities=qualities)
         for i in range(n)
     )
-    return sum(won(s) == "A" for s in said) / n
+    return sum(won(s) == "A" for s in replies) / n
 
 
 def test_quality_follows_the_logistic_of_the_difference() -> None:
@@ -97,9 +97,9 @@ def test_refusals_and_invalid_answers_come_at_their_rate(judge: QualityJudge, ki
     """Failures are drawn as settings say."""
     settings = Settings(judges={"quality": judge})
 
-    said = [ask("quality", GOOD, WEAK, f"r{i}", settings=settings) for i in range(2000)]
+    replies = [ask("quality", GOOD, WEAK, f"r{i}", settings=settings) for i in range(2000)]
 
-    assert sum(s.kind == kind for s in said) / 2000 == pytest.approx(0.25, abs=0.04)
+    assert sum(s.kind == kind for s in replies) / 2000 == pytest.approx(0.25, abs=0.04)
 
 
 def test_ties_come_only_where_they_are_allowed() -> None:
@@ -125,16 +125,24 @@ def test_a_repeated_pair_is_judged_anew_and_a_repeated_request_is_not() -> None:
 
 
 def test_a_comparison_has_one_verdict_whichever_job_it_is_sent_by() -> None:
-    """The submission key in our ids changes nothing; the attempt does."""
-    name = comparison_id("spring-9", 7)
-
-    one = occasion(0, custom_id("a" * 16, name, 1), 1)
-    other = occasion(0, custom_id("b" * 16, name, 1), 5)
-    retry = occasion(0, custom_id("b" * 16, name, 2), 5)
+    """The submission key in our ids changes nothing, nor does the batch's name."""
+    one = draw_key(0, custom_id("a" * 16, comparison_id("spring-9", 7), 1), 1)
+    other = draw_key(0, custom_id("b" * 16, comparison_id("autumn-9", 7), 1), 5)
 
     assert one == other
     assert one.sequence == 7
-    assert retry.key != one.key
+
+
+def test_another_comparison_another_attempt_and_another_seed_are_drawn_anew() -> None:
+    """Twelve comparisons twice, under two seeds, are 48 draws."""
+    keys = {
+        draw_key(seed, custom_id("a" * 16, comparison_id("spring-9", number), attempt), 1)
+        for seed in (0, 1)
+        for number in range(1, 13)
+        for attempt in (1, 2)
+    }
+
+    assert len(keys) == 48
 
 
 def test_verdicts_are_the_same_in_another_process() -> None:
@@ -142,10 +150,10 @@ def test_verdicts_are_the_same_in_another_process() -> None:
     code = (
         "import sys\n"
         "from cj_pipeline.emulator.config import Settings\n"
-        "from cj_pipeline.emulator.judges import Asked, answer, occasion\n"
-        "asked = Asked('quality', sys.stdin.read(), '', True, None)\n"
-        "said = [answer(asked, occasion(0, f'r{i}', 1), Settings(), {}) for i in range(5)]\n"
-        "print([s.text for s in said])"
+        "from cj_pipeline.emulator.judges import JudgeRequest, answer, draw_key\n"
+        "request = JudgeRequest('quality', sys.stdin.read(), '', True, None)\n"
+        "replies = [answer(request, draw_key(0, f'r{i}', 1), Settings(), {}) for i in range(5)]\n"
+        "print([s.text for s in replies])"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
 
@@ -179,9 +187,9 @@ def test_an_unregistered_text_has_an_estimated_quality() -> None:
 )
 def test_mock_profiles_have_their_exact_share_of_a(model: str, n: int, n_a: int) -> None:
     """40 % is 16 of LOWER5's 40 comparisons, and 35/66 is 35 of 66."""
-    said = [ask(model, GOOD, WEAK, f"r{i}", number=i) for i in range(1, n + 1)]
+    replies = [ask(model, GOOD, WEAK, f"r{i}", number=i) for i in range(1, n + 1)]
 
-    assert sum(won(s) == "A" for s in said) == n_a
+    assert sum(won(s) == "A" for s in replies) == n_a
 
 
 @pytest.mark.parametrize(
@@ -196,10 +204,10 @@ def test_mock_profiles_have_their_tokens_and_times(
     model: str, tokens: tuple[int, int], times: tuple[float, float]
 ) -> None:
     """Least tokens, and latencies within their range."""
-    said = [ask(model, "a", "b", f"r{i}", number=i) for i in range(1, 50)]
+    replies = [ask(model, "a", "b", f"r{i}", number=i) for i in range(1, 50)]
 
-    assert all(s.prompt_tokens >= tokens[0] and s.completion_tokens >= tokens[1] for s in said)
-    assert all(times[0] <= s.took_s <= times[1] for s in said)
+    assert all(s.prompt_tokens >= tokens[0] and s.completion_tokens >= tokens[1] for s in replies)
+    assert all(times[0] <= s.took_s <= times[1] for s in replies)
 
 
 def voted_texts() -> tuple[str, str, tuple[str, ...]]:
@@ -256,7 +264,7 @@ def test_arguments_with_the_same_text_share_their_votes() -> None:
 
 
 def test_recorded_verdicts_are_replayed_in_the_order_shown() -> None:
-    """Both orders were asked of the model, and each has its own answer."""
+    """Both orders were shown to the model, and each has its own answer."""
     import pyarrow.parquet as pq
 
     folder = ROOT / "cj_pipeline" / "emulator" / "data"
@@ -267,15 +275,15 @@ def test_recorded_verdicts_are_replayed_in_the_order_shown() -> None:
     shown = [v for v in verdicts if v["judge"] == "claude"][:40]
 
     for row in shown:
-        said = ask("recorded:claude", texts[row["item_a"]], texts[row["item_b"]], "r")
+        replies = ask("recorded:claude", texts[row["item_a"]], texts[row["item_b"]], "r")
         labels = {row["item_a"]: "A", row["item_b"]: "B", "tie": "tie"}
 
-        assert won(said) == labels[row["winner"]]
+        assert won(replies) == labels[row["winner"]]
 
 
 def test_a_prompt_without_essays_is_refused() -> None:
     """The emulator judges only what is fenced as essays."""
-    asked = JudgeRequest("quality", "Hello", "", True, None)
+    judge_request = JudgeRequest("quality", "Hello", "", True, None)
 
     with pytest.raises(HTTPError, match="no two fenced essays"):
-        answer(asked, occasion(0, "r", 1), Settings(), {})
+        answer(judge_request, draw_key(0, "r", 1), Settings(), {})

@@ -225,7 +225,7 @@ def test_files_can_be_found_read_and_deleted() -> None:
 
 
 def test_files_expire() -> None:
-    """A batch's input lives 30 days unless told otherwise."""
+    """A batch's input lives 30 days by default."""
     clock = Clock()
     client = openai_client(emulator_config(), clock)
     made = client.files.create(file=("a", b"x"), purpose="batch")
@@ -264,7 +264,7 @@ def test_creations_are_limited_per_hour() -> None:
 
 
 def test_too_many_enqueued_tokens_fail_the_batch_until_others_end() -> None:
-    """`token_limit_exceeded` is told after creation, and goes away by waiting."""
+    """`token_limit_exceeded` is reported after creation, and goes away by waiting."""
     clock = Clock()
     client = openai_client(
         emulator_config(latency_s=100, limits=Limits(enqueued_tokens=300)), clock
@@ -298,7 +298,7 @@ def test_single_calls_answer_as_the_endpoint_does() -> None:
 
 
 def test_an_unknown_model_is_not_found() -> None:
-    """A typo in a judge's model is told, never answered."""
+    """A typo in a judge's model is reported, never answered."""
     client = openai_client(emulator_config())
 
     with pytest.raises(openai.NotFoundError, match="qualty"):
@@ -346,7 +346,7 @@ def test_a_repeated_prefix_is_reported_as_cached() -> None:
 
 
 def test_a_single_call_asked_again_gives_the_lost_answer_or_a_new_try() -> None:
-    """What was lost on the way can be had again; what was no verdict is drawn anew."""
+    """What was lost on the way can be had again; what was no verdict is redrawn."""
     steady = openai_client(emulator_config())
     clumsy = openai_client(emulator_config(judges={"quality": {"invalid_rate": 0.8}}))
 

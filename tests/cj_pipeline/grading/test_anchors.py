@@ -118,7 +118,7 @@ def test_direct_inversions_are_comparisons_the_lower_grade_won() -> None:
 
 
 def test_a_zero_win_anchor_is_one_that_should_have_won_something() -> None:
-    """The lowest-graded may lose every time; an anchor that was never asked has not lost."""
+    """The lowest-graded may lose every time; an anchor that was never judged has not lost."""
     judged = (JudgedPair("a0", "s0", "B"), JudgedPair("a1", "s0", "B"))
 
     check = checked([0, 1, 2], [-1.0, 0.0, 1.0], judged=judged)

@@ -108,7 +108,7 @@ def test_anchors_in_perfect_order_show_less_disagreement_than_shuffled_ones() ->
 
 def test_an_essay_that_shares_its_errors_with_an_anchor_stays_by_it() -> None:
     """The anchor of the higher grade scored lower, so its error was downwards, and an essay judged
-    with the same error is better than it looks."""
+    with the same error is better than it seems."""
     anchors = np.diag([0.5, 0.5])
     posterior = fit_boundaries(
         2, np.array([0, 1]), np.array([1.0, -1.0]), anchors, spread=1.5, n_draws=4096
@@ -116,9 +116,11 @@ def test_an_essay_that_shares_its_errors_with_an_anchor_stays_by_it() -> None:
     score, variance = np.array([-1.0]), np.array([0.5])
 
     alone = grade_probabilities(posterior, score, np.zeros((1, 2)), variance, anchors)
-    beside = grade_probabilities(posterior, score, np.array([[0.0, 0.49]]), variance, anchors)
+    among_anchors = grade_probabilities(
+        posterior, score, np.array([[0.0, 0.49]]), variance, anchors
+    )
 
-    assert beside[0, 1] > alone[0, 1] + 0.02
+    assert among_anchors[0, 1] > alone[0, 1] + 0.02
 
 
 def test_probabilities_average_over_boundaries_and_errors() -> None:
@@ -138,7 +140,7 @@ def test_probabilities_average_over_boundaries_and_errors() -> None:
 
 
 def test_hopelessly_precise_and_contradictory_anchors_are_survived() -> None:
-    """Nothing overflows, whatever is handed in; whether to grade is asked elsewhere."""
+    """Nothing overflows, whatever is passed in; whether to grade is decided elsewhere."""
     posterior = fit_boundaries(
         9, np.array([8, 0, 4]), np.array([-30.0, 30.0, 0.0]), 1e-6 * np.eye(3), spread=1.5
     )

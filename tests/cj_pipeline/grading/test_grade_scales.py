@@ -86,14 +86,14 @@ def test_a_name_that_is_not_the_own_scales_is_unknown() -> None:
 
 
 def test_own_scale_without_a_name_is_told() -> None:
-    """Nobody could ask for it."""
+    """No batch could name it."""
     with pytest.raises(SettingsError, match="name: Field required"):
         read_scale(b"title: House\ngrades: [1, 2]\n")
 
 
 def test_an_unknown_scale_is_answered_with_the_known_ones() -> None:
-    """A typing error should cost one look, not a search."""
-    with pytest.raises(SettingsError, match=r"Nobody knows .*'cefrr'.*cefr.*swedish_8_anchor"):
+    """A typing error should cost one glance, not a search."""
+    with pytest.raises(SettingsError, match=r"Unknown grade scale 'cefrr'.*cefr.*swedish_8_anchor"):
         load_scale("cefrr")
 
 
@@ -111,12 +111,12 @@ def test_a_batchs_own_scale_may_not_hide_a_built_in_one() -> None:
     assert "is a built-in grade scale" in own_scale_problems("cefr", mine)[0]
 
 
-@pytest.mark.parametrize("asked", [None, "cefr"])
-def test_an_own_scale_that_nobody_asks_for_is_told(asked: str | None) -> None:
+@pytest.mark.parametrize("named", [None, "cefr"])
+def test_an_own_scale_that_is_not_named_is_reported(named: str | None) -> None:
     """It would lie there and the batch be graded otherwise, or not at all."""
     mine = read_scale(b"name: house\ntitle: Mine\ngrades: [a, b]\n")
 
-    assert "write `scale: house`" in own_scale_problems(asked, mine)[0]
+    assert "write `scale: house`" in own_scale_problems(named, mine)[0]
 
 
 def test_all_problems_of_a_scale_are_told_at_once() -> None:

@@ -74,7 +74,7 @@ def test_the_spread_of_the_students_is_recovered() -> None:
 
 
 def test_students_alike_are_drawn_together() -> None:
-    """Where verdicts were coin tosses, what looks like difference is error."""
+    """Where verdicts were coin tosses, what seems a difference is error."""
     ids = [f"e{i:02d}" for i in range(60)]
     scale = fit_bradley_terry(ids, judged(np.zeros(60), 10, 1))
 

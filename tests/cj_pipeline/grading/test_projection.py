@@ -53,7 +53,7 @@ TEN = np.array([-4.4, -3.6, -2.4, -1.6, -0.4, 0.4, 1.6, 2.4, 3.6, 4.4])
 
 
 def test_students_are_graded_as_the_anchors_around_them() -> None:
-    """A score amid the anchors of a grade is that grade."""
+    """A score among the anchors of a grade is that grade."""
     students = np.array([-4.0, -2.0, 0.0, 2.0, 4.0])
 
     projections = graded(TEN, students)
@@ -122,7 +122,7 @@ def test_turning_the_scale_round_turns_the_grades_round() -> None:
 
 
 def test_larger_errors_spread_the_probabilities() -> None:
-    """The same scores, known less well, are worth less confidence."""
+    """The same scores, known less well, give less confidence."""
     students = np.array([-2.0, 0.0, 2.0])
 
     sharp = graded(TEN, students, standard_error=0.2)
@@ -132,7 +132,7 @@ def test_larger_errors_spread_the_probabilities() -> None:
 
 
 def test_probabilities_are_never_one_hot() -> None:
-    """Ten anchors cannot make a grade certain, even amid its own anchors."""
+    """Ten anchors cannot make a grade certain, even among its own anchors."""
     projections = graded(TEN, np.array([0.0]), standard_error=0.1)
 
     assert 0.5 < projections.confidence[-1] < 0.999
@@ -201,7 +201,7 @@ def test_priors_stay_out_unless_asked_for() -> None:
 
 
 def test_the_primary_anchor_is_the_nearest_one() -> None:
-    """The one to read beside the essay; an anchor is not its own."""
+    """The one to read next to the essay; an anchor is not its own."""
     projections = graded(TEN, np.array([2.3]))
 
     assert projections.primary_anchor_ids[-1] == "a07"
@@ -314,7 +314,7 @@ def test_every_anchor_is_left_out_however_many_there_are() -> None:
     """Beyond two dozen they are left out in groups; each is still graded without its own grade."""
     anchors = np.linspace(-4.8, 4.8, 50)
     wrong = [FIVE.grades[k] for k in np.searchsorted(EDGES, anchors)]
-    wrong[25] = "E"  # it scores amid the Cs
+    wrong[25] = "E"  # it scores among the Cs
 
     projections = graded(anchors, np.linspace(-4, 4, 10), grades=" ".join(wrong))
 
@@ -349,7 +349,7 @@ def test_the_statement_names_anchors_that_contradict_each_other() -> None:
         anchors, np.linspace(-4, 4, 20), grades=" ".join(known), standard_error=0.3
     )
 
-    told = projections.statement
-    assert "Against their grades" in told
-    assert "'a19' scores above" in told
-    assert "look at these anchors" in told
+    statement = projections.statement
+    assert "Against their grades" in statement
+    assert "'a19' scores above" in statement
+    assert "check these anchors" in statement

@@ -139,7 +139,7 @@ def test_a_text_that_cannot_be_judged_is_named_with_its_flaw(
 
 
 def test_identical_texts_are_a_problem_however_they_were_saved(folder: Folder) -> None:
-    """One text handed in twice would be compared with itself."""
+    """One text submitted twice would be compared with itself."""
     root = folder({"essays/bob.txt": "\ufeffThe  harbour smells\r\nof tar."})
 
     assert problems_of(root) == [
@@ -184,7 +184,7 @@ def test_a_pipe_among_the_essays_does_not_block(folder: Folder) -> None:
 
 
 def test_an_unreadable_file_is_a_problem(folder: Folder) -> None:
-    """A folder in the place of a file stands for all that cannot be read, also for root."""
+    """A folder in the place of a file represents all that cannot be read, also for root."""
     root = folder()
     (root / "essays" / "cay.txt").mkdir()
 
@@ -192,7 +192,7 @@ def test_an_unreadable_file_is_a_problem(folder: Folder) -> None:
 
 
 def test_what_file_managers_leave_behind_is_no_essay(folder: Folder) -> None:
-    """Nobody sees these files, so nobody could take them out."""
+    """Users do not see these files, so they could not remove them."""
     root = folder({"essays/.DS_Store": b"\0", "essays/~$anna.txt": b"\0", "essays/Thumbs.db": b""})
 
     assert len(read_batch(root).essays) == 2
@@ -227,7 +227,7 @@ def test_essays_must_be_given(folder: Folder) -> None:
 
 
 def test_essays_are_given_once(folder: Folder) -> None:
-    """With both, nobody could say which is meant."""
+    """With both, it is unclear which is meant."""
     root = folder({"essays.csv": "essay_id,text\ncay,Rain again.\n"})
 
     assert problems_of(root) == ["both essays/ and essays.csv are given: keep one of them"]
@@ -295,7 +295,7 @@ class TestTables:
     def test_a_wrong_table_is_told_by_line(
         self, folder: Folder, content: str | bytes, words: str
     ) -> None:
-        """A cell in the wrong column is a text nobody wrote."""
+        """A cell in the wrong column is a text no student wrote."""
         found = "\n".join(problems_of(self.table(folder, content)))
 
         assert words in found
@@ -424,7 +424,7 @@ class TestSettings:
         assert batch.settings.origins["seed"] == "explicit"
 
     def test_a_batch_may_be_given_a_name(self, folder: Folder) -> None:
-        """One folder can be handed in again under another name."""
+        """One folder can be submitted again under another name."""
         assert read_batch(folder(), batch_id="retest").batch_id == "retest"
 
     def test_a_name_that_no_system_takes_is_refused(self, folder: Folder) -> None:
@@ -471,10 +471,10 @@ def test_everything_wrong_with_scale_and_batch_is_told_at_once(tmp_path: Path) -
     (folder / "scale.yaml").write_text("name: house\ngrades: [D, D]\nplus: [Z]\ncolour: red\n")
     (folder / "essays" / "empty.txt").write_text("")
 
-    with pytest.raises(BatchProblemsError) as told:
+    with pytest.raises(BatchProblemsError) as raised:
         read_batch(folder)
 
-    listed = "\n".join(told.value.problems)
+    listed = "\n".join(raised.value.problems)
     assert all(part in listed for part in ("title", "listed twice: D", "colour", "empty.txt"))
 
 

@@ -54,7 +54,7 @@ def test_whatever_could_change_a_verdict_makes_a_new_judge(change: dict[str, obj
 
 
 def test_one_changed_word_in_the_template_makes_a_new_judge() -> None:
-    """Also when somebody edits a template and keeps its name."""
+    """Also when a user edits a template and keeps its name."""
     judge = load_judge("quality")
 
     reworded = replace(judge, template=replace(judge.template, task="Which is longer?"))
@@ -66,9 +66,9 @@ def test_a_new_key_price_or_account_limit_asks_the_same_judge() -> None:
     """None of them reaches the model."""
     judge = load_judge("openai-gpt-4-1-mini")
 
-    moved = replace(judge, key_variable="OTHER_KEY", limits={"max_requests": 10})
+    changed = replace(judge, key_variable="OTHER_KEY", limits={"max_requests": 10})
 
-    assert moved.judge_id == judge.judge_id
+    assert changed.judge_id == judge.judge_id
 
 
 def test_fingerprints_do_not_change_from_one_release_to_the_next() -> None:
@@ -93,7 +93,7 @@ def test_human_votes_may_be_ties() -> None:
 
 
 def test_a_users_judge_wins_over_a_built_in_one(tmp_path: Path) -> None:
-    """What lies beside the batch is what its author meant."""
+    """What lies in the batch folder is what its author meant."""
     (tmp_path / "quality.yaml").write_text(
         "{name: quality, provider: emulator, model: mine}", encoding="utf-8"
     )
@@ -102,7 +102,7 @@ def test_a_users_judge_wins_over_a_built_in_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_judge_is_refused_with_the_known_ones() -> None:
-    """There is no default to fall back to: it would be somebody else's verdicts."""
+    """There is no default to fall back to: it would be another judge's verdicts."""
     with pytest.raises(SettingsError, match="human-votes"):
         load_judge("qualityy")
 

@@ -92,7 +92,7 @@ def test_a_model_without_a_price_is_refused() -> None:
 
 @pytest.mark.parametrize("price", price_table().values(), ids=lambda p: f"{p.provider}-{p.model}")
 def test_every_price_says_where_and_when_it_was_read(price: Price) -> None:
-    """A figure nobody can check is a guess."""
+    """A figure without a source cannot be checked."""
     assert price.source
     assert price.as_of.year >= 2026
     assert price.cached_input <= price.input <= price.output
@@ -111,7 +111,7 @@ def test_a_dated_version_costs_what_its_model_costs() -> None:
 
 
 def test_an_unknown_provider_is_given_no_batch_discount() -> None:
-    """A discount nobody has read of must not lower a reservation."""
+    """An unknown discount must not lower a reservation."""
     assert batch_multipliers("somebody").input == 1
 
 

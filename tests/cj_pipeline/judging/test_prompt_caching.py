@@ -73,7 +73,7 @@ def test_a_provider_that_caches_unasked_needs_no_mark() -> None:
 def test_the_prefix_is_only_ever_marked_where_it_saves(
     n_requests: int, length: int, concurrency: int, mode: str
 ) -> None:
-    """Never where it costs, whatever the batch looks like."""
+    """Never where it costs, whatever the batch is like."""
     plan = plan_caching(
         _HAIKU,
         Prompt("", "x" * length, "one", "two", "0" * 16),

@@ -76,12 +76,12 @@ def test_no_text_can_close_its_fence(hostile: str) -> None:
 
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_whatever_is_written_comes_out_as_it_went_in(text_a: str, text_b: str) -> None:
-    """Texts are judged as handed in."""
+    """Texts are judged as submitted."""
     assert read_essays(_prompt(text_a, text_b).essays) == (text_a, text_b)
 
 
 def test_a_nonce_is_repeatable_for_us_and_differs_by_comparison_and_batch() -> None:
-    """The same request gives the same bytes; nobody else can work it out."""
+    """The same request gives the same bytes; no other process can compute it."""
     nonce = fence_nonce("secret", "c-1")
 
     assert nonce == fence_nonce("secret", "c-1")
@@ -90,7 +90,7 @@ def test_a_nonce_is_repeatable_for_us_and_differs_by_comparison_and_batch() -> N
 
 
 def test_the_checksum_covers_every_part_of_a_prompt() -> None:
-    """It is kept with each comparison as proof of what was asked."""
+    """It is kept with each comparison as proof of what was sent."""
     prompts = [
         _prompt("a", "b"),
         _prompt("b", "a"),
@@ -135,7 +135,7 @@ def test_a_complete_answer_is_a_verdict(winner: str) -> None:
     ],
 )
 def test_anything_else_is_a_failure_and_never_essay_a(text: str) -> None:
-    """A guess at what a judge may have meant is a wrong grade in waiting."""
+    """Guessing what a judge may have meant is a wrong grade in waiting."""
     with pytest.raises(InvalidOutputError):
         parse_verdict(text, allow_ties=False)
 
@@ -149,7 +149,7 @@ def test_a_tie_is_a_verdict_only_where_the_judge_may_give_one() -> None:
 
 @pytest.mark.parametrize("allow_ties", [True, False])
 def test_the_schema_offers_exactly_the_verdicts_that_are_read(allow_ties: bool) -> None:
-    """And closes the object, as strict structured output asks."""
+    """And closes the object, as strict structured output requires."""
     schema: Any = verdict_schema(allow_ties=allow_ties)
 
     assert ("tie" in schema["properties"]["winner"]["enum"]) is allow_ties

@@ -52,8 +52,8 @@ def test_an_unknown_template_is_refused_with_the_known_ones(tmp_path: Path) -> N
 
 
 def test_a_name_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
-    """Names come from batch files, which anybody may hand in."""
-    with pytest.raises(SettingsError, match="Nobody knows"):
+    """Names come from batch files, which any user may submit."""
+    with pytest.raises(SettingsError, match="Unknown template"):
         load_template("../mine-1", _written(tmp_path))
 
 

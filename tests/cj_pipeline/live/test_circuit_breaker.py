@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cj_pipeline.live.circuit_breaker import (
-    FIRST_REST_S,
-    LONGEST_REST_S,
+    FIRST_COOLDOWN_S,
+    LONGEST_COOLDOWN_S,
     TRIPS_AFTER,
     Breaker,
     admission,
@@ -20,7 +20,7 @@ from cj_pipeline.live.circuit_breaker import (
 def failed(breaker: Breaker, times: int, now: float = 0.0) -> Breaker:
     """Return the breaker after some failures."""
     for _ in range(times):
-        breaker = record_result(breaker, "failed", now, probe=None, error="down")
+        breaker = record_result(breaker, "failure", now, probe=None, error="down")
     return breaker
 
 
@@ -34,7 +34,7 @@ def test_ten_failures_in_a_row_open_it() -> None:
 
 def test_an_answer_in_between_starts_the_count_again() -> None:
     """Three calls in ten failing is no outage."""
-    breaker = record_result(failed(Breaker(), TRIPS_AFTER - 1), "answered", 0.0, probe=None)
+    breaker = record_result(failed(Breaker(), TRIPS_AFTER - 1), "success", 0.0, probe=None)
 
     assert admission(failed(breaker, TRIPS_AFTER - 1), 0.0) == "yes"
 
@@ -51,18 +51,18 @@ def test_client_errors_are_ignored() -> None:
 def test_after_its_rest_one_call_may_probe() -> None:
     """And no second one while the first is on its way."""
     opened = failed(Breaker(), TRIPS_AFTER)
-    assert admission(opened, FIRST_REST_S - 0.01) == "no"
-    assert admission(opened, FIRST_REST_S) == "probe"
+    assert admission(opened, FIRST_COOLDOWN_S - 0.01) == "no"
+    assert admission(opened, FIRST_COOLDOWN_S) == "probe"
 
-    probed = begin_probe(opened, "me", FIRST_REST_S + 60)
+    probed = begin_probe(opened, "me", FIRST_COOLDOWN_S + 60)
 
-    assert admission(probed, FIRST_REST_S + 1) == "no"
+    assert admission(probed, FIRST_COOLDOWN_S + 1) == "no"
     assert probed.state == "half-open"
 
 
-@pytest.mark.parametrize("outcome", ["answered", "ignored"])
+@pytest.mark.parametrize("outcome", ["success", "ignored"])
 def test_a_probe_that_is_answered_closes_it(outcome: str) -> None:
-    """With a client error too: whoever answers is there."""
+    """With a client error too: a provider that answers is there."""
     probed = begin_probe(failed(Breaker(), TRIPS_AFTER), "me", 60.0)
 
     assert record_result(probed, outcome, 3.0, probe="me") == Breaker()  # type: ignore[arg-type]
@@ -71,18 +71,18 @@ def test_a_probe_that_is_answered_closes_it(outcome: str) -> None:
 def test_a_probe_that_fails_opens_it_for_twice_as_long() -> None:
     """Up to a bound, so that a provider that comes back is found within two minutes."""
     breaker, now = failed(Breaker(), TRIPS_AFTER), 0.0
-    rests = []
+    cooldowns = []
     for _ in range(10):
         now = breaker.open_until
-        breaker = record_result(begin_probe(breaker, "me", now + 9), "failed", now, probe="me")
-        rests.append(breaker.open_until - now)
+        breaker = record_result(begin_probe(breaker, "me", now + 9), "failure", now, probe="me")
+        cooldowns.append(breaker.open_until - now)
 
-    assert rests[:3] == [2 * FIRST_REST_S, 4 * FIRST_REST_S, 8 * FIRST_REST_S]
-    assert rests[-1] == LONGEST_REST_S
+    assert cooldowns[:3] == [2 * FIRST_COOLDOWN_S, 4 * FIRST_COOLDOWN_S, 8 * FIRST_COOLDOWN_S]
+    assert cooldowns[-1] == LONGEST_COOLDOWN_S
 
 
 def test_a_cancelled_probe_gives_the_right_to_probe_back() -> None:
-    """A person who stops a batch must not keep all others waiting."""
+    """An operator who stops a batch must not keep all others waiting."""
     probed = begin_probe(failed(Breaker(), TRIPS_AFTER), "me", 60.0)
 
     assert admission(record_result(probed, "cancelled", 3.0, probe="me"), 3.0) == "probe"
@@ -105,7 +105,7 @@ def test_a_straggler_does_not_lengthen_the_rest() -> None:
 
 _EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["answered", "failed", "ignored", "cancelled"]),
+        st.sampled_from(["success", "failure", "ignored", "cancelled"]),
         st.floats(0, 30),
         st.booleans(),
     ),
@@ -117,7 +117,7 @@ _EVENTS = st.lists(
 def test_it_never_stays_shut_for_longer_than_its_bound(
     events: list[tuple[str, float, bool]],
 ) -> None:
-    """Whatever happens, somebody may try again within the longest rest or a probe's lease."""
+    """Whatever happens, a call may go within the longest cooldown or a probe's lease."""
     breaker, now = Breaker(), 0.0
     for outcome, passed, is_probe in events:
         now += passed
@@ -126,4 +126,4 @@ def test_it_never_stays_shut_for_longer_than_its_bound(
         probe = "p" if is_probe else None
         breaker = record_result(breaker, outcome, now, probe=probe)  # type: ignore[arg-type]
 
-        assert admission(breaker, now + max(LONGEST_REST_S, 50)) != "no"
+        assert admission(breaker, now + max(LONGEST_COOLDOWN_S, 50)) != "no"

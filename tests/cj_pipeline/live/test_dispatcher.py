@@ -39,8 +39,8 @@ async def answers_at_once(request: Mapping[str, Any], timeout_s: float) -> str:
     return str(request["n"])
 
 
-class Kept:
-    """A store in memory, and what a run told it."""
+class Saved:
+    """A store in memory, and what a run wrote to it."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -59,26 +59,26 @@ class Kept:
         return [answer for checkpoint in self.checkpoints for answer in checkpoint]
 
     def keep(self, answers: Sequence[CallOutcome]) -> bool:
-        """Take a checkpoint in."""
+        """Store a checkpoint."""
         if answers:
             self.checkpoints.append(list(answers))
         return self.goes_on()
 
     def run(self, *targets: CallTarget, **more: Any) -> None:
         """Make the targets' calls."""
-        around = DispatchHooks(
-            lanes=lambda: RateLimiter(self.home / "live.sqlite"),
-            note=self.noted.append,
-            keep=self.keep,
+        hooks = DispatchHooks(
+            open_limiter=lambda: RateLimiter(self.home / "live.sqlite"),
+            journal=self.noted.append,
+            checkpoint=self.keep,
             **{"retry_rules": QUICK, "checkpoint_every": 10} | more,
         )
-        run_blocking(lambda: make_calls(targets, around))
+        run_blocking(lambda: make_calls(targets, hooks))
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
+def kept(tmp_path: Path) -> Saved:
     """A fresh store."""
-    return Kept(tmp_path)
+    return Saved(tmp_path)
 
 
 def target(
@@ -90,7 +90,7 @@ def target(
     recorded_at: float | None = None,
     **profile: Any,
 ) -> CallTarget:
-    """Return a judge to be asked n things."""
+    """Return a judge with n calls to make."""
 
     def build(number: int) -> dict[str, int]:
         built(number)
@@ -107,8 +107,8 @@ def target(
     )
 
 
-def test_every_call_is_answered_once_and_kept(kept: Kept) -> None:
-    """And noted before it is kept."""
+def test_every_call_is_answered_once_and_kept(kept: Saved) -> None:
+    """And in the journal before it is stored."""
     kept.run(target(57))
 
     assert sorted(answer.line for answer in kept.answers) == list(range(1, 58))
@@ -117,14 +117,14 @@ def test_every_call_is_answered_once_and_kept(kept: Kept) -> None:
     assert sorted(a.line for a in kept.noted) == sorted(a.line for a in kept.answers)
 
 
-def test_checkpoints_are_made_by_number(kept: Kept) -> None:
-    """As often as the profile says, and once more for the rest."""
+def test_checkpoints_are_made_by_number(kept: Saved) -> None:
+    """As often as the profile says, and again for the rest."""
     kept.run(target(57), checkpoint_every=20)
 
     assert [len(checkpoint) for checkpoint in kept.checkpoints] == [20, 20, 17]
 
 
-def test_no_more_calls_are_in_flight_than_the_profile_says(kept: Kept) -> None:
+def test_no_more_calls_are_in_flight_than_the_profile_says(kept: Saved) -> None:
     """And as many as that, where there are enough."""
     now, most = 0, 0
 
@@ -141,7 +141,7 @@ def test_no_more_calls_are_in_flight_than_the_profile_says(kept: Kept) -> None:
     assert most == 7
 
 
-def test_serial_makes_one_call_after_the_other_in_order(kept: Kept) -> None:
+def test_serial_makes_one_call_after_the_other_in_order(kept: Saved) -> None:
     """A shared prefix stays warm only so."""
     order: list[int] = []
 
@@ -155,7 +155,7 @@ def test_serial_makes_one_call_after_the_other_in_order(kept: Kept) -> None:
     assert order == list(range(1, 21))
 
 
-def test_a_slow_call_holds_up_no_other(kept: Kept) -> None:
+def test_a_slow_call_holds_up_no_other(kept: Saved) -> None:
     """There is no barrier: here one call ends only once all the others have."""
     ended: list[int] = []
 
@@ -170,7 +170,7 @@ def test_a_slow_call_holds_up_no_other(kept: Kept) -> None:
     assert ended[-1] == 1
 
 
-def test_a_slow_judge_holds_up_no_other(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_judge_holds_up_no_other(kept: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does one that fails, nor one that refuses: the slow one answers when they are done."""
     monkeypatch.setattr("cj_pipeline.live.dispatcher.PATIENCE_S", 1.0)
     ended: Counter[str] = Counter()
@@ -194,13 +194,13 @@ def test_a_slow_judge_holds_up_no_other(kept: Kept, monkeypatch: pytest.MonkeyPa
 
     counted = Counter(answer.submission_key for answer in kept.answers if answer.kind == "matched")
     assert counted == {"slow": 8, "quick": 8}
-    assert isinstance(refusing.trouble, ProviderRefusedError)
-    assert isinstance(failing.trouble, ProviderUnavailableError)
-    assert quick.trouble is None
+    assert isinstance(refusing.error, ProviderRefusedError)
+    assert isinstance(failing.error, ProviderUnavailableError)
+    assert quick.error is None
 
 
-def test_memory_is_bounded_by_what_is_ready_and_in_flight(kept: Kept) -> None:
-    """Requests are built when their turn comes near, however long the wave is."""
+def test_memory_is_bounded_by_what_is_ready_and_in_flight(kept: Saved) -> None:
+    """Requests are built shortly before they are sent, however long the wave is."""
     built, answered, most_ahead = 0, 0, 0
 
     def note(_: int) -> None:
@@ -236,14 +236,14 @@ def failing(times: int, error: Exception) -> Single:
 @pytest.mark.parametrize(
     ("error", "most"),
     [
-        (ProviderUnavailableError("busy", status=429), QUICK.most_tries[Cause.BUSY]),
-        (ProviderUnavailableError("down", status=503), QUICK.most_tries[Cause.DOWN]),
-        (UncertainOutcomeError("down", status=500), QUICK.most_tries[Cause.DOWN]),
-        (UncertainOutcomeError("lost"), QUICK.most_tries[Cause.LOST]),
+        (ProviderUnavailableError("busy", status=429), QUICK.max_attempts[Cause.BUSY]),
+        (ProviderUnavailableError("down", status=503), QUICK.max_attempts[Cause.DOWN]),
+        (UncertainOutcomeError("down", status=500), QUICK.max_attempts[Cause.DOWN]),
+        (UncertainOutcomeError("lost"), QUICK.max_attempts[Cause.LOST]),
     ],
 )
 def test_each_cause_is_tried_as_often_as_it_deserves(
-    kept: Kept, error: Exception, most: int
+    kept: Saved, error: Exception, most: int
 ) -> None:
     """What may have been paid for is tried least; then the call has an outcome all the same."""
     kept.run(target(1, failing(most - 1, error)))
@@ -255,25 +255,25 @@ def test_each_cause_is_tried_as_often_as_it_deserves(
     assert str(error) in failed.body
 
 
-def test_every_try_whose_reply_was_lost_is_told(kept: Kept) -> None:
-    """It may have been paid for, and somebody has to count that."""
+def test_every_attempt_whose_reply_was_lost_is_reported(kept: Saved) -> None:
+    """It may have been paid for, and that has to be counted."""
     kept.run(target(1, failing(2, UncertainOutcomeError("lost"))))
 
     assert [answer.kind for answer in kept.arrived] == ["in_doubt", "in_doubt", "matched"]
 
 
-def test_a_refusal_is_not_tried_again(kept: Kept) -> None:
+def test_a_refusal_is_not_retried(kept: Saved) -> None:
     """A wrong key stays wrong."""
-    asked = target(30, failing(1, ProviderRefusedError("wrong key")), mode="serial")
+    judged = target(30, failing(1, ProviderRefusedError("wrong key")), mode="serial")
 
-    kept.run(asked)
+    kept.run(judged)
 
     assert kept.answers == []
-    assert isinstance(asked.trouble, ProviderRefusedError)
+    assert isinstance(judged.error, ProviderRefusedError)
 
 
-def test_retry_after_is_kept_by_everybody(kept: Kept) -> None:
-    """No call of the judge goes out before the time the provider asked for."""
+def test_retry_after_holds_for_every_call(kept: Saved) -> None:
+    """No call of the judge goes out before the time in Retry-After."""
     times: list[float] = []
 
     async def busy_once(request: Mapping[str, Any], timeout_s: float) -> str:
@@ -289,26 +289,26 @@ def test_retry_after_is_kept_by_everybody(kept: Kept) -> None:
     assert times[1] - times[0] >= 0.4
 
 
-def test_a_model_that_is_down_is_put_off_and_nothing_is_counted_as_failed(kept: Kept) -> None:
-    """What was not answered is asked when it is back; it is not the comparisons' fault."""
+def test_a_model_that_is_down_is_deferred_and_nothing_is_counted_as_failed(kept: Saved) -> None:
+    """What was not answered is requested when it is back; it is not the comparisons' fault."""
     shared = RateLimiter(kept.home / "live.sqlite")
     for _ in range(3):  # it has been down for a while
         shared.release(
-            Bucket("account/judge"), [ReleasedPermit("failed", 0, error="down")] * TRIPS_AFTER
+            Bucket("account/judge"), [ReleasedPermit("failure", 0, error="down")] * TRIPS_AFTER
         )
         shared._db.execute("UPDATE breakers SET n_trips = 5, open_until = 0")
     shared.close()
 
-    asked = target(20, failing(99, ProviderUnavailableError("down", status=503)))
-    kept.run(asked)
+    judged = target(20, failing(99, ProviderUnavailableError("down", status=503)))
+    kept.run(judged)
 
     assert kept.answers == []
-    assert asked.rests_until is not None
-    assert isinstance(asked.trouble, ProviderUnavailableError)
-    assert (asked.trouble.retry_after_s or 0) > 10
+    assert judged.cooldown_until is not None
+    assert isinstance(judged.error, ProviderUnavailableError)
+    assert (judged.error.retry_after_s or 0) > 10
 
 
-def test_a_breaker_that_opened_lets_calls_through_again_after_a_probe(kept: Kept) -> None:
+def test_a_breaker_that_opened_lets_calls_through_again_after_a_probe(kept: Saved) -> None:
     """An outage of seconds costs seconds, and no comparison."""
     until = time.monotonic() + 1.0
 
@@ -323,7 +323,7 @@ def test_a_breaker_that_opened_lets_calls_through_again_after_a_probe(kept: Kept
     assert [answer.kind for answer in kept.answers] == ["matched"] * 40
 
 
-def test_work_whose_time_is_over_ends_as_expired(kept: Kept) -> None:
+def test_work_whose_time_is_over_ends_as_expired(kept: Saved) -> None:
     """It is not sent, and it is never silent."""
     sent: list[int] = []
 
@@ -338,8 +338,8 @@ def test_work_whose_time_is_over_ends_as_expired(kept: Kept) -> None:
     assert "60" in kept.answers[0].body
 
 
-def test_work_expires_while_it_waits_for_its_turn(kept: Kept) -> None:
-    """Where the provider asked for patience, say."""
+def test_work_expires_while_it_waits_for_its_permit(kept: Saved) -> None:
+    """After a Retry-After of the provider, say."""
     shared = RateLimiter(kept.home / "live.sqlite")
     shared.pause(Bucket("account/judge"), 5.0)
     shared.close()
@@ -349,20 +349,20 @@ def test_work_expires_while_it_waits_for_its_turn(kept: Kept) -> None:
     assert [answer.kind for answer in kept.answers] == ["expired"] * 3
 
 
-def test_a_turn_that_does_not_come_in_time_leaves_the_call_for_later(kept: Kept) -> None:
-    """It has no outcome: it is asked in a later pass."""
+def test_a_permit_that_does_not_come_in_time_leaves_the_call_for_later(kept: Saved) -> None:
+    """It has no outcome: it is sent in a later pass."""
     shared = RateLimiter(kept.home / "live.sqlite")
     shared.pause(Bucket("account/judge"), 60.0)
     shared.close()
-    asked = target(3, wait_timeout_seconds=0.2)
+    judged = target(3, wait_timeout_seconds=0.2)
 
-    kept.run(asked)
+    kept.run(judged)
 
     assert kept.answers == []
-    assert "0.2 s" in str(asked.trouble)
+    assert "0.2 s" in str(judged.error)
 
 
-def test_a_call_that_hangs_is_given_up(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_hangs_is_abandoned(kept: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where the wire never falls silent for long enough to be noticed there."""
     monkeypatch.setattr("cj_pipeline.live.dispatcher.GRACE_S", 0.05)
 
@@ -376,7 +376,7 @@ def test_a_call_that_hangs_is_given_up(kept: Kept, monkeypatch: pytest.MonkeyPat
     assert "no whole answer" in kept.answers[0].body
 
 
-def test_a_cancelled_batch_sends_nothing_more_and_keeps_what_was_paid(kept: Kept) -> None:
+def test_a_cancelled_batch_sends_nothing_more_and_keeps_what_was_paid(kept: Saved) -> None:
     """What is on its way is waited for, because it is paid for."""
     kept.goes_on = lambda: False
     sent = 0
@@ -393,7 +393,7 @@ def test_a_cancelled_batch_sends_nothing_more_and_keeps_what_was_paid(kept: Kept
     assert len(kept.answers) == sent
 
 
-def test_a_store_that_fails_ends_the_run_with_its_error(kept: Kept) -> None:
+def test_a_store_that_fails_ends_the_run_with_its_error(kept: Saved) -> None:
     """What has arrived is in the journal; nothing goes on unseen."""
 
     def busy() -> bool:
@@ -408,7 +408,7 @@ def test_a_store_that_fails_ends_the_run_with_its_error(kept: Kept) -> None:
     assert 10 <= len(kept.noted) < 5000
 
 
-def test_a_request_that_cannot_be_built_ends_the_run_with_its_error(kept: Kept) -> None:
+def test_a_request_that_cannot_be_built_ends_the_run_with_its_error(kept: Saved) -> None:
     """A mistake of ours is not waited out."""
 
     def refuse(number: int) -> None:
@@ -420,7 +420,7 @@ def test_a_request_that_cannot_be_built_ends_the_run_with_its_error(kept: Kept) 
         kept.run(target(50, built=refuse))
 
 
-def test_it_runs_where_an_event_loop_is_running_already(kept: Kept) -> None:
+def test_it_runs_where_an_event_loop_is_running_already(kept: Saved) -> None:
     """As in a notebook."""
 
     async def notebook() -> None:
@@ -431,20 +431,20 @@ def test_it_runs_where_an_event_loop_is_running_already(kept: Kept) -> None:
     assert len(kept.answers) == 3
 
 
-def test_what_was_in_flight_at_an_interrupt_is_all_that_is_lost(kept: Kept) -> None:
-    """A person's Ctrl-C keeps what has arrived."""
+def test_what_was_in_flight_at_an_interrupt_is_all_that_is_lost(kept: Saved) -> None:
+    """Ctrl-C stores what has arrived."""
 
     async def interrupted() -> None:
         async def single(request: Mapping[str, Any], timeout_s: float) -> str:
             await asyncio.sleep(0 if request["n"] <= 6 else 60)
             return "answer"
 
-        around = DispatchHooks(
-            lanes=lambda: RateLimiter(kept.home / "live.sqlite"),
-            note=kept.noted.append,
-            keep=kept.keep,
+        hooks = DispatchHooks(
+            open_limiter=lambda: RateLimiter(kept.home / "live.sqlite"),
+            journal=kept.noted.append,
+            checkpoint=kept.keep,
         )
-        task = asyncio.create_task(make_calls([target(20, single, concurrency=2)], around))
+        task = asyncio.create_task(make_calls([target(20, single, concurrency=2)], hooks))
         while len(kept.noted) < 6:
             await asyncio.sleep(0.01)
         task.cancel()

@@ -1,4 +1,4 @@
-"""Whose turn it is: priorities, ageing, fair shares and a stable order."""
+"""Who gets the next permit: priorities, ageing, fair shares and a stable order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_higher_priority_goes_first() -> None:
 
 
 def test_waiting_long_enough_counts_as_a_higher_priority() -> None:
-    """So a low batch comes to its turn however many high ones there are."""
+    """So a low batch gets its permits however many high ones there are."""
     old = waiting("old", LEVELS["low"], since=-2 * AGING_S)
     new = waiting("new", LEVELS["high"], since=0.0)
 
@@ -36,14 +36,14 @@ def test_waiting_long_enough_counts_as_a_higher_priority() -> None:
 
 
 def test_batches_of_one_priority_share_evenly() -> None:
-    """However much more one of them asks for."""
+    """However much more one of them requests."""
     shares = allocate_permits([waiting("small", n=5), waiting("large", n=5000)], 10, 0)
 
     assert shares == {"small": 5, "large": 5}
 
 
 def test_what_a_batch_was_served_before_counts() -> None:
-    """Fair over time, not only within one look."""
+    """Fair over time, not only within one allocation."""
     shares = allocate_permits([waiting("ahead", served=6), waiting("behind", served=2)], 6, 0)
 
     assert shares == {"behind": 5, "ahead": 1}
@@ -81,25 +81,25 @@ _WAITING = st.lists(
 )
 
 
-@given(everybody=_WAITING, n_turns=st.integers(0, 60))
+@given(everybody=_WAITING, n_permits=st.integers(0, 60))
 def test_turns_are_all_given_and_nobody_gets_more_than_he_wants(
-    everybody: list[QueueEntry[str]], n_turns: int
+    everybody: list[QueueEntry[str]], n_permits: int
 ) -> None:
     """Nothing is lost, nothing is made up, and asking again gives the same."""
-    shares = allocate_permits(everybody, n_turns, 0.0)
+    shares = allocate_permits(everybody, n_permits, 0.0)
 
-    assert sum(shares.values()) == min(n_turns, sum(w.n for w in everybody))
+    assert sum(shares.values()) == min(n_permits, sum(w.n for w in everybody))
     assert all(0 < shares[w.key] <= w.n for w in everybody if w.key in shares)
-    assert allocate_permits(everybody, n_turns, 0.0) == shares
+    assert allocate_permits(everybody, n_permits, 0.0) == shares
 
 
 def test_nothing_starves_under_a_flood_of_higher_priorities() -> None:
-    """A high batch that always wants everything, one turn a second, ten minutes long."""
+    """A high batch that always wants everything, one permit a second, ten minutes long."""
     got: Counter[str] = Counter()
     since = {"flood": 0.0, "low": 0.0}
     for second in range(600):
         now = float(second)
-        # Those who are served begin to wait anew; the flood's next call has just come.
+        # Those who are served begin to wait again; the flood's next call has just come.
         everybody = [waiting("flood", 2, since["flood"], 9), waiting("low", 0, since["low"], 9)]
         (served,) = allocate_permits(everybody, 1, now)
         got[served] += 1

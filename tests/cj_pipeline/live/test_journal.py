@@ -10,7 +10,7 @@ from cj_pipeline.live.journal import Journal, folder_of
 
 
 def journal(home: Path, key: str | None = None) -> Journal:
-    """Return the journal of one job, opened anew."""
+    """Return the journal of one job, reopened."""
     return Journal(home, "spring-9", "abc", key)
 
 

@@ -61,7 +61,7 @@ def test_the_built_in_profiles_are_those_promised() -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_profile_can_be_used_and_kept(name: str) -> None:
-    """What is kept with a batch is what comes back from it."""
+    """What is stored with a batch is what is read from it."""
     profile = resolved(name)
 
     assert ResolvedProfile.from_json(profile.as_json()) == profile
@@ -120,7 +120,7 @@ def test_an_unknown_profile_is_told_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("layer", ["configured", "explicit"])
 def test_an_unknown_field_is_told_with_the_nearest(layer: str) -> None:
-    """In whichever layer it stands."""
+    """In whichever layer it is set."""
     fields = {"conccurency": 3}
     problems = (
         refused("ci", {"ci": fields}) if layer == "configured" else refused("ci", None, fields)
@@ -133,7 +133,7 @@ def test_an_unknown_field_is_told_with_the_nearest(layer: str) -> None:
 
 @pytest.mark.parametrize("field", PARALLEL_ONLY)
 def test_serial_refuses_parallel_fields_set_explicitly(field: str) -> None:
-    """Whether serial was inherited or set by the same hand."""
+    """Whether serial was inherited or set in the same layer."""
     assert field in refused("smoke", None, {field: 3})[0]
     assert field in refused("ci", None, {"mode": "serial", field: 3})[0]
     assert field in refused("mine", {"mine": {"mode": "serial", field: 3}})[0]
@@ -162,7 +162,7 @@ def test_a_rate_window_needs_a_rate_limit() -> None:
 
 
 def test_a_rate_limit_without_a_window_has_the_usual_one() -> None:
-    """Sixty means sixty a minute unless somebody says otherwise."""
+    """Sixty means sixty a minute unless the profile says otherwise."""
     profile = resolved("ci", None, {"rate_limit": 60})
 
     assert profile.values.rate_window_seconds == 60
@@ -179,7 +179,7 @@ def test_clearing_the_rate_limit_drops_an_inherited_window() -> None:
 
 
 def test_clearing_the_rate_limit_and_setting_a_window_is_a_contradiction() -> None:
-    """Both were set by hand, so neither may be guessed away."""
+    """Both were set explicitly, so neither may be dropped."""
     explicit = {"rate_limit": "none", "rate_window_seconds": 30}
 
     assert "rate_window_seconds 30 (explicit)" in refused("nightly", None, explicit)[0]
@@ -191,7 +191,7 @@ def test_clearing_only_the_window_is_a_contradiction() -> None:
 
 
 def test_a_chunk_may_not_be_larger_than_the_concurrency() -> None:
-    """Set by the same hand, it is a contradiction with both ways out."""
+    """Set in the same layer, it is a contradiction with both ways out."""
     (problem,) = refused("ci", None, {"concurrency": 4, "chunk_size": 9})
 
     assert "at most 4" in problem
@@ -237,7 +237,7 @@ def test_a_higher_concurrency_leaves_the_chunk_alone() -> None:
     ],
 )
 def test_a_value_that_means_nothing_is_refused(field: str, value: object) -> None:
-    """The field, where it was set and what it was are told."""
+    """The message names the field, where it was set and what it was."""
     (problem,) = refused("default", None, {field: value})
 
     assert problem.startswith(field)
@@ -271,7 +271,7 @@ def test_a_cleared_timeout_counts_as_the_longest_there_is() -> None:
 
 
 def test_a_rate_too_slow_for_its_chunk_is_refused_with_numbers() -> None:
-    """Each of the numbers offered does mend it."""
+    """Each of the numbers offered does fix it."""
     slow = {"rate_limit": 2, "wait_timeout_seconds": 300}
     (problem,) = refused("nightly", None, slow)
 
@@ -300,7 +300,7 @@ def test_known_profiles_are_built_in_first() -> None:
 
 
 def test_a_wave_that_would_expire_before_its_turn_is_refused_with_numbers() -> None:
-    """Each of the numbers offered does mend it."""
+    """Each of the numbers offered does fix it."""
     profile = Profile(rate_limit=60, rate_window_seconds=60.0, result_ttl_seconds=300.0)
     (problem,) = unfinishable_wave(profile, 500)
 
@@ -333,7 +333,7 @@ _LAYER = st.fixed_dictionaries(
 def test_whatever_is_said_a_profile_is_sound_or_refused_with_reasons(
     name: str, configured: dict[str, Any], explicit: dict[str, Any]
 ) -> None:
-    """The laws hold for every combination, not only for those somebody thought of."""
+    """The laws hold for every combination, not only for the usual ones."""
     found, problems = resolve_profile(name, {"mine": configured, "ci": configured}, explicit)
 
     assert (found is None) == bool(problems)

@@ -27,7 +27,7 @@ SIXTY = Bucket("account/model", (Rate("calls", 60, 60.0),))
 
 
 class Clock:
-    """Unix seconds that move only when told."""
+    """Unix seconds that advance only when set."""
 
     now = 1_000_000.0
 
@@ -37,20 +37,20 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock that stands."""
+    """A clock that is stopped."""
     return Clock()
 
 
 @pytest.fixture
-def lanes(tmp_path: Path, clock: Clock) -> Iterator[RateLimiter]:
+def limiter(tmp_path: Path, clock: Clock) -> Iterator[RateLimiter]:
     """A fresh shared file."""
     opened = RateLimiter(tmp_path / "live.sqlite", clock)
     yield opened
     opened.close()
 
 
-def wish(owner: str = "me", n: int = 1, **more: object) -> AcquireRequest:
-    """Return a wish for some turns."""
+def request(owner: str = "me", n: int = 1, **more: object) -> AcquireRequest:
+    """Return a request for some permits."""
     given: dict[str, object] = {
         "owner": owner,
         "batch_id": owner,
@@ -63,21 +63,21 @@ def wish(owner: str = "me", n: int = 1, **more: object) -> AcquireRequest:
     return AcquireRequest(**(given | more))  # type: ignore[arg-type]
 
 
-def fail(lanes: RateLimiter, lane: Bucket, times: int, probe: str | None = None) -> None:
+def fail(limiter: RateLimiter, bucket: Bucket, times: int, probe: str | None = None) -> None:
     """Let calls fail."""
-    lanes.release(lane, [ReleasedPermit("failed", 0, probe, None, "down")] * times)
+    limiter.release(bucket, [ReleasedPermit("failure", 0, probe, None, "down")] * times)
 
 
-def test_without_limits_every_turn_is_given_at_once(lanes: RateLimiter) -> None:
-    """Nothing is slowed down that nobody bounded."""
-    assert len(lanes.acquire(LANE, wish(n=64)).sent_ids) == 64
+def test_without_limits_every_permit_is_granted_at_once(limiter: RateLimiter) -> None:
+    """Nothing is slowed down without a limit."""
+    assert len(limiter.acquire(LANE, request(n=64)).sent_ids) == 64
 
 
-def test_a_window_never_holds_more_than_the_limit(lanes: RateLimiter, clock: Clock) -> None:
-    """Whichever window one looks at, not only those that begin on the minute."""
+def test_a_window_never_holds_more_than_the_limit(limiter: RateLimiter, clock: Clock) -> None:
+    """Whichever window is checked, not only those that begin on the minute."""
     sent: list[float] = []
     for _ in range(3000):
-        sent += [clock.now] * len(lanes.acquire(SIXTY, wish(n=16)).sent_ids)
+        sent += [clock.now] * len(limiter.acquire(SIXTY, request(n=16)).sent_ids)
         clock.now += 0.1
 
     assert max(sum(start <= at < start + 60 for at in sent) for start in sent) <= 60
@@ -88,98 +88,98 @@ def test_calls_of_other_processes_count(tmp_path: Path, clock: Clock) -> None:
     """The provider counts them all."""
     ours, theirs = (RateLimiter(tmp_path / "live.sqlite", clock) for _ in range(2))
 
-    assert len(theirs.acquire(SIXTY, wish("they", 50)).sent_ids) == 50
-    assert len(ours.acquire(SIXTY, wish("we", 50)).sent_ids) == 10
+    assert len(theirs.acquire(SIXTY, request("they", 50)).sent_ids) == 50
+    assert len(ours.acquire(SIXTY, request("we", 50)).sent_ids) == 10
 
 
-def test_tokens_are_bounded_too_and_put_right_afterwards(lanes: RateLimiter) -> None:
+def test_tokens_are_bounded_too_and_put_right_afterwards(limiter: RateLimiter) -> None:
     """What a call was taken to cost at the most is given back as far as it was not used."""
-    lane = Bucket("account/model", (Rate("tokens", 1000, 60.0),))
+    bucket = Bucket("account/model", (Rate("tokens", 1000, 60.0),))
 
-    first = lanes.acquire(lane, wish(n=20))
+    first = limiter.acquire(bucket, request(n=20))
     assert len(first.sent_ids) == 10
-    assert not lanes.acquire(lane, wish(n=1)).sent_ids
-    used = [ReleasedPermit("answered", sent_id, tokens=40) for sent_id in first.sent_ids]
-    assert len(lanes.acquire(lane, wish(n=20), used).sent_ids) == 6
+    assert not limiter.acquire(bucket, request(n=1)).sent_ids
+    used = [ReleasedPermit("success", sent_id, tokens=40) for sent_id in first.sent_ids]
+    assert len(limiter.acquire(bucket, request(n=20), used).sent_ids) == 6
 
 
-def test_a_waiter_is_told_when_to_look_again(lanes: RateLimiter, clock: Clock) -> None:
-    """Then the oldest call has left the window, and there is room."""
-    lanes.acquire(SIXTY, wish(n=60))
+def test_a_waiter_learns_when_to_request_again(limiter: RateLimiter, clock: Clock) -> None:
+    """Then the oldest call has left the window, and another call fits."""
+    limiter.acquire(SIXTY, request(n=60))
     clock.now += 20
 
-    refused = lanes.acquire(SIXTY, wish(n=1))
+    refused = limiter.acquire(SIXTY, request(n=1))
     assert not refused.sent_ids
     assert 39 < refused.wait_s < 41
     clock.now += refused.wait_s
-    assert len(lanes.acquire(SIXTY, wish(n=1)).sent_ids) == 1
+    assert len(limiter.acquire(SIXTY, request(n=1)).sent_ids) == 1
 
 
-def test_calls_in_flight_are_bounded_over_all_processes(lanes: RateLimiter) -> None:
+def test_calls_in_flight_are_bounded_over_all_processes(limiter: RateLimiter) -> None:
     """A small server of one's own takes only so many at once."""
-    lane = Bucket("account/model", most_in_flight=6)
-    lanes.acquire(lane, wish("they", 4))
+    bucket = Bucket("account/model", most_in_flight=6)
+    limiter.acquire(bucket, request("they", 4))
 
-    assert len(lanes.acquire(lane, wish("we", 4)).sent_ids) == 2
+    assert len(limiter.acquire(bucket, request("we", 4)).sent_ids) == 2
 
 
-def test_a_dead_process_gives_its_places_back(lanes: RateLimiter, clock: Clock) -> None:
-    """After it has been silent for a while: nothing was told of its end."""
-    lane = Bucket("account/model", most_in_flight=4)
-    lanes.acquire(lane, wish("dead", 4))
+def test_a_dead_process_gives_its_places_back(limiter: RateLimiter, clock: Clock) -> None:
+    """After it has been silent for a while: its end was never reported."""
+    bucket = Bucket("account/model", most_in_flight=4)
+    limiter.acquire(bucket, request("dead", 4))
     clock.now += SILENT_AFTER_S + 1
 
-    assert len(lanes.acquire(lane, wish("we", 4)).sent_ids) == 4
+    assert len(limiter.acquire(bucket, request("we", 4)).sent_ids) == 4
 
 
-def test_a_waiter_leaves_turns_to_those_whose_they_are(lanes: RateLimiter) -> None:
+def test_a_waiter_leaves_permits_to_those_whose_they_are(limiter: RateLimiter) -> None:
     """A high priority that is not looking this very moment still goes first."""
-    lane = Bucket("account/model", (Rate("calls", 10, 60.0),))
-    lanes.acquire(lane, wish("first", 10))  # the window is full
-    lanes.acquire(lane, wish("high", 4, level=2))
+    bucket = Bucket("account/model", (Rate("calls", 10, 60.0),))
+    limiter.acquire(bucket, request("first", 10))  # the window is full
+    limiter.acquire(bucket, request("high", 4, level=2))
     roomier = Bucket("account/model", (Rate("calls", 16, 60.0),))
 
-    assert len(lanes.acquire(roomier, wish("low", 9, level=0)).sent_ids) == 2
-    assert len(lanes.acquire(roomier, wish("high", 4, level=2)).sent_ids) == 4
+    assert len(limiter.acquire(roomier, request("low", 9, level=0)).sent_ids) == 2
+    assert len(limiter.acquire(roomier, request("high", 4, level=2)).sent_ids) == 4
 
 
-def test_a_newcomer_starts_level_with_the_others(lanes: RateLimiter) -> None:
+def test_a_newcomer_starts_level_with_the_others(limiter: RateLimiter) -> None:
     """It does not get everything until it has caught up with what they had before it came."""
-    lanes.acquire(LANE, wish("old", 500))
+    limiter.acquire(LANE, request("old", 500))
     tight = Bucket("account/model", (Rate("calls", 510, 60.0),))
-    lanes.acquire(tight, wish("old", 0, tokens=(), n_waiting=10))
+    limiter.acquire(tight, request("old", 0, tokens=(), n_waiting=10))
 
-    assert len(lanes.acquire(tight, wish("new", 10)).sent_ids) == 5
+    assert len(limiter.acquire(tight, request("new", 10)).sent_ids) == 5
 
 
 def test_an_open_breaker_is_seen_by_every_process(tmp_path: Path, clock: Clock) -> None:
-    """Failures are counted together, and nobody sends while it is open."""
+    """Failures are counted together, and no process sends while it is open."""
     ours, theirs = (RateLimiter(tmp_path / "live.sqlite", clock) for _ in range(2))
     fail(ours, LANE, TRIPS_AFTER // 2)
     fail(theirs, LANE, TRIPS_AFTER - TRIPS_AFTER // 2)
 
-    refused = ours.acquire(LANE, wish("we", 3))
+    refused = ours.acquire(LANE, request("we", 3))
 
     assert not refused.sent_ids
     assert refused.open_until is not None
     assert theirs.breaker("account/model").state == "open"
-    assert len(ours.acquire(Bucket("account/other"), wish("we", 3)).sent_ids) == 3
+    assert len(ours.acquire(Bucket("account/other"), request("we", 3)).sent_ids) == 3
 
 
 def test_one_probe_is_let_through_over_all_processes(tmp_path: Path, clock: Clock) -> None:
-    """The first to ask; the others wait for what comes of it."""
+    """The first to request a permit; the others wait for the result."""
     ours, theirs = (RateLimiter(tmp_path / "live.sqlite", clock) for _ in range(2))
     fail(ours, LANE, TRIPS_AFTER)
     clock.now = ours.breaker("account/model").open_until
 
-    probe: Permits = ours.acquire(LANE, wish("we", 3))
-    other = theirs.acquire(LANE, wish("they", 3))
+    probe: Permits = ours.acquire(LANE, request("we", 3))
+    other = theirs.acquire(LANE, request("they", 3))
 
     assert len(probe.sent_ids) == 1
     assert probe.probe is not None
     assert not other.sent_ids
-    ours.release(LANE, [ReleasedPermit("answered", probe.sent_ids[0], probe.probe)])
-    assert len(theirs.acquire(LANE, wish("they", 3)).sent_ids) == 3
+    ours.release(LANE, [ReleasedPermit("success", probe.sent_ids[0], probe.probe)])
+    assert len(theirs.acquire(LANE, request("they", 3)).sent_ids) == 3
 
 
 def test_a_pause_a_provider_asked_for_binds_everybody(tmp_path: Path, clock: Clock) -> None:
@@ -187,73 +187,75 @@ def test_a_pause_a_provider_asked_for_binds_everybody(tmp_path: Path, clock: Clo
     ours, theirs = (RateLimiter(tmp_path / "live.sqlite", clock) for _ in range(2))
     ours.pause(LANE, 30.0)
 
-    refused = theirs.acquire(LANE, wish("they", 3))
+    refused = theirs.acquire(LANE, request("they", 3))
     assert not refused.sent_ids
     assert refused.wait_s == pytest.approx(30.0)
     clock.now += 30
-    assert len(theirs.acquire(LANE, wish("they", 3)).sent_ids) == 3
+    assert len(theirs.acquire(LANE, request("they", 3)).sent_ids) == 3
 
 
-def test_a_turn_used_late_counts_from_when_it_was_used(lanes: RateLimiter, clock: Clock) -> None:
+def test_a_permit_used_late_counts_from_when_it_was_used(
+    limiter: RateLimiter, clock: Clock
+) -> None:
     """What the provider counts is when the call arrives."""
-    first = lanes.acquire(SIXTY, wish(n=60))
+    first = limiter.acquire(SIXTY, request(n=60))
     clock.now += 30
-    lanes.refresh(first.sent_ids)
+    limiter.refresh(first.sent_ids)
     clock.now += 31
 
-    assert not lanes.acquire(SIXTY, wish(n=60)).sent_ids
+    assert not limiter.acquire(SIXTY, request(n=60)).sent_ids
     clock.now += 30
-    assert len(lanes.acquire(SIXTY, wish(n=60)).sent_ids) == 60
+    assert len(limiter.acquire(SIXTY, request(n=60)).sent_ids) == 60
 
 
-def test_what_left_every_window_is_forgotten(lanes: RateLimiter, clock: Clock) -> None:
-    """The file stays small however long a home lives."""
+def test_what_left_every_window_is_forgotten(limiter: RateLimiter, clock: Clock) -> None:
+    """The file stays small however long a store is in use."""
     for _ in range(50):
-        lanes.acquire(SIXTY, wish(n=60))
+        limiter.acquire(SIXTY, request(n=60))
         clock.now += 61
 
-    (kept,) = lanes._db.execute("SELECT count(*) FROM sent").fetchone()
+    (kept,) = limiter._db.execute("SELECT count(*) FROM sent").fetchone()
     assert kept <= 120
 
 
-def test_whoever_leaves_takes_no_share(lanes: RateLimiter) -> None:
-    """A target that is done must not hold turns back."""
-    lane = Bucket("account/model", (Rate("calls", 4, 60.0),))
-    lanes.acquire(lane, wish("gone", 0, tokens=(), n_waiting=9, level=2))
-    lanes.leave(lane, "gone")
+def test_a_waiter_that_leaves_takes_no_share(limiter: RateLimiter) -> None:
+    """A target that is done must not hold permits back."""
+    bucket = Bucket("account/model", (Rate("calls", 4, 60.0),))
+    limiter.acquire(bucket, request("gone", 0, tokens=(), n_waiting=9, level=2))
+    limiter.leave(bucket, "gone")
 
-    assert len(lanes.acquire(lane, wish("we", 4)).sent_ids) == 4
+    assert len(limiter.acquire(bucket, request("we", 4)).sent_ids) == 4
 
 
-def saturate(path: Path, until: float, told: Any) -> None:
-    """Take turns as fast as they are given; tell when each was had."""
-    lanes = RateLimiter(path)
-    lane = Bucket("account/model", (Rate("calls", 20, 1.0),))
+def saturate(path: Path, until: float, sent_times: Any) -> None:
+    """Acquire permits as fast as they are granted; report when each was."""
+    limiter = RateLimiter(path)
+    bucket = Bucket("account/model", (Rate("calls", 20, 1.0),))
     owner, sent = multiprocessing.current_process().name, []
     while time.time() < until:
-        turns = lanes.acquire(lane, wish(owner, 8, since=time.time()))
-        at = turns.at
-        while turns.sent_ids and time.time() - at > STALE_S:  # on a machine that is busy
-            at = lanes.refresh(turns.sent_ids)
-        sent += [time.time()] * len(turns.sent_ids)
-        if len(turns.sent_ids) < 8:
-            time.sleep(min(0.1, turns.wait_s))
-    told.put((owner, sent))
+        permits = limiter.acquire(bucket, request(owner, 8, since=time.time()))
+        at = permits.at
+        while permits.sent_ids and time.time() - at > STALE_S:  # on a machine that is busy
+            at = limiter.refresh(permits.sent_ids)
+        sent += [time.time()] * len(permits.sent_ids)
+        if len(permits.sent_ids) < 8:
+            time.sleep(min(0.1, permits.wait_s))
+    sent_times.put((owner, sent))
 
 
 @pytest.mark.slow
 def test_four_processes_that_begin_at_once_never_send_more_than_one_may(tmp_path: Path) -> None:
-    """Each in whatever window one looks at; and none of them is left out."""
+    """Each in whatever window is checked; and none of them is left out."""
     context = multiprocessing.get_context("fork")
-    told: Any = context.Queue()
+    sent_times: Any = context.Queue()
     until = time.time() + 6
     processes = [
-        context.Process(target=saturate, args=(tmp_path / "live.sqlite", until, told))
+        context.Process(target=saturate, args=(tmp_path / "live.sqlite", until, sent_times))
         for _ in range(4)
     ]
     for process in processes:
         process.start()
-    by_owner = dict(told.get(timeout=60) for _ in processes)
+    by_owner = dict(sent_times.get(timeout=60) for _ in processes)
     for process in processes:
         process.join()
 

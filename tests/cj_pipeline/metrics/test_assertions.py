@@ -21,7 +21,7 @@ def reading(name: str, *series: Series) -> Reading:
 
 
 def test_a_line_and_its_parts_say_the_same() -> None:
-    """Whoever knows Prometheus writes the one, whoever knows YAML the other."""
+    """Users of Prometheus write the one, users of YAML the other."""
     line = OwnAssertion.read('cj_llm_requests_total{batching_mode="provider_batch_api"} >= 1')
 
     spelled_out = OwnAssertion(
@@ -54,7 +54,7 @@ def test_what_is_written_is_read_again(model: str, comparison: str, value: int) 
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("cj_comparison_total > 1", "did you mean 'cj_comparisons_total'"),
         ('cj_comparisons_total{state="failed"} == 0', "did you mean 'status'"),
@@ -69,9 +69,9 @@ def test_what_is_written_is_read_again(model: str, comparison: str, value: int) 
         ('cj_comparisons_total{status="failed"', "is no assertion"),
     ],
 )
-def test_what_cannot_be_judged_is_refused_with_what_was_meant(line: str, told: str) -> None:
+def test_what_cannot_be_judged_is_refused_with_what_was_meant(line: str, message: str) -> None:
     """A typing error that passes in silence is a check that never fails."""
-    with pytest.raises(ValidationError, match=told):
+    with pytest.raises(ValidationError, match=message):
         OwnAssertion.read(line)
 
 

@@ -29,7 +29,7 @@ from cj_pipeline.steps.advance import advance_to_end
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.submit_wave import submit_wave
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
 from tests.support import ROOT
 from tests.support.batches import ManualClock, finish, open_engine, write_batch
@@ -177,7 +177,7 @@ def test_one_batch_tells_how_good_its_scale_is(db: Session) -> None:
 
 def test_an_empty_store_already_says_zero() -> None:
     """`rate()` and alerts need a first value to rise from."""
-    text = render_metrics(Store.in_memory())
+    text = render_metrics(FileStore.in_memory())
 
     assert value(text, "cj_llm_requests_total", batching_mode="serial_bundle") == 0
     assert value(text, "cj_workflow_decisions_total", decision="resample") == 0
@@ -260,9 +260,9 @@ def test_prometheus_scrapes_the_served_metrics(tmp_path: Path) -> None:
 
 
 def test_a_store_that_cannot_be_read_is_a_target_that_is_down() -> None:
-    """Figures from before would look like a quiet night."""
+    """Figures from before would seem a quiet night."""
 
-    class BusyStore(Store):
+    class BusyStore(FileStore):
         @contextmanager
         def read(self) -> Iterator[Session]:
             raise StoreBusyError
@@ -284,14 +284,14 @@ def test_a_store_that_cannot_be_read_is_a_target_that_is_down() -> None:
 
 
 def free_port() -> int:
-    """Return a port nobody listens on."""
+    """Return a port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def scrape(port: int) -> tuple[dict[str, str], str]:
-    """Return what /metrics answers, once somebody listens."""
+    """Return what /metrics answers, once the server listens."""
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -306,18 +306,18 @@ def scrape(port: int) -> tuple[dict[str, str], str]:
 
 
 def test_the_page_lists_every_metric() -> None:
-    """Who looks a name up there finds what the endpoint says of it."""
+    """A reader who searches for a name there finds what the endpoint says of it."""
     page = (ROOT / "docs" / "metrics.md").read_text()
 
     for metric in METRICS:
         labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
-        told = metric.help.replace("|", "\\|")
-        assert f"| `{metric.name}` ({metric.kind}) | {labels} | {told} |" in page
+        help_text = metric.help.replace("|", "\\|")
+        assert f"| `{metric.name}` ({metric.kind}) | {labels} | {help_text} |" in page
 
 
 def test_trials_outcomes_and_webhooks_are_counted() -> None:
     """A trial that was missed, one that drifted, and one that still runs."""
-    store = Store.in_memory()
+    store = FileStore.in_memory()
     run = {"trial": "graded", "fingerprint": "f", "definition": {}, "due_at": NOW}
     runs = [
         {"batch_id": "one", "is_met": True, "drift": None, "concluded_at": NOW},

@@ -20,7 +20,7 @@ from cj_pipeline.operations.erase import (
     remains,
     words_of,
 )
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import backup_store, check_store, restore_store
 from tests.support.finished_batches import ARGUMENTS, SPRING, fill
 
@@ -30,9 +30,9 @@ WORDS = "A sentence that only this pupil would write, twenty-three violet umbrel
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> FileStore:
     """A published store in which one pupil's words also came back in a judge's reply."""
-    store = Store(tmp_path / "home")
+    store = FileStore(tmp_path / "home")
     with store.write() as db:
         fill(db)
         db.execute(
@@ -53,12 +53,12 @@ def _files_with(home: Path, words: str) -> list[Path]:
     return [p for p in home.rglob("*") if p.is_file() and words.encode() in p.read_bytes()]
 
 
-def test_the_words_are_in_the_files_beforehand(store: Store) -> None:
+def test_the_words_are_in_the_files_beforehand(store: FileStore) -> None:
     """Otherwise the tests below would prove nothing."""
     assert len(_files_with(store.home, WORDS)) >= 3
 
 
-def test_a_forgotten_batch_is_nowhere_in_the_folder(store: Store) -> None:
+def test_a_forgotten_batch_is_nowhere_in_the_folder(store: FileStore) -> None:
     """Deleted rows linger in free blocks and older copies unless they are rewritten."""
     forgotten = forget_batch(store, SPRING, now=NOW)
 
@@ -67,7 +67,7 @@ def test_a_forgotten_batch_is_nowhere_in_the_folder(store: Store) -> None:
     assert _files_with(store.home, PUPIL) == []
 
 
-def test_other_batches_stay_whole(store: Store) -> None:
+def test_other_batches_stay_whole(store: FileStore) -> None:
     """Forgetting one class must not cost another its grades."""
     with store.read() as db:
         before = db.rows("FROM v_scores WHERE batch_id = ? ORDER BY ALL", [ARGUMENTS])
@@ -79,7 +79,7 @@ def test_other_batches_stay_whole(store: Store) -> None:
     assert check_store(store).problems == ()
 
 
-def test_an_audit_line_stays(store: Store) -> None:
+def test_an_audit_line_stays(store: FileStore) -> None:
     """It says that something was removed, and nothing of what it was."""
     forget_batch(store, SPRING, now=NOW)
 
@@ -88,7 +88,7 @@ def test_an_audit_line_stays(store: Store) -> None:
     assert row == {"batch_id": SPRING, "forgotten_at": NOW, "essay_alias": None}
 
 
-def test_a_forgotten_essay_leaves_neither_words_nor_name(store: Store) -> None:
+def test_a_forgotten_essay_leaves_neither_words_nor_name(store: FileStore) -> None:
     """Essay ids come from file names, and those are often people's names."""
     forgotten = forget_essay(store, SPRING, PUPIL, now=NOW)
 
@@ -100,7 +100,7 @@ def test_a_forgotten_essay_leaves_neither_words_nor_name(store: Store) -> None:
             assert found == [], table
 
 
-def test_the_scale_survives_a_forgotten_essay(store: Store) -> None:
+def test_the_scale_survives_a_forgotten_essay(store: FileStore) -> None:
     """The verdicts carry everybody else's scores."""
     with store.read() as db:
         before = db.rows("SELECT score FROM v_scores WHERE batch_id = ? ORDER BY 1", [SPRING])
@@ -113,7 +113,7 @@ def test_the_scale_survives_a_forgotten_essay(store: Store) -> None:
     assert check_store(store).problems == ()
 
 
-def test_what_is_not_there_cannot_be_forgotten(store: Store) -> None:
+def test_what_is_not_there_cannot_be_forgotten(store: FileStore) -> None:
     """A mistyped name must not look like a removal."""
     with pytest.raises(UnknownBatchError, match="nothing was removed"):
         forget_batch(store, "sprong-9", now=NOW)
@@ -136,7 +136,7 @@ _PARTS = (
 
 @pytest.mark.parametrize("part", _PARTS)
 def test_an_erasure_that_died_is_finished_by_whoever_comes_next(
-    store: Store, monkeypatch: pytest.MonkeyPatch, part: str
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     """What was asked for is written down before anything is removed."""
 
@@ -163,7 +163,7 @@ def test_an_erasure_that_died_is_finished_by_whoever_comes_next(
 
 @pytest.mark.parametrize("part", ["_erase_from_copies", "compact_store"])
 def test_asking_again_for_what_died_is_no_error(
-    store: Store, monkeypatch: pytest.MonkeyPatch, part: str
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     """Whoever sees a killed command types it again."""
 
@@ -183,7 +183,7 @@ def test_asking_again_for_what_died_is_no_error(
         assert db.one("SELECT count(*) AS n FROM forgotten") == {"n": 1}
 
 
-def test_a_batch_under_way_is_not_forgotten(store: Store) -> None:
+def test_a_batch_under_way_is_not_forgotten(store: FileStore) -> None:
     """Its provider job would be paid for by nobody."""
     with store.write() as db:
         db.execute("UPDATE batches SET state = 'running' WHERE batch_id = ?", [SPRING])
@@ -193,7 +193,7 @@ def test_a_batch_under_way_is_not_forgotten(store: Store) -> None:
     assert begun_erasures(store) == []
 
 
-def test_a_batch_with_bills_to_come_is_forgotten_only_on_request(store: Store) -> None:
+def test_a_batch_with_bills_to_come_is_forgotten_only_on_request(store: FileStore) -> None:
     """Then what it may still cost is kept as reserved."""
     with store.write() as db:
         db.execute(
@@ -211,7 +211,7 @@ def test_a_batch_with_bills_to_come_is_forgotten_only_on_request(store: Store) -
     assert kept == {"usd": 7.5}
 
 
-def test_what_a_forgotten_batch_cost_is_kept(store: Store) -> None:
+def test_what_a_forgotten_batch_cost_is_kept(store: FileStore) -> None:
     """Money stays, words go."""
     with store.read() as db:
         before = db.one("SELECT billed_usd FROM v_batch_costs WHERE batch_id = ?", [SPRING])
@@ -227,7 +227,7 @@ def test_what_a_forgotten_batch_cost_is_kept(store: Store) -> None:
 
 
 def test_a_copied_home_leaves_the_files_of_the_one_it_was_copied_from(
-    store: Store, tmp_path: Path
+    store: FileStore, tmp_path: Path
 ) -> None:
     """Rows name files by their whole path, and a copy's rows name the original's."""
     report = store.home / "batches" / SPRING / "report.html"
@@ -237,13 +237,15 @@ def test_a_copied_home_leaves_the_files_of_the_one_it_was_copied_from(
         db.insert("batch_report", [row | {"written_at": NOW}], on_conflict="replace")
     shutil.copytree(store.home, tmp_path / "copy")
 
-    forget_batch(Store(tmp_path / "copy"), SPRING, now=NOW)
+    forget_batch(FileStore(tmp_path / "copy"), SPRING, now=NOW)
 
     assert report.exists()
     assert _files_with(tmp_path / "copy", WORDS) == []
 
 
-def test_a_link_in_the_home_goes_and_what_it_leads_to_stays(store: Store, tmp_path: Path) -> None:
+def test_a_link_in_the_home_goes_and_what_it_leads_to_stays(
+    store: FileStore, tmp_path: Path
+) -> None:
     """Only what lies in the home is the store's to remove."""
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -257,7 +259,7 @@ def test_a_link_in_the_home_goes_and_what_it_leads_to_stays(store: Store, tmp_pa
     assert (outside / "theirs").exists()
 
 
-def test_older_copies_in_the_home_lose_it_too_and_keep_the_rest(store: Store) -> None:
+def test_older_copies_in_the_home_lose_it_too_and_keep_the_rest(store: FileStore) -> None:
     """A restore lays the old file aside, and a backup may have been written there."""
     backup = backup_store(store, store.home / "backups" / "monday.duckdb", now=NOW)
     aside = restore_store(store, backup, now=NOW)
@@ -276,7 +278,7 @@ def test_older_copies_in_the_home_lose_it_too_and_keep_the_rest(store: Store) ->
             assert found == [("arguments",), ("broken",)], path
 
 
-def test_backups_elsewhere_are_named(store: Store, tmp_path: Path) -> None:
+def test_backups_elsewhere_are_named(store: FileStore, tmp_path: Path) -> None:
     """They are for their owner to prune, who has to know of them."""
     kept = backup_store(store, tmp_path / "kept.duckdb", now=NOW)
     backup_store(store, tmp_path / "pruned.duckdb", now=NOW).unlink()
@@ -287,7 +289,7 @@ def test_backups_elsewhere_are_named(store: Store, tmp_path: Path) -> None:
     assert len(_files_with(tmp_path, WORDS)) == 1
 
 
-def test_other_batches_with_the_same_text_are_named(store: Store) -> None:
+def test_other_batches_with_the_same_text_are_named(store: FileStore) -> None:
     """A text that was handed in twice is gone only when both are."""
     with store.write() as db:
         db.execute("UPDATE essays SET sha256 = 'same' WHERE essay_id IN (?, 'text-1')", [PUPIL])
@@ -297,7 +299,7 @@ def test_other_batches_with_the_same_text_are_named(store: Store) -> None:
     assert forgotten.elsewhere == ((ARGUMENTS, "text-1"),)
 
 
-def test_an_essays_name_goes_from_the_stored_batch_yaml(store: Store) -> None:
+def test_an_essays_name_goes_from_the_stored_batch_yaml(store: FileStore) -> None:
     """People write the names of pupils there, as keys and in lists."""
     with store.write() as db:
         db.execute("DELETE FROM documents WHERE batch_id = ?", [SPRING])
@@ -313,7 +315,7 @@ def test_an_essays_name_goes_from_the_stored_batch_yaml(store: Store) -> None:
     assert found == {"content": f"essays:\n  forgotten: forgotten\n  {PUPIL}-b: bo.txt\n"}
 
 
-def test_what_remains_is_found_in_raw_bytes(store: Store) -> None:
+def test_what_remains_is_found_in_raw_bytes(store: FileStore) -> None:
     """As text, as JSON writes it, as HTML does; nothing is found where nothing is."""
     words = words_of(store, SPRING, PUPIL)
     assert WORDS[:60].encode() in words
@@ -329,7 +331,7 @@ def test_what_remains_is_found_in_raw_bytes(store: Store) -> None:
     assert list(remains(store.home, ["Åsa & Bo".encode()])) == [(stray, 1)]
 
 
-def _ended(store: Store, batch_id: str, ended_at: datetime, last_day: date | None) -> None:
+def _ended(store: FileStore, batch_id: str, ended_at: datetime, last_day: date | None) -> None:
     with store.write() as db:
         db.execute(
             "UPDATE batches SET ended_at = ?, settings = json_merge_patch(settings, ?) "
@@ -338,7 +340,7 @@ def _ended(store: Store, batch_id: str, ended_at: datetime, last_day: date | Non
         )
 
 
-def test_a_batch_goes_once_its_last_day_is_over(store: Store) -> None:
+def test_a_batch_goes_once_its_last_day_is_over(store: FileStore) -> None:
     """The batch's own date wins over the installation's number of days."""
     long_ago = NOW - timedelta(days=1000)
     _ended(store, SPRING, long_ago, NOW.date())
@@ -354,7 +356,7 @@ def test_a_batch_goes_once_its_last_day_is_over(store: Store) -> None:
     assert [each.batch_id for each in third] == [SPRING]
 
 
-def test_a_batch_whose_bills_are_not_in_waits_for_another_day(store: Store) -> None:
+def test_a_batch_whose_bills_are_not_in_waits_for_another_day(store: FileStore) -> None:
     """Upkeep never gives up what is paid for."""
     _ended(store, SPRING, NOW, NOW.date() - timedelta(days=1))
     with store.write() as db:

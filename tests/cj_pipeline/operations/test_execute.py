@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
 from cj_pipeline.outputs.contracts import violations
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from tests.support.batches import write_batch
 
 CJ = Path(sys.executable).with_name("cj")
@@ -136,7 +136,7 @@ def test_everything_that_is_not_in_order_is_told_at_once_and_nothing_is_asked(
     assert validation["event"] == "runner_validation_state"
     assert validation["is_ready"] is False
     assert validation["n_problems"] == 3
-    with Store(tmp_path / "home").read() as db:
+    with FileStore(tmp_path / "home").read() as db:
         assert db.rows("SELECT * FROM batches") == []
         assert db.rows("SELECT * FROM provider_jobs") == []
 
@@ -164,7 +164,7 @@ def test_files_that_are_wrong_are_told_with_the_rest_and_the_batch_is_seen_as_re
     assert result.exit_code == 1
     assert "wave_sise" in flowing(result.output)
     assert "student-001.txt is empty" in flowing(result.output)
-    with Store(tmp_path / "home").read() as db:
+    with FileStore(tmp_path / "home").read() as db:
         assert db.rows("SELECT state FROM batches") == [{"state": "rejected"}]
 
 
@@ -184,7 +184,7 @@ def test_the_same_files_are_not_bought_twice_by_accident(
     meant = run.invoke(app, ["execute", str(other), "--again"])
 
     assert same_name.exit_code == 0
-    assert "0 comparisons asked" in same_name.output
+    assert "0 comparisons requested" in same_name.output
     assert refused.exit_code == 1
     assert "batch 'small'" in flowing(refused.output)
     assert meant.exit_code == 0
@@ -207,9 +207,9 @@ def test_the_cap_is_a_cap_and_no_obligation(
         ],
     )
 
-    assert "few: 2 comparisons asked" in few.output
+    assert "few: 2 comparisons requested" in few.output
     assert many.exit_code == 0
-    with Store(tmp_path / "home").read() as db:
+    with FileStore(tmp_path / "home").read() as db:
         rows = db.rows("SELECT batch_id, count(*) AS n FROM attempts GROUP BY ALL ORDER BY ALL")
     assert rows == [{"batch_id": "few", "n": 2}, {"batch_id": "many", "n": 3}]
 

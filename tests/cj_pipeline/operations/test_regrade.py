@@ -97,7 +97,7 @@ def test_a_threshold_changed_afterwards_is_kept_with_the_grading(
     [
         ({"max_pairwise_comparisons": 9}, "nothing that grades are made by"),
         ({"max_extrapolated_share": 3}, "less than or equal to 1"),
-        ({"use_priors": True}, "nobody published shares"),
+        ({"use_priors": True}, "no published shares"),
         ({"link_to": ["nowhere"]}, "nowhere"),
     ],
 )

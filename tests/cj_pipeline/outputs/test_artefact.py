@@ -22,7 +22,7 @@ from cj_pipeline.outputs.artefact import (
 from cj_pipeline.outputs.contracts import CONTRACT, RELAXED_CONTRACT, violations
 from cj_pipeline.queries.history import read_history
 from cj_pipeline.runtime import RunEnvironment
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
 from tests.support.finished_batches import (
     ARGUMENTS,
@@ -164,7 +164,7 @@ def test_a_batch_that_failed_says_that_its_data_are_partial(db: Session) -> None
 
 def test_a_comparison_without_an_end_is_pending_not_failed(db: Session) -> None:
     """A verdict that may still come is neither."""
-    with Store.in_memory().write() as unfinished:
+    with FileStore.in_memory().write() as unfinished:
         rows = spring_rows()
         last = rows["comparisons"].pop()
         insert_all(unfinished, rows)
@@ -180,7 +180,7 @@ def test_a_comparison_without_an_end_is_pending_not_failed(db: Session) -> None:
 
 def test_a_plan_before_anything_was_asked_is_an_artefact_too() -> None:
     """`plan` says what would be judged; it has nothing to report yet."""
-    with Store.in_memory().write() as planned:
+    with FileStore.in_memory().write() as planned:
         rows = spring_rows()
         rows["batches"][0] |= {"state": "running", "end_reason": None, "ended_at": None}
         insert_all(planned, {k: rows[k] for k in ("batches", "essays", "documents", "judges")})
@@ -318,7 +318,7 @@ def test_an_unknown_batch_is_named(db: Session, tmp_path: Path) -> None:
 
 def test_a_batch_never_taken_in_has_no_artefact_but_its_problems() -> None:
     """There is nothing to vouch for, and a person needs to know why."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         row = spring_rows()["batches"][0]
         db.insert("batches", [row | {"state": "rejected", "problems": ["essays/: is empty"]}])
 

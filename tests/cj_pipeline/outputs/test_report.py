@@ -16,7 +16,7 @@ from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.outputs.report import END_REASONS, FAILURES, render_history, render_report
 from cj_pipeline.queries.history import read_history
 from cj_pipeline.stopping.continuation import EndReason
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
 from tests.support.finished_batches import (
     ARGUMENTS,
@@ -101,7 +101,7 @@ def test_markup_from_outside_is_shown_and_not_obeyed(spring: Page) -> None:
 
 def test_characters_nobody_sees_are_spelled_out() -> None:
     """A right-to-left override would turn the words after it around."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         rows = spring_rows()
         rows["comparisons"][0]["justification"] = "good\u202egrade\u200b"
         insert_all(db, rows)
@@ -155,7 +155,7 @@ def test_every_picture_is_told_in_words_and_every_table_has_a_caption(spring: Pa
 
 def test_the_page_is_english_and_an_essay_in_the_batchs_language() -> None:
     """A screen reader pronounces by it; only the essays are in the students' language."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         rows = spring_rows()
         rows["batches"][0]["settings"]["language"] = "sv"
         insert_all(db, rows)
@@ -208,7 +208,7 @@ def test_withheld_grades_come_with_their_statement(db: Session) -> None:
 
 def test_a_rejected_batch_shows_what_is_wrong_with_it() -> None:
     """The report is where people look first."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         row = spring_rows()["batches"][0] | {
             "state": "rejected",
             "problems": ["essays/anna.txt: is empty"],
@@ -224,7 +224,7 @@ def test_a_rejected_batch_shows_what_is_wrong_with_it() -> None:
 
 def test_a_batch_not_yet_judged_has_a_report_too() -> None:
     """`cj report` may be asked for at any time."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         rows = spring_rows()
         rows["batches"][0] |= {"state": "running", "end_reason": None, "ended_at": None}
         insert_all(db, {k: rows[k] for k in ("batches", "essays", "documents", "judges")})

@@ -15,7 +15,7 @@ from cj_pipeline.intake.batch_folder import read_batch
 from cj_pipeline.outputs.artefact import artefact_checksum, write_artefact
 from cj_pipeline.outputs.verification import verify_artefact
 from cj_pipeline.runtime import RunEnvironment
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
 from tests.support.finished_batches import (
     ARGUMENTS,
@@ -179,7 +179,7 @@ def test_a_store_without_the_batch_says_so(db: Session, tmp_path: Path) -> None:
     """The wrong store must not pass for agreement."""
     path = _write(db, SPRING, tmp_path)
 
-    with Store.in_memory().read() as empty:
+    with FileStore.in_memory().read() as empty:
         differences = verify_artefact(path, db=empty)
 
     assert differences == ["the store has no batch 'spring-9'"]
@@ -188,7 +188,7 @@ def test_a_store_without_the_batch_says_so(db: Session, tmp_path: Path) -> None:
 def test_a_batch_of_that_name_from_other_texts_is_told_apart(db: Session, tmp_path: Path) -> None:
     """Two schools may both have a spring."""
     path = _write(db, SPRING, tmp_path)
-    with Store.in_memory().write() as other:
+    with FileStore.in_memory().write() as other:
         rows = spring_rows()
         rows["batches"][0]["content_sha256"] = "0" * 64
         insert_all(other, rows)

@@ -15,7 +15,7 @@ from cj_pipeline.batch.options import Strategy
 from cj_pipeline.diagnostics.position_balance import MIN_SHOWN_FOR_SKEW
 from cj_pipeline.pairing.adaptive import expected_information, most_informative_pairs
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
-from cj_pipeline.pairing.loss import rank_stake, rank_stake_times
+from cj_pipeline.pairing.loss import rank_loss_jacobian, rank_loss_jacobian_times
 from cj_pipeline.pairing.positions import POSITIONAL_SKEW_BAND
 from cj_pipeline.pairing.posterior import DRAWN_IN_TO, shrunk
 from cj_pipeline.pairing.waves import choose_wave, positional_skew
@@ -29,73 +29,75 @@ def names(n_essays: int) -> tuple[str, ...]:
     return tuple(f"essay-{i:05d}" for i in range(n_essays))
 
 
-def judged(net: ComparisonGraph, true_scores: np.ndarray, seed: int) -> Scale:
+def judged(graph: ComparisonGraph, true_scores: np.ndarray, seed: int) -> Scale:
     """Let a judge who is right as often as Bradley and Terry say answer everything shown."""
     rng = np.random.default_rng(seed)
-    first, second = net.shown_indices.T
+    first, second = graph.shown_indices.T
     chance = 1 / (1 + np.exp(true_scores[second] - true_scores[first]))
     half_wins = 2 * (rng.random(len(first)) < chance).astype(np.int64)
     return fit_verdicts(
-        Verdicts(net.essay_ids, ("j",), first, second, half_wins, np.zeros_like(first))
+        Verdicts(graph.essay_ids, ("j",), first, second, half_wins, np.zeros_like(first))
     )
 
 
-def scored_net(n_essays: int, per_essay: int, *, seed: int = 0, sd: float = 1.5) -> ComparisonGraph:
+def scored_graph(
+    n_essays: int, per_essay: int, *, seed: int = 0, sd: float = 1.5
+) -> ComparisonGraph:
     ids = names(n_essays)
     true_scores = np.random.default_rng(seed).normal(0, sd, n_essays)
     empty = ComparisonGraph(ids, frozenset(ids[: n_essays // 10]), ())
     wave = choose_wave(empty, strategy="coverage", size=n_essays * per_essay // 2, seed=seed)
-    net = replace(empty, shown=tuple((p.essay_a, p.essay_b) for p in wave))
-    scale = judged(net, true_scores, seed)
-    return replace(net, scores=scale.scores, information=scale.information)
+    graph = replace(empty, shown=tuple((p.essay_a, p.essay_b) for p in wave))
+    scale = judged(graph, true_scores, seed)
+    return replace(graph, scores=scale.scores, information=scale.information)
 
 
 def simulated(
     strategy: Strategy, n_essays: int, n_waves: int, seed: int
 ) -> tuple[ComparisonGraph, float]:
-    """Return the net after waves of n/2 and the scores' correlation with the true ones."""
+    """Return the graph after waves of n/2 and the scores' correlation with the true ones."""
     true_scores = np.random.default_rng([seed, 1]).normal(0, 1.5, n_essays)
-    net = ComparisonGraph(names(n_essays), frozenset(), ())
+    graph = ComparisonGraph(names(n_essays), frozenset(), ())
     for number in range(n_waves):
-        wave = choose_wave(net, strategy=strategy, size=n_essays // 2, seed=seed + number)
-        net = replace(net, shown=net.shown + tuple((p.essay_a, p.essay_b) for p in wave))
+        wave = choose_wave(graph, strategy=strategy, size=n_essays // 2, seed=seed + number)
+        graph = replace(graph, shown=graph.shown + tuple((p.essay_a, p.essay_b) for p in wave))
         if number:
-            scale = judged(net, true_scores, seed)
-            net = replace(net, scores=scale.scores, covariance=scale.covariance)
-    assert net.scores is not None
-    return net, float(np.corrcoef(net.scores, true_scores)[0, 1])
+            scale = judged(graph, true_scores, seed)
+            graph = replace(graph, scores=scale.scores, covariance=scale.covariance)
+    assert graph.scores is not None
+    return graph, float(np.corrcoef(graph.scores, true_scores)[0, 1])
 
 
 @pytest.mark.parametrize("strategy", SCORED)
 def test_with_scores_no_pair_is_repeated_and_waves_are_full(strategy: Strategy) -> None:
-    """A strategy that looks at scores has to keep what every wave promises, to the last pair."""
-    net, _ = simulated(strategy, n_essays=13, n_waves=13, seed=1)
+    """A strategy that uses scores has to keep what every wave promises, to the last pair."""
+    graph, _ = simulated(strategy, n_essays=13, n_waves=13, seed=1)
 
-    assert len({frozenset(pair) for pair in net.shown}) == len(net.shown) == 78
+    assert len({frozenset(pair) for pair in graph.shown}) == len(graph.shown) == 78
 
 
 @pytest.mark.parametrize("strategy", SCORED)
 def test_with_scores_positions_stay_even_beyond_full_coverage(strategy: Strategy) -> None:
     """24 essays: 276 pairs by scores, then 12 and finally all of them resampled."""
-    net, _ = simulated(strategy, n_essays=24, n_waves=23, seed=2)
+    graph, _ = simulated(strategy, n_essays=24, n_waves=23, seed=2)
 
     skews = []
     for number in range(23):
-        wave = choose_wave(net, strategy=strategy, size=12, seed=number, resampling=True)
-        net = replace(net, shown=net.shown + tuple((p.essay_a, p.essay_b) for p in wave))
-        skews.append(max(positional_skew(net).values()))
+        wave = choose_wave(graph, strategy=strategy, size=12, seed=number, resampling=True)
+        graph = replace(graph, shown=graph.shown + tuple((p.essay_a, p.essay_b) for p in wave))
+        skews.append(max(positional_skew(graph).values()))
 
-    assert len(net.shown) == 552
+    assert len(graph.shown) == 552
     assert skews[0] <= 0.2
     assert skews[-1] == 0
 
 
 @pytest.mark.parametrize("strategy", SCORED)
 def test_gains_are_kept_with_the_pairs(strategy: Strategy) -> None:
-    """A person who asks why a pair was bought should see what it was expected to tell."""
-    net = scored_net(20, per_essay=4)
+    """A reader who wonders why a pair was bought should see the gain expected from it."""
+    graph = scored_graph(20, per_essay=4)
 
-    wave = choose_wave(net, strategy=strategy, size=10, seed=0)
+    wave = choose_wave(graph, strategy=strategy, size=10, seed=0)
 
     assert {pair.role for pair in wave} == {Role.INFORMATIVE}
     gains = [pair.expected_gain for pair in wave]
@@ -104,7 +106,7 @@ def test_gains_are_kept_with_the_pairs(strategy: Strategy) -> None:
 
 
 def test_adaptive_scores_are_closer_to_the_truth_than_random_ones() -> None:
-    """The point of it: the same number of comparisons tells more."""
+    """The point of it: the same number of comparisons gives more information."""
     adaptive = np.mean([simulated("adaptive", 30, 12, seed)[1] for seed in range(8)])
 
     random = np.mean([simulated("random", 30, 12, seed)[1] for seed in range(8)])
@@ -114,21 +116,25 @@ def test_adaptive_scores_are_closer_to_the_truth_than_random_ones() -> None:
 
 def test_first_pair_is_the_one_that_most_lessens_the_loss() -> None:
     """Checked by carrying out the update for every pair, written out in full."""
-    asked_of = scored_net(12, per_essay=4)
-    net = shrunk(asked_of)
-    assert net.scores is not None
-    assert net.information is not None
+    asked_of = scored_graph(12, per_essay=4)
+    graph = shrunk(asked_of)
+    assert graph.scores is not None
+    assert graph.information is not None
     from cj_pipeline.scale.information import covariance
 
-    before = covariance(net.information)
-    stake = rank_stake(net.scores, before)
+    before = covariance(graph.information)
+    jacobian = rank_loss_jacobian(graph.scores, before)
     losses = {}
     for i, j in zip(*np.triu_indices(12, k=1), strict=True):
         d = np.eye(12)[i] - np.eye(12)[j]
         variance = d @ before @ d
-        told = expected_information(np.array([net.scores[i] - net.scores[j]]), variance)[0]
-        after = before - np.outer(before @ d, before @ d) * told / (1 + told * variance)
-        losses[int(i), int(j)] = np.trace(stake @ (before - after) @ stake.T)
+        information = expected_information(np.array([graph.scores[i] - graph.scores[j]]), variance)[
+            0
+        ]
+        after = before - np.outer(before @ d, before @ d) * information / (
+            1 + information * variance
+        )
+        losses[int(i), int(j)] = np.trace(jacobian @ (before - after) @ jacobian.T)
 
     best = most_informative_pairs(asked_of, 1, np.random.default_rng(0), may_repeat=True)[0]
 
@@ -140,12 +146,12 @@ def test_early_scores_are_drawn_in_for_choosing_to_the_spread_there_truly_is() -
     """Four verdicts an essay leave scores too far apart; the ones believed err less."""
     errors = {"reported": 0.0, "believed": 0.0}
     for seed in range(8):
-        net = scored_net(60, 4, seed=seed)
+        graph = scored_graph(60, 4, seed=seed)
         truth = np.random.default_rng(seed).normal(0, 1.5, 60)
-        believed = shrunk(net)
-        assert net.scores is not None
+        believed = shrunk(graph)
+        assert graph.scores is not None
         assert believed.scores is not None
-        errors["reported"] += float(np.mean((net.scores - truth + truth.mean()) ** 2))
+        errors["reported"] += float(np.mean((graph.scores - truth + truth.mean()) ** 2))
         errors["believed"] += float(np.mean((believed.scores - truth + truth.mean()) ** 2))
 
     assert errors["believed"] < 0.7 * errors["reported"]
@@ -156,9 +162,9 @@ def test_what_is_believed_is_the_maximum_under_the_normal_prior() -> None:
     sd = DRAWN_IN_TO * 1.2
     ids = names(30)
     wave = choose_wave(ComparisonGraph(ids, frozenset(), ()), strategy="coverage", size=90, seed=1)
-    net = ComparisonGraph(ids, frozenset(), tuple((p.essay_a, p.essay_b) for p in wave))
+    graph = ComparisonGraph(ids, frozenset(), tuple((p.essay_a, p.essay_b) for p in wave))
     rng = np.random.default_rng(2)
-    first, second = net.shown_indices.T
+    first, second = graph.shown_indices.T
     won = 2 * (rng.random(90) < 0.5 + 0.4 * np.sign(second - first)).astype(np.int64)
     scale = fit_verdicts(Verdicts(ids, ("j",), first, second, won, np.zeros_like(first)))
 
@@ -166,7 +172,9 @@ def test_what_is_believed_is_the_maximum_under_the_normal_prior() -> None:
         eta = (theta[first] - theta[second]) * (won - 1)
         return float(np.sum(np.logaddexp(0, -eta)) + 0.5 * np.sum(theta**2) / sd**2)
 
-    believed = shrunk(replace(net, scores=scale.scores, information=scale.information, spread=1.2))
+    believed = shrunk(
+        replace(graph, scores=scale.scores, information=scale.information, spread=1.2)
+    )
 
     best = minimize(minus_log_posterior, np.zeros(30)).x
     assert believed.scores == pytest.approx(best - best.mean(), abs=0.08)
@@ -174,17 +182,17 @@ def test_what_is_believed_is_the_maximum_under_the_normal_prior() -> None:
 
 def test_a_net_whose_covariance_is_all_that_is_known_is_believed_as_it_is() -> None:
     """Known essays are where the earlier scale has them, whatever a prior would say."""
-    net = replace(scored_net(12, 4), information=None, covariance=np.eye(12))
+    graph = replace(scored_graph(12, 4), information=None, covariance=np.eye(12))
 
-    assert shrunk(net) is net
+    assert shrunk(graph) is graph
 
 
 def test_a_wave_does_not_ask_the_same_thing_twice() -> None:
-    """Later pairs are worth less for what the earlier ones are going to tell."""
-    net = scored_net(30, per_essay=4)
+    """Later pairs gain less, because of what the earlier ones are going to show."""
+    graph = scored_graph(30, per_essay=4)
 
-    one_by_one = most_informative_pairs(net, 15, np.random.default_rng(0))
-    alone = [most_informative_pairs(net, 1, np.random.default_rng(0))[0].expected_gain]
+    one_by_one = most_informative_pairs(graph, 15, np.random.default_rng(0))
+    alone = [most_informative_pairs(graph, 1, np.random.default_rng(0))[0].expected_gain]
 
     gains = [choice.expected_gain for choice in one_by_one]
     assert gains[0] == alone[0]
@@ -194,31 +202,31 @@ def test_a_wave_does_not_ask_the_same_thing_twice() -> None:
 
 def test_boundaries_draw_comparisons_to_essays_near_them() -> None:
     """When grades are the goal, an essay far from every boundary need not be placed finely."""
-    net = scored_net(60, per_essay=8)
-    assert net.scores is not None
-    graded = replace(net, boundaries=(1.2,))
+    graph = scored_graph(60, per_essay=8)
+    assert graph.scores is not None
+    graded = replace(graph, boundaries=(1.2,))
 
-    near = [abs(net.scores[[c.one, c.other]] - 1.2).mean() for c in _wave(graded)]
-    ranked = [abs(net.scores[[c.one, c.other]] - 1.2).mean() for c in _wave(net)]
+    near = [abs(graph.scores[[c.one, c.other]] - 1.2).mean() for c in _wave(graded)]
+    ranked = [abs(graph.scores[[c.one, c.other]] - 1.2).mean() for c in _wave(graph)]
 
     assert np.mean(near) < 0.6 * np.mean(ranked)
     assert {choice.role for choice in _wave(graded)} == {Role.BOUNDARY}
 
 
-def _wave(net: ComparisonGraph) -> list:
-    return most_informative_pairs(net, 15, np.random.default_rng(0))
+def _wave(graph: ComparisonGraph) -> list:
+    return most_informative_pairs(graph, 15, np.random.default_rng(0))
 
 
 def test_a_large_batch_is_sketched_to_the_same_end() -> None:
     """Memory must not grow with the square of the batch; the pairs bought must stay as good."""
-    net = scored_net(2_000, per_essay=6)
-    assert net.information is not None
+    graph = scored_graph(2_000, per_essay=6)
+    assert graph.information is not None
     from cj_pipeline.scale.information import covariance
 
-    exact = replace(net, covariance=covariance(net.information))
+    exact = replace(graph, covariance=covariance(graph.information))
 
     begun = time.process_time()
-    sketched_gain = _exact_gain(exact, most_informative_pairs(net, 100, np.random.default_rng(0)))
+    sketched_gain = _exact_gain(exact, most_informative_pairs(graph, 100, np.random.default_rng(0)))
     seconds = time.process_time() - begun
     exact_gain = _exact_gain(exact, most_informative_pairs(exact, 100, np.random.default_rng(0)))
 
@@ -226,26 +234,26 @@ def test_a_large_batch_is_sketched_to_the_same_end() -> None:
     assert seconds < 30
 
 
-def _exact_gain(net: ComparisonGraph, choices: list) -> float:
+def _exact_gain(graph: ComparisonGraph, choices: list) -> float:
     """Return how much of the loss these pairs take away together."""
-    assert net.scores is not None
-    assert net.covariance is not None
+    assert graph.scores is not None
+    assert graph.covariance is not None
     first = np.array([choice.one for choice in choices])
     second = np.array([choice.other for choice in choices])
-    u = net.covariance[first] - net.covariance[second]
+    u = graph.covariance[first] - graph.covariance[second]
     v = u[:, first] - u[:, second]
-    told = expected_information(net.scores[first] - net.scores[second], np.diag(v))
-    reach = rank_stake(net.scores, net.covariance) @ u.T
-    return float(np.trace(reach @ np.linalg.solve(np.diag(1 / told) + v, reach.T)))
+    information = expected_information(graph.scores[first] - graph.scores[second], np.diag(v))
+    reach = rank_loss_jacobian(graph.scores, graph.covariance) @ u.T
+    return float(np.trace(reach @ np.linalg.solve(np.diag(1 / information) + v, reach.T)))
 
 
 def test_a_wave_for_a_hundred_essays_takes_a_moment() -> None:
     """Planning must never be what a batch waits for; measured in the process's own time."""
-    net = scored_net(100, per_essay=6)
+    graph = scored_graph(100, per_essay=6)
     seconds = []
     for seed in range(5):
         begun = time.process_time()
-        choose_wave(replace(net), strategy="adaptive", size=50, seed=seed)
+        choose_wave(replace(graph), strategy="adaptive", size=50, seed=seed)
         seconds.append(time.process_time() - begun)
 
     assert min(seconds) < 0.1
@@ -257,26 +265,26 @@ def test_the_stake_in_ranks_is_the_same_written_out_or_not() -> None:
     scores, variances = rng.normal(size=30), rng.uniform(0.1, 0.5, 30)
     columns = rng.normal(size=(30, 4))
 
-    product = rank_stake_times(scores, variances, columns)
+    product = rank_loss_jacobian_times(scores, variances, columns)
 
-    assert product == pytest.approx(rank_stake(scores, np.diag(variances)).T @ columns)
+    assert product == pytest.approx(rank_loss_jacobian(scores, np.diag(variances)).T @ columns)
 
 
 def test_every_strategy_can_be_set() -> None:
-    """What a batch may ask for is what can be chosen."""
+    """What a batch may name is what can be chosen."""
     assert set(SCORED) < set(get_args(Strategy))
 
 
 @pytest.mark.parametrize("strategy", SCORED)
 def test_with_scores_both_orders_are_a_unit_that_costs_two(strategy: Strategy) -> None:
     """Nine comparisons are four pairs in both orders; the odd one is left over."""
-    net = scored_net(12, per_essay=4)
+    graph = scored_graph(12, per_essay=4)
 
-    wave = choose_wave(net, strategy=strategy, size=9, seed=0, both_orders=True)
+    wave = choose_wave(graph, strategy=strategy, size=9, seed=0, both_orders=True)
 
-    asked = [(pair.essay_a, pair.essay_b) for pair in wave]
-    assert len(asked) == 8
-    assert [(b, a) for a, b in asked[::2]] == asked[1::2]
+    judged = [(pair.essay_a, pair.essay_b) for pair in wave]
+    assert len(judged) == 8
+    assert [(b, a) for a, b in judged[::2]] == judged[1::2]
     assert [pair.role for pair in wave[::2]] == [pair.role for pair in wave[1::2]]
 
 
@@ -285,23 +293,25 @@ def test_with_scores_both_orders_are_a_unit_that_costs_two(strategy: Strategy) -
 def test_positions_are_driven_to_zero_with_any_strategy(
     strategy: Strategy, *, both_orders: bool
 ) -> None:
-    """An essay leans by one, as an odd number cannot be even, or stays within the band.
+    """An essay's imbalance is one, as an odd number cannot be even, or within the band.
 
-    Half as many pairs as essays leave many an odd number: the hardest waves to turn fairly.
+    Half as many pairs as essays leave many an odd number: the hardest waves to balance.
     """
     n = 24
     for seed in range(4):
         true_scores = np.random.default_rng([3, seed]).normal(0, 1.5, n)
-        net = ComparisonGraph(names(n), frozenset(), ())
+        graph = ComparisonGraph(names(n), frozenset(), ())
         for number in range(14):
             wave = choose_wave(
-                net, strategy=strategy, size=n // 2, seed=number, both_orders=both_orders
+                graph, strategy=strategy, size=n // 2, seed=number, both_orders=both_orders
             )
-            net = replace(net, shown=net.shown + tuple((p.essay_a, p.essay_b) for p in wave))
+            graph = replace(graph, shown=graph.shown + tuple((p.essay_a, p.essay_b) for p in wave))
             if number > 2 + 2 * both_orders:
-                scale = judged(net, true_scores, number)
-                net = replace(net, scores=scale.scores, information=scale.information)
+                scale = judged(graph, true_scores, number)
+                graph = replace(graph, scores=scale.scores, information=scale.information)
 
-            is_fair = np.abs(net.lean) <= np.maximum(1, POSITIONAL_SKEW_BAND * net.n_comparisons)
-            assert is_fair[net.n_comparisons >= MIN_SHOWN_FOR_SKEW].all()
-            assert not both_orders or not any(positional_skew(net).values())
+            is_fair = np.abs(graph.imbalance) <= np.maximum(
+                1, POSITIONAL_SKEW_BAND * graph.n_comparisons
+            )
+            assert is_fair[graph.n_comparisons >= MIN_SHOWN_FOR_SKEW].all()
+            assert not both_orders or not any(positional_skew(graph).values())

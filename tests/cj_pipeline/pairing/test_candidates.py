@@ -1,4 +1,4 @@
-"""What a verdict is expected to tell, in nats."""
+"""The information expected of a verdict, in nats."""
 
 from __future__ import annotations
 

@@ -14,19 +14,19 @@ def as_array(choices: list[PairChoice]) -> np.ndarray:
     return np.array([(choice.one, choice.other) for choice in choices])
 
 
-def fresh_net(n_essays: int, n_anchors: int = 0) -> ComparisonGraph:
+def fresh_graph(n_essays: int, n_anchors: int = 0) -> ComparisonGraph:
     ids = tuple(f"essay-{i:03d}" for i in range(n_essays))
     return ComparisonGraph(ids, frozenset(ids[:n_anchors]), ())
 
 
 @pytest.mark.parametrize("per_essay", [4, 6, 10])
 def test_fixed_designs_hang_together_better_than_balanced_random_ones(per_essay: int) -> None:
-    """Random nets leave essays that are reached only by detours; switching partners mends it."""
-    net = fresh_net(24)
+    """Random graphs leave essays that are reached only by detours; switching partners mends it."""
+    graph = fresh_graph(24)
     size = 24 * per_essay // 2
-    fixed = [as_array(fixed_design(net, size, np.random.default_rng(s))) for s in range(5)]
+    fixed = [as_array(fixed_design(graph, size, np.random.default_rng(s))) for s in range(5)]
 
-    random = [as_array(new_pairs(net, size, np.random.default_rng(s))) for s in range(5)]
+    random = [as_array(new_pairs(graph, size, np.random.default_rng(s))) for s in range(5)]
 
     assert max(mean_variance(24, p) for p in fixed) < min(mean_variance(24, p) for p in random)
     assert np.mean([spectral_gap(24, p) for p in fixed]) > 1.1 * np.mean(
@@ -36,7 +36,7 @@ def test_fixed_designs_hang_together_better_than_balanced_random_ones(per_essay:
 
 def test_a_fixed_design_sees_every_essay_alike_and_no_pair_twice() -> None:
     """Switching partners must not cost what the balanced design promised."""
-    pairs = as_array(fixed_design(fresh_net(25), 100, np.random.default_rng(0)))
+    pairs = as_array(fixed_design(fresh_graph(25), 100, np.random.default_rng(0)))
 
     assert np.bincount(pairs.ravel()).tolist() == [8] * 25
     assert len({frozenset(pair) for pair in pairs.tolist()}) == 100
@@ -44,7 +44,7 @@ def test_a_fixed_design_sees_every_essay_alike_and_no_pair_twice() -> None:
 
 def test_anchors_are_spread_over_students() -> None:
     """Which of two anchors is better is known; what counts is where the students lie."""
-    pairs = as_array(fixed_design(fresh_net(24, n_anchors=6), 60, np.random.default_rng(0)))
+    pairs = as_array(fixed_design(fresh_graph(24, n_anchors=6), 60, np.random.default_rng(0)))
 
     assert sum(max(pair) < 6 for pair in pairs.tolist()) == 0
 

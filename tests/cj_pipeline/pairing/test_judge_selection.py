@@ -1,4 +1,4 @@
-"""Which judge is worth its price."""
+"""Which judge gives most information per USD."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_cheap_judge_comes_first_when_it_is_cheap_enough() -> None:
     "worse", [JudgeFigures("x", 1, position_effect=1.0), JudgeFigures("x", 1, success_rate=0.5)]
 )
 def test_bias_and_failures_cost_information(worse: JudgeFigures) -> None:
-    """A verdict decided by the place, or none at all, tells nothing of the essays."""
+    """A verdict decided by the place, or none at all, says nothing about the essays."""
     best, worst = judges_by_worth([worse, JudgeFigures("fair", 1)], CLOSE)
 
     assert best.judge_id == "fair"

@@ -1,4 +1,4 @@
-"""Who of a panel is asked about which pair."""
+"""Which judge of a panel gets which pair."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cj_pipeline.pairing.judge_shares import judges_of_pair, pairs_as_chosen, sh
 
 def _shared_out(shares: list[float], n_pairs: int) -> list[tuple[int, ...]]:
     n_asked = [0] * len(shares)
-    asked = []
+    judged = []
     for place in range(n_pairs):
         judges = judges_of_pair(place, shares, n_asked)
         for judge in judges:
             n_asked[judge] += 1
-        asked.append(judges)
-    return asked
+        judged.append(judges)
+    return judged
 
 
 def test_without_shares_every_judge_is_asked_about_every_pair() -> None:
@@ -30,19 +30,19 @@ def test_without_shares_every_judge_is_asked_about_every_pair() -> None:
 
 def test_shares_that_add_up_to_one_give_each_pair_to_one_judge() -> None:
     """Seven of ten pairs to the one, three to the other, spread evenly."""
-    asked = _shared_out([0.7, 0.3], 10)
+    judged = _shared_out([0.7, 0.3], 10)
 
-    assert all(len(judges) == 1 for judges in asked)
-    assert [judge for (judge,) in asked].count(0) == 7
-    assert [judge for (judge,) in asked][:4].count(1) == 1
+    assert all(len(judges) == 1 for judges in judged)
+    assert [judge for (judge,) in judged].count(0) == 7
+    assert [judge for (judge,) in judged][:4].count(1) == 1
 
 
 def test_a_small_share_overlaps_with_a_judge_of_all_pairs() -> None:
-    """Every fifth pair is asked of both, which is how a dear judge checks a cheap one."""
-    asked = _shared_out([1.0, 0.2], 10)
+    """Every fifth pair is judged by both, which is how a dear judge checks a cheap one."""
+    judged = _shared_out([1.0, 0.2], 10)
 
-    assert all(0 in judges for judges in asked)
-    assert [place for place, judges in enumerate(asked) if 1 in judges] == [4, 9]
+    assert all(0 in judges for judges in judged)
+    assert [place for place, judges in enumerate(judged) if 1 in judges] == [4, 9]
 
 
 @given(st.lists(st.integers(1, 20), min_size=2, max_size=5), st.integers(1, 200))
@@ -50,19 +50,19 @@ def test_every_judge_has_its_share_of_the_pairs(weights: list[int], n_pairs: int
     """Whatever the shares, nobody is ever further from its own than the panel is large."""
     shares = [weight / sum(weights) for weight in weights]
 
-    asked = _shared_out(shares, n_pairs)
+    judged = _shared_out(shares, n_pairs)
 
-    assert all(asked)
+    assert all(judged)
     for judge, share in enumerate(shares):
-        had = sum(judge in judges for judges in asked)
+        had = sum(judge in judges for judges in judged)
         assert math.isclose(had, share * n_pairs, abs_tol=len(shares))
 
 
 def test_rows_are_put_together_as_the_pairs_they_were_chosen_as() -> None:
     """Asked again, or in the other order, a pair is another choice."""
-    asked = [("a", "b", "x"), ("a", "b", "y"), ("b", "a", "x"), ("b", "a", "x"), ("c", "d", "y")]
+    judged = [("a", "b", "x"), ("a", "b", "y"), ("b", "a", "x"), ("b", "a", "x"), ("c", "d", "y")]
 
-    assert pairs_as_chosen(asked) == [[0, 1], [2], [3], [4]]
+    assert pairs_as_chosen(judged) == [[0, 1], [2], [3], [4]]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_rows_are_put_together_as_the_pairs_they_were_chosen_as() -> None:
 def test_shares_that_leave_something_open_are_refused(
     shares: dict[str, float], problem: str
 ) -> None:
-    """A pair that nobody is asked about, or a judge nobody shared for, is a mistake."""
+    """A pair without a judge, or a share for an unknown judge, is a mistake."""
     assert problem in (shares_problem(shares, ["quality", "recorded"]) or "")
 
     resolved, problems = resolve_settings(

@@ -36,16 +36,16 @@ def old_scale(seed: int) -> tuple[Scale, tuple[tuple[str, str], ...]]:
 
 
 def test_new_essays_are_asked_about_and_old_ones_left_alone() -> None:
-    """Old essays are known well; each comparison should tell of a new one."""
+    """Old essays are known well; each comparison should be about a new one."""
     old, shown = old_scale(0)
 
-    net = with_newcomers(ComparisonGraph(IDS, frozenset(), shown), old)
-    wave = choose_wave(net, strategy="adaptive", size=16, seed=0)
+    graph = with_newcomers(ComparisonGraph(IDS, frozenset(), shown), old)
+    wave = choose_wave(graph, strategy="adaptive", size=16, seed=0)
 
     new = set(IDS[N_OLD:])
-    asked = [essay for pair in wave for essay in (pair.essay_a, pair.essay_b) if essay in new]
+    judged = [essay for pair in wave for essay in (pair.essay_a, pair.essay_b) if essay in new]
     assert all({pair.essay_a, pair.essay_b} & new for pair in wave)
-    assert {asked.count(essay) for essay in new} <= {2, 3, 4}
+    assert {judged.count(essay) for essay in new} <= {2, 3, 4}
 
 
 def test_placing_by_gain_errs_less_than_placing_against_anyone() -> None:
@@ -56,10 +56,10 @@ def test_placing_by_gain_errs_less_than_placing_against_anyone() -> None:
         truth = np.random.default_rng([seed, 7]).normal(0, 1.5, len(IDS))
         for way, found in errors.items():
             old, shown = old_scale(seed)
-            net = with_newcomers(ComparisonGraph(IDS, frozenset(), shown), old)
+            graph = with_newcomers(ComparisonGraph(IDS, frozenset(), shown), old)
             for number in range(5):
                 if way == "adaptive":
-                    wave = choose_wave(net, strategy="adaptive", size=16, seed=number)
+                    wave = choose_wave(graph, strategy="adaptive", size=16, seed=number)
                     more = tuple((pair.essay_a, pair.essay_b) for pair in wave)
                 else:
                     more = tuple(
@@ -67,10 +67,10 @@ def test_placing_by_gain_errs_less_than_placing_against_anyone() -> None:
                         for new in IDS[N_OLD:]
                         for known in rng.choice(IDS[:N_OLD], 2, replace=False)
                     )
-                net = replace(net, shown=net.shown + more)
-                scale = judged(IDS, net.shown, seed)
-                net = replace(net, scores=scale.scores, covariance=scale.covariance)
-            assert net.scores is not None
-            found.append(float(np.mean((net.scores - truth + truth.mean())[N_OLD:] ** 2)))
+                graph = replace(graph, shown=graph.shown + more)
+                scale = judged(IDS, graph.shown, seed)
+                graph = replace(graph, scores=scale.scores, covariance=scale.covariance)
+            assert graph.scores is not None
+            found.append(float(np.mean((graph.scores - truth + truth.mean())[N_OLD:] ** 2)))
 
     assert np.mean(errors["adaptive"]) < np.mean(errors["anyone"])

@@ -1,4 +1,4 @@
-"""Strategies as values: one entry for each name, and nothing else tells them apart."""
+"""Strategies as values: one entry for each name, and nothing else distinguishes them."""
 
 from __future__ import annotations
 
@@ -53,23 +53,23 @@ def test_a_new_strategy_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the entry chooses is the wave; no other module has to know the name."""
 
     def first_with_all(
-        net: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
+        graph: ComparisonGraph, size: int, rng: np.random.Generator, *, may_repeat: bool
     ) -> Chosen:
         return [PairChoice(0, k, Role.INFORMATIVE, 0.5) for k in range(1, size + 1)], None
 
     entry = PairStrategy(
         "swiss",
         choose=first_with_all,
-        gains_beside=None,
+        pair_gains=None,
         needs_scores=True,
         efficiency=Efficiency(ranks=2.0),
     )
     monkeypatch.setattr(strategies, "_STRATEGIES", MappingProxyType({"swiss": entry}))
     ids = tuple("abcde")
     shown = tuple(pairwise(ids))
-    net = ComparisonGraph(ids, frozenset(), shown, np.arange(5.0), np.eye(5))
+    graph = ComparisonGraph(ids, frozenset(), shown, np.arange(5.0), np.eye(5))
 
-    wave = choose_wave(net, strategy="swiss", size=3, seed=0)
+    wave = choose_wave(graph, strategy="swiss", size=3, seed=0)
 
     assert {frozenset((pair.essay_a, pair.essay_b)) for pair in wave} == {
         frozenset("ab"),
@@ -81,8 +81,8 @@ def test_a_new_strategy_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_before_there_are_scores_a_strategy_that_needs_them_covers() -> None:
     """Its own choice is never called with a graph that has none."""
-    net = ComparisonGraph(tuple("abcdef"), frozenset(), ())
+    graph = ComparisonGraph(tuple("abcdef"), frozenset(), ())
 
-    roles = {pair.role for pair in choose_wave(net, strategy="asap", size=6, seed=0)}
+    roles = {pair.role for pair in choose_wave(graph, strategy="asap", size=6, seed=0)}
 
     assert roles <= {Role.COVERAGE, Role.BRIDGE}

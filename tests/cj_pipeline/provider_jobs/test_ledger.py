@@ -36,7 +36,7 @@ from cj_pipeline.provider_jobs.ledger import (
     ProviderJob,
 )
 from cj_pipeline.providers.base import JobOutcome, JobStatus
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
 from tests.support.jobs import INTENDED_AT, provider_job
 
@@ -115,9 +115,9 @@ _keys = count()
 
 
 @pytest.fixture(scope="module")
-def store() -> Store:
+def store() -> FileStore:
     """One store for all tests: each has jobs of its own."""
-    return Store.in_memory()
+    return FileStore.in_memory()
 
 
 def recorded(db: Session, **values: Any) -> ProviderJob:
@@ -152,7 +152,7 @@ def test_the_table_of_transitions_is_the_one_promised() -> None:
 @pytest.mark.parametrize("name", MOVES)
 @pytest.mark.parametrize("mode", ["provider_batch_api", "per_request"])
 def test_each_transition_is_made_from_its_states_and_refused_from_all_others(
-    store: Store, name: str, mode: str
+    store: FileStore, name: str, mode: str
 ) -> None:
     """A job that another process moved on is never dragged back, and a refusal changes nothing."""
     is_batched = mode == "provider_batch_api"
@@ -169,13 +169,13 @@ def test_each_transition_is_made_from_its_states_and_refused_from_all_others(
                 assert now_of(db, job) == job
 
 
-def test_a_job_nobody_recorded_cannot_go_anywhere(store: Store) -> None:
+def test_a_job_nobody_recorded_cannot_go_anywhere(store: FileStore) -> None:
     """A wrong key is an error, not an update of nothing."""
     with store.write() as db, pytest.raises(IllegalTransitionError, match="no provider job"):
         ledger.mark_collected(db, "f" * 64, NOW)
 
 
-def test_only_intents_are_recorded(store: Store) -> None:
+def test_only_intents_are_recorded(store: FileStore) -> None:
     """Everything begins before anything has left."""
     with store.write() as db, pytest.raises(IllegalTransitionError):
         ledger.record_intents(db, [provider_job(state=JobState.SUBMITTED)])
@@ -184,7 +184,7 @@ def test_only_intents_are_recorded(store: Store) -> None:
 class Walk(RuleBasedStateMachine):
     """One job, moved about at random as processes that know little of each other would."""
 
-    store = Store.in_memory()
+    store = FileStore.in_memory()
 
     @initialize(is_batched=st.booleans())
     def intend(self, is_batched: bool) -> None:
@@ -261,7 +261,7 @@ class TestWalk(Walk.TestCase):  # type: ignore[name-defined, misc]
     settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 
-def test_the_view_gives_each_state_the_phase_of_its_set(store: Store) -> None:
+def test_the_view_gives_each_state_the_phase_of_its_set(store: FileStore) -> None:
     """SQL goes by the phase: a state that is missing there would be in none."""
     phases = dict.fromkeys(UNSENT, "unsent")
     phases |= dict.fromkeys(OPEN, "open")
@@ -289,7 +289,7 @@ def test_a_row_with_a_word_of_its_own_is_no_job() -> None:
         ProviderJob.from_row({name: row[name] for name in row if name != "account"})
 
 
-def test_a_create_that_may_be_under_way_binds_a_job_to_its_account(store: Store) -> None:
+def test_a_create_that_may_be_under_way_binds_a_job_to_its_account(store: FileStore) -> None:
     """Only what surely never left may go out from another one."""
     with store.write() as db:
         job = recorded(db, state=JobState.UPLOADED)
@@ -299,7 +299,7 @@ def test_a_create_that_may_be_under_way_binds_a_job_to_its_account(store: Store)
             ledger.bind_account(db, job.submission_key, "other")
 
 
-def test_a_create_that_another_process_began_is_not_withdrawn(store: Store) -> None:
+def test_a_create_that_another_process_began_is_not_withdrawn(store: FileStore) -> None:
     """Ours came to nothing; theirs may exist."""
     with store.write() as db:
         job = recorded(db, state=JobState.UPLOADED, create_begun_at=NOW, lease_owner="elsewhere:1")
@@ -324,7 +324,7 @@ def test_a_create_that_another_process_began_is_not_withdrawn(store: Store) -> N
     ],
 )
 def test_what_a_job_waits_for_follows_from_its_error(
-    store: Store, error: CJError, word: str | None
+    store: FileStore, error: CJError, word: str | None
 ) -> None:
     """One word says who can help; without one, time does."""
     with store.write() as db:
@@ -334,7 +334,7 @@ def test_what_a_job_waits_for_follows_from_its_error(
         assert now_of(db, job).waiting_for == word
 
 
-def test_a_batch_waits_for_the_most_urgent_of_what_its_jobs_wait_for(store: Store) -> None:
+def test_a_batch_waits_for_the_most_urgent_of_what_its_jobs_wait_for(store: FileStore) -> None:
     """A refused key is told before a full queue; jobs that are done wait for nothing."""
     with store.write() as db:
         for word, state in (("room", "intent"), ("key", "intent"), ("credit", "refused")):
@@ -357,7 +357,7 @@ def test_a_batch_waits_for_the_most_urgent_of_what_its_jobs_wait_for(store: Stor
     }
 
 
-def test_every_word_for_waiting_is_known_to_the_view(store: Store) -> None:
+def test_every_word_for_waiting_is_known_to_the_view(store: FileStore) -> None:
     """A word the view does not know would keep a batch waiting in silence."""
     with store.write() as db:
         for word in WaitingFor:
@@ -367,7 +367,7 @@ def test_every_word_for_waiting_is_known_to_the_view(store: Store) -> None:
     assert {row["waiting_for"] for row in rows} == set(WaitingFor)
 
 
-def test_polls_without_news_touch_only_jobs_that_are_open(store: Store) -> None:
+def test_polls_without_news_touch_only_jobs_that_are_open(store: FileStore) -> None:
     """One statement for hundreds; a job that ended meanwhile keeps its end."""
     later = NOW + timedelta(seconds=10)
     with store.write() as db:

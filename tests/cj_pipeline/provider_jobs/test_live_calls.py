@@ -30,7 +30,7 @@ from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.next_step import NextStep, next_step
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.submit_wave import submit_wave
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
 from tests.support.batches import TEST_RUN, ManualClock, write_batch
 
@@ -49,7 +49,7 @@ def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
     """A runtime over a store in memory."""
     home = tmp_path / "home"
     home.mkdir()
-    store = Store.in_memory()
+    store = FileStore.in_memory()
     return Runtime(store, home, {}, TEST_RUN, clock=clock, retry_rules=QUICK)
 
 
@@ -182,7 +182,7 @@ def test_what_was_put_off_is_asked_when_its_provider_is_back(
 ) -> None:
     """Nothing of it counted as failed, and nothing answered is asked again."""
     monkeypatch.setattr("cj_pipeline.live.dispatcher.PATIENCE_S", 0.1)
-    monkeypatch.setattr("cj_pipeline.live.circuit_breaker.FIRST_REST_S", 0.3)
+    monkeypatch.setattr("cj_pipeline.live.circuit_breaker.FIRST_COOLDOWN_S", 0.3)
     go_wrong(runtime, kind="status", on="*chat.create", status=503)
     batch_id = planned(runtime, tmp_path, wave_size=4)
     with pytest.raises(TransientError):

@@ -16,7 +16,7 @@ from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import take_next_step
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.next_step import NextStep, next_step
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from tests.support.batches import TEST_RUN, ManualClock, open_engine, run_to_end, write_batch
 
 PANEL = ["quality", "quality-messages", "quality-gemini"]
@@ -83,7 +83,7 @@ def _judged(
     """Have every pair judged until nothing is tried again, while things go wrong."""
     home, clock = tmp_path / "home", ManualClock()
     home.mkdir()
-    runtime = kind(Store.in_memory(), home, {}, TEST_RUN, clock=clock)
+    runtime = kind(FileStore.in_memory(), home, {}, TEST_RUN, clock=clock)
     change_settings(EmulatorConfig.from_environment({}, home), faults=faults)
     given = {"judges": ["quality"], "all_at_once": True, "min_resampling_net_size": 2}
     given["max_resampling_passes_for_regular_net"] = 0

@@ -17,7 +17,7 @@ from cj_pipeline.queries.frames import (
     pandas_frame,
     polars_frame,
 )
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
 from tests.support.finished_batches import ARGUMENTS, SPRING, fill
 
@@ -46,7 +46,7 @@ COLUMNS: dict[FrameName, str] = {
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
-    store = Store(folder)
+    store = FileStore(folder)
     with store.write() as db:
         fill(db)
         _link(db)

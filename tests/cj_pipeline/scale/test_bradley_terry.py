@@ -12,7 +12,7 @@ from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry
 from cj_pipeline.scale.connectivity import net_parts
 from cj_pipeline.scale.laplacian import dense
-from cj_pipeline.scale.likelihood import moved, slope_at
+from cj_pipeline.scale.likelihood import gradient_at, stepped
 
 
 def _judge(
@@ -95,7 +95,7 @@ def test_choix_agrees_where_an_essay_won_everything() -> None:
 
 
 def test_simulated_scores_are_recovered() -> None:
-    """Many verdicts per essay leave little doubt about where each stands."""
+    """Many verdicts per essay leave little doubt about each score."""
     truth = np.random.default_rng(2).normal(0, 1.5, 30)
 
     scale = fit_bradley_terry(_ids(30), _judge(truth, 6000, seed=3))
@@ -202,7 +202,7 @@ def test_weights_count_as_so_many_verdicts() -> None:
 
 @pytest.mark.parametrize("weights", [[0.0, 1.0], [-1.0, 1.0], [np.nan, 1.0], [1.0]])
 def test_weights_are_one_positive_number_per_verdict(weights: list[float]) -> None:
-    """A verdict that is not to count is left out, so that nobody counts it by mistake."""
+    """A verdict that is not to count is left out, so that it is not counted by mistake."""
     verdicts = [*_repeat("x", "y", 1, 1)]
 
     with pytest.raises(UnscalableBatchError, match="Weights must be 2 positive numbers"):
@@ -254,7 +254,7 @@ def test_a_large_net_begun_at_its_end_is_solved_no_less_sharply(
 
 
 def test_position_effects_are_recovered_per_judge() -> None:
-    """One judge leans to the first essay by .5 logits, the other does not."""
+    """One judge favours the first essay by .5 logits, the other does not."""
     truth = np.random.default_rng(2).normal(0, 1, 20)
     verdicts = [
         *_judge(truth, 3000, seed=3, position=0.5, judge_id="leaning"),
@@ -270,7 +270,7 @@ def test_position_effects_are_recovered_per_judge() -> None:
 
 
 def test_a_position_effect_the_design_cannot_tell_is_off_and_said_to_be() -> None:
-    """Each pair once in one order along a chain: a lean to A looks just like better essays."""
+    """Each pair once in one order along a chain: favouring A looks just like better essays."""
     verdicts = [v for i in range(5) for v in _repeat(f"e{i:03d}", f"e{i + 1:03d}", 3, 2)]
 
     scale = fit_bradley_terry(_ids(6), verdicts, position_effect=True)
@@ -327,9 +327,9 @@ def test_gradient_and_information_are_the_derivatives_of_one_another(
         move = np.zeros(6 + n_others)
         move[k] = 1e-5
         ahead, behind = (
-            slope_at(
+            gradient_at(
                 model,
-                moved(model, scale.point, move[:6], move[6:], sign),
+                stepped(model, scale.point, move[:6], move[6:], sign),
                 for_steps=False,
             )
             for sign in (1, -1)
@@ -383,7 +383,7 @@ def test_an_essay_nobody_knows_is_refused_by_name() -> None:
 
 
 def test_an_essay_against_itself_is_refused() -> None:
-    """It says nothing, and whoever planned it has a fault."""
+    """It says nothing, and the plan that holds it is at fault."""
     assert "against itself" in _refused(["a", "b"], _repeat("a", "a", 1, 1))
 
 
@@ -435,7 +435,7 @@ def test_nothing_but_ties_has_no_tie_strength_without_a_prior() -> None:
 
 
 def test_lopsided_repeats_among_ties_do_not_stall_the_fit() -> None:
-    """A thousand wins beside ties: far-apart essays must not lose the tie's precision."""
+    """A thousand wins next to ties: far-apart essays must not lose the tie's precision."""
     verdicts = [
         *_repeat("a", "b", 1000, 0),
         *_repeat("b", "c", 1000, 0),
@@ -456,7 +456,7 @@ def test_what_does_not_come_to_rest_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_contradictory_verdicts_cancel() -> None:
-    """As many verdicts each way say that the essays are alike, with an error that tells so."""
+    """As many verdicts each way say that the essays are alike, with an error that shows it."""
     scale = fit_bradley_terry(["x", "y"], _repeat("x", "y", 5, 5))
 
     assert scale.scores == pytest.approx(np.zeros(2), abs=1e-12)
@@ -472,11 +472,11 @@ def test_choix_is_refused_what_it_cannot_model() -> None:
 @pytest.mark.parametrize("n_essays", [60, 300])
 @pytest.mark.parametrize("design", ["random", "banded", "star", "ring of cliques"])
 def test_every_way_of_solving_ends_at_a_flat_place(n_essays: int, design: str) -> None:
-    """Dense, banded and iterative solving must all reach the maximum, whatever the net."""
+    """Dense, banded and iterative solving must all reach the maximum, whatever the graph."""
     scale = _fit_design(design, n_essays)
 
-    slope = slope_at(scale.model, scale.point, for_steps=False)
-    left = np.linalg.solve(dense(slope.information.essays), slope.theta)
+    gradient = gradient_at(scale.model, scale.point, for_steps=False)
+    left = np.linalg.solve(dense(gradient.information.essays), gradient.theta)
     assert np.abs(left - left.mean()).max() < 1e-8
 
 

@@ -1,4 +1,4 @@
-"""Parts of the net, and the pairs that would join them."""
+"""Parts of the graph, and the pairs that would join them."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_two_essays_have_the_interval_found_by_hand() -> None:
     judged = [JudgedPair("x", "y", w) for w in "AAAAAAAB"]  # type: ignore[arg-type]
     scale = fit_bradley_terry(["x", "y"], judged)
 
-    def height(distance: float) -> float:
+    def log_density(distance: float) -> float:
         wins = 7 * distance - 8 * np.logaddexp(0, distance)
         # Each has met an average essay half a time and won half of that.
         prior = -0.5 * sum(np.logaddexp(0, s * distance / 2) for s in (-1, 1))
@@ -52,7 +52,8 @@ def test_two_essays_have_the_interval_found_by_hand() -> None:
 
     best = scale.scores[0] - scale.scores[1]
     lower, upper = (
-        brentq(lambda d: height(d) - height(best) + ALLOWED, best, best + far) for far in (-9, 9)
+        brentq(lambda d: log_density(d) - log_density(best) + ALLOWED, best, best + far)
+        for far in (-9, 9)
     )
 
     found = score_intervals(scale)
@@ -76,7 +77,7 @@ def test_no_scale_with_the_score_at_an_end_is_more_probable_than_allowed() -> No
     for end in (found.lower[2], found.upper[2]):
         # Log discriminations stay among those with mean zero, where the stiff hold is no matter.
         there = minimize(
-            lambda x: -posterior.at(x[:, None]).heights[0],
+            lambda x: -posterior.at(x[:, None]).values[0],
             best[:, 0],
             jac=lambda x: -posterior.at(x[:, None]).gradients[:, 0],
             constraints=[
@@ -91,14 +92,14 @@ def test_no_scale_with_the_score_at_an_end_is_more_probable_than_allowed() -> No
             options={"ftol": 1e-12, "maxiter": 500},
         )
         assert there.success
-        assert posterior.at(best).heights[0] + there.fun == pytest.approx(ALLOWED, abs=1e-4)
+        assert posterior.at(best).values[0] + there.fun == pytest.approx(ALLOWED, abs=1e-4)
     assert not found.is_normal.any()
 
 
 def _sum_of_logs(x: np.ndarray) -> np.ndarray:
-    slope = np.zeros(len(x))
-    slope[-4:-1] = 1
-    return slope
+    gradient = np.zeros(len(x))
+    gradient[-4:-1] = 1
+    return gradient
 
 
 def test_an_essay_that_won_everything_has_the_further_of_both_ends() -> None:

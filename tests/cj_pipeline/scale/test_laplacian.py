@@ -10,7 +10,7 @@ from cj_pipeline.scale.laplacian import NetMatrix, dense, lay_out, net_matrix, s
 
 
 def random_net(n: int, design: str, *, prior: float = 0.1, seed: int = 0) -> NetMatrix:
-    """Return the matrix of a net with random weights; essays' numbers are shuffled."""
+    """Return the matrix of a graph with random weights; essays' numbers are shuffled."""
     rng = np.random.default_rng(seed)
     if design == "banded":
         pairs = [(i, i + k) for i in range(n) for k in (1, 2, 3) if i + k < n]
@@ -74,7 +74,7 @@ def test_a_long_thin_net_that_defeats_conjugate_gradients_is_solved_all_the_same
 def test_conjugate_gradients_arrive_by_themselves(
     monkeypatch: pytest.MonkeyPatch, n_columns: int
 ) -> None:
-    """Of large nets nobody writes the whole matrix out when the iteration fails."""
+    """Large graphs never get the whole matrix written out when the iteration fails."""
     monkeypatch.setattr("cj_pipeline.scale.laplacian._DIRECT_UP_TO", 0)
     matrix = random_net(400, "random")
     right = np.random.default_rng(1).normal(size=(400, n_columns) if n_columns else 400)
@@ -115,7 +115,7 @@ def test_a_net_in_parts_without_a_prior_is_refused() -> None:
 
 
 def test_sums_at_the_ends_count_each_pair_once_at_either_end() -> None:
-    """By products for large nets as by counting for small ones."""
+    """By products for large graphs as by counting for small ones."""
     matrix = random_net(4000, "random")
     layout = matrix.layout
 

@@ -48,7 +48,7 @@ def test_band_variances_are_exact(n: int, prior: float) -> None:
 
 @pytest.mark.parametrize("prior", [0.0, 0.1])
 def test_surroundings_give_variances_of_random_nets_within_a_hundredth(prior: float) -> None:
-    """Twelve verdicts an essay, the sparsest net this is used for."""
+    """Twelve verdicts an essay, the sparsest graph this is used for."""
     matrix = _net(1200, "random", prior)
 
     errors = np.sqrt(surroundings_variances(matrix) / _exact(matrix)) - 1
@@ -59,7 +59,7 @@ def test_surroundings_give_variances_of_random_nets_within_a_hundredth(prior: fl
 
 @pytest.mark.parametrize(("n", "design"), [(60, "random"), (300, "banded"), (300, "random")])
 def test_log_determinants_are_exact_for_all_but_large_random_nets(n: int, design: str) -> None:
-    """Whichever way the net is solved."""
+    """Whichever way the graph is solved."""
     matrix = _net(n, design, 0.1)
 
     assert log_determinant(matrix) == pytest.approx(np.linalg.slogdet(dense(matrix))[1])
@@ -84,7 +84,7 @@ def test_log_determinants_of_large_random_nets_move_as_the_exact_ones_do() -> No
 def test_variances_of_differences_are_those_of_the_whole_inverse(
     n: int, design: str, tolerance: float
 ) -> None:
-    """Pair by pair, within and across the blocks of a band; closely for large random nets."""
+    """Pair by pair, within and across the blocks of a band; closely for large random graphs."""
     matrix = _net(n, design, 0.1)
     inverse = np.linalg.inv(dense(matrix))
     one, other = matrix.layout.first, matrix.layout.second

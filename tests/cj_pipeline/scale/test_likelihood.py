@@ -9,7 +9,7 @@ import pytest
 
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.scale.bradley_terry import fit_bradley_terry
-from cj_pipeline.scale.likelihood import guess, log_likelihood, slope_at, tie_probability
+from cj_pipeline.scale.likelihood import gradient_at, initial_point, log_likelihood, tie_probability
 
 IDS = ["a", "b", "c", "d"]
 
@@ -62,7 +62,7 @@ def test_the_gradient_is_the_slope_of_the_log_likelihood() -> None:
         )
         slopes.append((ahead - behind) / 2e-6)
 
-    assert slope_at(scale.model, point, for_steps=False).theta == pytest.approx(slopes, abs=1e-5)
+    assert gradient_at(scale.model, point, for_steps=False).theta == pytest.approx(slopes, abs=1e-5)
 
 
 def test_ties_are_likeliest_between_equals() -> None:
@@ -86,6 +86,6 @@ def test_the_first_guess_is_near_the_maximum_of_a_random_net() -> None:
         judged.append(JudgedPair(ids[a], ids[b], "A" if wins else "B"))
     scale = fit_bradley_terry(ids, judged)
 
-    first = guess(scale.model).theta
+    first = initial_point(scale.model).theta
 
     assert np.sqrt(np.mean((first - scale.scores) ** 2)) < 0.2 * scale.scores.std()

@@ -1,4 +1,4 @@
-"""The posterior at many points: the same as at one, and with the slopes its heights have."""
+"""The posterior at many points: the same as at one, and with the gradients of its values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry
-from cj_pipeline.scale.likelihood import slope_at
+from cj_pipeline.scale.likelihood import gradient_at
 from cj_pipeline.scale.log_posterior import Posterior
 
 IDS = [f"e{i}" for i in range(6)]
@@ -63,8 +63,8 @@ def test_the_gradient_is_the_one_found_a_point_at_a_time(name: str, precision: f
     found = posterior.at(points).gradients
 
     for column in range(points.shape[1]):
-        slope = slope_at(model, posterior.point(points[:, [column]]), for_steps=False)
-        alone = np.concatenate([slope.theta, slope.others])
+        gradient = gradient_at(model, posterior.point(points[:, [column]]), for_steps=False)
+        alone = np.concatenate([gradient.theta, gradient.others])
         assert found[:, column] == pytest.approx(alone, rel=1e-9, abs=1e-7)
 
 
@@ -78,7 +78,7 @@ def test_heights_rise_as_the_gradient_says(name: str) -> None:
     if scale.discriminations:
         way[-4:-1] -= way[-4:-1].mean()
 
-    risen = posterior.at(points + way).heights - posterior.at(points - way).heights
+    risen = posterior.at(points + way).values - posterior.at(points - way).values
 
     assert risen[0] == pytest.approx(2 * float((way.T @ posterior.at(points).gradients)[0, 0]))
 
@@ -95,4 +95,4 @@ def test_the_bend_is_the_informations(name: str) -> None:
 
     ahead, behind = posterior.at(points + 1e-5 * ways), posterior.at(points - 1e-5 * ways)
     fallen = (ahead.gradients - behind.gradients) / 2e-5
-    assert here.bends == pytest.approx(-np.einsum("ij,ij->j", ways, fallen), rel=1e-5)
+    assert here.curvatures == pytest.approx(-np.einsum("ij,ij->j", ways, fallen), rel=1e-5)

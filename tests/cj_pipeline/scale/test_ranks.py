@@ -51,7 +51,7 @@ def test_what_errors_have_in_common_cancels() -> None:
 
 
 def test_more_verdicts_narrow_the_rank_intervals() -> None:
-    """Intervals that did not shrink would tell nothing."""
+    """Intervals that did not shrink would say nothing."""
     _, few = _scale(120, 1.0)
     _, many = _scale(6000, 1.0)
 

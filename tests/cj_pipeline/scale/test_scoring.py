@@ -51,14 +51,14 @@ def test_too_few_verdicts_leave_the_position_effect_off_and_say_so() -> None:
 
 
 def test_position_effects_that_are_on_need_less_than_auto() -> None:
-    """Whoever asks for them gets them wherever the design tells them at all."""
+    """Switched on, they are estimated wherever the design identifies them at all."""
     few = judged_by(("one", 0.5, 0.0))[::4]
 
     careful = score_verdicts(ESSAYS, few, ScoringRules())
-    asked = score_verdicts(ESSAYS, few, ScoringRules(position_effect="on"))
+    switched_on = score_verdicts(ESSAYS, few, ScoringRules(position_effect="on"))
 
     assert not careful.position_effects
-    assert set(asked.position_effects) == {"one"}
+    assert set(switched_on.position_effects) == {"one"}
 
 
 def test_off_is_off() -> None:
@@ -72,7 +72,7 @@ def test_off_is_off() -> None:
 
 
 def test_a_panels_sharp_judge_counts_for_more() -> None:
-    """Each judge told apart by its own verdicts, once there are enough of them."""
+    """Each judge estimated from its own verdicts, once there are enough of them."""
     panel = judged_by(("sharp", 2.0, 0.0), ("dull", 0.5, 0.0), rounds=3)
 
     scale = score_verdicts(ESSAYS, panel, ScoringRules())
@@ -82,16 +82,16 @@ def test_a_panels_sharp_judge_counts_for_more() -> None:
 
 @pytest.mark.parametrize("rules", [ScoringRules(), ScoringRules(discrimination="on")])
 def test_where_scoring_begins_does_not_move_where_it_ends(rules: ScoringRules) -> None:
-    """A wave begins at the last one's scores; whoever checks it later has none."""
+    """A wave begins at the last one's scores; a later check has none."""
     panel = judged_by(("one", 1.0, 0.2), ("two", 1.0, 0.0), ("three", 1.2, -0.2), rounds=2)
     earlier = score_verdicts(ESSAYS, panel[: len(panel) // 2], rules)
     start = dict(zip(ESSAYS, earlier.scores.tolist(), strict=True))
 
     begun = score_verdicts(ESSAYS, panel, rules, start=start)
 
-    anew = score_verdicts(ESSAYS, panel, rules)
-    assert begun.scores == pytest.approx(anew.scores, abs=1e-10)
-    assert begun.standard_errors == pytest.approx(anew.standard_errors, abs=1e-10)
+    refitted = score_verdicts(ESSAYS, panel, rules)
+    assert begun.scores == pytest.approx(refitted.scores, abs=1e-10)
+    assert begun.standard_errors == pytest.approx(refitted.standard_errors, abs=1e-10)
 
 
 def test_a_panels_reliability_is_found_with_discriminations_on() -> None:
@@ -109,7 +109,7 @@ def test_a_panels_reliability_is_found_with_discriminations_on() -> None:
 def test_discriminations_that_do_not_come_to_rest_are_left_off_and_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nobody asked for them, so a batch must not end over them."""
+    """They were not requested, so a batch must not end over them."""
     panel = judged_by(("one", 1.0, 0.0), ("two", 1.0, 0.0))
     fit = bradley_terry.fit_bradley_terry
 
@@ -123,7 +123,7 @@ def test_discriminations_that_do_not_come_to_rest_are_left_off_and_told(
     scale = score_verdicts(ESSAYS, panel, ScoringRules())
 
     assert not scale.discriminations
-    assert any("did not come to rest" in note for note in scale.notes)
+    assert any("did not converge" in note for note in scale.notes)
 
 
 def test_a_panel_with_few_verdicts_has_no_discrimination() -> None:
@@ -186,7 +186,7 @@ def test_choix_can_be_asked_for_and_finds_the_same_scores() -> None:
     ],
 )
 def test_settings_that_exclude_each_other_are_told(configured: dict[str, object]) -> None:
-    """Before anything is asked, not after."""
+    """Before anything is requested, not after."""
     settings, problems = resolve_settings(configured)
 
     assert settings is None

@@ -54,7 +54,7 @@ def test_orders_and_judges_are_kept_apart_when_asked() -> None:
 def test_counting_and_sorting_give_the_same_cells(
     monkeypatch: pytest.MonkeyPatch, weighted: bool, apart: bool
 ) -> None:
-    """Large nets are sorted, small ones counted into a table: the result is one."""
+    """Large graphs are sorted, small ones counted into a table: the result is one."""
     verdicts = _random_verdicts(weighted)
     counted = tally(verdicts, by_order=apart, by_judge=apart)
 
@@ -81,7 +81,7 @@ def test_counting_and_sorting_give_the_same_cells(
 
 
 def test_picking_rows_keeps_their_weights() -> None:
-    """Bootstraps and drop-one looks must weigh as the whole does."""
+    """Bootstraps and drop-one fits must weigh as the whole does."""
     verdicts = _random_verdicts(weighted=True)
     assert verdicts.weights is not None
 

@@ -233,7 +233,7 @@ def test_each_decision_and_each_reason_is_reached(
 def test_a_batch_whose_callbacks_come_always_ends(
     n_essays: int, budget: int, failing: float, all_at_once: bool
 ) -> None:
-    """Once the denominator is reached no more is asked, whatever failed on the way."""
+    """Once the denominator is reached no more is requested, whatever failed on the way."""
     rules = replace(RULES, total_budget=budget, all_at_once=all_at_once)
     ended = completion_denominator(n_essays, rules)
     failed = round(ended * failing)

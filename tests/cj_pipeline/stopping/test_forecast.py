@@ -1,4 +1,4 @@
-"""Looking ahead: how many comparisons until a batch is as precise as it asks."""
+"""The forecast: how many comparisons until a batch is as precise as it requires."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def scale_after(n_essays: int, per_essay: int, seed: int, *, sd: float = 1.5) ->
     wave = choose_wave(
         ComparisonGraph(ids, frozenset(), ()), strategy="coverage", size=size, seed=seed
     )
-    net = ComparisonGraph(ids, frozenset(), tuple((pair.essay_a, pair.essay_b) for pair in wave))
+    graph = ComparisonGraph(ids, frozenset(), tuple((pair.essay_a, pair.essay_b) for pair in wave))
     rng = np.random.default_rng(seed)
     truth = rng.normal(0, sd, n_essays)
-    first, second = net.shown_indices.T
+    first, second = graph.shown_indices.T
     won = 2 * (rng.random(size) < 1 / (1 + np.exp(truth[second] - truth[first])))
     return fit_verdicts(Verdicts(ids, ("j",), first, second, won, np.zeros_like(first)))
 
@@ -84,7 +84,7 @@ def test_choosing_by_scores_is_forecast_to_take_fewer_comparisons_for_grades() -
 
 
 def test_the_forecast_at_plan_holds_for_an_ordinary_class() -> None:
-    """80 essays, asked for reliability .8: what was forecast should be reached about there."""
+    """80 essays, for reliability .8: what was forecast should be reached about there."""
     plan = at_plan(80, PrecisionTargets(reliability=0.8), asked_by("coverage", 40))
 
     per_essay = round(2 * plan.total / 80)
@@ -94,7 +94,7 @@ def test_the_forecast_at_plan_holds_for_an_ordinary_class() -> None:
 
 
 def test_verdicts_narrow_the_forecast() -> None:
-    """Before the first verdict the essays' spread is a guess."""
+    """Before the first verdict the essays' spread is assumed."""
     rule = PrecisionTargets(reliability=0.85)
     plan = at_plan(80, rule, asked_by("coverage", 40))
 
@@ -117,7 +117,7 @@ def test_essays_that_hardly_differ_are_forecast_to_take_longer() -> None:
 
 
 def test_a_gain_per_dollar_is_foreseen_once_there_is_a_price() -> None:
-    """What a comparison costs decides how many are worth it: the dearer, the fewer."""
+    """What a comparison costs decides how many pay: the dearer, the fewer."""
     rule = PrecisionTargets(gain_per_usd=1.0)
 
     cheap = at_plan(60, rule, asked_by("adaptive", 30, 0.001))
@@ -130,17 +130,17 @@ def test_a_gain_per_dollar_is_foreseen_once_there_is_a_price() -> None:
 def test_misgrading_and_gains_are_foreseen_from_where_the_batch_stands() -> None:
     """Half the misgrading takes four times the comparisons; nothing known, nothing foreseen."""
     scale = scale_after(40, 10, 3)
-    stands = Precision(0.8, 0.4, 0.6, misgrading=0.4, gain_per_usd=8.0)
+    reached = Precision(0.8, 0.4, 0.6, misgrading=0.4, gain_per_usd=8.0)
     plan = asked_by("adaptive", 20, 0.01)
 
-    misgrading = forecast_from_scale(scale, PrecisionTargets(misgrading=0.2), plan, stands)
-    gain = forecast_from_scale(scale, PrecisionTargets(gain_per_usd=1.0), plan, stands)
+    misgrading = forecast_from_scale(scale, PrecisionTargets(misgrading=0.2), plan, reached)
+    gain = forecast_from_scale(scale, PrecisionTargets(gain_per_usd=1.0), plan, reached)
 
     assert misgrading is not None
     assert misgrading.total == 800
     assert gain is not None
     assert gain.total == 800
-    unknown = replace(stands, misgrading=None)
+    unknown = replace(reached, misgrading=None)
     assert forecast_from_scale(scale, PrecisionTargets(misgrading=0.2), plan, unknown) is None
 
 
@@ -153,6 +153,6 @@ def test_a_forecast_beyond_the_budget_says_so() -> None:
 
 
 def test_a_rule_without_a_target_is_refused() -> None:
-    """There would be nothing to look ahead to, and every scale would count as precise."""
+    """There would be nothing to forecast, and every scale would count as precise."""
     with pytest.raises(ValueError, match="needs a target"):
         PrecisionTargets()

@@ -1,4 +1,4 @@
-"""What a scale has reached, against what a batch may ask of it."""
+"""What a scale has reached, against what a batch may require of it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ STANDS = Precision(
     ],
 )
 def test_each_target_is_met_on_its_own_side(target: str, met: float, missed: float) -> None:
-    """A reliability has to be at least what is asked, an error or a gain at the most."""
+    """A reliability has to be at least the target, an error or a gain at most."""
     assert meets(STANDS, PrecisionTargets(**{target: met}))
     assert not meets(STANDS, PrecisionTargets(**{target: missed}))
 
 
 def test_every_target_given_has_to_be_met() -> None:
-    """Whoever asks for two things wants both."""
+    """With two targets, both must be met."""
     assert meets(STANDS, PrecisionTargets(reliability=0.8, misgrading=0.3))
     assert not meets(STANDS, PrecisionTargets(reliability=0.9, misgrading=0.3))
 

@@ -11,7 +11,7 @@ import pytest
 
 from cj_pipeline.errors import StoreBusyError, StoreError
 from cj_pipeline.store.ducklake_store import LakeStore, table_keys
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.opening import open_store
 from tests.support.finished_batches import fill
 from tests.support.postgres_server import postgres_server
@@ -44,7 +44,7 @@ def test_whole_batches_go_in_and_come_out(lake: LakeStore) -> None:
     """Every table, JSON and times included, through the same calls as the file."""
     with lake.write() as db:
         fill(db)
-    local = Store.in_memory()
+    local = FileStore.in_memory()
     with local.write() as db:
         fill(db)
 

@@ -18,7 +18,7 @@ import pytest
 import cj_pipeline
 from cj_pipeline.errors import StoreBusyError, StoreError
 from cj_pipeline.store.file_lock import is_awaited
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.opening import default_home, open_published
 from cj_pipeline.store.session import Session
 from tests.support import ROOT
@@ -39,19 +39,19 @@ def _write_then_fail(db: Session, transaction: int = 0) -> None:
     db.execute("DELETE FROM no_such_table")
 
 
-def _write_once(store: Store) -> None:
+def _write_once(store: FileStore) -> None:
     with store.write() as db:
         db.insert("ledger", ledger_rows("child", 0))
 
 
-def _count(store: Store) -> int:
+def _count(store: FileStore) -> int:
     with store.read() as db:
         row = db.one("SELECT count(*) AS n FROM ledger")
     assert row is not None
     return int(row["n"])
 
 
-def _transactions(store: Store) -> dict[tuple[str, str], int]:
+def _transactions(store: FileStore) -> dict[tuple[str, str], int]:
     """Return the number of rows per writer and transaction."""
     with store.read() as db:
         rows = db.rows("SELECT batch_id, judge_id, count(*) AS n FROM ledger GROUP BY ALL")
@@ -60,17 +60,17 @@ def _transactions(store: Store) -> dict[tuple[str, str], int]:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     """The plainest promise of a store."""
-    store = Store(tmp_path / "home")
+    store = FileStore(tmp_path / "home")
 
     with store.write() as db:
         db.insert("ledger", ledger_rows("me", 0))
 
-    assert _count(Store(tmp_path / "home")) == ROWS
+    assert _count(FileStore(tmp_path / "home")) == ROWS
 
 
 def test_an_error_rolls_the_whole_transaction_back(tmp_path: Path) -> None:
     """Half a wave must never be seen."""
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
 
     with pytest.raises(duckdb.CatalogException), store.write() as db:
         _write_then_fail(db)
@@ -80,7 +80,7 @@ def test_an_error_rolls_the_whole_transaction_back(tmp_path: Path) -> None:
 
 def test_a_store_in_memory_rolls_back_too() -> None:
     """Tests that use it rely on the same promises."""
-    store = Store.in_memory()
+    store = FileStore.in_memory()
 
     with pytest.raises(duckdb.CatalogException), store.write() as db:
         _write_then_fail(db)
@@ -90,7 +90,7 @@ def test_a_store_in_memory_rolls_back_too() -> None:
 
 def test_each_transaction_of_a_turn_commits_by_itself(tmp_path: Path) -> None:
     """What was stored first stays stored when reading it fails."""
-    for store in (Store(tmp_path), Store.in_memory()):
+    for store in (FileStore(tmp_path), FileStore.in_memory()):
         with store.turn() as transaction:
             with transaction() as db:
                 db.insert("ledger", ledger_rows("me", 0))
@@ -104,7 +104,7 @@ def test_each_transaction_of_a_turn_commits_by_itself(tmp_path: Path) -> None:
 
 def test_a_turn_opens_the_file_once(tmp_path: Path) -> None:
     """Opening and closing takes longer than most transactions do."""
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
     with store.write():
         pass
     with store.turn() as transaction:
@@ -120,7 +120,7 @@ def test_a_turn_opens_the_file_once(tmp_path: Path) -> None:
 
 def test_whoever_waits_comes_between_two_transactions_of_a_turn(tmp_path: Path) -> None:
     """A long turn keeps nobody waiting for longer than one of its transactions."""
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
     with store.write():
         pass  # making its tables is a turn of its own
 
@@ -144,7 +144,7 @@ def test_whoever_waits_comes_between_two_transactions_of_a_turn(tmp_path: Path) 
 
 def test_a_forked_child_uses_the_store_too(tmp_path: Path) -> None:
     """What is kept between transactions has threads, and a child has none of its parent's."""
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
     with store.write() as db:
         db.insert("ledger", ledger_rows("me", 0))
 
@@ -158,7 +158,7 @@ def test_a_forked_child_uses_the_store_too(tmp_path: Path) -> None:
 
 def test_nobody_keeps_the_live_file_open(tmp_path: Path) -> None:
     """Any other process must be able to open it between two transactions."""
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
     with store.write() as db:
         db.insert("ledger", ledger_rows("me", 0))
     code = f"import duckdb; duckdb.connect({str(store.path)!r}).close()"
@@ -170,7 +170,7 @@ def test_nobody_keeps_the_live_file_open(tmp_path: Path) -> None:
 
 def test_writers_and_readers_of_many_processes_lose_nothing(tmp_path: Path) -> None:
     """Runs of many batches and sensors use the store at the same time."""
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
     writers = [_worker("write", tmp_path, 8) for _ in range(4)]
     reader = _worker("read", tmp_path, 1.5)
 
@@ -186,7 +186,7 @@ def test_writers_and_readers_of_many_processes_lose_nothing(tmp_path: Path) -> N
 
 def test_an_open_notebook_blocks_nobody_and_sees_one_state(tmp_path: Path) -> None:
     """Analysts leave connections open for days."""
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
     with store.write() as db:
         db.insert("ledger", ledger_rows("me", 0))
     store.publish()
@@ -205,7 +205,7 @@ def test_an_open_notebook_blocks_nobody_and_sees_one_state(tmp_path: Path) -> No
 
 def test_the_published_copy_cannot_be_written(tmp_path: Path) -> None:
     """It is replaced at any moment; what somebody wrote into it would be lost."""
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
     store.publish()
 
     with (
@@ -225,7 +225,7 @@ def test_killing_a_writer_loses_nothing_committed(tmp_path: Path, moment_s: floa
     writer.send_signal(signal.SIGKILL)
     reported = 1 + len(writer.communicate()[0].split())
 
-    found = _transactions(Store(tmp_path))
+    found = _transactions(FileStore(tmp_path))
 
     assert set(found.values()) == {ROWS}
     assert len(found) - reported in (0, 1)  # one may have been committed but not yet reported
@@ -239,7 +239,7 @@ def test_a_killed_holder_frees_the_lock_and_leaves_nothing(tmp_path: Path) -> No
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
 
-    assert _count(Store(tmp_path, lock_timeout_s=5)) == 0
+    assert _count(FileStore(tmp_path, lock_timeout_s=5)) == 0
 
 
 def test_publishing_after_a_kill_shows_what_was_committed(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_publishing_after_a_kill_shows_what_was_committed(tmp_path: Path) -> Non
         writer.stdout.readline()
     writer.send_signal(signal.SIGKILL)
     writer.communicate()
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
 
     store.publish()
 
@@ -268,7 +268,7 @@ def test_waiting_too_long_says_that_the_store_is_busy(tmp_path: Path) -> None:
     try:
         with (
             pytest.raises(StoreBusyError, match="Nothing was changed"),
-            Store(tmp_path, lock_timeout_s=0.2).write(),
+            FileStore(tmp_path, lock_timeout_s=0.2).write(),
         ):
             pass
     finally:
@@ -278,7 +278,7 @@ def test_waiting_too_long_says_that_the_store_is_busy(tmp_path: Path) -> None:
 
 def test_a_stranger_on_the_live_file_is_named(tmp_path: Path) -> None:
     """Somebody opened cj.duckdb with another tool; the message says who and what to do."""
-    store = Store(tmp_path, lock_timeout_s=0.2)
+    store = FileStore(tmp_path, lock_timeout_s=0.2)
     with store.write():
         pass
     code = f"import duckdb; c = duckdb.connect({str(store.path)!r}); print(1, flush=True); input()"
@@ -300,12 +300,12 @@ def test_a_stranger_on_the_live_file_is_named(tmp_path: Path) -> None:
 
 def test_a_torn_file_is_refused_with_a_way_out(tmp_path: Path) -> None:
     """A copy that broke off must not be taken for an empty store."""
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
     with store.write() as db:
         db.insert("ledger", ledger_rows("me", 0))
     store.path.write_bytes(store.path.read_bytes()[:5000])
 
-    with pytest.raises(StoreError, match="cj store restore"), Store(tmp_path).read():
+    with pytest.raises(StoreError, match="cj store restore"), FileStore(tmp_path).read():
         pass
 
 
@@ -315,20 +315,20 @@ def test_a_full_disk_loses_nothing_committed_and_says_what_to_do(tmp_path: Path)
     committed, message = worker.communicate()[0].split("\n", 1)
 
     assert "Free space" in message
-    assert _count(Store(tmp_path)) == int(committed) * ROWS
+    assert _count(FileStore(tmp_path)) == int(committed) * ROWS
 
 
 def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     """A read-only mount, a wrong owner, or, as here, a file in the way."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(StoreError, match="CJ_HOME"), Store(tmp_path / "file" / "home").read():
+    with pytest.raises(StoreError, match="CJ_HOME"), FileStore(tmp_path / "file" / "home").read():
         pass
 
 
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
     """Essays are personal data."""
-    store = Store(tmp_path / "home")
+    store = FileStore(tmp_path / "home")
     store.publish()
 
     modes = {
@@ -361,7 +361,7 @@ def test_importing_the_package_loads_no_database() -> None:
 def test_times_come_back_in_utc(tmp_path: Path) -> None:
     """A naive time, or one in the machine's zone, would be compared wrongly."""
     moment = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
     with store.write() as db:
         db.insert("ledger", [row | {"entered_at": moment} for row in ledger_rows("me", 0)])
 

@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from cj_pipeline.errors import StoreError
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import (
     archive_callbacks,
     backup_store,
@@ -32,22 +32,22 @@ NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> FileStore:
     """A store with finished batches."""
-    store = Store(tmp_path / "home")
+    store = FileStore(tmp_path / "home")
     with store.write() as db:
         fill(db)
     return store
 
 
-def _comparisons(store: Store) -> int:
+def _comparisons(store: FileStore) -> int:
     with store.read() as db:
         row = db.one("SELECT count(*) AS n FROM comparisons")
     assert row is not None
     return int(row["n"])
 
 
-def test_a_sound_store_has_no_problems(store: Store) -> None:
+def test_a_sound_store_has_no_problems(store: FileStore) -> None:
     """The check must not cry wolf."""
     store.publish()
 
@@ -59,7 +59,7 @@ def test_a_sound_store_has_no_problems(store: Store) -> None:
     assert found.live_bytes == found.published_bytes > 0
 
 
-def test_rows_that_hang_in_the_air_are_counted(store: Store) -> None:
+def test_rows_that_hang_in_the_air_are_counted(store: FileStore) -> None:
     """A half-restored or hand-edited store shows here first."""
     with store.write() as db:
         db.execute("DELETE FROM comparison_pairs WHERE batch_id = ?", [SPRING])
@@ -67,7 +67,7 @@ def test_rows_that_hang_in_the_air_are_counted(store: Store) -> None:
     assert "91 comparisons without a planned pair" in check_store(store).problems
 
 
-def test_files_that_others_can_read_are_named(store: Store) -> None:
+def test_files_that_others_can_read_are_named(store: FileStore) -> None:
     """Essays are personal data."""
     store.path.chmod(0o644)
 
@@ -82,12 +82,12 @@ def test_an_older_store_is_migrated_on_request(tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / "cj.duckdb")) as old:
         migrate(old, known_migrations()[:1])
 
-    names = migrate_store(Store(tmp_path))
+    names = migrate_store(FileStore(tmp_path))
 
     assert names == tuple(m.name for m in known_migrations()[1:])
 
 
-def test_a_backup_brings_everything_back(store: Store, tmp_path: Path) -> None:
+def test_a_backup_brings_everything_back(store: FileStore, tmp_path: Path) -> None:
     """The reason to have one."""
     backup = backup_store(store, tmp_path / "backups" / "monday.duckdb")
     before = _comparisons(store)
@@ -104,7 +104,9 @@ def test_a_backup_brings_everything_back(store: Store, tmp_path: Path) -> None:
         assert notebook.execute("SELECT count(*) FROM comparisons").fetchone() == (before,)
 
 
-def test_a_backup_older_than_the_code_is_brought_up_to_date(store: Store, tmp_path: Path) -> None:
+def test_a_backup_older_than_the_code_is_brought_up_to_date(
+    store: FileStore, tmp_path: Path
+) -> None:
     """Otherwise readers would look for tables that are not there yet."""
     with duckdb.connect(str(tmp_path / "old.duckdb")) as old:
         migrate(old, known_migrations()[:1])
@@ -116,7 +118,7 @@ def test_a_backup_older_than_the_code_is_brought_up_to_date(store: Store, tmp_pa
 
 
 def test_a_restore_that_is_killed_leaves_a_live_file(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no instant at which another process would find nothing and begin anew."""
     backup = backup_store(store, tmp_path / "backup.duckdb")
@@ -130,11 +132,13 @@ def test_a_restore_that_is_killed_leaves_a_live_file(
         restore_store(store, backup, now=NOW)
     monkeypatch.undo()
 
-    assert _comparisons(Store(store.home)) == n_comparisons
-    assert restore_store(Store(store.home), backup, now=NOW) is not None
+    assert _comparisons(FileStore(store.home)) == n_comparisons
+    assert restore_store(FileStore(store.home), backup, now=NOW) is not None
 
 
-def test_a_restore_keeps_what_a_killed_writer_had_committed(store: Store, tmp_path: Path) -> None:
+def test_a_restore_keeps_what_a_killed_writer_had_committed(
+    store: FileStore, tmp_path: Path
+) -> None:
     """The file that is laid aside is whole: its log was folded into it first."""
     backup = backup_store(store, tmp_path / "backup.duckdb")
     code = """
@@ -154,17 +158,17 @@ os._exit(0)
         assert db.execute("FROM committed").fetchone() == (1,)
 
 
-def test_a_torn_store_can_be_restored(store: Store, tmp_path: Path) -> None:
+def test_a_torn_store_can_be_restored(store: FileStore, tmp_path: Path) -> None:
     """The message of a damaged store promises it."""
     backup = backup_store(store, tmp_path / "backup.duckdb")
     store.path.write_bytes(store.path.read_bytes()[:5000])
 
-    restore_store(Store(store.home), backup, now=NOW)
+    restore_store(FileStore(store.home), backup, now=NOW)
 
-    assert _comparisons(Store(store.home)) > 0
+    assert _comparisons(FileStore(store.home)) > 0
 
 
-def test_a_backup_is_never_overwritten(store: Store, tmp_path: Path) -> None:
+def test_a_backup_is_never_overwritten(store: FileStore, tmp_path: Path) -> None:
     """The older one may be the good one."""
     target = backup_store(store, tmp_path / "backup.duckdb")
 
@@ -172,7 +176,7 @@ def test_a_backup_is_never_overwritten(store: Store, tmp_path: Path) -> None:
         backup_store(store, target)
 
 
-def test_a_torn_backup_is_refused(store: Store, tmp_path: Path) -> None:
+def test_a_torn_backup_is_refused(store: FileStore, tmp_path: Path) -> None:
     """The live file must not be lost to a bad copy."""
     torn = tmp_path / "torn.duckdb"
     torn.write_bytes(store.path.read_bytes()[:5000])
@@ -183,7 +187,7 @@ def test_a_torn_backup_is_refused(store: Store, tmp_path: Path) -> None:
     assert _comparisons(store) > 0
 
 
-def test_compacting_gives_back_space_and_keeps_everything(store: Store) -> None:
+def test_compacting_gives_back_space_and_keeps_everything(store: FileStore) -> None:
     """Keys, views and comments included: the schema must still be the same."""
     with store.write() as db:
         db.execute(
@@ -203,7 +207,7 @@ def test_compacting_gives_back_space_and_keeps_everything(store: Store) -> None:
             db.insert("ledger", ledger_rows("me", 0))
 
 
-def test_old_callbacks_move_to_parquet_and_go_when_their_time_is_over(store: Store) -> None:
+def test_old_callbacks_move_to_parquet_and_go_when_their_time_is_over(store: FileStore) -> None:
     """Raw replies are most of a store; nobody updates them."""
     with store.read() as db:
         stored = db.one("SELECT count(*) AS n FROM callbacks WHERE batch_id = ?", [SPRING])

@@ -10,7 +10,7 @@ import pytest
 from cj_pipeline.errors import StoreError
 from cj_pipeline.store.ducklake_store import without_keys
 from cj_pipeline.store.extensions import load_extension
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.migrations import Migration, known_migrations, migrate, schema_version
 from cj_pipeline.store.session import Session
 from tests.support.template_store import copies_of_a_template
@@ -77,11 +77,11 @@ def test_a_migration_that_breaks_off_leaves_the_version_before(
 
 def test_a_store_newer_than_the_code_is_refused(tmp_path: Path) -> None:
     """Old code would write rows that the new schema does not mean."""
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
     with store.write() as db:
         db.execute("INSERT INTO schema_migrations VALUES (9999, 'later', '', now())")
 
-    for look in (Store(tmp_path).read, Store(tmp_path).write):
+    for look in (FileStore(tmp_path).read, FileStore(tmp_path).write):
         with pytest.raises(StoreError, match=r"schema version 9999.*update"), look():
             pass
 
@@ -159,11 +159,11 @@ def _catalogue(db: Session) -> list[list[dict[str, object]]]:
 
 def test_the_stores_that_tests_copy_are_those_that_migrations_make(tmp_path: Path) -> None:
     """Most tests are spared thirty migrations; what they are given must be the same."""
-    with Store(tmp_path / "real").read() as db:
+    with FileStore(tmp_path / "real").read() as db:
         real = _catalogue(db)
 
     with copies_of_a_template(tmp_path / "template"):
-        for store in (Store(tmp_path / "copied"), Store.in_memory()):
+        for store in (FileStore(tmp_path / "copied"), FileStore.in_memory()):
             with store.read() as db:
                 assert _catalogue(db) == real
     assert all(real[:2])

@@ -14,7 +14,7 @@ import pytest
 from cj_pipeline.errors import StoreBusyError, StoreError
 from cj_pipeline.metrics.readings import render_metrics
 from cj_pipeline.queries.overview import batch_overview
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore, own_file
 from cj_pipeline.store.maintenance import check_store
 from cj_pipeline.store.opening import open_store
 from cj_pipeline.store.quack_store import ServedStore, attach_statement, serve
@@ -59,7 +59,7 @@ def _write_then_fail(db: Session) -> None:
     db.execute("DELETE FROM no_such_table")
 
 
-def _count(store: Store, batch_id: str) -> int:
+def _count(store: FileStore, batch_id: str) -> int:
     with store.read() as db:
         row = db.one("SELECT count(*) AS n FROM ledger WHERE batch_id = ?", [batch_id])
     assert row is not None
@@ -93,7 +93,7 @@ def test_whole_batches_go_in_and_come_out(store: ServedStore) -> None:
     """Every table, JSON and times included, through the same calls as the file."""
     with store.write() as db:
         fill(db)
-    local = Store.in_memory()
+    local = FileStore.in_memory()
     with local.write() as db:
         fill(db)
 
@@ -187,7 +187,7 @@ def test_the_environment_chooses_the_store(address: str, tmp_path: Path) -> None
     environment = {"CJ_STORE": address, "CJ_STORE_TOKEN": TOKEN}
 
     assert isinstance(open_store(tmp_path, environment), ServedStore)
-    assert type(open_store(tmp_path, {})) is Store
+    assert type(open_store(tmp_path, {})) is FileStore
 
 
 @pytest.mark.parametrize("wrong", ["quack:host", "quack:ho st:1", "quack:x:1'; --"])
@@ -206,14 +206,14 @@ def test_analysts_see_the_server(store: ServedStore) -> None:
 def test_care_for_the_file_is_refused_from_afar(store: ServedStore) -> None:
     """A backup of an empty local file would be believed to be one of the store."""
     with pytest.raises(StoreError, match="stop whatever serves it"):
-        check_store(store)
+        check_store(own_file(store))
 
 
 def test_a_served_store_is_counted_as_the_same_rows_in_a_file_are(
     store: ServedStore, tmp_path: Path
 ) -> None:
     """Metrics are SQL, and the server plans some of it otherwise."""
-    beside = Store(tmp_path / "file")
+    beside = FileStore(tmp_path / "file")
     rows = spring_rows("counted")
     for each in (store, beside):
         with each.write() as db:

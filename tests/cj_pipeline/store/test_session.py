@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from cj_pipeline.errors import StoreError
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
@@ -53,7 +53,7 @@ def _report(**changes: Any) -> dict[str, Any]:
 
 def test_frozen_values_are_inserted_by_their_fields() -> None:
     """What travels between functions can be stored as it is, enums by their value."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         db.insert("ledger", [_entry()])
 
         assert db.one("SELECT kind, usd FROM ledger") == {"kind": "reserved", "usd": 1.0}
@@ -71,7 +71,7 @@ def test_arrow_tables_are_inserted_whole() -> None:
             "entered_at": [NOW] * 3,
         }
     )
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         db.insert("ledger", rows)
 
         assert db.one("SELECT count(*) AS n FROM ledger") == {"n": 3}
@@ -80,7 +80,7 @@ def test_arrow_tables_are_inserted_whole() -> None:
 def test_json_goes_in_and_comes_out_as_values() -> None:
     """Nobody above the store should see JSON as text."""
     check = {"tau": 0.5, "inversions": [["a", "b"]], "word": "å"}
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         db.insert("grading_reports", [_report(anchor_check=MappingProxyType(check))])
 
         row = db.one("SELECT anchor_check FROM grading_reports")
@@ -90,7 +90,7 @@ def test_json_goes_in_and_comes_out_as_values() -> None:
 
 def test_mappings_can_be_bound_to_json_columns() -> None:
     """Updates of one row write JSON as inserts do."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         db.insert("grading_reports", [_report()])
         db.execute("UPDATE grading_reports SET anchor_check = ?", [{"tau": 1}])
 
@@ -102,7 +102,7 @@ def test_mappings_can_be_bound_to_json_columns() -> None:
 )
 def test_hostile_text_does_not_cost_its_wave(hostile: str, kept: str) -> None:
     """One reply with half a surrogate must not make a paid wave unstorable."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         db.insert("grading_reports", [_report(statement=hostile)])
         db.execute("UPDATE grading_reports SET scale = ?", [hostile])
 
@@ -113,7 +113,7 @@ def test_hostile_text_does_not_cost_its_wave(hostile: str, kept: str) -> None:
 
 def test_a_taken_key_is_an_error_unless_told_otherwise() -> None:
     """Silence about a double row would hide a double payment."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         db.insert("ledger", [_entry()])
 
         with pytest.raises(duckdb.ConstraintException):
@@ -123,7 +123,7 @@ def test_a_taken_key_is_an_error_unless_told_otherwise() -> None:
 @pytest.mark.parametrize(("on_conflict", "usd"), [("ignore", 1.0), ("replace", 2.0)])
 def test_a_taken_key_is_ignored_or_replaced_on_request(on_conflict: Any, usd: float) -> None:
     """Steps may be repeated: writing the same twice leaves the same rows."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         db.insert("ledger", [_entry(1.0)])
         db.insert("ledger", [_entry(2.0)], on_conflict=on_conflict)
 
@@ -133,7 +133,7 @@ def test_a_taken_key_is_ignored_or_replaced_on_request(on_conflict: Any, usd: fl
 def test_an_unknown_column_is_named() -> None:
     """A mistyped field must not be dropped in silence."""
     with (
-        Store.in_memory().write() as db,
+        FileStore.in_memory().write() as db,
         pytest.raises(ValueError, match="grading_reports has no column grad"),
     ):
         db.insert("grading_reports", [_report(grad=1)])
@@ -141,7 +141,7 @@ def test_an_unknown_column_is_named() -> None:
 
 def test_no_rows_are_no_work() -> None:
     """A wave without failures inserts no failures."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         db.insert("ledger", [])
 
         assert db.rows("FROM ledger") == []
@@ -160,7 +160,7 @@ class Report:
 
 def test_rows_come_back_as_the_frozen_values_they_were() -> None:
     """What was stored from a dataclass is read into it: enums, times and numbers as they were."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         db.insert("ledger", [_entry(), replace(_entry(2.5), submission_key="other")])
 
         sql = "FROM ledger ORDER BY usd"
@@ -173,7 +173,7 @@ def test_rows_come_back_as_the_frozen_values_they_were() -> None:
 
 def test_a_query_without_rows_gives_no_values() -> None:
     """Neither an error nor a value of nothing."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         sql = "FROM ledger"
 
         assert db.records(Entry, sql) == []
@@ -182,7 +182,7 @@ def test_a_query_without_rows_gives_no_values() -> None:
 
 def test_json_comes_back_parsed_and_what_is_missing_as_none() -> None:
     """A field of a mapping holds a mapping, and an empty column is None where that may be."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         db.insert("grading_reports", [_report(anchor_check={"tau": 0.5})])
 
         found = db.record(Report, "FROM grading_reports")
@@ -212,7 +212,7 @@ def test_json_comes_back_parsed_and_what_is_missing_as_none() -> None:
 )
 def test_columns_that_are_not_the_fields_are_an_error(columns: str, told: str) -> None:
     """A query and a value that grew apart fail where they meet, by name, not somewhere later."""
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         db.insert("grading_reports", [_report()])
 
         with pytest.raises(StoreError, match=f"Report cannot be read from the store: .*{told}"):
@@ -222,7 +222,7 @@ def test_columns_that_are_not_the_fields_are_an_error(columns: str, told: str) -
 def test_columns_are_checked_even_where_no_row_is_found() -> None:
     """Otherwise a wrong query would pass every test on an empty store."""
     with (
-        Store.in_memory().write() as db,
+        FileStore.in_memory().write() as db,
         pytest.raises(StoreError, match="no field for the column batch_id"),
     ):
         db.records(Report, "SELECT * FROM grading_reports")
@@ -231,7 +231,7 @@ def test_columns_are_checked_even_where_no_row_is_found() -> None:
 def test_whole_numbers_are_read_where_any_number_may_stand() -> None:
     """A sum of whole numbers is no reason to fail."""
 
-    with Store.in_memory().write() as db:
+    with FileStore.in_memory().write() as db:
         assert db.record(Usd, "SELECT 3 AS usd") == Usd(3)
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.store.file_store import Store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.opening import open_published
 from cj_pipeline.store.snapshot import publish
 from tests.support.store_workers import ROWS, ledger_rows
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> FileStore:
     """A store with rows enough for many blocks."""
-    store = Store(tmp_path)
+    store = FileStore(tmp_path)
     with store.write() as db:
         db.execute(
             "INSERT INTO ledger SELECT 'filler', i::VARCHAR, md5(i::VARCHAR), 'reserved', "
@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def _write_and_publish(store: Store, transaction: int) -> None:
+def _write_and_publish(store: FileStore, transaction: int) -> None:
     with store.write() as db:
         db.insert("ledger", ledger_rows("me", transaction))
     store.publish()
@@ -38,7 +38,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_every_publication_equals_the_live_file(store: Store) -> None:
+def test_every_publication_equals_the_live_file(store: FileStore) -> None:
     """Copying only what changed must leave nothing out, growing and shrinking included."""
     for transaction in range(6):
         _write_and_publish(store, transaction)
@@ -66,7 +66,7 @@ def test_blocks_that_differ_under_one_checksum_are_copied(tmp_path: Path) -> Non
     assert _digest(published) == _digest(live)
 
 
-def test_the_copy_before_last_is_used_again(store: Store) -> None:
+def test_the_copy_before_last_is_used_again(store: FileStore) -> None:
     """The same two files take turns: nothing is copied whole once both exist."""
     inodes = []
     for transaction in range(6):
@@ -76,7 +76,7 @@ def test_the_copy_before_last_is_used_again(store: Store) -> None:
     assert inodes[2:] == inodes[:2] * 2
 
 
-def test_a_copy_open_in_this_process_is_left_alone(store: Store) -> None:
+def test_a_copy_open_in_this_process_is_left_alone(store: FileStore) -> None:
     """Locks do not hold within one process, so this case needs its own care."""
     _write_and_publish(store, 0)
     with open_published(store.home) as notebook:
@@ -88,7 +88,7 @@ def test_a_copy_open_in_this_process_is_left_alone(store: Store) -> None:
     assert seen == (20_000 + ROWS, 20_001)
 
 
-def test_a_copy_open_in_another_process_is_left_alone(store: Store) -> None:
+def test_a_copy_open_in_another_process_is_left_alone(store: FileStore) -> None:
     """An analyst's notebook sees one state however often others publish."""
     _write_and_publish(store, 0)
     query = "SELECT count(*), sum(length(judge_id)) FROM ledger"
@@ -114,7 +114,7 @@ def test_a_copy_open_in_another_process_is_left_alone(store: Store) -> None:
     assert seen == str((20_000 + ROWS, 20_000 * 32 + ROWS))
 
 
-def test_a_publisher_killed_between_its_renames_does_no_harm(store: Store) -> None:
+def test_a_publisher_killed_between_its_renames_does_no_harm(store: FileStore) -> None:
     """The spare is then the published file itself, which must not be written into."""
     _write_and_publish(store, 0)
     _write_and_publish(store, 1)
@@ -128,7 +128,7 @@ def test_a_publisher_killed_between_its_renames_does_no_harm(store: Store) -> No
     assert _digest(store.published_path) == _digest(store.path)
 
 
-def test_an_unfinished_copy_is_never_continued(store: Store) -> None:
+def test_an_unfinished_copy_is_never_continued(store: FileStore) -> None:
     """A killed publisher may have torn it in the middle of a block."""
     _write_and_publish(store, 0)
     unfinished = store.published_path.with_name(f"{store.published_path.name}.unfinished")
