@@ -23,7 +23,7 @@ from resources.runtime_resource import RuntimeResource
 def batch_report(
     context: dg.AssetExecutionContext, engine: RuntimeResource
 ) -> dg.MaterializeResult[None]:
-    """One page that tells a person what the batch came to, and how sure we are."""
+    """One page that shows a person what the batch came to, and how sure we are."""
     connected, batch_id = engine.open(), context.partition_key
     with errors_as_dagster_knows_them():
         written = publish_report(connected, batch_id)

@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.automation.metadata import history_and_columns, table
 from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from cj_pipeline.outputs.feedback import why_asked
+from cj_pipeline.outputs.feedback import why_requested
 from cj_pipeline.steps.plan_wave import plan_wave
 from resources.runtime_resource import RuntimeResource
 
@@ -29,7 +29,7 @@ def comparison_pairs(
     history, columns = history_and_columns(connected, context.partition_key, "comparison_pairs")
     strategy = history.settings["strategy"]
     wave = [
-        {**row, "asked": why_asked(row["role"], row["expected_gain"], strategy)}
+        {**row, "asked": why_requested(row["role"], row["expected_gain"], strategy)}
         for row in history.pairs
         if row["wave"] == planned.wave
     ]

@@ -27,7 +27,10 @@ def comparisons(
 ) -> dg.MaterializeResult[None]:
     """What each judge decided on each pair, or how the comparison failed for good."""
     connected = engine.open()
-    with errors_as_dagster_knows_them(), progress_in_run_log(context, connected, since_asked=True):
+    with (
+        errors_as_dagster_knows_them(),
+        progress_in_run_log(context, connected, since_submission=True),
+    ):
         collected = collect_wave(connected, context.partition_key)
     history, columns = history_and_columns(connected, context.partition_key, "comparisons")
     return dg.MaterializeResult(

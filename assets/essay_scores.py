@@ -1,4 +1,4 @@
-"""Where each essay of a batch stands after a wave."""
+"""The place of each essay of a batch on the scale after a wave."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from resources.runtime_resource import RuntimeResource
 def essay_scores(
     context: dg.AssetExecutionContext, engine: RuntimeResource
 ) -> dg.MaterializeResult[None]:
-    """Where each essay in the batch stands, in logits, with its standard error."""
+    """Each essay's place on the scale, in logits, with its standard error."""
     connected = engine.open()
     with errors_as_dagster_knows_them():
         fitted = fit(connected, context.partition_key)

@@ -16,13 +16,13 @@ from cj_pipeline.steps.project import project
 from resources.runtime_resource import RuntimeResource
 
 
-def _told(key: str) -> str:
-    """Return what `batch.yaml` says of a key that grades are made by."""
+def _description(key: str) -> str:
+    """Return the description of a grading key of `batch.yaml`."""
     return f"With `again`, from now on. {BatchSettings.model_fields[key].description}"
 
 
 class GradingRequest(dg.Config):
-    """How grades are asked for; grading again never asks a judge or costs anything."""
+    """How grades are requested; regrading never calls a judge or costs anything."""
 
     again: bool = Field(False, description="Regrade what has been graded, as a new revision.")
     scale: str = Field("", description="With `again`: another grade scale from now on, by name.")
@@ -35,18 +35,20 @@ class GradingRequest(dg.Config):
     despite: list[str] = Field(
         [], description="With `again`: assertions of the batch's own that need not hold any more."
     )
-    use_priors: bool | None = Field(None, description=_told("use_priors"))
-    min_anchor_grades: int | None = Field(None, description=_told("min_anchor_grades"))
+    use_priors: bool | None = Field(None, description=_description("use_priors"))
+    min_anchor_grades: int | None = Field(None, description=_description("min_anchor_grades"))
     min_anchor_separation_z: float | None = Field(
-        None, description=_told("min_anchor_separation_z")
+        None, description=_description("min_anchor_separation_z")
     )
     max_anchor_disagreement: float | None = Field(
-        None, description=_told("max_anchor_disagreement")
+        None, description=_description("max_anchor_disagreement")
     )
-    max_extrapolated_share: float | None = Field(None, description=_told("max_extrapolated_share"))
-    max_inversion_p: float | None = Field(None, description=_told("max_inversion_p"))
+    max_extrapolated_share: float | None = Field(
+        None, description=_description("max_extrapolated_share")
+    )
+    max_inversion_p: float | None = Field(None, description=_description("max_inversion_p"))
     link_to: list[str] | None = Field(
-        None, description=_told("link_to") + " An empty list takes it off their scale again."
+        None, description=_description("link_to") + " An empty list takes it off their scale again."
     )
 
     @property
@@ -57,12 +59,12 @@ class GradingRequest(dg.Config):
 
     @model_validator(mode="after")
     def _changes_only_what_is_graded_again(self) -> Self:
-        """What was asked for must not be dropped in silence."""
+        """What was requested must not be dropped in silence."""
         given = {key: getattr(self, key) for key in ("scale", "own_scale", "anchor_grades")}
-        asked = [key for key, value in (given | {"despite": self.despite}).items() if value]
-        asked += self.settings
-        if asked and not self.again:
-            msg = f"take effect only with `again: true`: {', '.join(asked)}"
+        given_keys = [key for key, value in (given | {"despite": self.despite}).items() if value]
+        given_keys += self.settings
+        if given_keys and not self.again:
+            msg = f"take effect only with `again: true`: {', '.join(given_keys)}"
             raise ValueError(msg)
         return self
 
@@ -100,7 +102,7 @@ def grade_projections(
             if config.again
             else project(connected, batch_id)
         )
-        # The grades are kept by now: nobody waits for what the scale is worth.
+        # The grades are stored by now: nothing waits for the scale's description.
         describe_scale(connected, batch_id)
     history, columns = history_and_columns(connected, batch_id, "grade_projections")
     metadata: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The artefact of a batch: what was given, asked and found, in one checked file."""
+"""The artefact of a batch: what was given, requested and found, in one checked file."""
 
 import dagster as dg
 

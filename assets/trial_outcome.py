@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.automation.metadata import table
 from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from cj_pipeline.trials.runs import TrialOutcome, conclude_trial, kept_outcome, trial_history
+from cj_pipeline.trials.runs import TrialOutcome, conclude_trial, stored_outcome, trial_history
 from resources.runtime_resource import RuntimeResource
 
 _SHOWN_RUNS = 20
@@ -25,7 +25,7 @@ _SHOWN_RUNS = 20
 def trial_outcome(
     context: dg.AssetExecutionContext, engine: RuntimeResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """What a trial came to beside what was expected, and how far it is from the runs before it.
+    """What a trial came to and what was expected, and how far it is from the runs before it.
 
     Only batches that are trials have one.
     """
@@ -61,7 +61,7 @@ def trial_outcome_checks(
 ) -> Iterator[dg.AssetCheckResult]:
     """Hold the outcome, as it is kept, against its definition and the run before."""
     with engine.open().store.read() as db:
-        outcome = kept_outcome(db, context.partition_key)
+        outcome = stored_outcome(db, context.partition_key)
     if outcome is None:
         msg = f"Batch '{context.partition_key}' is no trial that has ended: nothing to check."
         raise dg.Failure(msg, allow_retries=False)
@@ -117,12 +117,12 @@ def _run(row: dict[str, Any]) -> dict[str, Any]:
 
 def _expected(outcome: TrialOutcome) -> dg.AssetCheckResult:
     wrong = [finding for finding in outcome.findings if not finding.holds]
-    told = "; ".join(f"{f.expectation}, found {f.found}" for f in wrong)
+    unmet = "; ".join(f"{f.expectation}, found {f.found}" for f in wrong)
     return dg.AssetCheckResult(
         check_name="trial_meets_expectations",
         passed=not wrong,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=told or f"all {len(outcome.findings)} expectations hold",
+        description=unmet or f"all {len(outcome.findings)} expectations hold",
         metadata={"expected": len(outcome.findings), "wrong": len(wrong)},
     )
 
@@ -143,7 +143,7 @@ def _steady(outcome: TrialOutcome) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name="trial_has_not_drifted",
         passed=not drift.drifted,
-        # The judge or its provider changed, not our rows: a person should look.
+        # The judge or its provider changed, not our rows: a person should check.
         severity=dg.AssetCheckSeverity.WARN,
         description="; ".join(drift.drifted) or f"as {drift.compared_with} was, within the bands",
         metadata=figures,

@@ -13,17 +13,17 @@ from assets.automation.metadata import (
     table,
 )
 from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from cj_pipeline.outputs.report_forecast import looking_ahead
+from cj_pipeline.outputs.report_forecast import forecast_metadata
 from cj_pipeline.steps.decide import decide
 from cj_pipeline.steps.watchdog import end_stalled
 from resources.runtime_resource import RuntimeResource
 
 
 class DecisionRequest(dg.Config):
-    """How a decision is asked for."""
+    """How a decision is requested."""
 
     end_if_stalled: bool = Field(
-        False, description="End a batch that has seen nothing for longer than it allows."
+        False, description="End a batch in which nothing has changed for longer than it allows."
     )
 
 
@@ -38,7 +38,7 @@ class DecisionRequest(dg.Config):
 def wave_decision(
     context: dg.AssetExecutionContext, config: DecisionRequest, engine: RuntimeResource
 ) -> dg.MaterializeResult[None]:
-    """Wait, ask more, resample, or end with a stated reason."""
+    """Wait, request more, resample, or end with a stated reason."""
     connected, batch_id = engine.open(), context.partition_key
     with errors_as_dagster_knows_them(), progress_in_run_log(context, connected):
         step = end_stalled if config.end_if_stalled else decide
@@ -63,7 +63,7 @@ def wave_decision(
             ("wave", "decision", "reason", "completed", "max_score_change"),
         ),
     }
-    metadata |= looking_ahead(history)
+    metadata |= forecast_metadata(history)
     if not decided.decision.is_final:
         # At the end grades come first: their page and the report's show these.
         if history.scores:

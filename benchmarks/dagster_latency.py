@@ -4,11 +4,11 @@
     python -m benchmarks.dagster_latency --execute
 
 The first serves `dagster dev` as `cj ui` does and drops batches into its inbox one after another.
-After each it also has a run of one step that does nothing, asked for by a plain sensor as soon as a
+After each it also has a run of one step that does nothing, requested by a plain sensor as soon as a
 file is there: the floor, below which nothing can be that Dagster starts with that launcher.
-The emulator's jobs take a few seconds, so each ends while nobody expects it. Times are read back
+The emulator's jobs take a few seconds, so each ends at a time nothing expects. Times are read back
 from Dagster's event log and from the store's rows. The second gives each batch a `cj execute` of
-its own. A job's end is taken from the emulator's own state. Through its API it tells the end as
+its own. A job's end is taken from the emulator's own state. Through its API it reports the end as
 providers do, in whole seconds; a total counted from that is half a second longer, and is printed
 too.
 """
@@ -86,7 +86,7 @@ defs = dg.Definitions.merge(
     cj_pipeline.definitions.defs, dg.Definitions(jobs=[floor], sensors=[floor_sensor])
 )
 """
-"""The project's code location, with a job beside it that does nothing."""
+"""The project's code location, with a job next to it that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Latency:
     process_started: float
     graded: float
     total: float
-    total_as_told: float
+    total_as_reported: float
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Execution:
     noticed: float
     graded: float
     total: float
-    total_as_told: float
+    total_as_reported: float
 
 
 def graded_folder(folder: Path) -> Path:
@@ -129,9 +129,9 @@ def graded_folder(folder: Path) -> Path:
 
 
 def stored_times(runtime: Runtime, batch_id: str) -> Mapping[str, datetime]:
-    """Return when the last provider job ended, when that was seen, and when grades were kept.
+    """Return when the last provider job ended, when that was noticed, and when grades were stored.
 
-    `told` is the end as the provider tells it, `ended` as its state has it.
+    `told` is the end as the provider reports it, `ended` as its state has it.
     """
     with closing(sqlite3.connect(runtime.home / "emulator.sqlite")) as emulator:
         due_at = dict(emulator.execute("SELECT job_id, due_at FROM jobs"))
@@ -166,7 +166,9 @@ def latency_of(runtime: Runtime, instance: dg.DagsterInstance, batch_id: str) ->
         stored["graded"].timestamp(),
     ]
     steps = [after - before for before, after in itertools.pairwise(marks)]
-    return Latency(*steps, total=marks[-1] - marks[0], total_as_told=_as_told(stored, marks[-1]))
+    return Latency(
+        *steps, total=marks[-1] - marks[0], total_as_reported=_as_reported(stored, marks[-1])
+    )
 
 
 def event_times(
@@ -182,7 +184,7 @@ def event_times(
 
 
 def asked_at(record: dg.RunRecord) -> float:
-    """Return when a run was asked for."""
+    """Return when a run was requested."""
     return record.create_timestamp.replace(tzinfo=UTC).timestamp()
 
 
@@ -271,7 +273,7 @@ def through_dagster(
                     before = sizes(runtime)
                 else:
                     found.append(latency)
-                    print(f"  {name}: " + told(latency), flush=True)
+                    print(f"  {name}: " + describe(latency), flush=True)
                 time.sleep(random.uniform(0, 5))  # noqa: S311 -- another phase of the daemon's loop
                 if number:
                     floors.append(floor_of(instance, runtime.home, name))
@@ -311,10 +313,10 @@ def through_execute(folder: Path, n: int) -> list[Execution]:
         if number:  # the first makes tables that are made once
             found.append(
                 Execution(
-                    noticed - ended, graded - noticed, graded - ended, _as_told(times, graded)
+                    noticed - ended, graded - noticed, graded - ended, _as_reported(times, graded)
                 )
             )
-            print(f"  {name}: {told(found[-1])}", flush=True)
+            print(f"  {name}: {describe(found[-1])}", flush=True)
     return found
 
 
@@ -325,11 +327,11 @@ def logged_at(log: Path, event: str) -> float:
     return datetime.fromisoformat(found).timestamp()
 
 
-def _as_told(times: Mapping[str, datetime], graded: float) -> float:
+def _as_reported(times: Mapping[str, datetime], graded: float) -> float:
     return graded - times["told"].timestamp()
 
 
-def told(spent: Latency | Floor | Execution) -> str:
+def describe(spent: Latency | Floor | Execution) -> str:
     """Return a batch's seconds on one line."""
     return "  ".join(f"{f.name} {getattr(spent, f.name):.2f}" for f in fields(spent))
 

@@ -99,11 +99,11 @@ def timed(parts: dict[str, float], module: object, name: str) -> Iterator[None]:
 def tick(
     sensor: dg.SensorDefinition, instance: dg.DagsterInstance, cursor: str | None = None
 ) -> tuple[float, dict[str, float], int, str | None]:
-    """Evaluate a sensor once: seconds, seconds by part, runs asked for, cursor."""
+    """Evaluate a sensor once: seconds, seconds by part, runs requested, cursor."""
     parts: dict[str, float] = {}
     sensors.WATCH_FOR_S = 0.0
     with ExitStack() as stack:
-        for name in ("poll", "standings", "_batches_with_runs", "_tries", "_result"):
+        for name in ("poll", "standings", "_batches_with_runs", "_attempts", "_result"):
             stack.enter_context(timed(parts, sensors, name))
         context = stack.enter_context(
             dg.build_sensor_context(
@@ -123,8 +123,8 @@ def tick(
 def show(what: str, measured: tuple[float, dict[str, float], int, str | None]) -> None:
     """Print one tick."""
     seconds, parts, n_runs, _ = measured
-    told = ", ".join(f"{name.strip('_')} {part:.2f}" for name, part in parts.items())
-    print(f"{what:<58} {seconds:6.2f} s  {n_runs:3d} runs   {told}")
+    listed = ", ".join(f"{name.strip('_')} {part:.2f}" for name, part in parts.items())
+    print(f"{what:<58} {seconds:6.2f} s  {n_runs:3d} runs   {listed}")
 
 
 def main() -> None:

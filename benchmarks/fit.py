@@ -1,4 +1,4 @@
-"""How fast scores are found, beside every peer, each in its own process and checked for accuracy.
+"""How fast scores are found, next to every peer, each in its own process and checked for accuracy.
 
     python benchmarks/fit.py [--limit SECONDS] [--only NAME ...]
 
@@ -7,7 +7,7 @@ that of "choix ilsr dense". Every other solver gets the verdicts in the form it 
 added-up tables, sparse designs), made outside the clock; "ours, added up" and "choix ilsr dense,
 added up" are the same comparison without the adding up. All seek plain maximum likelihood. A solver
 counts where its largest error against a high-precision optimum is at most 1e-6 logits; peers are
-given tolerances that allow that. Who is over the limit is not asked again with more of both.
+given tolerances that allow that. Who is over the limit is not run again with more of both.
 """
 
 from __future__ import annotations

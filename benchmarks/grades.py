@@ -1,7 +1,7 @@
 """Are grade probabilities honest, and grades right more often than by simpler rules?
 
 Simulates cohorts: essays of a true quality, judged on random pairs as the Bradley-Terry model
-says, graded by people who disagree with the judge by some steps. The anchors' grades are told,
+says, graded by people who disagree with the judge by some steps. The anchors' grades are given,
 the students' are kept for the reckoning. Every rule sees the same scores in the same run.
 
     python benchmarks/grades.py [--replications 200]
@@ -246,7 +246,7 @@ RULES: dict[str, Rule] = {
 
 @dataclass(frozen=True, eq=False)
 class Reckoning:
-    """What one rule said of all students of all replications."""
+    """What one rule predicted for all students of all replications."""
 
     probabilities: Floats  # (n_replications, n_students, n_grades)
     true_steps: Ints  # (n_replications, n_students)
@@ -295,7 +295,7 @@ def _with_error(values: NDArray[np.generic]) -> str:
 
 def run(setting: Setting, n_replications: int) -> None:
     """Print one setting's table."""
-    said: dict[str, list[Floats]] = {"ours": []} | {name: [] for name in RULES}
+    predicted: dict[str, list[Floats]] = {"ours": []} | {name: [] for name in RULES}
     covered, refused, disagreement, seconds, true_steps = [], [], [], [], []
     left_out_hits = []
     for replication in range(n_replications):
@@ -306,9 +306,9 @@ def run(setting: Setting, n_replications: int) -> None:
             SCALE, cohort.ids, cohort.scores, cohort.covariance, known, rules=ALWAYS_GRADE
         )
         seconds.append(time.perf_counter() - started)
-        said["ours"].append(projections.probabilities[cohort.n_anchors :])
+        predicted["ours"].append(projections.probabilities[cohort.n_anchors :])
         for name, rule in RULES.items():
-            said[name].append(rule(cohort))
+            predicted[name].append(rule(cohort))
         true_steps.append(cohort.true_steps)
         covered += [
             boundary.lower < true < boundary.upper
@@ -328,7 +328,7 @@ def run(setting: Setting, n_replications: int) -> None:
         "| rule | exact | within one | MAE (steps) | Brier | ECE | classwise ECE | 90 % set |\n"
         "|---|---|---|---|---|---|---|---|"
     )
-    for name, probabilities in said.items():
+    for name, probabilities in predicted.items():
         reckoning = Reckoning(np.array(probabilities), np.array(true_steps))
         print(f"| {name} | {' | '.join(reckoning.row())} |")
     print(

@@ -5,11 +5,11 @@
     python benchmarks/live_calls.py many [N]   N (10,000) calls at concurrency 64: time, memory
     python benchmarks/live_calls.py limiter    4 processes under one limit, every window looked at
     python benchmarks/live_calls.py faults     3 calls in 10 failing, and an outage of 5 seconds
-    python benchmarks/live_calls.py peers      beside a plain asyncio + tenacity loop and
+    python benchmarks/live_calls.py peers      next to a plain asyncio + tenacity loop and
                                                inspect_ai, also killed half-way and started again
 
 The server is a stub in a process of its own that speaks chat completions, waits, and counts how
-often it was asked each prompt: the emulator's own work would be measured otherwise. `targets` runs
+often it was sent each prompt: the emulator's own work would be measured otherwise. `targets` runs
 against the emulator as well, through three SDKs. inspect_ai is found in this environment, or in
 the one whose interpreter INSPECT_PYTHON names.
 """
@@ -44,7 +44,7 @@ VERDICT = json.dumps({"winner": "A", "confidence": 3, "justification": "It reads
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run what was requested."""
     what, *rest = sys.argv[1:] or ["all"]
     if what == "stub":
         asyncio.run(serve_stub(int(rest[0])))
@@ -158,13 +158,13 @@ def stub() -> Iterator[str]:
         process.wait()
 
 
-def tell(address: str, **settings: float) -> None:
-    """Change the stub's settings and begin to count anew."""
+def configure(address: str, **settings: float) -> None:
+    """Change the stub's settings and restart the counts."""
     _fetch(f"{address}/settings", {"fault_share": 0.0, "down_until": 0.0, **settings})
 
 
 def counts(address: str) -> dict[str, int]:
-    """Return what the stub was asked and has answered."""
+    """Return what the stub was sent and has answered."""
     found: dict[str, int] = _fetch(f"{address}/counts")
     return found
 
@@ -175,7 +175,7 @@ def counts(address: str) -> dict[str, int]:
 def write_folder(
     folder: Path, address: str, n: int, n_judges: int, *, concurrency: int, **more: Any
 ) -> Path:
-    """Write a batch whose one wave asks each of its judges n comparisons."""
+    """Write a batch whose one wave requests n comparisons of each of its judges."""
     n_essays = next(k for k in range(3, 400) if k * (k - 1) // 2 >= n)
     (folder / "essays").mkdir(parents=True)
     (folder / "judges").mkdir()
@@ -208,7 +208,7 @@ def write_folder(
 
 
 def planned(home: Path, folder: Path, environment: Mapping[str, str] | None = None) -> Any:
-    """Take a batch in and plan its wave; return the engine and the batch's name."""
+    """Ingest a batch and plan its wave; return the runtime and the batch's name."""
     from cj_pipeline.logs import configure_logs
     from cj_pipeline.steps.ingest import ingest
     from cj_pipeline.steps.plan_wave import plan_wave
@@ -233,7 +233,7 @@ def submitted(home: Path, folder: Path, environment: Mapping[str, str] | None = 
 
 
 def _span(runtime: Any) -> tuple[float, int]:
-    """Return the time from the first call standing ready to the last answer, and their number."""
+    """Return the time from the first call being ready to the last answer, and their number."""
     with runtime.store.read() as db:
         row = db.one(
             "SELECT epoch(max(answered_at)) - epoch(min(queued_at)) AS s, count(*) AS n"
@@ -246,7 +246,7 @@ def _span(runtime: Any) -> tuple[float, int]:
 
 
 def targets() -> None:
-    """3 and 10 judges x 50 comparisons at 200 ms, beside the bound of their concurrency."""
+    """3 and 10 judges x 50 comparisons at 200 ms, and the bound of their concurrency."""
     bound_s = math.ceil(50 / 4) * LATENCY_S
 
     def row(*shown: Any) -> None:
@@ -261,7 +261,7 @@ def targets() -> None:
     print("|---|---|---|---|---|---|---|")
     for n_judges in (3, 10):
         with tempfile.TemporaryDirectory() as tmp:
-            row("none: the engine alone", n_judges, *_engine_alone(Path(tmp), n_judges))
+            row("none: the dispatcher alone", n_judges, *_dispatcher_alone(Path(tmp), n_judges))
     with tempfile.TemporaryDirectory() as tmp, stub() as address:
         for n_judges in (3, 10):
             place = Path(tmp) / str(n_judges)
@@ -278,7 +278,7 @@ def targets() -> None:
         row("emulator, 3 SDKs", 3, n, calls_s, step_s)
 
 
-def _engine_alone(home: Path, n_judges: int) -> tuple[int, float, float]:
+def _dispatcher_alone(home: Path, n_judges: int) -> tuple[int, float, float]:
     """Return calls made, seconds and seconds, with judges that only wait: no SDK, no store."""
     from cj_pipeline.live.dispatcher import (
         CallOutcome,
@@ -450,7 +450,7 @@ def faults() -> None:
             folder = write_folder(place / "batch", address, 400, 1, concurrency=16)
             runtime, batch_id = planned(place / "home", folder)
             given = {k: v + (time.time() if k == "down_until" else 0) for k, v in settings.items()}
-            tell(address, latency_s=0.05, **given)
+            configure(address, latency_s=0.05, **given)
             seconds = _until_all_answered(runtime, batch_id)
             with runtime.store.read() as db:
                 row = db.one("SELECT count(*) AS n FROM live_calls WHERE outcome = 'answered'")
@@ -477,7 +477,7 @@ def _until_all_answered(runtime: Any, batch_id: str) -> float:
 
 
 def peers(n_calls: str = "600") -> None:
-    """The same calls through this engine, a plain loop and inspect_ai; and killed half-way."""
+    """The same calls through this dispatcher, a plain loop and inspect_ai; and killed half-way."""
     n = int(n_calls)
     concurrency = 16
     bound = math.ceil(n / concurrency) * LATENCY_S
@@ -503,13 +503,13 @@ def peers(n_calls: str = "600") -> None:
             ways["inspect_ai"] = [inspect, __file__, "_inspect", str(requests), address]
         for name, command in ways.items():
             whole = Path(tmp) / f"whole-{name.replace(' ', '')}"
-            tell(address, latency_s=LATENCY_S)
+            configure(address, latency_s=LATENCY_S)
             done = subprocess.run(
                 [*command, str(whole)], check=True, capture_output=True, text=True
             )
             seconds, cpu_s = map(float, done.stdout.split()[-2:])
             killed = Path(tmp) / f"killed-{name.replace(' ', '')}"
-            tell(address, latency_s=LATENCY_S)
+            configure(address, latency_s=LATENCY_S)
             process = subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL)
             while counts(address)["answered"] < n // 2:
                 time.sleep(0.05)
@@ -525,7 +525,7 @@ def peers(n_calls: str = "600") -> None:
 
 
 def _write_requests(runtime: Any, batch_id: str, path: Path) -> None:
-    """Write a batch's requests for whoever does not know batches."""
+    """Write a batch's requests for tools that do not know batches."""
     from cj_pipeline.provider_jobs.requests import load_texts, prompt_for
     from cj_pipeline.queries.batch_record import load_batch
 
@@ -571,13 +571,13 @@ def _plain(requests: str, address: str, out: str) -> None:
         gate = asyncio.Semaphore(16)
 
         @retry(stop=stop_after_attempt(6), wait=wait_random_exponential(0.5, 30))
-        async def ask(body: dict[str, Any]) -> str:
+        async def request(body: dict[str, Any]) -> str:
             answer = await client.chat.completions.create(**body)
             return str(answer.choices[0].message.content)
 
         async def one(row: dict[str, Any]) -> None:
             async with gate:
-                text = await ask(row["body"])
+                text = await request(row["body"])
             with kept.open("a") as file:
                 file.write(json.dumps({"custom_id": row["custom_id"], "text": text}) + "\n")
 

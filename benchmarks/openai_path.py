@@ -85,7 +85,7 @@ def measure(n: int, way: str, folder: Path) -> None:
 
 
 def _through_pipeline(_: Provider, n: int, folder: Path) -> Iterator[tuple[str, object]]:
-    """A batch's own steps: what is sent and what came home is in the store."""
+    """A batch's own steps: what is sent and what was collected is in the store."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     batch = folder / "large"
     (batch / "essays").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What choosing pairs well is worth, in comparisons: simulated judges, then recorded votes.
+"""What choosing pairs well saves, in comparisons: simulated judges, then recorded votes.
 
     python benchmarks/pairing.py --replications 200            everything; hours
     python benchmarks/pairing.py savings --essays 20 100 --replications 20      a table in minutes
@@ -68,11 +68,11 @@ class Setup:
     """One cell of a table.
 
     Attributes:
-        strategy: As in a batch's settings, or "uniform": any pair not yet asked, by lot.
+        strategy: As in a batch's settings, or "uniform": any pair not yet judged, by lot.
         n_essays: In the batch.
         wave: Pairs per wave.
         per_essay: Comparisons per essay at the end.
-        may_repeat: Whether a pair may be asked again before all were.
+        may_repeat: Whether a pair may be repeated before all were judged.
         judge: "plain"; "biased" towards the first place; "careless", deciding by coin in a tenth
             of the cases; "pair", two judges in turn of whom one discriminates half as well.
         topic: For recorded votes; else empty.
@@ -93,7 +93,7 @@ class Setup:
 
 
 class SimulatedJudge:
-    """Answers by Bradley and Terry's model; the luck of a pair's k-th asking is fixed by seed."""
+    """Answers by Bradley and Terry's model; the luck of a pair's k-th request is fixed by seed."""
 
     def __init__(self, setup: Setup, seed: int) -> None:
         rng = np.random.default_rng([seed, setup.n_essays])
@@ -359,7 +359,7 @@ def savings(options: argparse.Namespace) -> None:
 
 
 def waves(options: argparse.Namespace) -> None:
-    """What answering in waves costs: one strategy, asked one by one and in ever larger waves."""
+    """What answering in waves costs: one strategy, one by one and in ever larger waves."""
     n = 40
     sizes = (1, n // 4, n // 2, n, 2 * n)
     setups = [Setup("adaptive", n, size, 34) for size in sizes]
@@ -378,7 +378,7 @@ def waves(options: argparse.Namespace) -> None:
 
 
 def honesty(options: argparse.Namespace) -> None:
-    """Reported reliabilities beside the true squared correlation, on the way and on stopping."""
+    """Reported reliabilities next to the true squared correlation, on the way and on stopping."""
     print("\nReliability minus true squared correlation, mean over replications")
     print("essays  strategy    when                  true r²   empirical Bayes      naive")
     for n in (20, 100):
@@ -440,7 +440,7 @@ def votes(options: argparse.Namespace) -> None:
 
 
 def fixed(options: argparse.Namespace) -> None:
-    """One wave that nothing can mend: the shape of the net, and the errors it leads to."""
+    """One wave that nothing can repair: the shape of the graph, and the errors it leads to."""
     n = 24
     rng = np.random.default_rng(0)
     ids = tuple(f"e{i:05d}" for i in range(n))

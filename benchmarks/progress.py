@@ -1,10 +1,10 @@
-"""How soon a landing is seen: from the commit that holds it to whoever watches.
+"""How soon a landing is noticed: from the commit that holds it to its watchers.
 
     python benchmarks/progress.py [--comparisons 200] [--others 0]
 
-One process judges a batch by single calls and notes when each transaction that told something was
-committed. Another serves it: a WebSocket client and a follower (`cj watch`) note when they see each
-event. With `--others`, further processes write to the same store all the while.
+One process judges a batch by single calls and notes when each transaction with an event was
+committed. Another serves it: a WebSocket client and a follower (`cj watch`) note when each event
+reaches them. With `--others`, further processes write to the same store all the while.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ REQUIRED_MS = 500.0
 
 
 class TimedStore(FileStore):
-    """A store that notes when the transaction that told an event was committed."""
+    """A store that notes when the transaction that reported an event was committed."""
 
     committed: dict[int, float]
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """Give a transaction, and note the events that it told once it is committed."""
+        """Give a transaction, and note the events that it reported once it is committed."""
         with super().write() as db:
             yield db
             row = db.one("SELECT coalesce(max(sequence), 0) AS n FROM progress_events")
@@ -58,8 +58,8 @@ class TimedStore(FileStore):
             self.committed.setdefault(sequence, now)
 
 
-def engine_over(home: Path, store: FileStore) -> Runtime:
-    """Return an engine with an emulator of its own."""
+def runtime_over(home: Path, store: FileStore) -> Runtime:
+    """Return a runtime with an emulator of its own."""
     return Runtime(store, home, {}, describe_run(Path(__file__).parent))
 
 
@@ -80,19 +80,19 @@ def write_folder(folder: Path, n_comparisons: int) -> None:
     (folder / "batch.yaml").write_text(yaml.safe_dump(settings))
 
 
-def judge(home: Path, folder: Path, told: Path) -> None:
+def judge(home: Path, folder: Path, reported: Path) -> None:
     """Take the batch to its end, in a process of its own."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     store = TimedStore(home)
     store.committed = {}
-    runtime = engine_over(home, store)
+    runtime = runtime_over(home, store)
     batch_id = ingest(runtime, folder).batch_id
     while True:
         with store.read() as db:
             if load_batch(db, batch_id).has_ended:
                 break
         take_next_step(runtime, batch_id)
-    told.write_text(json.dumps(store.committed))
+    reported.write_text(json.dumps(store.committed))
 
 
 def write_meanwhile(home: Path, ended: Any) -> None:
@@ -110,9 +110,9 @@ async def hear(address: str, seen: dict[int, float]) -> None:
 
     async with connect(f"{address}/api/v1/batches/batch/events") as connection:
         async for message in connection:
-            said = json.loads(message)
-            if said["type"] == "event":
-                seen.setdefault(said["sequence"], time.time())
+            content = json.loads(message)
+            if content["type"] == "event":
+                seen.setdefault(content["sequence"], time.time())
 
 
 def watch(runtime: Runtime, seen: dict[int, float]) -> None:
@@ -122,14 +122,14 @@ def watch(runtime: Runtime, seen: dict[int, float]) -> None:
             if db.one("SELECT 1 AS one FROM batches"):
                 break
         time.sleep(0.01)
-    for look in follow(runtime, "batch"):
-        for event in look.events:
+    for update in follow(runtime, "batch"):
+        for event in update.events:
             seen.setdefault(event.sequence, time.time())
 
 
 @contextmanager
 def served(runtime: Runtime) -> Iterator[str]:
-    """Serve an engine in a thread; give the address of its WebSockets."""
+    """Serve a runtime in a thread; give the address of its WebSockets."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(create_app(runtime, Access(None)), log_level="error"))
@@ -144,7 +144,7 @@ def served(runtime: Runtime) -> Iterator[str]:
 
 def show(name: str, seen: Mapping[int, float], committed: Mapping[int, float]) -> None:
     """Print the percentiles of one way to watch."""
-    # What was told before anybody could have connected says nothing about landings.
+    # What was reported before a client could connect is no measure of landings.
     late = sorted(1000 * (seen[n] - at) for n, at in committed.items() if n in seen and n > 2)
     missed = len(committed) - len(set(seen) & set(committed))
 
@@ -159,7 +159,7 @@ def show(name: str, seen: Mapping[int, float], committed: Mapping[int, float]) -
 
 def cost_of_noting(home: Path) -> float:
     """Return the milliseconds one call adds to a transaction, at the batch's full size."""
-    runtime = engine_over(home, FileStore(home))
+    runtime = runtime_over(home, FileStore(home))
     with runtime.store.write() as db:
         db.execute("DELETE FROM progress_events WHERE kind = 'ended'")
         db.execute("UPDATE batches SET state = 'running', end_reason = NULL")
@@ -178,9 +178,9 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        home, told = Path(folder) / "home", Path(folder) / "told.json"
+        home, reported = Path(folder) / "home", Path(folder) / "told.json"
         write_folder(home / "inbox" / "batch", given.comparisons)
-        watching = engine_over(home, FileStore(home))
+        watching = runtime_over(home, FileStore(home))
         ended = context.Event()
         others = [
             context.Process(target=write_meanwhile, args=(home, ended)) for _ in range(given.others)
@@ -188,7 +188,7 @@ def main() -> None:
         heard: dict[int, float] = {}
         followed: dict[int, float] = {}
         with served(watching) as address:
-            judging = context.Process(target=judge, args=(home, home / "inbox" / "batch", told))
+            judging = context.Process(target=judge, args=(home, home / "inbox" / "batch", reported))
             follower = threading.Thread(target=watch, args=(watching, followed))
             for process in (*others, judging):
                 process.start()
@@ -199,7 +199,7 @@ def main() -> None:
         ended.set()
         for process in others:
             process.join()
-        committed = {int(n): at for n, at in json.loads(told.read_text()).items()}
+        committed = {int(n): at for n, at in json.loads(reported.read_text()).items()}
         load = os.getloadavg()[0]
         print(f"{given.comparisons} comparisons, {given.others} other writers, load {load:.1f}")
         print("| seen by | events | missed | p50 ms | p95 | p99 | longest | under 500 ms |")

@@ -1,4 +1,4 @@
-"""Whether the scale tells the truth about simulated essays: intervals, effects, reliabilities.
+"""Whether the scale is right about simulated essays: intervals, effects, reliabilities.
 
     python benchmarks/scale_truth.py [--replications N] [--only coverage|effects|reliability]
 
@@ -32,7 +32,7 @@ class Batch:
         self._n_judges = n_judges
         self._columns: list[np.ndarray] = []
 
-    def ask(
+    def judge_pairs(
         self,
         first: np.ndarray,
         second: np.ndarray,
@@ -61,7 +61,7 @@ class Batch:
 
 
 def random_wave(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return a wave in which each essay meets one other, whoever it be."""
+    """Return a wave in which each essay meets one other, drawn at random."""
     order = rng.permutation(n)
     return order[0 : n - n % 2 : 2], order[1:n:2][: n // 2]
 
@@ -70,9 +70,9 @@ def judged_at_random(n: int, per_essay: int, rng: np.random.Generator, truth: np
     """Return a batch with a ring through all essays, then random waves."""
     batch = Batch(truth, rng)
     ring = rng.permutation(n)
-    batch.ask(ring, np.roll(ring, 1))
+    batch.judge_pairs(ring, np.roll(ring, 1))
     for _ in range(per_essay - 2):
-        batch.ask(*random_wave(n, rng))
+        batch.judge_pairs(*random_wave(n, rng))
     return batch
 
 
@@ -83,7 +83,7 @@ def judged_adaptively(n: int, per_essay: int, rng: np.random.Generator, truth: n
         scores = fit_verdicts(batch.verdicts()).scores
         order = np.argsort(scores + rng.normal(0, 0.3, n))
         order = np.roll(order, rng.integers(2))
-        batch.ask(order[0 : n - n % 2 : 2], order[1:n:2][: n // 2])
+        batch.judge_pairs(order[0 : n - n % 2 : 2], order[1:n:2][: n // 2])
     return batch
 
 
@@ -143,7 +143,7 @@ def effects(
     for _ in range(replications):
         batch = Batch(rng.normal(0, TRUE_SD, 50), rng, n_judges=3)
         for _ in range(per_essay):
-            batch.ask(*random_wave(50, rng), position=position, log_a=log_a)
+            batch.judge_pairs(*random_wave(50, rng), position=position, log_a=log_a)
         scale = fit_verdicts(batch.verdicts(), position_effect=True, discrimination=discrimination)
         found = list(marginal_position_effects(scale).values())
         stretched.append([e.value for e in scale.position_effects.values()])

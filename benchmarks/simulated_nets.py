@@ -20,9 +20,9 @@ TRUE_SD = 1.5
 def simulate(
     n_essays: int, n_verdicts: int, design: Design, *, seed: int, position: float = 0.0
 ) -> tuple[np.ndarray, Verdicts]:
-    """Return true scores and verdicts; essays' numbers say nothing of where they stand.
+    """Return true scores and verdicts; essays' numbers are unrelated to their scores.
 
-    In a banded net an essay meets the few that stand next to it, as when pairs are chosen for
+    In a banded net an essay meets the few next to it, as when pairs are chosen for
     their closeness; in a random one it meets anyone.
     """
     rng = np.random.default_rng(seed)

@@ -5,9 +5,9 @@
     python -m benchmarks.store growth [--callbacks 10000000]
     python -m benchmarks.store kills [--rounds 50]
 
-`hands`: 8 writer processes commit transactions of 500 rows while 2 readers look at the live store
+`hands`: 8 writer processes commit transactions of 500 rows while 2 readers read the live store
 and one notebook keeps its connection open throughout. `bulk`: as many comparisons and callbacks
-as asked, through `Session.insert`, against plain DuckDB's `COPY` into tables without keys as the
+as requested, through `Session.insert`, against plain DuckDB's `COPY` into tables without keys as
 limit. `growth`: a thousand batches, a comparison for ten callbacks, and what the hot path costs at
 a hundredth, a tenth and all of it. `kills`: 4 writers are killed at random moments, over and over;
 counts what was lost.
@@ -107,7 +107,7 @@ def write(home: str, n_transactions: str) -> None:
 
 
 def read(home: str, stop_file: str) -> None:
-    """Ask how a batch stands until told to stop; print each look's duration."""
+    """Read a batch's progress until stopped; print each read's duration."""
     store = open_store(Path(home), os.environ)
     while not Path(stop_file).exists():
         start = time.monotonic()
@@ -180,7 +180,7 @@ def hands(mode: str, n_transactions: int) -> None:
             waits = [float(s) for w in writers for s in w.communicate()[0].split()]
             elapsed = time.monotonic() - start
             stop.touch()
-            looks = [float(s) for r in readers for s in r.communicate()[0].split()]
+            reads = [float(s) for r in readers for s in r.communicate()[0].split()]
             failures = sum(p.returncode != 0 for p in (*writers, *readers))
             with open_store(home, environment).read() as db:
                 row = db.one("SELECT count(*) AS n FROM callbacks")
@@ -195,8 +195,8 @@ def hands(mode: str, n_transactions: int) -> None:
     print(
         f"| {mode} | {kept / elapsed:,.0f} | {len(waits) / elapsed:.1f} "
         f"| {np.median(waits):.2f} s | {np.quantile(waits, 0.95):.2f} s | {max(waits):.2f} s "
-        f"| {failures} | {expected - kept} | {len(looks)} | {np.median(looks):.3f} s "
-        f"| {np.quantile(looks, 0.95):.3f} s | {seen[0] if seen else '?'} rows throughout |"
+        f"| {failures} | {expected - kept} | {len(reads)} | {np.median(reads):.3f} s "
+        f"| {np.quantile(reads, 0.95):.3f} s | {seen[0] if seen else '?'} rows throughout |"
     )
     load = os.getloadavg()[1]
     print(f"\n{kept:,} rows in {elapsed:.0f} s; load of the machine {load:.0f}.")
@@ -271,7 +271,7 @@ def growth(n_callbacks: int) -> None:
     """Measure the hot path as a store grows."""
     rng = random.Random(1)  # noqa: S311
     words = [f"{a}{b}" for a in ("clear", "weak", "apt", "vague") for b in ("er", "ly", "", "ness")]
-    said = [" ".join(rng.choices(words, k=40)) for _ in range(20_000)]
+    texts = [" ".join(rng.choices(words, k=40)) for _ in range(20_000)]
     chunk = min(100_000, n_callbacks // 100)
     print("| callbacks | comparisons | batches | file | rows/s so far | what | median of 5 |")
     print("|---:|---:|---:|---:|---:|---|---:|")
@@ -279,7 +279,7 @@ def growth(n_callbacks: int) -> None:
         store = FileStore(Path(folder) / "home")
         elapsed = 0.0
         for first in range(0, n_callbacks, chunk):
-            rows = _grown_callbacks(first, chunk, said, per_batch=max(1, n_callbacks // 1000))
+            rows = _grown_callbacks(first, chunk, texts, per_batch=max(1, n_callbacks // 1000))
             ended = _shifted(comparisons(chunk // 10), first // 10)
             start = time.monotonic()
             with store.write() as db:
@@ -295,11 +295,11 @@ def growth(n_callbacks: int) -> None:
     print(f"\nPeak memory {peak:,.0f} MB; load of the machine {os.getloadavg()[1]:.0f}.")
 
 
-def _grown_callbacks(first: int, n_rows: int, said: list[str], per_batch: int) -> pa.Table:
+def _grown_callbacks(first: int, n_rows: int, texts: list[str], per_batch: int) -> pa.Table:
     numbers = range(first, first + n_rows)
     bodies = [
         f'{{"id": "{i:012d}", "winner": "{"AB"[i % 2]}", "confidence": {i % 5 + 1},'
-        f' "justification": "{said[i * 7919 % len(said)]}"}}'
+        f' "justification": "{texts[i * 7919 % len(texts)]}"}}'
         for i in numbers
     ]
     rows = callbacks("grown", 0, n_rows)
@@ -348,7 +348,7 @@ def _grown_jobs(first: int, n_callbacks: int) -> list[dict[str, object]]:
 
 
 def _print_growth(store: FileStore, n_callbacks: int, rate: float) -> None:
-    """Print what a step, a poll and a look cost now."""
+    """Print what a step, a poll and a read cost now."""
     store.publish()
     durations: dict[str, list[float]] = {
         "write 500 callbacks": [],

@@ -1,6 +1,6 @@
 """`cj`: the same steps as the Dagster assets, from a terminal and without a daemon.
 
-What each command does is in `commands`; here is what it is called and where its help stands.
+What each command does is in `commands`; here are its name and its place in the help.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
 
 
 class _AsInPanels(TyperGroup):
-    """Typer puts groups behind commands; here each stands where `PANELS` has it."""
+    """Typer puts groups behind commands; here each is where `PANELS` has it."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         shown = [name_of(held) for panel in PANELS.values() for held in panel]

@@ -4,7 +4,7 @@ The tree splits on what the caller wants to know: will trying again help?
 
     CJError
     ├── TransientError            try again later, nothing was lost
-    │   ├── ProviderUnavailableError  the provider did not answer, or asked us to wait
+    │   ├── ProviderUnavailableError  the provider did not answer, or told us to wait
     │   ├── UncertainOutcomeError     a request was sent and may have been carried out
     │   └── StoreBusyError            the live file's lock was not had in time
     └── FinalError                a person must change something first
@@ -46,7 +46,7 @@ class FinalError(CJError):
 
 
 class ProviderUnavailableError(TransientError):
-    """The provider did not answer, or asked us to wait `retry_after_s` seconds.
+    """The provider did not answer, or told us to wait `retry_after_s` seconds.
 
     `status` is what it answered with over HTTP, if it did.
     """
@@ -113,7 +113,7 @@ class UnscalableBatchError(FinalError):
 
 
 class PreflightError(FinalError):
-    """What a batch needs is not in order, so nothing was taken in or asked; all of it is listed."""
+    """What a batch needs is not in order, so nothing was requested; all of it is listed."""
 
 
 class FailedCheckError(FinalError):
@@ -137,7 +137,7 @@ class AccountRefusedError(ProviderRefusedError):
 
 
 class AmbiguousSubmissionError(FinalError):
-    """A provider job may or may not exist; a person has to look before more is paid."""
+    """A provider job may or may not exist; a person has to check before more is paid."""
 
 
 class OtherAccountError(AmbiguousSubmissionError):

@@ -1,4 +1,4 @@
-"""Names that people gave: those of files become ids, and unknown ones are told with the nearest."""
+"""Names that people gave: files' names become ids, unknown ones are reported with the nearest."""
 
 from __future__ import annotations
 

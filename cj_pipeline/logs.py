@@ -28,7 +28,7 @@ def configure_logs(*, level: str = "INFO", to: TextIO | None = None) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        # Looked up anew each time: whoever swaps standard error gets the lines, and a stream
+        # Looked up each time: a caller that swaps standard error gets the lines, and a stream
         # that is closed by then gets none.
         logger_factory=lambda *_: structlog.PrintLogger(to or sys.stderr),
     )

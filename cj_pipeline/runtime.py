@@ -1,4 +1,4 @@
-"""What every step is given: the store, the home, the clock and the way to each provider.
+"""What every step is given: the store, `CJ_HOME`, the clock and the way to each provider.
 
 Opened by `resources.runtime`, which alone reads the process's environment.
 """
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunEnvironment:
-    """What the artefact says of the machine and code that wrote it.
+    """What the artefact records of the machine and code that wrote it.
 
     Attributes:
         git_sha: 7 to 40 hexadecimal digits; `0000000` where the code is no git checkout.
         runner_version: This package's version.
         python: The interpreter's version.
         os: The operating system.
-        pdm: Asked for by the contract; this project does not use it.
+        pdm: Required by the contract; this project does not use it.
         docker_compose: Likewise.
     """
 

@@ -1,7 +1,7 @@
 """Files from outside become text: the encodings that are taken, and what no text may hold.
 
 Only encoding and line ends are normalised; a text is judged as handed in. Which files a batch is
-made of is `ingestion`; showing texts to people is `plain_text`.
+made of is `batch.essays`; what people read passes through here.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def visible(text: str) -> str:
 
 
 def excerpt(text: str, n_characters: int) -> str:
-    """Return the text's beginning, made visible; what was left out is said at its end."""
+    """Return the text's beginning, made visible; its end states what was left out."""
     shown = visible(text[:n_characters])
     left_out = len(text) - n_characters
     return shown if left_out <= 0 else f"{shown} … ({left_out:,} characters more)"

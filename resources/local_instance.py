@@ -26,6 +26,6 @@ def prepare_dagster_home(home: Path) -> Path:
 
 @contextmanager
 def local_instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    """Open the instance that `cj ui` serves, so that what runs in it is seen there."""
+    """Open the instance that `cj ui` serves, so that what runs in it is shown there."""
     with dg.DagsterInstance.from_config(str(prepare_dagster_home(home))) as instance:
         yield instance

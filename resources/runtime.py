@@ -1,4 +1,4 @@
-"""The process's environment becomes an engine: home, keys, version and machine, read once here."""
+"""The process's environment becomes a runtime: keys, version and machine, read once here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cj_pipeline.store.opening import default_home, open_store
 
 
 def open_runtime(environment: Mapping[str, str]) -> Runtime:
-    """Return the engine over `CJ_HOME`, with this machine and checkout described."""
+    """Return the runtime over `CJ_HOME`, with this machine and checkout described."""
     home = make_home(default_home(environment).resolve())
     return Runtime(
         store=open_store(home, environment),
@@ -35,7 +35,7 @@ def describe_run(checkout: Path) -> RunEnvironment:
 
 
 def _git_sha(checkout: Path) -> str:
-    """An installed package is no checkout; the artefact then says so with zeros."""
+    """An installed package is no checkout; the artefact then has zeros."""
     try:
         found = subprocess.run(
             ["git", "rev-parse", "HEAD"],

@@ -1,4 +1,4 @@
-"""The engine as a Dagster resource: opened once per process, its environment the process's."""
+"""The runtime as a Dagster resource: opened once per process, its environment the process's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RuntimeResource(dg.ConfigurableResource[Runtime]):
 
     Attributes:
         home: Where the store, the inbox and what is published are; by default `CJ_HOME`.
-        emulator_url: Where simulated judges are asked; by default `CJ_EMULATOR_URL`, or inside the
+        emulator_url: Where simulated judges are called; by default `CJ_EMULATOR_URL`, or inside the
             process.
     """
 
@@ -48,13 +48,13 @@ class RuntimeResource(dg.ConfigurableResource[Runtime]):
         structlog.contextvars.clear_contextvars()
 
     def open(self) -> Runtime:
-        """Return the engine; every run and tick of a process shares one per environment."""
+        """Return the runtime; every run and tick of a process shares one per environment."""
         given = {"CJ_HOME": self.home, "CJ_EMULATOR_URL": self.emulator_url}
         environment = dict(os.environ) | {name: value for name, value in given.items() if value}
-        return _engine(tuple(sorted(environment.items())))
+        return _runtime(tuple(sorted(environment.items())))
 
 
 @lru_cache(maxsize=8)
-def _engine(environment: tuple[tuple[str, str], ...]) -> Runtime:
-    """Opening brings the store's schema up to date and asks git for the version: once is enough."""
+def _runtime(environment: tuple[tuple[str, str], ...]) -> Runtime:
+    """Opening brings the store's schema up to date and reads git's version: once is enough."""
     return open_runtime(dict(environment))

@@ -43,7 +43,7 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
-        """What `dagster.yaml` says of it."""
+        """What `dagster.yaml` configures."""
         return self._inst_data
 
     @classmethod
@@ -93,11 +93,11 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """A run whose process has died is failed at the daemon's next look, and tried again."""
+        """A run whose process has died is failed at the daemon's next check, and tried again."""
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """Return whether a run's process is alive; of other machines nobody here can tell."""
+        """Return whether a run's process is alive; of other machines that is not known here."""
         host = run.tags.get(PROCESS_TAG, "").split(":")[0]
         if host and host != socket.gethostname():
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"on {host}, not looked at from here")
@@ -108,7 +108,7 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
 
 
 def execute_in_fork(arguments: str, command: list[str]) -> None:
-    """Execute a run in this process; start an interpreter anew if the code has changed meanwhile.
+    """Execute a run in this process; restart the interpreter if the code has changed meanwhile.
 
     Args:
         arguments: `ExecuteRunArgs`, as `dagster api execute_run` reads them.

@@ -54,9 +54,9 @@ def checks_of(asset: str) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, engine: RuntimeResource
     ) -> Iterator[dg.AssetCheckResult]:
         history = history_of(engine.open(), context.partition_key)
-        asked = {key.name for key in context.selected_asset_check_keys}
+        requested = {key.name for key in context.selected_asset_check_keys}
         for check in CHECKS[asset]:
-            if check.name in asked:
+            if check.name in requested:
                 yield check_result(asset, check.name, check.claim(history), severity_of(check))
 
     return run_checks
@@ -107,19 +107,19 @@ def own_assertion_checks(
     failed = [each for each in checked if not each.finding.holds]
     is_grave = any(each.is_blocking for each in failed)
     if not checked:
-        told = "the batch has no assertions of its own"
+        statement = "the batch has no assertions of its own"
     elif not record.has_ended:
-        told = f"judged at the end; now {len(checked) - len(failed)} of {len(checked)} hold"
+        statement = f"judged at the end; now {len(checked) - len(failed)} of {len(checked)} hold"
     else:
-        told = f"{len(checked) - len(failed)} of {len(checked)} hold"
+        statement = f"{len(checked) - len(failed)} of {len(checked)} hold"
         if is_grave:
-            told += ", so no grades leave"
+            statement += ", so no grades leave"
     yield dg.AssetCheckResult(
         asset_key="wave_decision",
         check_name="own_assertions_hold",
         passed=not failed or not record.has_ended,
         severity=dg.AssetCheckSeverity.ERROR if is_grave else dg.AssetCheckSeverity.WARN,
-        description="; ".join([told, *(f"{c.name}: {c.finding.statement}" for c in failed)]),
+        description="; ".join([statement, *(f"{c.name}: {c.finding.statement}" for c in failed)]),
         metadata={each.name: each.finding.figures.get("figure", "none") for each in checked},
     )
 

@@ -38,7 +38,7 @@ class JobRun:
 def run_batch(
     instance: dg.DagsterInstance,
     definitions: dg.Definitions,
-    engine: Runtime,
+    runtime: Runtime,
     batch_id: str,
     folder: Path | None = None,
     *,
@@ -50,31 +50,31 @@ def run_batch(
 
     Args:
         instance: Where the runs are recorded.
-        definitions: The code location; its engine must be `engine`, over the same home.
-        engine: To see what the batch needs next, and to poll.
+        definitions: The code location; its resource `engine` must be open over the same home.
+        runtime: To read what the batch needs next, and to poll.
         batch_id: The partition, made if need be.
         folder: The batch folder.
         trial: The trial's name, if the batch is one of its runs.
-        emulator_url: Where simulated judges are asked; by default as the environment says.
+        emulator_url: Where simulated judges are called; by default as the environment sets it.
         pause_s: Between two polls.
 
     Raises:
         dagster.Failure: If a step fails for good.
     """
     instance.add_dynamic_partitions(BATCHES, [batch_id])
-    source = {"trial": trial} if trial else {"folder": str(folder or engine.inbox / batch_id)}
+    source = {"trial": trial} if trial else {"folder": str(folder or runtime.inbox / batch_id)}
     config = {"ops": {"essays": {"config": source}}}
-    resource = {"home": str(engine.home), "emulator_url": emulator_url}
+    resource = {"home": str(runtime.home), "emulator_url": emulator_url}
     connected = {"resources": {"engine": {"config": resource}}}
     yield _run(instance, definitions, open_batch.name, batch_id, config | connected)
     while True:
-        with engine.store.read() as db:
-            step = next_step(db, batch_id, engine.clock())
+        with runtime.store.read() as db:
+            step = next_step(db, batch_id, runtime.clock())
         if step is NextStep.NOTHING:
             return
         if step in JOB_FOR:
             yield _run(instance, definitions, JOB_FOR[step], batch_id, connected)
-        elif batch_id not in poll(engine, batch_id=batch_id).batches_with_ended_jobs:
+        elif batch_id not in poll(runtime, batch_id=batch_id).batches_with_ended_jobs:
             time.sleep(pause_s)
 
 
@@ -106,26 +106,26 @@ def run_trial(
 ) -> TrialRun:
     """Run a trial through Dagster's jobs and return what came out.
 
-    Simulated judges are asked over HTTP: at CJ_EMULATOR_URL, or of an emulator served for this
-    trial with the settings of its definition. Other judges are asked at their providers, and cost
+    Simulated judges are called over HTTP: at CJ_EMULATOR_URL, or at an emulator served for this
+    trial with the settings of its definition. Other judges are called at their providers, and cost
     what the definition's caps allow.
     """
     started = time.monotonic()
     with _emulator(home, trial) as address:
-        engine = RuntimeResource(home=str(home), emulator_url=address).open()
-        name = _free_name(instance, trial.name, engine.clock().timestamp())
+        runtime = RuntimeResource(home=str(home), emulator_url=address).open()
+        name = _free_name(instance, trial.name, runtime.clock().timestamp())
         runs = tuple(
             run_batch(
                 instance,
                 definitions,
-                engine,
+                runtime,
                 name,
                 trial=trial.name,
                 emulator_url=address,
                 pause_s=0.1,
             )
         )
-        outcome = conclude_trial(engine, name)
+        outcome = conclude_trial(runtime, name)
     if outcome is None:
         msg = f"The batch '{name}' of the trial '{trial.name}' did not end."
         raise dg.DagsterInvariantViolationError(msg)
@@ -139,7 +139,7 @@ def _emulator(home: Path, trial: TrialDefinition) -> Iterator[str]:
         yield address
         return
     config = EmulatorConfig.from_environment(os.environ, home)
-    # The settings are this server's alone: nothing is changed for whoever shares its state.
+    # The settings are this server's alone: nothing is changed for others that share its state.
     settings = config.settings.model_validate(
         config.settings.model_dump() | {"latency_s": 0.0} | dict(trial.emulator)
     )

@@ -100,7 +100,7 @@ JOB_FOR = {
     NextStep.PROJECT: finish_batch.name,
     NextStep.PUBLISH: finish_batch.name,
 }
-"""The job that takes each step; polling is done by whoever asks for the runs."""
+"""The job that takes each step; polling is done by the caller that requests the runs."""
 
 ALL_JOBS = (
     open_batch,

@@ -1,4 +1,4 @@
-"""What an asset's page shows beside its figures: tables, column schemas, plots.
+"""What an asset's page shows next to its figures: tables, column schemas, plots.
 
 Everything rides in the metadata itself, so that no file can go stale or missing behind a page.
 """
@@ -15,7 +15,7 @@ import dagster as dg
 from cj_pipeline.errors import StoreBusyError, UnknownBatchError
 from cj_pipeline.progress.events import progress_of
 from cj_pipeline.progress.follow import StoreWatcher, read_progress
-from cj_pipeline.progress.text import event_line, time_left_in_words
+from cj_pipeline.progress.text import describe_time_left, event_line
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.queries.spending import spending_by_judge
 from cj_pipeline.runtime import Runtime
@@ -29,9 +29,9 @@ MAX_ROWS = 100
 _MAX_CELL = 200
 
 
-def history_of(engine: Runtime, batch_id: str) -> BatchHistory:
+def history_of(runtime: Runtime, batch_id: str) -> BatchHistory:
     """Return everything the store knows of a batch now."""
-    with engine.store.read() as db:
+    with runtime.store.read() as db:
         return read_history(db, batch_id)
 
 
@@ -57,10 +57,10 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dg.Table
 
 
 def history_and_columns(
-    engine: Runtime, batch_id: str, table_name: str
+    runtime: Runtime, batch_id: str, table_name: str
 ) -> tuple[BatchHistory, dg.TableSchemaMetadataValue]:
-    """Return a batch's history, and a table's columns as DuckDB has them, in one look."""
-    with engine.store.read() as db:
+    """Return a batch's history, and a table's columns as DuckDB has them, in one read."""
+    with runtime.store.read() as db:
         history = read_history(db, batch_id)
         rows = db.rows(
             "SELECT column_name, data_type, comment, is_nullable FROM duckdb_columns()"
@@ -116,55 +116,55 @@ def _type(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     return "bool" if kinds == {bool} else "string"
 
 
-LOOK_EVERY_S = 1.0
+POLL_EVERY_S = 1.0
 
 
 @contextmanager
 def progress_in_run_log(
-    context: dg.AssetExecutionContext, engine: Runtime, *, since_asked: bool = False
+    context: dg.AssetExecutionContext, runtime: Runtime, *, since_submission: bool = False
 ) -> Iterator[None]:
-    """Tell in the run's log what happens to the batch while a step works on it.
+    """Report in the run's log what happens to the batch while a step works on it.
 
     Args:
         context: Of the step.
-        engine: The pipeline's connections.
-        since_asked: Also tell what has happened since the wave was asked: sensors see it first,
-            and have no log that anybody reads.
+        runtime: The pipeline's connections.
+        since_asked: Also report what happened since the wave was submitted: sensors see it first,
+            and have no log that a person reads.
     """
     batch_id = context.partition_key
-    told = _last_event(engine, batch_id, "asked" if since_asked else None)
+    reported = _last_event(runtime, batch_id, "asked" if since_submission else None)
     is_over = threading.Event()
 
-    def tell() -> None:
-        nonlocal told
+    def report() -> None:
+        nonlocal reported
         try:
-            look = read_progress(engine, batch_id, told)
+            update = read_progress(runtime, batch_id, reported)
         except (StoreBusyError, UnknownBatchError):
             return
-        for event in look.events:
+        for event in update.events:
             context.log.info(event_line(event))
-            told = event.sequence
+            reported = event.sequence
 
-    def keep_telling() -> None:
-        change = StoreWatcher(engine.store)
-        while not is_over.wait(LOOK_EVERY_S):
-            if change.is_due():
-                tell()
+    def report_until_over() -> None:
+        watcher = StoreWatcher(runtime.store)
+        while not is_over.wait(POLL_EVERY_S):
+            if watcher.has_changed():
+                report()
 
-    thread = threading.Thread(target=keep_telling, daemon=True)
+    thread = threading.Thread(target=report_until_over, daemon=True)
     thread.start()
     try:
         yield
     finally:
         is_over.set()
         thread.join()
-        tell()
+        report()
 
 
-def progress_metadata(engine: Runtime, batch_id: str) -> dict[str, float | int | str]:
+def progress_metadata(runtime: Runtime, batch_id: str) -> dict[str, float | int | str]:
     """Return how far a batch has come, for the page of an asset; what is unknown is left out."""
-    with engine.store.read() as db:
-        progress = progress_of(db, batch_id, engine.clock())
+    with runtime.store.read() as db:
+        progress = progress_of(db, batch_id, runtime.clock())
     known = {
         "comparisons_per_s": progress.comparisons_per_s,
         "projected_usd": progress.projected_usd,
@@ -172,15 +172,15 @@ def progress_metadata(engine: Runtime, batch_id: str) -> dict[str, float | int |
     }
     return {
         "share_done": progress.share_done,
-        "n_home": progress.n_done,
+        "n_completed": progress.n_done,
         "n_expected": progress.n_expected,
-        "time_left": time_left_in_words(progress),
+        "time_left": describe_time_left(progress),
         **{key: value for key, value in known.items() if value is not None},
     }
 
 
-def _last_event(engine: Runtime, batch_id: str, kind: str | None) -> int:
-    with engine.store.read() as db:
+def _last_event(runtime: Runtime, batch_id: str, kind: str | None) -> int:
+    with runtime.store.read() as db:
         row = db.one(
             "SELECT coalesce(max(sequence), 0) AS n FROM progress_events"
             " WHERE batch_id = $batch AND ($kind IS NULL OR kind = $kind)",

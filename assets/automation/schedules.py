@@ -1,4 +1,4 @@
-"""Trial runs by themselves: the same batch again and again, so that drift in a judge is seen.
+"""Scheduled trial runs: the same batch again and again, so that drift in a judge is noticed.
 
 A trial is a definition in `CJ_HOME/trials` (`cj_pipeline.trials`). Each tick opens it as a batch of
 its own, with its own budget and spend cap; the sensors take it to its end like any other.
@@ -50,7 +50,7 @@ def nightly_trials(
 def trial_schedules(home: Path) -> list[dg.ScheduleDefinition]:
     """Return the nightly schedule, and one for each of the user's trials that has its own.
 
-    A file that is wrong holds nobody up: it is logged here and told by every nightly tick.
+    A file that is wrong stops no other: it is logged here and reported by every nightly tick.
     """
     definitions, problems = _definitions(home)
     for problem in problems:

@@ -1,6 +1,6 @@
 """What keeps batches moving: the inbox, the provider jobs, and the watchdog.
 
-No sensor decides anything: each looks for a bounded time and asks for runs.
+No sensor decides anything: each polls for a bounded time and requests runs.
 """
 
 import hashlib
@@ -33,20 +33,20 @@ POLL_AT_MOST_S = 20.0
 """A tick's share of the sixty seconds a sensor has."""
 
 WATCH_FOR_S = 4.0
-"""How long a tick goes on looking while batches are under way and none can move yet.
+"""How long a tick goes on polling while batches are under way and none can move yet.
 
 The daemon begins a tick every five seconds at best, so that on the average two and a half would
-pass before anybody sees that a provider has ended. Looking on for most of that time costs little:
+pass before an ended provider job is noticed. Polling on for most of that time costs little:
 the store is read only where a job is due or the file has changed; see docs/decisions.
 """
 
-LOOK_EVERY_S = 0.1
+POLL_EVERY_S = 0.1
 
 MAX_FAILURES = 6
-"""Of one step on one occasion; then a person has to look, and the tick's log says so."""
+"""Of one step in one state; then a person has to step in, and the tick's log says so."""
 
 LONGEST_PAUSE = timedelta(hours=1)
-"""Between two tries of a step that changes nothing, such as asking a provider that is down."""
+"""Between two attempts at a step that changes nothing, such as calling a provider that is down."""
 
 MAX_RUNS_PER_TICK = 50
 MAX_FILES_PER_FOLDER = 20_000
@@ -58,7 +58,7 @@ PROVIDER_TAG = "cj/provider"
 PRIORITY_TAG = "dagster/priority"
 _PRIORITY = {"low": -10, "normal": 0, "high": 10}
 _HURRY = {collect_wave.name: 2, finish_batch.name: 2, next_wave.name: 1, open_batch.name: 0}
-"""Of a batch's runs, within its priority: what has come back is brought home first."""
+"""Of a batch's runs, within its priority: what has ended is collected first."""
 
 _MAX_SETTINGS_BYTES = 64 * 1024
 
@@ -78,10 +78,10 @@ _UNFINISHED = [
     description="Ingests every batch folder in CJ_HOME/inbox that no longer changes.",
 )
 def inbox_sensor(context: dg.SensorEvaluationContext, engine: RuntimeResource) -> dg.SensorResult:
-    """Ask for one run per folder and content, once the folder has stayed the same for a tick.
+    """Request one run per folder and content, once the folder has stayed the same for a tick.
 
-    A folder that was rejected is asked for again when any of its files changes. The cursor keeps
-    each folder's fingerprint and whether it was asked for; run keys keep that from being done
+    A folder that was rejected is requested again when any of its files changes. The cursor keeps
+    each folder's fingerprint and whether it was requested; run keys keep that from being done
     twice should the cursor be lost.
     """
     inbox = engine.open().inbox
@@ -91,13 +91,13 @@ def inbox_sensor(context: dg.SensorEvaluationContext, engine: RuntimeResource) -
     requests: list[dg.RunRequest] = []
     for folder in sorted(path for path in inbox.iterdir() if _is_batch(path)):
         fingerprint = _fingerprint(folder)
-        known, was_asked = before.get(folder.name, ["", False])
+        known, was_requested = before.get(folder.name, ["", False])
         at_rest = fingerprint == known
-        ask = at_rest and not was_asked and len(requests) < MAX_RUNS_PER_TICK
-        if ask:
+        is_new = at_rest and not was_requested and len(requests) < MAX_RUNS_PER_TICK
+        if is_new:
             requests.append(_open_request(folder, fingerprint))
-        now[folder.name] = [fingerprint, at_rest and (was_asked or ask)]
-    n_waiting = sum(not was_asked for _, was_asked in now.values())
+        now[folder.name] = [fingerprint, at_rest and (was_requested or is_new)]
+    n_waiting = sum(not was_requested for _, was_requested in now.values())
     return _result(
         context.instance,
         requests,
@@ -115,27 +115,27 @@ def inbox_sensor(context: dg.SensorEvaluationContext, engine: RuntimeResource) -
 def provider_jobs_sensor(
     context: dg.SensorEvaluationContext, engine: RuntimeResource
 ) -> dg.SensorResult:
-    """Look at the providers until a batch can move, for a bounded time; one run for each that can.
+    """Poll the providers until a batch can move, for a bounded time; one run for each that can.
 
     What a batch needs is read from its rows, so nothing is lost with a tick or a daemon.
     """
     connected = engine.open()
     watch_until = time.monotonic() + WATCH_FOR_S
-    change = StoreWatcher(connected.store)
+    watcher = StoreWatcher(connected.store)
     found: list[PendingStep] = []
     due: datetime | None = None
     while True:
         began = time.monotonic()
-        has_changed = change.is_due()
+        has_changed = watcher.has_changed()
         if has_changed or (due is not None and due <= connected.clock()):
             poll(connected, at_most_s=POLL_AT_MOST_S)
-            change.is_due()  # what polling kept is read now, and no change at the next look
+            watcher.has_changed()  # what polling stored is read now: no change at the next check
             with connected.store.read() as db:
                 found = standings(db, connected.clock())
                 due = next_due(db, connected.clock())
         requests = _requests(context, connected.clock(), found)
-        # A slow look is followed by a longer pause, so that looking never takes most of the time.
-        pause = max(LOOK_EVERY_S, 2 * (time.monotonic() - began))
+        # A slow poll is followed by a longer pause, so that polling never takes most of the time.
+        pause = max(POLL_EVERY_S, 2 * (time.monotonic() - began))
         if requests or not found or time.monotonic() + pause > watch_until:
             break
         time.sleep(pause)
@@ -154,18 +154,18 @@ def _requests(
     ready = [s for s in found if s.step in JOB_FOR and not _waits(s)]
     busy = _batches_with_runs(context.instance) if ready else set()
     ready = [s for s in ready if s.batch_id not in busy]
-    tries = _tries(context.instance, ready)
+    attempts = _attempts(context.instance, ready)
     requests: list[dg.RunRequest] = []
-    for standing in ready:
-        tried = tries.get(standing.mark, Attempts())
-        if tried.n_failed >= MAX_FAILURES:
+    for pending in ready:
+        attempt = attempts.get(pending.mark, Attempts())
+        if attempt.n_failed >= MAX_FAILURES:
             context.log.error(
-                f"Batch {standing.batch_id}: {JOB_FOR[standing.step]} failed {tried.n_failed} "
+                f"Batch {pending.batch_id}: {JOB_FOR[pending.step]} failed {attempt.n_failed} "
                 "times without effect. Read its last run, fix the cause, then run the job by "
                 "hand."
             )
-        elif not tried.are_too_fresh(now) and len(requests) < MAX_RUNS_PER_TICK:
-            requests.append(_step_request(standing, tried.n))
+        elif not attempt.are_too_fresh(now) and len(requests) < MAX_RUNS_PER_TICK:
+            requests.append(_step_request(pending, attempt.n))
     return requests
 
 
@@ -178,7 +178,7 @@ def _requests(
 def watchdog_sensor(
     context: dg.SensorEvaluationContext, engine: RuntimeResource
 ) -> dg.SensorResult:
-    """Ask for the end of every batch in which nothing has moved for its `stall_after_s`."""
+    """Request the end of every batch in which nothing has moved for its `stall_after_s`."""
     connected = engine.open()
     with connected.store.read() as db:
         stalled = stalled_batches(db, connected.clock())
@@ -210,7 +210,7 @@ def _result(
     idle: str,
     cursor: str | None = None,
 ) -> dg.SensorResult:
-    """Return what a tick asks for, or `idle`, why it asks for nothing."""
+    """Return what a tick requests, or `idle`, why it requests nothing."""
     names = sorted({request.partition_key for request in requests if request.partition_key})
     new = [name for name in names if not instance.has_dynamic_partition(BATCHES, name)]
     return dg.SensorResult(
@@ -243,7 +243,7 @@ def _run_tags(job: str, providers: Sequence[str], priority: str) -> dict[str, st
 def _announced(folder: Path) -> tuple[tuple[str, ...], str]:
     """Return the providers and the priority that a batch folder's settings announce.
 
-    Only a hint for the queue: what is wrong with the folder is told by its run.
+    Only a hint for the queue: what is wrong with the folder is reported by its run.
     """
     try:
         with (folder / "batch.yaml").open("rb") as file:
@@ -255,18 +255,18 @@ def _announced(folder: Path) -> tuple[tuple[str, ...], str]:
         return (), "normal"
 
 
-def _step_request(standing: PendingStep, tried: int) -> dg.RunRequest:
-    job = JOB_FOR[standing.step]
+def _step_request(pending: PendingStep, attempt: int) -> dg.RunRequest:
+    job = JOB_FOR[pending.step]
     return dg.RunRequest(
-        run_key=f"{job}:{standing.batch_id}:{standing.mark}:{tried}",
+        run_key=f"{job}:{pending.batch_id}:{pending.mark}:{attempt}",
         job_name=job,
-        partition_key=standing.batch_id,
-        tags={MARK_TAG: standing.mark, **_run_tags(job, standing.providers, standing.priority)},
+        partition_key=pending.batch_id,
+        tags={MARK_TAG: pending.mark, **_run_tags(job, pending.providers, pending.priority)},
     )
 
 
-def _waits(standing: PendingStep) -> bool:
-    return standing.step is NextStep.COLLECT and standing.waits_for_more_jobs
+def _waits(pending: PendingStep) -> bool:
+    return pending.step is NextStep.COLLECT and pending.waits_for_more_jobs
 
 
 def _batches_with_runs(instance: dg.DagsterInstance) -> set[str]:
@@ -277,7 +277,7 @@ def _batches_with_runs(instance: dg.DagsterInstance) -> set[str]:
 
 @dataclass(frozen=True)
 class Attempts:
-    """Runs that were tried on one occasion and changed nothing, or the batch had moved on."""
+    """Runs that were tried in one state of a batch, without effect or after it had moved on."""
 
     n: int = 0
     n_failed: int = 0
@@ -291,27 +291,27 @@ class Attempts:
         return now - self.last_ended < min(pause, LONGEST_PAUSE)
 
 
-def _tries(instance: dg.DagsterInstance, ready: Sequence[PendingStep]) -> Mapping[str, Attempts]:
-    """Return, by mark, what was tried on each batch's present occasion."""
+def _attempts(instance: dg.DagsterInstance, ready: Sequence[PendingStep]) -> Mapping[str, Attempts]:
+    """Return, by mark, what was tried in each batch's present state."""
     if not ready:
         return {}
     records = instance.get_run_records(
-        dg.RunsFilter(tags={MARK_TAG: [standing.mark for standing in ready]})
+        dg.RunsFilter(tags={MARK_TAG: [pending.mark for pending in ready]})
     )
-    tries: dict[str, Attempts] = {}
+    attempts: dict[str, Attempts] = {}
     for record in records:
         mark = record.dagster_run.tags[MARK_TAG]
-        before = tries.get(mark, Attempts())
+        before = attempts.get(mark, Attempts())
         ended = [before.last_ended] if before.last_ended else []
         if record.end_time:
             ended.append(datetime.fromtimestamp(record.end_time, UTC))
-        tries[mark] = Attempts(
+        attempts[mark] = Attempts(
             n=before.n + 1,
             n_failed=before.n_failed
             + (record.dagster_run.status is not dg.DagsterRunStatus.SUCCESS),
             last_ended=max(ended, default=None),
         )
-    return tries
+    return attempts
 
 
 def _is_batch(folder: Path) -> bool:

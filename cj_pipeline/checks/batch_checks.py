@@ -1,6 +1,6 @@
 """A batch is held to what is claimed of every batch, and to what its own assertions say.
 
-Dagster's asset checks, `cj assert` and the step that grades all ask here, so that none of them can
+Dagster's asset checks, `cj assert` and the step that grades all call this, so that none of them can
 let through what another would have stopped.
 """
 
@@ -107,10 +107,10 @@ def refuse_unsound_grades(history: BatchHistory) -> None:
 
 
 def _checked(assertion: OwnAssertion, figure: float | None) -> Checked:
-    told = "the batch has no such figure" if figure is None else f"it is {figure:g}"
+    statement = "the batch has no such figure" if figure is None else f"it is {figure:g}"
     finding = Finding(
         assertion.holds(figure),
-        told,
+        statement,
         {} if figure is None else {"figure": figure, "value": assertion.value},
     )
     return Checked(str(assertion), OWN, assertion.severity == "error", finding)

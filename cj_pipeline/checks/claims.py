@@ -1,6 +1,6 @@
-"""What must hold of every batch, asked of its rows: one function per claim.
+"""What must hold of every batch, checked against its rows: one function per claim.
 
-`assets.batch_checks` makes each an asset check, and says how grave a failure is and what it stops.
+`standard_checks` makes each a check, and says how grave a failure is and what it stops.
 Comparing an artefact with its own verdicts is `verification`.
 """
 
@@ -57,7 +57,7 @@ def pairs_are_sound(history: BatchHistory) -> Finding:
 
 
 def budget_is_kept(history: BatchHistory) -> Finding:
-    """No more comparisons are planned than the batch may ask."""
+    """No more comparisons are planned than the batch allows."""
     budget, planned = int(history.settings["max_pairwise_comparisons"]), len(history.pairs)
     return Finding(
         planned <= budget,
@@ -87,13 +87,13 @@ def spend_is_within_cap(history: BatchHistory) -> Finding:
 
 
 def bills_agree_with_providers(history: BatchHistory) -> Finding:
-    """Each settled job's rows come to what its provider counted for it; every answer told usage."""
+    """Each settled job's rows come to what its provider counted; every answer reported usage."""
     counted = [job for job in history.jobs if job.get("provider_usd") is not None]
     differing = [job for job in counted if abs(_difference(job)) > ROUNDING_USD]
     n_silent = sum(row.get("is_usage_told") is False for row in history.attempts)
     difference = math.fsum(map(_difference, counted))
     statement = (
-        f"{len(counted)} of {len(history.jobs)} provider jobs tell their own usage; it differs from"
+        f"{len(counted)} of {len(history.jobs)} provider jobs report usage; it differs from"
         f" the bill of their rows in {len(differing)}, by {difference:+.6f} USD in all"
     )
     if n_silent:
@@ -133,7 +133,7 @@ def requests_are_recorded(history: BatchHistory) -> Finding:
 
 
 def mode_is_recorded(history: BatchHistory) -> Finding:
-    """The batching mode asked for is the one stored with the batch and with each job."""
+    """The batching mode requested is the one stored with the batch and with each job."""
     override = history.settings.get("llm_batching_mode_override")
     mode = override or history.settings["llm_batching_mode"]
     stored = history.batch["metadata"]
@@ -146,7 +146,7 @@ def mode_is_recorded(history: BatchHistory) -> Finding:
     )
     return Finding(
         holds,
-        f"asked {mode}, stored {stored.get('llm_batching_mode')},"
+        f"requested {mode}, stored {stored.get('llm_batching_mode')},"
         f" used {', '.join(sorted(used)) or 'none yet'}",
         {"mode": mode, "override": override or "none"},
     )
@@ -178,14 +178,14 @@ def rows_add_up(history: BatchHistory) -> Finding:
 
 
 def enough_succeed(history: BatchHistory) -> Finding:
-    """The share of ended comparisons that have a verdict is what the batch asks for."""
+    """The share of ended comparisons that have a verdict is at least what the batch requires."""
     ended, succeeded = len(history.comparisons), len(history.succeeded)
     least = float(history.settings["min_success_rate"])
     rate = succeeded / ended if ended else 0.0
     kinds = Counter(str(row["failure_reason"]) for row in history.failed)
     return Finding(
         ended == 0 or rate >= least,
-        f"{succeeded} of {ended} comparisons have a verdict; {least:.0%} are asked for",
+        f"{succeeded} of {ended} comparisons have a verdict; {least:.0%} are required",
         {"success_rate": rate, **dict(kinds)},
     )
 
@@ -294,7 +294,7 @@ def success_is_earned(history: BatchHistory) -> Finding:
 
 
 def batch_goes_well(history: BatchHistory) -> Finding:
-    """The batch runs or has ended well; a failure is told with its reason."""
+    """The batch runs or has ended well; a failure is reported with its reason."""
     state, reason = history.batch["state"], history.batch["end_reason"]
     return Finding(
         state in {"running", "succeeded"},
@@ -338,7 +338,7 @@ def boundaries_are_in_order(history: BatchHistory) -> Finding:
 
 
 def anchors_are_in_order(history: BatchHistory) -> Finding:
-    """Anchors with higher grades have higher scores, as far as errors let anyone tell."""
+    """Anchors with higher grades have higher scores, as far as standard errors can show."""
     check = dict(history.grading["anchor_check"]) if history.grading else {}
     if not check:
         return Finding(True, "there are no anchors to check")
@@ -357,7 +357,7 @@ def anchors_are_graded_near_their_grades(history: BatchHistory) -> Finding:
     """Each graded by the others, anchors come near their own grades.
 
     The limit is what the batch allows judge and graders to disagree by: beyond it grades do not
-    leave, so close to it they deserve a look.
+    leave, so results close to it should be read by a person.
     """
     check = dict(history.grading["anchor_check"]) if history.grading else {}
     if not check or check["mean_absolute_error"] is None:

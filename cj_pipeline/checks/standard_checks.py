@@ -1,8 +1,8 @@
 """Which claims are checked of each part of a batch, and which of them stop it.
 
-The claims themselves are `assertions`. One about what is true of our own rows stops: no request is
-sent after it, and no grade leaves. One about how well a batch goes warns: a person should look, and
-the batch goes on.
+The claims themselves are in `claims`. One about what is true of our own rows stops: no request is
+sent after it, and no grade leaves. One about how well a batch goes warns: a person should read
+it, and the batch goes on.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def warns(claim: Callable[[BatchHistory], Finding]) -> Check:
     return Check(claim, is_blocking=False, is_grave=False)
 
 
-def tells(claim: Callable[[BatchHistory], Finding]) -> Check:
+def reports(claim: Callable[[BatchHistory], Finding]) -> Check:
     """Return a check whose failure is an error and stops nothing: it is over already."""
     return Check(claim, is_blocking=False, is_grave=True)
 
@@ -73,8 +73,8 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
     "wave_decision": (
         stops(claims.callbacks_are_within_denominator),
         stops(claims.success_is_earned),
-        # Red beside the partition of a batch that ended badly, which is published like any other.
-        tells(claims.batch_goes_well),
+        # Red next to the partition of a batch that ended badly, which is published like any other.
+        reports(claims.batch_goes_well),
     ),
     "grade_projections": (
         stops(claims.every_essay_is_graded_or_none),

@@ -21,7 +21,7 @@ from cj_pipeline.commands.arguments import (
     explicit_settings,
 )
 from cj_pipeline.commands.console import console, errors
-from cj_pipeline.commands.home import open_engine
+from cj_pipeline.commands.home import open_runtime
 
 if TYPE_CHECKING:
     from cj_pipeline.runtime import Runtime
@@ -62,7 +62,7 @@ def execute(
     from cj_pipeline.logs import logs_in_file
     from cj_pipeline.operations.execute import ask_first_wave, run_to_end, take_in
 
-    runtime = open_engine()
+    runtime = open_runtime()
     with logs_in_file(log_file):
         explicit = explicit_settings(max_comparisons, seed, profile, profile_set, priority)
         taken_in = take_in(runtime, batch_dir, explicit=explicit, may_repeat=again)
@@ -83,15 +83,15 @@ def execute(
                 on_step=lambda done: bar.update(
                     task, total=done.completion_denominator, completed=done.ended
                 ),
-                on_wait=lambda words: _tell_once(bar.console, words, waits),
+                on_wait=lambda words: _print_once(bar.console, words, waits),
             )
         if result.timed_out:
-            told = (
+            message = (
                 f"Batch '{taken_in.batch_id}' is not at its end after {completion_timeout:g} s; "
                 "nothing is lost. Its artefact so far is marked as partial. Run the same "
                 "command again."
             )
-            errors.print(tables.problems(told))
+            errors.print(tables.problems(message))
             raise typer.Exit(3)
         _show_outcome(runtime, taken_in.batch_id)
 
@@ -102,7 +102,7 @@ def status(
     """Show the status of batches."""
     from cj_pipeline.queries.overview import batch_overview
 
-    runtime = open_engine()
+    runtime = open_runtime()
     with runtime.store.read() as db:
         rows = batch_overview(db, batch)
     console.print(tables.statuses(rows))
@@ -117,7 +117,7 @@ def cancel(batch: BatchName) -> None:
     from cj_pipeline.queries.overview import batch_overview
     from cj_pipeline.steps.advance import advance_to_end
 
-    runtime = open_engine()
+    runtime = open_runtime()
     cancelled = cancel_batch(runtime, batch)
     console.print(f"{batch}: cancelled, {cancelled.n_jobs} provider jobs were asked to stop.")
     for step in advance_to_end(runtime, batch):
@@ -136,7 +136,7 @@ def report(batch: BatchName) -> None:
     """Rewrite a batch's report and show where it is."""
     from cj_pipeline.steps.publish import publish_report
 
-    runtime = open_engine()
+    runtime = open_runtime()
     written = publish_report(runtime, batch)
     _show_outcome(runtime, batch)
     console.print(f"Report: {written.path}", markup=False, soft_wrap=True)
@@ -176,7 +176,7 @@ def regrade(
 
     pairs = [given.partition("=") for given in anchor_grade or []]
     settings = [given.partition("=") for given in setting or []]
-    runtime = open_engine()
+    runtime = open_runtime()
     projected = grade_again(
         runtime,
         batch,
@@ -191,11 +191,11 @@ def regrade(
     console.print(f"This is grading {projected.revision} of the batch.")
 
 
-def _tell_once(to: Console, waits_for: str, told: set[str]) -> None:
-    """Say what is waited for, once per kind: numbers and times alone are no news."""
+def _print_once(to: Console, waits_for: str, printed: set[str]) -> None:
+    """Print what is waited for, once per kind: numbers and times alone are no news."""
     kind = "".join(c for c in waits_for if not c.isdigit())
-    if kind and kind not in told:
-        told.add(kind)
+    if kind and kind not in printed:
+        printed.add(kind)
         to.print(f"Waiting: {waits_for}", markup=False, highlight=False)
 
 
@@ -250,7 +250,7 @@ def link(
     if bool(to) == alone:
         msg = "give the batches to link to with --to, or --alone to undo it"
         raise typer.BadParameter(msg)
-    runtime = open_engine()
+    runtime = open_runtime()
     projected = place(runtime, batch, to or ())
     publish(runtime, batch)
     with runtime.store.read() as db:

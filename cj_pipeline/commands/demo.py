@@ -9,7 +9,7 @@ import typer
 
 from cj_pipeline.commands import tables
 from cj_pipeline.commands.console import console
-from cj_pipeline.commands.home import open_engine
+from cj_pipeline.commands.home import open_runtime
 
 if TYPE_CHECKING:
     from cj_pipeline.runtime import Runtime
@@ -31,7 +31,7 @@ def demo(
     from cj_pipeline.definitions import defs
     from resources.local_instance import local_instance
 
-    runtime = open_engine()
+    runtime = open_runtime()
     names = tuple(batches or DEMO)
     with local_instance(runtime.home) as instance, tables.progress_bar(console) as bar:
         for name in names:

@@ -21,8 +21,8 @@ def home_folder() -> Path:
     return default_home(os.environ).resolve()
 
 
-def open_engine() -> Runtime:
-    """Return the engine over `CJ_HOME`; only what is grave is logged, unless asked otherwise."""
+def open_runtime() -> Runtime:
+    """Return the runtime over `CJ_HOME`; it logs warnings, or as the environment sets."""
     from resources.runtime import open_runtime as open_from_environment
 
     configure_logs()
@@ -31,7 +31,7 @@ def open_engine() -> Runtime:
 
 
 def open_store() -> Store:
-    """Return the store in `CJ_HOME`, or wherever `CJ_STORE` says."""
+    """Return the store in `CJ_HOME`, or the one that `CJ_STORE` names."""
     from cj_pipeline.store.opening import open_store as open_from_environment
 
     _warn_of_others()
@@ -39,7 +39,7 @@ def open_store() -> Store:
 
 
 def _warn_of_others() -> None:
-    """Say that others can look into the home, where it was there before we made homes private."""
+    """Warn that others can read the home, where it was there before we made homes private."""
     from cj_pipeline.commands.console import errors
     from cj_pipeline.storage.private_files import is_open_to_others
 
@@ -64,10 +64,10 @@ def published() -> Iterator[Session]:
 
 
 def configure_logs(usual: str = "WARNING") -> None:
-    """Log as `CJ_LOG_LEVEL` says.
+    """Log at the level of `CJ_LOG_LEVEL`.
 
     Args:
-        usual: The level where it says nothing.
+        usual: The level where it is not set.
     """
     from cj_pipeline.logs import configure_logs as configure
 
@@ -75,7 +75,7 @@ def configure_logs(usual: str = "WARNING") -> None:
 
 
 def logs(to: Path | None) -> AbstractContextManager[None]:
-    """Return the block in which everything is told to a file, or, without one, what is grave."""
+    """Return the block in which everything is logged to a file, or warnings without one."""
     from cj_pipeline.logs import logs_in_file
 
     configure_logs()

@@ -112,7 +112,7 @@ def try_(
         nonce=secrets.token_hex(8),
     )
     trial = judge_once(_provider(judge), judge, prompt, essay_a.name, essay_b.name)
-    console.print(tables.table(judge.judge_id, ("what", "value"), _told(trial)))
+    console.print(tables.table(judge.judge_id, ("what", "value"), _trial_rows(trial)))
 
 
 def compare(
@@ -294,7 +294,7 @@ def _facts(judge: Judge) -> list[tuple[str, object]]:
     ]
 
 
-def _told(trial: Trial) -> list[tuple[str, object]]:
+def _trial_rows(trial: Trial) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [("shown first", trial.essay_a), ("second", trial.essay_b)]
     if trial.verdict is None:
         rows.append(("no verdict", trial.failure))

@@ -1,4 +1,4 @@
-"""`cj doctor` and `cj reparse`: what was paid for, looked at again from a terminal."""
+"""`cj doctor` and `cj reparse`: what was paid for, checked and reparsed from a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from cj_pipeline.commands import tables
 from cj_pipeline.commands.arguments import BatchName
 from cj_pipeline.commands.console import console
-from cj_pipeline.commands.home import open_engine
+from cj_pipeline.commands.home import open_runtime
 
 
 def doctor(
@@ -33,20 +33,20 @@ def doctor(
     """Compare the ledger with the providers; safe to run at any time."""
     from cj_pipeline.operations.reconcile import examine, repair
 
-    engine = open_engine()
-    findings = examine(engine)
+    runtime = open_runtime()
+    findings = examine(runtime)
     if not findings:
         console.print("Ledger and providers agree.")
         return
     console.print(tables.findings_table(findings))
     chosen = [f for f in findings if f.is_mendable and (also_cancel or not f.needs_consent)]
     if fix:
-        mended = repair(engine, chosen, with_consent=also_cancel)
-        console.print(f"Fixed {len(mended)} of {len(chosen)}.")
+        fixed = repair(runtime, chosen, with_consent=also_cancel)
+        console.print(f"Fixed {len(fixed)} of {len(chosen)}.")
         for finding in chosen:
-            if finding not in mended:
+            if finding not in fixed:
                 console.print(f"Not fixed: {finding.what}", markup=False, highlight=False)
-        if len(mended) < len(chosen):
+        if len(fixed) < len(chosen):
             raise typer.Exit(1)
     elif chosen:
         console.print(f"`cj doctor --fix` fixes {len(chosen)} of {len(findings)}.")
@@ -59,9 +59,9 @@ def reparse(
     ] = False,
 ) -> None:
     """Reparse a batch's stored callbacks with the current parser; nothing is requested or paid."""
-    from cj_pipeline.operations.reparse import reparse as read_anew
+    from cj_pipeline.operations.reparse import reparse as reparse_callbacks
 
-    found = read_anew(open_engine(), batch, apply=apply)
+    found = reparse_callbacks(open_runtime(), batch, apply=apply)
     console.print(
         f"{batch}: {found.n_read} callbacks read, {len(found.changes)} requests and"
         f" {found.n_comparisons} comparisons {'changed' if apply else 'would change'}.",

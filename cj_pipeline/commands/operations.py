@@ -1,4 +1,4 @@
-"""`cj preflight`, `assert` and `metrics`: what those who keep the pipeline running look at."""
+"""`cj preflight`, `assert` and `metrics`: what operators of the pipeline read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from cj_pipeline.commands.arguments import BatchName
 from cj_pipeline.commands.console import console
-from cj_pipeline.commands.home import open_engine, open_store
+from cj_pipeline.commands.home import open_runtime, open_store
 
 if TYPE_CHECKING:
     from cj_pipeline.metrics.assertions import OwnAssertion
@@ -34,9 +34,9 @@ def preflight_(
     from cj_pipeline.operations.preflight import is_ready, preflight, preflight_folder
 
     if batch is not None and Path(batch).is_dir():
-        _, examined = preflight_folder(open_engine(), Path(batch), may_repeat=again)
+        _, examined = preflight_folder(open_runtime(), Path(batch), may_repeat=again)
     else:
-        examined = preflight(open_engine(), batch_id=batch)
+        examined = preflight(open_runtime(), batch_id=batch)
     console.print(
         tables.table(
             f"Preflight{f' for {batch}' if batch else ''}",

@@ -1,4 +1,4 @@
-"""`cj verify`, `essay`, `compare` and `export`: what leaves a batch, seen from a terminal."""
+"""`cj verify`, `essay`, `compare` and `export`: what leaves a batch, from a terminal."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ def essay(
     from cj_pipeline.outputs.feedback import essay_feedback
 
     (history,) = _histories([batch])
-    told = essay_feedback(history, essay_id)
+    feedback = essay_feedback(history, essay_id)
     if than is not None:
         _show_odds(history, essay_id, than)
     console.print(
-        tables.table(essay_id, ("what", "value"), _standing(told)),
+        tables.table(essay_id, ("what", "value"), _feedback_rows(feedback)),
         tables.table(
             "Verdicts",
             ("against", "outcome", "shown as", "confidence", "the judge's reason", "why this pair"),
             [
                 (v.against, v.outcome, v.shown_as, v.confidence, v.justification, v.why)
-                for v in told.verdicts
+                for v in feedback.verdicts
             ],
         ),
     )
@@ -125,29 +125,34 @@ def _show_odds(history: BatchHistory, one: str, other: str) -> None:
     from cj_pipeline.outputs.feedback import essay_feedback
     from cj_pipeline.scale.ranks import probability_above
 
-    essay_feedback(history, other)  # tells an essay that is not there
+    essay_feedback(history, other)  # fails for an unknown essay
     p = probability_above(history.fit(), one, other)
     console.print(
         f"{one} is truly better than {other} with a probability of {p:.0%}.", markup=False
     )
 
 
-def _standing(told: EssayFeedback) -> list[tuple[str, str]]:
+def _feedback_rows(feedback: EssayFeedback) -> list[tuple[str, str]]:
     rows = [
-        ("score", f"{told.score:+.2f} (95 % between {told.lower:+.2f} and {told.upper:+.2f})"),
-        ("rank", f"{told.rank} of {told.n_essays}"),
+        (
+            "score",
+            f"{feedback.score:+.2f} (95 % between {feedback.lower:+.2f} and {feedback.upper:+.2f})",
+        ),
+        ("rank", f"{feedback.rank} of {feedback.n_essays}"),
     ]
-    if told.rank_between is not None:
-        rows.append(("true rank, 95 %", "{} to {}".format(*told.rank_between)))
-    if told.known_grade is not None:
-        rows.append(("known grade", told.known_grade))
-    elif told.grade is not None:
-        rows.append(("grade", told.grade))
-    if told.likely:
-        whose = "probable grades by the other anchors" if told.known_grade else "probable grades"
-        rows.append((whose, ", ".join(told.likely)))
-    if told.among_anchors:
-        rows.append(("stands", told.among_anchors))
+    if feedback.rank_between is not None:
+        rows.append(("true rank, 95 %", "{} to {}".format(*feedback.rank_between)))
+    if feedback.known_grade is not None:
+        rows.append(("known grade", feedback.known_grade))
+    elif feedback.grade is not None:
+        rows.append(("grade", feedback.grade))
+    if feedback.likely:
+        whose = (
+            "probable grades by the other anchors" if feedback.known_grade else "probable grades"
+        )
+        rows.append((whose, ", ".join(feedback.likely)))
+    if feedback.among_anchors:
+        rows.append(("stands", feedback.among_anchors))
     return rows
 
 

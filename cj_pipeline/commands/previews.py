@@ -18,7 +18,7 @@ from cj_pipeline.commands.arguments import (
     explicit_settings,
 )
 from cj_pipeline.commands.console import console
-from cj_pipeline.commands.home import home_folder, logs, open_engine
+from cj_pipeline.commands.home import home_folder, logs, open_runtime
 from cj_pipeline.commands.profiles import profile_table
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def plan(
     from cj_pipeline.operations.preview import preview_batch
 
     explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
-    runtime = open_engine()
+    runtime = open_runtime()
     with logs(log_file), told_preview(batch_dir, "plan") as is_read:
         preview = preview_batch(runtime, read_batch(batch_dir, explicit=explicit))
         is_read(preview)
@@ -95,7 +95,7 @@ def dry_run(
     from cj_pipeline.operations.preview import preview_batch
 
     explicit = explicit_settings(max_comparisons, seed)
-    runtime = open_engine()
+    runtime = open_runtime()
     with logs(log_file), told_preview(batch_dir, "dry-run") as is_read:
         batch = read_batch(batch_dir, explicit=explicit)
         preview = preview_batch(runtime, batch, runner_mode="dry-run")

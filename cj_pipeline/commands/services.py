@@ -1,4 +1,4 @@
-"""`cj ui`, `serve` and `emulator`: what runs until it is told to end."""
+"""`cj ui`, `serve` and `emulator`: what runs until it is stopped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cj_pipeline.commands.console import console
-from cj_pipeline.commands.home import home_folder, open_engine
+from cj_pipeline.commands.home import home_folder, open_runtime
 
 
 def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000) -> None:
@@ -27,7 +27,7 @@ def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000
     dagster = shutil.which("dagster", path=str(Path(sys.executable).parent)) or "dagster"
     command = [dagster, "dev", "--port", str(port), "-m", "cj_pipeline.definitions"]
     console.print(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
-    # Become the server, so that whoever ends this command ends it.
+    # Become the server, so that ending this command ends it.
     os.execve(command[0], command, environment)  # noqa: S606
 
 
@@ -53,7 +53,7 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     console.print(f"Batches: http://{shown}:{port}/ (Ctrl-C ends it)", highlight=False)
     uvicorn.run(
-        create_app(open_engine(), access),
+        create_app(open_runtime(), access),
         host=host,
         port=port,
         log_level="warning",

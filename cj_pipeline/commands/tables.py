@@ -66,7 +66,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 def statuses(rows: Sequence[Row]) -> Table:
-    """Return how each batch stands, one row a batch."""
+    """Return the status of each batch, one row a batch."""
     return table(
         "Batches",
         ("batch", "state", "reason", "essays", "waves", "verdicts", "failed", "USD"),

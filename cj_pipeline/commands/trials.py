@@ -178,8 +178,8 @@ def _show(done: TrialRun) -> None:
         highlight=False,
     )
     if outcome.drift is not None:
-        told = "; ".join(outcome.drift.drifted) or "none beyond the bands"
-        console.print(f"Drift since {outcome.drift.compared_with}: {told}.", highlight=False)
+        drifted = "; ".join(outcome.drift.drifted) or "none beyond the bands"
+        console.print(f"Drift since {outcome.drift.compared_with}: {drifted}.", highlight=False)
 
 
 def _as_json(done: TrialRun) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from rich.text import Text
 
 from cj_pipeline.commands.arguments import BatchName
 from cj_pipeline.commands.console import console
-from cj_pipeline.commands.home import open_engine
+from cj_pipeline.commands.home import open_runtime
 from cj_pipeline.errors import UnknownBatchError
-from cj_pipeline.progress.text import cost_in_words, event_line, pace, time_left_in_words
+from cj_pipeline.progress.text import describe_cost, describe_time_left, event_line, pace
 from cj_pipeline.progress.values import Progress
 from cj_pipeline.stopping.continuation import BatchOutcome
 
@@ -69,7 +69,7 @@ def watch(
     success, 10 partial, 11 failure, 12 empty, 13 cancelled, 14 expired, 15 stalled, 16
     rejected; 3 after --timeout, 130 after Ctrl-C.
     """
-    watching = _Watching(open_engine(), batch, console, timeout)
+    watching = _Watching(open_runtime(), batch, console, timeout)
     try:
         watching.require()
         if cancel and (yes or watching.confirms()):
@@ -90,7 +90,7 @@ class _Watching:
     def __init__(
         self, runtime: Runtime, batch_id: str, console: Console, timeout_s: float | None
     ) -> None:
-        self._engine = runtime
+        self._runtime = runtime
         self._batch_id = batch_id
         self._console = console
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -99,25 +99,25 @@ class _Watching:
         """Fail at once if there is no such batch; one that waits in the inbox is waited for."""
         from cj_pipeline.progress.follow import read_progress
 
-        told = False
+        is_announced = False
         while True:
             try:
-                read_progress(self._engine, self._batch_id)
+                read_progress(self._runtime, self._batch_id)
             except UnknownBatchError:
                 if not self._is_in_inbox():
                     raise
             else:
                 return
-            if not told:
-                self._say(f"{self._batch_id} is in the inbox and not yet ingested.")
-                told = True
+            if not is_announced:
+                self._print(f"{self._batch_id} is in the inbox and not yet ingested.")
+                is_announced = True
             self._pause_or_leave(0.5)
 
     def _is_in_inbox(self) -> bool:
         from cj_pipeline.ids import ID
 
         is_name = ID.fullmatch(self._batch_id) is not None
-        return is_name and (self._engine.inbox / self._batch_id).is_dir()
+        return is_name and (self._runtime.inbox / self._batch_id).is_dir()
 
     def _pause_or_leave(
         self, seconds: float, pause: Callable[[float], object] = time.sleep
@@ -138,15 +138,17 @@ class _Watching:
         """End the batch as `cj cancel` does."""
         from cj_pipeline.operations.cancel import cancel
 
-        cancelled = cancel(self._engine, self._batch_id)
-        self._say(f"{self._batch_id}: ending, {cancelled.n_jobs} provider jobs were asked to stop.")
+        cancelled = cancel(self._runtime, self._batch_id)
+        self._print(
+            f"{self._batch_id}: ending, {cancelled.n_jobs} provider jobs were asked to stop."
+        )
 
     def lines(self) -> int:
         """Print one line per event until the batch has ended; return the exit code."""
-        for look in self._looks(time.sleep):
-            for event in look.events:
-                self._say(event_line(event))
-        return self._end(look.progress)
+        for update in self._updates(time.sleep):
+            for event in update.events:
+                self._print(event_line(event))
+        return self._end(update.progress)
 
     def screen(self) -> int:
         """Show the batch on a live screen until it has ended; return the exit code."""
@@ -163,25 +165,25 @@ class _Watching:
                         self.cancel()
                 live.start()
 
-            for look in self._looks(pause):
-                live.update(screen_of(look.progress), refresh=True)
-        return self._end(look.progress)
+            for update in self._updates(pause):
+                live.update(screen_of(update.progress), refresh=True)
+        return self._end(update.progress)
 
-    def _looks(self, pause: Callable[[float], object]) -> Iterator[ProgressUpdate]:
+    def _updates(self, pause: Callable[[float], object]) -> Iterator[ProgressUpdate]:
         from cj_pipeline.progress.follow import follow
 
         yield from follow(
-            self._engine, self._batch_id, pause=lambda s: self._pause_or_leave(s, pause)
+            self._runtime, self._batch_id, pause=lambda s: self._pause_or_leave(s, pause)
         )
 
     def _end(self, progress: Progress) -> int:
         if progress.outcome is None:
-            self._say(f"{self._batch_id} was rejected: `cj status {self._batch_id}` says why.")
+            self._print(f"{self._batch_id} was rejected: `cj status {self._batch_id}` says why.")
             return REJECTED
-        self._say(f"{self._batch_id}: {progress.outcome.value} ({progress.end_reason})")
+        self._print(f"{self._batch_id}: {progress.outcome.value} ({progress.end_reason})")
         report = self._report() if progress.outcome.has_scores else None
         if report is not None:
-            self._say(f"Report: {report}")
+            self._print(f"Report: {report}")
         return EXIT_CODES[progress.outcome]
 
     def _report(self) -> str | None:
@@ -191,13 +193,13 @@ class _Watching:
         if self._deadline is not None:
             deadline = min(deadline, self._deadline)
         while True:
-            with self._engine.store.read() as db:
+            with self._runtime.store.read() as db:
                 found = dict(outputs(db, self._batch_id))
             if "report" in found or time.monotonic() > deadline:
                 return found.get("report")
             time.sleep(0.5)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -214,8 +216,8 @@ def screen_of(progress: Progress) -> Group:
     facts.add_row(
         Text(f"{progress.n_done} of {progress.n_expected}, {progress.n_failed} failed"),
         Text(pace(progress)),
-        Text(f"left: {time_left_in_words(progress)}"),
-        Text(cost_in_words(progress)),
+        Text(f"left: {describe_time_left(progress)}"),
+        Text(describe_cost(progress)),
     )
     return Group(
         Text.assemble((progress.batch_id, "bold"), f"  wave {progress.wave}  {state}"),

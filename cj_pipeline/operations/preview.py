@@ -26,9 +26,9 @@ from cj_pipeline.provider_jobs.requests import (
     submission_key,
 )
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
-from cj_pipeline.queries.comparison_graph import empty_net, with_linked_scores
+from cj_pipeline.queries.comparison_graph import empty_graph, with_linked_scores
 from cj_pipeline.queries.forecast_plan import plan_ahead
-from cj_pipeline.queries.live_profile import kept_profile
+from cj_pipeline.queries.live_profile import stored_profile
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import store_batch
 from cj_pipeline.steps.plan_wave import chooses_by_scores, store_next_wave
@@ -149,7 +149,7 @@ class Preview:
 
     def costs(self) -> list[ModeCost]:
         """Return what each judge would cost in each mode its provider has."""
-        workers = kept_profile(self.record.metadata).workers
+        workers = stored_profile(self.record.metadata).workers
         return [
             cost
             for judge in self.record.judges
@@ -165,7 +165,7 @@ class Preview:
             SettingsError: If fewer than two calls told their usage.
             TransientError: If a provider did not answer.
         """
-        workers = kept_profile(self.record.metadata).workers
+        workers = stored_profile(self.record.metadata).workers
         self.aside.home.mkdir(parents=True, exist_ok=True)
         return [
             (
@@ -323,7 +323,7 @@ def _placed_on(db: Session, record: BatchRecord) -> str:
         return f"{earlier}, which is not in the store yet: submit it first"
     if not chooses_by_scores(record):
         return f"{earlier}, at the end; {record.settings.strategy} pairs leave it aside"
-    n_known = len(with_linked_scores(db, record, empty_net(record), None).known_ids)
+    n_known = len(with_linked_scores(db, record, empty_graph(record), None).known_ids)
     if not n_known:
         return f"{earlier}: nothing is known there yet of these essays"
     told = f"{earlier}, which has placed {n_known} of the essays"

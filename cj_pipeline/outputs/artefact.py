@@ -1,4 +1,4 @@
-"""The artefact: one JSON file that says what a batch was given, what was asked, and what came out.
+"""The artefact: one JSON file with what a batch was given, what was requested, and what came out.
 
 It is held to the schemas in `contracts`; its ids join across its parts; its manifest lists every
 file with its checksum. It carries no essay text and no key. Checking one is `verification`.
@@ -80,7 +80,7 @@ def build_artefact(
         runner_mode: How far the runner was to go.
         generated_at: Aware of its zone.
         environment: What to say of machine and code.
-        written: The files that lie beside the artefact, each with its role in the manifest.
+        written: The files next to the artefact, each with its role in the manifest.
 
     Raises:
         BatchProblemsError: If the batch was never taken in.
@@ -157,7 +157,7 @@ def write_artefact(
     environment: RunEnvironment,
     requests: Sequence[Path] = (),
 ) -> WrittenFile:
-    """Write a batch's artefact, and beside it the files its manifest lists as outputs.
+    """Write a batch's artefact, and next to it the files its manifest lists as outputs.
 
     The store stays open while all of it is worked out; `write_artefact_of` does not need it.
 
@@ -190,16 +190,16 @@ def write_artefact_of(
     """Write the artefact of a batch that was read before, callbacks too; see `write_artefact`.
 
     Beside `assessment_run.<mode>.json` come `requests.<mode>.jsonl` and `callbacks.<mode>.jsonl`
-    once something was asked, and `class_list.csv` and `class_list.xlsx` once there are scores.
+    once something was requested, and `class_list.csv` and `class_list.xlsx` once there are scores.
     Each file appears whole under its name, the artefact last. A dry run's request files lie there
     already: `requests` names them, for the manifest.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = [("request", _written(path)) for path in requests]
     if history.attempts:
-        asked = _json_lines(_request_record(history, row) for row in history.attempts)
+        request_lines = _json_lines(_request_record(history, row) for row in history.attempts)
         name = f"requests.{runner_mode}.jsonl"
-        written.append(("request", write_atomically(folder / name, asked)))
+        written.append(("request", write_atomically(folder / name, request_lines)))
         came_in = _json_lines(_callback_record(row) for row in callbacks)
         name = f"callbacks.{runner_mode}.jsonl"
         written.append(("callback", write_atomically(folder / name, came_in)))
@@ -235,16 +235,16 @@ def _written(path: Path) -> WrittenFile:
 
 
 def write_atomically(path: Path, content: bytes) -> WrittenFile:
-    """Write a file so that whoever opens `path` sees the old content or the new, never a part."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    """Write a file so that a reader of `path` gets the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return WrittenFile(path, hashlib.sha256(content).hexdigest(), len(content))
 
 
@@ -566,7 +566,7 @@ def _input_manifest(history: BatchHistory) -> list[dict[str, Any]]:
 def _request_manifest(history: BatchHistory) -> list[dict[str, Any]]:
     """Return what was sent to providers, byte for byte, by submission key.
 
-    A job that was given up before it was whole has no checksum, and brought nothing home.
+    A job that was given up before it was whole has no checksum, and returned no results.
     """
     return [
         {

@@ -2,7 +2,7 @@
 
 `assessment_run.schema.json` is the contract, as published and unchanged. It cannot hold every
 batch: it knows two grade scales and wants an anchor. `cj_assessment_run.schema.json` is the same
-contract with the `RELAXATIONS` below and nothing else; a test makes it anew and compares.
+contract with the `RELAXATIONS` below and nothing else; a test rebuilds it and compares.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RELAXED_ID = "https://cj-pipeline.invalid/schemas/cj_assessment_run.json"
 
 @dataclass(frozen=True)
 class Relaxation:
-    """One keyword of the contract that is taken out: where it stands, and why it cannot hold."""
+    """One keyword of the contract that is taken out: where it is, and why it cannot hold."""
 
     path: tuple[str, ...]
     reason: str

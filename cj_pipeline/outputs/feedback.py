@@ -1,4 +1,4 @@
-"""Why a pair was asked, in words: its role, and what its verdict was expected to gain.
+"""Why a pair was judged, in words: its role, and what its verdict was expected to gain.
 
 Roles are `comparisons.Role`; gains are what the strategy that chose the pair counts in.
 """
@@ -45,19 +45,19 @@ class RoleShare:
     mean_gain: str
 
 
-def why_asked(role: str, expected_gain: float | None, strategy: str) -> str:
-    """Return in words why a comparison was asked.
+def why_requested(role: str, expected_gain: float | None, strategy: str) -> str:
+    """Return in words why a comparison was requested.
 
     Args:
         role: As kept with the comparison.
         expected_gain: As kept with the comparison; None where its role has none.
-        strategy: Of the batch, which tells what the gain is counted in.
+        strategy: Of the batch; it decides the unit of the gain.
     """
-    gain = gain_in_words(role, expected_gain, strategy)
+    gain = describe_gain(role, expected_gain, strategy)
     return ROLES[role] + (f"; expected gain {gain}" if gain else "")
 
 
-def gain_in_words(role: str, expected_gain: float | None, strategy: str) -> str:
+def describe_gain(role: str, expected_gain: float | None, strategy: str) -> str:
     """Return an expected gain with its unit; empty where there is none."""
     if expected_gain is None:
         return ""
@@ -75,7 +75,7 @@ def roles_of(pairs: Iterable[Mapping[str, Any]], strategy: str) -> list[RoleShar
     for role, found in gains.items():
         known = [gain for gain in found if gain is not None]
         mean = sum(known) / len(known) if known else None
-        shares.append(RoleShare(role, ROLES[role], len(found), gain_in_words(role, mean, strategy)))
+        shares.append(RoleShare(role, ROLES[role], len(found), describe_gain(role, mean, strategy)))
     return sorted(shares, key=lambda share: (-share.n, share.role))
 
 
@@ -86,7 +86,7 @@ _WORTH_NAMING = 0.05
 
 
 @dataclass(frozen=True)
-class SeenVerdict:
+class EssayVerdict:
     """A verdict from one essay's side.
 
     Attributes:
@@ -95,7 +95,7 @@ class SeenVerdict:
         shown_as: A or B, which is what the judge calls it; A was shown first.
         confidence: The judge's own, 1 to 5.
         judge: Its name.
-        why: Why the pair was asked, in words.
+        why: Why the pair was judged, in words.
         justification: The judge's words, made visible and cut; not to be trusted as markup.
     """
 
@@ -110,7 +110,7 @@ class SeenVerdict:
 
 @dataclass(frozen=True)
 class EssayFeedback:
-    """What can be said of one essay.
+    """What is known of one essay.
 
     Attributes:
         known_grade: An anchor's grade.
@@ -120,8 +120,8 @@ class EssayFeedback:
         grade: The most probable one, with its minus or plus; None in a batch without grades.
         likely: Probable grades, each with its probability, most probable first; an anchor's are by
             the other anchors.
-        among_anchors: Between which anchors it stands, in words; empty without anchors.
-        verdicts: In the order asked.
+        among_anchors: Between which anchors it lies, in words; empty without anchors.
+        verdicts: In the order requested.
     """
 
     essay_id: str
@@ -135,7 +135,7 @@ class EssayFeedback:
     grade: str | None
     likely: tuple[str, ...]
     among_anchors: str
-    verdicts: tuple[SeenVerdict, ...]
+    verdicts: tuple[EssayVerdict, ...]
 
 
 def essay_feedback(history: BatchHistory, essay_id: str) -> EssayFeedback:
@@ -181,7 +181,7 @@ def written_grade(projection: Row | None) -> str | None:
 
 
 def likely_grades(projection: Row | None) -> tuple[str, ...]:
-    """Return the grades worth naming with their probabilities, most probable first."""
+    """Return the grades probable enough to name, with their probabilities, most probable first."""
     if projection is None:
         return ()
     ranked = sorted(projection["probabilities"].items(), key=lambda item: -item[1])
@@ -209,16 +209,16 @@ def _feedback(history: BatchHistory, essay_id: str, verdicts: Sequence[Row]) -> 
     )
 
 
-def _seen_by(history: BatchHistory, essay_id: str, row: Row) -> SeenVerdict:
+def _seen_by(history: BatchHistory, essay_id: str, row: Row) -> EssayVerdict:
     is_first = row["essay_a"] == essay_id
     won = row["winner_id"] == essay_id
     planned = history.pair_by_id[row["comparison_id"]]
-    return SeenVerdict(
+    return EssayVerdict(
         against=row["essay_b"] if is_first else row["essay_a"],
         outcome="tie" if row["winner"] == "tie" else "won" if won else "lost",
         shown_as="A" if is_first else "B",
         confidence=row["confidence"],
         judge=excerpt(history.judge_by_id[row["judge_id"]]["name"], 200),
-        why=why_asked(planned["role"], planned["expected_gain"], history.settings["strategy"]),
+        why=why_requested(planned["role"], planned["expected_gain"], history.settings["strategy"]),
         justification=excerpt(row["justification"] or "", JUSTIFICATION_SHOWN),
     )

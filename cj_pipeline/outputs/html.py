@@ -1,7 +1,7 @@
 """How pages are made: the templates of this folder, their one style sheet, and their policy.
 
-What a page says is worked out by whoever renders it (`report`, `side_by_side`). Every value is
-escaped on its way in; a page may run no script and ask no network.
+What a page shows is worked out by the caller (`report`, `side_by_side`). Every value is
+escaped on its way in; a page may run no script and call no network.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def dollar_difference(usd: float) -> str:
 
 
 def words(key: str) -> str:
-    """Return a key as it is said."""
+    """Return a key as readers see it."""
     return key.replace("_", " ")
 
 

@@ -26,7 +26,7 @@ class JudgeOnBatch:
     Attributes:
         judge_id: Its fingerprint.
         name: For people.
-        share: Of the pairs it is asked about, from 0 to 1.
+        share: Of the pairs it judges, from 0 to 1.
         n_planned: Comparisons planned for it so far.
         n_verdicts: Of these, those with a verdict.
         n_failed: Those that failed for good.

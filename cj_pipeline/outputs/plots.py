@@ -1,4 +1,4 @@
-"""Pictures of a batch: where its essays stand, how it settled, whether it was fair, what it cost.
+"""Pictures of a batch: where its essays lie, how it settled, whether it was fair, what it cost.
 
 Each function makes one matplotlib figure of its own (no pyplot, so nothing is shared between
 threads); `png` is for Dagster's pages, `svg` for the report. What a plot says in colour it says
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cj_pipeline.queries.history import BatchHistory
 
-# Okabe and Ito's colours, dark enough on white for text: students, anchors, and what is beside.
+# Okabe and Ito's colours, dark enough on white for text: students, anchors, and the rest.
 _STUDENT = "#0b5394"
 _ANCHOR = "#b34700"
 _QUIET = "#5f6b76"

@@ -1,8 +1,8 @@
 """The report: one HTML page per batch that needs nothing else, for the people who act on it.
 
-What each section says is worked out here as plain values; how it looks is `pages/report.html`.
+What each section shows is worked out here as plain values; its layout is `templates/report.html`.
 What comes from outside (titles, file names, texts, justifications) is cut and made visible by
-`plain_text` and escaped by `pages`.
+`text` and escaped by `html`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from cj_pipeline.outputs.feedback import (
 from cj_pipeline.outputs.html import Picture, dollars, percent, picture, render_page, signed, words
 from cj_pipeline.outputs.judges import agreements, panel_overview
 from cj_pipeline.outputs.report_forecast import (
+    describe_forecasts,
     describe_outlook,
-    forecasts_in_words,
-    targets_in_words,
+    describe_targets,
 )
 from cj_pipeline.outputs.report_scale import (
     anchor_fits,
@@ -97,7 +97,7 @@ _MISFIT_Z = 2.0
 """With few verdicts infit is large by chance alone; beyond this it is not."""
 
 SURPRISING = 0.1
-"""A verdict less likely than this by the final scores is worth a second look."""
+"""A verdict less likely than this by the final scores should be read again."""
 
 _ANCHOR_DOUBTED = 0.05
 """Probability of its known grade, by the other anchors, below which an anchor is to be read."""
@@ -108,7 +108,7 @@ _MAX_FEEDBACK_COMPARISONS = 1500
 _TEXT_SHOWN = 3000
 
 _PALETTE = ((140, 45, 4), (240, 140, 70), (238, 226, 190), (120, 175, 215), (8, 60, 120))
-"""From the lowest grade to the highest, in red, green and blue; tells apart without colour too."""
+"""From the lowest grade to the highest, in red, green and blue; they differ in lightness too."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         waves=history.decisions,
         convergence_picture=_convergence_picture(history),
         outlook=describe_outlook(history),
-        forecasts=forecasts_in_words(history),
-        targets=targets_in_words(history),
+        forecasts=describe_forecasts(history),
+        targets=describe_targets(history),
         roles=roles_of(history.pairs, history.settings.get("strategy", "")),
         reliability=reliability_rows(history),
         scale_notes=history.statistics.get("notes", []),
@@ -404,15 +404,15 @@ def _judges(history: BatchHistory) -> list[dict[str, Any]]:
     on_panel = {row.judge_id: row for row in panel_overview(history)}
     rows = []
     for judge in history.judges:
-        asked = [row for row in history.comparisons if row["judge_id"] == judge["judge_id"]]
-        sure = [row["confidence"] for row in asked if row["confidence"] is not None]
+        judged = [row for row in history.comparisons if row["judge_id"] == judge["judge_id"]]
+        sure = [row["confidence"] for row in judged if row["confidence"] is not None]
         rows.append(
             {
                 **judge,
                 "on_panel": on_panel[judge["judge_id"]],
-                "n_verdicts": sum(row["status"] == "succeeded" for row in asked),
-                "n_failed": sum(row["status"] == "failed" for row in asked),
-                "n_ties": sum(row["winner"] == "tie" for row in asked),
+                "n_verdicts": sum(row["status"] == "succeeded" for row in judged),
+                "n_failed": sum(row["status"] == "failed" for row in judged),
+                "n_ties": sum(row["winner"] == "tie" for row in judged),
                 "mean_confidence": sum(sure) / len(sure) if sure else None,
                 "cost_usd": sum(
                     row["cost_usd"] or 0.0
@@ -425,7 +425,7 @@ def _judges(history: BatchHistory) -> list[dict[str, Any]]:
 
 
 def _judge_choices(history: BatchHistory) -> list[dict[str, Any]]:
-    """Return whom the last wave was asked of by worth, and what every figure is beside the best."""
+    """Return the judges chosen by value for the last wave, each relative to the best."""
     last = max((row["wave"] for row in history.judge_choices), default=None)
     rows = [row for row in history.judge_choices if row["wave"] == last]
     most = max((row["information_per_usd"] for row in rows), default=0.0)

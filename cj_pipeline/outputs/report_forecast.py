@@ -19,20 +19,20 @@ _TARGETS = {
 }
 
 
-def targets_in_words(history: BatchHistory) -> str:
-    """Return what the batch asks for; empty where it sets no target."""
+def describe_targets(history: BatchHistory) -> str:
+    """Return the batch's targets; empty where it sets no target."""
     rule: dict[str, float | None] = history.settings.get("precise") or {}
     return ", ".join(
         _TARGETS[key].format(value) for key, value in rule.items() if value is not None
     )
 
 
-def forecasts_in_words(history: BatchHistory) -> list[dict[str, Any]]:
-    """Return the forecast made after each wave: `wave`, `so_far` and what was `told`."""
+def describe_forecasts(history: BatchHistory) -> list[dict[str, Any]]:
+    """Return the forecast made after each wave: `wave`, `so_far` and its `text`."""
     return [
-        {"wave": row.wave, "so_far": row.completed, "told": told}
+        {"wave": row.wave, "so_far": row.completed, "text": text}
         for row in history.decisions
-        if (told := _forecast(row))
+        if (text := _forecast(row))
     ]
 
 
@@ -43,41 +43,41 @@ def describe_outlook(history: BatchHistory) -> str:
     if not ahead:
         return ""
     unit = "grade steps" if history.settings.get("goal") == "grades" else "ranks"
-    told = (
+    text = (
         f"By the last scores an essay is typically {ahead['typical_error']:.1f} {unit} off;"
         f" {ahead['n_comparisons']} more comparisons, well chosen, should make that"
         f" {ahead['after_wave']:.1f}."
     )
     precision = details.get("precision", {})
     if precision.get("gain_per_usd") is not None:
-        told += f" That is {precision['gain_per_usd']:.2g} {unit} for a dollar."
+        text += f" That is {precision['gain_per_usd']:.2g} {unit} for a dollar."
     if precision.get("misgrading") is not None:
-        told += f" {precision['misgrading']:.0%} of the students may be graded wrongly."
-    return told
+        text += f" {precision['misgrading']:.0%} of the students may be graded wrongly."
+    return text
 
 
-def looking_ahead(history: BatchHistory) -> dict[str, Any]:
+def forecast_metadata(history: BatchHistory) -> dict[str, Any]:
     """Return what the page of a decision shows of the forecast and the outlook."""
     shown: dict[str, Any] = {}
-    if targets := targets_in_words(history):
+    if targets := describe_targets(history):
         shown["precise_means"] = targets
-    forecasts = forecasts_in_words(history)
+    forecasts = describe_forecasts(history)
     if forecasts and history.decisions and forecasts[-1]["wave"] == history.decisions[-1].wave:
-        shown["forecast"] = forecasts[-1]["told"]
-        kept = history.last_details["forecast"]
-        shown["forecast_comparisons"] = kept["total"]
-        shown["forecast_waves"] = kept["waves"]
-        if kept["usd"] is not None:
-            shown["forecast_usd"] = kept["usd"]
-    if told := describe_outlook(history):
-        shown["outlook"] = told
+        shown["forecast"] = forecasts[-1]["text"]
+        stored = history.last_details["forecast"]
+        shown["forecast_comparisons"] = stored["total"]
+        shown["forecast_waves"] = stored["waves"]
+        if stored["usd"] is not None:
+            shown["forecast_usd"] = stored["usd"]
+    if text := describe_outlook(history):
+        shown["outlook"] = text
     return shown
 
 
 def _forecast(decided: WaveDecision) -> str:
-    kept = decided.details.get("forecast")
-    if not kept:
+    stored = decided.details.get("forecast")
+    if not stored:
         return ""
     from cj_pipeline.stopping.forecast import Forecast
 
-    return Forecast(**kept).in_words(decided.completion_denominator)
+    return Forecast(**stored).in_words(decided.completion_denominator)

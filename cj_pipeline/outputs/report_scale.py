@@ -77,7 +77,7 @@ def reliability_rows(history: BatchHistory) -> list[dict[str, str]]:
 
 
 def position_rows(history: BatchHistory) -> list[str]:
-    """Return in sentences what being shown first is worth to each judge, by the model."""
+    """Return in sentences the effect of being shown first on each judge, by the model."""
     sentences = []
     for judge_id, effect in history.statistics.get("position_effects", {}).items():
         name = history.judge_by_id[judge_id]["name"]

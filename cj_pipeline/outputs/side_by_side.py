@@ -2,7 +2,7 @@
 
 Two batches that share essays (a trial repeated with another judge, prompt or budget) are put on
 one scale by those essays before anything is compared. Scores of batches that share nothing say
-nothing about each other, so only their figures stand side by side.
+nothing about each other, so only their figures are shown side by side.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Changes:
         before, after: The batches' names.
         essays: Largest change in standard errors first; empty with fewer than `MIN_SHARED`.
         spread_ratio: The second batch's standard deviation of scores over the first's: above 1
-            its judge told essays apart more clearly, which alone moves scores outwards.
+            its judge discriminated more clearly, which alone moves scores outwards.
         rank_correlation: Spearman's; None without two different scores in each.
         same_grade: The share of students with the same grade in both; None without grades.
     """

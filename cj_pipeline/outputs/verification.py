@@ -1,4 +1,4 @@
-"""Whether an artefact is what it says it is: checksums, scores and grades worked out anew.
+"""Whether an artefact is sound: checksums, scores and grades recomputed.
 
 The file alone is enough for most of it, because it carries every verdict. With a store at hand its
 rows are compared too, and with the batch folder the inputs. Writing one is `artefact`.
@@ -53,11 +53,11 @@ _SIGNS = ("", "-", "+")
 def verify_artefact(
     path: Path, *, db: Session | None = None, batch_folder: Path | None = None
 ) -> list[str]:
-    """Return everything in which an artefact is not what it says it is; empty when all is well.
+    """Return all contradictions in an artefact and with the store; empty when all is well.
 
     Args:
-        path: The artefact; the files its manifest lists are looked for beside it.
-        db: A look at a store that holds the batch, to compare with.
+        path: The artefact; the files its manifest lists are looked for next to it.
+        db: A read session on a store that holds the batch, to compare with.
         batch_folder: The folder as it was handed in, to check the inputs' checksums.
 
     Raises:
@@ -136,7 +136,7 @@ def _input_differences(document: Document, folder: Path) -> Iterator[str]:
 
 
 def _score_differences(document: Document) -> Iterator[str]:
-    """Fit the artefact's verdicts anew and compare scores, ranks, and then grades."""
+    """Refit the artefact's verdicts and compare scores, ranks, and then grades."""
     stated = {entry["essay_id"]: entry for entry in document["bt_summary"]}
     if not stated:
         return
@@ -162,7 +162,7 @@ def _score_differences(document: Document) -> Iterator[str]:
 
 
 def left_unchecked(path: Path) -> list[str]:
-    """Return what `verify_artefact` cannot work out anew of an artefact, in plain words."""
+    """Return what `verify_artefact` cannot recompute of an artefact, in plain words."""
     return _not_checked(_read(path))
 
 
@@ -176,7 +176,7 @@ def _not_checked(document: Document) -> list[str]:
 
 
 def judged_pairs(document: Document) -> list[JudgedPair]:
-    """Return the verdicts an artefact carries, in the order asked."""
+    """Return the verdicts an artefact carries, in the order requested."""
     return [
         JudgedPair(row["essay_a_id"], row["essay_b_id"], row["winner"], row["judge_id"])
         for row in document["llm_comparisons"]
@@ -227,8 +227,8 @@ def _grade_differences(document: Document, settings: BatchSettings, scale: Scale
     found = dict(zip(projections.essay_ids, projections.probabilities, strict=True))
     for row in document["grade_projections"]:
         stated = row["probabilities"]
-        anew = dict(zip(projections.grades, found[row["essay_id"]], strict=True))
-        apart = max(abs(stated.get(grade, 0.0) - float(p)) for grade, p in anew.items())
+        recomputed = dict(zip(projections.grades, found[row["essay_id"]], strict=True))
+        apart = max(abs(stated.get(grade, 0.0) - float(p)) for grade, p in recomputed.items())
         if apart > PROBABILITY_TOLERANCE:
             yield f"{row['essay_id']}: probabilities differ by up to {apart:.4f} from those found"
         elif row["grade"] != max(stated, key=stated.__getitem__):
@@ -248,16 +248,19 @@ def _store_differences(document: Document, db: Session) -> Iterator[str]:
         yield f"batch '{batch_id}' in the store was made from other inputs"
         return
     stored = {row["comparison_id"]: row for row in history.comparisons}
-    told = {row["comparison_id"]: row for row in document["llm_comparisons"]}
-    for kind, ids in (("the store", told.keys() - stored), ("the artefact", stored.keys() - told)):
+    stated_rows = {row["comparison_id"]: row for row in document["llm_comparisons"]}
+    for kind, ids in (
+        ("the store", stated_rows.keys() - stored),
+        ("the artefact", stored.keys() - stated_rows),
+    ):
         if ids:
             yield f"{len(ids)} comparisons are missing from {kind}, among them {min(ids)}"
     yield from _some(
-        f"comparison {comparison_id}: {key} says {told[comparison_id][name]!r}, the store"
+        f"comparison {comparison_id}: {key} says {stated_rows[comparison_id][name]!r}, the store"
         f" {stored[comparison_id][key]!r}"
-        for comparison_id in sorted(told.keys() & stored)
+        for comparison_id in sorted(stated_rows.keys() & stored)
         for name, key in _COMPARED
-        if (told[comparison_id][name] or None) != (stored[comparison_id][key] or None)
+        if (stated_rows[comparison_id][name] or None) != (stored[comparison_id][key] or None)
     )
     yield from _some(
         f"{row['essay_id']}: the store's score is {row['score']:.6f}"

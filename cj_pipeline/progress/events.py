@@ -1,8 +1,8 @@
-"""What the rows say of a batch's progress, and the events that they owe.
+"""What the rows say of a batch's progress, and the events that are due.
 
-`record_progress` is called inside every transaction after which a batch stands differently: what
-landed, and that it landed, is committed together. It works out which events the rows owe and
-have not been given, so it may be called twice, late, or by another process after a kill: the
+`record_progress` is called inside every transaction that changes a batch's state: what
+landed, and that it landed, is committed together. It works out which events are due by the rows and
+not yet recorded, so it may be called twice, late, or by another process after a kill: the
 events are the same, and after `ended` there are none.
 """
 
@@ -28,7 +28,7 @@ from cj_pipeline.progress.values import (
     time_left,
 )
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
-from cj_pipeline.queries.live_profile import kept_profile
+from cj_pipeline.queries.live_profile import stored_profile
 from cj_pipeline.stopping.continuation import BatchOutcome, completion_denominator, outcome_of
 from cj_pipeline.store.session import Session
 
@@ -38,42 +38,43 @@ log = structlog.get_logger()
 def record_progress(
     db: Session, batch_id: str, now: datetime, *, checkpoint_every: int | None = None
 ) -> tuple[ProgressEvent, ...]:
-    """Keep the events that a batch's rows owe by now, and return them.
+    """Store the events that are due by a batch's rows, and return them.
 
     Args:
         db: A session that may write, after the rows were written.
         batch_id: The batch.
         now: When the events happened.
-        checkpoint_every: After how many comparisons progress is told; by default as the batch's
+        checkpoint_every: After how many comparisons progress is reported; by default as the batch's
             profile has it, or a fortieth of all where it is not judged by single calls.
 
     Raises:
         UnknownBatchError: If the store has no such batch.
     """
-    told = _last_reported(db, batch_id)
-    if told["has_ended"]:
+    reported = _last_reported(db, batch_id)
+    if reported["has_ended"]:
         return ()
     record = load_batch(db, batch_id)
     if record.state == "rejected":
         return ()
-    progress = _progress(db, record, now, told["share_done"])
+    progress = _progress(db, record, now, reported["share_done"])
     size = checkpoint_size(progress.n_expected, checkpoint_every or _configured_size(record))
-    checkpoint = max(told["checkpoint"], last_checkpoint(progress.n_done, size))
+    checkpoint = max(reported["checkpoint"], last_checkpoint(progress.n_done, size))
     if progress.outcome is not None:
-        # Told alone: any other event would already show how the batch came out.
-        owed = [EventKind.ENDED]
+        # Reported alone: any other event would already show how the batch came out.
+        due = [EventKind.ENDED]
     else:
-        is_owed = {
-            EventKind.OPENED: not told["sequence"],
-            EventKind.ASKED: _last_wave(db, "attempts", batch_id) > told["asked_wave"],
-            EventKind.CHECKPOINT: checkpoint > told["checkpoint"],
-            EventKind.DECIDED: _last_wave(db, "wave_decisions", batch_id) > told["decided_wave"],
-            EventKind.CANCELLING: progress.is_cancelling and not told["is_cancelling"],
+        is_due = {
+            EventKind.OPENED: not reported["sequence"],
+            EventKind.ASKED: _last_wave(db, "attempts", batch_id) > reported["requested_wave"],
+            EventKind.CHECKPOINT: checkpoint > reported["checkpoint"],
+            EventKind.DECIDED: _last_wave(db, "wave_decisions", batch_id)
+            > reported["decided_wave"],
+            EventKind.CANCELLING: progress.is_cancelling and not reported["is_cancelling"],
         }
-        owed = [kind for kind, is_so in is_owed.items() if is_so]
+        due = [kind for kind, is_so in is_due.items() if is_so]
     events = tuple(
         ProgressEvent(batch_id, sequence, kind, checkpoint, progress, now)
-        for sequence, kind in enumerate(owed, start=told["sequence"] + 1)
+        for sequence, kind in enumerate(due, start=reported["sequence"] + 1)
     )
     db.insert("progress_events", [_row(event) for event in events])
     for event in events:
@@ -82,15 +83,19 @@ def record_progress(
 
 
 def progress_of(db: Session, batch_id: str, now: datetime) -> Progress:
-    """Return how a batch stands at this moment.
+    """Return a batch's progress at this moment.
 
     Raises:
         UnknownBatchError: If the store has no such batch.
     """
-    told = _last_reported(db, batch_id)
-    progress = _progress(db, load_batch(db, batch_id), now, told["share_done"])
-    # Whatever came home since the end, the batch came out as it was told then.
-    return replace(progress, outcome=BatchOutcome(told["outcome"])) if told["outcome"] else progress
+    reported = _last_reported(db, batch_id)
+    progress = _progress(db, load_batch(db, batch_id), now, reported["share_done"])
+    # Whatever was collected since the end, the outcome stays as it was reported then.
+    return (
+        replace(progress, outcome=BatchOutcome(reported["outcome"]))
+        if reported["outcome"]
+        else progress
+    )
 
 
 def events_since(
@@ -115,22 +120,22 @@ def events_since(
 
 
 def is_cancel_requested(db: Session, batch_id: str) -> bool:
-    """Return whether a person has asked for a batch's end: then nothing more is sent."""
+    """Return whether a person has requested a batch's end: then nothing more is sent."""
     row = db.one(
-        "SELECT cancel_requested AS asked FROM batches WHERE batch_id = ?",
+        "SELECT cancel_requested FROM batches WHERE batch_id = ?",
         [batch_id],
     )
-    return row is not None and bool(row["asked"])
+    return row is not None and bool(row["cancel_requested"])
 
 
 def _last_reported(db: Session, batch_id: str) -> dict[str, Any]:
-    """Return what has been told of a batch so far."""
+    """Return what has been reported of a batch so far."""
     row = db.one(
         """
         SELECT coalesce(max(sequence), 0) AS sequence,
                coalesce(max(checkpoint), 0) AS checkpoint,
                coalesce(max(share_done), 0) AS share_done,
-               coalesce(max(wave) FILTER (kind = 'asked'), 0) AS asked_wave,
+               coalesce(max(wave) FILTER (kind = 'asked'), 0) AS requested_wave,
                coalesce(max(wave) FILTER (kind = 'decided'), 0) AS decided_wave,
                coalesce(bool_or(kind = 'cancelling'), FALSE) AS is_cancelling,
                coalesce(bool_or(kind = 'ended'), FALSE) AS has_ended,
@@ -143,10 +148,10 @@ def _last_reported(db: Session, batch_id: str) -> dict[str, Any]:
 
 
 def _configured_size(record: BatchRecord) -> int | None:
-    """Every step counts alike, whichever of them notes the landing."""
+    """Every step counts alike, whichever of them records the landing."""
     if record.settings.batching_mode == "provider_batch_api":
         return None
-    return kept_profile(record.metadata).checkpoint_every
+    return stored_profile(record.metadata).checkpoint_every
 
 
 def _last_wave(db: Session, table: Literal["attempts", "wave_decisions"], batch_id: str) -> int:
@@ -158,12 +163,12 @@ def _last_wave(db: Session, table: Literal["attempts", "wave_decisions"], batch_
 
 
 _TARGETS = """
-WITH asked AS (
+WITH requested AS (
     SELECT judge_id,
            count(DISTINCT comparison_id) AS n_asked,
            count(*) FILTER (outcome IS NULL) AS n_open,
            coalesce(sum(tokens_prompt), 0) + coalesce(sum(tokens_completion), 0) AS tokens,
-           min(requested_at) AS first_asked_at,
+           min(requested_at) AS first_requested_at,
            max(completed_at) AS last_read_at
     FROM attempts WHERE batch_id = $batch GROUP BY judge_id
 ),
@@ -212,10 +217,10 @@ SELECT t.judge_id, t.name, t.provider, t.model,
        CAST(coalesce(tokens, 0) AS BIGINT) AS tokens,
        coalesce(cost_usd, 0) AS cost_usd,
        coalesce(reserved_usd, 0) AS reserved_usd,
-       first_asked_at,
+       first_requested_at,
        greatest(last_read_at, last_landed_at, last_counted_at) AS last_at
 FROM judges t
-LEFT JOIN asked USING (judge_id)
+LEFT JOIN requested USING (judge_id)
 LEFT JOIN landed USING (judge_id)
 LEFT JOIN at_provider USING (judge_id)
 LEFT JOIN ended USING (judge_id)
@@ -287,7 +292,7 @@ def _target(row: dict[str, Any]) -> TargetProgress:
         n_succeeded=row["n_succeeded"],
         n_failed=row["n_failed"],
         n_in_flight=row["n_open"] - n_unread,
-        comparisons_per_s=_pace(n_done, row["first_asked_at"], row["last_at"]),
+        comparisons_per_s=_pace(n_done, row["first_requested_at"], row["last_at"]),
         tokens=row["tokens"],
         cost_usd=row["cost_usd"],
     )
@@ -300,7 +305,7 @@ def _pace(n_done: int, first: datetime | None, last: datetime | None) -> float |
 
 
 def _mean_pace(rows: list[dict[str, Any]], n_done: int) -> float | None:
-    firsts = [row["first_asked_at"] for row in rows if row["first_asked_at"]]
+    firsts = [row["first_requested_at"] for row in rows if row["first_requested_at"]]
     lasts = [row["last_at"] for row in rows if row["last_at"]]
     return _pace(n_done, min(firsts, default=None), max(lasts, default=None))
 
@@ -333,18 +338,18 @@ def _projected(cost_usd: float, n_ended: int, n_expected: int) -> float | None:
     return cost_usd * max(1.0, n_expected / n_ended) if n_ended else None
 
 
-def _landings(db: Session, record: BatchRecord, now: Landing, n_to_come: int) -> list[Landing]:
-    """Return how the count has risen since asking began, and how it is now.
+def _landings(db: Session, record: BatchRecord, now: Landing, n_unrequested: int) -> list[Landing]:
+    """Return how the count has risen since the first request, and how it is now.
 
-    Events tell it at every checkpoint. A small batch may pass one or none; but once all is asked,
-    its single calls' answers tell it, each by its time. Before, they know nothing of the pauses in
+    Events report it at every checkpoint. A small batch may pass one or none; once all is requested,
+    its single calls' answers show it, each by its time. Before, they know nothing of the pauses in
     which further waves are chosen.
 
     Args:
         db: A session.
         record: The batch.
         now: How the count is.
-        n_to_come: Comparisons that are still to be asked.
+        n_to_come: Comparisons that are not yet requested.
     """
     rows = db.rows(
         "SELECT recorded_at, n_done FROM progress_events WHERE batch_id = ? AND sequence >= ("
@@ -352,11 +357,11 @@ def _landings(db: Session, record: BatchRecord, now: Landing, n_to_come: int) ->
         " ORDER BY sequence DESC LIMIT ?",
         [record.batch_id, record.batch_id, 4 * MAX_LANDINGS],
     )
-    told = [Landing(row["recorded_at"], row["n_done"]) for row in reversed(rows)]
-    if n_to_come <= 0 and len({landing.n_done for landing in told}) <= MIN_GAPS:
+    reported = [Landing(row["recorded_at"], row["n_done"]) for row in reversed(rows)]
+    if n_unrequested <= 0 and len({landing.n_done for landing in reported}) <= MIN_GAPS:
         answered = _answers(db, record, now.n_done)
-        told = [*told[:1], *answered] if answered else told
-    return [*told, now]
+        reported = [*reported[:1], *answered] if answered else reported
+    return [*reported, now]
 
 
 def _answers(db: Session, record: BatchRecord, n_done: int) -> list[Landing]:

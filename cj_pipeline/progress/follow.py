@@ -1,6 +1,6 @@
-"""Seeing a batch move, soon after it has: for whoever watches from outside.
+"""Following a batch's progress as it changes, from outside.
 
-A store in a file tells that it was written by its size and time of change, so looking costs
+A store in a file shows that it was written by its size and time of change, so polling costs
 nothing while nothing happens, and no writer has to wait for those who watch. Any other store is
 read a few times a second.
 """
@@ -19,18 +19,18 @@ from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.base import Store
 from cj_pipeline.store.file_store import FileStore
 
-LOOK_EVERY_S = 0.05
+POLL_EVERY_S = 0.05
 """At the file's size and time of change."""
 
 READ_EVERY_S = 0.3
-"""A store that has no file here; within the half second in which a landing is to be seen."""
+"""A store that has no file here; within the half second in which a landing has to be reported."""
 
 READ_AT_LATEST_S = 2.0
-"""Two changes within one tick of the file system's clock would look like one."""
+"""Two changes within one tick of the file system's clock would count as one."""
 
 
 class StoreWatcher:
-    """Whether a store may have been written since the last look; for one follower."""
+    """Whether a store may have been written since the last check; for one follower."""
 
     def __init__(self, store: Store, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -38,19 +38,19 @@ class StoreWatcher:
         self._seen: object = None
         self._read_at = float("-inf")
 
-    def is_due(self) -> bool:
+    def has_changed(self) -> bool:
         """Return whether to read the store now; the state is taken before the reading."""
         now = self._monotonic()
         waited = now - self._read_at
         if self._live is None:
-            is_due = waited >= READ_EVERY_S
+            has_changed = waited >= READ_EVERY_S
         else:
             found = _signature(self._live)
-            is_due = found != self._seen or waited >= READ_AT_LATEST_S
+            has_changed = found != self._seen or waited >= READ_AT_LATEST_S
             self._seen = found
-        if is_due:
+        if has_changed:
             self._read_at = now
-        return is_due
+        return has_changed
 
 
 def _signature(live: Path) -> list[tuple[int, int] | None]:
@@ -68,7 +68,7 @@ def _signature(live: Path) -> list[tuple[int, int] | None]:
 
 @dataclass(frozen=True)
 class ProgressUpdate:
-    """What one look at a batch showed: the events since the look before, and how it stands."""
+    """One reading of a batch: the events since the reading before, and its progress."""
 
     events: tuple[ProgressEvent, ...]
     progress: Progress
@@ -80,14 +80,14 @@ class ProgressUpdate:
 
 
 def read_progress(runtime: Runtime, batch_id: str, after: int = 0) -> ProgressUpdate:
-    """Return a batch's events after the one of that number, and how it stands.
+    """Return a batch's events after the one of that number, and its progress.
 
     Raises:
         UnknownBatchError: If the store has no such batch.
     """
     with runtime.store.read() as db:
         events = tuple(events_since(db, batch_id, after))
-        # An event says how the batch stands: working that out again would only make it late.
+        # An event holds the progress: computing it again would only make it late.
         is_fresh = after > 0 and bool(events)
         progress = events[-1].progress if is_fresh else progress_of(db, batch_id, runtime.clock())
         return ProgressUpdate(events, progress)
@@ -99,25 +99,25 @@ def follow(
     *,
     pause: Callable[[float], object] = time.sleep,
 ) -> Iterator[ProgressUpdate]:
-    """Yield a look at a batch now and at every change, until it has ended.
+    """Yield a batch's progress now and at every change, until it has ended.
 
     Args:
-        engine: The pipeline's connections.
+        runtime: The pipeline's connections.
         batch_id: The batch.
-        pause: Called between two looks at whether anything has changed.
+        pause: Called between two checks for a change.
 
     Raises:
         UnknownBatchError: If the store has no such batch.
     """
-    change, after = StoreWatcher(runtime.store), 0
+    watcher, after = StoreWatcher(runtime.store), 0
     while True:
-        if change.is_due():
+        if watcher.has_changed():
             try:
-                look = read_progress(runtime, batch_id, after)
+                update = read_progress(runtime, batch_id, after)
             except StoreBusyError:
-                continue  # whoever watches can wait; the next look shows what this one missed
-            after = look.events[-1].sequence if look.events else after
-            yield look
-            if look.has_ended:
+                continue  # a follower can wait; the next reading shows what this one missed
+            after = update.events[-1].sequence if update.events else after
+            yield update
+            if update.has_ended:
                 return
-        pause(LOOK_EVERY_S)
+        pause(POLL_EVERY_S)

@@ -18,8 +18,8 @@ def event_line(event: ProgressEvent) -> str:
         f"wave {progress.wave}",
         f"{progress.n_done}/{progress.n_expected} ({progress.share_done:.0%})",
         pace(progress),
-        f"left {time_left_in_words(progress)}",
-        cost_in_words(progress),
+        f"left {describe_time_left(progress)}",
+        describe_cost(progress),
     ]
     if event.kind is EventKind.ENDED and progress.outcome is not None:
         parts.append(f"{progress.outcome.value}: {progress.end_reason}")
@@ -27,13 +27,13 @@ def event_line(event: ProgressEvent) -> str:
 
 
 def pace(progress: Progress) -> str:
-    """Return how fast comparisons come home, in words."""
+    """Return how fast comparisons complete, in words."""
     found = progress.comparisons_per_s
     return "pace unknown" if found is None else f"{found:.2f}/s"
 
 
-def time_left_in_words(progress: Progress) -> str:
-    """Return the time left with its interval; `unknown` where nothing can be said yet."""
+def describe_time_left(progress: Progress) -> str:
+    """Return the time left with its interval; `unknown` before it can be estimated."""
     if progress.state != "running":
         return "nothing"
     if progress.eta is None:
@@ -44,7 +44,7 @@ def time_left_in_words(progress: Progress) -> str:
     return f"{duration(eta.seconds)} ({low} to {high}{sooner})"
 
 
-def cost_in_words(progress: Progress) -> str:
+def describe_cost(progress: Progress) -> str:
     """Return what it has cost and will, in words."""
     if progress.state != "running":
         return f"${progress.cost_usd:.4f}"
@@ -71,7 +71,7 @@ class AwaitedJobs:
         provider: Where they are.
         state: Of each of them, as the ledger has it.
         phase: Likewise; see the page on the ledger.
-        provider_status: In the provider's own word; None where it has told none.
+        provider_status: In the provider's own word; None where it has reported none.
         error: What is waited for, or what went wrong; None where nothing did.
         n_jobs: How many.
         n_requests: In all of them.

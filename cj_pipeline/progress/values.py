@@ -1,7 +1,7 @@
-"""How far a batch has come, when it will be home, and how it came out: plain values.
+"""How far a batch has come, when it will be complete, and how it came out: plain values.
 
-What the store holds becomes a `Progress` in `steps.note_progress`, which also keeps the events. A
-batch's events are told once each and in order, and its last is `ended`, with one `BatchOutcome`.
+What the store holds becomes a `Progress` in `progress.events`, which also stores the
+events. They are reported once each and in order; the last is `ended`, with one `BatchOutcome`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from cj_pipeline.stopping.continuation import BatchOutcome
 
 MIN_GAPS = 3
-"""Between landings, before their own spread says how sure the time left is."""
+"""Between landings, before their own spread gives the certainty of the time left."""
 
 MAX_LANDINGS = 20
 """The last ones count: a provider that has slowed down is not judged by its morning."""
@@ -27,7 +27,7 @@ DEFAULT_CHECKPOINTS = 40
 
 
 class EventKind(StrEnum):
-    """What an event tells."""
+    """What an event reports."""
 
     OPENED = "opened"
     ASKED = "asked"
@@ -39,7 +39,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True)
 class Landing:
-    """How many comparisons were home at a moment."""
+    """How many comparisons were completed at a moment."""
 
     at: datetime
     n_done: int
@@ -47,9 +47,9 @@ class Landing:
 
 @dataclass(frozen=True)
 class Eta:
-    """How long until everything that may be requested is home, in seconds, at 95 %.
+    """How long until everything that may be requested is completed, in seconds, at 95 %.
 
-    A batch whose rules let it stop early may be home sooner.
+    A batch whose rules let it stop early may end sooner.
     """
 
     seconds: float
@@ -66,10 +66,10 @@ class TargetProgress:
         name: As the batch names it.
         provider: What it is reached through.
         model: Its model.
-        status: `waiting` (asked nothing yet), `asking`, `failing` (more than half of what ended
+        status: `waiting` (nothing requested yet), `asking`, `failing` (more than half of what ended
             failed) or `done` (nothing is open at the moment).
         n_asked: Comparisons.
-        n_done: Of these, those that are home, or that the provider counts as done.
+        n_done: Of these, those that are completed, or that the provider counts as done.
         n_succeeded: With a verdict.
         n_failed: Failed for good.
         n_in_flight: Requests without an answer.
@@ -95,19 +95,19 @@ class TargetProgress:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a batch stands at one moment.
+    """A batch's progress at one moment.
 
     Attributes:
         batch_id: The batch.
         state: As `batches` has it.
         end_reason: Why it ended; None while it runs.
         outcome: How it came out; None while it runs.
-        is_cancelling: Whether a person has asked for its end and it is not there yet.
+        is_cancelling: Whether a person has requested its end and it is not there yet.
         wave: The last wave planned; 0 before the first.
         n_expected: Comparisons at which the batch is at its end, should no rule end it sooner.
         may_end_sooner: Whether such a rule is on.
-        n_asked: Comparisons asked so far.
-        n_done: Those that are home, or that their provider counts as done.
+        n_asked: Comparisons requested so far.
+        n_done: Those that are completed, or that their provider counts as done.
         n_succeeded: Comparisons with a verdict.
         n_failed: Comparisons that failed for good.
         n_in_flight: Requests without an answer.
@@ -200,7 +200,7 @@ class ProgressEvent:
 
 
 def checkpoint_size(n_expected: int, configured: int | None) -> int:
-    """Return after how many comparisons progress is told: as configured, or a fortieth of all."""
+    """Return the comparisons between two reports: as configured, or a fortieth of all."""
     return configured or max(1, math.ceil(n_expected / DEFAULT_CHECKPOINTS))
 
 
@@ -220,12 +220,12 @@ def time_left(landings: Sequence[Landing], n_left: int, now: datetime) -> Eta | 
 
     Comparisons land in chunks. The chunks' sizes and the times between them are taken as alike from
     chunk to chunk and independent, so the time left is a ratio estimate; its interval has the
-    spread of the chunks to come and the uncertainty of the pace. One or two gaps tell next to
+    spread of the chunks to come and the uncertainty of the pace. One or two gaps show next to
     nothing of that spread: they are taken to be as irregular as chance alone makes them, which most
     providers are not, so the interval is wide. Before anything has landed: None.
 
     Args:
-        landings: Oldest first; the first is when asking began.
+        landings: Oldest first; the first is the time of the first request.
         n_left: Comparisons still to come.
         now: Measured from here.
     """
@@ -239,31 +239,31 @@ def time_left(landings: Sequence[Landing], n_left: int, now: datetime) -> Eta | 
     waited = _waited(landings, now)
     rate = _rate(gaps, waited)
     n = sum(size for _, size in gaps)
-    gaps_to_come = n_left * len(gaps) / n
+    gaps_left = n_left * len(gaps) / n
     expected = max(0.0, n_left / rate - min(waited, _mean_gap(gaps)))
     if len(gaps) < MIN_GAPS:
-        low, high = (n / rate * each for each in _times_as_long(gaps_to_come, len(gaps)))
+        low, high = (n / rate * each for each in _ratio_interval(gaps_left, len(gaps)))
         return Eta(expected, min(expected, low), max(expected, high))
     residual = sum((seconds - size / rate) ** 2 for seconds, size in gaps) / (len(gaps) - 1)
-    spread = residual * (gaps_to_come + gaps_to_come**2 / len(gaps))
+    spread = residual * (gaps_left + gaps_left**2 / len(gaps))
     half_width = float(stdtrit(len(gaps) - 1, 0.975)) * math.sqrt(spread)
     return Eta(expected, max(0.0, expected - half_width), expected + half_width)
 
 
-def _times_as_long(to_come: float, seen: int) -> tuple[float, float]:
-    """Return between which multiples of the time seen the time to come is, at 95 %.
+def _ratio_interval(gaps_left: float, n_gaps: int) -> tuple[float, float]:
+    """Return between which multiples of the time observed the time left is, at 95 %.
 
-    Gaps are taken as exponential and of one mean that nothing is known of: the time to come is then
-    a share of all the time that is Beta(to_come, seen).
+    Gaps are taken as exponential and of one mean that nothing is known of: the time left is then
+    a share of all the time that is Beta(gaps_left, n_gaps).
 
     Args:
-        to_come: Gaps, at least a part of one.
-        seen: Gaps.
+        gaps_left: Gaps, at least a part of one.
+        n_gaps: Gaps observed.
     """
     from scipy.special import betaincinv
 
-    # By what is left of the whole, which is told from nothing where the share is next to 1.
-    left = betaincinv(seen, to_come, [0.975, 0.025])
+    # By what is left of the whole, which rounds to nothing where the share is next to 1.
+    left = betaincinv(n_gaps, gaps_left, [0.975, 0.025])
     low, high = (1 - left) / left
     return float(low), float(high)
 
@@ -271,7 +271,7 @@ def _times_as_long(to_come: float, seen: int) -> tuple[float, float]:
 def _gaps(landings: Sequence[Landing]) -> list[tuple[float, int]]:
     """Return seconds and comparisons of each step up in the count; steps down are passed over.
 
-    What landed and then failed to be a verdict is asked again, so the count may go down a little.
+    What landed and then failed to be a verdict is retried, so the count may go down a little.
     """
     rises: list[Landing] = []
     for landing in landings:
@@ -285,7 +285,7 @@ def _gaps(landings: Sequence[Landing]) -> list[tuple[float, int]]:
 
 
 def _rate(gaps: Sequence[tuple[float, int]], waited: float) -> float:
-    """A wait longer than usual counts against the pace; a shorter one says nothing yet."""
+    """A wait longer than usual counts against the pace; a shorter one is no evidence yet."""
     seconds = sum(gap for gap, _ in gaps) + max(0.0, waited - _mean_gap(gaps))
     return sum(size for _, size in gaps) / seconds
 
@@ -295,6 +295,6 @@ def _mean_gap(gaps: Sequence[tuple[float, int]]) -> float:
 
 
 def _waited(landings: Sequence[Landing], now: datetime) -> float:
-    most = max(landing.n_done for landing in landings)
-    latest = next(landing.at for landing in landings if landing.n_done == most)
+    highest = max(landing.n_done for landing in landings)
+    latest = next(landing.at for landing in landings if landing.n_done == highest)
     return max(0.0, (now - latest).total_seconds())

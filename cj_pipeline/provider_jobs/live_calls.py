@@ -45,7 +45,7 @@ from cj_pipeline.provider_jobs.requests import (
 )
 from cj_pipeline.providers.base import JobOutcome, LiveProvider, Provider
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
-from cj_pipeline.queries.live_profile import kept_profile
+from cj_pipeline.queries.live_profile import stored_profile
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
 
@@ -181,7 +181,7 @@ def make_live_calls(
         none and will not answer any such call.
     """
     jobs = _load(runtime, record, rows)
-    profile = kept_profile(record.metadata)
+    profile = stored_profile(record.metadata)
     keeper = _Keeper(runtime, record, {job.key: job for job in jobs}, profile, runtime.clock())
     by_judge: dict[str, list[LiveJob]] = defaultdict(list)
     for job in jobs:

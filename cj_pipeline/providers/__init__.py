@@ -6,7 +6,7 @@ verb). When to send, retry, wait or stop is decided above, in `provider_jobs`. E
 
     registry       opens the adapter for a judge, with its address and key
     base           the types that cross the seam
-    transport      what adapters share: errors told apart, envelopes read leniently
+    transport      what adapters share: errors classified, envelopes read leniently
     chat_completions, responses, messages, generate_content     words, one dialect each
     openai, anthropic, gemini                                   wire, one SDK each
 """

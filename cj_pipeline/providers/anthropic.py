@@ -77,7 +77,7 @@ _PAGE = 100
 
 @dataclass(frozen=True)
 class AnthropicBatches:
-    """Anthropic's API, seen from one workspace.
+    """Anthropic's API, as one workspace sees it.
 
     Attributes:
         client: The official SDK's, with its address, key and `max_retries=0`.
@@ -104,7 +104,7 @@ class AnthropicBatches:
         }
 
     def parse_reply(self, line: str) -> Reply:
-        """Return what a line of a batch's results says."""
+        """Parse a line of a batch's results."""
         return parse_result(line)
 
     def upload(self, shard: Path, submission_key: str) -> str | None:
@@ -128,7 +128,7 @@ class AnthropicBatches:
         """Return the batches made since the intent with as many requests, oldest first.
 
         An ended one is certain if its results bear our custom ids, and left out if they do not;
-        of a running one nobody can tell.
+        of a running one it is not known.
         """
         found = []
         for job in self.list_jobs(since):
@@ -143,7 +143,7 @@ class AnthropicBatches:
     def list_jobs(self, since: datetime) -> Iterator[ListedJob]:
         """Yield the workspace's batches, newest first."""
         oldest = since - CLOCK_SKEW
-        seen: set[str] = set()
+        known_ids: set[str] = set()
         cursor: dict[str, Any] = {}
         for _ in range(MAX_PAGES):
             with self.failures(Call(self.name, "list message batches")):
@@ -152,7 +152,7 @@ class AnthropicBatches:
                 )
                 page = json_object(raw.text())
             entries = [e for e in items(page.get("data")) if text_or_none(e.get("id"))]
-            fresh = [entry for entry in entries if entry["id"] not in seen]
+            fresh = [entry for entry in entries if entry["id"] not in known_ids]
             is_past = False
             for entry in fresh:
                 created = rfc3339_time(entry.get("created_at"))
@@ -160,7 +160,7 @@ class AnthropicBatches:
                     is_past = True
                     continue
                 yield _listed(entry, created or since)
-            seen |= {entry["id"] for entry in fresh}
+            known_ids |= {entry["id"] for entry in fresh}
             if not fresh or is_past or not page.get("has_more"):
                 return
             cursor = {"after_id": entries[-1]["id"]}
@@ -173,7 +173,7 @@ class AnthropicBatches:
         return iter(())
 
     def poll(self, job_id: str) -> JobStatus:
-        """Return where a batch stands, by one GET."""
+        """Return a batch's status, by one GET."""
         with self.failures(Call(self.name, f"show message batch {job_id}")):
             raw = self.client.messages.batches.with_raw_response.retrieve(
                 job_id, timeout=POLL_TIMEOUT
@@ -245,7 +245,7 @@ class AnthropicBatches:
     def _bears_key(self, job_id: str, submission_key: str) -> bool:
         """Whether any row of an ended batch's results bears our custom ids.
 
-        Mostly the first tells; a garbled or foreign one must not make a paid batch a stranger.
+        Mostly the first is enough; a garbled or foreign one must not make a paid batch a stranger.
         """
         prefix = f"{submission_key[:16]}-"
         call = Call(self.name, f"send the results of {job_id}")
@@ -316,7 +316,7 @@ def _answer_row(request: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 
 
 def parse_result(line: str) -> Reply:
-    """Return what a line of a batch's results says; pure."""
+    """Parse a line of a batch's results; pure."""
     try:
         row = json_object(line)
     except ValueError:
@@ -335,7 +335,7 @@ def parse_result(line: str) -> Reply:
 
 
 def read_status(batch: Mapping[str, Any]) -> JobStatus:
-    """Return where a batch stands, from its JSON; pure.
+    """Return a batch's status, from its JSON; pure.
 
     Raises:
         ValueError: If it is not a batch.
@@ -346,7 +346,7 @@ def read_status(batch: Mapping[str, Any]) -> JobStatus:
         msg = "not a message batch"
         raise ValueError(msg)
     counts = {name: count(mapping(batch.get("request_counts")).get(name)) for name in _COUNTS}
-    standing = JobStatus(
+    job = JobStatus(
         job_id=job_id,
         state="running",
         provider_status=status,
@@ -361,9 +361,9 @@ def read_status(batch: Mapping[str, Any]) -> JobStatus:
         outcome = JobOutcome.CANCELLED
     elif counts["expired"]:
         outcome = JobOutcome.EXPIRED
-    # Until a batch has ended, all of its counts but `processing` are 0 and say nothing.
+    # Until a batch has ended, all of its counts but `processing` are 0 and mean nothing.
     return replace(
-        standing,
+        job,
         state="ended",
         outcome=outcome,
         n_completed=counts["succeeded"],

@@ -1,13 +1,13 @@
 """The seam to the services that judges are reached through, and what crosses it.
 
 Adapters hold only words (`build_request`, `parse_reply`: pure) and wire (one network step per
-verb). When to send, retry, wait or give up is decided above, in `steps`. Every adapter raises
+verb). When to send, retry, wait or stop is decided above, in `provider_jobs`. Every adapter raises
 `errors.TransientError` or `errors.FinalError` and nothing of its SDK's.
 
     open_provider        the adapter for a judge, with its address and key
     chat_completions, responses, messages, generate_content     words, one dialect each
-    openai_batches, anthropic_batches, gemini_batches           wire, one SDK each
-    wire                 what they share: errors told apart, envelopes read leniently
+    openai, anthropic, gemini      wire, one SDK each
+    transport            what they share: errors classified, envelopes read leniently
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ProviderLimits:
     """What a provider takes in one job, and from one account; None where it names no limit.
 
     `max_enqueued_tokens` and what bounds single calls (per minute, and at once) depend on the
-    account, so only a judge's definition can tell them.
+    account, so only a judge's definition can hold them.
     `results_kept_s` counts from a job's creation, in seconds. `list_lag_s` is how long, in
     seconds, a new job may be missing from the account's list: before that, absence proves nothing.
     """
@@ -93,21 +93,21 @@ class Reply:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Where a provider job stands.
+    """A provider job's status.
 
     Attributes:
         job_id: As the provider calls it.
-        state: Only an ended job is collected. A word nobody knows counts as running.
+        state: Only an ended job is collected. An unknown word counts as running.
         provider_status: In the provider's own word.
         outcome: None while it runs. Whatever it is, there may be paid rows to collect.
-        n_completed: As the provider counts; None where it does not tell yet.
+        n_completed: As the provider counts; None where it does not report it yet.
         n_failed: Likewise.
         output_file_id: Where answers are, for providers that have files.
         error_file_id: Where failures are, likewise.
         error_code: Why the job as a whole failed, in the provider's word.
         error: The same, in words.
-        usage: What the provider says the whole job used; None where it does not.
-        warning: What a person should know, such as a status nobody knows.
+        usage: What the provider reports for the whole job; None where it does not.
+        warning: What a person should know, such as an unknown status.
         created_at: By the provider's clock.
         ended_at: Likewise.
     """
@@ -135,7 +135,7 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class ListedJob:
-    """A provider job as the account's list shows it; what the list does not tell is None.
+    """A provider job as the account's list shows it; what the list does not have is None.
 
     `outcome` is None while the job runs.
     """
@@ -225,12 +225,12 @@ class Provider(Protocol):
     ) -> dict[str, Any]:
         """Return one request, as a line of a shard holds it; pure.
 
-        `cache_prefix` marks the shared prefix for the provider's cache, where it has to be asked.
+        `cache_prefix` marks the shared prefix for the provider's cache, where it needs one.
         """
         ...
 
     def parse_reply(self, line: str) -> Reply:
-        """Return what a line of a result says; pure, and never raises."""
+        """Parse a line of a result; pure, and never raises."""
         ...
 
     def upload(self, shard: Path, submission_key: str) -> str | None:
@@ -268,7 +268,7 @@ class Provider(Protocol):
         ...
 
     def poll(self, job_id: str) -> JobStatus:
-        """Return where a job stands, by one bounded request."""
+        """Return a job's status, by one bounded request."""
         ...
 
     def collect(self, job_id: str) -> Iterator[RawLine]:
@@ -297,7 +297,7 @@ class Provider(Protocol):
         ...
 
     def live(self, http: AsyncClient) -> LiveProvider:
-        """Return what makes single calls over a pool of connections; see `opening.open_pool`."""
+        """Return what makes single calls over a pool of connections; see `registry.open_pool`."""
         ...
 
 
@@ -333,7 +333,7 @@ def split_shards(n_bytes: Sequence[int], limits: ProviderLimits) -> list[range]:
 
 
 def results_expire_at(created_at: datetime, limits: ProviderLimits) -> datetime | None:
-    """Return when a job's results are deleted by its provider; None where nobody knows."""
+    """Return when a job's results are deleted by its provider; None where it is not known."""
     if limits.results_kept_s is None:
         return None
     return created_at + timedelta(seconds=limits.results_kept_s)
@@ -346,7 +346,7 @@ def account_fingerprint(provider: str, base_url: str, key: str) -> str:
 
 
 def require_key(judge: Judge, environment: Mapping[str, str]) -> str:
-    """Return the key a judge needs; a placeholder for a server that asks for none.
+    """Return the key a judge needs; a placeholder for a server that needs none.
 
     Raises:
         SettingsError: If the variable that should hold it is not set.

@@ -42,7 +42,7 @@ def build_body(prompt: Prompt, judge: Judge) -> dict[str, Any]:
 
 
 def read_body(body: dict[str, Any]) -> Reply:
-    """Return what a completion says; its custom id is the caller's to add."""
+    """Parse a completion; its custom id is the caller's to add."""
     choices = body.get("choices")
     choice = mapping(choices[0]) if isinstance(choices, list) and choices else {}
     message = mapping(choice.get("message"))

@@ -121,7 +121,7 @@ class TaskBodies:
 
 @dataclass(frozen=True)
 class GeminiBatches:
-    """Gemini's API, seen from one key's project.
+    """Gemini's API, as one key's project sees it.
 
     Attributes:
         client: The official SDK's, over an HTTP client whose responses go to `bodies`.
@@ -145,12 +145,12 @@ class GeminiBatches:
     def build_request(
         self, prompt: Prompt, judge: Judge, custom_id: str, *, cache_prefix: bool = False
     ) -> dict[str, Any]:
-        """Return one inline request; this provider caches prefixes without being asked."""
+        """Return one inline request; this provider caches prefixes by itself."""
         del cache_prefix
         return {**build_content(prompt, judge), "metadata": {"key": custom_id}}
 
     def parse_reply(self, line: str) -> Reply:
-        """Return what one inline response says."""
+        """Parse one inline response."""
         return parse_response(line)
 
     def upload(self, shard: Path, submission_key: str) -> str | None:
@@ -186,7 +186,7 @@ class GeminiBatches:
     def list_jobs(self, since: datetime) -> Iterator[ListedJob]:
         """Yield the project's batches made since then; its list has no stated order."""
         oldest = since - CLOCK_SKEW
-        seen: set[str] = set()
+        known_ids: set[str] = set()
         token: str | None = None
         for _ in range(MAX_PAGES):
             with self.failures(Call(self.name, "list batches")):
@@ -197,12 +197,12 @@ class GeminiBatches:
                 )
                 page = self.bodies.take()
             listed = [e for e in items(page.get("operations")) if text_or_none(e.get("name"))]
-            fresh = [entry for entry in listed if entry["name"] not in seen]
+            fresh = [entry for entry in listed if entry["name"] not in known_ids]
             for entry in fresh:
                 job = _listed(entry, since)
                 if job.created_at >= oldest:
                     yield job
-            seen |= {entry["name"] for entry in fresh}
+            known_ids |= {entry["name"] for entry in fresh}
             token = text_or_none(page.get("nextPageToken"))
             if not fresh or token is None:
                 return
@@ -215,7 +215,7 @@ class GeminiBatches:
         return iter(())
 
     def poll(self, job_id: str) -> JobStatus:
-        """Return where a batch stands, by one GET."""
+        """Return a batch's status, by one GET."""
         return read_status(self._operation(job_id, _POLL_S))
 
     def collect(self, job_id: str) -> Iterator[RawLine]:
@@ -342,7 +342,7 @@ def _answer_row(request: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
 
 
 def parse_response(line: str) -> Reply:
-    """Return what one inline response says; pure."""
+    """Parse one inline response; pure."""
     try:
         row = json_object(line)
     except ValueError:
@@ -355,7 +355,7 @@ def parse_response(line: str) -> Reply:
 
 
 def read_status(operation: Mapping[str, Any]) -> JobStatus:
-    """Return where a batch stands, from its operation's JSON; pure."""
+    """Return a batch's status, from its operation's JSON; pure."""
     metadata = mapping(operation.get("metadata"))
     state = _state(metadata)
     outcome = _ended(operation, state)

@@ -19,7 +19,7 @@ _FILTERED = frozenset(
 def build_content(prompt: Prompt, judge: Judge) -> dict[str, Any]:
     """Return model, contents and configuration of one request, as the SDK takes them.
 
-    The schema goes out as `response_schema`: the newer `response_json_schema` has been seen to
+    The schema goes out as `response_schema`: the newer `response_json_schema` was observed to
     give useless answers inside batches.
     """
     config: dict[str, Any] = {
@@ -40,7 +40,7 @@ def build_content(prompt: Prompt, judge: Judge) -> dict[str, Any]:
 
 
 def read_response(response: dict[str, Any]) -> Reply:
-    """Return what a response says; its custom id is the caller's to add."""
+    """Parse a response; its custom id is the caller's to add."""
     candidates = items(response.get("candidates"))
     candidate = candidates[0] if candidates else {}
     parts = items(mapping(candidate.get("content")).get("parts"))

@@ -23,8 +23,8 @@ _ENDINGS = {
 def build_params(prompt: Prompt, judge: Judge, *, cache_prefix: bool) -> dict[str, Any]:
     """Return the parameters of one message: first what never changes, marked if it is to be kept.
 
-    This provider caches only what it is asked to, and bills the writing of it, so the mark is
-    set where `prompt_caching` says that it pays.
+    This provider caches only what is marked, and bills the writing of it, so the mark is
+    set where by `prompt_caching` it pays.
     """
     prefix: dict[str, Any] = {"type": "text", "text": prompt.prefix}
     if cache_prefix:
@@ -49,7 +49,7 @@ def build_params(prompt: Prompt, judge: Judge, *, cache_prefix: bool) -> dict[st
 
 
 def read_message(message: dict[str, Any]) -> Reply:
-    """Return what a message says; its custom id is the caller's to add."""
+    """Parse a message; its custom id is the caller's to add."""
     content = message.get("content")
     blocks = [mapping(block) for block in content] if isinstance(content, list) else []
     texts = [block.get("text") for block in blocks if block.get("type") == "text"]

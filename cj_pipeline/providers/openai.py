@@ -1,4 +1,4 @@
-"""OpenAI's files and batches through the official SDK, and whoever speaks them too.
+"""OpenAI's files and batches through the official SDK, and other services with the same API.
 
 The words of the two endpoints are `chat_completions` and `responses`. SDK retries are off
 everywhere: after a lost reply they would create a second paid job without a word.
@@ -101,7 +101,7 @@ _ROW_ENDINGS = {
 }
 
 _FILES_GRACE = timedelta(minutes=10)
-"""File ids have been seen to come after the status; later than this they are not coming."""
+"""File ids were observed to come after the status; later than this they are not coming."""
 
 _INPUT_KEPT_S = 14 * 24 * 3600
 _OUTPUT_KEPT_S = 30 * 24 * 3600
@@ -112,7 +112,7 @@ _PAGE = 100
 
 @dataclass(frozen=True)
 class OpenAIBatches:
-    """OpenAI's API, or another service's that speaks it, seen from one account.
+    """OpenAI's API, or another service with the same API, as one account sees it.
 
     Attributes:
         client: The official SDK's, with its address, key and `max_retries=0`.
@@ -135,7 +135,7 @@ class OpenAIBatches:
     def build_request(
         self, prompt: Prompt, judge: Judge, custom_id: str, *, cache_prefix: bool = False
     ) -> dict[str, Any]:
-        """Return one line of a batch file; this provider caches prefixes without being asked."""
+        """Return one line of a batch file; this provider caches prefixes by itself."""
         del cache_prefix
         return {
             "custom_id": custom_id,
@@ -145,7 +145,7 @@ class OpenAIBatches:
         }
 
     def parse_reply(self, line: str) -> Reply:
-        """Return what a line of an output or error file says."""
+        """Parse a line of an output or error file."""
         return parse_row(line, self.words.read_body)
 
     def upload(self, shard: Path, submission_key: str) -> str | None:
@@ -219,7 +219,7 @@ class OpenAIBatches:
             )
 
     def poll(self, job_id: str) -> JobStatus:
-        """Return where a batch stands, by one GET."""
+        """Return a batch's status, by one GET."""
         with self.failures(Call(self.name, f"show batch {job_id}")):
             raw = self.client.batches.with_raw_response.retrieve(job_id, timeout=POLL_TIMEOUT)
             return read_status(json_object(raw.text), self.clock())
@@ -285,7 +285,7 @@ class OpenAIBatches:
         """Stream a file's content to disk.
 
         Raises:
-            ProviderUnavailableError: If less came than the provider says there is.
+            ProviderUnavailableError: If less came than the provider counts.
         """
         with self.failures(Call(self.name, f"send file {file_id}")):
             with self.client.files.with_streaming_response.content(
@@ -301,7 +301,7 @@ class OpenAIBatches:
 
     def _pages(self, action: str, resource: Any, since: datetime) -> Iterator[dict[str, Any]]:
         """Yield a list's entries, newest first, down to `since`; never round in a circle."""
-        seen: set[str] = set()
+        known_ids: set[str] = set()
         after: str | None = None
         oldest = since - CLOCK_SKEW
         for _ in range(MAX_PAGES):
@@ -309,12 +309,12 @@ class OpenAIBatches:
                 cursor = {} if after is None else {"after": after}
                 page = json_object(resource.list(limit=_PAGE, timeout=POLL_TIMEOUT, **cursor).text)
             entries = [e for e in items(page.get("data")) if text_or_none(e.get("id"))]
-            fresh = [entry for entry in entries if entry["id"] not in seen]
+            fresh = [entry for entry in entries if entry["id"] not in known_ids]
             for entry in fresh:
                 created = unix_time(entry.get("created_at"))
                 if created is None or created >= oldest:
                     yield entry
-            seen |= {entry["id"] for entry in fresh}
+            known_ids |= {entry["id"] for entry in fresh}
             ages = [unix_time(entry.get("created_at")) for entry in fresh]
             is_past = any(age is not None and age < oldest for age in ages)
             # A server that ignores `after` sends the same page for ever: then it has shown all.
@@ -368,7 +368,7 @@ def _one_call(endpoint: str, request: Mapping[str, Any], timeout_s: float) -> di
         "cast_to": httpx2.Response,
         "options": {
             "timeout": httpx2.Timeout(timeout_s, connect=min(10, timeout_s)),
-            # Ours to name, so that a call without a reply can be asked about.
+            # Ours to name, so that a call without a reply can be looked up.
             "headers": {"X-Client-Request-Id": request["custom_id"]},
         },
     }
@@ -389,10 +389,10 @@ def _answer_row(request: Mapping[str, Any], response: httpx2.Response) -> str:
 
 
 def parse_row(line: str, read_body: Callable[[dict[str, Any]], Reply]) -> Reply:
-    """Return what a line of an output or error file says; pure.
+    """Parse a line of an output or error file; pure.
 
     A row succeeded only if its status is 2xx and its body reads as an answer. Its failure may be
-    told in the row, in the body, or nowhere.
+    reported in the row, in the body, or nowhere.
     """
     try:
         row = json_object(line)
@@ -409,7 +409,7 @@ def parse_row(line: str, read_body: Callable[[dict[str, Any]], Reply]) -> Reply:
 
 
 def read_status(batch: Mapping[str, Any], now: datetime) -> JobStatus:
-    """Return where a batch stands, from its JSON; pure.
+    """Return a batch's status, from its JSON; pure.
 
     Raises:
         ValueError: If it is not a batch.
@@ -422,7 +422,7 @@ def read_status(batch: Mapping[str, Any], now: datetime) -> JobStatus:
     outcome = _ended(batch, word)
     counts = mapping(batch.get("request_counts"))
     problem = _first_problem(batch.get("errors"))
-    standing = JobStatus(
+    job = JobStatus(
         job_id=job_id,
         state="ended" if outcome else "running",
         provider_status=status,
@@ -439,11 +439,11 @@ def read_status(batch: Mapping[str, Any], now: datetime) -> JobStatus:
     )
     if outcome is None and word not in _RUNNING:
         warning = f"unknown status '{shortened(status, 60)}'; it counts as running"
-        return replace(standing, warning=warning)
-    if _files_are_late(standing, now):
+        return replace(job, warning=warning)
+    if _files_are_late(job, now):
         warning = f"'{status}', but the id of a result file is still missing"
-        return replace(standing, state="running", outcome=None, warning=warning)
-    return standing
+        return replace(job, state="running", outcome=None, warning=warning)
+    return job
 
 
 def _ended(batch: Mapping[str, Any], word: str) -> JobOutcome | None:
@@ -519,7 +519,7 @@ def _first_problem(errors: object) -> tuple[str | None, str | None]:
 
 
 def _job_usage(sent: object) -> Usage | None:
-    """Return a whole batch's usage; only newer batches tell it."""
+    """Return a whole batch's usage; only newer batches report it."""
     if not isinstance(sent, dict) or not count(sent.get("total_tokens")):
         return None
     return Usage(

@@ -48,7 +48,7 @@ class _Connection:
         return account_fingerprint(self.judge.provider, self.address, self.key)
 
     def limits(self, usual: ProviderLimits) -> ProviderLimits:
-        """Return a provider's limits, with those of this account where the judge tells them."""
+        """Return a provider's limits, with those of this account where the judge has them."""
         return replace(usual, **self.judge.limits)
 
 
@@ -75,7 +75,7 @@ def open_provider(
 
 
 def open_parser(judge: Judge) -> Parser:
-    """Return what reads a judge's replies; it reaches nobody and needs no key."""
+    """Return what reads a judge's replies; it makes no call and needs no key."""
     return _PARSERS[judge.api](judge)
 
 

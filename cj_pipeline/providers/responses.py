@@ -39,7 +39,7 @@ def build_body(prompt: Prompt, judge: Judge) -> dict[str, Any]:
 
 
 def read_body(body: dict[str, Any]) -> Reply:
-    """Return what a response says; its custom id is the caller's to add."""
+    """Parse a response; its custom id is the caller's to add."""
     parts = [
         part
         for item in items(body.get("output"))
@@ -51,7 +51,7 @@ def read_body(body: dict[str, Any]) -> Reply:
     refusals = [part.get("refusal") for part in parts if part.get("type") == "refusal"]
     outcome, code = _outcome(body, text, is_refused=bool(refusals))
     error = mapping(body.get("error"))
-    said = refusals[0] if refusals else error.get("message")
+    error_text = refusals[0] if refusals else error.get("message")
     return Reply(
         custom_id=None,
         outcome=outcome,
@@ -59,7 +59,7 @@ def read_body(body: dict[str, Any]) -> Reply:
         usage=_usage(body.get("usage")),
         model=text_or_none(body.get("model")),
         error_code=text_or_none(error.get("code")) or code,
-        error_message=shortened(said) if said else None,
+        error_message=shortened(error_text) if error_text else None,
         may_retry=outcome not in {RequestOutcome.SUCCEEDED, RequestOutcome.CONTENT_FILTER},
     )
 

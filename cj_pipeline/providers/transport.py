@@ -1,4 +1,4 @@
-"""What every adapter needs on the wire: failures told apart, envelopes read leniently.
+"""What every adapter needs on the wire: failures classified, envelopes read leniently.
 
 The question behind every failure is whether something may have been created or paid for.
 """
@@ -36,7 +36,7 @@ CLOCK_SKEW = timedelta(minutes=5)
 """How far a provider's clock may be behind ours when its list is searched."""
 
 MAX_PAGES = 500
-"""Of a list; nobody has more jobs than this in the time that is searched."""
+"""Of a list; no account has more jobs than this in the time that is searched."""
 
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_error"})
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
@@ -49,7 +49,7 @@ _FILE_NOT_THERE_YET = re.compile(
 
 @dataclass(frozen=True)
 class Call:
-    """One call, as failures name it; `creates` says whether it leaves something behind."""
+    """One call, as failures name it; `creates`: whether it leaves something behind."""
 
     provider: str
     action: str
@@ -58,7 +58,7 @@ class Call:
 
 @dataclass(frozen=True)
 class ErrorAnswer:
-    """What a provider said when it did not do as asked."""
+    """What a provider answered when it refused or failed."""
 
     status: int
     code: str | None
@@ -68,35 +68,35 @@ class ErrorAnswer:
 
 def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
     """Return what an error answer means for the caller."""
-    said = f"{call.provider} answered {answer.status} to the request to {call.action}"
+    problem = f"{call.provider} answered {answer.status} to the request to {call.action}"
     detail = f" ({answer.code})" if answer.code else ""
     if answer.status in {401, 403}:
-        # What it says is left out: some providers repeat part of the key.
-        return AccountRefusedError(f"{said}{detail}: it does not accept the key. Check the key.")
-    said += f"{detail}: {shortened(answer.message)}"
+        # Its message is left out: some providers repeat part of the key.
+        return AccountRefusedError(f"{problem}{detail}: it does not accept the key. Check the key.")
+    problem += f"{detail}: {shortened(answer.message)}"
     if answer.code in _NO_QUOTA:
-        return AccountRefusedError(f"{said}. The account has no credit left: add some.")
+        return AccountRefusedError(f"{problem}. The account has no credit left: add some.")
     wait_s, status = answer.retry_after_s, answer.status
     if call.creates and (answer.status in {408, 409} or answer.status >= 500):
-        said = f"{said.removesuffix('.')}. The request may have been carried out."
-        return UncertainOutcomeError(said, retry_after_s=wait_s, status=status)
+        problem = f"{problem.removesuffix('.')}. The request may have been carried out."
+        return UncertainOutcomeError(problem, retry_after_s=wait_s, status=status)
     if answer.status == 408 or answer.status >= 500:
-        return ProviderUnavailableError(said, retry_after_s=wait_s, status=status)
-    # Right after an upload a file may not be seen everywhere yet.
+        return ProviderUnavailableError(problem, retry_after_s=wait_s, status=status)
+    # Right after an upload a file may not be visible everywhere yet.
     is_too_early = call.creates and bool(_FILE_NOT_THERE_YET.search(answer.message))
     if answer.status == 429 or is_too_early:
-        return ProviderUnavailableError(said, retry_after_s=wait_s, status=status)
-    return ProviderRefusedError(said)
+        return ProviderUnavailableError(problem, retry_after_s=wait_s, status=status)
+    return ProviderRefusedError(problem)
 
 
 def lost_call(call: Call, error: BaseException) -> CJError:
     """Return what a call without a readable answer means for the caller."""
     cause = error.__cause__ if isinstance(error.__cause__, httpx2.HTTPError) else error
-    said = f"{call.provider} gave no readable answer to the request to {call.action}"
-    said += f" ({type(cause).__name__})"
+    problem = f"{call.provider} gave no readable answer to the request to {call.action}"
+    problem += f" ({type(cause).__name__})"
     if call.creates and not isinstance(cause, _NEVER_SENT):
-        return UncertainOutcomeError(f"{said}. The request may have been carried out.")
-    return ProviderUnavailableError(f"{said}; it will be retried.")
+        return UncertainOutcomeError(f"{problem}. The request may have been carried out.")
+    return ProviderUnavailableError(f"{problem}; it will be retried.")
 
 
 @contextmanager
@@ -109,11 +109,11 @@ def plain_failures(call: Call) -> Iterator[None]:
 
 
 LONGEST_RETRY_AFTER_S = 24 * 3600.0
-"""Nobody has to be left alone for longer; what asks for it is a slip of the pen."""
+"""No provider needs a longer pause; a longer one is taken for a mistake."""
 
 
 def retry_after_s(headers: httpx2.Headers, now: datetime) -> float | None:
-    """Return how long a provider asks us to wait, in seconds; None where it does not say."""
+    """Return how long a provider tells us to wait, in seconds; None where it does not."""
     text = headers.get("retry-after", "")
     try:
         seconds = float(text)

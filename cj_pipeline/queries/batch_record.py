@@ -45,7 +45,7 @@ class BatchRecord:
     own_scale: str | None = None
     """The batch's own `scale.yaml`, where it has one."""
     cancel_requested: bool = False
-    """Whether a person has asked for its end: then nothing more is sent."""
+    """Whether a person has requested its end: then nothing more is sent."""
     spend_cap_reached: bool = False
     """Whether a wave was refused because it might cost more than the cap."""
     canary_failed: bool = False
@@ -55,7 +55,7 @@ class BatchRecord:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will be asked."""
+        """Whether nothing more will be requested."""
         return self.state in ENDED_STATES
 
     @property
@@ -84,9 +84,9 @@ class BatchRecord:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Of how many of the pairs each judge is asked, from 0 to 1, in the order of `judges`.
+        """The share of the pairs that each judge gets, from 0 to 1, in the order of `judges`.
 
-        Where judges are chosen by worth these are the shares to begin with.
+        Where judges are chosen by information per USD these are the shares to begin with.
         """
         if self.settings.judge_choice == "by_worth":
             return (1 / len(self.judges),) * len(self.judges)
@@ -99,7 +99,7 @@ class BatchRecord:
 
 
 def rules_of(s: BatchSettings, *, verdicts_per_pair: float) -> WorkflowRules:
-    """Return what settings say about going on and ending, with so many judges asked of a pair."""
+    """Return what settings say about going on and ending, with that number of judges per pair."""
     return WorkflowRules(
         total_budget=s.max_pairwise_comparisons,
         all_at_once=s.all_at_once,
@@ -177,7 +177,7 @@ def batch_correlation_id(batch_id: str) -> str:
 
 
 def judged_pairs(db: Session, batch_id: str) -> list[JudgedPair]:
-    """Return every comparison of a batch that has a verdict, in the order asked."""
+    """Return every comparison of a batch that has a verdict, in the order requested."""
     return db.records(
         JudgedPair,
         "FROM comparisons WHERE batch_id = ? AND status = 'succeeded' ORDER BY sequence",

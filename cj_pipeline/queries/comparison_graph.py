@@ -1,4 +1,4 @@
-"""What choosing the next pairs goes by: the net of a batch as the store has it now."""
+"""What choosing the next pairs is based on: a batch's comparison graph as the store has it now."""
 
 from __future__ import annotations
 
@@ -29,54 +29,54 @@ if TYPE_CHECKING:
     from cj_pipeline.scale.bradley_terry import Scale
 
 _SPREAD_UP_TO = 2_000
-"""Essays whose spread is estimated for choosing pairs; beyond, the scores tell it well enough."""
+"""Essays whose spread is estimated for choosing pairs; beyond, the scores show it well enough."""
 
 
 @dataclass(frozen=True)
-class NetSoFar:
-    """The net, and how much was asked of whom.
+class GraphSoFar:
+    """The graph, and how much was requested of each judge.
 
     Attributes:
-        net: Without scores; `with_scores` adds them.
-        n_asked: Comparisons of each judge, in the batch's order of judges, failed ones included.
-        n_pairs: Pairs chosen, each counted once however many judges were asked about it.
+        graph: Without scores; `with_scores` adds them.
+        n_requested: By judge, in the batch's order of judges; failed comparisons count.
+        n_pairs: Pairs chosen, each counted once however many judges it went to.
         n_resampled: Of these, those chosen in a pass over pairs already covered.
-        shares: Of how many of the next pairs each judge is asked; None: as the settings say.
+        shares: Of the next pairs, the share each judge gets; None: as the settings say.
     """
 
-    net: ComparisonGraph
-    n_asked: tuple[int, ...]
+    graph: ComparisonGraph
+    n_requested: tuple[int, ...]
     n_pairs: int = 0
     n_resampled: int = 0
     shares: tuple[float, ...] | None = None
 
 
-def net_so_far(db: Session, record: BatchRecord) -> NetSoFar:
-    """Return the net of what was asked and has not failed for good."""
+def graph_so_far(db: Session, record: BatchRecord) -> GraphSoFar:
+    """Return the graph of what was requested and has not failed for good."""
     rows = db.rows(
         "SELECT p.essay_a, p.essay_b, p.judge_id, p.resampling_pass, c.status"
         " FROM comparison_pairs p LEFT JOIN comparisons c USING (comparison_id)"
         " WHERE p.batch_id = ? ORDER BY p.sequence",
         [record.batch_id],
     )
-    asked = [(r["essay_a"], r["essay_b"], r["judge_id"]) for r in rows]
-    chosen = [[rows[position] for position in pair] for pair in pairs_as_chosen(asked)]
+    requested = [(r["essay_a"], r["essay_b"], r["judge_id"]) for r in rows]
+    chosen = [[rows[position] for position in pair] for pair in pairs_as_chosen(requested)]
     shown = tuple(
         (pair[0]["essay_a"], pair[0]["essay_b"])
         for pair in chosen
         if any(row["status"] != "failed" for row in pair)
     )
-    n_asked = Counter(row["judge_id"] for row in rows)
-    return NetSoFar(
-        net=replace(empty_net(record, guessed_scores(db, record)), shown=shown),
-        n_asked=tuple(n_asked[judge.judge_id] for judge in record.judges),
+    n_requested = Counter(row["judge_id"] for row in rows)
+    return GraphSoFar(
+        graph=replace(empty_graph(record, guessed_scores(db, record)), shown=shown),
+        n_requested=tuple(n_requested[judge.judge_id] for judge in record.judges),
         n_pairs=len(chosen),
         n_resampled=sum(pair[0]["resampling_pass"] > 0 for pair in chosen),
     )
 
 
-def empty_net(record: BatchRecord, expected: Floats | None = None) -> ComparisonGraph:
-    """Return a batch's net before anything was asked.
+def empty_graph(record: BatchRecord, expected: Floats | None = None) -> ComparisonGraph:
+    """Return a batch's graph before anything was requested.
 
     Args:
         record: The batch.
@@ -117,23 +117,23 @@ def guessed_scores(db: Session, record: BatchRecord) -> Floats | None:
     )
 
 
-def with_scores(net: ComparisonGraph, record: BatchRecord, scale: Scale) -> ComparisonGraph:
-    """Return the net with the scale, and with boundaries where grades are the goal."""
+def with_scores(graph: ComparisonGraph, record: BatchRecord, scale: Scale) -> ComparisonGraph:
+    """Return the graph with the scale, and with boundaries where grades are the goal."""
     from cj_pipeline.diagnostics.spread import likely_spread
 
     boundaries: tuple[float, ...] = ()
-    if record.settings.goal == "grades" and (projections := grades_so_far(record, scale)):
+    if record.settings.goal == "grades" and (projections := provisional_grades(record, scale)):
         boundaries = tuple(boundary.position for boundary in projections.boundaries)
     return replace(
-        net,
+        graph,
         scores=scale.scores,
         information=scale.information,
-        spread=likely_spread(scale).logits if net.n_essays <= _SPREAD_UP_TO else None,
+        spread=likely_spread(scale).logits if graph.n_essays <= _SPREAD_UP_TO else None,
         boundaries=boundaries,
     )
 
 
-def grades_so_far(record: BatchRecord, scale: Scale) -> GradeProjections | None:
+def provisional_grades(record: BatchRecord, scale: Scale) -> GradeProjections | None:
     """Return the grades if the batch ended now; None where it names no scale or has no anchors."""
     terms = record.grading_terms
     if terms is None or not record.anchor_grades:
@@ -148,37 +148,37 @@ _WRITTEN_OUT_UP_TO = 1_500
 
 
 def with_linked_scores(
-    db: Session, record: BatchRecord, net: ComparisonGraph, scale: Scale | None
+    db: Session, record: BatchRecord, graph: ComparisonGraph, scale: Scale | None
 ) -> ComparisonGraph:
-    """Return the net with what earlier batches know of its essays; as it was where they know none.
+    """Return the graph with what earlier batches know of its essays; unchanged without any.
 
     Args:
-        db: A look at the store.
+        db: A read session.
         record: The batch.
-        net: With its own scores where it has a scale.
+        graph: With its own scores where it has a scale.
         scale: The batch's own; None before its verdicts give one.
     """
-    if not record.settings.link_to or net.n_essays > _WRITTEN_OUT_UP_TO:
-        return net
+    if not record.settings.link_to or graph.n_essays > _WRITTEN_OUT_UP_TO:
+        return graph
     if scale is None:
-        return _before_first_verdict(db, record, net)
-    chain = linked_scale(db, record, scale)
-    if chain is None or len(chain.essay_ids) > _WRITTEN_OUT_UP_TO:
-        return net
-    own = [chain.essay_ids.index(essay_id) for essay_id in net.essay_ids]
+        return _before_first_verdict(db, record, graph)
+    linked = linked_scale(db, record, scale)
+    if linked is None or len(linked.essay_ids) > _WRITTEN_OUT_UP_TO:
+        return graph
+    own = [linked.essay_ids.index(essay_id) for essay_id in graph.essay_ids]
     return replace(
-        net,
-        scores=chain.scores[own],
-        covariance=chain.covariance[own][:, own],
+        graph,
+        scores=linked.scores[own],
+        covariance=linked.covariance[own][:, own],
         information=None,
         known_ids=frozenset(_old_names(db, record, _text_hashes(db, record.batch_id))),
     )
 
 
 def _before_first_verdict(
-    db: Session, record: BatchRecord, net: ComparisonGraph
+    db: Session, record: BatchRecord, graph: ComparisonGraph
 ) -> ComparisonGraph:
-    """Return the net before a batch has a scale of its own, its known essays where they lie."""
+    """Return the graph before a batch has a scale of its own, its known essays where they lie."""
     from cj_pipeline.pairing.warm_start import with_newcomers
 
     try:
@@ -186,9 +186,9 @@ def _before_first_verdict(
     except UnknownBatchError:
         old = None
     if old is None:
-        return net
+        return graph
     old_name = _old_names(db, record, _text_hashes(db, record.batch_id))
-    return with_newcomers(net, old, old_name) if old_name else net
+    return with_newcomers(graph, old, old_name) if old_name else graph
 
 
 def _old_names(db: Session, record: BatchRecord, text_hashes: Mapping[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from cj_pipeline.stopping.forecast import SamplingPlan
 
 
 def plan_ahead(record: BatchRecord, usd_per_comparison: float | None) -> SamplingPlan:
-    """Return how a batch's comparisons are going to be asked."""
+    """Return how a batch's comparisons are going to be requested."""
     settings = record.settings
     shares: tuple[float, ...] = ()
     terms = record.grading_terms

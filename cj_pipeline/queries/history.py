@@ -1,7 +1,7 @@
 """What the store knows of one batch, read once for whatever is made of it.
 
 The artefact, the report, the plots and the data frames are all functions of this one value, so
-they cannot tell different stories. What a step needs to go on is `steps.records`.
+they cannot disagree. What a step needs to go on is `queries.batch_record`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 HIDDEN_SETTINGS = frozenset({"emulator_qualities"})
-"""What simulated judges are told and no result may show: it is the answer key."""
+"""What simulated judges are given and no result may show: it is the answer key."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class BatchHistory:
         drifts: Of the anchors those links go through, the largest against its error first.
         linked_scores: Each essay's score on the scale of the batch linked to; by essay.
         ranks: How sure each essay's rank is; empty before the end.
-        statistics: What the final scale is worth (`scale_statistics`); empty before the end.
-        judge_choices: Where judges are chosen by worth, whom each wave was asked of and why; by
+        statistics: How good the final scale is (`scale_statistics`); empty before the end.
+        judge_choices: Where judges are chosen by value, which each wave went to and why; by
             wave, the largest share first.
     """
 
@@ -126,7 +126,7 @@ class BatchHistory:
 
     @property
     def scale(self) -> str | None:
-        """The name of the grade scale the batch asks for."""
+        """The name of the grade scale the batch names."""
         return self.settings.get("scale")
 
     @property
@@ -226,7 +226,7 @@ class BatchHistory:
 
     @property
     def judged(self) -> list[JudgedPair]:
-        """The verdicts as scoring sees them, in the order asked."""
+        """The verdicts as scoring sees them, in the order requested."""
         return [
             JudgedPair(row["essay_a"], row["essay_b"], row["winner"], row["judge_id"])
             for row in self.succeeded

@@ -1,4 +1,4 @@
-"""The judges of a batch beside each other: agreement, leaning, speed and cost, from its rows."""
+"""The judges of a batch compared: agreement, position effect, speed and cost, from its rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cj_pipeline.store.session import Session
 
 
 def compare_judges(db: Session, batch_id: str) -> JudgesCompared:
-    """Return the judges of a batch beside each other.
+    """Return the judges of a batch compared with each other.
 
     Raises:
         UnknownBatchError: If the store has no such batch.

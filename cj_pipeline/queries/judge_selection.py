@@ -1,4 +1,4 @@
-"""Whom of a panel the next wave's pairs are asked of, where judges are chosen by worth."""
+"""Which judges of a panel get the next wave's pairs, chosen by information per USD."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _VERDICTS_TO_JUDGE_BY = 20
-"""Of each judge, before its discrimination says more of it than of chance."""
+"""Of each judge, before its estimated discrimination is more than chance."""
 
 
 @dataclass(frozen=True)
 class JudgesNext:
-    """Whom the next wave's pairs are asked of.
+    """Which judges get the next wave's pairs.
 
     Attributes:
         shares: Of the pairs, in the order of the batch's `judges`.
@@ -34,7 +34,7 @@ class JudgesNext:
     by_worth: tuple[JudgeShare, ...] = ()
 
     def rows(self, batch_id: str, wave: int) -> list[dict[str, Any]]:
-        """Return the rows of `judge_choices` that tell of it."""
+        """Return its rows of `judge_choices`."""
         return [
             {
                 "batch_id": batch_id,
@@ -49,9 +49,9 @@ class JudgesNext:
 
 
 def judges_next(db: Session, record: BatchRecord) -> JudgesNext:
-    """Return of how many of the next pairs each judge is asked.
+    """Return the share of the next pairs that each judge gets.
 
-    As the settings share them out; by worth once every judge has given enough verdicts.
+    As the settings share them out; by value for money once every judge has given enough verdicts.
     """
     as_set = JudgesNext(record.shares)
     if record.settings.judge_choice != "by_worth":

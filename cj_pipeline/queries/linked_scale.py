@@ -22,10 +22,10 @@ log = structlog.get_logger()
 def read_linked_scale(
     db: Session, record: BatchRecord, earlier: Sequence[str], scale: Scale | None
 ) -> LinkedScale:
-    """Return a batch amid the batches whose scale it is to be on.
+    """Return a batch among the batches whose scale it is to be on.
 
     Args:
-        db: A look at the store.
+        db: A read session.
         record: The batch.
         earlier: As its setting `link_to` names them; those they were linked to come before them.
         scale: The batch's own.
@@ -103,7 +103,7 @@ def _chained(
 
 
 def linked_scale(db: Session, record: BatchRecord, scale: Scale) -> LinkedScale | None:
-    """Return the batch amid those it is to be linked to; None where it is not, or not yet."""
+    """Return the batch among those it is to be linked to; None where it is not, or not yet."""
     if not record.settings.link_to:
         return None
     try:

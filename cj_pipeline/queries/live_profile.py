@@ -1,6 +1,6 @@
 """The profile of a batch's single calls: chosen when it is taken in, and kept with it.
 
-The rules are `profiles`; the user's own profiles are in `profiles.yaml` in the home folder, fields
+Rules: `live.profiles`. The user's own profiles are in `profiles.yaml` in the home folder, fields
 by name.
 """
 
@@ -83,14 +83,14 @@ def profile_of_batch(batch: Batch, home: Path) -> ResolvedProfile:
     return resolved
 
 
-def kept_profile(metadata: Mapping[str, Any]) -> Profile:
+def stored_profile(metadata: Mapping[str, Any]) -> Profile:
     """Return the profile a batch was taken in with; those of before have the usual one."""
     kept = metadata.get("profile")
     return (ResolvedProfile.from_json(kept) if kept else usual_profile()).values
 
 
 def _largest_wave(settings: BatchSettings, n_essays: int) -> int:
-    """Return the most comparisons that one wave asks one judge for."""
+    """Return the most comparisons that one wave requests of one judge."""
     all_pairs = max_possible_pairs(n_essays)
     share = -(-settings.max_pairwise_comparisons // len(settings.judges))
     if settings.all_at_once:

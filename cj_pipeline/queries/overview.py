@@ -1,4 +1,4 @@
-"""How batches stand, for the terminal and for Dagster's pages; read from the live store."""
+"""The status of batches, for the terminal and for Dagster's pages; read from the live store."""
 
 from __future__ import annotations
 

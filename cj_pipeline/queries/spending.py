@@ -1,6 +1,6 @@
 """Estimated, reserved and billed side by side, for a job, a judge or a batch.
 
-The views `v_costs`, `v_judge_costs` and `v_batch_costs` tell the same; prices are `money`.
+The views `v_costs`, `v_judge_costs` and `v_batch_costs` show the same; prices: `judging.pricing`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Spending:
         still_reserved_usd: Of that, for jobs that are not settled.
         billed_usd: By the usage of the rows that came.
         possible_usd: What may have been paid for besides.
-        provider_usd: By the providers' own counts of those jobs that tell one; None without any.
+        provider_usd: By the providers' own counts of those jobs that have one; None without any.
         difference_usd: Those counts less the bills of the same jobs; None without any.
     """
 

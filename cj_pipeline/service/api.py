@@ -93,7 +93,7 @@ async def hand_in(
 ) -> JSONResponse:
     """Put a batch into the inbox, from which Dagster's sensor takes it.
 
-    The body is JSON or a zip file of a batch folder. Everything wrong with it is told at once.
+    The body is JSON or a zip file of a batch folder. Everything wrong with it is reported at once.
     The same content handed in again changes nothing and is answered alike.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -143,7 +143,7 @@ def list_batches(
 
 @router.get("/api/v1/batches/{batch_id}", responses=documented(404, 422), summary="Show a batch")
 def show(runtime: RuntimeDep, batch_id: BatchName) -> BatchAnswer:
-    """Return how a batch stands at this moment."""
+    """Return a batch's progress at this moment."""
     return batch_answer(runtime, batch_id)
 
 
@@ -169,7 +169,7 @@ def end(runtime: RuntimeDep, batch_id: BatchName) -> Cancelled:
 def comparisons(
     runtime: RuntimeDep, batch_id: BatchName, limit: Limit = 200, after: After = 0
 ) -> ComparisonPage:
-    """Return the comparisons that have ended, in the order asked."""
+    """Return the comparisons that have ended, in the order requested."""
     with runtime.store.read() as db:
         _require(db, batch_id)
         rows = db.rows(
@@ -250,7 +250,7 @@ def artefact(runtime: RuntimeDep, batch_id: BatchName) -> FileResponse:
 
 
 def batch_answer(runtime: Runtime, batch_id: str) -> BatchAnswer:
-    """Return how a batch stands, one that waits in the inbox included.
+    """Return a batch's status, one that waits in the inbox included.
 
     Raises:
         UnknownBatchError: If there is none of that name.

@@ -27,7 +27,7 @@ from cj_pipeline.runtime import Runtime
 from cj_pipeline.service import api, webhooks
 from cj_pipeline.service.api import batch_answer
 from cj_pipeline.service.auth import COOKIE, SESSION_S, Access, AccessMiddleware
-from cj_pipeline.service.dependencies import ItsAccess, ItsBoard, RuntimeDep, install
+from cj_pipeline.service.dependencies import AccessDep, FeedDep, RuntimeDep, install
 from cj_pipeline.service.live_page import live_page
 from cj_pipeline.service.problems import (
     Problem,
@@ -45,10 +45,10 @@ REJECTED = 4422
 """Codes a WebSocket is closed with; 4000 and up are an application's own."""
 
 protected = APIRouter()
-"""What the API's document says needs the token, beside the API; `AccessMiddleware` asks for it."""
+"""What needs the token by the API's document, besides the API; `AccessMiddleware` requires it."""
 
 others = APIRouter()
-"""What it says does not, and what it leaves out: the page, and the events of a batch."""
+"""What does not need it, and what the document leaves out: the page, and the events of a batch."""
 
 _SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -69,21 +69,21 @@ class SignIn(BaseModel):
 
 
 def create_app(runtime: Runtime, access: Access) -> FastAPI:
-    """Return the service over an engine's store and inbox.
+    """Return the service over a runtime's store and inbox.
 
     Args:
-        engine: The pipeline's connections.
-        access: Who may ask, and how much they may send.
+        runtime: The pipeline's connections.
+        access: Who may call it, and how much they may send.
     """
-    board = ProgressFeed(runtime)
+    feed = ProgressFeed(runtime)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        looking = asyncio.create_task(board.keep_looking())
+        polling = asyncio.create_task(feed.poll_store())
         yield
-        looking.cancel()
+        polling.cancel()
         with suppress(asyncio.CancelledError):
-            await looking
+            await polling
 
     app = FastAPI(
         title="cj_pipeline",
@@ -95,7 +95,7 @@ def create_app(runtime: Runtime, access: Access) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(refuse_unknown_query)],
     )
-    install(app, runtime, board, access)
+    install(app, runtime, feed, access)
     add_problem_handlers(app)
     bearer = [Depends(HTTPBearer(auto_error=False, description="CJ_SERVE_TOKEN"))]
     for router in (api.router, protected):
@@ -135,7 +135,7 @@ def healthz(runtime: RuntimeDep) -> Healthy:
     tags=["operation"],
     summary="Sign a browser in",
 )
-def sign_in(given: SignIn, request: Request, access: ItsAccess) -> Response:
+def sign_in(given: SignIn, request: Request, access: AccessDep) -> Response:
     """Trade the token for a cookie that lasts half a day and does not hold the token."""
     if access.token is None:
         return Response(status_code=204)
@@ -176,65 +176,65 @@ def page() -> HTMLResponse:
 
 
 @others.websocket("/api/v1/batches/{batch_id}/events")
-async def events(socket: WebSocket, runtime: RuntimeDep, board: ItsBoard, batch_id: str) -> None:
-    """Send a batch's events and standing as they change, and close when it has ended.
+async def events(socket: WebSocket, runtime: RuntimeDep, feed: FeedDep, batch_id: str) -> None:
+    """Send a batch's events and progress as they change, and close when it has ended.
 
-    `?after=N` leaves out the events up to that number, for whoever comes back.
+    `?after=N` leaves out the events up to that number, for a client that reconnects.
     """
     await socket.accept()
     after = socket.query_params.get("after", "0")
     if not ID.fullmatch(batch_id) or not after.isascii() or not after.isdecimal():
         await socket.close(NO_SUCH_BATCH, "No batch can have that name, or `after` no number.")
         return
-    telling = asyncio.create_task(_tell(socket, runtime, board, batch_id, int(after[:9])))
-    listening = asyncio.create_task(_until_gone(socket))
-    done, pending = await asyncio.wait({telling, listening}, return_when=asyncio.FIRST_COMPLETED)
+    sending = asyncio.create_task(_send_updates(socket, runtime, feed, batch_id, int(after[:9])))
+    receiving = asyncio.create_task(_until_gone(socket))
+    done, pending = await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
     for task in (*done, *pending):
-        # Whoever has gone away cannot be told anything more.
+        # A client that has gone away gets nothing more.
         with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
             await task
 
 
 async def _until_gone(socket: WebSocket) -> None:
-    """Read, so that a closed connection is noticed; what a client says is not listened to."""
+    """Read, so that a closed connection is noticed; what a client sends is ignored."""
     while (await socket.receive())["type"] != "websocket.disconnect":
         pass
 
 
-async def _tell(
-    socket: WebSocket, runtime: Runtime, board: ProgressFeed, batch_id: str, after: int
+async def _send_updates(
+    socket: WebSocket, runtime: Runtime, feed: ProgressFeed, batch_id: str, after: int
 ) -> None:
-    told: dict[str, Any] | None = None
-    async with aclosing(board.watch(batch_id, after)) as sights:
-        async for seen in sights:
-            if seen.progress is None:
+    sent: dict[str, Any] | None = None
+    async with aclosing(feed.watch(batch_id, after)) as updates:
+        async for update in updates:
+            if update.progress is None:
                 if not await _is_queued(runtime, batch_id):
                     await socket.close(NO_SUCH_BATCH, "There is no such batch.")
                     return
-                if told is None:
-                    told = {}
+                if sent is None:
+                    sent = {}
                     await _send(socket, {"type": "queued", "batch_id": batch_id})
                 continue
-            for event in seen.events:
+            for event in update.events:
                 await _send(socket, {"type": "event", **event.as_json()})
-            now = seen.progress.as_json()
-            if told is None or _changed(told, now):
+            now = update.progress.as_json()
+            if sent is None or _changed(sent, now):
                 await _send(socket, {"type": "progress", "progress": now})
-                told = now
-            if seen.progress.state != "running":
-                await _close(socket, seen)
+                sent = now
+            if update.progress.state != "running":
+                await _close(socket, update)
                 return
 
 
-async def _close(socket: WebSocket, seen: Update) -> None:
-    rejected = seen.progress is not None and seen.progress.state == "rejected"
+async def _close(socket: WebSocket, update: Update) -> None:
+    rejected = update.progress is not None and update.progress.state == "rejected"
     await socket.close(REJECTED if rejected else 1000, "rejected" if rejected else "ended")
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Return whether anything but the passing of time makes two standings differ."""
+    """Return whether anything but the passing of time makes two states of progress differ."""
     of_time = ("at", "eta", "comparisons_per_s")
     return any(before.get(key) != value for key, value in now.items() if key not in of_time)
 
@@ -274,7 +274,7 @@ def _describe(app: FastAPI) -> None:
 
 
 def _with_problems(operation: dict[str, Any]) -> None:
-    """FastAPI says that it answers with its own kind of error; it answers with problems."""
+    """FastAPI documents its own kind of error; the service answers with problems."""
     if "422" in operation["responses"]:
         operation["responses"]["422"] = documented(422)[422]
 

@@ -1,8 +1,8 @@
-"""Who may ask, from where, and how much they may send.
+"""Who may call the service, from where, and how much they may send.
 
 The token is compared in constant time, is kept nowhere and is never logged. A browser trades it for
 a cookie that holds no token either. Without a token only this machine is answered, and only when
-it is asked by a name of its own, so that no web page can reach it through the visitor's browser.
+it is called by a name of its own, so that no web page can reach it through the visitor's browser.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SESSION_S = 12 * 3600
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/openapi.json", "/session", "/favicon.ico"})
-"""Nothing of a batch is told there."""
+"""Nothing of a batch is shown there."""
 
 OPEN_PREFIXES = ("/batches/", "/webhooks/")
 """The live page's frame, which fetches what it shows; and webhooks, which bring a signature."""
@@ -37,7 +37,7 @@ OPEN_PREFIXES = ("/batches/", "/webhooks/")
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask.
+    """Who may call the service.
 
     Attributes:
         token: None where only this machine is answered.
@@ -82,7 +82,7 @@ class Access:
 
 
 def require_safe(host: str, token: str | None) -> None:
-    """Refuse to be reachable from elsewhere without a token worth the name.
+    """Refuse to be reachable from elsewhere without a strong token.
 
     Raises:
         SettingsError: If there is none, or it is short.
@@ -109,7 +109,7 @@ def is_loopback(host: str) -> bool:
 
 
 class AccessMiddleware:
-    """Lets in who may ask; everybody else gets a problem, and a WebSocket is not opened."""
+    """Lets allowed callers in; all others get a problem, and a WebSocket is not opened."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -148,7 +148,7 @@ class AccessMiddleware:
         return None
 
     def _limited(self, receive: Receive) -> Receive:
-        """A body may be longer than it says, or not say: what arrives is counted."""
+        """A body's stated length may be wrong or missing: what arrives is counted."""
         n_bytes = 0
 
         async def limited() -> Message:

@@ -1,4 +1,4 @@
-"""What a request is answered from: its application's engine and board, and who may ask."""
+"""What a request is answered from: its application's runtime, progress feed and access rules."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from cj_pipeline.service.auth import Access
 from cj_pipeline.service.subscriptions import ProgressFeed
 
 
-def install(app: FastAPI, runtime: Runtime, board: ProgressFeed, access: Access) -> None:
+def install(app: FastAPI, runtime: Runtime, feed: ProgressFeed, access: Access) -> None:
     """Have an application's operations find these."""
-    app.state.runtime, app.state.board, app.state.access = runtime, board, access
+    app.state.runtime, app.state.feed, app.state.access = runtime, feed, access
 
 
 # Asynchronous, though nothing is waited for: FastAPI sends what is not to another thread.
-async def _engine(asked: HTTPConnection) -> Runtime:
-    found: Runtime = asked.app.state.runtime
+async def _runtime(connection: HTTPConnection) -> Runtime:
+    found: Runtime = connection.app.state.runtime
     return found
 
 
-async def _board(asked: HTTPConnection) -> ProgressFeed:
-    found: ProgressFeed = asked.app.state.board
+async def _feed(connection: HTTPConnection) -> ProgressFeed:
+    found: ProgressFeed = connection.app.state.feed
     return found
 
 
-async def _access(asked: HTTPConnection) -> Access:
-    found: Access = asked.app.state.access
+async def _access(connection: HTTPConnection) -> Access:
+    found: Access = connection.app.state.access
     return found
 
 
-RuntimeDep = Annotated[Runtime, Depends(_engine)]
-ItsBoard = Annotated[ProgressFeed, Depends(_board)]
-ItsAccess = Annotated[Access, Depends(_access)]
+RuntimeDep = Annotated[Runtime, Depends(_runtime)]
+FeedDep = Annotated[ProgressFeed, Depends(_feed)]
+AccessDep = Annotated[Access, Depends(_access)]

@@ -1,6 +1,6 @@
 """The live page: one file without anything from elsewhere, the same for every batch.
 
-It holds nothing of a batch: its script fetches that from the API, as whoever is looking.
+It holds nothing of a batch: its script fetches that from the API, with the reader's own access.
 """
 
 from __future__ import annotations

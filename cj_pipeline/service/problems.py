@@ -37,7 +37,7 @@ class Problem(BaseModel):
 
 
 class ProblemError(Exception):
-    """A request that cannot be answered as asked."""
+    """A request that cannot be answered."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ def problem_response(
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return how an operation's problems stand in the OpenAPI document."""
+    """Return an operation's problems for the OpenAPI document."""
     return {
         status: {
             "description": HTTPStatus(status).phrase,
@@ -122,23 +122,23 @@ async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     return problem_response(500, "Something unforeseen went wrong; the service's log says what.")
 
 
-def refuse_unknown_query(asked: HTTPConnection) -> None:
+def refuse_unknown_query(connection: HTTPConnection) -> None:
     """Refuse what an operation does not know: a misspelt `limit` would be left out in silence.
 
     Raises:
         ProblemError: With every name that is not known.
     """
-    route = asked.scope.get("route")
+    route = connection.scope.get("route")
     if not isinstance(route, APIRoute) or not route.include_in_schema:
         return
     known = sorted(each.alias for each in route.dependant.query_params)
-    unknown = sorted(set(asked.query_params) - set(known))
+    unknown = sorted(set(connection.query_params) - set(known))
     if unknown:
-        told = f"known here: {', '.join(known)}" if known else "none is known here"
+        known_here = f"known here: {', '.join(known)}" if known else "none is known here"
         raise ProblemError(
             422,
             "The request is not as the API describes it.",
-            [f"query: unknown key {name[:100]!r}; {told}" for name in unknown],
+            [f"query: unknown key {name[:100]!r}; {known_here}" for name in unknown],
         )
 
 

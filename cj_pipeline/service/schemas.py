@@ -18,7 +18,7 @@ class Links(BaseModel):
 
 
 class Asked(BaseModel):
-    """What was asked for by handing a batch in."""
+    """What a submitted batch requests."""
 
     n_essays: int
     n_anchors: int
@@ -64,7 +64,7 @@ class BatchPage(BaseModel):
 
 
 class BatchAnswer(BaseModel):
-    """How one batch stands."""
+    """One batch's status."""
 
     batch_id: str
     title: str
@@ -85,7 +85,7 @@ class Cancelled(BaseModel):
 
 
 class ComparisonRow(BaseModel):
-    """One ended comparison; the essays stand in the order shown."""
+    """One ended comparison; the essays are in the order shown."""
 
     sequence: int
     wave: int
@@ -106,14 +106,14 @@ class ComparisonRow(BaseModel):
 
 
 class ComparisonPage(BaseModel):
-    """Ended comparisons, in the order asked."""
+    """Ended comparisons, in the order requested."""
 
     items: list[ComparisonRow]
     next: int | None = Field(description="Give it as `after` for the next page.")
 
 
 class ScoreRow(BaseModel):
-    """Where one essay stands."""
+    """One essay's place on the scale."""
 
     rank: int
     essay_id: str

@@ -1,4 +1,4 @@
-"""What everybody who watches through this service sees, read once for all of them."""
+"""Progress for all watchers of this service, read once for all of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from cj_pipeline.errors import CJError, UnknownBatchError
-from cj_pipeline.progress.follow import LOOK_EVERY_S, StoreWatcher, read_progress
+from cj_pipeline.progress.follow import POLL_EVERY_S, StoreWatcher, read_progress
 from cj_pipeline.progress.values import Progress, ProgressEvent
 from cj_pipeline.runtime import Runtime
 
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 @dataclass
 class _Subscription:
-    """One batch: everything told of it, and the change of the store that was read last."""
+    """One batch: all its events, and the change of the store that was read last."""
 
     events: list[ProgressEvent] = field(default_factory=list)
     progress: Progress | None = None
@@ -30,7 +30,7 @@ class _Subscription:
 
 @dataclass(frozen=True)
 class Update:
-    """A batch as one watcher sees it: events new to them, and how it stands.
+    """A batch as one watcher sees it: events new to them, and its progress.
 
     `progress` is None while the store does not know the batch.
     """
@@ -40,57 +40,57 @@ class Update:
 
 
 class ProgressFeed:
-    """Looks for changes of the store while anybody watches, and reads each batch once a change."""
+    """Checks the store for changes while there are watchers, and reads each batch once a change."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self._engine = runtime
-        self._posts: dict[str, _Subscription] = {}
+        self._runtime = runtime
+        self._subscriptions: dict[str, _Subscription] = {}
         self._version = 0
         self._changed = asyncio.Event()
 
-    async def keep_looking(self) -> None:
+    async def poll_store(self) -> None:
         """Notice every change of the store; runs for as long as the service does."""
-        change = StoreWatcher(self._engine.store)
+        watcher = StoreWatcher(self._runtime.store)
         while True:
-            if self._posts and change.is_due():
+            if self._subscriptions and watcher.has_changed():
                 self._version += 1
                 self._changed.set()
                 self._changed = asyncio.Event()
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_EVERY_S)
 
     async def watch(self, batch_id: str, after: int = 0) -> AsyncGenerator[Update]:
         """Yield a batch now and at every change, without end; events after that number only."""
-        async with self._post(batch_id) as post:
+        async with self._subscription(batch_id) as subscription:
             while True:
                 changed, version = self._changed, self._version
                 try:
-                    await self._read(batch_id, post, version)
+                    await self._read(batch_id, subscription, version)
                 except UnknownBatchError:
-                    post.progress = None
+                    subscription.progress = None
                 except CJError as error:
                     log.warning("watching_interrupted", batch_id=batch_id, error=str(error))
-                events = tuple(e for e in post.events if e.sequence > after)
+                events = tuple(e for e in subscription.events if e.sequence > after)
                 after = events[-1].sequence if events else after
-                yield Update(events, post.progress)
+                yield Update(events, subscription.progress)
                 await changed.wait()
 
-    async def _read(self, batch_id: str, post: _Subscription, version: int) -> None:
-        async with post.reading:
-            if post.version >= version:
+    async def _read(self, batch_id: str, subscription: _Subscription, version: int) -> None:
+        async with subscription.reading:
+            if subscription.version >= version:
                 return
-            known = post.events[-1].sequence if post.events else 0
-            look = await asyncio.to_thread(read_progress, self._engine, batch_id, known)
-            post.events.extend(look.events)
-            post.progress = look.progress
-            post.version = version
+            known = subscription.events[-1].sequence if subscription.events else 0
+            update = await asyncio.to_thread(read_progress, self._runtime, batch_id, known)
+            subscription.events.extend(update.events)
+            subscription.progress = update.progress
+            subscription.version = version
 
     @asynccontextmanager
-    async def _post(self, batch_id: str) -> AsyncIterator[_Subscription]:
-        post = self._posts.setdefault(batch_id, _Subscription())
-        post.n_watchers += 1
+    async def _subscription(self, batch_id: str) -> AsyncIterator[_Subscription]:
+        subscription = self._subscriptions.setdefault(batch_id, _Subscription())
+        subscription.n_watchers += 1
         try:
-            yield post
+            yield subscription
         finally:
-            post.n_watchers -= 1
-            if not post.n_watchers:
-                self._posts.pop(batch_id, None)
+            subscription.n_watchers -= 1
+            if not subscription.n_watchers:
+                self._subscriptions.pop(batch_id, None)

@@ -34,7 +34,7 @@ MAX_UNPACKED_BYTES = 512 * 1024 * 1024
 """Of a zip file: a few kilobytes can unpack to a full disk."""
 
 OUR_DISKS_FAULT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO})
-"""What an OSError says of the disk here, and not of the file that was sent."""
+"""OSErrors that are about the disk here, and not the file that was sent."""
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -107,7 +107,7 @@ def hand_in_zip(runtime: Runtime, file: IO[bytes], batch_id: str | None) -> Hand
     """Hand in a batch folder given as a zip file.
 
     Args:
-        engine: The pipeline's connections.
+        runtime: The pipeline's connections.
         file: The zip file; the batch's files, or one folder that holds them.
         batch_id: The batch's name; by default that of the one folder in the zip file.
 
@@ -180,7 +180,7 @@ def _known(folder: Path, batch_id: str) -> HandedIn:
 def _read(folder: Path, batch_id: str) -> HandedIn:
     problems: list[str] = []
     if (folder / "judges").exists():
-        # A judge's file says where requests go and which key they bear.
+        # A judge's file sets where requests go and which key they bear.
         problems.append(
             "judges/ cannot be submitted over HTTP: name judges of this installation in `judges`"
         )
@@ -227,7 +227,7 @@ def _write_batch(folder: Path, given: BatchIn) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """JSON can hold half a surrogate pair, which no file in UTF-8 can: ingestion says so then."""
+    """JSON can hold half a surrogate pair, which no file in UTF-8 can: ingestion reports it."""
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
 
 
@@ -250,10 +250,10 @@ def _unpack(file: IO[bytes], folder: Path) -> str:
             left = MAX_UNPACKED_BYTES
             for entry in entries:
                 left -= _unpack_entry(archive, entry, folder, left)
-    # Of an unknown compression zipfile says NotImplementedError, of a password RuntimeError.
+    # Of an unknown compression zipfile raises NotImplementedError, of a password RuntimeError.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno in OUR_DISKS_FAULT:
-            raise  # a full disk is nothing the sender can mend
+            raise  # a full disk is nothing the sender can fix
         raise ProblemError(422, "The body is no zip file that can be read.", [str(error)]) from None
     tops = {PurePosixPath(entry.filename).parts[0] for entry in entries}
     (top,) = tops if len(tops) == 1 else ("",)
@@ -265,7 +265,7 @@ def _flaws(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
     if len(entries) > MAX_FILES:
         return [f"it has {len(entries):,} files, more than the {MAX_FILES:,} allowed"]
     problems = []
-    seen: set[str] = set()
+    names: set[str] = set()
     for entry in entries:
         shown = repr(entry.filename[:200])
         path = PurePosixPath(entry.filename)
@@ -280,16 +280,16 @@ def _flaws(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
             problems.append(f"{shown} is a link or a device, not a file")
         if entry.flag_bits & 0x1:
             problems.append(f"{shown} is encrypted")
-        if str(path) in seen:
+        if str(path) in names:
             problems.append(f"{shown} is there twice")
-        seen.add(str(path))
+        names.add(str(path))
     return problems
 
 
 def _unpack_entry(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, at_most: int
 ) -> int:
-    """Write one file and return its bytes; what the zip file says of its size is not believed."""
+    """Write one file and return its bytes; what the zip file states as its size is not trusted."""
     target = folder.joinpath(*PurePosixPath(entry.filename).parts)
     target.parent.mkdir(parents=True, exist_ok=True)
     n_bytes = 0

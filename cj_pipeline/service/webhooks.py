@@ -1,7 +1,7 @@
 """Webhooks of providers that have them: verified, taken once, and only a nudge to poll.
 
 Both providers sign by the Standard Webhooks scheme, which OpenAI's SDK verifies. What a webhook
-claims is not believed beyond that a job is worth a look; polling says what became of it.
+claims is trusted only as a hint to poll a job; polling finds its status.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from cj_pipeline.queries.batch_record import (
     pairs_per_wave,
 )
 from cj_pipeline.queries.comparison_graph import (
-    grades_so_far,
-    net_so_far,
+    graph_so_far,
+    provisional_grades,
     with_linked_scores,
     with_scores,
 )
@@ -286,7 +286,7 @@ def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
     chain = linked_scale(db, record, scale)
     ahead = None
     if wants_gain or len(record.essay_ids) <= _OUTLOOK_UP_TO:
-        net = with_scores(net_so_far(db, record).net, record, scale)
+        net = with_scores(graph_so_far(db, record).graph, record, scale)
         net = with_linked_scores(db, record, net, scale)
         covered = len({frozenset(pair) for pair in net.shown})
         ahead = outlook(
@@ -319,7 +319,7 @@ def _grades(
     record: BatchRecord, scale: Scale, chain: LinkedScale | None
 ) -> GradeProjections | None:
     if chain is None or record.grading_terms is None:
-        return grades_so_far(record, scale)
+        return provisional_grades(record, scale)
     from cj_pipeline.grading.linked_scale import only
     from cj_pipeline.grading.rules import grade_by
 

@@ -19,8 +19,8 @@ from cj_pipeline.queries.batch_record import (
     pairs_per_wave,
 )
 from cj_pipeline.queries.comparison_graph import (
-    NetSoFar,
-    net_so_far,
+    GraphSoFar,
+    graph_so_far,
     with_linked_scores,
     with_scores,
 )
@@ -97,22 +97,22 @@ def _asks_for_more(db: Session, batch_id: str, wave: int) -> bool:
     return row is not None and row["decision"] in _GOES_ON
 
 
-def _history(db: Session, record: BatchRecord) -> NetSoFar:
-    found = net_so_far(db, record)
+def _history(db: Session, record: BatchRecord) -> GraphSoFar:
+    found = graph_so_far(db, record)
     if not chooses_by_scores(record):
         return found
-    scale = fit_scale(db, record) if found.net.shown else None
-    net = found.net if scale is None else with_scores(found.net, record, scale)
-    return replace(found, net=with_linked_scores(db, record, net, scale))
+    scale = fit_scale(db, record) if found.graph.shown else None
+    net = found.graph if scale is None else with_scores(found.graph, record, scale)
+    return replace(found, graph=with_linked_scores(db, record, net, scale))
 
 
 def _next_comparisons(
-    record: BatchRecord, wave: int, history: NetSoFar
+    record: BatchRecord, wave: int, history: GraphSoFar
 ) -> Iterator[PlannedComparison]:
     """Yield the wave's comparisons: each chosen pair, asked of the judges it falls to."""
-    rules, net = record.rules, history.net
+    rules, net = record.rules, history.graph
     all_pairs = max_possible_pairs(len(record.essay_ids))
-    n_asked = list(history.n_asked)
+    n_asked = list(history.n_requested)
     sequence = sum(n_asked)
     left = completion_denominator(len(record.essay_ids), rules) - sequence
     n_pairs, resampled = history.n_pairs, history.n_resampled

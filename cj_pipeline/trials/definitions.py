@@ -50,7 +50,7 @@ class MadeUpEssays(_Strict):
     Attributes:
         students: How many.
         anchors: How many; their grades rise evenly over the batch's scale.
-        qualities: Lowest and highest latent quality in logits, which the emulator is told;
+        qualities: Lowest and highest latent quality in logits, which the emulator is given;
             left out, it estimates them from the texts.
     """
 
@@ -70,7 +70,7 @@ class TrialSchedule(_Strict):
     """When a trial is run by itself.
 
     Attributes:
-        cron: Five fields; nightly unless said otherwise.
+        cron: Five fields; nightly by default.
         timezone: As the tz database names it.
     """
 
@@ -95,7 +95,7 @@ class DriftBands(_Strict):
         essays_beyond_noise: The most essays whose scores changed beyond their errors.
         same_grade: The least share of students with the same grade.
         spread_ratio: The most the scores' standard deviation may be multiplied or divided by: a
-            judge that no longer tells essays apart draws them together.
+            judge that no longer discriminates draws them together.
         rank_correlation: The least Spearman's correlation of the scores.
         agreement: The least share of the same verdict on the same pair.
         cost_ratio: The most it may cost, as a multiple of the median before.
@@ -148,7 +148,7 @@ class TrialDefinition:
     """One trial.
 
     Attributes:
-        name: By which it is asked for.
+        name: By which it is requested.
         about: For people.
         made_up: What is judged, if it is written on the spot.
         folder: The batch folder that is judged otherwise.
@@ -297,7 +297,7 @@ def _read(name: str, raw: bytes, home: Path, origin: Literal["built-in", "own"])
     try:
         file = _TrialFile.model_validate(given)
     except ValidationError as error:
-        raise _wrong(name, [_told(each) for each in error.errors()]) from None
+        raise _wrong(name, [_problem_text(each) for each in error.errors()]) from None
     if file.folder is not None and not file.folder.is_absolute():
         file = file.model_copy(update={"folder": (home / "trials" / file.folder).resolve()})
     definition = _definition(name, file, origin)
@@ -323,7 +323,7 @@ def _built_in_file(name: str, base: str) -> dict[str, Any]:
 def _merged(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a trial's keys over those of the one it is based on; settings key by key.
 
-    What another batch is judged for says nothing of this one, so a new source brings its own
+    What another batch is judged for is not this one's purpose, so a new source brings its own
     expectations.
     """
     replaced = {"made_up", "folder", "expect"} if _SOURCES & given.keys() else set()
@@ -357,7 +357,7 @@ def _wrong(name: str, problems: list[str]) -> SettingsError:
     )
 
 
-def _told(error: Any) -> str:
+def _problem_text(error: Any) -> str:
     where = ".".join(map(str, error["loc"]))
     return f"{where}: {error['msg']}" if where else str(error["msg"])
 
@@ -374,7 +374,7 @@ _SENTENCES = (
 
 
 def _write_made_up(folder: Path, definition: TrialDefinition) -> None:
-    """Write the batch folder beside its place and rename it: whoever sees it sees it whole."""
+    """Write the batch folder next to its place and rename it, so that it is never seen in part."""
     made_up = definition.made_up
     if made_up is None:
         return

@@ -35,7 +35,7 @@ class TrialDrift:
         spread_ratio: Standard deviation of the scores now over before; None where it was 0.
         rank_correlation: Spearman's.
         same_grade: The share of students with the same grade.
-        agreement: The share of pairs asked in both that had the same verdict; None without any.
+        agreement: The share of pairs judged in both that had the same verdict; None without any.
         cost_ratio: Over the median before; None where that was free.
         duration_ratio: Over the median before.
         drifted: In words, each figure that is outside its band.
@@ -95,7 +95,7 @@ def drift_between(
 
 
 def verdict_agreement(before: BatchHistory, after: BatchHistory) -> float | None:
-    """Return how often a verdict of each, drawn at random on a pair both asked, is the same.
+    """Return how often a verdict of each, drawn at random on a pair both judged, is the same.
 
     A tie agrees with a tie; the order in which essays were shown does not matter.
     """

@@ -119,7 +119,7 @@ def conclude_trial(runtime: Runtime, batch_id: str) -> TrialOutcome | None:
     return outcome
 
 
-def kept_outcome(db: Session, batch_id: str) -> TrialOutcome | None:
+def stored_outcome(db: Session, batch_id: str) -> TrialOutcome | None:
     """Return what a run of a trial came to, as it was kept; None before that."""
     row = db.one(
         "SELECT * FROM trial_runs WHERE batch_id = ? AND concluded_at IS NOT NULL", [batch_id]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cj_pipeline.outputs.report import render_history
-from cj_pipeline.outputs.report_forecast import looking_ahead
+from cj_pipeline.outputs.report_forecast import forecast_metadata
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.runtime import Runtime
 from tests.support.batches import open_engine, run_to_end, write_batch
@@ -86,7 +86,7 @@ def test_every_wave_foresees_comparisons_waves_and_dollars(
     history = judged(runtime, tmp_path / "spring", precise={"reliability": 0.97})
 
     kept = [row.details["forecast"] for row in history.decisions if "outlook" in row.details]
-    page, shown = render_history(history), looking_ahead(history)
+    page, shown = render_history(history), forecast_metadata(history)
     assert len(kept) == 2
     for forecast in kept:
         assert forecast["lower"] <= forecast["total"] <= forecast["upper"]
@@ -107,7 +107,7 @@ def test_a_batch_that_asks_for_nothing_is_told_how_far_off_its_ranks_are(
     runtime: Runtime, tmp_path: Path
 ) -> None:
     """The outlook needs no target; a forecast does."""
-    shown = looking_ahead(judged(runtime, tmp_path / "plain"))
+    shown = forecast_metadata(judged(runtime, tmp_path / "plain"))
 
     assert "ranks off" in shown["outlook"]
     assert "for a dollar" in shown["outlook"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cj_pipeline.batch.comparisons import Role
-from cj_pipeline.outputs.feedback import ROLES, roles_of, why_asked
+from cj_pipeline.outputs.feedback import ROLES, roles_of, why_requested
 
 
 def test_every_role_has_its_words() -> None:
@@ -13,10 +13,12 @@ def test_every_role_has_its_words() -> None:
 
 def test_a_gain_comes_with_the_unit_of_the_strategy_that_counted_it() -> None:
     """Squared ranks, squared grade steps and nats cannot be compared."""
-    assert why_asked("informative", 3.14159, "adaptive").endswith("expected gain 3.1 squared ranks")
-    assert why_asked("boundary", 0.5, "adaptive").endswith("0.5 squared grade steps")
-    assert why_asked("informative", 0.125, "hybrid_mst").endswith("0.12 nats")
-    assert why_asked("coverage", None, "adaptive") == ROLES["coverage"]
+    assert why_requested("informative", 3.14159, "adaptive").endswith(
+        "expected gain 3.1 squared ranks"
+    )
+    assert why_requested("boundary", 0.5, "adaptive").endswith("0.5 squared grade steps")
+    assert why_requested("informative", 0.125, "hybrid_mst").endswith("0.12 nats")
+    assert why_requested("coverage", None, "adaptive") == ROLES["coverage"]
 
 
 def test_roles_are_counted_with_their_mean_gain_commonest_first() -> None:

@@ -12,7 +12,7 @@ from cj_pipeline.cli import app
 from cj_pipeline.errors import BatchProblemsError, SettingsError
 from cj_pipeline.live.profiles import resolve_profile, with_workers
 from cj_pipeline.queries.batch_record import load_batch
-from cj_pipeline.queries.live_profile import kept_profile, named_profile
+from cj_pipeline.queries.live_profile import named_profile, stored_profile
 from cj_pipeline.steps.ingest import ingest
 from tests.support.batches import open_engine, write_batch
 
@@ -33,7 +33,7 @@ def test_a_batch_keeps_the_profile_it_was_taken_in_with(tmp_path: Path) -> None:
 
     metadata = taken_in(tmp_path, {"profile": "evening", "profile_set": {"queue": 3}})
 
-    profile = kept_profile(metadata)
+    profile = stored_profile(metadata)
     assert (profile.concurrency, profile.queue) == (7, 3)
     assert metadata["profile"]["sources"]["concurrency"] == "configured"
 
@@ -80,14 +80,14 @@ def test_a_batch_of_before_profiles_has_the_usual_one() -> None:
     usual, _ = resolve_profile("default")
 
     assert usual is not None
-    assert kept_profile({}) == usual.values
+    assert stored_profile({}) == usual.values
 
 
 def test_a_serial_bundle_has_one_call_in_flight_whatever_the_profile_says(tmp_path: Path) -> None:
     """Several at once would each find the provider's cache cold."""
     metadata = taken_in(tmp_path, {"profile": "nightly"})
 
-    profile = with_workers(kept_profile(metadata), 1)
+    profile = with_workers(stored_profile(metadata), 1)
 
     assert profile.workers == 1
     assert profile.rate_limit == 60
