@@ -355,7 +355,7 @@ def read_status(batch: Mapping[str, Any]) -> JobStatus:
     )
     if not _has_ended(batch):
         warning = f"unknown status '{shortened(status, 60)}'; it counts as running"
-        return replace(standing, warning=None if folded(status) in _RUNNING else warning)
+        return replace(job, warning=None if folded(status) in _RUNNING else warning)
     outcome = JobOutcome.COMPLETED
     if batch.get("cancel_initiated_at") and counts["canceled"]:
         outcome = JobOutcome.CANCELLED
