@@ -68,3 +68,30 @@ def test_a_store_is_not_served_without_a_token(home: Path, monkeypatch: pytest.M
     result = CliRunner().invoke(app, ["store", "serve", "--port", "0"])
 
     assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["store", "check"],
+        ["store", "migrate"],
+        ["store", "backup", "copy.duckdb"],
+        ["store", "compact"],
+        ["store", "archive"],
+        ["forget", "spring-9", "--yes"],
+    ],
+)
+def test_care_for_the_file_is_refused_from_afar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """A backup of an empty local file would be believed to be one of the store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CJ_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CJ_STORE", "quack:store.example:9494")
+    monkeypatch.setenv("CJ_STORE_TOKEN", "a-token-of-tests")
+
+    result = CliRunner().invoke(app, words)
+
+    assert result.exit_code == 1
+    assert "stop whatever serves it" in " ".join(result.output.split())
+    assert list(tmp_path.iterdir()) == []

@@ -14,8 +14,7 @@ import pytest
 from cj_pipeline.errors import StoreBusyError, StoreError
 from cj_pipeline.metrics.readings import render_metrics
 from cj_pipeline.queries.overview import batch_overview
-from cj_pipeline.store.file_store import FileStore, own_file
-from cj_pipeline.store.maintenance import check_store
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.opening import open_store
 from cj_pipeline.store.quack_store import ServedStore, attach_statement, serve
 from cj_pipeline.store.session import Session
@@ -201,12 +200,6 @@ def test_analysts_see_the_server(store: ServedStore) -> None:
     """Tables and views by their plain names."""
     with store.connect() as connection:
         assert connection.execute("SELECT count(*) >= 0 FROM v_batches").fetchone() == (True,)
-
-
-def test_care_for_the_file_is_refused_from_afar(store: ServedStore) -> None:
-    """A backup of an empty local file would be believed to be one of the store."""
-    with pytest.raises(StoreError, match="stop whatever serves it"):
-        check_store(own_file(store))
 
 
 def test_a_served_store_is_counted_as_the_same_rows_in_a_file_are(
