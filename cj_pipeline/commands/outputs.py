@@ -106,12 +106,41 @@ def compare(
 def export(
     batch: BatchName,
     folder: Annotated[Path, typer.Argument(help="Where to write.", file_okay=False)],
+    person: Annotated[
+        str | None,
+        typer.Option(help="Instead: everything kept on this essay, as one JSON file."),
+    ] = None,
 ) -> None:
-    """Write a batch's data frames as Parquet files."""
+    """Write a batch's data frames as Parquet files, or all that is kept on one person."""
     from cj_pipeline.queries.frames import export_parquet
 
+    if person is not None:
+        _export_person(batch, person, folder)
+        return
     for path in export_parquet(batch, folder, home=home_folder()):
         console.print(str(path), markup=False, soft_wrap=True)
+
+
+def _export_person(batch: str, essay_id: str, folder: Path) -> None:
+    """Answer whoever asks what is kept on them."""
+    import json
+
+    from cj_pipeline.outputs.artefact import write_atomically
+    from cj_pipeline.outputs.person import person_record
+    from cj_pipeline.store.maintenance import archive_of
+
+    with published() as db:
+        record = person_record(db, batch, essay_id, archive=archive_of(home_folder(), batch))
+    path = folder / f"{essay_id}.json"
+    text = json.dumps(record, ensure_ascii=False, indent=2, default=str)
+    write_atomically(path, text.encode())
+    console.print(str(path), markup=False, soft_wrap=True)
+    for other in record["same_text_in"]:
+        console.print(
+            f"The same text is in batch {other['batch_id']}, as essay {other['essay_id']}.",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _histories(batches: list[str]) -> list[BatchHistory]:

@@ -424,6 +424,11 @@ def archive_callbacks(store: FileStore, *, ended_before: datetime) -> tuple[Path
     return tuple(_archive(store, batch_id) for batch_id in batches)
 
 
+def archive_of(home: Path, batch_id: str) -> Path:
+    """Return where the raw callbacks of a batch lie once they are archived."""
+    return home / CALLBACKS_FOLDER / f"{batch_id}.parquet"
+
+
 def delete_archives(store: FileStore, *, written_before: datetime) -> tuple[Path, ...]:
     """Delete archived callbacks whose retention is over; return what was deleted."""
     folder = store.home / CALLBACKS_FOLDER
@@ -436,7 +441,7 @@ def delete_archives(store: FileStore, *, written_before: datetime) -> tuple[Path
 def _archive(store: FileStore, batch_id: str) -> Path:
     folder = store.home / CALLBACKS_FOLDER
     folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
-    target = folder / f"{batch_id}.parquet"
+    target = archive_of(store.home, batch_id)
     with _plainly(f"Archiving the callbacks of batch '{batch_id}'"), store.write() as db:
         rows = _ROWS_OF_ARCHIVE
         if target.exists():

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import dagster as dg
 import duckdb
+import pytest
 
-from assets.automation.maintenance import store_upkeep
+from assets.automation.maintenance import nightly_upkeep, store_upkeep
+from assets.automation.partitions import BATCHES
+from cj_pipeline.operations import erase
+from cj_pipeline.operations.erase import forget_batch
 from cj_pipeline.runtime import Runtime
 from resources.runtime_resource import RuntimeResource
-from tests.support.finished_batches import SPRING, fill
+from tests.support.finished_batches import ARGUMENTS, BROKEN, SPRING, fill
 
 
 def _run(instance: dg.DagsterInstance, **config: object) -> dg.ExecuteInProcessResult:
@@ -59,3 +63,57 @@ def test_archives_go_only_when_their_time_is_over(
     _run(instance, keep_archives_days=0)
     assert not archive.exists()
     assert list((home / "backups").glob("cj-*.duckdb"))
+
+
+def test_what_is_due_goes_and_what_was_begun_is_finished(
+    instance: dg.DagsterInstance,
+    runtime: Runtime,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody has to remember: the day a batch names, and a command that died, are enough."""
+    with runtime.store.write() as db:
+        fill(db)
+        db.execute(
+            'UPDATE batches SET settings = json_merge_patch(settings, \'{"retention": '
+            '"2020-01-01"}\') WHERE batch_id = ?',
+            [ARGUMENTS],
+        )
+    instance.add_dynamic_partitions(BATCHES, [SPRING, ARGUMENTS, BROKEN])
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(erase, "_erase_rows", die)
+        with pytest.raises(KeyboardInterrupt):
+            forget_batch(runtime.store, SPRING, now=runtime.clock())
+
+    assert _run(instance).success
+
+    with runtime.store.read() as db:
+        assert db.rows("SELECT batch_id FROM batches") == [{"batch_id": BROKEN}]
+    assert instance.get_dynamic_partitions(BATCHES) == [BROKEN]
+
+
+def test_a_batch_that_names_no_day_is_kept_as_long_as_the_installation_says(
+    instance: dg.DagsterInstance, runtime: Runtime, home: Path
+) -> None:
+    """The batches of the tests ended in the spring of 2026, and are years old by this clock."""
+    with runtime.store.write() as db:
+        fill(db)
+        db.execute("UPDATE batches SET ended_at = ended_at - INTERVAL 1000 DAY")
+    assert _run(instance).success
+    with runtime.store.read() as db:
+        assert db.one("SELECT count(*) AS n FROM batches") == {"n": 3}
+
+    (home / "installation.yaml").write_text("retention_days: 900\n")
+
+    assert _run(instance).success
+    with runtime.store.read() as db:
+        assert db.one("SELECT count(*) AS n FROM batches") == {"n": 0}
+
+
+def test_upkeep_is_on_unless_somebody_turns_it_off() -> None:
+    """A day that nobody keeps is no retention."""
+    assert nightly_upkeep.default_status is dg.DefaultScheduleStatus.RUNNING

@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
+from cj_pipeline.storage.private_files import open_to_others
+from cj_pipeline.store.file_store import FileStore
 from tests.support.batches import open_engine, run_to_end, write_batch
 
 
@@ -95,3 +97,49 @@ def test_care_for_the_file_is_refused_from_afar(
     assert result.exit_code == 1
     assert "stop whatever serves it" in " ".join(result.output.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_in_a_home_is_for_others(home: Path) -> None:
+    """Whatever was run before: the umask of most machines lets everybody read."""
+    assert list(open_to_others(home)) == []
+
+
+def test_a_home_from_before_is_warned_of_and_closed_on_request(home: Path) -> None:
+    """Homes were open once; a command must not change their rights unasked."""
+    home.chmod(0o755)
+    (home / "cj.duckdb").chmod(0o644)
+
+    checked = CliRunner().invoke(app, ["store", "check"])
+    fixed = CliRunner().invoke(app, ["store", "check", "--fix"])
+
+    assert checked.exit_code == 1
+    assert "can look into" in checked.output
+    assert fixed.exit_code == 0
+    assert list(open_to_others(home)) == []
+
+
+def test_a_forgotten_batch_is_searched_for(home: Path) -> None:
+    """The emulator's uploads too, which no job may have come of."""
+    with FileStore(home).read() as db:
+        shown = [row["comparison_id"] for row in db.rows("FROM comparison_pairs")]
+    upload = home / "emulator.sqlite.files" / "lost-upload"
+    upload.write_text(f'{{"custom_id": "0123456789abcdef-{shown[0]}-1"}}')
+
+    forgotten = CliRunner().invoke(app, ["forget", "small", "--yes", "--verify"])
+
+    assert forgotten.exit_code == 0
+    assert "nothing of it is left" in " ".join(forgotten.output.split())
+    found = [p for p in home.rglob("*") if p.is_file() and shown[0].encode() in p.read_bytes()]
+    assert found == []
+
+
+def test_what_remains_of_a_forgotten_batch_is_named(home: Path) -> None:
+    """Somebody may have put a copy there by hand."""
+    with FileStore(home).read() as db:
+        text = db.rows("SELECT text FROM essays")[0]["text"]
+    (home / "notes.txt").write_text(text)
+
+    forgotten = CliRunner().invoke(app, ["forget", "small", "--yes", "--verify"])
+
+    assert forgotten.exit_code == 1
+    assert "notes.txt still holds" in " ".join(forgotten.output.split())

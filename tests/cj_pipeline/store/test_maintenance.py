@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import stat
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import duckdb
 import pytest
 
 from cj_pipeline.errors import StoreError
+from cj_pipeline.store import maintenance
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import (
     archive_callbacks,
@@ -225,3 +230,137 @@ def test_old_callbacks_move_to_parquet_and_go_when_their_time_is_over(store: Fil
         archived
     )
     assert not parquet.exists()
+
+
+def test_callbacks_that_come_later_join_the_archive(store: FileStore) -> None:
+    """What was archived before must not be written over by the few that came since."""
+    with store.read() as db:
+        rows = db.rows("FROM callbacks WHERE batch_id = ? ORDER BY ALL", [SPRING])
+    archive_callbacks(store, ended_before=datetime.now(UTC))
+    late = dict(rows[0]) | {"line": 99_999}
+    with store.write() as db:
+        db.insert("callbacks", [rows[1], late])  # one is there already, one is new
+
+    archive_callbacks(store, ended_before=datetime.now(UTC))
+
+    parquet = str(store.home / "callbacks" / f"{SPRING}.parquet")
+    assert len(duckdb.read_parquet(parquet).fetchall()) == len(rows) + 1
+
+
+def test_what_killed_commands_left_is_named_and_removed(store: FileStore) -> None:
+    """Each may be as large as the store, and hold what was forgotten since."""
+    left = [
+        store.home / "cj.duckdb.unfinished",
+        store.home / "cj.duckdb.unfinished.wal",
+        store.home / "cj.duckdb.before-compact",
+        store.home / "callbacks" / "spring-9.parquet.unfinished",
+    ]
+    (store.home / "callbacks").mkdir()
+    for path in left:
+        path.write_bytes(b"torn")
+
+    named = " ".join(check_store(store).problems)
+    mended = mend_store(store)
+
+    assert all(str(path) in named for path in left)
+    assert set(mended) == set(left)
+    assert check_store(store).problems == ()
+
+
+def test_a_backup_with_its_log_beside_it_is_restored_whole(
+    store: FileStore, tmp_path: Path
+) -> None:
+    """A file that was copied by hand may have the newest rows in its log alone."""
+    backup = backup_store(store, tmp_path / "backup.duckdb")
+    code = """
+import os, sys, duckdb
+db = duckdb.connect(sys.argv[1])
+db.execute("PRAGMA disable_checkpoint_on_shutdown")
+db.execute("UPDATE batches SET title = 'in the log alone'")
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code, backup], check=True)
+
+    restore_store(store, backup, now=NOW)
+
+    with store.read() as db:
+        assert db.one("SELECT DISTINCT title FROM batches") == {"title": "in the log alone"}
+
+
+def test_a_store_that_lost_rows_on_the_way_is_not_put_in_place(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As DuckDB does when it closes a file on a full disk: it says nothing, and rows are gone."""
+    real = maintenance._write_anew
+
+    def lossy(path: Path, fresh: Path, key: str | None) -> None:
+        real(path, fresh, key)
+        with duckdb.connect(str(fresh)) as db:
+            db.execute("DELETE FROM essay_scores")
+
+    monkeypatch.setattr(maintenance, "_write_anew", lossy)
+    n_comparisons = _comparisons(store)
+
+    with pytest.raises(StoreError, match="0 rows of essay_scores where"):
+        compact_store(store)
+
+    assert _comparisons(store) == n_comparisons
+    assert check_store(store).problems == ()
+
+
+@pytest.mark.parametrize("spare_mb", [0, 1, 2, 4, 8])
+def test_nothing_is_lost_on_a_disk_that_fills_up(
+    store: FileStore, spare_mb: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where files may not grow, DuckDB fails in the middle of its own writing."""
+    monkeypatch.setattr(maintenance, "_ALLOWANCE_BYTES", 0)
+    monkeypatch.setattr(maintenance, "require_room", lambda *_: None)
+    n_comparisons = _comparisons(store)
+    limit = store.path.stat().st_size * spare_mb // 8 + 100_000
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with suppress(StoreError):
+            compact_store(store)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+    assert _comparisons(store) == n_comparisons
+    mend_store(store)
+    assert check_store(store).problems == ()
+
+
+def test_a_backup_goes_to_another_file_system(
+    store: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second disk is where backups belong; older kernels refuse to copy there by themselves."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    backup = backup_store(store, tmp_path / "backup.duckdb")
+    restore_store(store, backup, now=NOW)
+
+    assert _comparisons(store) > 0
+
+
+def test_the_group_may_read_the_published_copy_where_it_is_let(store: FileStore) -> None:
+    """And nothing else of the home."""
+    opened = FileStore(store.home, group_may_read=True)
+    opened.publish()
+    opened.publish()
+
+    modes = {
+        path.relative_to(store.home).as_posix(): stat.S_IMODE(path.stat().st_mode)
+        for path in (store.home, *store.home.rglob("*"))
+    }
+
+    assert {name: mode for name, mode in modes.items() if mode & 0o077} == {
+        ".": 0o710,
+        "published": 0o750,
+        "published/cj.duckdb": 0o640,
+        "published/cj.duckdb.spare": 0o640,
+    }
+    assert check_store(opened).problems == ()

@@ -1,0 +1,73 @@
+"""Everything a store holds on one person's essay, for whoever asks what is kept on them.
+
+The other essays of its comparisons are other people's: of them only the ids are told.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cj_pipeline.errors import UnknownBatchError, UnknownEssayError
+from cj_pipeline.store.session import Session
+
+_SHOWS_IT = """batch_id = $batch AND comparison_id IN (
+    SELECT comparison_id FROM comparison_pairs
+    WHERE batch_id = $batch AND $essay IN (essay_a, essay_b)
+)"""
+
+_PARTS = {
+    "essay": "FROM essays WHERE batch_id = $batch AND essay_id = $essay",
+    "scores": "FROM essay_scores WHERE batch_id = $batch AND essay_id = $essay ORDER BY wave",
+    "ranks": "FROM essay_ranks WHERE batch_id = $batch AND essay_id = $essay",
+    "linked_scores": "FROM linked_scores WHERE batch_id = $batch AND essay_id = $essay",
+    "grades": (
+        "FROM grade_projections WHERE batch_id = $batch AND essay_id = $essay ORDER BY revision"
+    ),
+    "anchor_drifts": "FROM anchor_drifts WHERE batch_id = $batch AND essay_id = $essay",
+    "comparisons": f"FROM comparisons WHERE {_SHOWS_IT} ORDER BY sequence",
+    "requests": f"FROM attempts WHERE {_SHOWS_IT} ORDER BY requested_at",
+    "replies": (
+        "FROM callbacks WHERE batch_id = $batch AND custom_id IN "  # noqa: S608 - constants
+        f"(SELECT custom_id FROM attempts WHERE {_SHOWS_IT}) ORDER BY received_at"
+    ),
+    "same_text_in": (
+        "SELECT o.batch_id, o.essay_id FROM essays e JOIN essays o ON o.sha256 = e.sha256 "
+        "WHERE e.batch_id = $batch AND e.essay_id = $essay AND e.sha256 <> '' "
+        "AND (o.batch_id, o.essay_id) <> (e.batch_id, e.essay_id) ORDER BY ALL"
+    ),
+}
+
+
+_ARCHIVED = (
+    "SELECT * FROM read_parquet($archive) WHERE custom_id IN "  # noqa: S608 - constants
+    f"(SELECT custom_id FROM attempts WHERE {_SHOWS_IT}) ORDER BY received_at"
+)
+
+
+def person_record(
+    db: Session, batch_id: str, essay_id: str, *, archive: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """Return every row that is about one essay, by what it is.
+
+    Args:
+        db: A look at the store.
+        batch_id: The batch.
+        essay_id: One of its essays.
+        archive: Where the batch's raw replies lie once they are archived; it may not be there.
+
+    Raises:
+        UnknownBatchError: If there is no such batch.
+        UnknownEssayError: If it has no such essay.
+    """
+    keys = {"batch": batch_id, "essay": essay_id}
+    if db.one("SELECT 1 AS found FROM batches WHERE batch_id = ?", [batch_id]) is None:
+        msg = f"No batch '{batch_id}' is in the store."
+        raise UnknownBatchError(msg)
+    if db.one(_PARTS["essay"], keys) is None:
+        msg = f"Batch '{batch_id}' has no essay '{essay_id}'."
+        raise UnknownEssayError(msg)
+    record = {what: db.rows(query, keys) for what, query in _PARTS.items()}
+    if archive.exists():
+        record["replies"] += db.rows(_ARCHIVED, keys | {"archive": str(archive)})
+    return record
