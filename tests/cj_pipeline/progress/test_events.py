@@ -124,8 +124,8 @@ def test_a_batch_is_told_from_its_opening_to_its_end(
     [
         pytest.param(3, {}, {}, BatchOutcome.SUCCESS, id="success"),
         pytest.param(
-            6,
-            {"max_attempts": 1, "min_success_rate": 0.1, "max_pairwise_comparisons": 15}
+            8,
+            {"max_attempts": 1, "min_success_rate": 0.1, "max_pairwise_comparisons": 28}
             | ALL_AT_ONCE,
             {"judges": {"quality": {"invalid_rate": 0.3}}},
             BatchOutcome.PARTIAL,
