@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = {
     "max_pairwise_comparisons": 6,
     "wave_size": 3,
 }
-PATIENCE_MS = 60_000
+PATIENCE_MS = 180_000
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ SETTINGS = {
         **{f"anchor-{n:03d}": n / 2 - 2 for n in range(1, 10)},
     },
 }
-PATIENCE_MS = 30_000
+PATIENCE_MS = 180_000
 
 
 @pytest.fixture(scope="module")
