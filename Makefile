@@ -48,7 +48,8 @@ test: $(VENV)/.dev  ## `make check`, and everything else a change needs to know
 	$(BIN)/python -m pytest $(QUICK)
 
 test-all: test  ## `make test`, then every journey, kills, a daemon, the browser and PostgreSQL
-	$(BIN)/python -m pytest $(ON_TWO_CORES) -m "journey or slow or postgres"
+	$(BIN)/python -m pytest $(ON_TWO_CORES) -m "journey and not slow and not postgres"
+	$(BIN)/python -m pytest -m "slow or postgres"
 
 nightly: $(VENV)/.dev  ## What takes an hour: every kill point, and 100,000 fuzzed results
 	CJ_TESTS=nightly $(BIN)/python -m pytest -rP tests/journeys/test_killed_anywhere.py \
