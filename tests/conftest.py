@@ -79,6 +79,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def temporary_files() -> Iterator[None]:
     """What the code under test puts among the machine's temporary files ends with the session."""
     folder = tempfile.mkdtemp(prefix="cj-")
+    Path(folder).chmod(0o711)  # PostgreSQL runs as another user, in a folder of its own below
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)

@@ -45,8 +45,13 @@ DUCKDB_CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "memory_limit": "2GB",
 }
 
-_SESSION = "SET TimeZone = 'UTC'; SET enable_progress_bar = false"
-"""What a connection is told: DuckDB would draw its bar into whatever a command puts out."""
+
+def _prepare(connection: duckdb.DuckDBPyConnection) -> None:
+    """Set the time zone, and no progress bar: it would be drawn into what a command prints."""
+    connection.execute("SET TimeZone = 'UTC'")
+    # In a notebook DuckDB refuses to change it without ipywidgets; a bar there harms nothing.
+    with suppress(duckdb.InvalidInputException):
+        connection.execute("SET enable_progress_bar = false")
 
 
 def own_file(store: Store) -> FileStore:
@@ -312,7 +317,7 @@ def connect_file(
             connection.close()
             raise
         connection.execute("USE cj")
-    connection.execute(_SESSION)
+    _prepare(connection)
     return connection
 
 
@@ -320,7 +325,7 @@ def empty_instance(spill_to: Path) -> duckdb.DuckDBPyConnection:
     """Return an instance of DuckDB with the store's settings, for files to be attached to."""
     settings = DUCKDB_CONFIG | {"temp_directory": str(spill_to)}
     instance = duckdb.connect(":memory:", config=settings)
-    instance.execute(_SESSION)
+    _prepare(instance)
     return instance
 
 

@@ -50,8 +50,8 @@ class HurriedClock:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up on a create after seconds instead of minutes."""
     short = httpx2.Timeout(WAITS_S)
-    for name in ("openai_batches", "anthropic_batches"):
-        module = f"cj_pipeline.providers.base.{name}"
+    for name in ("openai", "anthropic"):
+        module = f"cj_pipeline.providers.{name}"
         monkeypatch.setattr(f"{module}.CREATE_TIMEOUT", short)
         monkeypatch.setattr(f"{module}.TRANSFER_TIMEOUT", short)
     monkeypatch.setattr("cj_pipeline.providers.gemini._CREATE_S", WAITS_S)

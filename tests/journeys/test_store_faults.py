@@ -1,4 +1,4 @@
-"""The page that tells what a fault comes to in the store says what really comes."""
+"""Store commands that are killed at the steps that matter most lose nothing."""
 
 from __future__ import annotations
 
@@ -6,20 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
 from tests.support.store_faults import (
-    COMMANDS,
     KILLED,
     Came,
-    everything,
     make_home,
     n_comparisons,
-    section,
     steps_of,
     try_it,
 )
-
-PAGE = ROOT / "docs" / "store-faults.md"
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +47,3 @@ def test_a_killed_command_loses_nothing(
     came = try_it(template, command, steps, steps.index(step), KILLED, tmp_path / "case")
 
     _assert_nothing_is_lost(came, template)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_page_says_what_comes(command: str, template: Path, tmp_path: Path) -> None:
-    """Made anew it is the same, word for word; and no line of it lost a row."""
-    came = list(everything(template, tmp_path, command))
-
-    for each in came:
-        _assert_nothing_is_lost(each, template)
-    assert section(command, came) in PAGE.read_text()
