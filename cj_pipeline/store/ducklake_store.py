@@ -54,6 +54,7 @@ class LakeStore(RemoteStore):
             raise StoreError(msg)
         self._catalog = match["catalog"]
         self._data_path = data_path
+        self._is_current = False
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(":memory:", config=DUCKDB_CONFIG)
