@@ -272,10 +272,11 @@ def _finish(store: FileStore, erasure: dict[str, Any], now: datetime, beyond: Be
         compact_store(store)
         # What it replaced became the spare.
         spare_of(store.published_path).unlink(missing_ok=True)
-    except (OSError, duckdb.Error, sqlite3.Error) as error:
+    except (OSError, duckdb.Error, sqlite3.Error, StoreError) as error:
         msg = (
-            f"Removing what is left of batch '{batch_id}' failed: {error}. It is written down and"
-            " goes on with the next `cj forget` or `cj store check`."
+            f"Removing batch '{batch_id}' did not come to its end: {error.__cause__ or error}. It"
+            " is written down what is left to remove: the next `cj forget` or `cj store check`"
+            " goes on with it."
         )
         raise StoreError(msg) from error
     with store.write() as db:

@@ -93,7 +93,7 @@ def put_in_place(
     except OSError as error:
         msg = (
             f"{target.name} is in place, whole and with every row, but the disk did not confirm"
-            f" it ({error}): look after the disk, then do the same again."
+            f" it ({error}): look after that disk before you rely on it."
         )
         raise NotFlushedError(msg) from error
 

@@ -17,18 +17,19 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
+from cj_pipeline.commands import console
 from cj_pipeline.storage import file_swap
 from cj_pipeline.storage.private_files import keep_to_ourselves, open_to_others
-from cj_pipeline.store.file_store import FileStore
+from cj_pipeline.store.file_store import FileStore, connect_file
 from cj_pipeline.store.maintenance import backup_store
 from tests.support.finished_batches import SPRING, fill
 
@@ -150,7 +151,7 @@ def try_it(
 
 def n_comparisons(home: Path) -> int:
     """Return how many comparisons there are in a store, opened as any program would."""
-    with duckdb.connect(str(home / "cj.duckdb"), read_only=True) as db:
+    with closing(connect_file(home / "cj.duckdb", read_only=True)) as db:
         row = db.execute("SELECT count(*) FROM comparisons").fetchone()
     assert row is not None
     return int(row[0])
@@ -198,6 +199,8 @@ def _told(send: Any, *case: Any) -> None:
 def _run(home: Path, command: str, n: int | None, fault: str | None) -> tuple[int, str, list[str]]:
     """Run a command; its exit code, its last words, and the steps it took."""
     os.environ["CJ_HOME"] = str(home)
+    # Else a path would be broken where the line ends, which differs with the length of the path.
+    console.console.width = console.errors.width = 10_000
     taken: list[str] = []
     file_swap._step = _faulty(taken, n, fault)  # type: ignore[assignment]
     arguments = [word.replace("{home}", str(home)) for word in COMMANDS[command]]
@@ -286,8 +289,8 @@ compaction puts the store's file in place first and the published copy second.
 
 `python -m tests.support.store_faults > docs/store-faults.md` makes this page. A test makes it
 again, fails where it differs, and asserts of every line that no row was lost, that the same
-command comes to its end afterwards, that what was to be forgotten is then in no file, and that
-nothing is left behind."""
+command comes to its end afterwards (a backup that is there already is not written over), that what
+was to be forgotten is then in no file, and that nothing is left behind."""
 
 
 multiprocessing.get_context("forkserver").set_forkserver_preload(

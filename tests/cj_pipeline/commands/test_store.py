@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,24 @@ from cj_pipeline.store.file_store import FileStore
 from tests.support.batches import open_engine, run_to_end, write_batch
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with one finished batch called `small`."""
-    home = tmp_path / "home"
-    folder = write_batch(
-        tmp_path / "small",
+    folder = tmp_path_factory.mktemp("finished")
+    batch = write_batch(
+        folder / "small",
         n_students=3,
         settings={"judges": ["cj-generic-batch"], "max_resampling_passes_for_small_net": 0},
     )
-    run_to_end(open_engine(home), folder)
+    run_to_end(open_engine(folder / "home"), batch)
+    return folder / "home"
+
+
+@pytest.fixture
+def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that home, which commands work on."""
+    home = tmp_path / "home"
+    shutil.copytree(finished, home)
     monkeypatch.setenv("CJ_HOME", str(home))
     return home
 
