@@ -26,14 +26,16 @@ class Stalled:
 def stalled_batches(db: Session, now: datetime) -> list[Stalled]:
     """Return the batches with requests in flight in which nothing has moved for `stall_after_s`.
 
-    Being polled is no movement: only what was asked, and what came back, counts.
+    Being polled is no movement: only what was asked, and what came back, counts. Rows that are
+    missing of a job that has ended have a time of their own.
     """
     rows = db.rows(
         """
         SELECT b.batch_id, max(greatest(a.requested_at, a.completed_at)) AS silent_since,
                any_value(CAST(b.settings->>'stall_after_s' AS DOUBLE)) AS stall_after_s
         FROM batches b JOIN attempts a USING (batch_id)
-        WHERE b.state = 'running'
+        JOIN provider_jobs p USING (submission_key)
+        WHERE b.state = 'running' AND p.state <> 'incomplete'
         GROUP BY b.batch_id
         HAVING count(*) > count(a.outcome)
         ORDER BY b.batch_id
@@ -50,7 +52,8 @@ def expiring_results(db: Session, now: datetime) -> list[tuple[str, datetime]]:
     """Return the batches with results not brought home that are deleted soon, and when."""
     rows = db.rows(
         "SELECT batch_id, min(results_expire_at) AS expiry FROM v_job_phases"
-        " WHERE (phase IN ('open', 'calling') OR state = 'ended') AND results_expire_at < ?"
+        " WHERE (phase IN ('open', 'calling') OR state IN ('ended', 'incomplete')"
+        " OR n_in_doubt > 0) AND results_expire_at < ?"
         " GROUP BY batch_id ORDER BY batch_id",
         [now + EXPIRES_SOON],
     )
