@@ -56,6 +56,6 @@ def rows_owed(
         return n_lost - min(n_lost, max(0, (n_failed or 0) - came.n_failed))
     if outcome is JobOutcome.FAILED and n_completed is None:
         return 0  # its input was refused as a whole
-    if n_completed is None:
+    if n_completed is None or n_completed < came.n_answered:
         return n_lost
     return min(n_lost, max(0, n_completed - came.n_answered))

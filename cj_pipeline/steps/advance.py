@@ -58,8 +58,8 @@ def take_next_step(runtime: Runtime, batch_id: str) -> StepTaken:
             waited = batch_id not in poll(runtime, batch_id=batch_id).batches_with_ended_jobs
         case NextStep.COLLECT:
             collect_wave(runtime, batch_id)
-            if was_published:
-                publish(runtime, batch_id)
+            if was_published and _is_published(runtime, batch_id):
+                publish(runtime, batch_id)  # else verdicts came: they are graded first
         case NextStep.DECIDE:
             fit_and_decide(runtime, batch_id)
         case NextStep.PROJECT:
@@ -72,6 +72,11 @@ def take_next_step(runtime: Runtime, batch_id: str) -> StepTaken:
         return StepTaken(step, waited)
     with runtime.store.read() as db:
         return StepTaken(step, waited, what_is_awaited(db, batch_id, runtime.clock()))
+
+
+def _is_published(runtime: Runtime, batch_id: str) -> bool:
+    with runtime.store.read() as db:
+        return is_published(db, batch_id)
 
 
 def advance_to_end(
