@@ -13,8 +13,12 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
+import structlog
+
 from cj_pipeline.batch.comparisons import RequestOutcome
+from cj_pipeline.diagnostics.answering_models import AskedJudge
 from cj_pipeline.errors import StoreError
+from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompt_window import PromptWindow, SentAndCounted, find_window
 from cj_pipeline.provider_jobs import charges, ledger
 from cj_pipeline.provider_jobs.download import Download
@@ -43,6 +47,8 @@ from cj_pipeline.provider_jobs.replies import (
 from cj_pipeline.providers.base import Parser
 from cj_pipeline.queries.batch_record import BatchRecord
 from cj_pipeline.store.session import Session
+
+log = structlog.get_logger()
 
 ROWS_AT_ONCE = 5_000
 """Rows held in memory while a job is collected and settled; each brings a reply of some 2 kB."""
@@ -201,7 +207,25 @@ def _read_rows(
             if has_ended and verdicts:
                 _mark_out_of_date(db, record.batch_id, now)
         db.insert("attempts", attempts, on_conflict="replace")
+        _warn_of_strangers(judge, job, attempts)
     return outcomes
+
+
+def _warn_of_strangers(
+    judge: Judge, job: ProviderJob, attempts: Sequence[Mapping[str, Any]]
+) -> None:
+    """Tell the log where answers bear another model's name than was asked for."""
+    asked = AskedJudge.from_definition(judge.definition())
+    names = {row["answered_model"] for row in attempts if row["answered_model"]}
+    strangers = sorted(name for name in names if not asked.may_be(name))
+    if strangers:
+        log.warning(
+            "another_model_answered",
+            batch_id=job.batch_id,
+            submission_key=job.submission_key,
+            asked=judge.model,
+            answered=strangers,
+        )
 
 
 def _prompt_window(

@@ -51,3 +51,22 @@ def test_figures_that_came_as_text_are_figures(tmp_path: Path, judge: str) -> No
     (evidence,) = batch.rows("SELECT DISTINCT usage_evidence FROM attempts")
     assert evidence == {"usage_evidence": "reported"}
     assert batch.money() == (pytest.approx(batch.sold_usd(batch.books())), 0)
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_another_model_that_answers_is_kept_told_and_claimed(tmp_path: Path, judge: str) -> None:
+    """One answer of six is not from the model that was asked; its name is kept with the attempt."""
+    batch = Batch(tmp_path, judge, [{"kind": "other_model", "at": [3]}])
+
+    batch.until_decided()
+
+    models = batch.rows(
+        "SELECT answered_model AS model, count(*) AS n FROM attempts GROUP BY ALL ORDER BY n"
+    )
+    with batch.runtime.store.read() as db:
+        finding = claims.judges_answer_as_asked(read_history(db, batch.batch_id))
+    assert models[0] == {"model": "another-model-2", "n": 1}
+    assert models[1]["n"] == 5
+    assert not finding.holds
+    assert "another-model-2 answered 1" in finding.statement
+    assert "changed its model" in finding.statement
