@@ -90,7 +90,7 @@ def bills_agree_with_providers(history: BatchHistory) -> Finding:
     """Each settled job's rows come to what its provider counted; every answer reported usage."""
     counted = [job for job in history.jobs if job.get("provider_usd") is not None]
     differing = [job for job in counted if abs(_difference(job)) > ROUNDING_USD]
-    n_silent = sum(row.get("is_usage_told") is False for row in history.attempts)
+    n_silent = sum(row.get("has_usage") is False for row in history.attempts)
     difference = math.fsum(map(_difference, counted))
     statement = (
         f"{len(counted)} of {len(history.jobs)} provider jobs report usage; it differs from"

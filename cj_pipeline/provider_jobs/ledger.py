@@ -107,7 +107,7 @@ class ProviderJob:
         n_poll_failures: Polls in a row without an answer.
         counts_changed_at: When the provider last reported any progress.
         results_expire_at: When the provider deletes its results.
-        cancel_told_at: When the provider was asked to stop it.
+        cancel_sent_at: When the provider was asked to stop it.
         lease_owner: The process that sends it, or was the last to try.
         lease_until: Until when nobody else may.
     """
@@ -155,7 +155,7 @@ class ProviderJob:
     n_poll_failures: int | None = 0
     counts_changed_at: datetime | None = None
     results_expire_at: datetime | None = None
-    cancel_told_at: datetime | None = None
+    cancel_sent_at: datetime | None = None
     lease_owner: str | None = None
     lease_until: datetime | None = None
 
@@ -613,7 +613,7 @@ def _polled(
         "n_poll_failures": 0,
         "counts_changed_at": record.counts_changed_at,
         "results_expire_at": record.results_expire_at or job.results_expire_at,
-        "cancel_told_at": now if record.cancel_sent else job.cancel_told_at,
+        "cancel_sent_at": now if record.cancel_sent else job.cancel_sent_at,
     }
 
 
@@ -694,7 +694,7 @@ def requeue(
 
 def request_cancel(db: Session, key: str, now: datetime) -> None:
     """Record that the provider was asked to stop a job, which is then polled at once."""
-    _apply(db, key, "request_cancel", cancel_told_at=now, next_poll_at=now)
+    _apply(db, key, "request_cancel", cancel_sent_at=now, next_poll_at=now)
 
 
 def give_up(db: Session, job: ProviderJob, problem: str, now: datetime) -> None:

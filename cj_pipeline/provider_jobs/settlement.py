@@ -331,7 +331,7 @@ def attempt_row(
     return {
         "custom_id": row["custom_id"],
         "reserved_usd": row["reserved_usd"],
-        "is_usage_told": usage is not None if _was_answered(read) else None,
+        "has_usage": usage is not None if _was_answered(read) else None,
         "batch_id": row["batch_id"],
         "wave": row["wave"],
         "comparison_id": row["comparison_id"],

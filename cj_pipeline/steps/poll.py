@@ -184,7 +184,7 @@ def _poll_all(
 def _look(runtime: Runtime, due: _DueJob, judge: Judge) -> _PollResult:
     """Ask about one job; tell it to stop where nobody wants it any more and it was not told yet."""
     job = due.job
-    stop = due.is_unwanted and job.cancel_told_at is None
+    stop = due.is_unwanted and job.cancel_sent_at is None
     try:
         provider = runtime.provider(judge)
         require_own_account(job, provider)
