@@ -258,7 +258,7 @@ class Walk(RuleBasedStateMachine):
 class TestWalk(Walk.TestCase):  # type: ignore[name-defined, misc]
     """Any order of legal and illegal moves leaves a job whole."""
 
-    settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+    settings = settings(max_examples=25, stateful_step_count=20)
 
 
 def test_the_view_gives_each_state_the_phase_of_its_set(store: FileStore) -> None:
