@@ -22,6 +22,7 @@ from cj_pipeline.commands.arguments import (
 )
 from cj_pipeline.commands.console import console, errors
 from cj_pipeline.commands.home import open_runtime
+from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
     from cj_pipeline.runtime import Runtime
@@ -100,13 +101,15 @@ def status(
     batch: Annotated[str | None, typer.Argument(help="One batch; all if left out.")] = None,
 ) -> None:
     """Show the status of batches."""
-    from cj_pipeline.queries.overview import batch_overview
+    from cj_pipeline.queries.overview import batch_overview, what_hinders
 
     runtime = open_runtime()
     with runtime.store.read() as db:
         rows = batch_overview(db, batch)
     console.print(tables.statuses(rows))
     for row in rows:
+        if hindered := what_hinders(row):
+            console.print(f"{row['batch_id']}: {visible(hindered)}", markup=False, highlight=False)
         for problem in row["problems"]:
             console.print(f"{row['batch_id']}: {problem}", markup=False)
 
@@ -208,6 +211,7 @@ def _show_outcome(runtime: Runtime, batch_id: str) -> None:
         final_scores,
         grading_statement,
         outputs,
+        what_hinders,
     )
 
     with runtime.store.read() as db:
@@ -220,7 +224,8 @@ def _show_outcome(runtime: Runtime, batch_id: str) -> None:
     for kind, path in files:
         console.print(f"{kind}: {path}", markup=False, soft_wrap=True)
     if row["state"] != "succeeded":
-        errors.print(tables.problems(f"Batch '{batch_id}' ended as {row['end_reason']}."))
+        told = f"Batch '{batch_id}' ended as {row['end_reason']}. {visible(what_hinders(row))}"
+        errors.print(tables.problems(told.rstrip()))
         raise typer.Exit(2)
     if failed:
         listed = "\n".join(f"{each.name}: {each.finding.statement}" for each in failed)

@@ -74,7 +74,7 @@ def statuses(rows: Sequence[Row]) -> Table:
             (
                 row["batch_id"],
                 row["state"],
-                row["end_reason"] or "",
+                row["end_reason"] or (f"waits: {row['waiting_for']}" if row["waiting_for"] else ""),
                 row["n_essays"],
                 row["n_waves"],
                 row["n_completed"],

@@ -68,7 +68,7 @@ END_REASONS: Mapping[str, str] = {
     "the essays as a new batch.",
     EndReason.EXPIRED: "The provider let the requests expire before it answered them.",
     EndReason.CANCELLED: "A person cancelled the batch.",
-    EndReason.STALLED: "The provider made no progress for too long.",
+    EndReason.STALLED: "Nothing moved for longer than `stall_after_s` allows.",
 }
 
 FAILURES: Mapping[str, str] = {
@@ -215,12 +215,18 @@ def _banners(history: BatchHistory) -> list[Banner]:
                 if state == "cancelled"
                 else f"This batch failed: {words(reason or 'no reason stored')}",
                 f"{END_REASONS.get(reason or '', '')} There are no grades; any scores below are"
-                " partial and should not be used.",
+                " partial and should not be used."
+                + (f"\nMost of all: {history.hindered_by}" if history.hindered_by else ""),
             )
         )
     elif state == "running":
         banners.append(
-            Banner("notice", "This batch is still being judged", "All figures are preliminary.")
+            Banner(
+                "notice",
+                "This batch is still being judged",
+                "All figures are preliminary."
+                + (f" It {history.hindered_by}" if history.hindered_by else ""),
+            )
         )
     banners += _simulation_banners(history)
     if state == "succeeded" and history.grading is not None and not history.is_graded:

@@ -91,6 +91,21 @@ class EndReason(StrEnum):
     STALLED = "stalled"
 
 
+FAILURES = frozenset(
+    {
+        EndReason.NO_SUCCESSES,
+        EndReason.LOW_SUCCESS_RATE,
+        EndReason.INSUFFICIENT_ESSAYS,
+        EndReason.UNSCALABLE,
+        EndReason.SPEND_CAP,
+        EndReason.CANARY_FAILED,
+        EndReason.EXPIRED,
+        EndReason.STALLED,
+    }
+)
+"""The reasons that nobody wanted: a batch that ends so has no scores, and people are alerted."""
+
+
 @dataclass(frozen=True)
 class WorkflowRules:
     """The settings a decision depends on; their defaults are those of `BatchSettings`.
@@ -130,7 +145,7 @@ class BatchProgress:
         canary_failed: Whether a judge gave no verdict in the requests sent ahead.
         nothing_left_to_ask: Whether planning found no pair for another wave.
         is_cancelled: Whether a person ended the batch.
-        is_stalled: Whether its provider jobs have made no progress for too long.
+        is_stalled: Whether nothing has moved for too long, at a provider or before one.
     """
 
     n_essays: int
@@ -219,12 +234,16 @@ def decide_continuation(  # noqa: PLR0911 -- one line per rule, in the order the
     if progress.canary_failed:
         return _failure(EndReason.CANARY_FAILED)
     if progress.submitted == 0:
-        return _failure(EndReason.NO_SUCCESSES) if progress.nothing_left_to_ask else wait
+        if progress.nothing_left_to_ask:
+            return _failure(EndReason.NO_SUCCESSES)
+        return _failure(EndReason.STALLED) if progress.is_stalled else wait
     if progress.completed == 0:
         return _failure_by_cause(progress, EndReason.NO_SUCCESSES)
     success = _end_reached(progress, rules) or _early_stop(progress, rules)
     if success is not None:
         return _ending(progress, rules, success)
+    if progress.is_stalled:
+        return _failure(EndReason.STALLED)
     if progress.n_covered_pairs >= max_possible_pairs(progress.n_essays):
         return Decision(ContinuationDecision.RESAMPLE)
     return Decision(ContinuationDecision.REQUEST_MORE_COMPARISONS)
