@@ -57,7 +57,7 @@ def test_a_batch_that_failed_names_its_commonest_failure(
     tmp_path: Path, clock: ManualClock
 ) -> None:
     """`no_successes` alone sends a person searching."""
-    runtime = _runtime(tmp_path, clock, '{"refusal_rate": 1.0}')
+    runtime = _runtime(tmp_path, clock, '{"faults": [{"kind": "refusal", "rate": 1.0}]}')
     batch_id = _opened(runtime, tmp_path)
     for _ in advance_to_end(runtime, batch_id, pause_s=60, sleep=clock.sleep):
         pass
