@@ -118,7 +118,13 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
     ),
     "Judges and trials": (JUDGE, TRIAL, PROFILE),
     "The store and what was paid for": (STORE, ledger.doctor, ledger.reparse, store.forget),
-    "Services": (services.ui, services.serve, operations.metrics, services.emulator),
+    "Services": (
+        services.ui,
+        services.serve,
+        operations.metrics,
+        operations.notify,
+        services.emulator,
+    ),
 }
 """What help shows, in this order: what one wants to do, and the commands for it."""
 

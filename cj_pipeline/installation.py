@@ -28,10 +28,12 @@ class Installation:
             analysts of the home's group have accounts of their own.
         retention_days: How long after its end a batch is kept that names no date itself; None: it
             is kept until somebody forgets it.
+        notify: Who is told what; `operations.delivery` says what it may hold, and checks it.
     """
 
     published: str = "owner"
     retention_days: float | None = None
+    notify: Any = None
 
 
 def read_installation(home: Path) -> Installation:

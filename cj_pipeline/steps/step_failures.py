@@ -95,6 +95,14 @@ def _try_to_clear(runtime: Runtime, batch_id: str, step: str) -> None:
         log.warning("step_failure_not_cleared", batch_id=batch_id, error=str(error))
 
 
+def record_failed_run(runtime: Runtime, batch_id: str, step: str, reason: str) -> None:
+    """Store that a run failed which could not say so itself, such as one that was killed."""
+    with runtime.store.read() as db:
+        known = failing_step(db, batch_id)
+    if known is None:
+        _try_to_record(runtime, batch_id, step, reason)
+
+
 def failing_step(db: Session, batch_id: str) -> str | None:
     """Return the step that a batch failed at last; None where it did not."""
     row = db.one("SELECT step FROM step_failures WHERE batch_id = ?", [batch_id])
