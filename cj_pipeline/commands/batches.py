@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,10 @@ from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
     from cj_pipeline.runtime import Runtime
+
+
+_WAIT_FOR_ROWS_S = 20.0
+"""How long a cancelled batch's command waits for rows that are about to be there."""
 
 
 def execute(
@@ -123,8 +128,9 @@ def cancel(batch: BatchName) -> None:
     runtime = open_runtime()
     cancelled = cancel_batch(runtime, batch)
     console.print(f"{batch}: cancelled, {cancelled.n_jobs} provider jobs were asked to stop.")
+    give_up_at = time.monotonic() + _WAIT_FOR_ROWS_S
     for step in advance_to_end(runtime, batch):
-        if step.waited:
+        if step.waited and (not _rows_are_near(runtime, batch) or time.monotonic() > give_up_at):
             console.print(f"Waiting: {step.waits_for}", markup=False, highlight=False)
             console.print(
                 "A job takes up to ten minutes to stop. The sensors collect what it finished; "
@@ -133,6 +139,21 @@ def cancel(batch: BatchName) -> None:
             return
     with runtime.store.read() as db:
         console.print(tables.statuses(batch_overview(db, batch)))
+
+
+def _rows_are_near(runtime: Runtime, batch: str) -> bool:
+    """Whether a batch waits for nothing but rows of ended jobs that are looked for in a moment."""
+    from cj_pipeline.steps.poll import next_poll_due
+
+    with runtime.store.read() as db:
+        due = next_poll_due(db, batch)
+        row = db.one(
+            "SELECT count(*) AS n FROM v_job_phases WHERE batch_id = ?"
+            " AND phase <> 'done' AND state <> 'incomplete'",
+            [batch],
+        )
+    is_all = row is not None and not row["n"]
+    return is_all and due is not None and (due - runtime.clock()).total_seconds() < _WAIT_FOR_ROWS_S
 
 
 def report(batch: BatchName) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from cj_pipeline.emulator.config import EmulatorConfig, Fault
+from cj_pipeline.emulator.damage import damaged_body
 from cj_pipeline.emulator.faults import request_fault
 from cj_pipeline.emulator.http import Breakage, HTTPError, Request, Response, json_answer
 from cj_pipeline.emulator.routing import Handler, RequestContext, Route
@@ -89,7 +90,7 @@ def with_fault(fault: Fault, handler: Handler, context: RequestContext) -> Respo
         case "truncated":
             return replace(answer, breakage=Breakage("truncate", share=fault.share))
         case _:
-            raw = b"".join(answer.chunks)[: max(1, answer.length // 2)] + b"<html>"
+            raw = damaged_body(fault, b"".join(answer.chunks))
             return replace(answer, chunks=iter([raw]), length=len(raw))
 
 

@@ -65,8 +65,8 @@ def take_next_step(runtime: Runtime, batch_id: str) -> StepTaken:
     else:
         with recorded(runtime, batch_id, name, failed_before=failing == name):
             waited = _take(runtime, batch_id, step)
-    if was_published:
-        publish(runtime, batch_id)
+    if was_published and _is_published(runtime, batch_id):
+        publish(runtime, batch_id)  # else verdicts came: they are graded first
     if not waited:
         return StepTaken(step, waited)
     with runtime.store.read() as db:
@@ -94,6 +94,11 @@ def _take(runtime: Runtime, batch_id: str, step: NextStep) -> bool:
         case NextStep.NOTHING:
             pass
     return False
+
+
+def _is_published(runtime: Runtime, batch_id: str) -> bool:
+    with runtime.store.read() as db:
+        return is_published(db, batch_id)
 
 
 def advance_to_end(

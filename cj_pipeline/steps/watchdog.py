@@ -29,6 +29,7 @@ def stalled_batches(db: Session, now: datetime) -> list[Stalled]:
     The clock starts when a batch is ingested, so that one that could never be sent ends too. Being
     polled is no movement: only requests, replies and decisions count. A batch that waits for a key
     or for credit is not silent: it says what it waits for, and goes on by itself once it is there.
+    Rows that are missing of a job that has ended have a time of their own.
     """
     rows = db.rows(
         """
@@ -43,7 +44,8 @@ def stalled_batches(db: Session, now: datetime) -> list[Stalled]:
         FROM batches b
         WHERE b.state = 'running' AND b.runner_mode = 'execute'
           AND NOT EXISTS (FROM v_job_phases p WHERE p.batch_id = b.batch_id
-                          AND p.phase <> 'done' AND p.waiting_for IN ('key', 'credit'))
+                          AND p.phase <> 'done'
+                          AND (p.state = 'incomplete' OR p.waiting_for IN ('key', 'credit')))
         ORDER BY b.batch_id
         """
     )
@@ -58,7 +60,8 @@ def expiring_results(db: Session, now: datetime) -> list[tuple[str, datetime]]:
     """Return the batches with results not brought home that are deleted soon, and when."""
     rows = db.rows(
         "SELECT batch_id, min(results_expire_at) AS expiry FROM v_job_phases"
-        " WHERE (phase IN ('open', 'calling') OR state = 'ended') AND results_expire_at < ?"
+        " WHERE (phase IN ('open', 'calling') OR state IN ('ended', 'incomplete')"
+        " OR n_in_doubt > 0) AND results_expire_at < ?"
         " GROUP BY batch_id ORDER BY batch_id",
         [now + EXPIRES_SOON],
     )

@@ -146,6 +146,7 @@ class BatchProgress:
         nothing_left_to_ask: Whether planning found no pair for another wave.
         is_cancelled: Whether a person ended the batch.
         is_stalled: Whether nothing has moved for too long, at a provider or before one.
+        n_in_doubt: Of the failed ones, those that may have been answered and whose row never came.
     """
 
     n_essays: int
@@ -163,6 +164,7 @@ class BatchProgress:
     nothing_left_to_ask: bool = False
     is_cancelled: bool = False
     is_stalled: bool = False
+    n_in_doubt: int = 0
 
     @property
     def pending(self) -> int:
@@ -283,11 +285,14 @@ def _ending(progress: BatchProgress, rules: WorkflowRules, success: EndReason) -
     if progress.success_rate < rules.min_success_rate:
         return _failure_by_cause(progress, EndReason.LOW_SUCCESS_RATE)
     if not progress.is_connected:
-        return _failure(EndReason.UNSCALABLE)
+        return _failure(EndReason.STALLED if progress.n_in_doubt else EndReason.UNSCALABLE)
     return Decision(ContinuationDecision.FINALIZE_SCORING, success)
 
 
 def _failure_by_cause(progress: BatchProgress, otherwise: EndReason) -> Decision:
+    """A batch without rows that its provider was paid for waits for them, not for a judge."""
+    if progress.n_in_doubt:
+        return _failure(EndReason.STALLED)
     mostly_expired = 2 * progress.failed_as_expired > progress.failed
     return _failure(EndReason.EXPIRED if mostly_expired else otherwise)
 
