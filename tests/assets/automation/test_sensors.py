@@ -78,9 +78,9 @@ class TestNotifications:
         assert "3 were sent" in told[1]
         assert json.loads(said.read_text())["kind"] == "rejected"
 
-            db.execute(
-                "UPDATE batches SET state = 'rejected', updated_at = now() + INTERVAL 1 DAY"
-            )
+    def test_a_broken_setting_is_named(
+        self, runtime: Runtime, instance: dg.DagsterInstance
+    ) -> None:
         """Nothing else of the daemon stops for it."""
         (runtime.home / "installation.yaml").write_text("notify: [{webhook: nowhere}]")
 
