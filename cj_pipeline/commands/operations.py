@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cj_pipeline.commands.arguments import BatchName
-from cj_pipeline.commands.console import console
+from cj_pipeline.commands.console import console, write
 from cj_pipeline.commands.home import open_runtime, open_store
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def metrics(
     from cj_pipeline.metrics.readings import render_metrics
 
     if serve is None:
-        # Not through the console: it would wrap what has to stay as it is.
-        typer.echo(render_metrics(open_store(), batch_id=batch), nl=False)
+        write(render_metrics(open_store(), batch_id=batch))
         return
     if batch is not None:
         msg = "A batch's metrics are printed, not served: leave the batch or --serve out."
