@@ -24,6 +24,7 @@ from cj_pipeline.commands import (
     queue,
     services,
     store,
+    tokens,
     trials,
     watch,
 )
@@ -77,6 +78,11 @@ TRIAL = group(
     (trials.run, trials.list_, trials.history),
     trials.NamesRun,
 )
+TOKEN = group(
+    "token",
+    "Let others call the service: for what, with which batches, and until when.",
+    (tokens.create, tokens.list_, tokens.revoke),
+)
 STORE = group(
     "store",
     "Look after the store.",
@@ -118,7 +124,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
     ),
     "Judges and trials": (JUDGE, TRIAL, PROFILE),
     "The store and what was paid for": (STORE, ledger.doctor, ledger.reparse, store.forget),
-    "Services": (services.ui, services.serve, operations.metrics, services.emulator),
+    "Services": (services.ui, services.serve, TOKEN, operations.metrics, services.emulator),
 }
 """What help shows, in this order: what one wants to do, and the commands for it."""
 

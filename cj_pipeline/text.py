@@ -10,8 +10,9 @@ import codecs
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -206,6 +207,19 @@ def excerpt(text: str, n_characters: int) -> str:
     shown = visible(text[:n_characters])
     left_out = len(text) - n_characters
     return shown if left_out <= 0 else f"{shown} … ({left_out:,} characters more)"
+
+
+def without_folders(text: str, folders: Iterable[Path]) -> str:
+    """Return a text in which no folder of this machine is named; what is below one still is.
+
+    Args:
+        text: A message, with paths in it or not.
+        folders: Those that nobody elsewhere need know; the root of all is left alone.
+    """
+    names = {str(each) for folder in folders for each in (folder, folder.resolve())}
+    for name in sorted(names - {"/", "."}, key=len, reverse=True):
+        text = text.replace(name, "…")
+    return text
 
 
 class StrictLoader(yaml.SafeLoader):

@@ -69,7 +69,6 @@ def metrics(
         msg = "A batch's metrics are printed, not served: leave the batch or --serve out."
         raise typer.BadParameter(msg)
     host, port = _address(serve)
-    console.print(f"Metrics: http://{host}:{port}/metrics (Ctrl-C ends it)")
     _serve(host, port)
 
 
@@ -126,13 +125,15 @@ def _read(expressions: Sequence[str]) -> list[OwnAssertion]:
 
 
 def _serve(host: str, port: int) -> None:
-    import uvicorn
-
+    from cj_pipeline.commands.services import access_from_environment
     from cj_pipeline.metrics.readings import metrics_app
+    from cj_pipeline.service.auth import ScopeMiddleware
+    from cj_pipeline.service.serving import serve as listen
 
-    uvicorn.run(
-        metrics_app(open_store()), host=host, port=port, lifespan="off", log_level="warning"
-    )
+    access = access_from_environment(host)
+    console.print(f"Metrics: http://{host}:{port}/metrics (Ctrl-C ends it)")
+    app = ScopeMiddleware(metrics_app(open_store()), access, "read")
+    listen(app, host, port, lifespan="off")
 
 
 def _address(given: str) -> tuple[str, int]:

@@ -148,9 +148,7 @@ def test_a_text_that_cannot_be_judged_is_named_with_its_flaw(
     ],
     ids=["saved otherwise", "zero width", "tags", "joiners"],
 )
-def test_identical_texts_are_a_problem_however_they_were_saved(
-    folder: Folder, copied: str
-) -> None:
+def test_identical_texts_are_a_problem_however_they_were_saved(folder: Folder, copied: str) -> None:
     """One text submitted twice would be compared with itself, marked by what nobody sees or not."""
     root = folder({"essays/bob.txt": copied})
 
