@@ -25,6 +25,7 @@ from cj_pipeline.pairing.positions import POSITIONAL_SKEW_BAND
 from cj_pipeline.queries.history import BatchHistory
 from cj_pipeline.queries.spending import ROUNDING_USD, spending
 from cj_pipeline.scale.connectivity import net_parts
+from cj_pipeline.text import find_hidden
 
 MISFIT = 1.5
 """Infit above which judges disagree about an essay more than its score explains."""
@@ -53,6 +54,25 @@ def pairs_are_sound(history: BatchHistory) -> Finding:
         not wrong,
         _all_or_some(wrong, "comparisons are of an essay with itself or a foreign one"),
         {"planned": len(history.pairs), "wrong": len(wrong)},
+    )
+
+
+def texts_hide_nothing(history: BatchHistory) -> Finding:
+    """No essay holds characters that a judge reads and a person does not see."""
+    found = {
+        row["essay_id"]: hidden
+        for row in history.essays
+        if (hidden := find_hidden(row["text"] or "")) is not None
+    }
+    shown = [f"{essay_id} {hidden.describe()}" for essay_id, hidden in found.items()]
+    more = f"; and {len(shown) - MAX_LISTED} essays more" if len(shown) > MAX_LISTED else ""
+    return Finding(
+        not found,
+        "; ".join(shown[:MAX_LISTED]) + more if found else "every text is seen whole",
+        {
+            "essays": len(found),
+            "characters": sum(sum(hidden.kinds.values()) for hidden in found.values()),
+        },
     )
 
 

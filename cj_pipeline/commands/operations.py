@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cj_pipeline.commands.arguments import BatchName
-from cj_pipeline.commands.console import console
+from cj_pipeline.commands.console import console, write
 from cj_pipeline.commands.home import open_runtime, open_store
 
 if TYPE_CHECKING:
@@ -94,14 +94,12 @@ def metrics(
     from cj_pipeline.metrics.readings import render_metrics
 
     if serve is None:
-        # Not through the console: it would wrap what has to stay as it is.
-        typer.echo(render_metrics(open_store(), batch_id=batch), nl=False)
+        write(render_metrics(open_store(), batch_id=batch))
         return
     if batch is not None:
         msg = "A batch's metrics are printed, not served: leave the batch or --serve out."
         raise typer.BadParameter(msg)
     host, port = _address(serve)
-    console.print(f"Metrics: http://{host}:{port}/metrics (Ctrl-C ends it)")
     _serve(host, port)
 
 
@@ -158,13 +156,15 @@ def _read(expressions: Sequence[str]) -> list[OwnAssertion]:
 
 
 def _serve(host: str, port: int) -> None:
-    import uvicorn
-
+    from cj_pipeline.commands.services import access_from_environment
     from cj_pipeline.metrics.readings import metrics_app
+    from cj_pipeline.service.auth import ScopeMiddleware
+    from cj_pipeline.service.serving import serve as listen
 
-    uvicorn.run(
-        metrics_app(open_store()), host=host, port=port, lifespan="off", log_level="warning"
-    )
+    access = access_from_environment(host)
+    console.print(f"Metrics: http://{host}:{port}/metrics (Ctrl-C ends it)")
+    app = ScopeMiddleware(metrics_app(open_store()), access, "read")
+    listen(app, host, port, lifespan="off")
 
 
 def _address(given: str) -> tuple[str, int]:

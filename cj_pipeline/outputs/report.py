@@ -41,7 +41,7 @@ from cj_pipeline.outputs.report_scale import (
 from cj_pipeline.queries.history import BatchHistory, Row, read_history
 from cj_pipeline.queries.spending import SENT_AS, spending, spending_by_judge
 from cj_pipeline.stopping.continuation import EndReason
-from cj_pipeline.text import excerpt
+from cj_pipeline.text import excerpt, find_hidden
 
 if TYPE_CHECKING:
     from cj_pipeline.diagnostics.fit_statistics import Fit
@@ -488,6 +488,8 @@ def _attention_reasons(
     entry: Row, essay: Row, projection: Row | None, fit: Fit | None
 ) -> list[str]:
     reasons = []
+    if (hidden := find_hidden(essay["text"] or "")) is not None:
+        reasons.append(f"its text {hidden.describe()}: judges read them")
     if fit is not None and fit.infit > MISFIT and fit.infit_z > _MISFIT_Z:
         reasons.append(
             f"its verdicts contradict each other (infit {fit.infit:.1f} over {fit.n} verdicts)"
