@@ -19,6 +19,7 @@ from cj_pipeline.commands import (
     ledger,
     operations,
     outputs,
+    people,
     previews,
     profiles,
     queue,
@@ -65,6 +66,11 @@ JUDGE = group(
     "judge",
     "See judges, try them before spending, and hold those of a batch against each other.",
     (judges.list_, judges.show, judges.try_, judges.compare, judges.panel),
+)
+VERDICTS = group(
+    "verdicts",
+    "Import verdicts that people gave elsewhere, and export a batch's.",
+    (people.import_, people.export_, people.withdraw, people.list_),
 )
 PROFILE = group(
     "profile",
@@ -116,6 +122,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         batches.regrade,
         batches.link,
     ),
+    "People": (VERDICTS,),
     "Judges and trials": (JUDGE, TRIAL, PROFILE),
     "The store and what was paid for": (STORE, ledger.doctor, ledger.reparse, store.forget),
     "Services": (services.ui, services.serve, operations.metrics, services.emulator),

@@ -58,7 +58,10 @@ def pairs_are_sound(history: BatchHistory) -> Finding:
 
 def budget_is_kept(history: BatchHistory) -> Finding:
     """No more comparisons are planned than the batch allows."""
-    budget, planned = int(history.settings["max_pairwise_comparisons"]), len(history.pairs)
+    budget, planned = (
+        int(history.settings["max_pairwise_comparisons"]),
+        len(history.pairs_of_models),
+    )
     return Finding(
         planned <= budget,
         f"{planned} comparisons are planned of {budget} that may be requested",

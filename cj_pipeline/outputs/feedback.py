@@ -25,6 +25,7 @@ ROLES: Mapping[str, str] = {
     Role.BOUNDARY: "to find on which side of a grade boundary essays lie",
     Role.INFORMATIVE: "because the verdict says much about the order",
     Role.RANDOM: "by lot",
+    Role.PEOPLE: "by people, beside the models",
 }
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.batch.comparisons import PEOPLE_FROM, JudgedPair
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.intake.settings import BatchSettings, scoring_rules
 from cj_pipeline.scale.scoring import score_verdicts
@@ -218,6 +218,11 @@ class BatchHistory:
         if above:
             return f"below every anchor, next to {above} ({grades[above]})"
         return ""
+
+    @property
+    def pairs_of_models(self) -> tuple[Row, ...]:
+        """The comparisons planned for models; people judge beside them."""
+        return tuple(row for row in self.pairs if row["sequence"] < PEOPLE_FROM)
 
     @property
     def succeeded(self) -> tuple[Row, ...]:

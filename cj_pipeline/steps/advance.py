@@ -20,6 +20,7 @@ from cj_pipeline.steps.poll import next_poll_due, poll
 from cj_pipeline.steps.preload import import_ahead
 from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish
+from cj_pipeline.steps.rescore import rescore
 from cj_pipeline.steps.submit_wave import submit_wave
 from cj_pipeline.steps.watchdog import end_stalled, stalled_batches
 
@@ -66,6 +67,8 @@ def take_next_step(runtime: Runtime, batch_id: str) -> StepTaken:
             project(runtime, batch_id)
         case NextStep.PUBLISH:
             publish(runtime, batch_id)
+        case NextStep.RESCORE:
+            rescore(runtime, batch_id)
         case NextStep.NOTHING:
             pass
     if not waited:
