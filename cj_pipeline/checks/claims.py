@@ -69,6 +69,16 @@ def budget_is_kept(history: BatchHistory) -> Finding:
     )
 
 
+def released(history: BatchHistory) -> Finding:
+    """Grades that need a sign-off have been released by a person."""
+    release = history.release
+    return Finding(
+        not release.is_provisional,
+        release.statement or "the batch's grades need no sign-off",
+        {"status": release.status, "decisions": len(history.moderation)},
+    )
+
+
 def spend_is_within_cap(history: BatchHistory) -> Finding:
     """What was or may have been billed, and what is still reserved, stay within the spend cap."""
     spent = spending(history.jobs)
