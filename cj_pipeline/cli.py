@@ -17,8 +17,10 @@ from cj_pipeline.commands import (
     demo,
     judges,
     ledger,
+    moderation,
     operations,
     outputs,
+    people,
     previews,
     profiles,
     queue,
@@ -66,6 +68,11 @@ JUDGE = group(
     "judge",
     "See judges, try them before spending, and hold those of a batch against each other.",
     (judges.list_, judges.show, judges.try_, judges.compare, judges.panel),
+)
+VERDICTS = group(
+    "verdicts",
+    "Import verdicts that people gave elsewhere, and export a batch's.",
+    (people.import_, people.export_, people.withdraw, people.list_),
 )
 PROFILE = group(
     "profile",
@@ -122,6 +129,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         batches.regrade,
         batches.link,
     ),
+    "People": (moderation.moderate, moderation.release, VERDICTS),
     "Judges and trials": (JUDGE, TRIAL, PROFILE),
     "The store and what was paid for": (STORE, ledger.doctor, ledger.reparse, store.forget),
     "Services": (

@@ -78,11 +78,24 @@ def texts_hide_nothing(history: BatchHistory) -> Finding:
 
 def budget_is_kept(history: BatchHistory) -> Finding:
     """No more comparisons are planned than the batch allows."""
-    budget, planned = int(history.settings["max_pairwise_comparisons"]), len(history.pairs)
+    budget, planned = (
+        int(history.settings["max_pairwise_comparisons"]),
+        len(history.pairs_of_models),
+    )
     return Finding(
         planned <= budget,
         f"{planned} comparisons are planned of {budget} that may be requested",
         {"planned": planned, "budget": budget},
+    )
+
+
+def released(history: BatchHistory) -> Finding:
+    """Grades that need a sign-off have been released by a person."""
+    release = history.release
+    return Finding(
+        not release.is_provisional,
+        release.statement or "the batch's grades need no sign-off",
+        {"status": release.status, "decisions": len(history.moderation)},
     )
 
 

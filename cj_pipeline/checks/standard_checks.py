@@ -89,6 +89,7 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
         warns(claims.anchors_are_in_order),
         warns(claims.anchors_are_graded_near_their_grades),
         warns(claims.anchors_win_what_they_should),
+        warns(claims.released),
     ),
 }
 """By the asset they are about; the artefact's own check reads it back from the disk."""

@@ -113,13 +113,20 @@ def export(
         str | None,
         typer.Option(help="Instead: everything kept on this essay, as one JSON file."),
     ] = None,
+    provisional: Annotated[
+        bool, typer.Option("--provisional", help="Also where the grades are not released yet.")
+    ] = False,
 ) -> None:
     """Write a batch's data frames as Parquet files, or all that is kept on one person."""
     from cj_pipeline.queries.frames import export_parquet
+    from cj_pipeline.queries.release import require_final
 
     if person is not None:
         _export_person(batch, person, folder)
         return
+    if not provisional:
+        with published() as db:
+            require_final(db, batch, what="An export without --provisional")
     for path in export_parquet(batch, folder, home=home_folder()):
         console.print(str(path), markup=False, soft_wrap=True)
 

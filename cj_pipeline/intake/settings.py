@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cj_pipeline.batch.options import (
     BatchingMode,
     InconsistentPolicy,
+    PeopleRules,
     PrecisionTargets,
     Priority,
     ScoringEngine,
@@ -88,6 +89,11 @@ class BatchSettings(BaseModel):
     judge_choice: Literal["shares", "by_worth"] = "shares"
     """How a panel's judges are chosen. shares: each gets its share. by_worth: each pair gets one
     judge, mostly the one whose verdicts have given the most information per USD so far."""
+    people: PeopleRules = Field(default_factory=PeopleRules)
+    """What is asked of the people among the judges (`provider: human`): which share of the pairs,
+    and whether waves wait for them."""
+    release: Literal["automatic", "needs_sign_off"] = "automatic"
+    """needs_sign_off: grades are provisional until a person releases them (`cj release`)."""
 
     llm_batching_mode: BatchingMode = "provider_batch_api"
     """How requests are sent: single calls, calls in series, or the provider's batch endpoint."""
@@ -210,7 +216,9 @@ class BatchSettings(BaseModel):
 
     @model_validator(mode="after")
     def _shares_fit_the_panel(self) -> BatchSettings:
-        problem = shares_problem(self.judge_shares, self.judges) if self.judge_shares else None
+        # Which judges are people, who have no share here, is known once they are loaded.
+        named = [name for name in self.judges if name in self.judge_shares]
+        problem = shares_problem(self.judge_shares, named) if self.judge_shares else None
         if problem is not None:
             raise ValueError(problem)
         if self.judge_choice == "by_worth" and self.judge_shares:

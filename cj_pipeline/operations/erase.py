@@ -48,6 +48,7 @@ _SHOWS_IT = """batch_id = $batch AND comparison_id IN (
     SELECT comparison_id FROM comparison_pairs
     WHERE batch_id = $batch AND $essay IN (essay_a, essay_b)
 )"""
+_QUOTES_IT = "batch_id = $batch AND $essay IN (essay_a, essay_b)"
 _ITS_CALLBACKS = f"""callbacks WHERE batch_id = $batch AND (
     custom_id IS NULL OR custom_id IN (SELECT custom_id FROM attempts WHERE {_SHOWS_IT})
 )"""  # noqa: S608 - constants
@@ -337,6 +338,8 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
         db.execute(statement, keys)
     if "earlier_outcomes" in _tables(db):  # an older copy may not have it
         db.execute(f"DELETE FROM earlier_outcomes WHERE {_SHOWS_IT}", keys)  # noqa: S608
+    if "human_answers" in _tables(db):  # likewise
+        db.execute(f"UPDATE human_answers SET reason = NULL WHERE {_QUOTES_IT}", keys)  # noqa: S608
     _remove_from_documents(db, batch_id, essay_id)
     db.execute(
         "UPDATE essays SET text = '', file_name = '', source_path = '', sha256 = '', n_bytes = 0 "

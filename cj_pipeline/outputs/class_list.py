@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cj_pipeline.outputs.csv_files import Cell, csv_file
 from cj_pipeline.outputs.feedback import written_grade
-from cj_pipeline.queries.history import BatchHistory
+from cj_pipeline.queries.history import BatchHistory, Row
 from cj_pipeline.text import excerpt, find_hidden
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ COLUMNS = (
     "score_to",
     "n_comparisons",
     "remarks",
+    "status",
+    "machine_grade",
 )
 _EXCEL_EPOCH = datetime(1980, 1, 1)  # noqa: DTZ001 -- XLSX properties carry no zone
 
@@ -44,7 +46,8 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
 
     Ranks are among students, so they run from 1 without gaps; the true one lies between
     `rank_from` and `rank_to` with a probability of 95 %, and so does the score between `score_from`
-    and `score_to`.
+    and `score_to`. The grade is a person's where one set it; `machine_grade` is the grading's, and
+    `status` says whether grades may be used.
     """
     students = [row for row in history.last_scores if not _is_anchor(history, row["essay_id"])]
     for rank, row in enumerate(students, start=1):
@@ -52,14 +55,16 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
         projection = history.projection_by_id.get(row["essay_id"])
         sure = history.rank_by_id.get(row["essay_id"], {})
         lower, upper = history.score_interval(row["essay_id"])
+        decision = history.decision_by_id.get(row["essay_id"])
+        is_machines = decision is None or decision["kind"] == "accept"
         yield (
             rank,
             sure.get("student_rank_lower"),
             sure.get("student_rank_upper"),
             row["essay_id"],
             excerpt(essay["file_name"], 200),
-            projection["grade"] if projection else None,
-            written_grade(projection),
+            history.given_grade(row["essay_id"]),
+            written_grade(projection) if is_machines else None,
             round(projection["confidence"], 3) if projection else None,
             round(projection["expected_grade"], 2) if projection else None,
             round(row["score"], 3),
@@ -72,8 +77,11 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
                     essay["text"] or "",
                     row["is_one_sided"],
                     projection is not None and projection["is_extrapolated"],
+                    decision,
                 )
             ),
+            history.release.status if projection else None,
+            projection["grade"] if projection else None,
         )
 
 
@@ -110,10 +118,16 @@ def _is_anchor(history: BatchHistory, essay_id: str) -> bool:
     return bool(history.essay_by_id[essay_id]["is_anchor"])
 
 
-def _remarks(text: str, is_one_sided: bool, is_extrapolated: bool) -> Iterator[str]:
+def _remarks(
+    text: str, is_one_sided: bool, is_extrapolated: bool, decision: Row | None
+) -> Iterator[str]:
     if find_hidden(text) is not None:
         yield "its text holds hidden characters"
     if is_one_sided:
         yield "won or lost every comparison"
     if is_extrapolated:
         yield "outside the anchors' range"
+    if decision is not None and decision["kind"] == "override":
+        yield f"grade set by {decision['decided_by']}: {decision['reason']}"
+    if decision is not None and decision["kind"] == "exclude":
+        yield f"no grade, excluded by {decision['decided_by']}: {decision['reason']}"

@@ -228,6 +228,15 @@ def _banners(history: BatchHistory) -> list[Banner]:
                 + (f" It {history.hindered_by}" if history.hindered_by else ""),
             )
         )
+    if history.release.statement:
+        provisional = history.release.is_provisional
+        banners.append(
+            Banner(
+                "warning" if provisional else "notice",
+                "Provisional grades" if provisional else "Released grades",
+                history.release.statement,
+            )
+        )
     banners += _simulation_banners(history)
     if state == "succeeded" and history.grading is not None and not history.is_graded:
         banners.append(
@@ -345,13 +354,32 @@ def _score_rows(history: BatchHistory, *, anchors: bool) -> list[dict[str, Any]]
                 "file_name": essay["file_name"],
                 "known": essay["grade"],
                 "projection": projection,
-                "grade": written_grade(projection),
+                "grade": _shown_grade(history, entry["essay_id"], projection),
                 "likely": likely_grades(projection),
                 "strip": _strip(projection, colours) if projection else [],
-                "remarks": _remarks(entry, projection),
+                "remarks": _remarks(entry, projection)
+                + _remarks_of_people(history, entry["essay_id"], projection),
             }
         )
     return rows
+
+
+def _shown_grade(history: BatchHistory, essay_id: str, projection: Row | None) -> str | None:
+    decision = history.decision_by_id.get(essay_id)
+    if decision is None or decision["kind"] == "accept":
+        return written_grade(projection)
+    return history.given_grade(essay_id)
+
+
+def _remarks_of_people(history: BatchHistory, essay_id: str, projection: Row | None) -> list[str]:
+    decision = history.decision_by_id.get(essay_id)
+    if decision is None or projection is None or decision["kind"] == "accept":
+        return []
+    did = "set by" if decision["kind"] == "override" else "withheld by"
+    return [
+        f"grade {did} {decision['decided_by']}: {excerpt(decision['reason'], 200)}"
+        f" (by the verdicts: {projection['grade']})"
+    ]
 
 
 def _strip(projection: Row, colours: Mapping[str, str]) -> list[dict[str, Any]]:

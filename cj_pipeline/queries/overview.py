@@ -16,6 +16,7 @@ _WAITS: Mapping[str, str] = {
     WaitingFor.PERSON: "a person",
     WaitingFor.ROWS: "missing rows",
     WaitingFor.ROOM: "room at the provider",
+    WaitingFor.SIGN_OFF: "a release",
 }
 
 # The counts are coalesced outside: over no rows, a correlated count is NULL where DuckDB's server
