@@ -20,6 +20,7 @@ from cj_pipeline.commands.arguments import (
 from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import home_folder, logs, open_runtime
 from cj_pipeline.commands.profiles import profile_table
+from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
     from cj_pipeline.outputs.artefact import WrittenFile
@@ -49,8 +50,11 @@ def plan(
     explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
     runtime = open_runtime()
     with logs(log_file), told_preview(batch_dir, "plan") as is_read:
-        preview = preview_batch(runtime, read_batch(batch_dir, explicit=explicit))
+        batch = read_batch(batch_dir, explicit=explicit)
+        preview = preview_batch(runtime, batch)
         is_read(preview)
+        for notice in batch.notices:
+            console.print(f"Note: {visible(notice)}", markup=False, soft_wrap=True)
         console.print(
             tables.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
             *tables.cost_tables(preview.costs(), preview.record.settings.batching_mode),

@@ -337,21 +337,29 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
     if "earlier_outcomes" in _tables(db):  # an older copy may not have it
         db.execute(f"DELETE FROM earlier_outcomes WHERE {_SHOWS_IT}", keys)  # noqa: S608
     _remove_from_documents(db, batch_id, essay_id)
+    told = "".join(f', "{name}" = NULL' for name in _names_of_students(db))
     db.execute(
-        "UPDATE essays SET text = '', file_name = '', source_path = '', sha256 = '', n_bytes = 0 "
-        "WHERE batch_id = $batch AND essay_id = $essay",
+        "UPDATE essays SET text = '', file_name = '', source_path = '', sha256 = '',"  # noqa: S608
+        f" n_bytes = 0{told} WHERE batch_id = $batch AND essay_id = $essay",
         keys,
     )
     return 1 + (row["n"] if row else 0)
 
 
+def _names_of_students(db: Session) -> list[str]:
+    """Return the columns that say whom an essay is by; an older copy may not have them."""
+    wanted = ("given_id", "name", "group", "attributes", "notes", "masked_text")
+    found = db.rows("SELECT column_name FROM duckdb_columns() WHERE table_name = 'essays'")
+    there = {row["column_name"] for row in found}
+    return [name for name in wanted if name in there]
+
+
 def _remove_from_documents(db: Session, batch_id: str, essay_id: str) -> None:
-    """Remove an essay's id and file name from the stored text of `batch.yaml`."""
+    """Remove an essay's id, names and file name from the stored text of `batch.yaml`."""
     keys = {"batch": batch_id, "essay": essay_id}
-    named = db.one(
-        "SELECT file_name FROM essays WHERE batch_id = $batch AND essay_id = $essay", keys
-    )
-    names = sorted({essay_id, named["file_name"] if named else essay_id} - {""}, key=len)
+    named = db.one("FROM essays WHERE batch_id = $batch AND essay_id = $essay", keys) or {}
+    kept = {essay_id, *(named.get(key) for key in ("file_name", "given_id", "name"))}
+    names = sorted((name for name in kept if name), key=len)
     words = "|".join(re.escape(name) for name in reversed(names))
     for row in db.rows(
         "SELECT kind, content FROM documents WHERE batch_id = ? AND kind = 'batch'", [batch_id]

@@ -117,6 +117,9 @@ class ScoreRow(BaseModel):
 
     rank: int
     essay_id: str
+    given_id: str | None = Field(description="The name or number it was handed in under.")
+    name: str | None = Field(description="The student's name, where the batch says it.")
+    group: str | None = Field(description="The student's class or group, likewise.")
     is_anchor: bool
     score: float = Field(description="Logits, mean-centred within the batch.")
     standard_error: float
@@ -135,6 +138,9 @@ class GradeRow(BaseModel):
     """One student's grade."""
 
     essay_id: str
+    given_id: str | None = Field(description="The name or number it was handed in under.")
+    name: str | None = Field(description="The student's name, where the batch says it.")
+    group: str | None = Field(description="The student's class or group, likewise.")
     grade: str = Field(description="The most probable one.")
     confidence: float
     expected_grade: float

@@ -172,6 +172,7 @@ def _record(
                             "source": batch.settings.origins["max_pairwise_comparisons"],
                         },
                         "profile": profile.as_json(),
+                        "notices": list(batch.notices),
                     },
                     "problems": [],
                     "runner_mode": runner_mode,
@@ -187,7 +188,10 @@ def _record(
         db.insert(
             "essays",
             [
-                own | {"position": position, "is_anchor": essay.is_anchor} | vars(essay)
+                own
+                | {"position": position, "is_anchor": essay.is_anchor}
+                | vars(essay)
+                | {"attributes": dict(essay.attributes), "notes": list(essay.notes)}
                 for position, essay in enumerate(batch.essays, start=1)
             ],
         )
