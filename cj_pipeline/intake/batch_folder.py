@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cj_pipeline.batch.essays import Document, Essay
+from cj_pipeline.batch.essays import Document, Essay, matching
 from cj_pipeline.errors import BatchProblemsError, SettingsError
 from cj_pipeline.grading.grade_scales import (
     GradeScale,
@@ -102,6 +102,8 @@ def _read(reading: Reading, name: str, explicit: Mapping[str, Any] | None) -> Ba
         essays = with_masked_names(reading, essays, names)
     _check_texts(reading, essays)
     if usable is not None:
+        usable = _by_ids(usable, essays)
+        settings = _by_ids(settings, essays) if settings is not None else None
         _check_qualities(reading, usable, essays)
         _check_goals(reading, usable, essays)
     for judge in reading.names("judges", required=False):
@@ -314,6 +316,24 @@ def _check_texts(reading: Reading, essays: Sequence[Essay]) -> None:
             f"too few essays: {len(essays)} can be used, students and anchors together, and"
             f" {MIN_ESSAYS} are the least that can be compared"
         )
+
+
+def _by_ids(settings: ResolvedSettings, essays: Sequence[Essay]) -> ResolvedSettings:
+    """Return settings that name essays by their ids, where the file names them as handed in."""
+    values = settings.values
+    if not values.emulator_qualities and not values.rough_order:
+        return settings
+    known = [(essay.essay_id, essay.given_id, essay.name) for essay in essays]
+
+    def meant(typed: str) -> str:
+        found = matching(known, typed)
+        return found[0] if len(found) == 1 else typed
+
+    update = {
+        "emulator_qualities": {meant(k): v for k, v in values.emulator_qualities.items()},
+        "rough_order": tuple(tuple(meant(one) for one in pile) for pile in values.rough_order),
+    }
+    return replace(settings, values=values.model_copy(update=update))
 
 
 def _check_qualities(reading: Reading, settings: ResolvedSettings, essays: Sequence[Essay]) -> None:
