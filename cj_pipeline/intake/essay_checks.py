@@ -21,7 +21,7 @@ from cj_pipeline.text import excerpt, visible
 MIN_WORDS_FOR_LANGUAGE = 10
 MIN_WORDS_FOR_COPIES = 50
 COPIED_SHARE = 0.4
-"""Of the three-word runs of the shorter text. Different essays on one task share at most a third."""
+"""Of the three-word runs of the shorter text; essays on one task share at most a third."""
 
 LENGTH_RATIO = 3.0
 """How many times shorter or longer than the middle one an essay is when that is told."""

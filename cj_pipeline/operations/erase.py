@@ -259,13 +259,17 @@ def _finish(store: FileStore, erasure: dict[str, Any], now: datetime, beyond: Be
             with store.write() as db:
                 if essay_id is None:
                     _keep_costs(db, batch_id, now)
+                content = db.one(
+                    "SELECT content_sha256 FROM batches WHERE batch_id = ?", [batch_id]
+                )
                 n_rows = _erase_rows(db, batch_id, essay_id, alias)
                 db.execute(
                     "UPDATE erasures SET state = 'rows_gone', essay_id = NULL, n_rows = ?,"
                     " n_files = ? WHERE erasure_id = ?",
                     [n_rows, n_files, erasure["erasure_id"]],
                 )
-                _record(db, Forgotten(batch_id, alias, n_rows, n_files), now)
+                sha256 = content["content_sha256"] if content and essay_id is None else None
+                _record(db, Forgotten(batch_id, alias, n_rows, n_files), now, sha256)
         # A run that was writing meanwhile may have put something there again.
         _remove(store.home, _folders_of(store.home, batch_id))
         spare_of(store.published_path).unlink(missing_ok=True)
@@ -420,7 +424,7 @@ def _files_of(store: FileStore, db: Session, batch_id: str) -> list[Path]:
 def _folders_of(home: Path, batch_id: str) -> list[Path]:
     """Return where the home keeps files of a batch, by its name."""
     return [
-        *(home / folder / batch_id for folder in ("batches", "dry-runs", "inbox")),
+        *(home / folder / batch_id for folder in ("batches", "dry-runs", "inbox", "ingested")),
         *(
             home / CALLBACKS_FOLDER / f"{batch_id}.parquet{ending}"
             for ending in ("", ".unfinished")
@@ -667,12 +671,13 @@ def _refuse_unsettled(db: Session, batch_id: str) -> None:
     raise UnsettledBatchError(msg)
 
 
-def _record(db: Session, forgotten: Forgotten, now: datetime) -> None:
+def _record(db: Session, forgotten: Forgotten, now: datetime, content_sha256: str | None) -> None:
     row = {
         "forgotten_at": now,
         "batch_id": forgotten.batch_id,
         "essay_alias": forgotten.essay_alias,
         "n_rows": forgotten.n_rows,
         "n_files": forgotten.n_files,
+        "content_sha256": content_sha256 or None,
     }
     db.insert("forgotten", [row])
