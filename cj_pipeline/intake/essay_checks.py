@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from cj_pipeline.batch.essays import Essay, label
 from cj_pipeline.intake.batch_folder import Batch
 from cj_pipeline.intake.masking import NameFinder
-from cj_pipeline.text import excerpt, visible
+from cj_pipeline.text import excerpt, find_hidden, visible
 
 MIN_WORDS_FOR_LANGUAGE = 10
 MIN_WORDS_FOR_COPIES = 50
@@ -33,7 +33,6 @@ _ENTITY = re.compile(r"&(?:[a-zA-Z]{2,31}|#\d{1,7}|#x[0-9a-fA-F]{1,6});")
 _TAG = re.compile(
     r"</?(?:p|br|div|span|b|i|u|em|strong|a|font|table|td|tr|li|ul|ol|h[1-6])\b[^>]*>"
 )
-_SPELLED = re.compile(r"\[U\+[0-9A-F]{4,6}\]")
 _TO_A_JUDGE = re.compile(
     r"""
     (?:ignor\w*|disregard|forget|vergiss|missachte\w*|glöm|oublie\w*)
@@ -153,9 +152,8 @@ def _odd_letters(text: str) -> Iterator[str]:
         yield f"{len(found)} HTML entities, such as {found[0]}"
     if found := _TAG.findall(text):
         yield f"{len(found)} HTML tags, such as {visible(found[0][:20])}"
-    if found := _SPELLED.findall(visible(text)):
-        what = ", ".join(dict.fromkeys(mark.strip("[]") for mark in found[:3]))
-        yield f"{len(found)} invisible characters: {what}"
+    if (hidden := find_hidden(text)) is not None:
+        yield hidden.describe()
 
 
 def _language(text: str, words: Sequence[str]) -> str:
