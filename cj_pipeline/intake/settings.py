@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -28,10 +30,32 @@ from cj_pipeline.metrics.assertions import OwnAssertion
 from cj_pipeline.pairing.judge_shares import shares_problem
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from cj_pipeline.grading.rules import GradingTerms
     from cj_pipeline.scale.scoring import ScoringRules
 
 Origin = Literal["built-in", "batch.yaml", "explicit"]
+Column = Literal["essay_id", "name", "text", "grade", "group"]
+Encoding = Literal[
+    "windows-1252",
+    "windows-1250",
+    "windows-1251",
+    "windows-1253",
+    "windows-1254",
+    "windows-1256",
+    "iso-8859-1",
+    "iso-8859-2",
+    "iso-8859-15",
+    "mac-roman",
+    "cp850",
+    "koi8-r",
+    "utf-16-le",
+    "utf-16-be",
+    "gb18030",
+    "shift-jis",
+]
+"""The keys of `text.ENCODINGS`."""
 
 
 class EarlierBatch(BaseModel):
@@ -58,9 +82,30 @@ class BatchSettings(BaseModel):
     language: str = "en"
     """The language of the essays, as a BCP 47 tag."""
 
+    encoding: Encoding | None = None
+    """The encoding of texts and tables that are neither UTF-8 nor marked as UTF-16. Without it,
+    such a file is refused."""
+    columns: Mapping[Column, str] = Field(default_factory=dict)
+    """The headings of your tables' columns, where they are not among the words that are known."""
+    accept: tuple[str, ...] = ()
+    """Names of further files and folders that may lie in the batch folder and are not read; `*`
+    stands for any letters."""
+    n_essays: Annotated[int, Field(ge=1)] | None = None
+    """How many essays there must be, anchors included. A folder in the inbox is opened only once it
+    holds so many."""
+    identical_texts: Literal["refuse", "share"] = "refuse"
+    """What to do with identical texts. refuse: they are a problem. share: one of them is judged,
+    and all get its result."""
+    mask_names: bool = False
+    """Mask the names of the class, as its register or its tables give them, in what judges are
+    shown. Other people's names stay."""
+
     scale: str | None = None
     """The grade scale of the anchors' grades: a built-in one, or the one in the batch's own
     scale.yaml. Without a scale the batch ends with scores and ranks."""
+    grades: Literal["anchors", "none"] = "anchors"
+    """Where grades come from. none: the batch names a scale, has no anchors and is to end with
+    scores and ranks."""
     use_priors: bool = False
     """Use the shares of grades that the scale has published. A student's grade then also depends on
     the grades of students elsewhere."""
@@ -276,7 +321,7 @@ def resolve_settings(
     except ValidationError as error:
         problems += [
             f"batch.yaml: {'.'.join(map(str, e['loc'])) or 'settings'}:"
-            f" {e['msg'].removeprefix('Value error, ')}"
+            f" {e['msg'].removeprefix('Value error, ')}{_hint(e)}"
             for e in error.errors()
         ]
         return None, problems
@@ -287,6 +332,36 @@ def resolve_settings(
         for key in BatchSettings.model_fields
     }
     return ResolvedSettings(values, origins), []
+
+
+def usable_settings(
+    configured: Mapping[str, Any], explicit: Mapping[str, Any] | None = None
+) -> ResolvedSettings | None:
+    """Return the settings without those that are wrong, so that the rest can be checked too.
+
+    Arguments as for `resolve_settings`. None where nothing can be used.
+    """
+    fields = BatchSettings.model_fields
+    kept = {k: v for k, v in {**configured, **(explicit or {})}.items() if k in fields}
+    for _ in range(len(kept) + 1):
+        try:
+            return ResolvedSettings(BatchSettings.model_validate(kept), {})
+        except ValidationError as error:
+            wrong = {e["loc"][0] for e in error.errors() if e["loc"]}
+            kept = {k: v for k, v in kept.items() if k not in wrong} if wrong else {}
+    return None
+
+
+def _hint(error: ErrorDetails) -> str:
+    """Return what helps with a value that people often write otherwise; empty without any."""
+    given = error["input"]
+    if isinstance(given, str) and re.fullmatch(r"-?\d+,\d+", given.strip()):
+        return f": write {given.strip().replace(',', '.')} with a point"
+    if error["loc"] == ("precise",) and isinstance(given, int | float):
+        return f": say what is to be so precise, as in `precise: {{reliability: {given}}}`"
+    if isinstance(given, float) and error["type"] == "int_from_float":
+        return f": give {math.floor(given)} or {math.ceil(given)}"
+    return ""
 
 
 def _unknown_key(key: object, where: str) -> str:

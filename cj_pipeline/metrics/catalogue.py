@@ -453,6 +453,14 @@ _BATCHES = (
         always=_one_each(("running", "succeeded", "failed", "cancelled", "rejected")),
     ),
     Metric(
+        "cj_arrivals",
+        "gauge",
+        "Folders and zip files that were put into the inbox, by state.",
+        ("state",),
+        "SELECT state, count(*) AS value FROM arrivals WHERE batch_id GLOB $batch GROUP BY state",
+        always=_one_each(("settling", "waiting", "opened", "rejected", "changed", "forgotten")),
+    ),
+    Metric(
         "cj_batches_waiting",
         "gauge",
         "Running batches that wait for something beside a provider's own work, by what it is.",

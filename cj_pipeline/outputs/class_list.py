@@ -11,6 +11,7 @@ import io
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from cj_pipeline.batch.essays import label
 from cj_pipeline.outputs.csv_files import Cell, csv_file
 from cj_pipeline.outputs.feedback import written_grade
 from cj_pipeline.queries.history import BatchHistory, Row
@@ -23,6 +24,8 @@ COLUMNS = (
     "rank",
     "rank_from",
     "rank_to",
+    "name",
+    "group",
     "essay_id",
     "file_name",
     "grade",
@@ -61,6 +64,8 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             rank,
             sure.get("student_rank_lower"),
             sure.get("student_rank_upper"),
+            excerpt(label(row["essay_id"], essay.get("given_id"), essay.get("name")), 200),
+            excerpt(essay.get("group") or "", 200) or None,
             row["essay_id"],
             excerpt(essay["file_name"], 200),
             history.given_grade(row["essay_id"]),

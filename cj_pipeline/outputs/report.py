@@ -41,7 +41,7 @@ from cj_pipeline.outputs.report_scale import (
 from cj_pipeline.queries.history import BatchHistory, Row, read_history
 from cj_pipeline.queries.spending import SENT_AS, spending, spending_by_judge
 from cj_pipeline.stopping.continuation import EndReason
-from cj_pipeline.text import excerpt, find_hidden
+from cj_pipeline.text import excerpt, find_hidden, visible
 
 if TYPE_CHECKING:
     from cj_pipeline.diagnostics.fit_statistics import Fit
@@ -75,6 +75,8 @@ FAILURES: Mapping[str, str] = {
     RequestOutcome.INVALID_OUTPUT: "The judge's answer held no verdict.",
     RequestOutcome.REFUSAL: "The judge refused to answer.",
     RequestOutcome.TRUNCATED: "The answer ended before the verdict: allow more output tokens.",
+    RequestOutcome.PROMPT_CUT: "The judge was shown less than was sent: give its server a larger"
+    " window.",
     RequestOutcome.CONTENT_FILTER: "The provider's content filter stopped the answer.",
     RequestOutcome.PROVIDER_ERROR: "The provider answered with an error.",
     RequestOutcome.EXPIRED: "The provider did not answer in time.",
@@ -162,6 +164,7 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         convergence_picture=_convergence_picture(history),
         outlook=describe_outlook(history),
         forecasts=describe_forecasts(history),
+        label=lambda essay_id: visible(history.label(essay_id)),
         targets=describe_targets(history),
         roles=roles_of(history.pairs, history.settings.get("strategy", "")),
         reliability=reliability_rows(history),
@@ -628,12 +631,13 @@ def _score_picture(history: BatchHistory) -> Picture | None:
     from cj_pipeline.outputs.plots import score_plot
 
     best, worst = history.last_scores[0], history.last_scores[-1]
+    highest, lowest = (visible(history.label(row["essay_id"])) for row in (best, worst))
     with_grades = ", with the boundaries between grades" if history.boundaries else ""
     return picture(
         score_plot(history),
         alt=(
             f"Scores of {len(history.last_scores)} essays in logits with 95 % intervals, from"
-            f" {worst['essay_id']} at {signed(worst['score'])} to {best['essay_id']} at"
+            f" {lowest} at {signed(worst['score'])} to {highest} at"
             f" {signed(best['score'])}{with_grades}. The tables give every figure."
         ),
         caption=f"Every essay's score with its 95 % interval{with_grades}."

@@ -6,6 +6,7 @@ they cannot disagree. What a step needs to go on is `queries.batch_record`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,8 +14,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.batch.comparisons import PEOPLE_FROM, JudgedPair
+from cj_pipeline.batch.essays import label, matching
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.intake.settings import BatchSettings, scoring_rules
+from cj_pipeline.queries.essay_names import several_essays
 from cj_pipeline.queries.overview import batch_overview, what_hinders
 from cj_pipeline.queries.release import (
     NOTHING_GRADED,
@@ -225,6 +228,35 @@ class BatchHistory:
         if projection is None or (decision is not None and decision["kind"] == "exclude"):
             return None
         return str(projection["grade"])
+
+    def label(self, essay_id: str) -> str:
+        """Return what people call an essay; with its id where two are called the same."""
+        return self._labels.get(essay_id, essay_id)
+
+    def essay_meant(self, typed: str) -> str:
+        """Return the id of the essay a person means; what is unknown comes back as it was typed.
+
+        Raises:
+            UnknownEssayError: If several essays of the batch bear that name; it lists their ids.
+        """
+        found = matching(
+            ((row["essay_id"], row.get("given_id"), row.get("name")) for row in self.essays), typed
+        )
+        if len(found) > 1:
+            raise several_essays(self.batch_id, typed, found)
+        return found[0] if found else typed
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        called = {
+            row["essay_id"]: label(row["essay_id"], row.get("given_id"), row.get("name"))
+            for row in self.essays
+        }
+        times = Counter(called.values())
+        return {
+            essay_id: name if times[name] == 1 else f"{name} ({essay_id})"
+            for essay_id, name in called.items()
+        }
 
     @property
     def anchor_grades(self) -> dict[str, str]:
