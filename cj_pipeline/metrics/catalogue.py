@@ -616,7 +616,7 @@ _ONE_BATCH = (
     Metric(
         "cj_batch_reliability",
         "gauge",
-        "Reliability of the scores after the last wave; empirical_bayes is the one to quote.",
+        "Reliability after the last wave; empirical_bayes, among students, is the one to quote.",
         ("estimate",),
         """
         SELECT estimate, value FROM (
@@ -635,7 +635,7 @@ _ONE_BATCH = (
     Metric(
         "cj_batch_standard_error",
         "gauge",
-        "Standard errors of the scores after the last wave, in logits, over all essays.",
+        "Standard errors of students' verdict-only scores after the last wave, in logits.",
         ("statistic",),
         """
         SELECT statistic, value FROM (

@@ -70,6 +70,7 @@ def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projecte
         statement, projections = _stopped(stopped_by), None
     else:
         statement, projections = _grades(record, scale, judged, chain)
+        statement = students_alike(record, scale) + statement
     projected = Projected(
         revision=revision + 1 if again or revision == 0 else revision,
         is_graded=projections is not None and projections.is_graded,
@@ -80,6 +81,22 @@ def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projecte
     if again or revision == 0:
         _keep(runtime, record, projected, history)
     return projected
+
+
+def students_alike(record: BatchRecord, scale: Scale | None) -> str:
+    """Return in words that students cannot be told apart; empty where they can."""
+    if scale is None or record.state != "succeeded":
+        return ""
+    from cj_pipeline.scale.score_posterior import score_posterior
+
+    found = score_posterior(scale, record.anchor_grades).reliability
+    if not found.cannot_be_told_apart:
+        return ""
+    return (
+        "These verdicts cannot tell the students apart: with 95 % probability between"
+        f" {found.lower or 0:.0%} and {found.upper or 0:.0%} of the differences between their"
+        " scores are real. Do not rank or grade by such differences before more is judged. "
+    )
 
 
 def _chain(
