@@ -21,7 +21,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.batch.comparisons import ChosenPair, JudgedPair
-from cj_pipeline.batch.options import InconsistentPolicy, ScoringEngine, Strategy, Switch, Ties
+from cj_pipeline.batch.options import (
+    DependenceSwitch,
+    InconsistentPolicy,
+    ScoringEngine,
+    Strategy,
+    Switch,
+    Ties,
+)
 from cj_pipeline.errors import SettingsError, UnscalableBatchError
 
 if TYPE_CHECKING:
@@ -206,6 +213,7 @@ def fit(
     discrimination: Switch = "auto",
     ties: Ties = "half-half",
     inconsistent: InconsistentPolicy = "keep",
+    dependence: DependenceSwitch = "auto",
 ) -> Fit:
     """Fit a Bradley-Terry scale to verdicts, as a batch with these settings would.
 
@@ -221,6 +229,8 @@ def fit(
         discrimination: Estimate how strongly each judge of a panel tells essays apart.
         ties: Half a win to each, or Davidson's tie strength.
         inconsistent: What becomes of verdicts that changed with the order shown.
+        dependence: Whether several verdicts on one pair, and several judges, count for what they
+            tell together; `fit(...).scale.dependence` has what was found.
 
     Raises:
         SettingsError: If rows cannot be read; all problems at once, by row.
@@ -231,7 +241,7 @@ def fit(
     judged = _read_verdicts(verdicts)
     found = dict.fromkeys(essay for v in judged for essay in (v.essay_a, v.essay_b))
     essay_ids = tuple(found) if essays is None else tuple(map(str, essays))
-    rules = ScoringRules(engine, position_effect, discrimination, ties, inconsistent)
+    rules = ScoringRules(engine, position_effect, discrimination, ties, inconsistent, dependence)
     _require_known(list(map(str, anchors)), essay_ids, "anchor")
     return Fit(score_verdicts(essay_ids, judged, rules), judged, frozenset(map(str, anchors)))
 

@@ -110,6 +110,9 @@ def scale_statistics(
         "method": scale.standard_error_method,
         "relative_error": scale.standard_error_relative_error,
     }
+    if scale.dependence is not None:
+        shared = scale.dependence
+        figures["dependence"] = {**asdict(shared), "effective_judges": shared.effective_judges}
     figures["score_version"] = SCORE_VERSION
     figures["notes"] = [*scale.notes, *notes, *_unit_notes(figures)]
     figures["not_given"] = not_given

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cj_pipeline.batch.options import (
     BatchingMode,
+    DependenceSwitch,
     InconsistentPolicy,
     PrecisionTargets,
     Priority,
@@ -170,6 +171,9 @@ class BatchSettings(BaseModel):
     inconsistent_verdicts: InconsistentPolicy = "keep"
     """What to do with the verdicts on a pair for which a judge named different winners in the two
     orders: keep them, halve their weight, or drop them. The last two need `both_orders`."""
+    verdict_dependence: DependenceSwitch = "auto"
+    """Count several verdicts on one pair, and several judges, for what they tell together. auto: by
+    what their verdicts are found to share; off: each as if it told afresh."""
     emulator_qualities: Mapping[str, float] = Field(default_factory=dict)
     """Quality of each essay, by essay id, in logits. For simulated judges only; never in any
     result."""
@@ -293,6 +297,7 @@ def scoring_rules(settings: BatchSettings) -> ScoringRules:
         discrimination="off" if is_plain else settings.judge_discrimination,
         ties=settings.ties,
         inconsistent=settings.inconsistent_verdicts,
+        dependence="off" if is_plain else settings.verdict_dependence,
     )
 
 

@@ -616,8 +616,8 @@ _ONE_BATCH = (
     Metric(
         "cj_batch_reliability",
         "gauge",
-        "Reliability after the last wave; empirical_bayes, among ten students or more, is the one to"
-        " quote, with its 95 % limits.",
+        "Reliability after the last wave; empirical_bayes, among ten students or more, is the one"
+        " to quote, with its 95 % limits.",
         ("estimate",),
         """
         SELECT estimate, value FROM (

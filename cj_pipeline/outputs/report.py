@@ -26,6 +26,7 @@ from cj_pipeline.outputs.feedback import (
 )
 from cj_pipeline.outputs.html import Picture, dollars, percent, picture, render_page, signed, words
 from cj_pipeline.outputs.judges import agreements, panel_overview
+from cj_pipeline.outputs.report_dependence import dependence_sentences
 from cj_pipeline.outputs.report_forecast import (
     describe_forecasts,
     describe_outlook,
@@ -167,6 +168,7 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         roles=roles_of(history.pairs, history.settings.get("strategy", "")),
         reliability=reliability_rows(history),
         scale_notes=history.statistics.get("notes", []),
+        dependence=dependence_sentences(history),
         position_effects=position_rows(history),
         judge_figures=judge_rows(history),
         quality_flags=_quality_flags(history),

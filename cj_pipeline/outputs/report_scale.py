@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cj_pipeline.outputs.html import percent, signed
+from cj_pipeline.outputs.report_dependence import validity
 from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.queries.history import BatchHistory
 from cj_pipeline.scale.certainty import FEWEST_FOR_A_FIGURE
@@ -72,6 +73,8 @@ def reliability_rows(history: BatchHistory) -> list[dict[str, str]]:
             f"{with_anchors:.2f}",
             "Anchors lie further apart than students do, which alone makes this figure larger.",
         )
+    if rows:
+        rows.append({"name": "Agreement with people", **validity(history)})
     if found.get("separation_index") is not None:
         row(
             "Separation index",

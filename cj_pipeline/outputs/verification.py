@@ -45,7 +45,11 @@ PROBABILITY_TOLERANCE = 0.02
 """Boundaries are sampled. With one seed the sample is the same on one machine, but where another
 rounds a score in its twelfth digit it takes other steps, and probabilities move by up to .006."""
 
-_BEFORE_SCORING_SETTINGS = {"position_effect": "off", "judge_discrimination": "off"}
+_BEFORE_SCORING_SETTINGS = {
+    "position_effect": "off",
+    "judge_discrimination": "off",
+    "verdict_dependence": "off",
+}
 """What artefacts were scored by that do not say so."""
 
 _MAX_PER_KIND = 20

@@ -46,6 +46,10 @@ class JointScores(Protocol):
         """Return the covariance of some mean-centred scores."""
         ...
 
+    def difference_variances(self, first: Indices, second: Indices) -> Floats:
+        """Return the variance of the difference of each two essays that were judged together."""
+        ...
+
     def draws(self, n_draws: int, rng: np.random.Generator) -> Floats:
         """Return departures from the mean; shape (n_draws or fewer, n_essays)."""
         ...
@@ -131,6 +135,15 @@ class ScorePosterior:
         """Return the covariance of these essays' scores, in this order."""
         chosen = np.array([self.place[each] for each in essay_ids], dtype=np.int64)
         return np.asarray(self.joint.covariance_among(chosen) + self._apart(chosen))
+
+    def difference_variances(self, first: Indices, second: Indices) -> Floats:
+        """Return the variance of each difference, what judges see differently left out.
+
+        Args:
+            first: Places of essays; shape (n,).
+            second: Of the essays each was judged against.
+        """
+        return self.joint.difference_variances(first, second)
 
     def _apart(self, chosen: Indices) -> Floats:
         n = len(self.essay_ids)

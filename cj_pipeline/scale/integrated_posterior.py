@@ -49,6 +49,11 @@ class WrittenOut:
     def covariance_among(self, chosen: Indices) -> Floats:
         return self._covariance[np.ix_(chosen, chosen)]
 
+    def difference_variances(self, first: Indices, second: Indices) -> Floats:
+        own = np.diag(self._covariance)
+        apart = own[first] + own[second] - 2 * self._covariance[first, second]
+        return np.maximum(apart, 0.0)
+
     def draws(self, n_draws: int, rng: np.random.Generator) -> Floats:
         root = _root(self._covariance)
         return np.asarray(rng.standard_normal((n_draws, len(root))) @ root.T)
@@ -62,6 +67,7 @@ class _AtSpread:
 
 
 def integrated_posterior(scale: Scale, is_student: Mask) -> ScorePosterior:
+    between = scale.between_judges
     places = _looked_at(scale, is_student)
     weights = np.exp([place.log_density for place in places])
     weights /= weights.sum()
@@ -78,13 +84,14 @@ def integrated_posterior(scale: Scale, is_student: Mask) -> ScorePosterior:
     return ScorePosterior(
         essay_ids=scale.essay_ids,
         scores=mean,
-        standard_errors=np.sqrt(np.diag(covariance)),
+        standard_errors=np.sqrt(np.diag(covariance) + between * (1 - 1 / n)),
+        between_judges=between,
         spread=float(weights @ spreads),
         log_spread_error=math.sqrt(
             float(weights @ np.log(spreads) ** 2 - (weights @ np.log(spreads)) ** 2)
         ),
         is_student=is_student,
-        reliability=_reliability(places, weights, mean, is_student),
+        reliability=_reliability(places, weights, mean, is_student, between),
         joint=WrittenOut(0.5 * (covariance + covariance.T)),
     )
 
@@ -147,6 +154,7 @@ def _reliability(
     weights: Floats,
     mean: Floats,
     is_student: Mask,
+    between: float,
 ) -> StudentReliability:
     chosen = np.flatnonzero(is_student)
     n = len(chosen)
@@ -159,7 +167,7 @@ def _reliability(
     shares, drawn = [], []
     score = mean[chosen] - mean[chosen].mean()
     for weight, spread, place in zip(weights, spreads, places, strict=True):
-        own = centre @ place.found.covariance[np.ix_(chosen, chosen)] @ centre
+        own = centre @ place.found.covariance[np.ix_(chosen, chosen)] @ centre + between * centre
         shares.append(1 - np.trace(own) / ((n - 1) * spread**2))
         n_draws = round(weight * _R2_DRAWS)
         if n_draws:

@@ -7,7 +7,7 @@ its likeliest value to do, and judges' position effects stay as they were fitted
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,7 +70,11 @@ def large_posterior(scale: Scale, is_student: Mask) -> ScorePosterior:
         scale: As fitted.
         is_student: Whose scores are the students'; shape (n_essays,).
     """
+    between = scale.between_judges
     state = _settled(scale, is_student)
+    state = replace(
+        state, student_variance=state.student_variance + between * (int(is_student.sum()) - 1)
+    )
     none = np.empty((len(is_student), 0))
     information = Information(state.essays, none, np.empty((0, 0)))
     n_students = int(is_student.sum())
@@ -78,7 +82,8 @@ def large_posterior(scale: Scale, is_student: Mask) -> ScorePosterior:
     return ScorePosterior(
         essay_ids=scale.essay_ids,
         scores=state.mean - state.mean.mean(),
-        standard_errors=standard_errors(information).values,
+        standard_errors=np.hypot(standard_errors(information).values, math.sqrt(between)),
+        between_judges=between,
         spread=math.exp(state.log_spread),
         log_spread_error=error,
         is_student=is_student,
@@ -95,6 +100,14 @@ class OnTheGraph:
 
     def covariance_among(self, chosen: Indices) -> Floats:
         return covariance_of(self._information, chosen)
+
+    def difference_variances(self, first: Indices, second: Indices) -> Floats:
+        essays = self._information.essays
+        layout = essays.layout
+        known = layout.first * layout.n_essays + layout.second
+        asked = np.minimum(first, second) * layout.n_essays + np.maximum(first, second)
+        of_pairs = np.maximum(difference_variances(essays), 0.0)
+        return np.asarray(of_pairs[np.searchsorted(known, asked)])
 
     def draws(self, n_draws: int, rng: np.random.Generator) -> Floats:
         from scipy.sparse import csr_array
