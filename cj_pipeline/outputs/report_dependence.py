@@ -64,7 +64,9 @@ def _shared(found: Mapping[str, Any]) -> Iterator[str]:
     if between is not None and between["is_estimated"]:
         yield (
             f"{found['n_judges']} judges on one pair are worth {found['effective_judges']:.1f}"
-            f" independent ones ({_how_known(between)}). {SHARED_ERRORS}"
+            f" independent ones ({_how_known(between)}): asked nothing but the same pairs,"
+            f" {1 - found['effective_judges'] / found['n_judges']:.0%} of their verdicts would tell"
+            f" nothing new. {SHARED_ERRORS}"
         )
     if found["n_judges"] > 1:
         sd = found["judge_variance"] ** 0.5

@@ -8,10 +8,11 @@ ALTER TABLE essay_scores ADD COLUMN score_version INTEGER;
 UPDATE essay_scores SET
     verdict_score = score, verdict_standard_error = standard_error, score_version = 1;
 
--- Verdicts of batches scored before counted each as if it told afresh.
+-- Verdicts of batches scored before counted each as if it told afresh, and panels judged the same
+-- pairs.
 UPDATE batches
-SET settings = json_merge_patch(settings, '{"verdict_dependence": "off"}'),
-    settings_origins = json_merge_patch(settings_origins, '{"verdict_dependence": "built-in"}')
+SET settings = json_merge_patch(settings, '{"verdict_dependence": "off", "common_pairs": 1.0}'),
+    settings_origins = json_merge_patch(settings_origins, '{"verdict_dependence": "built-in", "common_pairs": "built-in"}')
 WHERE json_extract(settings, '$.scoring_engine') IS NOT NULL;
 
 COMMENT ON COLUMN essay_scores.score IS 'Logits, mean-centred within the batch: never compare across batches; what it means, score_version says';
