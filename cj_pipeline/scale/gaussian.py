@@ -216,6 +216,34 @@ def nearest_normal(
     return NormalPosterior(mean, covariance, bound)
 
 
+def as_normal(model: Model, point: Point, found: NormalPosterior) -> tuple[Floats, Floats]:
+    """Return what the verdicts alone amount to where a posterior lies: information and pull.
+
+    The posterior is its prior times the normal density these give. Position effects are averaged
+    over; only differences between essays are told of.
+
+    Args:
+        model: As the posterior was found with.
+        point: Likewise.
+        found: The posterior.
+
+    Returns:
+        Of shapes (n_essays, n_essays) and (n_essays,).
+    """
+    unknowns = Unknowns(model, point)
+    n = model.cells.n_essays
+    log_tie = point.log_tie if model.has_tie_strength else None
+    variance = unknowns.variance(found.covariance)
+    told = moments_of(model.cells, unknowns.expected(found.mean), np.sqrt(variance), log_tie)
+    information = unknowns.information(told.weight)
+    pull = information @ found.mean + unknowns.pull(told.residual)
+    if unknowns.size == n:
+        return information, pull
+    others = information[n:, n:] + np.eye(unknowns.size - n) / POSITION_SD**2
+    reach = np.linalg.solve(others, information[n:, :n]).T
+    return information[:n, :n] - reach @ information[n:, :n], pull[:n] - reach @ pull[n:]
+
+
 def _inverse(matrix: Floats) -> tuple[Floats, float]:
     """Return the inverse of a positive definite matrix and the matrix's log determinant."""
     from scipy.linalg import lapack

@@ -124,7 +124,7 @@ def _at(
     places: list[_AtSpread] = []
     start = None
     for log_spread in log_spreads.tolist():
-        prior = _prior(is_student, math.exp(log_spread), len(scale.model.positions))
+        prior = population_prior(is_student, math.exp(log_spread), len(scale.model.positions))
         start = nearest_normal(scale.model, scale.point, prior, start, tolerance=tolerance)
         unusual = (log_spread - math.log(USUAL_SPREAD)) / SPREADS_DIFFER
         places.append(_AtSpread(log_spread, start, start.log_evidence - 0.5 * unusual**2))
@@ -132,7 +132,7 @@ def _at(
     return [_AtSpread(p.log_spread, p.found, p.log_density - best) for p in places]
 
 
-def _prior(is_student: Mask, spread: float, n_positions: int) -> NormalPrior:
+def population_prior(is_student: Mask, spread: float, n_positions: int) -> NormalPrior:
     """Return the prior of two normal populations whose means are next to unknown."""
     n = len(is_student)
     precision: Floats = np.zeros((n + n_positions, n + n_positions))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -172,7 +172,11 @@ def _keep(
         "projected_at": now,
     }
     is_graded = projections is not None and projections.is_graded
-    tables = grading_rows(projections, key, now) if projections and is_graded else {}
+    tables = (
+        grading_rows(projections, key, now, record.anchor_grades)
+        if projections and is_graded
+        else {}
+    )
     graded = replace(
         history,
         grading=report,
@@ -191,7 +195,10 @@ def _keep(
 
 
 def grading_rows(
-    projections: GradeProjections, grading: Mapping[str, Any], projected_at: datetime
+    projections: GradeProjections,
+    grading: Mapping[str, Any],
+    projected_at: datetime,
+    anchor_ids: Collection[str] = (),
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of `grade_projections` and `grade_boundaries` for a grading.
 
@@ -199,9 +206,10 @@ def grading_rows(
         projections: With grades.
         grading: The `batch_id` and the `revision`.
         projected_at: When.
+        anchor_ids: The batch's anchors, those that drifted among them.
     """
     key = {**grading, "scale": projections.scale.name}
-    anchors = {anchor.essay_id for anchor in projections.anchor_check.anchors}
+    anchors = {anchor.essay_id for anchor in projections.anchor_check.anchors} | set(anchor_ids)
     return {
         "grade_projections": [
             {
