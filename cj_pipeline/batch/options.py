@@ -38,6 +38,8 @@ def _on_or_off(value: Any) -> Any:
 
 Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
 
+DependenceSwitch = Annotated[Literal["auto", "off"], BeforeValidator(_on_or_off)]
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -285,7 +285,7 @@ def link(
         console.print(
             tables.table(
                 f"Anchors from {history.links[0]['onto_batch_id']} to {batch}",
-                ("placed", "anchor", "before", "now", "drift", "± SE", "left out"),
+                ("placed", "anchor", "before", "now", "drift", "± SE", "moved"),
                 [
                     (
                         history.links[row["position"] - 1]["placed_batch_id"],

@@ -168,7 +168,7 @@ def _show_odds(history: BatchHistory, one: str, other: str) -> None:
     from cj_pipeline.scale.ranks import probability_above
 
     essay_feedback(history, other)  # fails for an unknown essay
-    p = probability_above(history.fit(), one, other)
+    p = probability_above(history.posterior(), one, other)
     console.print(
         f"{one} is truly better than {other} with a probability of {p:.0%}.", markup=False
     )
@@ -180,6 +180,7 @@ def _feedback_rows(feedback: EssayFeedback) -> list[tuple[str, str]]:
             "score",
             f"{feedback.score:+.2f} (95 % between {feedback.lower:+.2f} and {feedback.upper:+.2f})",
         ),
+        ("verdict-only score", f"{feedback.verdict_score:+.2f}"),
         ("rank", f"{feedback.rank} of {feedback.n_essays}"),
     ]
     if feedback.rank_between is not None:

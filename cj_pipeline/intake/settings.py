@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cj_pipeline.batch.options import (
     BatchingMode,
+    DependenceSwitch,
     InconsistentPolicy,
     PeopleRules,
     PrecisionTargets,
@@ -27,7 +28,7 @@ from cj_pipeline.batch.options import (
 )
 from cj_pipeline.ids import ID, unknown
 from cj_pipeline.metrics.assertions import OwnAssertion
-from cj_pipeline.pairing.judge_shares import shares_problem
+from cj_pipeline.pairing.judge_shares import shares_problem, shares_with_common
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -126,10 +127,13 @@ class BatchSettings(BaseModel):
     """Report two anchors that score against their grades if the probability of chance is below
     this."""
     judges: Annotated[tuple[str, ...], Field(min_length=1)] = ("quality",)
-    """Names of the judges. Several judges are a panel and judge the same pairs."""
+    """Names of the judges. Several judges are a panel."""
+    common_pairs: Share = 0.2
+    """The share of the pairs that all judges of a panel judge, from 0 to 1. Every other pair has
+    one judge, in turn. Used without `judge_shares`."""
     judge_shares: Mapping[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
-    """The share of the pairs that each judge of a panel judges, from 0 to 1. Without it, each
-    judges all pairs. If the shares add up to 1, each pair has one judge; if to more, some have
+    """The share of the pairs that each judge of a panel judges, from 0 to 1, instead of
+    `common_pairs`. If the shares add up to 1, each pair has one judge; if to more, some have
     several."""
     judge_choice: Literal["shares", "by_worth"] = "shares"
     """How a panel's judges are chosen. shares: each gets its share. by_worth: each pair gets one
@@ -224,6 +228,9 @@ class BatchSettings(BaseModel):
     inconsistent_verdicts: InconsistentPolicy = "keep"
     """What to do with the verdicts on a pair for which a judge named different winners in the two
     orders: keep them, halve their weight, or drop them. The last two need `both_orders`."""
+    verdict_dependence: DependenceSwitch = "auto"
+    """Count several verdicts on one pair, and several judges, for what they tell together. auto: by
+    what their verdicts are found to share; off: each as if it told afresh."""
     emulator_qualities: Mapping[str, float] = Field(default_factory=dict)
     """Quality of each essay, by essay id, in logits. For simulated judges only; never in any
     result."""
@@ -368,6 +375,25 @@ def _unknown_key(key: object, where: str) -> str:
     return f"{where}: {unknown('key', str(key), BatchSettings.model_fields)}"
 
 
+def panel_shares(settings: BatchSettings, judges: Sequence[str]) -> tuple[float, ...]:
+    """Return the share of the pairs that each judge gets, from 0 to 1, in the order of `judges`.
+
+    Where judges are chosen by information per USD these are the shares to begin with.
+    """
+    if settings.judge_choice == "by_worth":
+        return (1 / len(judges),) * len(judges)
+    if settings.judge_shares:
+        return tuple(settings.judge_shares.get(judge, 1.0) for judge in judges)
+    return shares_with_common(len(judges), settings.common_pairs)
+
+
+def common_share(settings: BatchSettings) -> float | None:
+    """Return the share of the pairs that all judges get; None where judges have own shares."""
+    if settings.judge_choice == "by_worth" or settings.judge_shares:
+        return None
+    return settings.common_pairs
+
+
 def scoring_rules(settings: BatchSettings) -> ScoringRules:
     """Return what a batch's settings say of its model."""
     from cj_pipeline.scale.scoring import ScoringRules
@@ -379,6 +405,7 @@ def scoring_rules(settings: BatchSettings) -> ScoringRules:
         discrimination="off" if is_plain else settings.judge_discrimination,
         ties=settings.ties,
         inconsistent=settings.inconsistent_verdicts,
+        dependence="off" if is_plain else settings.verdict_dependence,
     )
 
 

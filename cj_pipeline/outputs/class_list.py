@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cj_pipeline.batch.essays import label
 from cj_pipeline.outputs.csv_files import Cell, csv_file
 from cj_pipeline.outputs.feedback import written_grade
-from cj_pipeline.queries.history import BatchHistory, Row
+from cj_pipeline.queries.history import BatchHistory, Row, student_ranks
 from cj_pipeline.text import excerpt, find_hidden
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ COLUMNS = (
     "standard_error",
     "score_from",
     "score_to",
+    "verdict_score",
     "n_comparisons",
     "remarks",
     "status",
@@ -47,13 +48,14 @@ _EXCEL_EPOCH = datetime(1980, 1, 1)  # noqa: DTZ001 -- XLSX properties carry no 
 def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
     """Yield a row of `COLUMNS` per student's essay, best first; grades only where there are any.
 
-    Ranks are among students, so they run from 1 without gaps; the true one lies between
+    Ranks are among students, and essays with equal evidence share one; the true one lies between
     `rank_from` and `rank_to` with a probability of 95 %, and so does the score between `score_from`
     and `score_to`. The grade is a person's where one set it; `machine_grade` is the grading's, and
     `status` says whether grades may be used.
     """
     students = [row for row in history.last_scores if not _is_anchor(history, row["essay_id"])]
-    for rank, row in enumerate(students, start=1):
+    ranks = student_ranks(students)
+    for rank, row in zip(ranks, students, strict=True):
         essay = history.essay_by_id[row["essay_id"]]
         projection = history.projection_by_id.get(row["essay_id"])
         sure = history.rank_by_id.get(row["essay_id"], {})
@@ -76,6 +78,7 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             round(row["standard_error"], 3),
             round(lower, 3),
             round(upper, 3),
+            round(row["verdict_score"], 3),
             row["n_comparisons"],
             "; ".join(
                 _remarks(

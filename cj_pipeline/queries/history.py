@@ -7,7 +7,7 @@ they cannot disagree. What a step needs to go on is `queries.batch_record`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -25,11 +25,13 @@ from cj_pipeline.queries.release import (
     decisions_in_force,
     release_of,
 )
+from cj_pipeline.scale.score_posterior import score_posterior
 from cj_pipeline.scale.scoring import score_verdicts
 from cj_pipeline.stopping.continuation import ContinuationDecision
 
 if TYPE_CHECKING:
     from cj_pipeline.scale.bradley_terry import Scale
+    from cj_pipeline.scale.certainty import ScorePosterior
     from cj_pipeline.store.session import Session
 
 Row = Mapping[str, Any]
@@ -178,11 +180,15 @@ class BatchHistory:
         """How sure each essay's rank is, under the essay's id; empty before the end."""
         return {row["essay_id"]: row for row in self.ranks}
 
+    @cached_property
+    def verdict_score_by_id(self) -> dict[str, float]:
+        """Each essay's last score by the verdicts alone, in logits: what grades are placed by."""
+        return {row["essay_id"]: row["verdict_score"] for row in self.last_scores}
+
     def score_interval(self, essay_id: str) -> tuple[float, float]:
         """Return the 95 % limits of an essay's last score, in logits.
 
-        By profile likelihood once the batch has ended. Before the end, and for batches that ended
-        before those were kept, 1.96 standard errors to each side.
+        As kept once the batch has ended, else 1.96 standard errors to each side.
         """
         sure = self.rank_by_id.get(essay_id)
         if sure is not None and sure["score_lower"] is not None:
@@ -311,6 +317,14 @@ class BatchHistory:
         settings = BatchSettings.model_validate(self.settings)
         return score_verdicts(list(self.essay_by_id), self.judged, scoring_rules(settings))
 
+    def posterior(self) -> ScorePosterior:
+        """Return the posterior from which scores, ranks and P(above) are reported.
+
+        Raises:
+            UnscalableBatchError: If the verdicts give none.
+        """
+        return score_posterior(self.fit(), self.anchor_grades)
+
     @property
     def failed(self) -> tuple[Row, ...]:
         """The comparisons that failed for good."""
@@ -320,6 +334,15 @@ class BatchHistory:
     def last_details(self) -> dict[str, Any]:
         """The summaries kept with the last decision: reliabilities, quality flags, coverage."""
         return dict(self.decisions[-1].details) if self.decisions else {}
+
+
+def student_ranks(students: Sequence[Row]) -> list[int]:
+    """Return ranks among students from their rows of scores, best first; equal ranks stay equal."""
+    ranks: list[int] = []
+    for place, row in enumerate(students, start=1):
+        is_same = place > 1 and row["rank"] == students[place - 2]["rank"]
+        ranks.append(ranks[-1] if is_same else place)
+    return ranks
 
 
 def read_history(db: Session, batch_id: str) -> BatchHistory:
