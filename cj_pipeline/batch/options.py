@@ -56,7 +56,7 @@ class PrecisionTargets(BaseModel):
             this many ranks (with `goal: grades`, of a grade, by this many steps).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     reliability: Annotated[float, Field(gt=0, lt=1)] | None = None
     mean_standard_error: Annotated[float, Field(gt=0)] | None = None

@@ -67,10 +67,16 @@ class EarlierBatch(BaseModel):
     batch: Annotated[str, Field(pattern=ID)]
 
 
+LONGEST_WAIT_S = 366 * 24 * 3600
+"""A year: no wait that a batch may name is longer."""
+
+
 class BatchSettings(BaseModel):
     """The keys of `batch.yaml` and their defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     title: str = ""
     """The batch's title, shown as the report's heading."""
@@ -113,12 +119,12 @@ class BatchSettings(BaseModel):
     link_to: tuple[Annotated[str, Field(pattern=ID)], ...] = ()
     """Earlier batches on whose scale this one is placed, earliest first. They must share three or
     more anchors with it."""
-    min_anchor_grades: Annotated[int, Field(ge=2)] = 2
+    min_anchor_grades: Annotated[int, Field(ge=2, le=1_000_000)] = 2
     """Give no grades if the anchors have fewer different grades than this."""
-    min_anchor_separation_z: Annotated[float, Field(ge=0)] = 1.64
+    min_anchor_separation_z: Annotated[float, Field(ge=0, le=1_000)] = 1.64
     """Give no grades unless the anchors' scores rise with their grades by this many standard
     errors."""
-    max_anchor_disagreement: Annotated[float, Field(gt=0)] = 1.5
+    max_anchor_disagreement: Annotated[float, Field(gt=0, le=1_000)] = 1.5
     """Give no grades if the judge and the anchors' graders disagree by more grade steps than
     this."""
     max_extrapolated_share: Share = 0.5
@@ -175,11 +181,11 @@ class BatchSettings(BaseModel):
     may_repeat_pairs: bool = False
     """Allow pairs chosen by scores to be repeated before every pair was judged once."""
 
-    max_pairwise_comparisons: Annotated[int, Field(ge=1)] = 120
+    max_pairwise_comparisons: Annotated[int, Field(ge=1, le=10_000_000)] = 120
     """The budget: at most this many comparisons; the batch may stop earlier."""
-    wave_size: Annotated[int, Field(ge=1)] | None = None
+    wave_size: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Pairs per wave; by default half the number of essays."""
-    spend_cap_usd: Annotated[float, Field(gt=0)] | None = None
+    spend_cap_usd: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """The most the batch may cost, in USD. The worst case is reserved before each submission."""
     canary_requests: Annotated[int, Field(ge=0, le=50)] | None = None
     """How many single calls are sent before the first provider job of a judge that has given no
@@ -187,27 +193,27 @@ class BatchSettings(BaseModel):
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How many attempts a comparison gets before it counts as failed."""
 
-    score_stability_threshold: Annotated[float, Field(gt=0)] | None = 0.025
+    score_stability_threshold: Annotated[float, Field(gt=0, le=1_000)] | None = 0.025
     """Stop once no score has moved by more than this many logits between waves; `null`: never."""
-    min_comparisons_for_stability_check: Annotated[int, Field(ge=1)] = 12
+    min_comparisons_for_stability_check: Annotated[int, Field(ge=1, le=10_000_000)] = 12
     """How many callbacks are needed before stability is checked."""
     precise: PrecisionTargets | None = None
     """Stop once these targets are met; the rule we recommend."""
     min_success_rate: Share = 0.8
     """The share of comparisons that must succeed for the batch to count as complete."""
-    min_resampling_net_size: Annotated[int, Field(ge=2)] = 3
+    min_resampling_net_size: Annotated[int, Field(ge=2, le=1_000_000)] = 3
     """The largest number of essays that counts as a small net, which is covered and resampled."""
-    max_resampling_passes_for_small_net: Annotated[int, Field(ge=0)] = 4
+    max_resampling_passes_for_small_net: Annotated[int, Field(ge=0, le=1_000)] = 4
     """How often a small net's pairs are judged again after every pair was judged once."""
-    max_resampling_passes_for_regular_net: Annotated[int, Field(ge=0)] = 1
+    max_resampling_passes_for_regular_net: Annotated[int, Field(ge=0, le=1_000)] = 1
     """The same for a net that is not small."""
-    mean_se_warning: Annotated[float, Field(gt=0)] = 0.4
+    mean_se_warning: Annotated[float, Field(gt=0, le=1_000)] = 0.4
     """Warn when the mean standard error of the scores is above this, in logits."""
-    max_se_warning: Annotated[float, Field(gt=0)] = 0.8
+    max_se_warning: Annotated[float, Field(gt=0, le=1_000)] = 0.8
     """Warn when the largest standard error of a score is above this, in logits."""
-    stall_after_s: Annotated[float, Field(gt=0)] = 36 * 3600
+    stall_after_s: Annotated[float, Field(gt=0, le=LONGEST_WAIT_S)] = 36 * 3600
     """Seconds without news after which the batch is ended as stalled."""
-    incomplete_after_s: Annotated[float, Field(gt=0)] = 6 * 3600
+    incomplete_after_s: Annotated[float, Field(gt=0, le=LONGEST_WAIT_S)] = 6 * 3600
     """How many seconds the batch waits for rows that a provider counts as done and has not sent.
     After that their cost is in doubt and the batch goes on without them."""
 

@@ -11,6 +11,7 @@ from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.checks.batch_checks import Checked, refuse_unsound_grades, what_stops_grades
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.grading.rules import GradingTerms, grade_by
+from cj_pipeline.queries.answering_models import other_models_in_linked
 from cj_pipeline.queries.batch_record import BatchRecord, judged_pairs, load_batch
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.queries.linked_scale import read_linked_scale
@@ -68,6 +69,7 @@ def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projecte
         judged = judged_pairs(db, batch_id)
         scale = fit_scale(db, record) if judged else None
         chain, not_linked = _chain(db, record, scale)
+        others = None if chain is None else other_models_in_linked(db, record)
         history = read_history(db, batch_id)
         stopped_by = what_stops_grades(db, history, runtime.clock())
     if stopped_by and record.state == "succeeded":
@@ -78,7 +80,7 @@ def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projecte
     projected = Projected(
         revision=revision + 1 if again or revision == 0 else revision,
         is_graded=projections is not None and projections.is_graded,
-        statement=" ".join(filter(None, (statement, not_linked, _waived(record)))),
+        statement=" ".join(filter(None, (statement, not_linked, others, _waived(record)))),
         projections=projections,
         chain=chain,
     )
