@@ -120,6 +120,8 @@ def cancel(batch: BatchName) -> None:
     runtime = open_runtime()
     cancelled = cancel_batch(runtime, batch)
     console.print(f"{batch}: cancelled, {cancelled.n_jobs} provider jobs were asked to stop.")
+    for problem in cancelled.problems:
+        console.print(problem, markup=False, highlight=False)
     for step in advance_to_end(runtime, batch):
         if step.waited:
             console.print(f"Waiting: {step.waits_for}", markup=False, highlight=False)

@@ -106,7 +106,10 @@ def _match(call: Request, routes: tuple[Route, ...]) -> tuple[Route, Mapping[str
 
 
 def _account(call: Request, *, required: bool) -> str:
-    """Return a fingerprint of the key; the key itself is never kept."""
+    """Return a fingerprint of the account that a key belongs to; the key itself is never kept.
+
+    Keys that are alike up to `--` belong to one account, as `school--old` and `school--new` do.
+    """
     headers = call.headers
     bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
     key = (
@@ -117,4 +120,4 @@ def _account(call: Request, *, required: bool) -> str:
     )
     if not key and required:
         raise HTTPError(401, "You didn't provide an API key.", code="invalid_api_key")
-    return hashlib.sha256(b"emulator account " + key.encode()).hexdigest()[:12]
+    return hashlib.sha256(b"emulator account " + key.partition("--")[0].encode()).hexdigest()[:12]

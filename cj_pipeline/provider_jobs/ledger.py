@@ -24,7 +24,7 @@ from cj_pipeline.errors import (
     IllegalTransitionError,
     OtherAccountError,
 )
-from cj_pipeline.providers.base import JobOutcome, JobStatus, Provider
+from cj_pipeline.providers.base import JobOutcome, JobStatus
 from cj_pipeline.store.session import Session
 
 LEASE = timedelta(minutes=10)
@@ -236,6 +236,7 @@ _ANY = frozenset(JobState)
 
 TRANSITIONS: Mapping[str, Transition] = {
     "bind_account": Transition(UNSENT, frozenset({JobState.INTENT}), JobState.INTENT),
+    "see_from_account": Transition(OPEN | COLLECTABLE | {JobState.SETTLED}, _CALLING),
     "mark_uploaded": Transition(UNSENT, _NONE, JobState.UPLOADED),
     "begin_create": Transition(frozenset({JobState.UPLOADED}), _NONE),
     "withdraw_create": Transition(frozenset({JobState.UPLOADED}), _NONE),
@@ -296,37 +297,6 @@ def is_in(db: Session, key: str, states: frozenset[JobState]) -> bool:
     """Return whether a job is still in one of these states, and no other process moved it on."""
     row = db.one("SELECT state FROM provider_jobs WHERE submission_key = ?", [key])
     return row is not None and JobState(row["state"]) in states
-
-
-def require_same_account(
-    provider: Provider, *, account: str, submission_key: str, batch_id: str
-) -> None:
-    """Let a job be asked about only where it was created: elsewhere it would seem not to exist.
-
-    Raises:
-        OtherAccountError: If the provider is reached with another key or address.
-    """
-    if account != provider.account:
-        msg = (
-            f"Provider job {submission_key[:16]} of batch '{batch_id}' was begun with"
-            f" another key or address of {provider.name}. Restore those credentials, or cancel"
-            " the batch: nothing is requested again under new ones."
-        )
-        raise OtherAccountError(msg)
-
-
-def require_own_account(job: ProviderJob, provider: Provider) -> None:
-    """Let a job be asked about only where it was created.
-
-    Raises:
-        OtherAccountError: As `require_same_account`.
-    """
-    require_same_account(
-        provider,
-        account=job.account,
-        submission_key=job.submission_key,
-        batch_id=job.batch_id,
-    )
 
 
 def waiting_for(error: CJError) -> WaitingFor | None:
@@ -450,6 +420,11 @@ def bind_account(db: Session, key: str, account: str) -> ProviderJob:
         raise _illegal(job, "change its account: it may exist", UNSENT)
     _apply(db, key, "bind_account", account=account, input_file_id=None)
     return _require(db, key, "bind_account")
+
+
+def see_from_account(db: Session, key: str, account: str) -> None:
+    """Record the account that a job is asked for from now on: it was proved to be ours there."""
+    _apply(db, key, "see_from_account", account=account)
 
 
 def mark_uploaded(db: Session, key: str, file_id: str | None, content_sha256: str) -> None:

@@ -23,8 +23,12 @@ from google import genai
 from google.genai import errors, types
 from google.genai.client import AsyncClient
 
-from cj_pipeline.batch.comparisons import RequestOutcome
-from cj_pipeline.errors import AmbiguousSubmissionError, ProviderRefusedError
+from cj_pipeline.batch.comparisons import RequestOutcome, of_same_content
+from cj_pipeline.errors import (
+    AccountRefusedError,
+    AmbiguousSubmissionError,
+    ProviderRefusedError,
+)
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt
 from cj_pipeline.providers.base import (
@@ -177,11 +181,36 @@ class GeminiBatches:
             return created_id(call, self.bodies.take(), "name")
 
     def find(self, submission_key: str, since: datetime, n_requests: int) -> tuple[FoundJob, ...]:
-        """Return the batches that bear this key as their display name, oldest first."""
+        """Return the batches whose display name is a key that begins as this one, oldest first."""
         del n_requests
-        jobs = [job for job in self.list_jobs(since) if job.submission_key == submission_key]
+        jobs = [
+            job
+            for job in self.list_jobs(since)
+            if of_same_content(job.submission_key, submission_key)
+        ]
         jobs.sort(key=lambda job: (job.created_at, job.job_id))
-        return tuple(FoundJob(job.job_id, True, job.is_running) for job in jobs)
+        return tuple(FoundJob(job.job_id, True, job.is_running, job.submission_key) for job in jobs)
+
+    def is_of(self, job_id: str, submission_key: str, n_requests: int, since: datetime) -> bool:
+        """Whether a batch bears this key as its display name."""
+        del n_requests, since
+        try:
+            operation = self._operation(job_id, _POLL_S)
+        except AccountRefusedError:
+            raise
+        except ProviderRefusedError:
+            return False
+        return mapping(operation.get("metadata")).get("displayName") == submission_key
+
+    def keeps_results(self, job_id: str) -> bool:
+        """Whether a batch is there: its results are part of it."""
+        try:
+            self._operation(job_id, _COLLECT_S)
+        except AccountRefusedError:
+            raise
+        except ProviderRefusedError:
+            return False
+        return True
 
     def list_jobs(self, since: datetime) -> Iterator[ListedJob]:
         """Yield the project's batches made since then; its list has no stated order."""

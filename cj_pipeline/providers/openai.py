@@ -19,8 +19,9 @@ from typing import IO, Any
 import httpx2
 import openai
 
-from cj_pipeline.batch.comparisons import RequestOutcome
+from cj_pipeline.batch.comparisons import RequestOutcome, of_same_content
 from cj_pipeline.errors import (
+    AccountRefusedError,
     AmbiguousSubmissionError,
     ProviderRefusedError,
     ProviderUnavailableError,
@@ -179,22 +180,59 @@ class OpenAIBatches:
             return created_id(call, json_object(raw.text), "id")
 
     def find(self, submission_key: str, since: datetime, n_requests: int) -> tuple[FoundJob, ...]:
-        """Return the jobs that bear this key, or were made of a file that bears it.
+        """Return the jobs whose key, or whose file's, begins as this one.
 
         One whose input was refused is left out: it judged nothing, and adopting it would end a
         submission that was put off for want of room.
         """
         del n_requests
-        name = f"{submission_key}.jsonl"
-        files = {file.file_id for file in self.list_files(since) if file.filename == name}
-        jobs = [
-            job
-            for job in self.list_jobs(since)
-            if job.outcome is not JobOutcome.FAILED
-            and (job.submission_key == submission_key or job.input_file_id in files)
-        ]
-        jobs.sort(key=lambda job: (job.created_at, job.job_id))
-        return tuple(FoundJob(job.job_id, True, job.is_running) for job in jobs)
+        named = {
+            file.file_id: file.filename.removesuffix(".jsonl") for file in self.list_files(since)
+        }
+        found = []
+        for job in self.list_jobs(since):
+            key = job.submission_key or named.get(job.input_file_id or "")
+            if job.outcome is not JobOutcome.FAILED and of_same_content(key, submission_key):
+                found.append((job.created_at, FoundJob(job.job_id, True, job.is_running, key)))
+        found.sort(key=lambda made: (made[0], made[1].job_id))
+        return tuple(job for _, job in found)
+
+    def is_of(self, job_id: str, submission_key: str, n_requests: int, since: datetime) -> bool:
+        """Whether a batch, or the file it was made of, bears this key."""
+        del n_requests, since
+        try:
+            with self.failures(Call(self.name, f"show batch {job_id}")):
+                raw = self.client.batches.with_raw_response.retrieve(job_id, timeout=POLL_TIMEOUT)
+                batch = json_object(raw.text)
+            key = text_or_none(mapping(batch.get("metadata")).get("submission_key"))
+            if key is None and (file_id := text_or_none(batch.get("input_file_id"))):
+                with self.failures(Call(self.name, f"show file {file_id}")):
+                    file = self.client.files.with_raw_response.retrieve(
+                        file_id, timeout=POLL_TIMEOUT
+                    )
+                    key = str(json_object(file.text).get("filename")).removesuffix(".jsonl")
+        except AccountRefusedError:
+            raise
+        except ProviderRefusedError:
+            return False
+        return key == submission_key
+
+    def keeps_results(self, job_id: str) -> bool:
+        """Whether a batch's result files are there; one that named none had nothing."""
+        status = self.poll(job_id)
+        file_ids = [f for f in (status.output_file_id, status.error_file_id) if f is not None]
+        return not file_ids or any(self._has_content(file_id) for file_id in file_ids)
+
+    def _has_content(self, file_id: str) -> bool:
+        """Whether a file can be downloaded; only a plain "not found" says that it cannot."""
+        with self.failures(Call(self.name, f"send file {file_id}")):
+            try:
+                with self.client.files.with_streaming_response.content(
+                    file_id, timeout=POLL_TIMEOUT
+                ):
+                    return True
+            except openai.NotFoundError:
+                return False
 
     def list_jobs(self, since: datetime) -> Iterator[ListedJob]:
         """Yield the account's batches, newest first."""

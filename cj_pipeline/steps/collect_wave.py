@@ -19,8 +19,8 @@ from cj_pipeline.provider_jobs.ledger import (
     COLLECTABLE,
     JobState,
     ProviderJob,
-    require_own_account,
 )
+from cj_pipeline.provider_jobs.ownership import may_stop, require_ours
 from cj_pipeline.provider_jobs.settlement import Settlement, in_parts, settle_job
 from cj_pipeline.providers.base import Parser, Provider, RawLine
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
@@ -79,7 +79,7 @@ def _collect_job(runtime: Runtime, record: BatchRecord, job: ProviderJob) -> Set
     is_ended = job.state is JobState.ENDED
     lines: Iterator[RawLine] = iter(())
     if is_ended and job.is_batched:
-        lines = _downloaded(provider, record, job, now)
+        lines = _downloaded(runtime, provider, record, job)
     with runtime.store.turn() as transaction:
         if is_ended:
             with transaction() as db:
@@ -93,7 +93,7 @@ def _collect_job(runtime: Runtime, record: BatchRecord, job: ProviderJob) -> Set
     outcomes = {outcome.value: n for outcome, n in settled.outcomes.items()}
     _log(record, job, "provider_job_settled", billed_usd=settled.billed_usd, **outcomes)
     if job.provider_job_id is not None:
-        _discard(provider, job)
+        _discard(runtime, provider, job)
     return settled
 
 
@@ -121,7 +121,7 @@ def _store_callbacks(
 
 
 def _downloaded(
-    provider: Provider, record: BatchRecord, job: ProviderJob, now: datetime
+    runtime: Runtime, provider: Provider, record: BatchRecord, job: ProviderJob
 ) -> Iterator[RawLine]:
     """Return an ended job's lines; none where nobody can have them any more.
 
@@ -129,14 +129,14 @@ def _downloaded(
         FinalError: If they are refused, and may still be had once a person has mended something.
     """
     try:
-        require_own_account(job, provider)
+        require_ours(runtime, job, provider)
         # Nothing is yielded before all is downloaded: the store is not held while it is.
         lines = provider.collect(job.known_job_id)
         return chain(list(islice(lines, 1)), lines)
     except FinalError as error:
         expiry = job.results_expire_at
         is_unwanted = record.has_ended or record.cancel_requested
-        if not is_unwanted and (expiry is None or now < expiry):
+        if not is_unwanted and (expiry is None or runtime.clock() < expiry):
             raise
         log.error("results_are_gone", submission_key=job.submission_key, error=str(error))
         return iter(())
@@ -185,13 +185,15 @@ def _settle(
     return settled
 
 
-def _discard(provider: Provider, job: ProviderJob) -> None:
+def _discard(runtime: Runtime, provider: Provider, job: ProviderJob) -> None:
     """Delete what the provider keeps of a settled job; its callbacks are ours by now.
 
     Where that fails, files go by their own expiry: nothing of the batch depends on it.
     """
     try:
-        require_own_account(job, provider)
+        if not may_stop(runtime, job):
+            return
+        require_ours(runtime, job, provider)
         provider.discard(job.provider_job_id, job.file_ids)
     except CJError as error:
         log.warning("provider_files_left", submission_key=job.submission_key, problem=str(error))

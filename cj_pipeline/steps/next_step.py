@@ -55,7 +55,9 @@ jobs AS (
     SELECT batch_id,
            count(*) FILTER (is_unsent AND coalesce(next_poll_at, $now) <= $now) AS n_to_send,
            count(*) FILTER (is_unsent AND next_poll_at > $now) AS n_postponed,
-           count(*) FILTER (phase = 'collectable') AS n_ended
+           count(*) FILTER (phase = 'collectable') AS n_ended,
+           count(*) FILTER (phase <> 'done') AS n_not_done,
+           count(*) FILTER (phase = 'open' AND waiting_for = 'key') AS n_out_of_reach
     FROM (
         -- Single calls that were cut short have no job at the provider to wait for.
         SELECT *, phase IN ('unsent', 'calling') AS is_unsent
@@ -75,6 +77,7 @@ SELECT b.batch_id, b.state,
        coalesce(j.n_to_send, 0) AS n_to_send,
        coalesce(j.n_postponed, 0) AS n_postponed,
        coalesce(j.n_ended, 0) AS n_ended,
+       coalesce(j.n_out_of_reach = j.n_not_done, FALSE) AS is_out_of_reach,
        EXISTS (FROM grading_reports g WHERE g.batch_id = b.batch_id) AS is_projected,
        EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id) AS is_published
 FROM (FROM batches WHERE batch_id IN (FROM wanted)) b
@@ -110,6 +113,9 @@ def _next(row: dict[str, object]) -> NextStep:  # noqa: PLR0911 -- one line per 
         return NextStep.PUBLISH if row["is_projected"] else NextStep.PROJECT
     if row["n_to_send"]:
         return NextStep.SUBMIT
+    if row["cancel_requested"] and row["is_out_of_reach"]:
+        # Nobody can see what is still out: it is asked for later, and the batch ends without it.
+        return NextStep.DECIDE
     if row["n_in_flight"] or row["n_postponed"]:
         # What has to be asked again goes out together, once nothing is in flight.
         return NextStep.POLL

@@ -24,9 +24,9 @@ from cj_pipeline.provider_jobs.ledger import (
     OPEN,
     PollRecord,
     ProviderJob,
-    require_own_account,
     waiting_for,
 )
+from cj_pipeline.provider_jobs.ownership import may_stop, require_ours
 from cj_pipeline.provider_jobs.poll_schedule import (
     AFTER_REFUSAL,
     LEAST_WAIT_FOR_ROOM,
@@ -184,10 +184,10 @@ def _poll_all(
 def _look(runtime: Runtime, due: _DueJob, judge: Judge) -> _PollResult:
     """Ask about one job; tell it to stop where nobody wants it any more and it was not told yet."""
     job = due.job
-    stop = due.is_unwanted and job.cancel_told_at is None
+    stop = due.is_unwanted and job.cancel_told_at is None and may_stop(runtime, job)
     try:
         provider = runtime.provider(judge)
-        require_own_account(job, provider)
+        job = require_ours(runtime, job, provider)
         found = (provider.cancel if stop else provider.poll)(job.known_job_id)
     except FinalError as error:
         log.warning("poll_refused", submission_key=job.submission_key, error=str(error))
@@ -263,15 +263,7 @@ def _record(db: Session, look: _PollResult, pace: PollSchedule, now: datetime) -
 
 
 def _record_failure(db: Session, job: ProviderJob, found: _PollFailure, now: datetime) -> None:
-    """Record why nothing is known; a cancelled batch does not wait for a job it may not see."""
-    unwanted = db.one(
-        "SELECT 1 AS found FROM batches WHERE batch_id = ?"
-        " AND (state <> 'running' OR cancel_requested)",
-        [job.batch_id],
-    )
-    if found.is_final and unwanted:
-        ledger.give_up(db, job, found.problem, now)
-        return
+    """Record why nothing is known; a job is never given up for it, whoever wants it or not."""
     ledger.record_poll_failure(
         db, job, found.problem, now, wait=found.wait, waits_for=found.waits_for
     )

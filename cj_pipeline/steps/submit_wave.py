@@ -36,6 +36,7 @@ from cj_pipeline.providers.base import Provider, ProviderLimits, split_shards
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
+from cj_pipeline.store.identity import Identity, settle_identity
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -89,7 +90,8 @@ def submit_wave(runtime: Runtime, batch_id: str) -> Submitted:
     if failed:
         _stop_for_canaries(runtime, record, failed)
         released = []
-    intents = [intent for each in released for intent in _intents(runtime, record, each)]
+    identity = settle_identity(runtime.store, runtime.clock())
+    intents = [i for each in released for i in _intents(runtime, record, each, identity)]
     refused = bool(intents) and not _record(runtime, record, intents)
     sent = submit_pending(runtime, record)
     return Submitted(
@@ -130,7 +132,9 @@ def _unrequested(db: Session, record: BatchRecord, texts: BatchTexts) -> list[Re
     ]
 
 
-def _intents(runtime: Runtime, record: BatchRecord, released: Released) -> list[Intent]:
+def _intents(
+    runtime: Runtime, record: BatchRecord, released: Released, identity: Identity
+) -> list[Intent]:
     judge = released.judge
     mode: BatchingMode = "per_request" if released.is_canary else record.settings.batching_mode
     batched = mode == "provider_batch_api"
@@ -143,9 +147,7 @@ def _intents(runtime: Runtime, record: BatchRecord, released: Released) -> list[
         chosen = tuple(released.asks[i] for i in shard)
         intents.append(
             Intent(
-                submission_key=submission_key(
-                    record.batch_id, judge.judge_id, provider.account, chosen
-                ),
+                submission_key=submission_key(record.batch_id, judge.judge_id, chosen, identity),
                 judge=judge,
                 account=provider.account,
                 batching_mode=mode,
