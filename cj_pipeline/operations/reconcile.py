@@ -342,7 +342,7 @@ def _compared(
     listed = list(provider.list_jobs(since))
     for found in listed:
         if found.job_id not in known.duplicates:
-            yield from _about_listed(found, known, provider.account)
+            yield from _about_listed(found, known, provider)
     ids = {found.job_id for found in listed}
     unseen = []
     for job in jobs:
@@ -376,13 +376,16 @@ def _other_credentials(account: str, jobs: Sequence[ProviderJob]) -> Discrepancy
     )
 
 
-def _about_listed(found: ListedJob, known: _Known, account: str) -> Iterator[Discrepancy]:
+def _about_listed(found: ListedJob, known: _Known, provider: Provider) -> Iterator[Discrepancy]:
     key = found.submission_key
     if key is None or not _KEY.fullmatch(key):
         return
     job = known.by_key.get(key)
     if job is None:
-        yield _unknown_job(found, key, known.identity, account)
+        # Of a batch that was forgotten a name may stay behind, for ever, with nothing in it.
+        is_over = known.identity.made(key) and not found.is_running
+        if not (is_over and not provider.keeps_results(found.job_id)):
+            yield _unknown_job(found, key, known.identity, provider.account)
     elif job.provider_job_id is None and job.is_unsent:
         yield _finding(
             "not_yet_adopted",

@@ -198,7 +198,9 @@ def record_adoption(
         if current is not None and current.provider_job_id == job_id:
             return
         expiry = results_expire_at(now, provider.limits)
-        ledger.mark_adopted(db, job.submission_key, job_id, now, expiry)
+        ledger.mark_adopted(
+            db, job.submission_key, job_id, now, expiry, input_file_id=found.input_file_id
+        )
         if job.account != provider.account:
             ledger.see_from_account(db, job.submission_key, provider.account)
         if borne is not None and borne != job.submission_key:

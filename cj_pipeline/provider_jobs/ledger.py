@@ -453,10 +453,18 @@ def mark_submitted(
 
 
 def mark_adopted(
-    db: Session, key: str, job_id: str, now: datetime, results_expire_at: datetime | None
+    db: Session,
+    key: str,
+    job_id: str,
+    now: datetime,
+    results_expire_at: datetime | None,
+    *,
+    input_file_id: str | None = None,
 ) -> None:
-    """Record that the job an earlier try created was found at the provider."""
+    """Record that the job an earlier try created was found, and the file it was made of, if any."""
     taken_up = _taken_up(job_id, now, results_expire_at)
+    if input_file_id is not None:
+        taken_up["input_file_id"] = input_file_id
     _apply(db, key, "mark_adopted", **taken_up)
 
 

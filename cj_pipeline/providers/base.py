@@ -172,12 +172,14 @@ class FoundJob:
     `is_certain` is False where the provider keeps nothing that proves it, as Anthropic does while
     a job runs: then it must be neither adopted nor created again until the job has ended.
     `submission_key` is the key that the job bears; None where it bears none of its own.
+    `input_file_id` is the file it was made of, for providers that have files.
     """
 
     job_id: str
     is_certain: bool
     is_running: bool
     submission_key: str | None = None
+    input_file_id: str | None = None
 
 
 @dataclass(frozen=True)

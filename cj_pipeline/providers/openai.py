@@ -193,7 +193,8 @@ class OpenAIBatches:
         for job in self.list_jobs(since):
             key = job.submission_key or named.get(job.input_file_id or "")
             if job.outcome is not JobOutcome.FAILED and of_same_content(key, submission_key):
-                found.append((job.created_at, FoundJob(job.job_id, True, job.is_running, key)))
+                made = FoundJob(job.job_id, True, job.is_running, key, job.input_file_id)
+                found.append((job.created_at, made))
         found.sort(key=lambda made: (made[0], made[1].job_id))
         return tuple(job for _, job in found)
 

@@ -15,7 +15,6 @@ from cj_pipeline.emulator import change_settings, in_process_client
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import (
     AccountRefusedError,
-    AmbiguousSubmissionError,
     StoreBusyError,
     TransientError,
     UncertainOutcomeError,
