@@ -150,6 +150,9 @@ class DispatchHooks:
     Attributes:
         open_limiter: Opens the shared file; closed at the end.
         journal: Writes a reply to disk the moment it arrives.
+        sending: Writes to disk that a call is about to leave, for the how-manieth time: if nothing
+            more is known of it after a kill, it may have been answered and paid for.
+        withdrawn: Writes to disk that it surely was not carried out.
         checkpoint: Writes what has arrived to the store; returns whether to go on. Called in a
             thread, with nothing at every heartbeat.
         clock: Gives Unix seconds, as rows bear them.
@@ -160,6 +163,8 @@ class DispatchHooks:
     open_limiter: Callable[[], RateLimiter]
     journal: Callable[[CallOutcome], None]
     checkpoint: Callable[[Sequence[CallOutcome]], bool]
+    sending: Callable[[PendingCall, int], None] = lambda call, n_tries: None  # noqa: ARG005
+    withdrawn: Callable[[PendingCall, int], None] = lambda call, n_tries: None  # noqa: ARG005
     clock: Callable[[], float] = time.time
     retry_rules: RetryRules = field(default_factory=RetryRules)
     checkpoint_every: int | None = 25
@@ -552,6 +557,7 @@ class _Worker:
         result: CallResult = "cancelled"
         message: str | None = None
         tokens: int | None = None
+        self._run.hooks.sending(waiting.call, attempt.n_tries)
         try:
             body = await self._send(waiting.request)
             result = "success"
@@ -562,6 +568,8 @@ class _Worker:
             result, message = ("ignored" if is_ours else "failure"), str(error)
             if isinstance(error, UncertainOutcomeError):
                 await self._run.arrive(self._outcome_of(attempt, "in_doubt", ""))
+            else:
+                self._run.hooks.withdrawn(waiting.call, attempt.n_tries)
             if wait_s := retry_after_s(error):
                 await self._run.shared(self._run.limiter.pause, self._target.bucket, wait_s)
             raise

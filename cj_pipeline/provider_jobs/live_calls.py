@@ -130,6 +130,9 @@ class _Keeper:
             self.leased_at = now
         for answer in answers:
             self.answered[answer.submission_key] += answer.kind != "in_doubt"
+            if answer.kind == "in_doubt":  # counted by now: a kill must not count it again
+                job = self.jobs[answer.submission_key]
+                job.journal.resolved(answer.custom_id, answer.n_tries)
         return goes_on
 
     def _goes_on(self, db: Session) -> bool:
@@ -193,18 +196,27 @@ def make_live_calls(
 
 
 def _load(runtime: Runtime, record: BatchRecord, rows: Sequence[ProviderJob]) -> list[LiveJob]:
-    """Return jobs as they stand, with the replies a killed run had left in journals stored."""
+    """Return jobs as they stand, with what a killed run had left in journals stored.
+
+    Replies are stored; calls that had left, and of which nothing more is known, are in doubt.
+    """
     journals = {
         row.submission_key: Journal(
             runtime.home, record.batch_id, row.submission_key, runtime.store.key
         )
         for row in rows
     }
-    left = [CallOutcome(**reply) for journal in journals.values() for reply in journal.rows()]
-    if left:
+    left = [CallOutcome(**reply) for journal in journals.values() for reply in journal.replies()]
+    lost = {key: journal.lost() for key, journal in journals.items()}
+    n_lost = sum(map(len, lost.values()))
+    if left or n_lost:
         with runtime.store.write() as db:
             _insert(db, rows, left)
-        log.info("replies_recovered", batch_id=record.batch_id, n_replies=len(left))
+            for row in rows:
+                _note_lost(db, row, lost[row.submission_key], runtime.clock())
+        log.info(
+            "replies_recovered", batch_id=record.batch_id, n_replies=len(left), n_in_doubt=n_lost
+        )
         for journal in journals.values():
             journal.remove()
     jobs = []
@@ -230,6 +242,12 @@ def _load(runtime: Runtime, record: BatchRecord, rows: Sequence[ProviderJob]) ->
     return jobs
 
 
+def _note_lost(db: Session, row: ProviderJob, custom_ids: Sequence[str], now: datetime) -> None:
+    """Count calls whose end nobody saw at the most each can cost, each time it was sent."""
+    for custom_id in custom_ids:
+        note_calls_in_doubt(db, row, [custom_id], now)
+
+
 async def _ask_all(
     keeper: _Keeper, by_judge: Mapping[str, Sequence[LiveJob]]
 ) -> dict[str, CJError | None]:
@@ -244,6 +262,8 @@ async def _ask_all(
         around = DispatchHooks(
             open_limiter=lambda: RateLimiter(runtime.home / FILE),
             journal=lambda answered: jobs[answered.submission_key].note(answered),
+            sending=lambda call, n: jobs[call.submission_key].journal.sending(call.custom_id, n),
+            withdrawn=lambda call, n: jobs[call.submission_key].journal.resolved(call.custom_id, n),
             checkpoint=lambda answers: keeper.keep(lanes, answers),
             clock=lambda: runtime.clock().timestamp(),
             retry_rules=runtime.retry_rules,
@@ -452,6 +472,7 @@ def _end(keeper: _Keeper, troubles: Mapping[str, CJError | None]) -> dict[str, C
                 )
                 continue
             if ledger.is_in(db, job.key, UNSENT | OPEN):  # or another process has ended it
+                _note_lost(db, job.row, job.journal.lost(), now)
                 digest = requests_sha256(job.asks, job.judge, job.provider, job.key)
                 ledger.mark_calls_ended(
                     db, job.key, outcome, trouble, content_sha256=digest, now=now

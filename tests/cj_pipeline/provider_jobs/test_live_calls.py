@@ -397,6 +397,55 @@ def test_a_run_that_breaks_leaves_its_calls_to_whoever_comes_next(
     assert collect_wave(runtime, batch_id).outcomes == {RequestOutcome.SUCCEEDED: 9}
 
 
+class _DyingProvider(_BrokenProvider):
+    """A provider that answers every call, and whose caller dies after the second answer."""
+
+    def live(self, http: Any) -> Any:
+        """Answer, and die before the answer is had."""
+        inner = self._inner.live(http)
+
+        class _Live:
+            n_answered = 0
+
+            async def single(self, request: Any, *, timeout_s: float) -> str:
+                body: str = await inner.single(request, timeout_s=timeout_s)
+                self.n_answered += 1
+                if self.n_answered > 2:
+                    msg = "killed"
+                    raise RuntimeError(msg)
+                return body
+
+        return _Live()
+
+
+class _Dying(Runtime):
+    def provider(self, judge: Any) -> Any:
+        """Return a provider whose caller dies."""
+        return _DyingProvider(super().provider(judge))
+
+
+def test_calls_in_flight_at_a_kill_are_in_doubt(runtime: Runtime, tmp_path: Path) -> None:
+    """They were answered and paid for, and nobody has the answers: the bill will have them."""
+    batch_id = planned(runtime, tmp_path, wave_size=6, profile_set={"concurrency": 3})
+    dying = _Dying(runtime.store, runtime.home, {}, TEST_RUN, clock=runtime.clock)
+    with pytest.raises(RuntimeError, match="killed"):
+        submit_wave(dying, batch_id)
+    paid_before = paid_calls(runtime)
+
+    submit_wave(runtime, batch_id)
+    collect_wave(runtime, batch_id)
+
+    (doubt,) = rows(
+        runtime, "SELECT coalesce(sum(usd), 0) AS usd FROM ledger WHERE kind = 'possible'"
+    )
+    reserved = [r["usd"] for r in rows(runtime, "SELECT reserved_usd AS usd FROM attempts")]
+    n_lost = paid_calls(runtime) - 6
+    assert (n_lost, paid_before) == (paid_before - 2, n_lost + 2)
+    assert n_lost >= 1
+    assert n_lost * min(reserved) <= doubt["usd"] + 1e-12
+    assert doubt["usd"] <= 3 * max(reserved) + 1e-12, "three were in flight, no more"
+
+
 def test_calls_in_doubt_leave_no_job_to_look_for(
     runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
