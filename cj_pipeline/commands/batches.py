@@ -52,6 +52,13 @@ def execute(
             "--again", help="Judge and pay again for files that another batch has already."
         ),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Ask a judge more that gave no verdict in its first answers, which are paid for.",
+        ),
+    ] = False,
     log_file: LogFile = None,
 ) -> None:
     """Start a batch (submits its first wave); with --await-completion, run it to its end.
@@ -65,7 +72,7 @@ def execute(
     runtime = open_runtime()
     with logs_in_file(log_file):
         explicit = explicit_settings(max_comparisons, seed, profile, profile_set, priority)
-        taken_in = take_in(runtime, batch_dir, explicit=explicit, may_repeat=again)
+        taken_in = take_in(runtime, batch_dir, explicit=explicit, may_repeat=again, resume=resume)
         if not await_completion:
             n_requests, n_jobs = ask_first_wave(runtime, taken_in.batch_id)
             console.print(
@@ -100,12 +107,15 @@ def status(
     batch: Annotated[str | None, typer.Argument(help="One batch; all if left out.")] = None,
 ) -> None:
     """Show the status of batches."""
-    from cj_pipeline.queries.overview import batch_overview
+    from cj_pipeline.queries.overview import batch_overview, waits
 
     runtime = open_runtime()
     with runtime.store.read() as db:
         rows = batch_overview(db, batch)
+        waiting = waits(db, batch)
     console.print(tables.statuses(rows))
+    for batch_id, reason in waiting:
+        console.print(f"{batch_id} {reason}", markup=False, highlight=False)
     for row in rows:
         for problem in row["problems"]:
             console.print(f"{row['batch_id']}: {problem}", markup=False)

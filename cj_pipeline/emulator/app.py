@@ -72,6 +72,8 @@ def with_fault(fault: Fault, handler: Handler, context: RequestContext) -> Respo
         return replace(json_answer({}), breakage=Breakage("drop"))
     if fault.kind == "hang" and not fault.after_commit:
         return replace(json_answer({}, status=504), breakage=Breakage("hang", fault.seconds))
+    if fault.kind == "out_of_credit":
+        raise without_credit(context.route)
     if fault.kind == "status":
         if fault.after_commit:
             handler(context)
@@ -91,6 +93,18 @@ def with_fault(fault: Fault, handler: Handler, context: RequestContext) -> Respo
         case _:
             raw = b"".join(answer.chunks)[: max(1, answer.length // 2)] + b"<html>"
             return replace(answer, chunks=iter([raw]), length=len(raw))
+
+
+def without_credit(route: str) -> HTTPError:
+    """Return what each provider answers when an account has to be paid for."""
+    if route.startswith("anthropic."):
+        words = "Your credit balance is too low to access the API. Please purchase credits."
+        return HTTPError(400, words, code="invalid_request_error")
+    if route.startswith("gemini."):
+        words = "Your prepayment credits are depleted. Please manage your project and billing."
+        return HTTPError(429, words, code="RESOURCE_EXHAUSTED")
+    words = "You exceeded your current quota, please check your plan and billing details."
+    return HTTPError(429, words, code="insufficient_quota")
 
 
 def _match(call: Request, routes: tuple[Route, ...]) -> tuple[Route, Mapping[str, str]]:

@@ -20,7 +20,9 @@ from cj_pipeline.errors import SettingsError
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 
-RequestFault = Literal["lost_request", "lost_reply", "hang", "truncated", "malformed", "status"]
+RequestFault = Literal[
+    "lost_request", "lost_reply", "hang", "truncated", "malformed", "status", "out_of_credit"
+]
 JobFault = Literal[
     "expires", "is_cancelled", "fails", "stuck", "status_word", "late_file_ids", "empty_file_ids"
 ]
@@ -33,6 +35,7 @@ RowFault = Literal[
     "status_400",
     "status_429",
     "status_500",
+    "row_without_credit",
     "no_error_told",
     "body_as_string",
     "refusal",

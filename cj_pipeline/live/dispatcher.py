@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -63,7 +64,8 @@ MOST_UNSAVED = 1000
 """Replies in memory at most; where the store is slower than the providers, they wait."""
 
 PATIENCE_S = 10.0
-"""A model with a longer cooldown is deferred; the judge's calls go on in a later pass."""
+"""A model with a longer cooldown is deferred, and so is one whose provider asks for a longer pause;
+the judge's calls go on in a later pass."""
 
 LONGEST_PAUSE_S = 1.0
 """A queue that waits writes this often, so that it is not taken for dead."""
@@ -406,6 +408,10 @@ class _PermitQueue:
         if granted.open_until is not None and granted.open_until - time.time() > PATIENCE_S:
             self._target.cooldown_until = granted.open_until
             self.reject_waiters(_CircuitOpenError())
+        elif granted.paused_until is not None and granted.paused_until - time.time() > PATIENCE_S:
+            self._target.cooldown_until = granted.paused_until
+            self._target.error = self._target.error or _left_alone(self._target)
+            self.reject_waiters(_CircuitOpenError())
         if self._waiters and len(granted.sent_ids) == len(waiting):
             self._wake.set()
         return min(LONGEST_PAUSE_S, granted.wait_s) if self._waiters else HEARTBEAT_S
@@ -529,7 +535,7 @@ class _Worker:
             return min((bound - spent for bound in bounds if bound is not None), default=None)
 
         try:
-            retry = retrying(rules, left_s, self._run.pause, attempts)
+            retry = retrying(rules, left_s, self._run.pause, attempts, patience_s=PATIENCE_S)
             body: str = await retry(self._attempt, attempt, left_s)
         except _DeadlineError:
             return self._out_of_time(attempt, expires_in, begun)
@@ -643,6 +649,17 @@ def _cooling_down(target: CallTarget) -> ProviderUnavailableError:
     msg = (
         f"{target.name} failed so often in a row that it is left alone for {wait_s:.0f} s; what "
         "it has not answered is requested then."
+    )
+    return ProviderUnavailableError(msg, retry_after_s=wait_s)
+
+
+def _left_alone(target: CallTarget) -> ProviderUnavailableError:
+    until = target.cooldown_until or 0.0
+    wait_s = max(0.0, until - time.time())
+    moment = datetime.fromtimestamp(until, UTC)
+    msg = (
+        f"The provider of {target.name} asked to be left alone for {wait_s:.0f} s, until"
+        f" {moment:%Y-%m-%d %H:%M} UTC: what it has not answered is requested then."
     )
     return ProviderUnavailableError(msg, retry_after_s=wait_s)
 

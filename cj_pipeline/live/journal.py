@@ -2,8 +2,9 @@
 
 The store takes a tenth of a second per transaction, so replies go there by the checkpoint; a
 process killed in between would have to buy them again. One appended line each closes that gap:
-what a kill can cost is the calls in flight, and those are known by the line that each left. The operating system keeps what was written when the
-process dies; for a power cut the gap is a checkpoint.
+what a kill can cost is the calls in flight, and those are known by the lines they left. The
+operating system keeps what was written when the process dies; for a power cut the gap is a
+checkpoint.
 
 Where the store is encrypted, so are these lines.
 """

@@ -22,7 +22,9 @@ from cj_pipeline.errors import (
     AmbiguousSubmissionError,
     CJError,
     IllegalTransitionError,
+    JudgeHeldError,
     OtherAccountError,
+    OutOfCreditError,
 )
 from cj_pipeline.providers.base import JobOutcome, JobStatus
 from cj_pipeline.store.session import Session
@@ -301,6 +303,10 @@ def is_in(db: Session, key: str, states: frozenset[JobState]) -> bool:
 
 def waiting_for(error: CJError) -> WaitingFor | None:
     """Return what has to come before an error passes; None where waiting for it is enough."""
+    if isinstance(error, OutOfCreditError):
+        return WaitingFor.CREDIT
+    if isinstance(error, JudgeHeldError):
+        return WaitingFor.PERSON
     if isinstance(error, AccountRefusedError | OtherAccountError):
         return WaitingFor.KEY
     if isinstance(error, AmbiguousSubmissionError):
@@ -652,7 +658,7 @@ def record_poll_failure(
 def requeue(
     db: Session, job: ProviderJob, found: JobStatus, now: datetime, *, wait: timedelta
 ) -> None:
-    """Put a job its provider had no room for back among the unsent: the same shard, later.
+    """Put a job back among the unsent that had no room, or no credit: the same shard, later.
 
     It was not begun, so nothing was paid and nothing has to be looked for; its file stays.
     """
@@ -664,7 +670,7 @@ def requeue(
         provider_status=found.provider_status,
         error_code=found.error_code,
         error=found.error,
-        waiting_for=WaitingFor.ROOM,
+        waiting_for=WaitingFor.CREDIT if found.waits_for_credit else WaitingFor.ROOM,
         polled_at=now,
         next_poll_at=now + wait,
         create_begun_at=None,
@@ -703,6 +709,7 @@ def mark_calls_ended(
     *,
     content_sha256: str,
     now: datetime,
+    error_code: str | None = None,
 ) -> None:
     """Record that single calls need not be made any more, and how they ended as a whole."""
     job = _require(db, key, "mark_calls_ended")
@@ -712,6 +719,7 @@ def mark_calls_ended(
         "mark_calls_ended",
         outcome=outcome,
         error=None if error is None else str(error),
+        error_code=error_code,
         waiting_for=None,
         ended_at=now,
         submitted_at=job.submitted_at or now,
@@ -776,6 +784,17 @@ def send_now(db: Session, batch_id: str, now: datetime) -> None:
     """Make due what a batch had put off and its provider surely does not have."""
     waiting = jobs_of_batch(db, batch_id, UNSENT | {JobState.RUNNING})
     due = [job.submission_key for job in waiting if _is_sendable(job) and job.surely_absent]
+    _update(db, due, next_poll_at=now)
+
+
+def send_what_waited(db: Session, batch_id: str, now: datetime) -> None:
+    """Make due what waits for a key or for credit: whoever runs the batch again has seen to it."""
+    waiting = jobs_of_batch(db, batch_id, UNSENT | {JobState.RUNNING})
+    due = [
+        job.submission_key
+        for job in waiting
+        if _is_sendable(job) and job.waiting_for in {WaitingFor.KEY, WaitingFor.CREDIT}
+    ]
     _update(db, due, next_poll_at=now)
 
 

@@ -82,8 +82,16 @@ class Sent:
     n_requests: int
 
 
-def submit_pending(runtime: Runtime, record: BatchRecord) -> Sent:
+def submit_pending(
+    runtime: Runtime, record: BatchRecord, *, held: frozenset[str] = frozenset()
+) -> Sent:
     """Send every recorded intent of a batch that nobody else is sending.
+
+    Args:
+        runtime: The pipeline's connections.
+        record: The batch.
+        held: The judges whose calls are held: of theirs nothing is sent, unless the batch is
+            cancelled, which ends what was not sent.
 
     Raises:
         TransientError: If a provider could not take a job now; the others were sent.
@@ -91,6 +99,10 @@ def submit_pending(runtime: Runtime, record: BatchRecord) -> Sent:
     """
     with runtime.store.write() as db:
         jobs = acquire_leases(db, record.batch_id, runtime.clock())
+        if not record.cancel_requested:
+            for job in (job for job in jobs if job.judge_id in held):
+                ledger.restore_lease(db, job)
+            jobs = [job for job in jobs if job.judge_id not in held]
     sent = adopted = requests = 0
     single_calls = _single_calls(runtime, record, jobs)
     trouble: CJError | None = None

@@ -27,6 +27,7 @@ from cj_pipeline.errors import (
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt
 from cj_pipeline.providers.base import (
+    OUT_OF_CREDIT,
     FoundJob,
     JobOutcome,
     JobStatus,
@@ -50,6 +51,7 @@ from cj_pipeline.providers.transport import (
     ends_whole,
     failed_call,
     folded,
+    is_out_of_credit,
     items,
     json_object,
     lost_call,
@@ -258,6 +260,8 @@ class AnthropicBatches:
                 result = {"type": "succeeded", "message": json_object(raw.text())}
             except (anthropic.BadRequestError, anthropic.UnprocessableEntityError) as error:
                 # Wrong is this request, not the judge: a row's failure, as it is in a batch.
+                if is_out_of_credit(error.error_code, error.api_message):
+                    raise
                 result = {"type": "errored", "error": json_object(error.response.text)}
             return _answer_row(request, result)
 
@@ -333,6 +337,8 @@ class LiveAnthropic:
                 raw = await create(**_one_call(request, timeout_s))
                 result = {"type": "succeeded", "message": json_object(await raw.text())}
             except (anthropic.BadRequestError, anthropic.UnprocessableEntityError) as error:
+                if is_out_of_credit(error.error_code, error.api_message):
+                    raise
                 result = {"type": "errored", "error": json_object(error.response.text)}
             return _answer_row(request, result)
 
@@ -424,13 +430,14 @@ def _errored(error: Mapping[str, Any]) -> Reply:
     details = mapping(error.get("error")) or error
     code = text_or_none(details.get("type"))
     message = details.get("message")
+    needs_credit = is_out_of_credit(code, message)
     return Reply(
         custom_id=None,
         outcome=RequestOutcome.PROVIDER_ERROR,
         request_id=text_or_none(error.get("request_id")),
-        error_code=code or "no_result",
+        error_code=OUT_OF_CREDIT if needs_credit else code or "no_result",
         error_message=shortened(message) if message else None,
-        may_retry=code != "invalid_request_error",
+        may_retry=needs_credit or code != "invalid_request_error",
     )
 
 

@@ -33,6 +33,16 @@ CAPACITY_CODES = frozenset({"token_limit_exceeded", "rate_limit_exceeded", "batc
 """Why a job was refused although nothing is wrong with it: wait, then send the same again."""
 
 
+OUT_OF_CREDIT = "out_of_credit"
+"""Our word for every provider's, as the error of a job or a row: the account has to be paid for."""
+
+HELD = "held"
+"""Our word for a single call that was not made, because its judge gives no verdict."""
+
+NOT_THE_REQUESTS_FAULT = frozenset({OUT_OF_CREDIT, HELD})
+"""Failures that say nothing about a request: it is asked again, however often it failed so."""
+
+
 class JobOutcome(StrEnum):
     """How a provider job ended."""
 
@@ -131,6 +141,15 @@ class JobStatus:
     def waits_for_capacity(self) -> bool:
         """Whether the provider had no room: nothing was wrong with the shard, nothing was paid."""
         return self.outcome is JobOutcome.FAILED and self.error_code in CAPACITY_CODES
+
+    @property
+    def waits_for_credit(self) -> bool:
+        """Whether the account's credit was used up: nothing was wrong, nothing was paid."""
+        return (
+            self.outcome is JobOutcome.FAILED
+            and self.error_code == OUT_OF_CREDIT
+            and not self.n_completed
+        )
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from cj_pipeline.errors import (
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt
 from cj_pipeline.providers.base import (
+    OUT_OF_CREDIT,
     FoundJob,
     JobOutcome,
     JobStatus,
@@ -50,6 +51,7 @@ from cj_pipeline.providers.transport import (
     count,
     created_id,
     failed_call,
+    is_out_of_credit,
     items,
     json_object,
     mapping,
@@ -360,7 +362,8 @@ def _refused_row(error: errors.ClientError) -> dict[str, Any]:
     Raises:
         errors.ClientError: If it is about the key, or about anything but this request.
     """
-    if error.code != 400 or _is_about_the_key(error):
+    needs_credit = is_out_of_credit(error.status, error.message)
+    if error.code != 400 or _is_about_the_key(error) or needs_credit:
         raise error
     return {"error": {"code": _INVALID_CODE, "message": str(error.message)}}
 
@@ -400,7 +403,7 @@ def read_status(operation: Mapping[str, Any]) -> JobStatus:
         outcome=outcome,
         n_completed=_count(stats.get("successfulRequestCount")),
         n_failed=_count(stats.get("failedRequestCount")),
-        error_code=str(error["code"]) if error.get("code") else None,
+        error_code=_code_of(error),
         error=shortened(error["message"]) if error.get("message") else None,
         warning=warning,
         created_at=rfc3339_time(metadata.get("createTime")),
@@ -408,8 +411,24 @@ def read_status(operation: Mapping[str, Any]) -> JobStatus:
     )
 
 
+def _code_of(error: Mapping[str, Any]) -> str | None:
+    """Return why a batch failed as a whole, in the provider's word or in ours."""
+    if is_out_of_credit(str(error.get("status") or ""), error.get("message")):
+        return OUT_OF_CREDIT
+    return str(error["code"]) if error.get("code") else None
+
+
 def _failed_row(error: dict[str, Any]) -> Reply:
     code, message = error.get("code"), error.get("message")
+    needs_credit = is_out_of_credit(str(error.get("status") or ""), message)
+    if needs_credit:
+        return Reply(
+            custom_id=None,
+            outcome=RequestOutcome.PROVIDER_ERROR,
+            error_code=OUT_OF_CREDIT,
+            error_message=shortened(message),
+            may_retry=True,
+        )
     return Reply(
         custom_id=None,
         outcome=RequestOutcome.CANCELLED

@@ -30,6 +30,7 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage
 from cj_pipeline.judging.prompts import Prompt
 from cj_pipeline.providers.base import (
+    OUT_OF_CREDIT,
     FoundJob,
     JobOutcome,
     JobStatus,
@@ -53,6 +54,7 @@ from cj_pipeline.providers.transport import (
     ends_whole,
     failed_call,
     folded,
+    is_out_of_credit,
     items,
     json_object,
     lost_call,
@@ -307,6 +309,8 @@ class OpenAIBatches:
                 response = self.client.post(**_one_call(self.words.ENDPOINT, request, timeout_s))
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 # Wrong is this request, not the judge: a row's failure, as it is in a batch.
+                if is_out_of_credit(error.code, error.message):
+                    raise
                 response = error.response
             return _answer_row(request, response)
 
@@ -395,6 +399,8 @@ class LiveOpenAI:
                 endpoint = self.adapter.words.ENDPOINT
                 response = await self.client.post(**_one_call(endpoint, request, timeout_s))
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if is_out_of_credit(error.code, error.message):
+                    raise
                 response = error.response
             return _answer_row(request, response)
 
@@ -470,7 +476,7 @@ def read_status(batch: Mapping[str, Any], now: datetime) -> JobStatus:
         n_failed=count_or_none(counts.get("failed")),
         output_file_id=text_or_none(batch.get("output_file_id")),
         error_file_id=text_or_none(batch.get("error_file_id")),
-        error_code=problem[0],
+        error_code=OUT_OF_CREDIT if is_out_of_credit(*problem) else problem[0],
         error=problem[1],
         usage=_job_usage(batch.get("usage")),
         created_at=unix_time(batch.get("created_at")),
@@ -522,6 +528,15 @@ def _failed_row(error: object, *, status: int | None) -> Reply:
     code = text_or_none(details.get("code")) or text_or_none(details.get("type"))
     message = details.get("message") or (error if isinstance(error, str) else None)
     outcome = _ROW_ENDINGS.get(code or "", RequestOutcome.PROVIDER_ERROR)
+    if is_out_of_credit(code, message, status=status):
+        # Nothing is wrong with the request: it is sent again once somebody has paid.
+        return Reply(
+            custom_id=None,
+            outcome=RequestOutcome.PROVIDER_ERROR,
+            error_code=OUT_OF_CREDIT,
+            error_message=shortened(message) if message else None,
+            may_retry=True,
+        )
     is_ours = code == "invalid_request_error" or (
         status is not None and 400 <= status < 500 and status not in {408, 409, 429}
     )

@@ -39,6 +39,34 @@ def batch_overview(db: Session, batch_id: str | None = None) -> list[dict[str, A
     return rows
 
 
+def waits(db: Session, batch_id: str | None = None) -> list[tuple[str, str]]:
+    """Return what each batch waits for beside a provider's own work, in one line each.
+
+    Single calls that were put off are among it, as after a provider asked to be left alone.
+    """
+    rows = db.rows(
+        """
+        SELECT batch_id, waiting_for, reason, next_try_at FROM v_batch_waiting
+        WHERE $batch IS NULL OR batch_id = $batch
+        UNION
+        SELECT batch_id, NULL AS waiting_for, error AS reason, max(next_poll_at) AS next_try_at
+        FROM v_job_phases
+        WHERE phase IN ('unsent', 'calling') AND waiting_for IS NULL AND error IS NOT NULL
+          AND next_poll_at IS NOT NULL AND ($batch IS NULL OR batch_id = $batch)
+        GROUP BY batch_id, error
+        ORDER BY batch_id, waiting_for NULLS LAST, reason
+        """,
+        {"batch": batch_id},
+    )
+    return [(row["batch_id"], _wait(row)) for row in rows]
+
+
+def _wait(row: dict[str, Any]) -> str:
+    what = f"waits for {row['waiting_for']}: " if row["waiting_for"] else "put off: "
+    until = row["next_try_at"]
+    return f"{what}{row['reason']}" + (f" (until {until:%Y-%m-%d %H:%M} UTC)" if until else "")
+
+
 def final_scores(db: Session, batch_id: str) -> list[dict[str, Any]]:
     """Return the latest scores, highest first, with the latest grades where there are any."""
     return db.rows(

@@ -15,6 +15,7 @@ from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import CJError, FinalError
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs import ledger
+from cj_pipeline.provider_jobs.holds import held_judges, hold_if_needed
 from cj_pipeline.provider_jobs.ledger import (
     COLLECTABLE,
     JobState,
@@ -70,6 +71,19 @@ def collect_wave(runtime: Runtime, batch_id: str) -> Collected:
     if trouble is not None:
         raise trouble
     return Collected(len(jobs), dict(outcomes), billed)
+
+
+def raise_if_held(runtime: Runtime, batch_id: str) -> None:
+    """Fail where a judge's calls are held: a person has to act, and is told by the failure.
+
+    Raises:
+        JudgeHeldError: If a judge gave no verdict in the answers that were paid for.
+        OutOfCreditError: If its account has run out of credit.
+    """
+    with runtime.store.read() as db:
+        held = held_judges(db, batch_id, runtime.clock())
+    for error in held.values():
+        raise error
 
 
 def _collect_job(runtime: Runtime, record: BatchRecord, job: ProviderJob) -> Settlement:
@@ -181,6 +195,7 @@ def _settle(
     if not ledger.is_in(db, job.submission_key, frozenset({JobState.COLLECTED})):
         return None
     settled = settle_job(db, record, job, parse, now)
+    hold_if_needed(db, record, record.judge(job.judge_id), parse, now)
     record_progress(db, record.batch_id, now)
     return settled
 

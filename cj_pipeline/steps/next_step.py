@@ -42,13 +42,17 @@ wave AS (
 open_comparisons AS (
     SELECT p.batch_id,
            count(a.comparison_id) AS n_in_flight,
-           count(*) FILTER (a.comparison_id IS NULL) AS n_unasked
+           count(*) FILTER (a.comparison_id IS NULL AND h.judge_id IS NULL) AS n_unasked,
+           count(*) FILTER (a.comparison_id IS NULL AND h.judge_id IS NOT NULL) AS n_held
     FROM (FROM comparison_pairs WHERE batch_id IN (FROM wanted)) p
     ANTI JOIN (FROM comparisons WHERE batch_id IN (FROM wanted)) c USING (comparison_id)
     LEFT JOIN (
         SELECT DISTINCT comparison_id FROM attempts
         WHERE outcome IS NULL AND batch_id IN (FROM wanted)
     ) a ON a.comparison_id = p.comparison_id
+    LEFT JOIN (
+        FROM v_judge_holds WHERE coalesce(next_try_at > $now, TRUE)
+    ) h ON h.batch_id = p.batch_id AND h.judge_id = p.judge_id
     GROUP BY p.batch_id
 ),
 jobs AS (
@@ -74,6 +78,7 @@ SELECT b.batch_id, b.state,
        d.decision,
        coalesce(o.n_in_flight, 0) AS n_in_flight,
        coalesce(o.n_unasked, 0) AS n_unasked,
+       coalesce(o.n_held, 0) AS n_held,
        coalesce(j.n_to_send, 0) AS n_to_send,
        coalesce(j.n_postponed, 0) AS n_postponed,
        coalesce(j.n_ended, 0) AS n_ended,
@@ -123,6 +128,9 @@ def _next(row: dict[str, object]) -> NextStep:  # noqa: PLR0911 -- one line per 
         return NextStep.DECIDE
     if row["n_unasked"] and not (row["spend_cap_reached"] or row["canary_failed"]):
         return NextStep.SUBMIT
+    if row["n_held"] and not (row["spend_cap_reached"] or row["canary_failed"]):
+        # A person is waited for: what is held is neither asked nor given up.
+        return NextStep.POLL
     if row["nothing_left_to_ask"] or (row["wave"] and row["decision"] is None):
         return NextStep.DECIDE
     return NextStep.PLAN

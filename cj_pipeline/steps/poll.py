@@ -116,7 +116,7 @@ def poll(runtime: Runtime, *, batch_id: str | None = None, at_most_s: float = 20
         for look in looks
         if isinstance(look.found, JobStatus)
         and look.found.state == "ended"
-        and not look.found.waits_for_capacity
+        and not (look.found.waits_for_capacity or look.found.waits_for_credit)
     }
     return Polled(len(looks), frozenset(ended))
 
@@ -243,7 +243,7 @@ def _is_unchanged(look: _PollResult, now: datetime) -> bool:
     return (
         isinstance(found, JobStatus)
         and job.state == found.state == "running"
-        and not (found.waits_for_capacity or found.error or found.warning)
+        and not (found.waits_for_capacity or found.waits_for_credit or found.error or found.warning)
         and not (look.told_to_stop or job.error or job.n_poll_failures)
         and stalled_since(job, now) is None
         and (job.provider_status, job.n_completed, job.n_failed)
@@ -255,6 +255,8 @@ def _record(db: Session, look: _PollResult, pace: PollSchedule, now: datetime) -
     """Record what one poll says of a job that is still open."""
     if isinstance(look.found, _PollFailure):
         _record_failure(db, look.job, look.found, now)
+    elif look.found.waits_for_credit:
+        ledger.requeue(db, look.job, look.found, now, wait=AFTER_REFUSAL)
     elif look.found.waits_for_capacity:
         wait = max(LEAST_WAIT_FOR_ROOM, (now - look.job.intended_at) / 10)
         ledger.requeue(db, look.job, look.found, now, wait=wait)

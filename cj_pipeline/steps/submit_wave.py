@@ -19,6 +19,7 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs import charges, ledger
 from cj_pipeline.provider_jobs.canary import Released, release
+from cj_pipeline.provider_jobs.holds import held_judges
 from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob
 from cj_pipeline.provider_jobs.live_calls import BUNDLE
 from cj_pipeline.provider_jobs.requests import (
@@ -79,11 +80,17 @@ def submit_wave(runtime: Runtime, batch_id: str) -> Submitted:
     Called twice, or after a kill, it sends nothing twice: a shard's key is derived from its
     content, recorded before anything leaves, and looked for at the provider before it is created
     again.
+
+    Raises:
+        JudgeHeldError: If nothing was sent because a judge gave no verdict so far.
+        OutOfCreditError: Likewise, because its account has run out of credit.
     """
     with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         texts = load_texts(db, batch_id)
         asks = [] if record.has_ended else _unrequested(db, record, texts)
+        held = held_judges(db, batch_id, runtime.clock())
+        asks = [ask for ask in asks if ask.judge_id not in held]
         released, failed = release(db, record, asks)
     if asks:
         tell_qualities(runtime, record, texts)
@@ -93,7 +100,9 @@ def submit_wave(runtime: Runtime, batch_id: str) -> Submitted:
     identity = settle_identity(runtime.store, runtime.clock())
     intents = [i for each in released for i in _intents(runtime, record, each, identity)]
     refused = bool(intents) and not _record(runtime, record, intents)
-    sent = submit_pending(runtime, record)
+    sent = submit_pending(runtime, record, held=frozenset(held))
+    if held and not sent.n_sent:
+        raise next(iter(held.values()))
     return Submitted(
         n_sent=sent.n_sent,
         n_adopted=sent.n_adopted,
