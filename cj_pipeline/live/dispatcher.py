@@ -408,13 +408,19 @@ class _PermitQueue:
         if granted.open_until is not None and granted.open_until - time.time() > PATIENCE_S:
             self._target.cooldown_until = granted.open_until
             self.reject_waiters(_CircuitOpenError())
-        elif granted.paused_until is not None and granted.paused_until - time.time() > PATIENCE_S:
+        elif granted.paused_until is not None and self._is_too_long(granted.paused_until):
             self._target.cooldown_until = granted.paused_until
             self._target.error = self._target.error or _left_alone(self._target)
             self.reject_waiters(_CircuitOpenError())
         if self._waiters and len(granted.sent_ids) == len(waiting):
             self._wake.set()
         return min(LONGEST_PAUSE_S, granted.wait_s) if self._waiters else HEARTBEAT_S
+
+    def _is_too_long(self, paused_until: float) -> bool:
+        """Whether a pause outlasts the run's patience; a call with a shorter wait sees to itself."""
+        pause_s = paused_until - time.time()
+        own = self._target.profile.wait_timeout_seconds
+        return pause_s > PATIENCE_S and (own is None or own > PATIENCE_S)
 
     def _request(self, waiting: Sequence[_Waiter]) -> AcquireRequest:
         return AcquireRequest(

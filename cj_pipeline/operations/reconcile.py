@@ -296,7 +296,7 @@ def _by_itself(job: ProviderJob, known: _Known, now: datetime) -> Iterator[Discr
             "not_told_to_stop",
             job,
             job.provider_job_id,
-            f"its batch has ended, and it was never told to stop: {job.error or 'not tried yet'}",
+            f"its batch has ended, and it was never asked to stop: {job.error or 'not tried yet'}",
             "cancel it, and bill what it had finished",
             mending="cancel",
         )

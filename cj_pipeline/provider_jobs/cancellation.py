@@ -50,8 +50,8 @@ def stop_open_jobs(runtime: Runtime, record: BatchRecord) -> Stopped:
         except CJError as error:
             log.warning("cancel_refused", submission_key=job.submission_key, error=str(error))
             problems.append(
-                f"Provider job {job.provider_job_id} could not be told to stop, and may go on and"
-                f" be paid for: {error} It is asked again at every poll, and by `cj cancel`."
+                f"Provider job {job.provider_job_id} could not be asked to stop, and may go on and"
+                f" be paid for: {error} That is retried at every poll, and by `cj cancel`."
             )
     if told:
         with runtime.store.write() as db:

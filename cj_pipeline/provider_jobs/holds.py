@@ -76,9 +76,9 @@ class AnswerCount:
         sample = f" One of them begins: {self.sample!r}." if self.sample else ""
         return (
             f"Judge '{judge.name}' gave no verdict in its first {self.n_without} answers, which"
-            f" were paid for ({kinds}); nothing more is asked of it.{sample} See `cj judge try"
+            f" were paid for ({kinds}); no more are requested.{sample} See `cj judge try"
             f" {judge.name}`. If a newer parser reads them, `cj reparse` goes on with the batch; to"
-            " ask more all the same, add `--resume` to the same `cj execute`."
+            " request more nevertheless, add `--resume` to the same `cj execute`."
         )
 
 
