@@ -417,7 +417,7 @@ class _PermitQueue:
         return min(LONGEST_PAUSE_S, granted.wait_s) if self._waiters else HEARTBEAT_S
 
     def _is_too_long(self, paused_until: float) -> bool:
-        """Whether a pause outlasts the run's patience; a call with a shorter wait sees to itself."""
+        """Whether a pause outlasts the run's patience, and no call gives up sooner by itself."""
         pause_s = paused_until - time.time()
         own = self._target.profile.wait_timeout_seconds
         return pause_s > PATIENCE_S and (own is None or own > PATIENCE_S)
