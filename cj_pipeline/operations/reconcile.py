@@ -291,7 +291,7 @@ def _by_itself(job: ProviderJob, known: _Known, now: datetime) -> Iterator[Discr
             f"`cj execute` the batch '{job.batch_id}' again, or cancel it",
         )
     stalled = stalled_since(job, now) if job.state in OPEN else None
-    if job.batch_id in known.unwanted and job.state in OPEN and job.cancel_told_at is None:
+    if job.batch_id in known.unwanted and job.state in OPEN and job.cancel_sent_at is None:
         yield _finding(
             "not_told_to_stop",
             job,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.intake.settings import BatchSettings, scoring_rules
+from cj_pipeline.queries.overview import batch_overview, what_hinders
 from cj_pipeline.scale.scoring import score_verdicts
 from cj_pipeline.stopping.continuation import ContinuationDecision
 
@@ -86,6 +87,7 @@ class BatchHistory:
         statistics: How good the final scale is (`scale_statistics`); empty before the end.
         judge_choices: Where judges are chosen by value, which each wave went to and why; by
             wave, the largest share first.
+        hindered_by: What it waits for, or the failure that ended it, in words; empty otherwise.
     """
 
     batch: Row
@@ -107,6 +109,7 @@ class BatchHistory:
     ranks: tuple[Row, ...] = ()
     statistics: Row = field(default_factory=dict)
     judge_choices: tuple[Row, ...] = ()
+    hindered_by: str = ""
 
     @property
     def batch_id(self) -> str:
@@ -326,4 +329,5 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
             "SELECT * FROM judge_choices WHERE batch_id = $batch"
             " ORDER BY wave, share DESC, information_per_usd DESC, judge_id"
         ),
+        hindered_by=what_hinders(batch_overview(db, batch_id)[0]),
     )

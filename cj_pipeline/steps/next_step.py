@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from cj_pipeline.batch.options import Priority
 from cj_pipeline.progress.text import AwaitedJobs, describe_awaited
+from cj_pipeline.provider_jobs.ledger import ROWS_ARE_DUE
 from cj_pipeline.store.session import Session
 
 
@@ -24,17 +25,17 @@ class NextStep(StrEnum):
     NOTHING = "nothing"
 
 
-UNPUBLISHED = """
+UNPUBLISHED = f"""
     SELECT batch_id FROM batches b WHERE b.state <> 'rejected'
     AND (NOT EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id)
-         OR EXISTS (FROM v_job_phases p WHERE p.batch_id = b.batch_id
-                    AND p.phase = 'collectable'))
-"""
+         OR EXISTS (FROM v_job_phases p WHERE p.batch_id = b.batch_id AND {ROWS_ARE_DUE}))
+"""  # noqa: S608 -- a constant
 """The batches that something is still to be done for; those that are done grow for ever.
 
-One that is published may have paid results to come, from a job that ended after it."""
+One that is published may have paid results to come, from a job that ended after it, or rows that
+it was settled without."""
 
-_FACTS = """
+_FACTS = f"""
 wave AS (
     SELECT batch_id, max(wave) AS wave FROM comparison_pairs
     WHERE batch_id IN (FROM wanted) GROUP BY batch_id
@@ -59,7 +60,7 @@ jobs AS (
     SELECT batch_id,
            count(*) FILTER (is_unsent AND coalesce(next_poll_at, $now) <= $now) AS n_to_send,
            count(*) FILTER (is_unsent AND next_poll_at > $now) AS n_postponed,
-           count(*) FILTER (phase = 'collectable') AS n_ended,
+           count(*) FILTER ({ROWS_ARE_DUE}) AS n_ended,
            count(*) FILTER (phase <> 'done') AS n_not_done,
            count(*) FILTER (phase = 'open' AND waiting_for = 'key') AS n_out_of_reach
     FROM (
@@ -83,14 +84,15 @@ SELECT b.batch_id, b.state,
        coalesce(j.n_postponed, 0) AS n_postponed,
        coalesce(j.n_ended, 0) AS n_ended,
        coalesce(j.n_out_of_reach = j.n_not_done, FALSE) AS is_out_of_reach,
-       EXISTS (FROM grading_reports g WHERE g.batch_id = b.batch_id) AS is_projected,
+       EXISTS (FROM grading_reports g WHERE g.batch_id = b.batch_id
+               AND (b.late_rows_at IS NULL OR g.projected_at >= b.late_rows_at)) AS is_projected,
        EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id) AS is_published
 FROM (FROM batches WHERE batch_id IN (FROM wanted)) b
 LEFT JOIN wave w USING (batch_id)
 LEFT JOIN wave_decisions d ON d.batch_id = b.batch_id AND d.wave = w.wave
 LEFT JOIN open_comparisons o ON o.batch_id = b.batch_id
 LEFT JOIN jobs j ON j.batch_id = b.batch_id
-"""
+"""  # noqa: S608 -- a constant
 
 
 def next_steps(db: Session, now: datetime) -> dict[str, NextStep]:
@@ -193,11 +195,12 @@ def standings(db: Session, now: datetime) -> list[PendingStep]:
                    string_agg(
                        submission_key[:8] || state || coalesce(CAST(postponed AS VARCHAR), ''),
                        ' ' ORDER BY submission_key
-                   ) FILTER (state <> 'settled') AS states,
+                   ) FILTER (state <> 'settled' OR n_in_doubt > 0) AS states,
                    count(*) FILTER (phase IN ('open', 'calling')) AS n_open,
                    min(ended_at) FILTER (phase = 'collectable') AS waiting_since
             FROM (
-                SELECT *, CASE WHEN provider_job_id IS NULL THEN next_poll_at END AS postponed
+                SELECT *, CASE WHEN provider_job_id IS NULL OR n_in_doubt > 0
+                               THEN next_poll_at END AS postponed
                 FROM v_job_phases WHERE batch_id IN (FROM wanted)
             )
             GROUP BY batch_id
@@ -219,7 +222,8 @@ def standings(db: Session, now: datetime) -> list[PendingStep]:
         LEFT JOIN jobs USING (batch_id)
         LEFT JOIN judged_by USING (batch_id)
         ORDER BY b.batch_id
-        """  # noqa: S608 -- a constant
+        """,  # noqa: S608 -- a constant
+        {"now": now},
     )
     return [
         PendingStep(

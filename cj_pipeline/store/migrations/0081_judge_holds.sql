@@ -30,28 +30,3 @@ WHERE h.released_at IS NULL
       WHERE a.batch_id = h.batch_id AND a.judge_id = h.judge_id AND a.outcome = 'succeeded'
   ));
 COMMENT ON VIEW v_judge_holds IS 'One row per judge whose calls are held now; a verdict that is read in an old answer ends it.';
-
--- Whatever else may keep a batch waiting joins this view as further rows of `waits`.
-DROP VIEW v_batch_waiting;
-CREATE VIEW v_batch_waiting AS
-WITH words AS (
-    SELECT unnest(['key', 'credit', 'person', 'rows', 'room']) AS waiting_for,
-           unnest([1, 2, 3, 4, 5]) AS urgency
-),
-waits AS (
-    SELECT batch_id, waiting_for, error AS reason, next_poll_at AS until
-    FROM v_job_phases WHERE waiting_for IS NOT NULL AND phase <> 'done'
-    UNION ALL
-    SELECT batch_id, waiting_for, reason, next_try_at AS until FROM v_judge_holds
-)
-SELECT batch_id, arg_min(waiting_for, urgency) AS waiting_for, arg_min(reason, urgency) AS reason,
-       count(*) AS n_waits, min(until) AS next_try_at
-FROM waits JOIN words USING (waiting_for)
-GROUP BY batch_id;
-
-COMMENT ON VIEW v_batch_waiting IS 'One row per batch that waits for something beside a provider''s own work.';
-COMMENT ON COLUMN v_batch_waiting.batch_id IS 'the batch';
-COMMENT ON COLUMN v_batch_waiting.waiting_for IS 'the most urgent of key, credit, person, rows and room';
-COMMENT ON COLUMN v_batch_waiting.reason IS 'the same in words';
-COMMENT ON COLUMN v_batch_waiting.n_waits IS 'how many of its jobs and judges wait';
-COMMENT ON COLUMN v_batch_waiting.next_try_at IS 'when the first of them is tried again';

@@ -14,7 +14,7 @@ from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import InvalidOutputError, JudgeHeldError, OutOfCreditError
 from cj_pipeline.operations.execute import run_to_end, take_in
 from cj_pipeline.operations.reparse import reparse
-from cj_pipeline.queries.overview import waits
+from cj_pipeline.queries.overview import batch_overview, put_off, what_hinders
 from cj_pipeline.runtime import Runtime
 from tests.support.batches import open_engine, write_batch
 
@@ -79,7 +79,7 @@ def test_a_judge_without_a_verdict_is_held_and_goes_on_when_told(
 
     with pytest.raises(JudgeHeldError, match="no verdict in its first 6 answers") as held:
         execute(runtime, folder)
-    paid, (told,) = n_paid(runtime), _waits(runtime)
+    paid, told = n_paid(runtime), _waits(runtime)
     with pytest.raises(JudgeHeldError):
         execute(runtime, folder)
     paid_again = n_paid(runtime)
@@ -87,7 +87,7 @@ def test_a_judge_without_a_verdict_is_held_and_goes_on_when_told(
     ended = execute(runtime, folder, resume=True)
 
     assert "One of them begins: '" in str(held.value)
-    assert told[1].startswith("waits for person: Judge 'quality' gave no verdict")
+    assert told.startswith("waits for a person: Judge 'quality' gave no verdict")
     assert (paid, paid_again) == (6, 6)
     assert ended[0] == "succeeded"
 
@@ -134,9 +134,10 @@ def test_a_newer_parser_that_reads_the_answers_goes_on_with_the_batch(
     assert n_paid(runtime) == 15, "none of them was bought again"
 
 
-def _waits(runtime: Runtime) -> list[tuple[str, str]]:
+def _waits(runtime: Runtime) -> str:
+    """Return what `cj status` says that the batch waits for."""
     with runtime.store.read() as db:
-        return waits(db)
+        return what_hinders(batch_overview(db, "spring")[0])
 
 
 @MODES
@@ -154,11 +155,11 @@ def test_out_of_credit_waits_and_the_same_command_goes_on(
 
     with pytest.raises(OutOfCreditError, match="run the same command: nothing is lost"):
         execute(runtime, folder)
-    (told,) = _waits(runtime)
+    told = _waits(runtime)
     emulate(runtime)
     ended = execute(runtime, folder)
 
-    assert told[1].startswith("waits for credit:")
+    assert told.startswith("waits for credit:")
     assert ended == ("succeeded", "single_wave_complete")
     assert n_paid(runtime) == 15
 
@@ -170,11 +171,11 @@ def test_out_of_credit_told_by_the_failed_batch(runtime: Runtime, tmp_path: Path
 
     with pytest.raises(OutOfCreditError, match="run the same command"):
         execute(runtime, folder)
-    (told,) = _waits(runtime)
+    told = _waits(runtime)
     emulate(runtime)
     ended = execute(runtime, folder)
 
-    assert told[1].startswith("waits for credit:")
+    assert told.startswith("waits for credit:")
     assert (ended[0], n_paid(runtime)) == ("succeeded", 15)
 
 
@@ -208,7 +209,9 @@ def test_a_pause_of_an_hour_is_shown_and_the_timeout_holds(
     status = CliRunner().invoke(app, ["status"]).output
 
     assert done.timed_out
-    (told,) = _waits(runtime)
-    assert "asked to be left alone" in told[1] or "429" in told[1]
+    with runtime.store.read() as db:
+        ((named, told),) = put_off(db)
+    assert named == batch_id
+    assert told.startswith("put off until")
     for shown in (queue, status):
-        assert "put off:" in shown
+        assert "put off until" in shown

@@ -380,7 +380,7 @@ def test_another_account_sees_no_job_and_nothing_is_bought_twice(
     right = with_key(runtime, monkeypatch, "school--rotated")
     clock.sleep(7200)
     poll(right)
-    told_to_stop = job(right)["cancel_told_at"]
+    told_to_stop = job(right)["cancel_sent_at"]
     clock.sleep(7200)
     poll(right)
     collect_wave(right, batch_id)
@@ -511,24 +511,28 @@ def test_each_cause_has_its_own_budget(runtime: Runtime, tmp_path: Path) -> None
     }
 
 
-def test_results_that_are_gone_for_good_are_missing_and_hold_nothing_up(
+def test_results_that_are_gone_for_good_are_in_doubt_and_hold_nothing_up(
     runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
-    """Before their time is over a person may still mend what keeps them from us."""
-    batch_id = planned(runtime, tmp_path, max_attempts=1)
+    """Before their time is over a refusal proves nothing: they are asked for again."""
+    month = 40 * 24 * 3600
+    batch_id = planned(runtime, tmp_path, max_attempts=1, incomplete_after_s=month)
     submit_wave(runtime, batch_id)
     poll(runtime)
     emulate(runtime, faults=[{"kind": "status", "on": "*.retrieve", "status": 404}])
     expiry = job(runtime)["results_expire_at"]
 
-    with pytest.raises(Exception, match="404"):
-        collect_wave(runtime, batch_id)
-    state = job(runtime)["state"]
+    collect_wave(runtime, batch_id)
+    before = job(runtime)
     clock.now = expiry + timedelta(hours=1)
     collected = collect_wave(runtime, batch_id)
 
-    assert state == "ended"
+    assert (before["state"], before["waiting_for"]) == ("incomplete", "rows")
+    assert "404" in before["error"]
     assert {kind.value: n for kind, n in collected.outcomes.items()} == {"missing": 6}
+    after = job(runtime)
+    assert (after["state"], after["billed_usd"], after["next_poll_at"]) == ("settled", 0, None)
+    assert after["possible_usd"] == pytest.approx(after["reserved_usd"])
 
 
 def test_late_results_of_an_ended_batch_are_stored_and_billed_and_count_for_nothing(
