@@ -29,6 +29,7 @@ from cj_pipeline.live.journal import folder_of
 from cj_pipeline.queries.same_texts import essays_with_the_text
 from cj_pipeline.storage.file_swap import UNFINISHED
 from cj_pipeline.store.file_store import FileStore, connect_file
+from cj_pipeline.store.identity import begin_epoch
 from cj_pipeline.store.maintenance import CALLBACKS_FOLDER, compact_store, rewrite_file
 from cj_pipeline.store.session import Session
 from cj_pipeline.store.snapshot import spare_of
@@ -261,6 +262,7 @@ def _finish(store: FileStore, erasure: dict[str, Any], now: datetime, beyond: Be
             with store.write() as db:
                 if essay_id is None:
                     _keep_costs(db, batch_id, now)
+                    _begin_epoch(db, batch_id, now)
                 content = db.one(
                     "SELECT content_sha256 FROM batches WHERE batch_id = ?", [batch_id]
                 )
@@ -300,6 +302,17 @@ def _erase_rows(db: Session, batch_id: str, essay_id: str | None, alias: str | N
         n_rows += _count(db, table, batch_id)
         db.execute(f'DELETE FROM "{table}" WHERE batch_id = ?', [batch_id])  # noqa: S608
     return n_rows
+
+
+def _begin_epoch(db: Session, batch_id: str, now: datetime) -> None:
+    """Have a batch's jobs searched for, should it be submitted again: nobody knows them now."""
+    row = db.one(
+        "SELECT min(intended_at) AS since FROM provider_jobs"
+        " WHERE batch_id = ? AND batching_mode = 'provider_batch_api'",
+        [batch_id],
+    )
+    if row is not None and row["since"] is not None:
+        begin_epoch(db, "forgotten", None, now, jobs_since=row["since"])
 
 
 def _keep_costs(db: Session, batch_id: str, now: datetime) -> None:
