@@ -117,7 +117,8 @@ def send_to_people(
     Anchors next to it come first. Pairs that wait for people already are not planned twice.
     """
     judge = people_judge(db, record)
-    scored = db.rows("SELECT essay_id, score FROM v_scores WHERE batch_id = ?", [record.batch_id])
+    of_batch = "SELECT essay_id, score FROM v_scores WHERE batch_id = ?"
+    scored = db.rows(of_batch, [record.batch_id])
     scores = {row["essay_id"]: row["score"] for row in scored}
     mine = scores.get(essay_id, 0.0)
     others = sorted(
@@ -154,7 +155,7 @@ def send_to_people(
 
 
 def people_judge(db: Session, record: BatchRecord) -> Judge:
-    """Return the judge that people of a batch judge as; the built-in one is added if it has none."""
+    """Return the judge that a batch's people judge as; the built-in one is added to one without."""
     own = [judge for judge in record.people if judge.name != IMPORTED]
     if own:
         return own[0]

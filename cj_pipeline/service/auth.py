@@ -28,11 +28,12 @@ COOKIE = "cj_session"
 SESSION_S = 12 * 3600
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/openapi.json", "/session", "/favicon.ico"})
+OPEN_PATHS = frozenset({"/", "/judge", "/healthz", "/openapi.json", "/session", "/favicon.ico"})
 """Nothing of a batch is shown there."""
 
-OPEN_PREFIXES = ("/batches/", "/webhooks/")
-"""The live page's frame, which fetches what it shows; and webhooks, which bring a signature."""
+OPEN_PREFIXES = ("/batches/", "/webhooks/", "/judge/")
+"""The live page's frame, which fetches what it shows; webhooks, which bring a signature; and the
+judging page, which brings a personal link's token."""
 
 
 @dataclass(frozen=True)
