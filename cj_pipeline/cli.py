@@ -26,10 +26,11 @@ from cj_pipeline.commands import (
     queue,
     services,
     store,
+    tokens,
     trials,
     watch,
 )
-from cj_pipeline.commands.console import with_plain_errors
+from cj_pipeline.commands.console import inert_usage_errors, with_plain_errors
 
 Command = Callable[..., None]
 
@@ -89,6 +90,11 @@ TRIAL = group(
     (trials.run, trials.list_, trials.history),
     trials.NamesRun,
 )
+TOKEN = group(
+    "token",
+    "Let others call the service: for what, with which batches, and until when.",
+    (tokens.create, tokens.list_, tokens.revoke),
+)
 STORE = group(
     "store",
     "Look after the store.",
@@ -131,17 +137,35 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
     "People": (moderation.moderate, moderation.release, PEOPLE, VERDICTS),
     "Judges and trials": (JUDGE, TRIAL, PROFILE),
     "The store and what was paid for": (STORE, ledger.doctor, ledger.reparse, store.forget),
-    "Services": (services.ui, services.serve, operations.metrics, services.emulator),
+    "Services": (
+        services.ui,
+        services.serve,
+        TOKEN,
+        operations.metrics,
+        operations.notify,
+        services.emulator,
+    ),
 }
 """What help shows, in this order: what one wants to do, and the commands for it."""
 
 
 class _AsInPanels(TyperGroup):
-    """Typer puts groups behind commands; here each is where `PANELS` has it."""
+    """Typer puts groups behind commands; here each is where `PANELS` has it.
+
+    Usage errors of all commands come through here too, and what was typed is spelled out.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:
         shown = [name_of(held) for panel in PANELS.values() for held in panel]
         return sorted(super().list_commands(ctx), key=shown.index)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with inert_usage_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with inert_usage_errors():
+            return super().invoke(ctx)
 
 
 app = typer.Typer(

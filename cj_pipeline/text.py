@@ -9,6 +9,10 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -85,18 +89,108 @@ def text_flaw(text: str) -> str | None:
 
 
 def same_words(text: str) -> str:
-    """Return what two copies of one text share, however they were saved."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    """Return what two copies of one text share, however they were saved or marked.
+
+    Characters that nobody sees are left out, all of them: a copy with a zero-width space in each
+    word is the same text. `queries.same_texts` does the same in SQL.
+    """
+    return " ".join(unicodedata.normalize("NFC", _UNSEEN.sub("", text)).split())
 
 
-_KEPT = "\n\t"
+UNSEEN_RANGES = (
+    (0x00, 0x08),
+    (0x0E, 0x1B),
+    (0x7F, 0x84),
+    (0x86, 0x9F),
+    (0xAD, 0xAD),
+    (0x034F, 0x034F),
+    (0x061C, 0x061C),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x200B, 0x200F),
+    (0x202A, 0x202E),
+    (0x2060, 0x206F),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFFB),
+    (0xE0000, 0xE0FFF),
+)
+"""First and last code points of what has no width and is no space, joiners and variation selectors
+among it. Unicode calls most of it `Default_Ignorable_Code_Point`."""
+
+_UNSEEN = re.compile(
+    "[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSEEN_RANGES) + "]"
+)
 _HIDDEN = re.compile(
-    # Controls, soft hyphen, zero-width spaces, bidirectional controls, fillers, tags. The joiners
-    # U+200C and U+200D and variation selectors stay: Persian, Indic scripts and emoji need them.
-    "[\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
+    # Controls but for line break and tab, soft hyphen, zero-width spaces, bidirectional controls,
+    # fillers, tags.
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
     "\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"
     "\U000e0000-\U000e0fff\ud800-\udfff]"
+    # The joiners U+200C and U+200D belong between letters of Persian and Indic scripts and in
+    # emoji, variation selectors after a sign. Anywhere else they can carry what nobody sees.
+    "|(?:^|(?<=[\x00-\u024f\u200c\u200d]))[\u200c\u200d]"
+    "|(?:^|(?<=[\x00-\u024f\u200c\u200d\ufe00-\ufe0f])(?<![0-9#*\u00a9\u00ae]))[\ufe00-\ufe0f]"
 )
+_KINDS = (
+    (0x00, 0x1F, "control"),
+    (0x7F, 0x9F, "control"),
+    (0x061C, 0x061C, "direction"),
+    (0x200E, 0x200F, "direction"),
+    (0x202A, 0x202E, "direction"),
+    (0x2066, 0x2069, "direction"),
+    (0xE0000, 0xE007F, "tag"),
+)
+
+
+@dataclass(frozen=True)
+class HiddenText:
+    """What stands in a text and cannot be seen there.
+
+    Attributes:
+        kinds: How many there are of each kind (tag, direction, control, zero-width).
+        line: Where the first one is; the first line is 1.
+    """
+
+    kinds: Mapping[str, int]
+    line: int
+
+    def describe(self) -> str:
+        """Return it in words, to go on from the text's name ("holds 3 hidden characters ...")."""
+        n = sum(self.kinds.values())
+        listed = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
+        return (
+            f"holds {n} hidden {'character' if n == 1 else 'characters'} ({listed}), the first on"
+            f" line {self.line}"
+        )
+
+
+def find_hidden(text: str) -> HiddenText | None:
+    """Return what a judge reads in a text and a person does not see; None where all is seen.
+
+    Soft hyphens, separators of lines and a byte order mark at the beginning are left by word
+    processors and hide nothing.
+    """
+    found = [
+        match
+        for match in _HIDDEN.finditer(text)
+        if match[0] not in _HARMLESS and (match[0], match.start()) != ("\ufeff", 0)
+    ]
+    if not found:
+        return None
+    kinds = Counter(_kind(ord(match[0])) for match in found)
+    return HiddenText(dict(kinds.most_common()), text.count("\n", 0, found[0].start()) + 1)
+
+
+_HARMLESS = "\u00ad\u2028\u2029"
+
+
+def _kind(code: int) -> str:
+    named = (kind for first, last, kind in _KINDS if first <= code <= last)
+    return next(named, "zero-width")
 
 
 def visible(text: str) -> str:
@@ -105,7 +199,7 @@ def visible(text: str) -> str:
     Line breaks and tabs stay. Letters of right-to-left scripts stay as they are: only controls
     that reorder other text are spelled out.
     """
-    return _HIDDEN.sub(lambda m: m[0] if m[0] in _KEPT else f"[U+{ord(m[0]):04X}]", text)
+    return _HIDDEN.sub(lambda match: f"[U+{ord(match[0]):04X}]", text)
 
 
 def excerpt(text: str, n_characters: int) -> str:
@@ -113,6 +207,19 @@ def excerpt(text: str, n_characters: int) -> str:
     shown = visible(text[:n_characters])
     left_out = len(text) - n_characters
     return shown if left_out <= 0 else f"{shown} … ({left_out:,} characters more)"
+
+
+def without_folders(text: str, folders: Iterable[Path]) -> str:
+    """Return a text in which no folder of this machine is named; what is below one still is.
+
+    Args:
+        text: A message, with paths in it or not.
+        folders: Those that nobody elsewhere need know; the root of all is left alone.
+    """
+    names = {str(each) for folder in folders for each in (folder, folder.resolve())}
+    for name in sorted(names - {"/", "."}, key=len, reverse=True):
+        text = text.replace(name, "…")
+    return text
 
 
 class StrictLoader(yaml.SafeLoader):

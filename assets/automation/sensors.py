@@ -31,9 +31,11 @@ from cj_pipeline.errors import SettingsError
 from cj_pipeline.ids import id_for
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.operations.notify import notify
 from cj_pipeline.progress.follow import StoreWatcher
 from cj_pipeline.steps.next_step import NextStep, PendingStep, standings
 from cj_pipeline.steps.poll import next_due, poll
+from cj_pipeline.steps.step_failures import record_failed_run
 from cj_pipeline.steps.watchdog import expiring_results, stalled_batches
 from resources.runtime_resource import RuntimeResource
 
@@ -214,7 +216,46 @@ def watchdog_sensor(
     return _result(context.instance, requests, idle="no batch has stalled")
 
 
-ALL_SENSORS = (inbox_sensor, provider_jobs_sensor, watchdog_sensor)
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells the addresses in CJ_HOME/installation.yaml what has happened to batches.",
+)
+def notification_sensor(
+    context: dg.SensorEvaluationContext, engine: RuntimeResource
+) -> dg.SkipReason:
+    """Record and send what is due; it requests no run. Off while no address is set."""
+    del context
+    try:
+        told = notify(engine.open())
+    except SettingsError as error:
+        return dg.SkipReason(f"Nobody is told: {error}")
+    return dg.SkipReason(
+        f"{told.n_recorded} notifications are new, {told.n_sent} were sent, {told.n_failed} failed"
+    )
+
+
+@dg.run_failure_sensor(
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    monitor_all_code_locations=False,
+    description="Records a failed run of a batch that could not record its failure itself.",
+)
+def failed_runs_sensor(context: dg.RunFailureSensorContext, engine: RuntimeResource) -> None:
+    """A run that was killed, or never started, leaves a reason too; a step's own reason stays."""
+    run = context.dagster_run
+    batch_id = run.tags.get("dagster/partition")
+    if batch_id is not None:
+        reason = f"run {run.run_id[:8]} of {run.job_name} failed; its page in Dagster says why"
+        record_failed_run(engine.open(), batch_id, run.job_name, reason)
+
+
+ALL_SENSORS = (
+    inbox_sensor,
+    provider_jobs_sensor,
+    watchdog_sensor,
+    notification_sensor,
+    failed_runs_sensor,
+)
 
 
 def _result(

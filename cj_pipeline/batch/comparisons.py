@@ -44,6 +44,7 @@ class RequestOutcome(StrEnum):
     REFUSAL = "refusal"
     TRUNCATED = "truncated"
     CONTENT_FILTER = "content_filter"
+    PROMPT_CUT = "prompt_cut"
     PROVIDER_ERROR = "provider_error"
     EXPIRED = "expired"
     CANCELLED = "cancelled"

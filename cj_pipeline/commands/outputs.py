@@ -11,6 +11,7 @@ from cj_pipeline.commands import tables
 from cj_pipeline.commands.arguments import BatchName
 from cj_pipeline.commands.console import console, errors
 from cj_pipeline.commands.home import home_folder, published
+from cj_pipeline.text import find_hidden
 
 if TYPE_CHECKING:
     from cj_pipeline.outputs.feedback import EssayFeedback
@@ -61,6 +62,8 @@ def essay(
     feedback = essay_feedback(history, essay_id)
     if than is not None:
         _show_odds(history, essay_id, than)
+    if (hidden := find_hidden(history.essay_by_id[essay_id]["text"] or "")) is not None:
+        console.print(f"The text {hidden.describe()}; judges read them.", markup=False)
     console.print(
         tables.table(essay_id, ("what", "value"), _feedback_rows(feedback)),
         tables.table(

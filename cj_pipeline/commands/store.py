@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cj_pipeline.commands import tables
-from cj_pipeline.commands.console import console
+from cj_pipeline.commands.console import confirm, console
 from cj_pipeline.commands.home import home_folder, open_store
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def forget(
 
     what = f"essay {essay_id} of batch {batch}" if essay_id else f"batch {batch}"
     if not yes:
-        typer.confirm(f"Remove {what} for good?", abort=True)
+        confirm(f"Remove {what} for good?")
     now, opened = datetime.now(UTC), _own_file()
     words = words_of(opened, batch, essay_id) if verify else ()
     forgotten: Forgotten = (

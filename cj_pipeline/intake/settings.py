@@ -158,6 +158,9 @@ class BatchSettings(BaseModel):
     """Warn when the largest standard error of a score is above this, in logits."""
     stall_after_s: Annotated[float, Field(gt=0)] = 36 * 3600
     """Seconds without news after which the batch is ended as stalled."""
+    incomplete_after_s: Annotated[float, Field(gt=0)] = 6 * 3600
+    """How many seconds the batch waits for rows that a provider counts as done and has not sent.
+    After that their cost is in doubt and the batch goes on without them."""
 
     assertions: tuple[OwnAssertion, ...] = ()
     """Conditions on metrics, as `cj metrics` names them. If one fails, no grades are published."""

@@ -26,6 +26,7 @@ import duckdb
 
 from cj_pipeline.errors import StoreError, UnknownBatchError, UnsettledBatchError
 from cj_pipeline.live.journal import folder_of
+from cj_pipeline.queries.same_texts import essays_with_the_text
 from cj_pipeline.storage.file_swap import UNFINISHED
 from cj_pipeline.store.file_store import FileStore, connect_file
 from cj_pipeline.store.maintenance import CALLBACKS_FOLDER, compact_store, rewrite_file
@@ -527,16 +528,8 @@ def _copies(store: FileStore) -> Iterator[Path]:
 
 def _same_texts(db: Session, batch_id: str, essay_id: str | None) -> tuple[tuple[str, str], ...]:
     """Return the essays of other batches that have the very text that is to go."""
-    rows = db.rows(
-        """
-        SELECT DISTINCT o.batch_id, o.essay_id FROM essays e
-        JOIN essays o ON o.sha256 = e.sha256 AND o.batch_id <> e.batch_id
-        WHERE e.batch_id = $batch AND ($essay IS NULL OR e.essay_id = $essay) AND e.sha256 <> ''
-        ORDER BY ALL
-        """,
-        {"batch": batch_id, "essay": essay_id},
-    )
-    return tuple((row["batch_id"], row["essay_id"]) for row in rows)
+    found = essays_with_the_text(db, batch_id, essay_id)
+    return tuple((row["batch_id"], row["essay_id"]) for row in found if row["batch_id"] != batch_id)
 
 
 def _backups_elsewhere(store: FileStore, db: Session) -> tuple[Path, ...]:

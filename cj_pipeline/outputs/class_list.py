@@ -1,25 +1,23 @@
 """The class list: one row per student's essay, for a spreadsheet, as CSV and as XLSX.
 
 Essay ids and file names come from outside, and a spreadsheet runs a cell that looks like a
-formula. So in CSV such a text gets an apostrophe before it, and in XLSX every text is written as a
-string, which no spreadsheet evaluates.
+formula. `csv_files` guards the CSV, and in XLSX every text is written as a string, which no
+spreadsheet evaluates.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from cj_pipeline.outputs.csv_files import Cell, csv_file
 from cj_pipeline.outputs.feedback import written_grade
 from cj_pipeline.queries.history import BatchHistory, Row
-from cj_pipeline.text import excerpt
+from cj_pipeline.text import excerpt, find_hidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-Cell = str | int | float | None
 
 COLUMNS = (
     "rank",
@@ -40,7 +38,6 @@ COLUMNS = (
     "status",
     "machine_grade",
 )
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _EXCEL_EPOCH = datetime(1980, 1, 1)  # noqa: DTZ001 -- XLSX properties carry no zone
 
 
@@ -77,6 +74,7 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             row["n_comparisons"],
             "; ".join(
                 _remarks(
+                    essay["text"] or "",
                     row["is_one_sided"],
                     projection is not None and projection["is_extrapolated"],
                     decision,
@@ -89,12 +87,7 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
 
 def class_list_csv(history: BatchHistory) -> bytes:
     """Return the class list as CSV in UTF-8, with the mark by which Excel knows the encoding."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for row in class_list(history):
-        writer.writerow([_inert(cell) if isinstance(cell, str) else cell for cell in row])
-    return text.getvalue().encode("utf-8-sig")
+    return csv_file(COLUMNS, class_list(history))
 
 
 def class_list_xlsx(history: BatchHistory) -> bytes:
@@ -125,11 +118,11 @@ def _is_anchor(history: BatchHistory, essay_id: str) -> bool:
     return bool(history.essay_by_id[essay_id]["is_anchor"])
 
 
-def _inert(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
-
-
-def _remarks(is_one_sided: bool, is_extrapolated: bool, decision: Row | None) -> Iterator[str]:
+def _remarks(
+    text: str, is_one_sided: bool, is_extrapolated: bool, decision: Row | None
+) -> Iterator[str]:
+    if find_hidden(text) is not None:
+        yield "its text holds hidden characters"
     if is_one_sided:
         yield "won or lost every comparison"
     if is_extrapolated:

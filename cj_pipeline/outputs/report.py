@@ -41,7 +41,7 @@ from cj_pipeline.outputs.report_scale import (
 from cj_pipeline.queries.history import BatchHistory, Row, read_history
 from cj_pipeline.queries.spending import SENT_AS, spending, spending_by_judge
 from cj_pipeline.stopping.continuation import EndReason
-from cj_pipeline.text import excerpt
+from cj_pipeline.text import excerpt, find_hidden
 
 if TYPE_CHECKING:
     from cj_pipeline.diagnostics.fit_statistics import Fit
@@ -68,7 +68,7 @@ END_REASONS: Mapping[str, str] = {
     "the essays as a new batch.",
     EndReason.EXPIRED: "The provider let the requests expire before it answered them.",
     EndReason.CANCELLED: "A person cancelled the batch.",
-    EndReason.STALLED: "The provider made no progress for too long.",
+    EndReason.STALLED: "Nothing moved for longer than `stall_after_s` allows.",
 }
 
 FAILURES: Mapping[str, str] = {
@@ -181,7 +181,7 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         costs=_costs(history),
         judge_costs=_judge_costs(history),
         job_costs=_job_costs(history),
-        unknown_usage=sum(row.get("is_usage_told") is False for row in history.attempts),
+        unknown_usage=sum(row.get("has_usage") is False for row in history.attempts),
         cost_is_play=_is_play(history),
         cost_picture=_cost_picture(history),
         feedback=all_feedback(history) if _fits_one_page(history) else (),
@@ -215,12 +215,18 @@ def _banners(history: BatchHistory) -> list[Banner]:
                 if state == "cancelled"
                 else f"This batch failed: {words(reason or 'no reason stored')}",
                 f"{END_REASONS.get(reason or '', '')} There are no grades; any scores below are"
-                " partial and should not be used.",
+                " partial and should not be used."
+                + (f"\nMost of all: {history.hindered_by}" if history.hindered_by else ""),
             )
         )
     elif state == "running":
         banners.append(
-            Banner("notice", "This batch is still being judged", "All figures are preliminary.")
+            Banner(
+                "notice",
+                "This batch is still being judged",
+                "All figures are preliminary."
+                + (f" It {history.hindered_by}" if history.hindered_by else ""),
+            )
         )
     if history.release.statement:
         provisional = history.release.is_provisional
@@ -510,6 +516,8 @@ def _attention_reasons(
     entry: Row, essay: Row, projection: Row | None, fit: Fit | None
 ) -> list[str]:
     reasons = []
+    if (hidden := find_hidden(essay["text"] or "")) is not None:
+        reasons.append(f"its text {hidden.describe()}: judges read them")
     if fit is not None and fit.infit > MISFIT and fit.infit_z > _MISFIT_Z:
         reasons.append(
             f"its verdicts contradict each other (infit {fit.infit:.1f} over {fit.n} verdicts)"

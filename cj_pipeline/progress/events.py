@@ -187,7 +187,8 @@ landed AS (
 -- What providers count as done in jobs that are not read yet; some count only at the end.
 at_provider AS (
     SELECT judge_id,
-           sum(CASE WHEN phase = 'collectable' THEN n_requests
+           sum(CASE WHEN state = 'incomplete' THEN n_in_doubt
+                    WHEN phase = 'collectable' THEN n_requests
                     ELSE least(n_requests, coalesce(n_completed, 0) + coalesce(n_failed, 0))
                END) AS n_counted,
            max(polled_at) AS last_counted_at

@@ -23,7 +23,6 @@ from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import (
     AmbiguousSubmissionError,
     ProviderRefusedError,
-    ProviderUnavailableError,
 )
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage
@@ -49,7 +48,6 @@ from cj_pipeline.providers.transport import (
     count,
     count_or_none,
     created_id,
-    ends_whole,
     failed_call,
     folded,
     items,
@@ -58,6 +56,7 @@ from cj_pipeline.providers.transport import (
     mapping,
     plain_failures,
     raw_lines,
+    require_rows,
     retry_after_s,
     shortened,
     text_or_none,
@@ -285,19 +284,17 @@ class OpenAIBatches:
         """Stream a file's content to disk.
 
         Raises:
-            ProviderUnavailableError: If less came than the provider counts.
+            ProviderUnavailableError: If what came is no result file.
         """
-        with self.failures(Call(self.name, f"send file {file_id}")):
-            with self.client.files.with_streaming_response.content(
+        with (
+            self.failures(Call(self.name, f"send file {file_id}")),
+            self.client.files.with_streaming_response.content(
                 file_id, timeout=TRANSFER_TIMEOUT
-            ) as answer:
-                for piece in answer.iter_bytes():
-                    file.write(piece)
-            if not ends_whole(file):
-                raw = self.client.files.with_raw_response.retrieve(file_id, timeout=POLL_TIMEOUT)
-                if file.tell() < count(json_object(raw.text).get("bytes")):
-                    msg = f"{self.name} sent only the beginning of file {file_id}: collect again."
-                    raise ProviderUnavailableError(msg)
+            ) as answer,
+        ):
+            for piece in answer.iter_bytes():
+                file.write(piece)
+        require_rows(self.name, f"file {file_id}", file)
 
     def _pages(self, action: str, resource: Any, since: datetime) -> Iterator[dict[str, Any]]:
         """Yield a list's entries, newest first, down to `since`; never round in a circle."""

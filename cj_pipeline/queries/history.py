@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cj_pipeline.batch.comparisons import PEOPLE_FROM, JudgedPair
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.intake.settings import BatchSettings, scoring_rules
+from cj_pipeline.queries.overview import batch_overview, what_hinders
 from cj_pipeline.queries.release import (
     NOTHING_GRADED,
     Release,
@@ -96,6 +97,7 @@ class BatchHistory:
         releases: Each time it was released or withdrawn, in order.
         judge_choices: Where judges are chosen by value, which each wave went to and why; by
             wave, the largest share first.
+        hindered_by: What it waits for, or the failure that ended it, in words; empty otherwise.
     """
 
     batch: Row
@@ -121,6 +123,7 @@ class BatchHistory:
     moderation: tuple[Row, ...] = ()
     releases: tuple[Row, ...] = ()
     skips: tuple[Row, ...] = ()
+    hindered_by: str = ""
 
     @property
     def batch_id(self) -> str:
@@ -372,4 +375,5 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
             "SELECT * FROM judge_choices WHERE batch_id = $batch"
             " ORDER BY wave, share DESC, information_per_usd DESC, judge_id"
         ),
+        hindered_by=what_hinders(batch_overview(db, batch_id)[0]),
     )

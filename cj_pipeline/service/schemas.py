@@ -45,6 +45,8 @@ class BatchRow(BaseModel):
     title: str
     state: str
     end_reason: str | None
+    waiting_for: str | None = Field(description="key, credit, person, rows or room.")
+    waiting_reason: str | None
     n_essays: int
     n_waves: int
     n_completed: int

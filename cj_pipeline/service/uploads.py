@@ -25,7 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.ids import ID, id_for
 from cj_pipeline.intake.batch_folder import Batch, read_batch
+from cj_pipeline.intake.settings import EarlierBatch
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.service.auth import Grant
 from cj_pipeline.service.problems import ProblemError
 from cj_pipeline.steps.ingest import load_judges
 
@@ -86,8 +88,8 @@ class HandedIn:
     is_new: bool
 
 
-def hand_in_json(runtime: Runtime, given: BatchIn) -> HandedIn:
-    """Hand in a batch given as JSON.
+def hand_in_json(runtime: Runtime, given: BatchIn, grant: Grant) -> HandedIn:
+    """Hand in a batch given as JSON, if the caller may submit one of its name.
 
     Raises:
         ProblemError: With everything that is wrong with it.
@@ -95,21 +97,22 @@ def hand_in_json(runtime: Runtime, given: BatchIn) -> HandedIn:
     if given.folder is not None:
         if given.model_fields_set - {"folder"}:
             raise ProblemError(422, "Give `folder` alone, or a batch without it.")
-        return _hand_in_waiting(runtime, given.folder)
+        return _hand_in_waiting(runtime, given.folder, grant)
     if given.batch_id is None:
         raise ProblemError(422, "Give the batch a name in `batch_id`, or name a waiting `folder`.")
     with _staged(runtime) as folder:
         _write_batch(folder, given)
-        return _place(runtime, folder, given.batch_id)
+        return _place(runtime, folder, given.batch_id, grant)
 
 
-def hand_in_zip(runtime: Runtime, file: IO[bytes], batch_id: str | None) -> HandedIn:
+def hand_in_zip(runtime: Runtime, file: IO[bytes], batch_id: str | None, grant: Grant) -> HandedIn:
     """Hand in a batch folder given as a zip file.
 
     Args:
         runtime: The pipeline's connections.
         file: The zip file; the batch's files, or one folder that holds them.
         batch_id: The batch's name; by default that of the one folder in the zip file.
+        grant: What the caller may do.
 
     Raises:
         ProblemError: With everything that is wrong with it.
@@ -121,18 +124,19 @@ def hand_in_zip(runtime: Runtime, file: IO[bytes], batch_id: str | None) -> Hand
             raise ProblemError(
                 422, "Give the batch a name: `?batch_id=`, or one folder of that name in the zip."
             )
-        return _place(runtime, folder / top if top else folder, name)
+        return _place(runtime, folder / top if top else folder, name, grant)
 
 
-def _hand_in_waiting(runtime: Runtime, name: str) -> HandedIn:
+def _hand_in_waiting(runtime: Runtime, name: str, grant: Grant) -> HandedIn:
+    _require_own(name, grant)
     waiting = runtime.inbox / f".{name}"
     if not waiting.is_dir() or waiting.is_symlink():
         if (runtime.inbox / name).is_dir():
-            return _known(runtime.inbox / name, name)
+            return _known(runtime.inbox / name, name, grant)
         raise ProblemError(
             404, f"No folder '.{name}' waits in the inbox: copy it there under that name first."
         )
-    return _place(runtime, waiting, name)
+    return _place(runtime, waiting, name, grant)
 
 
 @contextmanager
@@ -147,9 +151,19 @@ def _staged(runtime: Runtime) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _place(runtime: Runtime, folder: Path, batch_id: str) -> HandedIn:
+def _require_own(batch_id: str, grant: Grant) -> None:
+    if not grant.covers(batch_id):
+        raise ProblemError(
+            403,
+            f"Your token is not for a batch '{batch_id}': name it as one of"
+            f" {', '.join(grant.batches)}.",
+        )
+
+
+def _place(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> HandedIn:
     """Check a folder as ingestion will, and rename it to where the sensor finds it."""
-    handed_in = _read(folder, batch_id)
+    _require_own(batch_id, grant)
+    handed_in = _read(folder, batch_id, grant)
     state, sha256 = _in_store(runtime, batch_id)
     target = runtime.inbox / batch_id
     if state is not None and state != "rejected":
@@ -165,19 +179,19 @@ def _place(runtime: Runtime, folder: Path, batch_id: str) -> HandedIn:
     except OSError as error:
         if not target.is_dir():
             raise ProblemError(500, f"The inbox cannot be written: {error.strerror}.") from error
-        known = _known(target, batch_id)
+        known = _known(target, batch_id, grant)
         if known.batch.content_sha256 != handed_in.batch.content_sha256:
             raise _taken(batch_id) from None
         return known
     return handed_in
 
 
-def _known(folder: Path, batch_id: str) -> HandedIn:
-    found = _read(folder, batch_id)
+def _known(folder: Path, batch_id: str, grant: Grant) -> HandedIn:
+    found = _read(folder, batch_id, grant)
     return HandedIn(found.batch, found.judge_names, is_new=False)
 
 
-def _read(folder: Path, batch_id: str) -> HandedIn:
+def _read(folder: Path, batch_id: str, grant: Grant) -> HandedIn:
     problems: list[str] = []
     if (folder / "judges").exists():
         # A judge's file sets where requests go and which key they bear.
@@ -187,6 +201,12 @@ def _read(folder: Path, batch_id: str) -> HandedIn:
     try:
         batch = read_batch(folder, batch_id=batch_id)
         judges = load_judges(batch) if not problems else ()
+        # Another batch's scores and grades would show in this one's.
+        problems += [
+            f"batch.yaml: your token is not for the batch '{name}' that it is to be placed on"
+            for name in _other_batches(batch)
+            if not grant.covers(name)
+        ]
     except BatchProblemsError as error:
         problems = [*problems, *error.problems]
     if problems:
@@ -196,6 +216,13 @@ def _read(folder: Path, batch_id: str) -> HandedIn:
             problems,
         )
     return HandedIn(batch, tuple(judge.name for judge in judges), is_new=True)
+
+
+def _other_batches(batch: Batch) -> list[str]:
+    """Return the batches whose scores a batch would begin with or be placed on."""
+    values = batch.settings.values
+    earlier = values.head_start if isinstance(values.head_start, EarlierBatch) else None
+    return [*values.link_to, *([earlier.batch] if earlier is not None else [])]
 
 
 def _taken(batch_id: str) -> ProblemError:

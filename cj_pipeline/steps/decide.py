@@ -192,6 +192,7 @@ def _progress(
         nothing_left_to_ask=record.nothing_left_to_ask,
         is_cancelled=record.cancel_requested,
         is_stalled=is_stalled,
+        n_in_doubt=counts["n_in_doubt"],
     )
     return progress, scale, reached
 
@@ -204,7 +205,10 @@ def _n_in_flight(db: Session, batch_id: str) -> int:
 
 
 def comparison_counts(db: Session, batch_id: str) -> dict[str, int]:
-    """Return submitted, completed, failed and failed_as_expired comparisons of its models."""
+    """Return submitted, completed, failed and failed_as_expired comparisons of its models.
+
+    And how many of the failed ones are in doubt.
+    """
     row = db.one(
         """
         SELECT
@@ -212,7 +216,11 @@ def comparison_counts(db: Session, batch_id: str) -> dict[str, int]:
              WHERE batch_id = $batch AND submission_key <> $people) AS submitted,
             count(*) FILTER (status = 'succeeded') AS completed,
             count(*) FILTER (status = 'failed') AS failed,
-            count(*) FILTER (failure_reason = 'expired') AS failed_as_expired
+            count(*) FILTER (failure_reason = 'expired') AS failed_as_expired,
+            count(*) FILTER (status = 'failed' AND custom_id IN (
+                SELECT custom_id FROM attempts
+                WHERE batch_id = $batch AND in_doubt_usd IS NOT NULL
+            )) AS n_in_doubt
         FROM comparisons WHERE batch_id = $batch AND sequence < $from
         """,
         {"batch": batch_id, "people": PEOPLE_KEY, "from": PEOPLE_FROM},

@@ -9,6 +9,7 @@ from typing import Any
 
 from cj_pipeline.batch.options import Priority
 from cj_pipeline.progress.text import AwaitedJobs, describe_awaited
+from cj_pipeline.provider_jobs.ledger import ROWS_ARE_DUE
 from cj_pipeline.store.session import Session
 
 
@@ -26,21 +27,20 @@ class NextStep(StrEnum):
     NOTHING = "nothing"
 
 
-UNPUBLISHED = """
+UNPUBLISHED = f"""
     SELECT batch_id FROM batches b WHERE b.state <> 'rejected'
     AND (NOT EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id)
-         OR EXISTS (FROM v_job_phases p WHERE p.batch_id = b.batch_id
-                    AND p.phase = 'collectable')
+         OR EXISTS (FROM v_job_phases p WHERE p.batch_id = b.batch_id AND {ROWS_ARE_DUE})
          OR EXISTS (FROM v_human_changes h WHERE h.batch_id = b.batch_id AND h.changed_at >
                     (SELECT max(projected_at) FROM grading_reports g
                      WHERE g.batch_id = b.batch_id)))
-"""
+"""  # noqa: S608 -- a constant
 """The batches that something is still to be done for; those that are done grow for ever.
 
-One that is published may have paid results to come, from a job that ended after it, or verdicts
-of people that its grades do not know of."""
+One that is published may have paid results to come, from a job that ended after it, rows that it
+was settled without, or verdicts of people that its grades do not know of."""
 
-_FACTS = """
+_FACTS = f"""
 wave AS (
     SELECT batch_id, max(wave) AS wave FROM comparison_pairs
     WHERE batch_id IN (FROM wanted) GROUP BY batch_id
@@ -61,7 +61,7 @@ jobs AS (
     SELECT batch_id,
            count(*) FILTER (is_unsent AND coalesce(next_poll_at, $now) <= $now) AS n_to_send,
            count(*) FILTER (is_unsent AND next_poll_at > $now) AS n_postponed,
-           count(*) FILTER (phase = 'collectable') AS n_ended
+           count(*) FILTER ({ROWS_ARE_DUE}) AS n_ended
     FROM (
         -- Single calls that were cut short have no job at the provider to wait for.
         SELECT *, phase IN ('unsent', 'calling') AS is_unsent
@@ -96,7 +96,8 @@ SELECT b.batch_id, b.state,
        coalesce(j.n_to_send, 0) AS n_to_send,
        coalesce(j.n_postponed, 0) AS n_postponed,
        coalesce(j.n_ended, 0) AS n_ended,
-       EXISTS (FROM grading_reports g WHERE g.batch_id = b.batch_id) AS is_projected,
+       EXISTS (FROM grading_reports g WHERE g.batch_id = b.batch_id
+               AND (b.late_rows_at IS NULL OR g.projected_at >= b.late_rows_at)) AS is_projected,
        EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id) AS is_published
 FROM (FROM batches WHERE batch_id IN (FROM wanted)) b
 LEFT JOIN wave w USING (batch_id)
@@ -105,7 +106,7 @@ LEFT JOIN open_comparisons o ON o.batch_id = b.batch_id
 LEFT JOIN jobs j ON j.batch_id = b.batch_id
 LEFT JOIN owed ON owed.batch_id = b.batch_id
 LEFT JOIN late ON late.batch_id = b.batch_id
-"""
+"""  # noqa: S608 -- a constant
 
 QUIET = timedelta(minutes=5)
 """How long people are left in peace before their late verdicts are scored: not one at a time."""
@@ -219,11 +220,12 @@ def standings(db: Session, now: datetime) -> list[PendingStep]:
                    string_agg(
                        submission_key[:8] || state || coalesce(CAST(postponed AS VARCHAR), ''),
                        ' ' ORDER BY submission_key
-                   ) FILTER (state <> 'settled') AS states,
+                   ) FILTER (state <> 'settled' OR n_in_doubt > 0) AS states,
                    count(*) FILTER (phase IN ('open', 'calling')) AS n_open,
                    min(ended_at) FILTER (phase = 'collectable') AS waiting_since
             FROM (
-                SELECT *, CASE WHEN provider_job_id IS NULL THEN next_poll_at END AS postponed
+                SELECT *, CASE WHEN provider_job_id IS NULL OR n_in_doubt > 0
+                               THEN next_poll_at END AS postponed
                 FROM v_job_phases WHERE batch_id IN (FROM wanted)
             )
             GROUP BY batch_id
@@ -249,7 +251,8 @@ def standings(db: Session, now: datetime) -> list[PendingStep]:
         LEFT JOIN people USING (batch_id)
         LEFT JOIN judged_by USING (batch_id)
         ORDER BY b.batch_id
-        """  # noqa: S608 -- a constant
+        """,  # noqa: S608 -- a constant
+        {"now": now},
     )
     return [
         PendingStep(

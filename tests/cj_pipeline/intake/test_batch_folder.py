@@ -138,9 +138,19 @@ def test_a_text_that_cannot_be_judged_is_named_with_its_flaw(
     assert words in problem
 
 
-def test_identical_texts_are_a_problem_however_they_were_saved(folder: Folder) -> None:
-    """One text submitted twice would be compared with itself."""
-    root = folder({"essays/bob.txt": "\ufeffThe  harbour smells\r\nof tar."})
+@pytest.mark.parametrize(
+    "copied",
+    [
+        "\ufeffThe  harbour smells\r\nof tar.",
+        "Th\u200be ha\u2060rbour smells \u202eof\u202c tar.",
+        "The harbour smells of tar.\U000e0041\U000e0042",
+        "The\u200d har\ufe01bour smells of tar.",
+    ],
+    ids=["saved otherwise", "zero width", "tags", "joiners"],
+)
+def test_identical_texts_are_a_problem_however_they_were_saved(folder: Folder, copied: str) -> None:
+    """One text submitted twice would be compared with itself, marked by what nobody sees or not."""
+    root = folder({"essays/bob.txt": copied})
 
     assert problems_of(root) == [
         "essays/anna.txt and essays/bob.txt are identical texts: keep one of them"
