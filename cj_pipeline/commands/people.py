@@ -102,7 +102,8 @@ def link(
     ] = "http://127.0.0.1:8421",
     days: Annotated[float, typer.Option(help="For how many days a link is good.")] = 14,
     quota: Annotated[
-        int | None, typer.Option(min=1, help="Verdicts asked of each; by default what there is.")
+        int | None,
+        typer.Option(min=1, help="Verdicts expected of each; by default as many as there are."),
     ] = None,
     by: By = None,
 ) -> None:

@@ -291,7 +291,7 @@ class _Mine:
 
 def _why_nothing(record: BatchRecord, mine: _Mine) -> str:
     if mine.is_at_quota:
-        return "You have judged all that was asked of you. Thank you."
+        return "You have judged your share. Thank you."
     if not record.has_ended:
         return "There is nothing to judge now. More pairs come while the batch goes on."
     return "Everything is judged. Thank you."

@@ -38,8 +38,8 @@ from cj_pipeline.text import visible
 
 JUDGE_COOKIE = "cj_judge"
 _NOT_GOOD = (
-    "This link is not good: it has expired, was revoked, or is not complete. Ask whoever sent it"
-    " for a new one."
+    "This link is not good: it has expired, was revoked, or is not complete. Request a new"
+    " one from the person who sent it."
 )
 
 router = APIRouter(include_in_schema=False)

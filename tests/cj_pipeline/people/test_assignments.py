@@ -238,7 +238,7 @@ def test_a_quota_ends_a_persons_work(judged: tuple[Runtime, str]) -> None:
     desk = _desk(runtime, anna)
 
     assert desk.held == ()
-    assert desk.why_nothing == "You have judged all that was asked of you. Thank you."
+    assert desk.why_nothing == "You have judged your share. Thank you."
 
 
 def test_links_that_expired_were_revoked_or_made_up_open_nothing(
