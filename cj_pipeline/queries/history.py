@@ -98,6 +98,7 @@ class BatchHistory:
         statistics: How good the final scale is (`scale_statistics`); empty before the end.
         release: Whether its grades may be used as final.
         moderation: What people decided of its grades, in order.
+        skips: Pairs that people skipped, each with its reason; in order.
         releases: Each time it was released or withdrawn, in order.
         judge_choices: Where judges are chosen by value, which each wave went to and why; by
             wave, the largest share first.
@@ -123,10 +124,11 @@ class BatchHistory:
     ranks: tuple[Row, ...] = ()
     statistics: Row = field(default_factory=dict)
     judge_choices: tuple[Row, ...] = ()
-    hindered_by: str = ""
     release: Release = NOTHING_GRADED
     moderation: tuple[Row, ...] = ()
     releases: tuple[Row, ...] = ()
+    skips: tuple[Row, ...] = ()
+    hindered_by: str = ""
 
     @property
     def batch_id(self) -> str:
@@ -418,6 +420,10 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
         release=release_of(db, batch_id),
         moderation=rows(
             "SELECT * FROM moderation_decisions WHERE batch_id = $batch ORDER BY number"
+        ),
+        skips=rows(
+            "SELECT essay_a, essay_b, reason FROM human_answers"
+            " WHERE batch_id = $batch AND kind = 'skip' ORDER BY number"
         ),
         releases=rows("SELECT * FROM release_events WHERE batch_id = $batch ORDER BY number"),
         judge_choices=rows(
