@@ -8,13 +8,14 @@ spreadsheet evaluates.
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cj_pipeline.batch.essays import label
 from cj_pipeline.outputs.csv_files import Cell, csv_file
 from cj_pipeline.outputs.feedback import written_grade
-from cj_pipeline.queries.history import BatchHistory
+from cj_pipeline.queries.history import BatchHistory, Row
 from cj_pipeline.text import excerpt, find_hidden
 
 if TYPE_CHECKING:
@@ -50,7 +51,15 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
     and `score_to`.
     """
     students = [row for row in history.last_scores if not _is_anchor(history, row["essay_id"])]
-    for rank, row in enumerate(students, start=1):
+    sharing = defaultdict(list)
+    for each in history.shared:
+        sharing[each["judged_id"]].append(each)
+    handed_in = [
+        (rank, row, person)
+        for rank, row in enumerate(students, start=1)
+        for person in (history.essay_by_id[row["essay_id"]], *sharing[row["essay_id"]])
+    ]
+    for rank, row, person in handed_in:
         essay = history.essay_by_id[row["essay_id"]]
         projection = history.projection_by_id.get(row["essay_id"])
         sure = history.rank_by_id.get(row["essay_id"], {})
@@ -59,10 +68,10 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             rank,
             sure.get("student_rank_lower"),
             sure.get("student_rank_upper"),
-            excerpt(label(row["essay_id"], essay.get("given_id"), essay.get("name")), 200),
-            excerpt(essay.get("group") or "", 200) or None,
-            row["essay_id"],
-            excerpt(essay["file_name"], 200),
+            excerpt(label(person["essay_id"], person.get("given_id"), person.get("name")), 200),
+            excerpt(person.get("group") or "", 200) or None,
+            person["essay_id"],
+            excerpt(person["file_name"], 200),
             projection["grade"] if projection else None,
             written_grade(projection),
             round(projection["confidence"], 3) if projection else None,
@@ -73,11 +82,14 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             round(upper, 3),
             row["n_comparisons"],
             "; ".join(
-                _remarks(
-                    essay["text"] or "",
-                    row["is_one_sided"],
-                    projection is not None and projection["is_extrapolated"],
-                )
+                [
+                    *_remarks(
+                        essay["text"] or "",
+                        row["is_one_sided"],
+                        projection is not None and projection["is_extrapolated"],
+                    ),
+                    *(_shares(history, person) if person is not essay else ()),
+                ]
             ),
         )
 
@@ -109,6 +121,12 @@ def class_list_xlsx(history: BatchHistory) -> bytes:
         sheet.freeze_panes(1, 2)
         sheet.autofit()
     return content.getvalue()
+
+
+def _shares(history: BatchHistory, person: Row) -> Iterator[str]:
+    other = history.essay_by_id[person["judged_id"]]
+    called = label(other["essay_id"], other.get("given_id"), other.get("name"))
+    yield f"the same text as {excerpt(called, 100)}, judged once for both"
 
 
 def _is_anchor(history: BatchHistory, essay_id: str) -> bool:
