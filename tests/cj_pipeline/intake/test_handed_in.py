@@ -443,10 +443,11 @@ class TestIdentity:
     def test_identical_texts_may_share_one_result(self, folder: Folder, tmp_path: Path) -> None:
         """Judged once, both stand in the class list; one of them can be forgotten."""
         files: dict[str, str | bytes] = {
-            "batch.yaml": "judges: [quality]\nmax_pairwise_comparisons: 1\nall_at_once: true\n",
+            "batch.yaml": "judges: [quality]\nmax_pairwise_comparisons: 6\nall_at_once: true\n",
             "essays/anna.txt": "The same text.",
             "essays/Ben.txt": "The same  text.",
             "essays/cia.txt": "Another one, longer than that.",
+            "essays/dan.txt": "A third one, and the longest of them all by far.",
         }
         assert "identical_texts: share" in told(folder(files))
         files["batch.yaml"] = f"{files['batch.yaml']!s}identical_texts: share\n"
@@ -459,10 +460,10 @@ class TestIdentity:
             scores = db.rows("SELECT given_id, score FROM v_scores ORDER BY given_id")
         rows = {row["name"]: row for row in csv.DictReader(io.StringIO(listed))}
 
-        assert set(rows) == {"anna", "Ben", "cia"}
+        assert set(rows) == {"anna", "Ben", "cia", "dan"}
         assert rows["anna"]["score"] == rows["Ben"]["score"]
         assert "the same text as" in rows["anna"]["remarks"] + rows["Ben"]["remarks"]
-        assert [row["given_id"] for row in scores] == ["Ben", "anna", "cia"]
+        assert [row["given_id"] for row in scores] == ["Ben", "anna", "cia", "dan"]
 
         sharing = next(n for n in ("anna", "Ben") if "same text" in rows[n]["remarks"])
         forget_essay(
