@@ -41,6 +41,7 @@ _ID_COLUMNS = (
     "winner_id",
     "loser_id",
     "primary_anchor_id",
+    "judged_id",
 )
 _OUTLASTING = ("forgotten", "forgotten_costs", "erasures")
 """What is kept of a batch that was removed: that it was, and what it had cost."""
@@ -357,6 +358,8 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
         db.execute(f"DELETE FROM earlier_outcomes WHERE {_SHOWS_IT}", keys)  # noqa: S608
     if "human_answers" in _tables(db):  # likewise
         db.execute(f"UPDATE human_answers SET reason = NULL WHERE {_QUOTES_IT}", keys)  # noqa: S608
+    if "shared_texts" in _tables(db):  # nor this
+        db.execute("DELETE FROM shared_texts WHERE batch_id = $batch AND essay_id = $essay", keys)
     _remove_from_documents(db, batch_id, essay_id)
     told = "".join(f', "{name}" = NULL' for name in _names_of_students(db))
     db.execute(
@@ -644,7 +647,11 @@ def _refuse_unknown(db: Session, batch_id: str, essay_id: str | None) -> None:
     keys = [batch_id, essay_id]
     if (
         essay_id is not None
-        and db.one("SELECT 1 AS found FROM essays WHERE batch_id = ? AND essay_id = ?", keys)
+        and db.one(
+            "SELECT 1 AS found FROM essays WHERE batch_id = $1 AND essay_id = $2 UNION ALL"
+            " SELECT 1 FROM shared_texts WHERE batch_id = $1 AND essay_id = $2",
+            keys,
+        )
         is None
     ):
         msg = f"Batch '{batch_id}' has no essay '{essay_id}'; nothing was removed."

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from cj_pipeline.batch.essays import SharedText
 from cj_pipeline.errors import BatchProblemsError, SettingsError, UnpricedModelError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.intake.inbox import note_problems
@@ -246,6 +247,7 @@ def _record(
                 for position, essay in enumerate(batch.essays, start=1)
             ],
         )
+        db.insert("shared_texts", [own | _shared_row(shared) for shared in batch.shared])
         db.insert("documents", [own | vars(document) for document in batch.documents])
         db.insert("judges", [own | _judge_row(judge) for judge in judges])
         if runner_mode == "execute":
@@ -290,6 +292,20 @@ def _refuse_forgotten(db: Session, batch: Batch) -> None:
         " pay for it anew"
     )
     raise BatchProblemsError(batch.batch_id, [problem])
+
+
+def _shared_row(shared: SharedText) -> dict[str, Any]:
+    essay = shared.essay
+    return {
+        "essay_id": essay.essay_id,
+        "judged_id": shared.judged_id,
+        "given_id": essay.given_id,
+        "name": essay.name,
+        "group": essay.group,
+        "attributes": dict(essay.attributes),
+        "file_name": essay.file_name,
+        "source_path": essay.source_path,
+    }
 
 
 def _judge_row(judge: Judge) -> dict[str, Any]:
