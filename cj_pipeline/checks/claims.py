@@ -26,6 +26,7 @@ from cj_pipeline.pairing.positions import POSITIONAL_SKEW_BAND
 from cj_pipeline.queries.history import BatchHistory
 from cj_pipeline.queries.spending import ROUNDING_USD, spending
 from cj_pipeline.scale.connectivity import net_parts
+from cj_pipeline.text import find_hidden
 
 MISFIT = 1.5
 """Infit above which judges disagree about an essay more than its score explains."""
@@ -57,13 +58,45 @@ def pairs_are_sound(history: BatchHistory) -> Finding:
     )
 
 
+def texts_hide_nothing(history: BatchHistory) -> Finding:
+    """No essay holds characters that a judge reads and a person does not see."""
+    found = {
+        row["essay_id"]: hidden
+        for row in history.essays
+        if (hidden := find_hidden(row["text"] or "")) is not None
+    }
+    shown = [f"{essay_id} {hidden.describe()}" for essay_id, hidden in found.items()]
+    more = f"; and {len(shown) - MAX_LISTED} essays more" if len(shown) > MAX_LISTED else ""
+    return Finding(
+        not found,
+        "; ".join(shown[:MAX_LISTED]) + more if found else "every text is seen whole",
+        {
+            "essays": len(found),
+            "characters": sum(sum(hidden.kinds.values()) for hidden in found.values()),
+        },
+    )
+
+
 def budget_is_kept(history: BatchHistory) -> Finding:
     """No more comparisons are planned than the batch allows."""
-    budget, planned = int(history.settings["max_pairwise_comparisons"]), len(history.pairs)
+    budget, planned = (
+        int(history.settings["max_pairwise_comparisons"]),
+        len(history.pairs_of_models),
+    )
     return Finding(
         planned <= budget,
         f"{planned} comparisons are planned of {budget} that may be requested",
         {"planned": planned, "budget": budget},
+    )
+
+
+def released(history: BatchHistory) -> Finding:
+    """Grades that need a sign-off have been released by a person."""
+    release = history.release
+    return Finding(
+        not release.is_provisional,
+        release.statement or "the batch's grades need no sign-off",
+        {"status": release.status, "decisions": len(history.moderation)},
     )
 
 
@@ -109,7 +142,7 @@ def bills_agree_with_providers(history: BatchHistory) -> Finding:
     counted = [job for job in history.jobs if job.get("provider_usd") is not None]
     differing = [job for job in counted if abs(_difference(job)) > ROUNDING_USD]
     evidence = Counter(row.get("usage_evidence") for row in history.attempts)
-    n_silent = sum(row.get("is_usage_told") is False for row in history.attempts)
+    n_silent = sum(row.get("has_usage") is False for row in history.attempts)
     n_contradictory = evidence["contradictory"]
     in_doubt = [row for row in history.attempts if row.get("in_doubt_usd") is not None]
     difference = math.fsum(map(_difference, counted))

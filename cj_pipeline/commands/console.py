@@ -1,25 +1,61 @@
-"""Where commands answer, and how they say that something went wrong."""
+"""Where commands answer, and how they say that something went wrong.
+
+Everything a person at a terminal is shown leaves through here, whoever wrote it: a file's name, a
+title, a provider's message, a row of `cj sql`. On its way out whatever a terminal would obey or
+not show is spelled, as `[U+001B]`; colours and lines are the console's own.
+"""
 
 from __future__ import annotations
 
+import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from cj_pipeline.commands import tables
-from cj_pipeline.errors import CJError
+from cj_pipeline.errors import CJError, TransientError
 from cj_pipeline.storage.private_files import keep_to_ourselves
+from cj_pipeline.text import visible
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+
+class InertConsole(Console):
+    """A console on which no text is obeyed, in a table, a bar or a traceback either."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Return what is to be written, with every text spelled out by `visible`."""
+        for segment in super().render(renderable, options):
+            shown = segment.text if segment.control else visible(segment.text)
+            yield segment if shown == segment.text else Segment(shown, segment.style)
+
+
 # Into a file or a pipe nothing is cut to the width of a terminal that is not there.
-console = Console(width=None if sys.stdout.isatty() else 120)
-errors = Console(stderr=True)
+console = InertConsole(width=None if sys.stdout.isatty() else 120)
+errors = InertConsole(stderr=True)
+
+
+def write(text: str) -> None:
+    """Print a text for programs, whose lines no console may break; it is spelled out as well."""
+    typer.echo(visible(text), nl=False)
+
+
+def confirm(question: str) -> None:
+    """Ask, and end the command unless the answer is yes."""
+    typer.confirm(visible(question), abort=True)
+
+
+NOT_NOW = 4
+"""The exit code where nothing is wrong here: a provider, or the store, does not answer now."""
 
 
 def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
@@ -32,6 +68,45 @@ def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         except CJError as error:
             errors.print(tables.problems(str(error)))
+            raise typer.Exit(NOT_NOW if isinstance(error, TransientError) else 1) from error
+        except (typer.Exit, typer.Abort, typer.TyperException, EOFError, BrokenPipeError):
+            raise
+        except OSError as error:
+            if error.errno not in _REMEDIES:
+                errors.print_exception()
+            else:
+                errors.print(tables.problems(_plainly(error)))
+            raise typer.Exit(1) from error
+        except Exception as error:
+            # A fault of ours: its message may hold anything, so it leaves through here as well.
+            errors.print_exception()
             raise typer.Exit(1) from error
 
     return run
+
+
+_REMEDIES = {
+    errno.EMFILE: "raise the limit (`ulimit -n 1024`) and try again",
+    errno.ENFILE: "end programs that hold many files open, and try again",
+    errno.ENOSPC: "free space on that disk and try again",
+    errno.EDQUOT: "free space in your quota and try again",
+    errno.EROFS: "have it mounted for writing, or name another place",
+    errno.EACCES: "get the right to it, or name another place",
+    errno.EPERM: "get the right to it, or name another place",
+}
+"""What helps where the machine refuses; another error of it is a fault of ours."""
+
+
+def _plainly(error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror}{where}. To go on, {_REMEDIES[error.errno or 0]}."
+
+
+@contextmanager
+def inert_usage_errors() -> Iterator[None]:
+    """Spell out what was typed where an argument or option is refused."""
+    try:
+        yield
+    except typer.TyperException as error:
+        error.message = visible(error.message)
+        raise

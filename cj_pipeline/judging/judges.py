@@ -20,12 +20,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.judging.pricing import Price, PriceEntry, batch_multipliers, price_of
+from cj_pipeline.judging.pricing import NO_PRICE, Price, PriceEntry, batch_multipliers, price_of
 from cj_pipeline.judging.prompts import Template, verdict_schema
 from cj_pipeline.judging.templates import load_template
 
-ProviderName = Literal["emulator", "openai", "anthropic", "gemini", "openai-compatible"]
-Api = Literal["chat_completions", "responses", "messages", "generate_content"]
+ProviderName = Literal["emulator", "openai", "anthropic", "gemini", "openai-compatible", "human"]
+Api = Literal["chat_completions", "responses", "messages", "generate_content", "page"]
 
 DEFAULT_API: Mapping[ProviderName, Api] = {
     "emulator": "chat_completions",
@@ -33,6 +33,7 @@ DEFAULT_API: Mapping[ProviderName, Api] = {
     "openai-compatible": "chat_completions",
     "anthropic": "messages",
     "gemini": "generate_content",
+    "human": "page",
 }
 """Which of its endpoints a provider is called through unless the judge says otherwise."""
 
@@ -42,6 +43,7 @@ _SPOKEN: Mapping[ProviderName, frozenset[Api]] = {
     "openai-compatible": frozenset({"chat_completions"}),
     "anthropic": frozenset({"messages"}),
     "gemini": frozenset({"generate_content"}),
+    "human": frozenset({"page"}),
 }
 
 _KEY_VARIABLE: Mapping[ProviderName, str | None] = {
@@ -50,6 +52,7 @@ _KEY_VARIABLE: Mapping[ProviderName, str | None] = {
     "openai-compatible": None,
     "anthropic": "ANTHROPIC_API_KEY",
     "gemini": "GEMINI_API_KEY",
+    "human": None,
 }
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,47}$")
@@ -122,6 +125,11 @@ class Judge:
         return self.provider == "emulator"
 
     @property
+    def is_human(self) -> bool:
+        """Whether people judge: then nothing is sent or paid."""
+        return self.provider == "human"
+
+    @property
     def has_jobs(self) -> bool:
         """Whether its provider has a batch endpoint; a local server only answers single calls."""
         return self.provider != "openai-compatible"
@@ -134,7 +142,7 @@ class Judge:
             UnpricedModelError: If neither it nor the table gives a price.
         """
         if self.price_override is None:
-            return price_of(self.provider, self.model)
+            return NO_PRICE if self.is_human else price_of(self.provider, self.model)
         return self.price_override.price(
             self.provider,
             self.model,
@@ -225,8 +233,9 @@ class JudgeFile(BaseModel):
     """The service that runs the model."""
     api: Api | None = None
     """The provider's API; by default its usual one."""
-    model: Annotated[str, Field(min_length=1, max_length=200)]
-    """The provider's name of the model; a dated version keeps verdicts comparable."""
+    model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """The provider's name of the model; a dated version keeps verdicts comparable. People need
+    none."""
     template: str = "essay-quality-1"
     """The prompt before the essays."""
     settings: JudgeSettings = Field(default_factory=JudgeSettings)
@@ -257,7 +266,19 @@ class JudgeFile(BaseModel):
         if self.provider == "emulator" and (self.base_url or self.key_variable):
             msg = "the emulator's address is CJ_EMULATOR_URL, and it takes no key"
             raise ValueError(msg)
+        if self.provider == "human":
+            unusable = [key for key in _OF_MODELS if key in self.model_fields_set]
+            if unusable:
+                msg = f"people have no {', '.join(unusable)}: leave it out"
+                raise ValueError(msg)
+        elif self.model is None:
+            msg = "model: name the provider's model"
+            raise ValueError(msg)
         return self
+
+
+_OF_MODELS = ("base_url", "key_variable", "price", "limits", "settings", "template")
+"""Keys that say how a model is reached; what people are shown is the page."""
 
 
 def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
@@ -290,7 +311,7 @@ def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
         name=name,
         provider=parsed.provider,
         api=parsed.api or DEFAULT_API[parsed.provider],
-        model=parsed.model,
+        model=parsed.model or "people",
         template=load_template(parsed.template, extra_dir / "templates" if extra_dir else None),
         settings=parsed.settings,
         allow_ties=parsed.allow_ties,

@@ -229,6 +229,22 @@ def prompt_bytes(prompt: Prompt) -> int:
 
 _FULL_PRICE = BatchMultipliers(Decimal(1), Decimal(1), Decimal(1), Decimal(1))
 
+NO_PRICE = Price(
+    provider="human",
+    model="people",
+    input=Decimal(0),
+    cached_input=Decimal(0),
+    cache_write_5m=Decimal(0),
+    cache_write_1h=Decimal(0),
+    output=Decimal(0),
+    batched=_FULL_PRICE,
+    cacheable_from=1024,
+    source="people take minutes, which are counted apart",
+    as_of=date(2026, 1, 1),
+    is_simulated=False,
+)
+"""What people's verdicts cost in money."""
+
 
 def _multipliers(listed: Mapping[str, Any]) -> BatchMultipliers:
     return BatchMultipliers(**{key: Decimal(str(value)) for key, value in listed.items()})

@@ -19,7 +19,7 @@ from cj_pipeline.judging.prompt_window import PromptWindow, SentAndCounted
 from cj_pipeline.judging.prompts import parse_verdict
 from cj_pipeline.provider_jobs.ledger import ProviderJob
 from cj_pipeline.provider_jobs.missing_rows import PAID_FOR
-from cj_pipeline.providers.base import CAPACITY_CODES, JobOutcome, Parser, Reply
+from cj_pipeline.providers.base import CAPACITY_CODES, HELD, JobOutcome, Parser, Reply
 from cj_pipeline.providers.transport import shortened
 from cj_pipeline.providers.usage_evidence import UsageEvidence, is_far_from
 
@@ -88,7 +88,8 @@ def without_reply(job: ProviderJob) -> ReadReply:
         may_retry = code in CAPACITY_CODES
         return ReadReply(RequestOutcome.PROVIDER_ERROR, None, None, code, message, may_retry)
     outcome = _OUTCOME_WITHOUT_REPLY.get(job.outcome, RequestOutcome.MISSING)
-    return ReadReply(outcome, None, None, None, message, may_retry=True)
+    code = HELD if job.error_code == HELD else None
+    return ReadReply(outcome, None, None, code, message, may_retry=True)
 
 
 def bill_of(row: Mapping[str, Any], read: ReadReply, price: Price, *, batched: bool) -> float:
@@ -174,7 +175,7 @@ def attempt_row(
         "reserved_usd": row["reserved_usd"],
         "n_prompt_bytes": row["n_prompt_bytes"],
         "in_doubt_usd": None,
-        "is_usage_told": usage is not None if _was_answered(read) else None,
+        "has_usage": usage is not None if _was_answered(read) else None,
         "usage_evidence": evidence.value if evidence else None,
         "answered_model": shortened(reply.model, 200) if reply and reply.model else None,
         "answered_fingerprint": shortened(reply.fingerprint, 200)

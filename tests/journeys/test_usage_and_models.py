@@ -37,7 +37,7 @@ def test_usage_that_cannot_be_believed_is_billed_at_the_most_and_shown(
     assert sum(batch.money()) >= batch.sold_usd(batch.books())
     assert not finding.holds
     assert "billed at their maximum cost" in finding.statement
-    costs = batch.row("SELECT n_usage_not_told, n_usage_contradictory FROM v_costs")
+    costs = batch.row("SELECT n_without_usage, n_usage_contradictory FROM v_costs")
     assert sorted(costs.values()) == [0, 2]
 
 

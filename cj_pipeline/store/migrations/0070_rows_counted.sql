@@ -27,8 +27,8 @@ SELECT
     reserved_usd, billed_usd, intended_at, submitted_at, ended_at, collected_at, polled_at,
     next_poll_at, n_polls, lease_owner, lease_until, is_canary, estimated_usd, possible_usd,
     provider_tokens_prompt, provider_tokens_cached, provider_tokens_completion, provider_usd,
-    create_begun_at, counts_changed_at, results_expire_at, cancel_told_at, n_poll_failures,
-    waiting_for, incomplete_since, n_in_doubt,
+    create_begun_at, counts_changed_at, results_expire_at, cancel_sent_at,
+    cancel_sent_at AS cancel_told_at, n_poll_failures, waiting_for, incomplete_since, n_in_doubt,
     CASE
         WHEN state IN ('intent', 'uploaded', 'ambiguous') THEN 'unsent'
         WHEN state IN ('submitted', 'adopted', 'running')
@@ -83,7 +83,8 @@ COMMENT ON COLUMN v_job_phases.provider_usd IS 'what the provider''s own count c
 COMMENT ON COLUMN v_job_phases.create_begun_at IS 'since when the provider may have it; None where it surely has not';
 COMMENT ON COLUMN v_job_phases.counts_changed_at IS 'when the provider last reported any progress';
 COMMENT ON COLUMN v_job_phases.results_expire_at IS 'when the provider deletes its results';
-COMMENT ON COLUMN v_job_phases.cancel_told_at IS 'when the provider was asked to stop it';
+COMMENT ON COLUMN v_job_phases.cancel_sent_at IS 'when the provider was asked to stop it';
+COMMENT ON COLUMN v_job_phases.cancel_told_at IS 'the old name of cancel_sent_at; goes with the next release';
 COMMENT ON COLUMN v_job_phases.n_poll_failures IS 'polls in a row without an answer';
 COMMENT ON COLUMN v_job_phases.waiting_for IS 'the same in one word, where something other than the provider is waited for';
 COMMENT ON COLUMN v_job_phases.incomplete_since IS 'when rows were first missing that the provider counts as done';
@@ -152,7 +153,7 @@ SELECT
     p.provider_usd - greatest(
         p.billed_usd, least(p.provider_usd, p.billed_usd + coalesce(a.in_doubt_usd, 0))
     ) AS unexplained_usd,
-    a.n_usage_not_told, a.n_usage_contradictory, a.n_in_doubt,
+    a.n_without_usage, a.n_without_usage AS n_usage_not_told, a.n_usage_contradictory, a.n_in_doubt,
     a.tokens_prompt, a.tokens_cached, a.tokens_completion,
     p.provider_tokens_prompt, p.provider_tokens_cached, p.provider_tokens_completion,
     p.intended_at, p.collected_at
@@ -166,7 +167,7 @@ LEFT JOIN (
         sum(tokens_completion) AS tokens_completion,
         sum(in_doubt_usd) AS in_doubt_usd,
         count(in_doubt_usd) AS n_in_doubt,
-        count(*) FILTER (NOT is_usage_told) AS n_usage_not_told,
+        count(*) FILTER (NOT has_usage) AS n_without_usage,
         count(*) FILTER (usage_evidence = 'contradictory') AS n_usage_contradictory
     FROM attempts GROUP BY batch_id, submission_key
 ) a USING (batch_id, submission_key);
@@ -180,7 +181,8 @@ COMMENT ON COLUMN v_costs.possible_usd IS 'US dollars beyond the bill that may h
 COMMENT ON COLUMN v_costs.provider_usd IS 'US dollars; the provider''s own count of the whole job at our prices, where it tells one';
 COMMENT ON COLUMN v_costs.difference_usd IS 'US dollars; the provider''s own count less the bill: not 0 means that rows and count disagree';
 COMMENT ON COLUMN v_costs.unexplained_usd IS 'US dollars; of that difference what rows in doubt do not explain; empty where the provider tells no count';
-COMMENT ON COLUMN v_costs.n_usage_not_told IS 'answers that came without their tokens, billed at the most they can cost';
+COMMENT ON COLUMN v_costs.n_without_usage IS 'answers that came without their tokens, billed at the most they can cost';
+COMMENT ON COLUMN v_costs.n_usage_not_told IS 'the old name of n_without_usage; goes with the next release';
 COMMENT ON COLUMN v_costs.n_usage_contradictory IS 'answers that contradict themselves about their tokens, billed at the most they can cost';
 COMMENT ON COLUMN v_costs.n_in_doubt IS 'requests without a row that may have been paid for';
 COMMENT ON COLUMN v_costs.tokens_cached IS 'prompt tokens that the provider had cached';
