@@ -136,10 +136,10 @@ def take_in(
             msg = f"Batch '{name}' cannot start; nothing was requested. Fix these:\n{listed}"
             raise PreflightError(msg)
         if batch is None:
-            taken_in = ingest(runtime, folder, explicit=explicit)
+            taken_in = ingest(runtime, folder, explicit=explicit, may_return=may_repeat)
             go_on(runtime, taken_in.batch_id, resume=resume)
             return taken_in
-        return ingest_batch(runtime, batch)
+        return ingest_batch(runtime, batch, may_return=may_repeat)
 
 
 @contextmanager

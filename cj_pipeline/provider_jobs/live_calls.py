@@ -46,13 +46,13 @@ from cj_pipeline.provider_jobs import ledger
 from cj_pipeline.provider_jobs.charges import note_calls_in_doubt
 from cj_pipeline.provider_jobs.holds import AnswerCount, count_answers
 from cj_pipeline.provider_jobs.ledger import LEASE, OPEN, UNSENT, ProviderJob
+from cj_pipeline.provider_jobs.replies import read_reply
 from cj_pipeline.provider_jobs.requests import (
     RequestSpec,
     load_texts,
     requests_of_job,
     requests_sha256,
 )
-from cj_pipeline.provider_jobs.settlement import read_reply
 from cj_pipeline.providers.base import HELD, JobOutcome, LiveProvider, Provider
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.queries.live_profile import stored_profile

@@ -24,6 +24,7 @@ from cj_pipeline.steps.poll import next_poll_due, poll
 from cj_pipeline.steps.preload import import_ahead
 from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish
+from cj_pipeline.steps.rescore import rescore
 from cj_pipeline.steps.step_failures import failing_step, recorded
 from cj_pipeline.steps.submit_wave import submit_wave
 from cj_pipeline.steps.watchdog import end_stalled, stalled_batches
@@ -38,6 +39,7 @@ STEP_NAMES = {
     NextStep.DECIDE: "wave_decision",
     NextStep.PROJECT: "grade_projections",
     NextStep.PUBLISH: "batch_report",
+    NextStep.RESCORE: "essay_scores",
 }
 """Each step by the asset that it ends with: a failure has one name, whoever took the step."""
 
@@ -97,6 +99,8 @@ def _take(runtime: Runtime, batch_id: str, step: NextStep) -> bool:
             project(runtime, batch_id)
         case NextStep.PUBLISH:
             publish(runtime, batch_id)
+        case NextStep.RESCORE:
+            rescore(runtime, batch_id)
         case NextStep.NOTHING:
             pass
     return False

@@ -30,7 +30,7 @@ def installation(runtime: Runtime) -> Installation:
 
 
 def unallowed_judges(judges: Sequence[Judge], said: Installation) -> list[str]:
-    """Return one line for each judge that the operator does not allow."""
+    """Return one line for each judge that the operator does not allow; people cost nothing."""
     if said.allowed_judges is None:
         return []
     allowed = ", ".join(said.allowed_judges) or "none"
@@ -38,7 +38,7 @@ def unallowed_judges(judges: Sequence[Judge], said: Installation) -> list[str]:
         f"judge '{judge.name}' ({place_of(judge)}) is not allowed in this installation, whose"
         f" {INSTALLATION_FILE} allows: {allowed}"
         for judge in judges
-        if not any(_is(judge, entry) for entry in said.allowed_judges)
+        if judge.provider != "human" and not any(_is(judge, entry) for entry in said.allowed_judges)
     ]
 
 

@@ -22,6 +22,7 @@ from typing import TypeVar
 import duckdb
 
 from cj_pipeline.errors import StoreBusyError, StoreError
+from cj_pipeline.storage.holders import holders_of, named
 from cj_pipeline.storage.private_files import PRIVATE_FILE, PRIVATE_FOLDER, make_home
 from cj_pipeline.store import snapshot
 from cj_pipeline.store.base import Place, Store, Transactions
@@ -397,6 +398,6 @@ def _unusable(path: Path, error: duckdb.Error) -> StoreError:
 
 def _held_by_stranger(path: Path, error: duckdb.Error) -> StoreBusyError:
     return StoreBusyError(
-        f"Another program holds {path} open: {error}. Close it there; "
+        f"{named(holders_of(path))} holds {path} open: {error}. Close it there; "
         "notebooks open the published copy with open_published()."
     )

@@ -45,6 +45,7 @@ _ORPHANS = {
     ),
     "requests without their provider job": (
         "FROM attempts ANTI JOIN provider_jobs USING (batch_id, submission_key)"
+        " WHERE submission_key <> 'people'"
     ),
     "settled provider jobs whose outcomes do not add up": (
         "FROM v_row_outcomes WHERE state IN ('settled', 'refused') AND (open <> 0 OR requested <>"
