@@ -119,7 +119,7 @@ class ScoreRow(BaseModel):
 
     rank: int
     essay_id: str
-    given_id: str | None = Field(description="The name or number it was handed in under.")
+    given_id: str | None = Field(description="The name or number it was submitted under.")
     name: str | None = Field(description="The student's name, where the batch says it.")
     group: str | None = Field(description="The student's class or group, likewise.")
     is_anchor: bool
@@ -140,7 +140,7 @@ class GradeRow(BaseModel):
     """One student's grade."""
 
     essay_id: str
-    given_id: str | None = Field(description="The name or number it was handed in under.")
+    given_id: str | None = Field(description="The name or number it was submitted under.")
     name: str | None = Field(description="The student's name, where the batch says it.")
     group: str | None = Field(description="The student's class or group, likewise.")
     grade: str = Field(description="The most probable one.")
