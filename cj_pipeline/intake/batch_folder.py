@@ -34,7 +34,7 @@ from cj_pipeline.grading.grade_scales import (
     scale_problems,
 )
 from cj_pipeline.ids import ID, id_for
-from cj_pipeline.intake.anchors import anchors_in, checked_grade
+from cj_pipeline.intake.anchors import anchors_in, checked_grade, listed_best_first
 from cj_pipeline.intake.essay_files import essay_of, sources_in
 from cj_pipeline.intake.folder import Reading, sha256_of
 from cj_pipeline.intake.identity import check_ids, with_ids, with_register
@@ -187,6 +187,8 @@ def _read_scale(
         if not problems and settings is not None:
             problems = own_scale_problems(name, read_scale(content))
         reading.problems.extend(f"{SCALE_FILE}: {problem}" for problem in problems)
+        if not problems and (hint := listed_best_first(read_scale(content))):
+            reading.notices.append(f"{SCALE_FILE}: {hint}")
         if problems:
             return None
     if settings is None or name is None:
