@@ -9,6 +9,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import dagster as dg
 import pytest
@@ -23,7 +24,7 @@ from assets.automation.sensors import (
     watchdog_sensor,
 )
 from cj_pipeline.definitions import defs
-from cj_pipeline.errors import BatchProblemsError
+from cj_pipeline.errors import BatchProblemsError, StoreBusyError
 from cj_pipeline.progress import follow
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
@@ -33,6 +34,7 @@ from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.store.file_store import FileStore
 from resources.runtime_resource import RuntimeResource
 from tests.support.batches import write_batch
 from tests.support.finished_batches import fill
@@ -96,6 +98,11 @@ class TestNotifications:
             result = notification_sensor(context)
         assert isinstance(result, dg.SkipReason)
         return str(result.skip_message)
+
+
+def _is_busy(_: FileStore) -> NoReturn:
+    msg = "The store is busy."
+    raise StoreBusyError(msg)
 
 
 class TestInbox:
@@ -243,6 +250,28 @@ class TestInbox:
             ("spring-9", "waiting"),
             ("spring-9.zip", "opened"),
         ]
+
+    def test_a_store_that_is_held_loses_nothing(
+        self, runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A tick that cannot read the store asks for nothing; a run that could not is repeated."""
+        folder = self.drop(runtime)
+        tick(inbox_sensor, instance)
+        with monkeypatch.context() as held:
+            held.setattr(FileStore, "read", _is_busy)
+            assert "not looked at" in str(tick(inbox_sensor, instance).skip_reason)
+
+        first = tick(inbox_sensor, instance)
+        with monkeypatch.context() as held:
+            held.setattr(FileStore, "write", _is_busy)
+            with pytest.raises(StoreBusyError):
+                ingest(runtime, folder)
+        with runtime.store.write() as db:  # eleven minutes pass
+            db.execute("UPDATE arrivals SET next_try_at = next_try_at - INTERVAL 11 MINUTE")
+        second = tick(inbox_sensor, instance)
+
+        assert [asked(first), asked(second)] == [[("open_batch", "spring-9")]] * 2
+        assert (first.run_requests or [])[0].run_key != (second.run_requests or [])[0].run_key
 
     def test_a_link_to_a_batch_that_comes_later_is_waited_for(
         self, runtime: Runtime, instance: dg.DagsterInstance, tmp_path: Path
