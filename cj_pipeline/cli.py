@@ -18,8 +18,10 @@ from cj_pipeline.commands import (
     inbox,
     judges,
     ledger,
+    moderation,
     operations,
     outputs,
+    people,
     previews,
     profiles,
     queue,
@@ -67,6 +69,16 @@ JUDGE = group(
     "judge",
     "See judges, try them before spending, and hold those of a batch against each other.",
     (judges.list_, judges.show, judges.try_, judges.compare, judges.panel),
+)
+PEOPLE = group(
+    "people",
+    "Invite people to judge, and see how far they are.",
+    (people.link, people.revoke, people.show),
+)
+VERDICTS = group(
+    "verdicts",
+    "Import verdicts that people gave elsewhere, and export a batch's.",
+    (people.import_, people.export_, people.withdraw, people.list_),
 )
 PROFILE = group(
     "profile",
@@ -124,6 +136,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         batches.regrade,
         batches.link,
     ),
+    "People": (moderation.moderate, moderation.release, PEOPLE, VERDICTS),
     "Judges and trials": (JUDGE, TRIAL, PROFILE),
     "The store and what was paid for": (STORE, ledger.doctor, ledger.reparse, store.forget),
     "Services": (

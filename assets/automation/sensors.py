@@ -13,7 +13,15 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from assets.automation.jobs import JOB_FOR, collect_wave, finish_batch, next_wave, open_batch
+from assets.automation.jobs import (
+    GRADED_AGAIN,
+    JOB_FOR,
+    collect_wave,
+    finish_batch,
+    next_wave,
+    open_batch,
+    rescore_batch,
+)
 from assets.automation.partitions import BATCHES, batches
 from cj_pipeline.errors import SettingsError, TransientError
 from cj_pipeline.installation import read_installation
@@ -57,7 +65,13 @@ PROVIDER_TAG = "cj/provider"
 
 PRIORITY_TAG = "dagster/priority"
 _PRIORITY = {"low": -10, "normal": 0, "high": 10}
-_HURRY = {collect_wave.name: 2, finish_batch.name: 2, next_wave.name: 1, open_batch.name: 0}
+_HURRY = {
+    collect_wave.name: 2,
+    finish_batch.name: 2,
+    next_wave.name: 1,
+    open_batch.name: 0,
+    rescore_batch.name: 0,
+}
 """Of a batch's runs, within its priority: what has ended is collected first."""
 
 _MAX_SETTINGS_BYTES = 64 * 1024
@@ -144,7 +158,7 @@ def _rest_of(folder: Path, rest_s: float) -> tuple[float, int | None]:
 
 
 @dg.sensor(
-    jobs=[next_wave, collect_wave, finish_batch],
+    jobs=[next_wave, collect_wave, finish_batch, rescore_batch],
     minimum_interval_seconds=2,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Polls open provider jobs and requests the run each batch needs next.",
@@ -347,6 +361,7 @@ def _step_request(pending: PendingStep, attempt: int) -> dg.RunRequest:
         run_key=f"{job}:{pending.batch_id}:{pending.mark}:{attempt}",
         job_name=job,
         partition_key=pending.batch_id,
+        run_config=GRADED_AGAIN if pending.step is NextStep.RESCORE else {},
         tags={MARK_TAG: pending.mark, **_run_tags(job, pending.providers, pending.priority)},
     )
 

@@ -114,13 +114,20 @@ def export(
         str | None,
         typer.Option(help="Instead: everything kept on this essay, as one JSON file."),
     ] = None,
+    provisional: Annotated[
+        bool, typer.Option("--provisional", help="Also where the grades are not released yet.")
+    ] = False,
 ) -> None:
     """Write a batch's data frames as Parquet files, or all that is kept on one person."""
     from cj_pipeline.queries.frames import export_parquet
+    from cj_pipeline.queries.release import require_final
 
     if person is not None:
         _export_person(batch, person, folder)
         return
+    if not provisional:
+        with published() as db:
+            require_final(db, batch, what="An export without --provisional")
     for path in export_parquet(batch, folder, home=home_folder()):
         console.print(str(path), markup=False, soft_wrap=True)
 
@@ -161,7 +168,7 @@ def _show_odds(history: BatchHistory, one: str, other: str) -> None:
     from cj_pipeline.scale.ranks import probability_above
 
     essay_feedback(history, other)  # fails for an unknown essay
-    p = probability_above(history.fit(), one, other)
+    p = probability_above(history.posterior(), one, other)
     console.print(
         f"{one} is truly better than {other} with a probability of {p:.0%}.", markup=False
     )
@@ -173,6 +180,7 @@ def _feedback_rows(feedback: EssayFeedback) -> list[tuple[str, str]]:
             "score",
             f"{feedback.score:+.2f} (95 % between {feedback.lower:+.2f} and {feedback.upper:+.2f})",
         ),
+        ("verdict-only score", f"{feedback.verdict_score:+.2f}"),
         ("rank", f"{feedback.rank} of {feedback.n_essays}"),
     ]
     if feedback.rank_between is not None:

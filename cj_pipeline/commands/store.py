@@ -68,7 +68,8 @@ def serve(
     from cj_pipeline.store.quack_store import serve as serve_store
 
     home, token = home_folder(), os.environ.get("CJ_STORE_TOKEN", "")
-    with serve_store(home, token, host=host, port=port) as address:
+    machine = os.environ.get("CJ_HOST") or None
+    with serve_store(home, token, host=host, port=port, machine=machine) as address:
         console.print(f"Set CJ_STORE={address} elsewhere. Ctrl-C ends it.", soft_wrap=True)
         while True:
             time.sleep(3600)

@@ -158,10 +158,12 @@ def pilot_table(calibrations: Sequence[tuple[Judge, Calibration]]) -> Table:
     )
 
 
-def findings_table(findings: Sequence[Discrepancy]) -> Table:
+def findings_table(
+    findings: Sequence[Discrepancy], title: str = "Ledger and providers disagree"
+) -> Table:
     """Return what ledger and providers disagree on, one row a finding."""
     return table(
-        "Ledger and providers disagree",
+        title,
         ("batch", "finding", "about", "problem", "remedy"),
         [
             (

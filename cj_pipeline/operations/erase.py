@@ -29,6 +29,7 @@ from cj_pipeline.live.journal import folder_of
 from cj_pipeline.queries.same_texts import essays_with_the_text
 from cj_pipeline.storage.file_swap import UNFINISHED
 from cj_pipeline.store.file_store import FileStore, connect_file
+from cj_pipeline.store.identity import begin_epoch
 from cj_pipeline.store.maintenance import CALLBACKS_FOLDER, compact_store, rewrite_file
 from cj_pipeline.store.session import Session
 from cj_pipeline.store.snapshot import spare_of
@@ -49,6 +50,7 @@ _SHOWS_IT = """batch_id = $batch AND comparison_id IN (
     SELECT comparison_id FROM comparison_pairs
     WHERE batch_id = $batch AND $essay IN (essay_a, essay_b)
 )"""
+_QUOTES_IT = "batch_id = $batch AND $essay IN (essay_a, essay_b)"
 _ITS_CALLBACKS = f"""callbacks WHERE batch_id = $batch AND (
     custom_id IS NULL OR custom_id IN (SELECT custom_id FROM attempts WHERE {_SHOWS_IT})
 )"""  # noqa: S608 - constants
@@ -261,6 +263,7 @@ def _finish(store: FileStore, erasure: dict[str, Any], now: datetime, beyond: Be
             with store.write() as db:
                 if essay_id is None:
                     _keep_costs(db, batch_id, now)
+                    _begin_epoch(db, batch_id, now)
                 content = db.one(
                     "SELECT content_sha256 FROM batches WHERE batch_id = ?", [batch_id]
                 )
@@ -300,6 +303,17 @@ def _erase_rows(db: Session, batch_id: str, essay_id: str | None, alias: str | N
         n_rows += _count(db, table, batch_id)
         db.execute(f'DELETE FROM "{table}" WHERE batch_id = ?', [batch_id])  # noqa: S608
     return n_rows
+
+
+def _begin_epoch(db: Session, batch_id: str, now: datetime) -> None:
+    """Have a batch's jobs searched for, should it be submitted again: nobody knows them now."""
+    row = db.one(
+        "SELECT min(intended_at) AS since FROM provider_jobs"
+        " WHERE batch_id = ? AND batching_mode = 'provider_batch_api'",
+        [batch_id],
+    )
+    if row is not None and row["since"] is not None:
+        begin_epoch(db, "forgotten", None, now, jobs_since=row["since"])
 
 
 def _keep_costs(db: Session, batch_id: str, now: datetime) -> None:
@@ -342,6 +356,8 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
         db.execute(statement, keys)
     if "earlier_outcomes" in _tables(db):  # an older copy may not have it
         db.execute(f"DELETE FROM earlier_outcomes WHERE {_SHOWS_IT}", keys)  # noqa: S608
+    if "human_answers" in _tables(db):  # likewise
+        db.execute(f"UPDATE human_answers SET reason = NULL WHERE {_QUOTES_IT}", keys)  # noqa: S608
     if "shared_texts" in _tables(db):  # nor this
         db.execute("DELETE FROM shared_texts WHERE batch_id = $batch AND essay_id = $essay", keys)
     _remove_from_documents(db, batch_id, essay_id)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cj_pipeline.batch.essays import label
 from cj_pipeline.outputs.csv_files import Cell, csv_file
 from cj_pipeline.outputs.feedback import written_grade
-from cj_pipeline.queries.history import BatchHistory, Row
+from cj_pipeline.queries.history import BatchHistory, Row, student_ranks
 from cj_pipeline.text import excerpt, find_hidden
 
 if TYPE_CHECKING:
@@ -37,8 +37,11 @@ COLUMNS = (
     "standard_error",
     "score_from",
     "score_to",
+    "verdict_score",
     "n_comparisons",
     "remarks",
+    "status",
+    "machine_grade",
 )
 _EXCEL_EPOCH = datetime(1980, 1, 1)  # noqa: DTZ001 -- XLSX properties carry no zone
 
@@ -46,17 +49,19 @@ _EXCEL_EPOCH = datetime(1980, 1, 1)  # noqa: DTZ001 -- XLSX properties carry no 
 def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
     """Yield a row of `COLUMNS` per student's essay, best first; grades only where there are any.
 
-    Ranks are among students, so they run from 1 without gaps; the true one lies between
+    Ranks are among students, and essays with equal evidence share one; the true one lies between
     `rank_from` and `rank_to` with a probability of 95 %, and so does the score between `score_from`
-    and `score_to`.
+    and `score_to`. The grade is a person's where one set it; `machine_grade` is the grading's, and
+    `status` says whether grades may be used.
     """
     students = [row for row in history.last_scores if not _is_anchor(history, row["essay_id"])]
+    ranks = student_ranks(students)
     sharing = defaultdict(list)
     for each in history.shared:
         sharing[each["judged_id"]].append(each)
     handed_in = [
         (rank, row, person)
-        for rank, row in enumerate(students, start=1)
+        for rank, row in zip(ranks, students, strict=True)
         for person in (history.essay_by_id[row["essay_id"]], *sharing[row["essay_id"]])
     ]
     for rank, row, person in handed_in:
@@ -64,6 +69,8 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
         projection = history.projection_by_id.get(row["essay_id"])
         sure = history.rank_by_id.get(row["essay_id"], {})
         lower, upper = history.score_interval(row["essay_id"])
+        decision = history.decision_by_id.get(row["essay_id"])
+        is_machines = decision is None or decision["kind"] == "accept"
         yield (
             rank,
             sure.get("student_rank_lower"),
@@ -72,14 +79,15 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             excerpt(person.get("group") or "", 200) or None,
             person["essay_id"],
             excerpt(person["file_name"], 200),
-            projection["grade"] if projection else None,
-            written_grade(projection),
+            history.given_grade(row["essay_id"]),
+            written_grade(projection) if is_machines else None,
             round(projection["confidence"], 3) if projection else None,
             round(projection["expected_grade"], 2) if projection else None,
             round(row["score"], 3),
             round(row["standard_error"], 3),
             round(lower, 3),
             round(upper, 3),
+            round(row["verdict_score"], 3),
             row["n_comparisons"],
             "; ".join(
                 [
@@ -87,10 +95,13 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
                         essay["text"] or "",
                         row["is_one_sided"],
                         projection is not None and projection["is_extrapolated"],
+                        decision,
                     ),
                     *(_shares(history, person) if person is not essay else ()),
                 ]
             ),
+            history.release.status if projection else None,
+            projection["grade"] if projection else None,
         )
 
 
@@ -133,10 +144,16 @@ def _is_anchor(history: BatchHistory, essay_id: str) -> bool:
     return bool(history.essay_by_id[essay_id]["is_anchor"])
 
 
-def _remarks(text: str, is_one_sided: bool, is_extrapolated: bool) -> Iterator[str]:
+def _remarks(
+    text: str, is_one_sided: bool, is_extrapolated: bool, decision: Row | None
+) -> Iterator[str]:
     if find_hidden(text) is not None:
         yield "its text holds hidden characters"
     if is_one_sided:
         yield "won or lost every comparison"
     if is_extrapolated:
         yield "outside the anchors' range"
+    if decision is not None and decision["kind"] == "override":
+        yield f"grade set by {decision['decided_by']}: {decision['reason']}"
+    if decision is not None and decision["kind"] == "exclude":
+        yield f"no grade, excluded by {decision['decided_by']}: {decision['reason']}"

@@ -16,6 +16,7 @@ _WAITS: Mapping[str, str] = {
     WaitingFor.PERSON: "a person",
     WaitingFor.ROWS: "missing rows",
     WaitingFor.ROOM: "room at the provider",
+    WaitingFor.SIGN_OFF: "a release",
 }
 
 # The counts are coalesced outside: over no rows, a correlated count is NULL where DuckDB's server
@@ -74,6 +75,26 @@ def what_hinders(row: Mapping[str, Any]) -> str:
     return ""
 
 
+def put_off(db: Session, batch_id: str | None = None) -> list[tuple[str, str]]:
+    """Return what of each batch was put off, why and until when: the batch, and the line.
+
+    As after a provider asked to be left alone for an hour, which nothing else shows.
+    """
+    rows = db.rows(
+        """
+        SELECT batch_id, error, max(next_poll_at) AS until FROM v_job_phases
+        WHERE phase IN ('unsent', 'calling') AND waiting_for IS NULL AND error IS NOT NULL
+          AND next_poll_at IS NOT NULL AND ($batch IS NULL OR batch_id = $batch)
+        GROUP BY batch_id, error ORDER BY batch_id, error
+        """,
+        {"batch": batch_id},
+    )
+    return [
+        (row["batch_id"], f"put off until {row['until']:%Y-%m-%d %H:%M} UTC: {row['error']}")
+        for row in rows
+    ]
+
+
 def final_scores(db: Session, batch_id: str) -> list[dict[str, Any]]:
     """Return the latest scores, highest first, with the latest grades where there are any."""
     return db.rows(
@@ -87,7 +108,7 @@ def final_scores(db: Session, batch_id: str) -> list[dict[str, Any]]:
             AND g.revision = (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)
         WHERE s.batch_id = $batch
           AND s.wave = (SELECT max(wave) FROM essay_scores WHERE batch_id = $batch)
-        ORDER BY s.rank
+        ORDER BY s.rank, s.essay_id
         """,
         {"batch": batch_id},
     )

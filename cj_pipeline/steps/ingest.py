@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,10 +18,12 @@ from cj_pipeline.intake.inbox import note_problems
 from cj_pipeline.intake.settings import EarlierBatch
 from cj_pipeline.judging.judges import Judge, load_judge
 from cj_pipeline.live.profiles import ResolvedProfile
+from cj_pipeline.pairing.judge_shares import shares_problem
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.queries.batch_record import batch_correlation_id
 from cj_pipeline.queries.live_profile import profile_of_batch
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.plan_people import IMPORTED
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -129,9 +131,43 @@ def load_judges(batch: Batch) -> tuple[Judge, ...]:
                 )
         except (SettingsError, UnpricedModelError) as error:
             problems.append(f"batch.yaml: judges: {error}")
+    problems += _problems_with_people(batch, judges)
     if problems:
         raise BatchProblemsError(batch.batch_id, problems)
     return tuple(judges)
+
+
+def _problems_with_people(batch: Batch, judges: Sequence[Judge]) -> list[str]:
+    settings = batch.settings.values
+    people = [judge.name for judge in judges if judge.is_human]
+    models = [judge.name for judge in judges if not judge.is_human]
+    problems = []
+    if people and not models:
+        problems.append(
+            f"batch.yaml: judges: {', '.join(people)} are people, who judge beside a model: name"
+            " one more judge (verdicts that people gave without any are `cj verdicts import`)"
+        )
+    if not people and batch.settings.origins["people"] != "built-in" and models:
+        problems.append(
+            "batch.yaml: people: no judge is `provider: human`: add one to judges, such as"
+            " the built-in `people`"
+        )
+    named = [name for name in people if name in settings.judge_shares]
+    if named:
+        problems.append(
+            f"batch.yaml: judge_shares: {', '.join(named)} are people: their share is"
+            " `people: {share: ...}`"
+        )
+    elif settings.judge_shares and models and len(judges) == len(settings.judges):
+        problem = shares_problem(settings.judge_shares, models)
+        problems += [f"batch.yaml: {problem}"] if problem else []
+    if people and models and settings.judge_choice == "by_worth" and len(models) < 2:
+        problems.append("batch.yaml: judge_choice: by_worth needs several models to choose from")
+    if IMPORTED in people:
+        problems.append(
+            f"batch.yaml: judges: '{IMPORTED}' is the name of imported verdicts: give it another"
+        )
+    return problems
 
 
 def _record(

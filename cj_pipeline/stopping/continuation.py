@@ -137,6 +137,7 @@ class BatchProgress:
         failed: Those that failed for good, after every attempt they were allowed.
         failed_as_expired: Of the failed ones, those whose last attempt expired.
         n_in_flight: Requests whose answer has not been collected.
+        n_awaited_of_people: Verdicts people still owe, where the batch waits for them.
         n_covered_pairs: Unique pairs with at least one verdict.
         is_connected: Whether the verdicts connect all essays.
         max_score_change: In logits since the last wave; None before the second scale.
@@ -155,6 +156,7 @@ class BatchProgress:
     failed: int
     failed_as_expired: int = 0
     n_in_flight: int = 0
+    n_awaited_of_people: int = 0
     n_covered_pairs: int = 0
     is_connected: bool = False
     max_score_change: float | None = None
@@ -231,6 +233,8 @@ def decide_continuation(  # noqa: PLR0911 -- one line per rule, in the order the
         return wait if is_awaited else _failure(EndReason.CANCELLED)
     if progress.pending > 0:
         return _failure(EndReason.STALLED) if progress.is_stalled else wait
+    if progress.n_awaited_of_people > 0 and progress.completed > 0:
+        return wait
     if progress.spend_cap_reached:
         return _failure(EndReason.SPEND_CAP)
     if progress.canary_failed:

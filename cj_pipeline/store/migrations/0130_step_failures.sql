@@ -19,12 +19,19 @@ COMMENT ON COLUMN step_failures.last_failed_at IS 'the latest of these times';
 DROP VIEW v_batch_waiting;
 CREATE VIEW v_batch_waiting AS
 WITH words AS (
-    SELECT unnest(['key', 'credit', 'person', 'rows', 'room']) AS waiting_for,
-           unnest([1, 2, 3, 4, 5]) AS urgency
+    SELECT unnest(['key', 'credit', 'person', 'rows', 'room', 'sign_off']) AS waiting_for,
+           unnest([1, 2, 3, 4, 5, 6]) AS urgency
 ),
 waits AS (
     SELECT batch_id, waiting_for, error AS reason, next_poll_at AS until
     FROM v_job_phases WHERE waiting_for IS NOT NULL AND phase <> 'done'
+    UNION ALL
+    SELECT batch_id, 'sign_off', 'its grades are ' || status || ': `cj moderate` and `cj release`',
+           NULL
+    FROM v_release
+    WHERE release_rule = 'needs_sign_off' AND status NOT IN ('no grades', 'final', 'released')
+    UNION ALL
+    SELECT batch_id, waiting_for, reason, next_try_at FROM v_judge_holds
     UNION ALL
     SELECT f.batch_id, 'person', f.reason, NULL
     FROM step_failures f
@@ -32,6 +39,12 @@ waits AS (
       -- What moved on since then has got over it.
       AND NOT EXISTS (FROM attempts a WHERE a.batch_id = f.batch_id
                       AND greatest(a.requested_at, a.completed_at) > f.last_failed_at)
+    UNION ALL
+    -- A batch that has ended may wait for a person's release of its grades.
+    SELECT batch_id, 'sign_off', 'its grades are ' || status || ': `cj moderate` and `cj release`',
+           NULL
+    FROM v_release
+    WHERE release_rule = 'needs_sign_off' AND status NOT IN ('no grades', 'final', 'released')
 )
 SELECT batch_id, arg_min(waiting_for, urgency) AS waiting_for, arg_min(reason, urgency) AS reason,
        count(*) AS n_waits, min(until) AS next_try_at
@@ -40,9 +53,9 @@ GROUP BY batch_id;
 
 COMMENT ON VIEW v_batch_waiting IS 'One row per batch that waits for something beside a provider''s own work.';
 COMMENT ON COLUMN v_batch_waiting.batch_id IS 'the batch';
-COMMENT ON COLUMN v_batch_waiting.waiting_for IS 'the most urgent of key, credit, person, rows and room';
+COMMENT ON COLUMN v_batch_waiting.waiting_for IS 'the most urgent of key, credit, person, rows, room and sign_off';
 COMMENT ON COLUMN v_batch_waiting.reason IS 'the same in words';
-COMMENT ON COLUMN v_batch_waiting.n_waits IS 'how many of its jobs wait, and one more where a step of it keeps failing';
+COMMENT ON COLUMN v_batch_waiting.n_waits IS 'how many of its jobs wait, and one more each where a step keeps failing and where grades are to be released';
 COMMENT ON COLUMN v_batch_waiting.next_try_at IS 'when the first of them is tried again';
 
 CREATE VIEW v_commonest_failures AS

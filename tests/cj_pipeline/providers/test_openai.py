@@ -18,6 +18,7 @@ from cj_pipeline.errors import (
     AccountRefusedError,
     AmbiguousSubmissionError,
     CJError,
+    OutOfCreditError,
     ProviderRefusedError,
     ProviderUnavailableError,
     UncertainOutcomeError,
@@ -91,7 +92,7 @@ def _batch(**changes: Any) -> dict[str, Any]:
         (_says(400, {"error": {"message": "Cannot find file file-1"}}), ProviderUnavailableError),
         (_says(400, {"error": {"message": "unknown model"}}), ProviderRefusedError),
         (_says(401, {"error": {"message": "Incorrect key sk-secret"}}), AccountRefusedError),
-        (_says(429, {"error": {"code": "insufficient_quota"}}), AccountRefusedError),
+        (_says(429, {"error": {"code": "insufficient_quota"}}), OutOfCreditError),
     ],
 )
 def test_a_failed_create_says_whether_a_job_may_exist(
