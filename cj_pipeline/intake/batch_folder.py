@@ -56,8 +56,6 @@ MIN_ESSAYS = 2
 
 SCALE_FILE = "scale.yaml"
 
-_SHARE_HINT = ", or say `identical_texts: share`"
-
 _MAX_ID_CHARACTERS = 200
 
 
@@ -323,8 +321,7 @@ def _check_texts(
             continue
         listed = _listed([essay.source_path for essay in copies])
         if not shares or any(essay.is_anchor for essay in copies):
-            hint = "" if any(e.is_anchor for e in copies) else _SHARE_HINT
-            reading.problems.append(f"{listed} are identical texts: keep one of them{hint}")
+            reading.problems.append(f"{listed} are identical texts: keep one of them")
             continue
         reading.notices.append(f"{listed} are identical texts: one is judged for all")
         shared += [SharedText(essay, copies[0].essay_id) for essay in copies[1:]]

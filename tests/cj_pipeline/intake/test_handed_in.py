@@ -449,7 +449,7 @@ class TestIdentity:
             "essays/cia.txt": "Another one, longer than that.",
             "essays/dan.txt": "A third one, and the longest of them all by far.",
         }
-        assert "identical_texts: share" in told(folder(files))
+        assert "are identical texts" in told(folder(files))
         files["batch.yaml"] = f"{files['batch.yaml']!s}identical_texts: share\n"
         runtime = open_engine(tmp_path / "home")
         ingest(runtime, folder(files))
