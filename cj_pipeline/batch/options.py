@@ -28,6 +28,7 @@ class WaitingFor(StrEnum):
     PERSON = "person"
     ROWS = "rows"
     ROOM = "room"
+    SIGN_OFF = "sign_off"
 
 
 def _on_or_off(value: Any) -> Any:
@@ -36,6 +37,8 @@ def _on_or_off(value: Any) -> Any:
 
 
 Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
+
+DependenceSwitch = Annotated[Literal["auto", "off"], BeforeValidator(_on_or_off)]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -53,7 +56,7 @@ class PrecisionTargets(BaseModel):
             this many ranks (with `goal: grades`, of a grade, by this many steps).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     reliability: Annotated[float, Field(gt=0, lt=1)] | None = None
     mean_standard_error: Annotated[float, Field(gt=0)] | None = None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cj_pipeline.batch.comparisons import JudgedPair, RequestOutcome
+from cj_pipeline.diagnostics.answering_models import who_answered
 from cj_pipeline.diagnostics.position_balance import (
     MIN_SHOWN_FOR_SKEW,
     first_shown_share,
@@ -178,6 +179,28 @@ def bills_agree_with_providers(history: BatchHistory) -> Finding:
 
 def _difference(job: Mapping[str, Any]) -> float:
     return float(job["provider_usd"]) - float(job["billed_usd"] or 0.0)
+
+
+def judges_answer_as_asked(history: BatchHistory) -> Finding:
+    """Each judge's answers name the model it asks for, and the same one all through the batch."""
+    batched = {
+        job["submission_key"]: job["batching_mode"] == "provider_batch_api" for job in history.jobs
+    }
+    attempts = [
+        {**row, "is_batched": batched.get(row["submission_key"], False)} for row in history.attempts
+    ]
+    answered = who_answered(attempts, history.judges)
+    problems = [problem for each in answered for problem in each.problems]
+    told = "; ".join(
+        f"'{each.judge.name}' answers as {', '.join(each.models)}"
+        for each in answered
+        if each.models
+    )
+    return Finding(
+        not problems,
+        "; ".join(problems) or told or "no answer names its model",
+        {"n_models": sum(len(each.models) for each in answered), "n_problems": len(problems)},
+    )
 
 
 def requests_are_recorded(history: BatchHistory) -> Finding:

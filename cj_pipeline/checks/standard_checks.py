@@ -67,6 +67,7 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
         warns(claims.enough_succeed),
         warns(claims.no_place_is_preferred),
         warns(claims.bills_agree_with_providers),
+        warns(claims.judges_answer_as_asked),
     ),
     "essay_scores": (
         stops(claims.scores_are_sound),

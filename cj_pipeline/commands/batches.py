@@ -198,7 +198,7 @@ def regrade(
     from cj_pipeline.operations.regrade import regrade as grade_again
     from cj_pipeline.steps.publish import publish
 
-    pairs = [given.partition("=") for given in anchor_grade or []]
+    pairs = [given.rpartition("=") for given in anchor_grade or []]
     settings = [given.partition("=") for given in setting or []]
     runtime = open_runtime()
     projected = grade_again(
@@ -206,7 +206,7 @@ def regrade(
         batch,
         scale=scale,
         own_scale=scale_file.read_bytes() if scale_file is not None else None,
-        anchor_grades={essay: grade for essay, _, grade in pairs},
+        anchor_grades={essay.strip(): grade.strip() for essay, _, grade in pairs},
         settings={key: yaml.safe_load(value) for key, _, value in settings},
         despite=despite or [],
     )
@@ -285,7 +285,7 @@ def link(
         console.print(
             tables.table(
                 f"Anchors from {history.links[0]['onto_batch_id']} to {batch}",
-                ("placed", "anchor", "before", "now", "drift", "± SE", "left out"),
+                ("placed", "anchor", "before", "now", "drift", "± SE", "moved"),
                 [
                     (
                         history.links[row["position"] - 1]["placed_batch_id"],

@@ -72,7 +72,7 @@ class JudgeSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_output_tokens: Annotated[int, Field(ge=16, le=65_536)] = 1024
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     reasoning_effort: Annotated[str, Field(pattern=r"^[a-z]{2,12}$")] | None = None
 
 
@@ -91,6 +91,7 @@ class Judge:
         base_url: Where the provider is, if not at its usual address.
         key_variable: The environment variable that holds the key; None where none is needed.
         price_override: Its own price; otherwise the table's.
+        answers_as: Names its answers may bear beside the model's own.
         limits: What its account may have in one job and in the queue, where that is not what the
             provider's documents say; names and units as in `providers.ProviderLimits`.
     """
@@ -106,13 +107,14 @@ class Judge:
     key_variable: str | None = None
     price_override: PriceEntry | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
+    answers_as: tuple[str, ...] = ()
 
     @property
     def judge_id(self) -> str:
         """The name and a fingerprint of everything that could change a verdict."""
         parts = self.definition() | {"schema": verdict_schema(allow_ties=self.allow_ties)}
         # A new key, another price or a larger account is still the same judge.
-        for unrelated in ("name", "key_variable", "price", "limits"):
+        for unrelated in ("name", "key_variable", "price", "limits", "answers_as"):
             del parts[unrelated]
         canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False)
         return f"{self.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
@@ -167,6 +169,7 @@ class Judge:
             "key_variable": self.key_variable,
             "price": self.price_override.model_dump(mode="json") if self.price_override else None,
             "limits": dict(self.limits),
+            "answers_as": list(self.answers_as),
         }
 
     @classmethod
@@ -174,12 +177,17 @@ class Judge:
         """Return the judge whose `definition` this is, whatever has become of its files."""
         rest = dict(definition)
         price = rest.pop("price")
+        answers_as = tuple(rest.pop("answers_as", ()))
         return cls(
             template=Template(**rest.pop("template")),
             settings=JudgeSettings.model_validate(rest.pop("settings")),
             price_override=PriceEntry.model_validate(price) if price else None,
+            answers_as=answers_as,
             **rest,
         )
+
+
+Count = Annotated[int, Field(ge=1, le=10**12)]
 
 
 class _Limits(BaseModel):
@@ -200,16 +208,16 @@ class _Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_requests: Annotated[int, Field(ge=1)] | None = None
-    max_bytes: Annotated[int, Field(ge=1)] | None = None
-    max_enqueued_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_open_jobs: Annotated[int, Field(ge=1)] | None = None
-    creates_per_hour: Annotated[int, Field(ge=1)] | None = None
-    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
-    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
-    max_concurrent_calls: Annotated[int, Field(ge=1)] | None = None
-    results_kept_s: Annotated[int, Field(ge=3600)] | None = None
-    list_lag_s: Annotated[int, Field(ge=0)] | None = None
+    max_requests: Count | None = None
+    max_bytes: Count | None = None
+    max_enqueued_tokens: Count | None = None
+    max_open_jobs: Count | None = None
+    creates_per_hour: Count | None = None
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    max_concurrent_calls: Count | None = None
+    results_kept_s: Annotated[int, Field(ge=3600, le=10**9)] | None = None
+    list_lag_s: Annotated[int, Field(ge=0, le=10**7)] | None = None
 
 
 class JudgeFile(BaseModel):
@@ -242,6 +250,9 @@ class JudgeFile(BaseModel):
     """The judge's own price, if the table has none or another one."""
     limits: _Limits = Field(default_factory=_Limits)
     """The limits of its account."""
+    answers_as: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
+    """Names of the model that its answers may bear; by default how `model` begins, and with a
+    `base_url` whatever the first answer says."""
 
     @model_validator(mode="after")
     def _provider_speaks_the_api(self) -> JudgeFile:
@@ -308,6 +319,7 @@ def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
         key_variable=parsed.key_variable or _KEY_VARIABLE[parsed.provider],
         price_override=parsed.price,
         limits=parsed.limits.model_dump(exclude_none=True),
+        answers_as=parsed.answers_as,
     )
 
 

@@ -453,6 +453,14 @@ _BATCHES = (
         always=_one_each(("running", "succeeded", "failed", "cancelled", "rejected")),
     ),
     Metric(
+        "cj_arrivals",
+        "gauge",
+        "Folders and zip files that were put into the inbox, by state.",
+        ("state",),
+        "SELECT state, count(*) AS value FROM arrivals WHERE batch_id GLOB $batch GROUP BY state",
+        always=_one_each(("settling", "waiting", "opened", "rejected", "changed", "forgotten")),
+    ),
+    Metric(
         "cj_batches_waiting",
         "gauge",
         "Running batches that wait for something beside a provider's own work, by what it is.",
@@ -630,12 +638,16 @@ _ONE_BATCH = (
     Metric(
         "cj_batch_reliability",
         "gauge",
-        "Reliability of the scores after the last wave; empirical_bayes is the one to quote.",
+        "Reliability after the last wave; empirical_bayes, among ten students or more, is the one"
+        " to quote, with its 95 % limits.",
         ("estimate",),
         """
         SELECT estimate, value FROM (
-            SELECT unnest(['empirical_bayes', 'scale_separation']) AS estimate,
+            SELECT unnest(['empirical_bayes', 'empirical_bayes_lower', 'empirical_bayes_upper',
+                           'scale_separation']) AS estimate,
                    unnest([CAST(details->>'empirical_bayes_reliability' AS DOUBLE),
+                           CAST(details->'student_reliability'->>'lower' AS DOUBLE),
+                           CAST(details->'student_reliability'->>'upper' AS DOUBLE),
                            CAST(details->>'scale_separation_reliability' AS DOUBLE)]) AS value
             FROM (
             SELECT * FROM wave_decisions WHERE batch_id GLOB $batch
@@ -649,7 +661,7 @@ _ONE_BATCH = (
     Metric(
         "cj_batch_standard_error",
         "gauge",
-        "Standard errors of the scores after the last wave, in logits, over all essays.",
+        "Standard errors of students' verdict-only scores after the last wave, in logits.",
         ("statistic",),
         """
         SELECT statistic, value FROM (

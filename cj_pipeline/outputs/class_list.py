@@ -11,9 +11,10 @@ import io
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from cj_pipeline.batch.essays import label
 from cj_pipeline.outputs.csv_files import Cell, csv_file
 from cj_pipeline.outputs.feedback import written_grade
-from cj_pipeline.queries.history import BatchHistory, Row
+from cj_pipeline.queries.history import BatchHistory, Row, student_ranks
 from cj_pipeline.text import excerpt, find_hidden
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ COLUMNS = (
     "rank",
     "rank_from",
     "rank_to",
+    "name",
+    "group",
     "essay_id",
     "file_name",
     "grade",
@@ -33,6 +36,7 @@ COLUMNS = (
     "standard_error",
     "score_from",
     "score_to",
+    "verdict_score",
     "n_comparisons",
     "remarks",
     "status",
@@ -44,13 +48,14 @@ _EXCEL_EPOCH = datetime(1980, 1, 1)  # noqa: DTZ001 -- XLSX properties carry no 
 def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
     """Yield a row of `COLUMNS` per student's essay, best first; grades only where there are any.
 
-    Ranks are among students, so they run from 1 without gaps; the true one lies between
+    Ranks are among students, and essays with equal evidence share one; the true one lies between
     `rank_from` and `rank_to` with a probability of 95 %, and so does the score between `score_from`
     and `score_to`. The grade is a person's where one set it; `machine_grade` is the grading's, and
     `status` says whether grades may be used.
     """
     students = [row for row in history.last_scores if not _is_anchor(history, row["essay_id"])]
-    for rank, row in enumerate(students, start=1):
+    ranks = student_ranks(students)
+    for rank, row in zip(ranks, students, strict=True):
         essay = history.essay_by_id[row["essay_id"]]
         projection = history.projection_by_id.get(row["essay_id"])
         sure = history.rank_by_id.get(row["essay_id"], {})
@@ -61,6 +66,8 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             rank,
             sure.get("student_rank_lower"),
             sure.get("student_rank_upper"),
+            excerpt(label(row["essay_id"], essay.get("given_id"), essay.get("name")), 200),
+            excerpt(essay.get("group") or "", 200) or None,
             row["essay_id"],
             excerpt(essay["file_name"], 200),
             history.given_grade(row["essay_id"]),
@@ -71,6 +78,7 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             round(row["standard_error"], 3),
             round(lower, 3),
             round(upper, 3),
+            round(row["verdict_score"], 3),
             row["n_comparisons"],
             "; ".join(
                 _remarks(

@@ -116,6 +116,7 @@ class EssayFeedback:
     Attributes:
         known_grade: An anchor's grade.
         score, lower, upper: In logits, with the 95 % interval.
+        verdict_score: By the verdicts alone, in logits.
         rank: Among all essays, anchors included.
         rank_between: Best and worst rank it may truly have (95 %); None before the batch's end.
         grade: A person's, else the most probable one, with its minus or plus, and whether it is
@@ -129,6 +130,7 @@ class EssayFeedback:
     essay_id: str
     known_grade: str | None
     score: float
+    verdict_score: float
     lower: float
     upper: float
     rank: int
@@ -199,6 +201,7 @@ def _feedback(history: BatchHistory, essay_id: str, verdicts: Sequence[Row]) -> 
         essay_id=essay_id,
         known_grade=history.essay_by_id[essay_id]["grade"],
         score=entry["score"],
+        verdict_score=entry["verdict_score"],
         lower=lower,
         upper=upper,
         rank=entry["rank"],

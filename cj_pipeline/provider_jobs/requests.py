@@ -48,7 +48,10 @@ def load_texts(db: Session, batch_id: str) -> BatchTexts:
         row["kind"]: row["content"]
         for row in db.rows("SELECT kind, content FROM documents WHERE batch_id = ?", [batch_id])
     }
-    essays = db.rows("SELECT essay_id, text FROM essays WHERE batch_id = ?", [batch_id])
+    essays = db.rows(
+        "SELECT essay_id, coalesce(masked_text, text) AS text FROM essays WHERE batch_id = ?",
+        [batch_id],
+    )
     return BatchTexts(
         instructions=documents.get("instructions", ""),
         rubric=documents.get("rubric", ""),

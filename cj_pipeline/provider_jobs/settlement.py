@@ -6,7 +6,6 @@ that requested = succeeded + failed by kind + missing holds for each job, always
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,26 +13,42 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from cj_pipeline.batch.comparisons import RequestOutcome, Verdict
-from cj_pipeline.errors import InvalidOutputError, StoreError
+import structlog
+
+from cj_pipeline.batch.comparisons import RequestOutcome
+from cj_pipeline.diagnostics.answering_models import AskedJudge
+from cj_pipeline.errors import StoreError
 from cj_pipeline.judging.judges import Judge
-from cj_pipeline.judging.pricing import Price, cost_usd
-from cj_pipeline.judging.prompts import parse_verdict
+from cj_pipeline.judging.prompt_window import PromptWindow, SentAndCounted, find_window
 from cj_pipeline.provider_jobs import charges, ledger
 from cj_pipeline.provider_jobs.download import Download
 from cj_pipeline.provider_jobs.ledger import AwaitedRows, ProviderJob
 from cj_pipeline.provider_jobs.missing_rows import (
     IN_DOUBT,
-    PAID_FOR,
     MissingRows,
     Trouble,
     clear_doubt,
     missing_rows,
     put_in_doubt,
 )
-from cj_pipeline.providers.base import CAPACITY_CODES, JobOutcome, Parser, Reply
+from cj_pipeline.provider_jobs.replies import (
+    ReadReply,
+    attempt_row,
+    bill_of,
+    evidence_of,
+    failure_row,
+    plain,
+    read_or_missing,
+    sent_and_counted,
+    verdict_row,
+    without_reply,
+    without_the_cut,
+)
+from cj_pipeline.providers.base import Parser
 from cj_pipeline.queries.batch_record import BatchRecord
 from cj_pipeline.store.session import Session
+
+log = structlog.get_logger()
 
 ROWS_AT_ONCE = 5_000
 """Rows held in memory while a job is collected and settled; each brings a reply of some 2 kB."""
@@ -48,61 +63,6 @@ MAX_ATTEMPTS_BY_OUTCOME = {
 
 ALL_CAUSES = 2
 """Times `max_attempts`: how often a comparison may be asked whatever the causes were."""
-
-_OUTCOME_WITHOUT_REPLY: Mapping[JobOutcome | None, RequestOutcome] = {
-    JobOutcome.EXPIRED: RequestOutcome.EXPIRED,
-    JobOutcome.CANCELLED: RequestOutcome.CANCELLED,
-}
-"""What a request without a reply counts as, by how its job ended; in other cases as missing."""
-
-
-@dataclass(frozen=True)
-class ReadReply:
-    """A reply and the verdict in it, or how it failed."""
-
-    outcome: RequestOutcome
-    verdict: Verdict | None
-    reply: Reply | None
-    error_code: str | None
-    error_message: str | None
-    may_retry: bool
-
-
-def read_reply(parse: Parser, judge: Judge, body: str) -> ReadReply:
-    """Return what a raw callback says; never raises, whatever the provider sent."""
-    reply = parse(body)
-    if reply.outcome is not RequestOutcome.SUCCEEDED:
-        # Which of the judge's own failures are worth another try is said per outcome, below.
-        may_retry = reply.may_retry or reply.outcome is not RequestOutcome.PROVIDER_ERROR
-        return ReadReply(
-            reply.outcome, None, reply, reply.error_code, reply.error_message, may_retry
-        )
-    try:
-        verdict = parse_verdict(reply.text or "", allow_ties=judge.allow_ties)
-    except InvalidOutputError as error:
-        return ReadReply(
-            RequestOutcome(error.kind), None, reply, error.kind, str(error), may_retry=True
-        )
-    return ReadReply(RequestOutcome.SUCCEEDED, verdict, reply, None, None, may_retry=False)
-
-
-def read_or_missing(
-    parse: Parser,
-    judge: Judge,
-    job: ProviderJob,
-    body: str | None,
-    kind: str | None = "matched",
-) -> ReadReply:
-    """Return what became of a request: its reply, our own word on it, or why there is nothing."""
-    if body is None:
-        return _without_reply(job)
-    if kind == "matched":
-        return read_reply(parse, judge, body)
-    error = json.loads(body)["error"]
-    is_expired = kind == "expired"
-    # What came too late once is not worth asking for again; a failure may pass.
-    outcome = RequestOutcome.EXPIRED if is_expired else RequestOutcome.PROVIDER_ERROR
-    return ReadReply(outcome, None, None, error["code"], error["message"], may_retry=not is_expired)
 
 
 def may_ask_again(
@@ -169,7 +129,7 @@ def settle_job(
     missing = missing_rows(db, job, now, trouble=trouble, wait_for=wait_for)
     is_over = missing is None or missing.are_given_up
     if is_over:
-        read = _without_reply(job) if missing is None else _given_up(missing)
+        read = without_reply(job) if missing is None else _given_up(missing)
         outcomes += _end_without_reply(db, job, read, now, is_in_doubt=missing is not None)
         _require_every_outcome(db, job)
     billed = _keep_money(db, record, job, missing, now)
@@ -230,10 +190,15 @@ def _read_rows(
     for asked in _asked_with_replies(db, record, job):
         attempts: list[dict[str, Any]] = []
         verdicts: list[dict[str, Any]] = []
-        for row in asked:
-            read = read_or_missing(parse, judge, job, row["body"], row["callback_kind"])
+        replies = [
+            read_or_missing(parse, judge, job, row["body"], row["callback_kind"]) for row in asked
+        ]
+        window = _prompt_window(db, job, asked, replies)
+        for row, as_read in zip(asked, replies, strict=True):
+            read = as_read if window is None else without_the_cut(row, as_read, window)
             cost = bill_of(row, read, judge.price, batched=job.is_batched)
-            attempts.append(attempt_row(row, read, cost, now))
+            evidence = evidence_of(row, read, judge.price)
+            attempts.append(attempt_row(row, read, cost, now, evidence=evidence))
             if read.verdict is not None:
                 verdicts.append(verdict_row(row, read.verdict, attempts[-1], now))
             outcomes[read.outcome] += 1
@@ -242,7 +207,44 @@ def _read_rows(
             if has_ended and verdicts:
                 _mark_out_of_date(db, record.batch_id, now)
         db.insert("attempts", attempts, on_conflict="replace")
+        _warn_of_strangers(judge, job, attempts)
     return outcomes
+
+
+def _warn_of_strangers(
+    judge: Judge, job: ProviderJob, attempts: Sequence[Mapping[str, Any]]
+) -> None:
+    """Tell the log where answers bear another model's name than was asked for."""
+    asked = AskedJudge.from_definition(judge.definition())
+    names = {row["answered_model"] for row in attempts if row["answered_model"]}
+    strangers = sorted(name for name in names if not asked.may_be(name))
+    if strangers:
+        log.warning(
+            "another_model_answered",
+            batch_id=job.batch_id,
+            submission_key=job.submission_key,
+            asked=judge.model,
+            answered=strangers,
+        )
+
+
+def _prompt_window(
+    db: Session,
+    job: ProviderJob,
+    asked: Sequence[Mapping[str, Any]],
+    replies: Sequence[ReadReply],
+) -> PromptWindow | None:
+    """Return the window that a judge's prompts are cut to, by its answers in this batch so far."""
+    told = db.records(
+        SentAndCounted,
+        "SELECT n_prompt_bytes AS n_bytes, tokens_prompt AS n_tokens FROM attempts"
+        " WHERE batch_id = ? AND judge_id = ? AND usage_evidence = 'reported'"
+        " AND n_prompt_bytes IS NOT NULL AND outcome IN ('succeeded', 'prompt_cut')"
+        " ORDER BY comparison_id LIMIT ?",
+        [job.batch_id, job.judge_id, ROWS_AT_ONCE],
+    )
+    new = [sent_and_counted(row, read) for row, read in zip(asked, replies, strict=True)]
+    return find_window([*told, *filter(None, new)])
 
 
 def _keep_verdicts(
@@ -307,13 +309,6 @@ def keep_earlier_outcomes(
             }
         )
     db.insert("earlier_outcomes", rows)
-
-
-def plain(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a row as JSON can hold it."""
-    if row is None:
-        return None
-    return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()}
 
 
 def _mark_out_of_date(db: Session, batch_id: str, now: datetime) -> None:
@@ -439,21 +434,6 @@ def _asked_with_replies(
         yield rows
 
 
-def bill_of(row: Mapping[str, Any], read: ReadReply, price: Price, *, batched: bool) -> float:
-    """Return what a request cost, in USD.
-
-    An answer that does not tell its tokens was paid for all the same: it is billed at the most it
-    can have cost, and marked. What failed, expired or never came is not billed by any provider.
-    """
-    if read.reply is not None and read.reply.usage is not None:
-        return cost_usd(price, read.reply.usage, batched=batched)
-    return (row["reserved_usd"] or 0.0) if _was_answered(read) else 0.0
-
-
-def _was_answered(read: ReadReply) -> bool:
-    return read.outcome in PAID_FOR
-
-
 def fail_exhausted(
     db: Session, record: BatchRecord, now: datetime, *, give_up: bool = False
 ) -> None:
@@ -503,108 +483,3 @@ def fail_exhausted(
         )
     ]
     db.insert("comparisons", [failure_row(row, now) for row in ended], on_conflict="ignore")
-
-
-def _without_reply(job: ProviderJob) -> ReadReply:
-    """Return why a request has no reply, as far as its job's own end tells."""
-    message = job.error or "No reply came for this request."
-    if job.outcome == JobOutcome.FAILED:
-        # The provider took none of it: sent again unchanged, only want of room would pass.
-        code = job.error_code
-        may_retry = code in CAPACITY_CODES
-        return ReadReply(RequestOutcome.PROVIDER_ERROR, None, None, code, message, may_retry)
-    outcome = _OUTCOME_WITHOUT_REPLY.get(job.outcome, RequestOutcome.MISSING)
-    return ReadReply(outcome, None, None, None, message, may_retry=True)
-
-
-def attempt_row(
-    row: Mapping[str, Any], read: ReadReply, cost: float, now: datetime
-) -> dict[str, Any]:
-    """Return the row of `attempts` for a request that was read."""
-    usage = read.reply.usage if read.reply else None
-    return {
-        "custom_id": row["custom_id"],
-        "reserved_usd": row["reserved_usd"],
-        "n_prompt_bytes": row["n_prompt_bytes"],
-        "in_doubt_usd": None,
-        "has_usage": usage is not None if _was_answered(read) else None,
-        "batch_id": row["batch_id"],
-        "wave": row["wave"],
-        "comparison_id": row["comparison_id"],
-        "attempt": row["attempt"],
-        "submission_key": row["submission_key"],
-        "judge_id": row["judge_id"],
-        "prompt_sha256": row["prompt_sha256"],
-        "outcome": read.outcome.value,
-        "error_code": read.error_code,
-        "error_message": read.error_message,
-        "may_retry": read.may_retry,
-        "tokens_prompt": usage.prompt if usage else 0,
-        "tokens_cached": usage.cached if usage else 0,
-        "tokens_cache_write": usage.cache_write_5m + usage.cache_write_1h if usage else 0,
-        "tokens_completion": usage.completion if usage else 0,
-        "tokens_reasoning": usage.reasoning if usage else 0,
-        "cost_usd": cost,
-        "requested_at": row["requested_at"],
-        "completed_at": now,
-    }
-
-
-def verdict_row(
-    row: Mapping[str, Any], verdict: Verdict, attempt: Mapping[str, Any], now: datetime
-) -> dict[str, Any]:
-    """Return the row of `comparisons` for a request that brought a verdict."""
-    sides = {"A": row["essay_a"], "B": row["essay_b"]}
-    losers = {"A": row["essay_b"], "B": row["essay_a"]}
-    return {
-        "comparison_id": row["comparison_id"],
-        "batch_id": row["batch_id"],
-        "wave": row["wave"],
-        "sequence": row["sequence"],
-        "judge_id": row["judge_id"],
-        "essay_a": row["essay_a"],
-        "essay_b": row["essay_b"],
-        "status": "succeeded",
-        "failure_reason": None,
-        "winner": verdict.winner,
-        "winner_id": sides.get(verdict.winner),
-        "loser_id": losers.get(verdict.winner),
-        "confidence": verdict.confidence,
-        "justification": verdict.justification,
-        "n_attempts": row["attempt"],
-        "custom_id": row["custom_id"],
-        "prompt_sha256": row["prompt_sha256"],
-        "tokens_prompt": attempt["tokens_prompt"] + (row["tokens_before"] or 0),
-        "tokens_completion": attempt["tokens_completion"] + (row["completion_before"] or 0),
-        "cost_usd": attempt["cost_usd"] + (row["cost_before"] or 0),
-        "started_at": row["first_requested_at"] or row["requested_at"],
-        "completed_at": now,
-    }
-
-
-def failure_row(row: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """Return the row of `comparisons` for one that failed for good."""
-    return {
-        "comparison_id": row["comparison_id"],
-        "batch_id": row["batch_id"],
-        "wave": row["wave"],
-        "sequence": row["sequence"],
-        "judge_id": row["judge_id"],
-        "essay_a": row["essay_a"],
-        "essay_b": row["essay_b"],
-        "status": "failed",
-        "failure_reason": row["outcome"],
-        "winner": None,
-        "winner_id": None,
-        "loser_id": None,
-        "confidence": None,
-        "justification": None,
-        "n_attempts": row["attempt"],
-        "custom_id": row["custom_id"],
-        "prompt_sha256": row["prompt_sha256"],
-        "tokens_prompt": row["tokens_prompt"],
-        "tokens_completion": row["tokens_completion"],
-        "cost_usd": row["cost_usd"],
-        "started_at": row["started_at"],
-        "completed_at": row["completed_at"] or now,
-    }

@@ -150,13 +150,19 @@ class OpenAIBatches:
     def upload(self, shard: Path, submission_key: str) -> str | None:
         """Send a shard's file, streamed, under a name by which it can be found again."""
         call = Call(self.name, "store a batch file", creates=True)
+        kept_s = {"anchor": "created_at", "seconds": _INPUT_KEPT_S}
         with self.failures(call), shard.open("rb") as file:
-            raw = self.client.files.with_raw_response.create(
-                file=(f"{submission_key}.jsonl", file, "application/jsonl"),
-                purpose="batch",
-                expires_after={"anchor": "created_at", "seconds": _INPUT_KEPT_S},
-                timeout=TRANSFER_TIMEOUT,
-            )
+
+            def send(**expiry: Any) -> Any:
+                file.seek(0)
+                return self.client.files.with_raw_response.create(
+                    file=(f"{submission_key}.jsonl", file, "application/jsonl"),
+                    purpose="batch",
+                    timeout=TRANSFER_TIMEOUT,
+                    **expiry,
+                )
+
+            raw = _with_expiry_if_known(send, expires_after=kept_s)
             return created_id(call, json_object(raw.text), "id")
 
     def create(self, shard: Path, input_file_id: str | None, submission_key: str) -> str:
@@ -167,14 +173,19 @@ class OpenAIBatches:
             raise ProviderRefusedError(msg)
         call = Call(self.name, "create a batch", creates=True)
         with self.failures(call):
-            raw = self.client.batches.with_raw_response.create(
-                input_file_id=input_file_id,
-                endpoint=self.words.ENDPOINT,
-                completion_window="24h",
-                metadata={"submission_key": submission_key},
-                output_expires_after={"anchor": "created_at", "seconds": _OUTPUT_KEPT_S},
-                timeout=CREATE_TIMEOUT,
-            )
+
+            def send(**expiry: Any) -> Any:
+                return self.client.batches.with_raw_response.create(
+                    input_file_id=input_file_id,
+                    endpoint=self.words.ENDPOINT,
+                    completion_window="24h",
+                    metadata={"submission_key": submission_key},
+                    timeout=CREATE_TIMEOUT,
+                    **expiry,
+                )
+
+            kept_s = {"anchor": "created_at", "seconds": _OUTPUT_KEPT_S}
+            raw = _with_expiry_if_known(send, output_expires_after=kept_s)
             return created_id(call, json_object(raw.text), "id")
 
     def find(self, submission_key: str, since: datetime, n_requests: int) -> tuple[FoundJob, ...]:
@@ -355,6 +366,20 @@ class LiveOpenAI:
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 response = error.response
             return _answer_row(request, response)
+
+
+def _with_expiry_if_known(send: Callable[..., Any], **expiry: Any) -> Any:
+    """Send a request with an expiry, and without it where a service refuses that very field."""
+    try:
+        return send(**expiry)
+    except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+        # It was refused whole, so nothing was created; a service that knows the field objects
+        # to its value instead.
+        if not any(field in error.response.text for field in expiry):
+            raise
+        if any(f"{field}." in error.response.text for field in expiry):
+            raise
+        return send()
 
 
 def _one_call(endpoint: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:

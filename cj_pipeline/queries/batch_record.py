@@ -12,7 +12,12 @@ from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.batch.options import RunnerMode
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.grading.rules import GradingTerms
-from cj_pipeline.intake.settings import BatchSettings, grading_terms, scoring_rules
+from cj_pipeline.intake.settings import (
+    BatchSettings,
+    grading_terms,
+    panel_shares,
+    scoring_rules,
+)
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.scale.scoring import ScoringRules
 from cj_pipeline.stopping.continuation import WorkflowRules
@@ -91,9 +96,7 @@ class BatchRecord:
 
         Where judges are chosen by information per USD these are the shares to begin with.
         """
-        if self.settings.judge_choice == "by_worth":
-            return (1 / len(self.judges),) * len(self.judges)
-        return tuple(self.settings.judge_shares.get(judge.name, 1.0) for judge in self.judges)
+        return panel_shares(self.settings, [judge.name for judge in self.judges])
 
     @property
     def rules(self) -> WorkflowRules:

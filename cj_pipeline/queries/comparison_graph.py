@@ -106,7 +106,7 @@ def guessed_scores(db: Session, record: BatchRecord) -> Floats | None:
     if head_start == "texts":
         return initial_scores_from_texts([row["text"] for row in essays])
     rows = db.rows(
-        "SELECT s.essay_id, s.score, sha256(e.text) AS digest"
+        "SELECT s.essay_id, s.verdict_score AS score, sha256(e.text) AS digest"
         " FROM v_scores s JOIN essays e USING (batch_id, essay_id) WHERE s.batch_id = ?",
         [head_start.batch],
     )

@@ -6,15 +6,18 @@ they cannot disagree. What a step needs to go on is `queries.batch_record`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.batch.comparisons import PEOPLE_FROM, JudgedPair
+from cj_pipeline.batch.essays import label, matching
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.intake.settings import BatchSettings, scoring_rules
+from cj_pipeline.queries.essay_names import several_essays
 from cj_pipeline.queries.overview import batch_overview, what_hinders
 from cj_pipeline.queries.release import (
     NOTHING_GRADED,
@@ -22,11 +25,13 @@ from cj_pipeline.queries.release import (
     decisions_in_force,
     release_of,
 )
+from cj_pipeline.scale.score_posterior import score_posterior
 from cj_pipeline.scale.scoring import score_verdicts
 from cj_pipeline.stopping.continuation import ContinuationDecision
 
 if TYPE_CHECKING:
     from cj_pipeline.scale.bradley_terry import Scale
+    from cj_pipeline.scale.certainty import ScorePosterior
     from cj_pipeline.store.session import Session
 
 Row = Mapping[str, Any]
@@ -177,11 +182,15 @@ class BatchHistory:
         """How sure each essay's rank is, under the essay's id; empty before the end."""
         return {row["essay_id"]: row for row in self.ranks}
 
+    @cached_property
+    def verdict_score_by_id(self) -> dict[str, float]:
+        """Each essay's last score by the verdicts alone, in logits: what grades are placed by."""
+        return {row["essay_id"]: row["verdict_score"] for row in self.last_scores}
+
     def score_interval(self, essay_id: str) -> tuple[float, float]:
         """Return the 95 % limits of an essay's last score, in logits.
 
-        By profile likelihood once the batch has ended. Before the end, and for batches that ended
-        before those were kept, 1.96 standard errors to each side.
+        As kept once the batch has ended, else 1.96 standard errors to each side.
         """
         sure = self.rank_by_id.get(essay_id)
         if sure is not None and sure["score_lower"] is not None:
@@ -227,6 +236,35 @@ class BatchHistory:
         if projection is None or (decision is not None and decision["kind"] == "exclude"):
             return None
         return str(projection["grade"])
+
+    def label(self, essay_id: str) -> str:
+        """Return what people call an essay; with its id where two are called the same."""
+        return self._labels.get(essay_id, essay_id)
+
+    def essay_meant(self, typed: str) -> str:
+        """Return the id of the essay a person means; what is unknown comes back as it was typed.
+
+        Raises:
+            UnknownEssayError: If several essays of the batch bear that name; it lists their ids.
+        """
+        found = matching(
+            ((row["essay_id"], row.get("given_id"), row.get("name")) for row in self.essays), typed
+        )
+        if len(found) > 1:
+            raise several_essays(self.batch_id, typed, found)
+        return found[0] if found else typed
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        called = {
+            row["essay_id"]: label(row["essay_id"], row.get("given_id"), row.get("name"))
+            for row in self.essays
+        }
+        times = Counter(called.values())
+        return {
+            essay_id: name if times[name] == 1 else f"{name} ({essay_id})"
+            for essay_id, name in called.items()
+        }
 
     @property
     def anchor_grades(self) -> dict[str, str]:
@@ -281,6 +319,14 @@ class BatchHistory:
         settings = BatchSettings.model_validate(self.settings)
         return score_verdicts(list(self.essay_by_id), self.judged, scoring_rules(settings))
 
+    def posterior(self) -> ScorePosterior:
+        """Return the posterior from which scores, ranks and P(above) are reported.
+
+        Raises:
+            UnscalableBatchError: If the verdicts give none.
+        """
+        return score_posterior(self.fit(), self.anchor_grades)
+
     @property
     def failed(self) -> tuple[Row, ...]:
         """The comparisons that failed for good."""
@@ -290,6 +336,15 @@ class BatchHistory:
     def last_details(self) -> dict[str, Any]:
         """The summaries kept with the last decision: reliabilities, quality flags, coverage."""
         return dict(self.decisions[-1].details) if self.decisions else {}
+
+
+def student_ranks(students: Sequence[Row]) -> list[int]:
+    """Return ranks among students from their rows of scores, best first; equal ranks stay equal."""
+    ranks: list[int] = []
+    for place, row in enumerate(students, start=1):
+        is_same = place > 1 and row["rank"] == students[place - 2]["rank"]
+        ranks.append(ranks[-1] if is_same else place)
+    return ranks
 
 
 def read_history(db: Session, batch_id: str) -> BatchHistory:

@@ -16,6 +16,7 @@ _WAITS: Mapping[str, str] = {
     WaitingFor.PERSON: "a person",
     WaitingFor.ROWS: "missing rows",
     WaitingFor.ROOM: "room at the provider",
+    WaitingFor.SIGN_OFF: "a release",
 }
 
 # The counts are coalesced outside: over no rows, a correlated count is NULL where DuckDB's server
@@ -86,7 +87,7 @@ def final_scores(db: Session, batch_id: str) -> list[dict[str, Any]]:
             AND g.revision = (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)
         WHERE s.batch_id = $batch
           AND s.wave = (SELECT max(wave) FROM essay_scores WHERE batch_id = $batch)
-        ORDER BY s.rank
+        ORDER BY s.rank, s.essay_id
         """,
         {"batch": batch_id},
     )

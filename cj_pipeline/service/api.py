@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.ids import ID
+from cj_pipeline.intake.settings import panel_shares
 from cj_pipeline.operations.cancel import cancel
 from cj_pipeline.progress.events import progress_of
 from cj_pipeline.queries.batch_record import rules_of
@@ -369,8 +370,7 @@ def _handed_in_answer(runtime: Runtime, handed_in: HandedIn) -> HandedInAnswer:
                 len(batch.essays),
                 rules_of(
                     settings,
-                    verdicts_per_pair=math.fsum(settings.judge_shares.values())
-                    or len(handed_in.judge_names),
+                    verdicts_per_pair=math.fsum(panel_shares(settings, handed_in.judge_names)),
                 ),
             ),
             spend_cap_usd=settings.spend_cap_usd,

@@ -45,7 +45,7 @@ class BatchRow(BaseModel):
     title: str
     state: str
     end_reason: str | None
-    waiting_for: str | None = Field(description="key, credit, person, rows or room.")
+    waiting_for: str | None = Field(description="key, credit, person, rows, room or sign_off.")
     waiting_reason: str | None
     n_essays: int
     n_waves: int
@@ -122,6 +122,9 @@ class ScoreRow(BaseModel):
 
     rank: int
     essay_id: str
+    given_id: str | None = Field(description="The name or number it was handed in under.")
+    name: str | None = Field(description="The student's name, where the batch says it.")
+    group: str | None = Field(description="The student's class or group, likewise.")
     is_anchor: bool
     score: float = Field(description="Logits, mean-centred within the batch.")
     standard_error: float
@@ -140,6 +143,9 @@ class GradeRow(BaseModel):
     """One student's grade."""
 
     essay_id: str
+    given_id: str | None = Field(description="The name or number it was handed in under.")
+    name: str | None = Field(description="The student's name, where the batch says it.")
+    group: str | None = Field(description="The student's class or group, likewise.")
     grade: str | None = Field(
         description="To be given: a person's where one set it, else the most probable one."
         " None for an essay that a person excluded."

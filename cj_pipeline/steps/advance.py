@@ -34,6 +34,7 @@ STEP_NAMES = {
     NextStep.DECIDE: "wave_decision",
     NextStep.PROJECT: "grade_projections",
     NextStep.PUBLISH: "batch_report",
+    NextStep.RESCORE: "essay_scores",
 }
 """Each step by the asset that it ends with: a failure has one name, whoever took the step."""
 

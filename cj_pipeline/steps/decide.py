@@ -205,7 +205,7 @@ def _n_in_flight(db: Session, batch_id: str) -> int:
 
 
 def comparison_counts(db: Session, batch_id: str) -> dict[str, int]:
-    """Return submitted, completed, failed and failed_as_expired comparisons of its models.
+    """Return submitted, completed, failed and failed_as_expired comparisons of a batch's models.
 
     And how many of the failed ones are in doubt.
     """
@@ -231,7 +231,7 @@ def comparison_counts(db: Session, batch_id: str) -> dict[str, int]:
 def _max_score_change(db: Session, batch_id: str, wave: int, scale: Scale | None) -> float | None:
     before = db.rows(
         """
-        SELECT essay_id, score FROM essay_scores
+        SELECT essay_id, verdict_score FROM essay_scores
         WHERE batch_id = $batch AND wave = (
             SELECT max(wave) FROM essay_scores WHERE batch_id = $batch AND wave < $wave
         )
@@ -240,7 +240,7 @@ def _max_score_change(db: Session, batch_id: str, wave: int, scale: Scale | None
     )
     if scale is None or not before:
         return None
-    earlier: dict[str, float] = {row["essay_id"]: row["score"] for row in before}
+    earlier: dict[str, float] = {row["essay_id"]: row["verdict_score"] for row in before}
     return max(
         abs(float(score) - earlier[essay_id])
         for essay_id, score in zip(scale.essay_ids, scale.scores, strict=True)
@@ -377,11 +377,12 @@ def _details(
     if scale is None or reached is None:
         return details
     from cj_pipeline.diagnostics.quality_flags import quality_flags, se_summary
-    from cj_pipeline.diagnostics.reliability import scale_separation_reliability
+    from cj_pipeline.diagnostics.reliability import reliability_details
 
-    details["bt_se_summary"] = se_summary(scale)
+    details["bt_se_summary"] = se_summary(scale, record.student_ids)
     details["bt_quality_flags"] = quality_flags(
         scale,
+        record.student_ids,
         mean_se_warning=record.settings.mean_se_warning,
         max_se_warning=record.settings.max_se_warning,
     )
@@ -398,13 +399,10 @@ def _details(
             plan_ahead(record, reached.usd_per_comparison),
             reached.precision,
             is_precise=bool(progress.is_precise),
+            anchor_ids=record.anchor_grades,
         )
         details["forecast"] = None if forecast is None else asdict(forecast)
-    details["empirical_bayes_reliability"] = reached.precision.reliability
-    if float(scale.scores.max() - scale.scores.min()) > 0:
-        details["scale_separation_reliability"] = scale_separation_reliability(
-            scale.scores, scale.standard_errors
-        )
+    details |= reliability_details(scale, record.anchor_grades)
     return details
 
 

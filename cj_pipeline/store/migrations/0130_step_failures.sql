@@ -26,6 +26,11 @@ waits AS (
     SELECT batch_id, waiting_for, error AS reason, next_poll_at AS until
     FROM v_job_phases WHERE waiting_for IS NOT NULL AND phase <> 'done'
     UNION ALL
+    SELECT batch_id, 'sign_off', 'its grades are ' || status || ': `cj moderate` and `cj release`',
+           NULL
+    FROM v_release
+    WHERE release_rule = 'needs_sign_off' AND status NOT IN ('no grades', 'final', 'released')
+    UNION ALL
     SELECT f.batch_id, 'person', f.reason, NULL
     FROM step_failures f
     WHERE NOT EXISTS (FROM batch_report r WHERE r.batch_id = f.batch_id)
