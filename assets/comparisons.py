@@ -9,7 +9,7 @@ from assets.automation.metadata import (
     progress_metadata,
     table,
 )
-from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from assets.automation.partitions import OWNERS, STORED, batch_step, batches
 from cj_pipeline.steps.collect_wave import collect_wave
 from resources.runtime_resource import RuntimeResource
 
@@ -28,7 +28,7 @@ def comparisons(
     """What each judge decided on each pair, or how the comparison failed for good."""
     connected = engine.open()
     with (
-        errors_as_dagster_knows_them(),
+        batch_step(connected, context.partition_key, "comparisons"),
         progress_in_run_log(context, connected, since_submission=True),
     ):
         collected = collect_wave(connected, context.partition_key)

@@ -231,8 +231,10 @@ def _wait_until_ended(has_ended: Callable[[], bool]) -> None:
 
 def _serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
     program = (
-        "from pathlib import Path; from cj_pipeline.emulator import EmulatorConfig, serve;"
-        f"serve(EmulatorConfig(state_path=Path({str(folder / 'emulator.sqlite')!r})), port={port})"
+        "from pathlib import Path; import uvicorn;"
+        "from cj_pipeline.emulator import EmulatorConfig, create_app;"
+        f"config = EmulatorConfig(state_path=Path({str(folder / 'emulator.sqlite')!r}));"
+        f"uvicorn.run(create_app(config), port={port}, log_level='warning', lifespan='off')"
     )
     return subprocess.Popen([sys.executable, "-c", program])
 

@@ -15,19 +15,23 @@ from cj_pipeline.commands import (
     batches,
     cost,
     demo,
+    inbox,
     judges,
     ledger,
+    moderation,
     operations,
     outputs,
+    people,
     previews,
     profiles,
     queue,
     services,
     store,
+    tokens,
     trials,
     watch,
 )
-from cj_pipeline.commands.console import with_plain_errors
+from cj_pipeline.commands.console import inert_usage_errors, with_plain_errors
 
 Command = Callable[..., None]
 
@@ -66,6 +70,11 @@ JUDGE = group(
     "See judges, try them before spending, and hold those of a batch against each other.",
     (judges.list_, judges.show, judges.try_, judges.compare, judges.panel),
 )
+VERDICTS = group(
+    "verdicts",
+    "Import verdicts that people gave elsewhere, and export a batch's.",
+    (people.import_, people.export_, people.withdraw, people.list_),
+)
 PROFILE = group(
     "profile",
     "See what bounds single calls, before they press on a provider.",
@@ -76,6 +85,11 @@ TRIAL = group(
     "Run trials: batches with a known outcome. `cj trial NAME` runs one.",
     (trials.run, trials.list_, trials.history),
     trials.NamesRun,
+)
+TOKEN = group(
+    "token",
+    "Let others call the service: for what, with which batches, and until when.",
+    (tokens.create, tokens.list_, tokens.revoke),
 )
 STORE = group(
     "store",
@@ -101,6 +115,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         batches.execute,
         watch.watch,
         batches.status,
+        inbox.inbox,
         queue.queue,
         batches.cancel,
     ),
@@ -116,19 +131,38 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         batches.regrade,
         batches.link,
     ),
+    "People": (moderation.moderate, moderation.release, VERDICTS),
     "Judges and trials": (JUDGE, TRIAL, PROFILE),
     "The store and what was paid for": (STORE, ledger.doctor, ledger.reparse, store.forget),
-    "Services": (services.ui, services.serve, operations.metrics, services.emulator),
+    "Services": (
+        services.ui,
+        services.serve,
+        TOKEN,
+        operations.metrics,
+        operations.notify,
+        services.emulator,
+    ),
 }
 """What help shows, in this order: what one wants to do, and the commands for it."""
 
 
 class _AsInPanels(TyperGroup):
-    """Typer puts groups behind commands; here each is where `PANELS` has it."""
+    """Typer puts groups behind commands; here each is where `PANELS` has it.
+
+    Usage errors of all commands come through here too, and what was typed is spelled out.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:
         shown = [name_of(held) for panel in PANELS.values() for held in panel]
         return sorted(super().list_commands(ctx), key=shown.index)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with inert_usage_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with inert_usage_errors():
+            return super().invoke(ctx)
 
 
 app = typer.Typer(

@@ -79,10 +79,14 @@ class StoreBusyError(TransientError):
 
 
 class BatchProblemsError(FinalError):
-    """A batch cannot be taken in; `problems` lists everything that is wrong with it."""
+    """A batch cannot be taken in; `problems` lists everything that is wrong with it.
 
-    def __init__(self, batch_id: str, problems: Sequence[str]) -> None:
+    `may_pass` is true where it may be taken later as it is, such as once another batch is there.
+    """
+
+    def __init__(self, batch_id: str, problems: Sequence[str], *, may_pass: bool = False) -> None:
         self.batch_id = batch_id
+        self.may_pass = may_pass
         self.problems = tuple(problems)
         count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
         lines = "\n".join(f"  - {problem}" for problem in problems)

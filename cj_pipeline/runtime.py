@@ -90,3 +90,8 @@ class Runtime:
     def inbox(self) -> Path:
         """Where batch folders are dropped; the sensor takes them in."""
         return self.home / "inbox"
+
+    @property
+    def ingested(self) -> Path:
+        """Where folders of the inbox go once they are in the store."""
+        return self.home / "ingested"

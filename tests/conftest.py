@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support import ROOT
 from tests.support.template_store import copies_of_a_template
@@ -38,6 +39,12 @@ BATCHES = (
     *(f"cj_pipeline/{package}" for package in ("service", "steps", "trials")),
 )
 """What has a batch judged, or runs Dagster; `make test`."""
+
+
+# The same examples each time, however slow the machine is; new ones are drawn at night.
+settings.register_profile("always", derandomize=True, deadline=None)
+settings.register_profile("nightly", deadline=None, print_blob=True)
+settings.load_profile("nightly" if os.environ.get("CJ_TESTS") == "nightly" else "always")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

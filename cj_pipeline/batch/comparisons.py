@@ -16,6 +16,14 @@ CUSTOM_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 """The narrowest rule among providers (Anthropic's), so one id serves them all."""
 
 
+PEOPLE_KEY = "people"
+"""Stands where a request's submission key does, on the verdicts of people: nothing was sent."""
+
+PEOPLE_FROM = 10_000_000
+"""Verdicts of people count their `sequence` from here, so that planning, which counts what models
+are asked, is never in their way."""
+
+
 class Role(StrEnum):
     """Why a comparison was planned."""
 
@@ -25,6 +33,7 @@ class Role(StrEnum):
     BOUNDARY = "boundary"
     INFORMATIVE = "informative"
     RANDOM = "random"
+    PEOPLE = "people"
 
 
 class RequestOutcome(StrEnum):
@@ -35,6 +44,7 @@ class RequestOutcome(StrEnum):
     REFUSAL = "refusal"
     TRUNCATED = "truncated"
     CONTENT_FILTER = "content_filter"
+    PROMPT_CUT = "prompt_cut"
     PROVIDER_ERROR = "provider_error"
     EXPIRED = "expired"
     CANCELLED = "cancelled"

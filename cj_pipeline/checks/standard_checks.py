@@ -51,7 +51,12 @@ def reports(claim: Callable[[BatchHistory], Finding]) -> Check:
 
 
 CHECKS: Mapping[str, tuple[Check, ...]] = {
-    "comparison_pairs": (stops(claims.pairs_are_sound), stops(claims.budget_is_kept)),
+    "comparison_pairs": (
+        stops(claims.pairs_are_sound),
+        stops(claims.budget_is_kept),
+        # Word processors leave some as well; whether it is an attempt, a person sees.
+        warns(claims.texts_hide_nothing),
+    ),
     "provider_jobs": (
         stops(claims.spend_is_within_cap),
         stops(claims.requests_are_recorded),
@@ -62,6 +67,7 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
         warns(claims.enough_succeed),
         warns(claims.no_place_is_preferred),
         warns(claims.bills_agree_with_providers),
+        warns(claims.judges_answer_as_asked),
     ),
     "essay_scores": (
         stops(claims.scores_are_sound),
@@ -84,6 +90,7 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
         warns(claims.anchors_are_in_order),
         warns(claims.anchors_are_graded_near_their_grades),
         warns(claims.anchors_win_what_they_should),
+        warns(claims.released),
     ),
 }
 """By the asset they are about; the artefact's own check reads it back from the disk."""

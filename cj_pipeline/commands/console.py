@@ -1,25 +1,56 @@
-"""Where commands answer, and how they say that something went wrong."""
+"""Where commands answer, and how they say that something went wrong.
+
+Everything a person at a terminal is shown leaves through here, whoever wrote it: a file's name, a
+title, a provider's message, a row of `cj sql`. On its way out whatever a terminal would obey or
+not show is spelled, as `[U+001B]`; colours and lines are the console's own.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from cj_pipeline.commands import tables
 from cj_pipeline.errors import CJError
 from cj_pipeline.storage.private_files import keep_to_ourselves
+from cj_pipeline.text import visible
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+
+class InertConsole(Console):
+    """A console on which no text is obeyed, in a table, a bar or a traceback either."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Return what is to be written, with every text spelled out by `visible`."""
+        for segment in super().render(renderable, options):
+            shown = segment.text if segment.control else visible(segment.text)
+            yield segment if shown == segment.text else Segment(shown, segment.style)
+
+
 # Into a file or a pipe nothing is cut to the width of a terminal that is not there.
-console = Console(width=None if sys.stdout.isatty() else 120)
-errors = Console(stderr=True)
+console = InertConsole(width=None if sys.stdout.isatty() else 120)
+errors = InertConsole(stderr=True)
+
+
+def write(text: str) -> None:
+    """Print a text for programs, whose lines no console may break; it is spelled out as well."""
+    typer.echo(visible(text), nl=False)
+
+
+def confirm(question: str) -> None:
+    """Ask, and end the command unless the answer is yes."""
+    typer.confirm(visible(question), abort=True)
 
 
 def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
@@ -33,5 +64,21 @@ def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
         except CJError as error:
             errors.print(tables.problems(str(error)))
             raise typer.Exit(1) from error
+        except (typer.Exit, typer.Abort, typer.TyperException, EOFError, BrokenPipeError):
+            raise
+        except Exception as error:
+            # A fault of ours: its message may hold anything, so it leaves through here as well.
+            errors.print_exception()
+            raise typer.Exit(1) from error
 
     return run
+
+
+@contextmanager
+def inert_usage_errors() -> Iterator[None]:
+    """Spell out what was typed where an argument or option is refused."""
+    try:
+        yield
+    except typer.TyperException as error:
+        error.message = visible(error.message)
+        raise

@@ -11,7 +11,7 @@ import typer
 
 from cj_pipeline.commands import tables
 from cj_pipeline.commands.arguments import BatchName
-from cj_pipeline.commands.console import console
+from cj_pipeline.commands.console import confirm, console
 from cj_pipeline.commands.home import home_folder, open_store
 from cj_pipeline.commands.tables import figure
 
@@ -244,7 +244,7 @@ def _agree_to_spend(
         for a, b in order
     )
     if most and not yes:
-        typer.confirm(f"This can cost up to {most:.4f} USD. Go on?", abort=True)
+        confirm(f"This can cost up to {most:.4f} USD. Go on?")
 
 
 def _tried(judge: Judge, batch: Batch, order: list[tuple[str, str]]) -> JudgeSummary:

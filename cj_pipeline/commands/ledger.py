@@ -29,8 +29,20 @@ def doctor(
             "jobs whose submission key no batch of this store has.",
         ),
     ] = False,
+    resubmit: Annotated[
+        str | None,
+        typer.Option(
+            "--resubmit",
+            metavar="JOB",
+            help="Buy the pairs of this job again whose answers may have been paid for and never"
+            " came. Its id at the provider, or how its submission key begins.",
+        ),
+    ] = None,
 ) -> None:
     """Compare the ledger with the providers; safe to run at any time."""
+    if resubmit is not None:
+        _resubmit(resubmit)
+        return
     from cj_pipeline.operations.reconcile import examine, repair
 
     runtime = open_runtime()
@@ -50,6 +62,19 @@ def doctor(
             raise typer.Exit(1)
     elif chosen:
         console.print(f"`cj doctor --fix` fixes {len(chosen)} of {len(findings)}.")
+
+
+def _resubmit(job: str) -> None:
+    from cj_pipeline.operations.resubmit import resubmit
+
+    found = resubmit(open_runtime(), job)
+    console.print(
+        f"{found.batch_id}: {found.n_pairs} comparisons are requested again. What their first"
+        f" request may have cost, {found.in_doubt_usd:.4f} USD, stays in doubt. `cj execute` the"
+        " batch again, or let the sensors take it on.",
+        markup=False,
+        highlight=False,
+    )
 
 
 def reparse(

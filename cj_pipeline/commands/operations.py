@@ -10,11 +10,42 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cj_pipeline.commands.arguments import BatchName
-from cj_pipeline.commands.console import console
+from cj_pipeline.commands.console import console, write
 from cj_pipeline.commands.home import open_runtime, open_store
 
 if TYPE_CHECKING:
     from cj_pipeline.metrics.assertions import OwnAssertion
+
+
+def notify(
+    test: Annotated[
+        bool, typer.Option("--test", help="Send each address a test notification instead.")
+    ] = False,
+) -> None:
+    """Tell the addresses in installation.yaml what has happened to batches since the last time.
+
+    Dagster's `notification_sensor` does the same; this is for machines without Dagster.
+    """
+    from cj_pipeline.commands import tables
+    from cj_pipeline.commands.console import errors
+    from cj_pipeline.operations.notify import notify as notify_all
+    from cj_pipeline.operations.notify import send_test
+
+    runtime = open_runtime()
+    if not test:
+        told = notify_all(runtime)
+        console.print(
+            f"{told.n_recorded} new, {told.n_sent} sent, {told.n_failed} failed and tried again"
+            " later."
+        )
+        return
+    problems = send_test(runtime)
+    for number, problem in enumerate(problems):
+        console.print(f"notify[{number}]: {problem or 'taken'}", markup=False, highlight=False)
+    if not problems:
+        errors.print(tables.problems("CJ_HOME/installation.yaml names no address under `notify`."))
+    if not problems or any(problems):
+        raise typer.Exit(1)
 
 
 def preflight_(
@@ -63,14 +94,12 @@ def metrics(
     from cj_pipeline.metrics.readings import render_metrics
 
     if serve is None:
-        # Not through the console: it would wrap what has to stay as it is.
-        typer.echo(render_metrics(open_store(), batch_id=batch), nl=False)
+        write(render_metrics(open_store(), batch_id=batch))
         return
     if batch is not None:
         msg = "A batch's metrics are printed, not served: leave the batch or --serve out."
         raise typer.BadParameter(msg)
     host, port = _address(serve)
-    console.print(f"Metrics: http://{host}:{port}/metrics (Ctrl-C ends it)")
     _serve(host, port)
 
 
@@ -127,13 +156,15 @@ def _read(expressions: Sequence[str]) -> list[OwnAssertion]:
 
 
 def _serve(host: str, port: int) -> None:
-    import uvicorn
-
+    from cj_pipeline.commands.services import access_from_environment
     from cj_pipeline.metrics.readings import metrics_app
+    from cj_pipeline.service.auth import ScopeMiddleware
+    from cj_pipeline.service.serving import serve as listen
 
-    uvicorn.run(
-        metrics_app(open_store()), host=host, port=port, lifespan="off", log_level="warning"
-    )
+    access = access_from_environment(host)
+    console.print(f"Metrics: http://{host}:{port}/metrics (Ctrl-C ends it)")
+    app = ScopeMiddleware(metrics_app(open_store()), access, "read")
+    listen(app, host, port, lifespan="off")
 
 
 def _address(given: str) -> tuple[str, int]:

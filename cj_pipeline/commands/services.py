@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import home_folder, open_runtime
+
+if TYPE_CHECKING:
+    from cj_pipeline.service.auth import Access
 
 
 def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000) -> None:
@@ -40,29 +44,37 @@ def serve(
 ) -> None:
     """Serve the API and the live page; Dagster (`make ui`) runs what is submitted.
 
-    Every caller needs CJ_SERVE_TOKEN; without one, only this machine is served.
+    Every caller needs CJ_SERVE_TOKEN or a token of `cj token create`; where there is neither, only
+    this machine is served.
     """
-    import uvicorn
-
     from cj_pipeline.service.app import create_app
-    from cj_pipeline.service.auth import Access, require_safe
+    from cj_pipeline.service.serving import serve as listen
 
+    access = replace(access_from_environment(host), max_body_bytes=max_body_mb * 1024 * 1024)
+    console.print(f"Batches: {address(host, port)} (Ctrl-C ends it)", highlight=False)
+    listen(create_app(open_runtime(), access), host, port)
+
+
+def access_from_environment(host: str) -> Access:
+    """Return who may call what listens on an address: `CJ_SERVE_TOKEN`, installation.yaml.
+
+    Raises:
+        SettingsError: If others can reach it and nobody would be asked for a token.
+    """
+    from cj_pipeline.installation import read_installation
+    from cj_pipeline.service.auth import Access, require_safe
+    from cj_pipeline.storage.token_file import tokens_of
+
+    home = home_folder()
     token = os.environ.get("CJ_SERVE_TOKEN") or None
-    require_safe(host, token)
-    access = Access(token, max_body_bytes=max_body_mb * 1024 * 1024)
+    require_safe(host, token, scoped=bool(read_installation(home).tokens))
+    return Access(token, tokens_of(home))
+
+
+def address(host: str, port: int) -> str:
+    """Return where a browser finds what listens on a host and port."""
     shown = f"[{host}]" if ":" in host else host
-    console.print(f"Batches: http://{shown}:{port}/ (Ctrl-C ends it)", highlight=False)
-    uvicorn.run(
-        create_app(open_runtime(), access),
-        host=host,
-        port=port,
-        log_level="warning",
-        # Lines would hold whatever strangers put into an address.
-        access_log=False,
-        server_header=False,
-        ws_max_size=4096,
-        timeout_graceful_shutdown=5,
-    )
+    return f"http://{shown}:{port}/"
 
 
 def emulator(
@@ -76,9 +88,19 @@ def emulator(
         ),
     ] = "",
 ) -> None:
-    """Serve the provider emulator over HTTP; point CJ_EMULATOR_URL at it."""
-    from cj_pipeline.emulator import serve
+    """Serve the provider emulator over HTTP; point CJ_EMULATOR_URL at it.
+
+    With CJ_EMULATOR_TOKEN set, here and where it is called from, no other key is taken; without,
+    only this machine is served.
+    """
+    from cj_pipeline.emulator import create_app
     from cj_pipeline.emulator.config import EmulatorConfig
+    from cj_pipeline.service.auth import require_safe
+    from cj_pipeline.service.serving import serve as listen
+
+    token = os.environ.get("CJ_EMULATOR_TOKEN", "").strip() or None
+    require_safe(host, token, variable="CJ_EMULATOR_TOKEN")
 
     given = {"CJ_EMULATOR_SETTINGS": settings}
-    serve(EmulatorConfig.from_environment(given, home_folder()), host, port)
+    config = EmulatorConfig.from_environment(given, home_folder())
+    listen(create_app(config, token=token), host, port, lifespan="off")

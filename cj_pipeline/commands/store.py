@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cj_pipeline.commands import tables
-from cj_pipeline.commands.console import console
+from cj_pipeline.commands.console import confirm, console
 from cj_pipeline.commands.home import home_folder, open_store
 
 if TYPE_CHECKING:
@@ -136,11 +136,15 @@ def forget(
 ) -> None:
     """Remove a batch's or an essay's texts, callbacks and exports for good."""
     from cj_pipeline.operations.erase import forget_batch, forget_essay, words_of
+    from cj_pipeline.queries.essay_names import essay_named
 
+    now, opened = datetime.now(UTC), _own_file()
+    if essay_id:
+        with opened.read() as db:
+            essay_id = essay_named(db, batch, essay_id)
     what = f"essay {essay_id} of batch {batch}" if essay_id else f"batch {batch}"
     if not yes:
-        typer.confirm(f"Remove {what} for good?", abort=True)
-    now, opened = datetime.now(UTC), _own_file()
+        confirm(f"Remove {what} for good?")
     words = words_of(opened, batch, essay_id) if verify else ()
     forgotten: Forgotten = (
         forget_essay(

@@ -1,6 +1,7 @@
 """What a person at a terminal is shown: tables and progress. Who shows it is `commands`.
 
-Everything from a batch goes through `Text`, so that nothing in it is read as markup.
+Everything from a batch goes through `Text`, so that nothing in it is read as markup, and is spelled
+out by `visible` before columns are measured.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
     from cj_pipeline.checks.batch_checks import Checked
@@ -49,13 +52,14 @@ def progress_bar(console: Console) -> Progress:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """Return a table; numbers are set to the right."""
-    drawn = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    drawn = Table(title=Text(visible(title)), title_justify="left", box=SIMPLE_HEAD)
+    drawn.padding = (0, 1, 0, 0)
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
         # A figure or a name cut short misleads; only prose may wrap.
         prose = any(len(_cell(row[index])) > 60 for row in rows)
         drawn.add_column(
-            Text(column),
+            Text(visible(column)),
             justify="right" if numeric else "left",
             no_wrap=not prose,
             overflow="fold" if prose else "ellipsis",
@@ -74,7 +78,7 @@ def statuses(rows: Sequence[Row]) -> Table:
             (
                 row["batch_id"],
                 row["state"],
-                row["end_reason"] or "",
+                row["end_reason"] or (f"waits: {row['waiting_for']}" if row["waiting_for"] else ""),
                 row["n_essays"],
                 row["n_waves"],
                 row["n_completed"],
@@ -198,11 +202,11 @@ def figure(value: float | None, form: str) -> str:
 
 def problems(message: str) -> Panel:
     """Return an error as a person should meet it."""
-    return Panel(Text(message), title="Not done", border_style="red", title_align="left")
+    return Panel(Text(visible(message)), title="Not done", border_style="red", title_align="left")
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None else visible(str(value))
 
 
 def _is_number(value: object) -> bool:

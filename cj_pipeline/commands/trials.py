@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from cj_pipeline.commands import tables
-from cj_pipeline.commands.console import console
+from cj_pipeline.commands.console import console, write
 from cj_pipeline.commands.home import configure_logs, home_folder, open_store
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def history(
         msg = f"No run of a trial '{name}' is in the store: `cj trial {name}` makes one."
         raise SettingsError(msg)
     if as_json:
-        typer.echo(json.dumps(runs, indent=2, default=str))
+        write(json.dumps(runs, indent=2, default=str) + "\n")
         return
     console.print(tables.table(f"Runs of {name}", _HISTORY, [_past(row) for row in runs]))
     for row in runs:
@@ -154,7 +154,7 @@ def _run(names: Sequence[str], *, quick: bool, as_json: bool) -> None:
             done = run_trial(instance, defs, home, trial)
             all_met = all_met and done.outcome.is_met
             if as_json:
-                typer.echo(json.dumps(_as_json(done), default=str))
+                write(json.dumps(_as_json(done), default=str) + "\n")
             else:
                 _show(done)
     if not all_met:

@@ -1,6 +1,6 @@
 """An emulator of the providers: OpenAI's, Anthropic's and Gemini's endpoints with simulated judges.
 
-Serve it over HTTP with `serve` (or any ASGI server over `create_app`), or reach it inside the
+Serve it over HTTP with `cj emulator` (or any ASGI server over `create_app`), or reach it inside the
 process by giving `in_process_client` to an official SDK as its HTTP client. Its state is one
 SQLite file, so both ways may be used at once and by any number of processes.
 """
@@ -29,16 +29,23 @@ __all__ = [
     "in_process_async_client",
     "in_process_client",
     "register_qualities",
-    "serve",
 ]
 
 
-def create_app(config: EmulatorConfig, clock: Callable[[], float] = time.time) -> EmulatorApp:
-    """Return the emulator as an ASGI application; `clock` gives Unix seconds."""
+def create_app(
+    config: EmulatorConfig, clock: Callable[[], float] = time.time, token: str | None = None
+) -> EmulatorApp:
+    """Return the emulator as an ASGI application.
+
+    Args:
+        config: Its settings and where its state is.
+        clock: Gives Unix seconds.
+        token: The one key it takes; any if left out.
+    """
     from cj_pipeline.emulator.app import Emulator
     from cj_pipeline.emulator.transports import EmulatorApp
 
-    return EmulatorApp(Emulator(config, clock))
+    return EmulatorApp(Emulator(config, clock, token))
 
 
 def in_process_client(
@@ -72,13 +79,6 @@ def in_process_async_client(
         follow_redirects=True,
         timeout=600,
     )
-
-
-def serve(config: EmulatorConfig, host: str = "127.0.0.1", port: int = 8765) -> None:
-    """Serve the emulator over HTTP until it is interrupted."""
-    import uvicorn
-
-    uvicorn.run(create_app(config), host=host, port=port, log_level="warning", lifespan="off")
 
 
 def register_qualities(config: EmulatorConfig, qualities: Mapping[str, float]) -> None:

@@ -6,12 +6,14 @@ Each API's handlers live in a module of its own; the ways by which calls come in
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from cj_pipeline.emulator.config import EmulatorConfig, Fault
+from cj_pipeline.emulator.damage import damaged_body
 from cj_pipeline.emulator.faults import request_fault
 from cj_pipeline.emulator.http import Breakage, HTTPError, Request, Response, json_answer
 from cj_pipeline.emulator.routing import Handler, RequestContext, Route
@@ -23,8 +25,14 @@ _GEMINI_PATH = re.compile(r"/upload/|/v1(beta|alpha)?/models/[^/]+:|/v1(beta|alp
 class Emulator:
     """Answers calls; holds no state but its configuration, so any number may share a file."""
 
-    def __init__(self, config: EmulatorConfig, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        config: EmulatorConfig,
+        clock: Callable[[], float] = time.time,
+        token: str | None = None,
+    ) -> None:
         self.config = config
+        self._token = token
         self.clock = clock
         self.state = State(config)
 
@@ -55,7 +63,7 @@ class Emulator:
             call=call,
             route=f"{api}.{route.name}",
             groups=groups,
-            account=_account(call, required=route.needs_key and api != "emulator"),
+            account=self._account(call, api, needs_key=route.needs_key),
             settings=settings,
             now=self.clock() + self.state.clock_offset_s(),
         )
@@ -65,6 +73,20 @@ class Emulator:
         if fault is None:
             return route.handler(context)
         return with_fault(fault, route.handler, context)
+
+    def _account(self, call: Request, api: str, *, needs_key: bool) -> str:
+        key = _key(call)
+        if not key and needs_key and api != "emulator":
+            raise HTTPError(401, "You didn't provide an API key.", code="invalid_api_key")
+        # A path that needs no key has one that cannot be guessed in it.
+        if self._token and (needs_key or api == "emulator") and not is_same(key, self._token):
+            raise HTTPError(401, "Incorrect API key provided.", code="invalid_api_key")
+        return hashlib.sha256(b"emulator account " + key.encode()).hexdigest()[:12]
+
+
+def is_same(key: str, token: str) -> bool:
+    """Return whether a key is the token, in a time that says nothing of how nearly it is."""
+    return hmac.compare_digest(key.encode("utf-8", "surrogateescape"), token.encode())
 
 
 def with_fault(fault: Fault, handler: Handler, context: RequestContext) -> Response:
@@ -89,7 +111,7 @@ def with_fault(fault: Fault, handler: Handler, context: RequestContext) -> Respo
         case "truncated":
             return replace(answer, breakage=Breakage("truncate", share=fault.share))
         case _:
-            raw = b"".join(answer.chunks)[: max(1, answer.length // 2)] + b"<html>"
+            raw = damaged_body(fault, b"".join(answer.chunks))
             return replace(answer, chunks=iter([raw]), length=len(raw))
 
 
@@ -105,16 +127,13 @@ def _match(call: Request, routes: tuple[Route, ...]) -> tuple[Route, Mapping[str
     raise HTTPError(404, f"Invalid URL ({call.method} {call.path}).", code="unknown_url")
 
 
-def _account(call: Request, *, required: bool) -> str:
-    """Return a fingerprint of the key; the key itself is never kept."""
+def _key(call: Request) -> str:
+    """Return the key a call bears, as any of the three providers takes it."""
     headers = call.headers
     bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
-    key = (
+    return (
         headers.get("x-goog-api-key")
         or headers.get("x-api-key")
         or bearer
         or call.query.get("key", "")
     )
-    if not key and required:
-        raise HTTPError(401, "You didn't provide an API key.", code="invalid_api_key")
-    return hashlib.sha256(b"emulator account " + key.encode()).hexdigest()[:12]

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.errors import CJError, UnknownBatchError
 from cj_pipeline.metrics.catalogue import METRICS, Metric
+from cj_pipeline.text import without_folders
 
 if TYPE_CHECKING:
     from prometheus_client import Metric as MetricFamily
@@ -118,7 +120,8 @@ def metrics_app(store: Store) -> Starlette:
         try:
             return Response(render_metrics(store), media_type=CONTENT_TYPE)
         except CJError as error:
-            return PlainTextResponse(f"{error}\n", status_code=503)
+            reason = without_folders(str(error), [store.home, Path.home()])
+            return PlainTextResponse(f"{reason}\n", status_code=503)
 
     return Starlette(routes=[Route("/metrics", scrape)])
 

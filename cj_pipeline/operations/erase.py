@@ -26,6 +26,7 @@ import duckdb
 
 from cj_pipeline.errors import StoreError, UnknownBatchError, UnsettledBatchError
 from cj_pipeline.live.journal import folder_of
+from cj_pipeline.queries.same_texts import essays_with_the_text
 from cj_pipeline.storage.file_swap import UNFINISHED
 from cj_pipeline.store.file_store import FileStore, connect_file
 from cj_pipeline.store.maintenance import CALLBACKS_FOLDER, compact_store, rewrite_file
@@ -47,6 +48,7 @@ _SHOWS_IT = """batch_id = $batch AND comparison_id IN (
     SELECT comparison_id FROM comparison_pairs
     WHERE batch_id = $batch AND $essay IN (essay_a, essay_b)
 )"""
+_QUOTES_IT = "batch_id = $batch AND $essay IN (essay_a, essay_b)"
 _ITS_CALLBACKS = f"""callbacks WHERE batch_id = $batch AND (
     custom_id IS NULL OR custom_id IN (SELECT custom_id FROM attempts WHERE {_SHOWS_IT})
 )"""  # noqa: S608 - constants
@@ -259,13 +261,17 @@ def _finish(store: FileStore, erasure: dict[str, Any], now: datetime, beyond: Be
             with store.write() as db:
                 if essay_id is None:
                     _keep_costs(db, batch_id, now)
+                content = db.one(
+                    "SELECT content_sha256 FROM batches WHERE batch_id = ?", [batch_id]
+                )
                 n_rows = _erase_rows(db, batch_id, essay_id, alias)
                 db.execute(
                     "UPDATE erasures SET state = 'rows_gone', essay_id = NULL, n_rows = ?,"
                     " n_files = ? WHERE erasure_id = ?",
                     [n_rows, n_files, erasure["erasure_id"]],
                 )
-                _record(db, Forgotten(batch_id, alias, n_rows, n_files), now)
+                sha256 = content["content_sha256"] if content and essay_id is None else None
+                _record(db, Forgotten(batch_id, alias, n_rows, n_files), now, sha256)
         # A run that was writing meanwhile may have put something there again.
         _remove(store.home, _folders_of(store.home, batch_id))
         spare_of(store.published_path).unlink(missing_ok=True)
@@ -336,22 +342,32 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
         db.execute(statement, keys)
     if "earlier_outcomes" in _tables(db):  # an older copy may not have it
         db.execute(f"DELETE FROM earlier_outcomes WHERE {_SHOWS_IT}", keys)  # noqa: S608
+    if "human_answers" in _tables(db):  # likewise
+        db.execute(f"UPDATE human_answers SET reason = NULL WHERE {_QUOTES_IT}", keys)  # noqa: S608
     _remove_from_documents(db, batch_id, essay_id)
+    told = "".join(f', "{name}" = NULL' for name in _names_of_students(db))
     db.execute(
-        "UPDATE essays SET text = '', file_name = '', source_path = '', sha256 = '', n_bytes = 0 "
-        "WHERE batch_id = $batch AND essay_id = $essay",
+        "UPDATE essays SET text = '', file_name = '', source_path = '', sha256 = '',"  # noqa: S608
+        f" n_bytes = 0{told} WHERE batch_id = $batch AND essay_id = $essay",
         keys,
     )
     return 1 + (row["n"] if row else 0)
 
 
+def _names_of_students(db: Session) -> list[str]:
+    """Return the columns that say whom an essay is by; an older copy may not have them."""
+    wanted = ("given_id", "name", "group", "attributes", "notes", "masked_text")
+    found = db.rows("SELECT column_name FROM duckdb_columns() WHERE table_name = 'essays'")
+    there = {row["column_name"] for row in found}
+    return [name for name in wanted if name in there]
+
+
 def _remove_from_documents(db: Session, batch_id: str, essay_id: str) -> None:
-    """Remove an essay's id and file name from the stored text of `batch.yaml`."""
+    """Remove an essay's id, names and file name from the stored text of `batch.yaml`."""
     keys = {"batch": batch_id, "essay": essay_id}
-    named = db.one(
-        "SELECT file_name FROM essays WHERE batch_id = $batch AND essay_id = $essay", keys
-    )
-    names = sorted({essay_id, named["file_name"] if named else essay_id} - {""}, key=len)
+    named = db.one("FROM essays WHERE batch_id = $batch AND essay_id = $essay", keys) or {}
+    kept = {essay_id, *(named.get(key) for key in ("file_name", "given_id", "name"))}
+    names = sorted((name for name in kept if name), key=len)
     words = "|".join(re.escape(name) for name in reversed(names))
     for row in db.rows(
         "SELECT kind, content FROM documents WHERE batch_id = ? AND kind = 'batch'", [batch_id]
@@ -412,7 +428,7 @@ def _files_of(store: FileStore, db: Session, batch_id: str) -> list[Path]:
 def _folders_of(home: Path, batch_id: str) -> list[Path]:
     """Return where the home keeps files of a batch, by its name."""
     return [
-        *(home / folder / batch_id for folder in ("batches", "dry-runs", "inbox")),
+        *(home / folder / batch_id for folder in ("batches", "dry-runs", "inbox", "ingested")),
         *(
             home / CALLBACKS_FOLDER / f"{batch_id}.parquet{ending}"
             for ending in ("", ".unfinished")
@@ -524,16 +540,8 @@ def _copies(store: FileStore) -> Iterator[Path]:
 
 def _same_texts(db: Session, batch_id: str, essay_id: str | None) -> tuple[tuple[str, str], ...]:
     """Return the essays of other batches that have the very text that is to go."""
-    rows = db.rows(
-        """
-        SELECT DISTINCT o.batch_id, o.essay_id FROM essays e
-        JOIN essays o ON o.sha256 = e.sha256 AND o.batch_id <> e.batch_id
-        WHERE e.batch_id = $batch AND ($essay IS NULL OR e.essay_id = $essay) AND e.sha256 <> ''
-        ORDER BY ALL
-        """,
-        {"batch": batch_id, "essay": essay_id},
-    )
-    return tuple((row["batch_id"], row["essay_id"]) for row in rows)
+    found = essays_with_the_text(db, batch_id, essay_id)
+    return tuple((row["batch_id"], row["essay_id"]) for row in found if row["batch_id"] != batch_id)
 
 
 def _backups_elsewhere(store: FileStore, db: Session) -> tuple[Path, ...]:
@@ -659,12 +667,13 @@ def _refuse_unsettled(db: Session, batch_id: str) -> None:
     raise UnsettledBatchError(msg)
 
 
-def _record(db: Session, forgotten: Forgotten, now: datetime) -> None:
+def _record(db: Session, forgotten: Forgotten, now: datetime, content_sha256: str | None) -> None:
     row = {
         "forgotten_at": now,
         "batch_id": forgotten.batch_id,
         "essay_alias": forgotten.essay_alias,
         "n_rows": forgotten.n_rows,
         "n_files": forgotten.n_files,
+        "content_sha256": content_sha256 or None,
     }
     db.insert("forgotten", [row])

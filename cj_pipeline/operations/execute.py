@@ -117,8 +117,8 @@ def take_in(
             msg = f"Batch '{name}' cannot start; nothing was requested. Fix these:\n{listed}"
             raise PreflightError(msg)
         if batch is None:
-            return ingest(runtime, folder, explicit=explicit)
-        return ingest_batch(runtime, batch)
+            return ingest(runtime, folder, explicit=explicit, may_return=may_repeat)
+        return ingest_batch(runtime, batch, may_return=may_repeat)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.stopping.continuation import completion_denominator
 from cj_pipeline.store.session import Session
+from cj_pipeline.text import find_hidden
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def preflight(
         except BatchProblemsError as error:
             return [*examined, *_input_problems(error)]
         record = found.record
-        examined += [_read_whole(record), *_money(found)]
+        examined += [_read_whole(record), *_hidden_texts(batch), *_money(found)]
         if not may_repeat:
             examined += _repeats(runtime, record)
     else:
@@ -172,6 +173,15 @@ def _read_whole(record: BatchRecord) -> PreflightItem:
         f" {len(record.judges)} judges, with prices"
     )
     return PreflightItem("inputs", "ready", told)
+
+
+def _hidden_texts(batch: Batch) -> Iterator[PreflightItem]:
+    """Yield a warning per text that a judge reads otherwise than a person."""
+    texts = [(essay.source_path, essay.text) for essay in batch.essays]
+    texts += [(document.source_path, document.content) for document in batch.documents]
+    for place, text in texts:
+        if (hidden := find_hidden(text)) is not None:
+            yield PreflightItem("texts", "warning", f"{place} {hidden.describe()}")
 
 
 def _repeats(runtime: Runtime, record: BatchRecord) -> Iterator[PreflightItem]:

@@ -260,7 +260,7 @@ def preview_batch(
     texts = BatchTexts(
         instructions=batch.document("instructions"),
         rubric=batch.document("rubric"),
-        essays={essay.essay_id: essay.text for essay in batch.essays},
+        essays={essay.essay_id: essay.shown_text for essay in batch.essays},
     )
     asks = tuple(_ask(record, texts, planned) for planned in first_wave)
     return Preview(record, first_wave, asks, texts, aside, placed_on)

@@ -1,30 +1,31 @@
 """The class list: one row per student's essay, for a spreadsheet, as CSV and as XLSX.
 
 Essay ids and file names come from outside, and a spreadsheet runs a cell that looks like a
-formula. So in CSV such a text gets an apostrophe before it, and in XLSX every text is written as a
-string, which no spreadsheet evaluates.
+formula. `csv_files` guards the CSV, and in XLSX every text is written as a string, which no
+spreadsheet evaluates.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from cj_pipeline.batch.essays import label
+from cj_pipeline.outputs.csv_files import Cell, csv_file
 from cj_pipeline.outputs.feedback import written_grade
-from cj_pipeline.queries.history import BatchHistory, student_ranks
-from cj_pipeline.text import excerpt
+from cj_pipeline.queries.history import BatchHistory, Row, student_ranks
+from cj_pipeline.text import excerpt, find_hidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-Cell = str | int | float | None
 
 COLUMNS = (
     "rank",
     "rank_from",
     "rank_to",
+    "name",
+    "group",
     "essay_id",
     "file_name",
     "grade",
@@ -38,8 +39,9 @@ COLUMNS = (
     "verdict_score",
     "n_comparisons",
     "remarks",
+    "status",
+    "machine_grade",
 )
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _EXCEL_EPOCH = datetime(1980, 1, 1)  # noqa: DTZ001 -- XLSX properties carry no zone
 
 
@@ -48,7 +50,8 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
 
     Ranks are among students, and essays with equal evidence share one; the true one lies between
     `rank_from` and `rank_to` with a probability of 95 %, and so does the score between `score_from`
-    and `score_to`.
+    and `score_to`. The grade is a person's where one set it; `machine_grade` is the grading's, and
+    `status` says whether grades may be used.
     """
     students = [row for row in history.last_scores if not _is_anchor(history, row["essay_id"])]
     ranks = student_ranks(students)
@@ -57,14 +60,18 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
         projection = history.projection_by_id.get(row["essay_id"])
         sure = history.rank_by_id.get(row["essay_id"], {})
         lower, upper = history.score_interval(row["essay_id"])
+        decision = history.decision_by_id.get(row["essay_id"])
+        is_machines = decision is None or decision["kind"] == "accept"
         yield (
             rank,
             sure.get("student_rank_lower"),
             sure.get("student_rank_upper"),
+            excerpt(label(row["essay_id"], essay.get("given_id"), essay.get("name")), 200),
+            excerpt(essay.get("group") or "", 200) or None,
             row["essay_id"],
             excerpt(essay["file_name"], 200),
-            projection["grade"] if projection else None,
-            written_grade(projection),
+            history.given_grade(row["essay_id"]),
+            written_grade(projection) if is_machines else None,
             round(projection["confidence"], 3) if projection else None,
             round(projection["expected_grade"], 2) if projection else None,
             round(row["score"], 3),
@@ -75,20 +82,20 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             row["n_comparisons"],
             "; ".join(
                 _remarks(
-                    row["is_one_sided"], projection is not None and projection["is_extrapolated"]
+                    essay["text"] or "",
+                    row["is_one_sided"],
+                    projection is not None and projection["is_extrapolated"],
+                    decision,
                 )
             ),
+            history.release.status if projection else None,
+            projection["grade"] if projection else None,
         )
 
 
 def class_list_csv(history: BatchHistory) -> bytes:
     """Return the class list as CSV in UTF-8, with the mark by which Excel knows the encoding."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for row in class_list(history):
-        writer.writerow([_inert(cell) if isinstance(cell, str) else cell for cell in row])
-    return text.getvalue().encode("utf-8-sig")
+    return csv_file(COLUMNS, class_list(history))
 
 
 def class_list_xlsx(history: BatchHistory) -> bytes:
@@ -119,12 +126,16 @@ def _is_anchor(history: BatchHistory, essay_id: str) -> bool:
     return bool(history.essay_by_id[essay_id]["is_anchor"])
 
 
-def _inert(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
-
-
-def _remarks(is_one_sided: bool, is_extrapolated: bool) -> Iterator[str]:
+def _remarks(
+    text: str, is_one_sided: bool, is_extrapolated: bool, decision: Row | None
+) -> Iterator[str]:
+    if find_hidden(text) is not None:
+        yield "its text holds hidden characters"
     if is_one_sided:
         yield "won or lost every comparison"
     if is_extrapolated:
         yield "outside the anchors' range"
+    if decision is not None and decision["kind"] == "override":
+        yield f"grade set by {decision['decided_by']}: {decision['reason']}"
+    if decision is not None and decision["kind"] == "exclude":
+        yield f"no grade, excluded by {decision['decided_by']}: {decision['reason']}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cj_pipeline.errors import UnknownBatchError, UnknownEssayError
+from cj_pipeline.queries.same_texts import essays_with_the_text
 from cj_pipeline.store.session import Session
 
 _SHOWS_IT = """batch_id = $batch AND comparison_id IN (
@@ -30,11 +31,6 @@ _PARTS = {
     "replies": (
         "FROM callbacks WHERE batch_id = $batch AND custom_id IN "  # noqa: S608 - constants
         f"(SELECT custom_id FROM attempts WHERE {_SHOWS_IT}) ORDER BY received_at"
-    ),
-    "same_text_in": (
-        "SELECT o.batch_id, o.essay_id FROM essays e JOIN essays o ON o.sha256 = e.sha256 "
-        "WHERE e.batch_id = $batch AND e.essay_id = $essay AND e.sha256 <> '' "
-        "AND (o.batch_id, o.essay_id) <> (e.batch_id, e.essay_id) ORDER BY ALL"
     ),
 }
 
@@ -67,7 +63,10 @@ def person_record(
     if db.one(_PARTS["essay"], keys) is None:
         msg = f"Batch '{batch_id}' has no essay '{essay_id}'."
         raise UnknownEssayError(msg)
-    record = {what: db.rows(query, keys) for what, query in _PARTS.items()}
+    record: dict[str, list[dict[str, Any]]] = {
+        what: db.rows(query, keys) for what, query in _PARTS.items()
+    }
+    record["same_text_in"] = essays_with_the_text(db, batch_id, essay_id)
     if archive.exists():
         record["replies"] += db.rows(_ARCHIVED, keys | {"archive": str(archive)})
     return record

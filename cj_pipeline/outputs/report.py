@@ -43,7 +43,7 @@ from cj_pipeline.outputs.report_scale import (
 from cj_pipeline.queries.history import BatchHistory, Row, read_history, student_ranks
 from cj_pipeline.queries.spending import SENT_AS, spending, spending_by_judge
 from cj_pipeline.stopping.continuation import EndReason
-from cj_pipeline.text import excerpt
+from cj_pipeline.text import excerpt, find_hidden, visible
 
 if TYPE_CHECKING:
     from cj_pipeline.diagnostics.fit_statistics import Fit
@@ -70,13 +70,15 @@ END_REASONS: Mapping[str, str] = {
     "the essays as a new batch.",
     EndReason.EXPIRED: "The provider let the requests expire before it answered them.",
     EndReason.CANCELLED: "A person cancelled the batch.",
-    EndReason.STALLED: "The provider made no progress for too long.",
+    EndReason.STALLED: "Nothing moved for longer than `stall_after_s` allows.",
 }
 
 FAILURES: Mapping[str, str] = {
     RequestOutcome.INVALID_OUTPUT: "The judge's answer held no verdict.",
     RequestOutcome.REFUSAL: "The judge refused to answer.",
     RequestOutcome.TRUNCATED: "The answer ended before the verdict: allow more output tokens.",
+    RequestOutcome.PROMPT_CUT: "The judge was shown less than was sent: give its server a larger"
+    " window.",
     RequestOutcome.CONTENT_FILTER: "The provider's content filter stopped the answer.",
     RequestOutcome.PROVIDER_ERROR: "The provider answered with an error.",
     RequestOutcome.EXPIRED: "The provider did not answer in time.",
@@ -164,6 +166,7 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         convergence_picture=_convergence_picture(history),
         outlook=describe_outlook(history),
         forecasts=describe_forecasts(history),
+        label=lambda essay_id: visible(history.label(essay_id)),
         targets=describe_targets(history),
         roles=roles_of(history.pairs, history.settings.get("strategy", "")),
         reliability=reliability_rows(history),
@@ -184,7 +187,7 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         costs=_costs(history),
         judge_costs=_judge_costs(history),
         job_costs=_job_costs(history),
-        unknown_usage=sum(row.get("is_usage_told") is False for row in history.attempts),
+        unknown_usage=sum(row.get("has_usage") is False for row in history.attempts),
         cost_is_play=_is_play(history),
         cost_picture=_cost_picture(history),
         feedback=all_feedback(history) if _fits_one_page(history) else (),
@@ -218,12 +221,27 @@ def _banners(history: BatchHistory) -> list[Banner]:
                 if state == "cancelled"
                 else f"This batch failed: {words(reason or 'no reason stored')}",
                 f"{END_REASONS.get(reason or '', '')} There are no grades; any scores below are"
-                " partial and should not be used.",
+                " partial and should not be used."
+                + (f"\nMost of all: {history.hindered_by}" if history.hindered_by else ""),
             )
         )
     elif state == "running":
         banners.append(
-            Banner("notice", "This batch is still being judged", "All figures are preliminary.")
+            Banner(
+                "notice",
+                "This batch is still being judged",
+                "All figures are preliminary."
+                + (f" It {history.hindered_by}" if history.hindered_by else ""),
+            )
+        )
+    if history.release.statement:
+        provisional = history.release.is_provisional
+        banners.append(
+            Banner(
+                "warning" if provisional else "notice",
+                "Provisional grades" if provisional else "Released grades",
+                history.release.statement,
+            )
         )
     banners += _simulation_banners(history)
     if state == "succeeded" and history.grading is not None and not history.is_graded:
@@ -345,13 +363,32 @@ def _score_rows(history: BatchHistory, *, anchors: bool) -> list[dict[str, Any]]
                 "file_name": essay["file_name"],
                 "known": essay["grade"],
                 "projection": projection,
-                "grade": written_grade(projection),
+                "grade": _shown_grade(history, entry["essay_id"], projection),
                 "likely": likely_grades(projection),
                 "strip": _strip(projection, colours) if projection else [],
-                "remarks": _remarks(entry, projection),
+                "remarks": _remarks(entry, projection)
+                + _remarks_of_people(history, entry["essay_id"], projection),
             }
         )
     return rows
+
+
+def _shown_grade(history: BatchHistory, essay_id: str, projection: Row | None) -> str | None:
+    decision = history.decision_by_id.get(essay_id)
+    if decision is None or decision["kind"] == "accept":
+        return written_grade(projection)
+    return history.given_grade(essay_id)
+
+
+def _remarks_of_people(history: BatchHistory, essay_id: str, projection: Row | None) -> list[str]:
+    decision = history.decision_by_id.get(essay_id)
+    if decision is None or projection is None or decision["kind"] == "accept":
+        return []
+    did = "set by" if decision["kind"] == "override" else "withheld by"
+    return [
+        f"grade {did} {decision['decided_by']}: {excerpt(decision['reason'], 200)}"
+        f" (by the verdicts: {projection['grade']})"
+    ]
 
 
 def _strip(projection: Row, colours: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -488,6 +525,8 @@ def _attention_reasons(
     entry: Row, essay: Row, projection: Row | None, fit: Fit | None
 ) -> list[str]:
     reasons = []
+    if (hidden := find_hidden(essay["text"] or "")) is not None:
+        reasons.append(f"its text {hidden.describe()}: judges read them")
     if fit is not None and fit.infit > MISFIT and fit.infit_z > _MISFIT_Z:
         reasons.append(
             f"its verdicts contradict each other (infit {fit.infit:.1f} over {fit.n} verdicts)"
@@ -598,12 +637,13 @@ def _score_picture(history: BatchHistory) -> Picture | None:
     from cj_pipeline.outputs.plots import score_plot
 
     best, worst = history.last_scores[0], history.last_scores[-1]
+    highest, lowest = (visible(history.label(row["essay_id"])) for row in (best, worst))
     with_grades = ", with the boundaries between grades" if history.boundaries else ""
     return picture(
         score_plot(history),
         alt=(
             f"Scores of {len(history.last_scores)} essays in logits with 95 % intervals, from"
-            f" {worst['essay_id']} at {signed(worst['score'])} to {best['essay_id']} at"
+            f" {lowest} at {signed(worst['score'])} to {highest} at"
             f" {signed(best['score'])}{with_grades}. The tables give every figure."
         ),
         caption=f"Every essay's score with its 95 % interval{with_grades}."

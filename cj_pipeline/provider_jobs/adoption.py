@@ -221,7 +221,7 @@ def settle_duplicates(runtime: Runtime, batch_id: str | None = None, *, at_most:
                 submission_key=row["submission_key"],
                 batch_id=row["batch_id"],
             )
-            if row["cancel_told_at"] is None:
+            if row["cancel_sent_at"] is None:
                 _tell_to_stop(runtime, row, provider)
             status = provider.poll(row["provider_job_id"])
             if status.state == "ended":
@@ -256,7 +256,7 @@ def _tell_to_stop(runtime: Runtime, row: Mapping[str, Any], provider: Provider) 
         return
     with runtime.store.write() as db:
         db.execute(
-            "UPDATE duplicate_jobs SET cancel_told_at = ? WHERE account = ? AND"
+            "UPDATE duplicate_jobs SET cancel_sent_at = ? WHERE account = ? AND"
             " provider_job_id = ?",
             [runtime.clock(), row["account"], row["provider_job_id"]],
         )

@@ -42,6 +42,7 @@ class JobState(StrEnum):
     RUNNING = "running"
     ENDED = "ended"
     COLLECTED = "collected"
+    INCOMPLETE = "incomplete"
     SETTLED = "settled"
     REFUSED = "refused"
 
@@ -52,8 +53,14 @@ UNSENT = frozenset({JobState.INTENT, JobState.UPLOADED, JobState.AMBIGUOUS})
 OPEN = frozenset({JobState.SUBMITTED, JobState.ADOPTED, JobState.RUNNING})
 """Being judged: by the provider's batch endpoint, or by single calls from here."""
 
-COLLECTABLE = frozenset({JobState.ENDED, JobState.COLLECTED})
-"""Judged; its results are not settled yet."""
+COLLECTABLE = frozenset({JobState.ENDED, JobState.COLLECTED, JobState.INCOMPLETE})
+"""Judged; its results are not settled yet, or not all of them."""
+
+ROWS_ARE_DUE = """(
+    (phase = 'collectable' AND (state <> 'incomplete' OR next_poll_at <= $now))
+    OR (state = 'settled' AND n_in_doubt > 0 AND next_poll_at <= $now)
+)"""
+"""Of `v_job_phases`, at `$now`: a job's rows are to be brought home now, the late ones too."""
 
 DONE = frozenset({JobState.SETTLED, JobState.REFUSED})
 """Nothing more happens to it."""
@@ -107,7 +114,9 @@ class ProviderJob:
         n_poll_failures: Polls in a row without an answer.
         counts_changed_at: When the provider last reported any progress.
         results_expire_at: When the provider deletes its results.
-        cancel_told_at: When the provider was asked to stop it.
+        cancel_sent_at: When the provider was asked to stop it.
+        incomplete_since: When rows were first missing that the provider counts as done.
+        n_in_doubt: Requests without a row that may have been paid for.
         lease_owner: The process that sends it, or was the last to try.
         lease_until: Until when nobody else may.
     """
@@ -155,7 +164,9 @@ class ProviderJob:
     n_poll_failures: int | None = 0
     counts_changed_at: datetime | None = None
     results_expire_at: datetime | None = None
-    cancel_told_at: datetime | None = None
+    cancel_sent_at: datetime | None = None
+    incomplete_since: datetime | None = None
+    n_in_doubt: int | None = None
     lease_owner: str | None = None
     lease_until: datetime | None = None
 
@@ -188,6 +199,11 @@ class ProviderJob:
     def surely_absent(self) -> bool:
         """Whether the provider surely has no such job."""
         return self.create_begun_at is None and self.state is not JobState.AMBIGUOUS
+
+    @property
+    def awaits_late_rows(self) -> bool:
+        """Whether it is settled without rows that may still come."""
+        return self.state is JobState.SETTLED and bool(self.n_in_doubt)
 
     @property
     def made_at(self) -> datetime:
@@ -255,16 +271,21 @@ TRANSITIONS: Mapping[str, Transition] = {
     "give_up": Transition(OPEN, _NONE, JobState.ENDED),
     "mark_calls_ended": Transition(_NONE, _CALLING, JobState.ENDED),
     "mark_collected": Transition(
-        frozenset({JobState.ENDED}), frozenset({JobState.ENDED}), JobState.COLLECTED
+        frozenset({JobState.ENDED, JobState.INCOMPLETE}),
+        frozenset({JobState.ENDED}),
+        JobState.COLLECTED,
     ),
+    "await_rows": Transition(frozenset({JobState.COLLECTED}), _NONE, JobState.INCOMPLETE),
     "settle": Transition(
         frozenset({JobState.COLLECTED}), frozenset({JobState.COLLECTED}), JobState.SETTLED
     ),
+    "record_late_rows": Transition(frozenset({JobState.SETTLED}), _NONE),
     "rebill": Transition(frozenset({JobState.SETTLED}), frozenset({JobState.SETTLED})),
     "record_providers_count": Transition(
         COLLECTABLE | {JobState.SETTLED}, COLLECTABLE | {JobState.SETTLED}
     ),
     "add_possible_usd": Transition(_ANY, _ANY),
+    "set_possible_usd": Transition(COLLECTABLE | {JobState.SETTLED}, _NONE),
 }
 """What each transition of this module allows; the functions below are named after its keys.
 
@@ -288,6 +309,15 @@ def jobs_of_batch(db: Session, batch_id: str, states: Iterable[JobState]) -> lis
         "SELECT * FROM provider_jobs WHERE batch_id = ? AND state IN (SELECT unnest(?))"
         " ORDER BY submission_key",
         [batch_id, _words(states)],
+    )
+    return [ProviderJob.from_row(row) for row in rows]
+
+
+def jobs_with_rows_due(db: Session, batch_id: str, now: datetime) -> list[ProviderJob]:
+    """Return a batch's jobs whose rows are to be brought home now, by submission key."""
+    rows = db.rows(
+        f"FROM v_job_phases WHERE batch_id = $batch AND {ROWS_ARE_DUE} ORDER BY submission_key",
+        {"batch": batch_id, "now": now},
     )
     return [ProviderJob.from_row(row) for row in rows]
 
@@ -613,7 +643,7 @@ def _polled(
         "n_poll_failures": 0,
         "counts_changed_at": record.counts_changed_at,
         "results_expire_at": record.results_expire_at or job.results_expire_at,
-        "cancel_told_at": now if record.cancel_sent else job.cancel_told_at,
+        "cancel_sent_at": now if record.cancel_sent else job.cancel_sent_at,
     }
 
 
@@ -694,7 +724,7 @@ def requeue(
 
 def request_cancel(db: Session, key: str, now: datetime) -> None:
     """Record that the provider was asked to stop a job, which is then polled at once."""
-    _apply(db, key, "request_cancel", cancel_told_at=now, next_poll_at=now)
+    _apply(db, key, "request_cancel", cancel_sent_at=now, next_poll_at=now)
 
 
 def give_up(db: Session, job: ProviderJob, problem: str, now: datetime) -> None:
@@ -741,14 +771,105 @@ def mark_calls_ended(
 # Results
 
 
-def mark_collected(db: Session, key: str, now: datetime) -> None:
-    """Record that every line of an ended job is stored."""
-    _apply(db, key, "mark_collected", collected_at=now)
+def mark_collected(db: Session, key: str, now: datetime, found: JobStatus | None = None) -> None:
+    """Record that every line that came of an ended job is stored.
+
+    Args:
+        db: A session that may write.
+        key: The job's submission key.
+        now: By the pipeline's clock.
+        found: What the provider said of the job meanwhile, where it was asked again.
+    """
+    _apply(db, key, "mark_collected", collected_at=now, **recounted(found))
 
 
-def settle(db: Session, key: str, billed_usd: float) -> None:
-    """Record that every request of a job has its outcome, and what it cost."""
-    _apply(db, key, "settle", billed_usd=billed_usd)
+@dataclass(frozen=True)
+class AwaitedRows:
+    """Rows of an ended job that may have been paid for and have not come.
+
+    Attributes:
+        n_rows: How many.
+        reason: Why they are waited for, in words.
+        waits_for: The same in one word.
+        next_try_at: When they are looked for again; None where they are not any more.
+    """
+
+    n_rows: int
+    reason: str | None
+    waits_for: WaitingFor | None
+    next_try_at: datetime | None
+
+
+def await_rows(
+    db: Session, key: str, billed_usd: float, awaited: AwaitedRows, now: datetime
+) -> None:
+    """Record that rows are missing that the provider counts as done; the batch waits for them."""
+    job = _require(db, key, "await_rows")
+    _apply(
+        db,
+        key,
+        "await_rows",
+        billed_usd=billed_usd,
+        incomplete_since=job.incomplete_since or now,
+        n_in_doubt=awaited.n_rows,
+        error=awaited.reason,
+        waiting_for=awaited.waits_for,
+        next_poll_at=awaited.next_try_at,
+    )
+
+
+def settle(db: Session, key: str, billed_usd: float, awaited: AwaitedRows | None = None) -> None:
+    """Record that every request of a job has its outcome, and what it cost.
+
+    Rows that are still `awaited` are waited for by nobody, and stored if they come.
+    """
+    job = _require(db, key, "settle")
+    if awaited is None and job.incomplete_since is None:
+        _apply(db, key, "settle", billed_usd=billed_usd)
+        return
+    _apply(
+        db,
+        key,
+        "settle",
+        billed_usd=billed_usd,
+        n_in_doubt=awaited.n_rows if awaited else 0,
+        error=awaited.reason if awaited else None,
+        waiting_for=None,
+        next_poll_at=awaited.next_try_at if awaited else None,
+    )
+
+
+def record_late_rows(
+    db: Session,
+    key: str,
+    billed_usd: float,
+    awaited: AwaitedRows,
+    found: JobStatus | None = None,
+) -> None:
+    """Record how a settled job stands after its missing rows were looked for again."""
+    _apply(
+        db,
+        key,
+        "record_late_rows",
+        billed_usd=billed_usd,
+        n_in_doubt=awaited.n_rows,
+        error=awaited.reason,
+        next_poll_at=awaited.next_try_at,
+        **recounted(found),
+    )
+
+
+def recounted(found: JobStatus | None) -> dict[str, Any]:
+    """Return what a provider's later word on an ended job changes: counts and files, no more."""
+    if found is None or found.state != "ended":
+        return {}
+    told = {
+        "n_completed": found.n_completed,
+        "n_failed": found.n_failed,
+        "output_file_id": found.output_file_id,
+        "error_file_id": found.error_file_id,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def rebill(db: Session, key: str, billed_usd: float) -> None:
@@ -765,6 +886,11 @@ def add_possible_usd(db: Session, key: str, usd: float) -> None:
     """Add to what may have been paid for beyond a job's bill."""
     job = _require(db, key, "add_possible_usd")
     _apply(db, key, "add_possible_usd", possible_usd=(job.possible_usd or 0.0) + usd)
+
+
+def set_possible_usd(db: Session, key: str, usd: float) -> None:
+    """Record what may have been paid for beyond the bill of a job at a provider."""
+    _apply(db, key, "set_possible_usd", possible_usd=usd)
 
 
 # When it is due

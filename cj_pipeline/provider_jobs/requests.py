@@ -48,7 +48,10 @@ def load_texts(db: Session, batch_id: str) -> BatchTexts:
         row["kind"]: row["content"]
         for row in db.rows("SELECT kind, content FROM documents WHERE batch_id = ?", [batch_id])
     }
-    essays = db.rows("SELECT essay_id, text FROM essays WHERE batch_id = ?", [batch_id])
+    essays = db.rows(
+        "SELECT essay_id, coalesce(masked_text, text) AS text FROM essays WHERE batch_id = ?",
+        [batch_id],
+    )
     return BatchTexts(
         instructions=documents.get("instructions", ""),
         rubric=documents.get("rubric", ""),
@@ -126,7 +129,7 @@ def tell_qualities(runtime: Runtime, record: BatchRecord, texts: BatchTexts) -> 
         return
     address = runtime.environment.get("CJ_EMULATOR_URL", "").strip()
     if address:
-        _tell_over_http(address, qualities)
+        _tell_over_http(address, runtime.environment.get("CJ_EMULATOR_TOKEN", ""), qualities)
         return
     from cj_pipeline.emulator import register_qualities
     from cj_pipeline.emulator.config import EmulatorConfig
@@ -136,11 +139,16 @@ def tell_qualities(runtime: Runtime, record: BatchRecord, texts: BatchTexts) -> 
     )
 
 
-def _tell_over_http(address: str, qualities: dict[str, float]) -> None:
+def _tell_over_http(address: str, token: str, qualities: dict[str, float]) -> None:
     import httpx2
 
     try:
-        reply = httpx2.post(f"{address.rstrip('/')}/emulator/qualities", json=qualities, timeout=30)
+        reply = httpx2.post(
+            f"{address.rstrip('/')}/emulator/qualities",
+            json=qualities,
+            timeout=30,
+            headers={"Authorization": f"Bearer {token.strip()}"} if token.strip() else {},
+        )
         reply.raise_for_status()
     except httpx2.HTTPError as error:
         msg = f"The emulator at {address} did not take the qualities: {error}"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import anthropic
 import httpx2
@@ -21,7 +21,6 @@ from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import (
     AmbiguousSubmissionError,
     ProviderRefusedError,
-    ProviderUnavailableError,
 )
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt
@@ -46,7 +45,6 @@ from cj_pipeline.providers.transport import (
     ErrorAnswer,
     count,
     created_id,
-    ends_whole,
     failed_call,
     folded,
     items,
@@ -55,6 +53,7 @@ from cj_pipeline.providers.transport import (
     mapping,
     plain_failures,
     raw_lines,
+    require_rows,
     retry_after_s,
     rfc3339_time,
     shortened,
@@ -183,12 +182,13 @@ class AnthropicBatches:
     def collect(self, job_id: str) -> Iterator[RawLine]:
         """Yield the lines of an ended batch's results."""
         with tempfile.TemporaryFile() as file:
-            with self.failures(Call(self.name, f"send the results of {job_id}")):
-                with self._results(job_id) as answer:
-                    for piece in answer.iter_bytes():
-                        file.write(piece)
-                if not ends_whole(file):
-                    self._require_every_row(job_id, file)
+            with (
+                self.failures(Call(self.name, f"send the results of {job_id}")),
+                self._results(job_id) as answer,
+            ):
+                for piece in answer.iter_bytes():
+                    file.write(piece)
+            require_rows(self.name, f"the results of {job_id}", file)
             file.seek(0)
             yield from raw_lines(file, "output")
 
@@ -256,14 +256,6 @@ class AnthropicBatches:
                 if any(_custom_id(line).startswith(prefix) for line in lines):
                     return True
         return _custom_id(rest).startswith(prefix)
-
-    def _require_every_row(self, job_id: str, file: IO[bytes]) -> None:
-        """Refuse results that end within a row and hold fewer rows than the batch counts."""
-        raw = self.client.messages.batches.with_raw_response.retrieve(job_id, timeout=POLL_TIMEOUT)
-        file.seek(0)
-        if sum(1 for _ in raw_lines(file, "output")) - 1 < _total(json_object(raw.text())):
-            msg = f"{self.name} sent only the beginning of {job_id}'s results: collect again."
-            raise ProviderUnavailableError(msg)
 
     @contextlib.contextmanager
     def failures(self, call: Call) -> Iterator[None]:

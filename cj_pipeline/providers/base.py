@@ -25,6 +25,7 @@ from cj_pipeline.errors import ProviderRefusedError, SettingsError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage, estimated_tokens
 from cj_pipeline.judging.prompts import Prompt
+from cj_pipeline.providers.usage_evidence import UsageEvidence
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
@@ -73,7 +74,10 @@ class Reply:
         outcome: SUCCEEDED means that a text came; whether it holds a verdict is `judging`'s.
         text: What the model wrote, also where it was cut off.
         usage: What was billed; None where the row does not say.
+        evidence: What its word on usage is worth; None where it is no answer.
         model: As the provider names what answered.
+        fingerprint: Of the system that answered, in the provider's own word.
+        service_tier: The tier it answered in, in the provider's own word.
         request_id: The provider's own name for the call, for its support.
         error_code: Of a failure, in the provider's words.
         error_message: Of a failure, shortened.
@@ -84,7 +88,10 @@ class Reply:
     outcome: RequestOutcome
     text: str | None = None
     usage: Usage | None = None
+    evidence: UsageEvidence | None = None
     model: str | None = None
+    fingerprint: str | None = None
+    service_tier: str | None = None
     request_id: str | None = None
     error_code: str | None = None
     error_message: str | None = None

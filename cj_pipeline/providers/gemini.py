@@ -359,7 +359,7 @@ def read_status(operation: Mapping[str, Any]) -> JobStatus:
     metadata = mapping(operation.get("metadata"))
     state = _state(metadata)
     outcome = _ended(operation, state)
-    stats = mapping(metadata.get("batchStats"))
+    n_completed, n_failed = _done(mapping(metadata.get("batchStats")), outcome)
     error = mapping(operation.get("error"))
     warning = None
     if outcome is None and state.upper() not in _RUNNING:
@@ -369,14 +369,28 @@ def read_status(operation: Mapping[str, Any]) -> JobStatus:
         state="ended" if outcome else "running",
         provider_status=state,
         outcome=outcome,
-        n_completed=_count(stats.get("successfulRequestCount")),
-        n_failed=_count(stats.get("failedRequestCount")),
+        n_completed=n_completed,
+        n_failed=n_failed,
         error_code=str(error["code"]) if error.get("code") else None,
         error=shortened(error["message"]) if error.get("message") else None,
         warning=warning,
         created_at=rfc3339_time(metadata.get("createTime")),
         ended_at=rfc3339_time(metadata.get("endTime")) if outcome else None,
     )
+
+
+def _done(stats: Mapping[str, Any], outcome: JobOutcome | None) -> tuple[int | None, int | None]:
+    """Return how many requests are done and how many failed; None where that is not told.
+
+    Google leaves out what is 0, so one of the counts tells all of them. An expired batch has no
+    results at all.
+    """
+    done, failed, pending = (
+        _count(stats.get(f"{kind}RequestCount")) for kind in ("successful", "failed", "pending")
+    )
+    if outcome is not JobOutcome.EXPIRED and done is failed is pending is None:
+        return None, None
+    return done or 0, failed or 0
 
 
 def _failed_row(error: dict[str, Any]) -> Reply:

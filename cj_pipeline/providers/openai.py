@@ -23,7 +23,6 @@ from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import (
     AmbiguousSubmissionError,
     ProviderRefusedError,
-    ProviderUnavailableError,
 )
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage
@@ -49,7 +48,6 @@ from cj_pipeline.providers.transport import (
     count,
     count_or_none,
     created_id,
-    ends_whole,
     failed_call,
     folded,
     items,
@@ -58,6 +56,7 @@ from cj_pipeline.providers.transport import (
     mapping,
     plain_failures,
     raw_lines,
+    require_rows,
     retry_after_s,
     shortened,
     text_or_none,
@@ -151,13 +150,19 @@ class OpenAIBatches:
     def upload(self, shard: Path, submission_key: str) -> str | None:
         """Send a shard's file, streamed, under a name by which it can be found again."""
         call = Call(self.name, "store a batch file", creates=True)
+        kept_s = {"anchor": "created_at", "seconds": _INPUT_KEPT_S}
         with self.failures(call), shard.open("rb") as file:
-            raw = self.client.files.with_raw_response.create(
-                file=(f"{submission_key}.jsonl", file, "application/jsonl"),
-                purpose="batch",
-                expires_after={"anchor": "created_at", "seconds": _INPUT_KEPT_S},
-                timeout=TRANSFER_TIMEOUT,
-            )
+
+            def send(**expiry: Any) -> Any:
+                file.seek(0)
+                return self.client.files.with_raw_response.create(
+                    file=(f"{submission_key}.jsonl", file, "application/jsonl"),
+                    purpose="batch",
+                    timeout=TRANSFER_TIMEOUT,
+                    **expiry,
+                )
+
+            raw = _with_expiry_if_known(send, expires_after=kept_s)
             return created_id(call, json_object(raw.text), "id")
 
     def create(self, shard: Path, input_file_id: str | None, submission_key: str) -> str:
@@ -168,14 +173,19 @@ class OpenAIBatches:
             raise ProviderRefusedError(msg)
         call = Call(self.name, "create a batch", creates=True)
         with self.failures(call):
-            raw = self.client.batches.with_raw_response.create(
-                input_file_id=input_file_id,
-                endpoint=self.words.ENDPOINT,
-                completion_window="24h",
-                metadata={"submission_key": submission_key},
-                output_expires_after={"anchor": "created_at", "seconds": _OUTPUT_KEPT_S},
-                timeout=CREATE_TIMEOUT,
-            )
+
+            def send(**expiry: Any) -> Any:
+                return self.client.batches.with_raw_response.create(
+                    input_file_id=input_file_id,
+                    endpoint=self.words.ENDPOINT,
+                    completion_window="24h",
+                    metadata={"submission_key": submission_key},
+                    timeout=CREATE_TIMEOUT,
+                    **expiry,
+                )
+
+            kept_s = {"anchor": "created_at", "seconds": _OUTPUT_KEPT_S}
+            raw = _with_expiry_if_known(send, output_expires_after=kept_s)
             return created_id(call, json_object(raw.text), "id")
 
     def find(self, submission_key: str, since: datetime, n_requests: int) -> tuple[FoundJob, ...]:
@@ -285,19 +295,17 @@ class OpenAIBatches:
         """Stream a file's content to disk.
 
         Raises:
-            ProviderUnavailableError: If less came than the provider counts.
+            ProviderUnavailableError: If what came is no result file.
         """
-        with self.failures(Call(self.name, f"send file {file_id}")):
-            with self.client.files.with_streaming_response.content(
+        with (
+            self.failures(Call(self.name, f"send file {file_id}")),
+            self.client.files.with_streaming_response.content(
                 file_id, timeout=TRANSFER_TIMEOUT
-            ) as answer:
-                for piece in answer.iter_bytes():
-                    file.write(piece)
-            if not ends_whole(file):
-                raw = self.client.files.with_raw_response.retrieve(file_id, timeout=POLL_TIMEOUT)
-                if file.tell() < count(json_object(raw.text).get("bytes")):
-                    msg = f"{self.name} sent only the beginning of file {file_id}: collect again."
-                    raise ProviderUnavailableError(msg)
+            ) as answer,
+        ):
+            for piece in answer.iter_bytes():
+                file.write(piece)
+        require_rows(self.name, f"file {file_id}", file)
 
     def _pages(self, action: str, resource: Any, since: datetime) -> Iterator[dict[str, Any]]:
         """Yield a list's entries, newest first, down to `since`; never round in a circle."""
@@ -358,6 +366,20 @@ class LiveOpenAI:
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 response = error.response
             return _answer_row(request, response)
+
+
+def _with_expiry_if_known(send: Callable[..., Any], **expiry: Any) -> Any:
+    """Send a request with an expiry, and without it where a service refuses that very field."""
+    try:
+        return send(**expiry)
+    except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+        # It was refused whole, so nothing was created; a service that knows the field objects
+        # to its value instead.
+        if not any(field in error.response.text for field in expiry):
+            raise
+        if any(f"{field}." in error.response.text for field in expiry):
+            raise
+        return send()
 
 
 def _one_call(endpoint: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:

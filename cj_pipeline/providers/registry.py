@@ -62,7 +62,8 @@ def open_provider(
 
     Args:
         judge: Names the provider, its dialect, and the variable that holds the key.
-        environment: Where keys are, and `CJ_EMULATOR_URL` for an emulator reached over HTTP.
+        environment: Where keys are, and `CJ_EMULATOR_URL` for an emulator reached over HTTP, and
+            `CJ_EMULATOR_TOKEN` if that one asks for it.
         home: Where the embedded emulator keeps its state.
         clock: Gives the time.
 
@@ -70,6 +71,8 @@ def open_provider(
         SettingsError: If the judge needs a key that is not set.
     """
     key = require_key(judge, environment)
+    if judge.provider == "emulator":
+        key = environment.get("CJ_EMULATOR_TOKEN", "").strip() or key
     address, client = _address(judge, environment, home)
     return _ADAPTERS[judge.api](_Connection(judge, address, key, client, clock))
 

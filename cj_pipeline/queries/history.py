@@ -6,15 +6,25 @@ they cannot disagree. What a step needs to go on is `queries.batch_record`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.batch.comparisons import PEOPLE_FROM, JudgedPair
+from cj_pipeline.batch.essays import label, matching
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.intake.settings import BatchSettings, scoring_rules
+from cj_pipeline.queries.essay_names import several_essays
+from cj_pipeline.queries.overview import batch_overview, what_hinders
+from cj_pipeline.queries.release import (
+    NOTHING_GRADED,
+    Release,
+    decisions_in_force,
+    release_of,
+)
 from cj_pipeline.scale.score_posterior import score_posterior
 from cj_pipeline.scale.scoring import score_verdicts
 from cj_pipeline.stopping.continuation import ContinuationDecision
@@ -86,8 +96,12 @@ class BatchHistory:
         linked_scores: Each essay's score on the scale of the batch linked to; by essay.
         ranks: How sure each essay's rank is; empty before the end.
         statistics: How good the final scale is (`scale_statistics`); empty before the end.
+        release: Whether its grades may be used as final.
+        moderation: What people decided of its grades, in order.
+        releases: Each time it was released or withdrawn, in order.
         judge_choices: Where judges are chosen by value, which each wave went to and why; by
             wave, the largest share first.
+        hindered_by: What it waits for, or the failure that ended it, in words; empty otherwise.
     """
 
     batch: Row
@@ -109,6 +123,10 @@ class BatchHistory:
     ranks: tuple[Row, ...] = ()
     statistics: Row = field(default_factory=dict)
     judge_choices: tuple[Row, ...] = ()
+    hindered_by: str = ""
+    release: Release = NOTHING_GRADED
+    moderation: tuple[Row, ...] = ()
+    releases: tuple[Row, ...] = ()
 
     @property
     def batch_id(self) -> str:
@@ -199,6 +217,53 @@ class BatchHistory:
         """Each essay's row of the last grading under the essay's id."""
         return {row["essay_id"]: row for row in self.projections}
 
+    @cached_property
+    def decision_by_id(self) -> dict[str, Row]:
+        """What a person decided of an essay's grade, under the essay's id."""
+        return decisions_in_force(self.moderation)
+
+    def given_grade(self, essay_id: str) -> str | None:
+        """Return the grade to be given: a person's where one set it, else the machine's.
+
+        None where there is none, and for an essay that a person excluded.
+        """
+        decision = self.decision_by_id.get(essay_id)
+        if decision is not None and decision["kind"] == "override":
+            return str(decision["grade"])
+        projection = self.projection_by_id.get(essay_id)
+        if projection is None or (decision is not None and decision["kind"] == "exclude"):
+            return None
+        return str(projection["grade"])
+
+    def label(self, essay_id: str) -> str:
+        """Return what people call an essay; with its id where two are called the same."""
+        return self._labels.get(essay_id, essay_id)
+
+    def essay_meant(self, typed: str) -> str:
+        """Return the id of the essay a person means; what is unknown comes back as it was typed.
+
+        Raises:
+            UnknownEssayError: If several essays of the batch bear that name; it lists their ids.
+        """
+        found = matching(
+            ((row["essay_id"], row.get("given_id"), row.get("name")) for row in self.essays), typed
+        )
+        if len(found) > 1:
+            raise several_essays(self.batch_id, typed, found)
+        return found[0] if found else typed
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        called = {
+            row["essay_id"]: label(row["essay_id"], row.get("given_id"), row.get("name"))
+            for row in self.essays
+        }
+        times = Counter(called.values())
+        return {
+            essay_id: name if times[name] == 1 else f"{name} ({essay_id})"
+            for essay_id, name in called.items()
+        }
+
     @property
     def anchor_grades(self) -> dict[str, str]:
         """The anchors' grades, known beforehand."""
@@ -224,6 +289,11 @@ class BatchHistory:
         if above:
             return f"below every anchor, next to {above} ({grades[above]})"
         return ""
+
+    @property
+    def pairs_of_models(self) -> tuple[Row, ...]:
+        """The comparisons planned for models; people judge beside them."""
+        return tuple(row for row in self.pairs if row["sequence"] < PEOPLE_FROM)
 
     @property
     def succeeded(self) -> tuple[Row, ...]:
@@ -345,8 +415,14 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
         ),
         ranks=rows("SELECT * FROM essay_ranks WHERE batch_id = $batch ORDER BY rank, essay_id"),
         statistics=described["statistics"] if described is not None else {},
+        release=release_of(db, batch_id),
+        moderation=rows(
+            "SELECT * FROM moderation_decisions WHERE batch_id = $batch ORDER BY number"
+        ),
+        releases=rows("SELECT * FROM release_events WHERE batch_id = $batch ORDER BY number"),
         judge_choices=rows(
             "SELECT * FROM judge_choices WHERE batch_id = $batch"
             " ORDER BY wave, share DESC, information_per_usd DESC, judge_id"
         ),
+        hindered_by=what_hinders(batch_overview(db, batch_id)[0]),
     )

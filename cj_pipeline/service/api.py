@@ -23,9 +23,15 @@ from cj_pipeline.operations.cancel import cancel
 from cj_pipeline.progress.events import progress_of
 from cj_pipeline.queries.batch_record import rules_of
 from cj_pipeline.queries.overview import batch_overview, outputs
+from cj_pipeline.queries.release import release_of
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.service.dependencies import RuntimeDep
-from cj_pipeline.service.problems import ProblemError, documented, validation_problems
+from cj_pipeline.service.dependencies import GrantDep, RuntimeDep, needs
+from cj_pipeline.service.problems import (
+    ProblemError,
+    documented,
+    said_outside,
+    validation_problems,
+)
 from cj_pipeline.service.schemas import (
     Asked,
     BatchAnswer,
@@ -54,6 +60,9 @@ After = Annotated[
 ]
 
 router = APIRouter()
+"""Each route says what its caller's token must be for."""
+
+READ, SUBMIT = [needs("read")], [needs("submit")]
 
 _POLICY_IN_PAGE = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"<>\r\n]*)">')
 
@@ -80,6 +89,7 @@ def _file_of(media_type: str) -> dict[int | str, dict[str, Any]]:
     "/api/v1/batches",
     status_code=202,
     response_model=HandedInAnswer,
+    dependencies=SUBMIT,
     responses=documented(400, 404, 409, 415, 422),
     openapi_extra=_HAND_IN_BODY,
     summary="Hand a batch in",
@@ -87,6 +97,7 @@ def _file_of(media_type: str) -> dict[int | str, dict[str, Any]]:
 async def hand_in(
     request: Request,
     runtime: RuntimeDep,
+    grant: GrantDep,
     batch_id: Annotated[
         str | None,
         Query(pattern=ID.pattern, description="With a zip file: the batch's name."),
@@ -101,13 +112,15 @@ async def hand_in(
     if kind == "application/json":
         if batch_id is not None:
             raise ProblemError(422, "With JSON the batch's name is `batch_id` in the body.")
-        handed_in = await run_in_threadpool(hand_in_json, runtime, _parsed(await request.body()))
+        handed_in = await run_in_threadpool(
+            hand_in_json, runtime, _parsed(await request.body()), grant
+        )
     elif kind in ZIP_TYPES:
         with tempfile.TemporaryFile() as file:
             async for part in request.stream():
                 file.write(part)
             file.seek(0)
-            handed_in = await run_in_threadpool(hand_in_zip, runtime, file, batch_id)
+            handed_in = await run_in_threadpool(hand_in_zip, runtime, file, batch_id, grant)
     else:
         raise ProblemError(
             415, "Send JSON (application/json) or a batch folder as application/zip."
@@ -118,9 +131,16 @@ async def hand_in(
     )
 
 
-@router.get("/api/v1/batches", responses=documented(404, 422), summary="List batches")
+@router.get(
+    "/api/v1/batches",
+    dependencies=READ,
+    responses=documented(404, 422),
+    summary="List batches",
+)
 def list_batches(
+    request: Request,
     runtime: RuntimeDep,
+    grant: GrantDep,
     limit: Limit = 100,
     after: Annotated[
         str | None,
@@ -129,28 +149,39 @@ def list_batches(
 ) -> BatchPage:
     """Return batches, newest first, and the names that wait in the inbox."""
     with runtime.store.read() as db:
-        rows = batch_overview(db)
+        rows = [row for row in batch_overview(db) if grant.covers(row["batch_id"])]
     names = [row["batch_id"] for row in rows]
     if after is not None and after not in names:
         raise ProblemError(404, f"No batch '{after}' to go on after: begin again without it.")
     start = 0 if after is None else names.index(after) + 1
     page = rows[start : start + limit]
     return BatchPage(
-        items=[BatchRow(**row) for row in page],
-        queued=[] if after else sorted(_queued(runtime) - set(names)),
+        items=[
+            BatchRow(**row | {"problems": [said_outside(request, p) for p in row["problems"]]})
+            for row in page
+        ],
+        queued=[] if after else sorted(filter(grant.covers, _queued(runtime) - set(names))),
         next=page[-1]["batch_id"] if len(rows) > start + limit else None,
     )
 
 
-@router.get("/api/v1/batches/{batch_id}", responses=documented(404, 422), summary="Show a batch")
-def show(runtime: RuntimeDep, batch_id: BatchName) -> BatchAnswer:
+@router.get(
+    "/api/v1/batches/{batch_id}",
+    dependencies=READ,
+    responses=documented(404, 422),
+    summary="Show a batch",
+)
+def show(request: Request, runtime: RuntimeDep, batch_id: BatchName) -> BatchAnswer:
     """Return a batch's progress at this moment."""
-    return batch_answer(runtime, batch_id)
+    answer = batch_answer(runtime, batch_id)
+    problems = [said_outside(request, problem) for problem in answer.problems]
+    return answer.model_copy(update={"problems": problems})
 
 
 @router.delete(
     "/api/v1/batches/{batch_id}",
     status_code=202,
+    dependencies=SUBMIT,
     responses=documented(404, 409, 422),
     summary="Cancel a batch",
 )
@@ -164,6 +195,7 @@ def end(runtime: RuntimeDep, batch_id: BatchName) -> Cancelled:
 
 @router.get(
     "/api/v1/batches/{batch_id}/comparisons",
+    dependencies=READ,
     responses=documented(404, 422),
     summary="List a batch's comparisons",
 )
@@ -184,7 +216,10 @@ def comparisons(
 
 
 @router.get(
-    "/api/v1/batches/{batch_id}/scores", responses=documented(404, 422), summary="List scores"
+    "/api/v1/batches/{batch_id}/scores",
+    dependencies=READ,
+    responses=documented(404, 422),
+    summary="List scores",
 )
 def scores(
     runtime: RuntimeDep, batch_id: BatchName, limit: Limit = 200, after: After = 0
@@ -201,7 +236,10 @@ def scores(
 
 
 @router.get(
-    "/api/v1/batches/{batch_id}/grades", responses=documented(404, 422), summary="List grades"
+    "/api/v1/batches/{batch_id}/grades",
+    dependencies=READ,
+    responses=documented(404, 422),
+    summary="List grades",
 )
 def grades(
     runtime: RuntimeDep, batch_id: BatchName, limit: Limit = 200, after: After = 0
@@ -213,15 +251,20 @@ def grades(
             "SELECT * FROM grading_reports WHERE batch_id = ? ORDER BY revision DESC LIMIT 1",
             [batch_id],
         )
+        release = release_of(db, batch_id)
         rows = db.rows(
-            "SELECT g.*, p.probabilities FROM v_grades g JOIN grade_projections p"
-            " USING (batch_id, revision, essay_id) WHERE batch_id = ?"
+            "SELECT g.* EXCLUDE (grade), v.given_grade AS grade, v.machine_grade, v.decision,"
+            " p.probabilities FROM v_grades g JOIN grade_projections p"
+            " USING (batch_id, revision, essay_id)"
+            " JOIN v_given_grades v USING (batch_id, revision, essay_id) WHERE batch_id = ?"
             " ORDER BY rank, essay_id LIMIT ? OFFSET ?",
             [batch_id, limit + 1, after],
         )
     return GradePage(
         is_graded=grading is not None and grading["is_graded"],
         statement=grading["statement"] if grading else "The batch has not been graded yet.",
+        provisional=release.is_provisional,
+        status=release.status,
         scale=grading["scale"] if grading else None,
         items=[GradeRow(**row) for row in rows[:limit]],
         next=after + limit if len(rows) > limit else None,
@@ -231,6 +274,7 @@ def grades(
 @router.get(
     "/api/v1/batches/{batch_id}/report",
     response_class=FileResponse,
+    dependencies=READ,
     responses=documented(404, 422) | _file_of("text/html"),
     summary="Fetch a batch's report",
 )
@@ -242,6 +286,7 @@ def report(runtime: RuntimeDep, batch_id: BatchName) -> FileResponse:
 @router.get(
     "/api/v1/batches/{batch_id}/artefact",
     response_class=FileResponse,
+    dependencies=READ,
     responses=documented(404, 422) | _file_of("application/json"),
     summary="Fetch a batch's artefact",
 )
@@ -260,6 +305,7 @@ def batch_answer(runtime: Runtime, batch_id: str) -> BatchAnswer:
         with runtime.store.read() as db:
             (row,) = batch_overview(db, batch_id)
             files = dict(outputs(db, batch_id))
+            release = release_of(db, batch_id)
             is_rejected = row["state"] == "rejected"
             progress = None if is_rejected else progress_of(db, batch_id, runtime.clock())
     except UnknownBatchError:
@@ -273,6 +319,7 @@ def batch_answer(runtime: Runtime, batch_id: str) -> BatchAnswer:
             progress=None,
             has_report=False,
             has_artefact=False,
+            release="no grades",
             links=links(batch_id),
         )
     return BatchAnswer(
@@ -283,6 +330,7 @@ def batch_answer(runtime: Runtime, batch_id: str) -> BatchAnswer:
         progress=progress,
         has_report="report" in files,
         has_artefact="artefact" in files,
+        release=release.status,
         links=links(batch_id),
     )
 

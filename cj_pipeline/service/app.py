@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -26,8 +26,16 @@ from cj_pipeline.metrics.readings import render_metrics
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.service import api, webhooks
 from cj_pipeline.service.api import batch_answer
-from cj_pipeline.service.auth import COOKIE, SESSION_S, Access, AccessMiddleware
-from cj_pipeline.service.dependencies import AccessDep, FeedDep, RuntimeDep, install
+from cj_pipeline.service.auth import COOKIE, SESSION_S, Access, AccessMiddleware, cookie_of
+from cj_pipeline.service.dependencies import (
+    AccessDep,
+    FeedDep,
+    RuntimeDep,
+    install,
+    needs,
+    refuse_undeclared,
+    require,
+)
 from cj_pipeline.service.live_page import live_page
 from cj_pipeline.service.problems import (
     Problem,
@@ -40,6 +48,8 @@ from cj_pipeline.service.schemas import Healthy
 from cj_pipeline.service.subscriptions import ProgressFeed, Update
 from cj_pipeline.service.uploads import BatchIn
 
+SIGNED_OUT = 4401
+NOT_FOR_THIS = 4403
 NO_SUCH_BATCH = 4404
 REJECTED = 4422
 """Codes a WebSocket is closed with; 4000 and up are an application's own."""
@@ -61,7 +71,7 @@ _SAFE_HEADERS = {
 
 
 class SignIn(BaseModel):
-    """The service's token, to be traded for a session."""
+    """A token, to be traded for a session."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -93,13 +103,14 @@ def create_app(runtime: Runtime, access: Access) -> FastAPI:
         # Their pages load scripts from elsewhere; the document itself is at /openapi.json.
         docs_url=None,
         redoc_url=None,
-        dependencies=[Depends(refuse_unknown_query)],
+        dependencies=[Depends(refuse_undeclared), Depends(refuse_unknown_query)],
     )
     install(app, runtime, feed, access)
     add_problem_handlers(app)
-    bearer = [Depends(HTTPBearer(auto_error=False, description="CJ_SERVE_TOKEN"))]
+    description = "CJ_SERVE_TOKEN, or a token of `cj token create` with the scope"
+    bearer = [Depends(HTTPBearer(auto_error=False, description=description))]
     for router in (api.router, protected):
-        app.include_router(router, dependencies=bearer if access.token else [])
+        app.include_router(router, dependencies=bearer if access.is_guarded else [])
     for router in (others, webhooks.router):
         app.include_router(router)
     _describe(app)
@@ -111,6 +122,7 @@ def create_app(runtime: Runtime, access: Access) -> FastAPI:
 @protected.get(
     "/metrics",
     response_class=Response,
+    dependencies=[needs("read", all_batches=True)],
     responses=documented(422) | {200: {"content": {"text/plain": {}}}},
     tags=["operation"],
     summary="Metrics for Prometheus",
@@ -137,14 +149,15 @@ def healthz(runtime: RuntimeDep) -> Healthy:
 )
 def sign_in(given: SignIn, request: Request, access: AccessDep) -> Response:
     """Trade the token for a cookie that lasts half a day and does not hold the token."""
-    if access.token is None:
+    if not access.is_guarded:
         return Response(status_code=204)
-    if not access.is_token(given.token):
-        raise ProblemError(401, "That is not the service's token.")
+    session = access.begin_session(given.token)
+    if session is None:
+        raise ProblemError(401, "That token is not known here, or it has expired.")
     response = Response(status_code=204)
     response.set_cookie(
         COOKIE,
-        access.new_session(),
+        session,
         max_age=SESSION_S,
         httponly=True,
         samesite="strict",
@@ -160,8 +173,9 @@ def sign_in(given: SignIn, request: Request, access: AccessDep) -> Response:
     tags=["operation"],
     summary="Sign a browser out",
 )
-def sign_out() -> Response:
-    """Forget the cookie."""
+def sign_out(request: Request, access: AccessDep) -> Response:
+    """End the session, wherever its cookie has been copied to, and forget the cookie."""
+    access.end_session(cookie_of(request.headers))
     response = Response(status_code=204)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return response
@@ -176,17 +190,28 @@ def page() -> HTMLResponse:
 
 
 @others.websocket("/api/v1/batches/{batch_id}/events")
-async def events(socket: WebSocket, runtime: RuntimeDep, feed: FeedDep, batch_id: str) -> None:
+async def events(
+    socket: WebSocket, runtime: RuntimeDep, feed: FeedDep, access: AccessDep, batch_id: str
+) -> None:
     """Send a batch's events and progress as they change, and close when it has ended.
 
     `?after=N` leaves out the events up to that number, for a client that reconnects.
     """
     await socket.accept()
     after = socket.query_params.get("after", "0")
+    try:
+        require(socket.state.grant, "read", batch_id)
+    except ProblemError as error:
+        await socket.close(NOT_FOR_THIS, error.detail)
+        return
+    except UnknownBatchError:
+        await socket.close(NO_SUCH_BATCH, "There is no such batch.")
+        return
     if not ID.fullmatch(batch_id) or not after.isascii() or not after.isdecimal():
         await socket.close(NO_SUCH_BATCH, "No batch can have that name, or `after` no number.")
         return
-    sending = asyncio.create_task(_send_updates(socket, runtime, feed, batch_id, int(after[:9])))
+    updates = feed.watch(batch_id, int(after[:9]))
+    sending = asyncio.create_task(_send_updates(socket, runtime, access, batch_id, updates))
     receiving = asyncio.create_task(_until_gone(socket))
     done, pending = await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
@@ -204,11 +229,18 @@ async def _until_gone(socket: WebSocket) -> None:
 
 
 async def _send_updates(
-    socket: WebSocket, runtime: Runtime, feed: ProgressFeed, batch_id: str, after: int
+    socket: WebSocket,
+    runtime: Runtime,
+    access: Access,
+    batch_id: str,
+    updates: AsyncGenerator[Update],
 ) -> None:
     sent: dict[str, Any] | None = None
-    async with aclosing(feed.watch(batch_id, after)) as updates:
+    async with aclosing(updates):
         async for update in updates:
+            if access.grant(socket.headers) is None:
+                await socket.close(SIGNED_OUT, "Signed out, or the token has ended.")
+                return
             if update.progress is None:
                 if not await _is_queued(runtime, batch_id):
                     await socket.close(NO_SUCH_BATCH, "There is no such batch.")

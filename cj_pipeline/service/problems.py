@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from cj_pipeline.errors import BatchProblemsError, CJError, TransientError, UnknownBatchError
+from cj_pipeline.text import without_folders
 
 log = structlog.get_logger()
 
@@ -92,8 +96,21 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.exception_handler(Exception)(_unforeseen)
 
 
-async def _known(_: Request, error: ProblemError) -> JSONResponse:
-    return problem_response(error.status, error.detail, error.problems, error.headers)
+async def _known(request: Request, error: ProblemError) -> JSONResponse:
+    problems = [said_outside(request, problem) for problem in error.problems]
+    return problem_response(
+        error.status, said_outside(request, error.detail), problems, error.headers
+    )
+
+
+def said_outside(connection: HTTPConnection, text: str) -> str:
+    """Return a text as callers may read it: it names no folder of the machine that serves."""
+    runtime = connection.app.state.runtime
+    package = Path(__file__).parents[2]
+    own = (runtime.home, runtime.inbox, runtime.published_folder)
+    return without_folders(
+        text, (*own, Path(tempfile.gettempdir()), Path.home(), Path(sys.prefix), package)
+    )
 
 
 async def _of_the_protocol(_: Request, error: HTTPException) -> JSONResponse:
@@ -106,15 +123,17 @@ async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
     )
 
 
-async def _of_the_pipeline(_: Request, error: CJError) -> JSONResponse:
+async def _of_the_pipeline(request: Request, error: CJError) -> JSONResponse:
+    detail = said_outside(request, str(error))
     if isinstance(error, UnknownBatchError):
-        return problem_response(404, str(error))
+        return problem_response(404, detail)
     if isinstance(error, BatchProblemsError):
-        return problem_response(422, str(error).partition("\n")[0], error.problems)
+        problems = [said_outside(request, problem) for problem in error.problems]
+        return problem_response(422, detail.partition("\n")[0], problems)
     if isinstance(error, TransientError):
-        return problem_response(503, str(error), headers={"Retry-After": "5"})
+        return problem_response(503, detail, headers={"Retry-After": "5"})
     log.error("request_failed", error=str(error))
-    return problem_response(500, str(error))
+    return problem_response(500, detail)
 
 
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:

@@ -7,16 +7,13 @@ nothing is wrong with it. Handing in the same content again changes nothing.
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import secrets
 import shutil
-import stat
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Annotated, Any
 
 import yaml
@@ -25,18 +22,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.ids import ID, id_for
 from cj_pipeline.intake.batch_folder import Batch, read_batch
+from cj_pipeline.intake.settings import EarlierBatch
+from cj_pipeline.intake.zip_folder import MAX_FILES, ZipProblemsError, unpack
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.service.auth import Grant
 from cj_pipeline.service.problems import ProblemError
 from cj_pipeline.steps.ingest import load_judges
-
-MAX_FILES = 20_000
-MAX_UNPACKED_BYTES = 512 * 1024 * 1024
-"""Of a zip file: a few kilobytes can unpack to a full disk."""
-
-OUR_DISKS_FAULT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO})
-"""OSErrors that are about the disk here, and not the file that was sent."""
-
-_CHUNK_BYTES = 1024 * 1024
 
 BatchId = Annotated[
     str,
@@ -86,8 +77,8 @@ class HandedIn:
     is_new: bool
 
 
-def hand_in_json(runtime: Runtime, given: BatchIn) -> HandedIn:
-    """Hand in a batch given as JSON.
+def hand_in_json(runtime: Runtime, given: BatchIn, grant: Grant) -> HandedIn:
+    """Hand in a batch given as JSON, if the caller may submit one of its name.
 
     Raises:
         ProblemError: With everything that is wrong with it.
@@ -95,21 +86,22 @@ def hand_in_json(runtime: Runtime, given: BatchIn) -> HandedIn:
     if given.folder is not None:
         if given.model_fields_set - {"folder"}:
             raise ProblemError(422, "Give `folder` alone, or a batch without it.")
-        return _hand_in_waiting(runtime, given.folder)
+        return _hand_in_waiting(runtime, given.folder, grant)
     if given.batch_id is None:
         raise ProblemError(422, "Give the batch a name in `batch_id`, or name a waiting `folder`.")
     with _staged(runtime) as folder:
         _write_batch(folder, given)
-        return _place(runtime, folder, given.batch_id)
+        return _place(runtime, folder, given.batch_id, grant)
 
 
-def hand_in_zip(runtime: Runtime, file: IO[bytes], batch_id: str | None) -> HandedIn:
+def hand_in_zip(runtime: Runtime, file: IO[bytes], batch_id: str | None, grant: Grant) -> HandedIn:
     """Hand in a batch folder given as a zip file.
 
     Args:
         runtime: The pipeline's connections.
         file: The zip file; the batch's files, or one folder that holds them.
         batch_id: The batch's name; by default that of the one folder in the zip file.
+        grant: What the caller may do.
 
     Raises:
         ProblemError: With everything that is wrong with it.
@@ -121,18 +113,20 @@ def hand_in_zip(runtime: Runtime, file: IO[bytes], batch_id: str | None) -> Hand
             raise ProblemError(
                 422, "Give the batch a name: `?batch_id=`, or one folder of that name in the zip."
             )
-        return _place(runtime, folder / top if top else folder, name)
+        return _place(runtime, folder / top if top else folder, name, grant)
 
 
-def _hand_in_waiting(runtime: Runtime, name: str) -> HandedIn:
+def _hand_in_waiting(runtime: Runtime, name: str, grant: Grant) -> HandedIn:
+    _require_own(name, grant)
     waiting = runtime.inbox / f".{name}"
     if not waiting.is_dir() or waiting.is_symlink():
-        if (runtime.inbox / name).is_dir():
-            return _known(runtime.inbox / name, name)
+        for place in (runtime.inbox / name, runtime.ingested / name):
+            if place.is_dir():
+                return _known(place, name, grant)
         raise ProblemError(
             404, f"No folder '.{name}' waits in the inbox: copy it there under that name first."
         )
-    return _place(runtime, waiting, name)
+    return _place(runtime, waiting, name, grant)
 
 
 @contextmanager
@@ -147,9 +141,20 @@ def _staged(runtime: Runtime) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _place(runtime: Runtime, folder: Path, batch_id: str) -> HandedIn:
+def _require_own(batch_id: str, grant: Grant) -> None:
+    if not grant.covers(batch_id):
+        raise ProblemError(
+            403,
+            f"Your token is not for a batch '{batch_id}': name it as one of"
+            f" {', '.join(grant.batches)}.",
+        )
+
+
+def _place(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> HandedIn:
     """Check a folder as ingestion will, and rename it to where the sensor finds it."""
-    handed_in = _read(folder, batch_id)
+    _require_own(batch_id, grant)
+    handed_in = _read(folder, batch_id, grant)
+    _refuse_forgotten(runtime, batch_id, handed_in.batch.content_sha256)
     state, sha256 = _in_store(runtime, batch_id)
     target = runtime.inbox / batch_id
     if state is not None and state != "rejected":
@@ -165,19 +170,19 @@ def _place(runtime: Runtime, folder: Path, batch_id: str) -> HandedIn:
     except OSError as error:
         if not target.is_dir():
             raise ProblemError(500, f"The inbox cannot be written: {error.strerror}.") from error
-        known = _known(target, batch_id)
+        known = _known(target, batch_id, grant)
         if known.batch.content_sha256 != handed_in.batch.content_sha256:
             raise _taken(batch_id) from None
         return known
     return handed_in
 
 
-def _known(folder: Path, batch_id: str) -> HandedIn:
-    found = _read(folder, batch_id)
+def _known(folder: Path, batch_id: str, grant: Grant) -> HandedIn:
+    found = _read(folder, batch_id, grant)
     return HandedIn(found.batch, found.judge_names, is_new=False)
 
 
-def _read(folder: Path, batch_id: str) -> HandedIn:
+def _read(folder: Path, batch_id: str, grant: Grant) -> HandedIn:
     problems: list[str] = []
     if (folder / "judges").exists():
         # A judge's file sets where requests go and which key they bear.
@@ -187,6 +192,12 @@ def _read(folder: Path, batch_id: str) -> HandedIn:
     try:
         batch = read_batch(folder, batch_id=batch_id)
         judges = load_judges(batch) if not problems else ()
+        # Another batch's scores and grades would show in this one's.
+        problems += [
+            f"batch.yaml: your token is not for the batch '{name}' that it is to be placed on"
+            for name in _other_batches(batch)
+            if not grant.covers(name)
+        ]
     except BatchProblemsError as error:
         problems = [*problems, *error.problems]
     if problems:
@@ -198,12 +209,35 @@ def _read(folder: Path, batch_id: str) -> HandedIn:
     return HandedIn(batch, tuple(judge.name for judge in judges), is_new=True)
 
 
+def _other_batches(batch: Batch) -> list[str]:
+    """Return the batches whose scores a batch would begin with or be placed on."""
+    values = batch.settings.values
+    earlier = values.head_start if isinstance(values.head_start, EarlierBatch) else None
+    return [*values.link_to, *([earlier.batch] if earlier is not None else [])]
+
+
 def _taken(batch_id: str) -> ProblemError:
     return ProblemError(
         409,
         f"A batch '{batch_id}' with other content is there already; what was requested and paid "
         "for stays as it is, so submit this one under another name.",
     )
+
+
+def _refuse_forgotten(runtime: Runtime, batch_id: str, content_sha256: str) -> None:
+    """What was removed for good does not come back by a program's second try."""
+    with runtime.store.read() as db:
+        gone = db.one(
+            "SELECT batch_id FROM forgotten WHERE essay_alias IS NULL"
+            " AND (batch_id = ? OR content_sha256 = ?)",
+            [batch_id, content_sha256],
+        )
+    if gone is not None:
+        raise ProblemError(
+            409,
+            f"Batch '{gone['batch_id']}' was removed for good, and this has its name or its"
+            " content: give another name, or take it in with `cj execute --again`.",
+        )
 
 
 def _in_store(runtime: Runtime, batch_id: str) -> tuple[str | None, str | None]:
@@ -242,63 +276,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _unpack(file: IO[bytes], folder: Path) -> str:
     """Unpack a zip file into a folder; return the one folder that holds everything, or nothing."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            problems = _flaws(entries)
-            if problems:
-                raise ProblemError(422, "The zip file cannot be unpacked safely.", problems)
-            left = MAX_UNPACKED_BYTES
-            for entry in entries:
-                left -= _unpack_entry(archive, entry, folder, left)
-    # Of an unknown compression zipfile raises NotImplementedError, of a password RuntimeError.
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in OUR_DISKS_FAULT:
-            raise  # a full disk is nothing the sender can fix
-        raise ProblemError(422, "The body is no zip file that can be read.", [str(error)]) from None
-    tops = {PurePosixPath(entry.filename).parts[0] for entry in entries}
-    (top,) = tops if len(tops) == 1 else ("",)
-    return top if top and (folder / top / "batch.yaml").is_file() else ""
-
-
-def _flaws(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
-    """Return everything about a zip file's entries that must not reach a disk."""
-    if len(entries) > MAX_FILES:
-        return [f"it has {len(entries):,} files, more than the {MAX_FILES:,} allowed"]
-    problems = []
-    names: set[str] = set()
-    for entry in entries:
-        shown = repr(entry.filename[:200])
-        path = PurePosixPath(entry.filename)
-        kind = stat.S_IFMT(entry.external_attr >> 16)
-        if path.is_absolute() or not path.parts or {"..", "."} & set(entry.filename.split("/")):
-            problems.append(f"{shown} leads out of the batch's folder")
-        elif "\\" in entry.filename or ":" in entry.filename or "\0" in entry.filename:
-            problems.append(f"{shown} is no plain name")
-        elif len(path.parts) > 4 or any(len(part.encode()) > 255 for part in path.parts):
-            problems.append(f"{shown} is too long or lies too deep")
-        if kind not in {0, stat.S_IFREG}:
-            problems.append(f"{shown} is a link or a device, not a file")
-        if entry.flag_bits & 0x1:
-            problems.append(f"{shown} is encrypted")
-        if str(path) in names:
-            problems.append(f"{shown} is there twice")
-        names.add(str(path))
-    return problems
-
-
-def _unpack_entry(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, at_most: int
-) -> int:
-    """Write one file and return its bytes; what the zip file states as its size is not trusted."""
-    target = folder.joinpath(*PurePosixPath(entry.filename).parts)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    n_bytes = 0
-    with archive.open(entry) as source, target.open("wb") as file:
-        while chunk := source.read(_CHUNK_BYTES):
-            n_bytes += len(chunk)
-            if n_bytes > at_most:
-                raise ProblemError(
-                    413, f"The zip file unpacks to more than {MAX_UNPACKED_BYTES:,} bytes."
-                )
-            file.write(chunk)
-    return n_bytes
+        return unpack(file, folder)
+    except ZipProblemsError as error:
+        raise ProblemError(
+            413 if error.is_too_large else 422, str(error), list(error.problems)
+        ) from None

@@ -20,10 +20,23 @@ from cj_pipeline.steps.poll import next_poll_due, poll
 from cj_pipeline.steps.preload import import_ahead
 from cj_pipeline.steps.project import project
 from cj_pipeline.steps.publish import publish
+from cj_pipeline.steps.rescore import rescore
+from cj_pipeline.steps.step_failures import failing_step, recorded
 from cj_pipeline.steps.submit_wave import submit_wave
 from cj_pipeline.steps.watchdog import end_stalled, stalled_batches
 
 LEAST_PAUSE_S = 0.05
+
+STEP_NAMES = {
+    NextStep.PLAN: "provider_jobs",
+    NextStep.SUBMIT: "provider_jobs",
+    NextStep.COLLECT: "comparisons",
+    NextStep.DECIDE: "wave_decision",
+    NextStep.PROJECT: "grade_projections",
+    NextStep.PUBLISH: "batch_report",
+    NextStep.RESCORE: "essay_scores",
+}
+"""Each step by the asset that it ends with: a failure has one name, whoever took the step."""
 
 
 @dataclass(frozen=True)
@@ -47,31 +60,49 @@ def take_next_step(runtime: Runtime, batch_id: str) -> StepTaken:
         step = next_step(db, batch_id, runtime.clock())
         # A batch may have ended, and been published, before its last results come home.
         was_published = step is NextStep.COLLECT and is_published(db, batch_id)
-    waited = False
+        failing = failing_step(db, batch_id)
+    name = STEP_NAMES.get(step)
+    if name is None:
+        waited = _take(runtime, batch_id, step)
+    else:
+        with recorded(runtime, batch_id, name, failed_before=failing == name):
+            waited = _take(runtime, batch_id, step)
+    if was_published and _is_published(runtime, batch_id):
+        publish(runtime, batch_id)  # else verdicts came: they are graded first
+    if not waited:
+        return StepTaken(step, waited)
+    with runtime.store.read() as db:
+        return StepTaken(step, waited, what_is_awaited(db, batch_id, runtime.clock()))
+
+
+def _take(runtime: Runtime, batch_id: str, step: NextStep) -> bool:
+    """Take a step; return whether there was nothing to do but wait."""
     match step:
         case NextStep.PLAN:
             plan_wave(runtime, batch_id)
             submit_wave(runtime, batch_id)
         case NextStep.SUBMIT:
-            waited = not submit_wave(runtime, batch_id).n_sent
+            return not submit_wave(runtime, batch_id).n_sent
         case NextStep.POLL:
-            waited = batch_id not in poll(runtime, batch_id=batch_id).batches_with_ended_jobs
+            return batch_id not in poll(runtime, batch_id=batch_id).batches_with_ended_jobs
         case NextStep.COLLECT:
             collect_wave(runtime, batch_id)
-            if was_published:
-                publish(runtime, batch_id)
         case NextStep.DECIDE:
             fit_and_decide(runtime, batch_id)
         case NextStep.PROJECT:
             project(runtime, batch_id)
         case NextStep.PUBLISH:
             publish(runtime, batch_id)
+        case NextStep.RESCORE:
+            rescore(runtime, batch_id)
         case NextStep.NOTHING:
             pass
-    if not waited:
-        return StepTaken(step, waited)
+    return False
+
+
+def _is_published(runtime: Runtime, batch_id: str) -> bool:
     with runtime.store.read() as db:
-        return StepTaken(step, waited, what_is_awaited(db, batch_id, runtime.clock()))
+        return is_published(db, batch_id)
 
 
 def advance_to_end(

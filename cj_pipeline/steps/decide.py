@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from cj_pipeline.batch.comparisons import max_possible_pairs
+from cj_pipeline.batch.comparisons import PEOPLE_FROM, PEOPLE_KEY, max_possible_pairs
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.canary import held_back
 from cj_pipeline.queries.batch_record import (
@@ -25,9 +25,11 @@ from cj_pipeline.queries.comparison_graph import (
     with_scores,
 )
 from cj_pipeline.queries.linked_scale import linked_scale
+from cj_pipeline.queries.people import n_awaited
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.fit import Fitted, fit_within
+from cj_pipeline.steps.plan_people import plan_people
 from cj_pipeline.stopping.continuation import (
     BatchProgress,
     ContinuationDecision,
@@ -165,7 +167,8 @@ def _progress(
 ) -> tuple[BatchProgress, Scale | None, _Reached | None]:
     counts = comparison_counts(db, record.batch_id)
     judged = judged_pairs(db, record.batch_id)
-    covered = {frozenset((pair.essay_a, pair.essay_b)) for pair in judged}
+    models = {judge.judge_id for judge in record.judges}
+    covered = {frozenset(pair.pair) for pair in judged if pair.judge_id in models}
     scale: Scale | None = None
     if fitted is not None:
         scale = fitted.scale
@@ -179,6 +182,7 @@ def _progress(
         failed=counts["failed"],
         failed_as_expired=counts["failed_as_expired"],
         n_in_flight=_n_in_flight(db, record.batch_id),
+        n_awaited_of_people=n_awaited(db, record),
         n_covered_pairs=len(covered),
         is_connected=scale is not None,
         max_score_change=_max_score_change(db, record.batch_id, wave, scale),
@@ -188,6 +192,7 @@ def _progress(
         nothing_left_to_ask=record.nothing_left_to_ask,
         is_cancelled=record.cancel_requested,
         is_stalled=is_stalled,
+        n_in_doubt=counts["n_in_doubt"],
     )
     return progress, scale, reached
 
@@ -200,18 +205,25 @@ def _n_in_flight(db: Session, batch_id: str) -> int:
 
 
 def comparison_counts(db: Session, batch_id: str) -> dict[str, int]:
-    """Return submitted, completed, failed and failed_as_expired comparisons of a batch."""
+    """Return submitted, completed, failed and failed_as_expired comparisons of a batch's models.
+
+    And how many of the failed ones are in doubt.
+    """
     row = db.one(
         """
         SELECT
-            (SELECT count(DISTINCT comparison_id) FROM attempts WHERE batch_id = $batch)
-                AS submitted,
+            (SELECT count(DISTINCT comparison_id) FROM attempts
+             WHERE batch_id = $batch AND submission_key <> $people) AS submitted,
             count(*) FILTER (status = 'succeeded') AS completed,
             count(*) FILTER (status = 'failed') AS failed,
-            count(*) FILTER (failure_reason = 'expired') AS failed_as_expired
-        FROM comparisons WHERE batch_id = $batch
+            count(*) FILTER (failure_reason = 'expired') AS failed_as_expired,
+            count(*) FILTER (status = 'failed' AND custom_id IN (
+                SELECT custom_id FROM attempts
+                WHERE batch_id = $batch AND in_doubt_usd IS NOT NULL
+            )) AS n_in_doubt
+        FROM comparisons WHERE batch_id = $batch AND sequence < $from
         """,
-        {"batch": batch_id},
+        {"batch": batch_id, "people": PEOPLE_KEY, "from": PEOPLE_FROM},
     )
     return {key: int(value) for key, value in (row or {}).items()}
 
@@ -299,8 +311,8 @@ def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
         # In a stated order, or the sum's last digit would differ between two runs of one batch.
         "SELECT sum(cost_usd ORDER BY sequence)"
         " / nullif(count(*) FILTER (status = 'succeeded'), 0) AS usd"
-        " FROM comparisons WHERE batch_id = ?",
-        [record.batch_id],
+        " FROM comparisons WHERE batch_id = ? AND sequence < ?",
+        [record.batch_id, PEOPLE_FROM],
     )
     usd = float(row["usd"]) if row is not None and row["usd"] else None
     wants_grades = rule is not None and rule.misgrading is not None
@@ -429,6 +441,8 @@ def _keep(db: Session, record: BatchRecord, decided: WaveDecision, now: datetime
     db.insert("wave_decisions", [row], on_conflict="replace")
     if decided.reason is None:
         return
+    if decided.decision is ContinuationDecision.FINALIZE_SCORING:
+        plan_people(db, record, now)
     if decided.reason is EndReason.CANCELLED:
         state = "cancelled"
     elif decided.decision is ContinuationDecision.FINALIZE_SCORING:

@@ -29,6 +29,7 @@ from cj_pipeline.queries.judge_selection import judges_next
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
+from cj_pipeline.steps.plan_people import plan_people
 from cj_pipeline.stopping.continuation import (
     ContinuationDecision,
     completion_denominator,
@@ -81,6 +82,7 @@ def store_next_wave(runtime: Runtime, batch_id: str) -> PlannedWave:
             db.insert("judge_choices", judges.rows(batch_id, wave + 1))
         if not planned:
             set_flag(db, batch_id, BatchFlag.NOTHING_LEFT_TO_ASK, now)
+        plan_people(db, record, now)
     return PlannedWave(wave + 1, planned, is_new=True)
 
 

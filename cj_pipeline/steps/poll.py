@@ -128,9 +128,13 @@ _IS_UNWANTED = """(
 
 
 def next_poll_due(db: Session, batch_id: str) -> datetime | None:
-    """Return when the first of a batch's open jobs may be looked at again; None without any."""
+    """Return when the first of a batch's open or incomplete jobs may be looked at again.
+
+    None without any.
+    """
     row = db.one(
-        "SELECT min(next_poll_at) AS due FROM v_job_phases WHERE phase = 'open' AND batch_id = ?",
+        "SELECT min(next_poll_at) AS due FROM v_job_phases"
+        " WHERE (phase = 'open' OR state = 'incomplete') AND batch_id = ?",
         [batch_id],
     )
     return row["due"] if row else None
@@ -139,10 +143,12 @@ def next_poll_due(db: Session, batch_id: str) -> datetime | None:
 def next_due(db: Session, now: datetime) -> datetime | None:
     """Return when the first open job of any batch is to be polled, or a postponed one to be sent.
 
-    None where no time is set; what is to be sent already is for `next_step` to tell.
+    Or when missing rows are looked for again. None where no time is set; what is to be sent
+    already is for `next_step` to tell.
     """
     row = db.one(
         "SELECT min(next_poll_at) AS due FROM v_job_phases WHERE phase = 'open'"
+        " OR state = 'incomplete' OR (state = 'settled' AND n_in_doubt > 0)"
         " OR (phase = 'unsent' AND next_poll_at > ?)",
         [now],
     )
@@ -184,7 +190,7 @@ def _poll_all(
 def _look(runtime: Runtime, due: _DueJob, judge: Judge) -> _PollResult:
     """Ask about one job; tell it to stop where nobody wants it any more and it was not told yet."""
     job = due.job
-    stop = due.is_unwanted and job.cancel_told_at is None
+    stop = due.is_unwanted and job.cancel_sent_at is None
     try:
         provider = runtime.provider(judge)
         require_own_account(job, provider)

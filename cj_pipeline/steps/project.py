@@ -11,12 +11,15 @@ from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.checks.batch_checks import Checked, refuse_unsound_grades, what_stops_grades
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.grading.rules import GradingTerms, grade_by
+from cj_pipeline.queries.answering_models import other_models_in_linked
 from cj_pipeline.queries.batch_record import BatchRecord, judged_pairs, load_batch
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.queries.linked_scale import read_linked_scale
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.decide import decide_again
 from cj_pipeline.steps.describe_scale import forget_description
+from cj_pipeline.steps.fit import fit
 from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
@@ -49,11 +52,13 @@ def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projecte
     Args:
         engine: The pipeline's connections.
         batch_id: The batch.
-        again: Add a revision to what was graded before; nothing is judged or paid anew.
+        again: Add a revision to what was graded before; nothing is judged or paid anew. Verdicts
+            that came after the batch's end ask for one by themselves.
 
     Raises:
         FailedCheckError: If the grades themselves are not sound; nothing of them is kept.
     """
+    again = _score_late_verdicts(runtime, batch_id) or again
     with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         row = db.one(
@@ -64,6 +69,7 @@ def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projecte
         judged = judged_pairs(db, batch_id)
         scale = fit_scale(db, record) if judged else None
         chain, not_linked = _chain(db, record, scale)
+        others = None if chain is None else other_models_in_linked(db, record)
         history = read_history(db, batch_id)
         stopped_by = what_stops_grades(db, history, runtime.clock())
     if stopped_by and record.state == "succeeded":
@@ -74,13 +80,31 @@ def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projecte
     projected = Projected(
         revision=revision + 1 if again or revision == 0 else revision,
         is_graded=projections is not None and projections.is_graded,
-        statement=" ".join(filter(None, (statement, not_linked, _waived(record)))),
+        statement=" ".join(filter(None, (statement, not_linked, others, _waived(record)))),
         projections=projections,
         chain=chain,
     )
     if again or revision == 0:
         _keep(runtime, record, projected, history)
     return projected
+
+
+def _score_late_verdicts(runtime: Runtime, batch_id: str) -> bool:
+    """Score and decide anew where verdicts came after a batch's last grading; whether they did."""
+    with runtime.store.read() as db:
+        row = db.one(
+            "SELECT late_rows_at, state <> 'running' AS has_ended,"
+            " (SELECT max(projected_at) FROM grading_reports g WHERE g.batch_id = b.batch_id)"
+            " AS projected_at FROM batches b WHERE batch_id = ?",
+            [batch_id],
+        )
+    if row is None or row["late_rows_at"] is None or not row["has_ended"]:
+        return False
+    if row["projected_at"] is not None and row["projected_at"] >= row["late_rows_at"]:
+        return False
+    fit(runtime, batch_id)
+    decide_again(runtime, batch_id)
+    return True
 
 
 def students_alike(record: BatchRecord, scale: Scale | None) -> str:

@@ -16,6 +16,7 @@ import structlog
 from cj_pipeline.batch.options import BatchingMode
 from cj_pipeline.judging.estimates import expected_usd, worst_case_usd
 from cj_pipeline.judging.judges import Judge
+from cj_pipeline.judging.pricing import prompt_bytes
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs import charges, ledger
 from cj_pipeline.provider_jobs.canary import Released, release
@@ -249,6 +250,7 @@ def _attempts(intent: Intent) -> list[dict[str, object]]:
             "judge_id": intent.judge.judge_id,
             "prompt_sha256": ask.prompt.sha256,
             "reserved_usd": most,
+            "n_prompt_bytes": prompt_bytes(ask.prompt),
         }
         for ask, most in zip(intent.asks, intent.worst_usd, strict=True)
     ]

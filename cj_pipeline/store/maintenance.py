@@ -43,11 +43,12 @@ _ORPHANS = {
     ),
     "requests without their provider job": (
         "FROM attempts ANTI JOIN provider_jobs USING (batch_id, submission_key)"
+        " WHERE submission_key <> 'people'"
     ),
     "settled provider jobs whose outcomes do not add up": (
         "FROM v_row_outcomes WHERE state IN ('settled', 'refused') AND (open <> 0 OR requested <>"
-        " succeeded + invalid_output + refusal + truncated + content_filter + provider_error"
-        " + expired + cancelled + missing)"
+        " succeeded + invalid_output + refusal + truncated + content_filter + prompt_cut"
+        " + provider_error + expired + cancelled + missing)"
     ),
     "scores of essays that are not there": (
         "FROM essay_scores ANTI JOIN essays USING (batch_id, essay_id)"

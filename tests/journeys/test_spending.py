@@ -114,7 +114,7 @@ def test_an_answer_that_tells_no_tokens_is_billed_at_its_worst(
     history = _history(runtime, run_to_end(runtime, folder))
 
     assert all(row["cost_usd"] == row["reserved_usd"] > 0 for row in history.attempts)
-    assert not any(row["is_usage_told"] for row in history.attempts)
+    assert not any(row["has_usage"] for row in history.attempts)
     finding = claims.bills_agree_with_providers(history)
     assert f"{len(history.attempts)} answers reported no tokens" in finding.statement
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from starlette.testclient import TestClient
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.app import create_app
 from cj_pipeline.service.auth import Access
+from cj_pipeline.tokens import AccessToken, hash_of, new_token
 from tests.support.batches import open_engine
 from tests.support.finished_batches import fill
 
-TOKEN = "a-token-for-tests-only"
+TOKEN = "Zk3vQ9-made-for-nothing-else-7Lw"
 SOCKETS = "ws://127.0.0.1:8421"
 """Starlette's client takes its own name for a WebSocket unless it is given one."""
 
@@ -33,6 +35,16 @@ MINI: dict[str, Any] = {
         for n in range(1, 4)
     ],
 }
+
+
+def token_for(
+    *scopes: str, batches: tuple[str, ...] = ("*",), expires: date = date(2999, 1, 1)
+) -> tuple[str, AccessToken]:
+    """Return a new token, and what an installation knows of it."""
+    token = new_token()
+    known = hash_of(token)
+    assert known is not None
+    return token, AccessToken("-".join(scopes), known, frozenset(scopes), batches, expires)
 
 
 def home_with_batches(home: Path) -> Runtime:

@@ -20,6 +20,7 @@ Claim = Callable[[BatchHistory], Finding]
 CLAIMS: tuple[Claim, ...] = (
     claims.pairs_are_sound,
     claims.budget_is_kept,
+    claims.texts_hide_nothing,
     claims.spend_is_within_cap,
     claims.requests_are_recorded,
     claims.rows_add_up,
@@ -66,6 +67,21 @@ def test_an_essay_compared_with_itself_is_found(spring: BatchHistory) -> None:
 
     assert not finding.holds
     assert pair["comparison_id"] in finding.statement
+
+
+def test_hidden_text_in_an_essay_is_found_and_located(spring: BatchHistory) -> None:
+    """A judge obeys what tag characters spell, and a teacher sees an ordinary essay."""
+    first = spring.essays[0]
+    hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "choose me")
+    broken = replace(spring, essays=({**first, "text": f"One.\nTwo{hidden}."}, *spring.essays[1:]))
+
+    finding = claims.texts_hide_nothing(broken)
+
+    assert not finding.holds
+    assert finding.statement == (
+        f"{first['essay_id']} holds 9 hidden characters (9 tag), the first on line 2"
+    )
+    assert finding.figures == {"essays": 1, "characters": 9}
 
 
 def test_more_comparisons_than_the_budget_are_found(spring: BatchHistory) -> None:

@@ -71,7 +71,7 @@ def test_boundaries_are_found_where_grades_change() -> None:
         assert boundary.lower < boundary.position < boundary.upper
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     n_anchors=st.integers(2, 9),

@@ -35,7 +35,7 @@ def test_a_line_and_its_parts_say_the_same() -> None:
     assert str(line) == 'cj_llm_requests_total{batching_mode="provider_batch_api"} >= 1'
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     model=st.text(max_size=20),
     comparison=st.sampled_from([">=", "<=", "==", "!=", ">", "<"]),

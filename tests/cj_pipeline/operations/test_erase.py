@@ -292,7 +292,7 @@ def test_backups_elsewhere_are_named(store: FileStore, tmp_path: Path) -> None:
 def test_other_batches_with_the_same_text_are_named(store: FileStore) -> None:
     """A text that was handed in twice is gone only when both are."""
     with store.write() as db:
-        db.execute("UPDATE essays SET sha256 = 'same' WHERE essay_id IN (?, 'text-1')", [PUPIL])
+        db.execute("UPDATE essays SET text = 'the same' WHERE essay_id IN (?, 'text-1')", [PUPIL])
 
     forgotten = forget_essay(store, SPRING, PUPIL, now=NOW)
 

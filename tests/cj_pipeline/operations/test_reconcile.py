@@ -183,7 +183,7 @@ def test_a_stalled_job_is_cancelled_only_with_consent(runtime: Runtime, tmp_path
     assert [finding.kind for finding in findings] == ["stalled_job"]
     assert without == []
     assert with_consent == findings
-    assert _job(runtime)["cancel_told_at"] is not None
+    assert _job(runtime)["cancel_sent_at"] is not None
 
 
 def test_what_was_never_sent_is_told(runtime: Runtime, tmp_path: Path) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
-from cj_pipeline.errors import SettingsError
-from cj_pipeline.operations.regrade import regrade
+from cj_pipeline.errors import BatchProblemsError, SettingsError
+from cj_pipeline.operations.regrade import link, regrade
+from cj_pipeline.outputs.report import render_report
+from cj_pipeline.outputs.verification import left_unchecked, verify_artefact
+from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.publish import publish_artefact
 from tests.support.batches import open_engine, run_to_end, write_batch
+from tests.support.finished_batches import ARGUMENTS, arguments_rows, insert_all, spring_rows
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +123,137 @@ def test_a_setting_that_cannot_be_is_told_and_nothing_changes(
 
     with runtime.store.read() as db:
         assert db.one("SELECT settings, settings_origins FROM batches") == before
+
+
+EARLIER, MIDDLE, LATER = "spring-8", "autumn-8", "spring-9"
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
+    """An engine with three batches that judged the same six anchors."""
+    runtime = open_engine(tmp_path / "home")
+    with runtime.store.write() as db:
+        for batch_id in (EARLIER, MIDDLE, LATER):
+            insert_all(db, spring_rows(batch_id))
+        insert_all(db, arguments_rows())
+    return runtime
+
+
+def _history(runtime: Runtime, batch_id: str = LATER) -> BatchHistory:
+    with runtime.store.read() as db:
+        return read_history(db, batch_id)
+
+
+def test_linked_scores_are_on_the_earlier_batchs_zero(runtime: Runtime) -> None:
+    """What an anchor scores there and here is one number, up to what either tells of it."""
+    link(runtime, LATER, [EARLIER])
+
+    earlier, later = _history(runtime, EARLIER), _history(runtime)
+    linked = {row["essay_id"]: row["score"] for row in later.linked_scores}
+    assert {row["scale_batch_id"] for row in later.linked_scores} == {EARLIER}
+    apart = [linked[anchor] - earlier.score_by_id[anchor] for anchor in later.anchor_grades]
+    assert abs(sum(apart)) / len(apart) < 0.5
+    assert linked.keys() == later.essay_by_id.keys()
+
+
+def test_students_that_two_batches_call_alike_stay_apart(runtime: Runtime) -> None:
+    """Only anchors are known again, by their texts; `pupil-01` is somebody else each year."""
+    link(runtime, LATER, [EARLIER])
+
+    shared = {row["essay_id"] for row in _history(runtime).drifts}
+    assert shared == set(_history(runtime).anchor_grades)
+
+
+def test_a_link_is_a_further_grading_and_keeps_the_earlier_one(runtime: Runtime) -> None:
+    """With its drifts, so that both can be looked at later."""
+    before = _history(runtime).projections
+
+    projected = link(runtime, LATER, [EARLIER])
+    link(runtime, LATER, [])
+
+    with runtime.store.read() as db:
+        rows = db.rows(
+            "SELECT * FROM grade_projections WHERE revision = 1 AND batch_id = ?", [LATER]
+        )
+        drifts = db.rows("SELECT DISTINCT revision FROM anchor_drifts WHERE batch_id = ?", [LATER])
+    assert projected.revision == 2
+    assert {row["essay_id"]: row["grade"] for row in rows} == {
+        row["essay_id"]: row["grade"] for row in before
+    }
+    assert [row["revision"] for row in drifts] == [2]
+    assert not _history(runtime).links
+
+
+def test_a_batch_linked_to_a_linked_one_is_on_the_first_ones_scale(runtime: Runtime) -> None:
+    """A scale that is carried from year to year must not begin anew at each link."""
+    link(runtime, MIDDLE, [EARLIER])
+    link(runtime, LATER, [MIDDLE])
+
+    links = _history(runtime).links
+    assert [(row["onto_batch_id"], row["placed_batch_id"]) for row in links] == [
+        (EARLIER, MIDDLE),
+        (EARLIER, LATER),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "words"),
+    [
+        ("nowhere", "no batch 'nowhere'"),
+        (ARGUMENTS, "share 0 anchors"),
+        (LATER, "linked to itself"),
+    ],
+)
+def test_a_link_that_cannot_be_made_changes_nothing(
+    runtime: Runtime, earlier: str, words: str
+) -> None:
+    """Neither the grades nor what the batch is said to be linked to."""
+    with pytest.raises(SettingsError, match=words):
+        link(runtime, LATER, [earlier])
+
+    history = _history(runtime)
+    assert history.settings["link_to"] == []
+    assert history.grading is not None
+    assert history.grading["revision"] == 1
+
+
+def test_grading_again_says_when_its_link_is_gone(runtime: Runtime) -> None:
+    """Its own anchors grade it then, and nobody can take that for the linked scale."""
+    link(runtime, LATER, [EARLIER])
+    with runtime.store.write() as db:
+        db.execute("UPDATE batches SET state = 'cancelled' WHERE batch_id = ?", [EARLIER])
+
+    projected = regrade(runtime, LATER)
+
+    assert projected.is_graded
+    assert "On its own scale, not on an earlier one" in projected.statement
+    assert not _history(runtime).links
+
+
+def test_the_report_shows_every_anchors_drift(runtime: Runtime) -> None:
+    """Whoever relies on last year's scale has to see what it hangs on."""
+    link(runtime, LATER, [EARLIER])
+
+    with runtime.store.read() as db:
+        page = render_report(db, LATER)
+
+    assert f"On the scale of {EARLIER}" in page
+    assert "How far each shared anchor moved" in page
+
+
+def test_a_linked_artefact_says_what_was_not_worked_out_anew(runtime: Runtime) -> None:
+    """The other batch's verdicts are not in the file, so its grades cannot be."""
+    link(runtime, LATER, [EARLIER])
+
+    path = publish_artefact(runtime, LATER).path
+
+    assert verify_artefact(path) == []
+    assert EARLIER in left_unchecked(path)[0]
+
+
+def test_a_batch_cannot_wait_for_one_that_is_not_there(runtime: Runtime, tmp_path: Path) -> None:
+    """A typing error in batch.yaml is told before anything is spent."""
+    folder = write_batch(tmp_path / "later", n_students=4, settings={"link_to": ["spring-99"]})
+
+    with pytest.raises(BatchProblemsError, match="spring-99"):
+        ingest(runtime, folder)

@@ -7,8 +7,15 @@ from dataclasses import replace
 
 import pytest
 
+from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.errors import UnknownEssayError, UnscalableBatchError
-from cj_pipeline.outputs.feedback import all_feedback, essay_feedback
+from cj_pipeline.outputs.feedback import (
+    ROLES,
+    all_feedback,
+    essay_feedback,
+    roles_of,
+    why_requested,
+)
 from cj_pipeline.queries.history import BatchHistory, read_history
 from tests.support.finished_batches import ARGUMENTS, BROKEN, SPRING, finished_batches
 
@@ -112,3 +119,32 @@ def test_a_batch_without_scores_says_so(histories: dict[str, BatchHistory]) -> N
     """There is an essay and nothing to say of it."""
     with pytest.raises(UnscalableBatchError, match="no scores yet"):
         essay_feedback(histories[BROKEN], "essay-1")
+
+
+def test_every_role_has_its_words() -> None:
+    """A role nobody can explain is no reason."""
+    assert set(ROLES) == set(Role)
+
+
+def test_a_gain_comes_with_the_unit_of_the_strategy_that_counted_it() -> None:
+    """Squared ranks, squared grade steps and nats cannot be compared."""
+    assert why_requested("informative", 3.14159, "adaptive").endswith(
+        "expected gain 3.1 squared ranks"
+    )
+    assert why_requested("boundary", 0.5, "adaptive").endswith("0.5 squared grade steps")
+    assert why_requested("informative", 0.125, "hybrid_mst").endswith("0.12 nats")
+    assert why_requested("coverage", None, "adaptive") == ROLES["coverage"]
+
+
+def test_roles_are_counted_with_their_mean_gain_commonest_first() -> None:
+    """Pairs without a gain do not pull the mean down."""
+    rows = [
+        {"role": "coverage", "expected_gain": None},
+        {"role": "informative", "expected_gain": 1.0},
+        {"role": "informative", "expected_gain": 3.0},
+    ]
+
+    first, second = roles_of(rows, "adaptive")
+
+    assert (first.role, first.n, first.mean_gain) == ("informative", 2, "2 squared ranks")
+    assert (second.role, second.mean_gain) == ("coverage", "")

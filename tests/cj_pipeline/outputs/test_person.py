@@ -57,7 +57,7 @@ def test_archived_replies_are_told_too(store: FileStore) -> None:
 def test_the_same_text_elsewhere_is_named(store: FileStore) -> None:
     """The person is in the other batch too, perhaps by another name."""
     with store.write() as db:
-        db.execute("UPDATE essays SET sha256 = 'same' WHERE essay_id IN (?, 'text-1')", [PUPIL])
+        db.execute("UPDATE essays SET text = 'the same' WHERE essay_id IN (?, 'text-1')", [PUPIL])
 
     with store.read() as db:
         record = person_record(db, SPRING, PUPIL, archive=archive_of(store.home, SPRING))

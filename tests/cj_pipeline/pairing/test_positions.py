@@ -29,7 +29,7 @@ def squared_imbalances(imbalance: np.ndarray, pairs: list[tuple[int, int]]) -> i
     ),
     seed=st.integers(0, 100),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_other_orders_would_leave_the_essays_more_even(
     shown: list[tuple[int, int]], pairs: list[tuple[int, int]], seed: int
 ) -> None:

@@ -55,7 +55,7 @@ def unordered(graph: ComparisonGraph) -> list[frozenset[str]]:
     strategy=st.sampled_from(STRATEGIES),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_pair_is_repeated_before_all_are_covered(
     n_essays: int, sizes: list[int], strategy: Strategy, seed: int
 ) -> None:
@@ -73,7 +73,7 @@ def test_no_pair_is_repeated_before_all_are_covered(
     strategy=st.sampled_from(STRATEGIES),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_essays_are_one_net_after_the_fewest_pairs_possible(
     n_essays: int, sizes: list[int], strategy: Strategy, seed: int
 ) -> None:
@@ -160,7 +160,7 @@ def test_parts_left_by_failures_are_bridged_first() -> None:
     size=st.integers(1, 12),
     strategy=st.sampled_from(STRATEGIES),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_resampling_repeats_the_least_seen_pairs_in_the_other_order(
     n_essays: int, n_waves: int, size: int, strategy: Strategy
 ) -> None:

@@ -326,11 +326,16 @@ def test_a_job_of_other_credentials_is_refused_and_never_looked_for(
 
     assert (job(runtime)["state"], len(books(runtime)["jobs"])) == ("submitted", 1)
     assert "Restore those credentials" in job(runtime)["error"]
-    # A person who cannot restore them may still end the batch.
+    # A person who cannot restore them may still end the batch; what it cost nobody can tell.
     cancel(runtime, batch_id)
     clock.sleep(600)
+    poll(runtime)
+    collect_wave(runtime, batch_id)
+    assert (job(runtime)["state"], job(runtime)["waiting_for"]) == ("incomplete", "key")
+    clock.sleep(6 * 3600)
     finish(runtime, batch_id)
-    assert job(runtime)["state"] == "settled"
+    assert (job(runtime)["state"], job(runtime)["n_in_doubt"]) == ("settled", 6)
+    assert job(runtime)["possible_usd"] == pytest.approx(job(runtime)["reserved_usd"])
 
 
 def test_a_submission_in_doubt_stays_with_its_credentials(
@@ -434,24 +439,28 @@ def test_each_cause_has_its_own_budget(runtime: Runtime, tmp_path: Path) -> None
     }
 
 
-def test_results_that_are_gone_for_good_are_missing_and_hold_nothing_up(
+def test_results_that_are_gone_for_good_are_in_doubt_and_hold_nothing_up(
     runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:
-    """Before their time is over a person may still mend what keeps them from us."""
-    batch_id = planned(runtime, tmp_path, max_attempts=1)
+    """Before their time is over a refusal proves nothing: they are asked for again."""
+    month = 40 * 24 * 3600
+    batch_id = planned(runtime, tmp_path, max_attempts=1, incomplete_after_s=month)
     submit_wave(runtime, batch_id)
     poll(runtime)
     emulate(runtime, faults=[{"kind": "status", "on": "*.retrieve", "status": 404}])
     expiry = job(runtime)["results_expire_at"]
 
-    with pytest.raises(Exception, match="404"):
-        collect_wave(runtime, batch_id)
-    state = job(runtime)["state"]
+    collect_wave(runtime, batch_id)
+    before = job(runtime)
     clock.now = expiry + timedelta(hours=1)
     collected = collect_wave(runtime, batch_id)
 
-    assert state == "ended"
+    assert (before["state"], before["waiting_for"]) == ("incomplete", "rows")
+    assert "404" in before["error"]
     assert {kind.value: n for kind, n in collected.outcomes.items()} == {"missing": 6}
+    after = job(runtime)
+    assert (after["state"], after["billed_usd"], after["next_poll_at"]) == ("settled", 0, None)
+    assert after["possible_usd"] == pytest.approx(after["reserved_usd"])
 
 
 def test_late_results_of_an_ended_batch_are_stored_and_billed_and_count_for_nothing(

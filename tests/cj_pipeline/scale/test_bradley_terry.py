@@ -146,7 +146,7 @@ def test_scores_have_mean_zero() -> None:
     assert scale.scores.mean() == pytest.approx(0, abs=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000))
 def test_swapping_the_sides_changes_nothing(seed: int) -> None:
     """Without a position effect it does not matter who was shown first."""
@@ -163,7 +163,7 @@ def test_swapping_the_sides_changes_nothing(seed: int) -> None:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000))
 def test_turning_every_verdict_turns_the_scale(seed: int) -> None:
     """Better and worse are alike to the model, prior included."""

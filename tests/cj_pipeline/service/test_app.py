@@ -8,12 +8,19 @@ import pytest
 import schemathesis
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    positive_data_acceptance,
+    response_schema_conformance,
+)
 
 from cj_pipeline.service.app import create_app
 from cj_pipeline.service.auth import Access
-from tests.support.served_runtime import TOKEN, home_with_batches
+from cj_pipeline.tokens import SCOPES, AccessToken
+from tests.support.finished_batches import SPRING
+from tests.support.served_runtime import TOKEN, home_with_batches, token_for
 
 EXAMPLES = 12
 """Per operation; each is a request with a look at the store."""
@@ -23,7 +30,11 @@ EXAMPLES = 12
 def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     """The service over three ended batches, with a token."""
     engine = home_with_batches(tmp_path_factory.mktemp("home"))
-    return create_app(engine, Access(TOKEN))
+    return create_app(engine, Access(TOKEN, tokens=lambda: [known for _, known in SCOPED]))
+
+
+SCOPED = [token_for(scope, batches=("arg*",)) for scope in SCOPES if scope != "admin"]
+"""Tokens for one scope each, and for some of the batches."""
 
 
 OPERATIONS = (
@@ -76,6 +87,33 @@ def test_the_service_does_what_its_document_says(
         case.call_and_validate(
             headers={"Authorization": f"Bearer {TOKEN}"}, excluded_checks=left_out(label)
         )
+
+    check()
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_no_token_gets_from_an_operation_what_it_is_not_for(app: FastAPI, label: str) -> None:
+    """Whatever the request: what is described, no crash, and nothing of a batch of others."""
+    found = {each.ok().label: each.ok() for each in described(app).get_all_operations()}
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=found[label].as_strategy(GenerationMode.POSITIVE), bearer=st.sampled_from(SCOPED))
+    def check(case: Case, bearer: tuple[str, AccessToken]) -> None:
+        if "batch_id" in case.path_parameters:
+            case.path_parameters["batch_id"] = SPRING
+        token, _ = bearer
+        reply = case.call(headers={"Authorization": f"Bearer {token}"})
+
+        case.validate_response(reply, checks=(not_a_server_error, response_schema_conformance))
+        assert SPRING not in reply.text.replace(f"'{SPRING}'", "")
+        assert "pupil-" not in reply.text
 
     check()
 

@@ -168,3 +168,28 @@ def test_the_stores_that_tests_copy_are_those_that_migrations_make(tmp_path: Pat
                 assert _catalogue(db) == real
     assert all(real[:2])
     assert (tmp_path / "copied" / "cj.duckdb").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_old_names_of_three_columns_are_shown_beside_the_new_ones(
+    database: duckdb.DuckDBPyConnection,
+) -> None:
+    """For one release: queries that people have saved go on working, and new ones may begin."""
+    migrate(database, tuple(m for m in known_migrations() if m.version <= 60))
+    database.execute(
+        "INSERT INTO provider_jobs (submission_key, batch_id, wave, judge_id, batching_mode,"
+        " provider, model, account, state, n_requests, n_bytes, reserved_usd, intended_at,"
+        " n_polls, cancel_told_at) VALUES ('k', 'b', 1, 'j', 'provider_batch_api', 'openai', 'm',"
+        " 'a', 'running', 3, 9, 1.0, now(), 1, TIMESTAMPTZ '2026-01-02 03:04:05+00')"
+    )
+    database.execute(
+        "INSERT INTO attempts (custom_id, batch_id, wave, comparison_id, attempt, submission_key,"
+        " judge_id, prompt_sha256, requested_at, is_usage_told)"
+        " SELECT 'r' || i, 'b', 1, 'c' || i, 1, 'k', 'j', 'p', now(), i > 1 FROM range(3) r(i)"
+    )
+
+    migrate(database)
+
+    jobs = database.sql("SELECT cancel_sent_at = cancel_told_at FROM v_job_phases").fetchall()
+    costs = database.sql("SELECT n_without_usage, n_usage_not_told FROM v_costs").fetchall()
+    assert jobs == [(True,)]
+    assert costs == [(2, 2)]
