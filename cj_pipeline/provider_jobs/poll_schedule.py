@@ -30,6 +30,9 @@ LONGEST_AFTER_FAILURES = timedelta(minutes=10)
 AFTER_REFUSAL = timedelta(minutes=5)
 """Between two looks that get no answer, and after one that a person has to mend."""
 
+FARTHEST = timedelta(minutes=30)
+"""No next look is farther away than this, whatever the reason."""
+
 UNCHANGED_FOR = timedelta(hours=6)
 """A job whose provider counts, and whose counts stay, has stalled: a person should know."""
 
