@@ -4,11 +4,12 @@ from typing import Any
 
 import dagster as dg
 
-from assets.automation.metadata import costs_by_judge, history_of, picture
-from assets.automation.partitions import OWNERS, batches, errors_as_dagster_knows_them
+from assets.automation.metadata import MAX_CELL, costs_by_judge, history_of, picture
+from assets.automation.partitions import OWNERS, batch_step, batches
 from cj_pipeline.outputs.artefact import artefact_name
 from cj_pipeline.outputs.judges import agreements
 from cj_pipeline.steps.publish import publish_report
+from cj_pipeline.text import excerpt
 from resources.runtime_resource import RuntimeResource
 
 
@@ -25,7 +26,7 @@ def batch_report(
 ) -> dg.MaterializeResult[None]:
     """One page that shows a person what the batch came to, and how sure we are."""
     connected, batch_id = engine.open(), context.partition_key
-    with errors_as_dagster_knows_them():
+    with batch_step(connected, batch_id, "batch_report"):
         written = publish_report(connected, batch_id)
     history = history_of(connected, batch_id)
     metadata: dict[str, Any] = {
@@ -37,6 +38,7 @@ def batch_report(
         "n_bytes": written.n_bytes,
         "state": history.batch["state"],
         "end_reason": history.batch["end_reason"],
+        "hindered_by": excerpt(history.hindered_by, MAX_CELL),
         "grading": history.grading["statement"] if history.grading else "not graded",
         "cost_usd": sum(job["billed_usd"] or 0.0 for job in history.jobs),
         "costs": costs_by_judge(history),

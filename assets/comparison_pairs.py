@@ -5,7 +5,7 @@ from collections import Counter
 import dagster as dg
 
 from assets.automation.metadata import history_and_columns, table
-from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from assets.automation.partitions import OWNERS, STORED, batch_step, batches
 from cj_pipeline.outputs.feedback import why_requested
 from cj_pipeline.steps.plan_wave import plan_wave
 from resources.runtime_resource import RuntimeResource
@@ -24,7 +24,7 @@ def comparison_pairs(
 ) -> dg.MaterializeResult[None]:
     """Who is compared with whom in this wave, who is shown first, and why."""
     connected = engine.open()
-    with errors_as_dagster_knows_them():
+    with batch_step(connected, context.partition_key, "comparison_pairs"):
         planned = plan_wave(connected, context.partition_key)
     history, columns = history_and_columns(connected, context.partition_key, "comparison_pairs")
     strategy = history.settings["strategy"]

@@ -9,8 +9,8 @@ from assets.automation.metadata import (
     progress_metadata,
     table,
 )
-from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from cj_pipeline.steps.collect_wave import collect_wave
+from assets.automation.partitions import OWNERS, STORED, batch_step, batches
+from cj_pipeline.steps.collect_wave import collect_wave, raise_if_held
 from resources.runtime_resource import RuntimeResource
 
 
@@ -28,10 +28,11 @@ def comparisons(
     """What each judge decided on each pair, or how the comparison failed for good."""
     connected = engine.open()
     with (
-        errors_as_dagster_knows_them(),
+        batch_step(connected, context.partition_key, "comparisons"),
         progress_in_run_log(context, connected, since_submission=True),
     ):
         collected = collect_wave(connected, context.partition_key)
+        raise_if_held(connected, context.partition_key)
     history, columns = history_and_columns(connected, context.partition_key, "comparisons")
     return dg.MaterializeResult(
         metadata=progress_metadata(connected, context.partition_key)

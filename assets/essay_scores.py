@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from assets.automation.metadata import history_and_columns, table
-from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from assets.automation.partitions import OWNERS, STORED, batch_step, batches
 from cj_pipeline.steps.fit import fit
 from resources.runtime_resource import RuntimeResource
 
@@ -23,7 +23,7 @@ def essay_scores(
 ) -> dg.MaterializeResult[None]:
     """Each essay's place on the scale, in logits, with its standard error."""
     connected = engine.open()
-    with errors_as_dagster_knows_them():
+    with batch_step(connected, context.partition_key, "essay_scores"):
         fitted = fit(connected, context.partition_key)
     history, columns = history_and_columns(connected, context.partition_key, "essay_scores")
     metadata: dict[str, Any] = {

@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field, model_validator
 
 from assets.automation.metadata import history_and_columns, picture, table
-from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from assets.automation.partitions import OWNERS, STORED, batch_step, batches
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.operations.regrade import GRADED_BY, regrade
 from cj_pipeline.queries.batch_record import load_batch
@@ -88,7 +88,7 @@ def grade_projections(
     if not has_ended:
         context.log.info(f"Batch {batch_id} goes on: no grades yet.")
         return
-    with errors_as_dagster_knows_them():
+    with batch_step(connected, batch_id, "grade_projections"):
         projected = (
             regrade(
                 connected,

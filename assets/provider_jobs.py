@@ -9,7 +9,7 @@ from assets.automation.metadata import (
     progress_metadata,
     table,
 )
-from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from assets.automation.partitions import OWNERS, STORED, batch_step, batches
 from cj_pipeline.steps.submit_wave import submit_wave
 from resources.runtime_resource import RuntimeResource
 
@@ -27,7 +27,10 @@ def provider_jobs(
 ) -> dg.MaterializeResult[None]:
     """What was handed to the judges' providers; running this again sends nothing twice."""
     connected = engine.open()
-    with errors_as_dagster_knows_them(), progress_in_run_log(context, connected):
+    with (
+        batch_step(connected, context.partition_key, "provider_jobs"),
+        progress_in_run_log(context, connected),
+    ):
         sent = submit_wave(connected, context.partition_key)
     history, columns = history_and_columns(connected, context.partition_key, "provider_jobs")
     return dg.MaterializeResult(

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.automation.partitions import OWNERS, batches, errors_as_dagster_knows_them
+from assets.automation.partitions import OWNERS, batch_step, batches
 from cj_pipeline.steps.publish import publish_artefact
 from resources.runtime_resource import RuntimeResource
 
@@ -19,7 +19,7 @@ def run_artefact(
     context: dg.AssetExecutionContext, engine: RuntimeResource
 ) -> dg.MaterializeResult[None]:
     """The batch as one JSON file, valid against its contract, with every checksum."""
-    with errors_as_dagster_knows_them():
+    with batch_step(engine.open(), context.partition_key, "run_artefact"):
         written = publish_artefact(engine.open(), context.partition_key)
     return dg.MaterializeResult(
         metadata={

@@ -12,7 +12,7 @@ from assets.automation.metadata import (
     progress_metadata,
     table,
 )
-from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
+from assets.automation.partitions import OWNERS, STORED, batch_step, batches
 from cj_pipeline.outputs.report_forecast import forecast_metadata
 from cj_pipeline.steps.decide import decide
 from cj_pipeline.steps.watchdog import end_stalled
@@ -40,7 +40,7 @@ def wave_decision(
 ) -> dg.MaterializeResult[None]:
     """Wait, request more, resample, or end with a stated reason."""
     connected, batch_id = engine.open(), context.partition_key
-    with errors_as_dagster_knows_them(), progress_in_run_log(context, connected):
+    with batch_step(connected, batch_id, "wave_decision"), progress_in_run_log(context, connected):
         step = end_stalled if config.end_if_stalled else decide
         decided = step(connected, batch_id)
     history, columns = history_and_columns(connected, batch_id, "wave_decisions")

@@ -21,7 +21,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.batch.comparisons import ChosenPair, JudgedPair
-from cj_pipeline.batch.options import InconsistentPolicy, ScoringEngine, Strategy, Switch, Ties
+from cj_pipeline.batch.options import (
+    DependenceSwitch,
+    InconsistentPolicy,
+    ScoringEngine,
+    Strategy,
+    Switch,
+    Ties,
+)
 from cj_pipeline.errors import SettingsError, UnscalableBatchError
 
 if TYPE_CHECKING:
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
     from cj_pipeline.grading.linking import Linked
     from cj_pipeline.grading.projection import GradeProjections
     from cj_pipeline.scale.bradley_terry import Estimate, Scale
+    from cj_pipeline.scale.certainty import ScorePosterior
     from cj_pipeline.scale.intervals import ScoreIntervals
     from cj_pipeline.scale.ranks import RankIntervals
 
@@ -47,30 +55,49 @@ class Fit:
     Attributes:
         scale: The fitted model whole, for what is not named here.
         verdicts: What it was fitted to.
+        anchors: Essays that are no part of the students' population.
     """
 
     scale: Scale
     verdicts: tuple[JudgedPair, ...]
+    anchors: frozenset[str] = frozenset()
 
     @property
     def essay_ids(self) -> tuple[str, ...]:
         """Every essay; all arrays are in this order."""
         return self.scale.essay_ids
 
+    @cached_property
+    def posterior(self) -> ScorePosterior:
+        """The joint posterior that scores, intervals, ranks and P(above) are taken from."""
+        from cj_pipeline.scale.score_posterior import score_posterior
+
+        return score_posterior(self.scale, self.anchors)
+
     @property
     def scores(self) -> Floats:
-        """In logits, with mean zero; shape (n_essays,)."""
-        return self.scale.scores
+        """Posterior means in logits, with mean zero; shape (n_essays,)."""
+        return self.posterior.scores
 
     @property
     def standard_errors(self) -> Floats:
         """Of the scores against their mean, in logits; shape (n_essays,)."""
-        return self.scale.standard_errors
+        return self.posterior.standard_errors
 
     @property
     def covariance(self) -> Floats:
         """Of the scores; shape (n_essays, n_essays)."""
-        return self.scale.covariance
+        return self.posterior.covariance_among(self.essay_ids)
+
+    @property
+    def verdict_scores(self) -> Floats:
+        """By the verdicts and a weak prior alone, in logits, with mean zero; shape (n_essays,)."""
+        return self.scale.scores
+
+    @property
+    def verdict_standard_errors(self) -> Floats:
+        """Of the verdict-only scores, in logits; shape (n_essays,)."""
+        return self.scale.standard_errors
 
     @property
     def n_comparisons(self) -> Floats:
@@ -94,7 +121,22 @@ class Fit:
 
     @cached_property
     def intervals(self) -> ScoreIntervals:
-        """The scores' 95 % intervals, in logits."""
+        """The scores' 95 % intervals, in logits, right whatever strategy chose the pairs."""
+        import numpy as np
+
+        from cj_pipeline.scale.intervals import ScoreIntervals
+
+        found = self.posterior
+        return ScoreIntervals(
+            self.essay_ids, found.lower, found.upper, np.ones(len(found.scores), dtype=bool)
+        )
+
+    @cached_property
+    def verdict_intervals(self) -> ScoreIntervals:
+        """The verdict-only scores' 95 % intervals by profile likelihood, in logits.
+
+        Right where pairs were chosen without regard to scores.
+        """
         from cj_pipeline.scale.intervals import score_intervals
 
         return score_intervals(self.scale)
@@ -104,7 +146,7 @@ class Fit:
         """Ranks (1 is best) and their 95 % intervals."""
         from cj_pipeline.scale.ranks import rank_intervals
 
-        return rank_intervals(self.scale)
+        return rank_intervals(self.posterior)
 
     def probability_above(self, upper: str, lower: str) -> float:
         """Return the probability that one essay is truly better than another.
@@ -115,7 +157,7 @@ class Fit:
         from cj_pipeline.scale.ranks import probability_above
 
         _require_known([upper, lower], self.essay_ids, "essay")
-        return probability_above(self.scale, upper, lower)
+        return probability_above(self.posterior, upper, lower)
 
     def as_columns(self) -> dict[str, list[Any]]:
         """Return one entry per essay in each column, for any data frame's constructor."""
@@ -125,6 +167,8 @@ class Fit:
             "standard_error": self.standard_errors.tolist(),
             "lower": self.intervals.lower.tolist(),
             "upper": self.intervals.upper.tolist(),
+            "verdict_score": self.verdict_scores.tolist(),
+            "verdict_standard_error": self.verdict_standard_errors.tolist(),
             "rank": self.ranks.rank.tolist(),
             "rank_lower": self.ranks.lower.tolist(),
             "rank_upper": self.ranks.upper.tolist(),
@@ -137,17 +181,24 @@ class Reliabilities:
     """What a fit is worth, by name.
 
     Attributes:
-        empirical_bayes: The headline: the share of true variance, also where pairs were chosen
-            adaptively.
-        true_sd: The true scores' standard deviation it rests on, in logits; 0 where none is seen.
+        empirical_bayes: The headline: the share of the differences among students' scores that is
+            real, also where pairs were chosen adaptively; None for fewer than ten students.
+        lower, upper: Between which that share lies with 95 % probability.
+        cannot_be_told_apart: Whether the verdicts leave open that students hardly differ.
+        true_sd: The students' true standard deviation, in logits.
+        with_anchors: The same figure with anchors counted as students; None without anchors.
         scale_separation: The usual figure, too high under adaptive pairs; None where all scores
             are equal.
         split_half: Of random halves of the verdicts; None where no split gave two scales. Too
             high under adaptive pairs.
     """
 
-    empirical_bayes: float
+    empirical_bayes: float | None
+    lower: float | None
+    upper: float | None
+    cannot_be_told_apart: bool
     true_sd: float
+    with_anchors: float | None
     scale_separation: float | None
     split_half: SplitHalf | None
 
@@ -156,11 +207,13 @@ def fit(
     verdicts: Any,
     *,
     essays: Sequence[str] | None = None,
+    anchors: Sequence[str] = (),
     engine: ScoringEngine = "newton",
     position_effect: Switch = "auto",
     discrimination: Switch = "auto",
     ties: Ties = "half-half",
     inconsistent: InconsistentPolicy = "keep",
+    dependence: DependenceSwitch = "auto",
 ) -> Fit:
     """Fit a Bradley-Terry scale to verdicts, as a batch with these settings would.
 
@@ -169,11 +222,15 @@ def fit(
             two ids, or `tie`) and, where there are several, `judge`. Other columns are ignored.
         essays: Every essay, where some may be in no verdict; by default those in the verdicts, in
             the order of their first appearance.
+        anchors: Those that are anchors: not part of the population students are drawn in to, nor
+            of the reliability.
         engine: "newton", or "choix" as an independent check of the plain model.
         position_effect: Estimate what being shown first is worth to each judge.
         discrimination: Estimate how strongly each judge of a panel tells essays apart.
         ties: Half a win to each, or Davidson's tie strength.
         inconsistent: What becomes of verdicts that changed with the order shown.
+        dependence: Whether several verdicts on one pair, and several judges, count for what they
+            tell together; `fit(...).scale.dependence` has what was found.
 
     Raises:
         SettingsError: If rows cannot be read; all problems at once, by row.
@@ -184,8 +241,9 @@ def fit(
     judged = _read_verdicts(verdicts)
     found = dict.fromkeys(essay for v in judged for essay in (v.essay_a, v.essay_b))
     essay_ids = tuple(found) if essays is None else tuple(map(str, essays))
-    rules = ScoringRules(engine, position_effect, discrimination, ties, inconsistent)
-    return Fit(score_verdicts(essay_ids, judged, rules), judged)
+    rules = ScoringRules(engine, position_effect, discrimination, ties, inconsistent, dependence)
+    _require_known(list(map(str, anchors)), essay_ids, "anchor")
+    return Fit(score_verdicts(essay_ids, judged, rules), judged, frozenset(map(str, anchors)))
 
 
 def reliability(fitted: Fit, *, seed: int = 0) -> Reliabilities:
@@ -193,9 +251,11 @@ def reliability(fitted: Fit, *, seed: int = 0) -> Reliabilities:
     from cj_pipeline.diagnostics.reliability import empirical_bayes, scale_separation_reliability
     from cj_pipeline.diagnostics.split_half import split_half
 
-    honest = empirical_bayes(fitted.scale)
+    honest = fitted.posterior.reliability
     try:
-        separation = scale_separation_reliability(fitted.scores, fitted.standard_errors)
+        separation = scale_separation_reliability(
+            fitted.verdict_scores, fitted.verdict_standard_errors
+        )
     except UnscalableBatchError:
         separation = None
     halves = None
@@ -204,7 +264,16 @@ def reliability(fitted: Fit, *, seed: int = 0) -> Reliabilities:
             halves = split_half(fitted.essay_ids, fitted.verdicts, by="comparisons", seed=seed)
         except UnscalableBatchError:
             halves = None
-    return Reliabilities(honest.reliability, honest.true_sd, separation, halves)
+    return Reliabilities(
+        empirical_bayes=honest.value if honest.is_worth_a_figure else None,
+        lower=honest.lower,
+        upper=honest.upper,
+        cannot_be_told_apart=honest.cannot_be_told_apart,
+        true_sd=fitted.posterior.spread,
+        with_anchors=empirical_bayes(fitted.scale).reliability if fitted.anchors else None,
+        scale_separation=separation,
+        split_half=halves,
+    )
 
 
 def grade(
@@ -237,8 +306,8 @@ def grade(
     return project_grades(
         scale,
         fitted.essay_ids,
-        fitted.scores,
-        fitted.covariance,
+        fitted.verdict_scores,
+        fitted.scale.covariance,
         grades,
         judged=fitted.verdicts,
         use_priors=use_priors,
@@ -316,7 +385,7 @@ def link(earlier: Fit, later: Fit, anchors: Sequence[str]) -> Linked:
     """
     from cj_pipeline.grading.linking import link_batches
 
-    return link_batches(earlier, later, [str(anchor) for anchor in anchors])
+    return link_batches(earlier.scale, later.scale, [str(anchor) for anchor in anchors])
 
 
 def changes(before: Fit, after: Fit) -> tuple[ScoreChange, ...]:

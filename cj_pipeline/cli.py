@@ -15,10 +15,13 @@ from cj_pipeline.commands import (
     batches,
     cost,
     demo,
+    inbox,
     judges,
     ledger,
+    moderation,
     operations,
     outputs,
+    people,
     previews,
     profiles,
     queue,
@@ -67,6 +70,16 @@ JUDGE = group(
     "See judges, try them before spending, and hold those of a batch against each other.",
     (judges.list_, judges.show, judges.try_, judges.compare, judges.panel),
 )
+PEOPLE = group(
+    "people",
+    "Invite people to judge, and see how far they are.",
+    (people.link, people.revoke, people.show),
+)
+VERDICTS = group(
+    "verdicts",
+    "Import verdicts that people gave elsewhere, and export a batch's.",
+    (people.import_, people.export_, people.withdraw, people.list_),
+)
 PROFILE = group(
     "profile",
     "See what bounds single calls, before they press on a provider.",
@@ -107,6 +120,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         batches.execute,
         watch.watch,
         batches.status,
+        inbox.inbox,
         queue.queue,
         batches.cancel,
     ),
@@ -122,9 +136,17 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         batches.regrade,
         batches.link,
     ),
+    "People": (moderation.moderate, moderation.release, PEOPLE, VERDICTS),
     "Judges and trials": (JUDGE, TRIAL, PROFILE),
     "The store and what was paid for": (STORE, ledger.doctor, ledger.reparse, store.forget),
-    "Services": (services.ui, services.serve, TOKEN, operations.metrics, services.emulator),
+    "Services": (
+        services.ui,
+        services.serve,
+        TOKEN,
+        operations.metrics,
+        operations.notify,
+        services.emulator,
+    ),
 }
 """What help shows, in this order: what one wants to do, and the commands for it."""
 

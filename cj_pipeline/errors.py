@@ -19,6 +19,8 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── InvalidOutputError        a judge's reply holds no verdict
         ├── ProviderRefusedError      the provider will not take this request or job
         │   └── AccountRefusedError       it will take nothing from this account as it is
+        │       └── OutOfCreditError          until somebody pays, or raises its limit
+        ├── JudgeHeldError            a judge gave no verdict in the answers that were paid for
         ├── AmbiguousSubmissionError  a provider job may or may not exist
         │   └── OtherAccountError         it was begun with another key or address
         ├── IllegalTransitionError    a provider job cannot go there from where it is
@@ -79,10 +81,14 @@ class StoreBusyError(TransientError):
 
 
 class BatchProblemsError(FinalError):
-    """A batch cannot be taken in; `problems` lists everything that is wrong with it."""
+    """A batch cannot be taken in; `problems` lists everything that is wrong with it.
 
-    def __init__(self, batch_id: str, problems: Sequence[str]) -> None:
+    `may_pass` is true where it may be taken later as it is, such as once another batch is there.
+    """
+
+    def __init__(self, batch_id: str, problems: Sequence[str], *, may_pass: bool = False) -> None:
         self.batch_id = batch_id
+        self.may_pass = may_pass
         self.problems = tuple(problems)
         count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
         lines = "\n".join(f"  - {problem}" for problem in problems)
@@ -134,6 +140,14 @@ class ProviderRefusedError(FinalError):
 
 class AccountRefusedError(ProviderRefusedError):
     """The provider takes nothing from this account: its key, its rights or its credit are wrong."""
+
+
+class OutOfCreditError(AccountRefusedError):
+    """The account's credit is used up, or its spending limit is reached: nothing is lost by it."""
+
+
+class JudgeHeldError(FinalError):
+    """A judge gave no verdict in the answers that were paid for, so no more are bought."""
 
 
 class AmbiguousSubmissionError(FinalError):

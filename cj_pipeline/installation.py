@@ -29,11 +29,17 @@ class Installation:
             analysts of the home's group have accounts of their own.
         retention_days: How long after its end a batch is kept that names no date itself; None: it
             is kept until somebody forgets it.
+        keep_in_inbox: Whether opened folders stay in the inbox; else they go to `ingested/`.
+        inbox_rest_s: For how many seconds a folder must be unchanged whose judges cost money.
+        notify: Who is told what; `operations.delivery` says what it may hold, and checks it.
         tokens: Who else may call the service; `cj token` writes them.
     """
 
     published: str = "owner"
     retention_days: float | None = None
+    keep_in_inbox: bool = False
+    inbox_rest_s: float = 60.0
+    notify: Any = None
     tokens: tuple[AccessToken, ...] = ()
 
 
@@ -74,5 +80,10 @@ def _problems(said: Any) -> list[str]:
     is_number = isinstance(days, int | float) and not isinstance(days, bool)
     if days is not None and not (is_number and days >= 0):
         problems.append("retention_days is a number of days, 0 or more")
+    if not isinstance(said.get("keep_in_inbox", False), bool):
+        problems.append("keep_in_inbox is true or false")
+    rest = said.get("inbox_rest_s", 60.0)
+    if isinstance(rest, bool) or not isinstance(rest, int | float) or rest < 0:
+        problems.append("inbox_rest_s is a number of seconds, 0 or more")
     problems += read_tokens(said.get("tokens"))[1]
     return problems

@@ -37,6 +37,8 @@ PYTHON_PAGES: Mapping[str, tuple[str, Sequence[str]]] = {
             "cj_pipeline.diagnostics.reliability",
             "cj_pipeline.diagnostics.epsilon_adjusted",
             "cj_pipeline.diagnostics.split_half",
+            "cj_pipeline.scale.score_posterior",
+            "cj_pipeline.scale.certainty",
             "cj_pipeline.scale.ranks",
             "cj_pipeline.diagnostics.fit_statistics",
             "cj_pipeline.diagnostics.consistency",

@@ -99,6 +99,7 @@ JOB_FOR = {
     NextStep.DECIDE: finish_batch.name,
     NextStep.PROJECT: finish_batch.name,
     NextStep.PUBLISH: finish_batch.name,
+    NextStep.RESCORE: rescore_batch.name,
 }
 """The job that takes each step; polling is done by the caller that requests the runs."""
 

@@ -26,7 +26,7 @@ PlotName = Literal["score_plot", "convergence_plot", "fairness_plot", "agreement
 MAX_ROWS = 100
 """Of a table on a page; the whole is in DuckDB."""
 
-_MAX_CELL = 200
+MAX_CELL = 200
 
 
 def history_of(runtime: Runtime, batch_id: str) -> BatchHistory:
@@ -106,7 +106,7 @@ def _cell(value: Any) -> str | int | float | bool:
         return value
     if isinstance(value, float):
         return round(value, 6)
-    return "" if value is None else excerpt(str(value), _MAX_CELL)
+    return "" if value is None else excerpt(str(value), MAX_CELL)
 
 
 def _type(rows: Sequence[Mapping[str, Any]], name: str) -> str:

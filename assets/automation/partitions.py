@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import dagster as dg
 
 from cj_pipeline.errors import BatchProblemsError, FinalError, TransientError
+from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.step_failures import recorded
 
 warnings.filterwarnings("ignore", message=".*partitions_def.* on an AssetCheckSpec")
 
@@ -29,3 +31,10 @@ def errors_as_dagster_knows_them() -> Iterator[None]:
         raise dg.Failure(str(error), {"problems": problems}, allow_retries=False) from error
     except FinalError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+
+
+@contextmanager
+def batch_step(runtime: Runtime, batch_id: str, step: str) -> Iterator[None]:
+    """Take a step of a batch: its errors as Dagster knows them, its failure in the store."""
+    with errors_as_dagster_knows_them(), recorded(runtime, batch_id, step):
+        yield

@@ -3,30 +3,39 @@
 No sensor decides anything: each polls for a bounded time and requests runs.
 """
 
-import hashlib
-import json
-import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import yaml
 
-from assets.automation.jobs import JOB_FOR, collect_wave, finish_batch, next_wave, open_batch
+from assets.automation.jobs import (
+    GRADED_AGAIN,
+    JOB_FOR,
+    collect_wave,
+    finish_batch,
+    next_wave,
+    open_batch,
+    rescore_batch,
+)
 from assets.automation.partitions import BATCHES, batches
-from cj_pipeline.errors import SettingsError
-from cj_pipeline.ids import id_for
+from cj_pipeline.errors import SettingsError, TransientError
+from cj_pipeline.installation import read_installation
+from cj_pipeline.intake.inbox import Arrival, Look, items_in, known_of, write_arrivals
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.operations.inbox import move_opened, unpack_arrival
+from cj_pipeline.operations.notify import notify
 from cj_pipeline.progress.follow import StoreWatcher
 from cj_pipeline.steps.next_step import NextStep, PendingStep, standings
 from cj_pipeline.steps.poll import next_due, poll
+from cj_pipeline.steps.step_failures import record_failed_run
 from cj_pipeline.steps.watchdog import expiring_results, stalled_batches
+from cj_pipeline.text import excerpt
 from resources.runtime_resource import RuntimeResource
 
 POLL_AT_MOST_S = 20.0
@@ -49,7 +58,6 @@ LONGEST_PAUSE = timedelta(hours=1)
 """Between two attempts at a step that changes nothing, such as calling a provider that is down."""
 
 MAX_RUNS_PER_TICK = 50
-MAX_FILES_PER_FOLDER = 20_000
 
 MARK_TAG = "cj/mark"
 PROVIDER_TAG = "cj/provider"
@@ -57,7 +65,13 @@ PROVIDER_TAG = "cj/provider"
 
 PRIORITY_TAG = "dagster/priority"
 _PRIORITY = {"low": -10, "normal": 0, "high": 10}
-_HURRY = {collect_wave.name: 2, finish_batch.name: 2, next_wave.name: 1, open_batch.name: 0}
+_HURRY = {
+    collect_wave.name: 2,
+    finish_batch.name: 2,
+    next_wave.name: 1,
+    open_batch.name: 0,
+    rescore_batch.name: 0,
+}
 """Of a batch's runs, within its priority: what has ended is collected first."""
 
 _MAX_SETTINGS_BYTES = 64 * 1024
@@ -78,36 +92,73 @@ _UNFINISHED = [
     description="Ingests every batch folder in CJ_HOME/inbox that no longer changes.",
 )
 def inbox_sensor(context: dg.SensorEvaluationContext, engine: RuntimeResource) -> dg.SensorResult:
-    """Request one run per folder and content, once the folder has stayed the same for a tick.
+    """Request a run for each folder that is due; what lies there and why is in `arrivals`.
 
-    A folder that was rejected is requested again when any of its files changes. The cursor keeps
-    each folder's fingerprint and whether it was requested; run keys keep that from being done
-    twice should the cursor be lost.
+    The cursor only says where looking into items at rest goes on; without it nothing is lost.
     """
-    inbox = engine.open().inbox
+    connected = engine.open()
+    inbox = connected.inbox
     inbox.mkdir(parents=True, exist_ok=True)
-    before: dict[str, list[Any]] = json.loads(context.cursor) if context.cursor else {}
-    now: dict[str, list[Any]] = {}
-    requests: list[dg.RunRequest] = []
-    for folder in sorted(path for path in inbox.iterdir() if _is_batch(path)):
-        fingerprint = _fingerprint(folder)
-        known, was_requested = before.get(folder.name, ["", False])
-        at_rest = fingerprint == known
-        is_new = at_rest and not was_requested and len(requests) < MAX_RUNS_PER_TICK
-        if is_new:
-            requests.append(_open_request(folder, fingerprint))
-        now[folder.name] = [fingerprint, at_rest and (was_requested or is_new)]
-    n_waiting = sum(not was_requested for _, was_requested in now.values())
-    return _result(
-        context.instance,
-        requests,
-        idle=f"{n_waiting} folders are not at rest yet" if n_waiting else "nothing new",
-        cursor=json.dumps(now),
-    )
+    try:
+        installation = read_installation(connected.home)
+        items = items_in(inbox)
+        with connected.store.read() as db:
+            known = known_of(db)
+        if not items and not known.arrivals:
+            return _result(context.instance, [], idle="the inbox is empty")
+        begin_at = int(context.cursor) if context.cursor and context.cursor.isdigit() else 0
+        look = Look(
+            known=known,
+            now=connected.clock(),
+            busy=_batches_with_runs(context.instance) if known.batches or items else set(),
+            rest_of=lambda folder: _rest_of(folder, installation.inbox_rest_s),
+        )
+        looked, next_at = look.at(items, begin_at=begin_at)
+        kept: set[str] = set()
+        if looked.rows:
+            with connected.store.write() as db:
+                kept = write_arrivals(db, looked.rows, known)
+        due = [(item, row) for item, row in looked.due if row.name in kept]
+        for item, row in due:
+            if item.kind == "zip":
+                unpack_arrival(connected, item, row)
+        if not installation.keep_in_inbox:
+            move_opened(connected, looked.opened)
+    except (TransientError, OSError) as error:
+        context.log.warning(f"The inbox was not looked at; the next tick will: {error}")
+        return _result(context.instance, [], idle=f"not looked at: {error}", cursor=context.cursor)
+    requests = [_open_request(item.path, row) for item, row in due if item.kind == "folder"]
+    return _result(context.instance, requests, idle=_told(looked.all_rows), cursor=str(next_at))
+
+
+def _told(rows: Sequence[Arrival]) -> str:
+    """Return what lies in the inbox in one line, and of what waits or was refused, why."""
+    held = [row for row in rows if row.state != "opened"]
+    if not held:
+        return "nothing new"
+    told = [f"{row.name} is {row.state}: {row.reason or 'just seen'}" for row in held[:5]]
+    more = f"; and {len(held) - 5} more, see `cj inbox`" if len(held) > 5 else ""
+    return excerpt("; ".join(told), 1_000) + more
+
+
+def _rest_of(folder: Path, rest_s: float) -> tuple[float, int | None]:
+    """Return how many seconds a folder must be at rest, and how many essays it is to have.
+
+    Only judges that cost money make it wait: what a folder spends on cannot be taken back.
+    """
+    given = _settings_in(folder)
+    wanted = given.get("n_essays")
+    n_essays = wanted if isinstance(wanted, int) and not isinstance(wanted, bool) else None
+    names = given.get("judges", BatchSettings().judges)
+    try:
+        judges = [load_judge(str(name), folder / "judges") for name in names]
+    except (OSError, SettingsError, TypeError, ValueError):
+        return 0.0, n_essays  # its run tells what is wrong, and sends nothing
+    return (0.0 if all(judge.is_simulated for judge in judges) else rest_s), n_essays
 
 
 @dg.sensor(
-    jobs=[next_wave, collect_wave, finish_batch],
+    jobs=[next_wave, collect_wave, finish_batch, rescore_batch],
     minimum_interval_seconds=2,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Polls open provider jobs and requests the run each batch needs next.",
@@ -200,7 +251,46 @@ def watchdog_sensor(
     return _result(context.instance, requests, idle="no batch has stalled")
 
 
-ALL_SENSORS = (inbox_sensor, provider_jobs_sensor, watchdog_sensor)
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells the addresses in CJ_HOME/installation.yaml what has happened to batches.",
+)
+def notification_sensor(
+    context: dg.SensorEvaluationContext, engine: RuntimeResource
+) -> dg.SkipReason:
+    """Record and send what is due; it requests no run. Off while no address is set."""
+    del context
+    try:
+        told = notify(engine.open())
+    except SettingsError as error:
+        return dg.SkipReason(f"Nobody is told: {error}")
+    return dg.SkipReason(
+        f"{told.n_recorded} notifications are new, {told.n_sent} were sent, {told.n_failed} failed"
+    )
+
+
+@dg.run_failure_sensor(
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    monitor_all_code_locations=False,
+    description="Records a failed run of a batch that could not record its failure itself.",
+)
+def failed_runs_sensor(context: dg.RunFailureSensorContext, engine: RuntimeResource) -> None:
+    """A run that was killed, or never started, leaves a reason too; a step's own reason stays."""
+    run = context.dagster_run
+    batch_id = run.tags.get("dagster/partition")
+    if batch_id is not None:
+        reason = f"run {run.run_id[:8]} of {run.job_name} failed; its page in Dagster says why"
+        record_failed_run(engine.open(), batch_id, run.job_name, reason)
+
+
+ALL_SENSORS = (
+    inbox_sensor,
+    provider_jobs_sensor,
+    watchdog_sensor,
+    notification_sensor,
+    failed_runs_sensor,
+)
 
 
 def _result(
@@ -221,11 +311,12 @@ def _result(
     )
 
 
-def _open_request(folder: Path, fingerprint: str) -> dg.RunRequest:
+def _open_request(folder: Path, row: Arrival) -> dg.RunRequest:
+    """The try and its time are in the key: what passed without effect is asked for again."""
     return dg.RunRequest(
-        run_key=f"open:{folder.name}:{fingerprint}",
+        run_key=f"open:{row.name}:{row.fingerprint}:{row.changed_at.isoformat()}:{row.tries}",
         job_name=open_batch.name,
-        partition_key=id_for(folder.name, prefix="batch"),
+        partition_key=row.batch_id,
         run_config={"ops": {"essays": {"config": {"folder": str(folder)}}}},
         tags=_run_tags(open_batch.name, *_announced(folder)),
     )
@@ -240,18 +331,27 @@ def _run_tags(job: str, providers: Sequence[str], priority: str) -> dict[str, st
     }
 
 
-def _announced(folder: Path) -> tuple[tuple[str, ...], str]:
-    """Return the providers and the priority that a batch folder's settings announce.
+def _settings_in(folder: Path) -> Mapping[str, Any]:
+    """Return what a folder's `batch.yaml` says, unchecked; empty where it cannot be read.
 
     Only a hint for the queue: what is wrong with the folder is reported by its run.
     """
     try:
         with (folder / "batch.yaml").open("rb") as file:
-            given = yaml.safe_load(file.read(_MAX_SETTINGS_BYTES)) or {}
+            given = yaml.safe_load(file.read(_MAX_SETTINGS_BYTES))
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    return given if isinstance(given, dict) else {}
+
+
+def _announced(folder: Path) -> tuple[tuple[str, ...], str]:
+    """Return the providers and the priority that a batch folder's settings announce."""
+    given = _settings_in(folder)
+    try:
         judges = given.get("judges", BatchSettings().judges)
         found = {load_judge(str(name), folder / "judges").provider for name in judges}
         return tuple(sorted(found)), str(given.get("priority", "normal"))
-    except (OSError, yaml.YAMLError, SettingsError, AttributeError, TypeError, ValueError):
+    except (OSError, SettingsError, TypeError, ValueError):
         return (), "normal"
 
 
@@ -261,6 +361,7 @@ def _step_request(pending: PendingStep, attempt: int) -> dg.RunRequest:
         run_key=f"{job}:{pending.batch_id}:{pending.mark}:{attempt}",
         job_name=job,
         partition_key=pending.batch_id,
+        run_config=GRADED_AGAIN if pending.step is NextStep.RESCORE else {},
         tags={MARK_TAG: pending.mark, **_run_tags(job, pending.providers, pending.priority)},
     )
 
@@ -312,24 +413,3 @@ def _attempts(instance: dg.DagsterInstance, ready: Sequence[PendingStep]) -> Map
             last_ended=max(ended, default=None),
         )
     return attempts
-
-
-def _is_batch(folder: Path) -> bool:
-    """A name that begins with a dot is still being written: rename it when it is whole."""
-    return not folder.name.startswith(".") and not folder.is_symlink() and folder.is_dir()
-
-
-def _fingerprint(folder: Path) -> str:
-    """Return what changes whenever a file of the folder does; nothing is read."""
-    digest = hashlib.sha256()
-    paths = sorted(islice(folder.rglob("*"), MAX_FILES_PER_FOLDER))
-    for path in paths:
-        try:
-            found = path.lstat()
-        except FileNotFoundError:
-            # Still moving: what is left gives another fingerprint next time.
-            continue
-        is_file = stat.S_ISREG(found.st_mode)
-        size, changed = (found.st_size, found.st_mtime_ns) if is_file else (0, 0)
-        digest.update(f"{path.relative_to(folder)}\0{size}\0{changed}\n".encode("utf-8", "replace"))
-    return digest.hexdigest()[:16]

@@ -16,6 +16,14 @@ CUSTOM_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 """The narrowest rule among providers (Anthropic's), so one id serves them all."""
 
 
+PEOPLE_KEY = "people"
+"""Stands where a request's submission key does, on the verdicts of people: nothing was sent."""
+
+PEOPLE_FROM = 10_000_000
+"""Verdicts of people count their `sequence` from here, so that planning, which counts what models
+are asked, is never in their way."""
+
+
 class Role(StrEnum):
     """Why a comparison was planned."""
 
@@ -25,6 +33,7 @@ class Role(StrEnum):
     BOUNDARY = "boundary"
     INFORMATIVE = "informative"
     RANDOM = "random"
+    PEOPLE = "people"
 
 
 class RequestOutcome(StrEnum):
@@ -35,6 +44,7 @@ class RequestOutcome(StrEnum):
     REFUSAL = "refusal"
     TRUNCATED = "truncated"
     CONTENT_FILTER = "content_filter"
+    PROMPT_CUT = "prompt_cut"
     PROVIDER_ERROR = "provider_error"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
@@ -115,6 +125,26 @@ def correlation_id(comparison: str) -> str:
 def custom_id(submission_key: str, comparison: str, attempt: int) -> str:
     """Return the id that travels with a request: submission key, comparison, attempt."""
     return f"{submission_key[:16]}-{comparison}-{attempt}"
+
+
+KEY_CONTENT, KEY_STORE = slice(0, 40), slice(40, 56)
+"""Where a submission key, 64 hexadecimal digits, says what is asked, and which store asks it; the
+rest says since which beginning of that store."""
+
+
+def content_of(submission_key: str) -> str:
+    """Return the part of a submission key that is the same in every store."""
+    return submission_key[KEY_CONTENT]
+
+
+def store_of(submission_key: str) -> str:
+    """Return the part of a submission key that names the store."""
+    return submission_key[KEY_STORE]
+
+
+def of_same_content(key: str | None, submission_key: str) -> bool:
+    """Whether two submission keys stand for the same requests, whoever made them."""
+    return key is not None and content_of(key) == content_of(submission_key)
 
 
 def split_custom_id(text: str) -> tuple[str, str, int] | None:

@@ -28,6 +28,7 @@ class WaitingFor(StrEnum):
     PERSON = "person"
     ROWS = "rows"
     ROOM = "room"
+    SIGN_OFF = "sign_off"
 
 
 def _on_or_off(value: Any) -> Any:
@@ -36,6 +37,8 @@ def _on_or_off(value: Any) -> Any:
 
 
 Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
+
+DependenceSwitch = Annotated[Literal["auto", "off"], BeforeValidator(_on_or_off)]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -53,7 +56,7 @@ class PrecisionTargets(BaseModel):
             this many ranks (with `goal: grades`, of a grade, by this many steps).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     reliability: Annotated[float, Field(gt=0, lt=1)] | None = None
     mean_standard_error: Annotated[float, Field(gt=0)] | None = None
@@ -67,3 +70,27 @@ class PrecisionTargets(BaseModel):
             msg = f"precise needs a target, or leave it out: {', '.join(type(self).model_fields)}"
             raise ValueError(msg)
         return self
+
+
+class PeopleRules(BaseModel):
+    """What is asked of the people among a batch's judges.
+
+    Attributes:
+        share: Of the pairs that models judge, the share that people judge too, from 0 to 1.
+        random_part: Of these, the share drawn at random; the rest are pairs on which a person's
+            verdict tells most. Only the random part gives unbiased agreement.
+        second_part: Of these, the share that a second person judges as well.
+        repeat_every: Each person is shown one of their pairs again, sides exchanged, after this
+            many verdicts; 0: never. A repeat shows how steady a person is, and does not count.
+        wait: Whether a wave, and the end, wait until people have judged what they were given.
+        seconds_per_verdict: What a verdict is planned with until some have been given, in seconds.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: Share = 0.1
+    random_part: Annotated[float, Field(gt=0, le=1)] = 0.5
+    second_part: Share = 0.2
+    repeat_every: Annotated[int, Field(ge=0, le=100)] = 15
+    wait: bool = False
+    seconds_per_verdict: Annotated[float, Field(gt=0, le=3600)] = 60.0

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cj_pipeline.batch.comparisons import JudgedPair, RequestOutcome
+from cj_pipeline.diagnostics.answering_models import who_answered
 from cj_pipeline.diagnostics.position_balance import (
     MIN_SHOWN_FOR_SKEW,
     first_shown_share,
@@ -78,7 +79,10 @@ def texts_hide_nothing(history: BatchHistory) -> Finding:
 
 def budget_is_kept(history: BatchHistory) -> Finding:
     """No more comparisons are planned than the batch allows."""
-    budget, planned = int(history.settings["max_pairwise_comparisons"]), len(history.pairs)
+    budget, planned = (
+        int(history.settings["max_pairwise_comparisons"]),
+        len(history.pairs_of_models),
+    )
     return Finding(
         planned <= budget,
         f"{planned} comparisons are planned of {budget} that may be requested",
@@ -86,8 +90,21 @@ def budget_is_kept(history: BatchHistory) -> Finding:
     )
 
 
+def released(history: BatchHistory) -> Finding:
+    """Grades that need a sign-off have been released by a person."""
+    release = history.release
+    return Finding(
+        not release.is_provisional,
+        release.statement or "the batch's grades need no sign-off",
+        {"status": release.status, "decisions": len(history.moderation)},
+    )
+
+
 def spend_is_within_cap(history: BatchHistory) -> Finding:
-    """What was or may have been billed, and what is still reserved, stay within the spend cap."""
+    """What was or may have been billed, and what is still reserved, stay within the spend cap.
+
+    Every amount is a number that is not negative, also where the batch has no cap.
+    """
     spent = spending(history.jobs)
     billed, reserved = spent.billed_usd, spent.still_reserved_usd
     cap = history.settings.get("spend_cap_usd")
@@ -96,42 +113,94 @@ def spend_is_within_cap(history: BatchHistory) -> Finding:
         "possible_usd": spent.possible_usd,
         "reserved_usd": reserved,
     }
+    wrong = [
+        job["submission_key"]
+        for job in history.jobs
+        if not all(
+            math.isfinite(usd) and usd >= -ROUNDING_USD
+            for usd in (job["reserved_usd"], job["billed_usd"] or 0, job.get("possible_usd") or 0)
+        )
+    ]
+    if wrong:
+        statement = _all_or_some(wrong, "provider jobs have amounts that are none")
+        return Finding(False, statement, figures)
+    told = f"{billed:.4f} USD billed, {spent.possible_usd:.4f} in doubt"
     if cap is None:
-        return Finding(True, f"{billed:.4f} USD billed; the batch has no spend cap", figures)
+        return Finding(True, f"{told}; the batch has no spend cap", figures)
     return Finding(
         billed + spent.possible_usd + reserved <= cap + 1e-9,
-        f"{billed:.4f} USD billed, {spent.possible_usd:.4f} in doubt and {reserved:.4f} reserved at"
-        f" the worst, of {cap:.2f} allowed",
+        f"{told} and {reserved:.4f} reserved at the worst, of {cap:.2f} allowed",
         figures | {"spend_cap_usd": cap},
     )
 
 
 def bills_agree_with_providers(history: BatchHistory) -> Finding:
-    """Each settled job's rows come to what its provider counted; every answer reported usage."""
+    """Each job's rows come to what its provider counted; none is in doubt; all usage is reported.
+
+    Where usage is missing or contradicts itself, a row is billed at the most it can have cost.
+    """
     counted = [job for job in history.jobs if job.get("provider_usd") is not None]
     differing = [job for job in counted if abs(_difference(job)) > ROUNDING_USD]
+    evidence = Counter(row.get("usage_evidence") for row in history.attempts)
     n_silent = sum(row.get("has_usage") is False for row in history.attempts)
+    n_contradictory = evidence["contradictory"]
+    in_doubt = [row for row in history.attempts if row.get("in_doubt_usd") is not None]
     difference = math.fsum(map(_difference, counted))
+    doubtful_usd = math.fsum(job.get("possible_usd") or 0.0 for job in history.jobs)
     statement = (
         f"{len(counted)} of {len(history.jobs)} provider jobs report usage; it differs from"
         f" the bill of their rows in {len(differing)}, by {difference:+.6f} USD in all"
     )
     if n_silent:
         statement += f"; {n_silent} answers reported no tokens and are billed at their maximum cost"
+    if n_contradictory:
+        statement += (
+            f"; {n_contradictory} answers contradict themselves about their tokens and are billed"
+            " at their maximum cost"
+        )
+    if in_doubt:
+        statement += f"; {len(in_doubt)} rows never came and may have been paid for"
+    if doubtful_usd > ROUNDING_USD:
+        statement += f"; {doubtful_usd:.6f} USD are in doubt in all"
     return Finding(
-        not differing and not n_silent,
+        not (differing or n_silent or n_contradictory or in_doubt or doubtful_usd > ROUNDING_USD),
         statement,
         {
             "n_jobs_counted": len(counted),
             "n_jobs_differing": len(differing),
             "difference_usd": difference,
             "n_answers_without_usage": n_silent,
+            "n_answers_contradictory": n_contradictory,
+            "n_rows_in_doubt": len(in_doubt),
+            "in_doubt_usd": doubtful_usd,
         },
     )
 
 
 def _difference(job: Mapping[str, Any]) -> float:
     return float(job["provider_usd"]) - float(job["billed_usd"] or 0.0)
+
+
+def judges_answer_as_asked(history: BatchHistory) -> Finding:
+    """Each judge's answers name the model it asks for, and the same one all through the batch."""
+    batched = {
+        job["submission_key"]: job["batching_mode"] == "provider_batch_api" for job in history.jobs
+    }
+    attempts = [
+        {**row, "is_batched": batched.get(row["submission_key"], False)} for row in history.attempts
+    ]
+    answered = who_answered(attempts, history.judges)
+    problems = [problem for each in answered for problem in each.problems]
+    told = "; ".join(
+        f"'{each.judge.name}' answers as {', '.join(each.models)}"
+        for each in answered
+        if each.models
+    )
+    return Finding(
+        not problems,
+        "; ".join(problems) or told or "no answer names its model",
+        {"n_models": sum(len(each.models) for each in answered), "n_problems": len(problems)},
+    )
 
 
 def requests_are_recorded(history: BatchHistory) -> Finding:
@@ -173,27 +242,50 @@ def mode_is_recorded(history: BatchHistory) -> Finding:
 
 
 def rows_add_up(history: BatchHistory) -> Finding:
-    """For each collected job: requested = succeeded + failed by kind + missing."""
-    outcomes: dict[str, Counter[str]] = {}
+    """For each collected job: requested = succeeded + failed by kind + missing.
+
+    Each missing row that may have been paid for bears its amount, and they come to no more than
+    what is in doubt of their job.
+    """
+    rows: dict[str, list[Mapping[str, Any]]] = {}
     for row in history.attempts:
-        outcomes.setdefault(row["submission_key"], Counter())[row["outcome"] or "none yet"] += 1
-    settled = [job for job in history.jobs if job["state"] == "settled"]
-    known = {outcome.value for outcome in RequestOutcome}
+        rows.setdefault(row["submission_key"], []).append(row)
+    collected = [job for job in history.jobs if job["state"] in {"settled", "incomplete"}]
     wrong = [
         job["submission_key"]
-        for job in settled
-        if sum(
-            n for kind, n in outcomes.get(job["submission_key"], Counter()).items() if kind in known
-        )
-        != job["n_requests"]
+        for job in collected
+        if not _adds_up(job, rows.get(job["submission_key"], []))
     ]
     total: Counter[str] = Counter()
-    for job in settled:
-        total.update(outcomes.get(job["submission_key"], Counter()))
-    return Finding(
-        not wrong,
-        _all_or_some(wrong, "collected jobs have requests without an outcome"),
-        {"requested": sum(job["n_requests"] for job in settled), **dict(sorted(total.items()))},
+    n_in_doubt = 0
+    for job in collected:
+        own = rows.get(job["submission_key"], [])
+        total.update(row["outcome"] or "none yet" for row in own)
+        n_in_doubt += sum(row.get("in_doubt_usd") is not None for row in own)
+    statement = _all_or_some(wrong, "collected jobs have requests that do not add up")
+    if n_in_doubt and not wrong:
+        statement = f"all are accounted for, {n_in_doubt} in doubt: they may have been paid for"
+    figures: dict[str, float | int | str] = {
+        "requested": sum(job["n_requests"] for job in collected),
+        **dict(sorted(total.items())),
+    }
+    if n_in_doubt:
+        figures["in_doubt"] = n_in_doubt
+    return Finding(not wrong, statement, figures)
+
+
+def _adds_up(job: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> bool:
+    """Whether a job's requests are all there, and those in doubt with what they may have cost."""
+    known = {outcome.value for outcome in RequestOutcome}
+    in_doubt = [row for row in rows if row.get("in_doubt_usd") is not None]
+    n_open = sum(row["outcome"] is None for row in rows)
+    n_ended = sum(row["outcome"] in known for row in rows)
+    amount = math.fsum(row["in_doubt_usd"] for row in in_doubt)
+    return (
+        n_ended + n_open == job["n_requests"]
+        and (n_open == 0 or job["state"] == "incomplete")
+        and len(in_doubt) == (job.get("n_in_doubt") or 0)
+        and amount <= (job.get("possible_usd") or 0.0) + ROUNDING_USD
     )
 
 

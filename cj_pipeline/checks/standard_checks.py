@@ -67,6 +67,7 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
         warns(claims.enough_succeed),
         warns(claims.no_place_is_preferred),
         warns(claims.bills_agree_with_providers),
+        warns(claims.judges_answer_as_asked),
     ),
     "essay_scores": (
         stops(claims.scores_are_sound),
@@ -89,6 +90,7 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
         warns(claims.anchors_are_in_order),
         warns(claims.anchors_are_graded_near_their_grades),
         warns(claims.anchors_win_what_they_should),
+        warns(claims.released),
     ),
 }
 """By the asset they are about; the artefact's own check reads it back from the disk."""

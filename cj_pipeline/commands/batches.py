@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +23,14 @@ from cj_pipeline.commands.arguments import (
 )
 from cj_pipeline.commands.console import console, errors
 from cj_pipeline.commands.home import open_runtime
+from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
     from cj_pipeline.runtime import Runtime
+
+
+_WAIT_FOR_ROWS_S = 20.0
+"""How long a cancelled batch's command waits for rows that are about to be there."""
 
 
 def execute(
@@ -52,6 +58,13 @@ def execute(
             "--again", help="Judge and pay again for files that another batch has already."
         ),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Ask a judge more that gave no verdict in its first answers, which are paid for.",
+        ),
+    ] = False,
     log_file: LogFile = None,
 ) -> None:
     """Start a batch (submits its first wave); with --await-completion, run it to its end.
@@ -65,7 +78,7 @@ def execute(
     runtime = open_runtime()
     with logs_in_file(log_file):
         explicit = explicit_settings(max_comparisons, seed, profile, profile_set, priority)
-        taken_in = take_in(runtime, batch_dir, explicit=explicit, may_repeat=again)
+        taken_in = take_in(runtime, batch_dir, explicit=explicit, may_repeat=again, resume=resume)
         if not await_completion:
             n_requests, n_jobs = ask_first_wave(runtime, taken_in.batch_id)
             console.print(
@@ -100,13 +113,18 @@ def status(
     batch: Annotated[str | None, typer.Argument(help="One batch; all if left out.")] = None,
 ) -> None:
     """Show the status of batches."""
-    from cj_pipeline.queries.overview import batch_overview
+    from cj_pipeline.queries.overview import batch_overview, put_off, what_hinders
 
     runtime = open_runtime()
     with runtime.store.read() as db:
         rows = batch_overview(db, batch)
+        waiting = put_off(db, batch)
     console.print(tables.statuses(rows))
+    for batch_id, reason in waiting:
+        console.print(f"{batch_id}: {reason}", markup=False, highlight=False)
     for row in rows:
+        if hindered := what_hinders(row):
+            console.print(f"{row['batch_id']}: {visible(hindered)}", markup=False, highlight=False)
         for problem in row["problems"]:
             console.print(f"{row['batch_id']}: {problem}", markup=False)
 
@@ -120,8 +138,11 @@ def cancel(batch: BatchName) -> None:
     runtime = open_runtime()
     cancelled = cancel_batch(runtime, batch)
     console.print(f"{batch}: cancelled, {cancelled.n_jobs} provider jobs were asked to stop.")
+    for problem in cancelled.problems:
+        console.print(problem, markup=False, highlight=False)
+    give_up_at = time.monotonic() + _WAIT_FOR_ROWS_S
     for step in advance_to_end(runtime, batch):
-        if step.waited:
+        if step.waited and (not _rows_are_near(runtime, batch) or time.monotonic() > give_up_at):
             console.print(f"Waiting: {step.waits_for}", markup=False, highlight=False)
             console.print(
                 "A job takes up to ten minutes to stop. The sensors collect what it finished; "
@@ -130,6 +151,21 @@ def cancel(batch: BatchName) -> None:
             return
     with runtime.store.read() as db:
         console.print(tables.statuses(batch_overview(db, batch)))
+
+
+def _rows_are_near(runtime: Runtime, batch: str) -> bool:
+    """Whether a batch waits for nothing but rows of ended jobs that are looked for in a moment."""
+    from cj_pipeline.steps.poll import next_poll_due
+
+    with runtime.store.read() as db:
+        due = next_poll_due(db, batch)
+        row = db.one(
+            "SELECT count(*) AS n FROM v_job_phases WHERE batch_id = ?"
+            " AND phase <> 'done' AND state <> 'incomplete'",
+            [batch],
+        )
+    is_all = row is not None and not row["n"]
+    return is_all and due is not None and (due - runtime.clock()).total_seconds() < _WAIT_FOR_ROWS_S
 
 
 def report(batch: BatchName) -> None:
@@ -174,7 +210,7 @@ def regrade(
     from cj_pipeline.operations.regrade import regrade as grade_again
     from cj_pipeline.steps.publish import publish
 
-    pairs = [given.partition("=") for given in anchor_grade or []]
+    pairs = [given.rpartition("=") for given in anchor_grade or []]
     settings = [given.partition("=") for given in setting or []]
     runtime = open_runtime()
     projected = grade_again(
@@ -182,7 +218,7 @@ def regrade(
         batch,
         scale=scale,
         own_scale=scale_file.read_bytes() if scale_file is not None else None,
-        anchor_grades={essay: grade for essay, _, grade in pairs},
+        anchor_grades={essay.strip(): grade.strip() for essay, _, grade in pairs},
         settings={key: yaml.safe_load(value) for key, _, value in settings},
         despite=despite or [],
     )
@@ -208,6 +244,7 @@ def _show_outcome(runtime: Runtime, batch_id: str) -> None:
         final_scores,
         grading_statement,
         outputs,
+        what_hinders,
     )
 
     with runtime.store.read() as db:
@@ -220,7 +257,8 @@ def _show_outcome(runtime: Runtime, batch_id: str) -> None:
     for kind, path in files:
         console.print(f"{kind}: {path}", markup=False, soft_wrap=True)
     if row["state"] != "succeeded":
-        errors.print(tables.problems(f"Batch '{batch_id}' ended as {row['end_reason']}."))
+        told = f"Batch '{batch_id}' ended as {row['end_reason']}. {visible(what_hinders(row))}"
+        errors.print(tables.problems(told.rstrip()))
         raise typer.Exit(2)
     if failed:
         listed = "\n".join(f"{each.name}: {each.finding.statement}" for each in failed)
@@ -259,7 +297,7 @@ def link(
         console.print(
             tables.table(
                 f"Anchors from {history.links[0]['onto_batch_id']} to {batch}",
-                ("placed", "anchor", "before", "now", "drift", "± SE", "left out"),
+                ("placed", "anchor", "before", "now", "drift", "± SE", "moved"),
                 [
                     (
                         history.links[row["position"] - 1]["placed_batch_id"],

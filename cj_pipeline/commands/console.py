@@ -19,7 +19,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from cj_pipeline.commands import tables
-from cj_pipeline.errors import CJError
+from cj_pipeline.errors import CJError, TransientError
 from cj_pipeline.storage.private_files import keep_to_ourselves
 from cj_pipeline.text import visible
 
@@ -54,6 +54,10 @@ def confirm(question: str) -> None:
     typer.confirm(visible(question), abort=True)
 
 
+NOT_NOW = 4
+"""The exit code where nothing is wrong here: a provider, or the store, does not answer now."""
+
+
 def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
     """Show a known error as a message instead of a traceback; what is written is its owner's."""
 
@@ -64,7 +68,7 @@ def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         except CJError as error:
             errors.print(tables.problems(str(error)))
-            raise typer.Exit(1) from error
+            raise typer.Exit(NOT_NOW if isinstance(error, TransientError) else 1) from error
         except (typer.Exit, typer.Abort, typer.TyperException, EOFError, BrokenPipeError):
             raise
         except OSError as error:

@@ -24,13 +24,13 @@ _FIGURES = (
     ("billed", "billed_usd"),
     ("in doubt", "possible_usd"),
     ("counted", "provider_usd"),
-    ("differs", "difference_usd"),
+    ("unexplained", "unexplained_usd"),
 )
 """Columns as people see them, in USD, and as the views call them."""
 
 _MEANING = (
     "In doubt: may have been paid for as well. Counted: by the provider itself, for jobs where "
-    "it reports a total; differs: that minus the bill of the same jobs."
+    "it reports a total; unexplained: what neither bill nor rows in doubt explain of that."
 )
 
 

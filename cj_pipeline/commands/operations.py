@@ -17,6 +17,37 @@ if TYPE_CHECKING:
     from cj_pipeline.metrics.assertions import OwnAssertion
 
 
+def notify(
+    test: Annotated[
+        bool, typer.Option("--test", help="Send each address a test notification instead.")
+    ] = False,
+) -> None:
+    """Tell the addresses in installation.yaml what has happened to batches since the last time.
+
+    Dagster's `notification_sensor` does the same; this is for machines without Dagster.
+    """
+    from cj_pipeline.commands import tables
+    from cj_pipeline.commands.console import errors
+    from cj_pipeline.operations.notify import notify as notify_all
+    from cj_pipeline.operations.notify import send_test
+
+    runtime = open_runtime()
+    if not test:
+        told = notify_all(runtime)
+        console.print(
+            f"{told.n_recorded} new, {told.n_sent} sent, {told.n_failed} failed and tried again"
+            " later."
+        )
+        return
+    problems = send_test(runtime)
+    for number, problem in enumerate(problems):
+        console.print(f"notify[{number}]: {problem or 'taken'}", markup=False, highlight=False)
+    if not problems:
+        errors.print(tables.problems("CJ_HOME/installation.yaml names no address under `notify`."))
+    if not problems or any(problems):
+        raise typer.Exit(1)
+
+
 def preflight_(
     batch: Annotated[
         str | None, typer.Argument(help="A batch folder, or a batch's name in the store.")

@@ -11,7 +11,7 @@ from cj_pipeline.commands import tables
 from cj_pipeline.commands.arguments import BatchName
 from cj_pipeline.commands.console import console, errors
 from cj_pipeline.commands.home import home_folder, published
-from cj_pipeline.text import find_hidden
+from cj_pipeline.text import find_hidden, visible
 
 if TYPE_CHECKING:
     from cj_pipeline.outputs.feedback import EssayFeedback
@@ -59,13 +59,14 @@ def essay(
     from cj_pipeline.outputs.feedback import essay_feedback
 
     (history,) = _histories([batch])
+    essay_id = history.essay_meant(essay_id)
     feedback = essay_feedback(history, essay_id)
     if than is not None:
-        _show_odds(history, essay_id, than)
+        _show_odds(history, essay_id, history.essay_meant(than))
     if (hidden := find_hidden(history.essay_by_id[essay_id]["text"] or "")) is not None:
         console.print(f"The text {hidden.describe()}; judges read them.", markup=False)
     console.print(
-        tables.table(essay_id, ("what", "value"), _feedback_rows(feedback)),
+        tables.table(visible(history.label(essay_id)), ("what", "value"), _feedback_rows(feedback)),
         tables.table(
             "Verdicts",
             ("against", "outcome", "shown as", "confidence", "the judge's reason", "why this pair"),
@@ -113,13 +114,20 @@ def export(
         str | None,
         typer.Option(help="Instead: everything kept on this essay, as one JSON file."),
     ] = None,
+    provisional: Annotated[
+        bool, typer.Option("--provisional", help="Also where the grades are not released yet.")
+    ] = False,
 ) -> None:
     """Write a batch's data frames as Parquet files, or all that is kept on one person."""
     from cj_pipeline.queries.frames import export_parquet
+    from cj_pipeline.queries.release import require_final
 
     if person is not None:
         _export_person(batch, person, folder)
         return
+    if not provisional:
+        with published() as db:
+            require_final(db, batch, what="An export without --provisional")
     for path in export_parquet(batch, folder, home=home_folder()):
         console.print(str(path), markup=False, soft_wrap=True)
 
@@ -130,9 +138,11 @@ def _export_person(batch: str, essay_id: str, folder: Path) -> None:
 
     from cj_pipeline.outputs.artefact import write_atomically
     from cj_pipeline.outputs.person import person_record
+    from cj_pipeline.queries.essay_names import essay_named
     from cj_pipeline.store.maintenance import archive_of
 
     with published() as db:
+        essay_id = essay_named(db, batch, essay_id)
         record = person_record(db, batch, essay_id, archive=archive_of(home_folder(), batch))
     path = folder / f"{essay_id}.json"
     text = json.dumps(record, ensure_ascii=False, indent=2, default=str)
@@ -158,7 +168,7 @@ def _show_odds(history: BatchHistory, one: str, other: str) -> None:
     from cj_pipeline.scale.ranks import probability_above
 
     essay_feedback(history, other)  # fails for an unknown essay
-    p = probability_above(history.fit(), one, other)
+    p = probability_above(history.posterior(), one, other)
     console.print(
         f"{one} is truly better than {other} with a probability of {p:.0%}.", markup=False
     )
@@ -170,6 +180,7 @@ def _feedback_rows(feedback: EssayFeedback) -> list[tuple[str, str]]:
             "score",
             f"{feedback.score:+.2f} (95 % between {feedback.lower:+.2f} and {feedback.upper:+.2f})",
         ),
+        ("verdict-only score", f"{feedback.verdict_score:+.2f}"),
         ("rank", f"{feedback.rank} of {feedback.n_essays}"),
     ]
     if feedback.rank_between is not None:

@@ -20,8 +20,10 @@ from cj_pipeline.commands.arguments import (
 from cj_pipeline.commands.console import console
 from cj_pipeline.commands.home import home_folder, logs, open_runtime
 from cj_pipeline.commands.profiles import profile_table
+from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
+    from cj_pipeline.intake.batch_folder import Batch
     from cj_pipeline.outputs.artefact import WrittenFile
 
 
@@ -39,6 +41,10 @@ def plan(
         Path | None,
         typer.Option(help="Also write assessment_run.plan.json to this folder.", file_okay=False),
     ] = None,
+    essays: Annotated[
+        bool,
+        typer.Option("--essays", help="Also show each essay and what to look at in it."),
+    ] = False,
     log_file: LogFile = None,
 ) -> None:
     """Show what a batch would request and cost; stores nothing, and only a pilot sends anything."""
@@ -49,8 +55,13 @@ def plan(
     explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
     runtime = open_runtime()
     with logs(log_file), told_preview(batch_dir, "plan") as is_read:
-        preview = preview_batch(runtime, read_batch(batch_dir, explicit=explicit))
+        batch = read_batch(batch_dir, explicit=explicit)
+        preview = preview_batch(runtime, batch)
         is_read(preview)
+        for notice in batch.notices:
+            console.print(f"Note: {visible(notice)}", markup=False, soft_wrap=True)
+        if essays:
+            _show_essays(batch)
         console.print(
             tables.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
             *tables.cost_tables(preview.costs(), preview.record.settings.batching_mode),
@@ -59,6 +70,22 @@ def plan(
             console.print(tables.pilot_table(preview.pilot(pilot)))
         if artefact is not None:
             _show(preview.write_artefact(artefact))
+
+
+def _show_essays(batch: Batch) -> None:
+    from cj_pipeline.intake.essay_checks import look_at
+
+    for look in look_at(batch):
+        language = f", {look.language}" if look.language else ""
+        head = f"{look.called} ({look.essay_id}): {look.n_words} words{language}"
+        for line in (
+            head,
+            f"  begins  {look.first_line}",
+            f"  ends    {look.last_line}",
+            *(f"  WARNING {visible(warning)}" for warning in look.warnings),
+            *(f"  note    {visible(note)}" for note in look.notes),
+        ):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def explain(batch_dir: BatchDir) -> None:

@@ -68,7 +68,8 @@ def serve(
     from cj_pipeline.store.quack_store import serve as serve_store
 
     home, token = home_folder(), os.environ.get("CJ_STORE_TOKEN", "")
-    with serve_store(home, token, host=host, port=port) as address:
+    machine = os.environ.get("CJ_HOST") or None
+    with serve_store(home, token, host=host, port=port, machine=machine) as address:
         console.print(f"Set CJ_STORE={address} elsewhere. Ctrl-C ends it.", soft_wrap=True)
         while True:
             time.sleep(3600)
@@ -136,11 +137,15 @@ def forget(
 ) -> None:
     """Remove a batch's or an essay's texts, callbacks and exports for good."""
     from cj_pipeline.operations.erase import forget_batch, forget_essay, words_of
+    from cj_pipeline.queries.essay_names import essay_named
 
+    now, opened = datetime.now(UTC), _own_file()
+    if essay_id:
+        with opened.read() as db:
+            essay_id = essay_named(db, batch, essay_id)
     what = f"essay {essay_id} of batch {batch}" if essay_id else f"batch {batch}"
     if not yes:
         confirm(f"Remove {what} for good?")
-    now, opened = datetime.now(UTC), _own_file()
     words = words_of(opened, batch, essay_id) if verify else ()
     forgotten: Forgotten = (
         forget_essay(

@@ -78,7 +78,7 @@ def statuses(rows: Sequence[Row]) -> Table:
             (
                 row["batch_id"],
                 row["state"],
-                row["end_reason"] or "",
+                row["end_reason"] or (f"waits: {row['waiting_for']}" if row["waiting_for"] else ""),
                 row["n_essays"],
                 row["n_waves"],
                 row["n_completed"],
@@ -158,10 +158,12 @@ def pilot_table(calibrations: Sequence[tuple[Judge, Calibration]]) -> Table:
     )
 
 
-def findings_table(findings: Sequence[Discrepancy]) -> Table:
+def findings_table(
+    findings: Sequence[Discrepancy], title: str = "Ledger and providers disagree"
+) -> Table:
     """Return what ledger and providers disagree on, one row a finding."""
     return table(
-        "Ledger and providers disagree",
+        title,
         ("batch", "finding", "about", "problem", "remedy"),
         [
             (

@@ -8,6 +8,7 @@ scores: that is `bradley_terry`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from cj_pipeline.arrays import Floats
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.diagnostics.reliability import scale_separation_reliability
 from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.scale.connectivity import part_labels
 from cj_pipeline.scale.tallies import Tally, as_verdicts, sums_by, tally
 
 _TOLERANCE = 1e-4
@@ -37,6 +39,7 @@ class EpsilonAdjusted:
         reliability: `mle.rel`: 1 - mean(se^2) / var(theta).
         separation: `sepG`: sqrt(var(theta) / mean(se^2)).
         n_rounds: How many rounds it took.
+        warning: What keeps the scores from being on one scale; empty where they are.
     """
 
     essay_ids: tuple[str, ...]
@@ -45,6 +48,7 @@ class EpsilonAdjusted:
     reliability: float
     separation: float
     n_rounds: int
+    warning: str = ""
 
 
 def fit_epsilon_adjusted(
@@ -56,6 +60,10 @@ def fit_epsilon_adjusted(
         essay_ids: Every essay of the batch.
         judged: Verdicts; ties are left out, as published analyses do (`ignore.ties`).
         epsilon: Wins that even an essay without any is given, and those with all are denied.
+
+    Warns:
+        UserWarning: If verdicts without ties leave the net in parts, whose scores then have no
+            common zero.
 
     Raises:
         UnscalableBatchError: If an essay has no verdict that is not a tie, or the rounds do not
@@ -99,7 +107,22 @@ def fit_epsilon_adjusted(
     errors = 1 / np.sqrt(information)
     reliability = scale_separation_reliability(scores, errors)
     separation = float(1 / np.sqrt(1 - reliability))
-    return EpsilonAdjusted(tuple(essay_ids), scores, errors, reliability, separation, n_rounds)
+    warning = _in_parts(cells)
+    if warning:
+        warnings.warn(warning, UserWarning, stacklevel=2)
+    return EpsilonAdjusted(
+        tuple(essay_ids), scores, errors, reliability, separation, n_rounds, warning
+    )
+
+
+def _in_parts(cells: Tally) -> str:
+    n_parts = int(part_labels(cells).max()) + 1
+    if n_parts == 1:
+        return ""
+    return (
+        f"Without ties the verdicts fall into {n_parts} parts that no verdict joins: the epsilon-"
+        "adjusted scores of different parts have no common zero, and their reliability says little."
+    )
 
 
 def _moments(cells: Tally, scores: Floats) -> tuple[Floats, Floats]:

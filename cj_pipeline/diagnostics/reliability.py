@@ -1,14 +1,19 @@
 """How much of what separates the essays' scores is real, under the names the field uses.
 
-The headline is `empirical_bayes_reliability`. The others are given too because readers know
-them: `scale_separation_reliability` from the full covariance, and the one of R's `sirt::btm` in
-`epsilon_adjusted`. They are never mixed: the same scripts give different figures.
+The headline is that of `scale.score_posterior`, among students. `empirical_bayes_reliability` is of
+all essays as if they were one population, and so of no student where there are anchors. The others
+are given because readers know them: `scale_separation_reliability` from the full covariance, and
+the one of R's `sirt::btm` in `epsilon_adjusted`. They are never mixed: the same scripts give
+different figures.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +23,10 @@ from cj_pipeline.scale.bradley_terry import Scale, maximise
 from cj_pipeline.scale.information import score_variances
 from cj_pipeline.scale.laplacian import difference_variances, log_determinant, net_matrix
 from cj_pipeline.scale.likelihood import Model, gradient_at, log_likelihood
+from cj_pipeline.scale.score_posterior import score_posterior
 
+_WRITTEN_OUT_UP_TO = 1_500
+"""Essays whose covariance is written out."""
 _TRUE_SDS = (0.05, 10.0, 18)
 """Logits between which the essays' true spread is looked for, and at how many places."""
 
@@ -56,6 +64,52 @@ def scale_separation_reliability(scores: Floats, standard_errors: Floats) -> flo
         msg = f"All {len(scores)} essays share one score: judge more pairs, then refit."
         raise UnscalableBatchError(msg)
     return float(1 - np.mean(standard_errors**2) / np.var(scores, ddof=1))
+
+
+def reliability_details(scale: Scale, anchor_ids: Collection[str]) -> dict[str, Any]:
+    """Return what is kept with each wave of how reliable its scale is, ready for JSON.
+
+    Args:
+        scale: As fitted.
+        anchor_ids: Essays that are no students'.
+
+    Returns:
+        `student_reliability` with its limits, `students_cannot_be_told_apart`,
+        `empirical_bayes_reliability` (the headline; missing for few students),
+        `reliability_with_anchors` where there are any, and `scale_separation_reliability`.
+    """
+    posterior = score_posterior(scale, anchor_ids)
+    found = posterior.reliability
+    details: dict[str, Any] = {
+        "student_reliability": asdict(found),
+        "students_cannot_be_told_apart": found.cannot_be_told_apart,
+    }
+    if found.is_worth_a_figure:
+        details["empirical_bayes_reliability"] = found.value
+    if anchor_ids:
+        details["reliability_with_anchors"] = empirical_bayes_reliability(scale)
+    if posterior.is_student.sum() > 1:
+        students = [e for e, own in zip(scale.essay_ids, posterior.is_student, strict=True) if own]
+        # None where all students have one score: there is no spread to be a share of.
+        with suppress(UnscalableBatchError):
+            details["scale_separation_reliability"] = student_separation(scale, students)
+    return details
+
+
+def student_separation(scale: Scale, student_ids: Sequence[str]) -> float:
+    """Return the scale separation reliability among students, errors and spread theirs alone.
+
+    Raises:
+        UnscalableBatchError: If every student has the same score.
+    """
+    students = set(student_ids)
+    chosen = np.flatnonzero([essay_id in students for essay_id in scale.essay_ids])
+    if len(chosen) == len(scale.essay_ids) or len(scale.essay_ids) > _WRITTEN_OUT_UP_TO:
+        return scale_separation_reliability(scale.scores[chosen], scale.standard_errors[chosen])
+    among = scale.covariance[np.ix_(chosen, chosen)]
+    # Against the students' mean, not the batch's: what they have in common sets none apart.
+    variances = np.diag(among) - 2 * among.mean(axis=0) + among.mean()
+    return scale_separation_reliability(scale.scores[chosen], np.sqrt(np.maximum(variances, 0.0)))
 
 
 def separation_index(reliability: float) -> float:

@@ -1,12 +1,13 @@
 """Reliability seen directly: two halves of the verdicts, two scales, their correlation.
 
 By comparisons it shows what as many verdicts again would change; by judges, what other judges of
-the same kind would. Figures derived from a single scale are in `reliability`.
+the same kind would. Where pairs were chosen by score both halves share what the choice fed upon,
+and the figure is too high. Figures derived from a single scale are in `reliability`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +47,7 @@ def split_half(
     by: By,
     n_splits: int = 100,
     seed: int = 0,
+    among: Collection[str] | None = None,
 ) -> SplitHalf:
     """Return the correlation between scales from two random halves.
 
@@ -55,6 +57,7 @@ def split_half(
         by: What is dealt out: single comparisons, or whole judges.
         n_splits: How many splits are tried; those with a half in parts do not count.
         seed: The same seed gives the same splits.
+        among: The essays whose scores are correlated, such as the students; all if left out.
 
     Raises:
         UnscalableBatchError: If no split leaves two halves with a scale each, or there are fewer
@@ -68,13 +71,15 @@ def split_half(
     if by == "judges" and len(verdicts.judge_ids) < 2:
         msg = "One judge cannot be split in halves: split by comparisons."
         raise UnscalableBatchError(msg)
+    counted = set(essay_ids if among is None else among)
+    chosen = np.array([essay_id in counted for essay_id in essay_ids])
     rng = np.random.default_rng(seed)
     correlations = []
     for _ in range(n_splits):
         in_first = _dealt(verdicts, by, rng)
         try:
-            one = fit_verdicts(verdicts.pick(in_first)).scores
-            other = fit_verdicts(verdicts.pick(~in_first)).scores
+            one = fit_verdicts(verdicts.pick(in_first)).scores[chosen]
+            other = fit_verdicts(verdicts.pick(~in_first)).scores[chosen]
         except UnscalableBatchError:
             continue  # a half in parts says nothing of the whole; n_splits says how many remain
         if np.ptp(one) > 0 and np.ptp(other) > 0:

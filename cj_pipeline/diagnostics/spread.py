@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from cj_pipeline.diagnostics.reliability import SpreadEvidence
 from cj_pipeline.scale.bradley_terry import Scale
+from cj_pipeline.scale.certainty import SPREADS_DIFFER, ScorePosterior
+from cj_pipeline.scale.certainty import USUAL_SPREAD as USUAL_SPREAD_OF_SCORES
 
 USUAL_SPREAD = 1.5
 """Standard deviation of essays' true scores, in logits, in an ordinary class."""
@@ -36,6 +38,19 @@ class LikelySpread:
 
 USUAL = LikelySpread(math.log(USUAL_SPREAD), _SPREADS_DIFFER)
 """Before the first verdict."""
+
+
+def likely_student_spread(posterior: ScorePosterior) -> LikelySpread:
+    """Return the same of the students alone, of whom anchors are no part.
+
+    What the posterior held before the verdicts is taken out of it, and what is usual put in.
+    """
+    told = posterior.log_spread_error**-2
+    verdicts = max(told - SPREADS_DIFFER**-2, 0.0)
+    pull = math.log(posterior.spread) * told - math.log(USUAL_SPREAD_OF_SCORES) / SPREADS_DIFFER**2
+    precision = verdicts + _SPREADS_DIFFER**-2
+    mean = (pull * (verdicts > 0) + USUAL.log_mean / _SPREADS_DIFFER**2) / precision
+    return LikelySpread(mean, 1 / math.sqrt(precision))
 
 
 def likely_spread(scale: Scale) -> LikelySpread:

@@ -8,7 +8,8 @@ they become one value that can be kept as JSON, shown, and read by machines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -30,37 +31,45 @@ from cj_pipeline.diagnostics.reliability import (
     empirical_bayes,
     scale_separation_reliability,
     separation_index,
+    student_separation,
 )
 from cj_pipeline.diagnostics.split_half import split_half
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.scale.bradley_terry import Estimate, Scale
+from cj_pipeline.scale.certainty import SCORE_VERSION
 
 if TYPE_CHECKING:
     from cj_pipeline.diagnostics.split_half import By
-    from cj_pipeline.scale.intervals import ScoreIntervals
+    from cj_pipeline.scale.certainty import ScorePosterior
 
 MAX_ESSAYS_FOR_TRIPLES = 1_500
 """Beyond it counting circular triples takes products of matrices that large."""
+
+_LAPSES = 1.3
+"""Outfit above which surprises are more than the model's: infit of the same judge stays near 1."""
+_LEAST_FOR_LAPSES = 100
+"""Verdicts; of fewer the outfit is large by chance."""
 
 _SPLIT_WORK = 2_000_000
 """Verdicts fitted over all splits, which keeps split-half to seconds however large the batch."""
 
 
 def scale_statistics(
-    scale: Scale, judged: Sequence[JudgedPair], intervals: ScoreIntervals
+    scale: Scale, posterior: ScorePosterior, judged: Sequence[JudgedPair]
 ) -> dict[str, Any]:
     """Return a finished scale's statistics, ready for JSON.
 
     Args:
         scale: As fitted.
+        posterior: Of its scores; who the students are it knows.
         judged: The verdicts it was fitted to.
-        intervals: Of its scores.
 
     Returns:
         Figures by name; what could not be given is under `not_given`, by name with the reason.
     """
     figures: dict[str, Any] = {}
     not_given: dict[str, str] = {}
+    notes: list[str] = []
 
     def give(name: str, figure: Callable[[], Any]) -> None:
         try:
@@ -69,15 +78,16 @@ def scale_statistics(
             not_given[name] = str(error)
 
     ids = scale.essay_ids
-    give("empirical_bayes", lambda: asdict(empirical_bayes(scale)))
-    give("separation_index", lambda: separation_index(figures["empirical_bayes"]["reliability"]))
-    give(
-        "scale_separation_reliability",
-        lambda: scale_separation_reliability(scale.scores, scale.standard_errors),
-    )
-    give("epsilon_adjusted_reliability", lambda: fit_epsilon_adjusted(ids, judged).reliability)
-    give("split_half_by_comparisons", lambda: _halves(ids, judged, "comparisons"))
-    give("split_half_by_judges", lambda: _halves(ids, judged, "judges"))
+    students = [each for each, own in zip(ids, posterior.is_student, strict=True) if own]
+    figures["student_reliability"] = _student_reliability(posterior)
+    if len(students) < len(ids):
+        give("empirical_bayes_with_anchors", lambda: asdict(empirical_bayes(scale)))
+    if posterior.reliability.is_worth_a_figure:
+        give("separation_index", lambda: separation_index(posterior.reliability.value or 0.0))
+    give("scale_separation_reliability", lambda: student_separation(scale, students))
+    give("epsilon_adjusted_reliability", lambda: _epsilon_adjusted(scale, judged, students, notes))
+    give("split_half_by_comparisons", lambda: _halves(ids, judged, "comparisons", students))
+    give("split_half_by_judges", lambda: _halves(ids, judged, "judges", students))
     give("transitivity", lambda: _triples(ids, judged))
     effective = effective_comparisons(scale)
     figures["effective_comparisons"] = {
@@ -100,11 +110,11 @@ def scale_statistics(
         "method": scale.standard_error_method,
         "relative_error": scale.standard_error_relative_error,
     }
-    figures["score_intervals"] = {
-        "n_by_profile_likelihood": int((~intervals.is_normal).sum()),
-        "n_normal": int(intervals.is_normal.sum()),
-    }
-    figures["notes"] = list(scale.notes)
+    if scale.dependence is not None:
+        shared = scale.dependence
+        figures["dependence"] = {**asdict(shared), "effective_judges": shared.effective_judges}
+    figures["score_version"] = SCORE_VERSION
+    figures["notes"] = [*scale.notes, *notes, *_unit_notes(figures)]
     figures["not_given"] = not_given
     finite: dict[str, Any] = _finite(figures)
     return finite
@@ -119,9 +129,59 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _halves(ids: Sequence[str], judged: Sequence[JudgedPair], by: By) -> dict[str, Any]:
+def _student_reliability(posterior: ScorePosterior) -> dict[str, Any]:
+    found = posterior.reliability
+    return {
+        **asdict(found),
+        "is_worth_a_figure": found.is_worth_a_figure,
+        "cannot_be_told_apart": found.cannot_be_told_apart,
+        "true_sd": posterior.spread,
+    }
+
+
+def _epsilon_adjusted(
+    scale: Scale, judged: Sequence[JudgedPair], students: Sequence[str], notes: list[str]
+) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found = fit_epsilon_adjusted(scale.essay_ids, judged)
+    if found.warning:
+        notes.append(found.warning)
+    chosen = np.isin(found.essay_ids, students)
+    return scale_separation_reliability(found.scores[chosen], found.standard_errors[chosen])
+
+
+def _unit_notes(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is to be known of the logit where judges lapse or differ."""
+    unequal = [
+        judge_id
+        for judge_id, found in figures["log_discriminations"].items()
+        if found["lower"] > 0 or found["upper"] < 0
+    ]
+    if unequal:
+        yield (
+            "The judges tell essays apart unequally well, so a logit is that of the panel's average"
+            " judge: another panel would give the same essays other distances."
+        )
+    lapsing = [
+        judge_id
+        for judge_id, found in figures["judges"].items()
+        if found["n_verdicts"] >= _LEAST_FOR_LAPSES
+        and found["outfit"] > max(_LAPSES, found["infit"])
+    ]
+    if lapsing:
+        yield (
+            "A judge gives more verdicts against clear differences than its model has, as one does"
+            " that lapses now and then: the unit of the scores is the judge's, and essays lie"
+            " further apart than it shows."
+        )
+
+
+def _halves(
+    ids: Sequence[str], judged: Sequence[JudgedPair], by: By, among: Sequence[str]
+) -> dict[str, Any]:
     n_splits = int(np.clip(_SPLIT_WORK // max(len(judged), 1), 10, 100))
-    return asdict(split_half(ids, judged, by=by, n_splits=n_splits))
+    return asdict(split_half(ids, judged, by=by, n_splits=n_splits, among=among))
 
 
 def _triples(ids: Sequence[str], judged: Sequence[JudgedPair]) -> dict[str, Any]:

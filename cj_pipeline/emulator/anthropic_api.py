@@ -372,6 +372,8 @@ def _request_counts(db: sqlite3.Connection, job: Job, progress: JobPhase) -> dic
     counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
     if progress.phase not in ENDED:
         return {**counts, "processing": job.n_requests}
+    if job.plan.counts_word:
+        return {} if job.plan.counts_word == "none" else counts
     done = count_rows(db, job, progress.done)
     left = job.n_requests - done.completed - done.failed
     kinds = {"cancelled": "canceled", "failed": "errored"}

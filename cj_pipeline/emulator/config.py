@@ -20,9 +20,27 @@ from cj_pipeline.errors import SettingsError
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 
-RequestFault = Literal["lost_request", "lost_reply", "hang", "truncated", "malformed", "status"]
+RequestFault = Literal[
+    "lost_request",
+    "lost_reply",
+    "hang",
+    "truncated",
+    "malformed",
+    "status",
+    "short_body",
+    "web_page",
+    "byte_order_mark",
+    "out_of_credit",
+]
 JobFault = Literal[
-    "expires", "is_cancelled", "fails", "stuck", "status_word", "late_file_ids", "empty_file_ids"
+    "expires",
+    "is_cancelled",
+    "fails",
+    "stuck",
+    "status_word",
+    "late_file_ids",
+    "empty_file_ids",
+    "counts",
 ]
 RowFault = Literal[
     "missing",
@@ -33,12 +51,21 @@ RowFault = Literal[
     "status_400",
     "status_429",
     "status_500",
+    "row_without_credit",
     "no_error_told",
     "body_as_string",
     "refusal",
     "truncated_answer",
     "content_filter",
     "invalid_output",
+    "keyless",
+    "usage_null",
+    "usage_empty",
+    "usage_zero",
+    "usage_text",
+    "usage_adds_up_wrong",
+    "usage_too_large",
+    "other_model",
 ]
 REQUEST_FAULTS: tuple[str, ...] = RequestFault.__args__  # type: ignore[attr-defined]
 JOB_FAULTS: tuple[str, ...] = JobFault.__args__  # type: ignore[attr-defined]
@@ -85,9 +112,12 @@ class Fault(_Strict):
         status: For `status`: the HTTP status to answer with.
         retry_after: For `status`: the header's value, whatever it is.
         seconds: For `hang`, `late_file_ids`: how long.
-        share: For `truncated`, how much of the body arrives; for `expires`, `is_cancelled` and
-            `stuck`, how many of the rows were done.
-        word: For `status_word`: the status shown while running; for `fails`: the error's code.
+        share: For `truncated` and `short_body`, how much of the body arrives; for `expires`,
+            `is_cancelled` and `stuck`, how many of the rows were done.
+        word: For `status_word`: the status shown while running; for `fails`: the error's code; for
+            `counts`: `none` or `zero`, what the job tells of how many requests are done.
+        at_line_end: For `short_body`: whether it ends with a whole line.
+        counted_as: For `missing`: whether the job counts the row as done, and is paid for it.
     """
 
     kind: Literal[RequestFault, JobFault, RowFault]
@@ -100,6 +130,8 @@ class Fault(_Strict):
     seconds: Seconds = 3600.0
     share: Share = 0.5
     word: str = "scheduling"
+    at_line_end: bool = True
+    counted_as: Literal["completed", "failed"] = "completed"
 
     @model_validator(mode="before")
     @classmethod

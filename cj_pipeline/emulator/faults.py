@@ -24,14 +24,14 @@ def row_faults(settings: Settings, route: str) -> tuple[Fault, ...]:
     return tuple(f for f in settings.faults if f.kind in ROW_FAULTS and f.concerns(route))
 
 
-def fault_of_row(faults: Iterable[Fault], seed: int, key: str, number: int) -> str | None:
+def fault_of_row(faults: Iterable[Fault], seed: int, key: str, number: int) -> Fault | None:
     """Return the fault of the `number`-th row; the first that fits wins."""
     for fault in faults:
         if fault.at is not None:
             if number in fault.at:
-                return fault.kind
+                return fault
         elif draw(seed, "fault", fault.kind, key) < fault.rate:
-            return fault.kind
+            return fault
     return None
 
 

@@ -440,6 +440,9 @@ def _operation(db: sqlite3.Connection, job: Job, progress: JobPhase) -> dict[str
         "failedRequestCount": str(counts.failed),
         "pendingRequestCount": str(job.n_requests - counts.completed - counts.failed),
     }
+    if job.plan.counts_word:
+        kept = ("requestCount",) if job.plan.counts_word == "none" else tuple(stats)
+        stats = {name: stats[name] if name == "requestCount" else "0" for name in kept}
     metadata = {
         "@type": _TYPE,
         "name": name,

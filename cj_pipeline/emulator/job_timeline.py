@@ -39,6 +39,7 @@ class JobPlan:
         status_word: Shown instead of the status while it runs; empty for none.
         late_files_s: How long after its end it has no result files' ids.
         empty_file_ids: Whether a file that does not exist has the id "" rather than none.
+        counts_word: "none" or "zero" where it does not tell how many requests are done.
         errors: Why its input was refused: (code, message, line or None).
     """
 
@@ -51,6 +52,7 @@ class JobPlan:
     status_word: str = ""
     late_files_s: float = 0.0
     empty_file_ids: bool = False
+    counts_word: str = ""
     errors: tuple[tuple[str, str, int | None], ...] = ()
 
 

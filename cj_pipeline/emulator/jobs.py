@@ -18,6 +18,7 @@ from typing import Any
 
 from cj_pipeline.emulator import judges
 from cj_pipeline.emulator.config import Fault, Settings
+from cj_pipeline.emulator.damage import damaged_row
 from cj_pipeline.emulator.faults import fault_of_row
 from cj_pipeline.emulator.http import HTTPError
 from cj_pipeline.emulator.job_timeline import ENDED, JobPhase, JobPlan, due_at, phase_at
@@ -378,6 +379,9 @@ class _Row:
 
 _REFUSALS = {
     "status_400": HTTPError(400, "Invalid request: a fault of the emulator.", code="bad"),
+    "row_without_credit": HTTPError(
+        429, "Billing hard limit has been reached.", code="billing_hard_limit_reached"
+    ),
     "status_429": HTTPError(429, "Rate limit reached.", code="rate_limit_exceeded"),
     "status_500": HTTPError(500, "The server had an error.", code="server_error"),
 }
@@ -395,7 +399,8 @@ def _answer_row(
     request: RequestLine, number: int, words: RowWords, rules: WorkRules, cache: _PrefixCache
 ) -> _Row:
     when = judges.draw_key(rules.seed, request.custom_id, number)
-    fault = fault_of_row(rules.faults, rules.seed, when.key, number)
+    found = fault_of_row(rules.faults, rules.seed, when.key, number)
+    fault = found.kind if found is not None else None
     row_id = f"{rules.job_key}{number:06d}"
     problem = request.problem or _REFUSALS.get(fault or "")
     reply: JudgeReply | None = None
@@ -409,6 +414,8 @@ def _answer_row(
     if problem is not None or reply is None or request.judge_request is None:
         problem = problem or HTTPError(400, "The request is empty.")
         return _Row((_line(words.failed(request.custom_id, problem, row_id)),), False, Tokens())
+    if found is not None and fault == "missing" and found.counted_as == "failed":
+        return _Row((b"",), False, Tokens(), reply.took_s)
     if faulty := _FAULTY_ANSWERS.get(fault or ""):
         reply = dataclasses.replace(reply, kind=faulty[0], text=faulty[1])
     read, written = cache.cost(request.judge_request, reply.prompt_tokens)
@@ -430,7 +437,7 @@ def _first_line(fault: str | None, row: dict[str, Any]) -> bytes:
     if fault == "body_as_string" and "body" in row.get("response", {}):
         response = {**row["response"], "body": json.dumps(row["response"]["body"])}
         row = {**row, "response": response}
-    line = _line(row)
+    line = _line(damaged_row(fault, row))
     return line[: len(line) // 2] + b"\n" if fault == "garbled" else line
 
 

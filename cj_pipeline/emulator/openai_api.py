@@ -501,17 +501,26 @@ def _batch_object(
         "expired_at": None,
         "cancelling_at": None if job.cancel_at is None else int(job.cancel_at),
         "cancelled_at": None,
-        "request_counts": {
-            "total": 0 if progress.phase in {"validating", "failed"} else job.n_requests,
-            "completed": counts.completed,
-            "failed": counts.failed,
-        },
+        "request_counts": _request_counts(job, progress, counts),
         "metadata": request["metadata"],
         "usage": _usage_object(counts.tokens) if progress.phase in ENDED else None,
     }
     if progress.ended_at is not None:
         shown[f"{progress.phase}_at"] = int(progress.ended_at)
     return shown
+
+
+def _request_counts(job: Job, progress: JobPhase, counts: Counts) -> dict[str, int] | None:
+    match job.plan.counts_word:
+        case "none":
+            return None
+        case "zero":
+            return {"total": 0, "completed": 0, "failed": 0}
+    return {
+        "total": 0 if progress.phase in {"validating", "failed"} else job.n_requests,
+        "completed": counts.completed,
+        "failed": counts.failed,
+    }
 
 
 def _counts(db: sqlite3.Connection, job: Job, progress: JobPhase) -> Counts:

@@ -76,6 +76,7 @@ class RequestContext:
             status_word=faults["status_word"].word if "status_word" in faults else "",
             late_files_s=faults["late_file_ids"].seconds if "late_file_ids" in faults else 0.0,
             empty_file_ids="empty_file_ids" in faults,
+            counts_word=faults["counts"].word if "counts" in faults else "",
         )
         if errors:
             return replace(plan, fate="fails", errors=errors)

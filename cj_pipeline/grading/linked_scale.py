@@ -67,7 +67,8 @@ class LinkedScale:
         scores: In logits, the last batch's with mean zero.
         covariance: Of all of them, on that zero.
         standard_errors: Of the scores on the first batch's zero, the links' errors included.
-        anchor_grades: Of all batches; where two disagree, the last one's.
+        anchor_grades: Of all batches; where two disagree, the last one's. A drifted anchor's is
+            its earlier sighting's.
         judged: All batches' comparisons.
         links: One per batch after the first.
         shift: What has to be added to a score to have it on the first batch's zero.
@@ -121,6 +122,7 @@ def chain_batches(batches: Sequence[LinkedBatch]) -> LinkedScale:
             msg = f"'{batch.batch_id}' cannot be placed on the scale of '{before[0]}': {error}"
             raise UnscalableBatchError(msg) from error
         links.append(Link(batch.batch_id, before, result))
+        _name_earlier_sightings(names, before, joined.essay_ids, result)
         joined = result
     last = batches[-1]
     own = [joined.essay_ids.index(essay) for essay in last.scored.essay_ids]
@@ -129,9 +131,13 @@ def chain_batches(batches: Sequence[LinkedBatch]) -> LinkedScale:
     shift = float(np.mean(joined.scores[own]))
     grades: dict[str, str] = {}
     regraded = []
+    # What judges see in a drifted anchor now is not what it was graded for.
+    moved = {drift.essay_id for link in links for drift in link.result.drifts if drift.is_drifted}
     for batch in batches:
         for anchor, grade in batch.anchor_grades.items():
             name = names[batch.batch_id][anchor]
+            if name in moved:
+                continue
             if grades.get(name, grade) != grade:
                 regraded.append(name)
             grades[name] = grade
@@ -151,6 +157,29 @@ def chain_batches(batches: Sequence[LinkedBatch]) -> LinkedScale:
         shift=shift,
         regraded=tuple(dict.fromkeys(regraded)),
     )
+
+
+def _name_earlier_sightings(
+    names: dict[str, dict[str, str]],
+    before: Sequence[str],
+    known_ids: Sequence[str],
+    result: Linked,
+) -> None:
+    """Give a drifted anchor's sightings up to now the name the link has for them.
+
+    The anchor's own name is the later sighting's from here on; its grade and its earlier verdicts
+    are the earlier one's.
+    """
+    renamed = {
+        drift.essay_id: name
+        for drift in result.drifts
+        if drift.is_drifted
+        for name in [result.essay_ids[list(known_ids).index(drift.essay_id)]]
+    }
+    for batch_id in before:
+        of = names[batch_id]
+        for essay, name in of.items():
+            of[essay] = renamed.get(name, name)
 
 
 def only(projections: GradeProjections, essay_ids: Sequence[str]) -> GradeProjections:
@@ -181,12 +210,14 @@ class _Renamed:
     essay_ids: tuple[str, ...]
     scores: Floats
     covariance: Floats
+    scale: Scored
 
     @classmethod
     def of(cls, batch: LinkedBatch, names: Mapping[str, Mapping[str, str]]) -> _Renamed:
         of = names[batch.batch_id]
         scored = batch.scored
-        return cls(tuple(of[e] for e in scored.essay_ids), scored.scores, scored.covariance)
+        names_now = tuple(of[e] for e in scored.essay_ids)
+        return cls(names_now, scored.scores, scored.covariance, scored)
 
 
 def _names(batches: Sequence[LinkedBatch]) -> dict[str, dict[str, str]]:

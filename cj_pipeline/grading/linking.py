@@ -1,14 +1,16 @@
 """A batch placed on the scale of an earlier one, through anchors that both have judged.
 
-Each batch has its own zero, so what two batches share is differences between essays. Anchors in
-both tie the two together; an anchor that moved against the others between them (`drift`) is named,
-and does not tie. The result is one set of scores with one covariance, which `projection` grades
-like any other, and which can be the earlier side of the next link.
+Each batch has its own zero and each judge its own unit, so what two batches share is differences
+between essays. Anchors in both tie them; how, and how far anchors drift, is `joint_link`'s. Here
+both batches' verdict-only scores come to one scale with one covariance, which `projection` grades
+like any other, and which can be the earlier side of the next link. An anchor that moved is an item
+of its own in the later batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,12 +18,21 @@ import numpy as np
 
 from cj_pipeline.arrays import Floats
 from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.grading.joint_link import JointLink, Term, joint_link
+from cj_pipeline.scale.bradley_terry import Scale
+from cj_pipeline.scale.certainty import SPREADS_DIFFER, USUAL_SPREAD
+from cj_pipeline.scale.gaussian import as_normal, nearest_normal
+from cj_pipeline.scale.integrated_posterior import population_prior
+from cj_pipeline.scale.score_posterior import EXACT_UP_TO, score_posterior
 
 MIN_SHARED = 3
 """Two anchors can be seen to disagree, but not which of them moved."""
 
-MAX_DRIFT_Z = 3.0
-"""Of ten anchors that did not move, one is called drifted in forty links."""
+DRIFT_Z = 2.5
+"""Standard errors beyond which an anchor is called drifted: one in fifty that did not move."""
+
+MOST_DRIFTED = 0.25
+"""Share of the anchors beyond which a change of theirs and one of the students look alike."""
 
 
 class Scored(Protocol):
@@ -36,14 +47,24 @@ class Scored(Protocol):
 
 
 @dataclass(frozen=True)
+class Population:
+    """Students of one batch: who they are, and what is held of their spread's logarithm."""
+
+    essay_ids: tuple[str, ...]
+    log_spread: float
+    log_spread_error: float
+
+
+@dataclass(frozen=True)
 class AnchorDrift:
     """How far one anchor moved from the earlier batch to the later, against the other anchors.
 
     Attributes:
         earlier, later: Its scores, the later one on the earlier scale; in logits.
-        drift: Positive where judges now see it as better, in logits.
-        standard_error: Of the drift, from both batches' covariances and the other anchors'.
-        is_drifted: Whether it was left out of the link.
+        drift: Positive where judges now see it as better, in logits; as if it were free to move.
+        standard_error: Of the drift, from both batches' errors and the other anchors'.
+        is_drifted: Whether it is called so. It then ties next to nothing, as every anchor ties by
+            how far it moved, and its later sighting is an essay of its own.
     """
 
     essay_id: str
@@ -53,21 +74,30 @@ class AnchorDrift:
     standard_error: float
     is_drifted: bool
 
+    @property
+    def could_be_seen(self) -> float:
+        """The drift from which on it would be called so, in logits."""
+        return DRIFT_Z * self.standard_error
+
 
 @dataclass(frozen=True, eq=False)
 class Linked:
     """Both batches on the earlier one's scale.
 
     Attributes:
-        essay_ids: The earlier batch's, then those only the later one has.
+        essay_ids: The earlier batch's, then those only the later one has. The earlier sighting of a
+            drifted anchor is called `earlier_name` of it; its own name is the later sighting's.
         scores: In logits; the earlier batch's essays have the mean they had before.
         covariance: Of all of them together, the link's own error included.
-        shift: What was added to the later batch's scores, in logits.
+        shift: What was added to the later batch's scores once they were in the earlier unit.
         shift_standard_error: From how uncertain the tying anchors are in both batches.
-        unit_ratio: How much wider the anchors lie apart in the later batch than in the earlier;
-            1 where both judges discriminate equally well. None where errors leave no spread.
-        unit_ratio_error: Standard error of its logarithm (jackknife over anchors).
+        unit_ratio: How much further apart the later judge's logits lie: 1 where both judges tell
+            essays apart equally well. Later scores are divided by it.
+        unit_ratio_error: Standard error of its logarithm.
+        change: Mean of the later students less that of the last earlier ones, in logits.
+        change_standard_error: Of it, drift and unit included.
         drifts: One per shared anchor, the largest against its error first.
+        populations: The students of each batch, in the order of the chain.
         statement: In plain words, what tied the batches and what to beware of.
     """
 
@@ -76,10 +106,21 @@ class Linked:
     covariance: Floats
     shift: float
     shift_standard_error: float
-    unit_ratio: float | None
-    unit_ratio_error: float | None
+    unit_ratio: float
+    unit_ratio_error: float
+    change: float
+    change_standard_error: float
     drifts: tuple[AnchorDrift, ...]
+    populations: tuple[Population, ...]
     statement: str
+
+
+def earlier_name(essay_id: str, taken: Sequence[str] = ()) -> str:
+    """Return what the earlier sighting of a drifted anchor is called."""
+    name = f"{essay_id} (earlier)"
+    while name in taken:
+        name += " (earlier)"
+    return name
 
 
 def link_batches(earlier: Scored, later: Scored, anchor_ids: Sequence[str]) -> Linked:
@@ -95,9 +136,9 @@ def link_batches(earlier: Scored, later: Scored, anchor_ids: Sequence[str]) -> L
             that fewer are left, or fewer than half.
 
     References:
-        Kolen and Brennan (2014), Test Equating, chapter 6, for mean linking through common items
-        and for leaving drifted ones out one at a time.
+        Kolen and Brennan (2014), Test Equating, chapter 6, for linking through common items.
     """
+    anchors = set(anchor_ids)
     both = set(earlier.essay_ids) & set(later.essay_ids)
     shared = [anchor for anchor in dict.fromkeys(anchor_ids) if anchor in both]
     if len(shared) < MIN_SHARED:
@@ -106,133 +147,175 @@ def link_batches(earlier: Scored, later: Scored, anchor_ids: Sequence[str]) -> L
             f"{MIN_SHARED} are needed: judge anchors of the earlier batch in the later one too."
         )
         raise UnscalableBatchError(msg)
-    moves, errors = _moves(earlier, later, shared)
-    tying = _tying(shared, moves, errors)
-    shift, shift_error = _level(moves[tying], errors[np.ix_(tying, tying)])
-    drifts = _drifts(earlier, later, shared, (moves, errors), tying)
-    drifted = {each.essay_id for each in drifts if each.is_drifted}
-    ids, scores, covariance = _joined(earlier, later, drifted)
-    ratio, ratio_error = _unit_ratio(earlier, later, [shared[i] for i in tying])
+    before, its_populations = _term(earlier, anchors)
+    after, populations = _term(later, anchors)
+    places = [(earlier.essay_ids.index(a), later.essay_ids.index(a)) for a in shared]
+    found = joint_link(before, after, places)
+    drifted = [
+        anchor
+        for anchor, move, error in zip(shared, found.moves, found.move_errors, strict=True)
+        if abs(move) > DRIFT_Z * error
+    ]
+    if len(shared) - len(drifted) < max(MIN_SHARED, len(shared) / 2):
+        msg = (
+            f"{len(drifted)} of {len(shared)} shared anchors moved against the others between the "
+            "batches, so they tie nothing: the judge or its prompt sees something else now. "
+            "Grade the later batch by its own anchors."
+        )
+        raise UnscalableBatchError(msg)
+    tied = _Tied(earlier, later, tuple(shared), frozenset(drifted), found)
+    ids, scores, covariance = _joined(tied)
+    # Where an anchor has two sightings the later one comes last.
+    place = {essay: i for i, essay in enumerate(ids)}
+    at = [place[essay] for essay in later.essay_ids]
+    unit = math.exp(found.log_unit)
+    shift = float(np.mean(scores[at]) - np.mean(later.scores) / unit)
+    drifts = _drifts(earlier, later, shared, found, shift)
+    contrast = _means(place, populations[-1]) - _means(place, its_populations[-1])
+    change = float(contrast @ scores), float(np.sqrt(contrast @ covariance @ contrast))
+    renamed = {anchor: earlier_name(anchor, ids) for anchor in drifted}
     return Linked(
-        essay_ids=ids,
+        essay_ids=tuple(
+            renamed.get(essay, essay) if place < len(earlier.essay_ids) else essay
+            for place, essay in enumerate(ids)
+        ),
         scores=scores,
         covariance=covariance,
-        shift=-shift,
-        shift_standard_error=shift_error,
-        unit_ratio=ratio,
-        unit_ratio_error=ratio_error,
+        shift=shift,
+        shift_standard_error=float(np.sqrt(max(covariance[np.ix_(at, at)].mean(), 0.0))),
+        unit_ratio=unit,
+        unit_ratio_error=found.log_unit_error,
+        change=change[0],
+        change_standard_error=change[1],
         drifts=drifts,
-        statement=_statement(len(tying), drifts, ratio, ratio_error),
+        populations=(*its_populations, *populations),
+        statement=_statement(found, drifts, change),
     )
 
 
-def _moves(earlier: Scored, later: Scored, shared: Sequence[str]) -> tuple[Floats, Floats]:
-    """Return later minus earlier scores of the shared anchors, and their covariance."""
-    before = [earlier.essay_ids.index(anchor) for anchor in shared]
-    after = [later.essay_ids.index(anchor) for anchor in shared]
-    covariance = earlier.covariance[np.ix_(before, before)] + later.covariance[np.ix_(after, after)]
-    return later.scores[after] - earlier.scores[before], covariance
+def _term(batch: Scored, anchors: set[str]) -> tuple[Term, tuple[Population, ...]]:
+    """Return a batch as what its verdicts amount to, and its students."""
+    known: tuple[Population, ...] = getattr(batch, "populations", ())
+    scale = getattr(batch, "scale", batch)
+    students = tuple(essay for essay in batch.essay_ids if essay not in anchors)
+    if isinstance(scale, Scale) and len(students) > 1:
+        own = [essay in anchors for essay in batch.essay_ids]
+        posterior = score_posterior(
+            scale, [e for e, is_anchor in zip(scale.essay_ids, own, strict=True) if is_anchor]
+        )
+        known = (Population(students, math.log(posterior.spread), posterior.log_spread_error),)
+    elif not known:
+        known = (_population(batch, students),)
+    place = {essay: i for i, essay in enumerate(batch.essay_ids)}
+    groups = tuple(np.array([place[e] for e in p.essay_ids], dtype=np.int64) for p in known)
+    spreads = tuple((p.log_spread, p.log_spread_error) for p in known)
+    if isinstance(scale, Scale) and len(students) > 1 and len(place) <= EXACT_UP_TO:
+        information, pull = _by_verdicts(scale, posterior.is_student, posterior.spread)
+    else:
+        information = _information(batch.covariance)
+        pull = information @ batch.scores
+    return Term(information, pull, groups, spreads), known
 
 
-def _level(moves: Floats, errors: Floats) -> tuple[float, float]:
-    """Return the moves' mean, weighted by how sure they are, and its standard error."""
-    # Where all essays are anchors their errors add up to nothing; a common part more, taken off
-    # again below, makes the matrix whole and leaves the weights as they are.
-    common = float(np.mean(np.diag(errors)))
-    inverse = np.linalg.inv(errors + common + 1e-12 * np.eye(len(moves)))
-    total = float(inverse.sum())
-    variance = max(1 / total - common, 0.0)
-    return float(inverse.sum(axis=0) @ moves / total), float(np.sqrt(variance))
+def _by_verdicts(
+    scale: Scale, is_student: np.ndarray[tuple[int], np.dtype[np.bool_]], spread: float
+) -> tuple[Floats, Floats]:
+    """Return what the verdicts tell where the posterior lies, which far out is less than at the
+    verdict-only scores."""
+    prior = population_prior(is_student, spread, len(scale.model.positions))
+    found = nearest_normal(scale.model, scale.point, prior)
+    information, pull = as_normal(scale.model, scale.point, found)
+    if scale.between_judges:
+        # What judges see differently blurs each essay once more.
+        blurred = np.linalg.inv(np.eye(len(information)) + scale.between_judges * information)
+        information, pull = information @ blurred, blurred.T @ pull
+    return information, pull
 
 
-def _against_others(
-    i: int, moves: Floats, errors: Floats, tying: Sequence[int]
-) -> tuple[float, float]:
-    """Return how far anchor i moved against the other tying ones, and the standard error."""
-    others = [j for j in tying if j != i]
-    among = errors[np.ix_(others, others)]
-    common = float(np.mean(np.diag(errors)))
-    weights = np.linalg.inv(among + common + 1e-12 * np.eye(len(others))).sum(axis=0)
-    contrast = np.zeros(len(moves))
-    contrast[i] = 1.0
-    contrast[others] = -weights / weights.sum()
-    variance = float(contrast @ errors @ contrast)
-    return float(contrast @ moves), float(np.sqrt(max(variance, 1e-12)))
-
-
-def _tying(shared: Sequence[str], moves: Floats, errors: Floats) -> list[int]:
-    """Return which anchors tie the batches: the worst is left out until none has drifted."""
-    tying = list(range(len(shared)))
-    while True:
-        scores = {}
-        for i in tying:
-            drift, error = _against_others(i, moves, errors, tying)
-            scores[i] = abs(drift) / error
-        worst = max(scores, key=scores.__getitem__)
-        if scores[worst] <= MAX_DRIFT_Z:
-            return tying
-        tying.remove(worst)
-        if len(tying) < max(MIN_SHARED, len(shared) / 2):
-            left = len(shared) - len(tying)
-            msg = (
-                f"{left} of {len(shared)} shared anchors moved against the others between the "
-                "batches, so they tie nothing: the judge or its prompt sees something else now. "
-                "Grade the later batch by its own anchors."
-            )
-            raise UnscalableBatchError(msg)
+def _population(batch: Scored, students: tuple[str, ...]) -> Population:
+    """Return the students' spread by moments of their scores; what is usual for one or none."""
+    if len(students) < 3:
+        return Population(students, math.log(USUAL_SPREAD), SPREADS_DIFFER)
+    at = [batch.essay_ids.index(essay) for essay in students]
+    among = batch.covariance[np.ix_(at, at)]
+    errors = (np.trace(among) - among.sum() / len(at)) / (len(at) - 1)
+    variance = float(np.var(batch.scores[at], ddof=1))
+    true = max(variance - float(errors), 0.1 * variance, 1e-3)
+    error = variance / true / math.sqrt(2 * (len(at) - 1))
+    return Population(students, 0.5 * math.log(true), min(error, SPREADS_DIFFER))
 
 
 def _drifts(
-    earlier: Scored,
-    later: Scored,
-    shared: Sequence[str],
-    evidence: tuple[Floats, Floats],
-    tying: Sequence[int],
+    earlier: Scored, later: Scored, shared: Sequence[str], found: JointLink, shift: float
 ) -> tuple[AnchorDrift, ...]:
-    moves, errors = evidence
-    shift, _ = _level(moves[list(tying)], errors[np.ix_(tying, tying)])
-    found = []
-    for i, anchor in enumerate(shared):
-        drift, error = _against_others(i, moves, errors, tying)
-        found.append(
-            AnchorDrift(
-                essay_id=anchor,
-                earlier=float(earlier.scores[earlier.essay_ids.index(anchor)]),
-                later=float(later.scores[later.essay_ids.index(anchor)] - shift),
-                drift=drift,
-                standard_error=error,
-                is_drifted=i not in tying,
-            )
+    drifts = [
+        AnchorDrift(
+            essay_id=anchor,
+            earlier=float(earlier.scores[earlier.essay_ids.index(anchor)]),
+            later=float(later.scores[later.essay_ids.index(anchor)] / math.exp(found.log_unit))
+            + shift,
+            drift=float(move),
+            standard_error=float(error),
+            is_drifted=bool(abs(move) > DRIFT_Z * error),
         )
-    return tuple(sorted(found, key=lambda each: -abs(each.drift) / each.standard_error))
+        for anchor, move, error in zip(shared, found.moves, found.move_errors, strict=True)
+    ]
+    return tuple(sorted(drifts, key=lambda each: -abs(each.drift) / each.standard_error))
 
 
-def _joined(
-    earlier: Scored, later: Scored, drifted: set[str]
-) -> tuple[tuple[str, ...], Floats, Floats]:
-    """Return ids, scores and covariance of both batches' essays, by all they say of differences.
+@dataclass(frozen=True, eq=False)
+class _Tied:
+    """Two batches, the anchors that tie them, and how."""
 
-    A drifted anchor stays as the earlier batch saw it; what the later one saw is another essay.
+    earlier: Scored
+    later: Scored
+    shared: tuple[str, ...]
+    drifted: frozenset[str]
+    found: JointLink
+
+
+def _joined(tied: _Tied) -> tuple[tuple[str, ...], Floats, Floats]:
+    """Return ids, scores and covariance of both batches' essays, the unit's error included."""
+    ids, scores, covariance = _at_unit(tied, 0.0)
+    _, wider, _ = _at_unit(tied, tied.found.log_unit_error)
+    _, closer, _ = _at_unit(tied, -tied.found.log_unit_error)
+    apart = 0.5 * (wider - closer)
+    return ids, scores, covariance + np.outer(apart, apart)
+
+
+def _at_unit(tied: _Tied, off: float) -> tuple[tuple[str, ...], Floats, Floats]:
+    """Return what both batches' scores come to where the unit's logarithm is off by so much.
+
+    Every sighting is an item; an anchor's two are tied as closely as it is found to hold still.
     """
-    new = [essay for essay in later.essay_ids if essay not in set(earlier.essay_ids)]
-    ids = (*earlier.essay_ids, *new)
-    place = {essay: i for i, essay in enumerate(ids)}
-    information, pull = np.zeros((len(ids), len(ids))), np.zeros(len(ids))
-    for batch, left_out in ((earlier, set[str]()), (later, drifted)):
-        rows = [i for i, essay in enumerate(batch.essay_ids) if essay not in left_out]
-        at = [place[batch.essay_ids[i]] for i in rows]
-        known = _information(batch.covariance[np.ix_(rows, rows)])
-        information[np.ix_(at, at)] += known
-        pull[at] += known @ batch.scores[rows]
-    n_earlier = len(earlier.essay_ids)
+    earlier, later, found = tied.earlier, tied.later, tied.found
+    unit = math.exp(found.log_unit + off)
+    n, n_later = len(earlier.essay_ids), len(later.essay_ids)
+    information = np.zeros((n + n_later, n + n_later))
+    own = _information(earlier.covariance)
+    others = _information(later.covariance)
+    information[:n, :n] = own
+    information[n:, n:] = unit**2 * others
+    pull = np.concatenate([own @ earlier.scores, unit * (others @ later.scores)])
+    for anchor, variance in zip(tied.shared, found.drift_variances, strict=True):
+        before, after = earlier.essay_ids.index(anchor), n + later.essay_ids.index(anchor)
+        tie = 1 / float(variance)
+        information[before, before] += tie
+        information[after, after] += tie
+        information[before, after] -= tie
+        information[after, before] -= tie
     level = float(np.mean(np.diag(information)))
-    inverse = np.linalg.inv(information + level / len(ids))
-    # On the earlier batch's gauge: the mean of its essays is where it was.
-    gauge = np.eye(len(ids))
-    gauge[:, :n_earlier] -= 1 / n_earlier
-    covariance = gauge @ inverse @ gauge.T
-    scores = gauge @ (inverse @ pull) + float(np.mean(earlier.scores))
-    return ids, scores, (covariance + covariance.T) / 2
+    inverse = np.linalg.inv(information + level / len(pull))
+    solved = inverse @ pull
+    # Of an anchor that held still one item is enough: the earlier one, which the later one informs.
+    single = set(tied.shared) - tied.drifted
+    kept = [*range(n), *(n + i for i, e in enumerate(later.essay_ids) if e not in single)]
+    gauge = np.eye(len(kept))
+    gauge[:, :n] -= 1 / n
+    covariance = gauge @ inverse[np.ix_(kept, kept)] @ gauge.T
+    scores = gauge @ solved[kept] + float(np.mean(earlier.scores))
+    new = [essay for essay in later.essay_ids if essay not in single]
+    return (*earlier.essay_ids, *new), scores, (covariance + covariance.T) / 2
 
 
 def _information(covariance: Floats) -> Floats:
@@ -244,48 +327,43 @@ def _information(covariance: Floats) -> Floats:
     return np.asarray(np.linalg.inv(centred + level / n) - 1 / (level * n))
 
 
-def _unit_ratio(
-    earlier: Scored, later: Scored, tying: Sequence[str]
-) -> tuple[float | None, float | None]:
-    """Return how much wider the tying anchors lie apart later, with the error of its logarithm."""
-
-    def log_ratio(anchors: Sequence[str]) -> float | None:
-        spreads = []
-        for batch in (earlier, later):
-            at = [batch.essay_ids.index(anchor) for anchor in anchors]
-            among = batch.covariance[np.ix_(at, at)]
-            errors = np.trace(among) - among.sum() / len(at)
-            spreads.append(float(np.var(batch.scores[at]) * len(at) - errors))
-        return float(np.log(spreads[1] / spreads[0]) / 2) if min(spreads) > 0 else None
-
-    whole = log_ratio(tying)
-    parts = [log_ratio([a for a in tying if a != anchor]) for anchor in tying]
-    known_parts = [part for part in parts if part is not None]
-    if whole is None or len(known_parts) < len(parts):
-        return None, None
-    error = np.sqrt((len(known_parts) - 1) * np.var(known_parts))
-    return float(np.exp(whole)), float(error)
+def _means(place: Mapping[str, int], population: Population) -> Floats:
+    """Return the contrast that takes the mean of these students' scores; zeros for none."""
+    contrast = np.zeros(max(place.values()) + 1)
+    for essay in population.essay_ids:
+        contrast[place[essay]] = 1 / len(population.essay_ids)
+    return contrast
 
 
-def _statement(
-    n_tying: int, drifts: Sequence[AnchorDrift], ratio: float | None, ratio_error: float | None
-) -> str:
-    parts = [f"Linked through {n_tying} anchors."]
-    drifted = [
-        f"'{each.essay_id}' ({each.drift:+.1f} ± {each.standard_error:.1f} logits)"
-        for each in drifts
-        if each.is_drifted
-    ]
+def _statement(found: JointLink, drifts: Sequence[AnchorDrift], change: tuple[float, float]) -> str:
+    drifted = [each for each in drifts if each.is_drifted]
+    parts = [f"Linked through {len(drifts) - len(drifted)} anchors."]
     if drifted:
-        parts.append(f"Moved against the others, and left out: {', '.join(drifted)}.")
-    if ratio is not None and ratio_error is not None and _is_other_unit(ratio, ratio_error):
-        parts.append(
-            f"Anchors lie {ratio:.2f} times as far apart as before: the judges separate essays "
-            "unequally well, and scores far from the mean are not comparable."
+        names = ", ".join(
+            f"'{each.essay_id}' ({each.drift:+.1f} ± {each.standard_error:.1f} logits)"
+            for each in drifted
         )
+        parts.append(f"Moved against the others, and essays of their own here: {names}.")
+    if len(drifted) > MOST_DRIFTED * len(drifts):
+        parts.append(
+            "More than a quarter of the anchors moved: anchors that move together cannot be told "
+            "from students who changed, so do not rely on the level."
+        )
+    seen = float(np.median([each.could_be_seen for each in drifts]))
+    parts.append(f"A drift of an anchor under {seen:.1f} logits would not have been seen.")
+    if _is_other_unit(found):
+        parts.append(
+            f"The judges separate essays unequally well: a logit of the later one is "
+            f"{math.exp(found.log_unit):.2f} of the earlier one's, and its scores were divided by "
+            "that."
+        )
+    parts.append(
+        f"The students' mean changed by {change[0]:+.2f} ± {change[1]:.2f} logits, unless all "
+        "anchors moved alike, which no verdict shows."
+    )
     return " ".join(parts)
 
 
-def _is_other_unit(ratio: float, error: float) -> bool:
+def _is_other_unit(found: JointLink) -> bool:
     """Whether judges' units differ: beyond chance, and by enough (a fifth) to move a grade."""
-    return bool(abs(np.log(ratio)) > max(2 * error, 0.2))
+    return abs(found.log_unit) > max(2 * found.log_unit_error, 0.2)

@@ -1,35 +1,30 @@
 """A batch folder becomes a `Batch`, or a list of everything that is wrong with it.
 
     batch.yaml          what to do (`settings`)
-    instructions.md     what the students were asked
-    rubric.md           what judges look for (optional)
-    essays/*.txt        or essays.csv (essay_id, text)
-    anchors/*.txt       with grades in anchors/grades.csv (file, grade) or before `__` in their
-                        names (`B__anna.txt`); or anchors.csv (essay_id, text, grade); optional
+    instructions.md     what the students were asked (or .txt, .docx, .odt, .pdf)
+    rubric.md           what judges look for (likewise; optional)
+    essays/             .txt, .md, .docx, .odt, .pdf, .rtf, or folders of them (`essay_files`);
+                        or essays.zip, or a table essays.csv, .xlsx, .ods (essay_id, text)
+    anchors/            the same, with grades in a table grades.csv (file, grade) or in their names
+                        (`B__anna.txt`, see `anchors`); or anchors.csv (essay_id, text, grade)
+    register.csv        the class: essay_id, name, group and whatever else (optional)
     judges/*.yaml       judges of the batch's own (optional)
     scale.yaml          a grade scale of the batch's own (optional)
 
 Nothing outside the folder is ever read: links are a problem, not followed. What a text may hold is
-`text_files`; taking a batch into the store is `steps.ingest`.
+`text`; taking a batch into the store is `steps.ingest`.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import json
-import os
-import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
-from cj_pipeline.batch.essays import Document, Essay
+from cj_pipeline.batch.essays import Document, Essay, SharedText, matching
 from cj_pipeline.errors import BatchProblemsError, SettingsError
 from cj_pipeline.grading.grade_scales import (
     GradeScale,
@@ -38,13 +33,19 @@ from cj_pipeline.grading.grade_scales import (
     read_scale,
     scale_problems,
 )
-from cj_pipeline.ids import ID, id_for, nearest
-from cj_pipeline.intake.settings import ResolvedSettings, resolve_settings
+from cj_pipeline.ids import ID, id_for
+from cj_pipeline.intake.anchors import anchors_in, checked_grade
+from cj_pipeline.intake.essay_files import essay_of, sources_in
+from cj_pipeline.intake.folder import Reading, sha256_of
+from cj_pipeline.intake.identity import check_ids, with_ids, with_register
+from cj_pipeline.intake.layout import FOLDERS, check_names, document_of, folder_of
+from cj_pipeline.intake.masking import with_masked_names
+from cj_pipeline.intake.readers.process import DOCUMENTS, MAX_FILE_BYTES, reader_process
+from cj_pipeline.intake.settings import Column, ResolvedSettings, resolve_settings, usable_settings
+from cj_pipeline.intake.tables import table_named, table_rows
 from cj_pipeline.text import (
     MAX_BYTES,
-    MAX_CHARACTERS,
-    StrictLoader,
-    decode,
+    read_yaml,
     same_words,
     text_flaw,
     with_plain_line_ends,
@@ -53,25 +54,10 @@ from cj_pipeline.text import (
 MIN_ESSAYS = 2
 """Students and anchors together: one pair is the least that can be compared."""
 
-MAX_TABLE_BYTES = 256 * 1024 * 1024
-"""Of a CSV; well above 5,000 essays of 40,000 characters."""
-
-GRADES_FILE = "grades.csv"
 SCALE_FILE = "scale.yaml"
 
-_KNOWN_NAMES = (
-    "batch.yaml",
-    "instructions.md",
-    "rubric.md",
-    "essays",
-    "essays.csv",
-    "anchors",
-    "anchors.csv",
-    "judges",
-    "scale.yaml",
-)
-# What file managers leave behind without asking.
-_LITTER = ("thumbs.db", "desktop.ini")
+_SHARE_HINT = ", or say `identical_texts: share`"
+
 _MAX_ID_CHARACTERS = 200
 
 
@@ -90,176 +76,108 @@ def read_batch(
     """
     root = folder.resolve()
     name = id_for(batch_id if batch_id is not None else root.name, prefix="batch")
-    reading = _Reading(root)
-    if batch_id is not None and not ID.fullmatch(batch_id):
-        reading.problems.append(
-            f"'{batch_id}' cannot name a batch: use 3 to 64 of a-z, 0-9, '-' and '_'"
-        )
     if not root.is_dir():
         raise BatchProblemsError(name, [f"there is no folder {root}"])
-    _check_names(reading)
-    settings, documents = _read_documents(reading, explicit)
+    with reader_process() as readers:
+        reading = Reading(root, readers=readers)
+        if batch_id is not None and not ID.fullmatch(batch_id):
+            reading.problems.append(
+                f"'{batch_id}' cannot name a batch: use 3 to 64 of a-z, 0-9, '-' and '_'"
+            )
+        return _read(reading, name, explicit)
+
+
+def _read(reading: Reading, name: str, explicit: Mapping[str, Any] | None) -> Batch:
+    settings, usable, documents = _read_documents(reading, explicit)
+    if usable is not None and usable.values.encoding is not None:
+        reading.encoding.append(usable.values.encoding)
+    documents += _read_shown(reading)
+    check_names(reading, usable.values.accept if usable is not None else ())
     own_scale = _document(reading, "scale", SCALE_FILE) if reading.has(SCALE_FILE) else None
     documents += [own_scale] if own_scale is not None else []
-    scale = _read_scale(reading, settings, own_scale)
-    essays = [*_read_students(reading), *_read_anchors(reading, settings, scale)]
-    _check_essays(reading, essays)
-    if settings is not None:
-        _check_qualities(reading, settings, essays)
-        _check_goals(reading, settings, essays)
+    scale = _read_scale(reading, usable, own_scale)
+    columns = usable.values.columns if usable is not None else {}
+    essays = _read_students(reading, columns) + _read_anchors(reading, usable, scale, columns)
+    essays, names = with_register(reading, with_ids(essays), columns)
+    check_ids(reading, essays)
+    if usable is not None and usable.values.mask_names:
+        essays = with_masked_names(reading, essays, names)
+    shares = usable is not None and usable.values.identical_texts == "share"
+    essays, shared = _check_texts(reading, essays, shares=shares)
+    if usable is not None:
+        usable = _by_ids(usable, essays)
+        settings = _by_ids(settings, essays) if settings is not None else None
+        _check_qualities(reading, usable, essays)
+        _check_goals(reading, usable, essays)
     for judge in reading.names("judges", required=False):
         reading.bytes_of(f"judges/{judge}", MAX_BYTES)
     if reading.problems or settings is None:
-        raise BatchProblemsError(name, reading.problems)
+        raise BatchProblemsError(name, list(dict.fromkeys(reading.problems)))
     return Batch(
         batch_id=name,
-        source_path=str(root),
+        source_path=str(reading.root),
         essays=tuple(essays),
         documents=tuple(documents),
         settings=settings,
-        content_sha256=_sha256(json.dumps(sorted(reading.checksums.items())).encode()),
+        content_sha256=sha256_of(json.dumps(sorted(reading.checksums.items())).encode()),
+        notices=tuple(dict.fromkeys(reading.notices)),
+        class_names=tuple(names),
+        shared=tuple(shared),
     )
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """A folder while it is read: what was wrong so far, and the checksum of each file read."""
-
-    root: Path
-    problems: list[str] = field(default_factory=list)
-    checksums: dict[str, str] = field(default_factory=dict)
-
-    def has(self, relative: str) -> bool:
-        """Whether there is anything of this name, a broken link included."""
-        return os.path.lexists(self.root / relative)
-
-    def names(self, relative: str, *, required: bool = True) -> list[str]:
-        """Return the names in a folder, sorted, without what file managers leave behind."""
-        path = self.root / relative
-        if not self.has(relative) and not required:
-            return []
-        if path.is_symlink() or not path.is_dir():
-            self.problems.append(f"{relative} is not a folder")
-            return []
-        try:
-            found = sorted(entry.name for entry in path.iterdir())
-        except OSError as error:
-            self.problems.append(f"{relative} cannot be listed: {error.strerror}")
-            return []
-        return [name for name in found if not _is_litter(name)]
-
-    def bytes_of(self, relative: str, max_bytes: int) -> bytes | None:
-        """Return a file's bytes; None, and a problem, when it is no plain file of this size."""
-        path = self.root / relative
-        try:
-            status = path.lstat()
-            if stat.S_ISLNK(status.st_mode):
-                self.problems.append(f"{relative} is a link: put the file itself there")
-                return None
-            if not stat.S_ISREG(status.st_mode):
-                self.problems.append(f"{relative} is not a file")
-                return None
-            if status.st_size > max_bytes:
-                self.problems.append(
-                    f"{relative} has {status.st_size:,} bytes, more than the {max_bytes:,} allowed"
-                )
-                return None
-            content = path.read_bytes()
-        except FileNotFoundError:
-            self.problems.append(f"{relative} is missing")
-            return None
-        except OSError as error:
-            self.problems.append(f"{relative} cannot be read: {error.strerror}")
-            return None
-        self.checksums[relative] = _sha256(content)
-        return content
-
-    def text_of(self, relative: str, max_bytes: int = MAX_BYTES) -> tuple[str, bytes] | None:
-        """Return a file's text, line ends as they are, and its bytes; None with a problem."""
-        content = self.bytes_of(relative, max_bytes)
-        if content is None:
-            return None
-        if not content:
-            self.problems.append(f"{relative} is empty")
-            return None
-        try:
-            return decode(content), content
-        except ValueError as error:
-            self.problems.append(f"{relative} {error}")
-            return None
-
-
-def _is_litter(name: str) -> bool:
-    return name.startswith((".", "~$")) or name.lower() in _LITTER
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _check_names(reading: _Reading) -> None:
-    """A file with almost a known name would be left out in silence: say so instead."""
-    for name in reading.names("."):
-        if name in _KNOWN_NAMES:
-            continue
-        stem = name.lower().removesuffix(".txt")
-        hint = nearest(stem, _KNOWN_NAMES, at_least=0.8)
-        if hint:
-            reading.problems.append(f"{name} is not a file of a batch folder{hint}")
-
-
 def _read_documents(
-    reading: _Reading, explicit: Mapping[str, Any] | None
-) -> tuple[ResolvedSettings | None, list[Document]]:
-    documents = []
-    for kind, name in (("instructions", "instructions.md"), ("rubric", "rubric.md")):
-        if kind == "rubric" and not reading.has(name):
-            continue
-        document = _document(reading, kind, name)
-        if document is not None:
-            documents.append(document)
+    reading: Reading, explicit: Mapping[str, Any] | None
+) -> tuple[ResolvedSettings | None, ResolvedSettings | None, list[Document]]:
+    """Return the settings, what of them can be used to check the rest, and `batch.yaml` itself."""
     yaml_file = _document(reading, "batch", "batch.yaml")
     if yaml_file is None:
-        return None, documents
-    configured = _parse_yaml(reading, yaml_file.content)
+        return None, None, []
+    configured, flaws = read_yaml(yaml_file.content)
+    reading.problems.extend(f"batch.yaml {flaw}" for flaw in flaws)
     if configured is None:
-        return None, documents
+        return None, None, []
     settings, problems = resolve_settings(configured, explicit)
     reading.problems.extend(problems)
-    return settings, [*documents, yaml_file]
+    return settings, settings or usable_settings(configured, explicit), [yaml_file]
 
 
-def _document(reading: _Reading, kind: str, name: str) -> Document | None:
-    found = reading.text_of(name)
-    if found is None:
-        return None
-    text = with_plain_line_ends(found[0])
+def _read_shown(reading: Reading) -> list[Document]:
+    """Return what judges are shown beside the essays: the instructions and the rubric."""
+    found = []
+    for kind in ("instructions", "rubric"):
+        place = document_of(reading, kind)
+        if place is None and kind == "instructions":
+            place = "instructions.md"
+        document = _document(reading, kind, place) if place is not None else None
+        if document is not None:
+            found.append(document)
+    return found
+
+
+def _document(reading: Reading, kind: str, name: str) -> Document | None:
+    if PurePosixPath(name).suffix in DOCUMENTS:
+        content = reading.bytes_of(name, MAX_FILE_BYTES)
+        read = reading.document_in(name, content) if content else None
+        if content is None or read is None:
+            return None
+        reading.notices.extend(f"{name}: {note}" for note in read.notes)
+        text = read.text
+    else:
+        found = reading.text_of(name, in_unicode=kind in {"batch", "scale"})
+        if found is None:
+            return None
+        text, content = found
+    text = with_plain_line_ends(text)
     flaw = text_flaw(text)
     if flaw:
         reading.problems.append(f"{name} {flaw}")
         return None
-    return Document(kind, text, name, _sha256(found[1]), len(found[1]))
-
-
-def _parse_yaml(reading: _Reading, text: str) -> dict[Any, Any] | None:
-    try:
-        content = yaml.load(text, Loader=StrictLoader)  # noqa: S506 -- a subclass of the safe loader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" on line {mark.line + 1}" if mark is not None else ""
-        reading.problems.append(f"batch.yaml is not YAML{where}: {error.problem or error.context}")
-        return None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reading.problems.append(f"batch.yaml is not YAML: {type(error).__name__}: {error}")
-        return None
-    if not isinstance(content, dict):
-        reading.problems.append("batch.yaml must hold `key: value` lines, nothing else")
-        return None
-    return content
+    return Document(kind, text, name, sha256_of(content), len(content))
 
 
 def _read_scale(
-    reading: _Reading, settings: ResolvedSettings | None, own: Document | None
+    reading: Reading, settings: ResolvedSettings | None, own: Document | None
 ) -> GradeScale | None:
     """Return the scale the batch names; problems of its own one are reported in any case."""
     name = settings.values.scale if settings is not None else None
@@ -286,249 +204,156 @@ def _read_scale(
     return scale
 
 
-def _read_students(reading: _Reading) -> list[Essay]:
-    as_files, as_table = reading.has("essays"), reading.has("essays.csv")
-    if as_files and as_table:
-        reading.problems.append("both essays/ and essays.csv are given: keep one of them")
-    if not as_files and not as_table:
+def _read_students(reading: Reading, columns: Mapping[Column, str]) -> list[Essay]:
+    folder, table = folder_of(reading, "essays"), table_named(reading, "essays")
+    if folder and table:
+        reading.problems.append(
+            f"both {_folder_name(folder)} and {table} are given: keep one of them"
+        )
+    if not folder and not table:
         reading.problems.append("the essays are missing: give essays/*.txt or essays.csv")
     essays = []
-    if as_files:
-        names = _text_names(reading, "essays")
-        essays += [e for n in names if (e := _essay_file(reading, f"essays/{n}", "essay"))]
-    if as_table:
-        essays += _essay_rows(reading, "essays.csv", "essay")
+    if folder:
+        sources = sources_in(reading, folder)
+        essays += [essay for source in sources if (essay := essay_of(reading, source))]
+    if table:
+        essays += _essay_rows(reading, table, "essay", columns)
     return essays
 
 
+def _folder_name(folder: str) -> str:
+    return folder if folder.endswith(".zip") else f"{folder}/"
+
+
 def _read_anchors(
-    reading: _Reading, settings: ResolvedSettings | None, scale: GradeScale | None
+    reading: Reading,
+    settings: ResolvedSettings | None,
+    scale: GradeScale | None,
+    columns: Mapping[Column, str],
 ) -> list[Essay]:
-    as_files, as_table = reading.has("anchors"), reading.has("anchors.csv")
-    if as_files and as_table:
-        reading.problems.append("both anchors/ and anchors.csv are given: keep one of them")
-    if (as_files or as_table) and settings is not None and settings.values.scale is None:
+    folder, table = folder_of(reading, "anchors"), table_named(reading, "anchors")
+    if folder and table:
+        reading.problems.append(
+            f"both {_folder_name(folder)} and {table} are given: keep one of them"
+        )
+    if (folder or table) and settings is not None and settings.values.scale is None:
         reading.problems.append(
             "batch.yaml names no scale, so the anchors' grades mean nothing: add `scale: ...`"
         )
     anchors = []
-    if as_files:
-        anchors += _anchor_files(reading)
-    if as_table:
-        anchors += _essay_rows(reading, "anchors.csv", "anchor")
+    if folder:
+        anchors += anchors_in(reading, folder, scale)
+    if table:
+        anchors += _essay_rows(reading, table, "anchor", columns)
     if scale is not None:
-        for anchor in anchors:
-            if anchor.grade not in scale.steps:
-                reading.problems.append(
-                    f"{anchor.source_path}: unknown grade {anchor.grade!r} on"
-                    f" {scale.name}; known: {', '.join(scale.steps)}"
-                )
+        anchors = [
+            replace(a, grade=checked_grade(reading, a.source_path, a.grade or "", scale))
+            for a in anchors
+        ]
     return anchors
 
 
-def _text_names(reading: _Reading, folder: str) -> list[str]:
-    """Return the `.txt` files of a folder; anything else there is a problem, never left out."""
-    texts = []
-    for name in reading.names(folder):
-        if name.lower().endswith(".txt"):
-            texts.append(name)
-        elif (folder, name) != ("anchors", GRADES_FILE):
-            reading.problems.append(
-                f"{folder}/{name} is not a .txt file: save it as plain text, or take it out"
-            )
-    if not texts:
-        reading.problems.append(f"{folder} holds no .txt file")
-    return texts
-
-
-def _essay_file(
-    reading: _Reading, relative: str, prefix: str, grade: str | None = None
-) -> Essay | None:
-    found = reading.text_of(relative)
-    if found is None:
-        return None
-    text = with_plain_line_ends(found[0])
-    flaw = text_flaw(text)
-    if flaw:
-        reading.problems.append(f"{relative} {flaw}")
-        return None
-    name = relative.rpartition("/")[2]
-    return Essay(
-        essay_id=id_for(Path(name).stem, prefix=prefix),
-        text=text,
-        grade=grade,
-        file_name=name,
-        source_path=relative,
-        sha256=_sha256(found[1]),
-        n_bytes=len(found[1]),
-    )
-
-
-def _anchor_files(reading: _Reading) -> list[Essay]:
-    names = _text_names(reading, "anchors")
-    listed = _listed_grades(reading, names)
-    anchors = []
-    for name in names:
-        grade = listed.get(name) if listed is not None else _grade_in_name(name)
-        if grade is None and listed is not None:
-            reading.problems.append(f"anchors/{name} has no grade in anchors/{GRADES_FILE}")
-        elif grade is None:
-            reading.problems.append(
-                f"anchors/{name} has no grade: list it in anchors/{GRADES_FILE} (file,grade), or"
-                f" begin its name with the grade, as in B__{name}"
-            )
-        anchor = _essay_file(reading, f"anchors/{name}", "anchor", grade)
-        if anchor is not None and grade is not None:
-            anchors.append(anchor)
-    return anchors
-
-
-def _grade_in_name(name: str) -> str | None:
-    grade, separator, _ = name.partition("__")
-    return grade if separator and grade else None
-
-
-def _listed_grades(reading: _Reading, names: Sequence[str]) -> dict[str, str] | None:
-    """Return the grade of each file in anchors/grades.csv; None where there is no such table."""
-    relative = f"anchors/{GRADES_FILE}"
-    if not reading.has(relative):
-        return None
-    grades: dict[str, str] = {}
-    for line, row in _table_rows(reading, relative, ("file", "grade")):
-        file, grade = row["file"].strip(), row["grade"].strip()
-        if file not in names:
-            hint = nearest(file, names, at_least=0.6)
-            reading.problems.append(f"{relative} line {line}: anchors/ has no file {file!r}{hint}")
-        elif file in grades:
-            reading.problems.append(f"{relative} line {line}: {file!r} has a grade already")
-        elif not grade:
-            reading.problems.append(f"{relative} line {line}: {file!r} has no grade")
-        else:
-            grades[file] = grade
-    return grades
-
-
-def _essay_rows(reading: _Reading, relative: str, prefix: str) -> list[Essay]:
+def _essay_rows(
+    reading: Reading, relative: str, prefix: str, columns: Mapping[Column, str]
+) -> list[Essay]:
     graded = prefix == "anchor"
-    columns = ("essay_id", "text", "grade") if graded else ("essay_id", "text")
+    required = ("essay_id", "text", "grade") if graded else ("essay_id", "text")
     essays = []
-    for line, row in _table_rows(reading, relative, columns):
-        name, grade = row["essay_id"].strip(), row.get("grade", "").strip()
-        text = with_plain_line_ends(row["text"])
+    has_grades = False
+    for row in table_rows(reading, relative, required, columns):
+        name, grade = row.cells["essay_id"].strip(), row.cells.get("grade", "").strip()
+        text = with_plain_line_ends(row.cells["text"])
         flaws = [f"the text {flaw}"] if (flaw := text_flaw(text)) else []
         if not name or len(name) > _MAX_ID_CHARACTERS or not name.isprintable():
             flaws.append(f"the essay_id must be 1 to {_MAX_ID_CHARACTERS} visible characters")
         if graded and not grade:
             flaws.append("the grade is missing")
+        has_grades = has_grades or (not graded and bool(grade))
+        flaws += [
+            f"the {role} was {note}: make the cell a text and type it again"
+            for role, note in row.notes.items()
+            if "date" in note and role in required
+        ]
         if flaws:
-            reading.problems.extend(f"{relative} line {line}: {flaw}" for flaw in flaws)
+            reading.problems.extend(f"{row.where}: {flaw}" for flaw in flaws)
             continue
-        cell = row["text"].encode()
+        cell = row.cells["text"].encode()
         essays.append(
             Essay(
-                essay_id=id_for(name, prefix=prefix),
+                essay_id="",
                 text=text,
                 grade=grade if graded else None,
                 file_name=relative,
                 source_path=f"{relative}#{name}",
-                sha256=_sha256(cell),
+                sha256=sha256_of(cell),
                 n_bytes=len(cell),
+                given_id=name,
+                name=row.cells.get("name", "").strip() or None,
+                group=row.cells.get("group", "").strip() or None,
+                notes=tuple(
+                    f"the {role} was {note}"
+                    for role, note in row.notes.items()
+                    if role == "text" or (role == "grade" and "formula" in note)
+                ),
             )
+        )
+    if has_grades:
+        reading.notices.append(
+            f"{relative}: its grades are not used: essays whose grade is known are anchors, and"
+            " belong in anchors.csv"
         )
     return essays
 
 
-def _table_rows(
-    reading: _Reading, relative: str, columns: Sequence[str]
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield each row of a CSV with the line it ends on; what is wrong becomes problems.
+def _check_texts(
+    reading: Reading, essays: Sequence[Essay], *, shares: bool
+) -> tuple[list[Essay], list[SharedText]]:
+    """Return the essays to be judged, and those that share the text of one of them.
 
-    Columns may be in any order and be separated by commas, semicolons or tabs, as spreadsheets
-    write them; other columns are left alone.
+    The same text twice is a problem, unless the batch says that students' texts may share.
     """
-    found = reading.text_of(relative, MAX_TABLE_BYTES)
-    if found is None:
-        return
-    rows = csv.reader(
-        io.StringIO(found[0], newline=""), delimiter=_delimiter(found[0], columns), strict=True
-    )
-    n_rows = 0
-    try:
-        header = [name.strip().lower() for name in next(rows, [])]
-        problems = _header_problems(header, columns)
-        if problems:
-            reading.problems.extend(f"{relative} {problem}" for problem in problems)
-            return
-        for row in rows:
-            if not any(cell.strip() for cell in row):
-                continue
-            n_rows += 1
-            if len(row) == len(header):
-                cells = dict(zip(header, row, strict=True))
-                yield rows.line_num, {name: cells[name] for name in columns}
-            else:
-                reading.problems.append(
-                    f"{relative} line {rows.line_num}: {len(row)} cells, but the header names"
-                    f" {len(header)}; put texts in double quotes"
-                )
-    except csv.Error as error:
-        reason = str(error)
-        if "field larger" in reason:
-            reason = f"a text has more than the {MAX_CHARACTERS:,} characters a judge is shown"
-        reading.problems.append(f"{relative} cannot be read beyond line {rows.line_num}: {reason}")
-        return
-    if not n_rows:
-        reading.problems.append(f"{relative} has no row below its header")
-
-
-def _delimiter(text: str, columns: Sequence[str]) -> str:
-    """Return the separator whose use makes the first line name the most columns wanted."""
-    first = with_plain_line_ends(text[:10_000]).split("\n", 1)[0]
-    names = {
-        mark: {name.strip().strip('"').lower() for name in first.split(mark)} for mark in ",;\t"
-    }
-    return max(names, key=lambda mark: len(names[mark] & set(columns)))
-
-
-def _header_problems(header: Sequence[str], columns: Sequence[str]) -> list[str]:
-    missing = [name for name in columns if name not in header]
-    twice = sorted({name for name in header if name and header.count(name) > 1})
-    problems = []
-    if missing:
-        problems.append(
-            f"lacks the column {', '.join(missing)}; its first line must name"
-            f" {', '.join(columns)} and it names {', '.join(filter(None, header)) or 'nothing'}"
-        )
-    if twice:
-        problems.append(f"names the column {', '.join(twice)} twice")
-    if "grade" in header and "grade" not in columns:
-        problems.append("has a column grade; essays whose grade is known belong in anchors.csv")
-    return problems
-
-
-def _check_essays(reading: _Reading, essays: Sequence[Essay]) -> None:
-    by_id, by_words = defaultdict(list), defaultdict(list)
+    shared: list[SharedText] = []
+    by_words = defaultdict(list)
     for essay in essays:
-        by_id[essay.essay_id].append(essay.source_path)
-        by_words[same_words(essay.text)].append(essay.source_path)
-    for essay_id, places in by_id.items():
-        if len(places) > 1:
-            reading.problems.append(
-                f"{_listed(places)} share the essay id {essay_id!r}: rename all but one"
-            )
-    for places in by_words.values():
-        if len(places) > 1:
-            reading.problems.append(f"{_listed(places)} are identical texts: keep one of them")
+        by_words[same_words(essay.text)].append(essay)
+    for copies in by_words.values():
+        if len(copies) < 2:
+            continue
+        listed = _listed([essay.source_path for essay in copies])
+        if not shares or any(essay.is_anchor for essay in copies):
+            hint = "" if any(e.is_anchor for e in copies) else _SHARE_HINT
+            reading.problems.append(f"{listed} are identical texts: keep one of them{hint}")
+            continue
+        reading.notices.append(f"{listed} are identical texts: one is judged for all")
+        shared += [SharedText(essay, copies[0].essay_id) for essay in copies[1:]]
     if len(essays) < MIN_ESSAYS:
         reading.problems.append(
             f"too few essays: {len(essays)} can be used, students and anchors together, and"
             f" {MIN_ESSAYS} are the least that can be compared"
         )
+    sharing = {each.essay.essay_id for each in shared}
+    return [essay for essay in essays if essay.essay_id not in sharing], shared
 
 
-def _check_qualities(
-    reading: _Reading, settings: ResolvedSettings, essays: Sequence[Essay]
-) -> None:
+def _by_ids(settings: ResolvedSettings, essays: Sequence[Essay]) -> ResolvedSettings:
+    """Return settings that name essays by their ids, where the file names them as handed in."""
+    values = settings.values
+    if not values.emulator_qualities and not values.rough_order:
+        return settings
+    known = [(essay.essay_id, essay.given_id, essay.name) for essay in essays]
+
+    def meant(typed: str) -> str:
+        found = matching(known, typed)
+        return found[0] if len(found) == 1 else typed
+
+    update = {
+        "emulator_qualities": {meant(k): v for k, v in values.emulator_qualities.items()},
+        "rough_order": tuple(tuple(meant(one) for one in pile) for pile in values.rough_order),
+    }
+    return replace(settings, values=values.model_copy(update=update))
+
+
+def _check_qualities(reading: Reading, settings: ResolvedSettings, essays: Sequence[Essay]) -> None:
     known = {essay.essay_id for essay in essays}
     for essay_id in settings.values.emulator_qualities:
         if essay_id not in known:
@@ -537,9 +362,22 @@ def _check_qualities(
             )
 
 
-def _check_goals(reading: _Reading, settings: ResolvedSettings, essays: Sequence[Essay]) -> None:
+def _check_goals(reading: Reading, settings: ResolvedSettings, essays: Sequence[Essay]) -> None:
     """What is to be made sure of has to exist: a batch without grades cannot be graded surely."""
     values = settings.values
+    if values.scale is not None and not any(essay.is_anchor for essay in essays):
+        if values.grades == "anchors" and not _has_anchors(reading):
+            reading.problems.append(
+                "batch.yaml: scale: there are no anchors, so there will be no grades: give"
+                " anchors/*.txt or anchors.csv, or say `grades: none`"
+            )
+    elif values.grades == "none" and values.scale is not None:
+        reading.problems.append("batch.yaml: grades: none, but there are anchors: leave one out")
+    if values.n_essays is not None and values.n_essays != len(essays):
+        reading.problems.append(
+            f"batch.yaml: n_essays: {values.n_essays} essays are expected and {len(essays)} can be"
+            " used, anchors included"
+        )
     unsupported = ["goal: grades"] if values.goal == "grades" else []
     if values.precise is not None and values.precise.misgrading is not None:
         unsupported.append("precise: misgrading")
@@ -565,6 +403,13 @@ def _check_goals(reading: _Reading, settings: ResolvedSettings, essays: Sequence
     )
 
 
+def _has_anchors(reading: Reading) -> bool:
+    """Whether anchors were meant to be there; what is wrong with them is told already."""
+    return any(reading.has(name) for name in FOLDERS["anchors"]) or (
+        table_named(reading, "anchors") is not None
+    )
+
+
 def _listed(places: Sequence[str]) -> str:
     return f"{', '.join(places[:-1])} and {places[-1]}"
 
@@ -574,6 +419,9 @@ class Batch:
     """The essays placed on one scale together, as submitted.
 
     `content_sha256` covers every file's path and checksum: the same folder gives the same value.
+    `notices` tell what was taken otherwise than it stands in the folder; `class_names` are the
+    names of the class, as its register or its tables give them; `shared` are essays whose text is
+    that of another, which is judged for both.
     """
 
     batch_id: str
@@ -582,6 +430,9 @@ class Batch:
     documents: tuple[Document, ...]
     settings: ResolvedSettings
     content_sha256: str
+    notices: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    shared: tuple[SharedText, ...] = ()
 
     def document(self, kind: str) -> str:
         """Return the text of the document of this kind; empty when the batch has none."""

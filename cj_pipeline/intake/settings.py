@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cj_pipeline.batch.options import (
     BatchingMode,
+    DependenceSwitch,
     InconsistentPolicy,
+    PeopleRules,
     PrecisionTargets,
     Priority,
     ScoringEngine,
@@ -24,13 +28,35 @@ from cj_pipeline.batch.options import (
 )
 from cj_pipeline.ids import ID, unknown
 from cj_pipeline.metrics.assertions import OwnAssertion
-from cj_pipeline.pairing.judge_shares import shares_problem
+from cj_pipeline.pairing.judge_shares import shares_problem, shares_with_common
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from cj_pipeline.grading.rules import GradingTerms
     from cj_pipeline.scale.scoring import ScoringRules
 
 Origin = Literal["built-in", "batch.yaml", "explicit"]
+Column = Literal["essay_id", "name", "text", "grade", "group"]
+Encoding = Literal[
+    "windows-1252",
+    "windows-1250",
+    "windows-1251",
+    "windows-1253",
+    "windows-1254",
+    "windows-1256",
+    "iso-8859-1",
+    "iso-8859-2",
+    "iso-8859-15",
+    "mac-roman",
+    "cp850",
+    "koi8-r",
+    "utf-16-le",
+    "utf-16-be",
+    "gb18030",
+    "shift-jis",
+]
+"""The keys of `text.ENCODINGS`."""
 
 
 class EarlierBatch(BaseModel):
@@ -41,10 +67,16 @@ class EarlierBatch(BaseModel):
     batch: Annotated[str, Field(pattern=ID)]
 
 
+LONGEST_WAIT_S = 366 * 24 * 3600
+"""A year: no wait that a batch may name is longer."""
+
+
 class BatchSettings(BaseModel):
     """The keys of `batch.yaml` and their defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     title: str = ""
     """The batch's title, shown as the report's heading."""
@@ -57,21 +89,42 @@ class BatchSettings(BaseModel):
     language: str = "en"
     """The language of the essays, as a BCP 47 tag."""
 
+    encoding: Encoding | None = None
+    """The encoding of texts and tables that are neither UTF-8 nor marked as UTF-16. Without it,
+    such a file is refused."""
+    columns: Mapping[Column, str] = Field(default_factory=dict)
+    """The headings of your tables' columns, where they are not among the words that are known."""
+    accept: tuple[str, ...] = ()
+    """Names of further files and folders that may lie in the batch folder and are not read; `*`
+    stands for any letters."""
+    n_essays: Annotated[int, Field(ge=1)] | None = None
+    """How many essays there must be, anchors included. A folder in the inbox is opened only once it
+    holds so many."""
+    identical_texts: Literal["refuse", "share"] = "refuse"
+    """What to do with identical texts. refuse: they are a problem. share: one of them is judged,
+    and all get its result."""
+    mask_names: bool = False
+    """Mask the names of the class, as its register or its tables give them, in what judges are
+    shown. Other people's names stay."""
+
     scale: str | None = None
     """The grade scale of the anchors' grades: a built-in one, or the one in the batch's own
     scale.yaml. Without a scale the batch ends with scores and ranks."""
+    grades: Literal["anchors", "none"] = "anchors"
+    """Where grades come from. none: the batch names a scale, has no anchors and is to end with
+    scores and ranks."""
     use_priors: bool = False
     """Use the shares of grades that the scale has published. A student's grade then also depends on
     the grades of students elsewhere."""
     link_to: tuple[Annotated[str, Field(pattern=ID)], ...] = ()
     """Earlier batches on whose scale this one is placed, earliest first. They must share three or
     more anchors with it."""
-    min_anchor_grades: Annotated[int, Field(ge=2)] = 2
+    min_anchor_grades: Annotated[int, Field(ge=2, le=1_000_000)] = 2
     """Give no grades if the anchors have fewer different grades than this."""
-    min_anchor_separation_z: Annotated[float, Field(ge=0)] = 1.64
+    min_anchor_separation_z: Annotated[float, Field(ge=0, le=1_000)] = 1.64
     """Give no grades unless the anchors' scores rise with their grades by this many standard
     errors."""
-    max_anchor_disagreement: Annotated[float, Field(gt=0)] = 1.5
+    max_anchor_disagreement: Annotated[float, Field(gt=0, le=1_000)] = 1.5
     """Give no grades if the judge and the anchors' graders disagree by more grade steps than
     this."""
     max_extrapolated_share: Share = 0.5
@@ -80,14 +133,22 @@ class BatchSettings(BaseModel):
     """Report two anchors that score against their grades if the probability of chance is below
     this."""
     judges: Annotated[tuple[str, ...], Field(min_length=1)] = ("quality",)
-    """Names of the judges. Several judges are a panel and judge the same pairs."""
+    """Names of the judges. Several judges are a panel."""
+    common_pairs: Share = 0.2
+    """The share of the pairs that all judges of a panel judge, from 0 to 1. Every other pair has
+    one judge, in turn. Used without `judge_shares`."""
     judge_shares: Mapping[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
-    """The share of the pairs that each judge of a panel judges, from 0 to 1. Without it, each
-    judges all pairs. If the shares add up to 1, each pair has one judge; if to more, some have
+    """The share of the pairs that each judge of a panel judges, from 0 to 1, instead of
+    `common_pairs`. If the shares add up to 1, each pair has one judge; if to more, some have
     several."""
     judge_choice: Literal["shares", "by_worth"] = "shares"
     """How a panel's judges are chosen. shares: each gets its share. by_worth: each pair gets one
     judge, mostly the one whose verdicts have given the most information per USD so far."""
+    people: PeopleRules = Field(default_factory=PeopleRules)
+    """What is asked of the people among the judges (`provider: human`): which share of the pairs,
+    and whether waves wait for them."""
+    release: Literal["automatic", "needs_sign_off"] = "automatic"
+    """needs_sign_off: grades are provisional until a person releases them (`cj release`)."""
 
     llm_batching_mode: BatchingMode = "provider_batch_api"
     """How requests are sent: single calls, calls in series, or the provider's batch endpoint."""
@@ -120,38 +181,44 @@ class BatchSettings(BaseModel):
     may_repeat_pairs: bool = False
     """Allow pairs chosen by scores to be repeated before every pair was judged once."""
 
-    max_pairwise_comparisons: Annotated[int, Field(ge=1)] = 120
+    max_pairwise_comparisons: Annotated[int, Field(ge=1, le=10_000_000)] = 120
     """The budget: at most this many comparisons; the batch may stop earlier."""
-    wave_size: Annotated[int, Field(ge=1)] | None = None
+    wave_size: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Pairs per wave; by default half the number of essays."""
-    spend_cap_usd: Annotated[float, Field(gt=0)] | None = None
+    spend_cap_usd: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """The most the batch may cost, in USD. The worst case is reserved before each submission."""
     canary_requests: Annotated[int, Field(ge=0, le=50)] | None = None
     """How many single calls are sent before the first provider job of a judge that has given no
     verdict in this store yet. By default three for a real judge, none for a simulated one."""
+    max_answers_without_verdict: Annotated[int, Field(ge=1, le=1000)] = 6
+    """After so many paid answers of a judge in this batch without a single verdict, nothing more is
+    asked of it until a person has looked."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How many attempts a comparison gets before it counts as failed."""
 
-    score_stability_threshold: Annotated[float, Field(gt=0)] | None = 0.025
+    score_stability_threshold: Annotated[float, Field(gt=0, le=1_000)] | None = 0.025
     """Stop once no score has moved by more than this many logits between waves; `null`: never."""
-    min_comparisons_for_stability_check: Annotated[int, Field(ge=1)] = 12
+    min_comparisons_for_stability_check: Annotated[int, Field(ge=1, le=10_000_000)] = 12
     """How many callbacks are needed before stability is checked."""
     precise: PrecisionTargets | None = None
     """Stop once these targets are met; the rule we recommend."""
     min_success_rate: Share = 0.8
     """The share of comparisons that must succeed for the batch to count as complete."""
-    min_resampling_net_size: Annotated[int, Field(ge=2)] = 3
+    min_resampling_net_size: Annotated[int, Field(ge=2, le=1_000_000)] = 3
     """The largest number of essays that counts as a small net, which is covered and resampled."""
-    max_resampling_passes_for_small_net: Annotated[int, Field(ge=0)] = 4
+    max_resampling_passes_for_small_net: Annotated[int, Field(ge=0, le=1_000)] = 4
     """How often a small net's pairs are judged again after every pair was judged once."""
-    max_resampling_passes_for_regular_net: Annotated[int, Field(ge=0)] = 1
+    max_resampling_passes_for_regular_net: Annotated[int, Field(ge=0, le=1_000)] = 1
     """The same for a net that is not small."""
-    mean_se_warning: Annotated[float, Field(gt=0)] = 0.4
+    mean_se_warning: Annotated[float, Field(gt=0, le=1_000)] = 0.4
     """Warn when the mean standard error of the scores is above this, in logits."""
-    max_se_warning: Annotated[float, Field(gt=0)] = 0.8
+    max_se_warning: Annotated[float, Field(gt=0, le=1_000)] = 0.8
     """Warn when the largest standard error of a score is above this, in logits."""
-    stall_after_s: Annotated[float, Field(gt=0)] = 36 * 3600
+    stall_after_s: Annotated[float, Field(gt=0, le=LONGEST_WAIT_S)] = 36 * 3600
     """Seconds without news after which the batch is ended as stalled."""
+    incomplete_after_s: Annotated[float, Field(gt=0, le=LONGEST_WAIT_S)] = 6 * 3600
+    """How many seconds the batch waits for rows that a provider counts as done and has not sent.
+    After that their cost is in doubt and the batch goes on without them."""
 
     assertions: tuple[OwnAssertion, ...] = ()
     """Conditions on metrics, as `cj metrics` names them. If one fails, no grades are published."""
@@ -170,6 +237,9 @@ class BatchSettings(BaseModel):
     inconsistent_verdicts: InconsistentPolicy = "keep"
     """What to do with the verdicts on a pair for which a judge named different winners in the two
     orders: keep them, halve their weight, or drop them. The last two need `both_orders`."""
+    verdict_dependence: DependenceSwitch = "auto"
+    """Count several verdicts on one pair, and several judges, for what they tell together. auto: by
+    what their verdicts are found to share; off: each as if it told afresh."""
     emulator_qualities: Mapping[str, float] = Field(default_factory=dict)
     """Quality of each essay, by essay id, in logits. For simulated judges only; never in any
     result."""
@@ -207,7 +277,9 @@ class BatchSettings(BaseModel):
 
     @model_validator(mode="after")
     def _shares_fit_the_panel(self) -> BatchSettings:
-        problem = shares_problem(self.judge_shares, self.judges) if self.judge_shares else None
+        # Which judges are people, who have no share here, is known once they are loaded.
+        named = [name for name in self.judges if name in self.judge_shares]
+        problem = shares_problem(self.judge_shares, named) if self.judge_shares else None
         if problem is not None:
             raise ValueError(problem)
         if self.judge_choice == "by_worth" and self.judge_shares:
@@ -265,7 +337,7 @@ def resolve_settings(
     except ValidationError as error:
         problems += [
             f"batch.yaml: {'.'.join(map(str, e['loc'])) or 'settings'}:"
-            f" {e['msg'].removeprefix('Value error, ')}"
+            f" {e['msg'].removeprefix('Value error, ')}{_hint(e)}"
             for e in error.errors()
         ]
         return None, problems
@@ -278,8 +350,57 @@ def resolve_settings(
     return ResolvedSettings(values, origins), []
 
 
+def usable_settings(
+    configured: Mapping[str, Any], explicit: Mapping[str, Any] | None = None
+) -> ResolvedSettings | None:
+    """Return the settings without those that are wrong, so that the rest can be checked too.
+
+    Arguments as for `resolve_settings`. None where nothing can be used.
+    """
+    fields = BatchSettings.model_fields
+    kept = {k: v for k, v in {**configured, **(explicit or {})}.items() if k in fields}
+    for _ in range(len(kept) + 1):
+        try:
+            return ResolvedSettings(BatchSettings.model_validate(kept), {})
+        except ValidationError as error:
+            wrong = {e["loc"][0] for e in error.errors() if e["loc"]}
+            kept = {k: v for k, v in kept.items() if k not in wrong} if wrong else {}
+    return None
+
+
+def _hint(error: ErrorDetails) -> str:
+    """Return what helps with a value that people often write otherwise; empty without any."""
+    given = error["input"]
+    if isinstance(given, str) and re.fullmatch(r"-?\d+,\d+", given.strip()):
+        return f": write {given.strip().replace(',', '.')} with a point"
+    if error["loc"] == ("precise",) and isinstance(given, int | float):
+        return f": say what is to be so precise, as in `precise: {{reliability: {given}}}`"
+    if isinstance(given, float) and error["type"] == "int_from_float":
+        return f": give {math.floor(given)} or {math.ceil(given)}"
+    return ""
+
+
 def _unknown_key(key: object, where: str) -> str:
     return f"{where}: {unknown('key', str(key), BatchSettings.model_fields)}"
+
+
+def panel_shares(settings: BatchSettings, judges: Sequence[str]) -> tuple[float, ...]:
+    """Return the share of the pairs that each judge gets, from 0 to 1, in the order of `judges`.
+
+    Where judges are chosen by information per USD these are the shares to begin with.
+    """
+    if settings.judge_choice == "by_worth":
+        return (1 / len(judges),) * len(judges)
+    if settings.judge_shares:
+        return tuple(settings.judge_shares.get(judge, 1.0) for judge in judges)
+    return shares_with_common(len(judges), settings.common_pairs)
+
+
+def common_share(settings: BatchSettings) -> float | None:
+    """Return the share of the pairs that all judges get; None where judges have own shares."""
+    if settings.judge_choice == "by_worth" or settings.judge_shares:
+        return None
+    return settings.common_pairs
 
 
 def scoring_rules(settings: BatchSettings) -> ScoringRules:
@@ -293,6 +414,7 @@ def scoring_rules(settings: BatchSettings) -> ScoringRules:
         discrimination="off" if is_plain else settings.judge_discrimination,
         ties=settings.ties,
         inconsistent=settings.inconsistent_verdicts,
+        dependence="off" if is_plain else settings.verdict_dependence,
     )
 
 

@@ -14,9 +14,9 @@ from cj_pipeline.judging.pricing import (
     EXPECTED_ANSWER_TOKENS,
     Price,
     Usage,
-    _prompt_bytes,
     cost_usd,
     estimated_tokens,
+    prompt_bytes,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def worst_case_usd(price: Price, prompt: Prompt, judge: Judge, *, batched: bool)
     Every byte of the prompt counts as a token, which no byte-level tokenizer can exceed, nothing
     is read from a cache, everything may be written to one, and the answer is as long as allowed.
     """
-    n_bytes = _prompt_bytes(prompt)
+    n_bytes = prompt_bytes(prompt)
     share = price.batched if batched else _FULL_PRICE
     dearest = max(
         price.input * share.input,
@@ -48,5 +48,5 @@ def expected_usd(price: Price, prompt: Prompt, *, batched: bool) -> float:
 
     Reasoning is not in it, because it is not known beforehand; a pilot measures it.
     """
-    usage = Usage(prompt=estimated_tokens(_prompt_bytes(prompt)), completion=EXPECTED_ANSWER_TOKENS)
+    usage = Usage(prompt=estimated_tokens(prompt_bytes(prompt)), completion=EXPECTED_ANSWER_TOKENS)
     return cost_usd(price, usage, batched=batched)

@@ -20,12 +20,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.judging.pricing import Price, PriceEntry, batch_multipliers, price_of
+from cj_pipeline.judging.pricing import NO_PRICE, Price, PriceEntry, batch_multipliers, price_of
 from cj_pipeline.judging.prompts import Template, verdict_schema
 from cj_pipeline.judging.templates import load_template
 
-ProviderName = Literal["emulator", "openai", "anthropic", "gemini", "openai-compatible"]
-Api = Literal["chat_completions", "responses", "messages", "generate_content"]
+ProviderName = Literal["emulator", "openai", "anthropic", "gemini", "openai-compatible", "human"]
+Api = Literal["chat_completions", "responses", "messages", "generate_content", "page"]
 
 DEFAULT_API: Mapping[ProviderName, Api] = {
     "emulator": "chat_completions",
@@ -33,6 +33,7 @@ DEFAULT_API: Mapping[ProviderName, Api] = {
     "openai-compatible": "chat_completions",
     "anthropic": "messages",
     "gemini": "generate_content",
+    "human": "page",
 }
 """Which of its endpoints a provider is called through unless the judge says otherwise."""
 
@@ -42,6 +43,7 @@ _SPOKEN: Mapping[ProviderName, frozenset[Api]] = {
     "openai-compatible": frozenset({"chat_completions"}),
     "anthropic": frozenset({"messages"}),
     "gemini": frozenset({"generate_content"}),
+    "human": frozenset({"page"}),
 }
 
 _KEY_VARIABLE: Mapping[ProviderName, str | None] = {
@@ -50,6 +52,7 @@ _KEY_VARIABLE: Mapping[ProviderName, str | None] = {
     "openai-compatible": None,
     "anthropic": "ANTHROPIC_API_KEY",
     "gemini": "GEMINI_API_KEY",
+    "human": None,
 }
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,47}$")
@@ -69,7 +72,7 @@ class JudgeSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_output_tokens: Annotated[int, Field(ge=16, le=65_536)] = 1024
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     reasoning_effort: Annotated[str, Field(pattern=r"^[a-z]{2,12}$")] | None = None
 
 
@@ -88,6 +91,7 @@ class Judge:
         base_url: Where the provider is, if not at its usual address.
         key_variable: The environment variable that holds the key; None where none is needed.
         price_override: Its own price; otherwise the table's.
+        answers_as: Names its answers may bear beside the model's own.
         limits: What its account may have in one job and in the queue, where that is not what the
             provider's documents say; names and units as in `providers.ProviderLimits`.
     """
@@ -103,13 +107,14 @@ class Judge:
     key_variable: str | None = None
     price_override: PriceEntry | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
+    answers_as: tuple[str, ...] = ()
 
     @property
     def judge_id(self) -> str:
         """The name and a fingerprint of everything that could change a verdict."""
         parts = self.definition() | {"schema": verdict_schema(allow_ties=self.allow_ties)}
         # A new key, another price or a larger account is still the same judge.
-        for unrelated in ("name", "key_variable", "price", "limits"):
+        for unrelated in ("name", "key_variable", "price", "limits", "answers_as"):
             del parts[unrelated]
         canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False)
         return f"{self.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
@@ -118,6 +123,11 @@ class Judge:
     def is_simulated(self) -> bool:
         """Whether its verdicts come from the emulator."""
         return self.provider == "emulator"
+
+    @property
+    def is_human(self) -> bool:
+        """Whether people judge: then nothing is sent or paid."""
+        return self.provider == "human"
 
     @property
     def has_jobs(self) -> bool:
@@ -132,7 +142,7 @@ class Judge:
             UnpricedModelError: If neither it nor the table gives a price.
         """
         if self.price_override is None:
-            return price_of(self.provider, self.model)
+            return NO_PRICE if self.is_human else price_of(self.provider, self.model)
         return self.price_override.price(
             self.provider,
             self.model,
@@ -159,6 +169,7 @@ class Judge:
             "key_variable": self.key_variable,
             "price": self.price_override.model_dump(mode="json") if self.price_override else None,
             "limits": dict(self.limits),
+            "answers_as": list(self.answers_as),
         }
 
     @classmethod
@@ -166,12 +177,17 @@ class Judge:
         """Return the judge whose `definition` this is, whatever has become of its files."""
         rest = dict(definition)
         price = rest.pop("price")
+        answers_as = tuple(rest.pop("answers_as", ()))
         return cls(
             template=Template(**rest.pop("template")),
             settings=JudgeSettings.model_validate(rest.pop("settings")),
             price_override=PriceEntry.model_validate(price) if price else None,
+            answers_as=answers_as,
             **rest,
         )
+
+
+Count = Annotated[int, Field(ge=1, le=10**12)]
 
 
 class _Limits(BaseModel):
@@ -192,16 +208,16 @@ class _Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_requests: Annotated[int, Field(ge=1)] | None = None
-    max_bytes: Annotated[int, Field(ge=1)] | None = None
-    max_enqueued_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_open_jobs: Annotated[int, Field(ge=1)] | None = None
-    creates_per_hour: Annotated[int, Field(ge=1)] | None = None
-    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
-    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
-    max_concurrent_calls: Annotated[int, Field(ge=1)] | None = None
-    results_kept_s: Annotated[int, Field(ge=3600)] | None = None
-    list_lag_s: Annotated[int, Field(ge=0)] | None = None
+    max_requests: Count | None = None
+    max_bytes: Count | None = None
+    max_enqueued_tokens: Count | None = None
+    max_open_jobs: Count | None = None
+    creates_per_hour: Count | None = None
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    max_concurrent_calls: Count | None = None
+    results_kept_s: Annotated[int, Field(ge=3600, le=10**9)] | None = None
+    list_lag_s: Annotated[int, Field(ge=0, le=10**7)] | None = None
 
 
 class JudgeFile(BaseModel):
@@ -217,8 +233,9 @@ class JudgeFile(BaseModel):
     """The service that runs the model."""
     api: Api | None = None
     """The provider's API; by default its usual one."""
-    model: Annotated[str, Field(min_length=1, max_length=200)]
-    """The provider's name of the model; a dated version keeps verdicts comparable."""
+    model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """The provider's name of the model; a dated version keeps verdicts comparable. People need
+    none."""
     template: str = "essay-quality-1"
     """The prompt before the essays."""
     settings: JudgeSettings = Field(default_factory=JudgeSettings)
@@ -233,6 +250,9 @@ class JudgeFile(BaseModel):
     """The judge's own price, if the table has none or another one."""
     limits: _Limits = Field(default_factory=_Limits)
     """The limits of its account."""
+    answers_as: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
+    """Names of the model that its answers may bear; by default how `model` begins, and with a
+    `base_url` whatever the first answer says."""
 
     @model_validator(mode="after")
     def _provider_speaks_the_api(self) -> JudgeFile:
@@ -246,7 +266,19 @@ class JudgeFile(BaseModel):
         if self.provider == "emulator" and (self.base_url or self.key_variable):
             msg = "the emulator's address is CJ_EMULATOR_URL, and it takes no key"
             raise ValueError(msg)
+        if self.provider == "human":
+            unusable = [key for key in _OF_MODELS if key in self.model_fields_set]
+            if unusable:
+                msg = f"people have no {', '.join(unusable)}: leave it out"
+                raise ValueError(msg)
+        elif self.model is None:
+            msg = "model: name the provider's model"
+            raise ValueError(msg)
         return self
+
+
+_OF_MODELS = ("base_url", "key_variable", "price", "limits", "settings", "template")
+"""Keys that say how a model is reached; what people are shown is the page."""
 
 
 def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
@@ -279,7 +311,7 @@ def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
         name=name,
         provider=parsed.provider,
         api=parsed.api or DEFAULT_API[parsed.provider],
-        model=parsed.model,
+        model=parsed.model or "people",
         template=load_template(parsed.template, extra_dir / "templates" if extra_dir else None),
         settings=parsed.settings,
         allow_ties=parsed.allow_ties,
@@ -287,6 +319,7 @@ def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
         key_variable=parsed.key_variable or _KEY_VARIABLE[parsed.provider],
         price_override=parsed.price,
         limits=parsed.limits.model_dump(exclude_none=True),
+        answers_as=parsed.answers_as,
     )
 
 

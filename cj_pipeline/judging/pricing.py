@@ -7,7 +7,7 @@ here, so the arithmetic is written once. When caching a prefix pays is `prompt_c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import date
 from decimal import Decimal
 from functools import cache
@@ -78,7 +78,8 @@ class Price:
     """USD per million tokens of one model, with where and when the figures were read.
 
     `cacheable_from` is the shortest prefix, in tokens, that the provider keeps for this model;
-    `is_simulated` marks nominal prices of emulated models: nothing is billed.
+    `is_simulated` marks nominal prices of emulated models: nothing is billed. `tiers` are shares
+    of the price by the service tier that an answer names.
     """
 
     provider: str
@@ -93,21 +94,35 @@ class Price:
     source: str
     as_of: date
     is_simulated: bool = False
+    tiers: Mapping[str, Decimal] = field(default_factory=dict)
+
+
+Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+"""USD per million tokens."""
+
+
+def folded_tier(name: str) -> str:
+    """Return a service tier's name as it is compared."""
+    return name.strip().casefold().replace("-", "_")
 
 
 class PriceEntry(BaseModel):
     """A price as written in `prices.yaml` or in a judge's own definition.
 
-    Figures are strings or whole numbers, so that they are read as decimals, exactly.
+    Figures are strings or whole numbers, so that they are read as decimals, exactly. `batched` is
+    what the provider's batch endpoint charges, as a share of the price; `tiers` the same for
+    service tiers that an answer may name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    input: Annotated[Decimal, Field(ge=0)]
-    cached_input: Annotated[Decimal, Field(ge=0)] | None = None
-    cache_write_5m: Annotated[Decimal, Field(ge=0)] | None = None
-    cache_write_1h: Annotated[Decimal, Field(ge=0)] | None = None
-    output: Annotated[Decimal, Field(ge=0)]
+    input: Usd
+    cached_input: Usd | None = None
+    cache_write_5m: Usd | None = None
+    cache_write_1h: Usd | None = None
+    output: Usd
+    batched: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    tiers: Mapping[str, Annotated[Decimal, Field(ge=0, le=100)]] = {}
     cacheable_from: Annotated[int, Field(ge=1)] = 1024
     source: str
     as_of: date
@@ -133,7 +148,8 @@ class PriceEntry(BaseModel):
             cache_write_5m=or_input(self.cache_write_5m),
             cache_write_1h=or_input(self.cache_write_1h),
             output=self.output,
-            batched=batched,
+            batched=batched if self.batched is None else BatchMultipliers(*[self.batched] * 4),
+            tiers={folded_tier(name): share for name, share in self.tiers.items()},
             cacheable_from=self.cacheable_from,
             source=self.source,
             as_of=self.as_of,
@@ -206,11 +222,28 @@ def estimated_tokens(n_bytes: int) -> int:
     return -(-n_bytes // _BYTES_PER_TOKEN)
 
 
-def _prompt_bytes(prompt: Prompt) -> int:
+def prompt_bytes(prompt: Prompt) -> int:
+    """Return the size of a prompt in bytes of UTF-8."""
     return sum(len(part.encode()) for part in (prompt.system, prompt.prefix, prompt.essays))
 
 
 _FULL_PRICE = BatchMultipliers(Decimal(1), Decimal(1), Decimal(1), Decimal(1))
+
+NO_PRICE = Price(
+    provider="human",
+    model="people",
+    input=Decimal(0),
+    cached_input=Decimal(0),
+    cache_write_5m=Decimal(0),
+    cache_write_1h=Decimal(0),
+    output=Decimal(0),
+    batched=_FULL_PRICE,
+    cacheable_from=1024,
+    source="people take minutes, which are counted apart",
+    as_of=date(2026, 1, 1),
+    is_simulated=False,
+)
+"""What people's verdicts cost in money."""
 
 
 def _multipliers(listed: Mapping[str, Any]) -> BatchMultipliers:

@@ -12,9 +12,9 @@ import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cj_pipeline.batch.comparisons import Verdict
 from cj_pipeline.errors import InvalidOutputError
@@ -106,14 +106,30 @@ def fence_nonce(batch_secret: str, comparison_id: str) -> str:
     ).hexdigest()
 
 
+LONGEST_JUSTIFICATION = 4000
+"""In characters; what is longer is cut there."""
+
+_LEAST_CONFIDENCE, _MOST_CONFIDENCE = 1, 5
+
+
 class VerdictReply(BaseModel):
-    """The JSON a judge must answer with; anything else is a failure, never Essay A."""
+    """The JSON a judge must answer with; anything else is a failure, never Essay A.
+
+    Only the winner decides: a confidence on another scale says nothing and is None, and a
+    justification that is too long is cut.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     winner: Literal["A", "B", "tie"]
-    confidence: Annotated[float, Field(ge=1, le=5)]
-    justification: Annotated[str, Field(max_length=4000)]
+    confidence: float
+    justification: str
+
+    @property
+    def known_confidence(self) -> float | None:
+        """The confidence from 1 to 5; None where it is on another scale."""
+        is_known = _LEAST_CONFIDENCE <= self.confidence <= _MOST_CONFIDENCE
+        return float(self.confidence) if is_known else None
 
 
 def verdict_schema(*, allow_ties: bool) -> dict[str, object]:
@@ -131,14 +147,21 @@ def verdict_schema(*, allow_ties: bool) -> dict[str, object]:
     }
 
 
+_THINKING = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_FENCED = re.compile(r"\A```[a-zA-Z]*[ \t]*\n(?P<inside>.*)\n[ \t]*```\Z", re.DOTALL)
+
+
 def parse_verdict(text: str, *, allow_ties: bool) -> Verdict:
     """Return the verdict in a judge's reply.
+
+    A block of thoughts before it and a fence around it are taken off, as many open models write
+    them; what is left has to be one JSON object and nothing else.
 
     Raises:
         InvalidOutputError: If the reply is not exactly one JSON object with a known winner.
     """
     try:
-        reply = VerdictReply.model_validate_json(text.strip())
+        reply = VerdictReply.model_validate(_only_object(text))
     except ValidationError as error:
         fields = sorted({".".join(map(str, e["loc"])) or "reply" for e in error.errors()})
         msg = f"The reply holds no verdict: {', '.join(fields)} missing or not as requested."
@@ -146,4 +169,31 @@ def parse_verdict(text: str, *, allow_ties: bool) -> Verdict:
     if reply.winner == "tie" and not allow_ties:
         msg = "The reply is a tie, which this judge may not give."
         raise InvalidOutputError(msg)
-    return Verdict(reply.winner, float(reply.confidence), reply.justification)
+    justification = reply.justification[:LONGEST_JUSTIFICATION]
+    return Verdict(reply.winner, reply.known_confidence, justification)
+
+
+def _only_object(text: str) -> object:
+    """Return the JSON value a reply consists of; None where it is none, or says a thing twice."""
+    bare = _THINKING.sub("", text, count=1).strip()
+    fenced = _FENCED.match(bare)
+    try:
+        return json.loads(
+            fenced["inside"] if fenced else bare,
+            object_pairs_hook=_said_once,
+            parse_constant=_no_number,
+        )
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_number(word: str) -> float:
+    msg = f"{word} is no JSON"
+    raise ValueError(msg)
+
+
+def _said_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len({name for name, _ in pairs}) < len(pairs):
+        msg = "a name twice in one object"
+        raise ValueError(msg)
+    return dict(pairs)

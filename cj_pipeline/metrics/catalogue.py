@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cj_pipeline.batch.comparisons import RequestOutcome
+from cj_pipeline.batch.options import WaitingFor
 from cj_pipeline.stopping.continuation import BatchOutcome, ContinuationDecision, EndReason
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -452,6 +453,25 @@ _BATCHES = (
         always=_one_each(("running", "succeeded", "failed", "cancelled", "rejected")),
     ),
     Metric(
+        "cj_arrivals",
+        "gauge",
+        "Folders and zip files that were put into the inbox, by state.",
+        ("state",),
+        "SELECT state, count(*) AS value FROM arrivals WHERE batch_id GLOB $batch GROUP BY state",
+        always=_one_each(("settling", "waiting", "opened", "rejected", "changed", "forgotten")),
+    ),
+    Metric(
+        "cj_batches_waiting",
+        "gauge",
+        "Running batches that wait for something beside a provider's own work, by what it is.",
+        ("waiting_for",),
+        """
+        SELECT waiting_for, count(*) AS value FROM v_batch_waiting
+        WHERE batch_id GLOB $batch GROUP BY waiting_for
+        """,
+        always=_one_each([each.value for each in WaitingFor]),
+    ),
+    Metric(
         "cj_batches_ended_total",
         "counter",
         "Batches that have ended, by reason.",
@@ -498,15 +518,17 @@ _BATCHES = (
     Metric(
         "cj_longest_silence_seconds",
         "gauge",
-        "Longest time without a change in any running batch with requests in flight.",
+        "Longest time without a change in any running batch, from its ingestion on.",
         (),
         """
         SELECT coalesce(max(greatest(epoch($now) - moved, 0)), 0) AS value FROM (
-            SELECT max(greatest(epoch(a.requested_at),
-                                coalesce(epoch(a.completed_at), 0))) AS moved
-            FROM attempts a JOIN batches b USING (batch_id)
-            WHERE b.state = 'running' AND batch_id GLOB $batch
-            GROUP BY batch_id HAVING count(*) > count(a.outcome)
+            SELECT greatest(
+                epoch(b.created_at), coalesce(max(epoch(a.requested_at)), 0),
+                coalesce(max(epoch(a.completed_at)), 0)
+            ) AS moved
+            FROM batches b LEFT JOIN attempts a USING (batch_id)
+            WHERE b.state = 'running' AND b.runner_mode = 'execute' AND batch_id GLOB $batch
+            GROUP BY batch_id, b.created_at
         )
         """,
     ),
@@ -616,12 +638,16 @@ _ONE_BATCH = (
     Metric(
         "cj_batch_reliability",
         "gauge",
-        "Reliability of the scores after the last wave; empirical_bayes is the one to quote.",
+        "Reliability after the last wave; empirical_bayes, among ten students or more, is the one"
+        " to quote, with its 95 % limits.",
         ("estimate",),
         """
         SELECT estimate, value FROM (
-            SELECT unnest(['empirical_bayes', 'scale_separation']) AS estimate,
+            SELECT unnest(['empirical_bayes', 'empirical_bayes_lower', 'empirical_bayes_upper',
+                           'scale_separation']) AS estimate,
                    unnest([CAST(details->>'empirical_bayes_reliability' AS DOUBLE),
+                           CAST(details->'student_reliability'->>'lower' AS DOUBLE),
+                           CAST(details->'student_reliability'->>'upper' AS DOUBLE),
                            CAST(details->>'scale_separation_reliability' AS DOUBLE)]) AS value
             FROM (
             SELECT * FROM wave_decisions WHERE batch_id GLOB $batch
@@ -635,7 +661,7 @@ _ONE_BATCH = (
     Metric(
         "cj_batch_standard_error",
         "gauge",
-        "Standard errors of the scores after the last wave, in logits, over all essays.",
+        "Standard errors of students' verdict-only scores after the last wave, in logits.",
         ("statistic",),
         """
         SELECT statistic, value FROM (

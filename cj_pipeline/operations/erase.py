@@ -29,6 +29,7 @@ from cj_pipeline.live.journal import folder_of
 from cj_pipeline.queries.same_texts import essays_with_the_text
 from cj_pipeline.storage.file_swap import UNFINISHED
 from cj_pipeline.store.file_store import FileStore, connect_file
+from cj_pipeline.store.identity import begin_epoch
 from cj_pipeline.store.maintenance import CALLBACKS_FOLDER, compact_store, rewrite_file
 from cj_pipeline.store.session import Session
 from cj_pipeline.store.snapshot import spare_of
@@ -40,6 +41,7 @@ _ID_COLUMNS = (
     "winner_id",
     "loser_id",
     "primary_anchor_id",
+    "judged_id",
 )
 _OUTLASTING = ("forgotten", "forgotten_costs", "erasures")
 """What is kept of a batch that was removed: that it was, and what it had cost."""
@@ -48,6 +50,7 @@ _SHOWS_IT = """batch_id = $batch AND comparison_id IN (
     SELECT comparison_id FROM comparison_pairs
     WHERE batch_id = $batch AND $essay IN (essay_a, essay_b)
 )"""
+_QUOTES_IT = "batch_id = $batch AND $essay IN (essay_a, essay_b)"
 _ITS_CALLBACKS = f"""callbacks WHERE batch_id = $batch AND (
     custom_id IS NULL OR custom_id IN (SELECT custom_id FROM attempts WHERE {_SHOWS_IT})
 )"""  # noqa: S608 - constants
@@ -260,13 +263,18 @@ def _finish(store: FileStore, erasure: dict[str, Any], now: datetime, beyond: Be
             with store.write() as db:
                 if essay_id is None:
                     _keep_costs(db, batch_id, now)
+                    _begin_epoch(db, batch_id, now)
+                content = db.one(
+                    "SELECT content_sha256 FROM batches WHERE batch_id = ?", [batch_id]
+                )
                 n_rows = _erase_rows(db, batch_id, essay_id, alias)
                 db.execute(
                     "UPDATE erasures SET state = 'rows_gone', essay_id = NULL, n_rows = ?,"
                     " n_files = ? WHERE erasure_id = ?",
                     [n_rows, n_files, erasure["erasure_id"]],
                 )
-                _record(db, Forgotten(batch_id, alias, n_rows, n_files), now)
+                sha256 = content["content_sha256"] if content and essay_id is None else None
+                _record(db, Forgotten(batch_id, alias, n_rows, n_files), now, sha256)
         # A run that was writing meanwhile may have put something there again.
         _remove(store.home, _folders_of(store.home, batch_id))
         spare_of(store.published_path).unlink(missing_ok=True)
@@ -295,6 +303,17 @@ def _erase_rows(db: Session, batch_id: str, essay_id: str | None, alias: str | N
         n_rows += _count(db, table, batch_id)
         db.execute(f'DELETE FROM "{table}" WHERE batch_id = ?', [batch_id])  # noqa: S608
     return n_rows
+
+
+def _begin_epoch(db: Session, batch_id: str, now: datetime) -> None:
+    """Have a batch's jobs searched for, should it be submitted again: nobody knows them now."""
+    row = db.one(
+        "SELECT min(intended_at) AS since FROM provider_jobs"
+        " WHERE batch_id = ? AND batching_mode = 'provider_batch_api'",
+        [batch_id],
+    )
+    if row is not None and row["since"] is not None:
+        begin_epoch(db, "forgotten", None, now, jobs_since=row["since"])
 
 
 def _keep_costs(db: Session, batch_id: str, now: datetime) -> None:
@@ -337,22 +356,34 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
         db.execute(statement, keys)
     if "earlier_outcomes" in _tables(db):  # an older copy may not have it
         db.execute(f"DELETE FROM earlier_outcomes WHERE {_SHOWS_IT}", keys)  # noqa: S608
+    if "human_answers" in _tables(db):  # likewise
+        db.execute(f"UPDATE human_answers SET reason = NULL WHERE {_QUOTES_IT}", keys)  # noqa: S608
+    if "shared_texts" in _tables(db):  # nor this
+        db.execute("DELETE FROM shared_texts WHERE batch_id = $batch AND essay_id = $essay", keys)
     _remove_from_documents(db, batch_id, essay_id)
+    told = "".join(f', "{name}" = NULL' for name in _names_of_students(db))
     db.execute(
-        "UPDATE essays SET text = '', file_name = '', source_path = '', sha256 = '', n_bytes = 0 "
-        "WHERE batch_id = $batch AND essay_id = $essay",
+        "UPDATE essays SET text = '', file_name = '', source_path = '', sha256 = '',"  # noqa: S608
+        f" n_bytes = 0{told} WHERE batch_id = $batch AND essay_id = $essay",
         keys,
     )
     return 1 + (row["n"] if row else 0)
 
 
+def _names_of_students(db: Session) -> list[str]:
+    """Return the columns that say whom an essay is by; an older copy may not have them."""
+    wanted = ("given_id", "name", "group", "attributes", "notes", "masked_text")
+    found = db.rows("SELECT column_name FROM duckdb_columns() WHERE table_name = 'essays'")
+    there = {row["column_name"] for row in found}
+    return [name for name in wanted if name in there]
+
+
 def _remove_from_documents(db: Session, batch_id: str, essay_id: str) -> None:
-    """Remove an essay's id and file name from the stored text of `batch.yaml`."""
+    """Remove an essay's id, names and file name from the stored text of `batch.yaml`."""
     keys = {"batch": batch_id, "essay": essay_id}
-    named = db.one(
-        "SELECT file_name FROM essays WHERE batch_id = $batch AND essay_id = $essay", keys
-    )
-    names = sorted({essay_id, named["file_name"] if named else essay_id} - {""}, key=len)
+    named = db.one("FROM essays WHERE batch_id = $batch AND essay_id = $essay", keys) or {}
+    kept = {essay_id, *(named.get(key) for key in ("file_name", "given_id", "name"))}
+    names = sorted((name for name in kept if name), key=len)
     words = "|".join(re.escape(name) for name in reversed(names))
     for row in db.rows(
         "SELECT kind, content FROM documents WHERE batch_id = ? AND kind = 'batch'", [batch_id]
@@ -413,7 +444,7 @@ def _files_of(store: FileStore, db: Session, batch_id: str) -> list[Path]:
 def _folders_of(home: Path, batch_id: str) -> list[Path]:
     """Return where the home keeps files of a batch, by its name."""
     return [
-        *(home / folder / batch_id for folder in ("batches", "dry-runs", "inbox")),
+        *(home / folder / batch_id for folder in ("batches", "dry-runs", "inbox", "ingested")),
         *(
             home / CALLBACKS_FOLDER / f"{batch_id}.parquet{ending}"
             for ending in ("", ".unfinished")
@@ -616,7 +647,11 @@ def _refuse_unknown(db: Session, batch_id: str, essay_id: str | None) -> None:
     keys = [batch_id, essay_id]
     if (
         essay_id is not None
-        and db.one("SELECT 1 AS found FROM essays WHERE batch_id = ? AND essay_id = ?", keys)
+        and db.one(
+            "SELECT 1 AS found FROM essays WHERE batch_id = $1 AND essay_id = $2 UNION ALL"
+            " SELECT 1 FROM shared_texts WHERE batch_id = $1 AND essay_id = $2",
+            keys,
+        )
         is None
     ):
         msg = f"Batch '{batch_id}' has no essay '{essay_id}'; nothing was removed."
@@ -652,12 +687,13 @@ def _refuse_unsettled(db: Session, batch_id: str) -> None:
     raise UnsettledBatchError(msg)
 
 
-def _record(db: Session, forgotten: Forgotten, now: datetime) -> None:
+def _record(db: Session, forgotten: Forgotten, now: datetime, content_sha256: str | None) -> None:
     row = {
         "forgotten_at": now,
         "batch_id": forgotten.batch_id,
         "essay_alias": forgotten.essay_alias,
         "n_rows": forgotten.n_rows,
         "n_files": forgotten.n_files,
+        "content_sha256": content_sha256 or None,
     }
     db.insert("forgotten", [row])

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from cj_pipeline.outputs.artefact import WrittenFile
 from cj_pipeline.queries.batch_record import batch_correlation_id, is_published, load_batch
 from cj_pipeline.queries.history import read_history
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.steps.advance import advance_to_end
+from cj_pipeline.steps.advance import advance_to_end, go_on
 from cj_pipeline.steps.decide import comparison_counts
 from cj_pipeline.steps.ingest import Ingested, ingest, ingest_batch, record_rejection
 from cj_pipeline.steps.next_step import NextStep
@@ -80,9 +80,21 @@ class RunnerResult:
 
 
 def take_in(
-    runtime: Runtime, folder: Path, *, explicit: Mapping[str, Any], may_repeat: bool = False
+    runtime: Runtime,
+    folder: Path,
+    *,
+    explicit: Mapping[str, Any],
+    may_repeat: bool = False,
+    resume: bool = False,
 ) -> Ingested:
-    """Take a batch in once everything it needs is in order; one that is in is left as it is.
+    """Take a batch in once everything it needs is in order; one that is in goes on as it is.
+
+    Args:
+        runtime: The pipeline's connections.
+        folder: The batch's.
+        explicit: Settings given by hand.
+        may_repeat: Whether files that another batch has may be judged again.
+        resume: Whether judges that gave no verdict in their first answers are asked more.
 
     Raises:
         PreflightError: With everything that is not in order; nothing was asked.
@@ -117,8 +129,10 @@ def take_in(
             msg = f"Batch '{name}' cannot start; nothing was requested. Fix these:\n{listed}"
             raise PreflightError(msg)
         if batch is None:
-            return ingest(runtime, folder, explicit=explicit)
-        return ingest_batch(runtime, batch)
+            taken_in = ingest(runtime, folder, explicit=explicit, may_return=may_repeat)
+            go_on(runtime, taken_in.batch_id, resume=resume)
+            return taken_in
+        return ingest_batch(runtime, batch, may_return=may_repeat)
 
 
 @contextmanager
@@ -180,6 +194,8 @@ def run_to_end(
     """
     with _about(runtime, batch_id):
         started = monotonic()
+        if timeout_s is not None:
+            runtime = replace(runtime, stop_at=time.monotonic() + timeout_s)
         progress = _progress(runtime, batch_id)
         log.info("collector_started", completion_timeout_s=timeout_s, **vars(progress))
         timed_out = False

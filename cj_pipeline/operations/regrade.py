@@ -14,6 +14,7 @@ from cj_pipeline.errors import SettingsError, UnscalableBatchError
 from cj_pipeline.grading.grade_scales import load_scale, own_scale_problems, read_scale
 from cj_pipeline.intake.settings import resolve_settings
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
+from cj_pipeline.queries.essay_names import essay_named
 from cj_pipeline.queries.linked_scale import read_linked_scale
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
@@ -114,6 +115,7 @@ def regrade(
         given["scale"] = scale
     with runtime.store.write() as db:
         record = load_batch(db, batch_id)
+        changed = {essay_named(db, batch_id, one): grade for one, grade in changed.items()}
         if own_scale is not None:
             record = replace(record, own_scale=own_scale.decode("utf-8-sig"))
         record, wrong = _with_settings(db, record, given)

@@ -13,12 +13,15 @@ from typing import Any
 
 import structlog
 
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.provider_jobs.charges import rebill
 from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob, jobs_of_batch
-from cj_pipeline.provider_jobs.settlement import (
+from cj_pipeline.provider_jobs.replies import (
     attempt_row,
     bill_of,
+    evidence_of,
     failure_row,
+    plain,
     read_reply,
     verdict_row,
 )
@@ -176,13 +179,16 @@ def _reparsed(runtime: Runtime, db: Session, record: BatchRecord, now: datetime)
         bodies = _bodies(parse, job, lines, {row["custom_id"] for row in asked})
         for row in asked:
             custom_id = row["custom_id"]
+            if row["outcome"] == RequestOutcome.PROMPT_CUT:
+                continue  # what the judge was not shown no parser can read
             if custom_id not in bodies:
                 n_unread += bool(row["tokens_prompt"] or row["tokens_completion"])
                 continue
             n_read += 1
             read = read_reply(parse, judge, bodies[custom_id])
             cost = bill_of(row, read, judge.price, batched=job.is_batched)
-            fresh = row | attempt_row(row, read, cost, row["completed_at"])
+            evidence = evidence_of(row, read, judge.price)
+            fresh = row | attempt_row(row, read, cost, row["completed_at"], evidence=evidence)
             costs_more = abs(cost - (row["cost_usd"] or 0.0)) > 1e-12
             if costs_more or any(fresh[name] != row[name] for name in _READ):
                 changed[custom_id] = (row, fresh)
@@ -258,8 +264,8 @@ def _keep(db: Session, record: BatchRecord, anew: _Anew, now: datetime) -> None:
                 "comparison_id": before["comparison_id"],
                 "attempt": before["attempt"],
                 "revision": revisions.get((before["comparison_id"], before["attempt"]), 0) + 1,
-                "attempt_row": _plain(before),
-                "comparison_row": _plain(of_comparison.get(before["comparison_id"])),
+                "attempt_row": plain(before),
+                "comparison_row": plain(of_comparison.get(before["comparison_id"])),
                 "replaced_at": now,
             }
             for before, _ in anew.attempts.values()
@@ -355,10 +361,3 @@ def _worded(attempt: Mapping[str, Any], comparison: Mapping[str, Any] | None) ->
     if comparison and comparison["winner"] and comparison["custom_id"] == attempt["custom_id"]:
         return f"{attempt['outcome']} ({comparison['winner']})"
     return str(attempt["outcome"])
-
-
-def _plain(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a row as JSON can hold it."""
-    if row is None:
-        return None
-    return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()}

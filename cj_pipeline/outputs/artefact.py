@@ -98,6 +98,9 @@ def build_artefact(
         "bt_summary": [_bt_entry(history, row) for row in history.last_scores],
         "grade_projections": [_grade_projection(history, row) for row in history.projections],
         "grading": _grading(history),
+        "release": history.release.as_json(),
+        "moderation": [_plain(row) for row in history.moderation],
+        "releases": [_plain(row) for row in history.releases],
         "wave_decisions": [_wave_decision(each) for each in history.decisions],
         "scale_statistics": dict(history.statistics),
         "bt_se_summary": history.last_details.get("bt_se_summary", {}),
@@ -204,11 +207,7 @@ def write_artefact_of(
         name = f"callbacks.{runner_mode}.jsonl"
         written.append(("callback", write_atomically(folder / name, came_in)))
     if history.last_scores:
-        for name, content in (
-            ("class_list.csv", class_list_csv(history)),
-            ("class_list.xlsx", class_list_xlsx(history)),
-        ):
-            written.append(("output", write_atomically(folder / name, content)))
+        written += [("output", file) for file in _write_class_lists(history, folder)]
     document = build_artefact(
         history,
         runner_mode,
@@ -218,6 +217,25 @@ def write_artefact_of(
     )
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     return write_atomically(folder / artefact_name(runner_mode), text.encode())
+
+
+def _write_class_lists(history: BatchHistory, folder: Path) -> list[WrittenFile]:
+    """Write the class list; under another name while its grades may not be used.
+
+    What was released before stays as it was released, unless that was withdrawn.
+    """
+    stem = "class_list.provisional" if history.release.is_provisional else "class_list"
+    if history.release.status == "withdrawn":
+        stale = ["class_list"]
+    else:
+        stale = [] if history.release.is_provisional else ["class_list.provisional"]
+    for name in stale:
+        for ending in (".csv", ".xlsx"):
+            (folder / f"{name}{ending}").unlink(missing_ok=True)
+    return [
+        write_atomically(folder / f"{stem}.csv", class_list_csv(history)),
+        write_atomically(folder / f"{stem}.xlsx", class_list_xlsx(history)),
+    ]
 
 
 def read_callbacks(db: Session, batch_id: str) -> list[dict[str, Any]]:
@@ -424,6 +442,9 @@ def _bt_entry(history: BatchHistory, row: Row) -> dict[str, Any]:
         "essay_id": row["essay_id"],
         "theta": row["score"],
         "standard_error": row["standard_error"],
+        "score_version": row["score_version"],
+        "verdict_theta": row["verdict_score"],
+        "verdict_standard_error": row["verdict_standard_error"],
         "rank": row["rank"],
         "comparison_count": row["n_comparisons"],
         "is_anchor": essay["is_anchor"],
@@ -457,7 +478,10 @@ def _grade_projection(history: BatchHistory, row: Row) -> dict[str, Any]:
         "is_extrapolated": row["is_extrapolated"],
         "is_anchor": row["is_anchor"],
         "anchor_alignment": history.among_anchors(row["essay_id"]),
+        "is_provisional": history.release.is_provisional,
     }
+    if not row["is_anchor"]:
+        projection["given_grade"] = history.given_grade(row["essay_id"])
     if row["primary_anchor_id"] is not None:
         projection["primary_anchor_id"] = row["primary_anchor_id"]
     return projection
@@ -480,6 +504,15 @@ def _grading(history: BatchHistory) -> dict[str, Any] | None:
         "links": [_without_key(row) for row in history.links],
         "anchor_drifts": [_without_key(row) for row in history.drifts],
         "linked_scores": [_without_key(row) for row in history.linked_scores],
+    }
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    """Return a row without its batch, times as text."""
+    return {
+        key: _time(value) if isinstance(value, datetime) else value
+        for key, value in row.items()
+        if key != "batch_id"
     }
 
 

@@ -8,12 +8,14 @@ spreadsheet evaluates.
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from cj_pipeline.batch.essays import label
 from cj_pipeline.outputs.csv_files import Cell, csv_file
 from cj_pipeline.outputs.feedback import written_grade
-from cj_pipeline.queries.history import BatchHistory
+from cj_pipeline.queries.history import BatchHistory, Row, student_ranks
 from cj_pipeline.text import excerpt, find_hidden
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ COLUMNS = (
     "rank",
     "rank_from",
     "rank_to",
+    "name",
+    "group",
     "essay_id",
     "file_name",
     "grade",
@@ -33,8 +37,11 @@ COLUMNS = (
     "standard_error",
     "score_from",
     "score_to",
+    "verdict_score",
     "n_comparisons",
     "remarks",
+    "status",
+    "machine_grade",
 )
 _EXCEL_EPOCH = datetime(1980, 1, 1)  # noqa: DTZ001 -- XLSX properties carry no zone
 
@@ -42,38 +49,59 @@ _EXCEL_EPOCH = datetime(1980, 1, 1)  # noqa: DTZ001 -- XLSX properties carry no 
 def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
     """Yield a row of `COLUMNS` per student's essay, best first; grades only where there are any.
 
-    Ranks are among students, so they run from 1 without gaps; the true one lies between
+    Ranks are among students, and essays with equal evidence share one; the true one lies between
     `rank_from` and `rank_to` with a probability of 95 %, and so does the score between `score_from`
-    and `score_to`.
+    and `score_to`. The grade is a person's where one set it; `machine_grade` is the grading's, and
+    `status` says whether grades may be used.
     """
     students = [row for row in history.last_scores if not _is_anchor(history, row["essay_id"])]
-    for rank, row in enumerate(students, start=1):
+    ranks = student_ranks(students)
+    sharing = defaultdict(list)
+    for each in history.shared:
+        sharing[each["judged_id"]].append(each)
+    handed_in = [
+        (rank, row, person)
+        for rank, row in zip(ranks, students, strict=True)
+        for person in (history.essay_by_id[row["essay_id"]], *sharing[row["essay_id"]])
+    ]
+    for rank, row, person in handed_in:
         essay = history.essay_by_id[row["essay_id"]]
         projection = history.projection_by_id.get(row["essay_id"])
         sure = history.rank_by_id.get(row["essay_id"], {})
         lower, upper = history.score_interval(row["essay_id"])
+        decision = history.decision_by_id.get(row["essay_id"])
+        is_machines = decision is None or decision["kind"] == "accept"
         yield (
             rank,
             sure.get("student_rank_lower"),
             sure.get("student_rank_upper"),
-            row["essay_id"],
-            excerpt(essay["file_name"], 200),
-            projection["grade"] if projection else None,
-            written_grade(projection),
+            excerpt(label(person["essay_id"], person.get("given_id"), person.get("name")), 200),
+            excerpt(person.get("group") or "", 200) or None,
+            person["essay_id"],
+            excerpt(person["file_name"], 200),
+            history.given_grade(row["essay_id"]),
+            written_grade(projection) if is_machines else None,
             round(projection["confidence"], 3) if projection else None,
             round(projection["expected_grade"], 2) if projection else None,
             round(row["score"], 3),
             round(row["standard_error"], 3),
             round(lower, 3),
             round(upper, 3),
+            round(row["verdict_score"], 3),
             row["n_comparisons"],
             "; ".join(
-                _remarks(
-                    essay["text"] or "",
-                    row["is_one_sided"],
-                    projection is not None and projection["is_extrapolated"],
-                )
+                [
+                    *_remarks(
+                        essay["text"] or "",
+                        row["is_one_sided"],
+                        projection is not None and projection["is_extrapolated"],
+                        decision,
+                    ),
+                    *(_shares(history, person) if person is not essay else ()),
+                ]
             ),
+            history.release.status if projection else None,
+            projection["grade"] if projection else None,
         )
 
 
@@ -106,14 +134,26 @@ def class_list_xlsx(history: BatchHistory) -> bytes:
     return content.getvalue()
 
 
+def _shares(history: BatchHistory, person: Row) -> Iterator[str]:
+    other = history.essay_by_id[person["judged_id"]]
+    called = label(other["essay_id"], other.get("given_id"), other.get("name"))
+    yield f"the same text as {excerpt(called, 100)}, judged once for both"
+
+
 def _is_anchor(history: BatchHistory, essay_id: str) -> bool:
     return bool(history.essay_by_id[essay_id]["is_anchor"])
 
 
-def _remarks(text: str, is_one_sided: bool, is_extrapolated: bool) -> Iterator[str]:
+def _remarks(
+    text: str, is_one_sided: bool, is_extrapolated: bool, decision: Row | None
+) -> Iterator[str]:
     if find_hidden(text) is not None:
         yield "its text holds hidden characters"
     if is_one_sided:
         yield "won or lost every comparison"
     if is_extrapolated:
         yield "outside the anchors' range"
+    if decision is not None and decision["kind"] == "override":
+        yield f"grade set by {decision['decided_by']}: {decision['reason']}"
+    if decision is not None and decision["kind"] == "exclude":
+        yield f"no grade, excluded by {decision['decided_by']}: {decision['reason']}"

@@ -25,6 +25,7 @@ ROLES: Mapping[str, str] = {
     Role.BOUNDARY: "to find on which side of a grade boundary essays lie",
     Role.INFORMATIVE: "because the verdict says much about the order",
     Role.RANDOM: "by lot",
+    Role.PEOPLE: "by people, beside the models",
 }
 
 
@@ -115,9 +116,11 @@ class EssayFeedback:
     Attributes:
         known_grade: An anchor's grade.
         score, lower, upper: In logits, with the 95 % interval.
+        verdict_score: By the verdicts alone, in logits.
         rank: Among all essays, anchors included.
         rank_between: Best and worst rank it may truly have (95 %); None before the batch's end.
-        grade: The most probable one, with its minus or plus; None in a batch without grades.
+        grade: A person's, else the most probable one, with its minus or plus, and whether it is
+            provisional; None in a batch without grades and for an excluded essay.
         likely: Probable grades, each with its probability, most probable first; an anchor's are by
             the other anchors.
         among_anchors: Between which anchors it lies, in words; empty without anchors.
@@ -127,6 +130,7 @@ class EssayFeedback:
     essay_id: str
     known_grade: str | None
     score: float
+    verdict_score: float
     lower: float
     upper: float
     rank: int
@@ -197,16 +201,30 @@ def _feedback(history: BatchHistory, essay_id: str, verdicts: Sequence[Row]) -> 
         essay_id=essay_id,
         known_grade=history.essay_by_id[essay_id]["grade"],
         score=entry["score"],
+        verdict_score=entry["verdict_score"],
         lower=lower,
         upper=upper,
         rank=entry["rank"],
         rank_between=(sure["rank_lower"], sure["rank_upper"]) if sure else None,
         n_essays=len(history.essays),
-        grade=written_grade(projection),
+        grade=_grade_with_status(history, essay_id),
         likely=likely_grades(projection),
         among_anchors=history.among_anchors(essay_id),
         verdicts=tuple(_seen_by(history, essay_id, row) for row in verdicts),
     )
+
+
+def _grade_with_status(history: BatchHistory, essay_id: str) -> str | None:
+    projection = history.projection_by_id.get(essay_id)
+    decision = history.decision_by_id.get(essay_id)
+    if projection is None or projection["is_anchor"]:
+        return written_grade(projection)
+    grade = written_grade(projection)
+    if decision is not None and decision["kind"] == "override":
+        grade = f"{decision['grade']}, set by {decision['decided_by']} (by the verdicts: {grade})"
+    elif decision is not None and decision["kind"] == "exclude":
+        return f"none: excluded by {decision['decided_by']}"
+    return f"{grade} (provisional)" if history.release.is_provisional else grade
 
 
 def _seen_by(history: BatchHistory, essay_id: str, row: Row) -> EssayVerdict:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cj_pipeline.diagnostics.position_balance import first_shown_share
 from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.intake.settings import BatchSettings, panel_shares
 from cj_pipeline.queries.history import BatchHistory
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def panel_overview(history: BatchHistory) -> list[JudgeOnBatch]:
     planned = Counter(row["judge_id"] for row in history.pairs)
     agreements = _agreements(history)
     correlations = _rank_correlations(history)
+    names = [row["name"] for row in history.judge_by_id.values()]
+    settings = BatchSettings.model_validate(history.settings)
+    shares = dict(zip(names, panel_shares(settings, names), strict=True))
     overview = []
     for judge_id, judge in history.judge_by_id.items():
         own = [row for row in history.comparisons if row["judge_id"] == judge_id]
@@ -70,7 +74,7 @@ def panel_overview(history: BatchHistory) -> list[JudgeOnBatch]:
             JudgeOnBatch(
                 judge_id=judge_id,
                 name=judge["name"],
-                share=(history.settings.get("judge_shares") or {}).get(judge["name"], 1.0),
+                share=shares[judge["name"]],
                 n_planned=planned[judge_id],
                 n_verdicts=len(verdicts),
                 n_failed=len(own) - len(verdicts),

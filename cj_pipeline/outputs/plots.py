@@ -16,6 +16,7 @@ import numpy as np
 
 from cj_pipeline.diagnostics.position_balance import first_shown_share, positional_skews
 from cj_pipeline.outputs.judges import agreements
+from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -309,7 +310,8 @@ def _draw_boundaries(axes: Axes, history: BatchHistory) -> None:
 
 def _essay_label(history: BatchHistory, essay_id: str) -> str:
     grade = history.essay_by_id[essay_id]["grade"]
-    name = essay_id if len(essay_id) <= 28 else f"{essay_id[:27]}…"
+    name = visible(history.label(essay_id))
+    name = name if len(name) <= 28 else f"{name[:27]}…"
     return _literal(name if grade is None else f"{name} ({grade})")
 
 

@@ -26,6 +26,7 @@ from cj_pipeline.outputs.feedback import (
 )
 from cj_pipeline.outputs.html import Picture, dollars, percent, picture, render_page, signed, words
 from cj_pipeline.outputs.judges import agreements, panel_overview
+from cj_pipeline.outputs.report_dependence import dependence_sentences
 from cj_pipeline.outputs.report_forecast import (
     describe_forecasts,
     describe_outlook,
@@ -34,14 +35,15 @@ from cj_pipeline.outputs.report_forecast import (
 from cj_pipeline.outputs.report_scale import (
     anchor_fits,
     anchor_sentences,
+    headline_reliability,
     judge_rows,
     position_rows,
     reliability_rows,
 )
-from cj_pipeline.queries.history import BatchHistory, Row, read_history
+from cj_pipeline.queries.history import BatchHistory, Row, read_history, student_ranks
 from cj_pipeline.queries.spending import SENT_AS, spending, spending_by_judge
 from cj_pipeline.stopping.continuation import EndReason
-from cj_pipeline.text import excerpt, find_hidden
+from cj_pipeline.text import excerpt, find_hidden, visible
 
 if TYPE_CHECKING:
     from cj_pipeline.diagnostics.fit_statistics import Fit
@@ -68,13 +70,15 @@ END_REASONS: Mapping[str, str] = {
     "the essays as a new batch.",
     EndReason.EXPIRED: "The provider let the requests expire before it answered them.",
     EndReason.CANCELLED: "A person cancelled the batch.",
-    EndReason.STALLED: "The provider made no progress for too long.",
+    EndReason.STALLED: "Nothing moved for longer than `stall_after_s` allows.",
 }
 
 FAILURES: Mapping[str, str] = {
     RequestOutcome.INVALID_OUTPUT: "The judge's answer held no verdict.",
     RequestOutcome.REFUSAL: "The judge refused to answer.",
     RequestOutcome.TRUNCATED: "The answer ended before the verdict: allow more output tokens.",
+    RequestOutcome.PROMPT_CUT: "The judge was shown less than was sent: give its server a larger"
+    " window.",
     RequestOutcome.CONTENT_FILTER: "The provider's content filter stopped the answer.",
     RequestOutcome.PROVIDER_ERROR: "The provider answered with an error.",
     RequestOutcome.EXPIRED: "The provider did not answer in time.",
@@ -162,10 +166,12 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         convergence_picture=_convergence_picture(history),
         outlook=describe_outlook(history),
         forecasts=describe_forecasts(history),
+        label=lambda essay_id: visible(history.label(essay_id)),
         targets=describe_targets(history),
         roles=roles_of(history.pairs, history.settings.get("strategy", "")),
         reliability=reliability_rows(history),
         scale_notes=history.statistics.get("notes", []),
+        dependence=dependence_sentences(history),
         position_effects=position_rows(history),
         judge_figures=judge_rows(history),
         quality_flags=_quality_flags(history),
@@ -215,12 +221,27 @@ def _banners(history: BatchHistory) -> list[Banner]:
                 if state == "cancelled"
                 else f"This batch failed: {words(reason or 'no reason stored')}",
                 f"{END_REASONS.get(reason or '', '')} There are no grades; any scores below are"
-                " partial and should not be used.",
+                " partial and should not be used."
+                + (f"\nMost of all: {history.hindered_by}" if history.hindered_by else ""),
             )
         )
     elif state == "running":
         banners.append(
-            Banner("notice", "This batch is still being judged", "All figures are preliminary.")
+            Banner(
+                "notice",
+                "This batch is still being judged",
+                "All figures are preliminary."
+                + (f" It {history.hindered_by}" if history.hindered_by else ""),
+            )
+        )
+    if history.release.statement:
+        provisional = history.release.is_provisional
+        banners.append(
+            Banner(
+                "warning" if provisional else "notice",
+                "Provisional grades" if provisional else "Released grades",
+                history.release.statement,
+            )
         )
     banners += _simulation_banners(history)
     if state == "succeeded" and history.grading is not None and not history.is_graded:
@@ -266,8 +287,8 @@ def _facts(history: BatchHistory) -> list[tuple[str, str]]:
     if history.pending:
         facts.append(("Still open", f"{len(history.pending):,}"))
     details = history.last_details
-    if "empirical_bayes_reliability" in details:
-        facts.append(("Reliability", f"{details['empirical_bayes_reliability']:.2f}"))
+    if headline := headline_reliability(history):
+        facts.append(("Reliability among students", headline))
     if "bt_se_summary" in details:
         facts.append(("Mean standard error", f"{details['bt_se_summary']['mean_se']:.2f}"))
     facts.append(
@@ -306,7 +327,7 @@ def _n_placed_across(history: BatchHistory) -> int:
     steps += [row["above"] for row in history.boundaries]
     edges = [row["boundary"] for row in history.boundaries]
     return sum(
-        row["grade"] != steps[bisect(edges, history.score_by_id[row["essay_id"]])]
+        row["grade"] != steps[bisect(edges, history.verdict_score_by_id[row["essay_id"]])]
         for row in history.projections
         if not row["is_anchor"]
     )
@@ -326,26 +347,48 @@ def _shade(place: float) -> str:
 def _score_rows(history: BatchHistory, *, anchors: bool) -> list[dict[str, Any]]:
     colours = {grade["name"]: grade["colour"] for grade in _grade_names(history)}
     rows: list[dict[str, Any]] = []
-    for entry in history.last_scores:
+    entries = [
+        row
+        for row in history.last_scores
+        if history.essay_by_id[row["essay_id"]]["is_anchor"] == anchors
+    ]
+    for place, entry in zip(student_ranks(entries), entries, strict=True):
         essay = history.essay_by_id[entry["essay_id"]]
-        if essay["is_anchor"] != anchors:
-            continue
         projection = history.projection_by_id.get(entry["essay_id"])
         rows.append(
             {
                 **entry,
-                "place": len(rows) + 1,
+                "place": place,
                 "sure": history.rank_by_id.get(entry["essay_id"]),
                 "file_name": essay["file_name"],
                 "known": essay["grade"],
                 "projection": projection,
-                "grade": written_grade(projection),
+                "grade": _shown_grade(history, entry["essay_id"], projection),
                 "likely": likely_grades(projection),
                 "strip": _strip(projection, colours) if projection else [],
-                "remarks": _remarks(entry, projection),
+                "remarks": _remarks(entry, projection)
+                + _remarks_of_people(history, entry["essay_id"], projection),
             }
         )
     return rows
+
+
+def _shown_grade(history: BatchHistory, essay_id: str, projection: Row | None) -> str | None:
+    decision = history.decision_by_id.get(essay_id)
+    if decision is None or decision["kind"] == "accept":
+        return written_grade(projection)
+    return history.given_grade(essay_id)
+
+
+def _remarks_of_people(history: BatchHistory, essay_id: str, projection: Row | None) -> list[str]:
+    decision = history.decision_by_id.get(essay_id)
+    if decision is None or projection is None or decision["kind"] == "accept":
+        return []
+    did = "set by" if decision["kind"] == "override" else "withheld by"
+    return [
+        f"grade {did} {decision['decided_by']}: {excerpt(decision['reason'], 200)}"
+        f" (by the verdicts: {projection['grade']})"
+    ]
 
 
 def _strip(projection: Row, colours: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -594,12 +637,13 @@ def _score_picture(history: BatchHistory) -> Picture | None:
     from cj_pipeline.outputs.plots import score_plot
 
     best, worst = history.last_scores[0], history.last_scores[-1]
+    highest, lowest = (visible(history.label(row["essay_id"])) for row in (best, worst))
     with_grades = ", with the boundaries between grades" if history.boundaries else ""
     return picture(
         score_plot(history),
         alt=(
             f"Scores of {len(history.last_scores)} essays in logits with 95 % intervals, from"
-            f" {worst['essay_id']} at {signed(worst['score'])} to {best['essay_id']} at"
+            f" {lowest} at {signed(worst['score'])} to {highest} at"
             f" {signed(best['score'])}{with_grades}. The tables give every figure."
         ),
         caption=f"Every essay's score with its 95 % interval{with_grades}."

@@ -9,24 +9,72 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cj_pipeline.outputs.html import percent, signed
+from cj_pipeline.outputs.report_dependence import validity
+from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.queries.history import BatchHistory
+from cj_pipeline.scale.certainty import FEWEST_FOR_A_FIGURE
+
+_SHARED_CHOICE = (
+    "Pairs were chosen by score, and both halves share what that choice fed upon, so this is too"
+    " high: do not quote it. "
+)
+
+
+def headline_reliability(history: BatchHistory) -> str:
+    """Return the reliability among students in words; empty where none is known.
+
+    For few students there is no single figure, and where students cannot be told apart that is
+    said instead of one.
+    """
+    details = history.last_details
+    found = details.get("student_reliability")
+    if found is None:  # decided by an earlier version, which counted anchors as students
+        value = details.get("empirical_bayes_reliability")
+        return "" if value is None else f"{value:.2f} (anchors counted as students)"
+    if found["value"] is None:
+        return ""
+    limits = f"{found['lower']:.2f} to {found['upper']:.2f}"
+    if details.get("students_cannot_be_told_apart"):
+        return f"students cannot be told apart ({limits})"
+    if "empirical_bayes_reliability" not in details:
+        return f"between {limits.replace(' to ', ' and ')}"
+    return f"{details['empirical_bayes_reliability']:.2f} ({limits})"
+
+
+def _few_students(history: BatchHistory) -> str:
+    found = history.last_details.get("student_reliability")
+    if found is None or found["n_students"] >= FEWEST_FOR_A_FIGURE:
+        return ""
+    return f" {found['n_students']} essays carry no single figure: only the limits say anything."
 
 
 def reliability_rows(history: BatchHistory) -> list[dict[str, str]]:
     """Return each figure's name, value and meaning, the honest headline first."""
     found, details = history.statistics, history.last_details
     rows: list[dict[str, str]] = []
+    strategy = history.settings.get("strategy")
+    by_score = strategy is not None and strategy_named(strategy).needs_scores
 
     def row(name: str, value: str, meaning: str) -> None:
         rows.append({"name": name, "value": value, "meaning": meaning})
 
-    if "empirical_bayes_reliability" in details:
+    if headline := headline_reliability(history):
         row(
-            "Empirical-Bayes reliability",
-            f"{details['empirical_bayes_reliability']:.2f}",
-            "The headline: the share of the differences between scores that is real. It stays low"
-            " where essays hardly differ, however the pairs were chosen.",
+            "Reliability among students",
+            headline,
+            "The headline: the share of the differences between the students' scores that is real,"
+            " with the limits between which it lies with 95 % probability. Anchors are no part of"
+            f" it, and it stays low where students hardly differ.{_few_students(history)}",
         )
+    with_anchors = details.get("reliability_with_anchors")
+    if with_anchors is not None:
+        row(
+            "The same with anchors counted as students",
+            f"{with_anchors:.2f}",
+            "Anchors lie further apart than students do, which alone makes this figure larger.",
+        )
+    if rows:
+        rows.append({"name": "Agreement with people", **validity(history)})
     if found.get("separation_index") is not None:
         row(
             "Separation index",
@@ -37,11 +85,11 @@ def reliability_rows(history: BatchHistory) -> list[dict[str, str]]:
         halves = found.get(f"split_half_by_{by}")
         if halves is not None:
             row(
-                f"Split-half correlation, by {by}",
+                f"Split-half correlation, by {by}{', too high here' * by_score}",
                 f"{halves['median']:.2f} ({halves['lower']:.2f} to {halves['upper']:.2f})",
-                f"Scores from one random half of the {by} against those from the other, over"
-                f" {halves['n_splits']} splits (middle 95 %): what {whose} would change. Stepped up"
-                f" to all of them: {halves['stepped_up']:.2f}.",
+                f"{_SHARED_CHOICE * by_score}Scores from one random half of the {by} against those"
+                f" from the other, over {halves['n_splits']} splits (middle 95 %): what {whose}"
+                f" would change. Stepped up to all of them: {halves['stepped_up']:.2f}.",
             )
     if "scale_separation_reliability" in details:
         row(

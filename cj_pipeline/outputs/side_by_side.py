@@ -19,6 +19,7 @@ from cj_pipeline.diagnostics.changes import MIN_SHARED, ScoreChange, score_chang
 from cj_pipeline.outputs.feedback import written_grade
 from cj_pipeline.outputs.html import dollars, render_page, words
 from cj_pipeline.queries.history import BatchHistory, Row
+from cj_pipeline.scale.certainty import SCORE_VERSION
 
 _MAX_SHOWN = 200
 
@@ -124,7 +125,8 @@ def changes(before: BatchHistory, after: BatchHistory) -> Changes:
     found = score_changes(_Scored.of(before, shared), _Scored.of(after, shared), shared)
     if not found:
         return Changes(before.batch_id, after.batch_id, (), None, None, None)
-    one, other = (np.array([h.score_by_id[i] for i in shared]) for h in (before, after))
+    one = np.array([each.before for each in found])
+    other = np.array([each.after for each in found])
     essays = [
         EssayChange(
             **vars(each),
@@ -162,7 +164,7 @@ def figure_rows(figures: Sequence[BatchFigures]) -> list[tuple[str, list[str]]]:
         ("Verdicts", [str(each.n_verdicts) for each in figures]),
         ("Failed", [str(each.n_failed) for each in figures]),
         ("Cost", [dollars(each.cost_usd) for each in figures]),
-        ("Reliability (empirical Bayes)", [number(each.reliability) for each in figures]),
+        ("Reliability among students", [number(each.reliability) for each in figures]),
         ("Mean standard error", [number(each.mean_standard_error) for each in figures]),
         (
             "Grades",
@@ -202,9 +204,14 @@ class _Scored:
     @classmethod
     def of(cls, history: BatchHistory, essay_ids: Sequence[str]) -> _Scored:
         rows = [history.last_score_by_id[essay_id] for essay_id in essay_ids]
+        if any(row["score_version"] != SCORE_VERSION for row in rows):
+            # What was kept when a score meant something else is no measure of a change.
+            found = history.posterior()
+            at = [found.place[essay_id] for essay_id in essay_ids]
+            return cls(tuple(essay_ids), found.scores[at], found.standard_errors[at])
         return cls(
             tuple(essay_ids),
-            np.array([history.score_by_id[essay_id] for essay_id in essay_ids]),
+            np.array([row["score"] for row in rows]),
             np.array([row["standard_error"] for row in rows]),
         )
 

@@ -28,10 +28,12 @@ from cj_pipeline.intake.settings import BatchSettings, grading_terms, scoring_ru
 from cj_pipeline.outputs.artefact import artefact_checksum
 from cj_pipeline.outputs.contracts import violations
 from cj_pipeline.queries.history import read_history
+from cj_pipeline.scale.score_posterior import score_posterior
 from cj_pipeline.scale.scoring import score_verdicts
 
 if TYPE_CHECKING:
     from cj_pipeline.scale.bradley_terry import Scale
+    from cj_pipeline.scale.certainty import ScorePosterior
     from cj_pipeline.store.session import Session
 
 Document = Mapping[str, Any]
@@ -43,7 +45,11 @@ PROBABILITY_TOLERANCE = 0.02
 """Boundaries are sampled. With one seed the sample is the same on one machine, but where another
 rounds a score in its twelfth digit it takes other steps, and probabilities move by up to .006."""
 
-_BEFORE_SCORING_SETTINGS = {"position_effect": "off", "judge_discrimination": "off"}
+_BEFORE_SCORING_SETTINGS = {
+    "position_effect": "off",
+    "judge_discrimination": "off",
+    "verdict_dependence": "off",
+}
 """What artefacts were scored by that do not say so."""
 
 _MAX_PER_KIND = 20
@@ -156,7 +162,8 @@ def _score_differences(document: Document) -> Iterator[str]:
     except UnscalableBatchError as error:
         yield f"there are scores, and the verdicts give none: {error}"
         return
-    yield from _some(_entry_differences(stated, scale))
+    posterior = score_posterior(scale, {row["anchor_id"] for row in document["inputs"]["anchors"]})
+    yield from _some(_entry_differences(stated, scale, posterior))
     if document["grade_projections"] and not _not_checked(document):
         yield from _some(_grade_differences(document, settings, scale))
 
@@ -190,16 +197,15 @@ def _essay_ids(document: Document) -> list[str]:
     return [row["essay_id"] for row in rows]
 
 
-def _entry_differences(stated: Mapping[str, Document], scale: Scale) -> Iterator[str]:
+def _entry_differences(
+    stated: Mapping[str, Document], scale: Scale, posterior: ScorePosterior
+) -> Iterator[str]:
     for i, essay_id in enumerate(scale.essay_ids):
         entry = stated.get(essay_id)
         if entry is None:
             yield f"{essay_id} has no score"
             continue
-        for key, found in (
-            ("theta", float(scale.scores[i])),
-            ("standard_error", float(scale.standard_errors[i])),
-        ):
+        for key, found in _recomputed(entry, scale, posterior, i):
             if abs(entry[key] - found) > SCORE_TOLERANCE:
                 yield f"{essay_id}: {key} says {entry[key]:.6f}, the verdicts give {found:.6f}"
         if entry["comparison_count"] != int(scale.n_comparisons[i]):
@@ -207,6 +213,21 @@ def _entry_differences(stated: Mapping[str, Document], scale: Scale) -> Iterator
                 f"{essay_id}: comparison_count says {entry['comparison_count']}, there are"
                 f" {int(scale.n_comparisons[i])} verdicts"
             )
+
+
+def _recomputed(
+    entry: Document, scale: Scale, posterior: ScorePosterior, i: int
+) -> list[tuple[str, float]]:
+    """Return what an entry's scores should be, by what a score meant when it was written."""
+    score, error = float(scale.scores[i]), float(scale.standard_errors[i])
+    if entry.get("score_version", 1) == 1:
+        return [("theta", score), ("standard_error", error)]
+    return [
+        ("theta", float(posterior.scores[i])),
+        ("standard_error", float(posterior.standard_errors[i])),
+        ("verdict_theta", score),
+        ("verdict_standard_error", error),
+    ]
 
 
 def _grade_differences(document: Document, settings: BatchSettings, scale: Scale) -> Iterator[str]:

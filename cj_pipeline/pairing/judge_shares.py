@@ -32,14 +32,31 @@ def shares_problem(shares: Mapping[str, float], judges: Sequence[str]) -> str | 
     return None
 
 
-def judges_of_pair(place: int, shares: Sequence[float], n_asked: Sequence[int]) -> tuple[int, ...]:
+def shares_with_common(n_judges: int, common: float) -> tuple[float, ...]:
+    """Return each judge's share of the pairs, where some go to all judges and each other to one."""
+    return (common + (1 - common) / n_judges,) * n_judges if n_judges else ()
+
+
+def judges_of_pair(
+    place: int,
+    shares: Sequence[float],
+    n_asked: Sequence[int],
+    *,
+    common: float | None = None,
+) -> tuple[int, ...]:
     """Return which judges get a pair, by number, in the panel's order.
 
     Args:
         place: How many pairs were chosen before this one.
         shares: Of each judge; together at least 1.
         n_asked: How many of the pairs before this one each judge got.
+        common: The share of the pairs that goes to all judges, each other going to one alone;
+            None where only the judges' own shares are stated.
     """
+    if common is not None:
+        if math.floor(common * (place + 1) + _ROUNDING) > math.floor(common * place + _ROUNDING):
+            return tuple(range(len(shares)))
+        return (min(range(len(shares)), key=lambda judge: (n_asked[judge], judge)),)
     total = math.fsum(shares)
     due = math.floor(total * (place + 1) + _ROUNDING) - math.floor(total * place + _ROUNDING)
     # The judge furthest behind its share gets the pair; a judge with all pairs is never left out.

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import structlog
 
+from cj_pipeline.batch.comparisons import PEOPLE_FROM
 from cj_pipeline.progress.values import (
     MAX_LANDINGS,
     MIN_GAPS,
@@ -186,7 +187,8 @@ landed AS (
 -- What providers count as done in jobs that are not read yet; some count only at the end.
 at_provider AS (
     SELECT judge_id,
-           sum(CASE WHEN phase = 'collectable' THEN n_requests
+           sum(CASE WHEN state = 'incomplete' THEN n_in_doubt
+                    WHEN phase = 'collectable' THEN n_requests
                     ELSE least(n_requests, coalesce(n_completed, 0) + coalesce(n_failed, 0))
                END) AS n_counted,
            max(polled_at) AS last_counted_at
@@ -225,7 +227,7 @@ LEFT JOIN landed USING (judge_id)
 LEFT JOIN at_provider USING (judge_id)
 LEFT JOIN ended USING (judge_id)
 LEFT JOIN billed USING (judge_id)
-WHERE t.batch_id = $batch ORDER BY t.name, t.judge_id
+WHERE t.batch_id = $batch AND t.provider <> 'human' ORDER BY t.name, t.judge_id
 """
 
 
@@ -313,8 +315,8 @@ def _mean_pace(rows: list[dict[str, Any]], n_done: int) -> float | None:
 def _planned(db: Session, batch_id: str) -> tuple[int, int]:
     row = db.one(
         "SELECT coalesce(max(wave), 0) AS wave, count(*) AS n FROM comparison_pairs"
-        " WHERE batch_id = ?",
-        [batch_id],
+        " WHERE batch_id = ? AND sequence < ?",
+        [batch_id, PEOPLE_FROM],
     )
     return (int(row["wave"]), int(row["n"])) if row else (0, 0)
 

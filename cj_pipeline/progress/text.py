@@ -98,6 +98,7 @@ _DOING = {
     "ambiguous": "that may exist at",
     "ended": "to be collected from",
     "collected": "to be read, from",
+    "incomplete": "of which rows are missing, from",
 }
 
 

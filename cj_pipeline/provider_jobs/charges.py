@@ -34,9 +34,13 @@ def release(db: Session, job: ProviderJob, now: datetime) -> None:
 
 
 def bill(db: Session, job: ProviderJob, billed_usd: float, now: datetime) -> None:
-    """Turn a job's reservation into its bill, once."""
+    """Turn a job's reservation into its bill; later rows make that another one."""
     release(db, job, now)
     db.insert("ledger", [_entry(job, "billed", billed_usd, now)], on_conflict="ignore")
+    db.execute(
+        "UPDATE ledger SET usd = ? WHERE submission_key = ? AND kind = 'billed' AND usd <> ?",
+        [billed_usd, job.submission_key, billed_usd],
+    )
 
 
 def bill_duplicate(
@@ -87,32 +91,63 @@ def note_calls_in_doubt(
         record_unconfirmed_charge(db, job, float(row["usd"]), now)
 
 
-def keep_providers_count(
+def note_rows_in_doubt(
     db: Session, job: ProviderJob, price: Price, billed_usd: float, now: datetime
 ) -> None:
-    """Keep what a job comes to by its provider's own count, where it told one when it ended.
+    """Keep what a provider's job may have cost beyond its bill: rows in doubt, or its own count.
 
-    What that is beyond the bill of the rows that came may have been paid for.
+    The rows are those of `attempts` that bear an amount in doubt. Where the provider told what the
+    whole job used, what that comes to beyond bill and rows in doubt may have been paid for as well.
     """
+    row = db.one(
+        "SELECT coalesce(sum(in_doubt_usd), 0) AS usd FROM attempts WHERE submission_key = ?",
+        [job.submission_key],
+    )
+    in_doubt = float(row["usd"]) if row else 0.0
+    counted = _providers_count(job, price)
+    if counted is not None:
+        ledger.record_providers_count(db, job.submission_key, counted)
+        if abs(counted - billed_usd) > ROUNDING_USD:
+            log.warning(
+                "provider_counts_otherwise",
+                batch_id=job.batch_id,
+                submission_key=job.submission_key,
+                billed_usd=billed_usd,
+                provider_usd=counted,
+            )
+        if counted > billed_usd + in_doubt + ROUNDING_USD:
+            in_doubt = counted - billed_usd
+    _set_in_doubt(db, job, in_doubt, now)
+
+
+def _providers_count(job: ProviderJob, price: Price) -> float | None:
+    """Return what a job comes to by its provider's own count, in USD; None where it told none."""
     if job.provider_tokens_prompt is None:
-        return
+        return None
     usage = Usage(
         prompt=job.provider_tokens_prompt,
         cached=job.provider_tokens_cached or 0,
         completion=job.provider_tokens_completion or 0,
     )
-    counted = cost_usd(price, usage, batched=job.is_batched)
-    ledger.record_providers_count(db, job.submission_key, counted)
-    if abs(counted - billed_usd) > ROUNDING_USD:
-        log.warning(
-            "provider_counts_otherwise",
-            batch_id=job.batch_id,
-            submission_key=job.submission_key,
-            billed_usd=billed_usd,
-            provider_usd=counted,
-        )
-    if counted > billed_usd + ROUNDING_USD:
-        record_unconfirmed_charge(db, job, counted - billed_usd, now)
+    return cost_usd(price, usage, batched=job.is_batched)
+
+
+def _set_in_doubt(db: Session, job: ProviderJob, usd: float, now: datetime) -> None:
+    """Enter what a provider's job may have cost beyond its bill, in place of what stood there."""
+    known = db.one(
+        "SELECT usd FROM ledger WHERE submission_key = ? AND kind = 'possible'",
+        [job.submission_key],
+    )
+    if known is None:
+        if usd > ROUNDING_USD:
+            db.insert("ledger", [_entry(job, "possible", usd, now)])
+            ledger.set_possible_usd(db, job.submission_key, usd)
+        return
+    db.execute(
+        "UPDATE ledger SET usd = ? WHERE submission_key = ? AND kind = 'possible'",
+        [usd, job.submission_key],
+    )
+    ledger.set_possible_usd(db, job.submission_key, usd)
 
 
 def record_unconfirmed_charge(db: Session, job: ProviderJob, usd: float, now: datetime) -> None:

@@ -22,9 +22,11 @@ from cj_pipeline.errors import (
     AmbiguousSubmissionError,
     CJError,
     IllegalTransitionError,
+    JudgeHeldError,
     OtherAccountError,
+    OutOfCreditError,
 )
-from cj_pipeline.providers.base import JobOutcome, JobStatus, Provider
+from cj_pipeline.providers.base import JobOutcome, JobStatus
 from cj_pipeline.store.session import Session
 
 LEASE = timedelta(minutes=10)
@@ -42,6 +44,7 @@ class JobState(StrEnum):
     RUNNING = "running"
     ENDED = "ended"
     COLLECTED = "collected"
+    INCOMPLETE = "incomplete"
     SETTLED = "settled"
     REFUSED = "refused"
 
@@ -52,8 +55,14 @@ UNSENT = frozenset({JobState.INTENT, JobState.UPLOADED, JobState.AMBIGUOUS})
 OPEN = frozenset({JobState.SUBMITTED, JobState.ADOPTED, JobState.RUNNING})
 """Being judged: by the provider's batch endpoint, or by single calls from here."""
 
-COLLECTABLE = frozenset({JobState.ENDED, JobState.COLLECTED})
-"""Judged; its results are not settled yet."""
+COLLECTABLE = frozenset({JobState.ENDED, JobState.COLLECTED, JobState.INCOMPLETE})
+"""Judged; its results are not settled yet, or not all of them."""
+
+ROWS_ARE_DUE = """(
+    (phase = 'collectable' AND (state <> 'incomplete' OR next_poll_at <= $now))
+    OR (state = 'settled' AND n_in_doubt > 0 AND next_poll_at <= $now)
+)"""
+"""Of `v_job_phases`, at `$now`: a job's rows are to be brought home now, the late ones too."""
 
 DONE = frozenset({JobState.SETTLED, JobState.REFUSED})
 """Nothing more happens to it."""
@@ -108,6 +117,8 @@ class ProviderJob:
         counts_changed_at: When the provider last reported any progress.
         results_expire_at: When the provider deletes its results.
         cancel_sent_at: When the provider was asked to stop it.
+        incomplete_since: When rows were first missing that the provider counts as done.
+        n_in_doubt: Requests without a row that may have been paid for.
         lease_owner: The process that sends it, or was the last to try.
         lease_until: Until when nobody else may.
     """
@@ -156,6 +167,8 @@ class ProviderJob:
     counts_changed_at: datetime | None = None
     results_expire_at: datetime | None = None
     cancel_sent_at: datetime | None = None
+    incomplete_since: datetime | None = None
+    n_in_doubt: int | None = None
     lease_owner: str | None = None
     lease_until: datetime | None = None
 
@@ -188,6 +201,11 @@ class ProviderJob:
     def surely_absent(self) -> bool:
         """Whether the provider surely has no such job."""
         return self.create_begun_at is None and self.state is not JobState.AMBIGUOUS
+
+    @property
+    def awaits_late_rows(self) -> bool:
+        """Whether it is settled without rows that may still come."""
+        return self.state is JobState.SETTLED and bool(self.n_in_doubt)
 
     @property
     def made_at(self) -> datetime:
@@ -236,6 +254,7 @@ _ANY = frozenset(JobState)
 
 TRANSITIONS: Mapping[str, Transition] = {
     "bind_account": Transition(UNSENT, frozenset({JobState.INTENT}), JobState.INTENT),
+    "see_from_account": Transition(OPEN | COLLECTABLE | {JobState.SETTLED}, _CALLING),
     "mark_uploaded": Transition(UNSENT, _NONE, JobState.UPLOADED),
     "begin_create": Transition(frozenset({JobState.UPLOADED}), _NONE),
     "withdraw_create": Transition(frozenset({JobState.UPLOADED}), _NONE),
@@ -255,16 +274,21 @@ TRANSITIONS: Mapping[str, Transition] = {
     "give_up": Transition(OPEN, _NONE, JobState.ENDED),
     "mark_calls_ended": Transition(_NONE, _CALLING, JobState.ENDED),
     "mark_collected": Transition(
-        frozenset({JobState.ENDED}), frozenset({JobState.ENDED}), JobState.COLLECTED
+        frozenset({JobState.ENDED, JobState.INCOMPLETE}),
+        frozenset({JobState.ENDED}),
+        JobState.COLLECTED,
     ),
+    "await_rows": Transition(frozenset({JobState.COLLECTED}), _NONE, JobState.INCOMPLETE),
     "settle": Transition(
         frozenset({JobState.COLLECTED}), frozenset({JobState.COLLECTED}), JobState.SETTLED
     ),
+    "record_late_rows": Transition(frozenset({JobState.SETTLED}), _NONE),
     "rebill": Transition(frozenset({JobState.SETTLED}), frozenset({JobState.SETTLED})),
     "record_providers_count": Transition(
         COLLECTABLE | {JobState.SETTLED}, COLLECTABLE | {JobState.SETTLED}
     ),
     "add_possible_usd": Transition(_ANY, _ANY),
+    "set_possible_usd": Transition(COLLECTABLE | {JobState.SETTLED}, _NONE),
 }
 """What each transition of this module allows; the functions below are named after its keys.
 
@@ -292,45 +316,27 @@ def jobs_of_batch(db: Session, batch_id: str, states: Iterable[JobState]) -> lis
     return [ProviderJob.from_row(row) for row in rows]
 
 
+def jobs_with_rows_due(db: Session, batch_id: str, now: datetime) -> list[ProviderJob]:
+    """Return a batch's jobs whose rows are to be brought home now, by submission key."""
+    rows = db.rows(
+        f"FROM v_job_phases WHERE batch_id = $batch AND {ROWS_ARE_DUE} ORDER BY submission_key",
+        {"batch": batch_id, "now": now},
+    )
+    return [ProviderJob.from_row(row) for row in rows]
+
+
 def is_in(db: Session, key: str, states: frozenset[JobState]) -> bool:
     """Return whether a job is still in one of these states, and no other process moved it on."""
     row = db.one("SELECT state FROM provider_jobs WHERE submission_key = ?", [key])
     return row is not None and JobState(row["state"]) in states
 
 
-def require_same_account(
-    provider: Provider, *, account: str, submission_key: str, batch_id: str
-) -> None:
-    """Let a job be asked about only where it was created: elsewhere it would seem not to exist.
-
-    Raises:
-        OtherAccountError: If the provider is reached with another key or address.
-    """
-    if account != provider.account:
-        msg = (
-            f"Provider job {submission_key[:16]} of batch '{batch_id}' was begun with"
-            f" another key or address of {provider.name}. Restore those credentials, or cancel"
-            " the batch: nothing is requested again under new ones."
-        )
-        raise OtherAccountError(msg)
-
-
-def require_own_account(job: ProviderJob, provider: Provider) -> None:
-    """Let a job be asked about only where it was created.
-
-    Raises:
-        OtherAccountError: As `require_same_account`.
-    """
-    require_same_account(
-        provider,
-        account=job.account,
-        submission_key=job.submission_key,
-        batch_id=job.batch_id,
-    )
-
-
 def waiting_for(error: CJError) -> WaitingFor | None:
     """Return what has to come before an error passes; None where waiting for it is enough."""
+    if isinstance(error, OutOfCreditError):
+        return WaitingFor.CREDIT
+    if isinstance(error, JudgeHeldError):
+        return WaitingFor.PERSON
     if isinstance(error, AccountRefusedError | OtherAccountError):
         return WaitingFor.KEY
     if isinstance(error, AmbiguousSubmissionError):
@@ -452,6 +458,11 @@ def bind_account(db: Session, key: str, account: str) -> ProviderJob:
     return _require(db, key, "bind_account")
 
 
+def see_from_account(db: Session, key: str, account: str) -> None:
+    """Record the account that a job is asked for from now on: it was proved to be ours there."""
+    _apply(db, key, "see_from_account", account=account)
+
+
 def mark_uploaded(db: Session, key: str, file_id: str | None, content_sha256: str) -> None:
     """Record that a job's requests are at the provider, or travel with its create."""
     _apply(db, key, "mark_uploaded", input_file_id=file_id, content_sha256=content_sha256)
@@ -478,10 +489,18 @@ def mark_submitted(
 
 
 def mark_adopted(
-    db: Session, key: str, job_id: str, now: datetime, results_expire_at: datetime | None
+    db: Session,
+    key: str,
+    job_id: str,
+    now: datetime,
+    results_expire_at: datetime | None,
+    *,
+    input_file_id: str | None = None,
 ) -> None:
-    """Record that the job an earlier try created was found at the provider."""
+    """Record that the job an earlier try created was found, and the file it was made of, if any."""
     taken_up = _taken_up(job_id, now, results_expire_at)
+    if input_file_id is not None:
+        taken_up["input_file_id"] = input_file_id
     _apply(db, key, "mark_adopted", **taken_up)
 
 
@@ -669,7 +688,7 @@ def record_poll_failure(
 def requeue(
     db: Session, job: ProviderJob, found: JobStatus, now: datetime, *, wait: timedelta
 ) -> None:
-    """Put a job its provider had no room for back among the unsent: the same shard, later.
+    """Put a job back among the unsent that had no room, or no credit: the same shard, later.
 
     It was not begun, so nothing was paid and nothing has to be looked for; its file stays.
     """
@@ -681,7 +700,7 @@ def requeue(
         provider_status=found.provider_status,
         error_code=found.error_code,
         error=found.error,
-        waiting_for=WaitingFor.ROOM,
+        waiting_for=WaitingFor.CREDIT if found.waits_for_credit else WaitingFor.ROOM,
         polled_at=now,
         next_poll_at=now + wait,
         create_begun_at=None,
@@ -720,6 +739,7 @@ def mark_calls_ended(
     *,
     content_sha256: str,
     now: datetime,
+    error_code: str | None = None,
 ) -> None:
     """Record that single calls need not be made any more, and how they ended as a whole."""
     job = _require(db, key, "mark_calls_ended")
@@ -729,6 +749,7 @@ def mark_calls_ended(
         "mark_calls_ended",
         outcome=outcome,
         error=None if error is None else str(error),
+        error_code=error_code,
         waiting_for=None,
         ended_at=now,
         submitted_at=job.submitted_at or now,
@@ -741,14 +762,105 @@ def mark_calls_ended(
 # Results
 
 
-def mark_collected(db: Session, key: str, now: datetime) -> None:
-    """Record that every line of an ended job is stored."""
-    _apply(db, key, "mark_collected", collected_at=now)
+def mark_collected(db: Session, key: str, now: datetime, found: JobStatus | None = None) -> None:
+    """Record that every line that came of an ended job is stored.
+
+    Args:
+        db: A session that may write.
+        key: The job's submission key.
+        now: By the pipeline's clock.
+        found: What the provider said of the job meanwhile, where it was asked again.
+    """
+    _apply(db, key, "mark_collected", collected_at=now, **recounted(found))
 
 
-def settle(db: Session, key: str, billed_usd: float) -> None:
-    """Record that every request of a job has its outcome, and what it cost."""
-    _apply(db, key, "settle", billed_usd=billed_usd)
+@dataclass(frozen=True)
+class AwaitedRows:
+    """Rows of an ended job that may have been paid for and have not come.
+
+    Attributes:
+        n_rows: How many.
+        reason: Why they are waited for, in words.
+        waits_for: The same in one word.
+        next_try_at: When they are looked for again; None where they are not any more.
+    """
+
+    n_rows: int
+    reason: str | None
+    waits_for: WaitingFor | None
+    next_try_at: datetime | None
+
+
+def await_rows(
+    db: Session, key: str, billed_usd: float, awaited: AwaitedRows, now: datetime
+) -> None:
+    """Record that rows are missing that the provider counts as done; the batch waits for them."""
+    job = _require(db, key, "await_rows")
+    _apply(
+        db,
+        key,
+        "await_rows",
+        billed_usd=billed_usd,
+        incomplete_since=job.incomplete_since or now,
+        n_in_doubt=awaited.n_rows,
+        error=awaited.reason,
+        waiting_for=awaited.waits_for,
+        next_poll_at=awaited.next_try_at,
+    )
+
+
+def settle(db: Session, key: str, billed_usd: float, awaited: AwaitedRows | None = None) -> None:
+    """Record that every request of a job has its outcome, and what it cost.
+
+    Rows that are still `awaited` are waited for by nobody, and stored if they come.
+    """
+    job = _require(db, key, "settle")
+    if awaited is None and job.incomplete_since is None:
+        _apply(db, key, "settle", billed_usd=billed_usd)
+        return
+    _apply(
+        db,
+        key,
+        "settle",
+        billed_usd=billed_usd,
+        n_in_doubt=awaited.n_rows if awaited else 0,
+        error=awaited.reason if awaited else None,
+        waiting_for=None,
+        next_poll_at=awaited.next_try_at if awaited else None,
+    )
+
+
+def record_late_rows(
+    db: Session,
+    key: str,
+    billed_usd: float,
+    awaited: AwaitedRows,
+    found: JobStatus | None = None,
+) -> None:
+    """Record how a settled job stands after its missing rows were looked for again."""
+    _apply(
+        db,
+        key,
+        "record_late_rows",
+        billed_usd=billed_usd,
+        n_in_doubt=awaited.n_rows,
+        error=awaited.reason,
+        next_poll_at=awaited.next_try_at,
+        **recounted(found),
+    )
+
+
+def recounted(found: JobStatus | None) -> dict[str, Any]:
+    """Return what a provider's later word on an ended job changes: counts and files, no more."""
+    if found is None or found.state != "ended":
+        return {}
+    told = {
+        "n_completed": found.n_completed,
+        "n_failed": found.n_failed,
+        "output_file_id": found.output_file_id,
+        "error_file_id": found.error_file_id,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def rebill(db: Session, key: str, billed_usd: float) -> None:
@@ -765,6 +877,11 @@ def add_possible_usd(db: Session, key: str, usd: float) -> None:
     """Add to what may have been paid for beyond a job's bill."""
     job = _require(db, key, "add_possible_usd")
     _apply(db, key, "add_possible_usd", possible_usd=(job.possible_usd or 0.0) + usd)
+
+
+def set_possible_usd(db: Session, key: str, usd: float) -> None:
+    """Record what may have been paid for beyond the bill of a job at a provider."""
+    _apply(db, key, "set_possible_usd", possible_usd=usd)
 
 
 # When it is due
@@ -793,6 +910,17 @@ def send_now(db: Session, batch_id: str, now: datetime) -> None:
     """Make due what a batch had put off and its provider surely does not have."""
     waiting = jobs_of_batch(db, batch_id, UNSENT | {JobState.RUNNING})
     due = [job.submission_key for job in waiting if _is_sendable(job) and job.surely_absent]
+    _update(db, due, next_poll_at=now)
+
+
+def send_what_waited(db: Session, batch_id: str, now: datetime) -> None:
+    """Make due what waits for a key or for credit: whoever runs the batch again has seen to it."""
+    waiting = jobs_of_batch(db, batch_id, UNSENT | {JobState.RUNNING})
+    due = [
+        job.submission_key
+        for job in waiting
+        if _is_sendable(job) and job.waiting_for in {WaitingFor.KEY, WaitingFor.CREDIT}
+    ]
     _update(db, due, next_poll_at=now)
 
 

@@ -30,8 +30,14 @@ LONGEST_AFTER_FAILURES = timedelta(minutes=10)
 AFTER_REFUSAL = timedelta(minutes=5)
 """Between two looks that get no answer, and after one that a person has to mend."""
 
-FARTHEST = timedelta(minutes=30)
-"""No next look is farther away than this, whatever the reason."""
+SHORTEST_FOR_ROWS, LONGEST_FOR_ROWS = timedelta(seconds=1), timedelta(minutes=10)
+"""Between two looks for rows of an ended job that its batch waits for."""
+
+SHORTEST_FOR_LATE_ROWS, LONGEST_FOR_LATE_ROWS = timedelta(minutes=30), timedelta(hours=12)
+"""The same once nobody waits for them any more."""
+
+FARTHEST = 1.5 * LONGEST_FOR_LATE_ROWS
+"""No next look is farther away than this, whatever the reason: else the clock was set back."""
 
 UNCHANGED_FOR = timedelta(hours=6)
 """A job whose provider counts, and whose counts stay, has stalled: a person should know."""
@@ -97,6 +103,21 @@ def backoff(age: timedelta, job: ProviderJob) -> timedelta:
     longer = max(timedelta(seconds=1), age / 10) * (1 << min(job.n_poll_failures or 0, 6))
     jitter = random.uniform(0.8, 1.2)  # noqa: S311 - no secret
     return min(LONGEST_AFTER_FAILURES, longer) * jitter
+
+
+def rows_wait(missing_for: timedelta, *, is_awaited: bool) -> timedelta:
+    """Return how long to wait before missing rows are looked for again: half of the time so far.
+
+    Args:
+        missing_for: Since when they are missing.
+        is_awaited: Whether their batch waits for them.
+    """
+    shortest, longest = (
+        (SHORTEST_FOR_ROWS, LONGEST_FOR_ROWS)
+        if is_awaited
+        else (SHORTEST_FOR_LATE_ROWS, LONGEST_FOR_LATE_ROWS)
+    )
+    return min(longest, max(shortest, missing_for / 2))
 
 
 def stalled_since(job: ProviderJob, now: datetime) -> datetime | None:

@@ -25,12 +25,23 @@ from cj_pipeline.errors import ProviderRefusedError, SettingsError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage, estimated_tokens
 from cj_pipeline.judging.prompts import Prompt
+from cj_pipeline.providers.usage_evidence import UsageEvidence
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
 CAPACITY_CODES = frozenset({"token_limit_exceeded", "rate_limit_exceeded", "batch_limit_exceeded"})
 """Why a job was refused although nothing is wrong with it: wait, then send the same again."""
+
+
+OUT_OF_CREDIT = "out_of_credit"
+"""Our word for every provider's, as the error of a job or a row: the account has to be paid for."""
+
+HELD = "held"
+"""Our word for a single call that was not made, because its judge gives no verdict."""
+
+NOT_THE_REQUESTS_FAULT = frozenset({OUT_OF_CREDIT, HELD})
+"""Failures that say nothing about a request: it is asked again, however often it failed so."""
 
 
 class JobOutcome(StrEnum):
@@ -73,7 +84,10 @@ class Reply:
         outcome: SUCCEEDED means that a text came; whether it holds a verdict is `judging`'s.
         text: What the model wrote, also where it was cut off.
         usage: What was billed; None where the row does not say.
+        evidence: What its word on usage is worth; None where it is no answer.
         model: As the provider names what answered.
+        fingerprint: Of the system that answered, in the provider's own word.
+        service_tier: The tier it answered in, in the provider's own word.
         request_id: The provider's own name for the call, for its support.
         error_code: Of a failure, in the provider's words.
         error_message: Of a failure, shortened.
@@ -84,7 +98,10 @@ class Reply:
     outcome: RequestOutcome
     text: str | None = None
     usage: Usage | None = None
+    evidence: UsageEvidence | None = None
     model: str | None = None
+    fingerprint: str | None = None
+    service_tier: str | None = None
     request_id: str | None = None
     error_code: str | None = None
     error_message: str | None = None
@@ -132,12 +149,22 @@ class JobStatus:
         """Whether the provider had no room: nothing was wrong with the shard, nothing was paid."""
         return self.outcome is JobOutcome.FAILED and self.error_code in CAPACITY_CODES
 
+    @property
+    def waits_for_credit(self) -> bool:
+        """Whether the account's credit was used up: nothing was wrong, nothing was paid."""
+        return (
+            self.outcome is JobOutcome.FAILED
+            and self.error_code == OUT_OF_CREDIT
+            and not self.n_completed
+        )
+
 
 @dataclass(frozen=True)
 class ListedJob:
     """A provider job as the account's list shows it; what the list does not have is None.
 
-    `outcome` is None while the job runs.
+    `outcome` is None while the job runs; `has_results` is False where the list tells that they
+    are gone.
     """
 
     job_id: str
@@ -146,6 +173,7 @@ class ListedJob:
     submission_key: str | None = None
     input_file_id: str | None = None
     n_requests: int | None = None
+    has_results: bool = True
 
     @property
     def is_running(self) -> bool:
@@ -169,11 +197,15 @@ class FoundJob:
 
     `is_certain` is False where the provider keeps nothing that proves it, as Anthropic does while
     a job runs: then it must be neither adopted nor created again until the job has ended.
+    `submission_key` is the key that the job bears; None where it bears none of its own.
+    `input_file_id` is the file it was made of, for providers that have files.
     """
 
     job_id: str
     is_certain: bool
     is_running: bool
+    submission_key: str | None = None
+    input_file_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -252,11 +284,25 @@ class Provider(Protocol):
         ...
 
     def find(self, submission_key: str, since: datetime, n_requests: int) -> tuple[FoundJob, ...]:
-        """Return every job that this submission may have created, oldest first.
+        """Return every job made of the same requests since then, oldest first.
+
+        Its key may end otherwise than this one, where another store made it, or this one before it
+        was restored: which of them count is the caller's to say.
 
         Raises:
             AmbiguousSubmissionError: If the account's list cannot be searched to its end.
         """
+        ...
+
+    def is_of(self, job_id: str, submission_key: str, n_requests: int, since: datetime) -> bool:
+        """Whether a job is the one that this submission made, proved by what it bears.
+
+        False where it is another's, and where this account does not see it.
+        """
+        ...
+
+    def keeps_results(self, job_id: str) -> bool:
+        """Whether a job that has ended has anything left to collect, or had nothing."""
         ...
 
     def list_jobs(self, since: datetime) -> Iterator[ListedJob]:

@@ -6,10 +6,10 @@ from typing import Any
 
 from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import Judge
-from cj_pipeline.judging.pricing import Usage
 from cj_pipeline.judging.prompts import Prompt, verdict_schema
 from cj_pipeline.providers.base import Reply
-from cj_pipeline.providers.transport import count, mapping, text_or_none
+from cj_pipeline.providers.transport import mapping, text_or_none
+from cj_pipeline.providers.usage_evidence import SentCounts, UsageReading, read_usage
 
 ENDPOINT = "/v1/chat/completions"
 
@@ -48,12 +48,16 @@ def read_body(body: dict[str, Any]) -> Reply:
     message = mapping(choice.get("message"))
     text = _text(message.get("content"))
     outcome, code = _outcome(choice, message, text)
+    usage = _usage(body.get("usage"))
     return Reply(
         custom_id=None,
         outcome=outcome,
         text=text,
-        usage=_usage(body.get("usage")),
+        usage=usage.usage,
+        evidence=usage.evidence,
         model=text_or_none(body.get("model")),
+        fingerprint=text_or_none(body.get("system_fingerprint")),
+        service_tier=text_or_none(body.get("service_tier")),
         error_code=code,
         error_message=text_or_none(message.get("refusal")),
         may_retry=outcome not in {RequestOutcome.SUCCEEDED, RequestOutcome.CONTENT_FILTER},
@@ -85,16 +89,18 @@ def _text(content: object) -> str | None:
     return text_or_none(content)
 
 
-def _usage(sent: object) -> Usage | None:
+def _usage(sent: object) -> UsageReading:
     """Return usage in our meaning: OpenAI's prompt tokens include cached and written ones."""
-    if not isinstance(sent, dict):
-        return None
-    prompt_details = mapping(sent.get("prompt_tokens_details"))
-    completion_details = mapping(sent.get("completion_tokens_details"))
-    return Usage(
-        prompt=count(sent.get("prompt_tokens")),
-        cached=count(prompt_details.get("cached_tokens")),
-        cache_write_5m=count(prompt_details.get("cache_write_tokens")),
-        completion=count(sent.get("completion_tokens")),
-        reasoning=count(completion_details.get("reasoning_tokens")),
+    usage = mapping(sent)
+    prompt_details = mapping(usage.get("prompt_tokens_details"))
+    completion_details = mapping(usage.get("completion_tokens_details"))
+    return read_usage(
+        SentCounts(
+            prompt=usage.get("prompt_tokens"),
+            completion=usage.get("completion_tokens"),
+            cached=prompt_details.get("cached_tokens"),
+            written_5m=prompt_details.get("cache_write_tokens"),
+            reasoning=completion_details.get("reasoning_tokens"),
+            total=usage.get("total_tokens"),
+        )
     )

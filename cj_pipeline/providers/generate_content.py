@@ -6,10 +6,10 @@ from typing import Any
 
 from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import Judge
-from cj_pipeline.judging.pricing import Usage
 from cj_pipeline.judging.prompts import Prompt, verdict_schema
 from cj_pipeline.providers.base import Reply
 from cj_pipeline.providers.transport import count, items, mapping, text_or_none
+from cj_pipeline.providers.usage_evidence import SentCounts, UsageReading, read_usage
 
 _FILTERED = frozenset(
     {"SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "OTHER"}
@@ -47,11 +47,14 @@ def read_response(response: dict[str, Any]) -> Reply:
     texts = [part.get("text") for part in parts if not part.get("thought")]
     text = "".join(t for t in texts if isinstance(t, str)) or None
     outcome, code = _outcome(response, candidate, text)
+    usage = _usage(response.get("usageMetadata"))
     return Reply(
         custom_id=None,
         outcome=outcome,
         text=text,
-        usage=_usage(response.get("usageMetadata")),
+        usage=usage.usage,
+        evidence=usage.evidence,
+        service_tier=text_or_none(mapping(response.get("usageMetadata")).get("serviceTier")),
         model=text_or_none(response.get("modelVersion")),
         request_id=text_or_none(response.get("responseId")),
         error_code=code,
@@ -77,19 +80,22 @@ def _outcome(
     return RequestOutcome.SUCCEEDED, None
 
 
-def _usage(sent: object) -> Usage | None:
+def _usage(sent: object) -> UsageReading:
     """Return usage in our meaning: the prompt includes cached tokens, the answer lacks thoughts.
 
-    Both are billed, thoughts at the price of output.
+    Both are billed, thoughts at the price of output, and what tools add to the prompt as input.
     """
-    if not isinstance(sent, dict):
-        return None
-    thoughts = count(sent.get("thoughtsTokenCount"))
-    return Usage(
-        prompt=count(sent.get("promptTokenCount")),
-        cached=count(sent.get("cachedContentTokenCount")),
-        completion=count(sent.get("candidatesTokenCount")) + thoughts,
-        reasoning=thoughts,
+    usage = mapping(sent)
+    prompt, of_tools = usage.get("promptTokenCount"), usage.get("toolUsePromptTokenCount")
+    return read_usage(
+        SentCounts(
+            prompt=count(prompt) + count(of_tools) if of_tools else prompt,
+            completion=usage.get("candidatesTokenCount"),
+            cached=usage.get("cachedContentTokenCount"),
+            reasoning=usage.get("thoughtsTokenCount"),
+            total=usage.get("totalTokenCount"),
+            reasoning_is_beside=True,
+        )
     )
 
 

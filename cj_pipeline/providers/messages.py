@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import Judge
-from cj_pipeline.judging.pricing import Usage
 from cj_pipeline.judging.prompts import Prompt, verdict_schema
 from cj_pipeline.providers.base import Reply
 from cj_pipeline.providers.transport import count, mapping, text_or_none
+from cj_pipeline.providers.usage_evidence import (
+    SentCounts,
+    UsageEvidence,
+    UsageReading,
+    read_usage,
+)
 
 _ENDINGS = {
     "end_turn": RequestOutcome.SUCCEEDED,
@@ -59,30 +65,40 @@ def read_message(message: dict[str, Any]) -> Reply:
     code = stop or "no_stop_reason"
     if outcome is RequestOutcome.SUCCEEDED and text is None:
         outcome, code = RequestOutcome.INVALID_OUTPUT, "no_text"
+    usage = _usage(message.get("usage"))
     return Reply(
         custom_id=None,
         outcome=outcome,
         text=text,
-        usage=_usage(message.get("usage")),
+        usage=usage.usage,
+        evidence=usage.evidence,
         model=text_or_none(message.get("model")),
+        service_tier=text_or_none(mapping(message.get("usage")).get("service_tier")),
         request_id=text_or_none(message.get("id")),
         error_code=None if outcome is RequestOutcome.SUCCEEDED else code,
         may_retry=outcome is not RequestOutcome.SUCCEEDED,
     )
 
 
-def _usage(sent: object) -> Usage | None:
+def _usage(sent: object) -> UsageReading:
     """Return usage in our meaning: Anthropic's input tokens exclude cached and written ones."""
-    if not isinstance(sent, dict):
-        return None
-    read = count(sent.get("cache_read_input_tokens"))
-    written = count(sent.get("cache_creation_input_tokens"))
-    long_lived = count(mapping(sent.get("cache_creation")).get("ephemeral_1h_input_tokens"))
-    return Usage(
-        prompt=count(sent.get("input_tokens")) + read + written,
-        cached=read,
-        cache_write_5m=max(0, written - long_lived),
-        cache_write_1h=min(written, long_lived),
-        completion=count(sent.get("output_tokens")),
-        reasoning=count(mapping(sent.get("output_tokens_details")).get("thinking_tokens")),
+    usage = mapping(sent)
+    written = usage.get("cache_creation_input_tokens")
+    by_life = mapping(usage.get("cache_creation"))
+    short_lived = by_life.get("ephemeral_5m_input_tokens")
+    long_lived = by_life.get("ephemeral_1h_input_tokens")
+    told_twice = written is not None and bool(by_life)
+    reading = read_usage(
+        SentCounts(
+            prompt=usage.get("input_tokens"),
+            completion=usage.get("output_tokens"),
+            cached=usage.get("cache_read_input_tokens"),
+            written_5m=short_lived if by_life else written,
+            written_1h=long_lived,
+            reasoning=mapping(usage.get("output_tokens_details")).get("thinking_tokens"),
+            cache_is_beside=True,
+        )
     )
+    if told_twice and count(written) != count(short_lived) + count(long_lived):
+        return replace(reading, evidence=UsageEvidence.CONTRADICTORY)
+    return reading

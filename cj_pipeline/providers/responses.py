@@ -6,10 +6,10 @@ from typing import Any
 
 from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import Judge
-from cj_pipeline.judging.pricing import Usage
 from cj_pipeline.judging.prompts import Prompt, verdict_schema
 from cj_pipeline.providers.base import Reply
 from cj_pipeline.providers.transport import count, items, mapping, shortened, text_or_none
+from cj_pipeline.providers.usage_evidence import SentCounts, UsageReading, read_usage
 
 ENDPOINT = "/v1/responses"
 
@@ -40,28 +40,38 @@ def build_body(prompt: Prompt, judge: Judge) -> dict[str, Any]:
 
 def read_body(body: dict[str, Any]) -> Reply:
     """Parse a response; its custom id is the caller's to add."""
-    parts = [
-        part
+    messages = [
+        items(item.get("content"))
         for item in items(body.get("output"))
         if item.get("type") == "message"
-        for part in items(item.get("content"))
     ]
-    texts = [part.get("text") for part in parts if part.get("type") == "output_text"]
-    text = "".join(t for t in texts if isinstance(t, str)) or None
+    parts = [part for message in messages for part in message]
+    texts = [_text(message) for message in messages]
+    # Some answers hold the same message twice, and it is one answer.
+    text = "".join(dict.fromkeys(texts) if len(set(texts)) == 1 else texts) or None
     refusals = [part.get("refusal") for part in parts if part.get("type") == "refusal"]
     outcome, code = _outcome(body, text, is_refused=bool(refusals))
+    usage = _usage(body.get("usage"))
     error = mapping(body.get("error"))
     error_text = refusals[0] if refusals else error.get("message")
     return Reply(
         custom_id=None,
         outcome=outcome,
         text=text,
-        usage=_usage(body.get("usage")),
+        usage=usage.usage,
+        evidence=usage.evidence,
         model=text_or_none(body.get("model")),
+        fingerprint=text_or_none(body.get("system_fingerprint")),
+        service_tier=text_or_none(body.get("service_tier")),
         error_code=text_or_none(error.get("code")) or code,
         error_message=shortened(error_text) if error_text else None,
         may_retry=outcome not in {RequestOutcome.SUCCEEDED, RequestOutcome.CONTENT_FILTER},
     )
+
+
+def _text(message: list[dict[str, Any]]) -> str:
+    texts = [part.get("text") for part in message if part.get("type") == "output_text"]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _outcome(
@@ -81,18 +91,22 @@ def _outcome(
     return RequestOutcome.SUCCEEDED, None
 
 
-def _usage(sent: object) -> Usage | None:
+def _usage(sent: object) -> UsageReading:
     """Return usage in our meaning: input tokens include cached and written ones."""
-    if not isinstance(sent, dict):
-        return None
-    details = mapping(sent.get("input_tokens_details"))
-    written = count(details.get("cache_write_tokens"))
-    long_lived = count(mapping(details.get("cache_write_tokens_details")).get("ttl_12h_tokens"))
-    return Usage(
-        prompt=count(sent.get("input_tokens")),
-        cached=count(details.get("cached_tokens")),
-        cache_write_5m=max(0, written - long_lived),
-        cache_write_1h=min(written, long_lived),
-        completion=count(sent.get("output_tokens")),
-        reasoning=count(mapping(sent.get("output_tokens_details")).get("reasoning_tokens")),
+    usage = mapping(sent)
+    details = mapping(usage.get("input_tokens_details"))
+    written, long_lived = details.get("cache_write_tokens"), None
+    if sent_long := mapping(details.get("cache_write_tokens_details")).get("ttl_12h_tokens"):
+        long_lived = min(count(written), count(sent_long))
+        written = count(written) - long_lived
+    return read_usage(
+        SentCounts(
+            prompt=usage.get("input_tokens"),
+            completion=usage.get("output_tokens"),
+            cached=details.get("cached_tokens"),
+            written_5m=written,
+            written_1h=long_lived,
+            reasoning=mapping(usage.get("output_tokens_details")).get("reasoning_tokens"),
+            total=usage.get("total_tokens"),
+        )
     )

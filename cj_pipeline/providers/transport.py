@@ -19,6 +19,7 @@ import httpx2
 from cj_pipeline.errors import (
     AccountRefusedError,
     CJError,
+    OutOfCreditError,
     ProviderRefusedError,
     ProviderUnavailableError,
     UncertainOutcomeError,
@@ -38,7 +39,17 @@ CLOCK_SKEW = timedelta(minutes=5)
 MAX_PAGES = 500
 """Of a list; no account has more jobs than this in the time that is searched."""
 
-_NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_error"})
+_OUT_OF_CREDIT = re.compile(
+    r"insufficient_(quota|credits?|balance|funds)|billing_(hard_limit_reached|not_active|error)"
+    r"|credit balance is too low|(out of|no|insufficient|not enough) (credits?|funds|balance)\b"
+    r"|(billing|spend(ing)?|usage|budget) (hard )?limit (has been |was )?(reached|exceeded)"
+    r"|exceeded your (monthly|current) (spend(ing)?|budget|billing)|payment required"
+    r"|prepa(id|yment) (credits?|balance) (is|are|has|have)\b|billing account .*(disabled|closed)",
+    re.IGNORECASE,
+)
+"""What services say, in codes or words, when an account has to be paid for."""
+_LIKE_A_KEY = re.compile(r"\b(?:sk|pk|rk|gsk|xai|AIza)[-_][\w*.-]+|[\w*-]*(?=[\w*-]{24})[\w*-]+")
+"""What may be a key, or part of one, in a provider's words."""
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _FILE_NOT_THERE_YET = re.compile(
     r"\bfile\b.*(not found|cannot find|could not be found|does not exist|not ready|no such)"
@@ -66,16 +77,23 @@ class ErrorAnswer:
     retry_after_s: float | None = None
 
 
+def is_out_of_credit(code: str | None, message: object, *, status: int | None = None) -> bool:
+    """Whether an error says that the account's credit or spending limit is used up."""
+    return status == 402 or bool(_OUT_OF_CREDIT.search(f"{code or ''} {message or ''}"))
+
+
 def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
     """Return what an error answer means for the caller."""
     problem = f"{call.provider} answered {answer.status} to the request to {call.action}"
     detail = f" ({answer.code})" if answer.code else ""
+    if is_out_of_credit(answer.code, answer.message, status=answer.status):
+        return OutOfCreditError(
+            f"{problem}{detail}: {shortened(answer.message).removesuffix('.')}. Add credit to the"
+            " account or raise its limit, then run the same command: nothing is lost."
+        )
     if answer.status in {401, 403}:
-        # Its message is left out: some providers repeat part of the key.
-        return AccountRefusedError(f"{problem}{detail}: it does not accept the key. Check the key.")
+        return _refused_account(f"{problem}{detail}", answer)
     problem += f"{detail}: {shortened(answer.message)}"
-    if answer.code in _NO_QUOTA:
-        return AccountRefusedError(f"{problem}. The account has no credit left: add some.")
     wait_s, status = answer.retry_after_s, answer.status
     if call.creates and (answer.status in {408, 409} or answer.status >= 500):
         problem = f"{problem.removesuffix('.')}. The request may have been carried out."
@@ -87,6 +105,16 @@ def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
     if answer.status == 429 or is_too_early:
         return ProviderUnavailableError(problem, retry_after_s=wait_s, status=status)
     return ProviderRefusedError(problem)
+
+
+def _refused_account(problem: str, answer: ErrorAnswer) -> CJError:
+    if answer.status == 401:
+        # Its message is left out: some providers repeat part of the key.
+        return AccountRefusedError(f"{problem}: it does not accept the key. Check the key.")
+    words = shortened(_LIKE_A_KEY.sub("…", answer.message)).removesuffix(".")
+    return AccountRefusedError(
+        f"{problem}: {words}. Check the key, its rights and the account's plan."
+    )
 
 
 def lost_call(call: Call, error: BaseException) -> CJError:
@@ -138,7 +166,7 @@ def json_object(text: str) -> dict[str, Any]:
         ValueError: If it is not JSON, or not an object.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text.removeprefix("\ufeff"))
     except RecursionError:
         msg = "nested too deeply"
         raise ValueError(msg) from None
@@ -199,15 +227,49 @@ def rfc3339_time(value: object) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+_BYTE_ORDER_MARK = "\ufeff"
+
+
 def raw_lines(file: IO[bytes], source: Literal["output", "error"]) -> Iterator[RawLine]:
     """Yield a file's lines that have anything in them.
 
-    Only a line feed ends a line: JSON texts may hold every other line separator of Unicode.
+    Only a line feed ends a line: JSON texts may hold every other line separator of Unicode. A last
+    line that has no end and cannot be read is left out: the file was cut off there, and the rows
+    that are missing are asked for again.
     """
     for number, line in enumerate(file, start=1):
-        text = line.decode("utf-8", errors="replace").strip()
-        if text:
+        text = line.decode("utf-8", errors="replace").removeprefix(_BYTE_ORDER_MARK).strip()
+        if text and (line.endswith(b"\n") or _is_object(text)):
             yield RawLine(source, number, text)
+
+
+def require_rows(provider: str, what: str, file: IO[bytes]) -> None:
+    """Refuse a download that is no result file, such as the sign-in page of a network.
+
+    Raises:
+        ProviderUnavailableError: If it has text and no line of it begins as a row does.
+    """
+    file.seek(0)
+    has_text = False
+    for line in file:
+        text = line.decode("utf-8", errors="replace").removeprefix(_BYTE_ORDER_MARK).strip()
+        if text.startswith("{"):
+            return
+        has_text = has_text or bool(text)
+    if has_text:
+        msg = (
+            f"What {provider} sent for {what} is no result file, perhaps the sign-in page of a"
+            " network: it is asked for again."
+        )
+        raise ProviderUnavailableError(msg)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        json_object(text)
+    except ValueError:
+        return False
+    return True
 
 
 def created_id(call: Call, answer: dict[str, Any], field: str) -> str:
@@ -221,21 +283,3 @@ def created_id(call: Call, answer: dict[str, Any], field: str) -> str:
         msg = f"{call.provider} gave no id for the request to {call.action}, which may be done."
         raise UncertainOutcomeError(msg)
     return new_id
-
-
-def ends_whole(file: IO[bytes]) -> bool:
-    """Whether a file ends as JSON lines end: with a line feed, or a line that can be read.
-
-    The file is left at its end.
-    """
-    size = file.seek(0, 2)
-    file.seek(max(0, size - 1_000_000))
-    tail = file.read()
-    last = tail.rstrip().rsplit(b"\n", 1)[-1]
-    if not last or tail.endswith(b"\n"):
-        return True
-    try:
-        json_object(last.decode("utf-8", errors="replace"))
-    except ValueError:
-        return False
-    return True

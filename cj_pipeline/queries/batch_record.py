@@ -12,7 +12,12 @@ from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.batch.options import RunnerMode
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.grading.rules import GradingTerms
-from cj_pipeline.intake.settings import BatchSettings, grading_terms, scoring_rules
+from cj_pipeline.intake.settings import (
+    BatchSettings,
+    grading_terms,
+    panel_shares,
+    scoring_rules,
+)
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.scale.scoring import ScoringRules
 from cj_pipeline.stopping.continuation import WorkflowRules
@@ -42,6 +47,9 @@ class BatchRecord:
     essay_ids: tuple[str, ...]
     anchor_grades: dict[str, str]
     judges: tuple[Judge, ...]
+    """Those that models are; people are in `people`."""
+    people: tuple[Judge, ...] = ()
+    """The judges that people are, imported verdicts' among them."""
     own_scale: str | None = None
     """The batch's own `scale.yaml`, where it has one."""
     cancel_requested: bool = False
@@ -80,7 +88,7 @@ class BatchRecord:
 
     def judge(self, judge_id: str) -> Judge:
         """Return the judge of this fingerprint."""
-        return next(judge for judge in self.judges if judge.judge_id == judge_id)
+        return next(j for j in (*self.judges, *self.people) if j.judge_id == judge_id)
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -88,9 +96,7 @@ class BatchRecord:
 
         Where judges are chosen by information per USD these are the shares to begin with.
         """
-        if self.settings.judge_choice == "by_worth":
-            return (1 / len(self.judges),) * len(self.judges)
-        return tuple(self.settings.judge_shares.get(judge.name, 1.0) for judge in self.judges)
+        return panel_shares(self.settings, [judge.name for judge in self.judges])
 
     @property
     def rules(self) -> WorkflowRules:
@@ -148,6 +154,7 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
         raise UnknownBatchError(msg)
     essays = db.records(_EssayRow, "FROM essays WHERE batch_id = ? ORDER BY position", [batch_id])
     judges = db.rows("SELECT definition FROM judges WHERE batch_id = ? ORDER BY name", [batch_id])
+    loaded = [Judge.from_definition(row["definition"]) for row in judges]
     own_scale = db.one(
         "SELECT content FROM documents WHERE batch_id = ? AND kind = 'scale'", [batch_id]
     )
@@ -162,7 +169,8 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
         metadata=row.metadata,
         essay_ids=tuple(essay.essay_id for essay in essays),
         anchor_grades={e.essay_id: e.grade for e in essays if e.grade is not None},
-        judges=tuple(Judge.from_definition(j["definition"]) for j in judges),
+        judges=tuple(judge for judge in loaded if not judge.is_human),
+        people=tuple(judge for judge in loaded if judge.is_human),
         own_scale=own_scale["content"] if own_scale is not None else None,
         cancel_requested=row.cancel_requested,
         spend_cap_reached=row.spend_cap_reached,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cj_pipeline.arrays import Floats
+from cj_pipeline.batch.comparisons import PEOPLE_FROM
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.grading.rules import grade_by
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
@@ -52,12 +53,15 @@ class GraphSoFar:
 
 
 def graph_so_far(db: Session, record: BatchRecord) -> GraphSoFar:
-    """Return the graph of what was requested and has not failed for good."""
+    """Return the graph of what was requested of models and has not failed for good.
+
+    People judge pairs beside it: how models go on does not depend on whether they do.
+    """
     rows = db.rows(
         "SELECT p.essay_a, p.essay_b, p.judge_id, p.resampling_pass, c.status"
         " FROM comparison_pairs p LEFT JOIN comparisons c USING (comparison_id)"
-        " WHERE p.batch_id = ? ORDER BY p.sequence",
-        [record.batch_id],
+        " WHERE p.batch_id = ? AND p.sequence < ? ORDER BY p.sequence",
+        [record.batch_id, PEOPLE_FROM],
     )
     requested = [(r["essay_a"], r["essay_b"], r["judge_id"]) for r in rows]
     chosen = [[rows[position] for position in pair] for pair in pairs_as_chosen(requested)]
@@ -102,7 +106,7 @@ def guessed_scores(db: Session, record: BatchRecord) -> Floats | None:
     if head_start == "texts":
         return initial_scores_from_texts([row["text"] for row in essays])
     rows = db.rows(
-        "SELECT s.essay_id, s.score, sha256(e.text) AS digest"
+        "SELECT s.essay_id, s.verdict_score AS score, sha256(e.text) AS digest"
         " FROM v_scores s JOIN essays e USING (batch_id, essay_id) WHERE s.batch_id = ?",
         [head_start.batch],
     )

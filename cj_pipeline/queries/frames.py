@@ -39,11 +39,14 @@ FrameName = Literal[
 FRAME_NAMES: tuple[FrameName, ...] = get_args(FrameName)
 
 _QUERIES: dict[FrameName, str] = {
-    "scores": "SELECT * EXCLUDE (batch_id) FROM v_scores WHERE batch_id = $batch ORDER BY rank",
+    "scores": "SELECT * EXCLUDE (batch_id) FROM v_scores WHERE batch_id = $batch"
+    " ORDER BY rank, essay_id",
     # Every wave, where `scores` has the last one: how the scale settled.
     "wave_scores": "SELECT * EXCLUDE (batch_id) FROM essay_scores WHERE batch_id = $batch"
-    " ORDER BY wave, rank",
-    "grades": "SELECT * EXCLUDE (batch_id) FROM v_grades WHERE batch_id = $batch ORDER BY rank",
+    " ORDER BY wave, rank, essay_id",
+    "grades": "SELECT g.* EXCLUDE (batch_id), v.given_grade, v.decision, v.status"
+    " FROM v_grades g JOIN v_given_grades v USING (batch_id, revision, essay_id)"
+    " WHERE batch_id = $batch ORDER BY rank, essay_id",
     "probabilities": "SELECT * EXCLUDE (batch_id, revision) FROM v_grade_probabilities"
     " WHERE batch_id = $batch",
     "boundaries": "SELECT * EXCLUDE (batch_id, revision) FROM grade_boundaries"

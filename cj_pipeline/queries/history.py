@@ -6,20 +6,32 @@ they cannot disagree. What a step needs to go on is `queries.batch_record`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.batch.comparisons import PEOPLE_FROM, JudgedPair
+from cj_pipeline.batch.essays import label, matching
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.intake.settings import BatchSettings, scoring_rules
+from cj_pipeline.queries.essay_names import several_essays
+from cj_pipeline.queries.overview import batch_overview, what_hinders
+from cj_pipeline.queries.release import (
+    NOTHING_GRADED,
+    Release,
+    decisions_in_force,
+    release_of,
+)
+from cj_pipeline.scale.score_posterior import score_posterior
 from cj_pipeline.scale.scoring import score_verdicts
 from cj_pipeline.stopping.continuation import ContinuationDecision
 
 if TYPE_CHECKING:
     from cj_pipeline.scale.bradley_terry import Scale
+    from cj_pipeline.scale.certainty import ScorePosterior
     from cj_pipeline.store.session import Session
 
 Row = Mapping[str, Any]
@@ -84,8 +96,13 @@ class BatchHistory:
         linked_scores: Each essay's score on the scale of the batch linked to; by essay.
         ranks: How sure each essay's rank is; empty before the end.
         statistics: How good the final scale is (`scale_statistics`); empty before the end.
+        release: Whether its grades may be used as final.
+        moderation: What people decided of its grades, in order.
+        skips: Pairs that people skipped, each with its reason; in order.
+        releases: Each time it was released or withdrawn, in order.
         judge_choices: Where judges are chosen by value, which each wave went to and why; by
             wave, the largest share first.
+        hindered_by: What it waits for, or the failure that ended it, in words; empty otherwise.
     """
 
     batch: Row
@@ -105,8 +122,14 @@ class BatchHistory:
     drifts: tuple[Row, ...] = ()
     linked_scores: tuple[Row, ...] = ()
     ranks: tuple[Row, ...] = ()
+    shared: tuple[Row, ...] = ()
     statistics: Row = field(default_factory=dict)
     judge_choices: tuple[Row, ...] = ()
+    release: Release = NOTHING_GRADED
+    moderation: tuple[Row, ...] = ()
+    releases: tuple[Row, ...] = ()
+    skips: tuple[Row, ...] = ()
+    hindered_by: str = ""
 
     @property
     def batch_id(self) -> str:
@@ -160,11 +183,15 @@ class BatchHistory:
         """How sure each essay's rank is, under the essay's id; empty before the end."""
         return {row["essay_id"]: row for row in self.ranks}
 
+    @cached_property
+    def verdict_score_by_id(self) -> dict[str, float]:
+        """Each essay's last score by the verdicts alone, in logits: what grades are placed by."""
+        return {row["essay_id"]: row["verdict_score"] for row in self.last_scores}
+
     def score_interval(self, essay_id: str) -> tuple[float, float]:
         """Return the 95 % limits of an essay's last score, in logits.
 
-        By profile likelihood once the batch has ended. Before the end, and for batches that ended
-        before those were kept, 1.96 standard errors to each side.
+        As kept once the batch has ended, else 1.96 standard errors to each side.
         """
         sure = self.rank_by_id.get(essay_id)
         if sure is not None and sure["score_lower"] is not None:
@@ -193,6 +220,56 @@ class BatchHistory:
         """Each essay's row of the last grading under the essay's id."""
         return {row["essay_id"]: row for row in self.projections}
 
+    @cached_property
+    def decision_by_id(self) -> dict[str, Row]:
+        """What a person decided of an essay's grade, under the essay's id."""
+        return decisions_in_force(self.moderation)
+
+    def given_grade(self, essay_id: str) -> str | None:
+        """Return the grade to be given: a person's where one set it, else the machine's.
+
+        None where there is none, and for an essay that a person excluded.
+        """
+        decision = self.decision_by_id.get(essay_id)
+        if decision is not None and decision["kind"] == "override":
+            return str(decision["grade"])
+        projection = self.projection_by_id.get(essay_id)
+        if projection is None or (decision is not None and decision["kind"] == "exclude"):
+            return None
+        return str(projection["grade"])
+
+    def label(self, essay_id: str) -> str:
+        """Return what people call an essay; with its id where two are called the same."""
+        return self._labels.get(essay_id, essay_id)
+
+    def essay_meant(self, typed: str) -> str:
+        """Return the id of the essay a person means; what is unknown comes back as it was typed.
+
+        Raises:
+            UnknownEssayError: If several essays of the batch bear that name; it lists their ids.
+        """
+        known = [(r["essay_id"], r.get("given_id"), r.get("name")) for r in self.essays]
+        known += [(r["judged_id"], r["given_id"], r["name"]) for r in self.shared]
+        found = list(dict.fromkeys(matching(known, typed)))
+        if len(found) > 1:
+            raise several_essays(self.batch_id, typed, found)
+        return found[0] if found else typed
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        called = {
+            row["essay_id"]: label(row["essay_id"], row.get("given_id"), row.get("name"))
+            for row in self.essays
+        }
+        for row in self.shared:
+            other = label(row["essay_id"], row["given_id"], row["name"])
+            called[row["judged_id"]] += f" and {other}"
+        times = Counter(called.values())
+        return {
+            essay_id: name if times[name] == 1 else f"{name} ({essay_id})"
+            for essay_id, name in called.items()
+        }
+
     @property
     def anchor_grades(self) -> dict[str, str]:
         """The anchors' grades, known beforehand."""
@@ -220,6 +297,11 @@ class BatchHistory:
         return ""
 
     @property
+    def pairs_of_models(self) -> tuple[Row, ...]:
+        """The comparisons planned for models; people judge beside them."""
+        return tuple(row for row in self.pairs if row["sequence"] < PEOPLE_FROM)
+
+    @property
     def succeeded(self) -> tuple[Row, ...]:
         """The comparisons that have a verdict."""
         return tuple(row for row in self.comparisons if row["status"] == "succeeded")
@@ -241,6 +323,14 @@ class BatchHistory:
         settings = BatchSettings.model_validate(self.settings)
         return score_verdicts(list(self.essay_by_id), self.judged, scoring_rules(settings))
 
+    def posterior(self) -> ScorePosterior:
+        """Return the posterior from which scores, ranks and P(above) are reported.
+
+        Raises:
+            UnscalableBatchError: If the verdicts give none.
+        """
+        return score_posterior(self.fit(), self.anchor_grades)
+
     @property
     def failed(self) -> tuple[Row, ...]:
         """The comparisons that failed for good."""
@@ -250,6 +340,15 @@ class BatchHistory:
     def last_details(self) -> dict[str, Any]:
         """The summaries kept with the last decision: reliabilities, quality flags, coverage."""
         return dict(self.decisions[-1].details) if self.decisions else {}
+
+
+def student_ranks(students: Sequence[Row]) -> list[int]:
+    """Return ranks among students from their rows of scores, best first; equal ranks stay equal."""
+    ranks: list[int] = []
+    for place, row in enumerate(students, start=1):
+        is_same = place > 1 and row["rank"] == students[place - 2]["rank"]
+        ranks.append(ranks[-1] if is_same else place)
+    return ranks
 
 
 def read_history(db: Session, batch_id: str) -> BatchHistory:
@@ -305,6 +404,7 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
             "SELECT * FROM grading_reports WHERE batch_id = $batch ORDER BY revision DESC LIMIT 1",
             {"batch": batch_id},
         ),
+        shared=rows("SELECT * FROM shared_texts WHERE batch_id = $batch ORDER BY essay_id"),
         links=rows(
             "SELECT * FROM batch_links WHERE batch_id = $batch AND revision ="
             " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
@@ -322,8 +422,18 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
         ),
         ranks=rows("SELECT * FROM essay_ranks WHERE batch_id = $batch ORDER BY rank, essay_id"),
         statistics=described["statistics"] if described is not None else {},
+        release=release_of(db, batch_id),
+        moderation=rows(
+            "SELECT * FROM moderation_decisions WHERE batch_id = $batch ORDER BY number"
+        ),
+        skips=rows(
+            "SELECT essay_a, essay_b, reason FROM human_answers"
+            " WHERE batch_id = $batch AND kind = 'skip' ORDER BY number"
+        ),
+        releases=rows("SELECT * FROM release_events WHERE batch_id = $batch ORDER BY number"),
         judge_choices=rows(
             "SELECT * FROM judge_choices WHERE batch_id = $batch"
             " ORDER BY wave, share DESC, information_per_usd DESC, judge_id"
         ),
+        hindered_by=what_hinders(batch_overview(db, batch_id)[0]),
     )

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from cj_pipeline.batch.options import WaitingFor
 from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.stopping.continuation import EndReason
 from cj_pipeline.store.session import Session
+
+_WAITS: Mapping[str, str] = {
+    WaitingFor.KEY: "a key",
+    WaitingFor.CREDIT: "credit",
+    WaitingFor.PERSON: "a person",
+    WaitingFor.ROWS: "missing rows",
+    WaitingFor.ROOM: "room at the provider",
+    WaitingFor.SIGN_OFF: "a release",
+}
 
 # The counts are coalesced outside: over no rows, a correlated count is NULL where DuckDB's server
 # (Quack, 1.5) plans the query.
@@ -19,9 +31,17 @@ SELECT b.batch_id, b.title, b.state, b.end_reason, b.problems, b.created_at, b.e
        coalesce((SELECT count(*) FROM comparisons c
                  WHERE c.batch_id = b.batch_id AND c.status = 'failed'), 0) AS n_failed,
        coalesce((SELECT sum(usd) FROM ledger l
-                 WHERE l.batch_id = b.batch_id AND l.kind = 'billed'), 0) AS cost_usd
+                 WHERE l.batch_id = b.batch_id AND l.kind = 'billed'), 0) AS cost_usd,
+       w.waiting_for, w.reason AS waiting_reason,
+       f.outcome AS failed_as, f.error_code, f.error_message, f.n_requests AS n_failed_so
 FROM batches b
+LEFT JOIN v_batch_waiting w USING (batch_id)
+LEFT JOIN v_commonest_failures f USING (batch_id)
 """
+
+_ENDED_BY_FAILURES = frozenset(
+    {EndReason.NO_SUCCESSES, EndReason.LOW_SUCCESS_RATE, EndReason.CANARY_FAILED}
+)
 
 
 def batch_overview(db: Session, batch_id: str | None = None) -> list[dict[str, Any]]:
@@ -39,6 +59,42 @@ def batch_overview(db: Session, batch_id: str | None = None) -> list[dict[str, A
     return rows
 
 
+def what_hinders(row: Mapping[str, Any]) -> str:
+    """Return what a batch waits for or failed by, in words; empty where nothing hinders it.
+
+    Args:
+        row: One of `batch_overview`'s.
+    """
+    if row["waiting_for"] is not None:
+        return (
+            f"waits for {_WAITS[row['waiting_for']]}: {row['waiting_reason'] or 'no reason given'}"
+        )
+    if row["end_reason"] in _ENDED_BY_FAILURES and row["failed_as"] is not None:
+        kind = f"{row['n_failed_so']} requests failed as {row['failed_as'].replace('_', ' ')}"
+        return ": ".join([kind, *filter(None, (row["error_code"], row["error_message"]))])
+    return ""
+
+
+def put_off(db: Session, batch_id: str | None = None) -> list[tuple[str, str]]:
+    """Return what of each batch was put off, why and until when: the batch, and the line.
+
+    As after a provider asked to be left alone for an hour, which nothing else shows.
+    """
+    rows = db.rows(
+        """
+        SELECT batch_id, error, max(next_poll_at) AS until FROM v_job_phases
+        WHERE phase IN ('unsent', 'calling') AND waiting_for IS NULL AND error IS NOT NULL
+          AND next_poll_at IS NOT NULL AND ($batch IS NULL OR batch_id = $batch)
+        GROUP BY batch_id, error ORDER BY batch_id, error
+        """,
+        {"batch": batch_id},
+    )
+    return [
+        (row["batch_id"], f"put off until {row['until']:%Y-%m-%d %H:%M} UTC: {row['error']}")
+        for row in rows
+    ]
+
+
 def final_scores(db: Session, batch_id: str) -> list[dict[str, Any]]:
     """Return the latest scores, highest first, with the latest grades where there are any."""
     return db.rows(
@@ -51,7 +107,7 @@ def final_scores(db: Session, batch_id: str) -> list[dict[str, Any]]:
             AND g.revision = (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)
         WHERE s.batch_id = $batch
           AND s.wave = (SELECT max(wave) FROM essay_scores WHERE batch_id = $batch)
-        ORDER BY s.rank
+        ORDER BY s.rank, s.essay_id
         """,
         {"batch": batch_id},
     )

@@ -31,8 +31,8 @@ def _scores_before(db: Session, record: BatchRecord, wave: int) -> dict[str, flo
     Never the wave's own, so that fitting it again gives the same scores to the last bit.
     """
     rows = db.rows(
-        "SELECT essay_id, score FROM essay_scores WHERE batch_id = $batch AND wave ="
+        "SELECT essay_id, verdict_score FROM essay_scores WHERE batch_id = $batch AND wave ="
         " (SELECT max(wave) FROM essay_scores WHERE batch_id = $batch AND wave < $wave)",
         {"batch": record.batch_id, "wave": wave},
     )
-    return {row["essay_id"]: row["score"] for row in rows} or None
+    return {row["essay_id"]: row["verdict_score"] for row in rows} or None

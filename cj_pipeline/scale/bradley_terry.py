@@ -38,6 +38,7 @@ from cj_pipeline.scale.likelihood import (
     stepped,
     zero_point,
 )
+from cj_pipeline.scale.shared_evidence import Dependence
 from cj_pipeline.scale.tallies import Tally, Verdicts, as_verdicts, sums_by, tally
 
 Engine = Literal["newton", "choix"]
@@ -96,6 +97,7 @@ class Scale:
         point: Where its maximum lies.
         information: What covariances are computed from.
         notes: In plain words, what was switched off and what rests on the prior.
+        dependence: What the verdicts have in common; None where each is taken to tell afresh.
     """
 
     essay_ids: tuple[str, ...]
@@ -119,6 +121,15 @@ class Scale:
     point: Point
     information: Information
     notes: tuple[str, ...]
+    dependence: Dependence | None = None
+
+    @property
+    def between_judges(self) -> float:
+        """Variance that what judges see differently in an essay adds to each score.
+
+        In squared logits; `standard_errors` and `covariance` have it already.
+        """
+        return 0.0 if self.dependence is None else self.dependence.left_in_scores
 
     @cached_property
     def covariance(self) -> Floats:
@@ -126,13 +137,19 @@ class Scale:
 
         Beyond some thousand essays use `covariance_among` for the essays that matter.
         """
-        return covariance(self.information)
+        n = len(self.essay_ids)
+        among: Floats = covariance(self.information)
+        return among + self.between_judges * (np.eye(n) - 1 / n) if self.between_judges else among
 
     def covariance_among(self, essay_ids: Sequence[str]) -> Floats:
         """Return the covariance of these essays' scores, in this order."""
         place = {essay_id: i for i, essay_id in enumerate(self.essay_ids)}
         chosen = np.array([place[essay_id] for essay_id in essay_ids], dtype=np.int64)
-        return covariance_of(self.information, chosen)
+        among = covariance_of(self.information, chosen)
+        if self.between_judges:
+            same = chosen[:, None] == chosen[None, :]
+            among = among + self.between_judges * (same - 1 / len(self.essay_ids))
+        return np.asarray(among)
 
 
 def fit_bradley_terry(

@@ -1,4 +1,4 @@
-"""Ranks and how sure they are: which essay is probably above which, from the joint covariance."""
+"""Ranks and how sure they are: which essay is probably above which, from the joint posterior."""
 
 from __future__ import annotations
 
@@ -8,19 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cj_pipeline.arrays import Floats
-from cj_pipeline.scale.bradley_terry import Scale
-from cj_pipeline.scale.laplacian import solve
+from cj_pipeline.scale.certainty import SAME, ScorePosterior
 
 Ranks = npt.NDArray[np.int64]
 
 _DRAWS = 4_000
-"""Monte-Carlo error of a rank probability: below .008."""
-
-_DENSE_UP_TO = 1_500
-_SPARSE_DRAWS = 400
-"""Beyond that many essays each draw is a linear system; the error is then below .025."""
-_AT_ONCE = 50
-"""Draws whose noise is held in memory together."""
+"""Monte-Carlo error of a rank probability: below .008. Large batches give fewer draws."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,82 +36,80 @@ class RankIntervals:
 
 
 def ranks(scores: Floats) -> Ranks:
-    """Return each score's rank, 1 for the highest; equal scores share the better rank."""
-    ordered = np.sort(-scores)
-    return np.searchsorted(ordered, -scores, side="left") + 1
+    """Return each score's rank, 1 for the highest; equal scores share the better rank.
+
+    Scores that differ by rounding alone are equal: essays with equal evidence have equal ranks.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    is_lower = np.concatenate([[True], ordered[:-1] - ordered[1:] > SAME])
+    first_of_group = np.maximum.accumulate(np.where(is_lower, np.arange(len(scores)), 0))
+    found = np.empty(len(scores), dtype=np.int64)
+    found[order] = first_of_group + 1
+    return found
 
 
-def probability_above(scale: Scale, upper: str, lower: str) -> float:
+def probability_above(posterior: ScorePosterior, upper: str, lower: str) -> float:
     """Return the probability that one essay is truly better than another.
 
-    The scores' joint posterior is taken to be normal, so that what two essays' errors have in
-    common cancels.
+    What two essays' errors have in common cancels.
     """
     from scipy.stats import norm
 
-    joint = scale.covariance_among([upper, lower])
-    variance = joint[0, 0] + joint[1, 1] - 2 * joint[0, 1]
-    place = {essay_id: i for i, essay_id in enumerate(scale.essay_ids)}
     if upper == lower:
         return 0.5
-    difference = scale.scores[place[upper]] - scale.scores[place[lower]]
+    joint = posterior.covariance_among([upper, lower])
+    variance = joint[0, 0] + joint[1, 1] - 2 * joint[0, 1]
+    place = posterior.place
+    difference = posterior.scores[place[upper]] - posterior.scores[place[lower]]
+    if abs(difference) <= SAME:
+        return 0.5
     return float(norm.cdf(difference / np.sqrt(variance)))
 
 
 def rank_intervals(
-    scale: Scale, *, among: Ranks | None = None, level: float = 0.95, seed: int = 0
+    posterior: ScorePosterior,
+    *,
+    among: Ranks | None = None,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> RankIntervals:
     """Return each essay's rank and the interval of ranks it may truly have.
 
-    Scores are drawn from their joint normal posterior and ranked; the same seed gives the same
-    intervals. In batches of more than 1,500 essays judges' own parameters are taken as known.
+    Scores are drawn from their joint posterior and ranked; the same seed gives the same intervals,
+    and essays whose score and error are the same have the same one.
 
     Args:
-        scale: As fitted.
+        posterior: Of the scores.
         among: Indices of the essays to rank among themselves; all if left out.
         level: Share of the posterior between the limits, per essay.
         seed: Of the draws.
     """
-    n = len(scale.essay_ids)
     if among is None:
-        among = np.arange(n)
-    drawn = _drawn(scale, np.random.default_rng(seed))[:, among]
+        among = np.arange(len(posterior.essay_ids))
+    drawn = posterior.drawn(_DRAWS, seed)[:, among]
     order = np.argsort(-drawn, axis=1)
     drawn_ranks = np.empty_like(order)
     np.put_along_axis(drawn_ranks, order, np.arange(1, len(among) + 1)[None, :], axis=1)
     tail = 100 * (1 - level) / 2
     lower, upper = np.percentile(drawn_ranks, [tail, 100 - tail], axis=0)
+    rank = ranks(posterior.scores[among])
+    alike = _alike(rank, posterior.standard_errors[among])
+    lowest, highest = np.full(len(among), len(among)), np.ones(len(among), dtype=np.int64)
+    np.minimum.at(lowest, alike, np.floor(lower).astype(np.int64))
+    np.maximum.at(highest, alike, np.ceil(upper).astype(np.int64))
     return RankIntervals(
-        tuple(scale.essay_ids[i] for i in among.tolist()),
-        ranks(scale.scores[among]),
-        np.floor(lower).astype(np.int64),
-        np.ceil(upper).astype(np.int64),
+        tuple(posterior.essay_ids[i] for i in among.tolist()),
+        rank,
+        # Draws of few essays may miss the rank itself, which no interval should.
+        np.minimum(lowest[alike], rank),
+        np.maximum(highest[alike], rank),
         level,
     )
 
 
-def _drawn(scale: Scale, rng: np.random.Generator) -> Floats:
-    """Return draws of all scores from their joint normal posterior; shape (n_draws, n_essays)."""
-    n = len(scale.essay_ids)
-    if n <= _DENSE_UP_TO:
-        values, vectors = np.linalg.eigh(scale.covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        return np.asarray(scale.scores + rng.standard_normal((_DRAWS, n)) @ root.T)
-    from scipy.sparse import csr_array
-
-    # B' W^(1/2) z + P^(1/2) z' has the information as its covariance, so solved for, the inverse.
-    essays = scale.information.essays
-    first, second = essays.layout.first, essays.layout.second
-    n_pairs = len(first)
-    ends = (np.concatenate([first, second]), np.tile(np.arange(n_pairs), 2))
-    root = np.sqrt(essays.weights)
-    incidence = csr_array((np.concatenate([root, -root]), ends), (n, n_pairs))
-    own = essays.diagonal - np.bincount(first, essays.weights, n)
-    own -= np.bincount(second, essays.weights, n)
-    parts = []
-    for _ in range(_SPARSE_DRAWS // _AT_ONCE):
-        noise = incidence @ rng.standard_normal((n_pairs, _AT_ONCE))
-        noise += np.sqrt(np.maximum(own, 0))[:, None] * rng.standard_normal((n, _AT_ONCE))
-        off = solve(essays, noise, rtol=1e-4)
-        parts.append((off - off.mean(axis=0)).T)
-    return np.asarray(scale.scores + np.concatenate(parts))
+def _alike(rank: Ranks, errors: Floats) -> Ranks:
+    """Return a number per essay that those share whose rank and error are the same."""
+    by_error = ranks(errors)
+    _, group = np.unique(rank * (len(rank) + 1) + by_error, return_inverse=True)
+    return np.asarray(group, dtype=np.int64)

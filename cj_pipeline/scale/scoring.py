@@ -19,8 +19,15 @@ from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.errors import UnscalableBatchError
 
 if TYPE_CHECKING:
-    from cj_pipeline.batch.options import InconsistentPolicy, ScoringEngine, Switch, Ties
+    from cj_pipeline.batch.options import (
+        DependenceSwitch,
+        InconsistentPolicy,
+        ScoringEngine,
+        Switch,
+        Ties,
+    )
     from cj_pipeline.scale.bradley_terry import Scale
+    from cj_pipeline.scale.tallies import Verdicts
 
 
 def swap_consistent(judged: Sequence[JudgedPair]) -> tuple[JudgedPair, ...]:
@@ -77,6 +84,7 @@ class ScoringRules:
         discrimination: Whether judges of a panel tell essays apart unequally well.
         ties: Half a win to each, or Davidson's tie strength.
         inconsistent: What becomes of verdicts that changed with the order shown.
+        dependence: Whether several verdicts on one pair count for what they tell together.
     """
 
     engine: ScoringEngine = "newton"
@@ -84,6 +92,7 @@ class ScoringRules:
     discrimination: Switch = "auto"
     ties: Ties = "half-half"
     inconsistent: InconsistentPolicy = "keep"
+    dependence: DependenceSwitch = "auto"
 
 
 def score_verdicts(
@@ -106,19 +115,95 @@ def score_verdicts(
     Raises:
         UnscalableBatchError: If there is no common scale; see `fit_bradley_terry`.
     """
-    from cj_pipeline.scale.bradley_terry import MIN_POSITION_INFORMATION, fit_bradley_terry
-
     weights = None
     if rules.inconsistent == "drop":
         judged = swap_consistent(judged)
     elif rules.inconsistent == "halve":
-        weights = swap_weights(judged, weight_of_inconsistent=WEIGHT_OF_INCONSISTENT).tolist()
+        weights = swap_weights(judged, weight_of_inconsistent=WEIGHT_OF_INCONSISTENT)
+    asked = _Asked(essay_ids, judged, rules, start)
+    plain = _weighted_scale(asked, weights)
+    if rules.dependence == "off" or rules.engine == "choix":
+        return plain
+    from cj_pipeline.scale.dependence import has_shared_pairs
+    from cj_pipeline.scale.tallies import as_verdicts
+
+    verdicts = as_verdicts(essay_ids, judged)
+    if not has_shared_pairs(verdicts) and len(verdicts.judge_ids) < 2:
+        return plain
+    return _with_dependence(asked, weights, plain, verdicts)
+
+
+def _with_dependence(
+    asked: _Asked, weights: Floats | None, plain: Scale, verdicts: Verdicts
+) -> Scale:
+    """Return the scale by verdicts weighted by what they share; refitted until that is at rest."""
+    from cj_pipeline.scale.dependence import (
+        AT_REST,
+        MAX_ROUNDS,
+        correlations_of,
+        judge_variance_of,
+        residuals_of,
+        weights_of,
+    )
+    from cj_pipeline.scale.score_posterior import score_posterior
+    from cj_pipeline.scale.shared_evidence import Dependence
+
+    scale, before = plain, (0.0, 0.0)
+    for _ in range(MAX_ROUNDS):
+        found = correlations_of(verdicts, residuals_of(scale, score_posterior(scale), verdicts))
+        repeated, between = found
+        now = (repeated.value if repeated else 0.0, between.value if between else 0.0)
+        if max(abs(now[0] - before[0]), abs(now[1] - before[1])) < AT_REST:
+            break
+        shared = weights_of(verdicts, repeated, between)
+        scale = _weighted_scale(asked, shared if weights is None else weights * shared)
+        before = now
+    shared = weights_of(verdicts, repeated, between)
+    residuals = residuals_of(scale, score_posterior(scale), verdicts)
+    n = len(verdicts.essay_ids)
+    variance, kept = judge_variance_of(verdicts, residuals, before[1], n)
+    dependence = Dependence(
+        repeated=repeated,
+        between=between,
+        judge_variance=variance,
+        n_judges=len(verdicts.judge_ids),
+        per_judge=kept,
+        n_verdicts=len(verdicts.first),
+        effective_verdicts=float(shared.sum()),
+    )
+    left = dependence.left_in_scores
+    return replace(
+        scale,
+        # Of how many verdicts there are, whatever each counts.
+        n_comparisons=plain.n_comparisons,
+        wins=plain.wins,
+        losses=plain.losses,
+        standard_errors=np.sqrt(scale.standard_errors**2 + left * (1 - 1 / n)),
+        dependence=dependence,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What a batch's verdicts are fitted by, but for their weights."""
+
+    essay_ids: Sequence[str]
+    judged: Sequence[JudgedPair]
+    rules: ScoringRules
+    start: Mapping[str, float] | None
+
+
+def _weighted_scale(asked: _Asked, weights: Floats | None) -> Scale:
+    """Return the scale by verdicts each of which counts by its weight."""
+    from cj_pipeline.scale.bradley_terry import MIN_POSITION_INFORMATION, fit_bradley_terry
+
+    judged, rules, start = asked.judged, asked.rules, asked.start
     by_judge = Counter(verdict.judge_id for verdict in judged)
     is_panel = len(by_judge) > 1
     is_identified = is_panel and min(by_judge.values()) >= SURE_DISCRIMINATION_VERDICTS
     fit = partial(
         fit_bradley_terry,
-        essay_ids,
+        asked.essay_ids,
         judged,
         engine=rules.engine,
         position_effect=rules.position_effect != "off",
@@ -128,7 +213,7 @@ def score_verdicts(
             else MIN_POSITION_INFORMATION
         ),
         ties=rules.ties,
-        weights=weights,
+        weights=None if weights is None else weights.tolist(),
     )
     if rules.discrimination == "auto" and is_identified:
         try:

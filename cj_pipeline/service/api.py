@@ -18,10 +18,12 @@ from pydantic import ValidationError
 
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.ids import ID
+from cj_pipeline.intake.settings import panel_shares
 from cj_pipeline.operations.cancel import cancel
 from cj_pipeline.progress.events import progress_of
 from cj_pipeline.queries.batch_record import rules_of
 from cj_pipeline.queries.overview import batch_overview, outputs
+from cj_pipeline.queries.release import release_of
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.dependencies import GrantDep, RuntimeDep, needs
 from cj_pipeline.service.problems import (
@@ -249,15 +251,20 @@ def grades(
             "SELECT * FROM grading_reports WHERE batch_id = ? ORDER BY revision DESC LIMIT 1",
             [batch_id],
         )
+        release = release_of(db, batch_id)
         rows = db.rows(
-            "SELECT g.*, p.probabilities FROM v_grades g JOIN grade_projections p"
-            " USING (batch_id, revision, essay_id) WHERE batch_id = ?"
+            "SELECT g.* EXCLUDE (grade), v.given_grade AS grade, v.machine_grade, v.decision,"
+            " p.probabilities FROM v_grades g JOIN grade_projections p"
+            " USING (batch_id, revision, essay_id)"
+            " JOIN v_given_grades v USING (batch_id, revision, essay_id) WHERE batch_id = ?"
             " ORDER BY rank, essay_id LIMIT ? OFFSET ?",
             [batch_id, limit + 1, after],
         )
     return GradePage(
         is_graded=grading is not None and grading["is_graded"],
         statement=grading["statement"] if grading else "The batch has not been graded yet.",
+        provisional=release.is_provisional,
+        status=release.status,
         scale=grading["scale"] if grading else None,
         items=[GradeRow(**row) for row in rows[:limit]],
         next=after + limit if len(rows) > limit else None,
@@ -298,6 +305,7 @@ def batch_answer(runtime: Runtime, batch_id: str) -> BatchAnswer:
         with runtime.store.read() as db:
             (row,) = batch_overview(db, batch_id)
             files = dict(outputs(db, batch_id))
+            release = release_of(db, batch_id)
             is_rejected = row["state"] == "rejected"
             progress = None if is_rejected else progress_of(db, batch_id, runtime.clock())
     except UnknownBatchError:
@@ -311,6 +319,7 @@ def batch_answer(runtime: Runtime, batch_id: str) -> BatchAnswer:
             progress=None,
             has_report=False,
             has_artefact=False,
+            release="no grades",
             links=links(batch_id),
         )
     return BatchAnswer(
@@ -321,6 +330,7 @@ def batch_answer(runtime: Runtime, batch_id: str) -> BatchAnswer:
         progress=progress,
         has_report="report" in files,
         has_artefact="artefact" in files,
+        release=release.status,
         links=links(batch_id),
     )
 
@@ -360,8 +370,7 @@ def _handed_in_answer(runtime: Runtime, handed_in: HandedIn) -> HandedInAnswer:
                 len(batch.essays),
                 rules_of(
                     settings,
-                    verdicts_per_pair=math.fsum(settings.judge_shares.values())
-                    or len(handed_in.judge_names),
+                    verdicts_per_pair=math.fsum(panel_shares(settings, handed_in.judge_names)),
                 ),
             ),
             spend_cap_usd=settings.spend_cap_usd,

@@ -24,7 +24,7 @@ from cj_pipeline.ids import ID
 from cj_pipeline.metrics.readings import CONTENT_TYPE as METRICS_TYPE
 from cj_pipeline.metrics.readings import render_metrics
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.service import api, webhooks
+from cj_pipeline.service import api, judging, webhooks
 from cj_pipeline.service.api import batch_answer
 from cj_pipeline.service.auth import COOKIE, SESSION_S, Access, AccessMiddleware, cookie_of
 from cj_pipeline.service.dependencies import (
@@ -111,7 +111,7 @@ def create_app(runtime: Runtime, access: Access) -> FastAPI:
     bearer = [Depends(HTTPBearer(auto_error=False, description=description))]
     for router in (api.router, protected):
         app.include_router(router, dependencies=bearer if access.is_guarded else [])
-    for router in (others, webhooks.router):
+    for router in (others, webhooks.router, judging.router):
         app.include_router(router)
     _describe(app)
     app.add_middleware(AccessMiddleware, access=access)

@@ -39,11 +39,12 @@ BODY_PATIENCE_S = 20.0
 LEAST_BYTES_PER_S = 8 * 1024
 """A body may take `BODY_PATIENCE_S`, and longer for as long as this much arrives each second."""
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/openapi.json", "/session", "/favicon.ico"})
+OPEN_PATHS = frozenset({"/", "/judge", "/healthz", "/openapi.json", "/session", "/favicon.ico"})
 """Nothing of a batch is shown there."""
 
-OPEN_PREFIXES = ("/batches/", "/webhooks/")
-"""The live page's frame, which fetches what it shows; and webhooks, which bring a signature."""
+OPEN_PREFIXES = ("/batches/", "/webhooks/", "/judge/")
+"""The live page's frame, which fetches what it shows; webhooks, which bring a signature; and the
+judging page, which brings a personal link's token."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class BatchRow(BaseModel):
     title: str
     state: str
     end_reason: str | None
+    waiting_for: str | None = Field(description="key, credit, person, rows, room or sign_off.")
+    waiting_reason: str | None
     n_essays: int
     n_waves: int
     n_completed: int
@@ -73,6 +75,9 @@ class BatchAnswer(BaseModel):
     progress: Progress | None = Field(description="None while it is queued or rejected.")
     has_report: bool
     has_artefact: bool
+    release: str = Field(
+        description="no grades, final, provisional, released, changed since release or withdrawn"
+    )
     links: Links
 
 
@@ -117,6 +122,9 @@ class ScoreRow(BaseModel):
 
     rank: int
     essay_id: str
+    given_id: str | None = Field(description="The name or number it was handed in under.")
+    name: str | None = Field(description="The student's name, where the batch says it.")
+    group: str | None = Field(description="The student's class or group, likewise.")
     is_anchor: bool
     score: float = Field(description="Logits, mean-centred within the batch.")
     standard_error: float
@@ -135,7 +143,15 @@ class GradeRow(BaseModel):
     """One student's grade."""
 
     essay_id: str
-    grade: str = Field(description="The most probable one.")
+    given_id: str | None = Field(description="The name or number it was handed in under.")
+    name: str | None = Field(description="The student's name, where the batch says it.")
+    group: str | None = Field(description="The student's class or group, likewise.")
+    grade: str | None = Field(
+        description="To be given: a person's where one set it, else the most probable one."
+        " None for an essay that a person excluded."
+    )
+    machine_grade: str = Field(description="The most probable one.")
+    decision: str | None = Field(description="accept, override or exclude; by a person.")
     confidence: float
     expected_grade: float
     probabilities: dict[str, float]
@@ -147,6 +163,10 @@ class GradePage(BaseModel):
 
     is_graded: bool
     statement: str = Field(description="Why the batch was or was not graded.")
+    provisional: bool = Field(description="Whether a person has still to release these grades.")
+    status: str = Field(
+        description="no grades, final, provisional, released, changed since release or withdrawn"
+    )
     scale: str | None
     items: list[GradeRow]
     next: int | None = Field(description="Give it as `after` for the next page.")

@@ -7,16 +7,13 @@ nothing is wrong with it. Handing in the same content again changes nothing.
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import secrets
 import shutil
-import stat
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Annotated, Any
 
 import yaml
@@ -26,19 +23,11 @@ from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.ids import ID, id_for
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.intake.settings import EarlierBatch
+from cj_pipeline.intake.zip_folder import MAX_FILES, ZipProblemsError, unpack
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.auth import Grant
 from cj_pipeline.service.problems import ProblemError
 from cj_pipeline.steps.ingest import load_judges
-
-MAX_FILES = 20_000
-MAX_UNPACKED_BYTES = 512 * 1024 * 1024
-"""Of a zip file: a few kilobytes can unpack to a full disk."""
-
-OUR_DISKS_FAULT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO})
-"""OSErrors that are about the disk here, and not the file that was sent."""
-
-_CHUNK_BYTES = 1024 * 1024
 
 BatchId = Annotated[
     str,
@@ -131,8 +120,9 @@ def _hand_in_waiting(runtime: Runtime, name: str, grant: Grant) -> HandedIn:
     _require_own(name, grant)
     waiting = runtime.inbox / f".{name}"
     if not waiting.is_dir() or waiting.is_symlink():
-        if (runtime.inbox / name).is_dir():
-            return _known(runtime.inbox / name, name, grant)
+        for place in (runtime.inbox / name, runtime.ingested / name):
+            if place.is_dir():
+                return _known(place, name, grant)
         raise ProblemError(
             404, f"No folder '.{name}' waits in the inbox: copy it there under that name first."
         )
@@ -164,6 +154,7 @@ def _place(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> Hande
     """Check a folder as ingestion will, and rename it to where the sensor finds it."""
     _require_own(batch_id, grant)
     handed_in = _read(folder, batch_id, grant)
+    _refuse_forgotten(runtime, batch_id, handed_in.batch.content_sha256)
     state, sha256 = _in_store(runtime, batch_id)
     target = runtime.inbox / batch_id
     if state is not None and state != "rejected":
@@ -233,6 +224,22 @@ def _taken(batch_id: str) -> ProblemError:
     )
 
 
+def _refuse_forgotten(runtime: Runtime, batch_id: str, content_sha256: str) -> None:
+    """What was removed for good does not come back by a program's second try."""
+    with runtime.store.read() as db:
+        gone = db.one(
+            "SELECT batch_id FROM forgotten WHERE essay_alias IS NULL"
+            " AND (batch_id = ? OR content_sha256 = ?)",
+            [batch_id, content_sha256],
+        )
+    if gone is not None:
+        raise ProblemError(
+            409,
+            f"Batch '{gone['batch_id']}' was removed for good, and this has its name or its"
+            " content: give another name, or take it in with `cj execute --again`.",
+        )
+
+
 def _in_store(runtime: Runtime, batch_id: str) -> tuple[str | None, str | None]:
     with runtime.store.read() as db:
         row = db.one("SELECT state, content_sha256 FROM batches WHERE batch_id = ?", [batch_id])
@@ -269,63 +276,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _unpack(file: IO[bytes], folder: Path) -> str:
     """Unpack a zip file into a folder; return the one folder that holds everything, or nothing."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            problems = _flaws(entries)
-            if problems:
-                raise ProblemError(422, "The zip file cannot be unpacked safely.", problems)
-            left = MAX_UNPACKED_BYTES
-            for entry in entries:
-                left -= _unpack_entry(archive, entry, folder, left)
-    # Of an unknown compression zipfile raises NotImplementedError, of a password RuntimeError.
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in OUR_DISKS_FAULT:
-            raise  # a full disk is nothing the sender can fix
-        raise ProblemError(422, "The body is no zip file that can be read.", [str(error)]) from None
-    tops = {PurePosixPath(entry.filename).parts[0] for entry in entries}
-    (top,) = tops if len(tops) == 1 else ("",)
-    return top if top and (folder / top / "batch.yaml").is_file() else ""
-
-
-def _flaws(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
-    """Return everything about a zip file's entries that must not reach a disk."""
-    if len(entries) > MAX_FILES:
-        return [f"it has {len(entries):,} files, more than the {MAX_FILES:,} allowed"]
-    problems = []
-    names: set[str] = set()
-    for entry in entries:
-        shown = repr(entry.filename[:200])
-        path = PurePosixPath(entry.filename)
-        kind = stat.S_IFMT(entry.external_attr >> 16)
-        if path.is_absolute() or not path.parts or {"..", "."} & set(entry.filename.split("/")):
-            problems.append(f"{shown} leads out of the batch's folder")
-        elif "\\" in entry.filename or ":" in entry.filename or "\0" in entry.filename:
-            problems.append(f"{shown} is no plain name")
-        elif len(path.parts) > 4 or any(len(part.encode()) > 255 for part in path.parts):
-            problems.append(f"{shown} is too long or lies too deep")
-        if kind not in {0, stat.S_IFREG}:
-            problems.append(f"{shown} is a link or a device, not a file")
-        if entry.flag_bits & 0x1:
-            problems.append(f"{shown} is encrypted")
-        if str(path) in names:
-            problems.append(f"{shown} is there twice")
-        names.add(str(path))
-    return problems
-
-
-def _unpack_entry(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, at_most: int
-) -> int:
-    """Write one file and return its bytes; what the zip file states as its size is not trusted."""
-    target = folder.joinpath(*PurePosixPath(entry.filename).parts)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    n_bytes = 0
-    with archive.open(entry) as source, target.open("wb") as file:
-        while chunk := source.read(_CHUNK_BYTES):
-            n_bytes += len(chunk)
-            if n_bytes > at_most:
-                raise ProblemError(
-                    413, f"The zip file unpacks to more than {MAX_UNPACKED_BYTES:,} bytes."
-                )
-            file.write(chunk)
-    return n_bytes
+        return unpack(file, folder)
+    except ZipProblemsError as error:
+        raise ProblemError(
+            413 if error.is_too_large else 422, str(error), list(error.problems)
+        ) from None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import chain, islice
 from typing import Any
 
 import structlog
@@ -15,13 +15,16 @@ from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import CJError, FinalError
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs import ledger
-from cj_pipeline.provider_jobs.ledger import (
-    COLLECTABLE,
-    JobState,
-    ProviderJob,
-    require_own_account,
+from cj_pipeline.provider_jobs.download import Download, download
+from cj_pipeline.provider_jobs.holds import held_judges, hold_if_needed
+from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob
+from cj_pipeline.provider_jobs.ownership import may_stop, require_ours
+from cj_pipeline.provider_jobs.settlement import (
+    Settlement,
+    in_parts,
+    settle_job,
+    settle_late_rows,
 )
-from cj_pipeline.provider_jobs.settlement import Settlement, in_parts, settle_job
 from cj_pipeline.providers.base import Parser, Provider, RawLine
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
@@ -45,15 +48,16 @@ class Collected:
 
 
 def collect_wave(runtime: Runtime, batch_id: str) -> Collected:
-    """Bring home every provider job of a batch that has ended.
+    """Bring home every provider job of a batch that has ended, as far as its rows are there.
 
     Raw lines are committed before anything reads them, so a crash or a better parser never costs
     a second job; reading and settling are one further transaction per job, in the same turn at the
-    store unless somebody else waits for it.
+    store unless somebody else waits for it. What a provider counts as done and has not sent is
+    asked for again later, and nothing is deleted there before it is stored.
     """
     with runtime.store.read() as db:
         record = load_batch(db, batch_id)
-        jobs = ledger.jobs_of_batch(db, batch_id, COLLECTABLE)
+        jobs = ledger.jobs_with_rows_due(db, batch_id, runtime.clock())
     outcomes: Counter[RequestOutcome] = Counter()
     billed = 0.0
     trouble: CJError | None = None
@@ -72,29 +76,59 @@ def collect_wave(runtime: Runtime, batch_id: str) -> Collected:
     return Collected(len(jobs), dict(outcomes), billed)
 
 
+def raise_if_held(runtime: Runtime, batch_id: str) -> None:
+    """Fail where a judge's calls are held: a person has to act, and is told by the failure.
+
+    Raises:
+        JudgeHeldError: If a judge gave no verdict in the answers that were paid for.
+        OutOfCreditError: If its account has run out of credit.
+    """
+    with runtime.store.read() as db:
+        held = held_judges(db, batch_id, runtime.clock())
+    for error in held.values():
+        raise error
+
+
 def _collect_job(runtime: Runtime, record: BatchRecord, job: ProviderJob) -> Settlement:
-    """Store, read and settle one job; what was done of it before is not done again."""
+    """Store, read and settle one job; what was done of it before is not done again.
+
+    Raises:
+        FinalError: If its results are refused until a person has mended something.
+    """
     provider = runtime.provider(record.judge(job.judge_id))
     now = runtime.clock()
-    is_ended = job.state is JobState.ENDED
-    lines: Iterator[RawLine] = iter(())
-    if is_ended and job.is_batched:
-        lines = _downloaded(provider, record, job, now)
+    came = Download()
+    if job.is_batched and job.state is not JobState.COLLECTED:
+        came = download(runtime, provider, job, is_wanted=not _is_unwanted(record))
     with runtime.store.turn() as transaction:
-        if is_ended:
+        if job.state is not JobState.COLLECTED:
             with transaction() as db:
-                kinds = _store_callbacks(db, provider.parse_reply, job, lines, now)
+                kinds = _store_callbacks(db, provider.parse_reply, job, came, now)
             if kinds is not None:
                 _log(record, job, "callbacks_stored", n_requested=job.n_requests, **kinds)
         with transaction() as db:
-            settled = _settle(db, provider.parse_reply, record, job, runtime.clock())
+            settled = _settle(db, provider.parse_reply, record, job, came=came, now=runtime.clock())
     if settled is None:
         return Settlement({}, 0.0)
     outcomes = {outcome.value: n for outcome, n in settled.outcomes.items()}
-    _log(record, job, "provider_job_settled", billed_usd=settled.billed_usd, **outcomes)
-    if job.provider_job_id is not None:
-        _discard(provider, job)
+    event = "rows_missing" if settled.n_missing else "provider_job_settled"
+    _log(
+        record,
+        job,
+        event,
+        billed_usd=settled.billed_usd,
+        n_missing=settled.n_missing,
+        **outcomes,
+    )
+    if came.stops_the_command is not None:
+        raise came.stops_the_command
+    if job.provider_job_id is not None and not settled.n_missing:
+        _discard(runtime, provider, job)
     return settled
+
+
+def _is_unwanted(record: BatchRecord) -> bool:
+    return record.has_ended or record.cancel_requested
 
 
 def _log(record: BatchRecord, job: ProviderJob, event: str, **told: Any) -> None:
@@ -102,44 +136,68 @@ def _log(record: BatchRecord, job: ProviderJob, event: str, **told: Any) -> None
 
 
 def _store_callbacks(
-    db: Session, parse: Parser, job: ProviderJob, lines: Iterator[RawLine], now: datetime
+    db: Session, parse: Parser, job: ProviderJob, came: Download, now: datetime
 ) -> Counter[str] | None:
     """Keep every line of an ended job and return how many came of each kind.
 
-    A part of them is in memory at a time. None where another process has stored them meanwhile.
+    A part of them is in memory at a time. Of a download that was made before, only lines that are
+    new are kept. None where another process has stored them meanwhile.
     """
     key = job.submission_key
-    if not ledger.is_in(db, key, frozenset({JobState.ENDED})):
+    if not ledger.is_in(db, key, frozenset({job.state})):
         return None
     kinds: Counter[str] = Counter()
-    rows = matched_callbacks(parse, job, lines, _asked(db, key))
+    known = _known_lines(db, key) if job.incomplete_since is not None else KnownLines()
+    rows = matched_callbacks(parse, job, known.new_lines(came.lines), _asked(db, key), known.seen)
     for part in in_parts(rows):
         db.insert("callbacks", [row | {"received_at": now} for row in part])
         kinds.update(row["kind"] for row in part)
-    ledger.mark_collected(db, key, now)
+    if job.state is not JobState.SETTLED:
+        ledger.mark_collected(db, key, now, came.status)
     return kinds
 
 
-def _downloaded(
-    provider: Provider, record: BatchRecord, job: ProviderJob, now: datetime
-) -> Iterator[RawLine]:
-    """Return an ended job's lines; none where nobody can have them any more.
+@dataclass(frozen=True)
+class KnownLines:
+    """What earlier downloads of a job brought: texts by checksum, ids, and the last line of each.
 
-    Raises:
-        FinalError: If they are refused, and may still be had once a person has mended something.
+    A file that grew holds its first rows again, and they are not stored twice.
     """
-    try:
-        require_own_account(job, provider)
-        # Nothing is yielded before all is downloaded: the store is not held while it is.
-        lines = provider.collect(job.known_job_id)
-        return chain(list(islice(lines, 1)), lines)
-    except FinalError as error:
-        expiry = job.results_expire_at
-        is_unwanted = record.has_ended or record.cancel_requested
-        if not is_unwanted and (expiry is None or now < expiry):
-            raise
-        log.error("results_are_gone", submission_key=job.submission_key, error=str(error))
-        return iter(())
+
+    checksums: frozenset[str] = frozenset()
+    seen: frozenset[str] = frozenset()
+    last: Mapping[str, int] = field(default_factory=dict)
+
+    def new_lines(self, lines: Iterable[RawLine]) -> Iterator[RawLine]:
+        """Yield the lines that were not there before, numbered after those that were."""
+        if not self.checksums:
+            yield from lines
+            return
+        number = Counter(self.last)
+        for line in lines:
+            if (
+                hashlib.md5(line.text.encode(errors="replace"), usedforsecurity=False).hexdigest()
+                in self.checksums
+            ):
+                continue
+            number[line.source] += 1
+            yield replace(line, line=number[line.source])
+
+
+def _known_lines(db: Session, key: str) -> KnownLines:
+    rows = db.rows(
+        "SELECT source, line, custom_id, kind, md5(body) AS checksum FROM callbacks"
+        " WHERE submission_key = ?",
+        [key],
+    )
+    last: dict[str, int] = {}
+    for row in rows:
+        last[row["source"]] = max(row["line"], last.get(row["source"], 0))
+    return KnownLines(
+        frozenset(row["checksum"] for row in rows),
+        frozenset(row["custom_id"] for row in rows if row["kind"] == "matched"),
+        last,
+    )
 
 
 def _asked(db: Session, key: str) -> set[str]:
@@ -149,10 +207,17 @@ def _asked(db: Session, key: str) -> set[str]:
 
 
 def matched_callbacks(
-    parse: Parser, job: ProviderJob, lines: Iterable[RawLine], asked: set[str]
+    parse: Parser,
+    job: ProviderJob,
+    lines: Iterable[RawLine],
+    asked: set[str],
+    answered: Iterable[str] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Yield one row per line that came, each with whose it is; nothing that came is dropped."""
-    seen: set[str] = set()
+    """Yield one row per line that came, each with whose it is; nothing that came is dropped.
+
+    Of the requests `answered` before, whatever comes now is a duplicate.
+    """
+    seen = set(answered)
     for line in lines:
         custom_id = parse(line.text).custom_id
         if custom_id is None:
@@ -175,23 +240,42 @@ def matched_callbacks(
 
 
 def _settle(
-    db: Session, parse: Parser, record: BatchRecord, job: ProviderJob, now: datetime
+    db: Session,
+    parse: Parser,
+    record: BatchRecord,
+    job: ProviderJob,
+    *,
+    came: Download,
+    now: datetime,
 ) -> Settlement | None:
     """Read and settle a collected job; None where another process has done so meanwhile."""
-    if not ledger.is_in(db, job.submission_key, frozenset({JobState.COLLECTED})):
+    current = ledger.find_job(db, job.submission_key)
+    if current is None:
         return None
-    settled = settle_job(db, record, job, parse, now)
+    if job.state is JobState.SETTLED:
+        if not current.awaits_late_rows:
+            return None
+        late = replace(current, **ledger.recounted(came.status))
+        settled = settle_late_rows(db, record, late, parse, now, came=came)
+    elif current.state is JobState.COLLECTED:
+        settled = settle_job(db, record, current, parse, now, trouble=came.trouble)
+    else:
+        return None
+    hold_if_needed(db, record, record.judge(job.judge_id), parse, now)
     record_progress(db, record.batch_id, now)
     return settled
 
 
-def _discard(provider: Provider, job: ProviderJob) -> None:
+def _discard(runtime: Runtime, provider: Provider, job: ProviderJob) -> None:
     """Delete what the provider keeps of a settled job; its callbacks are ours by now.
 
-    Where that fails, files go by their own expiry: nothing of the batch depends on it.
+    Where that fails, files go by their own expiry: nothing of the batch depends on it. A job whose
+    rows have not all come is left as it is.
     """
     try:
-        require_own_account(job, provider)
+        if not may_stop(runtime, job):
+            return
+        require_ours(runtime, job, provider)
         provider.discard(job.provider_job_id, job.file_ids)
     except CJError as error:
         log.warning("provider_files_left", submission_key=job.submission_key, problem=str(error))

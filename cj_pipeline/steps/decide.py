@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from cj_pipeline.batch.comparisons import max_possible_pairs
+from cj_pipeline.batch.comparisons import PEOPLE_FROM, PEOPLE_KEY, max_possible_pairs
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.canary import held_back
 from cj_pipeline.queries.batch_record import (
@@ -25,9 +25,11 @@ from cj_pipeline.queries.comparison_graph import (
     with_scores,
 )
 from cj_pipeline.queries.linked_scale import linked_scale
+from cj_pipeline.queries.people import n_awaited
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.fit import Fitted, fit_within
+from cj_pipeline.steps.plan_people import plan_people
 from cj_pipeline.stopping.continuation import (
     BatchProgress,
     ContinuationDecision,
@@ -165,7 +167,8 @@ def _progress(
 ) -> tuple[BatchProgress, Scale | None, _Reached | None]:
     counts = comparison_counts(db, record.batch_id)
     judged = judged_pairs(db, record.batch_id)
-    covered = {frozenset((pair.essay_a, pair.essay_b)) for pair in judged}
+    models = {judge.judge_id for judge in record.judges}
+    covered = {frozenset(pair.pair) for pair in judged if pair.judge_id in models}
     scale: Scale | None = None
     if fitted is not None:
         scale = fitted.scale
@@ -178,7 +181,8 @@ def _progress(
         completed=counts["completed"],
         failed=counts["failed"],
         failed_as_expired=counts["failed_as_expired"],
-        n_in_flight=_n_in_flight(db, record.batch_id),
+        n_in_flight=_n_in_flight(db, record),
+        n_awaited_of_people=n_awaited(db, record),
         n_covered_pairs=len(covered),
         is_connected=scale is not None,
         max_score_change=_max_score_change(db, record.batch_id, wave, scale),
@@ -188,30 +192,42 @@ def _progress(
         nothing_left_to_ask=record.nothing_left_to_ask,
         is_cancelled=record.cancel_requested,
         is_stalled=is_stalled,
+        n_in_doubt=counts["n_in_doubt"],
     )
     return progress, scale, reached
 
 
-def _n_in_flight(db: Session, batch_id: str) -> int:
+def _n_in_flight(db: Session, record: BatchRecord) -> int:
+    """Return how many requests are out; of a cancelled batch those alone that can be seen."""
     row = db.one(
-        "SELECT count(*) AS n FROM attempts WHERE batch_id = ? AND outcome IS NULL", [batch_id]
+        "SELECT count(*) AS n FROM attempts a LEFT JOIN provider_jobs p USING (submission_key)"
+        " WHERE a.batch_id = ? AND a.outcome IS NULL"
+        " AND NOT (? AND p.waiting_for IS NOT DISTINCT FROM 'key')",
+        [record.batch_id, record.cancel_requested],
     )
     return int(row["n"]) if row else 0
 
 
 def comparison_counts(db: Session, batch_id: str) -> dict[str, int]:
-    """Return submitted, completed, failed and failed_as_expired comparisons of a batch."""
+    """Return submitted, completed, failed and failed_as_expired comparisons of a batch's models.
+
+    And how many of the failed ones are in doubt.
+    """
     row = db.one(
         """
         SELECT
-            (SELECT count(DISTINCT comparison_id) FROM attempts WHERE batch_id = $batch)
-                AS submitted,
+            (SELECT count(DISTINCT comparison_id) FROM attempts
+             WHERE batch_id = $batch AND submission_key <> $people) AS submitted,
             count(*) FILTER (status = 'succeeded') AS completed,
             count(*) FILTER (status = 'failed') AS failed,
-            count(*) FILTER (failure_reason = 'expired') AS failed_as_expired
-        FROM comparisons WHERE batch_id = $batch
+            count(*) FILTER (failure_reason = 'expired') AS failed_as_expired,
+            count(*) FILTER (status = 'failed' AND custom_id IN (
+                SELECT custom_id FROM attempts
+                WHERE batch_id = $batch AND in_doubt_usd IS NOT NULL
+            )) AS n_in_doubt
+        FROM comparisons WHERE batch_id = $batch AND sequence < $from
         """,
-        {"batch": batch_id},
+        {"batch": batch_id, "people": PEOPLE_KEY, "from": PEOPLE_FROM},
     )
     return {key: int(value) for key, value in (row or {}).items()}
 
@@ -219,7 +235,7 @@ def comparison_counts(db: Session, batch_id: str) -> dict[str, int]:
 def _max_score_change(db: Session, batch_id: str, wave: int, scale: Scale | None) -> float | None:
     before = db.rows(
         """
-        SELECT essay_id, score FROM essay_scores
+        SELECT essay_id, verdict_score FROM essay_scores
         WHERE batch_id = $batch AND wave = (
             SELECT max(wave) FROM essay_scores WHERE batch_id = $batch AND wave < $wave
         )
@@ -228,7 +244,7 @@ def _max_score_change(db: Session, batch_id: str, wave: int, scale: Scale | None
     )
     if scale is None or not before:
         return None
-    earlier: dict[str, float] = {row["essay_id"]: row["score"] for row in before}
+    earlier: dict[str, float] = {row["essay_id"]: row["verdict_score"] for row in before}
     return max(
         abs(float(score) - earlier[essay_id])
         for essay_id, score in zip(scale.essay_ids, scale.scores, strict=True)
@@ -299,8 +315,8 @@ def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
         # In a stated order, or the sum's last digit would differ between two runs of one batch.
         "SELECT sum(cost_usd ORDER BY sequence)"
         " / nullif(count(*) FILTER (status = 'succeeded'), 0) AS usd"
-        " FROM comparisons WHERE batch_id = ?",
-        [record.batch_id],
+        " FROM comparisons WHERE batch_id = ? AND sequence < ?",
+        [record.batch_id, PEOPLE_FROM],
     )
     usd = float(row["usd"]) if row is not None and row["usd"] else None
     wants_grades = rule is not None and rule.misgrading is not None
@@ -365,11 +381,12 @@ def _details(
     if scale is None or reached is None:
         return details
     from cj_pipeline.diagnostics.quality_flags import quality_flags, se_summary
-    from cj_pipeline.diagnostics.reliability import scale_separation_reliability
+    from cj_pipeline.diagnostics.reliability import reliability_details
 
-    details["bt_se_summary"] = se_summary(scale)
+    details["bt_se_summary"] = se_summary(scale, record.student_ids)
     details["bt_quality_flags"] = quality_flags(
         scale,
+        record.student_ids,
         mean_se_warning=record.settings.mean_se_warning,
         max_se_warning=record.settings.max_se_warning,
     )
@@ -386,13 +403,10 @@ def _details(
             plan_ahead(record, reached.usd_per_comparison),
             reached.precision,
             is_precise=bool(progress.is_precise),
+            anchor_ids=record.anchor_grades,
         )
         details["forecast"] = None if forecast is None else asdict(forecast)
-    details["empirical_bayes_reliability"] = reached.precision.reliability
-    if float(scale.scores.max() - scale.scores.min()) > 0:
-        details["scale_separation_reliability"] = scale_separation_reliability(
-            scale.scores, scale.standard_errors
-        )
+    details |= reliability_details(scale, record.anchor_grades)
     return details
 
 
@@ -431,6 +445,8 @@ def _keep(db: Session, record: BatchRecord, decided: WaveDecision, now: datetime
     db.insert("wave_decisions", [row], on_conflict="replace")
     if decided.reason is None:
         return
+    if decided.decision is ContinuationDecision.FINALIZE_SCORING:
+        plan_people(db, record, now)
     if decided.reason is EndReason.CANCELLED:
         state = "cancelled"
     elif decided.decision is ContinuationDecision.FINALIZE_SCORING:

@@ -16,11 +16,12 @@ from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.queries.batch_record import judged_pairs, load_batch
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.scale.score_posterior import score_posterior
 from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
     from cj_pipeline.scale.bradley_terry import Scale
-    from cj_pipeline.scale.intervals import ScoreIntervals
+    from cj_pipeline.scale.certainty import ScorePosterior
 
 
 def describe_scale(runtime: Runtime, batch_id: str) -> None:
@@ -34,7 +35,8 @@ def describe_scale(runtime: Runtime, batch_id: str) -> None:
         scale = fit_scale(db, record) if judged else None
     if scale is None:
         return
-    rows = description_rows(batch_id, scale, judged, record.student_ids, runtime.clock())
+    posterior = score_posterior(scale, record.anchor_grades)
+    rows = description_rows(batch_id, scale, posterior, judged, runtime.clock())
     with runtime.store.write() as db:
         # Graded again meanwhile, perhaps by other verdicts: whoever did that describes it.
         if _undescribed_revision(db, batch_id) == revision:
@@ -61,37 +63,32 @@ def _undescribed_revision(db: Session, batch_id: str) -> int | None:
 def description_rows(
     batch_id: str,
     scale: Scale,
+    posterior: ScorePosterior,
     judged: Sequence[JudgedPair],
-    student_ids: Sequence[str],
     computed_at: datetime,
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of both tables for a batch's last scale."""
     from cj_pipeline.diagnostics.summary import scale_statistics
-    from cj_pipeline.scale.intervals import score_intervals
 
-    intervals = score_intervals(scale)
     return {
         "scale_statistics": [
             {
                 "batch_id": batch_id,
-                "statistics": scale_statistics(scale, judged, intervals),
+                "statistics": scale_statistics(scale, posterior, judged),
                 "computed_at": computed_at,
             }
         ],
-        "essay_ranks": _rank_rows(batch_id, scale, student_ids, intervals),
+        "essay_ranks": _rank_rows(batch_id, posterior),
     }
 
 
-def _rank_rows(
-    batch_id: str, scale: Scale, student_ids: Sequence[str], intervals: ScoreIntervals
-) -> list[dict[str, Any]]:
+def _rank_rows(batch_id: str, posterior: ScorePosterior) -> list[dict[str, Any]]:
     import numpy as np
 
     from cj_pipeline.scale.ranks import probability_above, rank_intervals
 
-    students = set(student_ids)
-    among = np.array([i for i, e in enumerate(scale.essay_ids) if e in students], dtype=np.int64)
-    everyone = rank_intervals(scale)
+    everyone = rank_intervals(posterior)
+    lower, upper = posterior.lower.tolist(), posterior.upper.tolist()
     rows: dict[str, dict[str, Any]] = {
         essay_id: {
             "batch_id": batch_id,
@@ -103,21 +100,24 @@ def _rank_rows(
             "student_rank_lower": None,
             "student_rank_upper": None,
             "p_above_next": None,
-            "score_lower": float(intervals.lower[i]),
-            "score_upper": float(intervals.upper[i]),
+            "score_lower": lower[i],
+            "score_upper": upper[i],
         }
         for i, essay_id in enumerate(everyone.essay_ids)
     }
-    if not len(among):
+    if not posterior.has_students:
         return list(rows.values())
-    theirs = rank_intervals(scale, among=among)
+    theirs = rank_intervals(posterior, among=np.flatnonzero(posterior.is_student))
+    student_rank = {}
     for i, essay_id in enumerate(theirs.essay_ids):
+        student_rank[essay_id] = int(theirs.rank[i])
         rows[essay_id] |= {
             "student_rank": int(theirs.rank[i]),
             "student_rank_lower": int(theirs.lower[i]),
             "student_rank_upper": int(theirs.upper[i]),
         }
-    best_first = among[np.argsort(-scale.scores[among], kind="stable")].tolist()
-    for upper, lower in pairwise(scale.essay_ids[i] for i in best_first):
-        rows[upper]["p_above_next"] = probability_above(scale, upper, lower)
+    # In the order of every list: essays of one rank by their names.
+    best_first = sorted(student_rank, key=lambda essay_id: (student_rank[essay_id], essay_id))
+    for above, below in pairwise(best_first):
+        rows[above]["p_above_next"] = probability_above(posterior, above, below)
     return list(rows.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,15 +11,19 @@ from typing import Any
 
 import structlog
 
+from cj_pipeline.batch.essays import SharedText
 from cj_pipeline.errors import BatchProblemsError, SettingsError, UnpricedModelError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
+from cj_pipeline.intake.inbox import note_problems
 from cj_pipeline.intake.settings import EarlierBatch
 from cj_pipeline.judging.judges import Judge, load_judge
 from cj_pipeline.live.profiles import ResolvedProfile
+from cj_pipeline.pairing.judge_shares import shares_problem
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.queries.batch_record import batch_correlation_id
 from cj_pipeline.queries.live_profile import profile_of_batch
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.plan_people import IMPORTED
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -43,6 +47,7 @@ def ingest(
     explicit: Mapping[str, Any] | None = None,
     batch_id: str | None = None,
     runner_mode: str = "execute",
+    may_return: bool = False,
 ) -> Ingested:
     """Take a batch folder into the store, whole or not at all.
 
@@ -52,6 +57,7 @@ def ingest(
         explicit: Settings that win over `batch.yaml`.
         batch_id: The batch's name; by default the folder's.
         runner_mode: `execute`, or `dry-run` when nothing may be sent.
+        may_return: Whether a batch that was removed for good may come back.
 
     Raises:
         BatchProblemsError: With everything that is wrong; the batch is recorded as rejected.
@@ -61,17 +67,21 @@ def ingest(
     except BatchProblemsError as error:
         record_rejection(runtime, folder, error, runner_mode)
         raise
-    return ingest_batch(runtime, batch, runner_mode=runner_mode)
+    return ingest_batch(runtime, batch, runner_mode=runner_mode, may_return=may_return)
 
 
-def ingest_batch(runtime: Runtime, batch: Batch, *, runner_mode: str = "execute") -> Ingested:
+def ingest_batch(
+    runtime: Runtime, batch: Batch, *, runner_mode: str = "execute", may_return: bool = False
+) -> Ingested:
     """Take a batch that was read from its folder into the store, whole or not at all.
+
+    Arguments as for `ingest`.
 
     Raises:
         BatchProblemsError: With everything that is wrong; the batch is recorded as rejected.
     """
     try:
-        is_new = store_batch(runtime, batch, runner_mode=runner_mode)
+        is_new = store_batch(runtime, batch, runner_mode=runner_mode, may_return=may_return)
     except BatchProblemsError as error:
         record_rejection(runtime, Path(batch.source_path), error, runner_mode)
         raise
@@ -85,8 +95,12 @@ def ingest_batch(runtime: Runtime, batch: Batch, *, runner_mode: str = "execute"
     )
 
 
-def store_batch(runtime: Runtime, batch: Batch, *, runner_mode: str) -> bool:
+def store_batch(
+    runtime: Runtime, batch: Batch, *, runner_mode: str, may_return: bool = False
+) -> bool:
     """Store a batch and return whether it is new; nobody is told, and no rejection is recorded.
+
+    Arguments as for `ingest`.
 
     Raises:
         BatchProblemsError: With everything that is wrong with its judges, profile or links, or if
@@ -94,7 +108,7 @@ def store_batch(runtime: Runtime, batch: Batch, *, runner_mode: str) -> bool:
     """
     judges = load_judges(batch)
     profile = profile_of_batch(batch, runtime.home)
-    return _record(runtime, batch, judges, profile, runner_mode)
+    return _record(runtime, batch, judges, profile, runner_mode, may_return=may_return)
 
 
 def load_judges(batch: Batch) -> tuple[Judge, ...]:
@@ -117,9 +131,43 @@ def load_judges(batch: Batch) -> tuple[Judge, ...]:
                 )
         except (SettingsError, UnpricedModelError) as error:
             problems.append(f"batch.yaml: judges: {error}")
+    problems += _problems_with_people(batch, judges)
     if problems:
         raise BatchProblemsError(batch.batch_id, problems)
     return tuple(judges)
+
+
+def _problems_with_people(batch: Batch, judges: Sequence[Judge]) -> list[str]:
+    settings = batch.settings.values
+    people = [judge.name for judge in judges if judge.is_human]
+    models = [judge.name for judge in judges if not judge.is_human]
+    problems = []
+    if people and not models:
+        problems.append(
+            f"batch.yaml: judges: {', '.join(people)} are people, who judge beside a model: name"
+            " one more judge (verdicts that people gave without any are `cj verdicts import`)"
+        )
+    if not people and batch.settings.origins["people"] != "built-in" and models:
+        problems.append(
+            "batch.yaml: people: no judge is `provider: human`: add one to judges, such as"
+            " the built-in `people`"
+        )
+    named = [name for name in people if name in settings.judge_shares]
+    if named:
+        problems.append(
+            f"batch.yaml: judge_shares: {', '.join(named)} are people: their share is"
+            " `people: {share: ...}`"
+        )
+    elif settings.judge_shares and models and len(judges) == len(settings.judges):
+        problem = shares_problem(settings.judge_shares, models)
+        problems += [f"batch.yaml: {problem}"] if problem else []
+    if people and models and settings.judge_choice == "by_worth" and len(models) < 2:
+        problems.append("batch.yaml: judge_choice: by_worth needs several models to choose from")
+    if IMPORTED in people:
+        problems.append(
+            f"batch.yaml: judges: '{IMPORTED}' is the name of imported verdicts: give it another"
+        )
+    return problems
 
 
 def _record(
@@ -128,6 +176,8 @@ def _record(
     judges: tuple[Judge, ...],
     profile: ResolvedProfile,
     runner_mode: str,
+    *,
+    may_return: bool,
 ) -> bool:
     settings = batch.settings.values
     now = runtime.clock()
@@ -152,6 +202,8 @@ def _record(
             raise BatchProblemsError(batch.batch_id, [problem])
         if runner_mode == "execute":
             _refuse_unknown_links(db, batch)
+            if not may_return:
+                _refuse_forgotten(db, batch)
         db.insert(
             "batches",
             [
@@ -172,6 +224,7 @@ def _record(
                             "source": batch.settings.origins["max_pairwise_comparisons"],
                         },
                         "profile": profile.as_json(),
+                        "notices": list(batch.notices),
                     },
                     "problems": [],
                     "runner_mode": runner_mode,
@@ -187,10 +240,14 @@ def _record(
         db.insert(
             "essays",
             [
-                own | {"position": position, "is_anchor": essay.is_anchor} | vars(essay)
+                own
+                | {"position": position, "is_anchor": essay.is_anchor}
+                | vars(essay)
+                | {"attributes": dict(essay.attributes), "notes": list(essay.notes)}
                 for position, essay in enumerate(batch.essays, start=1)
             ],
         )
+        db.insert("shared_texts", [own | _shared_row(shared) for shared in batch.shared])
         db.insert("documents", [own | vars(document) for document in batch.documents])
         db.insert("judges", [own | _judge_row(judge) for judge in judges])
         if runner_mode == "execute":
@@ -217,7 +274,38 @@ def _refuse_unknown_links(db: Session, batch: Batch) -> None:
                 " store: submit it first, or leave head_start out"
             )
     if problems:
-        raise BatchProblemsError(batch.batch_id, problems)
+        raise BatchProblemsError(batch.batch_id, problems, may_pass=True)
+
+
+def _refuse_forgotten(db: Session, batch: Batch) -> None:
+    """What was removed for good does not come back by itself, under whatever name."""
+    row = db.one(
+        "SELECT batch_id, forgotten_at FROM forgotten WHERE essay_alias IS NULL"
+        " AND (batch_id = ? OR content_sha256 = ?) ORDER BY forgotten_at DESC LIMIT 1",
+        [batch.batch_id, batch.content_sha256],
+    )
+    if row is None:
+        return
+    problem = (
+        f"it was removed for good on {row['forgotten_at']:%Y-%m-%d}, as batch"
+        f" '{row['batch_id']}': take the folder away, or give --again to `cj execute` to judge and"
+        " pay for it anew"
+    )
+    raise BatchProblemsError(batch.batch_id, [problem])
+
+
+def _shared_row(shared: SharedText) -> dict[str, Any]:
+    essay = shared.essay
+    return {
+        "essay_id": essay.essay_id,
+        "judged_id": shared.judged_id,
+        "given_id": essay.given_id,
+        "name": essay.name,
+        "group": essay.group,
+        "attributes": dict(essay.attributes),
+        "file_name": essay.file_name,
+        "source_path": essay.source_path,
+    }
 
 
 def _judge_row(judge: Judge) -> dict[str, Any]:
@@ -271,6 +359,7 @@ def record_rejection(
     """A rejected batch stays visible with its problems until a mended one replaces it."""
     now = runtime.clock()
     with runtime.store.write() as db:
+        note_problems(db, folder, error.problems, may_pass=error.may_pass)
         known = db.one("SELECT state FROM batches WHERE batch_id = ?", [error.batch_id])
         if known is not None and known["state"] != "rejected":
             return

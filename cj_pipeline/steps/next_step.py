@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from cj_pipeline.batch.options import Priority
 from cj_pipeline.progress.text import AwaitedJobs, describe_awaited
+from cj_pipeline.provider_jobs.ledger import ROWS_ARE_DUE
 from cj_pipeline.store.session import Session
 
 
@@ -21,20 +23,24 @@ class NextStep(StrEnum):
     DECIDE = "decide"
     PROJECT = "project"
     PUBLISH = "publish"
+    RESCORE = "rescore"
     NOTHING = "nothing"
 
 
-UNPUBLISHED = """
+UNPUBLISHED = f"""
     SELECT batch_id FROM batches b WHERE b.state <> 'rejected'
     AND (NOT EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id)
-         OR EXISTS (FROM v_job_phases p WHERE p.batch_id = b.batch_id
-                    AND p.phase = 'collectable'))
-"""
+         OR EXISTS (FROM v_job_phases p WHERE p.batch_id = b.batch_id AND {ROWS_ARE_DUE})
+         OR EXISTS (FROM v_human_changes h WHERE h.batch_id = b.batch_id AND h.changed_at >
+                    (SELECT max(projected_at) FROM grading_reports g
+                     WHERE g.batch_id = b.batch_id)))
+"""  # noqa: S608 -- a constant
 """The batches that something is still to be done for; those that are done grow for ever.
 
-One that is published may have paid results to come, from a job that ended after it."""
+One that is published may have paid results to come, from a job that ended after it, rows that it
+was settled without, or verdicts of people that its grades do not know of."""
 
-_FACTS = """
+_FACTS = f"""
 wave AS (
     SELECT batch_id, max(wave) AS wave FROM comparison_pairs
     WHERE batch_id IN (FROM wanted) GROUP BY batch_id
@@ -42,74 +48,108 @@ wave AS (
 open_comparisons AS (
     SELECT p.batch_id,
            count(a.comparison_id) AS n_in_flight,
-           count(*) FILTER (a.comparison_id IS NULL) AS n_unasked
+           count(*) FILTER (a.comparison_id IS NULL AND h.judge_id IS NULL) AS n_unasked,
+           count(*) FILTER (a.comparison_id IS NULL AND h.judge_id IS NOT NULL) AS n_held
     FROM (FROM comparison_pairs WHERE batch_id IN (FROM wanted)) p
     ANTI JOIN (FROM comparisons WHERE batch_id IN (FROM wanted)) c USING (comparison_id)
     LEFT JOIN (
         SELECT DISTINCT comparison_id FROM attempts
         WHERE outcome IS NULL AND batch_id IN (FROM wanted)
     ) a ON a.comparison_id = p.comparison_id
+    LEFT JOIN (
+        FROM v_judge_holds WHERE coalesce(next_try_at > $now, TRUE)
+    ) h ON h.batch_id = p.batch_id AND h.judge_id = p.judge_id
     GROUP BY p.batch_id
 ),
 jobs AS (
     SELECT batch_id,
            count(*) FILTER (is_unsent AND coalesce(next_poll_at, $now) <= $now) AS n_to_send,
            count(*) FILTER (is_unsent AND next_poll_at > $now) AS n_postponed,
-           count(*) FILTER (phase = 'collectable') AS n_ended
+           count(*) FILTER ({ROWS_ARE_DUE}) AS n_ended,
+           count(*) FILTER (phase <> 'done') AS n_not_done,
+           count(*) FILTER (phase = 'open' AND waiting_for = 'key') AS n_out_of_reach
     FROM (
         -- Single calls that were cut short have no job at the provider to wait for.
         SELECT *, phase IN ('unsent', 'calling') AS is_unsent
         FROM v_job_phases WHERE batch_id IN (FROM wanted)
     )
     GROUP BY batch_id
+),
+-- What people owe a batch that waits for them; and what they did that its grades do not know of.
+owed AS (
+    SELECT t.batch_id, count(*) FILTER (n_verdicts = 0) AS n_owed
+    FROM v_judging_tasks t WHERE t.batch_id IN (FROM wanted) AND t.part <> 'second'
+    GROUP BY t.batch_id
+),
+late AS (
+    SELECT h.batch_id, h.changed_at FROM v_human_changes h
+    WHERE h.batch_id IN (FROM wanted) AND h.changed_at >
+        (SELECT max(projected_at) FROM grading_reports g WHERE g.batch_id = h.batch_id)
 )
 SELECT b.batch_id, b.state,
        b.spend_cap_reached,
        b.canary_failed,
        b.cancel_requested,
        b.nothing_left_to_ask,
+       CASE WHEN b.settings->'people'->>'wait' = 'true' THEN coalesce(owed.n_owed, 0)
+            ELSE 0 END AS n_owed,
+       owed.n_owed AS n_open_for_people,
+       late.changed_at AS late_since,
        coalesce(w.wave, 0) AS wave,
        d.decision,
        coalesce(o.n_in_flight, 0) AS n_in_flight,
        coalesce(o.n_unasked, 0) AS n_unasked,
+       coalesce(o.n_held, 0) AS n_held,
        coalesce(j.n_to_send, 0) AS n_to_send,
        coalesce(j.n_postponed, 0) AS n_postponed,
        coalesce(j.n_ended, 0) AS n_ended,
-       EXISTS (FROM grading_reports g WHERE g.batch_id = b.batch_id) AS is_projected,
+       coalesce(j.n_out_of_reach = j.n_not_done, FALSE) AS is_out_of_reach,
+       EXISTS (FROM grading_reports g WHERE g.batch_id = b.batch_id
+               AND (b.late_rows_at IS NULL OR g.projected_at >= b.late_rows_at)) AS is_projected,
        EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id) AS is_published
 FROM (FROM batches WHERE batch_id IN (FROM wanted)) b
 LEFT JOIN wave w USING (batch_id)
 LEFT JOIN wave_decisions d ON d.batch_id = b.batch_id AND d.wave = w.wave
 LEFT JOIN open_comparisons o ON o.batch_id = b.batch_id
 LEFT JOIN jobs j ON j.batch_id = b.batch_id
-"""
+LEFT JOIN owed ON owed.batch_id = b.batch_id
+LEFT JOIN late ON late.batch_id = b.batch_id
+"""  # noqa: S608 -- a constant
+
+QUIET = timedelta(minutes=5)
+"""How long people are left in peace before their late verdicts are scored: not one at a time."""
 
 
 def next_steps(db: Session, now: datetime) -> dict[str, NextStep]:
     """Return what each batch needs next that is not published or has paid results to come."""
     rows = db.rows(f"WITH wanted AS ({UNPUBLISHED}), {_FACTS}", {"now": now})
-    return {row["batch_id"]: _next(row) for row in rows}
+    return {row["batch_id"]: _next(row, now) for row in rows}
 
 
 def next_step(db: Session, batch_id: str, now: datetime) -> NextStep:
     """Return what one batch needs next; nothing when it is published or unknown."""
     wanted = "WITH wanted AS (SELECT $batch AS batch_id), "
     row = db.one(wanted + _FACTS, {"batch": batch_id, "now": now})
-    return _next(row) if row else NextStep.NOTHING
+    return _next(row, now) if row else NextStep.NOTHING
 
 
-def _next(row: dict[str, object]) -> NextStep:  # noqa: PLR0911 -- one line per rule reads best
+def _next(row: dict[str, Any], now: datetime) -> NextStep:  # noqa: PLR0911 -- one line per rule reads best
     if row["state"] == "rejected":
         return NextStep.NOTHING
     if row["n_ended"]:
         # Also of a batch that has ended: what was paid for is stored and billed, however late.
         return NextStep.COLLECT
     if row["is_published"]:
-        return NextStep.NOTHING
+        since = row["late_since"]
+        is_due = since is not None and (not row["n_open_for_people"] or now - since >= QUIET)
+        return NextStep.RESCORE if is_due else NextStep.NOTHING
     if row["state"] != "running":
         return NextStep.PUBLISH if row["is_projected"] else NextStep.PROJECT
     if row["n_to_send"]:
         return NextStep.SUBMIT
+    if row["cancel_requested"] and row["is_out_of_reach"]:
+        # Nobody can see what is still out: it is asked for later, and the batch ends without it.
+        return NextStep.DECIDE
     if row["n_in_flight"] or row["n_postponed"]:
         # What has to be asked again goes out together, once nothing is in flight.
         return NextStep.POLL
@@ -117,9 +157,24 @@ def _next(row: dict[str, object]) -> NextStep:  # noqa: PLR0911 -- one line per 
         return NextStep.DECIDE
     if row["n_unasked"] and not (row["spend_cap_reached"] or row["canary_failed"]):
         return NextStep.SUBMIT
+    if row["wave"] and row["decision"] is None and row["n_owed"]:
+        return NextStep.POLL
+    if row["n_held"] and not (row["spend_cap_reached"] or row["canary_failed"]):
+        # A person is waited for: what is held is neither asked nor given up.
+        return NextStep.POLL
     if row["nothing_left_to_ask"] or (row["wave"] and row["decision"] is None):
         return NextStep.DECIDE
     return NextStep.PLAN
+
+
+def late_verdicts(db: Session, batch_id: str) -> bool:
+    """Return whether people's verdicts have changed since a batch was last graded."""
+    row = db.one(
+        "SELECT 1 AS found FROM v_human_changes WHERE batch_id = $batch AND changed_at >"
+        " (SELECT max(projected_at) FROM grading_reports WHERE batch_id = $batch)",
+        {"batch": batch_id},
+    )
+    return row is not None
 
 
 COLLECT_AT_LATEST_AFTER = timedelta(minutes=10)
@@ -179,14 +234,18 @@ def standings(db: Session, now: datetime) -> list[PendingStep]:
                    string_agg(
                        submission_key[:8] || state || coalesce(CAST(postponed AS VARCHAR), ''),
                        ' ' ORDER BY submission_key
-                   ) FILTER (state <> 'settled') AS states,
+                   ) FILTER (state <> 'settled' OR n_in_doubt > 0) AS states,
                    count(*) FILTER (phase IN ('open', 'calling')) AS n_open,
                    min(ended_at) FILTER (phase = 'collectable') AS waiting_since
             FROM (
-                SELECT *, CASE WHEN provider_job_id IS NULL THEN next_poll_at END AS postponed
+                SELECT *, CASE WHEN provider_job_id IS NULL OR n_in_doubt > 0
+                               THEN next_poll_at END AS postponed
                 FROM v_job_phases WHERE batch_id IN (FROM wanted)
             )
             GROUP BY batch_id
+        ),
+        people AS (
+            SELECT batch_id, changed_at FROM v_human_changes WHERE batch_id IN (FROM wanted)
         ),
         judged_by AS (
             SELECT batch_id, list_sort(list(DISTINCT provider)) AS providers
@@ -195,7 +254,7 @@ def standings(db: Session, now: datetime) -> list[PendingStep]:
         SELECT b.batch_id, judged_by.providers, n_open, waiting_since,
                coalesce(b.settings->>'priority', 'normal') AS priority,
                md5(concat_ws('|', b.state, b.content_sha256, n_pairs, n_attempts, n_outcomes,
-                             ended.n_ended, n_decisions, revision, states)) AS mark
+                             ended.n_ended, n_decisions, revision, states, changed_at)) AS mark
         FROM (FROM batches WHERE batch_id IN (FROM wanted)) b
         LEFT JOIN planned USING (batch_id)
         LEFT JOIN asked USING (batch_id)
@@ -203,9 +262,11 @@ def standings(db: Session, now: datetime) -> list[PendingStep]:
         LEFT JOIN decided USING (batch_id)
         LEFT JOIN graded USING (batch_id)
         LEFT JOIN jobs USING (batch_id)
+        LEFT JOIN people USING (batch_id)
         LEFT JOIN judged_by USING (batch_id)
         ORDER BY b.batch_id
-        """  # noqa: S608 -- a constant
+        """,  # noqa: S608 -- a constant
+        {"now": now},
     )
     return [
         PendingStep(
@@ -236,4 +297,11 @@ def what_is_awaited(db: Session, batch_id: str, now: datetime) -> str:
         """,
         [batch_id],
     )
-    return "\n".join(describe_awaited(jobs, now) for jobs in awaited)
+    lines = [describe_awaited(jobs, now) for jobs in awaited]
+    owed = db.one(
+        f"WITH wanted AS (SELECT $batch AS batch_id), {_FACTS}",
+        {"batch": batch_id, "now": now},
+    )
+    if not lines and owed is not None and owed["n_owed"]:
+        lines.append(f"people: {owed['n_owed']} verdicts are still to be given")
+    return "\n".join(lines)

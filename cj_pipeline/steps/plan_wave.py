@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from cj_pipeline.batch.comparisons import PlannedComparison, comparison_id, max_possible_pairs
+from cj_pipeline.intake.settings import common_share
 from cj_pipeline.pairing.judge_shares import judges_of_pair
 from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.pairing.waves import choose_wave
@@ -28,6 +29,7 @@ from cj_pipeline.queries.judge_selection import judges_next
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
+from cj_pipeline.steps.plan_people import plan_people
 from cj_pipeline.stopping.continuation import (
     ContinuationDecision,
     completion_denominator,
@@ -80,6 +82,7 @@ def store_next_wave(runtime: Runtime, batch_id: str) -> PlannedWave:
             db.insert("judge_choices", judges.rows(batch_id, wave + 1))
         if not planned:
             set_flag(db, batch_id, BatchFlag.NOTHING_LEFT_TO_ASK, now)
+        plan_people(db, record, now)
     return PlannedWave(wave + 1, planned, is_new=True)
 
 
@@ -116,7 +119,7 @@ def _next_comparisons(
     sequence = sum(n_asked)
     left = completion_denominator(len(record.essay_ids), rules) - sequence
     n_pairs, resampled = history.n_pairs, history.n_resampled
-    shares = history.shares or record.shares
+    shares, common = history.shares or record.shares, common_share(record.settings)
     n_orders = 2 if record.settings.both_orders else 1
     while left > 0:
         covered = len({frozenset(pair) for pair in net.shown}) >= all_pairs
@@ -134,7 +137,7 @@ def _next_comparisons(
         for pair in chosen:
             # Both orders of a pair are the same judges': they are held against each other.
             place, had = n_pairs // n_orders, [n // n_orders for n in n_asked]
-            for judge in judges_of_pair(place, shares, had)[:left]:
+            for judge in judges_of_pair(place, shares, had, common=common)[:left]:
                 sequence, left = sequence + 1, left - 1
                 n_asked[judge] += 1
                 yield PlannedComparison(

@@ -24,9 +24,9 @@ from cj_pipeline.provider_jobs.ledger import (
     OPEN,
     PollRecord,
     ProviderJob,
-    require_own_account,
     waiting_for,
 )
+from cj_pipeline.provider_jobs.ownership import may_stop, require_ours
 from cj_pipeline.provider_jobs.poll_schedule import (
     AFTER_REFUSAL,
     FARTHEST,
@@ -124,7 +124,7 @@ def poll(runtime: Runtime, *, batch_id: str | None = None, at_most_s: float = 20
         for look in looks
         if isinstance(look.found, JobStatus)
         and look.found.state == "ended"
-        and not look.found.waits_for_capacity
+        and not (look.found.waits_for_capacity or look.found.waits_for_credit)
     }
     return Polled(len(looks), frozenset(ended))
 
@@ -136,9 +136,13 @@ _IS_UNWANTED = """(
 
 
 def next_poll_due(db: Session, batch_id: str) -> datetime | None:
-    """Return when the first of a batch's open jobs may be looked at again; None without any."""
+    """Return when the first of a batch's open or incomplete jobs may be looked at again.
+
+    None without any.
+    """
     row = db.one(
-        "SELECT min(next_poll_at) AS due FROM v_job_phases WHERE phase = 'open' AND batch_id = ?",
+        "SELECT min(next_poll_at) AS due FROM v_job_phases"
+        " WHERE (phase = 'open' OR state = 'incomplete') AND batch_id = ?",
         [batch_id],
     )
     return row["due"] if row else None
@@ -147,10 +151,12 @@ def next_poll_due(db: Session, batch_id: str) -> datetime | None:
 def next_due(db: Session, now: datetime) -> datetime | None:
     """Return when the first open job of any batch is to be polled, or a postponed one to be sent.
 
-    None where no time is set; what is to be sent already is for `next_step` to tell.
+    Or when missing rows are looked for again. None where no time is set; what is to be sent
+    already is for `next_step` to tell.
     """
     row = db.one(
         "SELECT min(next_poll_at) AS due FROM v_job_phases WHERE phase = 'open'"
+        " OR state = 'incomplete' OR (state = 'settled' AND n_in_doubt > 0)"
         " OR (phase = 'unsent' AND next_poll_at > ?)",
         [now],
     )
@@ -192,10 +198,10 @@ def _poll_all(
 def _look(runtime: Runtime, due: _DueJob, judge: Judge) -> _PollResult:
     """Ask about one job; tell it to stop where nobody wants it any more and it was not told yet."""
     job = due.job
-    stop = due.is_unwanted and job.cancel_sent_at is None
+    stop = due.is_unwanted and job.cancel_sent_at is None and may_stop(runtime, job)
     try:
         provider = runtime.provider(judge)
-        require_own_account(job, provider)
+        job = require_ours(runtime, job, provider)
         found = (provider.cancel if stop else provider.poll)(job.known_job_id)
     except FinalError as error:
         log.warning("poll_refused", submission_key=job.submission_key, error=str(error))
@@ -251,7 +257,7 @@ def _is_unchanged(look: _PollResult, now: datetime) -> bool:
     return (
         isinstance(found, JobStatus)
         and job.state == found.state == "running"
-        and not (found.waits_for_capacity or found.error or found.warning)
+        and not (found.waits_for_capacity or found.waits_for_credit or found.error or found.warning)
         and not (look.told_to_stop or job.error or job.n_poll_failures)
         and stalled_since(job, now) is None
         and (job.provider_status, job.n_completed, job.n_failed)
@@ -263,6 +269,8 @@ def _record(db: Session, look: _PollResult, pace: PollSchedule, now: datetime) -
     """Record what one poll says of a job that is still open."""
     if isinstance(look.found, _PollFailure):
         _record_failure(db, look.job, look.found, now)
+    elif look.found.waits_for_credit:
+        ledger.requeue(db, look.job, look.found, now, wait=AFTER_REFUSAL)
     elif look.found.waits_for_capacity:
         wait = max(LEAST_WAIT_FOR_ROOM, (now - look.job.intended_at) / 10)
         ledger.requeue(db, look.job, look.found, now, wait=wait)
@@ -271,15 +279,7 @@ def _record(db: Session, look: _PollResult, pace: PollSchedule, now: datetime) -
 
 
 def _record_failure(db: Session, job: ProviderJob, found: _PollFailure, now: datetime) -> None:
-    """Record why nothing is known; a cancelled batch does not wait for a job it may not see."""
-    unwanted = db.one(
-        "SELECT 1 AS found FROM batches WHERE batch_id = ?"
-        " AND (state <> 'running' OR cancel_requested)",
-        [job.batch_id],
-    )
-    if found.is_final and unwanted:
-        ledger.give_up(db, job, found.problem, now)
-        return
+    """Record why nothing is known; a job is never given up for it, whoever wants it or not."""
     ledger.record_poll_failure(
         db, job, found.problem, now, wait=found.wait, waits_for=found.waits_for
     )

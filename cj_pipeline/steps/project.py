@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,15 @@ from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.checks.batch_checks import Checked, refuse_unsound_grades, what_stops_grades
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.grading.rules import GradingTerms, grade_by
+from cj_pipeline.queries.answering_models import other_models_in_linked
 from cj_pipeline.queries.batch_record import BatchRecord, judged_pairs, load_batch
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.queries.linked_scale import read_linked_scale
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.decide import decide_again
 from cj_pipeline.steps.describe_scale import forget_description
+from cj_pipeline.steps.fit import fit
 from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
@@ -49,11 +52,13 @@ def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projecte
     Args:
         engine: The pipeline's connections.
         batch_id: The batch.
-        again: Add a revision to what was graded before; nothing is judged or paid anew.
+        again: Add a revision to what was graded before; nothing is judged or paid anew. Verdicts
+            that came after the batch's end ask for one by themselves.
 
     Raises:
         FailedCheckError: If the grades themselves are not sound; nothing of them is kept.
     """
+    again = _score_late_verdicts(runtime, batch_id) or again
     with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         row = db.one(
@@ -64,22 +69,58 @@ def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projecte
         judged = judged_pairs(db, batch_id)
         scale = fit_scale(db, record) if judged else None
         chain, not_linked = _chain(db, record, scale)
+        others = None if chain is None else other_models_in_linked(db, record)
         history = read_history(db, batch_id)
         stopped_by = what_stops_grades(db, history, runtime.clock())
     if stopped_by and record.state == "succeeded":
         statement, projections = _stopped(stopped_by), None
     else:
         statement, projections = _grades(record, scale, judged, chain)
+        statement = students_alike(record, scale) + statement
     projected = Projected(
         revision=revision + 1 if again or revision == 0 else revision,
         is_graded=projections is not None and projections.is_graded,
-        statement=" ".join(filter(None, (statement, not_linked, _waived(record)))),
+        statement=" ".join(filter(None, (statement, not_linked, others, _waived(record)))),
         projections=projections,
         chain=chain,
     )
     if again or revision == 0:
         _keep(runtime, record, projected, history)
     return projected
+
+
+def _score_late_verdicts(runtime: Runtime, batch_id: str) -> bool:
+    """Score and decide anew where verdicts came after a batch's last grading; whether they did."""
+    with runtime.store.read() as db:
+        row = db.one(
+            "SELECT late_rows_at, state <> 'running' AS has_ended,"
+            " (SELECT max(projected_at) FROM grading_reports g WHERE g.batch_id = b.batch_id)"
+            " AS projected_at FROM batches b WHERE batch_id = ?",
+            [batch_id],
+        )
+    if row is None or row["late_rows_at"] is None or not row["has_ended"]:
+        return False
+    if row["projected_at"] is not None and row["projected_at"] >= row["late_rows_at"]:
+        return False
+    fit(runtime, batch_id)
+    decide_again(runtime, batch_id)
+    return True
+
+
+def students_alike(record: BatchRecord, scale: Scale | None) -> str:
+    """Return in words that students cannot be told apart; empty where they can."""
+    if scale is None or record.state != "succeeded":
+        return ""
+    from cj_pipeline.scale.score_posterior import score_posterior
+
+    found = score_posterior(scale, record.anchor_grades).reliability
+    if not found.cannot_be_told_apart:
+        return ""
+    return (
+        "These verdicts cannot tell the students apart: with 95 % probability between"
+        f" {found.lower or 0:.0%} and {found.upper or 0:.0%} of the differences between their"
+        " scores are real. Do not rank or grade by such differences before more is judged. "
+    )
 
 
 def _chain(
@@ -155,7 +196,11 @@ def _keep(
         "projected_at": now,
     }
     is_graded = projections is not None and projections.is_graded
-    tables = grading_rows(projections, key, now) if projections and is_graded else {}
+    tables = (
+        grading_rows(projections, key, now, record.anchor_grades)
+        if projections and is_graded
+        else {}
+    )
     graded = replace(
         history,
         grading=report,
@@ -174,7 +219,10 @@ def _keep(
 
 
 def grading_rows(
-    projections: GradeProjections, grading: Mapping[str, Any], projected_at: datetime
+    projections: GradeProjections,
+    grading: Mapping[str, Any],
+    projected_at: datetime,
+    anchor_ids: Collection[str] = (),
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of `grade_projections` and `grade_boundaries` for a grading.
 
@@ -182,9 +230,10 @@ def grading_rows(
         projections: With grades.
         grading: The `batch_id` and the `revision`.
         projected_at: When.
+        anchor_ids: The batch's anchors, those that drifted among them.
     """
     key = {**grading, "scale": projections.scale.name}
-    anchors = {anchor.essay_id for anchor in projections.anchor_check.anchors}
+    anchors = {anchor.essay_id for anchor in projections.anchor_check.anchors} | set(anchor_ids)
     return {
         "grade_projections": [
             {

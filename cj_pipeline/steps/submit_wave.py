@@ -16,9 +16,11 @@ import structlog
 from cj_pipeline.batch.options import BatchingMode
 from cj_pipeline.judging.estimates import expected_usd, worst_case_usd
 from cj_pipeline.judging.judges import Judge
+from cj_pipeline.judging.pricing import prompt_bytes
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs import charges, ledger
 from cj_pipeline.provider_jobs.canary import Released, release
+from cj_pipeline.provider_jobs.holds import held_judges
 from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob
 from cj_pipeline.provider_jobs.live_calls import BUNDLE
 from cj_pipeline.provider_jobs.requests import (
@@ -36,6 +38,7 @@ from cj_pipeline.providers.base import Provider, ProviderLimits, split_shards
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
+from cj_pipeline.store.identity import Identity, settle_identity
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -78,20 +81,29 @@ def submit_wave(runtime: Runtime, batch_id: str) -> Submitted:
     Called twice, or after a kill, it sends nothing twice: a shard's key is derived from its
     content, recorded before anything leaves, and looked for at the provider before it is created
     again.
+
+    Raises:
+        JudgeHeldError: If nothing was sent because a judge gave no verdict so far.
+        OutOfCreditError: Likewise, because its account has run out of credit.
     """
     with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         texts = load_texts(db, batch_id)
         asks = [] if record.has_ended else _unrequested(db, record, texts)
+        held = held_judges(db, batch_id, runtime.clock())
+        asks = [ask for ask in asks if ask.judge_id not in held]
         released, failed = release(db, record, asks)
     if asks:
         tell_qualities(runtime, record, texts)
     if failed:
         _stop_for_canaries(runtime, record, failed)
         released = []
-    intents = [intent for each in released for intent in _intents(runtime, record, each)]
+    identity = settle_identity(runtime.store, runtime.clock())
+    intents = [i for each in released for i in _intents(runtime, record, each, identity)]
     refused = bool(intents) and not _record(runtime, record, intents)
-    sent = submit_pending(runtime, record)
+    sent = submit_pending(runtime, record, held=frozenset(held))
+    if held and not sent.n_sent:
+        raise next(iter(held.values()))
     return Submitted(
         n_sent=sent.n_sent,
         n_adopted=sent.n_adopted,
@@ -130,7 +142,9 @@ def _unrequested(db: Session, record: BatchRecord, texts: BatchTexts) -> list[Re
     ]
 
 
-def _intents(runtime: Runtime, record: BatchRecord, released: Released) -> list[Intent]:
+def _intents(
+    runtime: Runtime, record: BatchRecord, released: Released, identity: Identity
+) -> list[Intent]:
     judge = released.judge
     mode: BatchingMode = "per_request" if released.is_canary else record.settings.batching_mode
     batched = mode == "provider_batch_api"
@@ -143,9 +157,7 @@ def _intents(runtime: Runtime, record: BatchRecord, released: Released) -> list[
         chosen = tuple(released.asks[i] for i in shard)
         intents.append(
             Intent(
-                submission_key=submission_key(
-                    record.batch_id, judge.judge_id, provider.account, chosen
-                ),
+                submission_key=submission_key(record.batch_id, judge.judge_id, chosen, identity),
                 judge=judge,
                 account=provider.account,
                 batching_mode=mode,
@@ -249,6 +261,7 @@ def _attempts(intent: Intent) -> list[dict[str, object]]:
             "judge_id": intent.judge.judge_id,
             "prompt_sha256": ask.prompt.sha256,
             "reserved_usd": most,
+            "n_prompt_bytes": prompt_bytes(ask.prompt),
         }
         for ask, most in zip(intent.asks, intent.worst_usd, strict=True)
     ]

@@ -17,25 +17,35 @@ EXPIRES_SOON = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Stalled:
-    """A batch that waits for callbacks and has seen nothing for longer than it allows."""
+    """A batch in which nothing has moved for longer than it allows."""
 
     batch_id: str
     silent_since: datetime
 
 
 def stalled_batches(db: Session, now: datetime) -> list[Stalled]:
-    """Return the batches with requests in flight in which nothing has moved for `stall_after_s`.
+    """Return the running batches in which nothing has moved for `stall_after_s`.
 
-    Being polled is no movement: only what was asked, and what came back, counts.
+    The clock starts when a batch is ingested, so that one that could never be sent ends too. Being
+    polled is no movement: only requests, replies and decisions count. A batch that waits for a key
+    or for credit is not silent: it says what it waits for, and goes on by itself once it is there.
+    Rows that are missing of a job that has ended have a time of their own.
     """
     rows = db.rows(
         """
-        SELECT b.batch_id, max(greatest(a.requested_at, a.completed_at)) AS silent_since,
-               any_value(CAST(b.settings->>'stall_after_s' AS DOUBLE)) AS stall_after_s
-        FROM batches b JOIN attempts a USING (batch_id)
-        WHERE b.state = 'running'
-        GROUP BY b.batch_id
-        HAVING count(*) > count(a.outcome)
+        SELECT b.batch_id,
+               CAST(b.settings->>'stall_after_s' AS DOUBLE) AS stall_after_s,
+               greatest(
+                   b.created_at,
+                   (SELECT max(greatest(requested_at, completed_at)) FROM attempts a
+                    WHERE a.batch_id = b.batch_id),
+                   (SELECT max(decided_at) FROM wave_decisions d WHERE d.batch_id = b.batch_id)
+               ) AS silent_since
+        FROM batches b
+        WHERE b.state = 'running' AND b.runner_mode = 'execute'
+          AND NOT EXISTS (FROM v_job_phases p WHERE p.batch_id = b.batch_id
+                          AND p.phase <> 'done'
+                          AND (p.state = 'incomplete' OR p.waiting_for IN ('key', 'credit')))
         ORDER BY b.batch_id
         """
     )
@@ -50,7 +60,8 @@ def expiring_results(db: Session, now: datetime) -> list[tuple[str, datetime]]:
     """Return the batches with results not brought home that are deleted soon, and when."""
     rows = db.rows(
         "SELECT batch_id, min(results_expire_at) AS expiry FROM v_job_phases"
-        " WHERE (phase IN ('open', 'calling') OR state = 'ended') AND results_expire_at < ?"
+        " WHERE (phase IN ('open', 'calling') OR state IN ('ended', 'incomplete')"
+        " OR n_in_doubt > 0) AND results_expire_at < ?"
         " GROUP BY batch_id ORDER BY batch_id",
         [now + EXPIRES_SOON],
     )

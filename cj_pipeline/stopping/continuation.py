@@ -91,6 +91,21 @@ class EndReason(StrEnum):
     STALLED = "stalled"
 
 
+FAILURES = frozenset(
+    {
+        EndReason.NO_SUCCESSES,
+        EndReason.LOW_SUCCESS_RATE,
+        EndReason.INSUFFICIENT_ESSAYS,
+        EndReason.UNSCALABLE,
+        EndReason.SPEND_CAP,
+        EndReason.CANARY_FAILED,
+        EndReason.EXPIRED,
+        EndReason.STALLED,
+    }
+)
+"""The reasons that nobody wanted: a batch that ends so has no scores, and people are alerted."""
+
+
 @dataclass(frozen=True)
 class WorkflowRules:
     """The settings a decision depends on; their defaults are those of `BatchSettings`.
@@ -122,6 +137,7 @@ class BatchProgress:
         failed: Those that failed for good, after every attempt they were allowed.
         failed_as_expired: Of the failed ones, those whose last attempt expired.
         n_in_flight: Requests whose answer has not been collected.
+        n_awaited_of_people: Verdicts people still owe, where the batch waits for them.
         n_covered_pairs: Unique pairs with at least one verdict.
         is_connected: Whether the verdicts connect all essays.
         max_score_change: In logits since the last wave; None before the second scale.
@@ -130,7 +146,8 @@ class BatchProgress:
         canary_failed: Whether a judge gave no verdict in the requests sent ahead.
         nothing_left_to_ask: Whether planning found no pair for another wave.
         is_cancelled: Whether a person ended the batch.
-        is_stalled: Whether its provider jobs have made no progress for too long.
+        is_stalled: Whether nothing has moved for too long, at a provider or before one.
+        n_in_doubt: Of the failed ones, those that may have been answered and whose row never came.
     """
 
     n_essays: int
@@ -139,6 +156,7 @@ class BatchProgress:
     failed: int
     failed_as_expired: int = 0
     n_in_flight: int = 0
+    n_awaited_of_people: int = 0
     n_covered_pairs: int = 0
     is_connected: bool = False
     max_score_change: float | None = None
@@ -148,6 +166,7 @@ class BatchProgress:
     nothing_left_to_ask: bool = False
     is_cancelled: bool = False
     is_stalled: bool = False
+    n_in_doubt: int = 0
 
     @property
     def pending(self) -> int:
@@ -214,17 +233,23 @@ def decide_continuation(  # noqa: PLR0911 -- one line per rule, in the order the
         return wait if is_awaited else _failure(EndReason.CANCELLED)
     if progress.pending > 0:
         return _failure(EndReason.STALLED) if progress.is_stalled else wait
+    if progress.n_awaited_of_people > 0 and progress.completed > 0:
+        return wait
     if progress.spend_cap_reached:
         return _failure(EndReason.SPEND_CAP)
     if progress.canary_failed:
         return _failure(EndReason.CANARY_FAILED)
     if progress.submitted == 0:
-        return _failure(EndReason.NO_SUCCESSES) if progress.nothing_left_to_ask else wait
+        if progress.nothing_left_to_ask:
+            return _failure(EndReason.NO_SUCCESSES)
+        return _failure(EndReason.STALLED) if progress.is_stalled else wait
     if progress.completed == 0:
         return _failure_by_cause(progress, EndReason.NO_SUCCESSES)
     success = _end_reached(progress, rules) or _early_stop(progress, rules)
     if success is not None:
         return _ending(progress, rules, success)
+    if progress.is_stalled:
+        return _failure(EndReason.STALLED)
     if progress.n_covered_pairs >= max_possible_pairs(progress.n_essays):
         return Decision(ContinuationDecision.RESAMPLE)
     return Decision(ContinuationDecision.REQUEST_MORE_COMPARISONS)
@@ -264,11 +289,14 @@ def _ending(progress: BatchProgress, rules: WorkflowRules, success: EndReason) -
     if progress.success_rate < rules.min_success_rate:
         return _failure_by_cause(progress, EndReason.LOW_SUCCESS_RATE)
     if not progress.is_connected:
-        return _failure(EndReason.UNSCALABLE)
+        return _failure(EndReason.STALLED if progress.n_in_doubt else EndReason.UNSCALABLE)
     return Decision(ContinuationDecision.FINALIZE_SCORING, success)
 
 
 def _failure_by_cause(progress: BatchProgress, otherwise: EndReason) -> Decision:
+    """A batch without rows that its provider was paid for waits for them, not for a judge."""
+    if progress.n_in_doubt:
+        return _failure(EndReason.STALLED)
     mostly_expired = 2 * progress.failed_as_expired > progress.failed
     return _failure(EndReason.EXPIRED if mostly_expired else otherwise)
 

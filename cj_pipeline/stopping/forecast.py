@@ -9,16 +9,23 @@ batch is precise is decided elsewhere (`precision`); this only forecasts.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
 from cj_pipeline.batch.options import PrecisionTargets
-from cj_pipeline.diagnostics.spread import USUAL, USUAL_SPREAD, LikelySpread, likely_spread
+from cj_pipeline.diagnostics.spread import (
+    USUAL,
+    USUAL_SPREAD,
+    LikelySpread,
+    likely_spread,
+    likely_student_spread,
+)
 from cj_pipeline.pairing.strategies import Efficiency
 from cj_pipeline.scale.bradley_terry import Scale
+from cj_pipeline.scale.score_posterior import score_posterior
 from cj_pipeline.stopping.precision import Precision
 
 _Z = 1.2816
@@ -104,6 +111,7 @@ def forecast_from_scale(
     precision: Precision,
     *,
     is_precise: bool = True,
+    anchor_ids: Collection[str] = (),
 ) -> Forecast | None:
     """Return the forecast from a batch's present state; None where a target cannot be foreseen.
 
@@ -112,6 +120,7 @@ def forecast_from_scale(
         rule: The targets.
         plan: How further comparisons are made.
         precision: What the scale has reached; misgrading and gains are foreseen from there.
+        anchor_ids: Whose spread is not the students'.
         is_precise: Whether that is enough to stop; otherwise it takes another wave at the least.
     """
     n = len(scale.essay_ids)
@@ -120,7 +129,10 @@ def forecast_from_scale(
     if rule.gain_per_usd is not None and precision.gain_per_usd is None:
         return None
     so_far = round(float(scale.n_comparisons.sum()) / 2)
-    needed = _needed(n, rule, plan, likely_spread(scale), _Now(so_far, precision))
+    spread = likely_spread(scale)
+    if anchor_ids:
+        spread = likely_student_spread(score_posterior(scale, anchor_ids))
+    needed = _needed(n, rule, plan, spread, _Now(so_far, precision))
     return _forecast(needed, so_far, plan, at_least=so_far + (not is_precise) * plan.wave_size)
 
 

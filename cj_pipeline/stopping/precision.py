@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cj_pipeline.batch.options import PrecisionTargets
-from cj_pipeline.diagnostics.reliability import empirical_bayes_reliability
 from cj_pipeline.scale.bradley_terry import Scale
+from cj_pipeline.scale.score_posterior import score_posterior
 
 if TYPE_CHECKING:
     from cj_pipeline.grading.projection import GradeProjections
@@ -26,7 +26,8 @@ class Precision:
     """What a scale has reached.
 
     Attributes:
-        reliability: The empirical-Bayes one, which does not take noise for differences.
+        reliability: Of the students' scores among students; 0 for fewer than two. It does not take
+            noise for differences, nor anchors for students.
         mean_standard_error: In logits, over students.
         max_standard_error: In logits, over students.
         misgrading: The share of students expected to have another grade than their most probable
@@ -70,8 +71,10 @@ def precision_of(
     if projections is not None and projections.is_graded:
         is_student = [essay_id in students for essay_id in projections.essay_ids]
         misgrading = float(np.mean(1 - projections.confidence[is_student]))
+    anchors = [essay_id for essay_id in scale.essay_ids if essay_id not in students]
+    reliability = score_posterior(scale, anchors).reliability
     return Precision(
-        reliability=empirical_bayes_reliability(scale),
+        reliability=reliability.value or 0.0,
         mean_standard_error=float(errors.mean()),
         max_standard_error=float(errors.max()),
         misgrading=misgrading,

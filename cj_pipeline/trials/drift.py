@@ -38,7 +38,8 @@ class TrialDrift:
         agreement: The share of pairs judged in both that had the same verdict; None without any.
         cost_ratio: Over the median before; None where that was free.
         duration_ratio: Over the median before.
-        drifted: In words, each figure that is outside its band.
+        drifted: In words, each figure that is outside its band, and each judge that another model
+            answered for.
     """
 
     compared_with: str
@@ -89,8 +90,19 @@ def drift_between(
         n_runs_before=len(figures_before),
         n_shared=len(found.essays),
         largest_change=max((abs(each.change) for each in found.essays), default=None),
-        drifted=tuple(_outside(measured, bands)),
+        drifted=(*_outside(measured, bands), *_other_models(before, after)),
         **measured,  # type: ignore[arg-type]
+    )
+
+
+def _other_models(before: BatchHistory, after: BatchHistory) -> tuple[str, ...]:
+    """Return in words which judges other models answered for in the run before."""
+    from cj_pipeline.diagnostics.answering_models import models_that_differ, who_answered
+
+    return models_that_differ(
+        who_answered(before.attempts, before.judges),
+        who_answered(after.attempts, after.judges),
+        "the run before",
     )
 
 

@@ -119,7 +119,7 @@ FIGURES: Mapping[str, str] = {
     "cost_usd": "US dollars billed",
     "spend_cap_usd": "US dollars it may cost",
     "duration_s": "seconds from ingestion to its end",
-    "score_spread": "standard deviation of the scores, in logits",
+    "score_spread": "standard deviation of the verdict-only scores, in logits",
 }
 """Every figure there is, and what it means."""
 
@@ -154,7 +154,7 @@ def trial_figures(history: BatchHistory) -> dict[str, Figure]:
         "cost_usd": sum(job["billed_usd"] or 0.0 for job in history.jobs),
         "spend_cap_usd": history.settings.get("spend_cap_usd"),
         "duration_s": _duration_s(history),
-        "score_spread": _spread([row["score"] for row in history.last_scores]),
+        "score_spread": _spread([row["verdict_score"] for row in history.last_scores]),
     }
 
 

@@ -15,8 +15,8 @@ import pytest
 
 import cj_pipeline as cj
 from cj_pipeline.batch.comparisons import JudgedPair
-from cj_pipeline.diagnostics.reliability import empirical_bayes_reliability
 from cj_pipeline.errors import SettingsError, UnscalableBatchError
+from cj_pipeline.scale.score_posterior import score_posterior
 from cj_pipeline.scale.scoring import ScoringRules, score_verdicts
 from tests.support import ROOT
 
@@ -51,9 +51,12 @@ def test_any_frame_gives_the_scale_that_a_batch_gives(make: Any) -> None:
     fitted = cj.fit(make(frame), essays=IDS)
 
     assert fitted.essay_ids == IDS
-    np.testing.assert_array_equal(fitted.scores, batch.scores)
-    np.testing.assert_array_equal(fitted.covariance, batch.covariance)
-    assert cj.reliability(fitted).empirical_bayes == empirical_bayes_reliability(batch)
+    np.testing.assert_array_equal(fitted.verdict_scores, batch.scores)
+    np.testing.assert_array_equal(fitted.scores, score_posterior(batch).scores)
+    np.testing.assert_array_equal(
+        fitted.covariance, score_posterior(batch).covariance_among(batch.essay_ids)
+    )
+    assert cj.reliability(fitted).empirical_bayes == score_posterior(batch).reliability.value
 
 
 def test_every_column_of_a_fit_is_in_the_order_of_its_essays() -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from cj_pipeline.batch.options import WaitingFor
 from cj_pipeline.metrics.catalogue import METRICS
+from cj_pipeline.stopping.continuation import FAILURES
 from tests.support import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -97,6 +99,26 @@ def test_every_alert_says_how_grave_it_is_and_what_to_do(rule: dict[str, Any]) -
     assert rule["annotations"]["summary"]
     assert f"`{rule['alert']}`" in runbook
     assert expression_is_balanced(rule["expr"])
+
+
+def values_watched(alert: str, metric: str) -> set[str]:
+    """Return the values of its one label that an alert watches a metric for."""
+    (rule,) = (rule for rule in rules() if rule["alert"] == alert)
+    (labels,) = (labels for name, labels in selectors(rule["expr"]) if name == metric)
+    return set(re.findall(r'"([^"]*)"', labels)[0].split("|"))
+
+
+def test_every_bad_end_raises_an_alert() -> None:
+    """A reason that is added to the code and not to the rule would be silent."""
+    assert values_watched("CJBatchFailed", "cj_batches_ended_total") == set(FAILURES)
+    assert values_watched("CJBatchFailed", "cj_batches") == {"rejected"}
+
+
+def test_whatever_a_person_has_to_bring_raises_an_alert() -> None:
+    """Missing rows and room at the provider come by themselves."""
+    by_themselves = {WaitingFor.ROWS, WaitingFor.ROOM}
+
+    assert values_watched("CJBatchWaits", "cj_batches_waiting") == set(WaitingFor) - by_themselves
 
 
 def expression_is_balanced(expression: str) -> bool:

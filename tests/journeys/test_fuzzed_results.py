@@ -19,7 +19,7 @@ from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.judging.pricing import cost_usd
 from cj_pipeline.provider_jobs.ledger import JobState
-from cj_pipeline.provider_jobs.settlement import read_or_missing
+from cj_pipeline.provider_jobs.replies import read_or_missing
 from cj_pipeline.providers.base import JobOutcome, Parser, Provider, RawLine
 from cj_pipeline.providers.registry import open_parser
 from cj_pipeline.runtime import Runtime

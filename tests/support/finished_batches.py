@@ -22,17 +22,16 @@ import numpy as np
 
 from cj_pipeline.batch.comparisons import JudgedPair, comparison_id, custom_id
 from cj_pipeline.diagnostics.quality_flags import quality_flags, se_summary
-from cj_pipeline.diagnostics.reliability import (
-    empirical_bayes_reliability,
-    scale_separation_reliability,
-)
+from cj_pipeline.diagnostics.reliability import reliability_details
 from cj_pipeline.grading.grade_scales import load_scale
 from cj_pipeline.grading.projection import project_grades
 from cj_pipeline.intake.settings import BatchSettings, resolve_settings, scoring_rules
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.scale.bradley_terry import Scale
+from cj_pipeline.scale.score_posterior import score_posterior
 from cj_pipeline.scale.scoring import score_verdicts
 from cj_pipeline.steps.describe_scale import description_rows
+from cj_pipeline.steps.fit import score_rows
 from cj_pipeline.steps.project import grading_rows
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
@@ -224,7 +223,8 @@ def batch_rows(
                 scale,
                 score_verdicts(list(qualities), judged, scoring_rules(resolved.values)),
             )
-            rows["essay_scores"] += _scores(batch_id, wave, scale)
+            posterior = score_posterior(scale, anchor_grades)
+            rows["essay_scores"] += score_rows(batch_id, wave, scale, posterior)
         rows["wave_decisions"].append(
             _decision(
                 batch_id,
@@ -234,22 +234,24 @@ def batch_rows(
                 scale=scale,
                 previous=previous,
                 settings=resolved.values,
+                anchor_grades=anchor_grades,
             )
         )
     if scale is not None:
         rows |= _grading_rows(batch_id, resolved.values, scale, anchor_grades, judged)
-        students = [essay for essay in qualities if essay not in anchor_grades]
-        rows |= _description(batch_id, scale, judged, students)
+        rows |= _description(batch_id, scale, anchor_grades, judged)
     return rows
 
 
 def _description(
-    batch_id: str, scale: Scale, judged: list[JudgedPair], students: list[str]
+    batch_id: str, scale: Scale, anchor_grades: dict[str, str], judged: list[JudgedPair]
 ) -> dict[str, list[Row]]:
     """Return what is said of the scale; worked out once, since it takes hundreds of fits."""
     if batch_id not in _DESCRIBED:
         ended = START + timedelta(hours=1)
-        _DESCRIBED[batch_id] = description_rows(batch_id, scale, judged, students, ended)
+        _DESCRIBED[batch_id] = description_rows(
+            batch_id, scale, score_posterior(scale, anchor_grades), judged, ended
+        )
     return deepcopy(_DESCRIBED[batch_id])
 
 
@@ -487,27 +489,6 @@ def _job(batch_id: str, wave: int, judge: Any, comparisons: list[Row]) -> Row:
     }
 
 
-def _scores(batch_id: str, wave: int, scale: Scale) -> Iterator[Row]:
-    one_sided = set(scale.one_sided)
-    order = sorted(range(len(scale.essay_ids)), key=lambda i: -scale.scores[i])
-    rank = {index: place for place, index in enumerate(order, start=1)}
-    for i, essay_id in enumerate(scale.essay_ids):
-        yield {
-            "batch_id": batch_id,
-            "wave": wave,
-            "essay_id": essay_id,
-            "score": float(scale.scores[i]),
-            "standard_error": float(scale.standard_errors[i]),
-            "rank": rank[i],
-            "n_comparisons": int(scale.n_comparisons[i]),
-            "n_wins": float(scale.wins[i]),
-            "n_losses": float(scale.losses[i]),
-            "n_shown_a": int(scale.shown_a[i]),
-            "n_shown_b": int(scale.shown_b[i]),
-            "is_one_sided": essay_id in one_sided,
-        }
-
-
 def _decision(
     batch_id: str,
     wave: int,
@@ -517,6 +498,7 @@ def _decision(
     scale: Scale | None,
     previous: Scale | None,
     settings: BatchSettings,
+    anchor_grades: dict[str, str],
 ) -> Row:
     so_far = [row for row in comparisons if row["wave"] <= wave]
     completed = sum(row["status"] == "succeeded" for row in so_far)
@@ -528,17 +510,16 @@ def _decision(
         "unique_coverage_complete": False,
     }
     if scale is not None:
+        students = [essay for essay in scale.essay_ids if essay not in anchor_grades]
         details |= {
-            "bt_se_summary": se_summary(scale),
+            "bt_se_summary": se_summary(scale, students),
             "bt_quality_flags": quality_flags(
                 scale,
+                students,
                 mean_se_warning=settings.mean_se_warning,
                 max_se_warning=settings.max_se_warning,
             ),
-            "empirical_bayes_reliability": empirical_bayes_reliability(scale),
-            "scale_separation_reliability": scale_separation_reliability(
-                scale.scores, scale.standard_errors
-            ),
+            **reliability_details(scale, anchor_grades),
         }
     change = (
         float(np.max(np.abs(scale.scores - previous.scores)))

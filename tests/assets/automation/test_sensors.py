@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from assets.automation.sensors import (
     MARK_TAG,
     Attempts,
     inbox_sensor,
+    notification_sensor,
     provider_jobs_sensor,
     watchdog_sensor,
 )
@@ -31,6 +33,7 @@ from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.submit_wave import submit_wave
 from resources.runtime_resource import RuntimeResource
 from tests.support.batches import write_batch
+from tests.support.finished_batches import fill
 
 SETTINGS = {"judges": ["cj-generic-batch"], "wave_size": 3, "max_pairwise_comparisons": 6}
 
@@ -53,6 +56,44 @@ def tick(
 def asked(result: dg.SensorResult) -> list[tuple[str | None, str | None]]:
     """Return the job and partition of each run asked for."""
     return [(run.job_name, run.partition_key) for run in result.run_requests or []]
+
+
+class TestNotifications:
+    """Somebody is told, and a sensor with a broken setting says so in its tick."""
+
+    def test_what_is_due_is_told_and_no_run_is_requested(
+        self, runtime: Runtime, instance: dg.DagsterInstance
+    ) -> None:
+        """The command is a stand-in for whatever the operator has."""
+        said = runtime.home / "said"
+        (runtime.home / "installation.yaml").write_text(f"notify: [{{command: [tee, '{said}']}}]")
+
+        told = [self._tick(instance)]
+        with runtime.store.write() as db:
+            fill(db)
+            db.execute("UPDATE batches SET state = 'rejected', updated_at = now() + INTERVAL 1 DAY")
+        told.append(self._tick(instance))
+
+        assert told[0] == "0 notifications are new, 0 were sent, 0 failed"
+        assert "3 were sent" in told[1]
+        assert json.loads(said.read_text())["kind"] == "rejected"
+
+    def test_a_broken_setting_is_named(
+        self, runtime: Runtime, instance: dg.DagsterInstance
+    ) -> None:
+        """Nothing else of the daemon stops for it."""
+        (runtime.home / "installation.yaml").write_text("notify: [{webhook: nowhere}]")
+
+        assert "notify[0]" in self._tick(instance)
+
+    @staticmethod
+    def _tick(instance: dg.DagsterInstance) -> str:
+        with dg.build_sensor_context(
+            instance=instance, resources={"engine": RuntimeResource()}, definitions=defs
+        ) as context:
+            result = notification_sensor(context)
+        assert isinstance(result, dg.SkipReason)
+        return str(result.skip_message)
 
 
 class TestInbox:
@@ -101,18 +142,15 @@ class TestInbox:
 
         assert asked(tick(inbox_sensor, instance, cursor)) == []
 
-    def test_a_lost_cursor_gives_the_same_run_key(
+    def test_a_lost_cursor_asks_for_nothing_twice(
         self, runtime: Runtime, instance: dg.DagsterInstance
     ) -> None:
-        """Dagster starts no second run for a key it has seen."""
+        """What is known of each folder is in the store, not in the cursor."""
         self.drop(runtime)
-        keys = []
-        for _ in range(2):
-            cursor = tick(inbox_sensor, instance).cursor
-            (run,) = tick(inbox_sensor, instance, cursor).run_requests or []
-            keys.append(run.run_key)
+        tick(inbox_sensor, instance)
 
-        assert keys[0] == keys[1]
+        assert len(asked(tick(inbox_sensor, instance))) == 1
+        assert asked(tick(inbox_sensor, instance)) == []
 
     def test_a_changed_folder_is_asked_for_again(
         self, runtime: Runtime, instance: dg.DagsterInstance

@@ -106,7 +106,11 @@ def test_real_money_is_asked_for_before_it_is_spent(
 
 def test_a_panel_is_shown_with_each_judge_and_each_two_of_them(home: Path, tmp_path: Path) -> None:
     """How far and at what cost, what each leans to, and how far they agree."""
-    settings = {"judges": ["quality", "quality-messages"], "max_pairwise_comparisons": 12}
+    settings = {
+        "judges": ["quality", "quality-messages"],
+        "max_pairwise_comparisons": 12,
+        "common_pairs": 1,
+    }
     folder = write_batch(tmp_path / "both", n_students=4, settings=settings)
     run_to_end(open_engine(home), folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.diagnostics.summary import scale_statistics
 from cj_pipeline.scale.bradley_terry import fit_bradley_terry
-from cj_pipeline.scale.intervals import score_intervals
 from cj_pipeline.scale.ranks import rank_intervals
+from cj_pipeline.scale.score_posterior import score_posterior
 
 ESSAYS = tuple(f"essay-{i}" for i in range(7))
 
@@ -36,17 +37,20 @@ def test_a_panels_statistics_have_every_figure_under_its_name() -> None:
     judged = judged_by("one", "two", "three")
     scale = fit_bradley_terry(ESSAYS, judged, position_effect=True)
 
-    found = scale_statistics(scale, judged, score_intervals(scale))
+    found = scale_statistics(scale, score_posterior(scale), judged)
 
     assert found["not_given"] == {}
-    assert 0 < found["empirical_bayes"]["reliability"] < 1
+    reliability = found["student_reliability"]
+    assert 0 < reliability["lower"] < reliability["value"] < reliability["upper"] < 1
+    assert not reliability["is_worth_a_figure"]  # of seven essays only the limits say anything
+    assert "empirical_bayes_with_anchors" not in found
     assert found["split_half_by_judges"]["lower"] <= found["split_half_by_judges"]["median"]
     assert found["split_half_by_comparisons"]["n_splits"] > 0
     assert {"scale_separation_reliability", "epsilon_adjusted_reliability"} <= found.keys()
     assert 0 < found["transitivity"]["n_triples"] <= 35
     assert set(found["position_effects"]) == {"one", "two", "three"}
     assert len(found["agreement_between_judges"]) == 3
-    assert found["score_intervals"] == {"n_by_profile_likelihood": 7, "n_normal": 0}
+    assert found["score_version"] == 2
     assert found["panel"]["one"]["largest_rank_change_without"] >= 0
     assert found["judges"]["two"]["swap_agreement"]["n"] == 21
 
@@ -56,7 +60,7 @@ def test_what_one_judge_cannot_tell_is_named_with_its_reason() -> None:
     judged = judged_by("one")
     scale = fit_bradley_terry(ESSAYS, judged)
 
-    found = scale_statistics(scale, judged, score_intervals(scale))
+    found = scale_statistics(scale, score_posterior(scale), judged)
 
     assert "split_half_by_judges" in found["not_given"]
     assert "panel" not in found
@@ -67,7 +71,7 @@ def test_statistics_are_json_without_anything_that_is_no_number() -> None:
     judged = [v for v in judged_by("one", rounds=1) if v.essay_a < v.essay_b]
     scale = fit_bradley_terry(ESSAYS, judged)
 
-    found = scale_statistics(scale, judged, score_intervals(scale))
+    found = scale_statistics(scale, score_posterior(scale), judged)
 
     text = json.dumps(found, allow_nan=False)
     assert json.loads(text)["judges"]["one"]["repeat_agreement"]["share"] is None
@@ -78,7 +82,7 @@ def test_ranks_among_some_run_from_one_without_gaps() -> None:
     scale = fit_bradley_terry(ESSAYS, judged_by("one"))
     some = np.array([1, 3, 6])
 
-    found = rank_intervals(scale, among=some)
+    found = rank_intervals(score_posterior(scale), among=some)
 
     assert sorted(found.rank.tolist()) == [1, 2, 3]
     assert found.essay_ids == ("essay-1", "essay-3", "essay-6")
@@ -90,10 +94,10 @@ def test_large_batches_have_the_same_intervals_by_another_way(
 ) -> None:
     """Beyond some size the covariance is never formed; draws come from the graph itself."""
     scale = fit_bradley_terry(ESSAYS, judged_by("one", rounds=3))
-    exact = rank_intervals(scale)
+    exact = rank_intervals(score_posterior(scale))
 
-    monkeypatch.setattr("cj_pipeline.scale.ranks._DENSE_UP_TO", 1)
-    drawn = rank_intervals(scale)
+    monkeypatch.setattr("cj_pipeline.scale.score_posterior.EXACT_UP_TO", 1)
+    drawn = rank_intervals(score_posterior(replace(scale)))  # another object: not kept from before
 
     assert np.max(np.abs(exact.lower - drawn.lower)) <= 1
     assert np.max(np.abs(exact.upper - drawn.upper)) <= 1

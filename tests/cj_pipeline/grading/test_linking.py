@@ -63,14 +63,15 @@ def test_the_shift_is_what_shared_anchors_moved_by() -> None:
 
     linked = link_batches(earlier, later, ["a", "b", "c"])
 
-    assert linked.shift == pytest.approx(1.0)
+    # Three anchors leave the later judge's unit a little open, and what is usual closes it.
+    assert linked.shift == pytest.approx(1.0, abs=0.15)
     at = linked.essay_ids.index("t")
-    assert linked.scores[at] - linked.scores[0] == pytest.approx(5.0)
+    assert linked.scores[at] - linked.scores[0] == pytest.approx(5.0, abs=0.5)
     assert linked.essay_ids == ("a", "b", "c", "s", "t")
 
 
 def test_anchors_judged_twice_are_surer_and_the_earlier_mean_stays() -> None:
-    """The same differences seen twice: two thirds of the error, and the zero where it was."""
+    """The same differences seen twice, anchors being held to drift a little; the zero stays."""
     earlier = given("a b c s", 0.0, 1.0, 2.0, 1.0)
     later = given("a b c t", 0.0, 1.0, 2.0, 5.0)
 
@@ -79,7 +80,8 @@ def test_anchors_judged_twice_are_surer_and_the_earlier_mean_stays() -> None:
     def difference(covariance: Floats) -> float:
         return float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
 
-    assert difference(linked.covariance) == pytest.approx(difference(earlier.covariance) / 2)
+    shrunk = difference(linked.covariance) / difference(earlier.covariance)
+    assert 0.5 < shrunk < 0.8
     assert linked.scores[:4].mean() == pytest.approx(0.0)
 
 

@@ -117,18 +117,19 @@ def test_a_complete_answer_is_a_verdict(winner: str) -> None:
         "Essay A is better.",
         _answer()[:-1],
         f"Here you are: {_answer()}",
-        f"```json\n{_answer()}\n```",
+        f"```json\n{_answer()}\n```\n```json\n{_answer()}\n```",
+        f"<think>A, surely.{_answer()}",
+        f"{_answer()}<think>or not</think>",
+        _answer() + _answer(winner="B"),
+        '{"winner": "A", "winner": "B", "confidence": 4, "justification": "Clearer."}',
         _answer(winner="a"),
         _answer(winner="Essay A"),
         _answer(winner=None),
         _answer(winner=["A"]),
         _answer(winner="tie"),
-        _answer(confidence=0),
-        _answer(confidence=6),
         _answer(confidence="high"),
         _answer(confidence=float("nan")),
         _answer(justification=None),
-        _answer(justification="x" * 5_000),
         _answer(note="more"),
         json.dumps({"winner": "A"}),
         json.dumps([_answer()]),
@@ -138,6 +139,32 @@ def test_anything_else_is_a_failure_and_never_essay_a(text: str) -> None:
     """Guessing what a judge may have meant is a wrong grade in waiting."""
     with pytest.raises(InvalidOutputError):
         parse_verdict(text, allow_ties=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "confidence"),
+    [
+        (f"```json\n{_answer()}\n```", 4),
+        (f"```\n{_answer()}\n```", 4),
+        (f"<think>\nB? No, A.\n</think>\n\n{_answer()}", 4),
+        (f"<thinking>{{}}</thinking>```json\n{_answer()}\n```", 4),
+        (_answer(confidence=0.85), None),
+        (_answer(confidence=85), None),
+        (_answer(confidence=0), None),
+    ],
+)
+def test_what_is_around_a_verdict_and_beside_its_winner_fails_none(
+    text: str, confidence: float | None
+) -> None:
+    """It was paid for, and who won is said once and plainly."""
+    assert parse_verdict(text, allow_ties=False) == Verdict("A", confidence, "Clearer.")
+
+
+def test_a_long_justification_is_cut() -> None:
+    """Nobody reads five thousand characters, and no verdict is lost for them."""
+    verdict = parse_verdict(_answer(justification="x" * 5_000), allow_ties=False)
+
+    assert (verdict.winner, len(verdict.justification)) == ("A", 4_000)
 
 
 def test_a_tie_is_a_verdict_only_where_the_judge_may_give_one() -> None:

@@ -17,7 +17,6 @@ from cj_pipeline.outputs.feedback import (
     why_requested,
 )
 from cj_pipeline.queries.history import BatchHistory, read_history
-from cj_pipeline.scale.intervals import score_intervals
 from tests.support.finished_batches import ARGUMENTS, BROKEN, SPRING, finished_batches
 
 
@@ -66,17 +65,17 @@ def test_it_stands_between_the_anchors_next_to_it(histories: dict[str, BatchHist
     assert told.startswith(f"between anchors {nearest} ({history.anchor_grades[nearest]}) and ")
 
 
-def test_the_interval_is_the_one_by_profile_likelihood(histories: dict[str, BatchHistory]) -> None:
-    """The same that `score_intervals` gives, kept when the batch ended."""
+def test_the_interval_is_the_posteriors(histories: dict[str, BatchHistory]) -> None:
+    """Right whatever chose the pairs: the verdict-only one by profile likelihood is not."""
     history = histories[ARGUMENTS]
-    scale = history.fit()
-    place = scale.essay_ids.index("text-3")
-    found = score_intervals(scale)
+    found = history.posterior()
+    place = found.place["text-3"]
 
     told = essay_feedback(history, "text-3")
 
     assert (told.lower, told.upper) == pytest.approx((found.lower[place], found.upper[place]))
     assert told.lower < told.score < told.upper
+    assert told.verdict_score == pytest.approx(history.fit().scores[place])
 
 
 def test_before_the_end_the_interval_is_the_normal_one(histories: dict[str, BatchHistory]) -> None:

@@ -51,7 +51,7 @@ def test_a_batch_without_a_scale_has_no_reliability(histories: dict[str, BatchHi
     figures = batch_figures(histories[BROKEN])
 
     assert figures.reliability is None
-    assert dict(figure_rows([figures]))["Reliability (empirical Bayes)"] == ["–"]
+    assert dict(figure_rows([figures]))["Reliability among students"] == ["–"]
 
 
 def test_a_batch_compared_with_itself_has_not_changed(

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cj_pipeline.intake.settings import resolve_settings
-from cj_pipeline.pairing.judge_shares import judges_of_pair, pairs_as_chosen, shares_problem
+from cj_pipeline.pairing.judge_shares import (
+    judges_of_pair,
+    pairs_as_chosen,
+    shares_problem,
+    shares_with_common,
+)
 
 
 def _shared_out(shares: list[float], n_pairs: int) -> list[tuple[int, ...]]:
@@ -85,3 +90,22 @@ def test_shares_that_leave_something_open_are_refused(
 
     assert resolved is None
     assert problem in problems[0]
+
+
+def test_a_panel_shares_every_fifth_pair_and_takes_turns_at_the_others() -> None:
+    """Different pairs tell more; the common ones show how alike the judges are."""
+    n_asked, common, alone = [0, 0, 0], 0, 0
+    for place in range(100):
+        judges = judges_of_pair(place, shares_with_common(3, 0.2), n_asked, common=0.2)
+        common, alone = common + (len(judges) == 3), alone + (len(judges) == 1)
+        for judge in judges:
+            n_asked[judge] += 1
+
+    assert (common, alone) == (20, 80)
+    assert max(n_asked) - min(n_asked) <= 1
+    assert sum(n_asked) == pytest.approx(100 * sum(shares_with_common(3, 0.2)))
+
+
+def test_all_pairs_in_common_is_what_panels_were() -> None:
+    """Batches begun before go on as they began."""
+    assert judges_of_pair(7, shares_with_common(2, 1.0), [7, 7], common=1.0) == (0, 1)

@@ -31,6 +31,7 @@ from cj_pipeline.provider_jobs.ledger import (
     OPEN,
     TRANSITIONS,
     UNSENT,
+    AwaitedRows,
     JobState,
     PollRecord,
     ProviderJob,
@@ -46,10 +47,12 @@ BUSY = ProviderUnavailableError("busy")
 POLLED = PollRecord(NOW, NOW, None, None, cancel_sent=False)
 RUNS = JobStatus("job-1", "running", "in_progress", n_completed=1, n_failed=0)
 OVER = JobStatus("job-1", "ended", "completed", JobOutcome.COMPLETED, n_completed=2, n_failed=0)
+MISSING = AwaitedRows(1, "one row is missing", WaitingFor.ROWS, NOW + timedelta(seconds=1))
 FULL = JobStatus("job-1", "ended", "failed", JobOutcome.FAILED, error_code="token_limit_exceeded")
 
 MOVES: dict[str, Callable[[Session, ProviderJob], object]] = {
     "bind_account": lambda db, job: ledger.bind_account(db, job.submission_key, "other"),
+    "see_from_account": lambda db, job: ledger.see_from_account(db, job.submission_key, "other"),
     "mark_uploaded": lambda db, job: ledger.mark_uploaded(db, job.submission_key, "file-1", "sha"),
     "begin_create": lambda db, job: ledger.begin_create(db, job.submission_key, NOW),
     "mark_submitted": lambda db, job: ledger.mark_submitted(
@@ -76,17 +79,27 @@ MOVES: dict[str, Callable[[Session, ProviderJob], object]] = {
         db, job.submission_key, JobOutcome.COMPLETED, None, content_sha256="sha", now=NOW
     ),
     "mark_collected": lambda db, job: ledger.mark_collected(db, job.submission_key, NOW),
+    "await_rows": lambda db, job: ledger.await_rows(db, job.submission_key, 0.125, MISSING, NOW),
     "settle": lambda db, job: ledger.settle(db, job.submission_key, 0.25),
+    "record_late_rows": lambda db, job: ledger.record_late_rows(
+        db, job.submission_key, 0.375, MISSING
+    ),
     "rebill": lambda db, job: ledger.rebill(db, job.submission_key, 0.125),
     "record_providers_count": lambda db, job: ledger.record_providers_count(
         db, job.submission_key, 0.3
     ),
     "add_possible_usd": lambda db, job: ledger.add_possible_usd(db, job.submission_key, 0.1),
+    "set_possible_usd": lambda db, job: ledger.set_possible_usd(db, job.submission_key, 0.2),
 }
 """Every transition with plain arguments, under its own name."""
 
 ALLOWED = {
     "bind_account": ("intent uploaded ambiguous", "intent", "intent"),
+    "see_from_account": (
+        "submitted adopted running ended collected incomplete settled",
+        "intent running",
+        None,
+    ),
     "mark_uploaded": ("intent uploaded ambiguous", "", "uploaded"),
     "begin_create": ("uploaded", "", None),
     "withdraw_create": ("uploaded", "", None),
@@ -103,10 +116,17 @@ ALLOWED = {
     "mark_ended": ("submitted adopted running", "", "ended"),
     "give_up": ("submitted adopted running", "", "ended"),
     "mark_calls_ended": ("", "intent running", "ended"),
-    "mark_collected": ("ended", "ended", "collected"),
+    "mark_collected": ("ended incomplete", "ended", "collected"),
+    "await_rows": ("collected", "", "incomplete"),
+    "record_late_rows": ("settled", "", None),
     "settle": ("collected", "collected", "settled"),
     "rebill": ("settled", "settled", None),
-    "record_providers_count": ("ended collected settled", "ended collected settled", None),
+    "record_providers_count": (
+        "ended collected incomplete settled",
+        "ended collected incomplete settled",
+        None,
+    ),
+    "set_possible_usd": ("ended collected incomplete settled", "", None),
     "add_possible_usd": (" ".join(JobState), " ".join(JobState), None),
 }
 """What is promised: from which states, for a provider's jobs and for single calls, and where to."""
@@ -245,6 +265,11 @@ class Walk(RuleBasedStateMachine):
         if job.state is JobState.REFUSED:
             assert job.billed_usd == 0
             assert not set(self.path) & {JobState.SETTLED, JobState.COLLECTED}
+        if job.state is JobState.INCOMPLETE:
+            assert job.billed_usd is not None
+            assert job.n_in_doubt
+            assert job.next_poll_at is not None
+            assert job.incomplete_since is not None
         if job.state is JobState.SETTLED:
             assert JobState.ENDED in self.path
             assert JobState.COLLECTED in self.path

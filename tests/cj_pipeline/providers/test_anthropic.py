@@ -343,15 +343,28 @@ def test_a_garbled_line_does_not_stop_the_collection() -> None:
     assert [line.line for line in _provider(handler).collect("msgbatch_1")] == [1, 2, 3]
 
 
-def test_results_cut_off_within_a_row_are_not_taken_for_the_whole() -> None:
-    """Their missing rows would be asked and paid again."""
+def test_of_results_cut_off_within_a_row_the_whole_rows_are_taken() -> None:
+    """The rest is found to be missing by counting, and asked for again."""
 
     def handler(request: httpx2.Request) -> httpx2.Response:
         if request.url.path.endswith("/results"):
             return httpx2.Response(200, text='{"custom_id": "a"}\n{"cus')
         return httpx2.Response(200, json=_ended("msgbatch_1", 3))
 
-    with pytest.raises(ProviderUnavailableError, match="only the beginning"):
+    lines = [line.text for line in _provider(handler).collect("msgbatch_1")]
+
+    assert lines == ['{"custom_id": "a"}']
+
+
+def test_a_web_page_with_status_200_is_no_result_file() -> None:
+    """A network's sign-in page would otherwise be results without a single row."""
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("/results"):
+            return httpx2.Response(200, text="<html>Sign in</html>")
+        return httpx2.Response(200, json=_ended("msgbatch_1", 3))
+
+    with pytest.raises(ProviderUnavailableError, match="is no result file"):
         list(_provider(handler).collect("msgbatch_1"))
 
 

@@ -18,6 +18,7 @@ from cj_pipeline.errors import (
     AccountRefusedError,
     AmbiguousSubmissionError,
     CJError,
+    OutOfCreditError,
     ProviderRefusedError,
     ProviderUnavailableError,
     UncertainOutcomeError,
@@ -91,7 +92,7 @@ def _batch(**changes: Any) -> dict[str, Any]:
         (_says(400, {"error": {"message": "Cannot find file file-1"}}), ProviderUnavailableError),
         (_says(400, {"error": {"message": "unknown model"}}), ProviderRefusedError),
         (_says(401, {"error": {"message": "Incorrect key sk-secret"}}), AccountRefusedError),
-        (_says(429, {"error": {"code": "insufficient_quota"}}), AccountRefusedError),
+        (_says(429, {"error": {"code": "insufficient_quota"}}), OutOfCreditError),
     ],
 )
 def test_a_failed_create_says_whether_a_job_may_exist(
@@ -348,11 +349,28 @@ def test_missing_result_files_are_no_error(ids: dict[str, Any]) -> None:
     assert list(openai_provider(_results({}, **ids)).collect("batch_1")) == []
 
 
-def test_a_file_cut_off_within_a_row_is_not_taken_for_the_whole() -> None:
-    """Its missing rows would be asked and paid again."""
+def test_of_a_file_cut_off_within_a_row_the_whole_rows_are_taken() -> None:
+    """The rest is found to be missing by counting, and asked for again."""
     handler = _results({"out": b'{"a":1}\n{"a":'}, output_file_id="out")
 
-    with pytest.raises(ProviderUnavailableError, match="only the beginning"):
+    assert [line.text for line in openai_provider(handler).collect("batch_1")] == ['{"a":1}']
+
+
+def test_a_byte_order_mark_is_no_part_of_a_row() -> None:
+    """Some storage services put one before a file."""
+    handler = _results({"out": b'\xef\xbb\xbf{"a":1}\n{"a":2}\n'}, output_file_id="out")
+
+    lines = [line.text for line in openai_provider(handler).collect("batch_1")]
+
+    assert lines == ['{"a":1}', '{"a":2}']
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><html>Sign in</html>", b"OK\n", b"null\n"])
+def test_a_web_page_with_status_200_is_no_result_file(page: bytes) -> None:
+    """A network's sign-in page would otherwise be a file without a single row."""
+    handler = _results({"out": page}, output_file_id="out")
+
+    with pytest.raises(ProviderUnavailableError, match="is no result file"):
         list(openai_provider(handler).collect("batch_1"))
 
 

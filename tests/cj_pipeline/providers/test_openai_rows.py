@@ -14,6 +14,7 @@ from cj_pipeline.judging.prompts import Prompt
 from cj_pipeline.providers import chat_completions, responses
 from cj_pipeline.providers.base import Reply
 from cj_pipeline.providers.openai import parse_row
+from cj_pipeline.providers.usage_evidence import UsageEvidence
 
 _PROMPT = Prompt("system", "prefix", "one", "two", "0" * 16)
 _CHAT_USAGE = {
@@ -49,6 +50,7 @@ def test_a_good_row_gives_text_usage_model_and_request_id() -> None:
         custom_id="k-1",
         outcome=RequestOutcome.SUCCEEDED,
         text='{"winner": "A"}',
+        evidence=UsageEvidence.REPORTED,
         usage=Usage(prompt=100, cached=60, cache_write_5m=10, completion=30, reasoning=20),
         model="gpt-4.1-mini-2025-04-14",
         request_id="req_1",
@@ -165,11 +167,13 @@ def test_no_row_of_whatever_shape_raises_or_makes_up_a_text(row: object) -> None
         assert reply.outcome is not RequestOutcome.SUCCEEDED or reply.text
 
 
-def test_odd_counts_are_read_as_nothing() -> None:
+def test_odd_counts_are_no_report() -> None:
     """A negative or absurd count must not pay us back, nor empty the budget."""
     body = _chat("x") | {"usage": {"prompt_tokens": -5, "completion_tokens": 10**30}}
 
-    assert _read(_row(body)).usage == Usage()
+    reply = _read(_row(body))
+
+    assert (reply.usage, reply.evidence) == (None, UsageEvidence.NOT_REPORTED)
 
 
 def test_chat_requests_ask_for_the_verdicts_schema_and_bound_the_answer() -> None:

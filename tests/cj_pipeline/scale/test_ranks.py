@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cj_pipeline.batch.comparisons import JudgedPair
-from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry
+from cj_pipeline.scale.bradley_terry import fit_bradley_terry
+from cj_pipeline.scale.certainty import ScorePosterior
 from cj_pipeline.scale.ranks import probability_above, rank_intervals, ranks
+from cj_pipeline.scale.score_posterior import score_posterior
 
 IDS = [f"e{i:02d}" for i in range(12)]
 
 
-def _scale(n_verdicts: int, spread: float, seed: int = 0) -> tuple[np.ndarray, Scale]:
+def _scale(n_verdicts: int, spread: float, seed: int = 0) -> tuple[np.ndarray, ScorePosterior]:
     rng = np.random.default_rng(seed)
     truth = np.linspace(-spread, spread, 12)
     judged = []
@@ -21,7 +25,7 @@ def _scale(n_verdicts: int, spread: float, seed: int = 0) -> tuple[np.ndarray, S
         b = (a + rng.integers(1, 12)) % 12
         wins = rng.random() < 1 / (1 + np.exp(truth[b] - truth[a]))
         judged.append(JudgedPair(IDS[a], IDS[b], "A" if wins else "B"))
-    return truth, fit_bradley_terry(IDS, judged)
+    return truth, score_posterior(fit_bradley_terry(IDS, judged))
 
 
 def test_equal_scores_share_the_better_rank() -> None:
@@ -41,7 +45,7 @@ def test_an_essay_is_above_another_as_surely_as_the_other_is_below() -> None:
 def test_what_errors_have_in_common_cancels() -> None:
     """Errors on the mean-centred gauge are correlated: adding variances alone would mislead."""
     judged = [JudgedPair("x", "y", w) for w in "AAAB"]  # type: ignore[arg-type]
-    scale = fit_bradley_terry(["x", "y"], judged)
+    scale = score_posterior(fit_bradley_terry(["x", "y"], judged))
 
     from scipy.stats import norm
 
@@ -77,3 +81,60 @@ def test_the_same_seed_gives_the_same_intervals() -> None:
     _, scale = _scale(240, 2.0)
 
     assert np.array_equal(rank_intervals(scale, seed=3).upper, rank_intervals(scale, seed=3).upper)
+
+
+def _round_robin(wins: list[int]) -> list[JudgedPair]:
+    """Return one verdict on every pair of six essays, by which they have these wins."""
+    pairs = [(a, b) for a in range(6) for b in range(a + 1, 6)]
+    for outcome in range(2 ** len(pairs)):
+        won = [a if outcome >> k & 1 else b for k, (a, b) in enumerate(pairs)]
+        if [won.count(i) for i in range(6)] == wins:
+            return [
+                JudgedPair(f"e{a}", f"e{b}", "A" if w == a else "B")
+                for (a, b), w in zip(pairs, won, strict=True)
+            ]
+    raise AssertionError
+
+
+def test_equal_evidence_gives_equal_ranks_and_equal_intervals() -> None:
+    """Of all pairs judged once, wins are all there is to know; rounding must not decide."""
+    ids = [f"e{i}" for i in range(6)]
+    posterior = score_posterior(fit_bradley_terry(ids, _round_robin([4, 4, 3, 2, 1, 1])))
+
+    found = rank_intervals(posterior)
+
+    assert found.rank.tolist() == [1, 1, 3, 4, 5, 5]
+    for one, other in ((0, 1), (4, 5)):
+        assert found.lower[one] == found.lower[other]
+        assert found.upper[one] == found.upper[other]
+        assert probability_above(posterior, ids[one], ids[other]) == 0.5
+
+
+@given(st.permutations(range(8)), st.integers(0, 2**28 - 1))
+@settings(max_examples=40, deadline=None)
+def test_ranks_depend_on_the_evidence_and_not_on_the_order_of_essays(
+    order: list[int], outcome: int
+) -> None:
+    """The same verdicts told in another order give each essay the same rank: ties stay ties."""
+    ids = [f"e{i}" for i in range(8)]
+    pairs = [(a, b) for a in range(8) for b in range(a + 1, 8)]
+    judged = [
+        JudgedPair(ids[a], ids[b], "A" if outcome >> k & 1 else "B")
+        for k, (a, b) in enumerate(pairs)
+    ]
+    wins = [
+        sum(
+            v.winner == ("A" if v.essay_a == e else "B")
+            for v in judged
+            if e in (v.essay_a, v.essay_b)
+        )
+        for e in ids
+    ]
+    turned = [ids[i] for i in order]
+
+    one = rank_intervals(score_posterior(fit_bradley_terry(ids, judged)))
+    other = rank_intervals(score_posterior(fit_bradley_terry(turned, judged[::-1])))
+
+    ranked = dict(zip(other.essay_ids, other.rank.tolist(), strict=True))
+    assert [ranked[e] for e in ids] == one.rank.tolist()
+    assert one.rank.tolist() == [1 + sum(w > mine for w in wins) for mine in wins]

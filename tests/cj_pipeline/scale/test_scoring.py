@@ -169,7 +169,7 @@ def test_choix_can_be_asked_for_and_finds_the_same_scores() -> None:
     """By its setting alone: what it cannot do is then off."""
     verdicts = judged_by(("one", 1.0, 0.5), ("two", 1.0, 0.0))
     choix = scoring_rules(BatchSettings(scoring_engine="choix"))
-    ours = ScoringRules(position_effect="off", discrimination="off")
+    ours = ScoringRules(position_effect="off", discrimination="off", dependence="off")
 
     by_choix = score_verdicts(ESSAYS, verdicts, choix)
 

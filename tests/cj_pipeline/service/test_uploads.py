@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from cj_pipeline.intake import zip_folder
 from cj_pipeline.intake.batch_folder import read_batch
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.service import uploads
 from cj_pipeline.steps.ingest import ingest
 from tests.support.batches import open_engine, write_batch
 from tests.support.served_runtime import MINI, asking
@@ -228,7 +228,7 @@ def test_a_zip_bomb_is_not_unpacked_to_its_end(
     runtime: Runtime, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it says of its sizes is not believed either."""
-    monkeypatch.setattr(uploads, "MAX_UNPACKED_BYTES", 3_000_000)
+    monkeypatch.setattr(zip_folder, "MAX_UNPACKED_BYTES", 3_000_000)
 
     reply = post_zip(client, zip_of({"essays.csv": b"0" * 4_000_000}), batch_id="bomb")
 
@@ -300,7 +300,7 @@ def test_a_full_disk_is_not_blamed_on_the_zip_file(
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(uploads, "_unpack_entry", full)
+    monkeypatch.setattr(zip_folder, "_unpack_entry", full)
     reply = post_zip(client, zip_of({"batch.yaml": b"judges: [quality]"}), batch_id="full")
 
     assert reply.status_code == 500, reply.text

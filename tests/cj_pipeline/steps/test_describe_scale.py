@@ -75,7 +75,7 @@ def test_publishing_describes_what_was_graded(
     assert half_way == ({}, 0)
     statistics, n_ranked = described(runtime, batch_id)
     assert n_ranked == 15
-    assert statistics["empirical_bayes"]["reliability"] > 0
+    assert statistics["student_reliability"]["value"] > 0
     assert before[0] in ({}, statistics)
     with runtime.store.read() as db:
         assert verify_artefact(written.path, db=db) == []

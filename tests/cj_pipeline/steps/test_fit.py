@@ -30,7 +30,9 @@ def test_fitting_a_wave_again_gives_the_same_scores_to_the_last_bit(tmp_path: Pa
     with engine.store.write() as db:
         before = db.rows(kept)
         scale = fit_scale(db, load_batch(db, batch_id))
-        db.execute("UPDATE essay_scores SET score = -score WHERE wave = 3")
+        db.execute(
+            "UPDATE essay_scores SET score = -score, verdict_score = -verdict_score WHERE wave = 3"
+        )
 
     fit(engine, batch_id)
 
@@ -38,5 +40,5 @@ def test_fitting_a_wave_again_gives_the_same_scores_to_the_last_bit(tmp_path: Pa
         assert db.rows(kept) == before
     assert scale is not None
     assert dict(zip(scale.essay_ids, scale.scores.tolist(), strict=True)) == {
-        row["essay_id"]: row["score"] for row in before
+        row["essay_id"]: row["verdict_score"] for row in before
     }

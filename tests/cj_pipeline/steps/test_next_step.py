@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from cj_pipeline.steps.next_step import NextStep, PendingStep, standings
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.submit_wave import submit_wave
-from cj_pipeline.steps.watchdog import end_stalled, expiring_results, stalled_batches
 from tests.support.batches import ManualClock, open_engine, write_batch
 
 MOCK = {"judges": ["cj-generic-batch"], "stall_after_s": 3600}
@@ -80,53 +78,3 @@ def test_the_mark_changes_when_something_moves(runtime: Runtime, tmp_path: Path)
         marks.append(standing(runtime).mark)
 
     assert len(set(marks)) == 3
-
-
-def test_a_batch_is_stalled_once_nothing_came_for_too_long(
-    runtime: Runtime, batch_id: str, clock: ManualClock
-) -> None:
-    """Being polled all the while is no movement."""
-    clock.sleep(3590)
-    poll(runtime)
-    with runtime.store.read() as db:
-        early = stalled_batches(db, clock())
-        late = stalled_batches(db, clock() + timedelta(seconds=20))
-
-    assert early == []
-    assert [stalled.batch_id for stalled in late] == [batch_id]
-
-
-def test_a_stalled_batch_ends_with_that_reason(
-    runtime: Runtime, batch_id: str, clock: ManualClock
-) -> None:
-    """Every batch has an end, whatever its provider does."""
-    clock.sleep(3601)
-
-    decided = end_stalled(runtime, batch_id)
-
-    assert decided.reason == "stalled"
-    with runtime.store.read() as db:
-        row = db.one("SELECT state, end_reason FROM batches WHERE batch_id = ?", [batch_id])
-    assert row == {"state": "failed", "end_reason": "stalled"}
-
-
-def test_a_batch_that_moves_is_not_ended(runtime: Runtime, batch_id: str) -> None:
-    """The watchdog may ask late or twice; what counts is how things stand when the run begins."""
-    decided = end_stalled(runtime, batch_id)
-
-    assert decided.reason is None
-
-
-def test_results_that_are_deleted_soon_are_told_whoever_should_have_collected_them(
-    runtime: Runtime, batch_id: str
-) -> None:
-    """Three weeks without a daemon are enough to lose a paid batch."""
-    submit_wave(runtime, batch_id)
-    now = runtime.clock()
-
-    with runtime.store.read() as db:
-        early = expiring_results(db, now + timedelta(days=20))
-        late = expiring_results(db, now + timedelta(days=24))
-
-    assert early == []
-    assert [name for name, _ in late] == [batch_id]

@@ -179,7 +179,10 @@ def test_a_panel_is_asked_each_pair_once_per_judge() -> None:
             "cancelled",
         ),
         ({"is_stalled": True, "submitted": 61}, {}, "finalize_failure", "stalled"),
-        ({"is_stalled": True}, {}, "request_more_comparisons", None),
+        # The next wave could not be sent, or not even planned, for too long.
+        ({"is_stalled": True}, {}, "finalize_failure", "stalled"),
+        ({"is_stalled": True, "submitted": 0, "completed": 0}, {}, "finalize_failure", "stalled"),
+        ({"is_stalled": True, "is_precise": True}, {}, "finalize_scoring", "precise"),
         ({"canary_failed": True}, {}, "finalize_failure", "canary_failed"),
         ({"canary_failed": True, "submitted": 61}, {}, "wait_for_callbacks", None),
         (

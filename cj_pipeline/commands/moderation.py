@@ -1,0 +1,145 @@
+"""`cj moderate` and `cj release`: what a person looks at, decides, and lets leave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cj_pipeline.commands import tables
+from cj_pipeline.commands.arguments import BatchName
+from cj_pipeline.commands.console import console
+from cj_pipeline.commands.home import open_runtime
+from cj_pipeline.commands.people import By, whoever
+
+if TYPE_CHECKING:
+    from cj_pipeline.people.queue import QueueEntry
+    from cj_pipeline.runtime import Runtime
+
+MAX_LISTED = 30
+
+
+def moderate(
+    batch: BatchName,
+    *,
+    accept: Annotated[
+        list[str] | None, typer.Option(help="An essay whose grade is accepted; may be repeated.")
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(help="Another grade, as ESSAY=GRADE; may be repeated. Needs --reason."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="An essay that gets no grade; may be repeated. Needs --reason."),
+    ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(help="An essay that people are to judge; may be repeated. Needs --reason."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; stored with each decision.")] = "",
+    by: By = None,
+) -> None:
+    """Show what a person should look at, what gains most first, or store what one decided."""
+    from cj_pipeline.people.moderation import Decision, decide_grades
+    from cj_pipeline.steps.publish import publish
+
+    runtime = open_runtime()
+    _grade_late_verdicts(runtime, batch)
+    who = whoever(by)
+    decisions = [Decision(e, "accept", who, reason) for e in accept or []]
+    for given in override or []:
+        essay_id, equals, grade = given.partition("=")
+        if not equals or not grade:
+            msg = f"{given!r} is not written as ESSAY=GRADE"
+            raise typer.BadParameter(msg)
+        decisions.append(Decision(essay_id.strip(), "override", who, reason, grade.strip()))
+    decisions += [Decision(e, "exclude", who, reason) for e in exclude or []]
+    decisions += [Decision(e, "judge", who, reason) for e in judge or []]
+    if decisions:
+        decide_grades(runtime, batch, decisions)
+        publish(runtime, batch)
+        console.print(f"{len(decisions)} decisions were stored, by {who}.", markup=False)
+    _show_queue(runtime, batch)
+
+
+def release(
+    batch: BatchName,
+    by: Annotated[str | None, typer.Option("--by", help="Who releases; needed.")] = None,
+    note: Annotated[str, typer.Option(help="What else is to be kept with it.")] = "",
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="Withdraw the release instead. Needs --note.")
+    ] = False,
+) -> None:
+    """Release a batch's grades by name: they are final from now on."""
+    from cj_pipeline.people.moderation import release_grades, withdraw_release
+    from cj_pipeline.people.queue import moderation_queue
+    from cj_pipeline.queries.history import read_history
+    from cj_pipeline.steps.publish import publish
+
+    runtime = open_runtime()
+    if withdraw:
+        done = withdraw_release(runtime, batch, by=by or "", note=note)
+    else:
+        with runtime.store.read() as db:
+            queue = [entry.essay_id for entry in moderation_queue(read_history(db, batch))]
+        done = release_grades(runtime, batch, by=by or "", note=note, queue=queue)
+    publish(runtime, batch)
+    console.print(done.release.statement, markup=False, soft_wrap=True)
+    if done.is_new and done.looked_at:
+        n, of = done.looked_at["n_looked_at"], done.looked_at["n_in_queue"]
+        console.print(f"Of {of} essays in the queue, {n} were looked at.", markup=False)
+
+
+def _grade_late_verdicts(runtime: Runtime, batch_id: str) -> None:
+    from cj_pipeline.queries.batch_record import load_batch
+    from cj_pipeline.steps.next_step import late_verdicts
+    from cj_pipeline.steps.rescore import rescore
+
+    with runtime.store.read() as db:
+        is_late = load_batch(db, batch_id).has_ended and late_verdicts(db, batch_id)
+    if is_late:
+        projected = rescore(runtime, batch_id)
+        console.print(
+            "Verdicts of people have come since the last grading: graded again, grading"
+            f" {projected.revision}.",
+            markup=False,
+        )
+
+
+def _show_queue(runtime: Runtime, batch_id: str) -> None:
+    from cj_pipeline.people.queue import moderation_queue
+    from cj_pipeline.queries.history import read_history
+
+    with runtime.store.read() as db:
+        history = read_history(db, batch_id)
+    queue = moderation_queue(history)
+    console.print(
+        tables.table(
+            f"What a person should look at in {batch_id}",
+            ("essay", "gain", "grade", "why", "next to", "verdicts to read", "decided"),
+            [_row(entry) for entry in queue[:MAX_LISTED]],
+        )
+    )
+    if len(queue) > MAX_LISTED:
+        console.print(f"{len(queue) - MAX_LISTED} more are not shown.", markup=False)
+    if history.release.statement:
+        console.print(history.release.statement, markup=False, soft_wrap=True)
+
+
+def _row(entry: QueueEntry) -> tuple[str, ...]:
+    grade = entry.grade or "anchor"
+    if entry.given_grade not in {None, entry.grade}:
+        grade = f"{entry.given_grade} (by the verdicts: {entry.grade})"
+    decided = ""
+    if entry.decision is not None:
+        decided = f"{entry.decision['kind']} by {entry.decision['decided_by']}"
+    return (
+        entry.essay_id,
+        f"{entry.gain:.2f}",
+        grade,
+        "; ".join(reason.text for reason in entry.reasons),
+        ", ".join(f"{essay_id} ({known})" for essay_id, known in entry.neighbours),
+        "; ".join(entry.verdicts),
+        decided,
+    )

@@ -1,0 +1,169 @@
+"""`cj people` and `cj verdicts`: who judges in a batch, and verdicts that come from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cj_pipeline.commands import tables
+from cj_pipeline.commands.arguments import BatchName
+from cj_pipeline.commands.console import console
+from cj_pipeline.commands.home import open_runtime
+
+By = Annotated[str | None, typer.Option("--by", help="Who does this; by default your user name.")]
+
+
+def whoever(by: str | None) -> str:
+    """Return the name given, or that of the user who runs the command."""
+    import getpass
+
+    return by or getpass.getuser()
+
+
+def import_(
+    batch: BatchName,
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file.", dir_okay=False)],
+    name: Annotated[
+        str | None, typer.Option(help="What the import is called; by default as the file.")
+    ] = None,
+) -> None:
+    """Take verdicts made elsewhere into a batch: essay_a, essay_b, winner, judge, decided_at."""
+    from cj_pipeline.people.exchange import import_verdicts
+
+    done = import_verdicts(open_runtime(), batch, file, name=name)
+    by_judge = ", ".join(f"{judge}: {n}" for judge, n in done.judges.items())
+    if not done.is_new:
+        text = f"Import '{done.name}' is in batch {batch} already; nothing changed."
+    else:
+        text = f"{done.n_verdicts} verdicts were imported as '{done.name}' ({by_judge})."
+    if done.revision is not None:
+        text += f" Batch {batch} was scored and graded again: grading {done.revision}."
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def export_(
+    batch: BatchName,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="A .csv or .parquet file; by default the terminal.", dir_okay=False),
+    ] = None,
+    people: Annotated[
+        bool, typer.Option("--people", help="Only those that people gave, imported ones included.")
+    ] = False,
+) -> None:
+    """Write a batch's verdicts as `cj verdicts import` reads them."""
+    from cj_pipeline.people.exchange import csv_of, exported_verdicts, write_verdicts
+
+    with open_runtime().store.read() as db:
+        rows = exported_verdicts(db, batch, people_only=people)
+    if file is None:
+        typer.echo(csv_of(rows), nl=False)
+        return
+    write_verdicts(rows, file)
+    console.print(f"{len(rows)} verdicts: {file}", markup=False, soft_wrap=True)
+
+
+def withdraw(
+    batch: BatchName,
+    name: Annotated[str, typer.Argument(help="An import's name, as `cj verdicts list` shows it.")],
+    reason: Annotated[str, typer.Option(help="Why; it is stored.")] = "taken back",
+    by: By = None,
+) -> None:
+    """Take an import back by its name: it counts no more, and stays in the store as withdrawn."""
+    from cj_pipeline.people.exchange import withdraw_verdicts
+
+    n = withdraw_verdicts(open_runtime(), batch, name, by=whoever(by), reason=reason)
+    console.print(f"{n} verdicts of '{name}' count no more.", markup=False, soft_wrap=True)
+
+
+def list_(batch: BatchName) -> None:
+    """Show a batch's imports that count."""
+    from cj_pipeline.people.exchange import imports
+
+    with open_runtime().store.read() as db:
+        rows = imports(db, batch)
+    console.print(
+        tables.table(
+            f"Imports of {batch}",
+            ("name", "verdicts", "imported"),
+            [(r["import_name"], r["n_verdicts"], f"{r['stored_at']:%Y-%m-%d %H:%M}") for r in rows],
+        )
+    )
+
+
+def link(
+    batch: BatchName,
+    persons: Annotated[list[str], typer.Argument(help="Names of the persons, for you alone.")],
+    *,
+    url: Annotated[
+        str, typer.Option(help="Where people reach `cj serve`.")
+    ] = "http://127.0.0.1:8421",
+    days: Annotated[float, typer.Option(help="For how many days a link is good.")] = 14,
+    quota: Annotated[
+        int | None,
+        typer.Option(min=1, help="Verdicts expected of each; by default as many as there are."),
+    ] = None,
+    by: By = None,
+) -> None:
+    """Make a personal link to the judging page for each person; it is shown only now."""
+    from cj_pipeline.people.links import make_links
+
+    made = make_links(open_runtime(), batch, persons, by=whoever(by), days=days, quota=quota)
+    for each in made:
+        typer.echo(f"{each.person}\t{each.url(url)}")
+    console.print(
+        f"Good until {made[0].expires_at:%Y-%m-%d %H:%M} UTC. Send each to one person alone.",
+        markup=False,
+    )
+
+
+def revoke(
+    batch: BatchName,
+    person: Annotated[str, typer.Argument(help="Whose links are revoked.")],
+    reason: Annotated[str, typer.Option(help="Why; it is stored.")] = "revoked",
+    by: By = None,
+) -> None:
+    """Revoke a person's links at once; what was judged by them stays."""
+    from cj_pipeline.people.links import revoke_links
+
+    n = revoke_links(open_runtime(), batch, person, by=whoever(by), reason=reason)
+    console.print(f"{n} links of {person} are revoked.", markup=False)
+
+
+def show(batch: BatchName) -> None:
+    """Show how far a batch's people are, and who may need a word; for you alone."""
+    from cj_pipeline.people.statistics import person_statistics
+    from cj_pipeline.queries.batch_record import load_batch
+    from cj_pipeline.queries.people import people_progress
+
+    with open_runtime().store.read() as db:
+        record = load_batch(db, batch)
+        progress = people_progress(db, record)
+        rows = person_statistics(db, record)
+    console.print(
+        tables.table(
+            f"People of {batch}",
+            (
+                "person",
+                "verdicts",
+                "skips",
+                "median s",
+                "first won",
+                "repeats alike",
+                "infit",
+                "usual for these pairs",
+                "remarks",
+            ),
+            [row.cells for row in rows],
+        )
+    )
+    measured = "measured" if progress.is_measured else "planned"
+    console.print(
+        f"{progress.n_done} of {progress.n_tasks} pairs are judged; {progress.n_left} are left,"
+        f" about {progress.minutes_left:.0f} minutes ({progress.seconds_per_verdict:.0f} s a"
+        f" verdict, {measured}); {progress.seconds_used / 60:.0f} minutes were used.",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,110 @@
+"""How a fault damages what was going out: a body that ends early, a row that says less or else.
+
+What befalls which request, job or row is decided in `faults`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cj_pipeline.emulator.config import Fault
+
+_WEB_PAGE = b"<!DOCTYPE html>\n<html><body><h1>Sign in to this network</h1></body></html>\n"
+_BOM = b"\xef\xbb\xbf"
+_MODEL_NAMES = ("model", "modelVersion")
+
+
+def damaged_body(fault: Fault, raw: bytes) -> bytes:
+    """Return a body as a fault lets it arrive: whole as a transfer, and not what was meant."""
+    match fault.kind:
+        case "web_page":
+            return _WEB_PAGE
+        case "byte_order_mark":
+            return _BOM + raw
+        case "short_body":
+            return _shortened(fault, raw)
+        case _:
+            return raw[: max(1, len(raw) // 2)] + b"<html>"
+
+
+def _shortened(fault: Fault, raw: bytes) -> bytes:
+    """Return the first share of a body: of its lines, its bytes, or the responses in it."""
+    try:
+        operation = json.loads(raw)
+        responses = operation["response"]["inlinedResponses"]["inlinedResponses"]
+    except (ValueError, KeyError, TypeError):
+        lines = raw.splitlines(keepends=True)
+        n_lines = math.ceil(len(lines) * fault.share)
+        return (
+            b"".join(lines[:n_lines]) if fault.at_line_end else raw[: int(len(raw) * fault.share)]
+        )
+    del responses[math.ceil(len(responses) * fault.share) :]
+    return json.dumps(operation).encode()
+
+
+def damaged_row(fault: str | None, row: dict[str, Any]) -> dict[str, Any]:
+    """Return an answered row as a fault has it: what it says of its request, usage or model."""
+    if fault == "keyless":
+        return {k: v for k, v in row.items() if k not in {"custom_id", "key", "metadata"}}
+    if fault == "other_model":
+        return _with_model(row, "another-model-2")
+    change = _USAGE_CHANGES.get(fault or "")
+    return row if change is None else _with_usage(row, change)
+
+
+def _with_usage(row: dict[str, Any], change: Any) -> dict[str, Any]:
+    """Return a row with whatever its usage is under changed."""
+    changed: dict[str, Any] = {}
+    for name, value in row.items():
+        if name in {"usage", "usageMetadata"}:
+            changed[name] = change(value)
+        else:
+            changed[name] = _with_usage(value, change) if isinstance(value, dict) else value
+    return changed
+
+
+def _with_model(row: dict[str, Any], model: str) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for name, value in row.items():
+        if name in _MODEL_NAMES:
+            changed[name] = model
+        else:
+            changed[name] = _with_model(value, model) if isinstance(value, dict) else value
+    return changed
+
+
+def _mapped(usage: Mapping[str, Any], change: Any) -> dict[str, Any]:
+    return {
+        name: _mapped(value, change)
+        if isinstance(value, dict)
+        else change(value)
+        if isinstance(value, int)
+        else value
+        for name, value in usage.items()
+    }
+
+
+def _scaled(usage: Mapping[str, Any], factor: int) -> dict[str, Any]:
+    return _mapped(usage, lambda value: value * factor)
+
+
+def _adding_up_wrong(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return usage whose parts do not come to its total, or to more than they can."""
+    totals = [name for name in ("total_tokens", "totalTokenCount") if name in usage]
+    if totals:
+        return {**usage, totals[0]: usage[totals[0]] * 2 + 1}
+    written = {"ephemeral_5m_input_tokens": 10**6, "ephemeral_1h_input_tokens": 0}
+    return {**usage, "cache_creation": written}
+
+
+_USAGE_CHANGES: Mapping[str, Callable[[dict[str, Any]], Any]] = {
+    "usage_null": lambda _: None,
+    "usage_empty": lambda _: {},
+    "usage_zero": lambda usage: _scaled(usage, 0),
+    "usage_text": lambda usage: _mapped(usage, str),
+    "usage_adds_up_wrong": _adding_up_wrong,
+    "usage_too_large": lambda usage: _scaled(usage, 1_000),
+}

@@ -1,0 +1,180 @@
+"""Names of the class register are masked in what judges are shown; the originals are kept.
+
+Only names that the batch itself knows are masked, in the forms below; other people's names stay.
+Found of 26 planted forms: 19, see docs/decisions/0034.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from cj_pipeline.batch.essays import Essay
+from cj_pipeline.intake.folder import Reading
+
+MASK = "[name]"
+
+MIN_LETTERS = 2
+"""Of a part of a name: an initial alone would mask too much."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_LETTERS = r"(?:[^\W\d_][\u0300-\u036f]*)+"  # accents may be marks of their own
+_WORD = re.compile(rf"{_LETTERS}(?:['\u2019\u02bc]{_LETTERS})*")
+_PARTICLES = _words(
+    """
+    von van der den de la le du da di dos das zu zum zur af av el al bin
+    """
+)
+# Given and family names that are words too: masked only beside another part of the same name.
+_ALSO_WORDS = _words(
+    """
+    mark marks will rose grace hope joy may june april august bill rich art frank lang
+    klein groß gross weiß weiss schwarz braun grün koch bauer weber jung stein berg
+    wolf vogel fuchs winter sommer sonntag freitag lind ek björk sten ros sol lilja man
+    vy kung young long white black brown green king page wood woods fields banks hill
+    day price stark ernst heil
+    """
+)
+_SPELLED_OUT = str.maketrans({"ø": "o", "æ": "ae", "ł": "l", "đ": "d", "ı": "i"})
+_SPELLED_OUT = str.maketrans({"ø": "o", "æ": "ae", "ł": "l", "đ": "d", "ı": "i"})
+_GREETINGS = _words(
+    """
+    hallo hej hi hello hey dear liebe lieber kära käre cher chère bonjour salut deine
+    dein din your viele grüße hälsningar
+    """
+)
+
+
+@dataclass(frozen=True)
+class NameFinder:
+    """Finds the names of a class in a text.
+
+    Attributes:
+        parts: Each part of each name, as it is compared, and the names it is a part of.
+    """
+
+    parts: dict[str, frozenset[int]]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> NameFinder:
+        """Return a finder for these names."""
+        parts: dict[str, set[int]] = {}
+        for number, name in enumerate(dict.fromkeys(names)):
+            for part in _parts(name):
+                for form in _forms(part):
+                    parts.setdefault(form, set()).add(number)
+        return cls({form: frozenset(numbers) for form, numbers in parts.items()})
+
+    def found(self, text: str) -> list[tuple[int, int]]:
+        """Return where names stand in a text, as beginnings and ends, in order."""
+        words = list(_WORD.finditer(text))
+        spans = []
+        for at, word in enumerate(words):
+            whose = self._whose(word[0])
+            if not whose or word[0][0].islower():
+                continue
+            if _also_a_word(word[0]) and not self._is_beside(words, at, whose, text):
+                continue
+            spans.append(word.span())
+        return spans
+
+    def masked(self, text: str) -> str:
+        """Return a text with each name in it as `MASK`; names side by side as one."""
+        pieces: list[str] = []
+        end = 0
+        for begins, ends in self.found(text):
+            if pieces and pieces[-1] == MASK and not text[end:begins].strip(" -\u2010\u00a0"):
+                end = ends
+                continue
+            pieces += [text[end:begins], MASK]
+            end = ends
+        return "".join([*pieces, text[end:]])
+
+    def _whose(self, word: str) -> frozenset[int]:
+        folded = _folded(word)
+        pieces = [one for one in re.split("['\u2019\u02bc]", folded) if len(one) >= MIN_LETTERS]
+        for form in (folded, *_stems(folded), *pieces):
+            if form in self.parts:
+                return self.parts[form]
+        return frozenset()
+
+    def _is_beside(
+        self, words: Sequence[re.Match[str]], at: int, whose: frozenset[int], text: str
+    ) -> bool:
+        for other in (at - 1, at + 1):
+            if not 0 <= other < len(words):
+                continue
+            first, second = sorted((at, other))
+            between = text[words[first].end() : words[second].start()]
+            if between.strip(" -\u00a0"):
+                continue
+            if self._whose(words[other][0]) & whose:
+                return True
+            if other < at and words[other][0].lower() in _GREETINGS:
+                return True
+        return False
+
+
+def with_masked_names(
+    reading: Reading, essays: Sequence[Essay], names: Sequence[str]
+) -> list[Essay]:
+    """Return the essays with the class's names masked in what judges are shown."""
+    if not names:
+        reading.problems.append(
+            "batch.yaml: mask_names: no names are known: give register.csv with the columns"
+            " essay_id and name, or a column name in essays.csv"
+        )
+        return list(essays)
+    finder = NameFinder.of(names)
+    masked, n_places = [], 0
+    for essay in essays:
+        n_here = len(finder.found(essay.text))
+        n_places += n_here
+        masked.append(replace(essay, masked_text=finder.masked(essay.text)) if n_here else essay)
+    reading.notices.append(
+        f"mask_names: the {len(set(names))} names of the class and their forms were masked in"
+        f" {n_places} places; other people's names stay"
+    )
+    return masked
+
+
+def _parts(name: str) -> list[str]:
+    return [
+        part
+        for word in _WORD.findall(name)
+        for part in re.split("['\u2019\u02bc]", word)
+        if len(part) >= MIN_LETTERS and part.lower() not in _PARTICLES
+    ]
+
+
+def _folded(word: str) -> str:
+    lowered = unicodedata.normalize("NFKD", word.casefold().replace("ß", "ss"))
+    plain = "".join(letter for letter in lowered if not unicodedata.combining(letter))
+    return plain.translate(_SPELLED_OUT)
+
+
+def _forms(part: str) -> set[str]:
+    """Return a name's forms: without accents, and with `ue` for `ü` as keyboards without it."""
+    spelled = part.lower()
+    for letter, two in (("ä", "ae"), ("ö", "oe"), ("ü", "ue"), ("å", "aa"), ("ø", "oe")):
+        spelled = spelled.replace(letter, two)
+    return {_folded(part), _folded(spelled)}
+
+
+def _stems(folded: str) -> list[str]:
+    """Return what a form may be the genitive of."""
+    stems = []
+    for ending in ("'s", "\u2019s", "'", "\u2019", "s"):
+        if folded.endswith(ending) and len(folded) - len(ending) >= MIN_LETTERS:
+            stems.append(folded.removesuffix(ending))
+    return stems
+
+
+def _also_a_word(word: str) -> bool:
+    return word.lower() in _ALSO_WORDS or word.lower().removesuffix("s") in _ALSO_WORDS

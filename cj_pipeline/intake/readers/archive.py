@@ -1,0 +1,98 @@
+"""Whether a zip file, as .docx, .odt, .xlsx and .ods are, may be unpacked at all."""
+
+from __future__ import annotations
+
+import io
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+
+from cj_pipeline.intake.readers.extracted import UnreadableFileError
+
+MAX_UNPACKED_BYTES = 50 * 1024 * 1024
+MAX_PART_BYTES = 20 * 1024 * 1024
+MAX_PARTS = 2_000
+
+_OLE = b"\xd0\xcf\x11\xe0"
+_DOCTYPE = re.compile(rb"<!\s*(?:DOCTYPE|ENTITY)", re.IGNORECASE)
+_CHUNK_BYTES = 256 * 1024
+_ENCRYPTED = 0x1
+
+
+@contextmanager
+def opened(
+    content: bytes, what: str, *, max_unpacked_bytes: int = MAX_UNPACKED_BYTES
+) -> Iterator[zipfile.ZipFile]:
+    """Give a zip file whose every part was unpacked once and is within the limits.
+
+    Args:
+        content: The file.
+        what: What it should be, such as `a Word file`.
+        max_unpacked_bytes: How much all its parts together may hold.
+
+    Raises:
+        UnreadableFileError: If it is broken, protected by a password, or would unpack to too much.
+    """
+    if content.startswith(_OLE):
+        msg = (
+            f"is protected by a password, or is a file of an old Office version and not {what}:"
+            " save it anew without a password"
+        )
+        raise UnreadableFileError(msg)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            _check(archive, max_unpacked_bytes)
+            yield archive
+    except (
+        *(zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, KeyError),
+        *(RuntimeError, OSError),
+    ) as error:
+        if isinstance(error, RecursionError):
+            raise
+        msg = f"is not {what} that can be unpacked: open it and save it anew"
+        raise UnreadableFileError(msg) from error
+
+
+def _check(archive: zipfile.ZipFile, most: int) -> None:
+    parts = archive.infolist()
+    if len(parts) > MAX_PARTS:
+        msg = f"holds {len(parts):,} parts, more than the {MAX_PARTS:,} allowed"
+        raise UnreadableFileError(msg)
+    for part in parts:
+        _check_part(part)
+    if sum(part.file_size for part in parts) > most:
+        msg = f"would unpack to more than {most // 1024**2} MB"
+        raise UnreadableFileError(msg)
+    left = most
+    for part in parts:
+        with archive.open(part) as file:
+            begins = True
+            while chunk := file.read(_CHUNK_BYTES):
+                left -= len(chunk)
+                if left < 0:
+                    msg = f"would unpack to more than {most // 1024**2} MB"
+                    raise UnreadableFileError(msg)
+                if begins and part.filename.endswith((".xml", ".rels")) and _DOCTYPE.search(chunk):
+                    msg = "declares XML entities, which no office program writes: refused"
+                    raise UnreadableFileError(msg)
+                begins = False
+
+
+def _check_part(part: zipfile.ZipInfo) -> None:
+    path = PurePosixPath(part.filename)
+    if path.is_absolute() or ".." in path.parts or "\\" in part.filename:
+        msg = "holds a part whose name leads out of it"
+        raise UnreadableFileError(msg)
+    if stat.S_IFMT(part.external_attr >> 16) == stat.S_IFLNK:
+        msg = "holds a link"
+        raise UnreadableFileError(msg)
+    if part.flag_bits & _ENCRYPTED:
+        msg = "is protected by a password: save it without one"
+        raise UnreadableFileError(msg)
+    if part.file_size > MAX_PART_BYTES:
+        msg = f"has a part that would unpack to more than {MAX_PART_BYTES // 1024**2} MB"
+        raise UnreadableFileError(msg)

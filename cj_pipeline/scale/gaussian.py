@@ -1,0 +1,257 @@
+"""The scores' joint posterior as the normal distribution nearest to it, given how far they spread.
+
+Verdicts tell of a score by a logistic curve, and a normal distribution of scores is carried through
+it by averaging, not by expanding about its peak (Opper and Archambeau 2009,
+doi:10.1162/neco.2008.08-07-592). Mean and covariance come out together, and so does a bound on the
+evidence by which spreads are compared. Here the matrices are written out; what is done for large
+batches is `large_posterior`, and what the reader is told `score_posterior`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cj_pipeline.arrays import Floats
+from cj_pipeline.errors import UnscalableBatchError
+from cj_pipeline.scale.likelihood import Model, Point, closeness, tie_probability
+from cj_pipeline.scale.tallies import Indices, Tally, sums_by
+
+POSITION_SD = 2.0
+"""Of the prior of a judge's position effect, in logits; wide against any that was measured."""
+_NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+_NODE_WEIGHTS = _NODE_WEIGHTS / _NODE_WEIGHTS.sum()
+_LONGEST_STEP = 2.0
+_MAX_ROUNDS = 60
+
+
+@dataclass(frozen=True, eq=False)
+class NormalPrior:
+    """What is held of scores (and position effects) before the verdicts.
+
+    Attributes:
+        precision: Shape (n_unknowns, n_unknowns).
+        log_determinant: Of the precision.
+    """
+
+    precision: Floats
+    log_determinant: float
+
+
+@dataclass(frozen=True, eq=False)
+class NormalPosterior:
+    """The normal distribution nearest to the posterior.
+
+    Attributes:
+        mean: Scores, then position effects, in logits; shape (n_unknowns,).
+        covariance: Shape (n_unknowns, n_unknowns).
+        log_evidence: A lower bound of the verdicts' log probability given the prior.
+    """
+
+    mean: Floats
+    covariance: Floats
+    log_evidence: float
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What cells tell at a normal distribution of their differences; each of shape (n_cells,).
+
+    Attributes:
+        residual: Wins less those expected, on average.
+        weight: The curvature, on average.
+    """
+
+    residual: Floats
+    weight: Floats
+
+
+class Unknowns:
+    """Which cell tells of which unknowns: its two essays, and its judge's position effect.
+
+    Args:
+        model: Cells, and which judges have a position effect.
+        point: Judges' discriminations and the tie strength, which stay as they were fitted.
+    """
+
+    def __init__(self, model: Model, point: Point) -> None:
+        cells = model.cells
+        n_cells = len(cells.first)
+        n = cells.n_essays
+        self.size = n + len(model.positions)
+        a = np.exp(point.log_a)[cells.judge] if model.has_discrimination else np.ones(n_cells)
+        self._parts: list[tuple[Indices, Floats]] = [(cells.first, a), (cells.second, -a)]
+        if len(model.positions):
+            column = np.full(cells.n_judges, -1, dtype=np.int64)
+            column[model.positions] = n + np.arange(len(model.positions))
+            at = column[cells.judge]
+            self._parts.append((np.maximum(at, 0), np.where(at >= 0, 1.0, 0.0)))
+
+    def expected(self, mean: Floats) -> Floats:
+        """Return each cell's expected difference; shape (n_cells,)."""
+        total: Floats = np.zeros(len(self._parts[0][0]))
+        for at, share in self._parts:
+            total += share * mean[at]
+        return total
+
+    def variance(self, covariance: Floats) -> Floats:
+        """Return the variance of each cell's difference; shape (n_cells,)."""
+        total: Floats = np.zeros(len(self._parts[0][0]))
+        for k, (at, share) in enumerate(self._parts):
+            total += share**2 * covariance[at, at]
+            for other, other_share in self._parts[:k]:
+                total += 2 * share * other_share * covariance[at, other]
+        return np.maximum(total, 0.0)
+
+    def pull(self, residual: Floats) -> Floats:
+        """Return what the cells' residuals add up to for each unknown; shape (size,)."""
+        total: Floats = np.zeros(self.size)
+        for at, share in self._parts:
+            total += sums_by(at, share * residual, self.size)
+        return total
+
+    def information(self, weight: Floats) -> Floats:
+        """Return what the cells tell of the unknowns; shape (size, size)."""
+        size = self.size
+        flat: Floats = np.zeros(size * size)
+        for at, share in self._parts:
+            for other, other_share in self._parts:
+                flat += sums_by(at * size + other, share * other_share * weight, size * size)
+        return flat.reshape(size, size)
+
+
+def moments_of(cells: Tally, expected: Floats, sd: Floats, log_tie: float | None) -> Moments:
+    """Return what cells tell, averaged over normal differences by Gauss-Hermite quadrature.
+
+    Args:
+        cells: Verdicts added up, ties as halves.
+        expected: Mean difference of each cell, in logits; shape (n_cells,).
+        sd: Its standard deviation; shape (n_cells,).
+        log_tie: Davidson's log nu; None where ties count half to each.
+    """
+    win: Floats = np.zeros(len(expected))
+    slope: Floats = np.zeros(len(expected))
+    # Node by node, so that a million cells need not be held nine times.
+    for node, share in zip(_NODES.tolist(), _NODE_WEIGHTS.tolist(), strict=True):
+        eta = expected + sd * node
+        t = np.tanh(0.5 * eta)
+        if log_tie is None:
+            win += (0.5 * share) * t
+            slope += (0.25 * share) * (1 - t * t)
+            continue
+        tied = tie_probability(eta, log_tie)
+        clear = 1 - tied
+        win += (0.5 * share) * t * clear
+        slope += (0.25 * share) * clear * (4 * closeness(eta) ** 2 + tied * t * t)
+    return Moments(cells.wins - cells.counts * (0.5 + win), cells.counts * slope)
+
+
+def mean_log_likelihood(cells: Tally, expected: Floats, sd: Floats, log_tie: float | None) -> float:
+    """Return the verdicts' log-likelihood, averaged as `moments_of` averages."""
+    total = 0.0
+    for node, share in zip(_NODES.tolist(), _NODE_WEIGHTS.tolist(), strict=True):
+        eta = expected + sd * node
+        log_sum = np.logaddexp(0.0, eta)
+        if log_tie is None:
+            total += share * float(cells.wins @ eta - cells.counts @ log_sum)
+            continue
+        tied = tie_probability(eta, log_tie)
+        decided = cells.counts - cells.ties
+        each = (cells.wins - 0.5 * cells.ties) @ eta - decided @ (log_sum - np.log1p(-tied))
+        total += share * float(each + cells.ties @ np.log(tied))
+    return total
+
+
+def nearest_normal(
+    model: Model,
+    point: Point,
+    prior: NormalPrior,
+    start: NormalPosterior | None = None,
+    *,
+    tolerance: float = 1e-7,
+) -> NormalPosterior:
+    """Return the normal distribution nearest to the posterior of scores and position effects.
+
+    Args:
+        model: Cells, and what is estimated; its own prior plays no part.
+        point: Judges' discriminations and the tie strength, which stay; scores to begin from.
+        prior: Of scores and position effects, with mean zero.
+        start: A posterior near by, such as that of the next smaller spread.
+        tolerance: Logits by which the mean may still move at the end.
+
+    Raises:
+        UnscalableBatchError: If the rounds do not come to rest.
+    """
+    unknowns = Unknowns(model, point)
+    log_tie = point.log_tie if model.has_tie_strength else None
+    if start is None:
+        mean = np.concatenate([point.theta - point.theta.mean(), point.gamma[model.positions]])
+        variance: Floats = np.zeros(len(model.cells.first))
+    else:
+        mean, variance = start.mean, unknowns.variance(start.covariance)
+    moved, damping = np.inf, 0.0
+    weight: Floats | None = None
+    for _ in range(_MAX_ROUNDS):
+        expected = unknowns.expected(mean)
+        told = moments_of(model.cells, expected, np.sqrt(variance), log_tie)
+        # Where a round overshoots, the curvature of the next is averaged with the last one's.
+        weight = told.weight if weight is None else damping * weight + (1 - damping) * told.weight
+        covariance, log_det = _inverse(unknowns.information(weight) + prior.precision)
+        step = covariance @ (unknowns.pull(told.residual) - prior.precision @ mean)
+        moved_before, moved = moved, float(np.abs(step).max())
+        damping = 0.5 if moved > 0.5 * moved_before else 0.0
+        before, variance = variance, unknowns.variance(covariance)
+        mean = mean + min(1.0, _LONGEST_STEP / max(moved, 1e-12)) * step
+        if moved < tolerance and np.max(np.abs(variance - before)) < 1e3 * tolerance:
+            break
+    else:
+        msg = f"The scores' posterior still moved by {moved:.2g} logits. Judge more pairs."
+        raise UnscalableBatchError(msg)
+    told_in_all = mean_log_likelihood(
+        model.cells, unknowns.expected(mean), np.sqrt(variance), log_tie
+    )
+    quadratic = mean @ prior.precision @ mean + np.sum(prior.precision * covariance)
+    bound = told_in_all - 0.5 * float(quadratic - prior.log_determinant + log_det - unknowns.size)
+    return NormalPosterior(mean, covariance, bound)
+
+
+def as_normal(model: Model, point: Point, found: NormalPosterior) -> tuple[Floats, Floats]:
+    """Return what the verdicts alone amount to where a posterior lies: information and pull.
+
+    The posterior is its prior times the normal density these give. Position effects are averaged
+    over; only differences between essays are told of.
+
+    Args:
+        model: As the posterior was found with.
+        point: Likewise.
+        found: The posterior.
+
+    Returns:
+        Of shapes (n_essays, n_essays) and (n_essays,).
+    """
+    unknowns = Unknowns(model, point)
+    n = model.cells.n_essays
+    log_tie = point.log_tie if model.has_tie_strength else None
+    variance = unknowns.variance(found.covariance)
+    told = moments_of(model.cells, unknowns.expected(found.mean), np.sqrt(variance), log_tie)
+    information = unknowns.information(told.weight)
+    pull = information @ found.mean + unknowns.pull(told.residual)
+    if unknowns.size == n:
+        return information, pull
+    others = information[n:, n:] + np.eye(unknowns.size - n) / POSITION_SD**2
+    reach = np.linalg.solve(others, information[n:, :n]).T
+    return information[:n, :n] - reach @ information[n:, :n], pull[:n] - reach @ pull[n:]
+
+
+def _inverse(matrix: Floats) -> tuple[Floats, float]:
+    """Return the inverse of a positive definite matrix and the matrix's log determinant."""
+    from scipy.linalg import lapack
+
+    factor, failed = lapack.dpotrf(matrix, lower=1)
+    if failed:
+        msg = "The verdicts do not determine the scores: judge more pairs."
+        raise UnscalableBatchError(msg)
+    log_det = 2 * float(np.log(np.diag(factor)).sum())
+    lower, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    return np.tril(lower) + np.tril(lower, -1).T, log_det
