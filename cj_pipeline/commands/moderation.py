@@ -40,7 +40,7 @@ def moderate(
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(help="Instead: draw so many students at random, to be graded by hand."),
+        typer.Option(help="Instead: draw this many students at random, to be graded by hand."),
     ] = None,
     stratified: Annotated[
         bool, typer.Option("--stratified", help="With --sample: about alike from each grade.")
