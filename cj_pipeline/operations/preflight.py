@@ -104,7 +104,8 @@ def preflight(
         except BatchProblemsError as error:
             return [*examined, *_input_problems(error)]
         record = found.record
-        examined += [_read_whole(record), *_hidden_texts(batch), *_money(found)]
+        told = [PreflightItem("inputs", "warning", notice) for notice in batch.notices]
+        examined += [_read_whole(record), *told, *_hidden_texts(batch), *_money(found)]
         examined += [
             PreflightItem("installation", "problem", problem)
             for problem in what_the_operator_refuses(runtime, found)

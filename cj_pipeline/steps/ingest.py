@@ -297,7 +297,7 @@ def _refuse_forgotten(db: Session, batch: Batch) -> None:
     problem = (
         f"it was removed for good on {row['forgotten_at']:%Y-%m-%d}, as batch"
         f" '{row['batch_id']}': take the folder away, or give --again to `cj execute` to judge and"
-        " pay for it anew"
+        " pay for it again"
     )
     raise BatchProblemsError(batch.batch_id, [problem])
 

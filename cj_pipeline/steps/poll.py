@@ -30,6 +30,7 @@ from cj_pipeline.provider_jobs.leftovers import delete_leftovers
 from cj_pipeline.provider_jobs.ownership import may_stop, require_ours
 from cj_pipeline.provider_jobs.poll_schedule import (
     AFTER_REFUSAL,
+    FARTHEST,
     LEAST_WAIT_FOR_ROOM,
     PollSchedule,
     backoff,
@@ -101,10 +102,17 @@ def poll(runtime: Runtime, *, batch_id: str | None = None, at_most_s: float = 20
     with runtime.store.read() as db:
         due = db.rows(
             f"SELECT *, {_IS_UNWANTED} AS is_unwanted FROM v_job_phases"  # noqa: S608 -- a constant
-            " WHERE phase = 'open' AND coalesce(next_poll_at, $now) <= $now"
+            " WHERE phase = 'open'"
+            # No look is ever so far away: the clock has been set back since it was decided.
+            " AND (coalesce(next_poll_at, $now) <= $now OR next_poll_at > $farthest)"
             " AND ($batch IS NULL OR batch_id = $batch) ORDER BY next_poll_at NULLS FIRST"
             " LIMIT $most",
-            {"now": now, "batch": batch_id, "most": MOST_IN_A_LOOK},
+            {
+                "now": now,
+                "farthest": now + FARTHEST,
+                "batch": batch_id,
+                "most": MOST_IN_A_LOOK,
+            },
         )
         jobs = [_DueJob(ProviderJob.from_row(row), bool(row["is_unwanted"])) for row in due]
         row = db.one("SELECT count(*) AS n FROM v_job_phases WHERE phase = 'open'")
