@@ -70,6 +70,11 @@ JUDGE = group(
     "See judges, try them before spending, and hold those of a batch against each other.",
     (judges.list_, judges.show, judges.try_, judges.compare, judges.panel),
 )
+PEOPLE = group(
+    "people",
+    "Invite people to judge, and see how far they are.",
+    (people.link, people.revoke, people.show),
+)
 VERDICTS = group(
     "verdicts",
     "Import verdicts that people gave elsewhere, and export a batch's.",
@@ -98,6 +103,7 @@ STORE = group(
         store.check,
         store.backup,
         store.restore,
+        store.moved,
         store.compact,
         store.archive,
         store.migrate,
@@ -131,7 +137,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         batches.regrade,
         batches.link,
     ),
-    "People": (moderation.moderate, moderation.release, VERDICTS),
+    "People": (moderation.moderate, moderation.release, PEOPLE, VERDICTS),
     "Judges and trials": (JUDGE, TRIAL, PROFILE),
     "The store and what was paid for": (STORE, ledger.doctor, ledger.reparse, store.forget),
     "Services": (

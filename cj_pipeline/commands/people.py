@@ -1,4 +1,4 @@
-"""`cj verdicts`: what people judged elsewhere comes in, and a batch's verdicts go out."""
+"""`cj people` and `cj verdicts`: who judges in a batch, and verdicts that come from elsewhere."""
 
 from __future__ import annotations
 
@@ -90,4 +90,80 @@ def list_(batch: BatchName) -> None:
             ("name", "verdicts", "imported"),
             [(r["import_name"], r["n_verdicts"], f"{r['stored_at']:%Y-%m-%d %H:%M}") for r in rows],
         )
+    )
+
+
+def link(
+    batch: BatchName,
+    persons: Annotated[list[str], typer.Argument(help="Names of the persons, for you alone.")],
+    *,
+    url: Annotated[
+        str, typer.Option(help="Where people reach `cj serve`.")
+    ] = "http://127.0.0.1:8421",
+    days: Annotated[float, typer.Option(help="For how many days a link is good.")] = 14,
+    quota: Annotated[
+        int | None,
+        typer.Option(min=1, help="Verdicts expected of each; by default as many as there are."),
+    ] = None,
+    by: By = None,
+) -> None:
+    """Make a personal link to the judging page for each person; it is shown only now."""
+    from cj_pipeline.people.links import make_links
+
+    made = make_links(open_runtime(), batch, persons, by=whoever(by), days=days, quota=quota)
+    for each in made:
+        typer.echo(f"{each.person}\t{each.url(url)}")
+    console.print(
+        f"Good until {made[0].expires_at:%Y-%m-%d %H:%M} UTC. Send each to one person alone.",
+        markup=False,
+    )
+
+
+def revoke(
+    batch: BatchName,
+    person: Annotated[str, typer.Argument(help="Whose links are revoked.")],
+    reason: Annotated[str, typer.Option(help="Why; it is stored.")] = "revoked",
+    by: By = None,
+) -> None:
+    """Revoke a person's links at once; what was judged by them stays."""
+    from cj_pipeline.people.links import revoke_links
+
+    n = revoke_links(open_runtime(), batch, person, by=whoever(by), reason=reason)
+    console.print(f"{n} links of {person} are revoked.", markup=False)
+
+
+def show(batch: BatchName) -> None:
+    """Show how far a batch's people are, and who may need a word; for you alone."""
+    from cj_pipeline.people.statistics import person_statistics
+    from cj_pipeline.queries.batch_record import load_batch
+    from cj_pipeline.queries.people import people_progress
+
+    with open_runtime().store.read() as db:
+        record = load_batch(db, batch)
+        progress = people_progress(db, record)
+        rows = person_statistics(db, record)
+    console.print(
+        tables.table(
+            f"People of {batch}",
+            (
+                "person",
+                "verdicts",
+                "skips",
+                "median s",
+                "first won",
+                "repeats alike",
+                "infit",
+                "usual for these pairs",
+                "remarks",
+            ),
+            [row.cells for row in rows],
+        )
+    )
+    measured = "measured" if progress.is_measured else "planned"
+    console.print(
+        f"{progress.n_done} of {progress.n_tasks} pairs are judged; {progress.n_left} are left,"
+        f" about {progress.minutes_left:.0f} minutes ({progress.seconds_per_verdict:.0f} s a"
+        f" verdict, {measured}); {progress.seconds_used / 60:.0f} minutes were used.",
+        markup=False,
+        soft_wrap=True,
     )

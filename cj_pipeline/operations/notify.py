@@ -53,7 +53,13 @@ FROM batches b WHERE b.state = 'rejected'
 UNION ALL
 SELECT concat_ws(':', 'graded', g.batch_id, g.revision), g.batch_id, 'graded', g.projected_at,
        {'revision': g.revision, 'is_graded': g.is_graded}::JSON
-FROM grading_reports g
+FROM grading_reports g JOIN batches b USING (batch_id)
+WHERE coalesce(b.settings->>'release', 'automatic') <> 'needs_sign_off' OR NOT g.is_graded
+UNION ALL
+-- Grades that need a sign-off are told of once a person has released them.
+SELECT concat_ws(':', 'graded', r.batch_id, r.revision, r.number), r.batch_id, 'graded',
+       r.released_at, {'revision': r.revision, 'is_graded': TRUE}::JSON
+FROM release_events r WHERE r.kind = 'released'
 UNION ALL
 SELECT concat_ws(':', 'waiting', w.batch_id, w.waiting_for, md5(w.reason)), w.batch_id, 'waiting',
        $now, {'waiting_for': w.waiting_for, 'reason': w.reason}::JSON

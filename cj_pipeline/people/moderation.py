@@ -117,7 +117,8 @@ def send_to_people(
     Anchors next to it come first. Pairs that wait for people already are not planned twice.
     """
     judge = people_judge(db, record)
-    scored = db.rows("SELECT essay_id, score FROM v_scores WHERE batch_id = ?", [record.batch_id])
+    of_batch = "SELECT essay_id, score FROM v_scores WHERE batch_id = ?"
+    scored = db.rows(of_batch, [record.batch_id])
     scores = {row["essay_id"]: row["score"] for row in scored}
     mine = scores.get(essay_id, 0.0)
     others = sorted(

@@ -135,6 +135,12 @@ def _all_reasons(history: BatchHistory) -> Iterator[tuple[str, Reason]]:
     yield from _about_requests(history)
     yield from _about_disagreement(history)
     yield from _about_texts(history)
+    for row in history.skips:
+        kind, _, comment = str(row["reason"]).partition(": ")
+        if kind == "concern":
+            text = "a person raised a concern" + (f": {comment}" if comment else "")
+            for essay_id in (row["essay_a"], row["essay_b"]):
+                yield essay_id, Reason("concern", text, 0.98)
     for row in history.drifts:
         if row["is_drifted"] and row["essay_id"] in history.essay_by_id:
             text = f"this anchor has moved by {row['drift']:+.2f} logits since the earlier batch"

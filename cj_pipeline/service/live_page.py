@@ -11,13 +11,18 @@ import hashlib
 from importlib.resources import files
 
 
-@functools.cache
 def live_page() -> tuple[str, str]:
     """Return the page, and the content security policy that lets its own script and style run."""
+    return page_of("live_page")
+
+
+@functools.cache
+def page_of(name: str) -> tuple[str, str]:
+    """Return one of the service's pages in one file, and its policy; see `live_page`."""
     folder = files("cj_pipeline") / "service" / "static"
     style, script, frame = (
-        (folder / name).read_text(encoding="utf-8")
-        for name in ("live_page.css", "live_page.js", "live_page.html")
+        (folder / file).read_text(encoding="utf-8")
+        for file in (f"{name}.css", f"{name}.js", f"{name}.html")
     )
     policy = (
         f"default-src 'none'; script-src '{_sha256(script)}'; style-src '{_sha256(style)}';"

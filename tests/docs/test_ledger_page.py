@@ -47,4 +47,4 @@ def test_every_word_for_what_is_waited_for_is_explained_once() -> None:
 
     assert set(_column(states, 4)) - {"waiting_for"} <= set(_column(words, 1)) == WAITING_FOR
     reserved = [line for line in words.splitlines() if "*reserved" in line]
-    assert len(reserved) == 2
+    assert len(reserved) == 1

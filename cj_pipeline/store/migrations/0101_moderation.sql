@@ -89,30 +89,3 @@ COMMENT ON COLUMN v_given_grades.machine_grade IS 'the most probable grade by th
 COMMENT ON COLUMN v_given_grades.decision IS 'accept, override or exclude; empty where nobody decided';
 COMMENT ON COLUMN v_given_grades.status IS 'as in v_release: grades may be used where it is final or released';
 COMMENT ON COLUMN v_given_grades.revision IS 'grading again adds one';
-
--- A batch may wait for a person after its end, too.
-CREATE OR REPLACE VIEW v_batch_waiting AS
-WITH words AS (
-    SELECT unnest(['key', 'credit', 'person', 'rows', 'room', 'sign_off']) AS waiting_for,
-           unnest([1, 2, 3, 4, 5, 6]) AS urgency
-),
-waits AS (
-    SELECT batch_id, waiting_for, error AS reason, next_poll_at AS until
-    FROM v_job_phases WHERE waiting_for IS NOT NULL AND phase <> 'done'
-    UNION ALL
-    SELECT batch_id, 'sign_off', 'its grades are ' || status || ': `cj moderate` and `cj release`',
-           NULL
-    FROM v_release
-    WHERE release_rule = 'needs_sign_off' AND status NOT IN ('no grades', 'final', 'released')
-)
-SELECT batch_id, arg_min(waiting_for, urgency) AS waiting_for, arg_min(reason, urgency) AS reason,
-       count(*) AS n_waits, min(until) AS next_try_at
-FROM waits JOIN words USING (waiting_for)
-GROUP BY batch_id;
-
-COMMENT ON VIEW v_batch_waiting IS 'One row per batch that waits for something beside a provider''s own work.';
-COMMENT ON COLUMN v_batch_waiting.batch_id IS 'the batch';
-COMMENT ON COLUMN v_batch_waiting.waiting_for IS 'the most urgent of key, credit, person, rows, room and sign_off';
-COMMENT ON COLUMN v_batch_waiting.reason IS 'the same in words';
-COMMENT ON COLUMN v_batch_waiting.n_waits IS 'how many of its jobs wait, and its sign-off';
-COMMENT ON COLUMN v_batch_waiting.next_try_at IS 'when the first of them is tried again';

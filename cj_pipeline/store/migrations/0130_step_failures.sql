@@ -31,12 +31,20 @@ waits AS (
     FROM v_release
     WHERE release_rule = 'needs_sign_off' AND status NOT IN ('no grades', 'final', 'released')
     UNION ALL
+    SELECT batch_id, waiting_for, reason, next_try_at FROM v_judge_holds
+    UNION ALL
     SELECT f.batch_id, 'person', f.reason, NULL
     FROM step_failures f
     WHERE NOT EXISTS (FROM batch_report r WHERE r.batch_id = f.batch_id)
       -- What moved on since then has got over it.
       AND NOT EXISTS (FROM attempts a WHERE a.batch_id = f.batch_id
                       AND greatest(a.requested_at, a.completed_at) > f.last_failed_at)
+    UNION ALL
+    -- A batch that has ended may wait for a person's release of its grades.
+    SELECT batch_id, 'sign_off', 'its grades are ' || status || ': `cj moderate` and `cj release`',
+           NULL
+    FROM v_release
+    WHERE release_rule = 'needs_sign_off' AND status NOT IN ('no grades', 'final', 'released')
 )
 SELECT batch_id, arg_min(waiting_for, urgency) AS waiting_for, arg_min(reason, urgency) AS reason,
        count(*) AS n_waits, min(until) AS next_try_at
@@ -47,7 +55,7 @@ COMMENT ON VIEW v_batch_waiting IS 'One row per batch that waits for something b
 COMMENT ON COLUMN v_batch_waiting.batch_id IS 'the batch';
 COMMENT ON COLUMN v_batch_waiting.waiting_for IS 'the most urgent of key, credit, person, rows, room and sign_off';
 COMMENT ON COLUMN v_batch_waiting.reason IS 'the same in words';
-COMMENT ON COLUMN v_batch_waiting.n_waits IS 'how many of its jobs wait, and one more where a step of it keeps failing';
+COMMENT ON COLUMN v_batch_waiting.n_waits IS 'how many of its jobs wait, and one more each where a step keeps failing and where grades are to be released';
 COMMENT ON COLUMN v_batch_waiting.next_try_at IS 'when the first of them is tried again';
 
 CREATE VIEW v_commonest_failures AS
