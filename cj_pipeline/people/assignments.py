@@ -93,7 +93,10 @@ class Answer:
 
 def desk_of(db: Session, record: BatchRecord, link: JudgeLink, now: datetime) -> Desk:
     """Return what a person has before them, and assign what is missing; in a write transaction."""
-    mine = _Mine.read(db, link)
+    return _desk(db, record, link, _Mine.read(db, link), now)
+
+
+def _desk(db: Session, record: BatchRecord, link: JudgeLink, mine: _Mine, now: datetime) -> Desk:
     held = mine.held
     n_open = 0
     if not mine.is_at_quota:
