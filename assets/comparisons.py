@@ -10,7 +10,7 @@ from assets.automation.metadata import (
     table,
 )
 from assets.automation.partitions import OWNERS, STORED, batch_step, batches
-from cj_pipeline.steps.collect_wave import collect_wave
+from cj_pipeline.steps.collect_wave import collect_wave, raise_if_held
 from resources.runtime_resource import RuntimeResource
 
 
@@ -32,6 +32,7 @@ def comparisons(
         progress_in_run_log(context, connected, since_submission=True),
     ):
         collected = collect_wave(connected, context.partition_key)
+        raise_if_held(connected, context.partition_key)
     history, columns = history_and_columns(connected, context.partition_key, "comparisons")
     return dg.MaterializeResult(
         metadata=progress_metadata(connected, context.partition_key)

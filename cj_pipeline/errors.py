@@ -19,6 +19,9 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── InvalidOutputError        a judge's reply holds no verdict
         ├── ProviderRefusedError      the provider will not take this request or job
         │   └── AccountRefusedError       it will take nothing from this account as it is
+        │       └── OutOfCreditError          until somebody pays, or raises its limit
+        ├── CeilingReachedError       more than the operator lets this installation spend
+        ├── JudgeHeldError            a judge gave no verdict in the answers that were paid for
         ├── AmbiguousSubmissionError  a provider job may or may not exist
         │   └── OtherAccountError         it was begun with another key or address
         ├── IllegalTransitionError    a provider job cannot go there from where it is
@@ -138,6 +141,18 @@ class ProviderRefusedError(FinalError):
 
 class AccountRefusedError(ProviderRefusedError):
     """The provider takes nothing from this account: its key, its rights or its credit are wrong."""
+
+
+class OutOfCreditError(AccountRefusedError):
+    """The account's credit is used up, or its spending limit is reached: nothing is lost by it."""
+
+
+class CeilingReachedError(FinalError):
+    """It would cost more than the operator lets this installation spend; nothing was sent."""
+
+
+class JudgeHeldError(FinalError):
+    """A judge gave no verdict in the answers that were paid for, so no more are bought."""
 
 
 class AmbiguousSubmissionError(FinalError):

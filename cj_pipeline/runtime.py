@@ -53,6 +53,8 @@ class Runtime:
     """The pipeline's connections; `home` holds the store, the inbox and what is published.
 
     `environment` gives providers their keys and addresses; nothing below reads the process's.
+    `stop_at` is when a step that goes on for long returns, on the clock of `time.monotonic`; what
+    it has not done is left for the next call.
     """
 
     store: Store
@@ -61,6 +63,7 @@ class Runtime:
     run_environment: RunEnvironment
     clock: Callable[[], datetime] = utc_now
     retry_rules: RetryRules = field(default_factory=RetryRules)
+    stop_at: float | None = None
     _providers: dict[str, Provider] = field(default_factory=dict, repr=False, compare=False)
     _opening: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 

@@ -127,6 +127,26 @@ def custom_id(submission_key: str, comparison: str, attempt: int) -> str:
     return f"{submission_key[:16]}-{comparison}-{attempt}"
 
 
+KEY_CONTENT, KEY_STORE = slice(0, 40), slice(40, 56)
+"""Where a submission key, 64 hexadecimal digits, says what is asked, and which store asks it; the
+rest says since which beginning of that store."""
+
+
+def content_of(submission_key: str) -> str:
+    """Return the part of a submission key that is the same in every store."""
+    return submission_key[KEY_CONTENT]
+
+
+def store_of(submission_key: str) -> str:
+    """Return the part of a submission key that names the store."""
+    return submission_key[KEY_STORE]
+
+
+def of_same_content(key: str | None, submission_key: str) -> bool:
+    """Whether two submission keys stand for the same requests, whoever made them."""
+    return key is not None and content_of(key) == content_of(submission_key)
+
+
 def split_custom_id(text: str) -> tuple[str, str, int] | None:
     """Return (submission key's first 16, comparison id, attempt); None for a foreign id."""
     match = re.fullmatch(r"([0-9a-f]{16})-([0-9a-f]{10}-\d{7,})-(\d+)", text)

@@ -56,6 +56,14 @@ class Essay:
         return self.grade is not None
 
 
+@dataclass(frozen=True)
+class SharedText:
+    """An essay whose text is that of another, and the id of the one that is judged for both."""
+
+    essay: Essay
+    judged_id: str
+
+
 def label(essay_id: str, given_id: str | None, name: str | None) -> str:
     """Return what people call an essay: the student's name, or what it was handed in as."""
     return name or given_id or essay_id

@@ -58,12 +58,20 @@ def execute(
             "--again", help="Judge and pay again for files that another batch has already."
         ),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Ask a judge more that gave no verdict in its first answers, which are paid for.",
+        ),
+    ] = False,
     log_file: LogFile = None,
 ) -> None:
     """Start a batch (submits its first wave); with --await-completion, run it to its end.
 
     Runs `cj preflight` first, unless the batch is in the store already. Exit codes:
-    0 done, 1 preflight found problems, 2 ended badly or failed its checks, 3 partial.
+    0 done, 1 preflight found problems, 2 ended badly or failed its checks, 3 partial, 4 a provider
+    does not answer now: nothing is wrong here, try later.
     """
     from cj_pipeline.logs import logs_in_file
     from cj_pipeline.operations.execute import ask_first_wave, run_to_end, take_in
@@ -71,7 +79,7 @@ def execute(
     runtime = open_runtime()
     with logs_in_file(log_file):
         explicit = explicit_settings(max_comparisons, seed, profile, profile_set, priority)
-        taken_in = take_in(runtime, batch_dir, explicit=explicit, may_repeat=again)
+        taken_in = take_in(runtime, batch_dir, explicit=explicit, may_repeat=again, resume=resume)
         if not await_completion:
             n_requests, n_jobs = ask_first_wave(runtime, taken_in.batch_id)
             console.print(
@@ -106,12 +114,15 @@ def status(
     batch: Annotated[str | None, typer.Argument(help="One batch; all if left out.")] = None,
 ) -> None:
     """Show the status of batches."""
-    from cj_pipeline.queries.overview import batch_overview, what_hinders
+    from cj_pipeline.queries.overview import batch_overview, put_off, what_hinders
 
     runtime = open_runtime()
     with runtime.store.read() as db:
         rows = batch_overview(db, batch)
+        waiting = put_off(db, batch)
     console.print(tables.statuses(rows))
+    for batch_id, reason in waiting:
+        console.print(f"{batch_id}: {reason}", markup=False, highlight=False)
     for row in rows:
         if hindered := what_hinders(row):
             console.print(f"{row['batch_id']}: {visible(hindered)}", markup=False, highlight=False)
@@ -128,6 +139,8 @@ def cancel(batch: BatchName) -> None:
     runtime = open_runtime()
     cancelled = cancel_batch(runtime, batch)
     console.print(f"{batch}: cancelled, {cancelled.n_jobs} provider jobs were asked to stop.")
+    for problem in cancelled.problems:
+        console.print(problem, markup=False, highlight=False)
     give_up_at = time.monotonic() + _WAIT_FOR_ROWS_S
     for step in advance_to_end(runtime, batch):
         if step.waited and (not _rows_are_near(runtime, batch) or time.monotonic() > give_up_at):

@@ -7,6 +7,7 @@ not show is spelled, as `[U+001B]`; colours and lines are the console's own.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from cj_pipeline.commands import tables
-from cj_pipeline.errors import CJError
+from cj_pipeline.errors import CJError, TransientError
 from cj_pipeline.storage.private_files import keep_to_ourselves
 from cj_pipeline.text import visible
 
@@ -53,6 +54,10 @@ def confirm(question: str) -> None:
     typer.confirm(visible(question), abort=True)
 
 
+NOT_NOW = 4
+"""The exit code where nothing is wrong here: a provider, or the store, does not answer now."""
+
+
 def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
     """Show a known error as a message instead of a traceback; what is written is its owner's."""
 
@@ -63,15 +68,38 @@ def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         except CJError as error:
             errors.print(tables.problems(str(error)))
-            raise typer.Exit(1) from error
+            raise typer.Exit(NOT_NOW if isinstance(error, TransientError) else 1) from error
         except (typer.Exit, typer.Abort, typer.TyperException, EOFError, BrokenPipeError):
             raise
+        except OSError as error:
+            if error.errno not in _REMEDIES:
+                errors.print_exception()
+            else:
+                errors.print(tables.problems(_plainly(error)))
+            raise typer.Exit(1) from error
         except Exception as error:
             # A fault of ours: its message may hold anything, so it leaves through here as well.
             errors.print_exception()
             raise typer.Exit(1) from error
 
     return run
+
+
+_REMEDIES = {
+    errno.EMFILE: "raise the limit (`ulimit -n 1024`) and try again",
+    errno.ENFILE: "end programs that hold many files open, and try again",
+    errno.ENOSPC: "free space on that disk and try again",
+    errno.EDQUOT: "free space in your quota and try again",
+    errno.EROFS: "have it mounted for writing, or name another place",
+    errno.EACCES: "get the right to it, or name another place",
+    errno.EPERM: "get the right to it, or name another place",
+}
+"""What helps where the machine refuses; another error of it is a fault of ours."""
+
+
+def _plainly(error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror}{where}. To go on, {_REMEDIES[error.errno or 0]}."
 
 
 @contextmanager

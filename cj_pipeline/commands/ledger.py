@@ -39,29 +39,41 @@ def doctor(
         ),
     ] = None,
 ) -> None:
-    """Compare the ledger with the providers; safe to run at any time."""
+    """Compare the ledger with the providers; safe to run at any time.
+
+    Ends with 1 while they disagree. Jobs of other stores in the same accounts are listed apart:
+    they are no disagreement, and nothing touches them.
+    """
     if resubmit is not None:
         _resubmit(resubmit)
         return
     from cj_pipeline.operations.reconcile import examine, repair
+    from cj_pipeline.provider_jobs.leftovers import delete_leftovers
 
     runtime = open_runtime()
-    findings = examine(runtime)
+    if fix and (n_gone := delete_leftovers(runtime, due_only=False)):
+        console.print(f"{n_gone} files and jobs that nothing needs were deleted at the providers.")
+    found = examine(runtime)
+    others = [finding for finding in found if finding.is_of_another_store]
+    findings = [finding for finding in found if not finding.is_of_another_store]
+    if others:
+        console.print(tables.findings_table(others, title="Of other stores, left alone"))
     if not findings:
         console.print("Ledger and providers agree.")
         return
     console.print(tables.findings_table(findings))
     chosen = [f for f in findings if f.is_mendable and (also_cancel or not f.needs_consent)]
-    if fix:
-        fixed = repair(runtime, chosen, with_consent=also_cancel)
-        console.print(f"Fixed {len(fixed)} of {len(chosen)}.")
-        for finding in chosen:
-            if finding not in fixed:
-                console.print(f"Not fixed: {finding.what}", markup=False, highlight=False)
-        if len(fixed) < len(chosen):
-            raise typer.Exit(1)
-    elif chosen:
-        console.print(f"`cj doctor --fix` fixes {len(chosen)} of {len(findings)}.")
+    if not fix:
+        if chosen:
+            console.print(f"`cj doctor --fix` fixes {len(chosen)} of {len(findings)}.")
+        raise typer.Exit(1)
+    fixed = repair(runtime, chosen, with_consent=also_cancel)
+    console.print(f"Fixed {len(fixed)} of {len(chosen)}.")
+    for finding in chosen:
+        if finding not in fixed:
+            console.print(f"Not fixed: {finding.what}", markup=False, highlight=False)
+    if len(fixed) < len(findings):
+        raise typer.Exit(1)
 
 
 def _resubmit(job: str) -> None:

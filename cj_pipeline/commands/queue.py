@@ -13,9 +13,11 @@ from cj_pipeline.commands.home import open_store
 
 def queue() -> None:
     """Show which batches' single calls wait, for how long, and which models rest."""
+    from cj_pipeline.queries.overview import put_off
 
     with open_store().read() as db:
         waiting = db.rows("FROM v_live_queue ORDER BY batch_id, judge_id")
+        postponed = put_off(db)
         resting = db.rows("FROM circuit_breakers WHERE state <> 'closed' ORDER BY lane")
     if not waiting:
         console.print("No single call waits.")
@@ -37,6 +39,8 @@ def queue() -> None:
                 [_row(row) for row in waiting],
             )
         )
+    for batch_id, reason in postponed:
+        console.print(f"{batch_id}: {reason}", markup=False, highlight=False)
     for row in resting:
         console.print(
             f"{row['provider']} {row['model']} is {row['state']} after {row['n_failures']}"

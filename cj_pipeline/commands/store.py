@@ -68,7 +68,8 @@ def serve(
     from cj_pipeline.store.quack_store import serve as serve_store
 
     home, token = home_folder(), os.environ.get("CJ_STORE_TOKEN", "")
-    with serve_store(home, token, host=host, port=port) as address:
+    machine = os.environ.get("CJ_HOST") or None
+    with serve_store(home, token, host=host, port=port, machine=machine) as address:
         console.print(f"Set CJ_STORE={address} elsewhere. Ctrl-C ends it.", soft_wrap=True)
         while True:
             time.sleep(3600)
@@ -91,6 +92,24 @@ def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True
     aside = restore_store(_own_file(), source, now=datetime.now(UTC))
     kept = f" The old file is kept as {aside}." if aside else ""
     console.print(f"Restored from {source}.{kept}", markup=False, soft_wrap=True)
+
+
+def moved(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+) -> None:
+    """Let a home that was moved be the store it was: it may cancel its provider jobs again.
+
+    Not for a copy: two stores of one identity would cancel each other's jobs.
+    """
+    from cj_pipeline.store.identity import keep_identity
+
+    opened = open_store()
+    if not yes:
+        confirm("Is nothing left at the old place?")
+    if keep_identity(opened, datetime.now(UTC)):
+        _tell("This home is the store it was.")
+    else:
+        _tell("This home was not moved: nothing was changed.")
 
 
 def compact() -> None:

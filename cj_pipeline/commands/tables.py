@@ -99,7 +99,7 @@ def grades(batch_id: str, rows: Sequence[Row], statement: str) -> Group:
     for row in rows:
         line = [
             row["rank"],
-            row["essay_id"],
+            visible(row.get("called") or row["essay_id"]),
             f"{row['score']:+.2f}",
             f"{row['standard_error']:.2f}",
             row["n_comparisons"],
@@ -158,10 +158,12 @@ def pilot_table(calibrations: Sequence[tuple[Judge, Calibration]]) -> Table:
     )
 
 
-def findings_table(findings: Sequence[Discrepancy]) -> Table:
+def findings_table(
+    findings: Sequence[Discrepancy], title: str = "Ledger and providers disagree"
+) -> Table:
     """Return what ledger and providers disagree on, one row a finding."""
     return table(
-        "Ledger and providers disagree",
+        title,
         ("batch", "finding", "about", "problem", "remedy"),
         [
             (

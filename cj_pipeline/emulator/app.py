@@ -81,7 +81,9 @@ class Emulator:
         # A path that needs no key has one that cannot be guessed in it.
         if self._token and (needs_key or api == "emulator") and not is_same(key, self._token):
             raise HTTPError(401, "Incorrect API key provided.", code="invalid_api_key")
-        return hashlib.sha256(b"emulator account " + key.encode()).hexdigest()[:12]
+        # Keys that are alike up to `--` belong to one account: `school--old` and `school--new`.
+        account = key.partition("--")[0]
+        return hashlib.sha256(b"emulator account " + account.encode()).hexdigest()[:12]
 
 
 def is_same(key: str, token: str) -> bool:
@@ -94,6 +96,8 @@ def with_fault(fault: Fault, handler: Handler, context: RequestContext) -> Respo
         return replace(json_answer({}), breakage=Breakage("drop"))
     if fault.kind == "hang" and not fault.after_commit:
         return replace(json_answer({}, status=504), breakage=Breakage("hang", fault.seconds))
+    if fault.kind == "out_of_credit":
+        raise without_credit(context.route)
     if fault.kind == "status":
         if fault.after_commit:
             handler(context)
@@ -113,6 +117,18 @@ def with_fault(fault: Fault, handler: Handler, context: RequestContext) -> Respo
         case _:
             raw = damaged_body(fault, b"".join(answer.chunks))
             return replace(answer, chunks=iter([raw]), length=len(raw))
+
+
+def without_credit(route: str) -> HTTPError:
+    """Return what each provider answers when an account has to be paid for."""
+    if route.startswith("anthropic."):
+        words = "Your credit balance is too low to access the API. Please purchase credits."
+        return HTTPError(400, words, code="invalid_request_error")
+    if route.startswith("gemini."):
+        words = "Your prepayment credits are depleted. Please manage your project and billing."
+        return HTTPError(429, words, code="RESOURCE_EXHAUSTED")
+    words = "You exceeded your current quota, please check your plan and billing details."
+    return HTTPError(429, words, code="insufficient_quota")
 
 
 def _match(call: Request, routes: tuple[Route, ...]) -> tuple[Route, Mapping[str, str]]:

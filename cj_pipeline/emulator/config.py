@@ -30,6 +30,7 @@ RequestFault = Literal[
     "short_body",
     "web_page",
     "byte_order_mark",
+    "out_of_credit",
 ]
 JobFault = Literal[
     "expires",
@@ -50,6 +51,7 @@ RowFault = Literal[
     "status_400",
     "status_429",
     "status_500",
+    "row_without_credit",
     "no_error_told",
     "body_as_string",
     "refusal",

@@ -379,6 +379,9 @@ class _Row:
 
 _REFUSALS = {
     "status_400": HTTPError(400, "Invalid request: a fault of the emulator.", code="bad"),
+    "row_without_credit": HTTPError(
+        429, "Billing hard limit has been reached.", code="billing_hard_limit_reached"
+    ),
     "status_429": HTTPError(429, "Rate limit reached.", code="rate_limit_exceeded"),
     "status_500": HTTPError(500, "The server had an error.", code="server_error"),
 }

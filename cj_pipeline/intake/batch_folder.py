@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cj_pipeline.batch.essays import Document, Essay, matching
+from cj_pipeline.batch.essays import Document, Essay, SharedText, matching
 from cj_pipeline.errors import BatchProblemsError, SettingsError
 from cj_pipeline.grading.grade_scales import (
     GradeScale,
@@ -34,7 +34,7 @@ from cj_pipeline.grading.grade_scales import (
     scale_problems,
 )
 from cj_pipeline.ids import ID, id_for
-from cj_pipeline.intake.anchors import anchors_in, checked_grade
+from cj_pipeline.intake.anchors import anchors_in, checked_grade, listed_best_first
 from cj_pipeline.intake.essay_files import essay_of, sources_in
 from cj_pipeline.intake.folder import Reading, sha256_of
 from cj_pipeline.intake.identity import check_ids, with_ids, with_register
@@ -100,7 +100,8 @@ def _read(reading: Reading, name: str, explicit: Mapping[str, Any] | None) -> Ba
     check_ids(reading, essays)
     if usable is not None and usable.values.mask_names:
         essays = with_masked_names(reading, essays, names)
-    _check_texts(reading, essays)
+    shares = usable is not None and usable.values.identical_texts == "share"
+    essays, shared = _check_texts(reading, essays, shares=shares)
     if usable is not None:
         usable = _by_ids(usable, essays)
         settings = _by_ids(settings, essays) if settings is not None else None
@@ -119,6 +120,7 @@ def _read(reading: Reading, name: str, explicit: Mapping[str, Any] | None) -> Ba
         content_sha256=sha256_of(json.dumps(sorted(reading.checksums.items())).encode()),
         notices=tuple(dict.fromkeys(reading.notices)),
         class_names=tuple(names),
+        shared=tuple(shared),
     )
 
 
@@ -183,6 +185,8 @@ def _read_scale(
         if not problems and settings is not None:
             problems = own_scale_problems(name, read_scale(content))
         reading.problems.extend(f"{SCALE_FILE}: {problem}" for problem in problems)
+        if not problems and (hint := listed_best_first(read_scale(content))):
+            reading.notices.append(f"{SCALE_FILE}: {hint}")
         if problems:
             return None
     if settings is None or name is None:
@@ -301,8 +305,14 @@ def _essay_rows(
     return essays
 
 
-def _check_texts(reading: Reading, essays: Sequence[Essay]) -> None:
-    """The same text twice is a problem."""
+def _check_texts(
+    reading: Reading, essays: Sequence[Essay], *, shares: bool
+) -> tuple[list[Essay], list[SharedText]]:
+    """Return the essays to be judged, and those that share the text of one of them.
+
+    The same text twice is a problem, unless the batch says that students' texts may share.
+    """
+    shared: list[SharedText] = []
     by_words = defaultdict(list)
     for essay in essays:
         by_words[same_words(essay.text)].append(essay)
@@ -310,12 +320,18 @@ def _check_texts(reading: Reading, essays: Sequence[Essay]) -> None:
         if len(copies) < 2:
             continue
         listed = _listed([essay.source_path for essay in copies])
-        reading.problems.append(f"{listed} are identical texts: keep one of them")
+        if not shares or any(essay.is_anchor for essay in copies):
+            reading.problems.append(f"{listed} are identical texts: keep one of them")
+            continue
+        reading.notices.append(f"{listed} are identical texts: one is judged for all")
+        shared += [SharedText(essay, copies[0].essay_id) for essay in copies[1:]]
     if len(essays) < MIN_ESSAYS:
         reading.problems.append(
             f"too few essays: {len(essays)} can be used, students and anchors together, and"
             f" {MIN_ESSAYS} are the least that can be compared"
         )
+    sharing = {each.essay.essay_id for each in shared}
+    return [essay for essay in essays if essay.essay_id not in sharing], shared
 
 
 def _by_ids(settings: ResolvedSettings, essays: Sequence[Essay]) -> ResolvedSettings:
@@ -403,7 +419,8 @@ class Batch:
 
     `content_sha256` covers every file's path and checksum: the same folder gives the same value.
     `notices` tell what was taken otherwise than it stands in the folder; `class_names` are the
-    names of the class, as its register or its tables give them.
+    names of the class, as its register or its tables give them; `shared` are essays whose text is
+    that of another, which is judged for both.
     """
 
     batch_id: str
@@ -414,6 +431,7 @@ class Batch:
     content_sha256: str
     notices: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    shared: tuple[SharedText, ...] = ()
 
     def document(self, kind: str) -> str:
         """Return the text of the document of this kind; empty when the batch has none."""

@@ -98,7 +98,8 @@ class NameFinder:
 
     def _whose(self, word: str) -> frozenset[int]:
         folded = _folded(word)
-        for form in (folded, *_stems(folded)):
+        pieces = [one for one in re.split("['\u2019\u02bc]", folded) if len(one) >= MIN_LETTERS]
+        for form in (folded, *_stems(folded), *pieces):
             if form in self.parts:
                 return self.parts[form]
         return frozenset()

@@ -190,6 +190,9 @@ class BatchSettings(BaseModel):
     canary_requests: Annotated[int, Field(ge=0, le=50)] | None = None
     """How many single calls are sent before the first provider job of a judge that has given no
     verdict in this store yet. By default three for a real judge, none for a simulated one."""
+    max_answers_without_verdict: Annotated[int, Field(ge=1, le=1000)] = 6
+    """After so many paid answers of a judge in this batch without a single verdict, nothing more is
+    asked of it until a person has looked."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How many attempts a comparison gets before it counts as failed."""
 

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -63,7 +64,8 @@ MOST_UNSAVED = 1000
 """Replies in memory at most; where the store is slower than the providers, they wait."""
 
 PATIENCE_S = 10.0
-"""A model with a longer cooldown is deferred; the judge's calls go on in a later pass."""
+"""A model with a longer cooldown is deferred, and so is one whose provider asks for a longer pause;
+the judge's calls go on in a later pass."""
 
 LONGEST_PAUSE_S = 1.0
 """A queue that waits writes this often, so that it is not taken for dead."""
@@ -150,6 +152,9 @@ class DispatchHooks:
     Attributes:
         open_limiter: Opens the shared file; closed at the end.
         journal: Writes a reply to disk the moment it arrives.
+        sending: Writes to disk that a call is about to leave, for the how-manieth time: if nothing
+            more is known of it after a kill, it may have been answered and paid for.
+        withdrawn: Writes to disk that it surely was not carried out.
         checkpoint: Writes what has arrived to the store; returns whether to go on. Called in a
             thread, with nothing at every heartbeat.
         clock: Gives Unix seconds, as rows bear them.
@@ -160,6 +165,8 @@ class DispatchHooks:
     open_limiter: Callable[[], RateLimiter]
     journal: Callable[[CallOutcome], None]
     checkpoint: Callable[[Sequence[CallOutcome]], bool]
+    sending: Callable[[PendingCall, int], None] = lambda call, n_tries: None  # noqa: ARG005
+    withdrawn: Callable[[PendingCall, int], None] = lambda call, n_tries: None  # noqa: ARG005
     clock: Callable[[], float] = time.time
     retry_rules: RetryRules = field(default_factory=RetryRules)
     checkpoint_every: int | None = 25
@@ -401,9 +408,19 @@ class _PermitQueue:
         if granted.open_until is not None and granted.open_until - time.time() > PATIENCE_S:
             self._target.cooldown_until = granted.open_until
             self.reject_waiters(_CircuitOpenError())
+        elif granted.paused_until is not None and self._is_too_long(granted.paused_until):
+            self._target.cooldown_until = granted.paused_until
+            self._target.error = self._target.error or _left_alone(self._target)
+            self.reject_waiters(_CircuitOpenError())
         if self._waiters and len(granted.sent_ids) == len(waiting):
             self._wake.set()
         return min(LONGEST_PAUSE_S, granted.wait_s) if self._waiters else HEARTBEAT_S
+
+    def _is_too_long(self, paused_until: float) -> bool:
+        """Whether a pause outlasts the run's patience, and no call gives up sooner by itself."""
+        pause_s = paused_until - time.time()
+        own = self._target.profile.wait_timeout_seconds
+        return pause_s > PATIENCE_S and (own is None or own > PATIENCE_S)
 
     def _request(self, waiting: Sequence[_Waiter]) -> AcquireRequest:
         return AcquireRequest(
@@ -524,7 +541,7 @@ class _Worker:
             return min((bound - spent for bound in bounds if bound is not None), default=None)
 
         try:
-            retry = retrying(rules, left_s, self._run.pause, attempts)
+            retry = retrying(rules, left_s, self._run.pause, attempts, patience_s=PATIENCE_S)
             body: str = await retry(self._attempt, attempt, left_s)
         except _DeadlineError:
             return self._out_of_time(attempt, expires_in, begun)
@@ -552,6 +569,7 @@ class _Worker:
         result: CallResult = "cancelled"
         message: str | None = None
         tokens: int | None = None
+        self._run.hooks.sending(waiting.call, attempt.n_tries)
         try:
             body = await self._send(waiting.request)
             result = "success"
@@ -562,6 +580,8 @@ class _Worker:
             result, message = ("ignored" if is_ours else "failure"), str(error)
             if isinstance(error, UncertainOutcomeError):
                 await self._run.arrive(self._outcome_of(attempt, "in_doubt", ""))
+            else:
+                self._run.hooks.withdrawn(waiting.call, attempt.n_tries)
             if wait_s := retry_after_s(error):
                 await self._run.shared(self._run.limiter.pause, self._target.bucket, wait_s)
             raise
@@ -635,6 +655,17 @@ def _cooling_down(target: CallTarget) -> ProviderUnavailableError:
     msg = (
         f"{target.name} failed so often in a row that it is left alone for {wait_s:.0f} s; what "
         "it has not answered is requested then."
+    )
+    return ProviderUnavailableError(msg, retry_after_s=wait_s)
+
+
+def _left_alone(target: CallTarget) -> ProviderUnavailableError:
+    until = target.cooldown_until or 0.0
+    wait_s = max(0.0, until - time.time())
+    moment = datetime.fromtimestamp(until, UTC)
+    msg = (
+        f"The provider of {target.name} asked to be left alone for {wait_s:.0f} s, until"
+        f" {moment:%Y-%m-%d %H:%M} UTC: what it has not answered is requested then."
     )
     return ProviderUnavailableError(msg, retry_after_s=wait_s)
 

@@ -1,9 +1,10 @@
-"""Replies on disk the moment they arrive, until the store has them.
+"""Calls on disk as they leave and replies as they arrive, until the store has them.
 
 The store takes a tenth of a second per transaction, so replies go there by the checkpoint; a
 process killed in between would have to buy them again. One appended line each closes that gap:
-what a kill can cost is the calls in flight. The operating system keeps what was written when the
-process dies; for a power cut the gap is a checkpoint.
+what a kill can cost is the calls in flight, and those are known by the lines they left. The
+operating system keeps what was written when the process dies; for a power cut the gap is a
+checkpoint.
 
 Where the store is encrypted, so are these lines.
 """
@@ -66,6 +67,33 @@ class Journal:
             except ValueError:
                 continue
         return rows
+
+    def sending(self, custom_id: str, n_tries: int) -> None:
+        """Keep that a call is about to leave."""
+        self.append({"sent": [custom_id, n_tries]})
+
+    def resolved(self, custom_id: str, n_tries: int) -> None:
+        """Keep that a call left nothing in doubt: it was not carried out, or is counted."""
+        self.append({"resolved": [custom_id, n_tries]})
+
+    def replies(self) -> list[dict[str, Any]]:
+        """Return the replies that were written, as `rows` does."""
+        return [row for row in self.rows() if "kind" in row]
+
+    def lost(self) -> list[str]:
+        """Return the custom id of each call that left and of which nothing more is known.
+
+        It may have been answered and paid for; one that was lost twice is there twice.
+        """
+        sent: dict[tuple[str, int], None] = {}
+        for row in self.rows():
+            if "sent" in row:
+                sent[tuple(row["sent"])] = None
+            elif "resolved" in row:
+                sent.pop(tuple(row["resolved"]), None)
+            else:
+                sent.pop((row["custom_id"], row["n_tries"]), None)
+        return [custom_id for custom_id, _ in sent]
 
     def close(self) -> None:
         """Close the file; it stays."""

@@ -137,6 +137,7 @@ class Permits:
         wait_s: How long to wait before the next request, where not all were granted.
         open_until: When the breaker lets a probe through; None while it is closed.
         at: When they were granted, in Unix seconds.
+        paused_until: Until when the provider asked to be left alone; None where it did not.
     """
 
     sent_ids: tuple[int, ...]
@@ -144,6 +145,7 @@ class Permits:
     wait_s: float
     open_until: float | None = None
     at: float = 0.0
+    paused_until: float | None = None
 
 
 class RateLimiter:
@@ -188,7 +190,8 @@ class RateLimiter:
                 return Permits((), None, RECHECK_S, open_until)
             if admitted == "no" or now < paused_until:
                 wait_s = max(breaker.open_until if open_until else 0.0, paused_until) - now
-                return Permits((), None, max(RECHECK_S, wait_s), open_until)
+                paused = paused_until if now < paused_until else None
+                return Permits((), None, max(RECHECK_S, wait_s), open_until, paused_until=paused)
             capacity, wait_s = self._capacity(bucket, request, now)
             if admitted == "probe":
                 capacity = min(capacity, 1)

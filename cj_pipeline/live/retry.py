@@ -6,6 +6,7 @@ together do not come back together; what a provider states in Retry-After is the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -64,6 +65,8 @@ def retrying(
     time_left_s: Callable[[], float | None],
     sleep: Callable[[float], Awaitable[None]],
     attempts: dict[Cause, int],
+    *,
+    patience_s: float = math.inf,
 ) -> AsyncRetrying:
     """Return what retries a call until it is answered, refused, or out of attempts.
 
@@ -72,6 +75,7 @@ def retrying(
         time_left_s: Seconds from now after which no attempt may begin; None is no bound.
         sleep: Waits; may raise to end it all.
         attempts: Counts the failures by cause, for the caller to see why it was abandoned.
+        patience_s: A provider that asks for a longer wait than this is not waited for here.
     """
     spread = wait_random_exponential(multiplier=rules.first_wait_s, max=rules.longest_wait_s)
 
@@ -84,7 +88,8 @@ def retrying(
         attempts[cause] = attempts.get(cause, 0) + 1
         left = time_left_s()
         is_late = left is not None and state.upcoming_sleep > left
-        return attempts[cause] >= rules.max_attempts[cause] or is_late
+        is_put_off = retry_after_s(error) > patience_s
+        return attempts[cause] >= rules.max_attempts[cause] or is_late or is_put_off
 
     return AsyncRetrying(
         retry=retry_if_exception_type(TransientError),

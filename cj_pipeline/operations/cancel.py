@@ -19,24 +19,35 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Cancelled:
-    """How many provider jobs were asked to stop."""
+    """How many provider jobs were asked to stop, and why others could not be."""
 
     n_jobs: int
+    problems: tuple[str, ...] = ()
 
 
 def cancel(runtime: Runtime, batch_id: str) -> Cancelled:
     """Ask nothing more for a batch and tell its provider jobs to stop.
 
-    What they finished comes home by the usual steps; then the batch ends as cancelled.
+    What they finished comes home by the usual steps; then the batch ends as cancelled. Of a batch
+    that has ended, jobs that could not be told before are told now.
     """
+    with runtime.store.read() as db:
+        record = load_batch(db, batch_id)
+    if not record.has_ended:
+        _end(runtime, batch_id)
+    stopped = stop_open_jobs(runtime, record)
+    return Cancelled(stopped.n_told, stopped.problems)
+
+
+def _end(runtime: Runtime, batch_id: str) -> None:
+    """Record that nothing more is asked for a batch."""
     with runtime.store.write() as db:
         record = load_batch(db, batch_id)
         if record.has_ended:
-            return Cancelled(0)
+            return
         now = runtime.clock()
         set_flag(db, batch_id, BatchFlag.CANCEL_REQUESTED, now)
         fail_exhausted(db, record, now, give_up=True)
         # What was put off and surely is not at its provider is ended at once: nobody has to wait.
         send_now(db, batch_id, now)
         record_progress(db, batch_id, now)
-    return Cancelled(stop_open_jobs(runtime, record))

@@ -29,6 +29,7 @@ from cj_pipeline.live.journal import folder_of
 from cj_pipeline.queries.same_texts import essays_with_the_text
 from cj_pipeline.storage.file_swap import UNFINISHED
 from cj_pipeline.store.file_store import FileStore, connect_file
+from cj_pipeline.store.identity import begin_epoch
 from cj_pipeline.store.maintenance import CALLBACKS_FOLDER, compact_store, rewrite_file
 from cj_pipeline.store.session import Session
 from cj_pipeline.store.snapshot import spare_of
@@ -40,6 +41,7 @@ _ID_COLUMNS = (
     "winner_id",
     "loser_id",
     "primary_anchor_id",
+    "judged_id",
 )
 _OUTLASTING = ("forgotten", "forgotten_costs", "erasures")
 """What is kept of a batch that was removed: that it was, and what it had cost."""
@@ -261,6 +263,7 @@ def _finish(store: FileStore, erasure: dict[str, Any], now: datetime, beyond: Be
             with store.write() as db:
                 if essay_id is None:
                     _keep_costs(db, batch_id, now)
+                    _begin_epoch(db, batch_id, now)
                 content = db.one(
                     "SELECT content_sha256 FROM batches WHERE batch_id = ?", [batch_id]
                 )
@@ -300,6 +303,17 @@ def _erase_rows(db: Session, batch_id: str, essay_id: str | None, alias: str | N
         n_rows += _count(db, table, batch_id)
         db.execute(f'DELETE FROM "{table}" WHERE batch_id = ?', [batch_id])  # noqa: S608
     return n_rows
+
+
+def _begin_epoch(db: Session, batch_id: str, now: datetime) -> None:
+    """Have a batch's jobs searched for, should it be submitted again: nobody knows them now."""
+    row = db.one(
+        "SELECT min(intended_at) AS since FROM provider_jobs"
+        " WHERE batch_id = ? AND batching_mode = 'provider_batch_api'",
+        [batch_id],
+    )
+    if row is not None and row["since"] is not None:
+        begin_epoch(db, "forgotten", None, now, jobs_since=row["since"])
 
 
 def _keep_costs(db: Session, batch_id: str, now: datetime) -> None:
@@ -344,12 +358,20 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
         db.execute(f"DELETE FROM earlier_outcomes WHERE {_SHOWS_IT}", keys)  # noqa: S608
     if "human_answers" in _tables(db):  # likewise
         db.execute(f"UPDATE human_answers SET reason = NULL WHERE {_QUOTES_IT}", keys)  # noqa: S608
+    if "shared_texts" in _tables(db):  # nor this
+        db.execute("DELETE FROM shared_texts WHERE batch_id = $batch AND essay_id = $essay", keys)
     _remove_from_documents(db, batch_id, essay_id)
     told = "".join(f', "{name}" = NULL' for name in _names_of_students(db))
     db.execute(
         "UPDATE essays SET text = '', file_name = '', source_path = '', sha256 = '',"  # noqa: S608
         f" n_bytes = 0{told} WHERE batch_id = $batch AND essay_id = $essay",
         keys,
+    )
+    # What was told of the batch's files may name any of them.
+    db.execute(
+        "UPDATE batches SET metadata = json_merge_patch(metadata, '{\"notices\": []}')"
+        " WHERE batch_id = ?",
+        [batch_id],
     )
     return 1 + (row["n"] if row else 0)
 
@@ -631,7 +653,11 @@ def _refuse_unknown(db: Session, batch_id: str, essay_id: str | None) -> None:
     keys = [batch_id, essay_id]
     if (
         essay_id is not None
-        and db.one("SELECT 1 AS found FROM essays WHERE batch_id = ? AND essay_id = ?", keys)
+        and db.one(
+            "SELECT 1 AS found FROM essays WHERE batch_id = $1 AND essay_id = $2 UNION ALL"
+            " SELECT 1 FROM shared_texts WHERE batch_id = $1 AND essay_id = $2",
+            keys,
+        )
         is None
     ):
         msg = f"Batch '{batch_id}' has no essay '{essay_id}'; nothing was removed."

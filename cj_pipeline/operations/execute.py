@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,16 @@ import structlog
 
 from cj_pipeline.batch.options import RunnerMode
 from cj_pipeline.checks.batch_checks import what_stops_grades
-from cj_pipeline.errors import BatchProblemsError, PreflightError
+from cj_pipeline.errors import BatchProblemsError, PreflightError, ProviderUnavailableError
 from cj_pipeline.ids import id_for
 from cj_pipeline.logs import about_batch
-from cj_pipeline.operations.preflight import PreflightItem, preflight_folder
+from cj_pipeline.operations.preflight import PreflightItem, only_waits, preflight_folder
 from cj_pipeline.operations.preview import Preview
 from cj_pipeline.outputs.artefact import WrittenFile
 from cj_pipeline.queries.batch_record import batch_correlation_id, is_published, load_batch
 from cj_pipeline.queries.history import read_history
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.steps.advance import advance_to_end
+from cj_pipeline.steps.advance import advance_to_end, go_on
 from cj_pipeline.steps.decide import comparison_counts
 from cj_pipeline.steps.ingest import Ingested, ingest, ingest_batch, record_rejection
 from cj_pipeline.steps.next_step import NextStep
@@ -80,12 +80,25 @@ class RunnerResult:
 
 
 def take_in(
-    runtime: Runtime, folder: Path, *, explicit: Mapping[str, Any], may_repeat: bool = False
+    runtime: Runtime,
+    folder: Path,
+    *,
+    explicit: Mapping[str, Any],
+    may_repeat: bool = False,
+    resume: bool = False,
 ) -> Ingested:
-    """Take a batch in once everything it needs is in order; one that is in is left as it is.
+    """Take a batch in once everything it needs is in order; one that is in goes on as it is.
+
+    Args:
+        runtime: The pipeline's connections.
+        folder: The batch's.
+        explicit: Settings given by hand.
+        may_repeat: Whether files that another batch has may be judged again.
+        resume: Whether judges that gave no verdict in their first answers are asked more.
 
     Raises:
         PreflightError: With everything that is not in order; nothing was asked.
+        ProviderUnavailableError: If all that is wrong is that a provider does not answer now.
         BatchProblemsError: If the batch is in the store with other content or settings.
     """
     name = id_for(folder.resolve().name, prefix="batch")
@@ -114,10 +127,18 @@ def take_in(
         if problems:
             _record_bad_inputs(runtime, folder, name, problems)
             listed = "\n".join(f"  - {each.about}: {each.finding}" for each in problems)
+            if only_waits(examined):
+                msg = (
+                    f"Batch '{name}' cannot start now; nothing is wrong with it and nothing was"
+                    f" requested. Run the same command later:\n{listed}"
+                )
+                raise ProviderUnavailableError(msg)
             msg = f"Batch '{name}' cannot start; nothing was requested. Fix these:\n{listed}"
             raise PreflightError(msg)
         if batch is None:
-            return ingest(runtime, folder, explicit=explicit, may_return=may_repeat)
+            taken_in = ingest(runtime, folder, explicit=explicit, may_return=may_repeat)
+            go_on(runtime, taken_in.batch_id, resume=resume)
+            return taken_in
         return ingest_batch(runtime, batch, may_return=may_repeat)
 
 
@@ -180,6 +201,8 @@ def run_to_end(
     """
     with _about(runtime, batch_id):
         started = monotonic()
+        if timeout_s is not None:
+            runtime = replace(runtime, stop_at=time.monotonic() + timeout_s)
         progress = _progress(runtime, batch_id)
         log.info("collector_started", completion_timeout_s=timeout_s, **vars(progress))
         timed_out = False

@@ -39,6 +39,7 @@ from cj_pipeline.stopping.continuation import (
 )
 from cj_pipeline.store.base import Store
 from cj_pipeline.store.file_store import FileStore
+from cj_pipeline.store.identity import UNKNOWN
 from cj_pipeline.store.session import Session
 
 _RELIABILITIES = (0.8, 0.9)
@@ -208,7 +209,7 @@ class Preview:
             if not asks:
                 continue
             provider = self.aside.provider(judge)
-            key = submission_key(self.batch_id, judge.judge_id, provider.account, asks)
+            key = submission_key(self.batch_id, judge.judge_id, asks, UNKNOWN)
             lines = [request_line(provider, judge, ask, key) for ask in asks]
             path = folder / f"requests.{judge.judge_id}.jsonl"
             path.write_bytes(b"".join(lines))

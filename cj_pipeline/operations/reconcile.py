@@ -1,15 +1,16 @@
 """What the ledger and the providers say of the same jobs, compared; safe to run at any time.
 
-Only what bears our submission keys, or whose id the ledger holds, is ever touched. Everything
-else in an account is somebody else's.
+Only what this store made is ever touched: its keys bear its identity, or the ledger holds the id.
+What other stores made, also the one that this home was copied from, is listed apart.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Literal
 
 import structlog
@@ -23,17 +24,16 @@ from cj_pipeline.provider_jobs.adoption import (
     settle_duplicates,
 )
 from cj_pipeline.provider_jobs.ledger import COLLECTABLE, DONE, OPEN, JobState, ProviderJob
+from cj_pipeline.provider_jobs.ownership import may_stop_by, require_ours
 from cj_pipeline.provider_jobs.poll_schedule import stalled_since
 from cj_pipeline.providers.base import JobOutcome, ListedJob, Provider
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.watchdog import EXPIRES_SOON
+from cj_pipeline.store.identity import LOOK_BACK, Identity, settle_identity
 
 log = structlog.get_logger()
-
-LOOK_BACK = timedelta(days=45)
-"""No provider keeps results longer, so older jobs have nothing left to compare."""
 
 SHORTEST_KEPT = timedelta(days=29)
 """Anthropic's results go 29 days after creation; taken where the ledger has no date."""
@@ -48,8 +48,11 @@ Kind = Literal[
     "unreachable",
     "other_credentials",
     "duplicate_job",
+    "not_told_to_stop",
     "unknown_job",
     "unknown_file",
+    "other_store_job",
+    "other_store_file",
     "not_yet_adopted",
     "ambiguous",
     "unsent",
@@ -89,29 +92,48 @@ class Discrepancy:
     needs_consent: bool = False
 
     @property
+    def is_of_another_store(self) -> bool:
+        """Whether it is another store's, and so none of this one's business."""
+        return self.kind in {"other_store_job", "other_store_file"}
+
+    @property
     def is_mendable(self) -> bool:
         """Whether `repair` does something about it."""
         return self.mending is not None
 
 
 def examine(runtime: Runtime) -> list[Discrepancy]:
-    """Return everything on which the ledger and the providers differ; nothing is changed."""
+    """Return everything on which the ledger and the providers differ; nothing of it is changed."""
     now = runtime.clock()
     known = _ledger(runtime, now)
     findings = [finding for job in known.jobs for finding in _by_itself(job, known, now)]
-    for account in sorted({job.account for job in known.jobs}):
-        ours = [job for job in known.jobs if job.account == account]
-        judge = known.judges[ours[0].batch_id, ours[0].judge_id]
+    accounts: dict[str, tuple[Provider, list[ProviderJob]]] = {}
+    for job in known.jobs:
         try:
-            provider = runtime.provider(judge)
-            if provider.account != account:
-                findings += _other_credentials(account, ours)
-                continue
-            findings += _compared(provider, ours, known.duplicates, now)
+            provider = runtime.provider(known.judges[job.batch_id, job.judge_id])
+            accounts.setdefault(provider.account, (provider, []))[1].append(job)
         except CJError as error:
-            remedy = "fix that, then run `cj doctor` again"
-            findings.append(Discrepancy("unreachable", account, None, account, str(error), remedy))
-    return findings
+            findings.append(_unreachable(job.account, error))
+    for account, (provider, jobs) in sorted(accounts.items()):
+        try:
+            findings += _compared(provider, jobs, known, now)
+        except CJError as error:
+            findings.append(_unreachable(account, error))
+    return list(dict.fromkeys(_leave_to_others(finding, known) for finding in findings))
+
+
+def _unreachable(account: str, error: CJError) -> Discrepancy:
+    remedy = "fix that, then run `cj doctor` again"
+    return Discrepancy("unreachable", account, None, account, str(error), remedy)
+
+
+def _leave_to_others(finding: Discrepancy, known: _Known) -> Discrepancy:
+    """Take the mending from a finding about a job that another store made."""
+    job = known.by_key.get(finding.submission_key or "")
+    if finding.mending not in {"cancel", "delete"} or job is None or known.may_stop(job):
+        return finding
+    remedy = "the store that made it may; if this home was moved, run `cj store moved` first"
+    return replace(finding, mending=None, remedy=remedy)
 
 
 def repair(
@@ -125,15 +147,19 @@ def repair(
         with_consent: Whether a person agreed to what may lose something.
     """
     known = _ledger(runtime, runtime.clock())
-    by_key = {job.submission_key: job for job in known.jobs}
     providers = {p.account: p for p in _reachable(runtime, known.judges.values())}
     mended = []
     for finding in findings:
+        job = known.by_key.get(finding.submission_key or "")
         provider = providers.get(finding.account)
-        if provider is None or (finding.needs_consent and not with_consent):
+        if finding.needs_consent and not with_consent:
             continue
         try:
-            done = _mend(runtime, finding, provider, by_key.get(finding.submission_key or ""))
+            if job is not None:
+                provider = runtime.provider(known.judges[job.batch_id, job.judge_id])
+            if provider is None:
+                continue
+            done = _mend(runtime, _leave_to_others(finding, known), provider, job)
         except CJError as error:
             log.warning("not_mended", what=finding.what, problem=str(error))
             continue
@@ -154,6 +180,8 @@ def _mend(
         case "cancel" if finding.kind == "duplicate_job" and job is not None:
             keep_duplicates(runtime, job, provider, [finding.what])
         case "cancel":
+            if job is not None:
+                require_ours(runtime, job, provider)
             provider.cancel(finding.what)
             if job is not None and job.provider_job_id == finding.what:
                 with runtime.store.write() as db:
@@ -174,17 +202,35 @@ class _Known:
     """What the ledger knows that a provider may still know too.
 
     `judges` are by batch and judge id; `row_tokens` are the input and output tokens of a job's
-    rows, by submission key; `duplicates` are the ids of the duplicates on record.
+    rows, by submission key; `duplicates` are the ids of the duplicates on record. `unwanted` are
+    the batches that were cancelled or have ended; `borne` are the keys that adopted jobs bear, by
+    the ledger's.
     """
 
+    identity: Identity
+    unwanted: frozenset[str]
+    borne: Mapping[str, str]
     jobs: tuple[ProviderJob, ...]
     row_tokens: Mapping[str, tuple[int, int]]
     judges: Mapping[tuple[str, str], Judge]
     duplicates: frozenset[str]
 
+    @cached_property
+    def by_key(self) -> dict[str, ProviderJob]:
+        """The jobs, by every key that one of them may bear."""
+        own = {job.submission_key: job for job in self.jobs}
+        return {borne: own[key] for key, borne in self.borne.items() if key in own} | own
+
+    def may_stop(self, job: ProviderJob) -> bool:
+        """Whether this store may cancel a job and delete what it left."""
+        return may_stop_by(self.identity, job, self.borne.get(job.submission_key))
+
 
 def _ledger(runtime: Runtime, now: datetime) -> _Known:
+    identity = settle_identity(runtime.store, now)
     with runtime.store.read() as db:
+        borne = {row["submission_key"]: row["borne_key"] for row in db.rows("FROM borne_keys")}
+        unwanted = db.rows("FROM batches WHERE state <> 'running' OR cancel_requested")
         jobs = db.rows(
             "SELECT p.*, coalesce(a.tokens_prompt, 0) AS row_tokens_prompt,"
             " coalesce(a.tokens_completion, 0) AS row_tokens_completion FROM provider_jobs p"
@@ -197,6 +243,9 @@ def _ledger(runtime: Runtime, now: datetime) -> _Known:
         rows = db.rows("SELECT batch_id, judge_id, definition FROM judges")
         duplicates = frozenset(row["provider_job_id"] for row in db.rows("FROM duplicate_jobs"))
     return _Known(
+        identity=identity,
+        unwanted=frozenset(row["batch_id"] for row in unwanted),
+        borne=borne,
         jobs=tuple(ProviderJob.from_row(row) for row in jobs),
         row_tokens={
             row["submission_key"]: (
@@ -242,7 +291,16 @@ def _by_itself(job: ProviderJob, known: _Known, now: datetime) -> Iterator[Discr
             f"`cj execute` the batch '{job.batch_id}' again, or cancel it",
         )
     stalled = stalled_since(job, now) if job.state in OPEN else None
-    if stalled is not None:
+    if job.batch_id in known.unwanted and job.state in OPEN and job.cancel_sent_at is None:
+        yield _finding(
+            "not_told_to_stop",
+            job,
+            job.provider_job_id,
+            f"its batch has ended, and it was never asked to stop: {job.error or 'not tried yet'}",
+            "cancel it, and bill what it had finished",
+            mending="cancel",
+        )
+    elif stalled is not None:
         yield _finding(
             "stalled_job",
             job,
@@ -274,34 +332,27 @@ def _by_itself(job: ProviderJob, known: _Known, now: datetime) -> Iterator[Discr
         )
 
 
-def _other_credentials(account: str, jobs: Sequence[ProviderJob]) -> Iterator[Discrepancy]:
-    unfinished = [job for job in jobs if job.state not in DONE]
-    if unfinished:
-        yield Discrepancy(
-            kind="other_credentials",
-            account=account,
-            batch_id=unfinished[0].batch_id,
-            what=account,
-            problem=f"{len(unfinished)} jobs were begun with another key or address",
-            remedy="restore those credentials; nothing is requested again under new ones",
-        )
-
-
 def _compared(
-    provider: Provider, jobs: Sequence[ProviderJob], duplicates: frozenset[str], now: datetime
+    provider: Provider, jobs: Sequence[ProviderJob], known: _Known, now: datetime
 ) -> Iterator[Discrepancy]:
     """Yield what one account's lists and the ledger's jobs there disagree on."""
     since = min(job.intended_at for job in jobs)
+    if known.identity.jobs_since is not None:
+        since = min(since, known.identity.jobs_since)
     listed = list(provider.list_jobs(since))
-    by_key = {job.submission_key: job for job in jobs}
     for found in listed:
-        if found.job_id not in duplicates:
-            yield from _about_listed(found, by_key, provider.account)
+        if found.job_id not in known.duplicates:
+            yield from _about_listed(found, known, provider)
     ids = {found.job_id for found in listed}
+    unseen = []
     for job in jobs:
+        if job.provider_job_id in ids or job.state in DONE:
+            continue
         # A job made a moment ago may be missing from a list that lags.
         is_settled_in_lists = now - job.intended_at > timedelta(minutes=15)
-        if job.state in OPEN and job.provider_job_id not in ids and is_settled_in_lists:
+        if job.account != provider.account:
+            unseen.append(job)
+        elif job.state in OPEN and is_settled_in_lists:
             yield _finding(
                 "missing_job",
                 job,
@@ -309,29 +360,32 @@ def _compared(
                 "the ledger waits for this job, and the provider does not list it",
                 "look in the provider's console; if it is gone, cancel the batch",
             )
-    yield from _files_left(provider, jobs, since)
+    for account in sorted({job.account for job in unseen}):
+        yield _other_credentials(account, [job for job in unseen if job.account == account])
+    yield from _files_left(provider, jobs, known, since)
 
 
-def _about_listed(
-    found: ListedJob, by_key: Mapping[str, ProviderJob], account: str
-) -> Iterator[Discrepancy]:
+def _other_credentials(account: str, jobs: Sequence[ProviderJob]) -> Discrepancy:
+    return Discrepancy(
+        kind="other_credentials",
+        account=account,
+        batch_id=jobs[0].batch_id,
+        what=account,
+        problem=f"{len(jobs)} jobs were begun with another key or address, and today's sees none",
+        remedy="set the key of that account; nothing is requested again under another",
+    )
+
+
+def _about_listed(found: ListedJob, known: _Known, provider: Provider) -> Iterator[Discrepancy]:
     key = found.submission_key
     if key is None or not _KEY.fullmatch(key):
         return
-    job = by_key.get(key)
+    job = known.by_key.get(key)
     if job is None:
-        yield Discrepancy(
-            kind="unknown_job",
-            account=account,
-            batch_id=None,
-            what=found.job_id,
-            problem=f"it bears a submission key, {key[:16]}, which is unknown here",
-            remedy="another store may own it; if none does, cancel it (--also-cancel)"
-            if found.is_running
-            else "another store may own it; it has ended, so nothing is left to save",
-            mending="cancel" if found.is_running else None,
-            needs_consent=True,
-        )
+        # Of a batch that was forgotten a name may stay behind, for ever, with nothing in it.
+        is_over = known.identity.made(key) and not found.is_running
+        if not (is_over and not provider.keeps_results(found.job_id)):
+            yield _unknown_job(found, key, known.identity, provider.account)
     elif job.provider_job_id is None and job.is_unsent:
         yield _finding(
             "not_yet_adopted",
@@ -357,16 +411,39 @@ def _about_listed(
         )
 
 
+def _unknown_job(found: ListedJob, key: str, identity: Identity, account: str) -> Discrepancy:
+    """Return what a job is that no row of the ledger stands for: this store's own, or another's."""
+    is_own = identity.made(key)
+    if not is_own:
+        who = "the store this home was copied from" if identity.knows(key) else "another store"
+        problem, remedy = f"{who} made it ({key[:16]})", "it is left alone"
+    elif found.is_running:
+        problem = f"this store made it ({key[:16]}), and knows nothing of it: it was restored since"
+        remedy = "submit its batch again, which adopts it; or cancel it (--also-cancel)"
+    else:
+        problem = f"this store made it ({key[:16]}), and knows nothing of it; it has ended"
+        remedy = "submit its batch again, which adopts what it finished"
+    return Discrepancy(
+        kind="unknown_job" if is_own else "other_store_job",
+        account=account,
+        batch_id=None,
+        what=found.job_id,
+        problem=problem,
+        remedy=remedy,
+        mending="cancel" if is_own and found.is_running else None,
+        needs_consent=is_own,
+    )
+
+
 def _files_left(
-    provider: Provider, jobs: Sequence[ProviderJob], since: datetime
+    provider: Provider, jobs: Sequence[ProviderJob], known: _Known, since: datetime
 ) -> Iterator[Discrepancy]:
     """Yield files that no job needs any more, and files named after nobody's submission."""
     over = [job for job in jobs if job.state in DONE]
     owner = {file_id: job for job in over for file_id in job.file_ids}
-    keys = {job.submission_key: job for job in jobs}
     for file in provider.list_files(since):
         named = _FILE.fullmatch(file.filename)
-        by_name = keys.get(named[1]) if named else None
+        by_name = known.by_key.get(named[1]) if named else None
         job = owner.get(file.file_id) or by_name
         if job is not None and (job.state in DONE or _is_extra(file.file_id, job)):
             yield _finding(
@@ -378,15 +455,17 @@ def _files_left(
                 mending="delete",
             )
         elif named and by_name is None:
+            is_own = known.identity.made(named[1])
+            who = "this store, which knows nothing of it" if is_own else "another store"
             yield Discrepancy(
-                kind="unknown_file",
+                kind="unknown_file" if is_own else "other_store_file",
                 account=provider.account,
                 batch_id=None,
                 what=file.file_id,
-                problem=f"it is named after a submission, {named[1][:16]}, unknown here",
-                remedy="another store may own it; if none does, delete it (--also-cancel)",
-                mending="delete",
-                needs_consent=True,
+                problem=f"it is named after a submission, {named[1][:16]}, of {who}",
+                remedy="delete it (--also-cancel)" if is_own else "it is left alone",
+                mending="delete" if is_own else None,
+                needs_consent=is_own,
             )
 
 

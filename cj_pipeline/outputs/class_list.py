@@ -8,6 +8,7 @@ spreadsheet evaluates.
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,15 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
     """
     students = [row for row in history.last_scores if not _is_anchor(history, row["essay_id"])]
     ranks = student_ranks(students)
-    for rank, row in zip(ranks, students, strict=True):
+    sharing = defaultdict(list)
+    for each in history.shared:
+        sharing[each["judged_id"]].append(each)
+    handed_in = [
+        (rank, row, person)
+        for rank, row in zip(ranks, students, strict=True)
+        for person in (history.essay_by_id[row["essay_id"]], *sharing[row["essay_id"]])
+    ]
+    for rank, row, person in handed_in:
         essay = history.essay_by_id[row["essay_id"]]
         projection = history.projection_by_id.get(row["essay_id"])
         sure = history.rank_by_id.get(row["essay_id"], {})
@@ -66,10 +75,10 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             rank,
             sure.get("student_rank_lower"),
             sure.get("student_rank_upper"),
-            excerpt(label(row["essay_id"], essay.get("given_id"), essay.get("name")), 200),
-            excerpt(essay.get("group") or "", 200) or None,
-            row["essay_id"],
-            excerpt(essay["file_name"], 200),
+            excerpt(label(person["essay_id"], person.get("given_id"), person.get("name")), 200),
+            excerpt(person.get("group") or "", 200) or None,
+            person["essay_id"],
+            excerpt(person["file_name"], 200),
             history.given_grade(row["essay_id"]),
             written_grade(projection) if is_machines else None,
             round(projection["confidence"], 3) if projection else None,
@@ -81,12 +90,15 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             round(row["verdict_score"], 3),
             row["n_comparisons"],
             "; ".join(
-                _remarks(
-                    essay["text"] or "",
-                    row["is_one_sided"],
-                    projection is not None and projection["is_extrapolated"],
-                    decision,
-                )
+                [
+                    *_remarks(
+                        essay["text"] or "",
+                        row["is_one_sided"],
+                        projection is not None and projection["is_extrapolated"],
+                        decision,
+                    ),
+                    *(_shares(history, person) if person is not essay else ()),
+                ]
             ),
             history.release.status if projection else None,
             projection["grade"] if projection else None,
@@ -120,6 +132,12 @@ def class_list_xlsx(history: BatchHistory) -> bytes:
         sheet.freeze_panes(1, 2)
         sheet.autofit()
     return content.getvalue()
+
+
+def _shares(history: BatchHistory, person: Row) -> Iterator[str]:
+    other = history.essay_by_id[person["judged_id"]]
+    called = label(other["essay_id"], other.get("given_id"), other.get("name"))
+    yield f"the same text as {excerpt(called, 100)}, judged once for both"
 
 
 def _is_anchor(history: BatchHistory, essay_id: str) -> bool:

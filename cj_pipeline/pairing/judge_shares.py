@@ -34,7 +34,7 @@ def shares_problem(shares: Mapping[str, float], judges: Sequence[str]) -> str | 
 
 def shares_with_common(n_judges: int, common: float) -> tuple[float, ...]:
     """Return each judge's share of the pairs, where some go to all judges and each other to one."""
-    return (common + (1 - common) / n_judges,) * n_judges
+    return (common + (1 - common) / n_judges,) * n_judges if n_judges else ()
 
 
 def judges_of_pair(

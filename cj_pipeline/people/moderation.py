@@ -155,7 +155,7 @@ def send_to_people(
 
 
 def people_judge(db: Session, record: BatchRecord) -> Judge:
-    """Return the judge that a batch's people judge as; the built-in one is added to one without."""
+    """Return the judge that people of a batch judge as; the built-in one if it has none."""
     own = [judge for judge in record.people if judge.name != IMPORTED]
     if own:
         return own[0]

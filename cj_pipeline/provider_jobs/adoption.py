@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from cj_pipeline.errors import (
+    AccountRefusedError,
     AmbiguousSubmissionError,
     CJError,
     ProviderRefusedError,
@@ -24,10 +25,13 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.judging.pricing import cost_usd
 from cj_pipeline.provider_jobs import charges, ledger
-from cj_pipeline.provider_jobs.ledger import ProviderJob, require_own_account, require_same_account
-from cj_pipeline.providers.base import JobStatus, Provider, RawLine, results_expire_at
+from cj_pipeline.provider_jobs.ledger import ProviderJob
+from cj_pipeline.provider_jobs.ownership import may_stop, of_another_account
+from cj_pipeline.providers.base import FoundJob, JobStatus, Provider, RawLine, results_expire_at
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.store.identity import LOOK_BACK, Identity, settle_identity
+from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
 
@@ -47,9 +51,7 @@ def adopt_if_found(runtime: Runtime, batch_id: str, key: str) -> bool:
         claimed = ledger.acquire_leases(db, batch_id, runtime.clock(), only=key)
     for job in claimed:
         try:
-            provider = runtime.provider(record.judge(job.judge_id))
-            require_own_account(job, provider)
-            adopt(runtime, job, provider)
+            adopt(runtime, job, runtime.provider(record.judge(job.judge_id)))
         finally:
             with runtime.store.write() as db:
                 ledger.restore_lease(db, job)
@@ -58,53 +60,100 @@ def adopt_if_found(runtime: Runtime, batch_id: str, key: str) -> bool:
     return found is not None and found.provider_job_id is not None
 
 
-def adopt(runtime: Runtime, job: ProviderJob, provider: Provider) -> bool:
+def adopt(
+    runtime: Runtime, job: ProviderJob, provider: Provider, *, earlier_key: str | None = None
+) -> bool:
     """Take over the provider job that an earlier try created; False where there surely is none.
 
-    Further jobs of the same submission are told to stop.
+    After a restore, in a copy and after a batch was forgotten, an earlier try may have made it that
+    the ledger knows nothing of. Further jobs of the same submission are told to stop, if this store
+    made them.
+
+    Args:
+        runtime: The pipeline's connections.
+        job: The submission.
+        provider: Where to look, by today's key.
+        earlier_key: The key it had before keys bore the store's identity.
 
     Raises:
         UncertainOutcomeError: While nobody can tell.
         AmbiguousSubmissionError: If the account's list cannot be searched to its end.
+        OtherAccountError: If it may exist, and under today's key nothing proves it.
     """
-    key = job.submission_key
-    try:
-        candidates = provider.find(key, job.intended_at, job.n_requests)
-    except ProviderRefusedError as error:
-        # Not being let look is no proof that there is nothing.
-        msg = f"Whether job {key[:16]} of batch '{job.batch_id}' exists cannot be seen: {error}"
-        raise AmbiguousSubmissionError(msg) from error
-    known = _jobs_of_others(runtime, job)
-    found = [candidate for candidate in candidates if candidate.job_id not in known]
+    key, identity = job.submission_key, settle_identity(runtime.store, runtime.clock())
+    found = _candidates(runtime, job, provider, identity, earlier_key)
     if any(not candidate.is_certain for candidate in found):
         msg = f"Job {key[:16]} may be one that is still running: it is known when that ends."
         raise UncertainOutcomeError(msg)
     if found:
-        record_adoption(runtime, job, provider, found[0].job_id)
-        keep_duplicates(runtime, job, provider, [extra.job_id for extra in found[1:]])
+        record_adoption(runtime, job, provider, found[0])
+        extra = [c.job_id for c in found[1:] if _is_ours(identity, c, key)]
+        keep_duplicates(runtime, job, provider, extra)
         return True
-    begun, lag = job.create_begun_at, timedelta(seconds=provider.limits.list_lag_s)
-    if begun is not None and runtime.clock() - begun < lag:
+    if job.create_begun_at is not None and job.account != provider.account:
+        raise of_another_account(provider.name, key, job.batch_id)
+    lag = timedelta(seconds=provider.limits.list_lag_s)
+    youngest = max(filter(None, (job.create_begun_at, identity.jobs_until)), default=None)
+    if youngest is not None and runtime.clock() - youngest < lag:
         msg = f"Job {key[:16]} may exist: its provider's list may lag; looking again later."
         raise UncertainOutcomeError(msg)
     return False
 
 
+def _candidates(
+    runtime: Runtime,
+    job: ProviderJob,
+    provider: Provider,
+    identity: Identity,
+    earlier_key: str | None,
+) -> list[FoundJob]:
+    """Return the jobs that this submission may have made, the one to keep first."""
+    key, since = job.submission_key, job.intended_at
+    keys = [key]
+    if identity.jobs_since is not None:
+        since = min(since, max(identity.jobs_since, runtime.clock() - LOOK_BACK))
+        keys += [earlier_key] if earlier_key else []
+    try:
+        listed = [found for each in keys for found in provider.find(each, since, job.n_requests)]
+    except ProviderRefusedError as error:
+        if isinstance(error, AccountRefusedError) and job.surely_absent:
+            raise  # it waits for a key, and nobody has to decide anything
+        # Not being let look is no proof that there is nothing.
+        msg = f"Whether job {key[:16]} of batch '{job.batch_id}' exists cannot be seen: {error}"
+        raise AmbiguousSubmissionError(msg) from error
+    known = _jobs_of_others(runtime, job)
+    found = []
+    for candidate in listed:
+        borne = candidate.submission_key
+        may_be_it = borne in {None, *keys} or (
+            identity.jobs_since is not None and borne is not None and identity.knows(borne)
+        )
+        if not may_be_it or candidate.job_id in known:
+            continue
+        is_expected = not job.surely_absent or candidate.is_running or not candidate.is_certain
+        if is_expected or provider.keeps_results(candidate.job_id):
+            found.append(candidate)
+        else:
+            log.warning("found_without_results", submission_key=key, job=candidate.job_id)
+    return sorted(found, key=lambda c: (c.submission_key != key, not _is_ours(identity, c, key)))
+
+
+def _is_ours(identity: Identity, found: FoundJob, key: str) -> bool:
+    """Whether a job that was found may be told to stop: this store made it."""
+    borne = found.submission_key
+    return borne is None or borne == key or identity.made(borne)
+
+
 def _jobs_of_others(runtime: Runtime, job: ProviderJob) -> set[str]:
-    """Return the account's jobs that the ledger knows to belong to other submissions.
+    """Return the provider's jobs that the ledger knows to belong to other submissions.
 
     Where a provider keeps no name of ours on a job, they would look just like this one.
     """
     with runtime.store.read() as db:
         rows = db.rows(
-            "SELECT provider_job_id FROM provider_jobs WHERE account = $account"
-            " AND submission_key <> $key AND provider_job_id IS NOT NULL"
-            " AND submitted_at >= $since - INTERVAL 1 DAY",
-            {
-                "account": job.account,
-                "key": job.submission_key,
-                "since": job.intended_at,
-            },
+            "SELECT provider_job_id FROM provider_jobs WHERE provider = $provider"
+            " AND submission_key <> $key AND provider_job_id IS NOT NULL",
+            {"provider": job.provider, "key": job.submission_key},
         )
     return {row["provider_job_id"] for row in rows}
 
@@ -139,16 +188,35 @@ def record_submission(runtime: Runtime, job: ProviderJob, provider: Provider, jo
         keep_duplicates(runtime, job, provider, [job_id])
 
 
-def record_adoption(runtime: Runtime, job: ProviderJob, provider: Provider, job_id: str) -> None:
+def record_adoption(
+    runtime: Runtime, job: ProviderJob, provider: Provider, found: FoundJob
+) -> None:
     """Record the job that was found at the provider, if no other process has done so."""
-    now = runtime.clock()
+    now, job_id, borne = runtime.clock(), found.job_id, found.submission_key
     with runtime.store.write() as db:
         current = ledger.find_job(db, job.submission_key)
         if current is not None and current.provider_job_id == job_id:
             return
         expiry = results_expire_at(now, provider.limits)
-        ledger.mark_adopted(db, job.submission_key, job_id, now, expiry)
+        ledger.mark_adopted(
+            db, job.submission_key, job_id, now, expiry, input_file_id=found.input_file_id
+        )
+        if job.account != provider.account:
+            ledger.see_from_account(db, job.submission_key, provider.account)
+        if borne is not None and borne != job.submission_key:
+            _record_borne_key(db, job, borne)
     _log(job, "provider_job_adopted", job_id)
+
+
+def _record_borne_key(db: Session, job: ProviderJob, borne: str) -> None:
+    """Record the key that an adopted job bears; its rows come home under that key's custom ids."""
+    row = {"submission_key": job.submission_key, "batch_id": job.batch_id, "borne_key": borne}
+    db.insert("borne_keys", [row], on_conflict="replace")
+    if borne[:16] != job.submission_key[:16]:
+        db.execute(
+            "UPDATE attempts SET custom_id = ? || substr(custom_id, 17) WHERE submission_key = ?",
+            [borne[:16], job.submission_key],
+        )
 
 
 def _log(job: ProviderJob, event: str, job_id: str) -> None:
@@ -215,12 +283,14 @@ def settle_duplicates(runtime: Runtime, batch_id: str | None = None, *, at_most:
     for row in rows:
         try:
             provider = runtime.provider(records[row["batch_id"]].judge(row["judge_id"]))
-            require_same_account(
-                provider,
-                account=row["account"],
-                submission_key=row["submission_key"],
-                batch_id=row["batch_id"],
-            )
+            with runtime.store.read() as db:
+                kept = ledger.find_job(db, row["submission_key"])
+            if kept is None or not may_stop(runtime, kept):
+                continue
+            if row["account"] != provider.account and not provider.is_of(
+                row["provider_job_id"], row["submission_key"], kept.n_requests, kept.intended_at
+            ):
+                raise of_another_account(provider.name, row["submission_key"], row["batch_id"])
             if row["cancel_sent_at"] is None:
                 _tell_to_stop(runtime, row, provider)
             status = provider.poll(row["provider_job_id"])

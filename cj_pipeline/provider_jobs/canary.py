@@ -1,10 +1,10 @@
-"""A few requests ahead of a judge's first provider job: does it answer as asked?
+"""A few requests ahead of a judge's first requests: does it answer as asked?
 
 A model that refuses the schema, a model nobody has, a prompt nobody can answer: each would cost a
 whole job, and a day. So a judge that has never given a verdict in this store is first asked the
-first comparisons of the wave by single calls. They are the wave's own, paid once and kept; the rest
-goes out when one of them has succeeded. Which judges need that is decided here; sending is
-`submit_wave`.
+first comparisons of the wave by single calls, in every mode. They are the wave's own, paid once and
+kept; the rest goes out when one of them has succeeded. Which judges need that is decided here;
+sending is `submit_wave`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,6 @@ class Released:
 
 def canary_size(settings: BatchSettings, judge: Judge) -> int:
     """Return how many requests go ahead for a judge that is new here; 0 for none."""
-    if settings.batching_mode != "provider_batch_api":
-        # Single calls are their own canary: the first that is refused stops the others.
-        return 0
     if settings.canary_requests is not None:
         return settings.canary_requests
     return 0 if judge.is_simulated else CANARY_REQUESTS
@@ -65,7 +62,8 @@ def release(
         before = _canaries(db, record, judge)
         if any(row["is_out"] for row in before):
             continue
-        if before and (len(before) >= MAX_CANARIES or not before[-1]["may_pass"]):
+        is_given_up = len(before) >= MAX_CANARIES and not any(row["is_answered"] for row in before)
+        if before and (is_given_up or not before[-1]["may_pass"]):
             failed.append(judge)
         else:
             released.append(Released(judge, own[:size], is_canary=True))
@@ -96,10 +94,14 @@ def _has_answered(db: Session, judge: Judge) -> bool:
 
 
 def _canaries(db: Session, record: BatchRecord, judge: Judge) -> list[dict[str, bool]]:
-    """Return a judge's canaries here, oldest first: is it out, and may its failure pass?"""
+    """Return a judge's canaries here, oldest first: is it out, may it pass, was it answered?
+
+    What was answered without a verdict was paid for: `holds` says when that is enough.
+    """
     return db.rows(
         "SELECT count(*) > count(a.outcome) OR bool_or(p.phase <> 'done')"
-        " AS is_out, coalesce(bool_or(a.may_retry), FALSE) AS may_pass"
+        " AS is_out, coalesce(bool_or(a.may_retry), FALSE) AS may_pass,"
+        " coalesce(sum(a.tokens_completion), 0) > 0 AS is_answered"
         " FROM v_job_phases p JOIN attempts a USING (submission_key)"
         " WHERE p.batch_id = ? AND p.judge_id = ? AND p.is_canary"
         " GROUP BY p.submission_key ORDER BY min(p.intended_at)",

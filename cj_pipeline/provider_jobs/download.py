@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import chain, islice
 
 import structlog
@@ -21,9 +21,11 @@ from cj_pipeline.errors import (
     OtherAccountError,
     ProviderUnavailableError,
 )
-from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob, require_own_account, waiting_for
+from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob, waiting_for
 from cj_pipeline.provider_jobs.missing_rows import Trouble
+from cj_pipeline.provider_jobs.ownership import require_ours
 from cj_pipeline.providers.base import JobStatus, Provider, RawLine
+from cj_pipeline.runtime import Runtime
 
 log = structlog.get_logger()
 
@@ -45,18 +47,21 @@ class Download:
     stops_the_command: FinalError | None = None
 
 
-def download(provider: Provider, job: ProviderJob, now: datetime, *, is_wanted: bool) -> Download:
+def download(
+    runtime: Runtime, provider: Provider, job: ProviderJob, *, is_wanted: bool
+) -> Download:
     """Return an ended job's lines; why there are none where its provider does not send them.
 
     Args:
+        runtime: The pipeline's connections.
         provider: Where the job is.
         job: One that has ended.
-        now: By the pipeline's clock.
         is_wanted: Whether its batch goes on: then a refused key stops the command.
     """
     status: JobStatus | None = None
+    now = runtime.clock()
     try:
-        require_own_account(job, provider)
+        require_ours(runtime, job, provider)
         if job.state is not JobState.ENDED:
             # Counts and files may have come late.
             status = provider.poll(job.known_job_id)

@@ -22,9 +22,11 @@ from cj_pipeline.errors import (
     AmbiguousSubmissionError,
     CJError,
     IllegalTransitionError,
+    JudgeHeldError,
     OtherAccountError,
+    OutOfCreditError,
 )
-from cj_pipeline.providers.base import JobOutcome, JobStatus, Provider
+from cj_pipeline.providers.base import JobOutcome, JobStatus
 from cj_pipeline.store.session import Session
 
 LEASE = timedelta(minutes=10)
@@ -252,6 +254,7 @@ _ANY = frozenset(JobState)
 
 TRANSITIONS: Mapping[str, Transition] = {
     "bind_account": Transition(UNSENT, frozenset({JobState.INTENT}), JobState.INTENT),
+    "see_from_account": Transition(OPEN | COLLECTABLE | {JobState.SETTLED}, _CALLING),
     "mark_uploaded": Transition(UNSENT, _NONE, JobState.UPLOADED),
     "begin_create": Transition(frozenset({JobState.UPLOADED}), _NONE),
     "withdraw_create": Transition(frozenset({JobState.UPLOADED}), _NONE),
@@ -328,39 +331,12 @@ def is_in(db: Session, key: str, states: frozenset[JobState]) -> bool:
     return row is not None and JobState(row["state"]) in states
 
 
-def require_same_account(
-    provider: Provider, *, account: str, submission_key: str, batch_id: str
-) -> None:
-    """Let a job be asked about only where it was created: elsewhere it would seem not to exist.
-
-    Raises:
-        OtherAccountError: If the provider is reached with another key or address.
-    """
-    if account != provider.account:
-        msg = (
-            f"Provider job {submission_key[:16]} of batch '{batch_id}' was begun with"
-            f" another key or address of {provider.name}. Restore those credentials, or cancel"
-            " the batch: nothing is requested again under new ones."
-        )
-        raise OtherAccountError(msg)
-
-
-def require_own_account(job: ProviderJob, provider: Provider) -> None:
-    """Let a job be asked about only where it was created.
-
-    Raises:
-        OtherAccountError: As `require_same_account`.
-    """
-    require_same_account(
-        provider,
-        account=job.account,
-        submission_key=job.submission_key,
-        batch_id=job.batch_id,
-    )
-
-
 def waiting_for(error: CJError) -> WaitingFor | None:
     """Return what has to come before an error passes; None where waiting for it is enough."""
+    if isinstance(error, OutOfCreditError):
+        return WaitingFor.CREDIT
+    if isinstance(error, JudgeHeldError):
+        return WaitingFor.PERSON
     if isinstance(error, AccountRefusedError | OtherAccountError):
         return WaitingFor.KEY
     if isinstance(error, AmbiguousSubmissionError):
@@ -482,6 +458,11 @@ def bind_account(db: Session, key: str, account: str) -> ProviderJob:
     return _require(db, key, "bind_account")
 
 
+def see_from_account(db: Session, key: str, account: str) -> None:
+    """Record the account that a job is asked for from now on: it was proved to be ours there."""
+    _apply(db, key, "see_from_account", account=account)
+
+
 def mark_uploaded(db: Session, key: str, file_id: str | None, content_sha256: str) -> None:
     """Record that a job's requests are at the provider, or travel with its create."""
     _apply(db, key, "mark_uploaded", input_file_id=file_id, content_sha256=content_sha256)
@@ -508,10 +489,18 @@ def mark_submitted(
 
 
 def mark_adopted(
-    db: Session, key: str, job_id: str, now: datetime, results_expire_at: datetime | None
+    db: Session,
+    key: str,
+    job_id: str,
+    now: datetime,
+    results_expire_at: datetime | None,
+    *,
+    input_file_id: str | None = None,
 ) -> None:
-    """Record that the job an earlier try created was found at the provider."""
+    """Record that the job an earlier try created was found, and the file it was made of, if any."""
     taken_up = _taken_up(job_id, now, results_expire_at)
+    if input_file_id is not None:
+        taken_up["input_file_id"] = input_file_id
     _apply(db, key, "mark_adopted", **taken_up)
 
 
@@ -699,7 +688,7 @@ def record_poll_failure(
 def requeue(
     db: Session, job: ProviderJob, found: JobStatus, now: datetime, *, wait: timedelta
 ) -> None:
-    """Put a job its provider had no room for back among the unsent: the same shard, later.
+    """Put a job back among the unsent that had no room, or no credit: the same shard, later.
 
     It was not begun, so nothing was paid and nothing has to be looked for; its file stays.
     """
@@ -711,7 +700,7 @@ def requeue(
         provider_status=found.provider_status,
         error_code=found.error_code,
         error=found.error,
-        waiting_for=WaitingFor.ROOM,
+        waiting_for=WaitingFor.CREDIT if found.waits_for_credit else WaitingFor.ROOM,
         polled_at=now,
         next_poll_at=now + wait,
         create_begun_at=None,
@@ -750,6 +739,7 @@ def mark_calls_ended(
     *,
     content_sha256: str,
     now: datetime,
+    error_code: str | None = None,
 ) -> None:
     """Record that single calls need not be made any more, and how they ended as a whole."""
     job = _require(db, key, "mark_calls_ended")
@@ -759,6 +749,7 @@ def mark_calls_ended(
         "mark_calls_ended",
         outcome=outcome,
         error=None if error is None else str(error),
+        error_code=error_code,
         waiting_for=None,
         ended_at=now,
         submitted_at=job.submitted_at or now,
@@ -919,6 +910,17 @@ def send_now(db: Session, batch_id: str, now: datetime) -> None:
     """Make due what a batch had put off and its provider surely does not have."""
     waiting = jobs_of_batch(db, batch_id, UNSENT | {JobState.RUNNING})
     due = [job.submission_key for job in waiting if _is_sendable(job) and job.surely_absent]
+    _update(db, due, next_poll_at=now)
+
+
+def send_what_waited(db: Session, batch_id: str, now: datetime) -> None:
+    """Make due what waits for a key or for credit: whoever runs the batch again has seen to it."""
+    waiting = jobs_of_batch(db, batch_id, UNSENT | {JobState.RUNNING})
+    due = [
+        job.submission_key
+        for job in waiting
+        if _is_sendable(job) and job.waiting_for in {WaitingFor.KEY, WaitingFor.CREDIT}
+    ]
     _update(db, due, next_poll_at=now)
 
 

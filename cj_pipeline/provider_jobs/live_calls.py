@@ -7,6 +7,7 @@ asks again only the calls that were in flight: at most one per worker.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -16,7 +17,14 @@ from typing import Any
 
 import structlog
 
-from cj_pipeline.errors import CJError, FinalError, ProviderRefusedError, ProviderUnavailableError
+from cj_pipeline.errors import (
+    AccountRefusedError,
+    CJError,
+    FinalError,
+    JudgeHeldError,
+    ProviderRefusedError,
+    ProviderUnavailableError,
+)
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import estimated_tokens
 from cj_pipeline.judging.prompt_caching import plan_caching
@@ -36,14 +44,16 @@ from cj_pipeline.live.rate_limiter import FILE, Bucket, Rate, RateLimiter
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs import ledger
 from cj_pipeline.provider_jobs.charges import note_calls_in_doubt
+from cj_pipeline.provider_jobs.holds import AnswerCount, count_answers
 from cj_pipeline.provider_jobs.ledger import LEASE, OPEN, UNSENT, ProviderJob
+from cj_pipeline.provider_jobs.replies import read_reply
 from cj_pipeline.provider_jobs.requests import (
     RequestSpec,
     load_texts,
     requests_of_job,
     requests_sha256,
 )
-from cj_pipeline.providers.base import JobOutcome, LiveProvider, Provider
+from cj_pipeline.providers.base import HELD, JobOutcome, LiveProvider, Provider
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.queries.live_profile import stored_profile
 from cj_pipeline.runtime import Runtime
@@ -130,12 +140,17 @@ class _Keeper:
             self.leased_at = now
         for answer in answers:
             self.answered[answer.submission_key] += answer.kind != "in_doubt"
+            if answer.kind == "in_doubt":  # counted by now: a kill must not count it again
+                job = self.jobs[answer.submission_key]
+                job.journal.resolved(answer.custom_id, answer.n_tries)
         return goes_on
 
     def _goes_on(self, db: Session) -> bool:
         if load_batch(db, self.record.batch_id).cancel_requested:
             self.was_cancelled = True
-        return not self.was_cancelled
+        stop_at = self.runtime.stop_at
+        is_over = stop_at is not None and time.monotonic() > stop_at
+        return not (self.was_cancelled or is_over)
 
     def _changed_breakers(
         self, lanes: Mapping[str, LiveJob], now: datetime
@@ -193,18 +208,27 @@ def make_live_calls(
 
 
 def _load(runtime: Runtime, record: BatchRecord, rows: Sequence[ProviderJob]) -> list[LiveJob]:
-    """Return jobs as they stand, with the replies a killed run had left in journals stored."""
+    """Return jobs as they stand, with what a killed run had left in journals stored.
+
+    Replies are stored; calls that had left, and of which nothing more is known, are in doubt.
+    """
     journals = {
         row.submission_key: Journal(
             runtime.home, record.batch_id, row.submission_key, runtime.store.key
         )
         for row in rows
     }
-    left = [CallOutcome(**reply) for journal in journals.values() for reply in journal.rows()]
-    if left:
+    left = [CallOutcome(**reply) for journal in journals.values() for reply in journal.replies()]
+    lost = {key: journal.lost() for key, journal in journals.items()}
+    n_lost = sum(map(len, lost.values()))
+    if left or n_lost:
         with runtime.store.write() as db:
             _insert(db, rows, left)
-        log.info("replies_recovered", batch_id=record.batch_id, n_replies=len(left))
+            for row in rows:
+                _note_lost(db, row, lost[row.submission_key], runtime.clock())
+        log.info(
+            "replies_recovered", batch_id=record.batch_id, n_replies=len(left), n_in_doubt=n_lost
+        )
         for journal in journals.values():
             journal.remove()
     jobs = []
@@ -230,6 +254,12 @@ def _load(runtime: Runtime, record: BatchRecord, rows: Sequence[ProviderJob]) ->
     return jobs
 
 
+def _note_lost(db: Session, row: ProviderJob, custom_ids: Sequence[str], now: datetime) -> None:
+    """Count calls whose end nobody saw at the most each can cost, each time it was sent."""
+    for custom_id in custom_ids:
+        note_calls_in_doubt(db, row, [custom_id], now)
+
+
 async def _ask_all(
     keeper: _Keeper, by_judge: Mapping[str, Sequence[LiveJob]]
 ) -> dict[str, CJError | None]:
@@ -240,10 +270,13 @@ async def _ask_all(
             judge_id: _target(keeper.record, profile, some, pools[judge_id])
             for judge_id, some in by_judge.items()
         }
+        counts = _answer_counts(keeper, by_judge)
         lanes = {target.bucket.name: by_judge[judge_id][0] for judge_id, target in targets.items()}
         around = DispatchHooks(
             open_limiter=lambda: RateLimiter(runtime.home / FILE),
-            journal=lambda answered: jobs[answered.submission_key].note(answered),
+            journal=lambda answered: _note(answered, jobs, targets, counts),
+            sending=lambda call, n: jobs[call.submission_key].journal.sending(call.custom_id, n),
+            withdrawn=lambda call, n: jobs[call.submission_key].journal.resolved(call.custom_id, n),
             checkpoint=lambda answers: keeper.keep(lanes, answers),
             clock=lambda: runtime.clock().timestamp(),
             retry_rules=runtime.retry_rules,
@@ -255,6 +288,49 @@ async def _ask_all(
             for job in jobs.values():
                 job.journal.close()
     return {judge_id: target.error for judge_id, target in targets.items()}
+
+
+def _answer_counts(
+    keeper: _Keeper, by_judge: Mapping[str, Sequence[LiveJob]]
+) -> dict[str, AnswerCount]:
+    """Return what each judge has answered in the batch so far, stored replies included."""
+    counts = {}
+    with keeper.runtime.store.read() as db:
+        for judge_id, some in by_judge.items():
+            counts[judge_id] = count_answers(db, keeper.record, some[0].judge)
+            for job in some:
+                stored = db.rows(
+                    "SELECT body FROM callbacks WHERE submission_key = ? AND kind = 'matched'"
+                    " LIMIT ?",
+                    [job.key, counts[judge_id].most],
+                )
+                for row in stored:
+                    _count(counts[judge_id], job, row["body"])
+    return counts
+
+
+def _count(counted: AnswerCount, job: LiveJob, body: str) -> None:
+    if not counted.has_verdict:
+        read = read_reply(job.provider.parse_reply, job.judge, body)
+        counted.add(read.outcome, read.reply.text if read.reply else None)
+
+
+def _note(
+    answered: CallOutcome,
+    jobs: Mapping[str, LiveJob],
+    targets: Mapping[str, CallTarget],
+    counts: Mapping[str, AnswerCount],
+) -> None:
+    """Put a reply on disk; of a judge that gives no verdict no further call is made."""
+    job = jobs[answered.submission_key]
+    job.note(answered)
+    if answered.kind != "matched":
+        return
+    judge_id = job.judge.judge_id
+    counted, target = counts[judge_id], targets[judge_id]
+    _count(counted, job, answered.body)
+    if counted.is_too_many and target.error is None:
+        target.error = JudgeHeldError(counted.reason(job.judge))
 
 
 @asynccontextmanager
@@ -439,12 +515,19 @@ def _end(keeper: _Keeper, troubles: Mapping[str, CJError | None]) -> dict[str, C
         for job in keeper.jobs.values():
             trouble = troubles[job.judge.judge_id]
             n_answered = keeper.answered[job.key]
-            outcome = JobOutcome.COMPLETED
+            outcome, error_code = JobOutcome.COMPLETED, None
             if n_answered >= len(job.asks):
                 trouble = None
             elif keeper.was_cancelled:
                 outcome, trouble = JobOutcome.CANCELLED, None
-            elif isinstance(trouble, FinalError) and n_answered:
+            elif isinstance(trouble, JudgeHeldError):
+                # What it answered is settled; the rest is asked again once a person has looked.
+                outcome, error_code = JobOutcome.CANCELLED, HELD
+            elif (
+                isinstance(trouble, FinalError)
+                and not isinstance(trouble, AccountRefusedError)
+                and n_answered
+            ):
                 outcome = JobOutcome.FAILED
             else:
                 ends[job.key] = trouble or ProviderUnavailableError(
@@ -452,9 +535,16 @@ def _end(keeper: _Keeper, troubles: Mapping[str, CJError | None]) -> dict[str, C
                 )
                 continue
             if ledger.is_in(db, job.key, UNSENT | OPEN):  # or another process has ended it
+                _note_lost(db, job.row, job.journal.lost(), now)
                 digest = requests_sha256(job.asks, job.judge, job.provider, job.key)
                 ledger.mark_calls_ended(
-                    db, job.key, outcome, trouble, content_sha256=digest, now=now
+                    db,
+                    job.key,
+                    outcome,
+                    None if error_code == HELD else trouble,
+                    content_sha256=digest,
+                    now=now,
+                    error_code=error_code,
                 )
             ends[job.key] = None
             ended.append(job)

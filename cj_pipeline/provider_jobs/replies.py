@@ -19,7 +19,7 @@ from cj_pipeline.judging.prompt_window import PromptWindow, SentAndCounted
 from cj_pipeline.judging.prompts import parse_verdict
 from cj_pipeline.provider_jobs.ledger import ProviderJob
 from cj_pipeline.provider_jobs.missing_rows import PAID_FOR
-from cj_pipeline.providers.base import CAPACITY_CODES, JobOutcome, Parser, Reply
+from cj_pipeline.providers.base import CAPACITY_CODES, HELD, JobOutcome, Parser, Reply
 from cj_pipeline.providers.transport import shortened
 from cj_pipeline.providers.usage_evidence import UsageEvidence, is_far_from
 
@@ -88,7 +88,8 @@ def without_reply(job: ProviderJob) -> ReadReply:
         may_retry = code in CAPACITY_CODES
         return ReadReply(RequestOutcome.PROVIDER_ERROR, None, None, code, message, may_retry)
     outcome = _OUTCOME_WITHOUT_REPLY.get(job.outcome, RequestOutcome.MISSING)
-    return ReadReply(outcome, None, None, None, message, may_retry=True)
+    code = HELD if job.error_code == HELD else None
+    return ReadReply(outcome, None, None, code, message, may_retry=True)
 
 
 def bill_of(row: Mapping[str, Any], read: ReadReply, price: Price, *, batched: bool) -> float:

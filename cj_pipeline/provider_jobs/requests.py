@@ -7,13 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cj_pipeline.batch.comparisons import custom_id
+from cj_pipeline.batch.comparisons import content_of, custom_id
 from cj_pipeline.errors import ProviderUnavailableError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt, fence_nonce, render_prompt
 from cj_pipeline.providers.base import Provider
 from cj_pipeline.queries.batch_record import BatchRecord
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.store.identity import Identity
 from cj_pipeline.store.session import Session
 
 
@@ -85,8 +86,22 @@ def requests_sha256(asks: Sequence[RequestSpec], judge: Judge, provider: Provide
     return digest.hexdigest()
 
 
-def submission_key(batch_id: str, judge_id: str, account: str, asks: Sequence[RequestSpec]) -> str:
-    """Return the key a shard is known by: the same shard gives the same key on any machine."""
+def submission_key(
+    batch_id: str, judge_id: str, asks: Sequence[RequestSpec], identity: Identity
+) -> str:
+    """Return the key a shard is known by: what is asked, then which store asks it.
+
+    The same shard begins with the same digits on any machine, whatever key it goes out with.
+    """
+    content = [[ask.comparison_id, ask.attempt, ask.prompt.sha256] for ask in asks]
+    digest = hashlib.sha256(json.dumps([batch_id, judge_id, content]).encode()).hexdigest()
+    return content_of(digest) + identity.suffix
+
+
+def key_without_identity(
+    batch_id: str, judge_id: str, account: str, asks: Sequence[RequestSpec]
+) -> str:
+    """Return the key the same shard had before keys bore an identity: jobs may still bear it."""
     content = [[ask.comparison_id, ask.attempt, ask.prompt.sha256] for ask in asks]
     text = json.dumps([batch_id, judge_id, account, content])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -36,15 +36,20 @@ from cj_pipeline.provider_jobs.ledger import (
     ProviderJob,
     acquire_leases,
     find_job,
-    require_own_account,
     this_process,
 )
 from cj_pipeline.provider_jobs.live_calls import make_live_calls
-from cj_pipeline.provider_jobs.requests import RequestSpec, request_line, requests_of_job
+from cj_pipeline.provider_jobs.requests import (
+    RequestSpec,
+    key_without_identity,
+    request_line,
+    requests_of_job,
+)
 from cj_pipeline.provider_jobs.settlement import fail_exhausted
 from cj_pipeline.providers.base import Provider
 from cj_pipeline.queries.batch_record import BatchRecord
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.store.identity import known_identity
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -77,8 +82,16 @@ class Sent:
     n_requests: int
 
 
-def submit_pending(runtime: Runtime, record: BatchRecord) -> Sent:
+def submit_pending(
+    runtime: Runtime, record: BatchRecord, *, held: frozenset[str] = frozenset()
+) -> Sent:
     """Send every recorded intent of a batch that nobody else is sending.
+
+    Args:
+        runtime: The pipeline's connections.
+        record: The batch.
+        held: The judges whose calls are held: of theirs nothing is sent, unless the batch is
+            cancelled, which ends what was not sent.
 
     Raises:
         TransientError: If a provider could not take a job now; the others were sent.
@@ -86,6 +99,10 @@ def submit_pending(runtime: Runtime, record: BatchRecord) -> Sent:
     """
     with runtime.store.write() as db:
         jobs = acquire_leases(db, record.batch_id, runtime.clock())
+        if not record.cancel_requested:
+            for job in (job for job in jobs if job.judge_id in held):
+                ledger.restore_lease(db, job)
+            jobs = [job for job in jobs if job.judge_id not in held]
     sent = adopted = requests = 0
     single_calls = _single_calls(runtime, record, jobs)
     trouble: CJError | None = None
@@ -173,16 +190,17 @@ def _bound(runtime: Runtime, job: ProviderJob, provider: Provider) -> ProviderJo
 
     One that surely was never created may go out from another account, as after a mistyped key.
 
-    Raises:
-        OtherAccountError: If it may exist in the account it was begun with.
+    Single calls that have begun go on from it too: those that were answered are stored. One whose
+    create was begun is looked for first, whatever account that was.
     """
-    is_elsewhere = job.account != provider.account
-    if is_elsewhere and job.state is not JobState.RUNNING and job.create_begun_at is None:
-        with runtime.store.write() as db:
-            ledger.bind_account(db, job.submission_key, provider.account)
-        return replace(job, account=provider.account, state=JobState.INTENT, input_file_id=None)
-    require_own_account(job, provider)
-    return job
+    if job.account == provider.account or job.create_begun_at is not None:
+        return job
+    with runtime.store.write() as db:
+        if job.state is JobState.RUNNING:
+            ledger.see_from_account(db, job.submission_key, provider.account)
+            return replace(job, account=provider.account)
+        ledger.bind_account(db, job.submission_key, provider.account)
+    return replace(job, account=provider.account, state=JobState.INTENT, input_file_id=None)
 
 
 def _send(
@@ -192,14 +210,18 @@ def _send(
     key = job.submission_key
     was_begun = job.lease_owner is not None
     is_unwanted = record.cancel_requested
-    if was_begun and not (is_unwanted and job.surely_absent) and adopt(runtime, job, provider):
-        return True
+    with runtime.store.read() as db:
+        asks = requests_of_job(db, record, judge, key)
+        may_be_unknown = known_identity(db, runtime.clock()).jobs_since is not None
+    if (was_begun or may_be_unknown) and not (is_unwanted and job.surely_absent):
+        earlier = key_without_identity(record.batch_id, judge.judge_id, provider.account, asks)
+        if adopt(runtime, job, provider, earlier_key=earlier):
+            return True
     if is_unwanted:
         msg = f"Batch '{record.batch_id}' was cancelled before this was sent."
         raise _CancelledBeforeCreationError(msg)
     with runtime.store.read() as db:
         _require_room(db, job, provider, runtime.clock())
-        asks = requests_of_job(db, record, judge, key)
     with tempfile.TemporaryDirectory(dir=runtime.home) as folder:
         # The key names the file, so that an upload can be found again by its name.
         shard = Path(folder) / f"{key}.jsonl"

@@ -44,7 +44,7 @@ from cj_pipeline.provider_jobs.replies import (
     without_reply,
     without_the_cut,
 )
-from cj_pipeline.providers.base import Parser
+from cj_pipeline.providers.base import NOT_THE_REQUESTS_FAULT, Parser
 from cj_pipeline.queries.batch_record import BatchRecord
 from cj_pipeline.store.session import Session
 
@@ -449,7 +449,7 @@ def fail_exhausted(
         """
         SELECT p.*, a.attempt, a.custom_id, a.outcome, a.may_retry, a.prompt_sha256,
                t.tokens_prompt, t.tokens_completion, t.cost_usd, t.started_at, t.completed_at,
-               k.n_of_its_kind
+               k.n_of_its_kind, t.n_without_fault
         FROM comparison_pairs p
         ANTI JOIN comparisons c USING (comparison_id)
         JOIN (
@@ -457,17 +457,20 @@ def fail_exhausted(
                    coalesce(sum(tokens_prompt), 0) AS tokens_prompt,
                    coalesce(sum(tokens_completion), 0) AS tokens_completion,
                    coalesce(sum(cost_usd), 0) AS cost_usd,
+                   count(*) FILTER (error_code IN (SELECT unnest($codes))) AS n_without_fault,
                    min(requested_at) AS started_at, max(completed_at) AS completed_at
             FROM attempts WHERE batch_id = $batch GROUP BY comparison_id
         ) t USING (comparison_id)
         JOIN attempts a ON a.comparison_id = t.comparison_id AND a.attempt = t.attempt
         JOIN (
-            SELECT comparison_id, outcome, count(*) AS n_of_its_kind
+            SELECT comparison_id, outcome,
+                   count(*) FILTER (coalesce(error_code, '') NOT IN (SELECT unnest($codes)))
+                       AS n_of_its_kind
             FROM attempts WHERE batch_id = $batch GROUP BY comparison_id, outcome
         ) k ON k.comparison_id = a.comparison_id AND k.outcome = a.outcome
         WHERE p.batch_id = $batch AND a.outcome IS NOT NULL
         """,
-        {"batch": record.batch_id},
+        {"batch": record.batch_id, "codes": sorted(NOT_THE_REQUESTS_FAULT)},
     )
     most = record.settings.max_attempts
     ended = [
@@ -477,7 +480,7 @@ def fail_exhausted(
         or not may_ask_again(
             RequestOutcome(row["outcome"]),
             row["n_of_its_kind"],
-            row["attempt"],
+            row["attempt"] - row["n_without_fault"],
             most,
             may_retry=row["may_retry"],
         )

@@ -19,12 +19,14 @@ import httpx2
 
 from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import (
+    AccountRefusedError,
     AmbiguousSubmissionError,
     ProviderRefusedError,
 )
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt
 from cj_pipeline.providers.base import (
+    OUT_OF_CREDIT,
     FoundJob,
     JobOutcome,
     JobStatus,
@@ -47,6 +49,7 @@ from cj_pipeline.providers.transport import (
     created_id,
     failed_call,
     folded,
+    is_out_of_credit,
     items,
     json_object,
     lost_call,
@@ -131,13 +134,47 @@ class AnthropicBatches:
         """
         found = []
         for job in self.list_jobs(since):
-            if job.n_requests != n_requests:
+            if job.n_requests != n_requests or not job.has_results:
                 continue
             if job.is_running:
                 found.append(FoundJob(job.job_id, is_certain=False, is_running=True))
             elif self._bears_key(job.job_id, submission_key):
                 found.append(FoundJob(job.job_id, is_certain=True, is_running=False))
         return tuple(reversed(found))
+
+    def is_of(self, job_id: str, submission_key: str, n_requests: int, since: datetime) -> bool:
+        """Whether a batch has as many requests and was made since the intent; its id is known.
+
+        Nobody is told another's id, and a batch is seen from its own workspace only. Once it has
+        ended, its results must bear our custom ids as well.
+        """
+        try:
+            with self.failures(Call(self.name, f"show message batch {job_id}")):
+                raw = self.client.messages.batches.with_raw_response.retrieve(
+                    job_id, timeout=POLL_TIMEOUT
+                )
+                batch = json_object(raw.text())
+            made = rfc3339_time(batch.get("created_at"))
+            if _total(batch) != n_requests or (made and made < since - CLOCK_SKEW):
+                return False
+            return not _listed(batch, since).has_results or (
+                not _has_ended(batch) or self._bears_key(job_id, submission_key)
+            )
+        except AccountRefusedError:
+            raise
+        except ProviderRefusedError:
+            return False
+
+    def keeps_results(self, job_id: str) -> bool:
+        """Whether a batch that has ended has its results."""
+        try:
+            call = Call(self.name, f"send the results of {job_id}")
+            with self.failures(call), self._results(job_id):
+                return True
+        except AccountRefusedError:
+            raise
+        except ProviderRefusedError:
+            return False
 
     def list_jobs(self, since: datetime) -> Iterator[ListedJob]:
         """Yield the workspace's batches, newest first."""
@@ -223,6 +260,8 @@ class AnthropicBatches:
                 result = {"type": "succeeded", "message": json_object(raw.text())}
             except (anthropic.BadRequestError, anthropic.UnprocessableEntityError) as error:
                 # Wrong is this request, not the judge: a row's failure, as it is in a batch.
+                if is_out_of_credit(error.error_code, error.api_message):
+                    raise
                 result = {"type": "errored", "error": json_object(error.response.text)}
             return _answer_row(request, result)
 
@@ -290,6 +329,8 @@ class LiveAnthropic:
                 raw = await create(**_one_call(request, timeout_s))
                 result = {"type": "succeeded", "message": json_object(await raw.text())}
             except (anthropic.BadRequestError, anthropic.UnprocessableEntityError) as error:
+                if is_out_of_credit(error.error_code, error.api_message):
+                    raise
                 result = {"type": "errored", "error": json_object(error.response.text)}
             return _answer_row(request, result)
 
@@ -381,13 +422,14 @@ def _errored(error: Mapping[str, Any]) -> Reply:
     details = mapping(error.get("error")) or error
     code = text_or_none(details.get("type"))
     message = details.get("message")
+    needs_credit = is_out_of_credit(code, message)
     return Reply(
         custom_id=None,
         outcome=RequestOutcome.PROVIDER_ERROR,
         request_id=text_or_none(error.get("request_id")),
-        error_code=code or "no_result",
+        error_code=OUT_OF_CREDIT if needs_credit else code or "no_result",
         error_message=shortened(message) if message else None,
-        may_retry=code != "invalid_request_error",
+        may_retry=needs_credit or code != "invalid_request_error",
     )
 
 
@@ -397,6 +439,7 @@ def _listed(entry: Mapping[str, Any], created_at: datetime) -> ListedJob:
         created_at=created_at,
         outcome=JobOutcome.COMPLETED if _has_ended(entry) else None,
         n_requests=_total(entry),
+        has_results=not _has_ended(entry) or text_or_none(entry.get("results_url")) is not None,
     )
 
 

@@ -34,6 +34,16 @@ CAPACITY_CODES = frozenset({"token_limit_exceeded", "rate_limit_exceeded", "batc
 """Why a job was refused although nothing is wrong with it: wait, then send the same again."""
 
 
+OUT_OF_CREDIT = "out_of_credit"
+"""Our word for every provider's, as the error of a job or a row: the account has to be paid for."""
+
+HELD = "held"
+"""Our word for a single call that was not made, because its judge gives no verdict."""
+
+NOT_THE_REQUESTS_FAULT = frozenset({OUT_OF_CREDIT, HELD})
+"""Failures that say nothing about a request: it is asked again, however often it failed so."""
+
+
 class JobOutcome(StrEnum):
     """How a provider job ended."""
 
@@ -139,12 +149,22 @@ class JobStatus:
         """Whether the provider had no room: nothing was wrong with the shard, nothing was paid."""
         return self.outcome is JobOutcome.FAILED and self.error_code in CAPACITY_CODES
 
+    @property
+    def waits_for_credit(self) -> bool:
+        """Whether the account's credit was used up: nothing was wrong, nothing was paid."""
+        return (
+            self.outcome is JobOutcome.FAILED
+            and self.error_code == OUT_OF_CREDIT
+            and not self.n_completed
+        )
+
 
 @dataclass(frozen=True)
 class ListedJob:
     """A provider job as the account's list shows it; what the list does not have is None.
 
-    `outcome` is None while the job runs.
+    `outcome` is None while the job runs; `has_results` is False where the list tells that they
+    are gone.
     """
 
     job_id: str
@@ -153,6 +173,7 @@ class ListedJob:
     submission_key: str | None = None
     input_file_id: str | None = None
     n_requests: int | None = None
+    has_results: bool = True
 
     @property
     def is_running(self) -> bool:
@@ -176,11 +197,15 @@ class FoundJob:
 
     `is_certain` is False where the provider keeps nothing that proves it, as Anthropic does while
     a job runs: then it must be neither adopted nor created again until the job has ended.
+    `submission_key` is the key that the job bears; None where it bears none of its own.
+    `input_file_id` is the file it was made of, for providers that have files.
     """
 
     job_id: str
     is_certain: bool
     is_running: bool
+    submission_key: str | None = None
+    input_file_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -259,11 +284,25 @@ class Provider(Protocol):
         ...
 
     def find(self, submission_key: str, since: datetime, n_requests: int) -> tuple[FoundJob, ...]:
-        """Return every job that this submission may have created, oldest first.
+        """Return every job made of the same requests since then, oldest first.
+
+        Its key may end otherwise than this one, where another store made it, or this one before it
+        was restored: which of them count is the caller's to say.
 
         Raises:
             AmbiguousSubmissionError: If the account's list cannot be searched to its end.
         """
+        ...
+
+    def is_of(self, job_id: str, submission_key: str, n_requests: int, since: datetime) -> bool:
+        """Whether a job is the one that this submission made, proved by what it bears.
+
+        False where it is another's, and where this account does not see it.
+        """
+        ...
+
+    def keeps_results(self, job_id: str) -> bool:
+        """Whether a job that has ended has anything left to collect, or had nothing."""
         ...
 
     def list_jobs(self, since: datetime) -> Iterator[ListedJob]:
@@ -364,7 +403,8 @@ def require_key(judge: Judge, environment: Mapping[str, str]) -> str:
     if not key:
         msg = (
             f"Judge '{judge.name}' needs a key: set the environment variable"
-            f" {judge.key_variable}, or choose a simulated judge."
+            f" {judge.key_variable}, or {judge.key_variable}_FILE or _COMMAND to what yields it, or"
+            " choose a simulated judge."
         )
         raise SettingsError(msg)
     return key

@@ -23,11 +23,16 @@ from google import genai
 from google.genai import errors, types
 from google.genai.client import AsyncClient
 
-from cj_pipeline.batch.comparisons import RequestOutcome
-from cj_pipeline.errors import AmbiguousSubmissionError, ProviderRefusedError
+from cj_pipeline.batch.comparisons import RequestOutcome, of_same_content
+from cj_pipeline.errors import (
+    AccountRefusedError,
+    AmbiguousSubmissionError,
+    ProviderRefusedError,
+)
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt
 from cj_pipeline.providers.base import (
+    OUT_OF_CREDIT,
     FoundJob,
     JobOutcome,
     JobStatus,
@@ -46,6 +51,7 @@ from cj_pipeline.providers.transport import (
     count,
     created_id,
     failed_call,
+    is_out_of_credit,
     items,
     json_object,
     mapping,
@@ -177,11 +183,36 @@ class GeminiBatches:
             return created_id(call, self.bodies.take(), "name")
 
     def find(self, submission_key: str, since: datetime, n_requests: int) -> tuple[FoundJob, ...]:
-        """Return the batches that bear this key as their display name, oldest first."""
+        """Return the batches whose display name is a key that begins as this one, oldest first."""
         del n_requests
-        jobs = [job for job in self.list_jobs(since) if job.submission_key == submission_key]
+        jobs = [
+            job
+            for job in self.list_jobs(since)
+            if of_same_content(job.submission_key, submission_key)
+        ]
         jobs.sort(key=lambda job: (job.created_at, job.job_id))
-        return tuple(FoundJob(job.job_id, True, job.is_running) for job in jobs)
+        return tuple(FoundJob(job.job_id, True, job.is_running, job.submission_key) for job in jobs)
+
+    def is_of(self, job_id: str, submission_key: str, n_requests: int, since: datetime) -> bool:
+        """Whether a batch bears this key as its display name."""
+        del n_requests, since
+        try:
+            operation = self._operation(job_id, _POLL_S)
+        except AccountRefusedError:
+            raise
+        except ProviderRefusedError:
+            return False
+        return mapping(operation.get("metadata")).get("displayName") == submission_key
+
+    def keeps_results(self, job_id: str) -> bool:
+        """Whether a batch is there: its results are part of it."""
+        try:
+            self._operation(job_id, _COLLECT_S)
+        except AccountRefusedError:
+            raise
+        except ProviderRefusedError:
+            return False
+        return True
 
     def list_jobs(self, since: datetime) -> Iterator[ListedJob]:
         """Yield the project's batches made since then; its list has no stated order."""
@@ -262,7 +293,7 @@ class GeminiBatches:
     def live(self, http: httpx2.AsyncClient) -> LiveGemini:
         """Return what makes single calls, many at once, over one pool of connections."""
         bodies = TaskBodies()
-        http.event_hooks = {"response": [bodies]}
+        http.event_hooks = {**http.event_hooks, "response": [bodies]}
         return LiveGemini(self, self.reopen(http).aio, bodies)
 
     def _operation(self, job_id: str, timeout_s: float) -> dict[str, Any]:
@@ -331,7 +362,8 @@ def _refused_row(error: errors.ClientError) -> dict[str, Any]:
     Raises:
         errors.ClientError: If it is about the key, or about anything but this request.
     """
-    if error.code != 400 or _is_about_the_key(error):
+    needs_credit = is_out_of_credit(error.status, error.message)
+    if error.code != 400 or _is_about_the_key(error) or needs_credit:
         raise error
     return {"error": {"code": _INVALID_CODE, "message": str(error.message)}}
 
@@ -371,12 +403,19 @@ def read_status(operation: Mapping[str, Any]) -> JobStatus:
         outcome=outcome,
         n_completed=n_completed,
         n_failed=n_failed,
-        error_code=str(error["code"]) if error.get("code") else None,
+        error_code=_code_of(error),
         error=shortened(error["message"]) if error.get("message") else None,
         warning=warning,
         created_at=rfc3339_time(metadata.get("createTime")),
         ended_at=rfc3339_time(metadata.get("endTime")) if outcome else None,
     )
+
+
+def _code_of(error: Mapping[str, Any]) -> str | None:
+    """Return why a batch failed as a whole, in the provider's word or in ours."""
+    if is_out_of_credit(str(error.get("status") or ""), error.get("message")):
+        return OUT_OF_CREDIT
+    return str(error["code"]) if error.get("code") else None
 
 
 def _done(stats: Mapping[str, Any], outcome: JobOutcome | None) -> tuple[int | None, int | None]:
@@ -395,6 +434,15 @@ def _done(stats: Mapping[str, Any], outcome: JobOutcome | None) -> tuple[int | N
 
 def _failed_row(error: dict[str, Any]) -> Reply:
     code, message = error.get("code"), error.get("message")
+    needs_credit = is_out_of_credit(str(error.get("status") or ""), message)
+    if needs_credit:
+        return Reply(
+            custom_id=None,
+            outcome=RequestOutcome.PROVIDER_ERROR,
+            error_code=OUT_OF_CREDIT,
+            error_message=shortened(message),
+            may_retry=True,
+        )
     return Reply(
         custom_id=None,
         outcome=RequestOutcome.CANCELLED

@@ -19,8 +19,9 @@ from typing import IO, Any
 import httpx2
 import openai
 
-from cj_pipeline.batch.comparisons import RequestOutcome
+from cj_pipeline.batch.comparisons import RequestOutcome, of_same_content
 from cj_pipeline.errors import (
+    AccountRefusedError,
     AmbiguousSubmissionError,
     ProviderRefusedError,
 )
@@ -28,6 +29,7 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage
 from cj_pipeline.judging.prompts import Prompt
 from cj_pipeline.providers.base import (
+    OUT_OF_CREDIT,
     FoundJob,
     JobOutcome,
     JobStatus,
@@ -50,6 +52,7 @@ from cj_pipeline.providers.transport import (
     created_id,
     failed_call,
     folded,
+    is_out_of_credit,
     items,
     json_object,
     lost_call,
@@ -189,22 +192,60 @@ class OpenAIBatches:
             return created_id(call, json_object(raw.text), "id")
 
     def find(self, submission_key: str, since: datetime, n_requests: int) -> tuple[FoundJob, ...]:
-        """Return the jobs that bear this key, or were made of a file that bears it.
+        """Return the jobs whose key, or whose file's, begins as this one.
 
         One whose input was refused is left out: it judged nothing, and adopting it would end a
         submission that was put off for want of room.
         """
         del n_requests
-        name = f"{submission_key}.jsonl"
-        files = {file.file_id for file in self.list_files(since) if file.filename == name}
-        jobs = [
-            job
-            for job in self.list_jobs(since)
-            if job.outcome is not JobOutcome.FAILED
-            and (job.submission_key == submission_key or job.input_file_id in files)
-        ]
-        jobs.sort(key=lambda job: (job.created_at, job.job_id))
-        return tuple(FoundJob(job.job_id, True, job.is_running) for job in jobs)
+        named = {
+            file.file_id: file.filename.removesuffix(".jsonl") for file in self.list_files(since)
+        }
+        found = []
+        for job in self.list_jobs(since):
+            key = job.submission_key or named.get(job.input_file_id or "")
+            if job.outcome is not JobOutcome.FAILED and of_same_content(key, submission_key):
+                made = FoundJob(job.job_id, True, job.is_running, key, job.input_file_id)
+                found.append((job.created_at, made))
+        found.sort(key=lambda made: (made[0], made[1].job_id))
+        return tuple(job for _, job in found)
+
+    def is_of(self, job_id: str, submission_key: str, n_requests: int, since: datetime) -> bool:
+        """Whether a batch, or the file it was made of, bears this key."""
+        del n_requests, since
+        try:
+            with self.failures(Call(self.name, f"show batch {job_id}")):
+                raw = self.client.batches.with_raw_response.retrieve(job_id, timeout=POLL_TIMEOUT)
+                batch = json_object(raw.text)
+            key = text_or_none(mapping(batch.get("metadata")).get("submission_key"))
+            if key is None and (file_id := text_or_none(batch.get("input_file_id"))):
+                with self.failures(Call(self.name, f"show file {file_id}")):
+                    file = self.client.files.with_raw_response.retrieve(
+                        file_id, timeout=POLL_TIMEOUT
+                    )
+                    key = str(json_object(file.text).get("filename")).removesuffix(".jsonl")
+        except AccountRefusedError:
+            raise
+        except ProviderRefusedError:
+            return False
+        return key == submission_key
+
+    def keeps_results(self, job_id: str) -> bool:
+        """Whether a batch's result files are there; one that named none had nothing."""
+        status = self.poll(job_id)
+        file_ids = [f for f in (status.output_file_id, status.error_file_id) if f is not None]
+        return not file_ids or any(self._has_content(file_id) for file_id in file_ids)
+
+    def _has_content(self, file_id: str) -> bool:
+        """Whether a file can be downloaded; only a plain "not found" says that it cannot."""
+        with self.failures(Call(self.name, f"send file {file_id}")):
+            try:
+                with self.client.files.with_streaming_response.content(
+                    file_id, timeout=POLL_TIMEOUT
+                ):
+                    return True
+            except openai.NotFoundError:
+                return False
 
     def list_jobs(self, since: datetime) -> Iterator[ListedJob]:
         """Yield the account's batches, newest first."""
@@ -278,6 +319,8 @@ class OpenAIBatches:
                 response = self.client.post(**_one_call(self.words.ENDPOINT, request, timeout_s))
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 # Wrong is this request, not the judge: a row's failure, as it is in a batch.
+                if is_out_of_credit(error.code, error.message):
+                    raise
                 response = error.response
             return _answer_row(request, response)
 
@@ -364,6 +407,8 @@ class LiveOpenAI:
                 endpoint = self.adapter.words.ENDPOINT
                 response = await self.client.post(**_one_call(endpoint, request, timeout_s))
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if is_out_of_credit(error.code, error.message):
+                    raise
                 response = error.response
             return _answer_row(request, response)
 
@@ -453,7 +498,7 @@ def read_status(batch: Mapping[str, Any], now: datetime) -> JobStatus:
         n_failed=count_or_none(counts.get("failed")),
         output_file_id=text_or_none(batch.get("output_file_id")),
         error_file_id=text_or_none(batch.get("error_file_id")),
-        error_code=problem[0],
+        error_code=OUT_OF_CREDIT if is_out_of_credit(*problem) else problem[0],
         error=problem[1],
         usage=_job_usage(batch.get("usage")),
         created_at=unix_time(batch.get("created_at")),
@@ -505,6 +550,15 @@ def _failed_row(error: object, *, status: int | None) -> Reply:
     code = text_or_none(details.get("code")) or text_or_none(details.get("type"))
     message = details.get("message") or (error if isinstance(error, str) else None)
     outcome = _ROW_ENDINGS.get(code or "", RequestOutcome.PROVIDER_ERROR)
+    if is_out_of_credit(code, message, status=status):
+        # Nothing is wrong with the request: it is sent again once somebody has paid.
+        return Reply(
+            custom_id=None,
+            outcome=RequestOutcome.PROVIDER_ERROR,
+            error_code=OUT_OF_CREDIT,
+            error_message=shortened(message) if message else None,
+            may_retry=True,
+        )
     is_ours = code == "invalid_request_error" or (
         status is not None and 400 <= status < 500 and status not in {408, 409, 429}
     )

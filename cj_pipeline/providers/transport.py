@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import httpx2
 from cj_pipeline.errors import (
     AccountRefusedError,
     CJError,
+    OutOfCreditError,
     ProviderRefusedError,
     ProviderUnavailableError,
     UncertainOutcomeError,
@@ -38,7 +40,15 @@ CLOCK_SKEW = timedelta(minutes=5)
 MAX_PAGES = 500
 """Of a list; no account has more jobs than this in the time that is searched."""
 
-_NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_error"})
+_OUT_OF_CREDIT = re.compile(
+    r"insufficient_(quota|credits?|balance|funds)|billing_(hard_limit_reached|not_active|error)"
+    r"|credit balance is too low|(out of|no|insufficient|not enough) (credits?|funds|balance)\b"
+    r"|(billing|spend(ing)?|usage|budget) (hard )?limit (has been |was )?(reached|exceeded)"
+    r"|exceeded your (monthly|current) (spend(ing)?|budget|billing)|payment required"
+    r"|prepa(id|yment) (credits?|balance) (is|are|has|have)\b|billing account .*(disabled|closed)",
+    re.IGNORECASE,
+)
+"""What services say, in codes or words, when an account has to be paid for."""
 _LIKE_A_KEY = re.compile(r"\b(?:sk|pk|rk|gsk|xai|AIza)[-_][\w*.-]+|[\w*-]*(?=[\w*-]{24})[\w*-]+")
 """What may be a key, or part of one, in a provider's words."""
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
@@ -47,6 +57,38 @@ _FILE_NOT_THERE_YET = re.compile(
     r"|(cannot find|no such|could not find).*\bfile\b",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+SILENCES_IN_ALL = 12
+"""A whole answer may take so many times the longest silence that its call allows."""
+
+
+class _BoundedBody(httpx2.SyncByteStream):
+    """A body that a server may not send for ever, a byte at a time."""
+
+    def __init__(self, body: httpx2.SyncByteStream, at_most_s: float) -> None:
+        self._body = body
+        self._at_most_s = at_most_s
+
+    def __iter__(self) -> Iterator[bytes]:
+        ends_at = time.monotonic() + self._at_most_s
+        for piece in self._body:
+            if time.monotonic() > ends_at:
+                msg = f"the answer was not whole after {self._at_most_s:g} s"
+                raise httpx2.ReadTimeout(msg)
+            yield piece
+
+    def close(self) -> None:
+        """Close what it reads from."""
+        self._body.close()
+
+
+def bound_body(response: httpx2.Response) -> None:
+    """Bound the time that a whole answer may take; meant as a client's response hook."""
+    silence_s = response.request.extensions.get("timeout", {}).get("read")
+    body = response.stream
+    if silence_s is not None and isinstance(body, httpx2.SyncByteStream):
+        response.stream = _BoundedBody(body, SILENCES_IN_ALL * silence_s)
 
 
 @dataclass(frozen=True)
@@ -68,15 +110,23 @@ class ErrorAnswer:
     retry_after_s: float | None = None
 
 
+def is_out_of_credit(code: str | None, message: object, *, status: int | None = None) -> bool:
+    """Whether an error says that the account's credit or spending limit is used up."""
+    return status == 402 or bool(_OUT_OF_CREDIT.search(f"{code or ''} {message or ''}"))
+
+
 def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
     """Return what an error answer means for the caller."""
     problem = f"{call.provider} answered {answer.status} to the request to {call.action}"
     detail = f" ({answer.code})" if answer.code else ""
+    if is_out_of_credit(answer.code, answer.message, status=answer.status):
+        return OutOfCreditError(
+            f"{problem}{detail}: {shortened(answer.message).removesuffix('.')}. Add credit to the"
+            " account or raise its limit, then run the same command: nothing is lost."
+        )
     if answer.status in {401, 403}:
         return _refused_account(f"{problem}{detail}", answer)
     problem += f"{detail}: {shortened(answer.message)}"
-    if answer.code in _NO_QUOTA:
-        return AccountRefusedError(f"{problem}. The account has no credit left: add some.")
     wait_s, status = answer.retry_after_s, answer.status
     if call.creates and (answer.status in {408, 409} or answer.status >= 500):
         problem = f"{problem.removesuffix('.')}. The request may have been carried out."

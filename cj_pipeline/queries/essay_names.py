@@ -17,6 +17,8 @@ def essay_named(db: Session, batch_id: str, typed: str) -> str:
     """
     rows = db.rows("SELECT * FROM essays WHERE batch_id = ? ORDER BY position", [batch_id])
     known = [(row["essay_id"], row.get("given_id"), row.get("name")) for row in rows]
+    shared = db.rows("SELECT * FROM shared_texts WHERE batch_id = ?", [batch_id])
+    known += [(row["essay_id"], row["given_id"], row["name"]) for row in shared]
     found = matching(known, typed)
     if len(found) > 1:
         raise several_essays(batch_id, typed, found)

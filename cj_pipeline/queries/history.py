@@ -122,6 +122,7 @@ class BatchHistory:
     drifts: tuple[Row, ...] = ()
     linked_scores: tuple[Row, ...] = ()
     ranks: tuple[Row, ...] = ()
+    shared: tuple[Row, ...] = ()
     statistics: Row = field(default_factory=dict)
     judge_choices: tuple[Row, ...] = ()
     release: Release = NOTHING_GRADED
@@ -247,9 +248,9 @@ class BatchHistory:
         Raises:
             UnknownEssayError: If several essays of the batch bear that name; it lists their ids.
         """
-        found = matching(
-            ((row["essay_id"], row.get("given_id"), row.get("name")) for row in self.essays), typed
-        )
+        known = [(r["essay_id"], r.get("given_id"), r.get("name")) for r in self.essays]
+        known += [(r["judged_id"], r["given_id"], r["name"]) for r in self.shared]
+        found = list(dict.fromkeys(matching(known, typed)))
         if len(found) > 1:
             raise several_essays(self.batch_id, typed, found)
         return found[0] if found else typed
@@ -260,6 +261,9 @@ class BatchHistory:
             row["essay_id"]: label(row["essay_id"], row.get("given_id"), row.get("name"))
             for row in self.essays
         }
+        for row in self.shared:
+            other = label(row["essay_id"], row["given_id"], row["name"])
+            called[row["judged_id"]] += f" and {other}"
         times = Counter(called.values())
         return {
             essay_id: name if times[name] == 1 else f"{name} ({essay_id})"
@@ -400,6 +404,7 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
             "SELECT * FROM grading_reports WHERE batch_id = $batch ORDER BY revision DESC LIMIT 1",
             {"batch": batch_id},
         ),
+        shared=rows("SELECT * FROM shared_texts WHERE batch_id = $batch ORDER BY essay_id"),
         links=rows(
             "SELECT * FROM batch_links WHERE batch_id = $batch AND revision ="
             " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"

@@ -75,12 +75,33 @@ def what_hinders(row: Mapping[str, Any]) -> str:
     return ""
 
 
+def put_off(db: Session, batch_id: str | None = None) -> list[tuple[str, str]]:
+    """Return what of each batch was put off, why and until when: the batch, and the line.
+
+    As after a provider asked to be left alone for an hour, which nothing else shows.
+    """
+    rows = db.rows(
+        """
+        SELECT batch_id, error, max(next_poll_at) AS until FROM v_job_phases
+        WHERE phase IN ('unsent', 'calling') AND waiting_for IS NULL AND error IS NOT NULL
+          AND next_poll_at IS NOT NULL AND ($batch IS NULL OR batch_id = $batch)
+        GROUP BY batch_id, error ORDER BY batch_id, error
+        """,
+        {"batch": batch_id},
+    )
+    return [
+        (row["batch_id"], f"put off until {row['until']:%Y-%m-%d %H:%M} UTC: {row['error']}")
+        for row in rows
+    ]
+
+
 def final_scores(db: Session, batch_id: str) -> list[dict[str, Any]]:
     """Return the latest scores, highest first, with the latest grades where there are any."""
     return db.rows(
         """
-        SELECT s.rank, s.essay_id, s.score, s.standard_error, s.n_comparisons,
-               coalesce(g.fine_grade, g.grade) AS grade, g.confidence, e.grade AS known_grade
+        SELECT s.rank, s.essay_id, coalesce(e.name, e.given_id, s.essay_id) AS called, s.score,
+               s.standard_error, s.n_comparisons, coalesce(g.fine_grade, g.grade) AS grade,
+               g.confidence, e.grade AS known_grade
         FROM essay_scores s
         JOIN essays e USING (batch_id, essay_id)
         LEFT JOIN grade_projections g ON g.batch_id = s.batch_id AND g.essay_id = s.essay_id

@@ -91,6 +91,7 @@ class Access:
         tokens: Returns the scoped tokens as they are now, so that one that is revoked ends at once.
         max_body_bytes: The largest body that is read.
         body_patience_s: How long a body may take that hardly arrives.
+        cookie: What a session's cookie is called.
         clock: Unix seconds, for what expires.
     """
 
@@ -98,6 +99,7 @@ class Access:
     tokens: Callable[[], Sequence[AccessToken]] = _no_tokens
     max_body_bytes: int = MAX_BODY_BYTES
     body_patience_s: float = BODY_PATIENCE_S
+    cookie: str = COOKIE
     clock: Callable[[], float] = time.time
     _sessions: Sessions = field(init=False, repr=False, compare=False)
     _guarded: Event = field(init=False, repr=False, compare=False, default_factory=Event)
@@ -135,7 +137,7 @@ class Access:
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return self.grant_of(given.strip())
-        held = self._sessions.token_of(cookie_of(headers))
+        held = self._sessions.token_of(cookie_of(headers, self.cookie))
         # Asked anew each time: the session of a token that was revoked is over.
         return None if held is None else self._grant_of_hash(held)
 
@@ -315,10 +317,10 @@ def is_open_path(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
 
 
-def cookie_of(headers: Headers) -> str:
+def cookie_of(headers: Headers, name: str = COOKIE) -> str:
     """Return the session's cookie in a request's headers; empty where there is none."""
     try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        found = SimpleCookie(headers.get("cookie", "")).get(name)
     except CookieError:
         return ""
     return found.value if found else ""

@@ -8,8 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
-from cj_pipeline.errors import TransientError
+from cj_pipeline.batch.options import WaitingFor
+from cj_pipeline.errors import OutOfCreditError, TransientError
+from cj_pipeline.provider_jobs import ledger
+from cj_pipeline.provider_jobs.holds import held_judges, release
 from cj_pipeline.queries.batch_record import is_published
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
@@ -24,6 +28,7 @@ from cj_pipeline.steps.rescore import rescore
 from cj_pipeline.steps.step_failures import failing_step, recorded
 from cj_pipeline.steps.submit_wave import submit_wave
 from cj_pipeline.steps.watchdog import end_stalled, stalled_batches
+from cj_pipeline.store.session import Session
 
 LEAST_PAUSE_S = 0.05
 
@@ -72,6 +77,7 @@ def take_next_step(runtime: Runtime, batch_id: str) -> StepTaken:
     if not waited:
         return StepTaken(step, waited)
     with runtime.store.read() as db:
+        _raise_if_a_person_is_waited_for(db, batch_id, runtime.clock())
         return StepTaken(step, waited, what_is_awaited(db, batch_id, runtime.clock()))
 
 
@@ -103,6 +109,53 @@ def _take(runtime: Runtime, batch_id: str, step: NextStep) -> bool:
 def _is_published(runtime: Runtime, batch_id: str) -> bool:
     with runtime.store.read() as db:
         return is_published(db, batch_id)
+
+
+def _raise_if_a_person_is_waited_for(db: Session, batch_id: str, now: datetime) -> None:
+    """Stop whoever waits for a batch of which nothing goes on before somebody has acted.
+
+    Raises:
+        OutOfCreditError: If all that is left waits for an account to be paid for.
+        JudgeHeldError: If it waits for a decision about a judge.
+    """
+    at_work = db.one(
+        "SELECT 1 AS found FROM v_job_phases WHERE batch_id = ? AND phase <> 'done'"
+        " AND waiting_for IS DISTINCT FROM 'credit'",
+        [batch_id],
+    )
+    if at_work is not None:
+        return
+    for error in held_judges(db, batch_id, now).values():
+        raise error
+    unpaid = db.one(
+        "SELECT error FROM v_job_phases WHERE batch_id = ? AND phase = 'unsent'"
+        " AND waiting_for = 'credit'",
+        [batch_id],
+    )
+    if unpaid is not None:
+        msg = (
+            f"The provider took a job of batch '{batch_id}' and ended it unpaid: {unpaid['error']}"
+            " Add credit to the account or raise its limit, then run the same command: nothing is"
+            " lost."
+        )
+        raise OutOfCreditError(msg)
+
+
+def go_on(runtime: Runtime, batch_id: str, *, resume: bool = False) -> None:
+    """Take up a batch that waited for a person: whoever runs it again has seen to it.
+
+    What waited for a key or for credit is tried at once.
+
+    Args:
+        runtime: The pipeline's connections.
+        batch_id: The batch.
+        resume: Whether judges that gave no verdict are asked more all the same.
+    """
+    now = runtime.clock()
+    words = [WaitingFor.CREDIT, *([WaitingFor.PERSON] if resume else [])]
+    with runtime.store.write() as db:
+        ledger.send_what_waited(db, batch_id, now)
+        release(db, batch_id, now, words)
 
 
 def advance_to_end(

@@ -16,14 +16,16 @@ from cj_pipeline.errors import CJError, FinalError
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs import ledger
 from cj_pipeline.provider_jobs.download import Download, download
-from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob, require_own_account
+from cj_pipeline.provider_jobs.holds import held_judges, hold_if_needed
+from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob
+from cj_pipeline.provider_jobs.leftovers import discard_job
 from cj_pipeline.provider_jobs.settlement import (
     Settlement,
     in_parts,
     settle_job,
     settle_late_rows,
 )
-from cj_pipeline.providers.base import Parser, Provider, RawLine
+from cj_pipeline.providers.base import Parser, RawLine
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
@@ -74,6 +76,19 @@ def collect_wave(runtime: Runtime, batch_id: str) -> Collected:
     return Collected(len(jobs), dict(outcomes), billed)
 
 
+def raise_if_held(runtime: Runtime, batch_id: str) -> None:
+    """Fail where a judge's calls are held: a person has to act, and is told by the failure.
+
+    Raises:
+        JudgeHeldError: If a judge gave no verdict in the answers that were paid for.
+        OutOfCreditError: If its account has run out of credit.
+    """
+    with runtime.store.read() as db:
+        held = held_judges(db, batch_id, runtime.clock())
+    for error in held.values():
+        raise error
+
+
 def _collect_job(runtime: Runtime, record: BatchRecord, job: ProviderJob) -> Settlement:
     """Store, read and settle one job; what was done of it before is not done again.
 
@@ -84,7 +99,7 @@ def _collect_job(runtime: Runtime, record: BatchRecord, job: ProviderJob) -> Set
     now = runtime.clock()
     came = Download()
     if job.is_batched and job.state is not JobState.COLLECTED:
-        came = download(provider, job, now, is_wanted=not _is_unwanted(record))
+        came = download(runtime, provider, job, is_wanted=not _is_unwanted(record))
     with runtime.store.turn() as transaction:
         if job.state is not JobState.COLLECTED:
             with transaction() as db:
@@ -108,7 +123,7 @@ def _collect_job(runtime: Runtime, record: BatchRecord, job: ProviderJob) -> Set
     if came.stops_the_command is not None:
         raise came.stops_the_command
     if job.provider_job_id is not None and not settled.n_missing:
-        _discard(provider, job)
+        discard_job(runtime, provider, record.judge(job.judge_id), job)
     return settled
 
 
@@ -246,18 +261,6 @@ def _settle(
         settled = settle_job(db, record, current, parse, now, trouble=came.trouble)
     else:
         return None
+    hold_if_needed(db, record, record.judge(job.judge_id), parse, now)
     record_progress(db, record.batch_id, now)
     return settled
-
-
-def _discard(provider: Provider, job: ProviderJob) -> None:
-    """Delete what the provider keeps of a settled job; its callbacks are ours by now.
-
-    Where that fails, files go by their own expiry: nothing of the batch depends on it. A job whose
-    rows have not all come is left as it is.
-    """
-    try:
-        require_own_account(job, provider)
-        provider.discard(job.provider_job_id, job.file_ids)
-    except CJError as error:
-        log.warning("provider_files_left", submission_key=job.submission_key, problem=str(error))

@@ -181,7 +181,7 @@ def _progress(
         completed=counts["completed"],
         failed=counts["failed"],
         failed_as_expired=counts["failed_as_expired"],
-        n_in_flight=_n_in_flight(db, record.batch_id),
+        n_in_flight=_n_in_flight(db, record),
         n_awaited_of_people=n_awaited(db, record),
         n_covered_pairs=len(covered),
         is_connected=scale is not None,
@@ -197,9 +197,13 @@ def _progress(
     return progress, scale, reached
 
 
-def _n_in_flight(db: Session, batch_id: str) -> int:
+def _n_in_flight(db: Session, record: BatchRecord) -> int:
+    """Return how many requests are out; of a cancelled batch those alone that can be seen."""
     row = db.one(
-        "SELECT count(*) AS n FROM attempts WHERE batch_id = ? AND outcome IS NULL", [batch_id]
+        "SELECT count(*) AS n FROM attempts a LEFT JOIN provider_jobs p USING (submission_key)"
+        " WHERE a.batch_id = ? AND a.outcome IS NULL"
+        " AND NOT (? AND p.waiting_for IS NOT DISTINCT FROM 'key')",
+        [record.batch_id, record.cancel_requested],
     )
     return int(row["n"]) if row else 0
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from cj_pipeline.batch.essays import SharedText
 from cj_pipeline.errors import BatchProblemsError, SettingsError, UnpricedModelError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.intake.inbox import note_problems
@@ -23,6 +24,7 @@ from cj_pipeline.queries.batch_record import batch_correlation_id
 from cj_pipeline.queries.live_profile import profile_of_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.plan_people import IMPORTED
+from cj_pipeline.steps.spending_limits import breached_ceilings, installation, unallowed_judges
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -107,6 +109,13 @@ def store_batch(
     """
     judges = load_judges(batch)
     profile = profile_of_batch(batch, runtime.home)
+    if runner_mode == "execute":
+        said = installation(runtime)
+        refused = unallowed_judges(judges, said)
+        with runtime.store.read() as db:
+            refused += breached_ceilings(db, said, batch.batch_id, 0.0, runtime.clock())
+        if refused:
+            raise BatchProblemsError(batch.batch_id, refused)
     return _record(runtime, batch, judges, profile, runner_mode, may_return=may_return)
 
 
@@ -246,6 +255,7 @@ def _record(
                 for position, essay in enumerate(batch.essays, start=1)
             ],
         )
+        db.insert("shared_texts", [own | _shared_row(shared) for shared in batch.shared])
         db.insert("documents", [own | vars(document) for document in batch.documents])
         db.insert("judges", [own | _judge_row(judge) for judge in judges])
         if runner_mode == "execute":
@@ -287,9 +297,23 @@ def _refuse_forgotten(db: Session, batch: Batch) -> None:
     problem = (
         f"it was removed for good on {row['forgotten_at']:%Y-%m-%d}, as batch"
         f" '{row['batch_id']}': take the folder away, or give --again to `cj execute` to judge and"
-        " pay for it anew"
+        " pay for it again"
     )
     raise BatchProblemsError(batch.batch_id, [problem])
+
+
+def _shared_row(shared: SharedText) -> dict[str, Any]:
+    essay = shared.essay
+    return {
+        "essay_id": essay.essay_id,
+        "judged_id": shared.judged_id,
+        "given_id": essay.given_id,
+        "name": essay.name,
+        "group": essay.group,
+        "attributes": dict(essay.attributes),
+        "file_name": essay.file_name,
+        "source_path": essay.source_path,
+    }
 
 
 def _judge_row(judge: Judge) -> dict[str, Any]:

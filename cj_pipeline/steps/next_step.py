@@ -48,20 +48,26 @@ wave AS (
 open_comparisons AS (
     SELECT p.batch_id,
            count(a.comparison_id) AS n_in_flight,
-           count(*) FILTER (a.comparison_id IS NULL) AS n_unasked
+           count(*) FILTER (a.comparison_id IS NULL AND h.judge_id IS NULL) AS n_unasked,
+           count(*) FILTER (a.comparison_id IS NULL AND h.judge_id IS NOT NULL) AS n_held
     FROM (FROM comparison_pairs WHERE batch_id IN (FROM wanted)) p
     ANTI JOIN (FROM comparisons WHERE batch_id IN (FROM wanted)) c USING (comparison_id)
     LEFT JOIN (
         SELECT DISTINCT comparison_id FROM attempts
         WHERE outcome IS NULL AND batch_id IN (FROM wanted)
     ) a ON a.comparison_id = p.comparison_id
+    LEFT JOIN (
+        FROM v_judge_holds WHERE coalesce(next_try_at > $now, TRUE)
+    ) h ON h.batch_id = p.batch_id AND h.judge_id = p.judge_id
     GROUP BY p.batch_id
 ),
 jobs AS (
     SELECT batch_id,
            count(*) FILTER (is_unsent AND coalesce(next_poll_at, $now) <= $now) AS n_to_send,
            count(*) FILTER (is_unsent AND next_poll_at > $now) AS n_postponed,
-           count(*) FILTER ({ROWS_ARE_DUE}) AS n_ended
+           count(*) FILTER ({ROWS_ARE_DUE}) AS n_ended,
+           count(*) FILTER (phase <> 'done') AS n_not_done,
+           count(*) FILTER (phase = 'open' AND waiting_for = 'key') AS n_out_of_reach
     FROM (
         -- Single calls that were cut short have no job at the provider to wait for.
         SELECT *, phase IN ('unsent', 'calling') AS is_unsent
@@ -93,9 +99,11 @@ SELECT b.batch_id, b.state,
        d.decision,
        coalesce(o.n_in_flight, 0) AS n_in_flight,
        coalesce(o.n_unasked, 0) AS n_unasked,
+       coalesce(o.n_held, 0) AS n_held,
        coalesce(j.n_to_send, 0) AS n_to_send,
        coalesce(j.n_postponed, 0) AS n_postponed,
        coalesce(j.n_ended, 0) AS n_ended,
+       coalesce(j.n_out_of_reach = j.n_not_done, FALSE) AS is_out_of_reach,
        EXISTS (FROM grading_reports g WHERE g.batch_id = b.batch_id
                AND (b.late_rows_at IS NULL OR g.projected_at >= b.late_rows_at)) AS is_projected,
        EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id) AS is_published
@@ -139,6 +147,9 @@ def _next(row: dict[str, Any], now: datetime) -> NextStep:  # noqa: PLR0911 -- o
         return NextStep.PUBLISH if row["is_projected"] else NextStep.PROJECT
     if row["n_to_send"]:
         return NextStep.SUBMIT
+    if row["cancel_requested"] and row["is_out_of_reach"]:
+        # Nobody can see what is still out: it is asked for later, and the batch ends without it.
+        return NextStep.DECIDE
     if row["n_in_flight"] or row["n_postponed"]:
         # What has to be asked again goes out together, once nothing is in flight.
         return NextStep.POLL
@@ -147,6 +158,9 @@ def _next(row: dict[str, Any], now: datetime) -> NextStep:  # noqa: PLR0911 -- o
     if row["n_unasked"] and not (row["spend_cap_reached"] or row["canary_failed"]):
         return NextStep.SUBMIT
     if row["wave"] and row["decision"] is None and row["n_owed"]:
+        return NextStep.POLL
+    if row["n_held"] and not (row["spend_cap_reached"] or row["canary_failed"]):
+        # A person is waited for: what is held is neither asked nor given up.
         return NextStep.POLL
     if row["nothing_left_to_ask"] or (row["wave"] and row["decision"] is None):
         return NextStep.DECIDE

@@ -24,11 +24,13 @@ from cj_pipeline.provider_jobs.ledger import (
     OPEN,
     PollRecord,
     ProviderJob,
-    require_own_account,
     waiting_for,
 )
+from cj_pipeline.provider_jobs.leftovers import delete_leftovers
+from cj_pipeline.provider_jobs.ownership import may_stop, require_ours
 from cj_pipeline.provider_jobs.poll_schedule import (
     AFTER_REFUSAL,
+    FARTHEST,
     LEAST_WAIT_FOR_ROOM,
     PollSchedule,
     backoff,
@@ -43,6 +45,9 @@ log = structlog.get_logger()
 
 ASKED_AT_ONCE = 8
 """Requests in flight in one look; two hundred open jobs at 0.3 s each are then eight seconds."""
+
+LEFTOVERS_IN_A_LOOK = 3
+"""Things to be deleted that a look tries again, so that it stays short."""
 
 MOST_IN_A_LOOK = 250
 """Jobs asked about in one look, so that keeping what all of them tell is bounded too."""
@@ -97,26 +102,38 @@ def poll(runtime: Runtime, *, batch_id: str | None = None, at_most_s: float = 20
     with runtime.store.read() as db:
         due = db.rows(
             f"SELECT *, {_IS_UNWANTED} AS is_unwanted FROM v_job_phases"  # noqa: S608 -- a constant
-            " WHERE phase = 'open' AND coalesce(next_poll_at, $now) <= $now"
+            " WHERE phase = 'open'"
+            # No look is ever so far away: the clock has been set back since it was decided.
+            " AND (coalesce(next_poll_at, $now) <= $now OR next_poll_at > $farthest)"
             " AND ($batch IS NULL OR batch_id = $batch) ORDER BY next_poll_at NULLS FIRST"
             " LIMIT $most",
-            {"now": now, "batch": batch_id, "most": MOST_IN_A_LOOK},
+            {
+                "now": now,
+                "farthest": now + FARTHEST,
+                "batch": batch_id,
+                "most": MOST_IN_A_LOOK,
+            },
         )
         jobs = [_DueJob(ProviderJob.from_row(row), bool(row["is_unwanted"])) for row in due]
         row = db.one("SELECT count(*) AS n FROM v_job_phases WHERE phase = 'open'")
         judges = _judges(db, {due.job.judge_id for due in jobs})
         usual = usual_durations(db, now) if jobs else {}
+        has_leftovers = db.one(
+            "SELECT 1 AS found FROM provider_leftovers WHERE next_try_at <= ?", [now]
+        )
         has_duplicates = db.one("SELECT 1 AS found FROM duplicate_jobs WHERE state = 'duplicate'")
     looks = list(_poll_all(runtime, jobs, judges, at_most_s)) if jobs else []
     _keep(runtime, looks, PollSchedule(int(row["n"]) if row else 1, usual), now)
     if has_duplicates:
         settle_duplicates(runtime, batch_id)
+    if has_leftovers:
+        delete_leftovers(runtime, at_most=LEFTOVERS_IN_A_LOOK)
     ended = {
         look.job.batch_id
         for look in looks
         if isinstance(look.found, JobStatus)
         and look.found.state == "ended"
-        and not look.found.waits_for_capacity
+        and not (look.found.waits_for_capacity or look.found.waits_for_credit)
     }
     return Polled(len(looks), frozenset(ended))
 
@@ -190,10 +207,10 @@ def _poll_all(
 def _look(runtime: Runtime, due: _DueJob, judge: Judge) -> _PollResult:
     """Ask about one job; tell it to stop where nobody wants it any more and it was not told yet."""
     job = due.job
-    stop = due.is_unwanted and job.cancel_sent_at is None
+    stop = due.is_unwanted and job.cancel_sent_at is None and may_stop(runtime, job)
     try:
         provider = runtime.provider(judge)
-        require_own_account(job, provider)
+        job = require_ours(runtime, job, provider)
         found = (provider.cancel if stop else provider.poll)(job.known_job_id)
     except FinalError as error:
         log.warning("poll_refused", submission_key=job.submission_key, error=str(error))
@@ -249,7 +266,7 @@ def _is_unchanged(look: _PollResult, now: datetime) -> bool:
     return (
         isinstance(found, JobStatus)
         and job.state == found.state == "running"
-        and not (found.waits_for_capacity or found.error or found.warning)
+        and not (found.waits_for_capacity or found.waits_for_credit or found.error or found.warning)
         and not (look.told_to_stop or job.error or job.n_poll_failures)
         and stalled_since(job, now) is None
         and (job.provider_status, job.n_completed, job.n_failed)
@@ -261,6 +278,8 @@ def _record(db: Session, look: _PollResult, pace: PollSchedule, now: datetime) -
     """Record what one poll says of a job that is still open."""
     if isinstance(look.found, _PollFailure):
         _record_failure(db, look.job, look.found, now)
+    elif look.found.waits_for_credit:
+        ledger.requeue(db, look.job, look.found, now, wait=AFTER_REFUSAL)
     elif look.found.waits_for_capacity:
         wait = max(LEAST_WAIT_FOR_ROOM, (now - look.job.intended_at) / 10)
         ledger.requeue(db, look.job, look.found, now, wait=wait)
@@ -269,15 +288,7 @@ def _record(db: Session, look: _PollResult, pace: PollSchedule, now: datetime) -
 
 
 def _record_failure(db: Session, job: ProviderJob, found: _PollFailure, now: datetime) -> None:
-    """Record why nothing is known; a cancelled batch does not wait for a job it may not see."""
-    unwanted = db.one(
-        "SELECT 1 AS found FROM batches WHERE batch_id = ?"
-        " AND (state <> 'running' OR cancel_requested)",
-        [job.batch_id],
-    )
-    if found.is_final and unwanted:
-        ledger.give_up(db, job, found.problem, now)
-        return
+    """Record why nothing is known; a job is never given up for it, whoever wants it or not."""
     ledger.record_poll_failure(
         db, job, found.problem, now, wait=found.wait, waits_for=found.waits_for
     )

@@ -14,12 +14,14 @@ from datetime import datetime
 import structlog
 
 from cj_pipeline.batch.options import BatchingMode
+from cj_pipeline.errors import CeilingReachedError
 from cj_pipeline.judging.estimates import expected_usd, worst_case_usd
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import prompt_bytes
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs import charges, ledger
 from cj_pipeline.provider_jobs.canary import Released, release
+from cj_pipeline.provider_jobs.holds import held_judges
 from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob
 from cj_pipeline.provider_jobs.live_calls import BUNDLE
 from cj_pipeline.provider_jobs.requests import (
@@ -37,6 +39,8 @@ from cj_pipeline.providers.base import Provider, ProviderLimits, split_shards
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
+from cj_pipeline.steps.spending_limits import installation, require_within, unallowed_judges
+from cj_pipeline.store.identity import Identity, settle_identity
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -79,20 +83,29 @@ def submit_wave(runtime: Runtime, batch_id: str) -> Submitted:
     Called twice, or after a kill, it sends nothing twice: a shard's key is derived from its
     content, recorded before anything leaves, and looked for at the provider before it is created
     again.
+
+    Raises:
+        JudgeHeldError: If nothing was sent because a judge gave no verdict so far.
+        OutOfCreditError: Likewise, because its account has run out of credit.
     """
     with runtime.store.read() as db:
         record = load_batch(db, batch_id)
         texts = load_texts(db, batch_id)
         asks = [] if record.has_ended else _unrequested(db, record, texts)
+        held = held_judges(db, batch_id, runtime.clock())
+        asks = [ask for ask in asks if ask.judge_id not in held]
         released, failed = release(db, record, asks)
     if asks:
         tell_qualities(runtime, record, texts)
     if failed:
         _stop_for_canaries(runtime, record, failed)
         released = []
-    intents = [intent for each in released for intent in _intents(runtime, record, each)]
+    identity = settle_identity(runtime.store, runtime.clock())
+    intents = [i for each in released for i in _intents(runtime, record, each, identity)]
     refused = bool(intents) and not _record(runtime, record, intents)
-    sent = submit_pending(runtime, record)
+    sent = submit_pending(runtime, record, held=frozenset(held))
+    if held and not sent.n_sent:
+        raise next(iter(held.values()))
     return Submitted(
         n_sent=sent.n_sent,
         n_adopted=sent.n_adopted,
@@ -131,7 +144,9 @@ def _unrequested(db: Session, record: BatchRecord, texts: BatchTexts) -> list[Re
     ]
 
 
-def _intents(runtime: Runtime, record: BatchRecord, released: Released) -> list[Intent]:
+def _intents(
+    runtime: Runtime, record: BatchRecord, released: Released, identity: Identity
+) -> list[Intent]:
     judge = released.judge
     mode: BatchingMode = "per_request" if released.is_canary else record.settings.batching_mode
     batched = mode == "provider_batch_api"
@@ -144,9 +159,7 @@ def _intents(runtime: Runtime, record: BatchRecord, released: Released) -> list[
         chosen = tuple(released.asks[i] for i in shard)
         intents.append(
             Intent(
-                submission_key=submission_key(
-                    record.batch_id, judge.judge_id, provider.account, chosen
-                ),
+                submission_key=submission_key(record.batch_id, judge.judge_id, chosen, identity),
                 judge=judge,
                 account=provider.account,
                 batching_mode=mode,
@@ -183,8 +196,14 @@ def _shard_limits(mode: BatchingMode, provider: Provider) -> ProviderLimits:
 
 
 def _record(runtime: Runtime, record: BatchRecord, intents: Sequence[Intent]) -> bool:
-    """Commit intents, attempts and reservations in one transaction; False at the spend cap."""
-    now = runtime.clock()
+    """Commit intents, attempts and reservations in one transaction; False at the spend cap.
+
+    Raises:
+        CeilingReachedError: If the operator does not allow the judge or the cost.
+    """
+    now, said = runtime.clock(), installation(runtime)
+    if refused := unallowed_judges([intent.judge for intent in intents], said):
+        raise CeilingReachedError("; ".join(refused) + ". Nothing was sent.")
     with runtime.store.write() as db:
         taken = {
             (row["comparison_id"], row["attempt"])
@@ -202,6 +221,9 @@ def _record(runtime: Runtime, record: BatchRecord, intents: Sequence[Intent]) ->
         if new and _passes_spend_cap(db, record, sum(intent.reserved_usd for intent in new)):
             _refuse(db, runtime, record)
             return False
+        if new:
+            more_usd = sum(intent.reserved_usd for intent in new)
+            require_within(db, said, record.batch_id, more_usd, now)
         jobs = [_job(record, intent, now) for intent in new]
         ledger.record_intents(db, jobs)
         db.insert("attempts", [row | {"requested_at": now} for i in new for row in _attempts(i)])

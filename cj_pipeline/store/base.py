@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
 
 Transactions = Callable[[], "AbstractContextManager[Session]"]
 """Begins a transaction on the store that commits at the end of its block."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a store lies: a folder of a machine, or what stands for them."""
+
+    host: str
+    folder: str
+
+    def __str__(self) -> str:
+        return f"{self.folder} on {self.host}"
 
 
 class Store(Protocol):
@@ -66,6 +78,9 @@ class Store(Protocol):
 
     def publish(self) -> None:
         """Bring the published copy, where there is one, to the state of the store."""
+
+    def place(self) -> Place | None:
+        """Return where it lies; None where only whoever serves it knows, or it is in memory."""
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """Return a connection for looking around in at leisure.

@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from cj_pipeline.errors import StoreError
+from cj_pipeline.store.base import Place
 from cj_pipeline.store.extensions import load_extension
 from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S
 from cj_pipeline.store.migrations import Migration, known_migrations, migrate
@@ -55,6 +56,23 @@ class LakeStore(RemoteStore):
         self._catalog = match["catalog"]
         self._data_path = data_path
         self._is_current = False
+        self._place: Place | None = None
+
+    def place(self) -> Place:
+        """Return what PostgreSQL calls the catalog, and the folder or bucket of the rows.
+
+        A catalog that was dumped and loaded elsewhere gets another number there; a client that
+        reaches the same one under another name does not.
+        """
+        if self._place is None:
+            own = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+            query = f"SELECT current_database()::text AS name, {own}::text AS number"
+            with self._connection() as connection:
+                found = connection.execute(
+                    "FROM postgres_query('turns', ?)", [query]
+                ).fetchone() or ("", "")
+            self._place = Place(f"PostgreSQL database {found[0]} {found[1]}", self._data_path)
+        return self._place
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(":memory:", config=DUCKDB_CONFIG)

@@ -23,6 +23,7 @@ from pathlib import Path
 import portalocker
 
 from cj_pipeline.errors import StoreBusyError
+from cj_pipeline.storage.holders import holders_of, named
 
 _EXCLUSIVE = portalocker.LockFlags.EXCLUSIVE
 _SHARED = portalocker.LockFlags.SHARED
@@ -115,9 +116,11 @@ class _Waiter:
             os.close(self._descriptor)
             raise self._failure
         if not is_held:
+            file = path.with_suffix("")
+            holders = holders_of(path) or holders_of(file.with_name(f"{file.name}.lock"))
             msg = (
-                f"Other processes kept {path.with_suffix('')} busy for longer than we wait. "
-                "Nothing was changed; try again, or look for a run that hangs in a transaction."
+                f"{named(holders)} kept {file} busy for longer than we wait. Nothing was changed; "
+                "try again, or end it if it hangs: what it committed is safe."
             )
             raise StoreBusyError(msg)
 

@@ -12,6 +12,7 @@ What a transaction can do is `session`; the schema is `schema`; copying is `publ
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -21,9 +22,10 @@ from typing import TypeVar
 import duckdb
 
 from cj_pipeline.errors import StoreBusyError, StoreError
+from cj_pipeline.storage.holders import holders_of, named
 from cj_pipeline.storage.private_files import PRIVATE_FILE, PRIVATE_FOLDER, make_home
 from cj_pipeline.store import snapshot
-from cj_pipeline.store.base import Store, Transactions
+from cj_pipeline.store.base import Place, Store, Transactions
 from cj_pipeline.store.file_lock import hold, is_awaited
 from cj_pipeline.store.migrations import migrate, refuse_newer, schema_version
 from cj_pipeline.store.session import Session
@@ -80,6 +82,7 @@ class FileStore:
         key: Encrypts the live file and every copy of it, where given.
         group_may_read: Whether the folder's group may look into the published copy.
         lock_timeout_s: How long to wait for others.
+        host: What this machine is called; by default as it calls itself.
     """
 
     def __init__(
@@ -89,8 +92,10 @@ class FileStore:
         key: str | None = None,
         group_may_read: bool = False,
         lock_timeout_s: float = LOCK_TIMEOUT_S,
+        host: str | None = None,
     ) -> None:
         self.home = home
+        self._host = host or socket.gethostname()
         self.where = f"the file {home / LIVE_FILE}"
         self.key = key
         self.group_may_read = group_may_read
@@ -230,6 +235,12 @@ class FileStore:
             )
             raise StoreError(msg)
         return connect_file(self.published_path, read_only=True, key=self.key)
+
+    def place(self) -> Place | None:
+        """Return this machine and the home's folder; None for a store in memory."""
+        if self._memory is not None:
+            return None
+        return Place(self._host, str(self.home.resolve()))
 
     def _make_current(self) -> None:
         """Make the file and bring its schema up to date, once per process."""
@@ -387,6 +398,6 @@ def _unusable(path: Path, error: duckdb.Error) -> StoreError:
 
 def _held_by_stranger(path: Path, error: duckdb.Error) -> StoreBusyError:
     return StoreBusyError(
-        f"Another program holds {path} open: {error}. Close it there; "
+        f"{named(holders_of(path))} holds {path} open: {error}. Close it there; "
         "notebooks open the published copy with open_published()."
     )

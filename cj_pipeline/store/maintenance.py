@@ -8,11 +8,12 @@ one. Removing people's data is `operations.erase`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -29,6 +30,7 @@ from cj_pipeline.storage.file_swap import (
 from cj_pipeline.storage.private_files import PRIVATE_FOLDER, close_to_others, open_to_others
 from cj_pipeline.store import snapshot
 from cj_pipeline.store.file_store import FileStore, attach_file, connect_file, empty_instance
+from cj_pipeline.store.identity import begin_epoch_of_restored, epochs_of, settle_identity
 from cj_pipeline.store.migrations import known_migrations, migrate, refuse_newer, schema_version
 from cj_pipeline.store.session import Session
 
@@ -127,6 +129,7 @@ def backup_store(store: FileStore, target: Path, *, now: datetime | None = None)
     if target.exists():
         msg = f"{target} exists already; give the backup another name."
         raise StoreError(msg)
+    settle_identity(store, now or datetime.now(UTC))
     with _plainly(f"Backing up to {target}"):
         target.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         with store.folded():
@@ -146,6 +149,8 @@ def backup_store(store: FileStore, target: Path, *, now: datetime | None = None)
 def restore_store(store: FileStore, source: Path, *, now: datetime) -> Path | None:
     """Put a backup in the live file's place; return where the file that was there lies now.
 
+    A new epoch begins: jobs that were made since the backup are searched for before any is made.
+
     Raises:
         StoreError: If the backup cannot be opened, is newer than the code, or does not fit on the
             disk.
@@ -158,13 +163,19 @@ def restore_store(store: FileStore, source: Path, *, now: datetime) -> Path | No
         msg = f"{source} is no backup that can be opened: {error}. Nothing was changed."
         raise StoreError(msg) from error
     aside = store.path.with_name(f"{store.path.name}.before-{now:%Y%m%dT%H%M%S}")
+    replaced: list[dict[str, Any]] = []
+    if store.path.exists():
+        with suppress(StoreError, duckdb.Error):  # it may be what is wrong with it
+            replaced = epochs_of(store)
     with _plainly(f"Restoring {source}"), store.held():
         kept = _KeptAside(store, aside)
         try:
             put_in_place(
                 store.path,
-                write=lambda copy: _copy_with_log(source, copy, store.key),
-                prove=lambda copy: _prove(copy, store.key, expected),
+                write=lambda copy: _write_restored(
+                    store, source, copy, expected=expected, now=now, replaced=replaced
+                ),
+                prove=lambda copy: _row_counts(copy, store.key),
                 n_bytes=source.stat().st_size,
                 keep=kept.lay_aside,
             )
@@ -173,7 +184,6 @@ def restore_store(store: FileStore, source: Path, *, now: datetime) -> Path | No
         except BaseException:
             kept.undo()
             raise
-    migrate_store(store)  # the backup may be older than the code
     store.publish()
     return aside if aside.exists() else None
 
@@ -290,6 +300,31 @@ def _copy_with_log(source: Path, copy: Path, key: str | None) -> None:
         copy_file(log, copy.with_name(f"{copy.name}.wal"))
         with closing(connect_file(copy, read_only=False, key=key)) as connection:
             connection.execute("CHECKPOINT")
+
+
+def _write_restored(
+    store: FileStore,
+    source: Path,
+    copy: Path,
+    *,
+    expected: Mapping[str, int],
+    now: datetime,
+    replaced: Sequence[dict[str, Any]],
+) -> None:
+    """Write a backup as it is put in place: up to date, and in a new epoch.
+
+    It is done before the file is in place, so that no kill leaves a store that does not know that
+    it was restored. A backup of another home becomes a copy of that home's store.
+    """
+    _copy_with_log(source, copy, store.key)
+    _prove(copy, store.key, expected)
+    place = store.place()
+    with closing(connect_file(copy, read_only=False, key=store.key)) as connection:
+        migrate(connection)
+        connection.execute("BEGIN TRANSACTION")
+        begin_epoch_of_restored(Session(connection), place, now, replaced)
+        connection.execute("COMMIT")
+        connection.execute("CHECKPOINT")
 
 
 def _prove(path: Path, key: str | None, expected: Mapping[str, int]) -> None:

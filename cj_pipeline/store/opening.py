@@ -25,7 +25,8 @@ def open_store(home: Path, environment: Mapping[str, str]) -> Store:
     Args:
         home: Where this machine keeps its files, whatever holds the tables.
         environment: Read for CJ_STORE (`quack:HOST:PORT` or `ducklake:postgres:...`), and for
-            CJ_STORE_TOKEN or CJ_STORE_DATA with it; CJ_STORE_KEY encrypts the local file.
+            CJ_STORE_TOKEN or CJ_STORE_DATA with it; CJ_STORE_KEY encrypts the local file, and
+            CJ_HOST is what this machine is called, where its own name changes.
 
     Raises:
         StoreError: If the address cannot be used.
@@ -37,6 +38,7 @@ def open_store(home: Path, environment: Mapping[str, str]) -> Store:
             home,
             key=environment.get("CJ_STORE_KEY") or None,
             group_may_read=read_installation(home).published == "group",
+            host=environment.get("CJ_HOST") or None,
         )
     if address.startswith("quack"):
         from cj_pipeline.store.quack_store import ServedStore

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import pyarrow as pa
 from cj_pipeline.errors import StoreError
 from cj_pipeline.store.extensions import load_extension
 from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S, FileStore
+from cj_pipeline.store.identity import settle_identity
 from cj_pipeline.store.migrations import migrate
 from cj_pipeline.store.remote_store import RemoteStore
 from cj_pipeline.store.session import OnConflict, Parameters, Session, bindable
@@ -127,11 +128,25 @@ class ServedSession(Session):
 
 
 @contextmanager
-def serve(home: Path, token: str, *, host: str = "127.0.0.1", port: int = 9494) -> Iterator[str]:
+def serve(
+    home: Path,
+    token: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 9494,
+    machine: str | None = None,
+) -> Iterator[str]:
     """Serve the store of `home` until the block ends; yield the address for CJ_STORE.
 
     The live file stays open and locked meanwhile: processes that would use it directly are told
-    that it is busy.
+    that it is busy. Whether the home is a copy of another is seen here: no client can tell.
+
+    Args:
+        home: The store's folder.
+        token: What clients must present.
+        host: The address to listen on.
+        port: The port, likewise.
+        machine: What this machine is called; by default as it calls itself.
 
     Raises:
         StoreError: If the token is too short to guard anything.
@@ -140,7 +155,8 @@ def serve(home: Path, token: str, *, host: str = "127.0.0.1", port: int = 9494) 
         msg = "CJ_STORE_TOKEN needs at least 16 characters: anyone who has it can read every essay."
         raise StoreError(msg)
     address = f"quack:{host}:{port}"
-    store = FileStore(home)
+    store = FileStore(home, host=machine)
+    settle_identity(store, datetime.now(UTC))
     with store.opened() as connection:
         migrate(connection)
         load_extension(connection, "httpfs")

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 from cj_pipeline.errors import StoreBusyError
-from cj_pipeline.store.base import Transactions
+from cj_pipeline.store.base import Place, Transactions
 from cj_pipeline.store.migrations import refuse_newer
 from cj_pipeline.store.session import Session
 
@@ -28,6 +28,10 @@ class RemoteStore(ABC):
         # Loading extensions and attaching costs 0.15 s and more; a session whose transaction
         # has ended well is as good as new.
         self._idle: list[duckdb.DuckDBPyConnection] = []
+
+    def place(self) -> Place | None:
+        """Return where it lies; None where only whoever serves it knows."""
+        return None
 
     @abstractmethod
     def connect(self) -> duckdb.DuckDBPyConnection:

@@ -84,12 +84,40 @@ def test_every_secret_comes_from_outside() -> None:
 
 
 def test_only_three_doors_are_open_and_only_to_this_machine() -> None:
-    """Essays are personal data: the UI asks nobody who they are, the API for a token, and the
-    metrics hold counts alone.
-    """
-    ports = [port for s in _compose()["services"].values() for port in s.get("ports", ())]
+    """Essays are personal data: what can be reached asks for a token before anything else."""
+    services = _compose()["services"]
+    ports = {name: s["ports"] for name, s in services.items() if "ports" in s}
 
-    assert ports == ["127.0.0.1:3000:3000", "127.0.0.1:8421:8421", "127.0.0.1:9464:9464"]
+    assert ports == {
+        "ui": ["127.0.0.1:3000:3001"],
+        "api": ["127.0.0.1:8421:8421"],
+        "metrics": ["127.0.0.1:9464:9464"],
+    }
+    assert all("CJ_SERVE_TOKEN" in services[name]["environment"] for name in ports)
+    assert services["webserver"]["networks"] == ["inside"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ui", "--dagster", "http://webserver:3000", "--host", "0.0.0.0", "--port", "0"],  # noqa: S104
+        ["serve", "--host", "0.0.0.0", "--port", "0"],  # noqa: S104
+        ["metrics", "--serve", "0.0.0.0:0"],
+        ["emulator", "--host", "0.0.0.0", "--port", "0"],  # noqa: S104
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("token", [None, "changemechangeme"])
+def test_nothing_listens_to_others_without_a_strong_token(
+    command: list[str], token: str | None, tmp_path: Path
+) -> None:
+    """Whoever leaves the line in `.env` empty is told before anything listens."""
+    environment = {"CJ_HOME": str(tmp_path), "CJ_SERVE_TOKEN": token, "CJ_EMULATOR_TOKEN": token}
+
+    done = CliRunner().invoke(app, command, env=environment)
+
+    assert done.exit_code == 1
+    assert "_TOKEN" in done.output
 
 
 def test_the_image_copies_only_what_exists_and_runs_as_nobody_special() -> None:

@@ -18,13 +18,13 @@ from cj_pipeline.emulator.config import EmulatorConfig
 
 
 @contextmanager
-def served_emulator(home: Path, **settings: Any) -> Iterator[str]:
+def served_emulator(home: Path, *, token: str | None = None, **settings: Any) -> Iterator[str]:
     """Serve an emulator whose state is in `home`, and yield its address."""
     home.mkdir(parents=True, exist_ok=True)
     config = EmulatorConfig.model_validate({"state_path": home / "emulator.sqlite", **settings})
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(config), log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(create_app(config, token=token), log_level="critical"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

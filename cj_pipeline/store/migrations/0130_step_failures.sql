@@ -31,6 +31,8 @@ waits AS (
     FROM v_release
     WHERE release_rule = 'needs_sign_off' AND status NOT IN ('no grades', 'final', 'released')
     UNION ALL
+    SELECT batch_id, waiting_for, reason, next_try_at FROM v_judge_holds
+    UNION ALL
     SELECT f.batch_id, 'person', f.reason, NULL
     FROM step_failures f
     WHERE NOT EXISTS (FROM batch_report r WHERE r.batch_id = f.batch_id)

@@ -66,3 +66,18 @@ def test_removing_it_leaves_nothing(tmp_path: Path) -> None:
 
     assert not folder_of(tmp_path, "spring-9").exists()
     assert journal(tmp_path).rows() == []
+
+
+def test_a_call_that_left_and_was_not_heard_of_again_is_lost(tmp_path: Path) -> None:
+    """A reply, a refusal, or being counted already leaves nothing in doubt."""
+    kept = journal(tmp_path)
+    for custom_id in ("answered", "refused", "counted", "lost"):
+        kept.sending(custom_id, 1)
+    kept.sending("refused", 2)
+    kept.append({"kind": "matched", "custom_id": "answered", "n_tries": 1})
+    kept.resolved("refused", 1)
+    kept.resolved("counted", 1)
+    kept.close()
+
+    assert journal(tmp_path).lost() == ["lost", "refused"]
+    assert [row["custom_id"] for row in journal(tmp_path).replies()] == ["answered"]

@@ -9,13 +9,14 @@ import pytest
 from cj_pipeline.emulator import change_settings, in_process_client
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.judging.judges import load_judge
-from cj_pipeline.operations.reconcile import LOOK_BACK, examine, repair
+from cj_pipeline.operations.reconcile import examine, repair
 from cj_pipeline.providers.base import JobOutcome
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.store.identity import LOOK_BACK
 from tests.support.batches import ManualClock, finish, open_engine, run_to_end, write_batch
 
 _KEEPS_FILES = {"kind": "status", "on": "*.delete", "status": 500}
@@ -220,20 +221,22 @@ def test_a_job_of_another_store_is_told_and_left_alone(runtime: Runtime, tmp_pat
 
     findings = examine(runtime)
 
-    assert [(finding.kind, finding.what) for finding in findings] == [("unknown_job", theirs)]
-    assert repair(runtime, findings) == []
+    assert [(finding.kind, finding.what) for finding in findings] == [("other_store_job", theirs)]
+    assert repair(runtime, findings, with_consent=True) == []
+    assert provider.poll(theirs).state == "running"
 
 
 def test_jobs_begun_with_other_credentials_are_not_taken_for_lost(
-    runtime: Runtime, tmp_path: Path
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asking them again under a new key would pay twice."""
     _emulate(runtime, latency_s=3600)
     _submitted(runtime, tmp_path / "one")
-    with runtime.store.write() as db:
-        db.execute("UPDATE provider_jobs SET account = 'emulator-elsewhere'", [])
+    monkeypatch.setattr("cj_pipeline.providers.registry.require_key", lambda *_: "stranger")
 
-    assert [finding.kind for finding in examine(runtime)] == ["other_credentials"]
+    findings = examine(open_engine(runtime.home))
+
+    assert [finding.kind for finding in findings] == ["other_credentials"]
 
 
 def test_results_that_nobody_collects_are_told_before_they_are_deleted(

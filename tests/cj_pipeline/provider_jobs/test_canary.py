@@ -107,10 +107,11 @@ def test_a_judge_that_has_given_a_verdict_here_needs_no_canary(
 
 
 def test_real_judges_have_a_canary_unless_told_otherwise() -> None:
-    """Simulated ones have nothing to find out, and single calls are their own canary."""
+    """In every mode; simulated ones have nothing to find out."""
     settings, real = BatchSettings(), load_judge("openai-gpt-4-1-mini")
 
     assert canary_size(settings, real) == CANARY_REQUESTS
     assert canary_size(settings, load_judge("quality")) == 0
     assert canary_size(BatchSettings(canary_requests=0), real) == 0
-    assert canary_size(BatchSettings(llm_batching_mode="per_request"), real) == 0
+    for mode in ("per_request", "serial_bundle"):
+        assert canary_size(BatchSettings(llm_batching_mode=mode), real) == CANARY_REQUESTS

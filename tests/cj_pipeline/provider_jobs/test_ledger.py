@@ -52,6 +52,7 @@ FULL = JobStatus("job-1", "ended", "failed", JobOutcome.FAILED, error_code="toke
 
 MOVES: dict[str, Callable[[Session, ProviderJob], object]] = {
     "bind_account": lambda db, job: ledger.bind_account(db, job.submission_key, "other"),
+    "see_from_account": lambda db, job: ledger.see_from_account(db, job.submission_key, "other"),
     "mark_uploaded": lambda db, job: ledger.mark_uploaded(db, job.submission_key, "file-1", "sha"),
     "begin_create": lambda db, job: ledger.begin_create(db, job.submission_key, NOW),
     "mark_submitted": lambda db, job: ledger.mark_submitted(
@@ -94,6 +95,11 @@ MOVES: dict[str, Callable[[Session, ProviderJob], object]] = {
 
 ALLOWED = {
     "bind_account": ("intent uploaded ambiguous", "intent", "intent"),
+    "see_from_account": (
+        "submitted adopted running ended collected incomplete settled",
+        "intent running",
+        None,
+    ),
     "mark_uploaded": ("intent uploaded ambiguous", "", "uploaded"),
     "begin_create": ("uploaded", "", None),
     "withdraw_create": ("uploaded", "", None),

@@ -312,48 +312,120 @@ def test_a_lease_that_ran_out_creates_nothing(
     assert books(runtime)["jobs"] == []
 
 
-def test_a_job_of_other_credentials_is_refused_and_never_looked_for(
-    runtime: Runtime, tmp_path: Path, clock: ManualClock
+def with_key(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, key: str) -> Runtime:
+    """Return the same pipeline in a process that has this key; up to `--` it names the account."""
+    monkeypatch.setattr("cj_pipeline.providers.registry.require_key", lambda *_: key)
+    return open_engine(runtime.home, clock=runtime.clock)
+
+
+def held_usd(runtime: Runtime) -> float:
+    """Return what is reserved and neither billed nor released."""
+    with runtime.store.read() as db:
+        row = db.one(
+            "SELECT sum(CASE kind WHEN 'reserved' THEN usd WHEN 'released' THEN -usd ELSE 0 END)"
+            " AS usd FROM ledger"
+        )
+    return float(row["usd"]) if row else 0.0
+
+
+@pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
+def test_a_job_outlives_the_key_that_made_it(
+    runtime: Runtime,
+    tmp_path: Path,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    judge: str,
 ) -> None:
-    """At another account it would seem not to exist, and would be paid for again."""
+    """Keys are rotated; a job that bears our submission key is ours, whatever key asks."""
+    emulate(runtime, latency_s=60)
+    old = with_key(runtime, monkeypatch, "school--old")
+    batch_id = planned(old, tmp_path, judge)
+    submit_wave(old, batch_id)
+
+    new = with_key(runtime, monkeypatch, "school--new")
+    clock.sleep(90)
+    emulate(runtime, latency_s=0)
+    in_process_client(EmulatorConfig.from_environment({}, runtime.home)).post(
+        "http://emulator.invalid/emulator/clock", json={"seconds": 90}
+    )
+    poll(new)
+    collect_wave(new, batch_id)
+
+    assert (job(new)["state"], len(books(new)["jobs"])) == ("settled", 1)
+    assert job(new)["billed_usd"] > 0
+
+
+def test_another_account_sees_no_job_and_nothing_is_bought_twice(
+    runtime: Runtime, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it seems not to exist. Cancelled, it may go on and cost, and the ledger says so."""
     emulate(runtime, latency_s=3600)
-    batch_id = planned(runtime, tmp_path)
-    submit_wave(runtime, batch_id)
-    with runtime.store.write() as db:
-        db.execute("UPDATE provider_jobs SET account = 'emulator-elsewhere'")
+    right = with_key(runtime, monkeypatch, "school")
+    batch_id = planned(right, tmp_path)
+    submit_wave(right, batch_id)
+    wrong = with_key(runtime, monkeypatch, "stranger")
 
-    poll(runtime)
+    poll(wrong)
+    told = job(wrong)
+    cancelled = cancel(wrong, batch_id)
+    finish(wrong, batch_id)
+    while_unseen = (job(wrong)["state"], held_usd(wrong))
 
-    assert (job(runtime)["state"], len(books(runtime)["jobs"])) == ("submitted", 1)
-    assert "Restore those credentials" in job(runtime)["error"]
-    # A person who cannot restore them may still end the batch; what it cost nobody can tell.
-    cancel(runtime, batch_id)
-    clock.sleep(600)
-    poll(runtime)
-    collect_wave(runtime, batch_id)
-    assert (job(runtime)["state"], job(runtime)["waiting_for"]) == ("incomplete", "key")
-    clock.sleep(6 * 3600)
-    finish(runtime, batch_id)
-    assert (job(runtime)["state"], job(runtime)["n_in_doubt"]) == ("settled", 6)
-    assert job(runtime)["possible_usd"] == pytest.approx(job(runtime)["reserved_usd"])
+    assert (told["state"], told["waiting_for"]) == ("submitted", "key")
+    assert "Set the key of that account" in told["error"]
+    assert cancelled.n_jobs == 0
+    assert "could not be asked to stop, and may go on and be paid for" in cancelled.problems[0]
+    assert while_unseen == ("submitted", pytest.approx(told["reserved_usd"]))
+    # The account's own key, whenever it is back, has it stopped, and brings home what it did.
+    right = with_key(runtime, monkeypatch, "school--rotated")
+    clock.sleep(7200)
+    poll(right)
+    told_to_stop = job(right)["cancel_sent_at"]
+    clock.sleep(7200)
+    poll(right)
+    collect_wave(right, batch_id)
+    assert told_to_stop is not None
+    assert (job(right)["state"], held_usd(right)) == ("settled", pytest.approx(0))
+    assert len(books(right)["jobs"]) == 1
+
+
+def test_cancelling_again_tells_a_job_that_could_not_be_told(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the message of the first time says."""
+    emulate(runtime, latency_s=3600)
+    right = with_key(runtime, monkeypatch, "school")
+    batch_id = planned(right, tmp_path)
+    submit_wave(right, batch_id)
+    wrong = with_key(runtime, monkeypatch, "stranger")
+    poll(wrong)
+    cancel(wrong, batch_id)
+    finish(wrong, batch_id)
+
+    told = cancel(with_key(runtime, monkeypatch, "school"), batch_id)
+
+    assert (told.n_jobs, told.problems) == (1, ())
 
 
 def test_a_submission_in_doubt_stays_with_its_credentials(
-    runtime: Runtime, tmp_path: Path, clock: ManualClock
+    runtime: Runtime, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may exist there."""
+    """It may exist there; the account's next key finds it."""
     emulate(runtime, faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}])
-    batch_id = planned(runtime, tmp_path)
+    right = with_key(runtime, monkeypatch, "school")
+    batch_id = planned(right, tmp_path)
     with pytest.raises(UncertainOutcomeError):
-        submit_wave(runtime, batch_id)
-    with runtime.store.write() as db:
-        db.execute("UPDATE provider_jobs SET account = 'emulator-elsewhere'")
+        submit_wave(right, batch_id)
     clock.sleep(600)
 
     with pytest.raises(AmbiguousSubmissionError, match="another key or address"):
-        submit_wave(runtime, batch_id)
+        submit_wave(with_key(runtime, monkeypatch, "stranger"), batch_id)
+    without_it = job(runtime)["state"]
+    clock.sleep(600)
+    submit_wave(with_key(runtime, monkeypatch, "school--rotated"), batch_id)
 
     assert len(books(runtime)["jobs"]) == 1
+    assert (without_it, job(runtime)["state"]) == ("ambiguous", "adopted")
 
 
 def test_a_mistyped_key_costs_a_batch_nothing(
@@ -426,7 +498,7 @@ def test_each_cause_has_its_own_budget(runtime: Runtime, tmp_path: Path) -> None
             {"kind": "invalid_output", "on": "*", "rate": 1.0},
         ],
     )
-    batch_id = planned(runtime, tmp_path, max_attempts=3)
+    batch_id = planned(runtime, tmp_path, max_attempts=3, max_answers_without_verdict=100)
 
     finish(real, batch_id)
 

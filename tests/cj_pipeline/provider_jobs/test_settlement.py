@@ -118,7 +118,9 @@ def test_what_a_judge_did_twice_is_not_tried_a_third_time(tmp_path: Path) -> Non
         {"kind": "content_filter", "on": "gemini*"},
     ]
 
-    runtime = _judged(tmp_path, faults, judges=PANEL, max_attempts=4)
+    runtime = _judged(
+        tmp_path, faults, judges=PANEL, max_attempts=4, max_answers_without_verdict=100
+    )
 
     assert _outcomes_by_judge(runtime) == {
         "quality": {("refusal",) * 2},
@@ -135,7 +137,9 @@ def test_what_may_pass_is_tried_as_often_as_the_settings_say(tmp_path: Path) -> 
         {"kind": "status_500", "on": "gemini*"},
     ]
 
-    runtime = _judged(tmp_path, faults, judges=PANEL, max_attempts=4)
+    runtime = _judged(
+        tmp_path, faults, judges=PANEL, max_attempts=4, max_answers_without_verdict=100
+    )
 
     assert _outcomes_by_judge(runtime) == {
         "quality": {("invalid_output",) * 4},

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from typing import Any
+from contextlib import closing
 
 import pytest
-import uvicorn
 import websockets.sync.client
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -19,10 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from cj_pipeline.service.auth import Access, AccessMiddleware
-from cj_pipeline.service.serving import PatientProtocol, serving
-
-PATIENCE_S = 0.15
-QUIET = {"log_level": "critical", "lifespan": "off", "timeout_keep_alive": PATIENCE_S}
+from tests.support.listening import PATIENCE_S, listening
 
 FAR_LONGER_S = 20.0
 """What no test waits for, unless the promise is broken."""
@@ -36,24 +30,6 @@ async def _talk(websocket: WebSocket) -> None:
     await websocket.accept()
     await websocket.send_text(await websocket.receive_text())
     await websocket.close()
-
-
-@contextmanager
-def listening(app: Any) -> Iterator[int]:
-    """Serve an application as all are served, with little patience; give the port."""
-    protocol = type("Hasty", (PatientProtocol,), {"patience_s": PATIENCE_S})
-    server = uvicorn.Server(serving(app, "127.0.0.1", 0, http=protocol, **QUIET))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.005)
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = server.force_exit = True
-            thread.join(timeout=10)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,217 @@
+"""Nothing is bought of a judge that gives no verdict, and out of credit nothing is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cj_pipeline.cli import app
+from cj_pipeline.emulator import change_settings, in_process_client
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.errors import InvalidOutputError, JudgeHeldError, OutOfCreditError
+from cj_pipeline.operations.execute import run_to_end, take_in
+from cj_pipeline.operations.reparse import reparse
+from cj_pipeline.queries.overview import batch_overview, put_off, what_hinders
+from cj_pipeline.runtime import Runtime
+from tests.support.batches import open_engine, write_batch
+
+MODES = pytest.mark.parametrize("mode", ["provider_batch_api", "per_request", "serial_bundle"])
+JUDGES = pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Runtime:
+    """A runtime over an empty home."""
+    return open_engine(tmp_path / "home")
+
+
+def emulate(runtime: Runtime, *faults: dict[str, Any]) -> None:
+    """Let these things go wrong from now on."""
+    change_settings(EmulatorConfig.from_environment({}, runtime.home), faults=list(faults))
+
+
+def without_verdicts(runtime: Runtime, rate: float) -> None:
+    """Let this share of the answers hold no verdict from now on."""
+    config = EmulatorConfig.from_environment({}, runtime.home)
+    change_settings(config, judges={"quality": {"invalid_rate": rate}})
+
+
+def n_paid(runtime: Runtime) -> int:
+    """Return how many answers the emulator was paid for."""
+    config = EmulatorConfig.from_environment({}, runtime.home)
+    books = in_process_client(config).get("http://emulator.invalid/emulator/audit").json()
+    return int(books["totals"]["requests_paid"])
+
+
+def a_folder(tmp_path: Path, mode: str, judge: str = "quality", **settings: Any) -> Path:
+    """Write a batch of six essays that is judged in one wave of 15 comparisons."""
+    given = {
+        "judges": [judge],
+        "llm_batching_mode": mode,
+        "all_at_once": True,
+        "max_pairwise_comparisons": 15,
+        "max_resampling_passes_for_regular_net": 0,
+        "score_stability_threshold": None,
+    }
+    return write_batch(tmp_path / "spring", n_students=6, settings=given | settings)
+
+
+def execute(runtime: Runtime, folder: Path, *, resume: bool = False) -> tuple[str, str | None]:
+    """Run a batch as `cj execute --await-completion` does; return its state and end."""
+    batch_id = take_in(runtime, folder, explicit={}, resume=resume).batch_id
+    done = run_to_end(runtime, batch_id, timeout_s=60)
+    return done.state, done.end_reason
+
+
+@MODES
+def test_a_judge_without_a_verdict_is_held_and_goes_on_when_told(
+    runtime: Runtime, tmp_path: Path, mode: str
+) -> None:
+    """Six answers were paid for and hold none; the rest is not bought before a person has looked.
+
+    In a provider's batch they come as they were sent, all at once, which a canary prevents.
+    """
+    without_verdicts(runtime, 1.0)
+    folder = a_folder(tmp_path, mode, canary_requests=3)
+
+    with pytest.raises(JudgeHeldError, match="no verdict in its first 6 answers") as held:
+        execute(runtime, folder)
+    paid, told = n_paid(runtime), _waits(runtime)
+    with pytest.raises(JudgeHeldError):
+        execute(runtime, folder)
+    paid_again = n_paid(runtime)
+    without_verdicts(runtime, 0.0)
+    ended = execute(runtime, folder, resume=True)
+
+    assert "One of them begins: '" in str(held.value)
+    assert told.startswith("waits for a person: Judge 'quality' gave no verdict")
+    assert (paid, paid_again) == (6, 6)
+    assert ended[0] == "succeeded"
+
+
+def test_without_a_canary_single_calls_stop_by_themselves(runtime: Runtime, tmp_path: Path) -> None:
+    """What is in flight when the sixth answer comes may come too, and nothing after it."""
+    without_verdicts(runtime, 1.0)
+    folder = a_folder(tmp_path, "per_request", profile_set={"concurrency": 2})
+
+    with pytest.raises(JudgeHeldError, match="gave no verdict"):
+        execute(runtime, folder)
+
+    assert 6 <= n_paid(runtime) <= 7
+
+
+def test_one_verdict_lets_a_judge_go_on(runtime: Runtime, tmp_path: Path) -> None:
+    """Half of the answers failing is another matter: that is told by the success rate."""
+    without_verdicts(runtime, 0.5)
+
+    assert execute(runtime, a_folder(tmp_path, "per_request"))[0] == "succeeded"
+
+
+def test_a_newer_parser_that_reads_the_answers_goes_on_with_the_batch(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cj reparse` finds the verdicts that were paid for; nobody has to resume anything."""
+    folder = a_folder(tmp_path, "per_request", max_answers_without_verdict=4)
+
+    def as_an_older_parser(text: str, **_: object) -> None:
+        msg = "The reply is in a fence."
+        raise InvalidOutputError(msg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cj_pipeline.provider_jobs.settlement.parse_verdict", as_an_older_parser)
+        with pytest.raises(JudgeHeldError):
+            execute(runtime, folder)
+    paid = n_paid(runtime)
+
+    found = reparse(runtime, "spring", apply=True)
+    ended = execute(runtime, folder)
+
+    assert len(found.changes) == paid
+    assert ended[0] == "succeeded"
+    assert n_paid(runtime) == 15, "none of them was bought again"
+
+
+def _waits(runtime: Runtime) -> str:
+    """Return what `cj status` says that the batch waits for."""
+    with runtime.store.read() as db:
+        return what_hinders(batch_overview(db, "spring")[0])
+
+
+@MODES
+@JUDGES
+def test_out_of_credit_waits_and_the_same_command_goes_on(
+    runtime: Runtime, tmp_path: Path, mode: str, judge: str
+) -> None:
+    """Each provider says it in its own way, one of them as if the request were wrong."""
+    emulate(
+        runtime,
+        {"kind": "out_of_credit", "on": "*create*"},
+        {"kind": "out_of_credit", "on": "*generate*"},
+    )
+    folder = a_folder(tmp_path, mode, judge)
+
+    with pytest.raises(OutOfCreditError, match="run the same command: nothing is lost"):
+        execute(runtime, folder)
+    told = _waits(runtime)
+    emulate(runtime)
+    ended = execute(runtime, folder)
+
+    assert told.startswith("waits for credit:")
+    assert ended == ("succeeded", "single_wave_complete")
+    assert n_paid(runtime) == 15
+
+
+def test_out_of_credit_told_by_the_failed_batch(runtime: Runtime, tmp_path: Path) -> None:
+    """It was created all right, and ended with nothing done and nothing paid."""
+    emulate(runtime, {"kind": "fails", "word": "billing_hard_limit_reached"})
+    folder = a_folder(tmp_path, "provider_batch_api")
+
+    with pytest.raises(OutOfCreditError, match="run the same command"):
+        execute(runtime, folder)
+    told = _waits(runtime)
+    emulate(runtime)
+    ended = execute(runtime, folder)
+
+    assert told.startswith("waits for credit:")
+    assert (ended[0], n_paid(runtime)) == ("succeeded", 15)
+
+
+def test_out_of_credit_told_by_rows(runtime: Runtime, tmp_path: Path) -> None:
+    """Some rows were done before the credit was used up; the others are asked again, not failed."""
+    emulate(runtime, {"kind": "row_without_credit", "rate": 0.5})
+    folder = a_folder(tmp_path, "provider_batch_api", max_attempts=1)
+
+    with pytest.raises(OutOfCreditError, match="has no credit left"):
+        execute(runtime, folder)
+    paid = n_paid(runtime)
+    emulate(runtime)
+    ended = execute(runtime, folder)
+
+    assert 0 < paid < 15
+    assert (ended[0], n_paid(runtime)) == ("succeeded", 15)
+
+
+def test_a_pause_of_an_hour_is_shown_and_the_timeout_holds(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daily limit: nobody sits in silence before a command that says nothing for an hour."""
+    busy = {"kind": "status", "status": 429, "retry_after": "3600", "on": "*chat.create"}
+    emulate(runtime, busy)
+    folder = a_folder(tmp_path, "per_request")
+    batch_id = take_in(runtime, folder, explicit={}).batch_id
+
+    done = run_to_end(runtime, batch_id, timeout_s=1)
+    monkeypatch.setenv("CJ_HOME", str(runtime.home))
+    queue = CliRunner().invoke(app, ["queue"]).output
+    status = CliRunner().invoke(app, ["status"]).output
+
+    assert done.timed_out
+    with runtime.store.read() as db:
+        ((named, told),) = put_off(db)
+    assert named == batch_id
+    assert told.startswith("put off until")
+    for shown in (queue, status):
+        assert "put off until" in shown
