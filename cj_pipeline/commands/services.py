@@ -52,7 +52,7 @@ def ui(
 
 
 def _serve_ui_and_dagster(access: Access, listener: socket.socket, shown: str) -> None:
-    """Become Dagster, which listens at an address that cannot be guessed, with the login beside it."""
+    """Become Dagster, at an address that cannot be guessed, with the login beside it."""
     from resources.code_location import carry_over, write_workspace
     from resources.local_instance import local_instance, prepare_dagster_home
 
