@@ -51,9 +51,10 @@ test-all: test  ## `make test`, then every journey, kills, a daemon, the browser
 	$(BIN)/python -m pytest $(ON_TWO_CORES) -m "journey and not slow and not postgres"
 	$(BIN)/python -m pytest -m "slow or postgres"
 
-nightly: $(VENV)/.dev  ## What takes an hour: every kill point, and 100,000 fuzzed results
+nightly: $(VENV)/.dev  ## What takes an hour: every kill point, 1,000 kills of store commands, and 100,000 fuzzed results
 	CJ_TESTS=nightly $(BIN)/python -m pytest -rP tests/journeys/test_killed_anywhere.py \
-		tests/journeys/test_fuzzed_results.py
+		tests/journeys/test_fuzzed_results.py tests/journeys/test_killed_at_any_instant.py \
+		tests/journeys/test_restless_operator.py
 	$(MAKE) newest
 
 newest:  ## Run the fast tests on the newest of everything, in an environment thrown away; never fails

@@ -188,6 +188,7 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         judge_costs=_judge_costs(history),
         job_costs=_job_costs(history),
         unknown_usage=sum(row.get("has_usage") is False for row in history.attempts),
+        n_left_over=sum(job.get("n_left_over") or 0 for job in history.jobs),
         cost_is_play=_is_play(history),
         cost_picture=_cost_picture(history),
         feedback=all_feedback(history) if _fits_one_page(history) else (),

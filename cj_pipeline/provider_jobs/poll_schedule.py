@@ -36,6 +36,9 @@ SHORTEST_FOR_ROWS, LONGEST_FOR_ROWS = timedelta(seconds=1), timedelta(minutes=10
 SHORTEST_FOR_LATE_ROWS, LONGEST_FOR_LATE_ROWS = timedelta(minutes=30), timedelta(hours=12)
 """The same once nobody waits for them any more."""
 
+FARTHEST = 1.5 * LONGEST_FOR_LATE_ROWS
+"""No next look is farther away than this, whatever the reason: else the clock was set back."""
+
 UNCHANGED_FOR = timedelta(hours=6)
 """A job whose provider counts, and whose counts stay, has stalled: a person should know."""
 

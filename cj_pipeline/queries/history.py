@@ -378,7 +378,9 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
             " ORDER BY comparison_id, attempt, custom_id"
         ),
         jobs=rows(
-            "SELECT * FROM provider_jobs WHERE batch_id = $batch ORDER BY wave, submission_key"
+            "SELECT p.*, coalesce(l.n, 0) AS n_left_over FROM provider_jobs p LEFT JOIN"
+            " (SELECT submission_key, count(*) AS n FROM provider_leftovers GROUP BY ALL) l"
+            " USING (submission_key) WHERE p.batch_id = $batch ORDER BY p.wave, p.submission_key"
         ),
         scores=rows(
             "SELECT * FROM essay_scores WHERE batch_id = $batch ORDER BY wave, rank, essay_id"

@@ -24,7 +24,7 @@ from cj_pipeline.ids import ID
 from cj_pipeline.metrics.readings import CONTENT_TYPE as METRICS_TYPE
 from cj_pipeline.metrics.readings import render_metrics
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.service import api, judging, webhooks
+from cj_pipeline.service import api, judging, moderation, webhooks
 from cj_pipeline.service.api import batch_answer
 from cj_pipeline.service.auth import COOKIE, SESSION_S, Access, AccessMiddleware, cookie_of
 from cj_pipeline.service.dependencies import (
@@ -47,6 +47,7 @@ from cj_pipeline.service.problems import (
 from cj_pipeline.service.schemas import Healthy
 from cj_pipeline.service.subscriptions import ProgressFeed, Update
 from cj_pipeline.service.uploads import BatchIn
+from cj_pipeline.service.write_queue import WriteQueue
 
 SIGNED_OUT = 4401
 NOT_FOR_THIS = 4403
@@ -106,12 +107,13 @@ def create_app(runtime: Runtime, access: Access) -> FastAPI:
         dependencies=[Depends(refuse_undeclared), Depends(refuse_unknown_query)],
     )
     install(app, runtime, feed, access)
+    app.state.answers = WriteQueue(runtime.store)
     add_problem_handlers(app)
     description = "CJ_SERVE_TOKEN, or a token of `cj token create` with the scope"
     bearer = [Depends(HTTPBearer(auto_error=False, description=description))]
-    for router in (api.router, protected):
+    for router in (api.router, moderation.router, protected):
         app.include_router(router, dependencies=bearer if access.is_guarded else [])
-    for router in (others, webhooks.router, judging.router):
+    for router in (others, webhooks.router, judging.router, moderation.pages):
         app.include_router(router)
     _describe(app)
     app.add_middleware(AccessMiddleware, access=access)

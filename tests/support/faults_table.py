@@ -25,7 +25,7 @@ from cj_pipeline.emulator import change_settings, in_process_client
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import FinalError
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.steps.advance import advance_to_end
+from cj_pipeline.steps.advance import advance_to_end, go_on
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.poll import poll
@@ -100,6 +100,7 @@ CASES = (
         ("429 with Retry-After: 700", _fault("status", _CREATE, **_BUSY)),
         ("400: the request is rejected", _fault("status", on="*batches.create", status=400)),
         ("401: the key is rejected", _fault("status", on="*batches.create", status=401)),
+        ("the account has no credit left", _fault("out_of_credit", on="*batches.create")),
     ),
     *_cases(
         "poll",
@@ -112,6 +113,11 @@ CASES = (
         "job",
         ("expires before its rows are done", _fault("expires", _AT_FIRST)),
         ("cancelled by someone else before that", _fault("is_cancelled", _AT_FIRST)),
+        (
+            "the account's credit is used up",
+            _fault("fails", word="billing_hard_limit_reached"),
+            _OPENAI,
+        ),
         (
             "the provider's queue is full",
             _fault("fails", _AT_FIRST, word="token_limit_exceeded"),
@@ -153,6 +159,7 @@ CASES = (
         ("cut in half", _fault("garbled", _SECOND)),
         ("400 with `error: null`", _fault("status_400", _SECOND)),
         ("429", _fault("status_429", _SECOND)),
+        ("no credit left for it", _fault("row_without_credit", _SECOND)),
         ("500", _fault("status_500", _SECOND)),
         ("failed without an error message", _fault("no_error_told", _SECOND)),
         ("body is a string of JSON", _fault("body_as_string", _SECOND), _OPENAI),
@@ -235,6 +242,7 @@ def what_comes(case: Case, provider: str, folder: Path) -> Came:
     except FinalError as error:
         told.append(f"The command stops: {_masked(str(error))}")
         change_settings(config, faults=[])
+        go_on(runtime, batch_id)
         told += [*_executed(runtime, batch_id, clock), _FIXED]
     _bring_home_the_rest(runtime, batch_id, clock)
     return _came(runtime, config, told)

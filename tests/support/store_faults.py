@@ -59,8 +59,9 @@ COMMANDS: dict[str, Sequence[str]] = {
     "cj store restore": ("store", "restore", "{home}/../given.duckdb"),
     "cj store archive": ("store", "archive", "--older-than-days", "0"),
     "cj forget": ("forget", SPRING, "--yes"),
+    "cj forget, one essay": ("forget", SPRING, "pupil-03", "--yes"),
 }
-"""Publishing is part of the first, the third and the last."""
+"""Publishing is part of the first, the third and the last two."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def test_what_waits_is_shown_with_what_it_waits_for(tmp_path: Path) -> None:
     code, shown = run(tmp_path / "home", "queue")
 
     assert code == 0
-    (row,) = [line.split() for line in shown.splitlines() if "waits" in line]
+    row, why = [line.split() for line in shown.splitlines() if "waits" in line]
+    assert why[:4] == ["waits:", "put", "off", "until"], "and why, with the time"
     assert row[:5] == ["waits", "high", "quality", "3", "0"]
 
 
