@@ -198,7 +198,7 @@ def rejudge(
     reason: Annotated[str, typer.Option(help="Why another look is asked for; needed.")] = "",
     by: By = None,
 ) -> None:
-    """Have people who had no part in it judge an essay anew, for an appeal; or show appeals."""
+    """Have an essay rejudged by people who had no part in it, for an appeal; or show appeals."""
     from cj_pipeline.people.appeals import appeals
     from cj_pipeline.people.appeals import rejudge as appeal
 
