@@ -17,7 +17,7 @@ from cj_pipeline.diagnostics.reliability import (
     scale_separation_reliability,
 )
 from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
-from cj_pipeline.scale.intervals import score_intervals
+from cj_pipeline.scale.intervals import verdict_intervals
 from cj_pipeline.scale.tallies import Verdicts
 
 TRUE_SD = 1.5
@@ -99,7 +99,7 @@ def coverage(n: int, per_essay: int, replications: int, rng: np.random.Generator
         truth = rng.normal(0, TRUE_SD, n)
         scale = fit_verdicts(judged_at_random(n, per_essay, rng, truth).verdicts())
         centred = truth - truth.mean()
-        by_profile = score_intervals(scale)
+        by_profile = verdict_intervals(scale)
         inside = np.array(
             [
                 (by_profile.lower <= centred) & (centred <= by_profile.upper),

@@ -122,14 +122,9 @@ class Fit:
     @cached_property
     def intervals(self) -> ScoreIntervals:
         """The scores' 95 % intervals, in logits, right whatever strategy chose the pairs."""
-        import numpy as np
+        from cj_pipeline.scale.intervals import score_intervals
 
-        from cj_pipeline.scale.intervals import ScoreIntervals
-
-        found = self.posterior
-        return ScoreIntervals(
-            self.essay_ids, found.lower, found.upper, np.ones(len(found.scores), dtype=bool)
-        )
+        return score_intervals(self.posterior)
 
     @cached_property
     def verdict_intervals(self) -> ScoreIntervals:
@@ -137,9 +132,9 @@ class Fit:
 
         Right where pairs were chosen without regard to scores.
         """
-        from cj_pipeline.scale.intervals import score_intervals
+        from cj_pipeline.scale.intervals import verdict_intervals
 
-        return score_intervals(self.scale)
+        return verdict_intervals(self.scale)
 
     @cached_property
     def ranks(self) -> RankIntervals:

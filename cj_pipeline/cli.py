@@ -73,7 +73,7 @@ JUDGE = group(
 PEOPLE = group(
     "people",
     "Invite people to judge, and see how far they are.",
-    (people.link, people.revoke, people.show),
+    (people.link, people.revoke, people.show, people.agreement),
 )
 VERDICTS = group(
     "verdicts",
@@ -137,7 +137,14 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         batches.regrade,
         batches.link,
     ),
-    "People": (moderation.moderate, moderation.release, PEOPLE, VERDICTS),
+    "People": (
+        moderation.moderate,
+        moderation.release,
+        moderation.rejudge,
+        moderation.oversight,
+        PEOPLE,
+        VERDICTS,
+    ),
     "Judges and trials": (JUDGE, TRIAL, PROFILE),
     "The store and what was paid for": (STORE, ledger.doctor, ledger.reparse, store.forget),
     "Services": (

@@ -264,7 +264,7 @@ def notification_sensor(
     try:
         told = notify(engine.open())
     except SettingsError as error:
-        return dg.SkipReason(f"Nobody is told: {error}")
+        return dg.SkipReason(f"No notification is sent: {error}")
     return dg.SkipReason(
         f"{told.n_recorded} notifications are new, {told.n_sent} were sent, {told.n_failed} failed"
     )

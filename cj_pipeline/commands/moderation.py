@@ -40,7 +40,7 @@ def moderate(
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(help="Instead: draw so many students at random, to be graded by hand."),
+        typer.Option(help="Instead: draw this many students at random, to be graded by hand."),
     ] = None,
     stratified: Annotated[
         bool, typer.Option("--stratified", help="With --sample: about alike from each grade.")
@@ -188,3 +188,57 @@ def _row(entry: QueueEntry) -> tuple[str, ...]:
         "; ".join(entry.verdicts),
         decided,
     )
+
+
+def rejudge(
+    batch: BatchName,
+    essay: Annotated[
+        str | None, typer.Argument(help="A student's essay; without, all appeals.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why another look is asked for; needed.")] = "",
+    by: By = None,
+) -> None:
+    """Have people who had no part in it judge an essay anew, for an appeal; or show appeals."""
+    from cj_pipeline.people.appeals import appeals
+    from cj_pipeline.people.appeals import rejudge as appeal
+
+    runtime = open_runtime()
+    if essay is None:
+        _grade_late_verdicts(runtime, batch)
+        with runtime.store.read() as db:
+            found = appeals(db, batch)
+        console.print(
+            tables.table(
+                f"Appeals in {batch}",
+                ("essay", "asked by", "reason", "outcome"),
+                [(each.essay_id, each.requested_by, each.reason, each.outcome) for each in found],
+            )
+        )
+        return
+    made = appeal(runtime, batch, essay, by=whoever(by), reason=reason)
+    console.print(
+        f"{made.n_pairs} new pairs of {essay} go to people who judged nothing of it before:"
+        f" `cj people link {batch} NAME`. What comes of it: `cj rejudge {batch}`.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def oversight(
+    batch: BatchName,
+    file: Annotated[
+        Path | None, typer.Argument(help="Where to write; by default the terminal.", dir_okay=False)
+    ] = None,
+    contact: Annotated[str, typer.Option(help="Who answers questions and complaints.")] = "",
+) -> None:
+    """Write a batch's human-oversight record: systems, accuracy, people, decisions, release."""
+    from cj_pipeline.outputs.artefact import write_atomically
+    from cj_pipeline.people.oversight import oversight_record
+
+    with open_runtime().store.read() as db:
+        text = oversight_record(db, batch, contact=contact)
+    if file is None:
+        typer.echo(text, nl=False)
+        return
+    write_atomically(file, text.encode())
+    console.print(str(file), markup=False, soft_wrap=True)

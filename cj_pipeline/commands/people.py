@@ -167,3 +167,63 @@ def show(batch: BatchName) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def agreement(
+    batches: Annotated[list[str], typer.Argument(help="Batches; they are pooled.")],
+) -> None:
+    """Show how people agree with each model and each other, and where they differ most."""
+    from cj_pipeline.queries.batch_record import load_batch
+    from cj_pipeline.queries.human_agreement import human_agreement
+    from cj_pipeline.queries.joint_scale import validity_of
+
+    with open_runtime().store.read() as db:
+        for batch in batches:
+            load_batch(db, batch)
+        found, differing = human_agreement(db, batches)
+        validities = [
+            (batch, judge, joint)
+            for batch in batches
+            for judge, joint in validity_of(db, load_batch(db, batch))
+        ]
+    rows = [
+        (
+            each.judge,
+            kind,
+            each_of.n,
+            f"{each_of.share:.0%}" if each_of.n else "-",
+            f"{each_of.lower:.0%} to {each_of.upper:.0%}",
+            "-" if each_of.kappa is None else f"{each_of.kappa:.2f}",
+        )
+        for each in found
+        for kind, each_of in (("drawn at random", each.drawn), ("all", each.all_pairs))
+    ]
+    columns = ("people with", "pairs", "n", "agree", "95 % interval", "kappa")
+    console.print(tables.table("Agreement", columns, rows))
+    if validities:
+        console.print(
+            tables.table(
+                "Validity: share of people's scale that the model's explains",
+                ("batch", "judge", "people's verdicts", "expected", "95 % interval"),
+                [
+                    (
+                        batch,
+                        judge,
+                        joint.n_people,
+                        f"{joint.validity:.2f}",
+                        f"{joint.validity_lower:.2f} to {joint.validity_upper:.2f}",
+                    )
+                    for batch, judge, joint in validities
+                ],
+            )
+        )
+    console.print(
+        tables.table(
+            "Where they differ most",
+            ("batch", "people said", "the model said", "judge", "apart on the scale"),
+            [
+                (d.batch_id, d.by_people, d.by_model, d.judge, f"{d.apart:+.2f}")
+                for d in differing[:20]
+            ],
+        )
+    )

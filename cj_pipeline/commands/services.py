@@ -52,7 +52,7 @@ def ui(
 
 
 def _serve_ui_and_dagster(access: Access, listener: socket.socket, shown: str) -> None:
-    """Become Dagster, which listens where nobody guesses, with the login beside it."""
+    """Become Dagster, at an address that cannot be guessed, with the login beside it."""
     from resources.code_location import carry_over, write_workspace
     from resources.local_instance import local_instance, prepare_dagster_home
 
@@ -160,7 +160,7 @@ def access_from_environment(host: str) -> Access:
     """Return who may call what listens on an address: `CJ_SERVE_TOKEN`, installation.yaml.
 
     Raises:
-        SettingsError: If others can reach it and nobody would be asked for a token.
+        SettingsError: If others can reach it and no token would be asked for.
     """
     from cj_pipeline.installation import read_installation
     from cj_pipeline.service.auth import Access, require_safe

@@ -135,13 +135,18 @@ class _Pair:
         alone = np.ones(size, dtype=bool)
         alone[self.after] = False
         self._population = np.zeros((size, size))
+        self._n_alone = int(alone.sum())
         self._log_det = _add_population(self._population, np.flatnonzero(alone), _ANCHOR_SD)
 
     def fit(self, log_unit: float, drift_variances: Floats) -> _Fitted:
-        """Return the posterior at a unit and at these variances of the shared anchors' moves."""
+        """Return the posterior at a unit and at these variances of the shared anchors' moves.
+
+        Variances and the anchors' population are in logits midway between both units. So neither
+        term is the measure of the other, and a term linked to itself has the unit one.
+        """
         n, unit = self.n, math.exp(log_unit)
-        precision = 1 / drift_variances
-        information = self._population.copy()
+        precision = unit / drift_variances
+        information = unit * self._population
         information[self.before, self.before] += precision
         information[self.after, self.after] += precision
         information[self.before, self.after] -= precision
@@ -152,7 +157,7 @@ class _Pair:
         covariance = np.asarray(np.linalg.inv(information), dtype=np.float64)
         mean = covariance @ pull
         _, log_det = np.linalg.slogdet(information)
-        prior = self._log_det + float(np.log(precision).sum())
+        prior = self._log_det + self._n_alone * log_unit + float(np.log(precision).sum())
         evidence = 0.5 * float(pull @ mean) + 0.5 * (prior - float(log_det))
         return _Fitted(mean, covariance, evidence + self._of_spreads(log_unit))
 
@@ -207,7 +212,7 @@ def joint_link(earlier: Term, later: Term, shared: Sequence[tuple[int, int]]) ->
     return JointLink(
         log_unit=log_unit,
         log_unit_error=error,
-        drift_variances=usual,
+        drift_variances=usual / math.exp(log_unit),
         moves=moves,
         move_errors=errors,
     )
@@ -225,7 +230,8 @@ def _reweighted(pair: _Pair, log_unit: float, scale: float) -> tuple[_Fitted, Fl
     fitted = pair.fit(log_unit, variances)
     for _ in range(_T_ROUNDS):
         moves, errors = pair.moves(fitted)
-        weight = (_DEGREES + 1) / (_DEGREES + (moves**2 + errors) / scale**2)
+        apart = math.exp(log_unit) * (moves**2 + errors)
+        weight = (_DEGREES + 1) / (_DEGREES + apart / scale**2)
         variances = scale**2 / weight
         fitted = pair.fit(log_unit, variances)
     return fitted, variances
@@ -245,6 +251,6 @@ def _free_moves(pair: _Pair, log_unit: float, usual: Floats) -> tuple[Floats, Fl
         variances[i] = FREE_DRIFT_SD**2
         found, variance = pair.moves(pair.fit(log_unit, variances))
         # Freed of what little the prior says: a likelihood's estimate and error.
-        share = max(1 - variance[i] / FREE_DRIFT_SD**2, 0.05)
+        share = max(1 - variance[i] * math.exp(log_unit) / FREE_DRIFT_SD**2, 0.05)
         moves[i], errors[i] = found[i] / share, math.sqrt(variance[i] / share)
     return moves, errors

@@ -165,6 +165,10 @@ class BatchSettings(BaseModel):
     """Spend the whole budget in one wave and score once."""
     strategy: Strategy = "adaptive"
     """How the next wave's pairs are chosen."""
+    random_share: Share = 0.0
+    """The share of each wave's pairs drawn at random once there are scores, from 0 to 1. Pairs that
+    a strategy chooses by scores hardly tell how far essays lie apart; a quarter at random does, for
+    about a tenth more comparisons to the same precision."""
     seed: int = 0
     """Decides ties among pairs and positions; the same seed gives the same wave."""
     goal: Literal["ranking", "grades"] = "ranking"

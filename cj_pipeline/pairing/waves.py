@@ -24,6 +24,52 @@ _ALIKE = 2
 """How far apart essays' numbers of comparisons may be where scores do not matter."""
 
 
+def choose_wave_in_parts(
+    graph: ComparisonGraph,
+    *,
+    strategy: Strategy,
+    size: int,
+    seed: int,
+    random_share: float = 0.0,
+    resampling: bool = False,
+    may_repeat: bool = False,
+    both_orders: bool = False,
+) -> tuple[ChosenPair, ...]:
+    """Return the next wave with a stated share of its pairs drawn at random.
+
+    Pairs chosen close together hardly tell how far essays lie apart; some at random do. Arguments
+    are those of `choose_wave`, and without scores, or where pairs are judged again, so is the wave.
+
+    Args:
+        graph: The essays, and what was shown so far.
+        strategy: Of the other pairs.
+        size: How many pairs at the most.
+        seed: Decides between equals.
+        random_share: From 0 to 1.
+        resampling: As in `choose_wave`.
+        may_repeat: As in `choose_wave`.
+        both_orders: As in `choose_wave`.
+    """
+    n_random = round(random_share * size)
+    by_lot: tuple[ChosenPair, ...] = ()
+    if n_random and not resampling and graph.scores is not None:
+        by_lot = choose_wave(
+            graph, strategy="random", size=n_random, seed=seed, both_orders=both_orders
+        )
+        shown = tuple((pair.essay_a, pair.essay_b) for pair in by_lot)
+        graph = replace(graph, shown=(*graph.shown, *shown))
+    chosen = choose_wave(
+        graph,
+        strategy=strategy,
+        size=size - len(by_lot),
+        seed=seed,
+        resampling=resampling,
+        may_repeat=may_repeat,
+        both_orders=both_orders,
+    )
+    return (*by_lot, *chosen)
+
+
 def choose_wave(
     graph: ComparisonGraph,
     *,

@@ -93,7 +93,10 @@ class Answer:
 
 def desk_of(db: Session, record: BatchRecord, link: JudgeLink, now: datetime) -> Desk:
     """Return what a person has before them, and assign what is missing; in a write transaction."""
-    mine = _Mine.read(db, link)
+    return _desk(db, record, link, _Mine.read(db, link), now)
+
+
+def _desk(db: Session, record: BatchRecord, link: JudgeLink, mine: _Mine, now: datetime) -> Desk:
     held = mine.held
     n_open = 0
     if not mine.is_at_quota:
@@ -303,7 +306,7 @@ def _open_tasks(
     """Return the tasks this person may get, and which are free."""
     rows = db.rows(
         """
-        SELECT t.task_id, t.essay_a, t.essay_b, t.place FROM judging_tasks t
+        SELECT t.task_id, t.essay_a, t.essay_b, t.place, t.part FROM judging_tasks t
         WHERE t.batch_id = $batch AND t.judge_id = $judge
           AND NOT EXISTS (
               FROM human_answers h JOIN judging_assignments s USING (assignment_id)
@@ -323,7 +326,28 @@ def _open_tasks(
         },
     )
     seen = {frozenset((a.essay_a, a.essay_b)) for a in mine.assignments}
-    return [row for row in rows if frozenset((row["essay_a"], row["essay_b"])) not in seen]
+    if not any(row["part"] == "appeal" for row in rows):
+        return [row for row in rows if frozenset((row["essay_a"], row["essay_b"])) not in seen]
+    appealed = {
+        row["essay_id"]
+        for row in db.rows("SELECT essay_id FROM appeals WHERE batch_id = ?", [link.batch_id])
+    }
+    of_appeals = {
+        row["task_id"]
+        for row in db.rows(
+            "SELECT task_id FROM judging_tasks WHERE batch_id = ? AND part = 'appeal'",
+            [link.batch_id],
+        )
+    }
+    others = [a for a in mine.assignments if a.task_id not in of_appeals]
+    read = {essay_id for a in others for essay_id in (a.essay_a, a.essay_b)}
+    return [
+        row
+        for row in rows
+        if frozenset((row["essay_a"], row["essay_b"])) not in seen
+        # An appeal goes to people who had no part in the essay's grade.
+        and not (row["part"] == "appeal" and {row["essay_a"], row["essay_b"]} & appealed & read)
+    ]
 
 
 def _next(

@@ -72,13 +72,7 @@ def store_verdicts(
     """
     number = n_answers(db, batch_id)
     wave = current_wave(db, batch_id)
-    replaced = {
-        row["answer_id"]: row["comparison_id"]
-        for row in db.rows(
-            "SELECT answer_id, comparison_id FROM human_answers WHERE batch_id = ?", [batch_id]
-        )
-        if row["answer_id"] in {v.replaces for v in verdicts}
-    }
+    replaced = _comparisons_of(db, [v.replaces for v in verdicts if v.replaces is not None])
     answers, comparisons = [], []
     for each in verdicts:
         number += 1
@@ -93,6 +87,17 @@ def store_verdicts(
     db.insert("human_answers", answers)
     _store_comparisons(db, comparisons, now)
     return [row["answer_id"] for row in answers]
+
+
+def _comparisons_of(db: Session, answers: Sequence[str]) -> dict[str, str | None]:
+    """Return the comparison that each answer counts as."""
+    if not answers:
+        return {}
+    rows = db.rows(
+        "SELECT answer_id, comparison_id FROM human_answers WHERE answer_id IN (SELECT unnest(?))",
+        [list(answers)],
+    )
+    return {row["answer_id"]: row["comparison_id"] for row in rows}
 
 
 def store_skip(

@@ -26,6 +26,7 @@ from cj_pipeline.errors import (
 from cj_pipeline.judging.pricing import cost_usd
 from cj_pipeline.provider_jobs import charges, ledger
 from cj_pipeline.provider_jobs.ledger import ProviderJob
+from cj_pipeline.provider_jobs.missing_rows import LONGEST_KEPT
 from cj_pipeline.provider_jobs.ownership import may_stop, of_another_account
 from cj_pipeline.providers.base import FoundJob, JobStatus, Provider, RawLine, results_expire_at
 from cj_pipeline.queries.batch_record import load_batch
@@ -335,10 +336,16 @@ def _tell_to_stop(runtime: Runtime, row: Mapping[str, Any], provider: Provider) 
 def _settle(
     runtime: Runtime, row: Mapping[str, Any], provider: Provider, status: JobStatus
 ) -> None:
-    """Store a duplicate's rows as they came, and enter what they cost."""
+    """Store a duplicate's rows as they came, and enter what they cost.
+
+    Raises:
+        CJError: If its results cannot be had now: a refusal proves nothing before they expire.
+    """
     try:
         lines: list[RawLine] = list(provider.collect(row["provider_job_id"]))
     except ProviderRefusedError as error:
+        if runtime.clock() - row["found_at"] < LONGEST_KEPT:
+            raise
         log.warning("duplicate_without_results", job=row["provider_job_id"], error=str(error))
         lines = []
     now = runtime.clock()

@@ -1,9 +1,12 @@
-"""The 95 % interval of each score, from how fast the posterior falls as the score changes.
+"""The 95 % interval of each score: of those reported, and of the verdict-only ones.
 
-A score plus and minus 1.96 standard errors takes the posterior for normal. It is not, where an
-essay has few comparisons and stands far out: the curvature falls off faster than the score rises
-(Hauck and Donner 1977). So here an interval ends where the best posterior that any scale with that
-score can have is 1.92 lower, in its logarithm, than the best of all. How sure ranks are is `ranks`.
+The reported scores' follow from their posterior and hold whichever strategy chose the pairs. Those
+of verdict-only scores come from how fast the posterior under a weak prior falls as the score
+changes. Such a score plus and minus 1.96 standard errors takes that posterior for normal. It is
+not, where an essay has few comparisons and stands far out: the curvature falls off faster than the
+score rises (Hauck and Donner 1977). So there an interval ends where the best posterior that any
+scale with that score can have is 1.92 lower, in its logarithm, than the best of all. How sure ranks
+are is `ranks`.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ import numpy.typing as npt
 
 from cj_pipeline.arrays import Floats
 from cj_pipeline.scale.bradley_terry import Scale
+from cj_pipeline.scale.certainty import ScorePosterior
 from cj_pipeline.scale.information import newton_step, whole
 from cj_pipeline.scale.likelihood import gradient_at
 from cj_pipeline.scale.log_posterior import LogDensity, Posterior
+from cj_pipeline.scale.score_posterior import score_posterior
 
 MAX_ESSAYS = 1_000
 """Beyond it the whole covariance, along which the search goes, is not written out."""
@@ -52,8 +57,22 @@ class ScoreIntervals:
     is_normal: npt.NDArray[np.bool_]
 
 
-def score_intervals(scale: Scale) -> ScoreIntervals:
-    """Return each score's 95 % interval by profile likelihood, the weak prior included.
+def score_intervals(scores: ScorePosterior | Scale) -> ScoreIntervals:
+    """Return each reported score's 95 % interval.
+
+    Args:
+        scores: The posterior, or a scale without anchors.
+    """
+    found = scores if isinstance(scores, ScorePosterior) else score_posterior(scores)
+    return ScoreIntervals(
+        found.essay_ids, found.lower, found.upper, np.ones(len(found.scores), dtype=bool)
+    )
+
+
+def verdict_intervals(scale: Scale) -> ScoreIntervals:
+    """Return each verdict-only score's 95 % interval by profile likelihood, weak prior included.
+
+    Right where pairs were chosen without regard to scores.
 
     All other scores, and what judges add, are made the best they can be at each end. An essay which
     won (or lost) everything has a finite outer end, as it has a score, by the prior alone; on each

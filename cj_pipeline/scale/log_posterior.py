@@ -1,7 +1,7 @@
 """The log-posterior at many points together, a column each: how high it is, and how it falls.
 
 The model is `likelihood`'s, which works at one point and has its whole information. What many
-points are needed for is `score_intervals`.
+points are needed for is `verdict_intervals`.
 """
 
 from __future__ import annotations

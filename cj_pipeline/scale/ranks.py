@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cj_pipeline.arrays import Floats
+from cj_pipeline.scale.bradley_terry import Scale
 from cj_pipeline.scale.certainty import SAME, ScorePosterior
+from cj_pipeline.scale.score_posterior import score_posterior
 
 Ranks = npt.NDArray[np.int64]
 
@@ -49,15 +51,21 @@ def ranks(scores: Floats) -> Ranks:
     return found
 
 
-def probability_above(posterior: ScorePosterior, upper: str, lower: str) -> float:
+def probability_above(scores: ScorePosterior | Scale, upper: str, lower: str) -> float:
     """Return the probability that one essay is truly better than another.
 
     What two essays' errors have in common cancels.
+
+    Args:
+        scores: The posterior, or a scale without anchors.
+        upper: The essay that may be better.
+        lower: The other one.
     """
     from scipy.stats import norm
 
     if upper == lower:
         return 0.5
+    posterior = _posterior(scores)
     joint = posterior.covariance_among([upper, lower])
     variance = joint[0, 0] + joint[1, 1] - 2 * joint[0, 1]
     place = posterior.place
@@ -68,7 +76,7 @@ def probability_above(posterior: ScorePosterior, upper: str, lower: str) -> floa
 
 
 def rank_intervals(
-    posterior: ScorePosterior,
+    scores: ScorePosterior | Scale,
     *,
     among: Ranks | None = None,
     level: float = 0.95,
@@ -80,11 +88,12 @@ def rank_intervals(
     and essays whose score and error are the same have the same one.
 
     Args:
-        posterior: Of the scores.
+        scores: The posterior, or a scale without anchors.
         among: Indices of the essays to rank among themselves; all if left out.
         level: Share of the posterior between the limits, per essay.
         seed: Of the draws.
     """
+    posterior = _posterior(scores)
     if among is None:
         among = np.arange(len(posterior.essay_ids))
     drawn = posterior.drawn(_DRAWS, seed)[:, among]
@@ -106,6 +115,10 @@ def rank_intervals(
         np.maximum(highest[alike], rank),
         level,
     )
+
+
+def _posterior(scores: ScorePosterior | Scale) -> ScorePosterior:
+    return scores if isinstance(scores, ScorePosterior) else score_posterior(scores)
 
 
 def _alike(rank: Ranks, errors: Floats) -> Ranks:

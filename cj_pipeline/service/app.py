@@ -47,6 +47,7 @@ from cj_pipeline.service.problems import (
 from cj_pipeline.service.schemas import Healthy
 from cj_pipeline.service.subscriptions import ProgressFeed, Update
 from cj_pipeline.service.uploads import BatchIn
+from cj_pipeline.service.write_queue import WriteQueue
 
 SIGNED_OUT = 4401
 NOT_FOR_THIS = 4403
@@ -106,6 +107,7 @@ def create_app(runtime: Runtime, access: Access) -> FastAPI:
         dependencies=[Depends(refuse_undeclared), Depends(refuse_unknown_query)],
     )
     install(app, runtime, feed, access)
+    app.state.answers = WriteQueue(runtime.store)
     add_problem_handlers(app)
     description = "CJ_SERVE_TOKEN, or a token of `cj token create` with the scope"
     bearer = [Depends(HTTPBearer(auto_error=False, description=description))]

@@ -33,6 +33,7 @@ from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.dependencies import RuntimeDep
 from cj_pipeline.service.live_page import page_of
 from cj_pipeline.service.problems import ProblemError
+from cj_pipeline.service.write_queue import WriteQueue
 from cj_pipeline.store.session import Session
 from cj_pipeline.text import visible
 
@@ -121,29 +122,29 @@ def answer(given: AnswerIn, request: Request, runtime: RuntimeDep) -> dict[str, 
         None: None,
     }
     now = runtime.clock()
-    with runtime.store.write() as db:
+    sent = Answer(
+        given.pair,
+        winner[given.winner],
+        given.skip,
+        given.comment,
+        given.active_s,
+        given.elapsed_s,
+        given.change,
+    )
+
+    def write(db: Session) -> dict[str, Any]:
         link = _require_link(db, request, runtime)
         record = load_batch(db, link.batch_id)
         try:
-            store_answer(
-                db,
-                record,
-                link,
-                Answer(
-                    given.pair,
-                    winner[given.winner],
-                    given.skip,
-                    given.comment,
-                    given.active_s,
-                    given.elapsed_s,
-                    given.change,
-                ),
-                now,
-            )
+            store_answer(db, record, link, sent, now)
         except SettingsError as error:
             raise ProblemError(409, str(error)) from None
         found = desk_of(db, record, link, now)
         return _desk_answer(db, record, link, found, with_words=False)
+
+    # Many people answer at once: they share a transaction.
+    queue: WriteQueue = request.app.state.answers
+    return queue.run(write)
 
 
 @router.get("/judge/previous")
@@ -169,13 +170,11 @@ def _desk_answer(
     db: Session, record: BatchRecord, link: JudgeLink, found: Desk, *, with_words: bool = True
 ) -> dict[str, Any]:
     pairs = [_pair(db, record.batch_id, each) for each in found.held[:AHEAD]]
-    progress = people_progress(db, record)
     return {
         "pair": pairs[0] if pairs else None,
         "next": pairs[1] if len(pairs) > 1 else None,
         "n_done": found.n_done,
         "n_left": found.n_left,
-        "minutes_left": found.n_left * progress.seconds_per_verdict / 60,
         "why_nothing": found.why_nothing,
         "may_go_back": found.may_go_back,
         "allow_ties": record.judge(link.judge_id).allow_ties,
@@ -192,7 +191,9 @@ def _words(db: Session, record: BatchRecord, link: JudgeLink) -> dict[str, Any]:
             [record.batch_id],
         )
     }
+    progress = people_progress(db, record)
     return {
+        "seconds_per_verdict": progress.seconds_per_verdict,
         "person": link.person,
         "language": record.settings.language,
         "instructions": documents.get("instructions", ""),

@@ -12,7 +12,7 @@ from cj_pipeline.batch.comparisons import PlannedComparison, comparison_id, max_
 from cj_pipeline.intake.settings import common_share
 from cj_pipeline.pairing.judge_shares import judges_of_pair
 from cj_pipeline.pairing.strategies import strategy_named
-from cj_pipeline.pairing.waves import choose_wave
+from cj_pipeline.pairing.waves import choose_wave_in_parts
 from cj_pipeline.queries.batch_record import (
     BatchRecord,
     current_wave,
@@ -125,9 +125,10 @@ def _next_comparisons(
         covered = len({frozenset(pair) for pair in net.shown}) >= all_pairs
         this_pass = resampled // all_pairs + 1 if covered else 0
         in_pass = all_pairs - resampled % all_pairs if covered else all_pairs
-        chosen = choose_wave(
+        chosen = choose_wave_in_parts(
             net,
             strategy=record.settings.strategy,
+            random_share=record.settings.random_share,
             size=min(_wave_size(record), in_pass, math.ceil(left / rules.verdicts_per_pair)),
             seed=_wave_seed(record, wave, this_pass),
             resampling=covered,

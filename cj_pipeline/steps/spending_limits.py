@@ -85,8 +85,9 @@ def require_within(
     """
     if breached := breached_ceilings(db, said, batch_id, more_usd, now):
         msg = (
-            f"Batch '{batch_id}' was not sent: {'; '.join(breached)}. Ask whoever runs this"
-            " installation to raise it, then run the same command: nothing is lost."
+            f"Batch '{batch_id}' was not sent: {'; '.join(breached)}. Ask the"
+            " operator of this installation to raise it, then run the same command: nothing is"
+            " lost."
         )
         raise CeilingReachedError(msg)
 

@@ -154,10 +154,10 @@ def test_unconnected_verdicts_do_not_stop_the_next_pairs() -> None:
 
 
 def test_a_fit_linked_to_itself_does_not_move_and_nothing_changed() -> None:
-    """The identity is the first thing a link has to get right."""
+    """The identity is the first thing a link has to get right; its unit is found on a grid."""
     fitted = cj.fit(simulated(6))
 
-    assert cj.link(fitted, fitted, IDS[:4]).shift == pytest.approx(0)
+    assert cj.link(fitted, fitted, IDS[:4]).shift == pytest.approx(0, abs=0.01)
     assert [each.change for each in cj.changes(fitted, fitted)] == pytest.approx([0] * len(IDS))
 
 

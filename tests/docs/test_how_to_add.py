@@ -135,7 +135,8 @@ class ByLength:
         assert essays is not None
         longer = "A" if len(essays[0]) >= len(essays[1]) else "B"
         verdict = {"winner": longer, "confidence": 3, "justification": "It is longer."}
-        return json.dumps({"id": request["id"], "verdict": json.dumps(verdict)})
+        read = estimated_tokens(len(request["text"]))
+        return json.dumps({"id": request["id"], "verdict": json.dumps(verdict), "read": read})
 
     def live(self, http: Any) -> LiveProvider:
         """Return what makes single calls."""
@@ -159,7 +160,7 @@ def read_line(line: str) -> Reply:
         row = json.loads(line)
     except ValueError:
         return Reply(None, RequestOutcome.INVALID_OUTPUT, error_code="no_json", may_retry=True)
-    used = Usage(prompt=estimated_tokens(len(line)), completion=10)
+    used = Usage(prompt=row["read"], completion=10)
     return Reply(row["id"], RequestOutcome.SUCCEEDED, text=row["verdict"], usage=used)
 
 

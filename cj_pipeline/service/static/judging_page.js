@@ -4,7 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const IDLE_S = 60;
 let desk = null, pair = null, choice = null, changing = false, sending = false;
-let opened = new Set(), shownAt = 0, activeS = 0, lastTick = 0, lastInput = 0;
+let shownId = null, opened = new Set(), shownAt = 0, activeS = 0, lastTick = 0, lastInput = 0;
 
 async function call(path, body) {
   const answer = await fetch(path, {
@@ -49,7 +49,7 @@ function take(found) {
 }
 
 function progress() {
-  const minutes = Math.max(1, Math.round(desk.minutes_left));
+  const minutes = Math.max(1, Math.round(desk.n_left * desk.seconds_per_verdict / 60));
   $("progress").textContent = `${desk.n_done} judged, ${desk.n_left} left` + (desk.n_left ? `, about ${minutes} min` : "");
 }
 
@@ -60,14 +60,15 @@ function show() {
   $("closing").hidden = has;
   document.body.classList.toggle("judging", has);
   $("back-from-end").hidden = !desk.may_go_back;
-  if (!has) { $("why").textContent = desk.why_nothing || "Nothing is left."; $("closing-title").focus(); return; }
+  if (!has) { shownId = null; $("why").textContent = desk.why_nothing || "Nothing is left."; $("closing-title").focus(); return; }
   for (const side of ["first", "second"]) {
     $(`text-${side}`).textContent = pair[side];
     $(`text-${side}`).lang = desk.language || "";
     $(`pane-${side}`).scrollTop = 0;
   }
+  shownId = pair.id;
   $("tie").hidden = !desk.allow_ties;
-  $("back").disabled = changing || !desk.may_go_back;
+  $("back").disabled = changing || sending || !desk.may_go_back;
   $("comment").value = draft() || "";
   opened = new Set(); shownAt = lastTick = lastInput = Date.now(); activeS = 0;
   choose(null); tab("first");
@@ -105,7 +106,10 @@ async function confirm() {
 async function send(what) {
   sending = true; $("confirm").disabled = true; notice("");
   tick();
+  const sent = pair, chosen = choice, wasChange = changing;
   const body = { pair: pair.id, change: changing, active_s: activeS, elapsed_s: (Date.now() - shownAt) / 1000, ...what };
+  // The next pair is here already: it is shown while the answer is stored.
+  if (desk.next && !changing) { pair = desk.next; show(); }
   try {
     for (let attempt = 0; ; attempt++) {
       try { take(await call("/judge/answers", body)); break; }
@@ -117,11 +121,14 @@ async function send(what) {
       }
     }
     notice("");
-    $("saved").textContent = "Saved";
     sending = false;
-    show();
+    if (pair && pair.id === shownId) { choose(choice); $("back").disabled = !desk.may_go_back; } else show();
+    $("saved").textContent = "Saved";
   } catch (error) {
-    sending = false; $("confirm").disabled = !choice;
+    sending = false;
+    if (shownId !== sent.id) { pair = sent; show(); choose(chosen); }
+    changing = wasChange;
+    $("confirm").disabled = !choice;
     notice(error.message);
     if (error.status === 401) { $("bar").hidden = $("pair").hidden = true; }
   }

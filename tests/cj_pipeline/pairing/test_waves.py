@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cj_pipeline.batch.comparisons import ChosenPair, Role, max_possible_pairs
+from cj_pipeline.batch.comparisons import ChosenPair, JudgedPair, Role, max_possible_pairs
 from cj_pipeline.batch.options import Strategy
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph, Parts
-from cj_pipeline.pairing.waves import choose_wave, positional_skew
+from cj_pipeline.pairing.waves import choose_wave, choose_wave_in_parts, positional_skew
+from cj_pipeline.scale.bradley_terry import fit_bradley_terry
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
@@ -245,3 +246,20 @@ def test_both_orders_of_a_pair_come_as_a_unit_that_costs_two(strategy: Strategy)
     assert len(wave) == 24
     assert set(orders.values()) == {1}
     assert all(orders[b, a] == 1 for a, b in orders)
+
+
+def test_a_stated_share_of_a_wave_is_drawn_by_lot_once_there_are_scores() -> None:
+    """Close pairs hardly tell how far essays lie apart; these do. Without a share, as ever."""
+    graph = after_waves(fresh_graph(20), [20])
+    verdicts = [JudgedPair(a, b, "A" if a < b else "B") for a, b in graph.shown]
+    scale = fit_bradley_terry(graph.essay_ids, verdicts)
+    scored = replace(graph, scores=scale.scores, information=scale.information)
+
+    plain = choose_wave(scored, strategy="adaptive", size=12, seed=5)
+    mixed = choose_wave_in_parts(scored, strategy="adaptive", size=12, seed=5, random_share=0.25)
+    before = choose_wave_in_parts(graph, strategy="adaptive", size=12, seed=5, random_share=0.25)
+
+    assert choose_wave_in_parts(scored, strategy="adaptive", size=12, seed=5) == plain
+    assert Counter(pair.role for pair in mixed)[Role.RANDOM] == 3
+    assert len({frozenset((pair.essay_a, pair.essay_b)) for pair in mixed}) == 12
+    assert not any(pair.role == Role.RANDOM for pair in before)

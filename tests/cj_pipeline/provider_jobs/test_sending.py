@@ -228,6 +228,34 @@ def test_a_job_made_twice_is_kept_once_and_the_other_is_paid_off(
     assert duplicate["billed_usd"] == pytest.approx(job(runtime)["billed_usd"])
 
 
+def test_a_duplicate_whose_results_are_refused_is_asked_again(
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
+) -> None:
+    """What it finished is paid for, and a refusal before its results expire proves nothing."""
+    emulate(runtime, faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}])
+    batch_id = planned(runtime, tmp_path)
+    with pytest.raises(UncertainOutcomeError):
+        submit_wave(runtime, batch_id)
+    runtime.provider(load_judge("quality")).create(
+        Path(), job(runtime)["input_file_id"], job(runtime)["submission_key"]
+    )
+    emulate(runtime, faults=[{"kind": "status", "on": "*files.content", "status": 404, "at": [1]}])
+
+    clock.sleep(10)
+    submit_wave(runtime, batch_id)
+    poll(runtime)
+    with runtime.store.read() as db:
+        (refused,) = db.rows("FROM duplicate_jobs")
+    clock.sleep(3600)
+    poll(runtime)
+    with runtime.store.read() as db:
+        (settled,) = db.rows("FROM duplicate_jobs")
+
+    assert (refused["state"], refused["billed_usd"]) == ("duplicate", None)
+    assert "404" in refused["error"]
+    assert (settled["state"], settled["n_paid"]) == ("settled", 6)
+
+
 def test_a_job_that_is_not_in_doubt_is_never_taken_for_one_that_is(
     runtime: Runtime, tmp_path: Path, clock: ManualClock
 ) -> None:

@@ -8,7 +8,7 @@ from scipy.optimize import brentq, minimize
 
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.scale.bradley_terry import Scale, fit_bradley_terry
-from cj_pipeline.scale.intervals import score_intervals
+from cj_pipeline.scale.intervals import verdict_intervals
 from cj_pipeline.scale.log_posterior import Posterior
 from tests.cj_pipeline.scale.test_log_posterior import every_part
 
@@ -56,7 +56,7 @@ def test_two_essays_have_the_interval_found_by_hand() -> None:
         for far in (-9, 9)
     )
 
-    found = score_intervals(scale)
+    found = verdict_intervals(scale)
 
     assert (found.lower[0], found.upper[0]) == pytest.approx((lower / 2, upper / 2), abs=1e-6)
     assert (found.lower[1], found.upper[1]) == pytest.approx((-upper / 2, -lower / 2), abs=1e-6)
@@ -72,7 +72,7 @@ def test_no_scale_with_the_score_at_an_end_is_more_probable_than_allowed() -> No
     contrast[:n] = -1 / n
     contrast[2] += 1
 
-    found = score_intervals(scale)
+    found = verdict_intervals(scale)
 
     for end in (found.lower[2], found.upper[2]):
         # Log discriminations stay among those with mean zero, where the stiff hold is no matter.
@@ -107,7 +107,7 @@ def test_an_essay_that_won_everything_has_the_further_of_both_ends() -> None:
     scale = some_scale()
     place = scale.essay_ids.index(max(scale.one_sided, key=lambda e: scale.scores[int(e)]))
 
-    found = score_intervals(scale)
+    found = verdict_intervals(scale)
 
     normal = 1.96 * scale.standard_errors[place]
     outward = found.upper[place] - scale.scores[place]
@@ -122,8 +122,8 @@ def test_turning_every_verdict_around_turns_the_intervals_around() -> None:
     ids = [str(i) for i in range(12)]
     turned = [JudgedPair(v.essay_b, v.essay_a, v.winner, v.judge_id) for v in judged]
 
-    one = score_intervals(fit_bradley_terry(ids, judged))
-    other = score_intervals(fit_bradley_terry(ids, turned))
+    one = verdict_intervals(fit_bradley_terry(ids, judged))
+    other = verdict_intervals(fit_bradley_terry(ids, turned))
 
     assert other.lower == pytest.approx(-one.upper, abs=1e-6)
     assert other.upper == pytest.approx(-one.lower, abs=1e-6)
@@ -132,10 +132,10 @@ def test_turning_every_verdict_around_turns_the_intervals_around() -> None:
 def test_ends_sought_one_by_one_are_those_sought_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not come to rest with the others must not end elsewhere."""
     scale = some_scale()
-    together = score_intervals(scale)
+    together = verdict_intervals(scale)
 
     monkeypatch.setattr("cj_pipeline.scale.intervals._STEPS_TOGETHER", 0)
-    alone = score_intervals(scale)
+    alone = verdict_intervals(scale)
 
     assert alone.lower == pytest.approx(together.lower, abs=1e-6)
     assert alone.upper == pytest.approx(together.upper, abs=1e-6)
@@ -146,7 +146,7 @@ def test_large_batches_have_normal_intervals_and_say_so(monkeypatch: pytest.Monk
     scale = some_scale()
     monkeypatch.setattr("cj_pipeline.scale.intervals.MAX_ESSAYS", 19)
 
-    found = score_intervals(scale)
+    found = verdict_intervals(scale)
 
     assert found.is_normal.all()
     assert found.upper - scale.scores == pytest.approx(1.96 * scale.standard_errors, rel=1e-4)
@@ -159,7 +159,7 @@ def test_with_few_comparisons_they_hold_the_truth_as_often_as_they_say() -> None
     for _ in range(60):
         truth, judged = judged_at_random(20, 10, rng)
         scale = fit_bradley_terry([str(i) for i in range(20)], judged)
-        found = score_intervals(scale)
+        found = verdict_intervals(scale)
         centred = truth - truth.mean()
         held.append(np.mean((found.lower <= centred) & (centred <= found.upper)))
         off = np.abs(centred - scale.scores)
