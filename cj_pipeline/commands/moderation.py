@@ -40,7 +40,7 @@ def moderate(
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(help="Instead: draw so many students at random, to be graded by hand."),
+        typer.Option(help="Instead: draw this number of students at random, to be graded by hand."),
     ] = None,
     stratified: Annotated[
         bool, typer.Option("--stratified", help="With --sample: about alike from each grade.")
@@ -198,7 +198,7 @@ def rejudge(
     reason: Annotated[str, typer.Option(help="Why another look is asked for; needed.")] = "",
     by: By = None,
 ) -> None:
-    """Have people who had no part in it judge an essay anew, for an appeal; or show appeals."""
+    """Have people who had no part in it rejudge an essay, for an appeal; or show appeals."""
     from cj_pipeline.people.appeals import appeals
     from cj_pipeline.people.appeals import rejudge as appeal
 
