@@ -156,7 +156,7 @@ def access_from_environment(host: str) -> Access:
     """Return who may call what listens on an address: `CJ_SERVE_TOKEN`, installation.yaml.
 
     Raises:
-        SettingsError: If others can reach it and nobody would be asked for a token.
+        SettingsError: If others can reach it and no token would be asked for.
     """
     from cj_pipeline.installation import read_installation
     from cj_pipeline.service.auth import Access, require_safe
