@@ -103,6 +103,7 @@ STORE = group(
         store.check,
         store.backup,
         store.restore,
+        store.moved,
         store.compact,
         store.archive,
         store.migrate,

@@ -20,6 +20,7 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── ProviderRefusedError      the provider will not take this request or job
         │   └── AccountRefusedError       it will take nothing from this account as it is
         │       └── OutOfCreditError          until somebody pays, or raises its limit
+        ├── CeilingReachedError       more than the operator lets this installation spend
         ├── JudgeHeldError            a judge gave no verdict in the answers that were paid for
         ├── AmbiguousSubmissionError  a provider job may or may not exist
         │   └── OtherAccountError         it was begun with another key or address
@@ -144,6 +145,10 @@ class AccountRefusedError(ProviderRefusedError):
 
 class OutOfCreditError(AccountRefusedError):
     """The account's credit is used up, or its spending limit is reached: nothing is lost by it."""
+
+
+class CeilingReachedError(FinalError):
+    """It would cost more than the operator lets this installation spend; nothing was sent."""
 
 
 class JudgeHeldError(FinalError):

@@ -6,12 +6,14 @@ of its keys.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from cj_pipeline.ceilings import Ceilings, overridden, read_allowed, read_ceilings
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.text import StrictLoader
 from cj_pipeline.tokens import AccessToken, read_tokens
@@ -33,6 +35,8 @@ class Installation:
         inbox_rest_s: For how many seconds a folder must be unchanged whose judges cost money.
         notify: Who is told what; `operations.delivery` says what it may hold, and checks it.
         tokens: Who else may call the service; `cj token` writes them.
+        ceilings: The most that may be spent, whatever a batch or a caller says.
+        allowed_judges: The judges that may be asked; None: all.
     """
 
     published: str = "owner"
@@ -41,15 +45,22 @@ class Installation:
     inbox_rest_s: float = 60.0
     notify: Any = None
     tokens: tuple[AccessToken, ...] = ()
+    ceilings: Ceilings = field(default_factory=Ceilings)
+    allowed_judges: tuple[str, ...] | None = None
 
 
-def read_installation(home: Path) -> Installation:
-    """Return what a home's file says.
+def read_installation(home: Path, environment: Mapping[str, str] | None = None) -> Installation:
+    """Return what a home's file says; ceilings and allowed judges in the environment win over it.
 
     Raises:
         SettingsError: If it cannot be used; the message gives everything that is wrong.
     """
-    return read_installation_file(home / INSTALLATION_FILE)
+    said = read_installation_file(home / INSTALLATION_FILE)
+    ceilings, allowed, problems = overridden(said.ceilings, said.allowed_judges, environment or {})
+    if problems:
+        msg = f"The environment cannot be used: {'; '.join(problems)}."
+        raise SettingsError(msg)
+    return replace(said, ceilings=ceilings, allowed_judges=allowed)
 
 
 def read_installation_file(file: Path) -> Installation:
@@ -66,7 +77,12 @@ def read_installation_file(file: Path) -> Installation:
     if problems := _problems(said):
         msg = f"{file} cannot be used: {'; '.join(problems)}."
         raise SettingsError(msg)
-    return Installation(**said | {"tokens": read_tokens(said.get("tokens"))[0]})
+    read = {
+        "tokens": read_tokens(said.get("tokens"))[0],
+        "ceilings": read_ceilings(said.get("ceilings"))[0],
+        "allowed_judges": read_allowed(said.get("allowed_judges"))[0],
+    }
+    return Installation(**said | read)
 
 
 def _problems(said: Any) -> list[str]:
@@ -86,4 +102,6 @@ def _problems(said: Any) -> list[str]:
     if isinstance(rest, bool) or not isinstance(rest, int | float) or rest < 0:
         problems.append("inbox_rest_s is a number of seconds, 0 or more")
     problems += read_tokens(said.get("tokens"))[1]
+    problems += read_ceilings(said.get("ceilings"))[1]
+    problems += read_allowed(said.get("allowed_judges"))[1]
     return problems

@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 from assets.automation.partitions import BATCHES, errors_as_dagster_knows_them
 from cj_pipeline.installation import read_installation
 from cj_pipeline.operations.erase import finish_erasures, forget_what_is_due
+from cj_pipeline.provider_jobs.leftovers import delete_leftovers
 from cj_pipeline.steps.next_step import next_steps
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import archive_callbacks, backup_store, delete_archives
@@ -185,6 +186,9 @@ def keep_store_small(
     """Finish erasures, forget what is due, back up, archive; doing it twice changes nothing."""
     opened = engine.open()
     store, now = opened.store, opened.clock()
+    with errors_as_dagster_knows_them():
+        n_deleted = delete_leftovers(opened, due_only=False)
+    context.log.info(f"{n_deleted} files and jobs that nothing needs were deleted at providers.")
     if not isinstance(store, FileStore):
         context.log.info("A served store or a lake is looked after where its server or catalog is.")
         return

@@ -16,7 +16,13 @@ from assets.automation.jobs import open_batch
 from assets.automation.partitions import BATCHES
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.store.opening import default_home
-from cj_pipeline.trials.definitions import NIGHTLY, TrialDefinition, load_trial, own_trial_names
+from cj_pipeline.trials.definitions import (
+    NIGHTLY,
+    TrialDefinition,
+    load_trial,
+    own_trial_names,
+    same_trial_names,
+)
 from cj_pipeline.trials.runs import trial_batch_id
 from resources.runtime_resource import RuntimeResource
 
@@ -39,7 +45,7 @@ def nightly_trials(
     """Ask for one run per trial and night; the run key keeps a second tick from asking again."""
     home = engine.open().home
     definitions, problems = _definitions(home)
-    for problem in problems:
+    for problem in [*problems, *_own_schedules(definitions)[1]]:
         context.log.error(problem)
     due = [each for each in definitions if each.schedule is None]
     if not due:
@@ -53,9 +59,37 @@ def trial_schedules(home: Path) -> list[dg.ScheduleDefinition]:
     A file that is wrong stops no other: it is logged here and reported by every nightly tick.
     """
     definitions, problems = _definitions(home)
-    for problem in problems:
+    schedules, unusable = _own_schedules(definitions)
+    for problem in [*problems, *unusable]:
         _LOG.warning(problem)
-    return [nightly_trials, *(_schedule_of(each) for each in definitions if each.schedule)]
+    return [nightly_trials, *schedules]
+
+
+def _own_schedules(
+    definitions: Sequence[TrialDefinition],
+) -> tuple[list[dg.ScheduleDefinition], list[str]]:
+    """Return the schedules of trials that have one, and why others cannot have theirs."""
+    schedules: dict[str, dg.ScheduleDefinition] = {}
+    problems = []
+    for trial in definitions:
+        if trial.schedule is None:
+            continue
+        name = _schedule_name(trial)
+        if name in schedules:
+            problems.append(
+                f"The trial '{trial.name}' has no schedule: another trial's is called {name} too,"
+                " since '-' and '_' are the same there. Rename one of them."
+            )
+            continue
+        try:
+            schedules[name] = _schedule_of(trial)
+        except dg.DagsterInvalidDefinitionError as error:
+            problems.append(f"The trial '{trial.name}' has no schedule: {error}")
+    return list(schedules.values()), problems
+
+
+def _schedule_name(trial: TrialDefinition) -> str:
+    return f"trial_{trial.name.replace('-', '_')}"
 
 
 def trials_home() -> Path:
@@ -70,7 +104,7 @@ def _schedule_of(trial: TrialDefinition) -> dg.ScheduleDefinition:
         raise ValueError(msg)
 
     @dg.schedule(
-        name=f"trial_{trial.name.replace('-', '_')}",
+        name=_schedule_name(trial),
         cron_schedule=schedule.cron,
         job=open_batch,
         execution_timezone=schedule.timezone,
@@ -114,4 +148,6 @@ def _definitions(home: Path) -> tuple[list[TrialDefinition], list[str]]:
             definitions.append(load_trial(name, home))
         except SettingsError as error:
             problems.append(str(error))
-    return definitions, problems
+        except OSError as error:
+            problems.append(f"The trial '{name}' cannot be read: {error.strerror}.")
+    return definitions, problems + same_trial_names(home)

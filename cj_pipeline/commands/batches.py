@@ -70,7 +70,8 @@ def execute(
     """Start a batch (submits its first wave); with --await-completion, run it to its end.
 
     Runs `cj preflight` first, unless the batch is in the store already. Exit codes:
-    0 done, 1 preflight found problems, 2 ended badly or failed its checks, 3 partial.
+    0 done, 1 preflight found problems, 2 ended badly or failed its checks, 3 partial, 4 a provider
+    does not answer now: nothing is wrong here, try later.
     """
     from cj_pipeline.logs import logs_in_file
     from cj_pipeline.operations.execute import ask_first_wave, run_to_end, take_in

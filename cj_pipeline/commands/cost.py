@@ -36,6 +36,7 @@ _MEANING = (
 
 def cost(batch: BatchOrAll = None) -> None:
     """Show estimated, reserved and billed side by side, with the providers' own counts."""
+    from cj_pipeline.provider_jobs.leftovers import count_leftovers, describe_leftovers
     from cj_pipeline.queries.overview import batch_overview
 
     with open_store().read() as db:
@@ -45,9 +46,12 @@ def cost(batch: BatchOrAll = None) -> None:
         else:
             batch_overview(db, batch)  # says so if there is no such batch
             shown = _tables_of_batch(db, batch)
+        left = describe_leftovers(count_leftovers(db, batch))
     for each in shown:
         console.print(each)
     console.print(_MEANING)
+    if left:
+        console.print(left)
 
 
 def _tables_of_batch(db: Session, batch: str) -> list[Any]:

@@ -16,17 +16,17 @@ from cj_pipeline.text import visible
 def inbox(
     retry: Annotated[
         str | None,
-        typer.Option(help="Have this item opened anew, whatever its state; then list."),
+        typer.Option(help="Have this item opened again, whatever its state; then list."),
     ] = None,
 ) -> None:
     """List what was put into the inbox: its state, since when, how often it was tried, and why."""
     from cj_pipeline.operations.inbox import arrivals
-    from cj_pipeline.operations.inbox import retry as try_anew
+    from cj_pipeline.operations.inbox import retry as try_again
 
     runtime = open_runtime()
     if retry is not None:
         with runtime.store.write() as db:
-            is_there = try_anew(db, retry, datetime.now(UTC))
+            is_there = try_again(db, retry, datetime.now(UTC))
         if not is_there:
             console.print(f"Nothing named {retry!r} was seen in the inbox.", markup=False)
             raise typer.Exit(1)

@@ -48,8 +48,11 @@ def doctor(
         _resubmit(resubmit)
         return
     from cj_pipeline.operations.reconcile import examine, repair
+    from cj_pipeline.provider_jobs.leftovers import delete_leftovers
 
     runtime = open_runtime()
+    if fix and (n_gone := delete_leftovers(runtime, due_only=False)):
+        console.print(f"{n_gone} files and jobs that nothing needs were deleted at the providers.")
     found = examine(runtime)
     others = [finding for finding in found if finding.is_of_another_store]
     findings = [finding for finding in found if not finding.is_of_another_store]

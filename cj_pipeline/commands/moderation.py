@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,6 +38,17 @@ def moderate(
         list[str] | None,
         typer.Option(help="An essay that people are to judge; may be repeated. Needs --reason."),
     ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(help="Instead: draw so many students at random, to be graded by hand."),
+    ] = None,
+    stratified: Annotated[
+        bool, typer.Option("--stratified", help="With --sample: about alike from each grade.")
+    ] = False,
+    grades: Annotated[
+        Path | None,
+        typer.Option(help="Instead: a sheet of --sample, filled in.", dir_okay=False),
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why; stored with each decision.")] = "",
     by: By = None,
 ) -> None:
@@ -47,6 +59,9 @@ def moderate(
     runtime = open_runtime()
     _grade_late_verdicts(runtime, batch)
     who = whoever(by)
+    if sample is not None or grades is not None:
+        _sample(runtime, batch, sample, grades, stratified=stratified, by=who)
+        return
     decisions = [Decision(e, "accept", who, reason) for e in accept or []]
     for given in override or []:
         essay_id, equals, grade = given.partition("=")
@@ -89,6 +104,36 @@ def release(
     if done.is_new and done.looked_at:
         n, of = done.looked_at["n_looked_at"], done.looked_at["n_in_queue"]
         console.print(f"Of {of} essays in the queue, {n} were looked at.", markup=False)
+
+
+def _sample(
+    runtime: Runtime,
+    batch_id: str,
+    n: int | None,
+    sheet: Path | None,
+    *,
+    stratified: bool,
+    by: str,
+) -> None:
+    from cj_pipeline.people.sample import draw_sample, take_grades, write_sheets
+
+    if sheet is not None:
+        done = take_grades(runtime, batch_id, sheet, by=by)
+        if done.against is not None:
+            console.print(done.against.statement, markup=False, soft_wrap=True)
+        console.print(f"Grading {done.revision}: {done.statement}", markup=False, soft_wrap=True)
+        return
+    drawn = draw_sample(
+        runtime, batch_id, n or 0, by=by, method="stratified" if stratified else "random"
+    )
+    for path in write_sheets(drawn, runtime.published_folder / batch_id):
+        console.print(str(path), markup=False, soft_wrap=True)
+    console.print(
+        f"{len(drawn.essays)} students were drawn. Have the texts graded without looking at their"
+        f" grades, fill the workbook in, then: cj moderate {batch_id} --grades FILE.xlsx",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _grade_late_verdicts(runtime: Runtime, batch_id: str) -> None:

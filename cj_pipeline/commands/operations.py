@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cj_pipeline.commands.arguments import BatchName
-from cj_pipeline.commands.console import console, write
+from cj_pipeline.commands.console import NOT_NOW, console, write
 from cj_pipeline.commands.home import open_runtime, open_store
 
 if TYPE_CHECKING:
@@ -59,10 +59,11 @@ def preflight_(
     """Check everything a batch needs before money is spent, and list all problems.
 
     Store, disk, files, anchors, prices, budget, and each judge's provider with its key; nothing
-    is stored and nothing is paid. Exit code 1 where there is a problem.
+    is stored and nothing is paid. Exit code 1 where there is a problem, 4 where the only one is
+    that a provider does not answer now.
     """
     from cj_pipeline.commands import tables
-    from cj_pipeline.operations.preflight import is_ready, preflight, preflight_folder
+    from cj_pipeline.operations.preflight import is_ready, only_waits, preflight, preflight_folder
 
     if batch is not None and Path(batch).is_dir():
         _, examined = preflight_folder(open_runtime(), Path(batch), may_repeat=again)
@@ -75,6 +76,8 @@ def preflight_(
             [(each.standing, each.about, each.finding) for each in examined],
         )
     )
+    if only_waits(examined):
+        raise typer.Exit(NOT_NOW)
     if not is_ready(examined):
         raise typer.Exit(1)
 

@@ -227,7 +227,9 @@ def _show_changes(found: Changes) -> None:
         )
     )
     console.print(
-        f"{found.n_beyond_noise} of {len(found.essays)} shared essays changed beyond noise."
+        f"{found.n_beyond_noise} of {len(found.essays)} shared essays changed beyond noise; one"
+        f" essay's change would have been seen from about {found.seen_from:.1f} logits on.",
+        soft_wrap=True,
     )
 
 

@@ -17,7 +17,7 @@ from cj_pipeline.commands.arguments import (
     Seed,
     explicit_settings,
 )
-from cj_pipeline.commands.console import console
+from cj_pipeline.commands.console import console, errors
 from cj_pipeline.commands.home import home_folder, logs, open_runtime
 from cj_pipeline.commands.profiles import profile_table
 from cj_pipeline.text import visible
@@ -50,6 +50,7 @@ def plan(
     """Show what a batch would request and cost; stores nothing, and only a pilot sends anything."""
     from cj_pipeline.intake.batch_folder import read_batch
     from cj_pipeline.operations.execute import told_preview
+    from cj_pipeline.operations.preflight import what_the_operator_refuses
     from cj_pipeline.operations.preview import preview_batch
 
     explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
@@ -66,6 +67,10 @@ def plan(
             tables.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
             *tables.cost_tables(preview.costs(), preview.record.settings.batching_mode),
         )
+        if refused := what_the_operator_refuses(runtime, preview):
+            for problem in refused:
+                errors.print(tables.problems(problem))
+            raise typer.Exit(1)
         if pilot:
             console.print(tables.pilot_table(preview.pilot(pilot)))
         if artefact is not None:

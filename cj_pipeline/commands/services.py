@@ -53,9 +53,13 @@ def ui(
 
 def _serve_ui_and_dagster(access: Access, listener: socket.socket, shown: str) -> None:
     """Become Dagster, which listens where nobody guesses, with the login beside it."""
-    from resources.local_instance import prepare_dagster_home
+    from resources.code_location import carry_over, write_workspace
+    from resources.local_instance import local_instance, prepare_dagster_home
 
     home = home_folder()
+    workspace = write_workspace(prepare_dagster_home(home))
+    with local_instance(home) as instance:
+        carry_over(instance)
     inside, inner_port = _unguessable_address()
     environment = {
         **os.environ,
@@ -64,7 +68,7 @@ def _serve_ui_and_dagster(access: Access, listener: socket.socket, shown: str) -
     }
     program = shutil.which("dagster", path=str(Path(sys.executable).parent)) or "dagster"
     command = [program, "dev", "--host", inside, "--port", str(inner_port)]
-    command += ["-m", "cj_pipeline.definitions"]
+    command += ["--workspace", str(workspace)]
     console.print(f"Dagster UI: {shown} (Ctrl-C ends it)", highlight=False)
     sys.stdout.flush()
     dagster = os.getpid()

@@ -94,6 +94,24 @@ def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True
     console.print(f"Restored from {source}.{kept}", markup=False, soft_wrap=True)
 
 
+def moved(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+) -> None:
+    """Let a home that was moved be the store it was: it may cancel its provider jobs again.
+
+    Not for a copy: two stores of one identity would cancel each other's jobs.
+    """
+    from cj_pipeline.store.identity import keep_identity
+
+    opened = open_store()
+    if not yes:
+        confirm("Is nothing left at the old place?")
+    if keep_identity(opened, datetime.now(UTC)):
+        _tell("This home is the store it was.")
+    else:
+        _tell("This home was not moved: nothing was changed.")
+
+
 def compact() -> None:
     """Rewrite the live file without the space of deleted rows."""
     from cj_pipeline.store.maintenance import compact_store

@@ -99,7 +99,7 @@ def grades(batch_id: str, rows: Sequence[Row], statement: str) -> Group:
     for row in rows:
         line = [
             row["rank"],
-            row["essay_id"],
+            visible(row.get("called") or row["essay_id"]),
             f"{row['score']:+.2f}",
             f"{row['standard_error']:.2f}",
             row["n_comparisons"],

@@ -17,6 +17,9 @@ from cj_pipeline.arrays import Floats
 SIGNIFICANT = 0.05
 """The chance of calling even one unchanged essay changed, over all essays two batches share."""
 
+_SEEN_FROM = 3.3
+"""Standard errors: what Holm's correction asks of the largest of fifty changes."""
+
 MIN_SHARED = 3
 """With two shared essays every difference left after linking is the same one, twice."""
 
@@ -56,6 +59,15 @@ class ScoreChange:
         return self.after - self.before
 
     @property
+    def could_be_seen(self) -> float:
+        """About the change from which on one essay would be called changed, in logits.
+
+        Scores are drawn in, so a true change shows as a smaller one: about half of it after a dozen
+        comparisons of an essay.
+        """
+        return _SEEN_FROM * self.standard_error
+
+    @property
     def is_beyond_noise(self) -> bool:
         """Whether errors of the scores hardly explain the change."""
         return self.p < SIGNIFICANT
@@ -65,6 +77,9 @@ def score_changes(
     before: ScoredEssays, after: ScoredEssays, essay_ids: Sequence[str]
 ) -> tuple[ScoreChange, ...]:
     """Return how these essays changed, in the order given; nothing for fewer than `MIN_SHARED`.
+
+    Give scores as they are reported. Verdict-only ones of pairs chosen by score differ by far more
+    than their errors, and call unchanged essays changed.
 
     Scores have no common zero, so the second scale is shifted until the essays agree on average.
     The scales are taken as independent: a bias that both judges have shows nowhere.

@@ -7,7 +7,7 @@ an artefact) start here, so that all of them grade alike.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.grading.grade_scales import GradeScale
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cj_pipeline.batch.comparisons import JudgedPair
     from cj_pipeline.grading.anchors import AnchorRules
     from cj_pipeline.grading.linking import Scored
+    from cj_pipeline.grading.moderation import ModeratedGrades
     from cj_pipeline.grading.projection import GradeProjections
 
 
@@ -43,11 +44,21 @@ def grade_by(
     scored: Scored,
     anchor_grades: Mapping[str, str],
     judged: Sequence[JudgedPair] = (),
+    sampled_grades: Mapping[str, str] | None = None,
 ) -> GradeProjections:
-    """Return grades on these terms; see `projection.project_grades`."""
+    """Return grades on these terms; see `projection.project_grades`.
+
+    Args:
+        terms: The scale and the thresholds.
+        scored: The batch's essays with their scores.
+        anchor_grades: Each anchor's known grade.
+        judged: The finished comparisons.
+        sampled_grades: Grades that teachers gave to sampled students: grades are then moderated
+            by them, see `moderation.moderate`. What the scale's published shares say is left out.
+    """
     from cj_pipeline.grading.projection import project_grades
 
-    return project_grades(
+    projections = project_grades(
         terms.scale,
         scored.essay_ids,
         scored.scores,
@@ -56,4 +67,44 @@ def grade_by(
         judged=judged,
         rules=terms.rules,
         use_priors=terms.use_priors,
+    )
+    if not sampled_grades or not projections.is_graded:
+        return projections
+    from cj_pipeline.grading.moderation import moderate
+
+    moderated = moderate(
+        terms.scale,
+        scored.essay_ids,
+        scored.scores,
+        scored.covariance,
+        anchor_grades,
+        sampled_grades=sampled_grades,
+    )
+    return moderated_projections(projections, moderated, anchor_grades)
+
+
+def moderated_projections(
+    projections: GradeProjections, moderated: ModeratedGrades, anchor_grades: Mapping[str, str]
+) -> GradeProjections:
+    """Return grades with the students' probabilities as a sample moderated them.
+
+    Anchors keep what the other anchors say of them, and boundaries stay the exemplars'. Minus and
+    plus are left out where the grade has changed: they belong to the exemplars' boundaries.
+    """
+    import numpy as np
+
+    is_student = np.array([e not in anchor_grades for e in projections.essay_ids])
+    probabilities = np.where(
+        is_student[:, None], moderated.probabilities, projections.probabilities
+    )
+    best = [projections.grades[k] for k in probabilities.argmax(axis=1)]
+    unchanged = zip(best, projections.most_probable, projections.fine_grades, strict=True)
+    return replace(
+        projections,
+        probabilities=probabilities,
+        expected_grade=probabilities @ np.arange(len(projections.grades)),
+        most_probable=tuple(best),
+        fine_grades=tuple(fine if now == was else now for now, was, fine in unchanged),
+        confidence=probabilities.max(axis=1),
+        statement=" ".join(filter(None, (projections.statement, moderated.statement))),
     )

@@ -88,6 +88,24 @@ def grade_hint(grade: str, scale: GradeScale) -> str:
     return ""
 
 
+def listed_best_first(scale: GradeScale) -> str:
+    """Return a hint for a scale whose grades seem to run from the best down; empty without any.
+
+    The lowest grade comes first. Letters from A on run the other way nearly everywhere.
+    """
+    letters = [grade for grade in scale.grades if re.fullmatch(r"[A-Z][+-]?", grade)]
+    is_letters = len(letters) == len(scale.grades) > 1
+    if not is_letters or [g[0] for g in letters] != sorted(g[0] for g in letters):
+        return ""
+    if letters[0][0] == letters[-1][0]:
+        return ""
+    first, last = scale.grades[0], scale.grades[-1]
+    return (
+        f"grades run from {first} to {last}, so {first} is taken as the lowest. If {first} is the"
+        " best, list them the other way round"
+    )
+
+
 def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) else None
 

@@ -34,7 +34,7 @@ from cj_pipeline.grading.grade_scales import (
     scale_problems,
 )
 from cj_pipeline.ids import ID, id_for
-from cj_pipeline.intake.anchors import anchors_in, checked_grade
+from cj_pipeline.intake.anchors import anchors_in, checked_grade, listed_best_first
 from cj_pipeline.intake.essay_files import essay_of, sources_in
 from cj_pipeline.intake.folder import Reading, sha256_of
 from cj_pipeline.intake.identity import check_ids, with_ids, with_register
@@ -55,8 +55,6 @@ MIN_ESSAYS = 2
 """Students and anchors together: one pair is the least that can be compared."""
 
 SCALE_FILE = "scale.yaml"
-
-_SHARE_HINT = ", or say `identical_texts: share`"
 
 _MAX_ID_CHARACTERS = 200
 
@@ -187,6 +185,8 @@ def _read_scale(
         if not problems and settings is not None:
             problems = own_scale_problems(name, read_scale(content))
         reading.problems.extend(f"{SCALE_FILE}: {problem}" for problem in problems)
+        if not problems and (hint := listed_best_first(read_scale(content))):
+            reading.notices.append(f"{SCALE_FILE}: {hint}")
         if problems:
             return None
     if settings is None or name is None:
@@ -321,8 +321,7 @@ def _check_texts(
             continue
         listed = _listed([essay.source_path for essay in copies])
         if not shares or any(essay.is_anchor for essay in copies):
-            hint = "" if any(e.is_anchor for e in copies) else _SHARE_HINT
-            reading.problems.append(f"{listed} are identical texts: keep one of them{hint}")
+            reading.problems.append(f"{listed} are identical texts: keep one of them")
             continue
         reading.notices.append(f"{listed} are identical texts: one is judged for all")
         shared += [SharedText(essay, copies[0].essay_id) for essay in copies[1:]]

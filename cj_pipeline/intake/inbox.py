@@ -216,14 +216,14 @@ class Look:
         if row.state not in {"settling", "waiting"}:
             return row
         if row.batch_id in self.known.forgotten and not row.tries:
-            told = "its batch was removed for good; `cj execute FOLDER --again` takes it in anew"
+            told = "its batch was removed for good; `cj execute FOLDER --again` takes it in again"
             return replace(row, state="forgotten", reason=told, next_try_at=None)
         if row.state == "settling":
             return self._settled(item, row, unfinished)
         return self._awaited(item, row)
 
     def _compared(self, item: Item, row: Arrival | None, mark: str) -> Arrival:
-        """Return the row of an item as it is now: anew where it is new or other than before."""
+        """Return the row of an item as it is now; a fresh one where it is new or changed."""
         if row is not None and row.place == "inbox":
             if row.fingerprint == mark:
                 return replace(row, last_seen_at=self.now)

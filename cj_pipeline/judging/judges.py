@@ -90,6 +90,8 @@ class Judge:
         allow_ties: Whether "tie" is a verdict it may give.
         base_url: Where the provider is, if not at its usual address.
         key_variable: The environment variable that holds the key; None where none is needed.
+        account: What its account is called here; keys of one account may change. None: an account
+            is known by its key.
         price_override: Its own price; otherwise the table's.
         answers_as: Names its answers may bear beside the model's own.
         limits: What its account may have in one job and in the queue, where that is not what the
@@ -105,6 +107,7 @@ class Judge:
     allow_ties: bool = False
     base_url: str | None = None
     key_variable: str | None = None
+    account: str | None = None
     price_override: PriceEntry | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     answers_as: tuple[str, ...] = ()
@@ -114,8 +117,9 @@ class Judge:
         """The name and a fingerprint of everything that could change a verdict."""
         parts = self.definition() | {"schema": verdict_schema(allow_ties=self.allow_ties)}
         # A new key, another price or a larger account is still the same judge.
-        for unrelated in ("name", "key_variable", "price", "limits", "answers_as"):
-            del parts[unrelated]
+        unrelated = ("name", "key_variable", "account", "price", "limits", "answers_as")
+        for key in unrelated:
+            parts.pop(key, None)
         canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False)
         return f"{self.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
 
@@ -169,6 +173,7 @@ class Judge:
             "key_variable": self.key_variable,
             "price": self.price_override.model_dump(mode="json") if self.price_override else None,
             "limits": dict(self.limits),
+            **({"account": self.account} if self.account else {}),
             "answers_as": list(self.answers_as),
         }
 
@@ -246,6 +251,8 @@ class JudgeFile(BaseModel):
     """The provider's address, if not its usual one."""
     key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
     """The environment variable with the key; by default the provider's usual one."""
+    account: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,47}$")] | None = None
+    """What its account is called here, so that its keys may change; by default the key tells."""
     price: PriceEntry | None = None
     """The judge's own price, if the table has none or another one."""
     limits: _Limits = Field(default_factory=_Limits)
@@ -317,6 +324,7 @@ def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
         allow_ties=parsed.allow_ties,
         base_url=parsed.base_url,
         key_variable=parsed.key_variable or _KEY_VARIABLE[parsed.provider],
+        account=parsed.account,
         price_override=parsed.price,
         limits=parsed.limits.model_dump(exclude_none=True),
         answers_as=parsed.answers_as,

@@ -367,6 +367,12 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
         f" n_bytes = 0{told} WHERE batch_id = $batch AND essay_id = $essay",
         keys,
     )
+    # What was told of the batch's files may name any of them.
+    db.execute(
+        "UPDATE batches SET metadata = json_merge_patch(metadata, '{\"notices\": []}')"
+        " WHERE batch_id = ?",
+        [batch_id],
+    )
     return 1 + (row["n"] if row else 0)
 
 

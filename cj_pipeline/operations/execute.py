@@ -21,10 +21,10 @@ import structlog
 
 from cj_pipeline.batch.options import RunnerMode
 from cj_pipeline.checks.batch_checks import what_stops_grades
-from cj_pipeline.errors import BatchProblemsError, PreflightError
+from cj_pipeline.errors import BatchProblemsError, PreflightError, ProviderUnavailableError
 from cj_pipeline.ids import id_for
 from cj_pipeline.logs import about_batch
-from cj_pipeline.operations.preflight import PreflightItem, preflight_folder
+from cj_pipeline.operations.preflight import PreflightItem, only_waits, preflight_folder
 from cj_pipeline.operations.preview import Preview
 from cj_pipeline.outputs.artefact import WrittenFile
 from cj_pipeline.queries.batch_record import batch_correlation_id, is_published, load_batch
@@ -98,6 +98,7 @@ def take_in(
 
     Raises:
         PreflightError: With everything that is not in order; nothing was asked.
+        ProviderUnavailableError: If all that is wrong is that a provider does not answer now.
         BatchProblemsError: If the batch is in the store with other content or settings.
     """
     name = id_for(folder.resolve().name, prefix="batch")
@@ -126,6 +127,12 @@ def take_in(
         if problems:
             _record_bad_inputs(runtime, folder, name, problems)
             listed = "\n".join(f"  - {each.about}: {each.finding}" for each in problems)
+            if only_waits(examined):
+                msg = (
+                    f"Batch '{name}' cannot start now; nothing is wrong with it and nothing was"
+                    f" requested. Run the same command later:\n{listed}"
+                )
+                raise ProviderUnavailableError(msg)
             msg = f"Batch '{name}' cannot start; nothing was requested. Fix these:\n{listed}"
             raise PreflightError(msg)
         if batch is None:

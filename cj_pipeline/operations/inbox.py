@@ -1,4 +1,4 @@
-"""What is done with items of the inbox beside opening them: unpacking, moving out, trying anew."""
+"""What is done with items of the inbox beside opening them: unpacking, moving out, trying again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def arrivals(db: Session) -> list[Arrival]:
 
 
 def retry(db: Session, name: str, now: datetime) -> bool:
-    """Have an item opened anew at the next tick; False where there is none of this name."""
+    """Have an item opened again at the next tick; False where there is none of this name."""
     found = db.rows("SELECT 1 FROM arrivals WHERE name = ?", [name])
     db.execute(
         "UPDATE arrivals SET state = 'waiting', tries = greatest(tries, 1), next_try_at = ?,"

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cj_pipeline.errors import BatchProblemsError, CJError
+from cj_pipeline.errors import BatchProblemsError, CJError, TransientError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.operations.preview import Preview, preview_batch
 from cj_pipeline.providers.base import Provider
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.spending_limits import breached_ceilings, installation, unallowed_judges
 from cj_pipeline.stopping.continuation import completion_denominator
 from cj_pipeline.store.session import Session
 from cj_pipeline.text import find_hidden
@@ -60,11 +62,16 @@ Standing = Literal["ready", "warning", "problem"]
 
 @dataclass(frozen=True)
 class PreflightItem:
-    """One thing that was looked at, how it stands, and what was found."""
+    """One thing that was looked at, how it stands, and what was found.
+
+    `may_pass` marks a problem that lies with a provider that does not answer now: nothing is wrong
+    here.
+    """
 
     about: str
     standing: Standing
     finding: str
+    may_pass: bool = False
 
 
 def preflight(
@@ -97,7 +104,12 @@ def preflight(
         except BatchProblemsError as error:
             return [*examined, *_input_problems(error)]
         record = found.record
-        examined += [_read_whole(record), *_hidden_texts(batch), *_money(found)]
+        told = [PreflightItem("inputs", "warning", notice) for notice in batch.notices]
+        examined += [_read_whole(record), *told, *_hidden_texts(batch), *_money(found)]
+        examined += [
+            PreflightItem("installation", "problem", problem)
+            for problem in what_the_operator_refuses(runtime, found)
+        ]
         if not may_repeat:
             examined += _repeats(runtime, record)
     else:
@@ -129,6 +141,12 @@ def preflight_folder(
     except BatchProblemsError as error:
         return None, [*preflight(runtime), *_input_problems(error)]
     return batch, preflight(runtime, batch, may_repeat=may_repeat)
+
+
+def only_waits(examined: list[PreflightItem]) -> bool:
+    """Return whether every problem is that a provider does not answer now."""
+    problems = [each for each in examined if each.standing == "problem"]
+    return bool(problems) and all(each.may_pass for each in problems)
 
 
 def is_ready(examined: list[PreflightItem]) -> bool:
@@ -230,8 +248,7 @@ def _money(preview: Preview) -> Iterator[PreflightItem]:
     chosen = [cost for cost in preview.costs() if cost.mode == settings.batching_mode]
     expected = sum(cost.expected_usd for cost in chosen)
     worst = sum(cost.worst_usd for cost in chosen)
-    ends_at = completion_denominator(len(preview.record.essay_ids), preview.record.rules)
-    first_wave = worst * len(preview.first_wave) / max(1, ends_at)
+    first_wave = first_wave_usd(preview)
     told = f"{expected:.4f} USD expected, {worst:.4f} at most"
     cap = settings.spend_cap_usd
     if cap is None:
@@ -243,6 +260,27 @@ def _money(preview: Preview) -> Iterator[PreflightItem]:
         yield PreflightItem("money", "warning", f"{told}, of {cap:g} allowed: it will end there")
     else:
         yield PreflightItem("money", "ready", f"{told}, of {cap:g} allowed")
+
+
+def what_the_operator_refuses(runtime: Runtime, preview: Preview) -> list[str]:
+    """Return a line for each judge and each ceiling of the installation that forbids a batch."""
+    try:
+        said = installation(runtime)
+        refused = unallowed_judges(preview.record.judges, said)
+        with runtime.store.read() as db:
+            return refused + breached_ceilings(
+                db, said, preview.batch_id, first_wave_usd(preview), runtime.clock()
+            )
+    except CJError as error:
+        return [str(error)]
+
+
+def first_wave_usd(preview: Preview) -> float:
+    """Return the most that a batch's first wave can cost."""
+    mode = preview.record.settings.batching_mode
+    worst = sum(cost.worst_usd for cost in preview.costs() if cost.mode == mode)
+    ends_at = completion_denominator(len(preview.record.essay_ids), preview.record.rules)
+    return worst * len(preview.first_wave) / max(1, ends_at)
 
 
 def _providers(
@@ -257,9 +295,10 @@ def _providers(
         about = f"judge {judge.name}"
         if answer.is_alive():
             told = f"{judge.provider} did not answer within {timeout_s:g} s"
-            yield PreflightItem(about, "problem", told)
+            yield PreflightItem(about, "problem", told, may_pass=True)
         elif answer.error is not None:
-            yield PreflightItem(about, "problem", str(answer.error))
+            may_pass = isinstance(answer.error, TransientError)
+            yield PreflightItem(about, "problem", str(answer.error), may_pass=may_pass)
         else:
             yield PreflightItem(about, "ready", answer.finding)
 
@@ -287,5 +326,23 @@ def _ask(runtime: Runtime, judge: Judge) -> str:
         who += " (simulated: no grade means anything)"
     if not judge.has_jobs:
         return f"{who}: the key is set; a server without batches cannot be checked free of charge"
-    next(iter(provider.list_jobs(runtime.clock())), None)
+    _look(provider, runtime)
     return f"{who} answers and takes the key"
+
+
+LOOKS, PAUSE_S = 3, 1.0
+"""One answer of a gateway in trouble says nothing yet: it is asked so often, so far apart."""
+
+
+def _look(provider: Provider, runtime: Runtime) -> None:
+    """Ask for the account's list, again where the provider is only in passing trouble."""
+    for look in range(1, LOOKS + 1):
+        try:
+            next(iter(provider.list_jobs(runtime.clock())), None)
+        except TransientError as error:
+            asked = getattr(error, "retry_after_s", None) or 0.0
+            if look == LOOKS or asked > LOOKS * PAUSE_S:
+                raise
+            time.sleep(max(PAUSE_S, asked))
+        else:
+            return

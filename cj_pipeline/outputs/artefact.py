@@ -500,6 +500,7 @@ def _grading(history: BatchHistory) -> dict[str, Any] | None:
         "scale": history.grading["scale_definition"],
         "terms": history.grading["terms"],
         "anchor_check": history.grading["anchor_check"],
+        "sampled_grades": history.grading["sampled_grades"] or {},
         "boundaries": [{key: row[key] for key in _BOUNDARY} for row in history.boundaries],
         "links": [_without_key(row) for row in history.links],
         "anchor_drifts": [_without_key(row) for row in history.drifts],

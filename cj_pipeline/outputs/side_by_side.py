@@ -81,6 +81,13 @@ class Changes:
     same_grade: float | None
 
     @property
+    def seen_from(self) -> float | None:
+        """The change that one essay would typically have been called changed for, in logits."""
+        if not self.essays:
+            return None
+        return float(np.median([essay.could_be_seen for essay in self.essays]))
+
+    @property
     def n_beyond_noise(self) -> int:
         """How many essays changed beyond the errors of their scores."""
         return sum(essay.is_beyond_noise for essay in self.essays)

@@ -241,7 +241,8 @@ def _grade_differences(document: Document, settings: BatchSettings, scale: Scale
     if terms is None:
         yield "there are grades, and the settings name no scale"
         return
-    projections = grade_by(terms, scale, anchors, judged_pairs(document))
+    sampled = (document.get("grading") or {}).get("sampled_grades")
+    projections = grade_by(terms, scale, anchors, judged_pairs(document), sampled)
     if not projections.is_graded:
         yield f"there are grades, and the anchors give none: {projections.statement}"
         return

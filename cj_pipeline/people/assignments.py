@@ -352,7 +352,7 @@ def _in_order(link: JudgeLink, mine: _Mine, one: str, other: str) -> tuple[str, 
         lean[a.essay_b] -= 1
     if lean[one] != lean[other]:
         return (one, other) if lean[one] < lean[other] else (other, one)
-    drawn = hashlib.sha256(f"{link.link_id}:{one}:{other}".encode()).digest()[0]
+    drawn = hashlib.sha256(f"{link.batch_id}:{link.person}:{one}:{other}".encode()).digest()[0]
     return (one, other) if drawn % 2 else (other, one)
 
 

@@ -403,7 +403,8 @@ def require_key(judge: Judge, environment: Mapping[str, str]) -> str:
     if not key:
         msg = (
             f"Judge '{judge.name}' needs a key: set the environment variable"
-            f" {judge.key_variable}, or choose a simulated judge."
+            f" {judge.key_variable}, or {judge.key_variable}_FILE or _COMMAND to what yields it, or"
+            " choose a simulated judge."
         )
         raise SettingsError(msg)
     return key

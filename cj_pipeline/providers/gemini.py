@@ -293,7 +293,7 @@ class GeminiBatches:
     def live(self, http: httpx2.AsyncClient) -> LiveGemini:
         """Return what makes single calls, many at once, over one pool of connections."""
         bodies = TaskBodies()
-        http.event_hooks = {"response": [bodies]}
+        http.event_hooks = {**http.event_hooks, "response": [bodies]}
         return LiveGemini(self, self.reopen(http).aio, bodies)
 
     def _operation(self, job_id: str, timeout_s: float) -> dict[str, Any]:

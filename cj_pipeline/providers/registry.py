@@ -22,6 +22,8 @@ from cj_pipeline.providers.base import (
     account_fingerprint,
     require_key,
 )
+from cj_pipeline.providers.keys import TokenSource, token_source
+from cj_pipeline.providers.transport import POLL_TIMEOUT, bound_body
 
 _EMBEDDED = "http://emulator.invalid"
 """The embedded emulator's address: never resolved, because nothing leaves the process."""
@@ -42,10 +44,23 @@ class _Connection:
     key: str
     client: httpx2.Client | None
     clock: Callable[[], datetime]
+    source: TokenSource | None = None
 
     @property
     def account(self) -> str:
-        return account_fingerprint(self.judge.provider, self.address, self.key)
+        """What the account is known by: its name here, where its keys come from, or its key."""
+        if self.judge.account is not None:
+            known_by = f"account {self.judge.account}"
+        elif self.source is not None:
+            known_by = f"source {self.source.variable}"
+        else:
+            known_by = self.key
+        return account_fingerprint(self.judge.provider, self.address, known_by)
+
+    def hooks(self) -> dict[str, list[Callable[..., object]]]:
+        """Return what each request and each answer passes through."""
+        signs = [] if self.source is None else [self.source.sign]
+        return {"request": [*signs], "response": [bound_body]}
 
     def limits(self, usual: ProviderLimits) -> ProviderLimits:
         """Return a provider's limits, with those of this account where the judge has them."""
@@ -70,11 +85,12 @@ def open_provider(
     Raises:
         SettingsError: If the judge needs a key that is not set.
     """
-    key = require_key(judge, environment)
+    source = token_source(judge, environment)
+    key = require_key(judge, environment) if source is None else source.current()
     if judge.provider == "emulator":
         key = environment.get("CJ_EMULATOR_TOKEN", "").strip() or key
     address, client = _address(judge, environment, home)
-    return _ADAPTERS[judge.api](_Connection(judge, address, key, client, clock))
+    return _ADAPTERS[judge.api](_Connection(judge, address, key, client, clock, source))
 
 
 def open_parser(judge: Judge) -> Parser:
@@ -91,7 +107,9 @@ def open_pool(
         from cj_pipeline.emulator.config import EmulatorConfig
 
         return in_process_async_client(EmulatorConfig.from_environment(environment, home))
+    source = token_source(judge, environment)
     return httpx2.AsyncClient(
+        event_hooks={"request": [] if source is None else [source.sign_later()]},
         limits=httpx2.Limits(
             max_connections=n_connections, max_keepalive_connections=n_connections
         ),
@@ -137,7 +155,9 @@ def _openai(connection: _Connection) -> Provider:
             api_key=connection.key,
             base_url=connection.address,
             max_retries=0,
-            http_client=connection.client,
+            timeout=POLL_TIMEOUT,
+            http_client=connection.client
+            or openai.DefaultHttpxClient(event_hooks=connection.hooks()),
         ),
         name=connection.judge.provider,
         account=connection.account,
@@ -158,7 +178,9 @@ def _anthropic(connection: _Connection) -> Provider:
             api_key=connection.key,
             base_url=connection.address,
             max_retries=0,
-            http_client=connection.client,
+            timeout=POLL_TIMEOUT,  # also of the look that `results` makes before its own request
+            http_client=connection.client
+            or anthropic.DefaultHttpxClient(event_hooks=connection.hooks()),
         ),
         name=connection.judge.provider,
         account=connection.account,
@@ -182,7 +204,8 @@ def _gemini(connection: _Connection) -> Provider:
 
     bodies = gemini.BodyRecorder()
     client = connection.client or httpx2.Client()
-    client.event_hooks = {"response": [bodies]}
+    hooks = connection.hooks()
+    client.event_hooks = {**hooks, "response": [*hooks["response"], bodies]}
     options = types.HttpOptions(base_url=connection.address, httpx_client=client)
 
     def reopen(http: httpx2.AsyncClient) -> genai.Client:

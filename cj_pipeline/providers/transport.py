@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,38 @@ _FILE_NOT_THERE_YET = re.compile(
     r"|(cannot find|no such|could not find).*\bfile\b",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+SILENCES_IN_ALL = 12
+"""A whole answer may take so many times the longest silence that its call allows."""
+
+
+class _BoundedBody(httpx2.SyncByteStream):
+    """A body that a server may not send for ever, a byte at a time."""
+
+    def __init__(self, body: httpx2.SyncByteStream, at_most_s: float) -> None:
+        self._body = body
+        self._at_most_s = at_most_s
+
+    def __iter__(self) -> Iterator[bytes]:
+        ends_at = time.monotonic() + self._at_most_s
+        for piece in self._body:
+            if time.monotonic() > ends_at:
+                msg = f"the answer was not whole after {self._at_most_s:g} s"
+                raise httpx2.ReadTimeout(msg)
+            yield piece
+
+    def close(self) -> None:
+        """Close what it reads from."""
+        self._body.close()
+
+
+def bound_body(response: httpx2.Response) -> None:
+    """Bound the time that a whole answer may take; meant as a client's response hook."""
+    silence_s = response.request.extensions.get("timeout", {}).get("read")
+    body = response.stream
+    if silence_s is not None and isinstance(body, httpx2.SyncByteStream):
+        response.stream = _BoundedBody(body, SILENCES_IN_ALL * silence_s)
 
 
 @dataclass(frozen=True)

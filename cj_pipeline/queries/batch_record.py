@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -50,6 +50,8 @@ class BatchRecord:
     """Those that models are; people are in `people`."""
     people: tuple[Judge, ...] = ()
     """The judges that people are, imported verdicts' among them."""
+    sampled_grades: dict[str, str] = field(default_factory=dict)
+    """Grades that teachers gave to sampled students; grades are moderated by them."""
     own_scale: str | None = None
     """The batch's own `scale.yaml`, where it has one."""
     cancel_requested: bool = False
@@ -155,6 +157,11 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
     essays = db.records(_EssayRow, "FROM essays WHERE batch_id = ? ORDER BY position", [batch_id])
     judges = db.rows("SELECT definition FROM judges WHERE batch_id = ? ORDER BY name", [batch_id])
     loaded = [Judge.from_definition(row["definition"]) for row in judges]
+    sampled = db.rows(
+        "SELECT essay_id, arg_max(grade, stored_at) AS grade FROM sampled_grades"
+        " WHERE batch_id = ? GROUP BY essay_id ORDER BY essay_id",
+        [batch_id],
+    )
     own_scale = db.one(
         "SELECT content FROM documents WHERE batch_id = ? AND kind = 'scale'", [batch_id]
     )
@@ -171,6 +178,7 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
         anchor_grades={e.essay_id: e.grade for e in essays if e.grade is not None},
         judges=tuple(judge for judge in loaded if not judge.is_human),
         people=tuple(judge for judge in loaded if judge.is_human),
+        sampled_grades={row["essay_id"]: row["grade"] for row in sampled},
         own_scale=own_scale["content"] if own_scale is not None else None,
         cancel_requested=row.cancel_requested,
         spend_cap_reached=row.spend_cap_reached,

@@ -99,8 +99,9 @@ def final_scores(db: Session, batch_id: str) -> list[dict[str, Any]]:
     """Return the latest scores, highest first, with the latest grades where there are any."""
     return db.rows(
         """
-        SELECT s.rank, s.essay_id, s.score, s.standard_error, s.n_comparisons,
-               coalesce(g.fine_grade, g.grade) AS grade, g.confidence, e.grade AS known_grade
+        SELECT s.rank, s.essay_id, coalesce(e.name, e.given_id, s.essay_id) AS called, s.score,
+               s.standard_error, s.n_comparisons, coalesce(g.fine_grade, g.grade) AS grade,
+               g.confidence, e.grade AS known_grade
         FROM essay_scores s
         JOIN essays e USING (batch_id, essay_id)
         LEFT JOIN grade_projections g ON g.batch_id = s.batch_id AND g.essay_id = s.essay_id

@@ -24,7 +24,7 @@ from cj_pipeline.ids import ID
 from cj_pipeline.metrics.readings import CONTENT_TYPE as METRICS_TYPE
 from cj_pipeline.metrics.readings import render_metrics
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.service import api, judging, webhooks
+from cj_pipeline.service import api, judging, moderation, webhooks
 from cj_pipeline.service.api import batch_answer
 from cj_pipeline.service.auth import COOKIE, SESSION_S, Access, AccessMiddleware, cookie_of
 from cj_pipeline.service.dependencies import (
@@ -109,9 +109,9 @@ def create_app(runtime: Runtime, access: Access) -> FastAPI:
     add_problem_handlers(app)
     description = "CJ_SERVE_TOKEN, or a token of `cj token create` with the scope"
     bearer = [Depends(HTTPBearer(auto_error=False, description=description))]
-    for router in (api.router, protected):
+    for router in (api.router, moderation.router, protected):
         app.include_router(router, dependencies=bearer if access.is_guarded else [])
-    for router in (others, webhooks.router, judging.router):
+    for router in (others, webhooks.router, judging.router, moderation.pages):
         app.include_router(router)
     _describe(app)
     app.add_middleware(AccessMiddleware, access=access)

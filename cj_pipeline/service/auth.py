@@ -42,7 +42,7 @@ LEAST_BYTES_PER_S = 8 * 1024
 OPEN_PATHS = frozenset({"/", "/judge", "/healthz", "/openapi.json", "/session", "/favicon.ico"})
 """Nothing of a batch is shown there."""
 
-OPEN_PREFIXES = ("/batches/", "/webhooks/", "/judge/")
+OPEN_PREFIXES = ("/batches/", "/webhooks/", "/judge/", "/moderation/")
 """The live page's frame, which fetches what it shows; webhooks, which bring a signature; and the
 judging page, which brings a personal link's token."""
 

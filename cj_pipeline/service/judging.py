@@ -202,7 +202,8 @@ def _words(db: Session, record: BatchRecord, link: JudgeLink) -> dict[str, Any]:
 
 def _pair(db: Session, batch_id: str, assignment: Assignment) -> dict[str, str]:
     rows = db.rows(
-        "SELECT essay_id, text FROM essays WHERE batch_id = ? AND essay_id IN (?, ?)",
+        "SELECT essay_id, coalesce(masked_text, text) AS text FROM essays"
+        " WHERE batch_id = ? AND essay_id IN (?, ?)",
         [batch_id, assignment.essay_a, assignment.essay_b],
     )
     texts = {row["essay_id"]: visible(row["text"]) for row in rows}

@@ -122,7 +122,7 @@ class ScoreRow(BaseModel):
 
     rank: int
     essay_id: str
-    given_id: str | None = Field(description="The name or number it was handed in under.")
+    given_id: str | None = Field(description="The name or number it was submitted under.")
     name: str | None = Field(description="The student's name, where the batch says it.")
     group: str | None = Field(description="The student's class or group, likewise.")
     is_anchor: bool
@@ -143,7 +143,7 @@ class GradeRow(BaseModel):
     """One student's grade."""
 
     essay_id: str
-    given_id: str | None = Field(description="The name or number it was handed in under.")
+    given_id: str | None = Field(description="The name or number it was submitted under.")
     name: str | None = Field(description="The student's name, where the batch says it.")
     group: str | None = Field(description="The student's class or group, likewise.")
     grade: str | None = Field(

@@ -18,14 +18,14 @@ from cj_pipeline.provider_jobs import ledger
 from cj_pipeline.provider_jobs.download import Download, download
 from cj_pipeline.provider_jobs.holds import held_judges, hold_if_needed
 from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob
-from cj_pipeline.provider_jobs.ownership import may_stop, require_ours
+from cj_pipeline.provider_jobs.leftovers import discard_job
 from cj_pipeline.provider_jobs.settlement import (
     Settlement,
     in_parts,
     settle_job,
     settle_late_rows,
 )
-from cj_pipeline.providers.base import Parser, Provider, RawLine
+from cj_pipeline.providers.base import Parser, RawLine
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
@@ -123,7 +123,7 @@ def _collect_job(runtime: Runtime, record: BatchRecord, job: ProviderJob) -> Set
     if came.stops_the_command is not None:
         raise came.stops_the_command
     if job.provider_job_id is not None and not settled.n_missing:
-        _discard(runtime, provider, job)
+        discard_job(runtime, provider, record.judge(job.judge_id), job)
     return settled
 
 
@@ -264,18 +264,3 @@ def _settle(
     hold_if_needed(db, record, record.judge(job.judge_id), parse, now)
     record_progress(db, record.batch_id, now)
     return settled
-
-
-def _discard(runtime: Runtime, provider: Provider, job: ProviderJob) -> None:
-    """Delete what the provider keeps of a settled job; its callbacks are ours by now.
-
-    Where that fails, files go by their own expiry: nothing of the batch depends on it. A job whose
-    rows have not all come is left as it is.
-    """
-    try:
-        if not may_stop(runtime, job):
-            return
-        require_ours(runtime, job, provider)
-        provider.discard(job.provider_job_id, job.file_ids)
-    except CJError as error:
-        log.warning("provider_files_left", submission_key=job.submission_key, problem=str(error))

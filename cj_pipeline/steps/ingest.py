@@ -24,6 +24,7 @@ from cj_pipeline.queries.batch_record import batch_correlation_id
 from cj_pipeline.queries.live_profile import profile_of_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.plan_people import IMPORTED
+from cj_pipeline.steps.spending_limits import breached_ceilings, installation, unallowed_judges
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -108,6 +109,13 @@ def store_batch(
     """
     judges = load_judges(batch)
     profile = profile_of_batch(batch, runtime.home)
+    if runner_mode == "execute":
+        said = installation(runtime)
+        refused = unallowed_judges(judges, said)
+        with runtime.store.read() as db:
+            refused += breached_ceilings(db, said, batch.batch_id, 0.0, runtime.clock())
+        if refused:
+            raise BatchProblemsError(batch.batch_id, refused)
     return _record(runtime, batch, judges, profile, runner_mode, may_return=may_return)
 
 
@@ -289,7 +297,7 @@ def _refuse_forgotten(db: Session, batch: Batch) -> None:
     problem = (
         f"it was removed for good on {row['forgotten_at']:%Y-%m-%d}, as batch"
         f" '{row['batch_id']}': take the folder away, or give --again to `cj execute` to judge and"
-        " pay for it anew"
+        " pay for it again"
     )
     raise BatchProblemsError(batch.batch_id, [problem])
 

@@ -26,6 +26,7 @@ from cj_pipeline.provider_jobs.ledger import (
     ProviderJob,
     waiting_for,
 )
+from cj_pipeline.provider_jobs.leftovers import delete_leftovers
 from cj_pipeline.provider_jobs.ownership import may_stop, require_ours
 from cj_pipeline.provider_jobs.poll_schedule import (
     AFTER_REFUSAL,
@@ -44,6 +45,9 @@ log = structlog.get_logger()
 
 ASKED_AT_ONCE = 8
 """Requests in flight in one look; two hundred open jobs at 0.3 s each are then eight seconds."""
+
+LEFTOVERS_IN_A_LOOK = 3
+"""Things to be deleted that a look tries again, so that it stays short."""
 
 MOST_IN_A_LOOK = 250
 """Jobs asked about in one look, so that keeping what all of them tell is bounded too."""
@@ -114,11 +118,16 @@ def poll(runtime: Runtime, *, batch_id: str | None = None, at_most_s: float = 20
         row = db.one("SELECT count(*) AS n FROM v_job_phases WHERE phase = 'open'")
         judges = _judges(db, {due.job.judge_id for due in jobs})
         usual = usual_durations(db, now) if jobs else {}
+        has_leftovers = db.one(
+            "SELECT 1 AS found FROM provider_leftovers WHERE next_try_at <= ?", [now]
+        )
         has_duplicates = db.one("SELECT 1 AS found FROM duplicate_jobs WHERE state = 'duplicate'")
     looks = list(_poll_all(runtime, jobs, judges, at_most_s)) if jobs else []
     _keep(runtime, looks, PollSchedule(int(row["n"]) if row else 1, usual), now)
     if has_duplicates:
         settle_duplicates(runtime, batch_id)
+    if has_leftovers:
+        delete_leftovers(runtime, at_most=LEFTOVERS_IN_A_LOOK)
     ended = {
         look.job.batch_id
         for look in looks

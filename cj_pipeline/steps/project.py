@@ -153,7 +153,7 @@ def _grades(
         return _grades_in_chain(record, chain, terms)
     if not record.anchor_grades:
         return f"Scores and ranks only: no anchors carry grades on {terms.scale.name}.", None
-    projections = grade_by(terms, scale, record.anchor_grades, judged)
+    projections = grade_by(terms, scale, record.anchor_grades, judged, record.sampled_grades)
     return projections.statement, projections
 
 
@@ -163,7 +163,7 @@ def _grades_in_chain(
     """Return grades by the anchors of all linked batches, for this batch's essays."""
     from cj_pipeline.grading.linked_scale import only
 
-    projections = grade_by(terms, chain, chain.anchor_grades, chain.judged)
+    projections = grade_by(terms, chain, chain.anchor_grades, chain.judged, record.sampled_grades)
     statement = f"{projections.statement} {chain.statement}"
     return statement, only(projections, record.essay_ids)
 
@@ -191,6 +191,7 @@ def _keep(
         "statement": projected.statement,
         "anchor_check": asdict(projections.anchor_check) if projections else {},
         "anchor_grades": record.anchor_grades,
+        "sampled_grades": record.sampled_grades or None,
         "scale_definition": asdict(terms.scale) if terms else None,
         "terms": terms.as_record() if terms else None,
         "projected_at": now,

@@ -14,6 +14,7 @@ from datetime import datetime
 import structlog
 
 from cj_pipeline.batch.options import BatchingMode
+from cj_pipeline.errors import CeilingReachedError
 from cj_pipeline.judging.estimates import expected_usd, worst_case_usd
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import prompt_bytes
@@ -38,6 +39,7 @@ from cj_pipeline.providers.base import Provider, ProviderLimits, split_shards
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
+from cj_pipeline.steps.spending_limits import installation, require_within, unallowed_judges
 from cj_pipeline.store.identity import Identity, settle_identity
 from cj_pipeline.store.session import Session
 
@@ -194,8 +196,14 @@ def _shard_limits(mode: BatchingMode, provider: Provider) -> ProviderLimits:
 
 
 def _record(runtime: Runtime, record: BatchRecord, intents: Sequence[Intent]) -> bool:
-    """Commit intents, attempts and reservations in one transaction; False at the spend cap."""
-    now = runtime.clock()
+    """Commit intents, attempts and reservations in one transaction; False at the spend cap.
+
+    Raises:
+        CeilingReachedError: If the operator does not allow the judge or the cost.
+    """
+    now, said = runtime.clock(), installation(runtime)
+    if refused := unallowed_judges([intent.judge for intent in intents], said):
+        raise CeilingReachedError("; ".join(refused) + ". Nothing was sent.")
     with runtime.store.write() as db:
         taken = {
             (row["comparison_id"], row["attempt"])
@@ -213,6 +221,9 @@ def _record(runtime: Runtime, record: BatchRecord, intents: Sequence[Intent]) ->
         if new and _passes_spend_cap(db, record, sum(intent.reserved_usd for intent in new)):
             _refuse(db, runtime, record)
             return False
+        if new:
+            more_usd = sum(intent.reserved_usd for intent in new)
+            require_within(db, said, record.batch_id, more_usd, now)
         jobs = [_job(record, intent, now) for intent in new]
         ledger.record_intents(db, jobs)
         db.insert("attempts", [row | {"requested_at": now} for i in new for row in _attempts(i)])

@@ -14,6 +14,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -270,6 +271,23 @@ def own_trial_names(home: Path) -> tuple[str, ...]:
     own = home / "trials"
     defined = {p.stem for p in own.glob("*.yaml") if not p.name.startswith(".")}
     return tuple(sorted(defined | {trial_name(folder) for folder in _folders(own)}))
+
+
+def same_trial_names(home: Path) -> list[str]:
+    """Return, for each name that several trials of CJ_HOME/trials bear, which and what to do."""
+    own = home / "trials"
+    bearers = defaultdict(list)
+    for file in sorted(own.glob("*.yaml")):
+        if not file.name.startswith("."):
+            bearers[file.stem].append(file.name)
+    for folder in _folders(own):
+        bearers[trial_name(folder)].append(f"{folder.name}/")
+    return [
+        f"Only {names[0]} is the trial '{name}': {', '.join(names[1:])} would have the same name."
+        " Rename all but one."
+        for name, names in bearers.items()
+        if len(names) > 1
+    ]
 
 
 def trial_name(folder: Path) -> str:

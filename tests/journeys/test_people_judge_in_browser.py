@@ -16,7 +16,7 @@ from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import take_next_step
 from cj_pipeline.steps.next_step import NextStep
 from tests.journeys.test_live_page_in_browser import served
-from tests.support.batches import begin, finish, open_engine
+from tests.support.batches import begin, finish, open_engine, run_to_end
 from tests.support.people import graded_folder
 
 if TYPE_CHECKING:
@@ -273,3 +273,38 @@ def test_a_link_that_was_revoked_opens_nothing_even_in_the_middle(
         )
     with runtime.store.read() as db:
         assert db.rows("SELECT * FROM human_answers") == []
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_person_moderates_and_releases_on_the_page(
+    tmp_path: Path, browser: Browser, width: int
+) -> None:
+    """Reads a text beside its neighbours, sets a grade with a reason, releases; axe is content."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    runtime = open_engine(tmp_path / "home")
+    batch_id = run_to_end(runtime, graded_folder(tmp_path / "held", release="needs_sign_off"))
+    with served(runtime) as address:
+        context = browser.new_context(viewport={"width": width, "height": 800}, bypass_csp=True)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{address}/moderation/{batch_id}")
+        entry = page.locator("#queue > li", has_not_text="(anchor)").first
+        entry.locator("summary").click()
+        entry.locator(".texts section").first.wait_for()
+        essay_id = entry.locator("h3").inner_text()
+        found = Axe().run(page)
+        _screenshot(page, f"moderation-{width}")
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        page.fill("#by", "Ms Head")
+        entry.locator("input[name=reason]").fill("off the topic")
+        entry.locator("select").select_option("1")
+        entry.locator("button[value=override]").click()
+        page.get_by_text("override by Ms Head: off the topic").wait_for()
+        page.click("#release")
+        page.get_by_text("Released by Ms Head").wait_for()
+    assert found.response["violations"] == []
+    with runtime.store.read() as db:
+        given = db.one("SELECT * FROM v_given_grades WHERE essay_id = ?", [essay_id])
+    assert given is not None
+    assert (given["given_grade"], given["status"]) == ("1", "released")

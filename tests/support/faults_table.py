@@ -25,7 +25,7 @@ from cj_pipeline.emulator import change_settings, in_process_client
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import FinalError
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.steps.advance import advance_to_end
+from cj_pipeline.steps.advance import advance_to_end, go_on
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.poll import poll
@@ -100,6 +100,7 @@ CASES = (
         ("429 with Retry-After: 700", _fault("status", _CREATE, **_BUSY)),
         ("400: the request is rejected", _fault("status", on="*batches.create", status=400)),
         ("401: the key is rejected", _fault("status", on="*batches.create", status=401)),
+        ("the account has no credit left", _fault("out_of_credit", on="*batches.create")),
     ),
     *_cases(
         "poll",
@@ -113,12 +114,18 @@ CASES = (
         ("expires before its rows are done", _fault("expires", _AT_FIRST)),
         ("cancelled by someone else before that", _fault("is_cancelled", _AT_FIRST)),
         (
+            "the account's credit is used up",
+            _fault("fails", word="billing_hard_limit_reached"),
+            _OPENAI,
+        ),
+        (
             "the provider's queue is full",
             _fault("fails", _AT_FIRST, word="token_limit_exceeded"),
             _OPENAI,
         ),
         ("its input is wrong", _fault("fails", word="invalid_json_line"), _OPENAI),
         ("never ends", _fault("stuck")),
+        ("its counts are zero, and all rows come", _fault("counts", word="zero")),
         ("ids of result files come late", _fault("late_file_ids", seconds=120), _OPENAI),
         ("ids of result files are empty strings", _fault("empty_file_ids"), _OPENAI),
     ),
@@ -126,16 +133,33 @@ CASES = (
         "results",
         ("download cut off", _fault("truncated", share=0.4)),
         ("503", _fault("status", status=503)),
+        ("403", _fault("status", status=403)),
+        ("404", _fault("status", status=404)),
+        ("half of the rows, cut at a line's end", _fault("short_body")),
+        ("cut within a line", _fault("short_body", at_line_end=False, share=0.6)),
+        ("an empty file", _fault("short_body", share=0)),
+        ("a sign-in page with status 200", _fault("web_page")),
+        ("a byte order mark first", _fault("byte_order_mark")),
     ),
     *_cases(
         "row",
         ("missing, but charged", _fault("missing", _SECOND)),
+        ("missing, and counted as failed", _fault("missing", _SECOND, counted_as="failed")),
+        ("without the id of its request", _fault("keyless", _SECOND)),
+        ("usage is null", _fault("usage_null", _SECOND)),
+        ("usage is empty", _fault("usage_empty", _SECOND)),
+        ("usage is zeros", _fault("usage_zero", _SECOND)),
+        ("usage is text", _fault("usage_text", _SECOND)),
+        ("usage does not add up", _fault("usage_adds_up_wrong", _SECOND)),
+        ("usage is a thousand times too large", _fault("usage_too_large", _SECOND)),
+        ("from another model", _fault("other_model", _SECOND)),
         ("twice, identical", _fault("duplicated", _SECOND)),
         ("twice, with different winners", _fault("contradicted", _SECOND)),
         ("for a request that was never sent", _fault("foreign", _SECOND)),
         ("cut in half", _fault("garbled", _SECOND)),
         ("400 with `error: null`", _fault("status_400", _SECOND)),
         ("429", _fault("status_429", _SECOND)),
+        ("no credit left for it", _fault("row_without_credit", _SECOND)),
         ("500", _fault("status_500", _SECOND)),
         ("failed without an error message", _fault("no_error_told", _SECOND)),
         ("body is a string of JSON", _fault("body_as_string", _SECOND), _OPENAI),
@@ -218,6 +242,7 @@ def what_comes(case: Case, provider: str, folder: Path) -> Came:
     except FinalError as error:
         told.append(f"The command stops: {_masked(str(error))}")
         change_settings(config, faults=[])
+        go_on(runtime, batch_id)
         told += [*_executed(runtime, batch_id, clock), _FIXED]
     _bring_home_the_rest(runtime, batch_id, clock)
     return _came(runtime, config, told)

@@ -40,7 +40,7 @@ def opened(
     if content.startswith(_OLE):
         msg = (
             f"is protected by a password, or is a file of an old Office version and not {what}:"
-            " save it anew without a password"
+            " save it again without a password"
         )
         raise UnreadableFileError(msg)
     try:
@@ -53,7 +53,7 @@ def opened(
     ) as error:
         if isinstance(error, RecursionError):
             raise
-        msg = f"is not {what} that can be unpacked: open it and save it anew"
+        msg = f"is not {what} that can be unpacked: open it and save it again"
         raise UnreadableFileError(msg) from error
 
 

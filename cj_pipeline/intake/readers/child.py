@@ -43,9 +43,9 @@ def _answer(kind: str, content: bytes) -> dict[str, Any]:
     except UnreadableFileError as error:
         return {"problem": str(error)}
     except MemoryError:
-        return {"problem": "needs too much memory to be read safely: open it and save it anew"}
+        return {"problem": "needs too much memory to be read safely: open it and save it again"}
     except RecursionError:
-        return {"problem": "is nested too deeply to be read safely: open it and save it anew"}
+        return {"problem": "is nested too deeply to be read safely: open it and save it again"}
 
 
 def _reader(kind: str) -> Callable[[bytes], Extracted | Sheet]:

@@ -55,7 +55,7 @@ def read_docx(content: bytes) -> Extracted:
     except RecursionError:
         raise
     except Exception as error:  # whatever a broken file makes of its XML
-        msg = f"is a Word file that cannot be read ({type(error).__name__}): save it anew"
+        msg = f"is a Word file that cannot be read ({type(error).__name__}): save it again"
         raise UnreadableFileError(msg) from error
     shown = _Paragraphs()
     shown.feed(result.value)

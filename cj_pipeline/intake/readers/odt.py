@@ -51,7 +51,7 @@ def read_odt(content: bytes) -> Extracted:
     try:
         root = etree.fromstring(xml, parser)
     except etree.XMLSyntaxError as error:
-        msg = "is an OpenDocument text whose content is broken: open it and save it anew"
+        msg = "is an OpenDocument text whose content is broken: open it and save it again"
         raise UnreadableFileError(msg) from error
     body = root.find(f"{_OFFICE}body/{_OFFICE}text")
     if body is None:

@@ -52,7 +52,7 @@ def read_pdf(content: bytes) -> Extracted:
     except (UnreadableFileError, MemoryError, RecursionError):
         raise
     except (PyPdfError, Exception) as error:
-        msg = f"is a PDF that cannot be read ({type(error).__name__}): print it anew"
+        msg = f"is a PDF that cannot be read ({type(error).__name__}): print it again"
         raise UnreadableFileError(msg) from error
     finally:
         logger.removeHandler(complaints)

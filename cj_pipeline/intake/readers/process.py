@@ -1,6 +1,6 @@
 """Have a file of a foreign format read, in a process of its own with limits.
 
-The process lives as long as files come and is started anew after one that ended it. Whatever
+The process lives as long as files come and is restarted after one that ended it. Whatever
 happens in it becomes a problem that names the file; never an outage here.
 """
 
@@ -35,10 +35,10 @@ DOCUMENTS = {".docx": "docx", ".odt": "odt", ".pdf": "pdf", ".rtf": "rtf"}
 
 SPREADSHEETS = (".xlsx", ".ods", ".xls")
 
-_TOO_LONG = f"takes more than {COMPUTING_S} s to read: open it and save it anew"
+_TOO_LONG = f"takes more than {COMPUTING_S} s to read: open it and save it again"
 _UNSAFE = (
     f"could not be read safely within {COMPUTING_S} s and {MEMORY_BYTES // 1024**2} MB:"
-    " open it and save it anew"
+    " open it and save it again"
 )
 
 

@@ -51,7 +51,7 @@ def read_spreadsheet(content: bytes) -> Sheet:
     except (CalamineError, ValueError, OSError) as error:
         if isinstance(error, UnreadableFileError):
             raise
-        msg = "is a spreadsheet that cannot be read: open it and save it anew"
+        msg = "is a spreadsheet that cannot be read: open it and save it again"
         raise UnreadableFileError(msg) from error
 
 
@@ -139,7 +139,7 @@ def _formulas(file: zipfile.ZipFile, part: str) -> Formulas:
                 if tag == "row":
                     element.clear()
         except etree.XMLSyntaxError as error:
-            msg = "is a spreadsheet whose content is broken: open it and save it anew"
+            msg = "is a spreadsheet whose content is broken: open it and save it again"
             raise UnreadableFileError(msg) from error
     return formulas
 

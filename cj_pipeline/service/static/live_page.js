@@ -106,6 +106,10 @@ async function links() {
   const found = await ask(address);
   part("title").textContent = found.title;
   if (found.problems.length) banner(["Rejected:", ...found.problems].join("\n"), "bad");
+  const provisional = ["provisional", "changed since release", "withdrawn"].includes(found.release);
+  const look = part("moderation");
+  look.hidden = !provisional;
+  look.href = `/moderation/${encodeURIComponent(found.batch_id)}`;
   for (const [id, there] of [["report", found.has_report], ["artefact", found.has_artefact]]) {
     part(id).hidden = !there;
     part(id).href = `${address}/${id}`;

@@ -30,3 +30,23 @@ WHERE h.released_at IS NULL
       WHERE a.batch_id = h.batch_id AND a.judge_id = h.judge_id AND a.outcome = 'succeeded'
   ));
 COMMENT ON VIEW v_judge_holds IS 'One row per judge whose calls are held now; a verdict that is read in an old answer ends it.';
+
+-- What could not be deleted at a provider. It names no batch, so it outlasts a batch that is forgotten.
+CREATE TABLE provider_leftovers (
+    submission_key      VARCHAR NOT NULL,
+    what                VARCHAR NOT NULL,
+    is_file             BOOLEAN NOT NULL,
+    provider            VARCHAR NOT NULL,
+    account             VARCHAR NOT NULL,
+    judge               VARCHAR NOT NULL,
+    error               VARCHAR,
+    n_tries             INTEGER NOT NULL,
+    found_at            TIMESTAMPTZ NOT NULL,
+    next_try_at         TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (submission_key, what)
+);
+COMMENT ON TABLE provider_leftovers IS 'One row per file or job that still lies at a provider although nothing needs it: it may hold essays. Gone once it is deleted.';
+COMMENT ON COLUMN provider_leftovers.submission_key IS 'the provider job it belonged to';
+COMMENT ON COLUMN provider_leftovers.what IS 'the id of the file or of the job at the provider';
+COMMENT ON COLUMN provider_leftovers.judge IS 'the judge''s definition as JSON: how the provider is reached';
+COMMENT ON COLUMN provider_leftovers.next_try_at IS 'when it is tried again';

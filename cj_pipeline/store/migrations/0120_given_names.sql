@@ -11,7 +11,7 @@ UPDATE essays SET given_id = CASE
     ELSE regexp_replace(file_name, '\.[^.]*$', '')
 END;
 
-COMMENT ON COLUMN essays.given_id IS 'The name or number it was handed in under, as it was written';
+COMMENT ON COLUMN essays.given_id IS 'The name or number it was submitted under, as it was written';
 COMMENT ON COLUMN essays.name IS 'The student''s name, where the batch says it';
 COMMENT ON COLUMN essays."group" IS 'The student''s class or group, where the batch says it';
 COMMENT ON COLUMN essays.attributes IS 'What else a class register says of the student, by the register''s columns';
@@ -34,7 +34,7 @@ JOIN essays e USING (batch_id, essay_id)
 LEFT JOIN essay_ranks r USING (batch_id, essay_id);
 
 COMMENT ON VIEW v_scores IS 'Where each essay stands after the latest wave of its batch.';
-COMMENT ON COLUMN v_scores.given_id IS 'the name or number it was handed in under';
+COMMENT ON COLUMN v_scores.given_id IS 'the name or number it was submitted under';
 COMMENT ON COLUMN v_scores.score IS 'logits, mean-centred within the batch: never compare across batches';
 COMMENT ON COLUMN v_scores.standard_error IS 'logits';
 COMMENT ON COLUMN v_scores.score_lower IS 'of the 95 % interval, logits';
@@ -71,7 +71,7 @@ COMMENT ON COLUMN v_grades.is_extrapolated IS 'lies outside the anchors: beware'
 COMMENT ON COLUMN v_grades.revision IS 'grading again adds one';
 COMMENT ON COLUMN v_grades.fine_grade IS 'the grade with its minus or plus, where the scale has them';
 COMMENT ON COLUMN v_grades.placed_score IS 'logits; where the grade was read: the score drawn in as far as it is uncertain';
-COMMENT ON COLUMN v_grades.given_id IS 'the name or number it was handed in under';
+COMMENT ON COLUMN v_grades.given_id IS 'the name or number it was submitted under';
 
 DROP VIEW v_comparisons;
 CREATE VIEW v_comparisons AS

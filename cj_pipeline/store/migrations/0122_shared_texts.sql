@@ -12,7 +12,7 @@ CREATE TABLE shared_texts (
     PRIMARY KEY (batch_id, essay_id)
 );
 COMMENT ON TABLE shared_texts IS 'One row per essay whose text is identical to that of another, which is judged for both.';
-COMMENT ON COLUMN shared_texts.given_id IS 'The name or number it was handed in under, as it was written';
+COMMENT ON COLUMN shared_texts.given_id IS 'The name or number it was submitted under, as it was written';
 COMMENT ON COLUMN shared_texts.source_path IS 'The file it was read from, relative to the batch folder';
 
 DROP VIEW v_scores;
@@ -38,7 +38,7 @@ JOIN (
 LEFT JOIN essay_ranks r ON r.batch_id = s.batch_id AND r.essay_id = s.essay_id;
 
 COMMENT ON VIEW v_scores IS 'Where each essay stands after the latest wave of its batch.';
-COMMENT ON COLUMN v_scores.given_id IS 'the name or number it was handed in under';
+COMMENT ON COLUMN v_scores.given_id IS 'the name or number it was submitted under';
 COMMENT ON COLUMN v_scores.score IS 'logits, mean-centred within the batch: never compare across batches';
 COMMENT ON COLUMN v_scores.standard_error IS 'logits';
 COMMENT ON COLUMN v_scores.score_lower IS 'of the 95 % interval, logits; by profile likelihood once the batch has ended, till then 1.96 standard errors below';
@@ -72,6 +72,6 @@ COMMENT ON COLUMN v_grades.is_extrapolated IS 'lies outside the anchors: beware'
 COMMENT ON COLUMN v_grades.revision IS 'grading again adds one';
 COMMENT ON COLUMN v_grades.fine_grade IS 'the grade with its minus or plus, where the scale has them';
 COMMENT ON COLUMN v_grades.placed_score IS 'logits; where the grade was read: the score drawn in as far as it is uncertain';
-COMMENT ON COLUMN v_grades.given_id IS 'the name or number it was handed in under';
+COMMENT ON COLUMN v_grades.given_id IS 'the name or number it was submitted under';
 COMMENT ON COLUMN v_scores.shares_text_of IS 'the essay that was judged for both, where two texts are identical';
 COMMENT ON COLUMN v_grades.shares_text_of IS 'the essay that was judged for both, where two texts are identical';

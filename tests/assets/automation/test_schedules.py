@@ -115,3 +115,22 @@ def test_schedules_are_off_until_a_person_turns_them_on(runtime: Runtime) -> Non
 def test_without_trials_nothing_is_asked(runtime: Runtime, instance: dg.DagsterInstance) -> None:
     """A schedule turned on too early does no harm."""
     assert night(instance, 5) == []
+
+
+def test_no_definition_stops_the_code_location(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cron that is no time, two names that become one, a file nobody may read: each is told."""
+    define(runtime, "sound", "folder: x\nschedule: {cron: '0 3 * * *'}\n")
+    define(runtime, "no-time", "folder: x\nschedule: {cron: '99 99 * * *'}\n")
+    define(runtime, "one-name", "folder: x\nschedule: {}\n")
+    define(runtime, "one_name", "folder: x\nschedule: {}\n")
+    write_batch(runtime.home / "trials" / "Twice!", n_students=3, settings={})
+    write_batch(runtime.home / "trials" / "twice", n_students=3, settings={})
+    (runtime.home / "trials" / "broken.yaml").mkdir()
+
+    names = {schedule.name for schedule in trial_schedules(runtime.home)}
+
+    assert names == {"nightly_trials", "trial_sound", "trial_one_name"}
+    for words in ("'no-time'", "'one_name' has no schedule", "Twice!/", "'broken'"):
+        assert words in caplog.text, words

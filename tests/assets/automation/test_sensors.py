@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import dagster as dg
 import pytest
@@ -22,6 +24,7 @@ from assets.automation.sensors import (
     watchdog_sensor,
 )
 from cj_pipeline.definitions import defs
+from cj_pipeline.errors import BatchProblemsError, StoreBusyError
 from cj_pipeline.progress import follow
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
@@ -31,6 +34,7 @@ from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.store.file_store import FileStore
 from resources.runtime_resource import RuntimeResource
 from tests.support.batches import write_batch
 from tests.support.finished_batches import fill
@@ -94,6 +98,11 @@ class TestNotifications:
             result = notification_sensor(context)
         assert isinstance(result, dg.SkipReason)
         return str(result.skip_message)
+
+
+def _is_busy(_: FileStore) -> NoReturn:
+    msg = "The store is busy."
+    raise StoreBusyError(msg)
 
 
 class TestInbox:
@@ -167,6 +176,119 @@ class TestInbox:
         assert asked(changed) == []
         assert asked(after) == [("open_batch", "spring-9")]
         assert (after.run_requests or [])[0].run_key != (before.run_requests or [])[0].run_key
+
+    def test_a_rejected_folder_says_why_and_is_opened_once_mended(
+        self, runtime: Runtime, instance: dg.DagsterInstance
+    ) -> None:
+        """Mending the folder is all there is to do."""
+        folder = self.drop(runtime)
+        settings = (folder / "batch.yaml").read_text()
+        (folder / "batch.yaml").write_text("colour: red\n")
+        tick(inbox_sensor, instance)
+        tick(inbox_sensor, instance)
+        with pytest.raises(BatchProblemsError):
+            ingest(runtime, folder)
+
+        held = tick(inbox_sensor, instance)
+        (folder / "batch.yaml").write_text(settings)
+        tick(inbox_sensor, instance)
+
+        assert asked(held) == []
+        assert "spring-9 is rejected: batch.yaml: unknown key" in str(held.skip_reason)
+        assert asked(tick(inbox_sensor, instance)) == [("open_batch", "spring-9")]
+
+    def test_an_opened_folder_leaves_the_inbox(
+        self, runtime: Runtime, instance: dg.DagsterInstance
+    ) -> None:
+        """So that a tick costs what is new; the batch knows where its folder went."""
+        folder = self.drop(runtime)
+        tick(inbox_sensor, instance)
+        tick(inbox_sensor, instance)
+        ingest(runtime, folder)
+
+        assert asked(tick(inbox_sensor, instance)) == []
+        assert not folder.exists()
+        moved = runtime.ingested / "spring-9"
+        assert (moved / "batch.yaml").is_file()
+        with runtime.store.read() as db:
+            assert db.rows("SELECT source_path FROM batches") == [{"source_path": str(moved)}]
+        assert asked(tick(inbox_sensor, instance)) == []
+
+    def test_opened_folders_stay_where_the_installation_says_so(
+        self, runtime: Runtime, instance: dg.DagsterInstance
+    ) -> None:
+        """And one that is changed then says that its batch is as it was."""
+        (runtime.home / "installation.yaml").write_text("keep_in_inbox: true\n")
+        folder = self.drop(runtime)
+        tick(inbox_sensor, instance)
+        tick(inbox_sensor, instance)
+        ingest(runtime, folder)
+        tick(inbox_sensor, instance)
+        (folder / "essays" / "late.txt").write_text("One more.")
+
+        changed = tick(inbox_sensor, instance)
+
+        assert folder.is_dir()
+        assert "changed after it was opened" in str(changed.skip_reason)
+
+    def test_a_zip_file_is_unpacked_and_opened(
+        self, runtime: Runtime, instance: dg.DagsterInstance, tmp_path: Path
+    ) -> None:
+        """As a teacher is sent it; a broken one says so and holds nothing up."""
+        folder = write_batch(tmp_path / "spring-9", n_students=4, settings=SETTINGS)
+        runtime.inbox.mkdir(parents=True)
+        shutil.make_archive(str(runtime.inbox / "spring-9"), "zip", folder)
+        (runtime.inbox / "broken.zip").write_bytes(b"PK no more")
+        requested = [asked(tick(inbox_sensor, instance)) for _ in range(5)]
+
+        assert [one for some in requested for one in some] == [("open_batch", "spring-9")]
+        assert (runtime.ingested / "spring-9.zip").is_file()
+        with runtime.store.read() as db:
+            found = db.rows("SELECT name, state FROM arrivals ORDER BY name")
+        assert [(row["name"], row["state"]) for row in found] == [
+            ("broken.zip", "rejected"),
+            ("spring-9", "waiting"),
+            ("spring-9.zip", "opened"),
+        ]
+
+    def test_a_store_that_is_held_loses_nothing(
+        self, runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A tick that cannot read the store asks for nothing; a run that could not is repeated."""
+        folder = self.drop(runtime)
+        tick(inbox_sensor, instance)
+        with monkeypatch.context() as held:
+            held.setattr(FileStore, "read", _is_busy)
+            assert "not looked at" in str(tick(inbox_sensor, instance).skip_reason)
+
+        first = tick(inbox_sensor, instance)
+        with monkeypatch.context() as held:
+            held.setattr(FileStore, "write", _is_busy)
+            with pytest.raises(StoreBusyError):
+                ingest(runtime, folder)
+        with runtime.store.write() as db:  # eleven minutes pass
+            db.execute("UPDATE arrivals SET next_try_at = next_try_at - INTERVAL 11 MINUTE")
+        second = tick(inbox_sensor, instance)
+
+        assert [asked(first), asked(second)] == [[("open_batch", "spring-9")]] * 2
+        assert (first.run_requests or [])[0].run_key != (second.run_requests or [])[0].run_key
+
+    def test_a_link_to_a_batch_that_comes_later_is_waited_for(
+        self, runtime: Runtime, instance: dg.DagsterInstance, tmp_path: Path
+    ) -> None:
+        """It is no fault of the folder, so it is not rejected for good."""
+        settings = SETTINGS | {"link_to": ["autumn-8"]}
+        folder = write_batch(runtime.inbox / "spring-9", n_students=4, settings=settings)
+        tick(inbox_sensor, instance)
+        tick(inbox_sensor, instance)
+        with pytest.raises(BatchProblemsError):
+            ingest(runtime, folder)
+
+        with runtime.store.read() as db:
+            (row,) = db.rows("SELECT state, reason, next_try_at FROM arrivals")
+        assert row["state"] == "waiting"
+        assert "autumn-8" in row["reason"]
+        assert row["next_try_at"] > runtime.clock()
 
     def test_what_is_no_batch_folder_is_ignored(
         self, runtime: Runtime, instance: dg.DagsterInstance, tmp_path: Path

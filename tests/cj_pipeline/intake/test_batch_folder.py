@@ -512,3 +512,29 @@ def test_priors_that_nobody_published_cannot_be_used(tmp_path: Path) -> None:
 
     with pytest.raises(BatchProblemsError, match="use_priors"):
         read_batch(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("spend_cap_usd", ".inf"),
+        ("spend_cap_usd", ".nan"),
+        ("spend_cap_usd", "1e300"),
+        ("max_pairwise_comparisons", "1000000000000000000"),
+        ("stall_after_s", ".inf"),
+        ("incomplete_after_s", "1e12"),
+        ("mean_se_warning", ".nan"),
+        ("max_resampling_passes_for_small_net", "1000000"),
+        ("precise", "{mean_standard_error: .inf}"),
+    ],
+)
+def test_what_is_no_number_or_no_sensible_one_is_a_problem_like_others(
+    folder: Folder, key: str, value: str
+) -> None:
+    """A cap without an end is no cap, and the other problems are told with it."""
+    root = folder({"batch.yaml": f"judges: [quality]\n{key}: {value}\nno_such_key: 1\n"})
+
+    found = "\n".join(problems_of(root))
+
+    assert key in found
+    assert "no_such_key" in found

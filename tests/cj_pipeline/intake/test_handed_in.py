@@ -449,7 +449,7 @@ class TestIdentity:
             "essays/cia.txt": "Another one, longer than that.",
             "essays/dan.txt": "A third one, and the longest of them all by far.",
         }
-        assert "identical_texts: share" in told(folder(files))
+        assert "are identical texts" in told(folder(files))
         files["batch.yaml"] = f"{files['batch.yaml']!s}identical_texts: share\n"
         runtime = open_engine(tmp_path / "home")
         ingest(runtime, folder(files))
@@ -536,3 +536,18 @@ def essay_named_in(runtime: object, name: str) -> str:
     """Return the id of the essay a person means."""
     with runtime.store.read() as db:  # type: ignore[attr-defined]
         return essay_named(db, "class-9b", name)
+
+
+def test_a_scale_listed_best_first_gets_a_hint(folder: Folder) -> None:
+    """The other way round every grade would be its opposite."""
+    files: dict[str, str | bytes] = {
+        "batch.yaml": "judges: [quality]\nscale: house\ngrades: none\n",
+        "essays.csv": "ID;Text\n1;a b\n2;c d\n",
+    }
+    scale = "name: house\ntitle: House\ngrades: [{}]\n"
+
+    upside_down = told(folder(files | {"scale.yaml": scale.format("A, B, C")}))
+    upright = told(folder(files | {"scale.yaml": scale.format("C, B, A")}))
+
+    assert "A is taken as the lowest" in upside_down
+    assert "lowest" not in upright

@@ -1,16 +1,20 @@
 """Bills come out to the cent as computed by hand, and reservations always cover them."""
 
 from dataclasses import fields
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from cj_pipeline.errors import UnpricedModelError
 from cj_pipeline.judging.estimates import worst_case_usd
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.judging.pricing import (
+    BatchMultipliers,
     Price,
+    PriceEntry,
     Usage,
     batch_multipliers,
     cost_usd,
@@ -145,3 +149,21 @@ def test_a_reservation_covers_whatever_the_call_turns_out_to_use(
     reserved = worst_case_usd(judge.price, prompt, judge, batched=batched)
 
     assert reserved >= cost_usd(judge.price, used, batched=batched)
+
+
+@pytest.mark.parametrize("figure", ["inf", "nan", "-1", "1e30"])
+def test_a_price_is_a_sensible_number(figure: str) -> None:
+    """A bill of infinity, or of nothing that can be added up, is refused where it is written."""
+    with pytest.raises(ValidationError):
+        PriceEntry(input=figure, output="1", source="made up", as_of="2026-11-29")
+
+
+def test_a_judges_own_price_may_state_its_batch_discount() -> None:
+    """Half of everything, and nothing is guessed from the provider's name."""
+    stated = PriceEntry(
+        input="1", output="4", batched="0.5", source="made up", as_of="2026-11-29"
+    ).price("openai", "m", BatchMultipliers(*[Decimal(1)] * 4))
+    usage = Usage(prompt=1_000_000, completion=1_000_000)
+
+    assert cost_usd(stated, usage, batched=True) == 2.5
+    assert cost_usd(stated, usage, batched=False) == 5.0

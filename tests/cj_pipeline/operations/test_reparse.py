@@ -12,7 +12,7 @@ import yaml
 from cj_pipeline.errors import InvalidOutputError
 from cj_pipeline.judging.prompts import parse_verdict
 from cj_pipeline.operations.reparse import reparse
-from cj_pipeline.provider_jobs import settlement as reading
+from cj_pipeline.provider_jobs import replies as reading
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.maintenance import archive_callbacks
 from tests.support.batches import open_engine, run_to_end, write_batch

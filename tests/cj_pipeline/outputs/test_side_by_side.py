@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from cj_pipeline.outputs.side_by_side import (
@@ -160,3 +161,14 @@ def test_the_page_holds_every_batch_and_obeys_none(histories: dict[str, BatchHis
 
 def _with_scores(history, score):  # type: ignore[no-untyped-def]
     return replace(history, scores=tuple({**row, "score": score(row)} for row in history.scores))
+
+
+def test_what_change_could_have_been_seen_is_said(histories: dict[str, BatchHistory]) -> None:
+    """Nothing seen is not nothing changed."""
+    found = changes(histories[SPRING], histories[SPRING])
+
+    assert found.seen_from is not None
+    errors = [essay.standard_error for essay in found.essays]
+    assert found.seen_from == pytest.approx(3.3 * np.median(errors))
+    page = render_side_by_side([histories[SPRING], histories[SPRING]])
+    assert f"from about {found.seen_from:.1f} logits" in page

@@ -421,3 +421,56 @@ def test_a_single_call_bears_its_own_id() -> None:
     openai_provider(handler).single(request, timeout_s=5)
 
     assert seen == ["k-1"]
+
+
+@pytest.mark.parametrize("field", ["expires_after", "output_expires_after"])
+def test_a_service_that_knows_no_expiry_gets_none(field: str, tmp_path: Path) -> None:
+    """It refused the request whole, so nothing was stored or created by it."""
+    sent: list[bytes] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        body = request.read()
+        sent.append(body)
+        if f'"{field}"'.encode() in body or f'"{field}['.encode() in body:
+            error = {"message": f"Unrecognized request argument supplied: {field}"}
+            return httpx2.Response(400, json={"error": error})
+        return httpx2.Response(200, json={"id": "made-1", "status": "validating"})
+
+    shard = tmp_path / "shard.jsonl"
+    shard.write_bytes(b'{"custom_id": "k-1"}\n')
+    provider = openai_provider(handler)
+
+    if field == "expires_after":
+        assert provider.upload(shard, "k" * 64) == "made-1"
+    else:
+        assert provider.create(shard, "file-1", "k" * 64) == "made-1"
+
+    assert len(sent) == 2
+    assert field.encode() not in sent[1].replace(b"output_expires_after", b"")
+
+
+def test_a_wrong_expiry_is_no_reason_to_send_again(tmp_path: Path) -> None:
+    """A service that knows the field and objects to its value has said what is wrong."""
+    n_sent = 0
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        nonlocal n_sent
+        n_sent += 1
+        error = {"message": "output_expires_after.seconds must be 3600 to 2592000."}
+        return httpx2.Response(400, json={"error": error})
+
+    with pytest.raises(ProviderRefusedError, match="must be 3600"):
+        openai_provider(handler).create(tmp_path / "x", "file-1", "k" * 64)
+    assert n_sent == 1
+
+
+def test_a_403_is_told_in_the_providers_words_without_the_key() -> None:
+    """Which plan, country or project is meant, only its words say."""
+    words = "Project school has no access to model gpt-9 (key sk-proj-ab12CD34ef56GH78ij90KL12)."
+    provider = openai_provider(_says(403, {"error": {"message": words, "code": "model_not_found"}}))
+
+    with pytest.raises(AccountRefusedError, match="Project school has no access") as raised:
+        provider.poll("batch_1")
+
+    assert "sk-proj" not in str(raised.value)
+    assert "ab12CD34" not in str(raised.value)

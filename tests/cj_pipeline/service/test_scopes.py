@@ -24,6 +24,10 @@ NEEDED = {
     "GET /api/v1/batches/{batch_id}/artefact": "read",
     "GET /api/v1/batches/{batch_id}/comparisons": "read",
     "GET /api/v1/batches/{batch_id}/grades": "read",
+    "GET /api/v1/batches/{batch_id}/moderation": "read",
+    "GET /api/v1/batches/{batch_id}/moderation/{essay_id}": "read",
+    "POST /api/v1/batches/{batch_id}/moderation": "release",
+    "POST /api/v1/batches/{batch_id}/release": "release",
     "GET /api/v1/batches/{batch_id}/report": "read",
     "GET /api/v1/batches/{batch_id}/scores": "read",
     "GET /metrics": "read",
@@ -109,7 +113,7 @@ def test_a_token_does_what_its_scope_is_for_and_nothing_else(
 
     reply = client.request(
         method,
-        path.format(batch_id=SPRING),
+        path.format(batch_id=SPRING, essay_id="pupil-01"),
         headers=headers,
         content=b"" if "POST" in method else None,
     )

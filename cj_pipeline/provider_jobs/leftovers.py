@@ -1,0 +1,134 @@
+"""What still lies at a provider although nothing needs it: deleted in the end, and counted until.
+
+A job's files hold every essay of it. Deleting them may fail, so what could not be deleted is
+recorded and tried again, at every look at the provider and by the nightly upkeep.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import structlog
+
+from cj_pipeline.errors import CJError
+from cj_pipeline.judging.judges import Judge
+from cj_pipeline.provider_jobs.ledger import ProviderJob
+from cj_pipeline.provider_jobs.ownership import may_stop, require_ours
+from cj_pipeline.providers.base import Provider
+from cj_pipeline.runtime import Runtime
+from cj_pipeline.store.session import Session
+
+log = structlog.get_logger()
+
+LEAST_WAIT, LONGEST_WAIT = timedelta(minutes=10), timedelta(days=1)
+
+
+def discard_job(runtime: Runtime, provider: Provider, judge: Judge, job: ProviderJob) -> None:
+    """Delete what a provider keeps of a settled job, each thing by itself; record what stays.
+
+    What another store made is left alone.
+    """
+    if job.provider_job_id is None or not may_stop(runtime, job):
+        return
+    things = [*((file_id, True) for file_id in job.file_ids), (job.provider_job_id, False)]
+    failed: list[tuple[str, bool, str]] = []
+    try:
+        require_ours(runtime, job, provider)
+    except CJError as error:
+        failed = [(what, is_file, str(error)) for what, is_file in things]
+    else:
+        for what, is_file in things:
+            try:
+                _delete(provider, what, is_file=is_file)
+            except CJError as error:
+                failed.append((what, is_file, str(error)))
+    if not failed:
+        return
+    log.warning("provider_files_left", submission_key=job.submission_key, n_left=len(failed))
+    now = runtime.clock()
+    with runtime.store.write() as db:
+        db.insert(
+            "provider_leftovers",
+            [
+                {
+                    "submission_key": job.submission_key,
+                    "what": what,
+                    "is_file": is_file,
+                    "provider": judge.provider,
+                    "account": job.account,
+                    "judge": json.dumps(judge.definition()),
+                    "error": problem,
+                    "n_tries": 1,
+                    "found_at": now,
+                    "next_try_at": now + LEAST_WAIT,
+                }
+                for what, is_file, problem in failed
+            ],
+            on_conflict="ignore",
+        )
+
+
+def delete_leftovers(runtime: Runtime, *, at_most: int | None = None, due_only: bool = True) -> int:
+    """Try again to delete what lies at the providers; return how many things are gone.
+
+    Args:
+        runtime: The pipeline's connections.
+        at_most: How many to try, so that a tick stays short; None: all.
+        due_only: Whether to leave alone what failed a moment ago.
+    """
+    now = runtime.clock()
+    with runtime.store.read() as db:
+        rows = db.rows(
+            "FROM provider_leftovers WHERE $all OR next_try_at <= $now"
+            " ORDER BY next_try_at, submission_key, what LIMIT $most",
+            {"now": now, "all": not due_only, "most": at_most or 1_000_000},
+        )
+    n_gone = 0
+    for row in rows:
+        problem = None
+        try:
+            provider = runtime.provider(Judge.from_definition(json.loads(row["judge"])))
+            _delete(provider, row["what"], is_file=row["is_file"])
+        except CJError as error:
+            problem = str(error)
+        key = [row["submission_key"], row["what"]]
+        with runtime.store.write() as db:
+            if problem is None:
+                db.execute(
+                    "DELETE FROM provider_leftovers WHERE submission_key = ? AND what = ?", key
+                )
+                n_gone += 1
+            else:
+                wait = min(LONGEST_WAIT, LEAST_WAIT * 2 ** min(10, row["n_tries"]))
+                db.execute(
+                    "UPDATE provider_leftovers SET error = ?, n_tries = n_tries + 1,"
+                    " next_try_at = ? WHERE submission_key = ? AND what = ?",
+                    [problem, now + wait, *key],
+                )
+    return n_gone
+
+
+def count_leftovers(db: Session, batch_id: str | None = None) -> int:
+    """Return how many things lie at providers that nothing needs, of one batch or of all."""
+    row = db.one(
+        "SELECT count(*) AS n FROM provider_leftovers WHERE $batch IS NULL OR submission_key IN"
+        " (SELECT submission_key FROM provider_jobs WHERE batch_id = $batch)",
+        {"batch": batch_id},
+    )
+    return int(row["n"]) if row else 0
+
+
+def describe_leftovers(n: int) -> str:
+    """Return what a person has to know of them; empty where there are none."""
+    if not n:
+        return ""
+    things = "1 file or job" if n == 1 else f"{n} files and jobs"
+    return (
+        f"{things} could not be deleted at the provider yet, and may hold essays: that is retried"
+        " every day, and by `cj doctor --fix`."
+    )
+
+
+def _delete(provider: Provider, what: str, *, is_file: bool) -> None:
+    provider.discard(None if is_file else what, [what] if is_file else [])

@@ -1,0 +1,132 @@
+"""An operator's ceilings and allowed judges, held against what batches have spent and ask for.
+
+They are looked at when a batch is planned, checked, taken in and sent. The file is read each time,
+so a change holds for whatever is sent next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from fnmatch import fnmatchcase
+
+from cj_pipeline.errors import CeilingReachedError, SettingsError
+from cj_pipeline.installation import INSTALLATION_FILE, Installation, read_installation
+from cj_pipeline.judging.judges import Judge, load_judge
+from cj_pipeline.runtime import Runtime
+from cj_pipeline.store.session import Session
+from cj_pipeline.tokens import covers
+
+_COMMITTED = """
+    SELECT coalesce(sum(coalesce(billed_usd, reserved_usd) + coalesce(possible_usd, 0)), 0) AS usd
+    FROM provider_jobs
+"""
+"""What jobs were billed, or may be while they are not; and what may have been paid beyond."""
+
+
+def installation(runtime: Runtime) -> Installation:
+    """Return the operator's settings as they are now, the environment's before the file's."""
+    return read_installation(runtime.home, runtime.environment)
+
+
+def unallowed_judges(judges: Sequence[Judge], said: Installation) -> list[str]:
+    """Return one line for each judge that the operator does not allow; people cost nothing."""
+    if said.allowed_judges is None:
+        return []
+    allowed = ", ".join(said.allowed_judges) or "none"
+    return [
+        f"judge '{judge.name}' ({place_of(judge)}) is not allowed in this installation, whose"
+        f" {INSTALLATION_FILE} allows: {allowed}"
+        for judge in judges
+        if judge.provider != "human" and not any(_is(judge, entry) for entry in said.allowed_judges)
+    ]
+
+
+def place_of(judge: Judge) -> str:
+    """Return what a pattern of allowed judges is held against: provider, model and own address."""
+    own = f"@{judge.base_url}" if judge.base_url else ""
+    return f"{judge.provider}/{judge.model}{own}"
+
+
+def _is(judge: Judge, entry: str) -> bool:
+    """Whether an entry stands for a judge; a name stands for the built-in one of that name.
+
+    A batch's own file may bear any name, so its name allows nothing: its fingerprint does, or its
+    provider, model and address.
+    """
+    if "/" in entry:
+        # An address of the judge's own is allowed only where the pattern names one.
+        names_an_address = "@" in entry
+        return names_an_address == bool(judge.base_url) and fnmatchcase(place_of(judge), entry)
+    if judge.judge_id == entry:
+        return True
+    if judge.name != entry:
+        return False
+    try:
+        return load_judge(entry).judge_id == judge.judge_id
+    except SettingsError:
+        return False
+
+
+def breached_ceilings(
+    db: Session, said: Installation, batch_id: str, more_usd: float, now: datetime
+) -> list[str]:
+    """Return one line for each ceiling that spending this much more on a batch would pass."""
+    return list(_breached(db, said, batch_id, more_usd, now))
+
+
+def require_within(
+    db: Session, said: Installation, batch_id: str, more_usd: float, now: datetime
+) -> None:
+    """Refuse to send what would pass a ceiling.
+
+    Raises:
+        CeilingReachedError: With every ceiling that it would pass; nothing was sent.
+    """
+    if breached := breached_ceilings(db, said, batch_id, more_usd, now):
+        msg = (
+            f"Batch '{batch_id}' was not sent: {'; '.join(breached)}. Ask whoever runs this"
+            " installation to raise it, then run the same command: nothing is lost."
+        )
+        raise CeilingReachedError(msg)
+
+
+def _breached(
+    db: Session, said: Installation, batch_id: str, more_usd: float, now: datetime
+) -> Iterator[str]:
+    most = said.ceilings
+    if most.usd_per_batch is not None:
+        used = _usd(db, " WHERE batch_id = ?", [batch_id])
+        yield from _over(used, more_usd, most.usd_per_batch, "a batch", "this one")
+    if most.usd_per_day is not None:
+        today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        used = _usd(db, " WHERE intended_at >= ?", [today])
+        row = db.one(
+            "SELECT coalesce(sum(reserved_usd + billed_usd + possible_usd), 0) AS usd"
+            " FROM forgotten_costs WHERE day = ?",
+            [today.date()],
+        )
+        used += float(row["usd"]) if row else 0.0
+        yield from _over(used, more_usd, most.usd_per_day, "a day", "today (UTC)")
+    if most.usd_per_token is not None:
+        names = [row["batch_id"] for row in db.rows("SELECT batch_id FROM batches")]
+        for token in said.tokens:
+            if not covers(token.batches, batch_id):
+                continue
+            reached = [name for name in {*names, batch_id} if covers(token.batches, name)]
+            used = _usd(db, " WHERE batch_id IN (SELECT unnest(?))", [reached])
+            whose = f"the batches of token '{token.name}'"
+            yield from _over(used, more_usd, most.usd_per_token, "a token", whose)
+
+
+def _over(used: float, more: float, most: float, per: str, whose: str) -> Iterator[str]:
+    if used + more > most:
+        yield (
+            f"this installation's ceiling is {most:g} USD for {per}, {whose} used or reserved"
+            f" {used:.4f}, and this may cost {more:.4f} more"
+        )
+
+
+def _usd(db: Session, where: str, values: list[object]) -> float:
+    row = db.one(_COMMITTED + where, values)
+    return float(row["usd"]) if row else 0.0

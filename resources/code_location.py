@@ -1,0 +1,62 @@
+"""The one code location, by one name, however Dagster is started.
+
+What Dagster remembers of a schedule or a sensor (on or off, its cursor) it remembers by the
+location's name. `dagster dev -m cj_pipeline.definitions` names the location after the module, so
+homes from before know it by that; `carry_over` brings what they remember along. This is the one
+place that reads Dagster's private modules for it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import yaml
+from dagster._core.remote_origin import RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState
+from dagster._record import copy
+
+LOCATION = "cj_pipeline"
+EARLIER_NAMES = ("cj_pipeline.definitions",)
+WORKSPACE_FILE = "workspace.yaml"
+
+
+def write_workspace(dagster_home: Path) -> Path:
+    """Write the workspace that names the location, and return its file."""
+    module = {"module_name": "cj_pipeline.definitions", "location_name": LOCATION}
+    file = dagster_home / WORKSPACE_FILE
+    file.write_text(yaml.safe_dump({"load_from": [{"python_module": module}]}, sort_keys=False))
+    return file
+
+
+def carry_over(instance: dg.DagsterInstance) -> int:
+    """Bring along what was turned on or off, and every cursor, under a name from before.
+
+    What has a state under the present name keeps that one.
+
+    Returns:
+        How many schedules and sensors were brought along.
+    """
+    states = instance.all_instigator_state()
+    known = {state.selector_id for state in states}
+    n_brought = 0
+    for state in states:
+        repository = state.origin.repository_origin
+        location = repository.code_location_origin
+        if location.location_name not in EARLIER_NAMES:
+            continue
+        renamed = InstigatorState(
+            RemoteInstigatorOrigin(
+                RemoteRepositoryOrigin(
+                    copy(location, location_name=LOCATION), repository.repository_name
+                ),
+                state.instigator_name,
+            ),
+            state.instigator_type,
+            state.status,
+            state.instigator_data,
+        )
+        if renamed.selector_id not in known:
+            instance.add_instigator_state(renamed)
+            n_brought += 1
+    return n_brought

@@ -1,0 +1,97 @@
+"""What a provider would not delete is deleted in the end, and counted until it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cj_pipeline.cli import app
+from cj_pipeline.emulator import change_settings, in_process_client
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.operations.erase import forget_batch
+from cj_pipeline.provider_jobs.leftovers import count_leftovers, delete_leftovers
+from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.collect_wave import collect_wave
+from cj_pipeline.steps.poll import poll
+from cj_pipeline.store.file_store import own_file
+from tests.support.batches import ManualClock, begin, open_engine, write_batch
+
+REFUSED = {"kind": "status", "on": "*.delete", "status": 500}
+
+
+def emulate(runtime: Runtime, *faults: dict[str, Any]) -> None:
+    """Let these things go wrong from now on."""
+    change_settings(EmulatorConfig.from_environment({}, runtime.home), faults=list(faults))
+
+
+def n_left(runtime: Runtime) -> int:
+    """Return how many files and jobs the emulator really keeps."""
+    config = EmulatorConfig.from_environment({}, runtime.home)
+    books = in_process_client(config).get("http://emulator.invalid/emulator/audit").json()
+    files = [file for file in books["files"] if not file["is_deleted"]]
+    jobs = [job for job in books["jobs"] if job["api"] != "openai" and not job["is_deleted"]]
+    return len(files) + len(jobs)
+
+
+@pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
+def test_what_could_not_be_deleted_is_counted_and_goes_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judge: str
+) -> None:
+    """It holds every essay; one failed request is no reason to leave it there for weeks."""
+    clock = ManualClock()
+    runtime = open_engine(tmp_path / "home", clock=clock)
+    folder = write_batch(tmp_path / "spring", n_students=3, settings={"judges": [judge]})
+    batch_id = begin(runtime, folder)
+    emulate(runtime, REFUSED)
+    poll(runtime)
+    collect_wave(runtime, batch_id)
+    with runtime.store.read() as db:
+        counted = count_leftovers(db, batch_id)
+    monkeypatch.setenv("CJ_HOME", str(runtime.home))
+    shown = CliRunner().invoke(app, ["cost"]).output
+    still_refused = delete_leftovers(runtime, due_only=False)
+    emulate(runtime)
+
+    clock.sleep(3600)
+    poll(runtime)
+
+    assert counted >= 1
+    assert "could not be deleted at the provider yet" in shown
+    assert still_refused == 0
+    with runtime.store.read() as db:
+        assert count_leftovers(db) == 0
+    assert n_left(runtime) == 0
+
+
+def test_one_refused_request_does_not_leave_the_other_files(tmp_path: Path) -> None:
+    """Each is deleted by itself."""
+    runtime = open_engine(tmp_path / "home", clock=ManualClock())
+    folder = write_batch(tmp_path / "spring", n_students=3, settings={"judges": ["quality"]})
+    batch_id = begin(runtime, folder)
+    emulate(runtime, {**REFUSED, "at": [1]})
+    poll(runtime)
+
+    collect_wave(runtime, batch_id)
+
+    with runtime.store.read() as db:
+        assert count_leftovers(db) == n_left(runtime) == 1
+
+
+def test_a_batch_that_is_forgotten_leaves_nothing_at_the_provider_either(tmp_path: Path) -> None:
+    """Its rows are gone, and what is left to delete is still known, under no batch's name."""
+    clock = ManualClock()
+    runtime = open_engine(tmp_path / "home", clock=clock)
+    folder = write_batch(tmp_path / "spring", n_students=3, settings={"judges": ["quality"]})
+    batch_id = begin(runtime, folder)
+    emulate(runtime, REFUSED)
+    poll(runtime)
+    collect_wave(runtime, batch_id)
+    with runtime.store.read() as db:
+        before = count_leftovers(db)
+    forget_batch(own_file(runtime.store), batch_id, now=clock(), unsettled=True)
+
+    with runtime.store.read() as db:
+        assert count_leftovers(db) == before
