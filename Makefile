@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 ON_TWO_CORES := -n 2 --dist worksteal
 QUICK := $(ON_TWO_CORES) -m "not journey and not slow and not postgres"
 
-.PHONY: demo ui docs test test-all nightly newest check lock clean
+.PHONY: demo ui docs test test-all nightly newest check lock clean sbom audit
 
 $(VENV)/.runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -57,6 +57,12 @@ nightly: $(VENV)/.dev  ## What takes an hour: every kill point, 1,000 kills of s
 		tests/journeys/test_restless_operator.py
 	$(MAKE) newest
 
+sbom: $(VENV)/.dev  ## What an image holds: a bill of materials (CycloneDX) and its licences, into sbom/
+	$(BIN)/python deploy/bill_of_materials.py sbom
+
+audit: $(VENV)/.dev  ## Published advisories on what is shipped; says so where no source can be reached
+	@$(BIN)/python deploy/audit.py || [ $$? = 3 ]
+
 newest:  ## Run the fast tests on the newest of everything, in an environment thrown away; never fails
 	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && new=$$home/bin/python && \
 	$(PYTHON) -m venv "$$home" && \
@@ -81,4 +87,4 @@ lock:  ## Resolve the dependencies anew; needs uv
 	$(RESOLVE) -c requirements-dev.lock --all-extras -o deploy/requirements.lock
 
 clean:  ## Remove the environment and what the demo made
-	rm -rf $(VENV) .cj site
+	rm -rf $(VENV) .cj site sbom

@@ -9,7 +9,7 @@ import typer
 
 from cj_pipeline.commands import tables
 from cj_pipeline.commands.arguments import BatchName
-from cj_pipeline.commands.console import console
+from cj_pipeline.commands.console import console, write
 from cj_pipeline.commands.home import open_runtime
 
 By = Annotated[str | None, typer.Option("--by", help="Who does this; by default your user name.")]
@@ -59,7 +59,7 @@ def export_(
     with open_runtime().store.read() as db:
         rows = exported_verdicts(db, batch, people_only=people)
     if file is None:
-        typer.echo(csv_of(rows), nl=False)
+        write(csv_of(rows))
         return
     write_verdicts(rows, file)
     console.print(f"{len(rows)} verdicts: {file}", markup=False, soft_wrap=True)
@@ -112,7 +112,7 @@ def link(
 
     made = make_links(open_runtime(), batch, persons, by=whoever(by), days=days, quota=quota)
     for each in made:
-        typer.echo(f"{each.person}\t{each.url(url)}")
+        write(f"{each.person}\t{each.url(url)}\n")
     console.print(
         f"Good until {made[0].expires_at:%Y-%m-%d %H:%M} UTC. Send each to one person alone.",
         markup=False,
