@@ -31,7 +31,7 @@ from cj_pipeline.commands import (
     trials,
     watch,
 )
-from cj_pipeline.commands.console import inert_usage_errors, with_plain_errors
+from cj_pipeline.commands.terminal.console import inert_usage_errors, with_plain_errors
 
 Command = Callable[..., None]
 

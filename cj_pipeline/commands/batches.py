@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from cj_pipeline.commands import tables
-from cj_pipeline.commands.arguments import (
+from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.arguments import (
     BatchDir,
     BatchName,
     LogFile,
@@ -21,8 +21,8 @@ from cj_pipeline.commands.arguments import (
     Seed,
     explicit_settings,
 )
-from cj_pipeline.commands.console import console, errors
-from cj_pipeline.commands.home import open_runtime
+from cj_pipeline.commands.terminal.console import console, errors
+from cj_pipeline.commands.terminal.home import open_runtime
 from cj_pipeline.text import visible
 
 if TYPE_CHECKING:

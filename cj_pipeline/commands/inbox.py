@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cj_pipeline.commands import tables
-from cj_pipeline.commands.console import console
-from cj_pipeline.commands.home import open_runtime
+from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.console import console
+from cj_pipeline.commands.terminal.home import open_runtime
 from cj_pipeline.text import visible
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline.commands import tables
-from cj_pipeline.commands.arguments import BatchName
-from cj_pipeline.commands.console import console
-from cj_pipeline.commands.home import open_runtime
 from cj_pipeline.commands.people import By, whoever
+from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.arguments import BatchName
+from cj_pipeline.commands.terminal.console import console
+from cj_pipeline.commands.terminal.home import open_runtime
 
 if TYPE_CHECKING:
     from cj_pipeline.people.queue import QueueEntry

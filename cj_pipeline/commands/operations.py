@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline.commands.arguments import BatchName
-from cj_pipeline.commands.console import NOT_NOW, console, write
-from cj_pipeline.commands.home import open_runtime, open_store
+from cj_pipeline.commands.terminal.arguments import BatchName
+from cj_pipeline.commands.terminal.console import NOT_NOW, console, write
+from cj_pipeline.commands.terminal.home import open_runtime, open_store
 
 if TYPE_CHECKING:
     from cj_pipeline.metrics.assertions import OwnAssertion
@@ -26,8 +26,8 @@ def notify(
 
     Dagster's `notification_sensor` does the same; this is for machines without Dagster.
     """
-    from cj_pipeline.commands import tables
-    from cj_pipeline.commands.console import errors
+    from cj_pipeline.commands.terminal import tables
+    from cj_pipeline.commands.terminal.console import errors
     from cj_pipeline.operations.notify import notify as notify_all
     from cj_pipeline.operations.notify import send_test
 
@@ -62,7 +62,7 @@ def preflight_(
     is stored and nothing is paid. Exit code 1 where there is a problem, 4 where the only one is
     that a provider does not answer now.
     """
-    from cj_pipeline.commands import tables
+    from cj_pipeline.commands.terminal import tables
     from cj_pipeline.operations.preflight import is_ready, only_waits, preflight, preflight_folder
 
     if batch is not None and Path(batch).is_dir():
@@ -121,7 +121,7 @@ def assert_(
     A claim that only warns is shown and does not fail the command.
     """
     from cj_pipeline.checks.batch_checks import check_assertions, check_batch
-    from cj_pipeline.commands import tables
+    from cj_pipeline.commands.terminal import tables
     from cj_pipeline.queries.batch_record import load_batch
 
     asserted = _read(expressions or [])

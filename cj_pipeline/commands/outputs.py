@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline.commands import tables
-from cj_pipeline.commands.arguments import BatchName
-from cj_pipeline.commands.console import console, errors
-from cj_pipeline.commands.home import home_folder, published
+from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.arguments import BatchName
+from cj_pipeline.commands.terminal.console import console, errors
+from cj_pipeline.commands.terminal.home import home_folder, published
 from cj_pipeline.text import find_hidden, visible
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from cj_pipeline.commands import tables
-from cj_pipeline.commands.arguments import BatchName
-from cj_pipeline.commands.console import console, write
-from cj_pipeline.commands.home import open_runtime
+from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.arguments import BatchName
+from cj_pipeline.commands.terminal.console import console, write
+from cj_pipeline.commands.terminal.home import open_runtime
 
 By = Annotated[str | None, typer.Option("--by", help="Who does this; by default your user name.")]
 

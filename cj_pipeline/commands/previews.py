@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline.commands import tables
-from cj_pipeline.commands.arguments import (
+from cj_pipeline.commands.profiles import profile_table
+from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.arguments import (
     BatchDir,
     LogFile,
     MaxComparisons,
@@ -17,9 +18,8 @@ from cj_pipeline.commands.arguments import (
     Seed,
     explicit_settings,
 )
-from cj_pipeline.commands.console import console, errors
-from cj_pipeline.commands.home import home_folder, logs, open_runtime
-from cj_pipeline.commands.profiles import profile_table
+from cj_pipeline.commands.terminal.console import console, errors
+from cj_pipeline.commands.terminal.home import home_folder, logs, open_runtime
 from cj_pipeline.text import visible
 
 if TYPE_CHECKING:

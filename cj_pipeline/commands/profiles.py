@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline.commands import tables
-from cj_pipeline.commands.arguments import ProfileSet, read_fields
-from cj_pipeline.commands.console import console
-from cj_pipeline.commands.home import home_folder
+from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.arguments import ProfileSet, read_fields
+from cj_pipeline.commands.terminal.console import console
+from cj_pipeline.commands.terminal.home import home_folder
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from cj_pipeline.commands import tables
-from cj_pipeline.commands.console import console
-from cj_pipeline.commands.home import open_store
+from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.console import console
+from cj_pipeline.commands.terminal.home import open_store
 
 
 def queue() -> None:

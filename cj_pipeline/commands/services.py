@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline.commands.console import console
-from cj_pipeline.commands.home import home_folder, open_runtime
+from cj_pipeline.commands.terminal.console import console
+from cj_pipeline.commands.terminal.home import home_folder, open_runtime
 from cj_pipeline.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline.commands import tables
-from cj_pipeline.commands.console import confirm, console
-from cj_pipeline.commands.home import home_folder, open_store
+from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.console import confirm, console
+from cj_pipeline.commands.terminal.home import home_folder, open_store
 
 if TYPE_CHECKING:
     from cj_pipeline.operations.erase import Forgotten

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cj_pipeline.commands import tables
-from cj_pipeline.commands.console import console, write
-from cj_pipeline.commands.home import configure_logs, home_folder, open_store
+from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.console import console, write
+from cj_pipeline.commands.terminal.home import configure_logs, home_folder, open_store
 
 if TYPE_CHECKING:
     from assets.automation.in_process import TrialRun

@@ -19,9 +19,9 @@ from rich.prompt import Confirm
 from rich.table import Table
 from rich.text import Text
 
-from cj_pipeline.commands.arguments import BatchName
-from cj_pipeline.commands.console import console
-from cj_pipeline.commands.home import open_runtime
+from cj_pipeline.commands.terminal.arguments import BatchName
+from cj_pipeline.commands.terminal.console import console
+from cj_pipeline.commands.terminal.home import open_runtime
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.progress.text import describe_cost, describe_time_left, event_line, pace
 from cj_pipeline.progress.values import Progress

@@ -26,7 +26,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
-from cj_pipeline.commands import console
+from cj_pipeline.commands.terminal import console
 from cj_pipeline.storage import file_swap
 from cj_pipeline.storage.private_files import keep_to_ourselves, open_to_others
 from cj_pipeline.store.file_store import FileStore, connect_file

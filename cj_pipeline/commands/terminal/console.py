@@ -18,7 +18,7 @@ import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from cj_pipeline.commands import tables
+from cj_pipeline.commands.terminal import tables
 from cj_pipeline.errors import CJError, TransientError
 from cj_pipeline.storage.private_files import keep_to_ourselves
 from cj_pipeline.text import visible

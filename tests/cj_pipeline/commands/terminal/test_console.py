@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 import cj_pipeline.commands
 from cj_pipeline.cli import app
-from cj_pipeline.commands import tables
-from cj_pipeline.commands.console import InertConsole, with_plain_errors
+from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.console import InertConsole, with_plain_errors
 from cj_pipeline.store.file_store import FileStore
 
 HOSTILE = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\re\u202ef\u200bg\U000e0041h"

@@ -40,7 +40,7 @@ def open_store() -> Store:
 
 def _warn_of_others() -> None:
     """Warn that others can read the home, where it was there before we made homes private."""
-    from cj_pipeline.commands.console import errors
+    from cj_pipeline.commands.terminal.console import errors
     from cj_pipeline.storage.private_files import is_open_to_others
 
     home = home_folder()

@@ -1,0 +1,1 @@
+"""What every command shares: its arguments, the home it works on, and what is printed."""
