@@ -10,7 +10,7 @@ import typer
 from cj_pipeline.commands.people import By, whoever
 from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.arguments import BatchName
-from cj_pipeline.commands.terminal.console import console
+from cj_pipeline.commands.terminal.console import console, write
 from cj_pipeline.commands.terminal.home import open_runtime
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def oversight(
     with open_runtime().store.read() as db:
         text = oversight_record(db, batch, contact=contact)
     if file is None:
-        typer.echo(text, nl=False)
+        write(text)
         return
     write_atomically(file, text.encode())
     console.print(str(file), markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cj_pipeline.ceilings import Ceilings
 from cj_pipeline.errors import BatchProblemsError, CJError, TransientError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.judging.judges import Judge
@@ -267,6 +268,8 @@ def what_the_operator_refuses(runtime: Runtime, preview: Preview) -> list[str]:
     try:
         said = installation(runtime)
         refused = unallowed_judges(preview.record.judges, said)
+        if said.ceilings == Ceilings():
+            return refused  # a plan reads no store where none is asked of it
         with runtime.store.read() as db:
             return refused + breached_ceilings(
                 db, said, preview.batch_id, first_wave_usd(preview), runtime.clock()

@@ -53,7 +53,7 @@ def test_every_check_says_what_it_claims() -> None:
 
     specs = [graph.get_check_spec(key) for key in graph.asset_check_keys]
 
-    assert len(specs) == 26
+    assert len(specs) == 29
     assert all(spec.description for spec in specs)
 
 

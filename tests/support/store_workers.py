@@ -85,7 +85,7 @@ def serve(home: str, token: str) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with quack_store.serve(Path(home), token, port=port) as address:
-        print(address, flush=True)
+        print(f"address {address}", flush=True)
         sys.stdin.read()
 
 

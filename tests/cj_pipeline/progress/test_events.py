@@ -133,7 +133,7 @@ def test_a_batch_is_told_from_its_opening_to_its_end(
         ),
         pytest.param(
             5,
-            {},
+            {"max_answers_without_verdict": 1_000},
             {"judges": {"quality": {"invalid_rate": 1.0}}},
             BatchOutcome.FAILURE,
             id="failure",

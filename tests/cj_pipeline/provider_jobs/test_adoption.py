@@ -48,11 +48,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "batch"
 
 
-def submitted(runtime: Runtime, folder: Path, judge: str) -> str:
+def submitted(runtime: Runtime, folder: Path, judge: str, *, again: bool = False) -> str:
     """Take a batch of four essays in, if it is not, and send its six comparisons."""
     if not folder.exists():
         write_batch(folder, n_students=4, settings={"judges": [judge], **SETTINGS})
-    batch_id = ingest(runtime, folder).batch_id
+    batch_id = ingest(runtime, folder, may_return=again).batch_id
     plan_wave(runtime, batch_id)
     submit_wave(runtime, batch_id)
     return batch_id
@@ -153,7 +153,7 @@ def test_a_batch_that_was_forgotten_comes_again(
         forget_batch(own_file(runtime.store), batch_id, now=clock(), unsettled=True)
         clock.sleep(60)
 
-        submitted(runtime, folder, judge)
+        submitted(runtime, folder, judge, again=True)
         poll(runtime)
         collect_wave(runtime, batch_id)
 

@@ -121,7 +121,7 @@ def test_a_newer_parser_that_reads_the_answers_goes_on_with_the_batch(
         raise InvalidOutputError(msg)
 
     with monkeypatch.context() as patch:
-        patch.setattr("cj_pipeline.provider_jobs.settlement.parse_verdict", as_an_older_parser)
+        patch.setattr("cj_pipeline.provider_jobs.replies.parse_verdict", as_an_older_parser)
         with pytest.raises(JudgeHeldError):
             execute(runtime, folder)
     paid = n_paid(runtime)

@@ -54,7 +54,12 @@ def runtime(tmp_path: Path, clock: ManualClock) -> Runtime:
 
 def planned(runtime: Runtime, tmp_path: Path, n_students: int = 6, **settings: Any) -> str:
     """Take a batch in that judges by single calls, and plan its first wave."""
-    given = {"judges": ["quality"], "llm_batching_mode": "per_request", "max_attempts": 1}
+    given = {
+        "judges": ["quality"],
+        "llm_batching_mode": "per_request",
+        "max_attempts": 1,
+        "common_pairs": 1.0,
+    }
     folder = write_batch(tmp_path / "live", n_students=n_students, settings=given | settings)
     batch_id = ingest(runtime, folder).batch_id
     plan_wave(runtime, batch_id)

@@ -43,7 +43,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         text=True,
     )
     assert server.stdout is not None
-    yield server.stdout.readline().strip()
+    # What is logged before may be on the same output.
+    yield next(line.split()[1] for line in server.stdout if line.startswith("address "))
     server.communicate("")
 
 
