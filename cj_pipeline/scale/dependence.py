@@ -151,6 +151,10 @@ def weights_of(
     return weights
 
 
+_LEAST_OF_A_JUDGE = 20
+"""Verdicts of each of two judges before a variance between judges is looked for."""
+
+
 def judge_variance_of(
     verdicts: Verdicts, residuals: Residuals, rho: float, n_essays: int
 ) -> tuple[float, float]:
@@ -167,7 +171,9 @@ def judge_variance_of(
         n_essays: How many there are.
     """
     n_judges = len(verdicts.judge_ids)
-    if n_judges < 2:
+    n_of = np.bincount(verdicts.judge, minlength=n_judges)
+    # From one or two verdicts of a second judge its variance could be anything.
+    if int((n_of >= _LEAST_OF_A_JUDGE).sum()) < 2:
         return 0.0, 1.0
     found, kept = 0.0, 1 / n_judges
     for _ in range(_VARIANCE_ROUNDS):
