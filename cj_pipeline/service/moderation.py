@@ -131,7 +131,7 @@ def essay(runtime: RuntimeDep, batch_id: BatchName, essay_id: EssayName) -> Essa
 @router.post(
     "/api/v1/batches/{batch_id}/moderation",
     dependencies=[needs("release")],
-    responses=documented(404, 409, 422),
+    responses=documented(400, 404, 409, 422),
     summary="Decide a grade",
 )
 def decide(runtime: RuntimeDep, batch_id: BatchName, given: DecisionIn) -> QueueAnswer:
@@ -145,7 +145,7 @@ def decide(runtime: RuntimeDep, batch_id: BatchName, given: DecisionIn) -> Queue
 @router.post(
     "/api/v1/batches/{batch_id}/release",
     dependencies=[needs("release")],
-    responses=documented(404, 409, 422),
+    responses=documented(400, 404, 409, 422),
     summary="Release grades, or withdraw their release",
 )
 def release(runtime: RuntimeDep, batch_id: BatchName, given: ReleaseIn) -> ReleaseStatus:
