@@ -87,12 +87,11 @@ def test_what_a_provider_counts_beyond_its_rows_is_in_doubt(runtime: Runtime, fo
     """A row that never came may have been paid for: the job's own usage says that it was."""
     _meddle(runtime, change=lambda lines: (line for line in lines if line.line > 1))
 
-    history = _history(runtime, run_to_end(runtime, folder))
+    history = _history(runtime, run_to_end(runtime, folder, incomplete_after_s=0.2))
 
     spent = spending(history.jobs)
     assert spent.difference_usd is not None
-    assert spent.difference_usd > 0
-    assert spent.possible_usd == pytest.approx(spent.difference_usd)
+    assert 0 < spent.difference_usd <= spent.possible_usd
     finding = claims.bills_agree_with_providers(history)
     assert not finding.holds
     assert "in 1, by +0.000" in finding.statement

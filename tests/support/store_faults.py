@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -113,11 +114,17 @@ def make_home(home: Path) -> None:
     backup_store(store, home.parent / "given.duckdb", now=datetime(2026, 3, 2, tzinfo=UTC))
 
 
+def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function returns in a process of its own, which has ended by then."""
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def steps_of(template: Path, command: str, folder: Path) -> list[str]:
     """Return the names of the steps a command takes, in order, by letting it run."""
     home = _copied(template, folder)
-    with multiprocessing.get_context("forkserver").Pool(1) as pool:
-        _, _, steps = pool.apply(_run, (home, command, None, None))
+    _, _, steps = in_a_process(_run, home, command, None, None)
     shutil.rmtree(folder)
     return steps
 

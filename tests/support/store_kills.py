@@ -14,7 +14,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
-from tests.support.store_faults import n_comparisons
+from tests.support.store_faults import in_a_process, n_comparisons
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,7 @@ def _begin(say: Any, home: Path, arguments: Sequence[str]) -> None:
 
 
 def _ended(home: Path, arguments: Sequence[str]) -> tuple[int, str]:
-    with get_context("forkserver").Pool(1) as pool:
-        code, output = pool.apply(_run, (home, tuple(arguments)))
-    return code, output
+    return in_a_process(_run, home, tuple(arguments))
 
 
 def _run(home: Path, arguments: Sequence[str]) -> tuple[int, str]:
