@@ -107,6 +107,11 @@ def test_one_vote_on_every_pair_gives_nearly_the_order_of_all_votes(
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_the_demo_s_budget_gives_a_useful_order(runtime: Runtime, topic: str) -> None:
-    """A third to a half of the pairs, one vote each."""
-    assert correlation_with_all_votes(scores_of(runtime, topic)) > 0.8
+def test_the_demo_s_budget_gives_a_useful_order(tmp_path: Path, topic: str) -> None:
+    """A third to a half of the pairs, one vote each; by three draws, for one may be unlucky."""
+    found = [
+        correlation_with_all_votes(scores_of(open_engine(tmp_path / str(seed)), topic, seed=seed))
+        for seed in (1, 2, 3)
+    ]
+
+    assert sum(found) / len(found) > 0.87

@@ -60,7 +60,12 @@ def test_a_provider_that_begins_to_refuse_takes_nothing_back(
     """Answers before the refusal are paid for: they are stored, read and billed like any."""
     fault = {"kind": "status", "on": "*chat.create", "status": 403, "at": [2]}
     change_settings(EmulatorConfig.from_environment({}, runtime.home), faults=[fault])
-    settings = {"judges": ["quality"], "llm_batching_mode": "per_request", "max_attempts": 1}
+    settings = {
+        "judges": ["quality"],
+        "llm_batching_mode": "per_request",
+        "max_attempts": 1,
+        "canary_requests": 0,
+    }
     folder = write_batch(tmp_path / "small", n_students=4, settings=settings)
     batch_id = ingest(runtime, folder).batch_id
     plan_wave(runtime, batch_id)

@@ -105,3 +105,22 @@ def test_where_it_ends_does_not_rest_on_where_it_begins() -> None:
 
     np.testing.assert_allclose(afresh.mean, from_near.mean, atol=1e-6)
     np.testing.assert_allclose(afresh.covariance, from_near.covariance, atol=1e-4)
+
+
+@pytest.mark.parametrize("sd", [0.3, 1.3, 4.6])
+def test_it_comes_to_rest_where_verdicts_part_essays_cleanly(sd: float) -> None:
+    """A judge that never errs, every pair in both orders: mean and variance pull each other."""
+    ids = [f"e{i:02d}" for i in range(24)]
+    judged = [
+        JudgedPair(first, second, "A" if first < second else "B", judge)
+        for first in ids
+        for second in ids
+        if first != second
+        for judge in ("one",)
+    ]
+    scale = fit_bradley_terry(ids, judged, position_effect="shared")
+
+    n = len(ids) + len(scale.model.positions)
+    found = nearest_normal(scale.model, scale.point, independent(n, sd))
+
+    assert np.all(np.diff(found.mean[:24]) < 0)
