@@ -69,7 +69,7 @@ def ending(runtime: Runtime, batch_id: str) -> tuple[str, str]:
         ),
         pytest.param(
             6,
-            NO_STABILITY,
+            NO_STABILITY | {"max_answers_without_verdict": 1_000},
             {"judges": {"quality": {"invalid_rate": 1.0}}},
             ("failed", "no_successes"),
             id="no_successes",

@@ -61,6 +61,7 @@ def history(address: str, tmp_path_factory: pytest.TempPathFactory) -> BatchHist
             "judges": list(_JUDGES),
             "all_at_once": True,
             "max_pairwise_comparisons": 30,
+            "common_pairs": 1.0,
             "spend_cap_usd": 1.0,
         },
     )

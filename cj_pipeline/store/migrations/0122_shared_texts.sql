@@ -22,6 +22,7 @@ SELECT
     e.grade AS anchor_grade, s.wave, s.rank, s.score, s.standard_error,
     coalesce(r.score_lower, s.score - 1.96 * s.standard_error) AS score_lower,
     coalesce(r.score_upper, s.score + 1.96 * s.standard_error) AS score_upper,
+    s.verdict_score, s.verdict_standard_error, s.score_version,
     s.n_comparisons, s.n_wins, s.n_losses, s.is_one_sided, e.shares_text_of
 FROM essay_scores s
 JOIN (SELECT batch_id, max(wave) AS wave FROM essay_scores GROUP BY batch_id) latest
@@ -41,12 +42,15 @@ COMMENT ON VIEW v_scores IS 'Where each essay stands after the latest wave of it
 COMMENT ON COLUMN v_scores.given_id IS 'the name or number it was submitted under';
 COMMENT ON COLUMN v_scores.score IS 'logits, mean-centred within the batch: never compare across batches';
 COMMENT ON COLUMN v_scores.standard_error IS 'logits';
-COMMENT ON COLUMN v_scores.score_lower IS 'of the 95 % interval, logits; by profile likelihood once the batch has ended, till then 1.96 standard errors below';
+COMMENT ON COLUMN v_scores.score_lower IS 'of the 95 % interval, logits';
 COMMENT ON COLUMN v_scores.score_upper IS 'of the same interval';
-COMMENT ON COLUMN v_scores.rank IS '1 is the highest score';
+COMMENT ON COLUMN v_scores.verdict_score IS 'logits, by the verdicts alone: what grades are placed by';
+COMMENT ON COLUMN v_scores.verdict_standard_error IS 'logits';
+COMMENT ON COLUMN v_scores.score_version IS '1: score is verdict_score; 2: the mean of its posterior';
+COMMENT ON COLUMN v_scores.rank IS '1 is the highest score; equal evidence, equal rank';
 COMMENT ON COLUMN v_scores.anchor_grade IS 'the grade known beforehand; anchors only';
 COMMENT ON COLUMN v_scores.n_wins IS 'a tie counts a half';
-COMMENT ON COLUMN v_scores.is_one_sided IS 'won or lost everything: its score leans on the prior';
+COMMENT ON COLUMN v_scores.is_one_sided IS 'won or lost everything: its verdict_score leans on the prior';
 
 DROP VIEW v_grades;
 CREATE VIEW v_grades AS

@@ -130,10 +130,11 @@ def test_a_judge_that_no_longer_reads_is_seen(runtime: Runtime) -> None:
 def test_a_judge_that_has_turned_around_is_seen(runtime: Runtime) -> None:
     """The weakest essays now win: scores change beyond their errors."""
     definition = runtime.home / "trials" / "watched.yaml"
-    # Far apart, so that no draw of thirty verdicts hides which way the order goes.
-    definition.write_text(WATCHED.replace("[-2.0, 2.0]", "[-4.0, 4.0]"))
+    # Of six essays judged ten times each no change can be told from noise, not even this one.
+    many = WATCHED.replace("students: 6", "students: 16").replace(": 60", ": 360")
+    definition.write_text(many)
     run(runtime, "watched-1", day=5)
-    definition.write_text(WATCHED.replace("[-2.0, 2.0]", "[4.0, -4.0]"))
+    definition.write_text(many.replace("[-2.0, 2.0]", "[2.0, -2.0]"))
     open_trial(runtime, "watched", batch_id="watched-2")
     with runtime.store.write() as db:
         db.execute("UPDATE trial_runs SET fingerprint = (SELECT min(fingerprint) FROM trial_runs)")
