@@ -18,6 +18,7 @@ import httpx2
 import pytest
 from typer.testing import CliRunner
 
+from assets.automation.sensors import ALL_SENSORS
 from cj_pipeline import open_published
 from cj_pipeline.cli import app
 from cj_pipeline.errors import StoreError
@@ -185,7 +186,7 @@ def test_the_sensors_run_without_anybody_turning_them_on(served: tuple[Path, int
     sensors = wait_for(lambda: query(port, text).get("sensorsOrError", {}).get("results"))
 
     states = {sensor["name"]: sensor["sensorState"] for sensor in sensors}
-    assert set(states) == {"inbox_sensor", "provider_jobs_sensor", "watchdog_sensor"}
+    assert set(states) == {sensor.name for sensor in ALL_SENSORS}
     assert {state["status"] for state in states.values()} == {"RUNNING"}
     ticks = {tick["status"] for state in states.values() for tick in state["ticks"]}
     assert "FAILURE" not in ticks
