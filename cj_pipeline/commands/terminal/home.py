@@ -34,6 +34,7 @@ def open_store() -> Store:
     """Return the store in `CJ_HOME`, or the one that `CJ_STORE` names."""
     from cj_pipeline.store.opening import open_store as open_from_environment
 
+    configure_logs()
     _warn_of_others()
     return open_from_environment(home_folder(), os.environ)
 
