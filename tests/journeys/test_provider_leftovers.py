@@ -8,6 +8,7 @@ import pytest
 from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.errors import AccountRefusedError
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
@@ -70,8 +71,13 @@ def test_a_provider_that_begins_to_refuse_takes_nothing_back(
     batch_id = ingest(runtime, folder).batch_id
     plan_wave(runtime, batch_id)
 
+    with pytest.raises(AccountRefusedError):
+        submit_wave(runtime, batch_id)
+    with runtime.store.read() as db:
+        kept = db.rows("SELECT kind FROM callbacks")
     submit_wave(runtime, batch_id)
     collected = collect_wave(runtime, batch_id)
 
-    assert collected.outcomes == {RequestOutcome.SUCCEEDED: 1, RequestOutcome.PROVIDER_ERROR: 1}
+    assert [row["kind"] for row in kept] == ["matched"]
+    assert collected.outcomes == {RequestOutcome.SUCCEEDED: 2}
     assert collected.billed_usd > 0
