@@ -332,7 +332,7 @@ def _run_tags(job: str, providers: Sequence[str], priority: str) -> dict[str, st
 
 
 def _settings_in(folder: Path) -> Mapping[str, Any]:
-    """Return what a folder's `batch.yaml` says, unchecked; empty where it cannot be read.
+    """Return what a folder's `batch.yaml` says, unchecked; no judges where it cannot be read.
 
     Only a hint for the queue: what is wrong with the folder is reported by its run.
     """
@@ -340,7 +340,7 @@ def _settings_in(folder: Path) -> Mapping[str, Any]:
         with (folder / "batch.yaml").open("rb") as file:
             given = yaml.safe_load(file.read(_MAX_SETTINGS_BYTES))
     except (OSError, yaml.YAMLError, ValueError, RecursionError):
-        return {}
+        return {"judges": ()}
     return given if isinstance(given, dict) else {}
 
 
