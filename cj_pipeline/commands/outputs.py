@@ -234,9 +234,9 @@ def _show_changes(found: Changes) -> None:
 
 
 def sql(query: Annotated[str, typer.Argument(help="A query over the published copy.")]) -> None:
-    """Run a query over the published copy of the store, or over a server's tables; it changes nothing.
+    """Run a query over the published, read-only copy of the store, or over a server's tables.
 
-    On a server it reaches the store's tables, and no file of the server's machine.
+    On a server it changes nothing there, and reaches no file of its machine.
     """
     import duckdb
 

@@ -1,8 +1,8 @@
 """What a session of the store's server may run: statements on the store's rows, and no others.
 
-Everybody who has a token writes SQL that runs on the server's machine, in the server's process. So
-what is not known to be harmless is refused: by the kind of a statement, and by the functions that it
-calls, as DuckDB itself reads them. `quack_store` asks this for every statement.
+Everybody who has a token writes SQL that runs on the server's machine, in the server's process.
+So what is not known to be harmless is refused: by the kind of a statement, and by the functions
+that it calls, as DuckDB itself reads them. `quack_store` asks this for every statement.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hmac
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import duckdb
 
@@ -126,13 +127,14 @@ def as_reader(token: str) -> str:
 
 
 def _is_one_of(presented: str, tokens: set[str]) -> bool:
-    return any([hmac.compare_digest(presented.encode(), token.encode()) for token in tokens])
+    alike = [hmac.compare_digest(presented.encode(), token.encode()) for token in tokens]
+    return True in alike
 
 
 def _called(sql: str) -> Iterator[str]:
     """Yield the names that stand before an opening parenthesis, as DuckDB's own lexer sees them."""
     raw = sql.encode()
     tokens = [(at, kind.name) for at, kind in duckdb.tokenize(sql) if kind.name != "comment"]
-    for (at, _), (following, _) in zip(tokens, tokens[1:], strict=False):
+    for (at, _), (following, _) in pairwise(tokens):
         if raw[following : following + 1] == b"(" and (name := _NAME.match(raw, at)):
             yield name[0].strip(b'"').replace(b'""', b'"').decode().lower()

@@ -12,6 +12,7 @@ from cj_pipeline.store.served_statements import ServedRights, as_reader
 
 TOKEN, READING_TOKEN = "a-token-for-tests-only", "another-token-for-looking"
 WRITER, READER = "1", "2"
+ARRIVING = f"arriving_{'0a' * 16}"
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,8 @@ CHANGES = [
     "MERGE INTO essays USING (SELECT 1) ON true WHEN MATCHED THEN DELETE",
     "PREPARE asked AS DELETE FROM essays WHERE essay_id = $1",
     "EXPLAIN ANALYZE DELETE FROM essays",
-    f"CREATE TABLE arriving_{'0a' * 16} AS SELECT essay_id FROM essays LIMIT 0",
-    f"DROP TABLE arriving_{'0a' * 16}",
+    f"CREATE TABLE {ARRIVING} AS SELECT essay_id FROM essays LIMIT 0",  # noqa: S608
+    f"DROP TABLE {ARRIVING}",
 ]
 LOOKS = [
     "BEGIN TRANSACTION",
@@ -123,10 +124,10 @@ def test_everybody_looks(rights: ServedRights, sql: str) -> None:
         "ALTER TABLE essays ADD COLUMN a INTEGER",
         "COMMENT ON TABLE essays IS 'mine'",
         "DROP TABLE essays",
-        f"CREATE TABLE arriving_{'0a' * 16} AS SELECT * FROM read_blob('/data/cj.duckdb')",
-        f"CREATE TABLE arriving_{'0a' * 16} AS SELECT 1; DROP TABLE essays",
-        f"DROP TABLE arriving_{'0a' * 16}; DROP TABLE essays",
-        f"DROP TABLE arriving_{'0a' * 16}, essays",
+        f"CREATE TABLE {ARRIVING} AS SELECT * FROM read_blob('/data/cj.duckdb')",  # noqa: S608
+        f"CREATE TABLE {ARRIVING} AS SELECT 1; DROP TABLE essays",
+        f"DROP TABLE {ARRIVING}; DROP TABLE essays",
+        f"DROP TABLE {ARRIVING}, essays",
         "PREPARE asked AS COPY essays TO '/tmp/stolen.csv'",
         "PREPARE asked AS PREPARE asked AS CHECKPOINT",
         "PREPARE asked(INTEGER) AS DROP TABLE essays",
