@@ -25,6 +25,7 @@ from cj_pipeline.errors import (
     ProviderUnavailableError,
     UncertainOutcomeError,
 )
+from cj_pipeline.judging.connections import origin_of
 from cj_pipeline.providers.base import RawLine
 
 POLL_TIMEOUT = httpx2.Timeout(20, connect=5)
@@ -89,6 +90,19 @@ def bound_body(response: httpx2.Response) -> None:
     body = response.stream
     if silence_s is not None and isinstance(body, httpx2.SyncByteStream):
         response.stream = _BoundedBody(body, SILENCES_IN_ALL * silence_s)
+
+
+KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
+
+
+def keep_key_at(origin: str, request: httpx2.Request) -> None:
+    """Take the key off a request that goes anywhere but to a provider's own origin.
+
+    A redirect, or an address in an answer, may lead to another host.
+    """
+    if origin_of(str(request.url)) != origin:
+        for name in KEY_HEADERS:
+            request.headers.pop(name, None)
 
 
 @dataclass(frozen=True)
