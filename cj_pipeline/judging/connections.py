@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from cj_pipeline.installation import INSTALLATION_FILE, BatchJudges
-from cj_pipeline.judging.judges import KEY_OF_PROVIDER, Judge
-from cj_pipeline.judging.judges import USUAL_ADDRESS as _USUAL_ADDRESS
+from cj_pipeline.judging import judges
+from cj_pipeline.judging.judges import Judge
 
 _API_KEY = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY")
 _OTHER_SECRETS = frozenset(
@@ -88,7 +88,7 @@ def _key_problems(judge: Judge, rules: BatchJudges, *, may_choose: bool) -> Iter
     variable = judge.key_variable
     if variable is None:
         return
-    address = judge.base_url or _USUAL_ADDRESS.get(judge.provider)
+    address = judge.base_url or judges.USUAL_ADDRESS.get(judge.provider)
     if address is None:
         return
     origin = origin_of(address)
@@ -124,9 +124,9 @@ def _or_allow(rules: BatchJudges) -> str:
 
 def _origins_of_key(variable: str) -> set[str]:
     return {
-        origin_of(_USUAL_ADDRESS[provider])
-        for provider, key in KEY_OF_PROVIDER.items()
-        if key == variable and provider in _USUAL_ADDRESS
+        origin_of(judges.USUAL_ADDRESS[provider])
+        for provider, key in judges.KEY_OF_PROVIDER.items()
+        if key == variable and provider in judges.USUAL_ADDRESS
     }
 
 
