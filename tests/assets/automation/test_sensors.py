@@ -132,7 +132,8 @@ class TestNotifications:
     def _tick(instance: dg.DagsterInstance) -> str:
         result = tick(notification_sensor, instance)
         assert not result.run_requests
-        return str(result.skip_reason)
+        assert isinstance(result.skip_reason, dg.SkipReason)
+        return str(result.skip_reason.skip_message)
 
 
 def _is_busy(_: FileStore) -> NoReturn:
