@@ -79,7 +79,14 @@ class UncertainOutcomeError(TransientError):
 
 
 class StoreBusyError(TransientError):
-    """The live file's lock was not had in time."""
+    """The live file's lock was not had in time.
+
+    `holders` is who has it, as program and process number; empty where that cannot be known.
+    """
+
+    def __init__(self, message: str = "", *, holders: Sequence[tuple[str, int]] = ()) -> None:
+        super().__init__(message)
+        self.holders = tuple(holders)
 
 
 class BatchProblemsError(FinalError):
