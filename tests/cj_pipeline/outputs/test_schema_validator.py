@@ -12,9 +12,7 @@ def test_grammars_that_no_contract_uses_are_not_compiled() -> None:
         "import sys, cj_pipeline.outputs.schema_validator; print('rfc3987_syntax' in sys.modules)"
     )
 
-    found = subprocess.run(
-        [sys.executable, "-c", told], capture_output=True, text=True, check=True
-    )
+    found = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
 
     assert found.stdout.strip() == "False"
 
