@@ -370,7 +370,11 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
         batch=batch,
         essays=rows("SELECT * FROM essays WHERE batch_id = $batch ORDER BY position"),
         documents=rows("SELECT * FROM documents WHERE batch_id = $batch ORDER BY kind"),
-        judges=rows("SELECT * FROM judges WHERE batch_id = $batch ORDER BY name, judge_id"),
+        judges=rows(
+            "SELECT * EXCLUDE (replaced_at) FROM judges WHERE batch_id = $batch AND (replaced_at"
+            " IS NULL OR judge_id IN (SELECT judge_id FROM comparisons WHERE batch_id = $batch))"
+            " ORDER BY name, judge_id"
+        ),
         pairs=rows("SELECT * FROM comparison_pairs WHERE batch_id = $batch ORDER BY sequence"),
         comparisons=rows("SELECT * FROM comparisons WHERE batch_id = $batch ORDER BY sequence"),
         attempts=rows(

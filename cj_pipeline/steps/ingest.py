@@ -201,6 +201,8 @@ def _record(
                 _refuse_other_settings(batch, given, known["settings"])
                 if priority is not None:
                     _set_priority(db, batch.batch_id, priority, now)
+                if known["state"] == "running":
+                    _ask_changed_judges(db, batch.batch_id, judges, now)
                 return False
             problem = (
                 "a batch of this name with other content is in the store already; what was "
@@ -261,6 +263,49 @@ def _record(
         if runner_mode == "execute":
             record_progress(db, batch.batch_id, now)
     return True
+
+
+def _ask_changed_judges(db: Session, batch_id: str, judges: Sequence[Judge], now: datetime) -> None:
+    """Give the open comparisons of judges that are held without a verdict to what they are now.
+
+    A judge whose settings were changed is another judge of the same name. What the earlier one
+    answered was paid for and stays its own; what it has in flight comes home to it.
+    """
+    for judge in judges:
+        held = db.rows(
+            "SELECT j.judge_id FROM judges j WHERE j.batch_id = $batch AND j.name = $name"
+            " AND j.judge_id <> $judge AND (j.replaced_at IS NOT NULL OR j.judge_id IN"
+            " (SELECT judge_id FROM v_judge_holds WHERE batch_id = $batch"
+            "  AND waiting_for = 'person'))",
+            {"batch": batch_id, "name": judge.name, "judge": judge.judge_id},
+        )
+        if not held:
+            continue
+        changed = [row["judge_id"] for row in held]
+        db.insert("judges", [{"batch_id": batch_id} | _judge_row(judge)], on_conflict="ignore")
+        keys = {"batch": batch_id, "changed": changed}
+        db.execute(
+            "UPDATE judges SET replaced_at = coalesce(replaced_at, $now) WHERE batch_id = $batch"
+            " AND judge_id IN (SELECT unnest($changed))",
+            keys | {"now": now},
+        )
+        db.execute(
+            "UPDATE judges SET replaced_at = NULL WHERE batch_id = ? AND judge_id = ?",
+            [batch_id, judge.judge_id],
+        )
+        db.execute(
+            "DELETE FROM comparisons WHERE batch_id = $batch AND status = 'failed'"
+            " AND judge_id IN (SELECT unnest($changed))",
+            keys,
+        )
+        db.execute(
+            "UPDATE comparison_pairs SET judge_id = $judge WHERE batch_id = $batch AND judge_id IN"
+            " (SELECT unnest($changed)) AND comparison_id NOT IN (SELECT comparison_id FROM"
+            " attempts WHERE batch_id = $batch AND outcome IS NULL) AND comparison_id NOT IN"
+            " (SELECT comparison_id FROM comparisons WHERE batch_id = $batch)",
+            keys | {"judge": judge.judge_id},
+        )
+        log.info("judge_changed", batch_id=batch_id, judge=judge.name, judge_id=judge.judge_id)
 
 
 def _refuse_unknown_links(db: Session, batch: Batch) -> None:

@@ -92,6 +92,88 @@ def test_a_judge_without_a_verdict_is_held_and_goes_on_when_told(
     assert ended[0] == "succeeded"
 
 
+@MODES
+def test_changed_settings_continue_the_same_batch(
+    runtime: Runtime, tmp_path: Path, mode: str
+) -> None:
+    """A judge of the same name takes what is open; what was paid for stays with the earlier one."""
+    without_verdicts(runtime, 1.0)
+    folder = a_folder(tmp_path, mode, canary_requests=3)
+    with pytest.raises(JudgeHeldError, match=r"judges/quality\.yaml"):
+        execute(runtime, folder)
+    paid = n_paid(runtime)
+
+    _change_judge(folder, max_output_tokens=700)
+    without_verdicts(runtime, 0.0)
+    ended = execute(runtime, folder)
+
+    with runtime.store.read() as db:
+        judged = db.rows(
+            "SELECT j.definition->'settings'->>'max_output_tokens' AS most, count(*) AS n"
+            " FROM comparisons c JOIN judges j USING (batch_id, judge_id)"
+            " WHERE c.status = 'succeeded' GROUP BY 1"
+        )
+        asked = db.rows(
+            "SELECT j.replaced_at IS NULL AS is_asked, count(*) AS n, sum(a.cost_usd) > 0 AS cost"
+            " FROM attempts a JOIN judges j USING (batch_id, judge_id) GROUP BY 1 ORDER BY 1"
+        )
+        assert db.one("SELECT count(*) AS n FROM batches") == {"n": 1}
+    assert ended[0] == "succeeded"
+    assert paid == 6
+    assert judged == [{"most": "700", "n": 15}]
+    assert asked == [
+        {"is_asked": False, "n": 6, "cost": True},
+        {"is_asked": True, "n": 15, "cost": True},
+    ]
+    assert n_paid(runtime) == 6 + 15
+
+
+def test_a_changed_judge_that_gives_no_verdict_is_held_anew(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """And changed again, or changed back, it goes on again."""
+    without_verdicts(runtime, 1.0)
+    folder = a_folder(tmp_path, "per_request", canary_requests=3)
+    for most in (700, 800):
+        with pytest.raises(JudgeHeldError, match="no verdict in its first 6 answers"):
+            execute(runtime, folder)
+        _change_judge(folder, max_output_tokens=most)
+    without_verdicts(runtime, 0.0)
+    _change_judge(folder, max_output_tokens=700)
+
+    with pytest.raises(JudgeHeldError):
+        execute(runtime, folder)
+
+    assert n_paid(runtime) == 12
+    assert execute(runtime, folder, resume=True)[0] == "succeeded"
+
+
+def test_a_judge_that_gives_verdicts_is_not_changed_under_way(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """Half of a scale by one judge and half by another would be no scale."""
+    folder = a_folder(tmp_path, "per_request")
+    batch_id = take_in(runtime, folder, explicit={}).batch_id
+    _change_judge(folder, max_output_tokens=700)
+
+    execute(runtime, folder)
+
+    with runtime.store.read() as db:
+        found = db.one(
+            "SELECT count(DISTINCT judge_id) AS n FROM judges WHERE batch_id = ?", [batch_id]
+        )
+    assert found == {"n": 1}
+
+
+def _change_judge(folder: Path, max_output_tokens: int) -> None:
+    """Write the built-in judge `quality` into the folder, with a setting changed."""
+    (folder / "judges").mkdir(exist_ok=True)
+    (folder / "judges" / "quality.yaml").write_text(
+        "name: quality\nprovider: emulator\nmodel: quality\n"
+        f"settings: {{max_output_tokens: {max_output_tokens}}}\n"
+    )
+
+
 def test_without_a_canary_single_calls_stop_by_themselves(runtime: Runtime, tmp_path: Path) -> None:
     """What is in flight when the sixth answer comes may come too, and nothing after it."""
     without_verdicts(runtime, 1.0)
