@@ -195,7 +195,9 @@ def _record(
             [batch.batch_id],
         )
         if known is not None and known["state"] != "rejected":
-            if known["content_sha256"] == batch.content_sha256:
+            if known["content_sha256"] == batch.content_sha256 or _only_judges_changed(
+                db, batch, judges
+            ):
                 given = _given_by_hand(batch, known["settings"])
                 priority = given.pop("priority", None) if known["state"] == "running" else None
                 _refuse_other_settings(batch, given, known["settings"])
@@ -265,6 +267,38 @@ def _record(
     return True
 
 
+_MAY_BE_CHANGED = """
+    SELECT judge_id FROM judges j WHERE j.batch_id = $batch AND j.name = $name
+    AND j.judge_id <> $judge AND (j.replaced_at IS NOT NULL OR j.judge_id IN
+        (SELECT judge_id FROM v_judge_holds WHERE batch_id = $batch AND waiting_for = 'person'))
+"""
+"""The judges of a name that gave no verdict and are held, or were, and are another one's now."""
+
+
+def _only_judges_changed(db: Session, batch: Batch, judges: Sequence[Judge]) -> bool:
+    """Whether a folder differs from its batch only in judges that may be changed.
+
+    What is stored is held against the folder: its essays, and every document.
+    """
+    own = [batch.batch_id]
+    essays = db.rows("SELECT essay_id, grade, sha256 FROM essays WHERE batch_id = ?", own)
+    documents = db.rows("SELECT kind, sha256 FROM documents WHERE batch_id = ?", own)
+    is_same = {(e["essay_id"], e["grade"], e["sha256"]) for e in essays} == {
+        (e.essay_id, e.grade, e.sha256) for e in batch.essays
+    } and {(d["kind"], d["sha256"]) for d in documents} == {
+        (d.kind, d.sha256) for d in batch.documents
+    }
+    stored = {row["judge_id"] for row in db.rows("FROM judges WHERE batch_id = ?", own)}
+    return is_same and all(
+        judge.judge_id in stored
+        or db.rows(
+            _MAY_BE_CHANGED,
+            {"batch": batch.batch_id, "name": judge.name, "judge": judge.judge_id},
+        )
+        for judge in judges
+    )
+
+
 def _ask_changed_judges(db: Session, batch_id: str, judges: Sequence[Judge], now: datetime) -> None:
     """Give the open comparisons of judges that are held without a verdict to what they are now.
 
@@ -273,10 +307,7 @@ def _ask_changed_judges(db: Session, batch_id: str, judges: Sequence[Judge], now
     """
     for judge in judges:
         held = db.rows(
-            "SELECT j.judge_id FROM judges j WHERE j.batch_id = $batch AND j.name = $name"
-            " AND j.judge_id <> $judge AND (j.replaced_at IS NOT NULL OR j.judge_id IN"
-            " (SELECT judge_id FROM v_judge_holds WHERE batch_id = $batch"
-            "  AND waiting_for = 'person'))",
+            _MAY_BE_CHANGED,
             {"batch": batch_id, "name": judge.name, "judge": judge.judge_id},
         )
         if not held:

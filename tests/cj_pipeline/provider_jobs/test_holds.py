@@ -11,7 +11,12 @@ from typer.testing import CliRunner
 from cj_pipeline.cli import app
 from cj_pipeline.emulator import change_settings, in_process_client
 from cj_pipeline.emulator.config import EmulatorConfig
-from cj_pipeline.errors import InvalidOutputError, JudgeHeldError, OutOfCreditError
+from cj_pipeline.errors import (
+    BatchProblemsError,
+    InvalidOutputError,
+    JudgeHeldError,
+    OutOfCreditError,
+)
 from cj_pipeline.operations.execute import run_to_end, take_in
 from cj_pipeline.operations.reparse import reparse
 from cj_pipeline.queries.overview import batch_overview, put_off, what_hinders
@@ -151,18 +156,26 @@ def test_a_changed_judge_that_gives_no_verdict_is_held_anew(
 def test_a_judge_that_gives_verdicts_is_not_changed_under_way(
     runtime: Runtime, tmp_path: Path
 ) -> None:
-    """Half of a scale by one judge and half by another would be no scale."""
-    folder = a_folder(tmp_path, "per_request")
-    batch_id = take_in(runtime, folder, explicit={}).batch_id
+    """Half of a scale by one judge and half by another would be no scale; nor are texts changed."""
+    folder = a_folder(tmp_path, "per_request", canary_requests=3)
+    without_verdicts(runtime, 1.0)
+    with pytest.raises(JudgeHeldError):
+        execute(runtime, folder)
+    essay = next((folder / "essays").iterdir())
+    before = essay.read_text()
     _change_judge(folder, max_output_tokens=700)
+    essay.write_text("Another text under the same name.")
 
-    execute(runtime, folder)
+    with pytest.raises(BatchProblemsError, match="with other content"):
+        execute(runtime, folder)
 
-    with runtime.store.read() as db:
-        found = db.one(
-            "SELECT count(DISTINCT judge_id) AS n FROM judges WHERE batch_id = ?", [batch_id]
-        )
-    assert found == {"n": 1}
+    essay.write_text(before)
+    without_verdicts(runtime, 0.0)
+    assert execute(runtime, folder)[0] == "succeeded"
+    assert execute(runtime, folder)[0] == "succeeded"
+    _change_judge(folder, max_output_tokens=800)
+    with pytest.raises(BatchProblemsError, match="with other content"):
+        execute(runtime, folder)
 
 
 def _change_judge(folder: Path, max_output_tokens: int) -> None:
