@@ -136,7 +136,7 @@ def forget(
     person: Annotated[str, typer.Argument(help="The name, as `cj people show` gives it.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Replace the name of somebody who judged, graded or decided, in every batch, for good."""
+    """Replace the name of a person who judged, graded or decided, in every batch, for good."""
     from datetime import UTC, datetime
 
     from cj_pipeline.operations.erase import forget_person
@@ -148,7 +148,7 @@ def forget(
     for done in forget_person(store, person, now=datetime.now(UTC)):
         text = (
             f"batch {done.batch_id}: {done.n_rows} rows bear the name {done.essay_alias} now;"
-            " exports were removed, `cj report` writes them anew."
+            " exports were removed, `cj report` rewrites them."
         )
         console.print(text, markup=False, soft_wrap=True)
 

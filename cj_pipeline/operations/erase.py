@@ -154,7 +154,9 @@ def forget_person(
     with store.write() as db:
         batches = batches_of_person(db, person)
         if not batches and not finished:
-            msg = f"Nobody called '{person}' judged or decided in any batch; nothing was removed."
+            msg = (
+                f"No person called '{person}' judged or decided in any batch; nothing was removed."
+            )
             raise UnknownPersonError(msg)
         alias = f"{PERSON_ALIAS}{secrets.token_hex(6)}"
         erasures = [_intended(each, None, alias, now) | {"person": person} for each in batches]

@@ -268,9 +268,15 @@ def _record(
 
 
 _MAY_BE_CHANGED = """
-    SELECT judge_id FROM judges j WHERE j.batch_id = $batch AND j.name = $name
-    AND j.judge_id <> $judge AND (j.replaced_at IS NOT NULL OR j.judge_id IN
-        (SELECT judge_id FROM v_judge_holds WHERE batch_id = $batch AND waiting_for = 'person'))
+    WITH held AS (
+        SELECT judge_id FROM v_judge_holds WHERE batch_id = $batch AND waiting_for = 'person'
+    ),
+    others AS (
+        SELECT judge_id, replaced_at IS NOT NULL AS is_replaced, judge_id IN (FROM held) AS is_held
+        FROM judges WHERE batch_id = $batch AND name = $name AND judge_id <> $judge
+    )
+    SELECT judge_id FROM others
+    WHERE NOT EXISTS (SELECT 1 FROM others WHERE NOT is_replaced AND NOT is_held)
 """
 """The judges of a name that gave no verdict and are held, or were, and are another one's now."""
 

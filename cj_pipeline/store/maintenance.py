@@ -420,7 +420,7 @@ def _leftovers(store: FileStore, backup_folders: set[Path]) -> Iterator[tuple[Pa
             if path.exists():
                 yield path, "a file that was never finished"
     for path in half_handed_in(store.home):
-        yield path, "essays that were being handed in, by something that was killed"
+        yield path, "essays that were being submitted by a process that was killed"
     kept = kept_by_compaction(store)
     if kept.exists():
         yield kept, "the store as it was before a compaction that did not come to its end"

@@ -73,7 +73,7 @@ def test_a_batch_handed_in_while_the_store_is_held_is_judged_once_it_is_free(
             looked = _tick(instance)
             requested += looked.run_requests or []
             told.append(str(looked.skip_reason))
-            with pytest.raises(StoreBusyError, match="kept"):
+            with pytest.raises(StoreBusyError, match="PID"):
                 ingest(runtime, folder)
             clock.now += timedelta(minutes=1)
     with dg.DagsterInstance.ephemeral() as instance:
