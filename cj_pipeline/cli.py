@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from cj_pipeline.commands import (
     batches,
@@ -34,12 +33,13 @@ from cj_pipeline.commands import (
     watch,
 )
 from cj_pipeline.commands.terminal.console import inert_usage_errors, with_plain_errors
+from cj_pipeline.commands.terminal.help_text import PlainCommand, PlainGroup
 
 Command = Callable[..., None]
 
 
 def group(
-    name: str, about: str, commands: Sequence[Command], cls: type[TyperGroup] = TyperGroup
+    name: str, about: str, commands: Sequence[Command], cls: type[PlainGroup] = PlainGroup
 ) -> typer.Typer:
     """Return commands as `cj NAME ...`.
 
@@ -58,11 +58,11 @@ def group(
 def add(to: typer.Typer, command: Command, panel: str | None = None) -> None:
     """Add a command, under a heading of the help if there is one."""
     takes_an_essay = not {"essay", "essay_id"}.isdisjoint(inspect.signature(command).parameters)
-    cls = _WithEssay if takes_an_essay else TyperCommand
+    cls = _WithEssay if takes_an_essay else PlainCommand
     to.command(name_of(command), cls=cls, rich_help_panel=panel)(with_plain_errors(command))
 
 
-class _WithEssay(TyperCommand):
+class _WithEssay(PlainCommand):
     """A command that takes an essay's name, which may begin with a dash as an option does."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -177,7 +177,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
 """What help shows, in this order: what one wants to do, and the commands for it."""
 
 
-class _AsInPanels(TyperGroup):
+class _AsInPanels(PlainGroup):
     """Typer puts groups behind commands; here each is where `PANELS` has it.
 
     Usage errors of all commands come through here too, and what was typed is spelled out.

@@ -104,6 +104,8 @@ def try_(
     from cj_pipeline.operations.pilot import judge_once, paid_trials
 
     judge = load_judge(name, judges)
+    if judges is not None:
+        _allowed([judge], judges)
     prompt = render_prompt(
         judge.template,
         instructions=instructions.read_text("utf-8") if instructions else "",
@@ -135,7 +137,9 @@ def compare(
 
     batch = read_batch(batch_dir)
     names = judge or list(batch.settings.values.judges)
-    tried = [load_judge(name, batch_dir / "judges") for name in names]
+    tried = _allowed(
+        [load_judge(name, batch_dir / "judges") for name in names], batch_dir / "judges"
+    )
     order = trial_pairs([essay.essay_id for essay in batch.essays], pairs, seed)
     most = _agree_to_spend(tried, batch, order, yes=yes)
     paid = [one for one in tried if not one.is_simulated]
@@ -213,6 +217,20 @@ def _show_agreement(compared: JudgesCompared) -> None:
         f"Fleiss' kappa of all, over {compared.n_items_of_all} comparisons:"
         f" {figure(compared.fleiss_kappa, '.2f')}",
     )
+
+
+def _allowed(judges: list[Judge], folder: Path) -> list[Judge]:
+    """Return judges whose addresses and keys the installation allows.
+
+    Raises:
+        SettingsError: With everything that it does not.
+    """
+    from cj_pipeline.errors import SettingsError
+    from cj_pipeline.steps.spending_limits import refused_connections
+
+    if refused := refused_connections(open_runtime(), judges, folder):
+        raise SettingsError("; ".join(refused))
+    return judges
 
 
 def _provider(judge: Judge) -> Provider:

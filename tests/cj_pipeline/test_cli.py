@@ -53,3 +53,17 @@ def test_a_mistyped_option_is_no_name(tmp_path: Path, monkeypatch: pytest.Monkey
 
     assert done.exit_code == 2
     assert "No such option" in done.output
+
+
+def test_help_names_no_type_for_a_flag() -> None:
+    """Nobody can write `--essays true`."""
+    for command in (
+        ["--help"],
+        ["plan", "--help"],
+        ["store", "--help"],
+        ["trial", "run", "--help"],
+    ):
+        shown = CliRunner().invoke(app, command).output
+
+        assert "bool" not in shown
+        assert "--help" in shown
