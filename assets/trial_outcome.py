@@ -106,7 +106,7 @@ def _run(row: dict[str, Any]) -> dict[str, Any]:
     figures, drift = row["figures"] or {}, row["drift"] or {}
     return {
         "batch": row["batch_id"],
-        "due": f"{row['due_at']:%Y-%m-%d %H:%M}",
+        "due": f"{row['due_at']:%Y-%m-%d %H:%M} UTC",
         "is_met": row["is_met"],
         "end_reason": row["end_reason"],
         **{name: figures.get(name) for name in ("completed", "cost_usd", "duration_s")},

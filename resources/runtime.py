@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from cj_pipeline.runtime import RunEnvironment, Runtime
+from cj_pipeline.runtime import RunEnvironment, Runtime, public_url
 from cj_pipeline.storage.private_files import make_home
 from cj_pipeline.store.opening import default_home, open_store
 
 
 def open_runtime(environment: Mapping[str, str]) -> Runtime:
     """Return the runtime over `CJ_HOME`, with this machine and checkout described."""
+    public_url(environment)  # a wrong one is told now, and not once a batch has been paid for
     home = make_home(default_home(environment).resolve())
     return Runtime(
         store=open_store(home, environment),

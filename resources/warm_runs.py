@@ -27,7 +27,7 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass
 from dagster._serdes.config_class import ConfigurableClassData
 
-PROCESS_TAG = "cj/process"
+PROCESS_TAG = "dagster/cj-process"
 """Where a run's process is: host, number and when it began, so that no other is taken for it."""
 
 PRELOADED = ("resources.preload",)

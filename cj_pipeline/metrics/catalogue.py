@@ -184,7 +184,9 @@ _JOBS = (
         "From a provider job's acceptance to its end, as this pipeline saw them.",
         ("provider", "model"),
         """
-        SELECT provider, model, epoch(ended_at) - epoch(submitted_at) AS value FROM provider_jobs
+        -- A provider tells its end in whole seconds, and by its own clock.
+        SELECT provider, model, greatest(0, epoch(ended_at) - epoch(submitted_at)) AS value
+        FROM provider_jobs
         WHERE batching_mode = 'provider_batch_api' AND submitted_at IS NOT NULL
           AND ended_at IS NOT NULL AND batch_id GLOB $batch
         """,
@@ -196,7 +198,8 @@ _JOBS = (
         "From a provider job's end until its replies are in the store.",
         ("provider", "model"),
         """
-        SELECT provider, model, epoch(collected_at) - epoch(ended_at) AS value FROM provider_jobs
+        SELECT provider, model, greatest(0, epoch(collected_at) - epoch(ended_at)) AS value
+        FROM provider_jobs
         WHERE batching_mode = 'provider_batch_api' AND ended_at IS NOT NULL
           AND collected_at IS NOT NULL AND batch_id GLOB $batch
         """,
@@ -737,7 +740,7 @@ _ONE_BATCH = (
         "From the batch's arrival to its end, or to now while it runs.",
         (),
         """
-        SELECT epoch(coalesce(ended_at, $now)) - epoch(created_at) AS value
+        SELECT greatest(0, epoch(coalesce(ended_at, $now)) - epoch(created_at)) AS value
         FROM batches WHERE batch_id GLOB $batch
         """,
         of_one_batch=True,
