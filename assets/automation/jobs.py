@@ -27,24 +27,27 @@ collect_wave = dg.define_asset_job(
         "comparisons",
         "essay_scores",
         "wave_decision",
+        "wave_request",
         "grade_projections",
         "run_artefact",
         "batch_report",
         "trial_outcome",
     ],
-    description="Collect a wave, score it, decide; at the end grade and publish.",
+    description="Collect a wave, score it, decide, submit the next; at the end grade and publish.",
 )
 finish_batch = dg.define_asset_job(
     "finish_batch",
     selection=[
         "essay_scores",
         "wave_decision",
+        "wave_request",
         "grade_projections",
         "run_artefact",
         "batch_report",
         "trial_outcome",
     ],
-    description="Score and decide a batch with nothing in flight; at its end grade and publish it.",
+    description="Score and decide a batch with nothing in flight; submit its next wave, or at its"
+    " end grade and publish it.",
 )
 
 GRADED_AGAIN = {"ops": {"grade_projections": {"config": {"again": True}}}}

@@ -26,7 +26,7 @@ from cj_pipeline.trials.definitions import (
 from cj_pipeline.trials.runs import trial_batch_id
 from resources.runtime_resource import RuntimeResource
 
-TRIAL_TAG = "dagster/cj-trial"
+TRIAL_TAG = "cj/trial"
 
 _LOG = logging.getLogger(__name__)
 
