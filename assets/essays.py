@@ -75,7 +75,8 @@ def _take_in(engine: RuntimeResource, batch_id: str, config: BatchSource) -> Ing
             raise dg.Failure(msg, allow_retries=False)
         return open_trial(connected, config.trial, batch_id=batch_id)
     folder = Path(config.folder) if config.folder else connected.inbox / batch_id
-    if not config.folder and not config.settings and not folder.exists():
+    is_of_inbox = not config.folder or folder.parent == connected.inbox
+    if is_of_inbox and not config.settings and not folder.exists():
         with connected.store.read() as db:
             refuse_rejected(db, batch_id)  # and keep the reasons that it was rejected for
             stored = stored_batch(db, batch_id)

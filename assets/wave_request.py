@@ -28,7 +28,7 @@ from resources.runtime_resource import RuntimeResource
 @dg.asset(
     deps=["wave_decision"],
     partitions_def=batches,
-    group_name="judging",
+    group_name="scaling",
     kinds=STORED,
     owners=OWNERS,
     tags={"paid": "yes"},

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,9 @@ def execute_in_fork(arguments: str, command: list[str]) -> None:
     from resources.preload import is_stale
 
     if is_stale():
+        # Its first word is `dagster`, which is not where a process looks that is handed a path.
+        if command[0] == "dagster":
+            command = [sys.executable, "-m", *command]
         os.execv(command[0], command)  # noqa: S606
     from dagster._cli.api import execute_run_command
 

@@ -758,6 +758,39 @@ _SENSORS = (
     ),
 )
 
+_LIMITS = (
+    Metric(
+        "cj_spend_share_of_limit",
+        "gauge",
+        "The largest part of a limit that is spent or set aside: of a running batch's own cap, of"
+        " the installation's ceiling for a batch, of its ceiling for today.",
+        ("limit",),
+        """
+        WITH used AS (
+            SELECT b.batch_id, any_value(CAST(b.settings->>'spend_cap_usd' AS DOUBLE)) AS cap,
+                   sum(coalesce(j.billed_usd, j.reserved_usd) + coalesce(j.possible_usd, 0)) AS usd
+            FROM batches b JOIN provider_jobs j USING (batch_id)
+            WHERE b.state = 'running' GROUP BY b.batch_id
+        ),
+        today AS (
+            SELECT coalesce(sum(
+                coalesce(billed_usd, reserved_usd) + coalesce(possible_usd, 0)
+            ), 0) AS usd
+            FROM provider_jobs WHERE intended_at >= date_trunc('day', CAST($now AS TIMESTAMPTZ))
+        )
+        SELECT 'spend_cap_usd' AS "limit", max(usd / cap) AS value FROM used WHERE cap > 0
+        HAVING count(*) > 0
+        UNION ALL
+        SELECT 'usd_per_batch', max(usd / CAST($usd_per_batch AS DOUBLE)) FROM used
+        WHERE CAST($usd_per_batch AS DOUBLE) > 0 HAVING count(*) > 0
+        UNION ALL
+        SELECT 'usd_per_day', usd / CAST($usd_per_day AS DOUBLE) FROM today
+        WHERE CAST($usd_per_day AS DOUBLE) > 0
+        """,
+        adds_up=False,
+    ),
+)
+
 STORE_AVAILABLE = Metric(
     "cj_store_available",
     "gauge",
@@ -786,6 +819,7 @@ METRICS: tuple[Metric, ...] = (
     *_BATCHES,
     *_TRIALS,
     *_SENSORS,
+    *_LIMITS,
     *_ONE_BATCH,
 )
 """All of them, in the order they are printed."""

@@ -161,6 +161,23 @@ def test_a_batch_that_has_ended_can_be_materialized_again_as_a_whole(
         assert db.rows("SELECT * FROM provider_jobs ORDER BY submission_key") == before
 
 
+def test_a_folder_that_has_left_the_inbox_is_no_fault_of_a_run_that_is_repeated(
+    instance: dg.DagsterInstance, runtime: Runtime, tmp_path: Path
+) -> None:
+    """The sensor moves it once it was opened; a run that died is started again by Dagster."""
+    ingest(runtime, batch_folder(tmp_path))
+    instance.add_dynamic_partitions(BATCHES, ["spring-9"])
+    folder = {"folder": str(runtime.inbox / "spring-9")}
+
+    again = defs.resolve_job_def("open_batch").execute_in_process(
+        run_config={**QUIET, "ops": {"essays": {"config": folder}}},
+        instance=instance,
+        partition_key="spring-9",
+    )
+
+    assert again.success
+
+
 @pytest.mark.parametrize(
     "job", ["everything", *(job.name for job in ALL_JOBS if job.name != "open_batch")]
 )
