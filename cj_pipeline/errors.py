@@ -18,6 +18,7 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── FailedCheckError          what is claimed of every batch does not hold of this one
         ├── InvalidOutputError        a judge's reply holds no verdict
         ├── ProviderRefusedError      the provider will not take this request or job
+        │   ├── JobTooLargeError          a job of this size; smaller ones may be taken
         │   └── AccountRefusedError       it will take nothing from this account as it is
         │       └── OutOfCreditError          until somebody pays, or raises its limit
         ├── CeilingReachedError       more than the operator lets this installation spend
@@ -155,6 +156,10 @@ class InvalidOutputError(FinalError):
 
 class ProviderRefusedError(FinalError):
     """The provider will not take this request or job as it is."""
+
+
+class JobTooLargeError(ProviderRefusedError):
+    """The provider takes no job of this size (413), whatever its documents say: split it."""
 
 
 class AccountRefusedError(ProviderRefusedError):
