@@ -22,7 +22,7 @@ _SHOWN_RUNS = 20
     owners=OWNERS,
     tags={"paid": "no"},
     output_required=False,
-    # Nightly trials that do not come out go stale on the asset's page; `CJTrialOverdue` tells alike.
+    # Nightly trials that do not come out are stale on its page; `CJTrialOverdue` tells alike.
     freshness_policy=dg.FreshnessPolicy.time_window(
         fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)
     ),
