@@ -47,9 +47,9 @@ def fit_within(db: Session, record: BatchRecord) -> Fitted:
         scale = score_verdicts(
             record.essay_ids, judged, record.scoring_rules, start=_scores_before(db, record, wave)
         )
+        posterior = score_posterior(scale, record.anchor_grades)
     except UnscalableBatchError as error:
         return Fitted(wave, len(judged), None, str(error))
-    posterior = score_posterior(scale, record.anchor_grades)
     rows = score_rows(record.batch_id, wave, scale, posterior)
     db.insert("essay_scores", rows, on_conflict="replace")
     return Fitted(wave, len(judged), scale, None)
