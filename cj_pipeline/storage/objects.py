@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _ADDRESS = re.compile(r"(?:s3|gs|az)://[^/\s]+(?:/\S*)?")
 
+_NO_BUCKET = ("NoSuchBucket", "The specified bucket does not exist", "ContainerNotFound")
+"""What S3, Google and Azure say where not the object is missing, but all that should hold it."""
+
 
 class Objects:
     """The objects below one address; their names are relative to it.
@@ -55,7 +58,9 @@ class Objects:
         with self._told(f"read {name}"):
             try:
                 return bytes(obstore.get(self._store, name).bytes())
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if any(said in str(error) for said in _NO_BUCKET):
+                    raise
                 return None
 
     def names(self, folder: str) -> list[str]:

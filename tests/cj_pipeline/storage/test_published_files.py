@@ -13,6 +13,7 @@ from cj_pipeline.errors import TransientError
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.publish import publish
 from cj_pipeline.storage.published_files import PublishedFiles, open_published_files
+from cj_pipeline.store.file_store import FileStore
 from tests.support.finished_batches import ARGUMENTS
 from tests.support.object_server import BUCKET, ObjectServer, object_server
 from tests.support.served_runtime import asking, home_with_batches
@@ -166,7 +167,10 @@ def test_no_path_of_a_machine_is_in_the_store(server: ObjectServer, tmp_path: Pa
         f"{ARGUMENTS}/report.html",
     ]
     one.home.rename(tmp_path / "moved")
-    with asking(replace(one, home=tmp_path / "moved", environment={})) as client:
+    moved = replace(
+        one, home=tmp_path / "moved", store=FileStore(tmp_path / "moved"), environment={}
+    )
+    with asking(moved) as client:
         assert client.get(f"/api/v1/batches/{ARGUMENTS}/report").status_code == 200
 
 
