@@ -160,7 +160,7 @@ def test_no_path_of_a_machine_is_in_the_store(server: ObjectServer, tmp_path: Pa
     """Another machine has other folders, and a home that was moved too."""
     one, _ = _two_hosts(tmp_path)
     publish(one, ARGUMENTS)
-    assert {each.name: each.standing for each in preflight(one)}["shared files"] == "ready"
+    assert {each.about: each.standing for each in preflight(one)}["shared files"] == "ready"
 
     with one.store.read() as db:
         rows = db.rows("SELECT path FROM run_artefact UNION ALL SELECT path FROM batch_report")
@@ -194,7 +194,7 @@ def test_an_object_store_that_is_away_is_told_as_passing(
 
     with pytest.raises(TransientError, match="try again"):
         publish(one, ARGUMENTS)
-    by_name = {each.name: each for each in preflight(one)}
+    by_name = {each.about: each for each in preflight(one)}
     assert by_name["shared files"].standing == "problem"
     with asking(two) as client:
         reply = client.get(f"/api/v1/batches/{ARGUMENTS}/artefact")
