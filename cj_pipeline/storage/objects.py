@@ -127,9 +127,6 @@ class Objects:
         )
         try:
             yield
-        except FileNotFoundError as error:
-            msg = f"{self.address} cannot {doing}: there is no such bucket or container."
-            raise StoreError(msg) from error
         except final as error:
             msg = (
                 f"{self.address} does not let us {doing}: {_first_line(error)} Check the keys in "
@@ -137,6 +134,9 @@ class Objects:
             )
             raise StoreError(msg) from error
         except (raised.BaseError, OSError) as error:
+            if isinstance(error, FileNotFoundError) or any(s in str(error) for s in _NO_BUCKET):
+                msg = f"{self.address} cannot {doing}: there is no such bucket or container."
+                raise StoreError(msg) from error
             msg = (
                 f"{self.address} did not {doing} within {self._patience_s:.0f} s: "
                 f"{_first_line(error)} Nothing is lost; try again."
