@@ -10,7 +10,7 @@ from typing import Any
 
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.batch.options import RunnerMode
-from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.errors import RejectedBatchError, UnknownBatchError
 from cj_pipeline.grading.rules import GradingTerms
 from cj_pipeline.intake.settings import (
     BatchSettings,
@@ -195,6 +195,17 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
         canary_failed=row.canary_failed,
         nothing_left_to_ask=row.nothing_left_to_ask,
     )
+
+
+def refuse_rejected(db: Session, batch_id: str) -> None:
+    """Say of a batch that was rejected at intake that no step can be taken.
+
+    Raises:
+        RejectedBatchError: If it was.
+    """
+    row = db.one("SELECT state, problems FROM batches WHERE batch_id = ?", [batch_id])
+    if row is not None and row["state"] == "rejected":
+        raise RejectedBatchError(batch_id, row["problems"] or ())
 
 
 def batch_correlation_id(batch_id: str) -> str:
