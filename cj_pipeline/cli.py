@@ -17,6 +17,7 @@ from cj_pipeline.commands import (
     demo,
     inbox,
     judges,
+    keys,
     ledger,
     moderation,
     operations,
@@ -96,6 +97,11 @@ TOKEN = group(
     "Let others call the service: for what, with which batches, and until when.",
     (tokens.create, tokens.list_, tokens.revoke),
 )
+KEYS = group(
+    "keys",
+    "Make the key that signs artefacts, and see its public part.",
+    (keys.create, keys.show),
+)
 STORE = group(
     "store",
     "Look after the store.",
@@ -133,6 +139,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         outputs.sql,
         cost.cost,
         outputs.verify,
+        KEYS,
         operations.assert_,
         batches.regrade,
         batches.link,

@@ -356,6 +356,8 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
         db.execute(statement, keys)
     if "earlier_outcomes" in _tables(db):  # an older copy may not have it
         db.execute(f"DELETE FROM earlier_outcomes WHERE {_SHOWS_IT}", keys)  # noqa: S608
+    if "artefact_records" in _tables(db):  # a checksum of what bore the names
+        db.execute("DELETE FROM artefact_records WHERE batch_id = ?", [batch_id])
     if "human_answers" in _tables(db):  # likewise
         db.execute(f"UPDATE human_answers SET reason = NULL WHERE {_QUOTES_IT}", keys)  # noqa: S608
     if "shared_texts" in _tables(db):  # nor this
