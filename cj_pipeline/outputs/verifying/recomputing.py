@@ -321,7 +321,8 @@ def _replies(document: Document, beside: Beside) -> dict[str, dict[str, Any]]:
 def _verdict(judge: Judge, body: str) -> dict[str, Any]:
     reply = open_parser(judge)(body)
     try:
-        verdict = parse_verdict(reply.text or "", allow_ties=judge.allow_ties)
+        # Whether the judge may give a tie was decided with the request's outcome.
+        verdict = parse_verdict(reply.text or "", allow_ties=True)
     except InvalidOutputError:
         return {"winner": None, "confidence": None, "justification": None}
     return {

@@ -287,8 +287,7 @@ def grades(
         SettingsError: If its scale cannot be read.
     """
     grading = document["grading"]
-    if grading is None or grading.get("terms") is None:
-        # Earlier versions kept no terms; what gave no grades has none.
+    if grading is None or not (grading.get("terms") or grading["is_graded"]):
         yield from _ungraded(document, settings, scale)
         return
     anchors = anchor_grades(document)
@@ -297,8 +296,9 @@ def grades(
     if terms is None:
         yield "grading.terms", None
         return
-    yield "grading.terms", as_json(terms.as_record())
-    yield "grading.scale", as_json(asdict(terms.scale))
+    if grading.get("terms"):  # earlier versions kept none
+        yield "grading.terms", as_json(terms.as_record())
+        yield "grading.scale", as_json(asdict(terms.scale))
     if _is_stopped(grading):
         yield "grading.is_graded", False
         return
