@@ -43,6 +43,7 @@ from cj_pipeline.store.identity import UNKNOWN
 from cj_pipeline.store.session import Session
 
 _RELIABILITIES = (0.8, 0.9)
+_MISPLACED = (0.2, 0.1)
 """What is foreseen for a batch that sets no target of its own."""
 
 
@@ -119,7 +120,7 @@ class Preview:
         """Return what it should take to be as precise as the batch asks, or might ask."""
         if not self.first_wave:
             return []
-        from cj_pipeline.batch.options import PrecisionTargets
+        from cj_pipeline.batch.options import PrecisionTargets, goal_of
         from cj_pipeline.stopping.forecast import forecast_at_plan
 
         rule = self.record.settings.precise
@@ -128,6 +129,11 @@ class Preview:
             (f"would reach reliability {value:.2f} after", PrecisionTargets(reliability=value))
             for value in _RELIABILITIES
         ]
+        if goal_of(self.record.settings.goal).is_one_cut:
+            might = [
+                (f"would have {value:.0%} misplaced after", PrecisionTargets(misplaced=value))
+                for value in _MISPLACED
+            ]
         plan = plan_ahead(self.record, self._usd_per_comparison)
         ends_at = completion_denominator(len(self.record.essay_ids), self.record.rules)
         told: list[tuple[str, object]] = []
