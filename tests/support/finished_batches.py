@@ -26,6 +26,7 @@ from cj_pipeline.diagnostics.reliability import reliability_details
 from cj_pipeline.grading.grade_scales import load_scale
 from cj_pipeline.grading.projection import project_grades
 from cj_pipeline.grading.rows import grading_rows
+from cj_pipeline.grading.rules import students_alike
 from cj_pipeline.intake.settings import BatchSettings, resolve_settings, scoring_rules
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.scale.bradley_terry import Scale
@@ -572,7 +573,8 @@ def _grading_rows(
         "revision": 1,
         "scale": settings.scale,
         "is_graded": False,
-        "statement": "The batch names no scale, so it has scores and ranks, no grades.",
+        "statement": students_alike(scale, anchor_grades)
+        + "Scores and ranks only: the batch names no grade scale.",
         "anchor_check": {},
         "projected_at": projected_at,
     }
