@@ -13,7 +13,8 @@ import typer
 
 from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.console import confirm, console
-from cj_pipeline.commands.terminal.home import home_folder, open_store
+from cj_pipeline.commands.terminal.home import home_folder, open_published_files, open_store
+from cj_pipeline.errors import StoreError
 
 if TYPE_CHECKING:
     from cj_pipeline.operations.erase import Forgotten
@@ -44,7 +45,7 @@ def check(
     if fix:
         for path in mend_store(opened):
             console.print(f"Put right: {path}", markup=False, soft_wrap=True)
-    for done in finish_erasures(opened, now=datetime.now(UTC), beyond=_forget_in_dagster):
+    for done in finish_erasures(opened, now=datetime.now(UTC), beyond=_forget_beyond):
         what = f"essay {done.essay_alias}" if done.essay_alias else "everything"
         _tell(f"An erasure that had been begun was finished: {what} of batch {done.batch_id}.")
     found = check_store(opened)
@@ -172,11 +173,9 @@ def forget(
         confirm(f"Remove {what} for good?")
     words = words_of(opened, batch, essay_id) if verify else ()
     forgotten: Forgotten = (
-        forget_essay(
-            opened, batch, essay_id, now=now, unsettled=unsettled, beyond=_forget_in_dagster
-        )
+        forget_essay(opened, batch, essay_id, now=now, unsettled=unsettled, beyond=_forget_beyond)
         if essay_id
-        else forget_batch(opened, batch, now=now, unsettled=unsettled, beyond=_forget_in_dagster)
+        else forget_batch(opened, batch, now=now, unsettled=unsettled, beyond=_forget_beyond)
     )
     _tell(
         f"{what}: {forgotten.n_rows} rows and {forgotten.n_files} files and runs removed; an audit"
@@ -202,15 +201,36 @@ def _verify(words: Iterable[bytes]) -> None:
     _tell("Searched every file of the home: nothing of it is left that is not compressed.")
 
 
-def _forget_in_dagster(batch: str, is_whole: bool) -> int:
-    """Delete a batch's runs and partition from the home's own Dagster, if it has one."""
-    if not (home_folder() / "dagster" / "dagster.yaml").exists():
-        return 0
-    from assets.automation.maintenance import forget_partition
-    from resources.local_instance import local_instance
+def _forget_beyond(batch: str, is_whole: bool) -> int:
+    """Delete what is kept of a batch beside the home: shared files, and runs of its own Dagster."""
+    return open_published_files().forget(batch) + _forget_in_dagster(batch, is_whole)
 
-    with local_instance(home_folder()) as instance:
-        return forget_partition(instance, batch, keep_name=not is_whole)
+
+def _forget_in_dagster(batch: str, is_whole: bool) -> int:
+    """Delete a batch's runs and partition from Dagster: the home's own, and `DAGSTER_HOME`'s.
+
+    Raises:
+        StoreError: If a Dagster is there and its storage does not answer.
+    """
+    elsewhere = os.environ.get("DAGSTER_HOME")
+    folders = {home_folder() / "dagster", *([Path(elsewhere)] if elsewhere else [])}
+    found = [folder for folder in sorted(folders) if (folder / "dagster.yaml").exists()]
+    if not found:
+        return 0
+    import dagster as dg
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from assets.automation.maintenance import forget_partition
+
+    n_runs = 0
+    for folder in found:
+        try:
+            with dg.DagsterInstance.from_config(str(folder)) as instance:
+                n_runs += forget_partition(instance, batch, keep_name=not is_whole)
+        except SQLAlchemyError as error:
+            msg = f"Dagster's storage, configured in {folder}, does not answer ({error})."
+            raise StoreError(msg) from error
+    return n_runs
 
 
 def _own_file() -> FileStore:

@@ -165,12 +165,15 @@ class Preview:
             )
         ]
 
-    def pilot(self, n_calls: int) -> list[tuple[Judge, Calibration]]:
+    def pilot(self, runtime: Runtime, n_calls: int) -> list[tuple[Judge, Calibration]]:
         """Make up to `n_calls` live calls per judge, and return what they say of the whole.
+
+        What they cost is stored by `runtime`, where an installation's ceilings find it.
 
         Raises:
             SettingsError: If fewer than two calls told their usage.
             TransientError: If a provider did not answer.
+            CeilingReachedError: If the operator does not allow a judge, or so much.
         """
         workers = stored_profile(self.record.metadata).workers
         self.aside.home.mkdir(parents=True, exist_ok=True)
@@ -178,6 +181,7 @@ class Preview:
             (
                 judge,
                 run_pilot(
+                    runtime,
                     self.aside.provider(judge),
                     judge,
                     self._asks_like(judge)[:n_calls],

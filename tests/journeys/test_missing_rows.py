@@ -411,3 +411,60 @@ def test_an_empty_file_each_time_does_not_get_round_the_spend_cap(tmp_path: Path
     assert len(batch.books()["jobs"]) == 1
     assert 0 < billed + in_doubt <= 0.04
     assert claims.spend_is_within_cap(history).figures["possible_usd"] == in_doubt
+
+
+def test_a_refused_error_file_keeps_the_job_although_its_output_came(tmp_path: Path) -> None:
+    """One of two files says 404: what it holds is not known, so nothing is settled or deleted."""
+    batch = Batch(
+        tmp_path,
+        "quality",
+        [
+            {"kind": "status_400", "at": [2]},
+            {"kind": "status", "status": 404, "on": RESULTS["quality"], "at": [2, 4]},
+        ],
+    )
+
+    job = batch.until_incomplete()
+    deleted = is_deleted(batch.books())
+    ended = batch.until_decided()
+
+    outcomes = batch.rows("SELECT outcome, count(*) AS n FROM attempts GROUP BY 1 ORDER BY 1")
+    assert job["state"] == "incomplete"
+    assert "404" in job["error"]
+    assert not deleted
+    assert ended["state"] == "succeeded"
+    assert {row["outcome"]: row["n"] for row in outcomes} == {"provider_error": 1, "succeeded": 5}
+    assert batch.books()["totals"]["requests_paid"] == 5
+    assert batch.money()[1] == 0
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_where_one_missing_row_failed_and_one_is_owed_neither_is_bought_again(
+    tmp_path: Path, judge: str
+) -> None:
+    """The counts say how many of each there are, and not which is which: both are in doubt."""
+    batch = Batch(
+        tmp_path,
+        judge,
+        [
+            {"kind": "missing", "at": [1], "counted_as": "completed"},
+            {"kind": "missing", "at": [2], "counted_as": "failed"},
+            {"kind": "status_400", "at": [3]},
+        ],
+        incomplete_after_s=600,
+    )
+
+    batch.to_end(pause_s=120)
+
+    billed, in_doubt = batch.money()
+    outcomes = batch.rows(
+        "SELECT attempt, coalesce(error_code, outcome) AS what, count(*) AS n FROM attempts"
+        " WHERE outcome <> 'provider_error' GROUP BY ALL ORDER BY what"
+    )
+    books = batch.books()
+    assert outcomes == [
+        {"attempt": 1, "what": "in_doubt", "n": 2},
+        {"attempt": 1, "what": "succeeded", "n": 3},
+    ]
+    assert books["totals"]["requests_paid"] == 4
+    assert billed + in_doubt >= batch.sold_usd(books)
