@@ -42,6 +42,7 @@ checksum: never what somebody wrote."""
 
 GO_WHOLE = set(
     """
+    artefact_records.artefact_checksum artefact_records.key_id artefact_records.sha256
     batches.settings callbacks.body documents.content earlier_outcomes.attempt_row
     earlier_outcomes.comparison_row essays.attributes essays.file_name essays.given_id
     essays.group essays.masked_text essays.name essays.notes essays.sha256 essays.source_path
@@ -56,8 +57,7 @@ OF_THE_BATCH = set(
     arrivals.name arrivals.place batch_report.path batch_report.sha256 batches.settings_origins
     batches.source_path documents.sha256 documents.source_path grade_projections.probabilities
     grading_reports.scale_definition grading_reports.terms judges.definition judges.name
-    judging_tasks.reason artefact_records.artefact_checksum
-    artefact_records.key_id artefact_records.sha256 run_artefact.path run_artefact.sha256 trial_runs.definition
+    judging_tasks.reason run_artefact.path run_artefact.sha256 trial_runs.definition
     wave_decisions.reason
     """.split()  # noqa: SIM905 - as a list it is a page long
 )
