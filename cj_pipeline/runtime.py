@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cj_pipeline.judging.provider_definitions import OWN_FOLDER
 from cj_pipeline.live.retry import RetryRules
 from cj_pipeline.store.base import Store
 
@@ -101,6 +102,11 @@ class Runtime:
     def published_folder(self) -> Path:
         """Where each batch's artefact and report are written, one folder per batch."""
         return self.home / "batches"
+
+    @property
+    def providers_folder(self) -> Path:
+        """Where the installation's own provider definitions are."""
+        return self.home / OWN_FOLDER
 
     @property
     def inbox(self) -> Path:
