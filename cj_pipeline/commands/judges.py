@@ -105,9 +105,10 @@ def try_(
     ] = None,
 ) -> None:
     """Have a judge make one comparison now; a real judge bills it."""
+    from cj_pipeline.judging.estimates import worst_case_usd
     from cj_pipeline.judging.judges import load_judge
     from cj_pipeline.judging.prompts import render_prompt
-    from cj_pipeline.operations.pilot import judge_once
+    from cj_pipeline.operations.pilot import judge_once, paid_trials
 
     judge = load_judge(name, judges, _providers_dir())
     if judges is not None:
@@ -120,7 +121,10 @@ def try_(
         text_b=essay_b.read_text("utf-8"),
         nonce=secrets.token_hex(8),
     )
-    trial = judge_once(_provider(judge), judge, prompt, essay_a.name, essay_b.name)
+    most = worst_case_usd(judge.price, prompt, judge, batched=False)
+    with paid_trials(open_runtime(), [judge], 1, most) as trials:
+        trial = judge_once(_provider(judge), judge, prompt, essay_a.name, essay_b.name)
+        trials.append(trial)
     console.print(tables.table(judge.judge_id, ("what", "value"), _trial_rows(trial)))
 
 
@@ -148,10 +152,11 @@ def examine(
 
     from cj_pipeline.intake.batch_folder import read_batch
     from cj_pipeline.judging.judges import load_judge
+    from cj_pipeline.operations.examine import CALLS_AT_MOST, most_usd, offered_file
     from cj_pipeline.operations.examine import examine as look
-    from cj_pipeline.operations.examine import most_usd, offered_file
     from cj_pipeline.operations.injections import most_usd as most_usd_of_injections
     from cj_pipeline.operations.injections import try_injections
+    from cj_pipeline.operations.pilot import paid_trials
 
     own = judges if judges is not None else batch / "judges" if batch is not None else None
     meant_for = read_batch(batch) if batch is not None else None
@@ -165,14 +170,17 @@ def examine(
         most += most_usd_of_injections(judge)
     if most and not yes:
         confirm(f"This can cost up to {most:.4f} USD. Go on?")
-    found = look(
-        _provider(judge),
-        judge,
-        texts=texts,
-        instructions=meant_for.document("instructions") if meant_for is not None else "",
-        rubric=meant_for.document("rubric") if meant_for is not None else "",
-    )
-    tried = try_injections(_provider(judge), judge) if injections and found.is_ready else None
+    real = [] if judge.is_simulated else [judge]
+    # The most that they can cost counts for the installation's day: answers may not tell it.
+    with paid_trials(open_runtime(), real, CALLS_AT_MOST, most):
+        found = look(
+            _provider(judge),
+            judge,
+            texts=texts,
+            instructions=meant_for.document("instructions") if meant_for is not None else "",
+            rubric=meant_for.document("rubric") if meant_for is not None else "",
+        )
+        tried = try_injections(_provider(judge), judge) if injections and found.is_ready else None
     if as_json:
         told = found.as_json() | ({"injections": tried.as_json()} if tried is not None else {})
         write(json.dumps(told, ensure_ascii=False, indent=2))
@@ -221,7 +229,13 @@ def compare(
 
     from cj_pipeline.intake.batch_folder import read_batch
     from cj_pipeline.judging.judges import load_judge
-    from cj_pipeline.operations.pilot import failures_by_kind, hold_apart, summarise, trial_pairs
+    from cj_pipeline.operations.pilot import (
+        failures_by_kind,
+        hold_apart,
+        paid_trials,
+        summarise,
+        trial_pairs,
+    )
     from cj_pipeline.provider_jobs.requests import tell_emulator
 
     batch = read_batch(batch_dir)
@@ -230,12 +244,14 @@ def compare(
     tried = _allowed([load_judge(name, own, known, language) for name in names], own)
     ranks = _anchor_ranks(batch)
     order = trial_pairs([essay.essay_id for essay in batch.essays], pairs, seed, ranks)
-    _agree_to_spend(tried, batch, order, yes=yes)
+    most = _agree_to_spend(tried, batch, order, yes=yes)
     if any(one.is_simulated for one in tried):
         texts = {essay.essay_id: essay.shown_text for essay in batch.essays}
         given = batch.settings.values.emulator_qualities
         tell_emulator(open_runtime(), {texts[essay]: quality for essay, quality in given.items()})
-    trials = {one.judge_id: _trials(one, batch, order) for one in tried}
+    real = [one for one in tried if not one.is_simulated]
+    with paid_trials(open_runtime(), real, len(real) * len(order), most) as paid:
+        trials = {one.judge_id: _trials(one, batch, order, paid) for one in tried}
     summaries = [summarise(one, trials[one.judge_id], ranks) for one in tried]
     apart = [
         hold_apart(trials[one.judge_id], trials[other.judge_id], ranks)
@@ -395,8 +411,8 @@ def _prompt(judge: Judge, batch: Batch, essay_a: str, essay_b: str) -> Prompt:
 
 def _agree_to_spend(
     judges: list[Judge], batch: Batch, order: list[tuple[str, str]], *, yes: bool
-) -> None:
-    """Ask before real money is spent, with the most that it can be."""
+) -> float:
+    """Ask before real money is spent, with the most that it can be; return that."""
     from cj_pipeline.judging.estimates import worst_case_usd
 
     most = sum(
@@ -407,13 +423,21 @@ def _agree_to_spend(
     )
     if most and not yes:
         confirm(f"This can cost up to {most:.4f} USD. Go on?")
+    return most
 
 
-def _trials(judge: Judge, batch: Batch, order: list[tuple[str, str]]) -> list[Trial]:
+def _trials(
+    judge: Judge, batch: Batch, order: list[tuple[str, str]], paid: list[Trial]
+) -> list[Trial]:
     from cj_pipeline.operations.pilot import judge_once
 
     provider = _provider(judge)
-    return [judge_once(provider, judge, _prompt(judge, batch, a, b), a, b) for a, b in order]
+    trials = []
+    for a, b in order:
+        trials.append(judge_once(provider, judge, _prompt(judge, batch, a, b), a, b))
+        if not judge.is_simulated:
+            paid.append(trials[-1])
+    return trials
 
 
 def _anchor_ranks(batch: Batch) -> dict[str, int]:

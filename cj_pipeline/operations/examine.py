@@ -48,7 +48,7 @@ _SHORT = (
 _PARAGRAPH = (
     "When our class was asked to write about the town, most of us began with the harbour. The"
     " harbour is where the ferries land, where the market stands on Saturdays, and where my"
-    " grandfather mended nets for forty years before the last trawler was sold. "
+    " grandfather knotted nets for forty years before the last trawler was sold. "
 )
 
 
