@@ -356,7 +356,12 @@ def _statement(document: Document, statement: str) -> Expected:
     between = said.removeprefix(statement).removesuffix(waived).strip()
     linked = document["settings"].get("link_to", {}).get("value")
     is_about_links = bool(linked) and said.startswith(statement) and said.endswith(waived)
-    yield "grading.statement", said if is_about_links and between else whole
+    is_about_links &= between.startswith(_ABOUT_LINKS)
+    yield "grading.statement", said if is_about_links else whole
+
+
+_ABOUT_LINKS = ("On its own scale, not on an earlier one: ", "Not the same model answered: ")
+"""How the words begin that only the store, with the linked batches, can say."""
 
 
 def _is_stopped(grading: Document) -> bool:
