@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from cj_pipeline.batch.essays import label
 from cj_pipeline.outputs.csv_files import Cell, csv_file
 from cj_pipeline.outputs.feedback import written_grade
+from cj_pipeline.outputs.first_screen import readings, same_text_remarks
+from cj_pipeline.outputs.language import tr
 from cj_pipeline.queries.history import BatchHistory, Row, student_ranks
-from cj_pipeline.text import excerpt, find_hidden
+from cj_pipeline.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +44,7 @@ COLUMNS = (
     "remarks",
     "status",
     "machine_grade",
+    "read_first",
 )
 _EXCEL_EPOCH = datetime(1980, 1, 1)  # noqa: DTZ001 -- XLSX properties carry no zone
 
@@ -52,8 +55,11 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
     Ranks are among students, and essays with equal evidence share one; the true one lies between
     `rank_from` and `rank_to` with a probability of 95 %, and so does the score between `score_from`
     and `score_to`. The grade is a person's where one set it; `machine_grade` is the grading's, and
-    `status` says whether grades may be used.
+    `status` says whether grades may be used, `read_first` where the essay is in the order in which
+    a person should read, and `remarks` why, as the report has it.
     """
+    to_read = readings(history)
+    same_text = same_text_remarks(history)
     students = [row for row in history.last_scores if not _is_anchor(history, row["essay_id"])]
     ranks = student_ranks(students)
     sharing = defaultdict(list)
@@ -91,17 +97,17 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             row["n_comparisons"],
             "; ".join(
                 [
-                    *_remarks(
-                        essay["text"] or "",
-                        row["is_one_sided"],
-                        projection is not None and projection["is_extrapolated"],
-                        decision,
+                    *to_read.remarks.get(row["essay_id"], ()),
+                    *(
+                        _shares(history, person)
+                        if person is not essay
+                        else same_text.get(row["essay_id"], ())
                     ),
-                    *(_shares(history, person) if person is not essay else ()),
                 ]
             ),
             history.release.status if projection else None,
             projection["grade"] if projection else None,
+            to_read.place.get(row["essay_id"]),
         )
 
 
@@ -137,23 +143,8 @@ def class_list_xlsx(history: BatchHistory) -> bytes:
 def _shares(history: BatchHistory, person: Row) -> Iterator[str]:
     other = history.essay_by_id[person["judged_id"]]
     called = label(other["essay_id"], other.get("given_id"), other.get("name"))
-    yield f"the same text as {excerpt(called, 100)}, judged once for both"
+    yield tr("the same text as {name}, judged once for both", name=excerpt(called, 100))
 
 
 def _is_anchor(history: BatchHistory, essay_id: str) -> bool:
     return bool(history.essay_by_id[essay_id]["is_anchor"])
-
-
-def _remarks(
-    text: str, is_one_sided: bool, is_extrapolated: bool, decision: Row | None
-) -> Iterator[str]:
-    if find_hidden(text) is not None:
-        yield "its text holds hidden characters"
-    if is_one_sided:
-        yield "won or lost every comparison"
-    if is_extrapolated:
-        yield "outside the anchors' range"
-    if decision is not None and decision["kind"] == "override":
-        yield f"grade set by {decision['decided_by']}: {decision['reason']}"
-    if decision is not None and decision["kind"] == "exclude":
-        yield f"no grade, excluded by {decision['decided_by']}: {decision['reason']}"

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from cj_pipeline.outputs.language import number, percent, plain, to_translate, tr
 from cj_pipeline.queries.history import BatchHistory, WaveDecision
 
 _TARGETS = {
-    "reliability": "reliability at least {:g}",
-    "mean_standard_error": "mean standard error at most {:g}",
-    "max_standard_error": "largest standard error at most {:g}",
-    "misgrading": "at most {:.0%} expected to be graded wrongly",
-    "gain_per_usd": "a dollar gaining at most {:g}",
+    "reliability": to_translate("reliability at least {value}"),
+    "mean_standard_error": to_translate("mean standard error at most {value}"),
+    "max_standard_error": to_translate("largest standard error at most {value}"),
+    "misgrading": to_translate("at most {value} expected to be graded wrongly"),
+    "gain_per_usd": to_translate("a dollar gaining at most {value}"),
 }
 
 
@@ -23,7 +24,9 @@ def describe_targets(history: BatchHistory) -> str:
     """Return the batch's targets; empty where it sets no target."""
     rule: dict[str, float | None] = history.settings.get("precise") or {}
     return ", ".join(
-        _TARGETS[key].format(value) for key, value in rule.items() if value is not None
+        tr(_TARGETS[key], value=percent(value) if key == "misgrading" else plain(value))
+        for key, value in rule.items()
+        if value is not None
     )
 
 
@@ -42,17 +45,24 @@ def describe_outlook(history: BatchHistory) -> str:
     ahead = details.get("outlook")
     if not ahead:
         return ""
-    unit = "grade steps" if history.settings.get("goal") == "grades" else "ranks"
-    text = (
-        f"By the last scores an essay is typically {ahead['typical_error']:.1f} {unit} off;"
-        f" {ahead['n_comparisons']} more comparisons, well chosen, should make that"
-        f" {ahead['after_wave']:.1f}."
+    unit = tr("grade steps") if history.settings.get("goal") == "grades" else tr("ranks")
+    text = tr(
+        "By the last scores an essay is typically {error} {unit} off; {n} more comparisons, well"
+        " chosen, should make that {after}.",
+        error=number(ahead["typical_error"], 1),
+        unit=unit,
+        n=ahead["n_comparisons"],
+        after=number(ahead["after_wave"], 1),
     )
     precision = details.get("precision", {})
     if precision.get("gain_per_usd") is not None:
-        text += f" That is {precision['gain_per_usd']:.2g} {unit} for a dollar."
+        gain = plain(float(f"{precision['gain_per_usd']:.2g}"))
+        text += " " + tr("That is {gain} {unit} for a dollar.", gain=gain, unit=unit)
     if precision.get("misgrading") is not None:
-        text += f" {precision['misgrading']:.0%} of the students may be graded wrongly."
+        text += " " + tr(
+            "{share} of the students may be graded wrongly.",
+            share=percent(precision["misgrading"]),
+        )
     return text
 
 

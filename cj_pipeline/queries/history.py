@@ -30,6 +30,7 @@ from cj_pipeline.scale.scoring import score_verdicts
 from cj_pipeline.stopping.continuation import ContinuationDecision
 
 if TYPE_CHECKING:
+    from cj_pipeline.diagnostics.fit_statistics import Fit
     from cj_pipeline.scale.bradley_terry import Scale
     from cj_pipeline.scale.certainty import ScorePosterior
     from cj_pipeline.store.session import Session
@@ -281,13 +282,17 @@ class BatchHistory:
         ended = {row["comparison_id"] for row in self.comparisons}
         return tuple(row for row in self.pairs if row["comparison_id"] not in ended)
 
-    def among_anchors(self, essay_id: str) -> str:
-        """Return in words between which anchors an essay's score lies; empty without anchors."""
-        scores, grades = self.score_by_id, self.anchor_grades
-        mine = scores[essay_id]
-        others = [anchor for anchor in grades if anchor != essay_id and anchor in scores]
+    def anchors_around(self, essay_id: str) -> tuple[str | None, str | None]:
+        """Return the anchors whose scores are next below and next above an essay's."""
+        scores, mine = self.score_by_id, self.score_by_id[essay_id]
+        others = [a for a in self.anchor_grades if a != essay_id and a in scores]
         below = max((a for a in others if scores[a] <= mine), key=scores.__getitem__, default=None)
         above = min((a for a in others if scores[a] > mine), key=scores.__getitem__, default=None)
+        return below, above
+
+    def among_anchors(self, essay_id: str) -> str:
+        """Return in words between which anchors an essay's score lies; empty without anchors."""
+        (below, above), grades = self.anchors_around(essay_id), self.anchor_grades
         if below and above:
             return f"between anchors {below} ({grades[below]}) and {above} ({grades[above]})"
         if below:
@@ -320,8 +325,21 @@ class BatchHistory:
         Raises:
             UnscalableBatchError: If the verdicts give none.
         """
+        return self._fitted
+
+    @cached_property
+    def _fitted(self) -> Scale:
         settings = BatchSettings.model_validate(self.settings)
         return score_verdicts(list(self.essay_by_id), self.judged, scoring_rules(settings))
+
+    @cached_property
+    def essay_fits(self) -> dict[str, Fit]:
+        """How well each essay's verdicts agree with its score, under its id; empty unscored."""
+        if not self.last_scores:
+            return {}
+        from cj_pipeline.diagnostics.fit_statistics import fit_of_essays
+
+        return fit_of_essays(self.fit(), self.judged)
 
     def posterior(self) -> ScorePosterior:
         """Return the posterior from which scores, ranks and P(above) are reported.
