@@ -360,6 +360,10 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
         db.execute(f"UPDATE human_answers SET reason = NULL WHERE {_QUOTES_IT}", keys)  # noqa: S608
     if "shared_texts" in _tables(db):  # nor this
         db.execute("DELETE FROM shared_texts WHERE batch_id = $batch AND essay_id = $essay", keys)
+    if "feedback_edits" in _tables(db):  # nor this; the class's may quote the essay
+        db.execute(
+            "DELETE FROM feedback_edits WHERE batch_id = $batch AND essay_id IN ($essay, '')", keys
+        )
     _remove_from_documents(db, batch_id, essay_id)
     told = "".join(f', "{name}" = NULL' for name in _names_of_students(db))
     db.execute(

@@ -126,7 +126,14 @@ def moment(at: datetime | None) -> str:
     return _DATES[spoken()].format(at) if at is not None else "–"
 
 
-STORED: tuple[str, ...] = ()
+STORED = (
+    "Graded by {n} anchors of {grades} grades.",
+    "No anchor for {grades}: borrowed from its neighbours.",
+    "Students who score outside all anchors: {n}.",
+    "No grades, only scores and ranks.",
+    "There are no anchors: add essays whose grades are known.",
+)
+"""Sentences of gradings, as `grading.projection` writes them; others stay English, marked so."""
 
 
 @functools.cache

@@ -31,6 +31,7 @@ from cj_pipeline.outputs.first_screen import (
     readings,
     same_text_remarks,
 )
+from cj_pipeline.outputs.group_scan import beside_people, group_scan, scan_in_words
 from cj_pipeline.outputs.html import Picture, picture, render_page, words
 from cj_pipeline.outputs.judges import agreements, panel_overview
 from cj_pipeline.outputs.language import (
@@ -235,7 +236,7 @@ def _page(history: BatchHistory, artefacts: Sequence[Row]) -> str:
         scaled_decimals=0,
         scaled_note="",
         progress=(),
-        group_scan=None,
+        **_scan(history),
         attention=_attention(history, to_read),
         n_to_read=len(to_read.queue),
         n_first=N_FIRST,
@@ -373,6 +374,16 @@ def _facts(history: BatchHistory) -> list[tuple[str, str]]:
         )
     )
     return facts
+
+
+def _scan(history: BatchHistory) -> dict[str, Any]:
+    found = group_scan(history) if history.last_scores else None
+    return {
+        "group_scan": found,
+        "group_rows": found.differences if found else (),
+        "group_sentences": scan_in_words(found) if found else (),
+        "beside_people": beside_people,
+    }
 
 
 def _told_apart(history: BatchHistory) -> str:

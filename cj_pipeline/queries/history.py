@@ -101,6 +101,7 @@ class BatchHistory:
         moderation: What people decided of its grades, in order.
         skips: Pairs that people skipped, each with its reason; in order.
         releases: Each time it was released or withdrawn, in order.
+        feedback_edits: What teachers wrote in place of drafted feedback, in order.
         judge_choices: Where judges are chosen by value, which each wave went to and why; by
             wave, the largest share first.
         hindered_by: What it waits for, or the failure that ended it, in words; empty otherwise.
@@ -130,6 +131,7 @@ class BatchHistory:
     moderation: tuple[Row, ...] = ()
     releases: tuple[Row, ...] = ()
     skips: tuple[Row, ...] = ()
+    feedback_edits: tuple[Row, ...] = ()
     hindered_by: str = ""
 
     @property
@@ -225,6 +227,14 @@ class BatchHistory:
     def decision_by_id(self) -> dict[str, Row]:
         """What a person decided of an essay's grade, under the essay's id."""
         return decisions_in_force(self.moderation)
+
+    def edited_feedback(self, essay_id: str) -> str:
+        """Return the feedback a teacher wrote for an essay last; empty where nobody did.
+
+        An empty id stands for the whole class.
+        """
+        own = [row["text"] for row in self.feedback_edits if row["essay_id"] == essay_id]
+        return str(own[-1]) if own else ""
 
     def given_grade(self, essay_id: str) -> str | None:
         """Return the grade to be given: a person's where one set it, else the machine's.
@@ -450,6 +460,7 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
             "SELECT essay_a, essay_b, reason FROM human_answers"
             " WHERE batch_id = $batch AND kind = 'skip' ORDER BY number"
         ),
+        feedback_edits=rows("SELECT * FROM feedback_edits WHERE batch_id = $batch ORDER BY number"),
         releases=rows("SELECT * FROM release_events WHERE batch_id = $batch ORDER BY number"),
         judge_choices=rows(
             "SELECT * FROM judge_choices WHERE batch_id = $batch"
