@@ -234,7 +234,10 @@ def _show_changes(found: Changes) -> None:
 
 
 def sql(query: Annotated[str, typer.Argument(help="A query over the published copy.")]) -> None:
-    """Run a query over the published, read-only copy of the store."""
+    """Run a query over the published, read-only copy of the store, or over a server's tables.
+
+    On a server it changes nothing there, and reaches no file of its machine.
+    """
     import duckdb
 
     from cj_pipeline import open_published

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.console import console, write
+from cj_pipeline.commands.terminal.help_text import PlainGroup
 from cj_pipeline.commands.terminal.home import configure_logs, home_folder, open_store
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cj_pipeline.trials.definitions import TrialDefinition
 
 
-class NamesRun(TyperGroup):
+class NamesRun(PlainGroup):
     """`cj trial lower5` is `cj trial run lower5`: whatever is no command is a trial's name."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

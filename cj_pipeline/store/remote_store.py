@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 import duckdb
 
@@ -27,15 +29,23 @@ class RemoteStore(ABC):
         self._lock_timeout_s = lock_timeout_s
         # Loading extensions and attaching costs 0.15 s and more; a session whose transaction
         # has ended well is as good as new.
-        self._idle: list[duckdb.DuckDBPyConnection] = []
+        self._idle: dict[bool, list[duckdb.DuckDBPyConnection]] = {True: [], False: []}
 
     def place(self) -> Place | None:
         """Return where it lies; None where only whoever serves it knows."""
         return None
 
-    @abstractmethod
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """Return a connection that sees the tables by their plain names."""
+        """Return a connection that sees the tables by their plain names and changes nothing."""
+        return self._connect(only_reads=True)
+
+    @abstractmethod
+    def _connect(self, *, only_reads: bool) -> duckdb.DuckDBPyConnection:
+        """Return a connection that sees the tables by their plain names.
+
+        Args:
+            only_reads: Whether the store is to refuse every change on it.
+        """
 
     @abstractmethod
     def _in_turn(self, connection: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
@@ -48,7 +58,7 @@ class RemoteStore(ABC):
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Give one exclusive transaction, as `Store.write` does."""
-        with self._connection() as connection, self._in_turn(connection):
+        with self._connection(only_reads=False) as connection, self._in_turn(connection):
             session = self._on(connection)
             try:
                 yield session
@@ -66,13 +76,19 @@ class RemoteStore(ABC):
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Give a look at one consistent state; writers neither wait nor are waited for."""
-        with self._connection() as connection:
+        with self._connection(only_reads=True) as connection:
             session = self._on(connection)
             session.execute("BEGIN TRANSACTION")
             row = session.one("SELECT max(version) AS version FROM schema_migrations")
             refuse_newer(int(row["version"]) if row else 0)
             yield session
             session.execute("ROLLBACK")
+
+    def waiting(self, at_most_s: float) -> Self:
+        """Return this store, whose writers wait at most so long for their turn."""
+        other = copy.copy(self)
+        other._lock_timeout_s = min(at_most_s, self._lock_timeout_s)
+        return other
 
     def publish(self) -> None:  # noqa: B027 -- nothing is to be done, here or in a subclass
         """Do nothing: everybody sees the one state there is."""
@@ -84,15 +100,16 @@ class RemoteStore(ABC):
         )
 
     @contextmanager
-    def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _connection(self, *, only_reads: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         """Give a connection; one on which anything went wrong is not used again."""
+        idle = self._idle[only_reads]
         try:
-            connection = self._idle.pop()
+            connection = idle.pop()
         except IndexError:
-            connection = self.connect()
+            connection = self._connect(only_reads=only_reads)
         try:
             yield connection
         except BaseException:
             connection.close()
             raise
-        self._idle.append(connection)
+        idle.append(connection)
