@@ -232,10 +232,6 @@ def _page(history: BatchHistory, artefacts: Sequence[Row]) -> str:
         judge_choices=_judge_choices(history),
         agreements=[vars(each) for each in agreements(history)],
         failures=_failures(history),
-        scaled_heading="",
-        scaled_decimals=0,
-        scaled_note="",
-        progress=(),
         **_scan(history),
         attention=_attention(history, to_read),
         n_to_read=len(to_read.queue),
@@ -466,7 +462,6 @@ def _score_rows(history: BatchHistory, to_read: Readings, *, anchors: bool) -> l
                 "likely": likely,
                 "others": likely[1:],
                 "strip": _strip(projection, colours) if projection else [],
-                "scaled": None,
                 "remarks": [*to_read.remarks.get(essay_id, ()), *same_text.get(essay_id, ())],
             }
         )
