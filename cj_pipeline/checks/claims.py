@@ -523,7 +523,7 @@ def groups_score_alike(history: BatchHistory) -> Finding:
 
     A difference is not yet unfairness; it says where people should look.
     """
-    from cj_pipeline.outputs.group_scan import group_scan
+    from cj_pipeline.outputs.readings.group_scan import group_scan
 
     scan = group_scan(history) if history.last_scores else None
     if scan is None or not scan.differences:

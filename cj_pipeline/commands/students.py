@@ -26,8 +26,12 @@ def pages(
     Refused while grades wait for their release.
     """
     from cj_pipeline.outputs.artefact import write_atomically
-    from cj_pipeline.outputs.student_page import render_student_page, student_ids, student_page
-    from cj_pipeline.outputs.student_pdf import student_pdf
+    from cj_pipeline.outputs.students.student_page import (
+        render_student_page,
+        student_ids,
+        student_page,
+    )
+    from cj_pipeline.outputs.students.student_pdf import student_pdf
     from cj_pipeline.queries.history import read_history
 
     with published() as db:
@@ -57,7 +61,7 @@ def feedback(
 
     Each line ends with the comparison it comes from, as [12], or with [teacher].
     """
-    from cj_pipeline.outputs.student_page import class_feedback_draft, feedback_draft
+    from cj_pipeline.outputs.students.student_page import class_feedback_draft, feedback_draft
     from cj_pipeline.people.feedback_edits import edit_feedback
     from cj_pipeline.queries.history import read_history
 

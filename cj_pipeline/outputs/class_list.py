@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from cj_pipeline.batch.essays import label
 from cj_pipeline.outputs.csv_files import Cell, csv_file
 from cj_pipeline.outputs.feedback import written_grade
-from cj_pipeline.outputs.first_screen import expected_grades, readings, same_text_remarks
 from cj_pipeline.outputs.language import language_for, speaking, to_translate, tr, whole
+from cj_pipeline.outputs.readings.first_screen import expected_grades, readings, same_text_remarks
 from cj_pipeline.outputs.report_dependence import validity
 from cj_pipeline.outputs.report_scale import headline_reliability
 from cj_pipeline.queries.history import BatchHistory, Row, student_ranks

@@ -25,13 +25,6 @@ from cj_pipeline.outputs.feedback import (
     roles_of,
     written_grade,
 )
-from cj_pipeline.outputs.first_screen import (
-    Readings,
-    expected_grades,
-    readings,
-    same_text_remarks,
-)
-from cj_pipeline.outputs.group_scan import beside_people, group_scan, scan_in_words
 from cj_pipeline.outputs.html import Picture, picture, render_page, words
 from cj_pipeline.outputs.judges import agreements, panel_overview
 from cj_pipeline.outputs.language import (
@@ -45,6 +38,13 @@ from cj_pipeline.outputs.language import (
     tr,
     whole,
 )
+from cj_pipeline.outputs.readings.first_screen import (
+    Readings,
+    expected_grades,
+    readings,
+    same_text_remarks,
+)
+from cj_pipeline.outputs.readings.group_scan import beside_people, group_scan, scan_in_words
 from cj_pipeline.outputs.report_dependence import dependence_sentences, validity
 from cj_pipeline.outputs.report_forecast import (
     describe_forecasts,

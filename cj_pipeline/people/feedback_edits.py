@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.outputs.student_page import check_feedback, student_ids
+from cj_pipeline.outputs.students.student_page import check_feedback, student_ids
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.runtime import Runtime
 

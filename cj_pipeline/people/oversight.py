@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cj_pipeline.judging.judges import Judge
-from cj_pipeline.outputs.reading_queue import moderation_queue
+from cj_pipeline.outputs.readings.reading_queue import moderation_queue
 from cj_pipeline.people.appeals import appeals
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.queries.history import BatchHistory, read_history

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.ids import ID
-from cj_pipeline.outputs.reading_queue import moderation_queue
+from cj_pipeline.outputs.readings.reading_queue import moderation_queue
 from cj_pipeline.people.moderation import (
     MAX_REASON,
     Decision,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.outputs.reading_queue import moderation_queue
+from cj_pipeline.outputs.readings.reading_queue import moderation_queue
 from cj_pipeline.people.assignments import HELD_FOR, Answer, Desk, desk_of, store_answer
 from cj_pipeline.people.links import JudgeLink, link_of, make_links, revoke_links
 from cj_pipeline.people.statistics import infit_limit, infit_of, person_statistics

@@ -11,7 +11,7 @@ import pytest
 
 from cj_pipeline.checks.claims import released
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.outputs.reading_queue import moderation_queue
+from cj_pipeline.outputs.readings.reading_queue import moderation_queue
 from cj_pipeline.outputs.verification import verify_artefact
 from cj_pipeline.people.exchange import import_verdicts
 from cj_pipeline.people.moderation import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cj_pipeline.batch.essays import label
 from cj_pipeline.outputs.language import tr
-from cj_pipeline.outputs.reading_queue import QueueEntry, moderation_queue, to_read
+from cj_pipeline.outputs.readings.reading_queue import QueueEntry, moderation_queue, to_read
 from cj_pipeline.queries.history import BatchHistory, Row
 from cj_pipeline.text import excerpt
 

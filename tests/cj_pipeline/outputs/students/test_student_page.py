@@ -11,7 +11,7 @@ import pypdf
 import pytest
 
 from cj_pipeline.errors import SettingsError, UnknownEssayError
-from cj_pipeline.outputs.student_page import (
+from cj_pipeline.outputs.students.student_page import (
     check_feedback,
     class_feedback_draft,
     feedback_draft,
@@ -19,8 +19,8 @@ from cj_pipeline.outputs.student_page import (
     student_ids,
     student_page,
 )
-from cj_pipeline.outputs.student_pdf import student_pdf
-from cj_pipeline.outputs.told_words import told_sentences
+from cj_pipeline.outputs.students.student_pdf import student_pdf
+from cj_pipeline.outputs.students.told_words import told_sentences
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.queries.release import Release
 from tests.support.finished_batches import SPRING, finished_batches

@@ -13,8 +13,8 @@ import pytest
 from cj_pipeline.grading.grade_scales import GradeScale
 from cj_pipeline.grading.projection import project_grades
 from cj_pipeline.outputs.class_list import class_list_csv
-from cj_pipeline.outputs.first_screen import expected_grades, readings
-from cj_pipeline.outputs.reading_queue import moderation_queue
+from cj_pipeline.outputs.readings.first_screen import expected_grades, readings
+from cj_pipeline.outputs.readings.reading_queue import moderation_queue
 from cj_pipeline.outputs.report import render_history
 from cj_pipeline.queries.history import BatchHistory, read_history
 from tests.support.finished_batches import ARGUMENTS, SPRING, finished_batches

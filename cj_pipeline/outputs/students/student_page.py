@@ -23,7 +23,7 @@ from cj_pipeline.outputs.language import (
     tr,
     whole,
 )
-from cj_pipeline.outputs.told_words import ToldSentence, told_sentences
+from cj_pipeline.outputs.students.told_words import ToldSentence, told_sentences
 from cj_pipeline.queries.history import BatchHistory, Row
 from cj_pipeline.text import visible
 

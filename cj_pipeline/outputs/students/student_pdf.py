@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cj_pipeline.outputs.language import speaking, tr
-from cj_pipeline.outputs.student_page import StudentPage, placed
+from cj_pipeline.outputs.students.student_page import StudentPage, placed
 
 if TYPE_CHECKING:
     from fpdf import FPDF
