@@ -12,6 +12,7 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── SettingsError             a setting cannot be used
         ├── UnknownBatchError         no batch of that name in the store
         ├── UnknownEssayError         no essay of that name in the batch
+        ├── UnknownPersonError        nobody of that name judged or decided in any batch
         ├── UnsettledBatchError       a batch goes on, or its bills are not in yet
         ├── UnscalableBatchError      the comparisons give no common scale
         ├── PreflightError            what a batch needs is not in order, all of it listed
@@ -107,6 +108,17 @@ class BatchProblemsError(FinalError):
         )
 
 
+class RejectedBatchError(FinalError):
+    """A batch was rejected at intake, so there is nothing to take a step of."""
+
+    def __init__(self, batch_id: str, problems: Sequence[str]) -> None:
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(
+            f"Batch '{batch_id}' was rejected at intake, so there is nothing to do for it. Fix its"
+            f" folder and submit it again (in Dagster: `open_batch`):{lines}"
+        )
+
+
 class SettingsError(FinalError):
     """A setting cannot be used; the message gives every violation."""
 
@@ -117,6 +129,10 @@ class UnknownBatchError(FinalError):
 
 class UnknownEssayError(FinalError):
     """No essay of that name is in the batch."""
+
+
+class UnknownPersonError(FinalError):
+    """Nobody of that name judged, graded or decided in any batch."""
 
 
 class UnsettledBatchError(FinalError):

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cj_pipeline.errors import SettingsError
 from cj_pipeline.live.retry import RetryRules
 from cj_pipeline.store.base import Store
 
@@ -47,6 +48,24 @@ class RunEnvironment:
 def utc_now() -> datetime:
     """Return the time, aware of its zone."""
     return datetime.now(UTC)
+
+
+def public_url(environment: Mapping[str, str]) -> str | None:
+    """Return where people reach the service (CJ_PUBLIC_URL), without the last slash, if it is said.
+
+    Raises:
+        SettingsError: If it is no address of a page.
+    """
+    address = environment.get("CJ_PUBLIC_URL", "").strip().rstrip("/")
+    if not address:
+        return None
+    if not address.startswith(("https://", "http://")):
+        msg = (
+            f"CJ_PUBLIC_URL is {address!r}: write where people reach `cj serve`, such as"
+            " https://essays.example.org"
+        )
+        raise SettingsError(msg)
+    return address
 
 
 @dataclass(frozen=True)

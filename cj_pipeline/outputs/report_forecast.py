@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cj_pipeline.batch.options import Goal, goal_of
 from cj_pipeline.outputs.language import number, percent, plain, to_translate, tr
 from cj_pipeline.queries.history import BatchHistory, WaveDecision
 
@@ -16,6 +17,7 @@ _TARGETS = {
     "mean_standard_error": to_translate("mean standard error at most {value}"),
     "max_standard_error": to_translate("largest standard error at most {value}"),
     "misgrading": to_translate("at most {value} expected to be graded wrongly"),
+    "misplaced": to_translate("at most {value} expected to be misplaced"),
     "gain_per_usd": to_translate("a dollar gaining at most {value}"),
 }
 
@@ -24,7 +26,10 @@ def describe_targets(history: BatchHistory) -> str:
     """Return the batch's targets; empty where it sets no target."""
     rule: dict[str, float | None] = history.settings.get("precise") or {}
     return ", ".join(
-        tr(_TARGETS[key], value=percent(value) if key == "misgrading" else plain(value))
+        tr(
+            _TARGETS[key],
+            value=percent(value) if key in {"misgrading", "misplaced"} else plain(value),
+        )
         for key, value in rule.items()
         if value is not None
     )
@@ -42,10 +47,13 @@ def describe_forecasts(history: BatchHistory) -> list[dict[str, Any]]:
 def describe_outlook(history: BatchHistory) -> str:
     """Return how far off ranks or grades are after the last wave; empty where it is not known."""
     details = history.last_details
+    goal = goal_of(history.settings.get("goal") or "ranking")
+    if goal.is_one_cut:
+        return _side_of_cut(goal, details.get("precision", {}).get("misplaced"))
     ahead = details.get("outlook")
     if not ahead:
         return ""
-    unit = tr("grade steps") if history.settings.get("goal") == "grades" else tr("ranks")
+    unit = tr("grade steps") if goal.kind == "grades" else tr("ranks")
     text = tr(
         "By the last scores an essay is typically {error} {unit} off; {n} more comparisons, well"
         " chosen, should make that {after}.",
@@ -64,6 +72,24 @@ def describe_outlook(history: BatchHistory) -> str:
             share=percent(precision["misgrading"]),
         )
     return text
+
+
+def _side_of_cut(goal: Goal, misplaced: float | None) -> str:
+    if misplaced is None:
+        return ""
+    best = tr("the best {share}", share=percent(goal.share)) if goal.share is not None else ""
+    if goal.kind == "top":
+        named = tr("the {n} best", n=goal.count) if goal.count is not None else best
+        return tr(
+            "{share} of those named as {named} may not be among them.",
+            share=percent(misplaced),
+            named=named,
+        )
+    return tr(
+        "{share} of the students may be on the wrong side of the cut ({cut}).",
+        share=percent(misplaced),
+        cut=best or tr("{grade} or better", grade=goal.grade),
+    )
 
 
 def forecast_metadata(history: BatchHistory) -> dict[str, Any]:

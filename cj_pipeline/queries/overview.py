@@ -32,6 +32,7 @@ SELECT b.batch_id, b.title, b.state, b.end_reason, b.problems, b.created_at, b.e
                  WHERE c.batch_id = b.batch_id AND c.status = 'failed'), 0) AS n_failed,
        coalesce((SELECT sum(usd) FROM ledger l
                  WHERE l.batch_id = b.batch_id AND l.kind = 'billed'), 0) AS cost_usd,
+       EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id) AS has_report,
        w.waiting_for, w.reason AS waiting_reason,
        f.outcome AS failed_as, f.error_code, f.error_message, f.n_requests AS n_failed_so
 FROM batches b

@@ -22,7 +22,7 @@ from cj_pipeline.intake.settings import panel_shares
 from cj_pipeline.operations.cancel import cancel
 from cj_pipeline.progress.events import progress_of
 from cj_pipeline.queries.batch_record import rules_of
-from cj_pipeline.queries.overview import batch_overview, outputs
+from cj_pipeline.queries.overview import batch_overview, outputs, what_hinders
 from cj_pipeline.queries.release import release_of
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.dependencies import GrantDep, RuntimeDep, needs
@@ -157,7 +157,13 @@ def list_batches(
     page = rows[start : start + limit]
     return BatchPage(
         items=[
-            BatchRow(**row | {"problems": [said_outside(request, p) for p in row["problems"]]})
+            BatchRow(
+                **row
+                | {
+                    "problems": [said_outside(request, p) for p in row["problems"]],
+                    "hindered_by": said_outside(request, what_hinders(row)),
+                }
+            )
             for row in page
         ],
         queued=[] if after else sorted(filter(grant.covers, _queued(runtime) - set(names))),
