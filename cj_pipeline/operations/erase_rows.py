@@ -35,6 +35,7 @@ PERSON_COLUMNS = (
     "graded_by",
     "drawn_by",
     "withdrawn_by",
+    "edited_by",
 )
 """Columns that name who judged, graded or decided."""
 
@@ -45,6 +46,7 @@ WORDS_ON_AN_ESSAY: Mapping[str, tuple[str, ...]] = {
     "appeals": ("reason",),
     "moderation_decisions": ("reason",),
     "human_answers": ("reason",),
+    "feedback_edits": ("text",),
     "attempts": ("error_message",),
     "comparisons": ("justification",),
 }
