@@ -66,6 +66,7 @@ from cj_pipeline.stopping.continuation import EndReason
 from cj_pipeline.text import excerpt, visible
 
 if TYPE_CHECKING:
+    from cj_pipeline.storage.signing import PublicKey
     from cj_pipeline.store.session import Session
 
 END_REASONS: Mapping[str, str] = {
@@ -177,16 +178,21 @@ def render_report(db: Session, batch_id: str) -> str:
     return render_history(history, artefacts)
 
 
-def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
-    """Return the page for what `read_history` found; `artefacts` are rows of `run_artefact`.
+def render_history(
+    history: BatchHistory, artefacts: Sequence[Row] = (), *, signed_by: PublicKey | None = None
+) -> str:
+    """Return the page for what `read_history` found, in the language the batch sets for it.
 
-    It is written in the language the batch sets for it.
+    Args:
+        history: The batch.
+        artefacts: Its rows of `run_artefact`.
+        signed_by: The key that signs artefacts; None where the home has none.
     """
     with speaking(language_for(history.settings)):
-        return _page(history, artefacts)
+        return _page(history, artefacts, signed_by)
 
 
-def _page(history: BatchHistory, artefacts: Sequence[Row]) -> str:
+def _page(history: BatchHistory, artefacts: Sequence[Row], signed_by: PublicKey | None) -> str:
     to_read = readings(history)
     return render_page(
         "report.html",
@@ -251,6 +257,7 @@ def _page(history: BatchHistory, artefacts: Sequence[Row]) -> str:
         jobs=history.jobs,
         # The folder is where this machine keeps it, and of no use to a reader elsewhere.
         artefacts=[{**row, "file_name": PurePath(row["path"]).name} for row in artefacts],
+        signed_by=signed_by,
     )
 
 
