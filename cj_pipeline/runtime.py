@@ -15,6 +15,11 @@ from typing import TYPE_CHECKING
 
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.live.retry import RetryRules
+from cj_pipeline.storage.published_files import (
+    PUBLISHED_IN,
+    PublishedFiles,
+    open_published_files,
+)
 from cj_pipeline.store.base import Store
 
 if TYPE_CHECKING:
@@ -117,9 +122,14 @@ class Runtime:
             return False
 
     @property
+    def published(self) -> PublishedFiles:
+        """Where artefacts and reports are; machines share them at `CJ_FILES`, if it is set."""
+        return open_published_files(self.home, self.environment)
+
+    @property
     def published_folder(self) -> Path:
         """Where each batch's artefact and report are written, one folder per batch."""
-        return self.home / "batches"
+        return self.home / PUBLISHED_IN
 
     @property
     def inbox(self) -> Path:

@@ -298,7 +298,8 @@ def keep_store_small(
         return
 
     def forget_here(batch_id: str, is_whole: bool) -> int:
-        return forget_partition(context.instance, batch_id, keep_name=not is_whole)
+        n_shared = opened.published.forget(batch_id)
+        return n_shared + forget_partition(context.instance, batch_id, keep_name=not is_whole)
 
     with errors_as_dagster_knows_them():
         retention_days = read_installation(opened.home).retention_days

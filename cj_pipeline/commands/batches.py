@@ -255,7 +255,8 @@ def _show_outcome(runtime: Runtime, batch_id: str) -> None:
         statement = grading_statement(db, batch_id)
         files = outputs(db, batch_id)
     console.print(tables.grades(batch_id, scores, statement), tables.statuses([row]))
-    for kind, path in files:
+    for kind, file in files.items():
+        path = runtime.published_folder / file.path
         console.print(f"{kind}: {path}", markup=False, soft_wrap=True)
     if row["state"] != "succeeded":
         told = f"Batch '{batch_id}' ended as {row['end_reason']}. {visible(what_hinders(row))}"

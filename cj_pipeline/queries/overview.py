@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from cj_pipeline.batch.options import WaitingFor
@@ -124,11 +125,21 @@ def grading_statement(db: Session, batch_id: str) -> str:
     return str(row["statement"]) if row else ""
 
 
-def outputs(db: Session, batch_id: str) -> list[tuple[str, str]]:
-    """Return the kind and path of each file published for a batch."""
-    rows = db.rows(
-        "SELECT 'artefact' AS kind, path FROM run_artefact WHERE batch_id = $batch"
-        " UNION ALL SELECT 'report', path FROM batch_report WHERE batch_id = $batch",
+@dataclass(frozen=True)
+class Output:
+    """A file published for a batch, as the store records it (see `storage.published_files`)."""
+
+    kind: str
+    path: str
+    sha256: str
+
+
+def outputs(db: Session, batch_id: str) -> dict[str, Output]:
+    """Return the files published for a batch, by kind: `artefact` and `report`."""
+    found = db.records(
+        Output,
+        "SELECT 'artefact' AS kind, path, sha256 FROM run_artefact WHERE batch_id = $batch"
+        " UNION ALL SELECT 'report', path, sha256 FROM batch_report WHERE batch_id = $batch",
         {"batch": batch_id},
     )
-    return [(row["kind"], row["path"]) for row in rows]
+    return {each.kind: each for each in found}
