@@ -20,9 +20,14 @@ from typing import TYPE_CHECKING, Any
 from cj_pipeline.batch.comparisons import correlation_id
 from cj_pipeline.batch.options import RunnerMode
 from cj_pipeline.errors import BatchProblemsError, StoreError
-from cj_pipeline.outputs.class_list import class_list_csv, class_list_xlsx
+from cj_pipeline.outputs.class_list import (
+    class_list_csv,
+    class_list_for_spreadsheets,
+    class_list_xlsx,
+)
 from cj_pipeline.outputs.contracts import strictest_contract, violations
 from cj_pipeline.outputs.feedback import written_grade
+from cj_pipeline.outputs.language import language_for
 from cj_pipeline.queries.history import BatchHistory, Row, WaveDecision, read_history
 from cj_pipeline.runtime import RunEnvironment
 
@@ -251,12 +256,16 @@ def _write_class_lists(history: BatchHistory, folder: Path) -> list[WrittenFile]
     else:
         stale = [] if history.release.is_provisional else ["class_list.provisional"]
     for name in stale:
-        for ending in (".csv", ".xlsx"):
+        for ending in (".csv", ".xlsx", ".semicolon.csv"):
             (folder / f"{name}{ending}").unlink(missing_ok=True)
-    return [
+    files = [
         write_atomically(folder / f"{stem}.csv", class_list_csv(history)),
         write_atomically(folder / f"{stem}.xlsx", class_list_xlsx(history)),
     ]
+    if language_for(history.settings) != "en":  # where decimals are parted by commas
+        content = class_list_for_spreadsheets(history)
+        files.append(write_atomically(folder / f"{stem}.semicolon.csv", content))
+    return files
 
 
 def read_callbacks(db: Session, batch_id: str) -> list[dict[str, Any]]:

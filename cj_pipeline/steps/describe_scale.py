@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.queries.batch_record import judged_pairs, load_batch
+from cj_pipeline.queries.joint_scale import graded_by_hand, validity_statistics
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.scale.rows import rank_rows
@@ -33,10 +34,14 @@ def describe_scale(runtime: Runtime, batch_id: str) -> None:
         record = load_batch(db, batch_id)
         judged = judged_pairs(db, batch_id)
         scale = fit_scale(db, record) if judged else None
+        by_hand = graded_by_hand(db, record)
     if scale is None:
         return
     posterior = score_posterior(scale, record.anchor_grades)
     rows = description_rows(batch_id, scale, posterior, judged, runtime.clock())
+    scores = dict(zip(posterior.essay_ids, posterior.scores.tolist(), strict=True))
+    validity = validity_statistics(record, judged, by_hand, scores)
+    rows["scale_statistics"][0]["statistics"]["validity"] = validity
     with runtime.store.write() as db:
         # Graded again meanwhile, perhaps by other verdicts: whoever did that describes it.
         if _undescribed_revision(db, batch_id) == revision:
