@@ -18,6 +18,7 @@ from cj_pipeline.commands import (
     demo,
     inbox,
     judges,
+    keys,
     ledger,
     moderation,
     operations,
@@ -28,6 +29,7 @@ from cj_pipeline.commands import (
     queue,
     services,
     store,
+    students,
     tokens,
     trials,
     watch,
@@ -86,7 +88,7 @@ def name_of(held: Command | typer.Typer) -> str:
 JUDGE = group(
     "judge",
     "See judges, try them before spending, and hold those of a batch against each other.",
-    (judges.list_, judges.show, judges.try_, judges.compare, judges.panel),
+    (judges.list_, judges.show, judges.try_, judges.examine, judges.compare, judges.panel),
 )
 PEOPLE = group(
     "people",
@@ -113,6 +115,11 @@ TOKEN = group(
     "token",
     "Let others call the service: for what, with which batches, and until when.",
     (tokens.create, tokens.list_, tokens.revoke),
+)
+KEYS = group(
+    "keys",
+    "Make the key that signs artefacts, and see its public part.",
+    (keys.create, keys.show),
 )
 STORE = group(
     "store",
@@ -151,6 +158,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         outputs.sql,
         cost.cost,
         outputs.verify,
+        KEYS,
         operations.assert_,
         batches.regrade,
         batches.link,
@@ -159,6 +167,8 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         moderation.moderate,
         moderation.release,
         moderation.rejudge,
+        students.pages,
+        students.feedback,
         moderation.oversight,
         PEOPLE,
         VERDICTS,

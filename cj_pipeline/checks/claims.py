@@ -25,7 +25,7 @@ from cj_pipeline.pairing.positions import POSITIONAL_SKEW_BAND
 from cj_pipeline.queries.history import BatchHistory
 from cj_pipeline.queries.spending import ROUNDING_USD, spending
 from cj_pipeline.scale.connectivity import net_parts
-from cj_pipeline.text import find_hidden
+from cj_pipeline.text import find_hidden, visible
 
 MISFIT = 1.5
 """Infit above which judges disagree about an essay more than its score explains."""
@@ -514,6 +514,32 @@ def anchors_win_what_they_should(history: BatchHistory) -> Finding:
             "zero_win_anchors": len(never),
             "infit_above_1.5": len(misfit),
         },
+    )
+
+
+def groups_score_alike(history: BatchHistory) -> Finding:
+    """No group of students stands apart from the others beyond chance.
+
+    A difference is not yet unfairness; it says where people should look.
+    """
+    from cj_pipeline.outputs.readings.group_scan import group_scan
+
+    scan = group_scan(history) if history.last_scores else None
+    if scan is None or not scan.differences:
+        return Finding(True, "no groups of five or more students are named")
+    beyond = [each for each in scan.differences if each.is_beyond_chance]
+    figures: dict[str, float | int | str] = {"groups": len(scan.differences), "apart": len(beyond)}
+    figures |= {f"correlation_with_{each.what}": each.correlation for each in scan.effects}
+    told = "; ".join(
+        f"{visible(each.name)} by {each.difference:+.2f} logits ({each.lower:+.2f} to"
+        f" {each.upper:+.2f})"
+        for each in beyond[:MAX_LISTED]
+    )
+    return Finding(
+        not beyond,
+        f"{len(beyond)} of {len(scan.differences)} groups differ from the others beyond chance"
+        + (f": {told}. Groups may truly differ; have people grade some of both" if told else ""),
+        figures,
     )
 
 

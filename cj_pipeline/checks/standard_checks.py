@@ -75,6 +75,7 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
         warns(claims.net_is_connected),
         warns(claims.positions_are_fair),
         warns(claims.errors_are_small),
+        warns(claims.groups_score_alike),
     ),
     "wave_decision": (
         stops(claims.callbacks_are_within_denominator),

@@ -14,7 +14,7 @@ from cj_pipeline.commands.terminal.console import console, write
 from cj_pipeline.commands.terminal.home import open_runtime
 
 if TYPE_CHECKING:
-    from cj_pipeline.people.queue import QueueEntry
+    from cj_pipeline.outputs.readings.reading_queue import QueueEntry
     from cj_pipeline.runtime import Runtime
 
 MAX_LISTED = 30
@@ -87,8 +87,8 @@ def release(
     ] = False,
 ) -> None:
     """Release a batch's grades by name: they are final from now on."""
+    from cj_pipeline.outputs.readings.reading_queue import moderation_queue
     from cj_pipeline.people.moderation import release_grades, withdraw_release
-    from cj_pipeline.people.queue import moderation_queue
     from cj_pipeline.queries.history import read_history
     from cj_pipeline.steps.publish import publish
 
@@ -153,7 +153,7 @@ def _grade_late_verdicts(runtime: Runtime, batch_id: str) -> None:
 
 
 def _show_queue(runtime: Runtime, batch_id: str) -> None:
-    from cj_pipeline.people.queue import moderation_queue
+    from cj_pipeline.outputs.readings.reading_queue import moderation_queue
     from cj_pipeline.queries.history import read_history
 
     with runtime.store.read() as db:

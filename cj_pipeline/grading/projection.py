@@ -20,6 +20,8 @@ from cj_pipeline.grading.grade_scales import GradeScale
 from cj_pipeline.grading.population import place_in_population
 from cj_pipeline.scale.connectivity import net_parts
 
+BEYOND_CHANCE = 1.64
+"""Standard errors by which an essay has to score outside the anchors to be called so."""
 LEFT_OUT_DRAWS, MAX_LEFT_OUT_FITS = 256, 24
 """Enough for the self-check, and still well under a second with a hundred anchors."""
 
@@ -56,7 +58,7 @@ class GradeProjections:
         placed_scores: Where each essay is once errors are taken into account, in logits: a
             student's score drawn towards the other students' as far as it is uncertain. Grades
             are read from these, so a score just above a boundary may be the lower grade.
-        extrapolated: Whether the score lies outside the anchors' scores.
+        extrapolated: Whether the score lies outside the anchors' by more than its error explains.
         primary_anchor_ids: The anchor with the nearest score, an anchor's own self left out.
         boundaries: Between neighbouring grades, lowest first.
         is_graded: Whether grades may leave at all.
@@ -158,7 +160,7 @@ def project_grades(
         fine_grades=_fine_grades(scale, best, placed.scores, posterior),
         confidence=probabilities.max(axis=1),
         placed_scores=placed.scores,
-        extrapolated=batch.outside,
+        extrapolated=batch.outside_beyond_chance,
         primary_anchor_ids=_nearest_anchors(batch),
         boundaries=_boundaries(scale, posterior),
         is_graded=True,
@@ -210,9 +212,21 @@ class _Scored:
 
     @property
     def outside(self) -> Bools:
-        """Whether each essay scores outside the anchors."""
+        """Whether each essay's score lies outside the anchors'."""
         known = self.scores[self.anchors]
         return np.asarray((self.scores < known.min()) | (self.scores > known.max()))
+
+    @property
+    def outside_beyond_chance(self) -> Bools:
+        """The same, by more than the error of the difference to the outermost anchor explains."""
+        variances = np.diag(self.covariance)
+        is_beyond = np.zeros(len(self.scores), dtype=bool)
+        for sign in (1.0, -1.0):
+            edge = self.anchors[np.argmax(sign * self.scores[self.anchors])]
+            apart = sign * (self.scores - self.scores[edge])
+            error = variances + variances[edge] - 2 * self.covariance[:, edge]
+            is_beyond |= apart > BEYOND_CHANCE * np.sqrt(np.maximum(error, 0.0))
+        return is_beyond
 
     @property
     def students_outside(self) -> int:
@@ -422,8 +436,8 @@ def _caution(scale: GradeScale, check: AnchorCheck, batch: _Scored) -> str:
         parts.append(f"No anchor for {', '.join(missing)}: borrowed from its neighbours.")
     if _worst(check):
         parts.append(_worst(check))
-    if batch.students_outside:
-        parts.append(f"Students who score outside all anchors: {batch.students_outside}.")
+    if n_outside := int(batch.outside_beyond_chance.sum()):
+        parts.append(f"Students who score outside all anchors: {n_outside}.")
     return " ".join(parts)
 
 

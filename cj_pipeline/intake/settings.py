@@ -89,6 +89,11 @@ class BatchSettings(BaseModel):
     """Your own name or UUID of the course, for the artefact."""
     language: str = "en"
     """The language of the essays, as a BCP 47 tag."""
+    report_language: Literal["en", "sv", "de"] = "en"
+    """The language of the report and of the class list's headings and remarks, numbers and dates
+    too. Students' pages are in the essays' language where it is one of these."""
+    how_to_appeal: str = ""
+    """What a student's page says about appeals: to whom, how, and until when."""
 
     encoding: Encoding | None = None
     """The encoding of texts and tables that are neither UTF-8 nor marked as UTF-16. Without it,

@@ -35,6 +35,7 @@ PERSON_COLUMNS = (
     "graded_by",
     "drawn_by",
     "withdrawn_by",
+    "edited_by",
 )
 """Columns that name who judged, graded or decided."""
 
@@ -45,6 +46,7 @@ WORDS_ON_AN_ESSAY: Mapping[str, tuple[str, ...]] = {
     "appeals": ("reason",),
     "moderation_decisions": ("reason",),
     "human_answers": ("reason",),
+    "feedback_edits": ("text",),
     "attempts": ("error_message",),
     "comparisons": ("justification",),
 }
@@ -161,9 +163,15 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
         )
     if "judge_holds" in tables:
         _remove_samples(db, batch_id)
+    if "artefact_records" in tables:  # checksums of files that bore its names
+        db.execute("DELETE FROM artefact_records WHERE batch_id = ?", [batch_id])
     for table in ("earlier_outcomes", "shared_texts"):
         if table in tables:
             db.execute(f'DELETE FROM "{table}" WHERE {_about(db, table)}', keys)  # noqa: S608
+    if "feedback_edits" in tables:  # the class's may quote the essay
+        db.execute(
+            "DELETE FROM feedback_edits WHERE batch_id = $batch AND essay_id IN ($essay, '')", keys
+        )
     for table, columns in WORDS_ON_AN_ESSAY.items():
         for column in columns if table in tables else ():
             nothing = "NULL" if _may_be_null(db, table, column) else "''"

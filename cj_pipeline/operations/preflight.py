@@ -14,6 +14,8 @@ from cj_pipeline.ceilings import Ceilings
 from cj_pipeline.errors import BatchProblemsError, CJError, TransientError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.judging.judges import Judge
+from cj_pipeline.judging.templates import is_draft
+from cj_pipeline.operations.examine import look_at_models
 from cj_pipeline.operations.preview import Preview, preview_batch
 from cj_pipeline.providers.base import Provider
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
@@ -115,7 +117,7 @@ def preflight(
             examined += _repeats(runtime, record)
     else:
         return examined
-    examined += [*_anchors(record), *_budget(record)]
+    examined += [*_anchors(record), *_budget(record), *_drafts(record)]
     examined += _providers(runtime, record.judges, timeout_s)
     return examined
 
@@ -253,6 +255,16 @@ def _budget(record: BatchRecord) -> Iterator[PreflightItem]:
         yield PreflightItem("budget", "ready", f"at most {ends_at} comparisons for {n} essays")
 
 
+def _drafts(record: BatchRecord) -> Iterator[PreflightItem]:
+    for judge in record.judges:
+        if is_draft(judge.template.name):
+            told = (
+                f"its prompt {judge.template.name} is a draft that no native reader has approved:"
+                " read it (`cj judge show`), or name another template in the judge's file"
+            )
+            yield PreflightItem(f"judge {judge.name}", "warning", told)
+
+
 def _money(preview: Preview) -> Iterator[PreflightItem]:
     settings = preview.record.settings
     chosen = [cost for cost in preview.costs() if cost.mode == settings.batching_mode]
@@ -336,10 +348,13 @@ def _ask(runtime: Runtime, judge: Judge) -> str:
     who = f"{judge.model} at {judge.provider}"
     if judge.is_simulated:
         who += " (simulated: no grade means anything)"
-    if not judge.has_jobs:
-        return f"{who}: the key is set; a server without batches cannot be checked free of charge"
-    _look(provider, runtime)
-    return f"{who} answers and takes the key"
+    if judge.has_jobs:
+        _look(provider, runtime)
+        return f"{who} answers and takes the key"
+    models = look_at_models(provider, judge)
+    if models is None:
+        return f"{who}: it lists no models, so it is not known to answer: `cj judge examine`"
+    return f"{who} answers; {models.finding}"
 
 
 LOOKS, PAUSE_S = 3, 1.0

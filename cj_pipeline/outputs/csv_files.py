@@ -19,14 +19,32 @@ Cell = str | int | float | None
 _FORMULA = re.compile(r"""((?:^|[;\t\r\n])[\s"']*)([=+\-@\uff1d\uff0b\uff0d\uff20])""")
 
 
-def csv_file(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> bytes:
-    """Return a table as CSV in UTF-8, with the mark by which Excel knows the encoding."""
+def csv_file(
+    columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, decimal_comma: bool = False
+) -> bytes:
+    """Return a table as CSV in UTF-8, with the mark by which Excel knows the encoding.
+
+    Args:
+        columns: The headings.
+        rows: The cells below them.
+        decimal_comma: Write `0,5` and part cells by semicolons, as spreadsheets expect where
+            decimals are parted by commas.
+    """
     text = io.StringIO()
-    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
+    separator = ";" if decimal_comma else ","
+    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, delimiter=separator)
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([inert_cell(cell) if isinstance(cell, str) else cell for cell in row])
+        writer.writerow([_written(cell, decimal_comma=decimal_comma) for cell in row])
     return text.getvalue().encode("utf-8-sig")
+
+
+def _written(cell: Cell, *, decimal_comma: bool) -> Cell:
+    if isinstance(cell, str):
+        return inert_cell(cell)
+    if isinstance(cell, float) and decimal_comma:
+        return f"{cell}".replace(".", ",")
+    return cell
 
 
 def inert_cell(text: str) -> str:

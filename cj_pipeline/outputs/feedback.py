@@ -13,19 +13,19 @@ from typing import Any
 from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.errors import UnknownEssayError, UnscalableBatchError
 from cj_pipeline.ids import nearest
-from cj_pipeline.outputs.html import percent
+from cj_pipeline.outputs.language import percent, plain, to_translate, tr
 from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.queries.history import BatchHistory, Row
 from cj_pipeline.text import excerpt
 
 ROLES: Mapping[str, str] = {
-    Role.COVERAGE: "so that every essay takes part alike",
-    Role.BRIDGE: "to join two parts of the net",
-    Role.RESAMPLE: "the same pair again, in the order seen less",
-    Role.BOUNDARY: "to find on which side of a grade boundary essays lie",
-    Role.INFORMATIVE: "because the verdict says much about the order",
-    Role.RANDOM: "by lot",
-    Role.PEOPLE: "by people, beside the models",
+    Role.COVERAGE: to_translate("so that every essay takes part alike"),
+    Role.BRIDGE: to_translate("to join two parts of the net"),
+    Role.RESAMPLE: to_translate("the same pair again, in the order seen less"),
+    Role.BOUNDARY: to_translate("to find on which side of a grade boundary essays lie"),
+    Role.INFORMATIVE: to_translate("because the verdict says much about the order"),
+    Role.RANDOM: to_translate("by lot"),
+    Role.PEOPLE: to_translate("by people, beside the models"),
 }
 
 
@@ -55,16 +55,20 @@ def why_requested(role: str, expected_gain: float | None, strategy: str) -> str:
         strategy: Of the batch; it decides the unit of the gain.
     """
     gain = describe_gain(role, expected_gain, strategy)
-    return ROLES[role] + (f"; expected gain {gain}" if gain else "")
+    return tr(ROLES[role]) + (tr("; expected gain {gain}", gain=gain) if gain else "")
 
 
 def describe_gain(role: str, expected_gain: float | None, strategy: str) -> str:
     """Return an expected gain with its unit; empty where there is none."""
     if expected_gain is None:
         return ""
-    of_loss = "squared grade steps" if role == Role.BOUNDARY else "squared ranks"
+    of_loss = (
+        to_translate("squared grade steps")
+        if role == Role.BOUNDARY
+        else to_translate("squared ranks")
+    )
     unit = strategy_named(strategy).gain_unit or of_loss
-    return f"{expected_gain:.2g} {unit}"
+    return f"{plain(float(f'{expected_gain:.2g}'))} {tr(unit)}"
 
 
 def roles_of(pairs: Iterable[Mapping[str, Any]], strategy: str) -> list[RoleShare]:
@@ -76,7 +80,9 @@ def roles_of(pairs: Iterable[Mapping[str, Any]], strategy: str) -> list[RoleShar
     for role, found in gains.items():
         known = [gain for gain in found if gain is not None]
         mean = sum(known) / len(known) if known else None
-        shares.append(RoleShare(role, ROLES[role], len(found), describe_gain(role, mean, strategy)))
+        shares.append(
+            RoleShare(role, tr(ROLES[role]), len(found), describe_gain(role, mean, strategy))
+        )
     return sorted(shares, key=lambda share: (-share.n, share.role))
 
 
@@ -209,9 +215,31 @@ def _feedback(history: BatchHistory, essay_id: str, verdicts: Sequence[Row]) -> 
         n_essays=len(history.essays),
         grade=_grade_with_status(history, essay_id),
         likely=likely_grades(projection),
-        among_anchors=history.among_anchors(essay_id),
+        among_anchors=_among_anchors(history, essay_id),
         verdicts=tuple(_seen_by(history, essay_id, row) for row in verdicts),
     )
+
+
+def _among_anchors(history: BatchHistory, essay_id: str) -> str:
+    below, above = history.anchors_around(essay_id)
+    grades = history.anchor_grades
+    if below and above:
+        return tr(
+            "between anchors {below} ({low}) and {above} ({high})",
+            below=below,
+            low=grades[below],
+            above=above,
+            high=grades[above],
+        )
+    if below:
+        return tr(
+            "above every anchor, next to {anchor} ({grade})", anchor=below, grade=grades[below]
+        )
+    if above:
+        return tr(
+            "below every anchor, next to {anchor} ({grade})", anchor=above, grade=grades[above]
+        )
+    return ""
 
 
 def _grade_with_status(history: BatchHistory, essay_id: str) -> str | None:
@@ -221,7 +249,12 @@ def _grade_with_status(history: BatchHistory, essay_id: str) -> str | None:
         return written_grade(projection)
     grade = written_grade(projection)
     if decision is not None and decision["kind"] == "override":
-        grade = f"{decision['grade']}, set by {decision['decided_by']} (by the verdicts: {grade})"
+        grade = tr(
+            "{grade}, set by {by} (by the verdicts: {machine})",
+            grade=decision["grade"],
+            by=decision["decided_by"],
+            machine=grade,
+        )
     elif decision is not None and decision["kind"] == "exclude":
         return f"none: excluded by {decision['decided_by']}"
     return f"{grade} (provisional)" if history.release.is_provisional else grade
@@ -233,7 +266,7 @@ def _seen_by(history: BatchHistory, essay_id: str, row: Row) -> EssayVerdict:
     planned = history.pair_by_id[row["comparison_id"]]
     return EssayVerdict(
         against=row["essay_b"] if is_first else row["essay_a"],
-        outcome="tie" if row["winner"] == "tie" else "won" if won else "lost",
+        outcome=tr("tie") if row["winner"] == "tie" else tr("won") if won else tr("lost"),
         shown_as="A" if is_first else "B",
         confidence=row["confidence"],
         judge=excerpt(history.judge_by_id[row["judge_id"]]["name"], 200),

@@ -9,17 +9,28 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import math
 from dataclasses import dataclass
-from datetime import datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from cj_pipeline.outputs.language import (
+    dollars,
+    moment,
+    number,
+    percent,
+    plain,
+    signed,
+    spoken,
+    tr,
+    tr_stored,
+    whole,
+)
 from cj_pipeline.queries.spending import ROUNDING_USD
 from cj_pipeline.text import excerpt
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 
@@ -39,7 +50,11 @@ def render_page(template: str, **values: Any) -> str:
         f"default-src 'none'; style-src 'sha256-{style_sha256}'; img-src data:;"
         " base-uri 'none'; form-action 'none'"
     )
-    return _environment().get_template(template).render(style=style, policy=policy, **values)
+    return (
+        _environment()
+        .get_template(template)
+        .render(style=style, policy=policy, spoken=spoken(), **values)
+    )
 
 
 def picture(figure: Figure, *, alt: str, caption: str) -> Picture:
@@ -50,26 +65,10 @@ def picture(figure: Figure, *, alt: str, caption: str) -> Picture:
     return Picture(f"data:image/svg+xml;base64,{data}", alt, caption)
 
 
-def signed(value: float) -> str:
-    """Return a score with its sign and two decimals."""
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def percent(share: float) -> str:
-    """Return a share in whole per cent."""
-    return f"{100 * share:.0f}\u00a0%"
-
-
-def dollars(usd: float) -> str:
-    """Return dollars with as many decimals as it takes to see that something was paid."""
-    decimals = 2 if usd == 0 or usd >= 1 else min(6, 1 - math.floor(math.log10(usd)))
-    return f"${usd:,.{max(2, decimals)}f}"
-
-
 def dollar_difference(usd: float) -> str:
     """Return a difference between two amounts with its sign; none where it is only rounding."""
     if abs(usd) <= ROUNDING_USD:
-        return "none"
+        return tr("none")
     return ("+" if usd > 0 else "−") + dollars(abs(usd))
 
 
@@ -78,8 +77,16 @@ def words(key: str) -> str:
     return key.replace("_", " ")
 
 
-def _time(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment is not None else "–"
+def _markup_tr(sentence: str, /, **values: object) -> Markup:
+    """Return a sentence of ours, which may hold markup, with values escaped into it."""
+    from markupsafe import Markup
+
+    said = Markup(tr(sentence))  # noqa: S704 -- the catalogue is ours
+    return said.format(**values) if values else said
+
+
+def _markup_counted(n: int, one: str, many: str, **values: object) -> Markup:
+    return _markup_tr(one if n == 1 else many, n=whole(n), **values)
 
 
 @functools.cache
@@ -97,11 +104,16 @@ def _environment() -> Environment:
         "excerpt": excerpt,
         "signed": signed,
         "percent": percent,
+        "number": number,
+        "plain": plain,
+        "whole": whole,
         "usd": dollars,
         "usd_difference": dollar_difference,
-        "time": _time,
+        "time": moment,
         "words": words,
+        "stored": tr_stored,
     }
+    environment.globals |= {"tr": _markup_tr, "counted": _markup_counted}
     return environment
 
 

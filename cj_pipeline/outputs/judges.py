@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cj_pipeline.diagnostics.position_balance import first_shown_share
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.intake.settings import BatchSettings, panel_shares
+from cj_pipeline.outputs.language import tr
 from cj_pipeline.queries.history import BatchHistory
 
 if TYPE_CHECKING:
@@ -134,11 +135,13 @@ def agreements(history: BatchHistory) -> list[Agreement]:
     essay_ids = list(history.essay_by_id)
     found = []
     for judge_id, consistency in judge_consistency(essay_ids, history.judged).items():
-        who = f"{name[judge_id]} with itself"
-        found.append(Agreement(f"{who}, same order", consistency.repeat_agreement))
-        found.append(Agreement(f"{who}, order reversed", consistency.swap_agreement))
+        judge = name[judge_id]
+        who = tr("{judge} with itself, same order", judge=judge)
+        found.append(Agreement(who, consistency.repeat_agreement))
+        who = tr("{judge} with itself, order reversed", judge=judge)
+        found.append(Agreement(who, consistency.swap_agreement))
     found += [
-        Agreement(f"{name[one]} with {name[other]}", share)
+        Agreement(tr("{one} with {other}", one=name[one], other=name[other]), share)
         for (one, other), share in agreement_between_judges(essay_ids, history.judged).items()
     ]
     return [each for each in found if each.share.n]

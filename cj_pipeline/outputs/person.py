@@ -31,6 +31,9 @@ _PARTS = {
         "FROM moderation_decisions WHERE batch_id = $batch AND essay_id = $essay ORDER BY number"
     ),
     "appeals": "FROM appeals WHERE batch_id = $batch AND essay_id = $essay ORDER BY number",
+    "feedback": (
+        "FROM feedback_edits WHERE batch_id = $batch AND essay_id = $essay ORDER BY number"
+    ),
     "sampled_for_moderation": (
         "FROM moderation_sample_essays WHERE batch_id = $batch AND essay_id = $essay"
     ),

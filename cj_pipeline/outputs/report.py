@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.diagnostics.position_balance import first_shown_share, positional_skews
 from cj_pipeline.diagnostics.unexpected_verdicts import unexpected_verdicts
+from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.outputs.feedback import (
     JUSTIFICATION_SHOWN,
     all_feedback,
@@ -24,9 +25,27 @@ from cj_pipeline.outputs.feedback import (
     roles_of,
     written_grade,
 )
-from cj_pipeline.outputs.html import Picture, dollars, percent, picture, render_page, signed, words
+from cj_pipeline.outputs.html import Picture, picture, render_page, words
 from cj_pipeline.outputs.judges import agreements, panel_overview
-from cj_pipeline.outputs.report_dependence import dependence_sentences
+from cj_pipeline.outputs.language import (
+    dollars,
+    language_for,
+    moment,
+    number,
+    signed,
+    speaking,
+    to_translate,
+    tr,
+    whole,
+)
+from cj_pipeline.outputs.readings.first_screen import (
+    Readings,
+    expected_grades,
+    readings,
+    same_text_remarks,
+)
+from cj_pipeline.outputs.readings.group_scan import beside_people, group_scan, scan_in_words
+from cj_pipeline.outputs.report_dependence import dependence_sentences, validity
 from cj_pipeline.outputs.report_forecast import (
     describe_forecasts,
     describe_outlook,
@@ -41,70 +60,90 @@ from cj_pipeline.outputs.report_scale import (
     reliability_rows,
 )
 from cj_pipeline.queries.history import BatchHistory, Row, read_history, student_ranks
+from cj_pipeline.queries.release import Release
 from cj_pipeline.queries.spending import SENT_AS, spending, spending_by_judge
 from cj_pipeline.stopping.continuation import EndReason
-from cj_pipeline.text import excerpt, find_hidden, visible
+from cj_pipeline.text import excerpt, visible
 
 if TYPE_CHECKING:
-    from cj_pipeline.diagnostics.fit_statistics import Fit
+    from cj_pipeline.storage.signing import PublicKey
     from cj_pipeline.store.session import Session
 
 END_REASONS: Mapping[str, str] = {
-    EndReason.STABLE: "The scores had stopped moving between waves.",
-    EndReason.PRECISE: "The scores became as precise as the batch requires.",
-    EndReason.BUDGET_SPENT: "The budget of comparisons was used up.",
-    EndReason.PAIRS_EXHAUSTED: "Every pair was judged as often as the batch allows.",
-    EndReason.SMALL_NET_CAP: "Every pair of this small batch was covered and fully resampled.",
-    EndReason.SINGLE_WAVE_COMPLETE: "All comparisons were requested at once and completed.",
-    EndReason.NO_SUCCESSES: "No comparison gave a verdict. Read the failures below, fix their "
-    "cause, and submit the essays as a new batch.",
-    EndReason.LOW_SUCCESS_RATE: "Too many comparisons failed for the rest to be trusted. Read "
-    "the failures below, fix their cause, and submit the essays as a new batch.",
-    EndReason.INSUFFICIENT_ESSAYS: "A scale needs two essays at least.",
-    EndReason.UNSCALABLE: "The verdicts do not join all essays into one net, so there is no "
-    "common scale. Allow more comparisons, or fix the failures below.",
-    EndReason.SPEND_CAP: "The next comparisons could have cost more than the spend cap allows. "
-    "Raise `spend_cap_usd`, or accept what there is.",
-    EndReason.CANARY_FAILED: "A judge gave no verdict in the few requests sent ahead, so the rest"
-    " was not sent. Read what its provider said below, try it with `cj judge try`, and submit "
-    "the essays as a new batch.",
-    EndReason.EXPIRED: "The provider let the requests expire before it answered them.",
-    EndReason.CANCELLED: "A person cancelled the batch.",
-    EndReason.STALLED: "Nothing moved for longer than `stall_after_s` allows.",
+    EndReason.STABLE: to_translate("The scores had stopped moving between waves."),
+    EndReason.PRECISE: to_translate("The scores became as precise as the batch requires."),
+    EndReason.BUDGET_SPENT: to_translate("The budget of comparisons was used up."),
+    EndReason.PAIRS_EXHAUSTED: to_translate("Every pair was judged as often as the batch allows."),
+    EndReason.SMALL_NET_CAP: to_translate(
+        "Every pair of this small batch was covered and fully resampled."
+    ),
+    EndReason.SINGLE_WAVE_COMPLETE: to_translate(
+        "All comparisons were requested at once and completed."
+    ),
+    EndReason.NO_SUCCESSES: to_translate(
+        "No comparison gave a verdict. Read the failures below, fix their "
+        "cause, and submit the essays as a new batch."
+    ),
+    EndReason.LOW_SUCCESS_RATE: to_translate(
+        "Too many comparisons failed for the rest to be trusted. Read "
+        "the failures below, fix their cause, and submit the essays as a new batch."
+    ),
+    EndReason.INSUFFICIENT_ESSAYS: to_translate("A scale needs two essays at least."),
+    EndReason.UNSCALABLE: to_translate(
+        "The verdicts do not join all essays into one net, so there is no "
+        "common scale. Allow more comparisons, or fix the failures below."
+    ),
+    EndReason.SPEND_CAP: to_translate(
+        "The next comparisons could have cost more than the spend cap allows. "
+        "Raise `spend_cap_usd`, or accept what there is."
+    ),
+    EndReason.CANARY_FAILED: to_translate(
+        "A judge gave no verdict in the few requests sent ahead, so the rest"
+        " was not sent. Read what its provider said below, try it with `cj judge try`, and submit "
+        "the essays as a new batch."
+    ),
+    EndReason.EXPIRED: to_translate(
+        "The provider let the requests expire before it answered them."
+    ),
+    EndReason.CANCELLED: to_translate("A person cancelled the batch."),
+    EndReason.STALLED: to_translate("Nothing moved for longer than `stall_after_s` allows."),
 }
 
 FAILURES: Mapping[str, str] = {
-    RequestOutcome.INVALID_OUTPUT: "The judge's answer held no verdict.",
-    RequestOutcome.REFUSAL: "The judge refused to answer.",
-    RequestOutcome.TRUNCATED: "The answer ended before the verdict: allow more output tokens.",
-    RequestOutcome.PROMPT_CUT: "The judge was shown less than was sent: give its server a larger"
-    " window.",
-    RequestOutcome.CONTENT_FILTER: "The provider's content filter stopped the answer.",
-    RequestOutcome.PROVIDER_ERROR: "The provider answered with an error.",
-    RequestOutcome.EXPIRED: "The provider did not answer in time.",
-    RequestOutcome.CANCELLED: "The request was cancelled.",
-    RequestOutcome.MISSING: "The provider sent no answer to this request.",
+    RequestOutcome.INVALID_OUTPUT: to_translate("The judge's answer held no verdict."),
+    RequestOutcome.REFUSAL: to_translate("The judge refused to answer."),
+    RequestOutcome.TRUNCATED: to_translate(
+        "The answer ended before the verdict: allow more output tokens."
+    ),
+    RequestOutcome.PROMPT_CUT: to_translate(
+        "The judge was shown less than was sent: give its server a larger window."
+    ),
+    RequestOutcome.CONTENT_FILTER: to_translate(
+        "The provider's content filter stopped the answer."
+    ),
+    RequestOutcome.PROVIDER_ERROR: to_translate("The provider answered with an error."),
+    RequestOutcome.EXPIRED: to_translate("The provider did not answer in time."),
+    RequestOutcome.CANCELLED: to_translate("The request was cancelled."),
+    RequestOutcome.MISSING: to_translate("The provider sent no answer to this request."),
 }
 
 PLAYED_BACK: Mapping[str, str] = {
-    "human-votes": "No language model read the essays for this batch: votes that people cast on"
-    " these texts are played back in a judge's place.",
-    "recorded": "No language model read the essays for this batch: verdicts that one gave earlier"
-    " are played back.",
+    "human-votes": to_translate(
+        "No language model read the essays for this batch: votes that people cast on"
+        " these texts are played back in a judge's place."
+    ),
+    "recorded": to_translate(
+        "No language model read the essays for this batch: verdicts that one gave earlier"
+        " are played back."
+    ),
 }
 """What to say of the emulator's judges that do not make their verdicts up, by model."""
-
-MISFIT = 1.5
-"""Infit above which judges disagreed about an essay more than its score explains."""
-
-_MISFIT_Z = 2.0
-"""With few verdicts infit is large by chance alone; beyond this it is not."""
 
 SURPRISING = 0.1
 """A verdict less likely than this by the final scores should be read again."""
 
-_ANCHOR_DOUBTED = 0.05
-"""Probability of its known grade, by the other anchors, below which an anchor is to be read."""
+N_FIRST = 10
+"""How many essays the first screen names; a class's teacher reads about so many."""
 
 _MAX_LISTED = 20
 _MAX_FEEDBACK_COMPARISONS = 1500
@@ -139,14 +178,28 @@ def render_report(db: Session, batch_id: str) -> str:
     return render_history(history, artefacts)
 
 
-def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
-    """Return the page for what `read_history` found; `artefacts` are rows of `run_artefact`."""
+def render_history(
+    history: BatchHistory, artefacts: Sequence[Row] = (), *, signed_by: PublicKey | None = None
+) -> str:
+    """Return the page for what `read_history` found, in the language the batch sets for it.
+
+    Args:
+        history: The batch.
+        artefacts: Its rows of `run_artefact`.
+        signed_by: The key that signs artefacts; None where the home has none.
+    """
+    with speaking(language_for(history.settings)):
+        return _page(history, artefacts, signed_by)
+
+
+def _page(history: BatchHistory, artefacts: Sequence[Row], signed_by: PublicKey | None) -> str:
+    to_read = readings(history)
     return render_page(
         "report.html",
         language=history.settings.get("language", "en"),
         batch=history.batch,
         banners=_banners(history),
-        end_reason=END_REASONS.get(history.batch["end_reason"] or "", ""),
+        end_reason=tr(END_REASONS.get(history.batch["end_reason"] or "", "")),
         facts=_facts(history),
         has_scores=bool(history.last_scores),
         is_graded=history.is_graded,
@@ -154,8 +207,12 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         grades=_grade_names(history),
         scale_title=_scale_title(history),
         n_placed_across=_n_placed_across(history),
-        students=_score_rows(history, anchors=False),
-        anchors=_score_rows(history, anchors=True),
+        expected=expected_grades(history),
+        headline=headline_reliability(history),
+        told_apart=_told_apart(history),
+        validity=validity(history),
+        students=_score_rows(history, to_read, anchors=False),
+        anchors=_score_rows(history, to_read, anchors=True),
         anchor_check=anchor_sentences(history),
         anchor_fits=anchor_fits(history),
         boundaries=history.boundaries,
@@ -181,7 +238,10 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         judge_choices=_judge_choices(history),
         agreements=[vars(each) for each in agreements(history)],
         failures=_failures(history),
-        attention=_attention(history),
+        **_scan(history),
+        attention=_attention(history, to_read),
+        n_to_read=len(to_read.queue),
+        n_first=N_FIRST,
         unexpected_verdicts=_surprises(history),
         surprising=SURPRISING,
         costs=_costs(history),
@@ -197,6 +257,7 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         jobs=history.jobs,
         # The folder is where this machine keeps it, and of no use to a reader elsewhere.
         artefacts=[{**row, "file_name": PurePath(row["path"]).name} for row in artefacts],
+        signed_by=signed_by,
     )
 
 
@@ -206,52 +267,70 @@ def _fits_one_page(history: BatchHistory) -> bool:
 
 def _banners(history: BatchHistory) -> list[Banner]:
     batch, banners = history.batch, []
-    state, reason = batch["state"], batch["end_reason"]
+    state = batch["state"]
     about = history.settings.get("about")
     if about:
-        banners.append(Banner("warning", "About this batch", about))
+        banners.append(Banner("warning", tr("About this batch"), about))
     if state == "rejected":
         banners.append(
-            Banner("failure", "This batch was not ingested", "\n".join(batch["problems"]))
+            Banner("failure", tr("This batch was not ingested"), "\n".join(batch["problems"]))
         )
     elif state in {"failed", "cancelled"}:
-        banners.append(
-            Banner(
-                "failure",
-                "This batch was cancelled"
-                if state == "cancelled"
-                else f"This batch failed: {words(reason or 'no reason stored')}",
-                f"{END_REASONS.get(reason or '', '')} There are no grades; any scores below are"
-                " partial and should not be used."
-                + (f"\nMost of all: {history.hindered_by}" if history.hindered_by else ""),
-            )
-        )
+        banners.append(_ended_badly(history))
     elif state == "running":
-        banners.append(
-            Banner(
-                "notice",
-                "This batch is still being judged",
-                "All figures are preliminary."
-                + (f" It {history.hindered_by}" if history.hindered_by else ""),
-            )
-        )
-    if history.release.statement:
+        text = tr("All figures are preliminary.")
+        text += f" It {history.hindered_by}" if history.hindered_by else ""
+        banners.append(Banner("notice", tr("This batch is still being judged"), text))
+    if statement := release_statement(history.release):
         provisional = history.release.is_provisional
-        banners.append(
-            Banner(
-                "warning" if provisional else "notice",
-                "Provisional grades" if provisional else "Released grades",
-                history.release.statement,
-            )
-        )
+        heading = tr("Provisional grades") if provisional else tr("Released grades")
+        banners.append(Banner("warning" if provisional else "notice", heading, statement))
     banners += _simulation_banners(history)
     if state == "succeeded" and history.grading is not None and not history.is_graded:
         banners.append(
-            Banner("notice", "Scores and ranks, no grades", history.grading["statement"])
+            Banner("notice", tr("Scores and ranks, no grades"), history.grading["statement"])
         )
     elif history.is_graded and history.grading is not None and history.grading["statement"]:
-        banners.append(Banner("notice", "About these grades", history.grading["statement"]))
+        banners.append(Banner("notice", tr("About these grades"), history.grading["statement"]))
     return banners
+
+
+def _ended_badly(history: BatchHistory) -> Banner:
+    reason = history.batch["end_reason"] or ""
+    heading = (
+        tr("This batch was cancelled")
+        if history.batch["state"] == "cancelled"
+        else tr("This batch failed: {why}", why=words(reason) or tr("no reason stored"))
+    )
+    text = tr(END_REASONS.get(reason, ""))
+    text += " " + tr("There are no grades; any scores below are partial and should not be used.")
+    if history.hindered_by:
+        text += f"\nMost of all: {history.hindered_by}"
+    return Banner("failure", heading, text)
+
+
+def release_statement(release: Release) -> str:
+    """Return in a sentence whether grades may be used; empty where no sign-off is needed."""
+    if not release.statement:
+        return ""
+    values = {
+        "by": release.released_by or "",
+        "at": moment(release.released_at),
+        "revision": release.released_revision,
+    }
+    if release.status == "provisional":
+        return tr("These grades are provisional: no person has released them yet.")
+    if release.status == "released":
+        return tr("Released by {by} on {at}.", **values)
+    if release.status == "withdrawn":
+        return tr(
+            "These grades are provisional: their release was withdrawn by {by} on {at}.", **values
+        )
+    return tr(
+        "These grades are provisional: grading {revision} was released by {by} on {at}, and"
+        " verdicts or decisions have come since.",
+        **values,
+    )
 
 
 def _simulation_banners(history: BatchHistory) -> list[Banner]:
@@ -259,18 +338,19 @@ def _simulation_banners(history: BatchHistory) -> list[Banner]:
     made_up = [row["name"] for row in played if row["model"] not in PLAYED_BACK]
     banners = []
     if made_up:
-        judges = "Simulated judges" if len(made_up) > 1 else "A simulated judge"
-        are = "are stand-ins that play judges" if len(made_up) > 1 else "is a stand-in for a judge"
-        banners.append(
-            Banner(
-                "warning",
-                f"{judges} gave these verdicts",
-                f"No language model read the essays: {', '.join(made_up)} {are}. Scores and grades"
-                " show how the pipeline works and say nothing about the texts.",
-            )
+        heading = (
+            tr("Simulated judges gave these verdicts")
+            if len(made_up) > 1
+            else tr("A simulated judge gave these verdicts")
         )
+        text = tr(
+            "No language model read the essays: {judges} only stand in for a judge. Scores and"
+            " grades show how the pipeline works and say nothing about the texts.",
+            judges=", ".join(made_up),
+        )
+        banners.append(Banner("warning", heading, text))
     banners += [
-        Banner("warning", "These verdicts were recorded earlier", PLAYED_BACK[row["model"]])
+        Banner("warning", tr("These verdicts were recorded earlier"), tr(PLAYED_BACK[row["model"]]))
         for row in played
         if row["model"] in PLAYED_BACK
     ]
@@ -280,25 +360,43 @@ def _simulation_banners(history: BatchHistory) -> list[Banner]:
 def _facts(history: BatchHistory) -> list[tuple[str, str]]:
     n_anchors = len(history.anchor_grades)
     facts = [
-        ("Essays", f"{len(history.essays) - n_anchors:,}"),
-        ("Anchors", f"{n_anchors:,}"),
-        ("Verdicts", f"{len(history.succeeded):,}"),
-        ("Failed", f"{len(history.failed):,}"),
+        (tr("Essays"), whole(len(history.essays) - n_anchors)),
+        (tr("Anchors"), whole(n_anchors)),
+        (tr("Verdicts"), whole(len(history.succeeded))),
+        (tr("Failed"), whole(len(history.failed))),
     ]
     if history.pending:
-        facts.append(("Still open", f"{len(history.pending):,}"))
-    details = history.last_details
-    if headline := headline_reliability(history):
-        facts.append(("Reliability among students", headline))
-    if "bt_se_summary" in details:
-        facts.append(("Mean standard error", f"{details['bt_se_summary']['mean_se']:.2f}"))
+        facts.append((tr("Still open"), whole(len(history.pending))))
+    if history.last_scores:
+        errors = [row["standard_error"] for row in history.last_scores]
+        facts.append((tr("Mean standard error"), number(sum(errors) / len(errors))))
     facts.append(
         (
-            "Cost, as if paid" if _is_play(history) else "Cost",
+            tr("Cost, as if paid") if _is_play(history) else tr("Cost"),
             dollars(sum(row["cost_usd"] or 0.0 for row in history.attempts)),
         )
     )
     return facts
+
+
+def _scan(history: BatchHistory) -> dict[str, Any]:
+    found = group_scan(history) if history.last_scores else None
+    return {
+        "group_scan": found,
+        "group_rows": found.differences if found else (),
+        "group_sentences": scan_in_words(found) if found else (),
+        "beside_people": beside_people,
+    }
+
+
+def _told_apart(history: BatchHistory) -> str:
+    """Return the warning before all grades where students cannot be told apart; empty else."""
+    if not history.last_details.get("students_cannot_be_told_apart"):
+        return ""
+    return tr(
+        "These students cannot be told apart by the verdicts: differences between their grades"
+        " may be chance."
+    )
 
 
 def _is_play(history: BatchHistory) -> bool:
@@ -345,8 +443,9 @@ def _shade(place: float) -> str:
     return "#" + "".join(f"{value:02x}" for value in mixed)
 
 
-def _score_rows(history: BatchHistory, *, anchors: bool) -> list[dict[str, Any]]:
+def _score_rows(history: BatchHistory, to_read: Readings, *, anchors: bool) -> list[dict[str, Any]]:
     colours = {grade["name"]: grade["colour"] for grade in _grade_names(history)}
+    same_text = same_text_remarks(history)
     rows: list[dict[str, Any]] = []
     entries = [
         row
@@ -354,21 +453,23 @@ def _score_rows(history: BatchHistory, *, anchors: bool) -> list[dict[str, Any]]
         if history.essay_by_id[row["essay_id"]]["is_anchor"] == anchors
     ]
     for place, entry in zip(student_ranks(entries), entries, strict=True):
-        essay = history.essay_by_id[entry["essay_id"]]
-        projection = history.projection_by_id.get(entry["essay_id"])
+        essay_id = entry["essay_id"]
+        essay = history.essay_by_id[essay_id]
+        projection = history.projection_by_id.get(essay_id)
+        likely = likely_grades(projection)
         rows.append(
             {
                 **entry,
                 "place": place,
-                "sure": history.rank_by_id.get(entry["essay_id"]),
+                "sure": history.rank_by_id.get(essay_id),
                 "file_name": essay["file_name"],
                 "known": essay["grade"],
                 "projection": projection,
-                "grade": _shown_grade(history, entry["essay_id"], projection),
-                "likely": likely_grades(projection),
+                "grade": _shown_grade(history, essay_id, projection),
+                "likely": likely,
+                "others": likely[1:],
                 "strip": _strip(projection, colours) if projection else [],
-                "remarks": _remarks(entry, projection)
-                + _remarks_of_people(history, entry["essay_id"], projection),
+                "remarks": [*to_read.remarks.get(essay_id, ()), *same_text.get(essay_id, ())],
             }
         )
     return rows
@@ -381,17 +482,6 @@ def _shown_grade(history: BatchHistory, essay_id: str, projection: Row | None) -
     return history.given_grade(essay_id)
 
 
-def _remarks_of_people(history: BatchHistory, essay_id: str, projection: Row | None) -> list[str]:
-    decision = history.decision_by_id.get(essay_id)
-    if decision is None or projection is None or decision["kind"] == "accept":
-        return []
-    did = "set by" if decision["kind"] == "override" else "withheld by"
-    return [
-        f"grade {did} {decision['decided_by']}: {excerpt(decision['reason'], 200)}"
-        f" (by the verdicts: {projection['grade']})"
-    ]
-
-
 def _strip(projection: Row, colours: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the probabilities as neighbouring bars on a strip 100 wide; slivers left out."""
     bars, left = [], 0.0
@@ -402,24 +492,30 @@ def _strip(projection: Row, colours: Mapping[str, str]) -> list[dict[str, Any]]:
     return bars
 
 
-def _remarks(entry: Row, projection: Row | None) -> list[str]:
-    remarks = []
-    if entry["is_one_sided"]:
-        remarks.append("won or lost every comparison")
-    if projection is not None and projection["is_extrapolated"]:
-        remarks.append("outside the anchors")
-    return remarks
-
-
 def _quality_flags(history: BatchHistory) -> list[str]:
-    """Return in sentences the warnings kept with the last decision."""
-    meanings = {
-        "bt_se_inflated": "Standard errors are larger than this batch's settings accept.",
-        "comparison_coverage_sparse": "Essays were compared too few times each.",
-        "has_isolated_items": "Some essays met a single opponent, or none.",
-    }
+    """Return in sentences what deserves a check, by the errors that are reported."""
     flags = history.last_details.get("bt_quality_flags", {})
-    return [meaning for key, meaning in meanings.items() if flags.get(key)]
+    sentences = []
+    if _errors_are_large(history):
+        sentences.append(tr("Standard errors are larger than this batch's settings accept."))
+    if flags.get("comparison_coverage_sparse"):
+        sentences.append(tr("Essays were compared too few times each."))
+    if flags.get("has_isolated_items"):
+        sentences.append(tr("Some essays met a single opponent, or none."))
+    return sentences
+
+
+def _errors_are_large(history: BatchHistory) -> bool:
+    errors = [
+        row["standard_error"]
+        for row in history.last_scores
+        if not history.essay_by_id[row["essay_id"]]["is_anchor"]
+    ]
+    settings = BatchSettings.model_validate(history.settings)
+    return bool(errors) and (
+        sum(errors) / len(errors) > settings.mean_se_warning
+        or max(errors) > settings.max_se_warning
+    )
 
 
 def _fairness(history: BatchHistory) -> dict[str, Any] | None:
@@ -488,7 +584,7 @@ def _failures(history: BatchHistory) -> dict[str, Any]:
     messages = {row["custom_id"]: row["error_message"] for row in history.attempts}
     return {
         "kinds": [
-            {"kind": kind, "n": n, "meaning": FAILURES.get(kind, "")}
+            {"kind": kind, "n": n, "meaning": tr(FAILURES.get(kind, ""))}
             for kind, n in counts.most_common()
         ],
         "rows": [
@@ -500,57 +596,18 @@ def _failures(history: BatchHistory) -> dict[str, Any]:
     }
 
 
-def _attention(history: BatchHistory) -> list[dict[str, Any]]:
-    """Return the essays a person should read, worst fit first, each with its reasons."""
-    fits = _essay_fits(history)
-    found = []
-    for entry in history.last_scores:
-        essay = history.essay_by_id[entry["essay_id"]]
-        projection = history.projection_by_id.get(entry["essay_id"])
-        fit = fits.get(entry["essay_id"])
-        reasons = list(_attention_reasons(entry, essay, projection, fit))
-        if reasons:
-            found.append(
-                {
-                    "essay_id": entry["essay_id"],
-                    "is_anchor": essay["is_anchor"],
-                    "reasons": reasons,
-                    "infit": fit.infit if fit else None,
-                    "text": excerpt(essay["text"], _TEXT_SHOWN),
-                }
-            )
-    return sorted(found, key=lambda row: -(row["infit"] or 0.0))[:_MAX_LISTED]
-
-
-def _attention_reasons(
-    entry: Row, essay: Row, projection: Row | None, fit: Fit | None
-) -> list[str]:
-    reasons = []
-    if (hidden := find_hidden(essay["text"] or "")) is not None:
-        reasons.append(f"its text {hidden.describe()}: judges read them")
-    if fit is not None and fit.infit > MISFIT and fit.infit_z > _MISFIT_Z:
-        reasons.append(
-            f"its verdicts contradict each other (infit {fit.infit:.1f} over {fit.n} verdicts)"
-        )
-    if entry["is_one_sided"]:
-        every = "won" if entry["n_wins"] else "lost"
-        reasons.append(f"it {every} every comparison, so how far it lies from the rest is a guess")
-    if projection is not None and essay["is_anchor"]:
-        known = projection["probabilities"][essay["grade"]]
-        if known < _ANCHOR_DOUBTED:
-            reasons.append(
-                f"this anchor is known as {essay['grade']}, which the others make unlikely"
-                f" ({percent(known)}); by them it would be {projection['grade']}"
-            )
-    return reasons
-
-
-def _essay_fits(history: BatchHistory) -> dict[str, Fit]:
-    if not history.last_scores:
-        return {}
-    from cj_pipeline.diagnostics.fit_statistics import fit_of_essays
-
-    return fit_of_essays(history.fit(), history.judged)
+def _attention(history: BatchHistory, to_read: Readings) -> list[dict[str, Any]]:
+    """Return the essays a person should read first, each with its reasons and its text."""
+    return [
+        {
+            "essay_id": entry.essay_id,
+            "is_anchor": entry.is_anchor,
+            "grade": entry.given_grade,
+            "reasons": [reason.text for reason in entry.reasons],
+            "text": excerpt(history.essay_by_id[entry.essay_id]["text"] or "", _TEXT_SHOWN),
+        }
+        for entry in to_read.queue[:_MAX_LISTED]
+    ]
 
 
 def _surprises(history: BatchHistory) -> list[dict[str, Any]]:
@@ -596,7 +653,7 @@ def _judge_costs(history: BatchHistory) -> list[dict[str, Any]]:
         {"judge": history.judge_by_id[judge_id]["name"], "spent": spent}
         for judge_id, spent in spending_by_judge(history.jobs).items()
     ]
-    return rows + ([{"judge": "All", "spent": spending(history.jobs)}] if len(rows) > 1 else [])
+    return rows + ([{"judge": tr("All"), "spent": spending(history.jobs)}] if len(rows) > 1 else [])
 
 
 def _job_costs(history: BatchHistory) -> list[dict[str, Any]]:
@@ -622,13 +679,13 @@ def _settings(history: BatchHistory) -> list[dict[str, str]]:
 
 def _setting(value: Any) -> str:
     if value is None or value == "":
-        return "none"
+        return tr("none")
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return tr("yes") if value else tr("no")
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_setting(v)}" for k, v in value.items()) or "none"
+        return ", ".join(f"{k} {_setting(v)}" for k, v in value.items()) or tr("none")
     return str(value)
 
 
@@ -639,16 +696,24 @@ def _score_picture(history: BatchHistory) -> Picture | None:
 
     best, worst = history.last_scores[0], history.last_scores[-1]
     highest, lowest = (visible(history.label(row["essay_id"])) for row in (best, worst))
-    with_grades = ", with the boundaries between grades" if history.boundaries else ""
+    caption = tr("Every essay's score with its 95 % interval.")
+    if history.boundaries:
+        caption += " " + tr(
+            "Dotted lines are the boundaries between grades; the bars on top are their standard"
+            " errors."
+        )
     return picture(
         score_plot(history),
-        alt=(
-            f"Scores of {len(history.last_scores)} essays in logits with 95 % intervals, from"
-            f" {lowest} at {signed(worst['score'])} to {highest} at"
-            f" {signed(best['score'])}{with_grades}. The tables give every figure."
+        alt=tr(
+            "Scores of {n} essays in logits with 95 % intervals, from {lowest} at {from_score} to"
+            " {highest} at {to_score}. The tables give every figure.",
+            n=len(history.last_scores),
+            lowest=lowest,
+            from_score=signed(worst["score"]),
+            highest=highest,
+            to_score=signed(best["score"]),
         ),
-        caption=f"Every essay's score with its 95 % interval{with_grades}."
-        + (" The bars on top are their standard errors." if history.boundaries else ""),
+        caption=caption,
     )
 
 
@@ -659,9 +724,11 @@ def _convergence_picture(history: BatchHistory) -> Picture | None:
 
     return picture(
         convergence_plot(history),
-        alt="Largest change of a score, mean standard error and reliability against the number of"
-        " verdicts, wave by wave. The table below gives every figure.",
-        caption="How the scores settled, wave by wave.",
+        alt=tr(
+            "Largest change of a score, mean standard error and reliability against the number of"
+            " verdicts, wave by wave. The table below gives every figure."
+        ),
+        caption=tr("How the scores settled, wave by wave."),
     )
 
 
@@ -672,10 +739,14 @@ def _fairness_picture(history: BatchHistory) -> Picture | None:
 
     return picture(
         fairness_plot(history),
-        alt="Left, how many essays have which positional skew. Right, the share of verdicts for"
-        " the essay shown first, by wave, with 95 % intervals around a line at one half.",
-        caption="Left: how unevenly essays were shown first and second. Right: how often the"
-        " essay shown first won, by wave.",
+        alt=tr(
+            "Left, how many essays have which positional skew. Right, the share of verdicts for"
+            " the essay shown first, by wave, with 95 % intervals around a line at one half."
+        ),
+        caption=tr(
+            "Left: how unevenly essays were shown first and second. Right: how often the"
+            " essay shown first won, by wave."
+        ),
     )
 
 
@@ -686,7 +757,9 @@ def _cost_picture(history: BatchHistory) -> Picture | None:
 
     return picture(
         cost_plot(history),
-        alt="Cost of each wave in US dollars, and of all waves so far. The table below gives"
-        " every figure.",
-        caption="What each wave cost.",
+        alt=tr(
+            "Cost of each wave in US dollars, and of all waves so far. The table below gives"
+            " every figure."
+        ),
+        caption=tr("What each wave cost."),
     )

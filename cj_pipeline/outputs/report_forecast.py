@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from cj_pipeline.batch.options import Goal, goal_of
+from cj_pipeline.outputs.language import number, percent, plain, to_translate, tr
 from cj_pipeline.queries.history import BatchHistory, WaveDecision
 
 _TARGETS = {
-    "reliability": "reliability at least {:g}",
-    "mean_standard_error": "mean standard error at most {:g}",
-    "max_standard_error": "largest standard error at most {:g}",
-    "misgrading": "at most {:.0%} expected to be graded wrongly",
-    "misplaced": "at most {:.0%} expected to be misplaced",
-    "gain_per_usd": "a dollar gaining at most {:g}",
+    "reliability": to_translate("reliability at least {value}"),
+    "mean_standard_error": to_translate("mean standard error at most {value}"),
+    "max_standard_error": to_translate("largest standard error at most {value}"),
+    "misgrading": to_translate("at most {value} expected to be graded wrongly"),
+    "misplaced": to_translate("at most {value} expected to be misplaced"),
+    "gain_per_usd": to_translate("a dollar gaining at most {value}"),
 }
 
 
@@ -25,7 +26,12 @@ def describe_targets(history: BatchHistory) -> str:
     """Return the batch's targets; empty where it sets no target."""
     rule: dict[str, float | None] = history.settings.get("precise") or {}
     return ", ".join(
-        _TARGETS[key].format(value) for key, value in rule.items() if value is not None
+        tr(
+            _TARGETS[key],
+            value=percent(value) if key in {"misgrading", "misplaced"} else plain(value),
+        )
+        for key, value in rule.items()
+        if value is not None
     )
 
 
@@ -47,28 +53,43 @@ def describe_outlook(history: BatchHistory) -> str:
     ahead = details.get("outlook")
     if not ahead:
         return ""
-    unit = "grade steps" if goal.kind == "grades" else "ranks"
-    text = (
-        f"By the last scores an essay is typically {ahead['typical_error']:.1f} {unit} off;"
-        f" {ahead['n_comparisons']} more comparisons, well chosen, should make that"
-        f" {ahead['after_wave']:.1f}."
+    unit = tr("grade steps") if goal.kind == "grades" else tr("ranks")
+    text = tr(
+        "By the last scores an essay is typically {error} {unit} off; {n} more comparisons, well"
+        " chosen, should make that {after}.",
+        error=number(ahead["typical_error"], 1),
+        unit=unit,
+        n=ahead["n_comparisons"],
+        after=number(ahead["after_wave"], 1),
     )
     precision = details.get("precision", {})
     if precision.get("gain_per_usd") is not None:
-        text += f" That is {precision['gain_per_usd']:.2g} {unit} for a dollar."
+        gain = plain(float(f"{precision['gain_per_usd']:.2g}"))
+        text += " " + tr("That is {gain} {unit} for a dollar.", gain=gain, unit=unit)
     if precision.get("misgrading") is not None:
-        text += f" {precision['misgrading']:.0%} of the students may be graded wrongly."
+        text += " " + tr(
+            "{share} of the students may be graded wrongly.",
+            share=percent(precision["misgrading"]),
+        )
     return text
 
 
 def _side_of_cut(goal: Goal, misplaced: float | None) -> str:
     if misplaced is None:
         return ""
+    best = tr("the best {share}", share=percent(goal.share)) if goal.share is not None else ""
     if goal.kind == "top":
-        named = f"the {goal.count} best" if goal.count is not None else f"the best {goal.share:.0%}"
-        return f"{misplaced:.0%} of those named as {named} may not be among them."
-    cut = f"the best {goal.share:.0%}" if goal.share is not None else f"{goal.grade} or better"
-    return f"{misplaced:.0%} of the students may be on the wrong side of the cut ({cut})."
+        named = tr("the {n} best", n=goal.count) if goal.count is not None else best
+        return tr(
+            "{share} of those named as {named} may not be among them.",
+            share=percent(misplaced),
+            named=named,
+        )
+    return tr(
+        "{share} of the students may be on the wrong side of the cut ({cut}).",
+        share=percent(misplaced),
+        cut=best or tr("{grade} or better", grade=goal.grade),
+    )
 
 
 def forecast_metadata(history: BatchHistory) -> dict[str, Any]:

@@ -8,16 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cj_pipeline.outputs.html import percent, signed
+from cj_pipeline.outputs.language import number, percent, signed, to_translate, tr, whole
 from cj_pipeline.outputs.report_dependence import validity
 from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.queries.history import BatchHistory
 from cj_pipeline.scale.certainty import FEWEST_FOR_A_FIGURE
-
-_SHARED_CHOICE = (
-    "Pairs were chosen by score, and both halves share what that choice fed upon, so this is too"
-    " high: do not quote it. "
-)
 
 
 def headline_reliability(history: BatchHistory) -> str:
@@ -30,22 +25,29 @@ def headline_reliability(history: BatchHistory) -> str:
     found = details.get("student_reliability")
     if found is None:  # decided by an earlier version, which counted anchors as students
         value = details.get("empirical_bayes_reliability")
-        return "" if value is None else f"{value:.2f} (anchors counted as students)"
+        return (
+            ""
+            if value is None
+            else tr("{value} (anchors counted as students)", value=number(value))
+        )
     if found["value"] is None:
         return ""
-    limits = f"{found['lower']:.2f} to {found['upper']:.2f}"
+    limits = {"lower": number(found["lower"]), "upper": number(found["upper"])}
     if details.get("students_cannot_be_told_apart"):
-        return f"students cannot be told apart ({limits})"
+        return tr("students cannot be told apart ({lower} to {upper})", **limits)
     if "empirical_bayes_reliability" not in details:
-        return f"between {limits.replace(' to ', ' and ')}"
-    return f"{details['empirical_bayes_reliability']:.2f} ({limits})"
+        return tr("between {lower} and {upper}", **limits)
+    value = number(details["empirical_bayes_reliability"])
+    return tr("{value} ({lower} to {upper})", value=value, **limits)
 
 
 def _few_students(history: BatchHistory) -> str:
     found = history.last_details.get("student_reliability")
     if found is None or found["n_students"] >= FEWEST_FOR_A_FIGURE:
         return ""
-    return f" {found['n_students']} essays carry no single figure: only the limits say anything."
+    return " " + tr(
+        "{n} essays carry no single figure: only the limits say anything.", n=found["n_students"]
+    )
 
 
 def reliability_rows(history: BatchHistory) -> list[dict[str, str]]:
@@ -60,80 +62,141 @@ def reliability_rows(history: BatchHistory) -> list[dict[str, str]]:
 
     if headline := headline_reliability(history):
         row(
-            "Reliability among students",
+            tr("Reliability among students"),
             headline,
-            "The headline: the share of the differences between the students' scores that is real,"
-            " with the limits between which it lies with 95 % probability. Anchors are no part of"
-            f" it, and it stays low where students hardly differ.{_few_students(history)}",
+            tr(
+                "The headline: the share of the differences between the students' scores that is"
+                " real, with the limits between which it lies with 95 % probability. Anchors are no"
+                " part of it, and it stays low where students hardly differ."
+            )
+            + _few_students(history),
         )
     with_anchors = details.get("reliability_with_anchors")
     if with_anchors is not None:
         row(
-            "The same with anchors counted as students",
-            f"{with_anchors:.2f}",
-            "Anchors lie further apart than students do, which alone makes this figure larger.",
+            tr("The same with anchors counted as students"),
+            number(with_anchors),
+            tr("Anchors lie further apart than students do, which alone makes this figure larger."),
         )
     if rows:
-        rows.append({"name": "Agreement with people", **validity(history)})
+        rows.append({"name": tr("Agreement with people"), **validity(history)})
     if found.get("separation_index") is not None:
         row(
-            "Separation index",
-            f"{found['separation_index']:.2f}",
-            "The same as a ratio: how many standard errors the essays' true spread is.",
+            tr("Separation index"),
+            number(found["separation_index"]),
+            tr("The same as a ratio: how many standard errors the essays' true spread is."),
         )
-    for by, whose in (("comparisons", "as many verdicts again"), ("judges", "other judges")):
-        halves = found.get(f"split_half_by_{by}")
-        if halves is not None:
-            row(
-                f"Split-half correlation, by {by}{', too high here' * by_score}",
-                f"{halves['median']:.2f} ({halves['lower']:.2f} to {halves['upper']:.2f})",
-                f"{_SHARED_CHOICE * by_score}Scores from one random half of the {by} against those"
-                f" from the other, over {halves['n_splits']} splits (middle 95 %): what {whose}"
-                f" would change. Stepped up to all of them: {halves['stepped_up']:.2f}.",
-            )
+    rows += _split_half_rows(found, by_score=by_score)
     if "scale_separation_reliability" in details:
         row(
-            "Scale separation reliability, full covariance",
-            f"{details['scale_separation_reliability']:.2f}",
-            "1 - mean squared error / variance of scores. Too high when pairs were chosen"
-            " adaptively.",
+            tr("Scale separation reliability, full covariance"),
+            number(details["scale_separation_reliability"]),
+            tr(
+                "1 - mean squared error / variance of scores. Too high when pairs were chosen"
+                " adaptively."
+            ),
         )
     if found.get("epsilon_adjusted_reliability") is not None:
         row(
-            "Scale separation reliability as R's sirt::btm gives it",
-            f"{found['epsilon_adjusted_reliability']:.2f}",
-            "The figure behind most published ones: epsilon-adjusted scores, errors as if all other"
-            " scores were known. For comparison with papers; too high with adaptive pairs as well.",
+            tr("Scale separation reliability as R's sirt::btm gives it"),
+            number(found["epsilon_adjusted_reliability"]),
+            tr(
+                "The figure behind most published ones: epsilon-adjusted scores, errors as if all"
+                " other scores were known. For comparison with papers; too high with adaptive pairs"
+                " as well."
+            ),
         )
     triples = found.get("transitivity")
     if triples is not None:
         row(
-            "Circular triples",
+            tr("Circular triples"),
             percent(triples["share"]),
-            f"Of {triples['n_triples']:,} triples of essays all judged against each other: a beat"
-            " b, b beat c, c beat a. A quarter would be circular if winners were tossed for.",
+            tr(
+                "Of {n} triples of essays all judged against each other: a beat b, b beat c, c beat"
+                " a. A quarter would be circular if winners were tossed for.",
+                n=whole(triples["n_triples"]),
+            ),
         )
     effective = found.get("effective_comparisons")
     if effective is not None:
         row(
-            "Effective comparisons per essay",
-            f"{effective['mean']:.1f} of {effective['given_mean']:.1f}",
-            "How many verdicts between equals would carry as much information; the least of any "
-            f"essay: {effective['least']:.1f}.",
+            tr("Effective comparisons per essay"),
+            tr(
+                "{n} of {all}",
+                n=number(effective["mean"], 1),
+                all=number(effective["given_mean"], 1),
+            ),
+            tr(
+                "How many verdicts between equals would carry as much information; the least of any"
+                " essay: {least}.",
+                least=number(effective["least"], 1),
+            ),
         )
     return rows
+
+
+_HALVES = {
+    "comparisons": (
+        to_translate("Split-half correlation, by comparisons"),
+        to_translate(
+            "Scores from one random half of the comparisons against those from the other, over {n}"
+            " splits (middle 95 %): what as many verdicts again would change. Stepped up to all of"
+            " them: {stepped_up}."
+        ),
+    ),
+    "judges": (
+        to_translate("Split-half correlation, by judges"),
+        to_translate(
+            "Scores from one random half of the judges against those from the other, over {n}"
+            " splits (middle 95 %): what other judges would change. Stepped up to all of them:"
+            " {stepped_up}."
+        ),
+    ),
+}
+
+
+def _split_half_rows(found: Mapping[str, Any], *, by_score: bool) -> Iterator[dict[str, str]]:
+    for by, (name, meaning) in _HALVES.items():
+        halves = found.get(f"split_half_by_{by}")
+        if halves is None:
+            continue
+        said = tr(meaning, n=halves["n_splits"], stepped_up=number(halves["stepped_up"]))
+        if by_score:
+            said = (
+                tr(
+                    "Pairs were chosen by score, and both halves share what that choice fed upon,"
+                    " so this is too high: do not quote it."
+                )
+                + f" {said}"
+            )
+        yield {
+            "name": tr(name) + (tr(", too high here") if by_score else ""),
+            "value": tr(
+                "{value} ({lower} to {upper})",
+                value=number(halves["median"]),
+                lower=number(halves["lower"]),
+                upper=number(halves["upper"]),
+            ),
+            "meaning": said,
+        }
 
 
 def position_rows(history: BatchHistory) -> list[str]:
     """Return in sentences the effect of being shown first on each judge, by the model."""
     sentences = []
     for judge_id, effect in history.statistics.get("position_effects", {}).items():
-        name = history.judge_by_id[judge_id]["name"]
-        held = effect["lower"] <= 0 <= effect["upper"]
+        said = tr(
+            "To {judge}, being shown first is worth {value} logits (95 % interval {lower} to"
+            " {upper}).",
+            judge=history.judge_by_id[judge_id]["name"],
+            value=signed(effect["value"]),
+            lower=signed(effect["lower"]),
+            upper=signed(effect["upper"]),
+        )
+        is_none = effect["lower"] <= 0 <= effect["upper"]
         sentences.append(
-            f"To {name}, being shown first is worth {signed(effect['value'])} logits (95 % interval"
-            f" {signed(effect['lower'])} to {signed(effect['upper'])})"
-            + (": nothing measurable." if held else ". The scores have it taken out.")
+            f"{said} "
+            + (tr("Nothing measurable.") if is_none else tr("The scores have it taken out."))
         )
     return sentences
 
@@ -150,8 +213,8 @@ def judge_rows(history: BatchHistory) -> list[dict[str, str]]:
                 "name": history.judge_by_id[judge_id]["name"],
                 "swap": _share(judge["swap_agreement"]),
                 "repeat": _share(judge["repeat_agreement"]),
-                "infit": f"{judge['infit']:.2f}",
-                "outfit": f"{judge['outfit']:.2f}",
+                "infit": number(judge["infit"]),
+                "outfit": number(judge["outfit"]),
                 "discrimination": _ratio(strength),
                 "agreement": _number(alone.get("agreement_with_the_others"), 2),
                 "without": _number(alone.get("largest_rank_change_without"), 0),
@@ -163,8 +226,13 @@ def judge_rows(history: BatchHistory) -> list[dict[str, str]]:
 def _share(share: dict[str, Any]) -> str:
     if share["share"] is None:
         return "–"
-    limits = f"{percent(share['lower'])} to {percent(share['upper'])}"
-    return f"{percent(share['share'])} of {share['n']} ({limits})"
+    return tr(
+        "{share} of {n} ({lower} to {upper})",
+        share=percent(share["share"]),
+        n=share["n"],
+        lower=percent(share["lower"]),
+        upper=percent(share["upper"]),
+    )
 
 
 def _ratio(estimate: dict[str, float] | None) -> str:
@@ -173,12 +241,12 @@ def _ratio(estimate: dict[str, float] | None) -> str:
         return "–"
     from math import exp
 
-    low, high = exp(estimate["lower"]), exp(estimate["upper"])
-    return f"{exp(estimate['value']):.2f} ({low:.2f} to {high:.2f})"
+    value, lower, upper = (number(exp(estimate[key])) for key in ("value", "lower", "upper"))
+    return tr("{value} ({lower} to {upper})", value=value, lower=lower, upper=upper)
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else number(value, digits)
 
 
 def anchor_sentences(history: BatchHistory) -> list[str]:
@@ -195,39 +263,50 @@ def anchor_fits(history: BatchHistory) -> dict[str, Mapping[str, Any]]:
 
 def _sentences(check: Mapping[str, Any]) -> Iterator[str]:
     if check["exact"] is not None:
-        yield (
-            f"Graded by the others, {percent(check['exact'])} of {check['n_anchors']} anchors get"
-            f" their known grade and {percent(check['within_one'])} are at most one step off; they"
-            f" are off by {check['mean_absolute_error']:.1f} steps on average, and come out"
-            f" {signed(check['bias'])} steps above their grades (0 is no bias)."
+        yield tr(
+            "Graded by the others, {exact} of {n} anchors get their known grade and {within} are at"
+            " most one step off; they are off by {error} steps on average, and come out {bias}"
+            " steps above their grades (0 is no bias).",
+            exact=percent(check["exact"]),
+            n=check["n_anchors"],
+            within=percent(check["within_one"]),
+            error=number(check["mean_absolute_error"], 1),
+            bias=signed(check["bias"]),
         )
     if check["kendall_tau"] is not None:
-        limits = (
-            f" (95 % interval {check['tau_lower']:.2f} to {check['tau_upper']:.2f})"
-            if check["tau_lower"] is not None
-            else ""
-        )
-        yield (
-            f"Scores follow known grades with Kendall's tau {check['kendall_tau']:.2f}{limits}; 1"
-            " is the same order."
+        tau = number(check["kendall_tau"])
+        if check["tau_lower"] is not None:
+            lower, upper = number(check["tau_lower"]), number(check["tau_upper"])
+            tau = tr(
+                "{value} (95 % interval {lower} to {upper})", value=tau, lower=lower, upper=upper
+            )
+        yield tr(
+            "Scores follow known grades with Kendall's tau {tau}; 1 is the same order.", tau=tau
         )
     if check["disagreement"] is not None:
-        yield (
-            "What the anchors' graders saw and what the judge saw differ by about"
-            f" {check['disagreement']:.1f} steps; graders among themselves by about half a step."
+        yield tr(
+            "What the anchors' graders saw and what the judge saw differ by about {steps} steps;"
+            " graders among themselves by about half a step.",
+            steps=number(check["disagreement"], 1),
         )
     if check["n_direct"]:
-        yield (
-            f"Of {check['n_direct']} verdicts between anchors of different grades,"
-            f" {check['n_direct_inversions']} went to the one with the lower grade."
+        yield tr(
+            "Of {n} verdicts between anchors of different grades, {against} went to the one with"
+            " the lower grade.",
+            n=check["n_direct"],
+            against=check["n_direct_inversions"],
         )
     for row in check["inversions"]:
         if row["is_beyond_error"]:
-            yield (
-                f"{row['lower']} has the lower grade and yet scores {row['excess']:.2f} logits"
-                f" above {row['higher']}, more than the errors of their scores explain: check "
-                "both."
+            yield tr(
+                "{lower} has the lower grade and yet scores {excess} logits above {higher}, more"
+                " than the errors of their scores explain: check both.",
+                lower=row["lower"],
+                excess=number(row["excess"]),
+                higher=row["higher"],
             )
     if check["zero_win_anchors"]:
-        names = ", ".join(check["zero_win_anchors"])
-        yield f"Won nothing although others are graded lower: {names}."
+        yield tr(
+            "Won nothing although others are graded lower: {anchors}.",
+            anchors=", ".join(check["zero_win_anchors"]),
+        )

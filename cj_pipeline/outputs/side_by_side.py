@@ -17,7 +17,8 @@ import numpy as np
 from cj_pipeline.arrays import Floats
 from cj_pipeline.diagnostics.changes import MIN_SHARED, ScoreChange, score_changes
 from cj_pipeline.outputs.feedback import written_grade
-from cj_pipeline.outputs.html import dollars, render_page, words
+from cj_pipeline.outputs.html import render_page, words
+from cj_pipeline.outputs.language import dollars
 from cj_pipeline.queries.history import BatchHistory, Row
 from cj_pipeline.scale.certainty import SCORE_VERSION
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cj_pipeline.judging.judges import Judge
+from cj_pipeline.outputs.readings.reading_queue import moderation_queue
 from cj_pipeline.people.appeals import appeals
-from cj_pipeline.people.queue import moderation_queue
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.queries.human_agreement import human_agreement

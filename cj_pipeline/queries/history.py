@@ -30,6 +30,7 @@ from cj_pipeline.scale.scoring import score_verdicts
 from cj_pipeline.stopping.continuation import ContinuationDecision
 
 if TYPE_CHECKING:
+    from cj_pipeline.diagnostics.fit_statistics import Fit
     from cj_pipeline.scale.bradley_terry import Scale
     from cj_pipeline.scale.certainty import ScorePosterior
     from cj_pipeline.store.session import Session
@@ -106,6 +107,7 @@ class BatchHistory:
         moderation: What people decided of its grades, in order.
         skips: Pairs that people skipped, each with its reason; in order.
         releases: Each time it was released or withdrawn, in order.
+        feedback_edits: What teachers wrote in place of drafted feedback, in order.
         judge_choices: Where judges are chosen by value, which each wave went to and why; by
             wave, the largest share first.
         hindered_by: What it waits for, or the failure that ended it, in words; empty otherwise.
@@ -135,6 +137,7 @@ class BatchHistory:
     moderation: tuple[Row, ...] = ()
     releases: tuple[Row, ...] = ()
     skips: tuple[Row, ...] = ()
+    feedback_edits: tuple[Row, ...] = ()
     hindered_by: str = ""
     earlier_judges: tuple[Row, ...] = ()
 
@@ -232,6 +235,14 @@ class BatchHistory:
         """What a person decided of an essay's grade, under the essay's id."""
         return decisions_in_force(self.moderation)
 
+    def edited_feedback(self, essay_id: str) -> str:
+        """Return the feedback a teacher wrote for an essay last; empty where nobody did.
+
+        An empty id stands for the whole class.
+        """
+        own = [row["text"] for row in self.feedback_edits if row["essay_id"] == essay_id]
+        return str(own[-1]) if own else ""
+
     def given_grade(self, essay_id: str) -> str | None:
         """Return the grade to be given: a person's where one set it, else the machine's.
 
@@ -288,20 +299,17 @@ class BatchHistory:
         ended = {row["comparison_id"] for row in self.comparisons}
         return tuple(row for row in self.pairs if row["comparison_id"] not in ended)
 
-    def among_anchors(self, essay_id: str) -> str:
-        """Return in words between which anchors an essay's score lies; empty without anchors."""
-        scores, grades = self.score_by_id, self.anchor_grades
-        mine = scores[essay_id]
-        others = [anchor for anchor in grades if anchor != essay_id and anchor in scores]
+    def anchors_around(self, essay_id: str) -> tuple[str | None, str | None]:
+        """Return the anchors whose scores are next below and next above an essay's."""
+        scores, mine = self.score_by_id, self.score_by_id[essay_id]
+        others = [a for a in self.anchor_grades if a != essay_id and a in scores]
         below = max((a for a in others if scores[a] <= mine), key=scores.__getitem__, default=None)
         above = min((a for a in others if scores[a] > mine), key=scores.__getitem__, default=None)
-        if below and above:
-            return f"between anchors {below} ({grades[below]}) and {above} ({grades[above]})"
-        if below:
-            return f"above every anchor, next to {below} ({grades[below]})"
-        if above:
-            return f"below every anchor, next to {above} ({grades[above]})"
-        return ""
+        return below, above
+
+    def among_anchors(self, essay_id: str) -> str:
+        """Return in words between which anchors an essay's score lies; empty without anchors."""
+        return between_anchors(self.score_by_id, self.anchor_grades, essay_id)
 
     @property
     def pairs_of_models(self) -> tuple[Row, ...]:
@@ -327,8 +335,21 @@ class BatchHistory:
         Raises:
             UnscalableBatchError: If the verdicts give none.
         """
+        return self._fitted
+
+    @cached_property
+    def _fitted(self) -> Scale:
         settings = BatchSettings.model_validate(self.settings)
         return score_verdicts(list(self.essay_by_id), self.judged, scoring_rules(settings))
+
+    @cached_property
+    def essay_fits(self) -> dict[str, Fit]:
+        """How well each essay's verdicts agree with its score, under its id; empty unscored."""
+        if not self.last_scores:
+            return {}
+        from cj_pipeline.diagnostics.fit_statistics import fit_of_essays
+
+        return fit_of_essays(self.fit(), self.judged)
 
     def posterior(self) -> ScorePosterior:
         """Return the posterior from which scores, ranks and P(above) are reported.
@@ -347,6 +368,27 @@ class BatchHistory:
     def last_details(self) -> dict[str, Any]:
         """The summaries kept with the last decision: reliabilities, quality flags, coverage."""
         return dict(self.decisions[-1].details) if self.decisions else {}
+
+
+def between_anchors(scores: Mapping[str, float], grades: Mapping[str, str], essay_id: str) -> str:
+    """Return in words between which anchors an essay's score lies; empty without anchors.
+
+    Args:
+        scores: By essay.
+        grades: The anchors' known grades.
+        essay_id: The essay.
+    """
+    mine = scores[essay_id]
+    others = [anchor for anchor in grades if anchor != essay_id and anchor in scores]
+    below = max((a for a in others if scores[a] <= mine), key=scores.__getitem__, default=None)
+    above = min((a for a in others if scores[a] > mine), key=scores.__getitem__, default=None)
+    if below and above:
+        return f"between anchors {below} ({grades[below]}) and {above} ({grades[above]})"
+    if below:
+        return f"above every anchor, next to {below} ({grades[below]})"
+    if above:
+        return f"below every anchor, next to {above} ({grades[above]})"
+    return ""
 
 
 def student_ranks(students: Sequence[Row]) -> list[int]:
@@ -440,6 +482,7 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
             "SELECT essay_a, essay_b, reason FROM human_answers"
             " WHERE batch_id = $batch AND kind = 'skip' ORDER BY number"
         ),
+        feedback_edits=rows("SELECT * FROM feedback_edits WHERE batch_id = $batch ORDER BY number"),
         releases=rows("SELECT * FROM release_events WHERE batch_id = $batch ORDER BY number"),
         judge_choices=rows(
             "SELECT * FROM judge_choices WHERE batch_id = $batch"

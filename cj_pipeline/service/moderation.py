@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.ids import ID
+from cj_pipeline.outputs.readings.reading_queue import moderation_queue
 from cj_pipeline.people.moderation import (
     MAX_REASON,
     Decision,
@@ -19,7 +20,6 @@ from cj_pipeline.people.moderation import (
     release_grades,
     withdraw_release,
 )
-from cj_pipeline.people.queue import moderation_queue
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.api import BatchName

@@ -12,7 +12,7 @@ import pytest
 from cj_pipeline.grading.grade_scales import GradeScale, load_scale
 from cj_pipeline.operations.regrade import regrade
 from cj_pipeline.outputs.feedback import all_feedback
-from cj_pipeline.outputs.html import percent
+from cj_pipeline.outputs.language import percent
 from cj_pipeline.outputs.side_by_side import render_side_by_side
 from cj_pipeline.outputs.verification import verify_artefact
 from cj_pipeline.queries.frames import export_parquet, pandas_frame

@@ -91,24 +91,42 @@ def statuses(rows: Sequence[Row]) -> Table:
 
 
 def grades(batch_id: str, rows: Sequence[Row], statement: str) -> Group:
-    """Return the scores of a batch, highest first, with grades where it was graded."""
+    """Return the students' scores, highest first, with grades where there are any; anchors apart.
+
+    An anchor's grade by the other anchors stands beside the one it is known to have.
+    """
     graded = any(row["grade"] for row in rows)
+    students = [row for row in rows if not row["known_grade"]]
+    anchors = [row for row in rows if row["known_grade"]]
     columns = ["rank", "essay", "score", "± SE", "comparisons"]
-    columns += ["grade", "probability", "known"] if graded else []
-    body = []
-    for row in rows:
-        line = [
-            row["rank"],
-            visible(row.get("called") or row["essay_id"]),
-            f"{row['score']:+.2f}",
-            f"{row['standard_error']:.2f}",
-            row["n_comparisons"],
-        ]
-        if graded:
-            known = row["known_grade"] or ""
-            line += [row["grade"], f"{row['confidence']:.0%}", known]
-        body.append(line)
-    return Group(table(batch_id, columns, body), Text(statement))
+    shown = table(
+        batch_id,
+        columns + (["grade", "probability"] if graded else []),
+        [_score_line(row, graded=graded) for row in students],
+    )
+    if not anchors:
+        return Group(shown, Text(statement))
+    apart = table(
+        "Anchors, each graded by the others" if graded else "Anchors",
+        [*columns, "known", *(["by the others", "probability"] if graded else [])],
+        [_score_line(row, graded=graded) for row in anchors],
+    )
+    return Group(shown, apart, Text(statement))
+
+
+def _score_line(row: Row, *, graded: bool) -> list[object]:
+    line: list[object] = [
+        row["rank"],
+        visible(row.get("called") or row["essay_id"]),
+        f"{row['score']:+.2f}",
+        f"{row['standard_error']:.2f}",
+        row["n_comparisons"],
+    ]
+    if row["known_grade"]:
+        line.append(row["known_grade"])
+    if graded:
+        line += [row["grade"], f"{row['confidence']:.0%}"]
+    return line
 
 
 def cost_tables(costs: Sequence[ModeCost], chosen: str) -> tuple[Table, Table]:

@@ -106,7 +106,7 @@ def test_one_of_several_who_handed_in_the_same_text_is_told_of_their_own(store: 
         db.insert("shared_texts", [row | more])
 
     with store.read() as db:
-        record = person_record(db, SPRING, "pupil-99", archive=store.home)
+        record = person_record(db, SPRING, "pupil-99", archive=archive_of(store.home, SPRING))
 
     assert [(row["given_id"], bool(row["text"])) for row in record["essay"]] == [("Bo", True)]
     assert len(record["scores"]) == 3

@@ -55,10 +55,14 @@ def test_without_shared_pairs_nothing_is_claimed(histories: dict[str, BatchHisto
 def test_precision_stands_beside_validity(histories: dict[str, BatchHistory]) -> None:
     """Which is not known unless people graded or judged some of the essays."""
     history = histories[SPRING]
-    found = {"r2": 0.61, "lower": 0.3, "upper": 0.9, "level": -0.4}
+    found = {"r2": 0.61, "lower": 0.3, "upper": 0.9}
+    found |= {"level": -0.4, "level_lower": -0.9, "level_upper": 0.1}
 
     known = replace(history, statistics={**history.statistics, "validity": found})
 
     assert validity(history)["value"] == "not known"
     assert "Agreement with people: not known" in render_history(history)
-    assert validity(known)["value"] == "0.61 (0.30 to 0.90); level off by -0.4 steps"
+    assert validity(known)["value"] == (
+        "0.61 (0.30 to 0.90); level: people's grades lie −0.40 steps from the judges' (−0.90 to"
+        " +0.10)"
+    )

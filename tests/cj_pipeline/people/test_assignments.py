@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from cj_pipeline.errors import SettingsError
+from cj_pipeline.outputs.readings.reading_queue import moderation_queue
 from cj_pipeline.people.assignments import HELD_FOR, Answer, Desk, desk_of, store_answer
 from cj_pipeline.people.links import JudgeLink, link_of, make_links, revoke_links
-from cj_pipeline.people.queue import moderation_queue
 from cj_pipeline.people.statistics import infit_limit, infit_of, person_statistics
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.queries.history import read_history

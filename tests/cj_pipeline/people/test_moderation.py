@@ -11,6 +11,7 @@ import pytest
 
 from cj_pipeline.checks.claims import released
 from cj_pipeline.errors import SettingsError
+from cj_pipeline.outputs.readings.reading_queue import moderation_queue
 from cj_pipeline.outputs.verification import verify_artefact
 from cj_pipeline.people.exchange import import_verdicts
 from cj_pipeline.people.moderation import (
@@ -19,7 +20,6 @@ from cj_pipeline.people.moderation import (
     release_grades,
     withdraw_release,
 )
-from cj_pipeline.people.queue import moderation_queue
 from cj_pipeline.queries.history import read_history
 from cj_pipeline.queries.release import release_of, require_final
 from cj_pipeline.runtime import Runtime

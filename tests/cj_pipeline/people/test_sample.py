@@ -22,6 +22,7 @@ from cj_pipeline.people.sample import (
     take_grades,
     write_sheets,
 )
+from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.runtime import Runtime
 from tests.support.batches import ManualClock, open_engine, run_to_end
 from tests.support.people import graded_folder
@@ -188,3 +189,29 @@ def test_the_interval_of_the_level_holds_what_it_says() -> None:
         found = against((given + rng.normal(0.4, 1.0, 10)).tolist(), given.tolist())
         held += found.lower <= 0.4 <= found.upper
     assert held / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_sheet_of_grades_tells_the_validity(graded: tuple[Runtime, str], tmp_path: Path) -> None:
+    """How far people order and grade alike stands with the figures of the scale from then on."""
+    runtime, batch_id = graded
+    sample = draw_sample(runtime, batch_id, 8, by="ana", seed=3)
+    one_lower = {
+        essay_id: sample.grades[max(sample.grades.index(grade) - 1, 0)]
+        for essay_id, grade in _machine(runtime).items()
+    }
+    before = read_history_of(runtime, batch_id).statistics["validity"]
+
+    take_grades(runtime, batch_id, _filled(sample, one_lower, tmp_path / "filled.xlsx"), by="ana")
+
+    found = read_history_of(runtime, batch_id).statistics["validity"]
+    assert before is None
+    assert found["by"] == "grades"
+    assert found["n"] == 8
+    assert 0 <= found["lower"] <= found["r2"] <= found["upper"] <= 1
+    assert found["level_lower"] <= found["level"] <= found["level_upper"]
+    assert -1 <= found["level"] < 0
+
+
+def read_history_of(runtime: Runtime, batch_id: str) -> BatchHistory:
+    with runtime.store.read() as db:
+        return read_history(db, batch_id)

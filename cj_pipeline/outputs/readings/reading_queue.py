@@ -1,6 +1,7 @@
-"""What a person should look at before a batch's grades leave, ordered by what a look would gain.
+"""What a person should read before a batch's grades leave, ordered by what a reading would gain.
 
-The queue is worked out from what the store knows; what people decided is `moderation`.
+The one order for report, class list, moderation and release. It is worked out from what the store
+knows; what people decided is `people.moderation`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cj_pipeline.outputs.language import counted, number, percent, signed, tr
 from cj_pipeline.queries.history import BatchHistory, Row
-from cj_pipeline.text import visible
+from cj_pipeline.text import excerpt, visible
 
 TOSS_UP = 0.6
 """A most probable grade less probable than this is named as a toss-up."""
 MISFIT_Z = 2.0
 UNLIKE = 0.25
 """Of the usual length, or of the usual likeness to the other texts, that counts as unlike them."""
-SURPRISING = 0.2
+DOUBTED = 0.05
+"""Probability of its known grade, by the other anchors, below which an anchor is doubted."""
 MAX_VERDICTS = 4
 
 _INSTRUCTION = re.compile(
@@ -99,11 +102,22 @@ def moderation_queue(history: BatchHistory) -> list[QueueEntry]:
     found: dict[str, list[Reason]] = defaultdict(list)
     for essay_id, reason in _all_reasons(history):
         found[essay_id].append(reason)
-    entries = [_entry(history, essay_id, reasons) for essay_id, reasons in found.items()]
+    verdicts = _decided_verdicts(history)
+    entries = [
+        _entry(history, essay_id, reasons, verdicts[essay_id])
+        for essay_id, reasons in found.items()
+    ]
     return sorted(entries, key=lambda e: (e.decision is not None, -e.gain, e.essay_id))
 
 
-def _entry(history: BatchHistory, essay_id: str, reasons: list[Reason]) -> QueueEntry:
+def to_read(queue: list[QueueEntry]) -> dict[str, QueueEntry]:
+    """Return what nobody has decided yet, under the essay's id and in order."""
+    return {entry.essay_id: entry for entry in queue if entry.decision is None}
+
+
+def _entry(
+    history: BatchHistory, essay_id: str, reasons: list[Reason], verdicts: list[Row]
+) -> QueueEntry:
     projection = history.projection_by_id.get(essay_id)
     is_anchor = bool(history.essay_by_id[essay_id]["is_anchor"])
     graded = None if is_anchor else projection
@@ -117,7 +131,7 @@ def _entry(history: BatchHistory, essay_id: str, reasons: list[Reason]) -> Queue
         given_grade=None if is_anchor else history.given_grade(essay_id),
         decision=_decided_now(history, essay_id),
         neighbours=_neighbours(history, essay_id),
-        verdicts=tuple(_telling_verdicts(history, essay_id)),
+        verdicts=tuple(_telling_verdicts(history, essay_id, verdicts)),
     )
 
 
@@ -138,57 +152,84 @@ def _all_reasons(history: BatchHistory) -> Iterator[tuple[str, Reason]]:
     for row in history.skips:
         kind, _, comment = str(row["reason"]).partition(": ")
         if kind == "concern":
-            text = "a person raised a concern" + (f": {comment}" if comment else "")
+            text = tr("a person raised a concern")
+            text += f": {excerpt(comment, 200)}" if comment else ""
             for essay_id in (row["essay_a"], row["essay_b"]):
                 yield essay_id, Reason("concern", text, 0.98)
     for row in history.drifts:
         if row["is_drifted"] and row["essay_id"] in history.essay_by_id:
-            text = f"this anchor has moved by {row['drift']:+.2f} logits since the earlier batch"
+            text = tr(
+                "this anchor has moved by {by} logits since the earlier batch",
+                by=signed(row["drift"]),
+            )
             yield row["essay_id"], Reason("drifted anchor", text, 0.6)
 
 
 def _about_grades(history: BatchHistory) -> Iterator[tuple[str, Reason]]:
-    boundaries = [row["boundary"] for row in history.boundaries]
     for essay_id, row in history.projection_by_id.items():
         if row["is_anchor"]:
-            known = row["probabilities"].get(history.anchor_grades.get(essay_id, ""), 1.0)
-            if known < 0.05:
-                text = f"this anchor's own grade has a probability of {known:.0%} by the others"
-                yield essay_id, Reason("doubted anchor", text, 0.5)
+            yield from _about_anchor(history, essay_id, row)
             continue
         likely = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:2]
         if row["confidence"] < TOSS_UP and len(likely) == 2:
             (one, p), (other, q) = likely
-            text = f"toss-up: {one} ({p:.0%}) or {other} ({q:.0%})"
+            text = tr(
+                "toss-up: {one} ({p}) or {other} ({q})",
+                one=one,
+                p=percent(p),
+                other=other,
+                q=percent(q),
+            )
             yield essay_id, Reason("toss-up", text, min(0.95, 1 - row["confidence"]))
-        score = history.last_score_by_id[essay_id]
-        near = min((abs(row["placed_score"] - b) for b in boundaries), default=math.inf)
-        if near < 0.5 * score["standard_error"]:
-            text = f"near a boundary: {near:.2f} logits away, standard error"
-            text += f" {score['standard_error']:.2f}"
+        error = history.last_score_by_id[essay_id]["standard_error"]
+        near = min(
+            history.boundaries,
+            key=lambda b: abs(row["placed_score"] - b["boundary"]),
+            default=None,
+        )
+        if near is not None and abs(row["placed_score"] - near["boundary"]) < 0.5 * error:
+            text = tr(
+                "near the boundary between {below} and {above}",
+                below=near["below"],
+                above=near["above"],
+            )
             yield essay_id, Reason("near a boundary", text, 0.3)
         if row["is_extrapolated"]:
-            yield essay_id, Reason("outside the anchors", "lies outside all anchors", 0.2)
+            text = tr("lies outside all anchors")
+            yield essay_id, Reason("outside the anchors", text, 0.2)
+
+
+def _about_anchor(history: BatchHistory, essay_id: str, row: Row) -> Iterator[tuple[str, Reason]]:
+    grade = history.anchor_grades.get(essay_id, "")
+    known = row["probabilities"].get(grade, 1.0)
+    if known < DOUBTED:
+        text = tr(
+            "this anchor is known as {known}, which the others make unlikely ({p}); by them it"
+            " would be {grade}",
+            known=grade,
+            p=percent(known),
+            grade=row["grade"],
+        )
+        yield essay_id, Reason("doubted anchor", text, 0.5)
 
 
 def _about_fit(history: BatchHistory) -> Iterator[tuple[str, Reason]]:
-    from cj_pipeline.diagnostics.fit_statistics import fit_of_essays
-
-    for essay_id, fit in fit_of_essays(history.fit(), history.judged).items():
+    for essay_id, fit in history.essay_fits.items():
         if fit.infit_z > MISFIT_Z and fit.infit > 1:
-            text = f"verdicts contradict each other: infit {fit.infit:.1f} over {fit.n} verdicts"
+            text = tr(
+                "its verdicts contradict each other (infit {infit} over {n} verdicts)",
+                infit=number(fit.infit, 1),
+                n=fit.n,
+            )
             yield essay_id, Reason("misfit", text, 0.4)
     for row in history.last_scores:
         if row["is_one_sided"]:
-            every = "won" if row["n_wins"] else "lost"
-            text = f"{every} every comparison, so how far out it lies is a guess"
+            text = (
+                tr("it won every comparison, so how far it lies from the rest is a guess")
+                if row["n_wins"]
+                else tr("it lost every comparison, so how far it lies from the rest is a guess")
+            )
             yield row["essay_id"], Reason("one-sided", text, 0.25)
-
-
-_REFUSED = {
-    "refusal": "a judge refused to judge it",
-    "content_filter": "a provider's filter stopped it",
-}
 
 
 def _about_requests(history: BatchHistory) -> Iterator[tuple[str, Reason]]:
@@ -200,12 +241,24 @@ def _about_requests(history: BatchHistory) -> Iterator[tuple[str, Reason]]:
             continue
         for essay_id in (pair["essay_a"], pair["essay_b"]):
             n_of[essay_id] += 1
-            if row["outcome"] in _REFUSED:
+            if row["outcome"] in {"refusal", "content_filter"}:
                 refused[essay_id, row["outcome"]] += 1
     for (essay_id, outcome), n in refused.items():
         # A refusal names neither essay: the one with many is the cause.
         gain = 0.7 * n / n_of[essay_id] + 0.1
-        text = f"{_REFUSED[outcome]}, or its pair: {n} of {n_of[essay_id]} requests"
+        text = (
+            tr(
+                "a judge refused to judge it, or its pair: {n} of {all} requests",
+                n=n,
+                all=n_of[essay_id],
+            )
+            if outcome == "refusal"
+            else tr(
+                "a provider's filter stopped it, or its pair: {n} of {all} requests",
+                n=n,
+                all=n_of[essay_id],
+            )
+        )
         yield essay_id, Reason(outcome, text, gain)
 
 
@@ -222,28 +275,37 @@ def _about_disagreement(history: BatchHistory) -> Iterator[tuple[str, Reason]]:
                 n_split[essay_id] += len(set(named)) > 1
     for essay_id, n in n_split.items():
         if n:
-            text = f"judges disagree on {n} of its {n_pairs[essay_id]} pairs judged more than once"
+            text = tr(
+                "judges disagree on {n} of its {all} pairs judged more than once",
+                n=n,
+                all=n_pairs[essay_id],
+            )
             yield essay_id, Reason("judges disagree", text, 0.4 * n / n_pairs[essay_id])
 
 
 def _about_texts(history: BatchHistory) -> Iterator[tuple[str, Reason]]:
-    texts = {row["essay_id"]: row["text"] for row in history.essays}
+    texts = {row["essay_id"]: row["text"] or "" for row in history.essays}
     lengths = {essay_id: len(text.split()) for essay_id, text in texts.items()}
     usual = sorted(lengths.values())[len(lengths) // 2] if lengths else 0
     likeness = _likeness(texts)
     usual_likeness = sorted(likeness.values())[len(likeness) // 2] if likeness else 0.0
     for essay_id, text in texts.items():
         if visible(text) != text:
-            said = "holds hidden or direction-changing characters"
+            said = tr("its text holds hidden or direction-changing characters")
             yield essay_id, Reason("hidden text", said, 0.8)
         if _INSTRUCTION.search(text):
-            said = "reads as if it told the judge what to do"
+            said = tr("its text reads as if it told the judge what to do")
             yield essay_id, Reason("injected text", said, 0.9)
         if lengths[essay_id] < UNLIKE * usual:
-            said = f"very short: {lengths[essay_id]} words where {usual} are usual"
+            said = counted(
+                lengths[essay_id],
+                "very short: {n} word where {usual} are usual",
+                "very short: {n} words where {usual} are usual",
+                usual=usual,
+            )
             yield essay_id, Reason("very short", said, 0.5)
         elif likeness.get(essay_id, 1.0) < UNLIKE * usual_likeness:
-            said = "unlike the other texts: few of its words are in any of them"
+            said = tr("unlike the other texts: few of its words are in any of them")
             yield essay_id, Reason("unlike the others", said, 0.5)
 
 
@@ -259,25 +321,28 @@ def _likeness(texts: Mapping[str, str]) -> dict[str, float]:
 
 
 def _neighbours(history: BatchHistory, essay_id: str) -> tuple[tuple[str, str], ...]:
-    scores, grades = history.score_by_id, history.anchor_grades
-    mine = scores[essay_id]
-    others = [anchor for anchor in grades if anchor != essay_id and anchor in scores]
-    below = max((a for a in others if scores[a] <= mine), key=scores.__getitem__, default=None)
-    above = min((a for a in others if scores[a] > mine), key=scores.__getitem__, default=None)
-    return tuple((anchor, grades[anchor]) for anchor in (below, above) if anchor is not None)
+    grades = history.anchor_grades
+    return tuple((a, grades[a]) for a in history.anchors_around(essay_id) if a is not None)
 
 
-def _telling_verdicts(history: BatchHistory, essay_id: str) -> Iterator[str]:
+def _decided_verdicts(history: BatchHistory) -> dict[str, list[Row]]:
+    """Return the verdicts that name a winner, under each essay's id."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in history.succeeded:
+        if row["winner"] != "tie":
+            found[row["essay_a"]].append(row)
+            found[row["essay_b"]].append(row)
+    return found
+
+
+def _telling_verdicts(history: BatchHistory, essay_id: str, verdicts: list[Row]) -> Iterator[str]:
     """Yield the least expected verdicts on an essay, in words."""
     scores = history.score_by_id
     found = []
-    for row in history.succeeded:
-        if essay_id not in {row["essay_a"], row["essay_b"]} or row["winner"] == "tie":
-            continue
+    for row in verdicts:
         apart = scores[row["winner_id"]] - scores[row["loser_id"]]
-        p = 1 / (1 + math.exp(-apart))
-        found.append((p, row["sequence"], row))
-    for p, _, row in sorted(found)[:MAX_VERDICTS]:
+        found.append((1 / (1 + math.exp(-apart)), row["sequence"], row))
+    for p, _, row in sorted(found, key=lambda each: each[:2])[:MAX_VERDICTS]:
         won = row["winner_id"] == essay_id
         other = row["loser_id"] if won else row["winner_id"]
         judge = history.judge_by_id[row["judge_id"]]["name"]
