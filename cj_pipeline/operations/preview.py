@@ -96,6 +96,10 @@ class Preview:
             ("resampling passes allowed", resampling_passes_allowed(n, record.rules)),
             ("budget", record.settings.max_pairwise_comparisons),
             ("ends at the latest after", f"{ends_at} comparisons"),
+            (
+                "calls at most",
+                f"{ends_at * record.settings.max_attempts}, because failed ones are retried",
+            ),
             ("first wave", f"{len(self.first_wave)} comparisons"),
             ("waves at most", -(-ends_at // max(1, len(self.first_wave)))),
             *([("placed on", self.placed_on)] if self.placed_on else []),
