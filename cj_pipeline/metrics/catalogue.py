@@ -184,7 +184,8 @@ _JOBS = (
         "From a provider job's acceptance to its end, as this pipeline saw them.",
         ("provider", "model"),
         """
-        SELECT provider, model, epoch(ended_at) - epoch(submitted_at) AS value FROM provider_jobs
+        SELECT provider, model, greatest(epoch(ended_at) - epoch(submitted_at), 0) AS value
+        FROM provider_jobs
         WHERE batching_mode = 'provider_batch_api' AND submitted_at IS NOT NULL
           AND ended_at IS NOT NULL AND batch_id GLOB $batch
         """,
@@ -196,7 +197,8 @@ _JOBS = (
         "From a provider job's end until its replies are in the store.",
         ("provider", "model"),
         """
-        SELECT provider, model, epoch(collected_at) - epoch(ended_at) AS value FROM provider_jobs
+        SELECT provider, model, greatest(epoch(collected_at) - epoch(ended_at), 0) AS value
+        FROM provider_jobs
         WHERE batching_mode = 'provider_batch_api' AND ended_at IS NOT NULL
           AND collected_at IS NOT NULL AND batch_id GLOB $batch
         """,
@@ -320,7 +322,7 @@ _LIVE = (
         "How long the last attempt of each single call took.",
         ("provider", "model"),
         """
-        SELECT j.provider, j.model, l.latency_s AS value
+        SELECT j.provider, j.model, greatest(l.latency_s, 0) AS value
         FROM live_calls l JOIN provider_jobs j USING (submission_key)
         WHERE l.latency_s IS NOT NULL AND l.batch_id GLOB $batch
         """,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from dataclasses import replace
@@ -23,6 +24,9 @@ from cj_pipeline.queries.batch_record import BatchRecord, record_of
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest, load_judges
 from tests.support.batches import finish_judging, open_engine, write_batch
+
+N_BATCHES = 100 if os.environ.get("CJ_TESTS") == "nightly" else 10
+"""Drawn, each judged to its end."""
 
 PANEL = ("quality", "cj-generic-batch", "eng5-lower5-gpt51-low", "eng5-anchor-gpt51-low")
 
@@ -236,7 +240,7 @@ def batches(draw: st.DrawFn) -> tuple[int, int, dict[str, Any]]:
     return n_students, n_anchors, chosen
 
 
-@settings(max_examples=16, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=N_BATCHES, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(batches())
 def test_what_preflight_lets_through_ends_with_scores(
     drawn: tuple[int, int, dict[str, Any]],
