@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from cj_pipeline.commands import (
     batches,
@@ -32,12 +31,13 @@ from cj_pipeline.commands import (
     watch,
 )
 from cj_pipeline.commands.terminal.console import inert_usage_errors, with_plain_errors
+from cj_pipeline.commands.terminal.help_text import PlainCommand, PlainGroup
 
 Command = Callable[..., None]
 
 
 def group(
-    name: str, about: str, commands: Sequence[Command], cls: type[TyperGroup] = TyperGroup
+    name: str, about: str, commands: Sequence[Command], cls: type[PlainGroup] = PlainGroup
 ) -> typer.Typer:
     """Return commands as `cj NAME ...`.
 
@@ -55,7 +55,8 @@ def group(
 
 def add(to: typer.Typer, command: Command, panel: str | None = None) -> None:
     """Add a command, under a heading of the help if there is one."""
-    to.command(name_of(command), rich_help_panel=panel)(with_plain_errors(command))
+    named = to.command(name_of(command), cls=PlainCommand, rich_help_panel=panel)
+    named(with_plain_errors(command))
 
 
 def name_of(held: Command | typer.Typer) -> str:
@@ -159,7 +160,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
 """What help shows, in this order: what one wants to do, and the commands for it."""
 
 
-class _AsInPanels(TyperGroup):
+class _AsInPanels(PlainGroup):
     """Typer puts groups behind commands; here each is where `PANELS` has it.
 
     Usage errors of all commands come through here too, and what was typed is spelled out.

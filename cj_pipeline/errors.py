@@ -21,6 +21,7 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── FailedCheckError          what is claimed of every batch does not hold of this one
         ├── InvalidOutputError        a judge's reply holds no verdict
         ├── ProviderRefusedError      the provider will not take this request or job
+        │   ├── JobTooLargeError          a job of this size; smaller ones may be taken
         │   └── AccountRefusedError       it will take nothing from this account as it is
         │       └── OutOfCreditError          until somebody pays, or raises its limit
         ├── CeilingReachedError       more than the operator lets this installation spend
@@ -81,7 +82,14 @@ class UncertainOutcomeError(TransientError):
 
 
 class StoreBusyError(TransientError):
-    """The live file's lock was not had in time."""
+    """The live file's lock was not had in time.
+
+    `holders` is who has it, as program and process number; empty where that cannot be known.
+    """
+
+    def __init__(self, message: str = "", *, holders: Sequence[tuple[str, int]] = ()) -> None:
+        super().__init__(message)
+        self.holders = tuple(holders)
 
 
 class BatchProblemsError(FinalError):
@@ -152,6 +160,10 @@ class InvalidOutputError(FinalError):
 
 class ProviderRefusedError(FinalError):
     """The provider will not take this request or job as it is."""
+
+
+class JobTooLargeError(ProviderRefusedError):
+    """The provider takes no job of this size (413), whatever its documents say: split it."""
 
 
 class AccountRefusedError(ProviderRefusedError):

@@ -6,10 +6,11 @@ of its keys.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import yaml
 
@@ -20,6 +21,26 @@ from cj_pipeline.tokens import AccessToken, read_tokens
 
 INSTALLATION_FILE = "installation.yaml"
 PUBLISHED = ("owner", "group")
+BATCH_JUDGES = (None, "refuse", "allow")
+
+
+BATCH_JUDGES_VARIABLE = "CJ_BATCH_JUDGES"
+
+
+@dataclass(frozen=True)
+class BatchJudges:
+    """Where judges that a batch brings may be reached, and with which keys.
+
+    Attributes:
+        mode: `allow`: they may name any address and their own key; `refuse`: only what is listed;
+            None: `allow` for a person who takes in a folder of their own, else `refuse`.
+        hosts: The hosts they may name, in every mode; None: as `mode` says.
+        keys: Variables they may name, each with the addresses it may be sent to; none: any.
+    """
+
+    mode: Literal["refuse", "allow"] | None = None
+    hosts: tuple[str, ...] | None = None
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,6 +58,9 @@ class Installation:
         tokens: Who else may call the service; `cj token` writes them.
         ceilings: The most that may be spent, whatever a batch or a caller says.
         allowed_judges: The judges that may be asked; None: all.
+        batch_judges: Whether judges that a batch brings may name addresses and keys.
+        allowed_hosts: The hosts that they may name.
+        allowed_key_variables: The variables that they may name, and where each may be sent.
     """
 
     published: str = "owner"
@@ -47,6 +71,14 @@ class Installation:
     tokens: tuple[AccessToken, ...] = ()
     ceilings: Ceilings = field(default_factory=Ceilings)
     allowed_judges: tuple[str, ...] | None = None
+    batch_judges: Literal["refuse", "allow"] | None = None
+    allowed_hosts: tuple[str, ...] | None = None
+    allowed_key_variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def of_batches(self) -> BatchJudges:
+        """What judges that a batch brings may name."""
+        return BatchJudges(self.batch_judges, self.allowed_hosts, self.allowed_key_variables)
 
 
 def read_installation(home: Path, environment: Mapping[str, str] | None = None) -> Installation:
@@ -57,10 +89,15 @@ def read_installation(home: Path, environment: Mapping[str, str] | None = None) 
     """
     said = read_installation_file(home / INSTALLATION_FILE)
     ceilings, allowed, problems = overridden(said.ceilings, said.allowed_judges, environment or {})
+    batch_judges = (environment or {}).get(BATCH_JUDGES_VARIABLE, "").strip() or said.batch_judges
+    if batch_judges not in BATCH_JUDGES:
+        problems.append(f"{BATCH_JUDGES_VARIABLE} is allow or refuse")
     if problems:
         msg = f"The environment cannot be used: {'; '.join(problems)}."
         raise SettingsError(msg)
-    return replace(said, ceilings=ceilings, allowed_judges=allowed)
+    return replace(
+        said, ceilings=ceilings, allowed_judges=allowed, batch_judges=cast(Any, batch_judges)
+    )
 
 
 def read_installation_file(file: Path) -> Installation:
@@ -81,6 +118,8 @@ def read_installation_file(file: Path) -> Installation:
         "tokens": read_tokens(said.get("tokens"))[0],
         "ceilings": read_ceilings(said.get("ceilings"))[0],
         "allowed_judges": read_allowed(said.get("allowed_judges"))[0],
+        "allowed_hosts": _hosts(said.get("allowed_hosts"))[0],
+        "allowed_key_variables": _keys(said.get("allowed_key_variables"))[0],
     }
     return Installation(**said | read)
 
@@ -104,4 +143,45 @@ def _problems(said: Any) -> list[str]:
     problems += read_tokens(said.get("tokens"))[1]
     problems += read_ceilings(said.get("ceilings"))[1]
     problems += read_allowed(said.get("allowed_judges"))[1]
+    if said.get("batch_judges") not in BATCH_JUDGES:
+        problems.append("batch_judges is allow or refuse")
+    problems += _hosts(said.get("allowed_hosts"))[1]
+    problems += _keys(said.get("allowed_key_variables"))[1]
     return problems
+
+
+_HOST = re.compile(r"(https?://)?[\w.*-]+(:\d+)?|(https?://)?\[[0-9a-fA-F:]+\](:\d+)?")
+
+
+def _hosts(said: Any) -> tuple[tuple[str, ...] | None, list[str]]:
+    if said is None:
+        return None, []
+    if not _is_texts(said) or not all(_HOST.fullmatch(entry.strip()) for entry in said):
+        told = "such as llm.school.example, *.school.example or http://gpu.local:11434"
+        return None, [f"allowed_hosts is a list of hosts, {told}"]
+    return tuple(entry.strip() for entry in said), []
+
+
+def _keys(said: Any) -> tuple[Mapping[str, tuple[str, ...]], list[str]]:
+    """Return each variable with where it may be sent; a list of variables names no addresses."""
+    wanted = (
+        "allowed_key_variables is a list of variables, or each with the addresses it may be sent"
+        " to, such as {LAB_KEY: [https://llm.school.example]}"
+    )
+    if said is None:
+        return {}, []
+    if _is_texts(said):
+        said = {name: [] for name in said}
+    if not isinstance(said, dict):
+        return {}, [wanted]
+    for name, addresses in said.items():
+        is_variable = isinstance(name, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+        if not is_variable or not _is_texts(addresses):
+            return {}, [wanted]
+        if not all(re.match(r"https?://[^/\s]", address) for address in addresses):
+            return {}, [wanted]
+    return {name: tuple(addresses) for name, addresses in said.items()}, []
+
+
+def _is_texts(said: Any) -> bool:
+    return isinstance(said, list) and all(isinstance(entry, str) for entry in said)

@@ -5,6 +5,7 @@ Opened by `resources.runtime`, which alone reads the process's environment.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -54,7 +55,8 @@ class Runtime:
 
     `environment` gives providers their keys and addresses; nothing below reads the process's.
     `stop_at` is when a step that goes on for long returns, on the clock of `time.monotonic`; what
-    it has not done is left for the next call.
+    it has not done is left for the next call. `is_attended`: a person started this by hand, so
+    that the folders it takes in may be theirs (see `has_own_folder`).
     """
 
     store: Store
@@ -64,6 +66,7 @@ class Runtime:
     clock: Callable[[], datetime] = utc_now
     retry_rules: RetryRules = field(default_factory=RetryRules)
     stop_at: float | None = None
+    is_attended: bool = False
     _providers: dict[str, Provider] = field(default_factory=dict, repr=False, compare=False)
     _opening: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -83,6 +86,16 @@ class Runtime:
         from cj_pipeline.providers.registry import open_pool
 
         return open_pool(judge, self.environment, self.home, n_connections)
+
+    def has_own_folder(self, path: Path) -> bool:
+        """Whether a file or folder is of whoever started this by hand: theirs, not of the inbox."""
+        places, inbox = (path.absolute(), path.resolve()), (self.inbox, self.inbox.resolve())
+        if not self.is_attended or any(p.is_relative_to(i) for p in places for i in inbox):
+            return False
+        try:
+            return not hasattr(os, "geteuid") or path.stat().st_uid == os.geteuid()
+        except OSError:
+            return False
 
     @property
     def published_folder(self) -> Path:

@@ -13,14 +13,18 @@ from cj_pipeline.storage.private_files import make_home
 from cj_pipeline.store.opening import default_home, open_store
 
 
-def open_runtime(environment: Mapping[str, str]) -> Runtime:
-    """Return the runtime over `CJ_HOME`, with this machine and checkout described."""
+def open_runtime(environment: Mapping[str, str], *, is_attended: bool = False) -> Runtime:
+    """Return the runtime over `CJ_HOME`, with this machine and checkout described.
+
+    `is_attended` says that a person started this by hand, for a folder that they name.
+    """
     home = make_home(default_home(environment).resolve())
     return Runtime(
         store=open_store(home, environment),
         home=home,
         environment=dict(environment),
         run_environment=describe_run(Path(__file__).parent),
+        is_attended=is_attended,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import lru_cache
 
 import dagster as dg
@@ -11,6 +12,7 @@ import structlog
 from cj_pipeline.logs import configure_logs
 from cj_pipeline.queries.batch_record import batch_correlation_id
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.store.base import TICK_WAIT_S
 from resources.runtime import open_runtime
 
 PARTITION_TAG = "dagster/partition"
@@ -52,6 +54,11 @@ class RuntimeResource(dg.ConfigurableResource[Runtime]):
         given = {"CJ_HOME": self.home, "CJ_EMULATOR_URL": self.emulator_url}
         environment = dict(os.environ) | {name: value for name, value in given.items() if value}
         return _runtime(tuple(sorted(environment.items())))
+
+    def open_for_tick(self) -> Runtime:
+        """Return the runtime for a tick, which waits 20 s at most for whoever holds the store."""
+        runtime = self.open()
+        return replace(runtime, store=runtime.store.waiting(TICK_WAIT_S))
 
 
 @lru_cache(maxsize=8)

@@ -3,8 +3,9 @@
 No sensor decides anything: each polls for a bounded time and requests runs.
 """
 
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,13 +24,14 @@ from assets.automation.jobs import (
     rescore_batch,
 )
 from assets.automation.partitions import BATCHES, batches
-from cj_pipeline.errors import SettingsError, TransientError
+from cj_pipeline.errors import SettingsError, StoreBusyError, TransientError
 from cj_pipeline.installation import read_installation
 from cj_pipeline.intake.inbox import Arrival, Look, items_in, known_of, write_arrivals
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.operations.inbox import move_opened, unpack_arrival
 from cj_pipeline.operations.notify import notify
+from cj_pipeline.operations.sensor_ticks import record_tick
 from cj_pipeline.progress.follow import StoreWatcher
 from cj_pipeline.steps.next_step import NextStep, PendingStep, standings
 from cj_pipeline.steps.poll import next_due, poll
@@ -85,18 +87,45 @@ _UNFINISHED = [
 ]
 
 
+Tick = Callable[[dg.SensorEvaluationContext, RuntimeResource], dg.SensorResult]
+
+
+def tick_of(look: Tick) -> Tick:
+    """Let a tick that finds the store held say by whom and be skipped, and record one that ends.
+
+    Another tick comes soon: a failed one would only be red.
+    """
+
+    name = look.__name__
+
+    @functools.wraps(look)
+    def tick(context: dg.SensorEvaluationContext, engine: RuntimeResource) -> dg.SensorResult:
+        try:
+            result = look(context, engine)
+            record_tick(engine.open_for_tick(), name)
+        except StoreBusyError as error:
+            context.log.warning(
+                f"This tick found the store busy; the next one looks again: {error}"
+            )
+            return dg.SensorResult(skip_reason=f"not looked at: {error}", cursor=context.cursor)
+        return result
+
+    return tick
+
+
 @dg.sensor(
     jobs=[open_batch],
     minimum_interval_seconds=3,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Ingests every batch folder in CJ_HOME/inbox that no longer changes.",
 )
+@tick_of
 def inbox_sensor(context: dg.SensorEvaluationContext, engine: RuntimeResource) -> dg.SensorResult:
     """Request a run for each folder that is due; what lies there and why is in `arrivals`.
 
     The cursor only says where looking into items at rest goes on; without it nothing is lost.
     """
-    connected = engine.open()
+    connected = engine.open_for_tick()
     inbox = connected.inbox
     inbox.mkdir(parents=True, exist_ok=True)
     try:
@@ -124,6 +153,8 @@ def inbox_sensor(context: dg.SensorEvaluationContext, engine: RuntimeResource) -
                 unpack_arrival(connected, item, row)
         if not installation.keep_in_inbox:
             move_opened(connected, looked.opened)
+    except StoreBusyError:
+        raise
     except (TransientError, OSError) as error:
         context.log.warning(f"The inbox was not looked at; the next tick will: {error}")
         return _result(context.instance, [], idle=f"not looked at: {error}", cursor=context.cursor)
@@ -163,6 +194,7 @@ def _rest_of(folder: Path, rest_s: float) -> tuple[float, int | None]:
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Polls open provider jobs and requests the run each batch needs next.",
 )
+@tick_of
 def provider_jobs_sensor(
     context: dg.SensorEvaluationContext, engine: RuntimeResource
 ) -> dg.SensorResult:
@@ -170,7 +202,7 @@ def provider_jobs_sensor(
 
     What a batch needs is read from its rows, so nothing is lost with a tick or a daemon.
     """
-    connected = engine.open()
+    connected = engine.open_for_tick()
     watch_until = time.monotonic() + WATCH_FOR_S
     watcher = StoreWatcher(connected.store)
     found: list[PendingStep] = []
@@ -226,11 +258,12 @@ def _requests(
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Ends batches that have waited for callbacks longer than they allow.",
 )
+@tick_of
 def watchdog_sensor(
     context: dg.SensorEvaluationContext, engine: RuntimeResource
 ) -> dg.SensorResult:
     """Request the end of every batch in which nothing has moved for its `stall_after_s`."""
-    connected = engine.open()
+    connected = engine.open_for_tick()
     with connected.store.read() as db:
         stalled = stalled_batches(db, connected.clock())
         expiring = expiring_results(db, connected.clock())
@@ -256,18 +289,19 @@ def watchdog_sensor(
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Tells the addresses in CJ_HOME/installation.yaml what has happened to batches.",
 )
+@tick_of
 def notification_sensor(
     context: dg.SensorEvaluationContext, engine: RuntimeResource
-) -> dg.SkipReason:
+) -> dg.SensorResult:
     """Record and send what is due; it requests no run. Off while no address is set."""
-    del context
     try:
-        told = notify(engine.open())
+        told = notify(engine.open_for_tick())
     except SettingsError as error:
-        return dg.SkipReason(f"No notification is sent: {error}")
-    return dg.SkipReason(
+        return _result(context.instance, [], idle=f"No notification is sent: {error}")
+    counted = (
         f"{told.n_recorded} notifications are new, {told.n_sent} were sent, {told.n_failed} failed"
     )
+    return _result(context.instance, [], idle=counted)
 
 
 @dg.run_failure_sensor(

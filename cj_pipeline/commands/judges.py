@@ -12,7 +12,7 @@ import typer
 from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import confirm, console
-from cj_pipeline.commands.terminal.home import home_folder, open_store
+from cj_pipeline.commands.terminal.home import home_folder, open_runtime, open_store
 from cj_pipeline.commands.terminal.tables import figure
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ def try_(
     from cj_pipeline.operations.pilot import judge_once
 
     judge = load_judge(name, judges)
+    if judges is not None:
+        _allowed([judge], judges)
     prompt = render_prompt(
         judge.template,
         instructions=instructions.read_text("utf-8") if instructions else "",
@@ -131,7 +133,9 @@ def compare(
 
     batch = read_batch(batch_dir)
     names = judge or list(batch.settings.values.judges)
-    tried = [load_judge(name, batch_dir / "judges") for name in names]
+    tried = _allowed(
+        [load_judge(name, batch_dir / "judges") for name in names], batch_dir / "judges"
+    )
     order = trial_pairs([essay.essay_id for essay in batch.essays], pairs, seed)
     _agree_to_spend(tried, batch, order, yes=yes)
     summaries = [_tried(one, batch, order) for one in tried]
@@ -207,6 +211,20 @@ def _show_agreement(compared: JudgesCompared) -> None:
         f"Fleiss' kappa of all, over {compared.n_items_of_all} comparisons:"
         f" {figure(compared.fleiss_kappa, '.2f')}",
     )
+
+
+def _allowed(judges: list[Judge], folder: Path) -> list[Judge]:
+    """Return judges whose addresses and keys the installation allows.
+
+    Raises:
+        SettingsError: With everything that it does not.
+    """
+    from cj_pipeline.errors import SettingsError
+    from cj_pipeline.steps.spending_limits import refused_connections
+
+    if refused := refused_connections(open_runtime(), judges, folder):
+        raise SettingsError("; ".join(refused))
+    return judges
 
 
 def _provider(judge: Judge) -> Provider:

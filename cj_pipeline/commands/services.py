@@ -153,7 +153,7 @@ def serve(
 
     access = replace(access_from_environment(host), max_body_bytes=max_body_mb * 1024 * 1024)
     console.print(f"Batches: {address(host, port)} (Ctrl-C ends it)", highlight=False)
-    listen(create_app(open_runtime(), access), host, port)
+    listen(create_app(open_runtime(is_attended=False), access), host, port)
 
 
 def access_from_environment(host: str) -> Access:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.arguments import BatchLabel, filled_in
 from cj_pipeline.commands.terminal.console import console, errors, write
+from cj_pipeline.commands.terminal.help_text import PlainGroup
 from cj_pipeline.commands.terminal.home import configure_logs, home_folder, open_store
 from cj_pipeline.ids import id_for
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
-class NamesRun(TyperGroup):
+class NamesRun(PlainGroup):
     """`cj trial lower5` is `cj trial run lower5`: whatever is no command is a trial's name."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

@@ -23,7 +23,7 @@ from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import console
 from cj_pipeline.commands.terminal.home import open_runtime
 from cj_pipeline.errors import UnknownBatchError
-from cj_pipeline.progress.text import describe_cost, describe_time_left, event_line, pace
+from cj_pipeline.progress.text import describe_outlook, event_line
 from cj_pipeline.progress.values import Progress
 from cj_pipeline.stopping.continuation import BatchOutcome
 
@@ -215,9 +215,7 @@ def screen_of(progress: Progress) -> Group:
     facts = Table.grid(padding=(0, 3))
     facts.add_row(
         Text(f"{progress.n_done} of {progress.n_expected}, {progress.n_failed} failed"),
-        Text(pace(progress)),
-        Text(f"left: {describe_time_left(progress)}"),
-        Text(describe_cost(progress)),
+        *map(Text, describe_outlook(progress)),
     )
     return Group(
         Text.assemble((progress.batch_id, "bold"), f"  wave {progress.wave}  {state}"),

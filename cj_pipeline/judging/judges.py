@@ -46,7 +46,7 @@ _SPOKEN: Mapping[ProviderName, frozenset[Api]] = {
     "human": frozenset({"page"}),
 }
 
-_KEY_VARIABLE: Mapping[ProviderName, str | None] = {
+KEY_OF_PROVIDER: Mapping[ProviderName, str | None] = {
     "emulator": None,
     "openai": "OPENAI_API_KEY",
     "openai-compatible": None,
@@ -54,6 +54,14 @@ _KEY_VARIABLE: Mapping[ProviderName, str | None] = {
     "gemini": "GEMINI_API_KEY",
     "human": None,
 }
+"""The variable with a provider's key unless the judge names another."""
+
+USUAL_ADDRESS: Mapping[str, str] = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com",
+    "gemini": "https://generativelanguage.googleapis.com",
+}
+"""Where a provider is, unless the judge has a `base_url`."""
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,47}$")
 
@@ -323,12 +331,18 @@ def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
         settings=parsed.settings,
         allow_ties=parsed.allow_ties,
         base_url=parsed.base_url,
-        key_variable=parsed.key_variable or _KEY_VARIABLE[parsed.provider],
+        key_variable=parsed.key_variable or KEY_OF_PROVIDER[parsed.provider],
         account=parsed.account,
         price_override=parsed.price,
         limits=parsed.limits.model_dump(exclude_none=True),
         answers_as=parsed.answers_as,
     )
+
+
+def own_file(name: str, extra_dir: Path) -> Path | None:
+    """Return the file in a folder that stands for a judge; None where a built-in one does."""
+    file = extra_dir / f"{name}.yaml"
+    return file if _NAME.fullmatch(name) and file.is_file() else None
 
 
 def known_judges(extra_dir: Path | None = None) -> tuple[str, ...]:
@@ -341,8 +355,8 @@ def known_judges(extra_dir: Path | None = None) -> tuple[str, ...]:
 
 def _source(name: str, extra_dir: Path | None) -> Traversable:
     if _NAME.fullmatch(name):
-        if extra_dir is not None and (extra_dir / f"{name}.yaml").is_file():
-            return extra_dir / f"{name}.yaml"
+        if extra_dir is not None and (own := own_file(name, extra_dir)) is not None:
+            return own
         built_in = _BUILT_IN / f"{name}.yaml"
         if built_in.is_file():
             return built_in

@@ -115,21 +115,24 @@ _LEAST_CONFIDENCE, _MOST_CONFIDENCE = 1, 5
 class VerdictReply(BaseModel):
     """The JSON a judge must answer with; anything else is a failure, never Essay A.
 
-    Only the winner decides: a confidence on another scale says nothing and is None, and a
-    justification that is too long is cut.
+    Only the winner decides: a confidence on another scale or in words says nothing and is None,
+    and a justification that is too long is cut.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     winner: Literal["A", "B", "tie"]
-    confidence: float
-    justification: str
+    confidence: float | str | None
+    justification: str | None
 
     @property
     def known_confidence(self) -> float | None:
-        """The confidence from 1 to 5; None where it is on another scale."""
-        is_known = _LEAST_CONFIDENCE <= self.confidence <= _MOST_CONFIDENCE
-        return float(self.confidence) if is_known else None
+        """The confidence from 1 to 5, also as "4"; None where it is on another scale."""
+        try:
+            number = float(self.confidence or 0)
+        except ValueError:
+            return None
+        return number if _LEAST_CONFIDENCE <= number <= _MOST_CONFIDENCE else None
 
 
 def verdict_schema(*, allow_ties: bool) -> dict[str, object]:
@@ -148,6 +151,7 @@ def verdict_schema(*, allow_ties: bool) -> dict[str, object]:
 
 
 _THINKING = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_UNENDED_THINKING = re.compile(r"\A\s*<think(?:ing)?>(?!.*</think(?:ing)?>)", re.DOTALL | re.I)
 _FENCED = re.compile(r"\A```[a-zA-Z]*[ \t]*\n(?P<inside>.*)\n[ \t]*```\Z", re.DOTALL)
 
 
@@ -169,8 +173,18 @@ def parse_verdict(text: str, *, allow_ties: bool) -> Verdict:
     if reply.winner == "tie" and not allow_ties:
         msg = "The reply is a tie, which this judge may not give."
         raise InvalidOutputError(msg)
-    justification = reply.justification[:LONGEST_JUSTIFICATION]
+    justification = (reply.justification or "")[:LONGEST_JUSTIFICATION]
     return Verdict(reply.winner, reply.known_confidence, justification)
+
+
+def is_thought_only(text: str) -> bool:
+    """Whether a reply has nothing but thoughts: none at all shown, or a block without its end."""
+    return not text.strip() or bool(_UNENDED_THINKING.match(text))
+
+
+def ends_in_white_space(text: str) -> bool:
+    """Whether a reply was padded to its limit, as models do that may write nothing but JSON."""
+    return text != text.rstrip()
 
 
 def _only_object(text: str) -> object:

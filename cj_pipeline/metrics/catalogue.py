@@ -746,7 +746,37 @@ _ONE_BATCH = (
     ),
 )
 
+_SENSORS = (
+    Metric(
+        "cj_sensor_last_tick_timestamp_seconds",
+        "gauge",
+        "When a sensor of Dagster last ended a tick without an error, to a minute.",
+        ("sensor",),
+        "SELECT sensor, epoch(ticked_at) AS value FROM sensor_ticks",
+        adds_up=False,
+    ),
+)
+
+STORE_AVAILABLE = Metric(
+    "cj_store_available",
+    "gauge",
+    "1; or 0 while another program holds the store, and then nothing else can be counted.",
+    (),
+    "SELECT 1 AS value",
+    adds_up=False,
+)
+STORE_HELD = Metric(
+    "cj_store_held",
+    "gauge",
+    "1 for each program that holds the store while a scrape waited for it in vain.",
+    ("program", "pid"),
+    "SELECT '' AS program, 0 AS pid, 0 AS value WHERE FALSE",
+)
+"""Who holds it cannot be asked of the store itself: `readings` looks at the file's lock."""
+
 METRICS: tuple[Metric, ...] = (
+    STORE_AVAILABLE,
+    STORE_HELD,
     *_REQUESTS,
     *_JOBS,
     *_LIVE,
@@ -754,6 +784,7 @@ METRICS: tuple[Metric, ...] = (
     *_COMPARISONS,
     *_BATCHES,
     *_TRIALS,
+    *_SENSORS,
     *_ONE_BATCH,
 )
 """All of them, in the order they are printed."""

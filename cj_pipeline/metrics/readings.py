@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cj_pipeline.errors import CJError, UnknownBatchError
-from cj_pipeline.metrics.catalogue import METRICS, Metric
+from cj_pipeline.errors import CJError, StoreBusyError, UnknownBatchError
+from cj_pipeline.metrics.catalogue import METRICS, STORE_AVAILABLE, STORE_HELD, Metric
 from cj_pipeline.text import without_folders
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of what `render_metrics` returns."""
+
+SCRAPE_WAIT_S = 5.0
+"""Prometheus gives a scrape ten seconds, and is then told nothing at all."""
 
 _EVERY_BATCH = "*"
 
@@ -65,12 +68,14 @@ def read_metrics(
     Args:
         db: One read of the store, so that all figures are of the same moment.
         now: What ages are counted to; aware of its zone.
-        batch_id: The batch; everything in the store if left out, and then without the metrics
-            that only mean something for one batch.
+        batch_id: The batch, without the metrics that no batch has; everything in the store if left
+            out, and then without the metrics that only mean something for one batch.
         metrics: Those wanted; all of that scope if left out.
     """
     if metrics is None:
-        metrics = [m for m in METRICS if batch_id is not None or not m.of_one_batch]
+        metrics = [
+            m for m in METRICS if (not m.of_one_batch if batch_id is None else "$batch" in m.sql)
+        ]
     values = {"batch": _EVERY_BATCH if batch_id is None else batch_id, "now": now}
     return [Reading(metric, _series(db, metric, values)) for metric in metrics]
 
@@ -97,6 +102,24 @@ def render_metrics(store: Store, *, batch_id: str | None = None) -> str:
     return exposition(readings)
 
 
+def scraped_metrics(store: Store) -> str:
+    """Return all metrics for a scrape; while others hold the store, only that, and who they are.
+
+    Raises:
+        StoreError: If the store cannot be used as it is.
+    """
+    try:
+        return render_metrics(store.waiting(SCRAPE_WAIT_S))
+    except StoreBusyError as error:
+        holders = [Series((program, str(pid)), 1.0) for program, pid in error.holders]
+        return exposition(
+            [
+                Reading(STORE_AVAILABLE, (Series((), 0.0),)),
+                Reading(STORE_HELD, tuple(holders)),
+            ]
+        )
+
+
 def exposition(readings: Sequence[Reading]) -> str:
     """Return readings in Prometheus's text format."""
     from prometheus_client import generate_latest
@@ -107,8 +130,9 @@ def exposition(readings: Sequence[Reading]) -> str:
 def metrics_app(store: Store) -> Starlette:
     """Return an ASGI application that answers `/metrics`, for a Prometheus to scrape.
 
-    While the store cannot be read it answers 503 with the reason, which Prometheus shows as a
-    target that is down: no figure is better than an old one.
+    Where the store cannot be read it answers 503 with the reason, which Prometheus shows as a
+    target that is down: no figure is better than an old one. While others hold the store, the only
+    figures are that, and who they are.
     """
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -118,7 +142,7 @@ def metrics_app(store: Store) -> Starlette:
     # A plain function: Starlette runs it in a thread, so that a scrape that waits holds up none.
     def scrape(_: Request) -> Response:
         try:
-            return Response(render_metrics(store), media_type=CONTENT_TYPE)
+            return Response(scraped_metrics(store), media_type=CONTENT_TYPE)
         except CJError as error:
             reason = without_folders(str(error), [store.home, Path.home()])
             return PlainTextResponse(f"{reason}\n", status_code=503)

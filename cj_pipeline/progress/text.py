@@ -17,27 +17,34 @@ def event_line(event: ProgressEvent) -> str:
         event.kind.value,
         f"wave {progress.wave}",
         f"{progress.n_done}/{progress.n_expected} ({progress.share_done:.0%})",
-        pace(progress),
-        f"left {describe_time_left(progress)}",
-        describe_cost(progress),
+        *describe_outlook(progress),
     ]
     if event.kind is EventKind.ENDED and progress.outcome is not None:
         parts.append(f"{progress.outcome.value}: {progress.end_reason}")
     return "  ".join(parts)
 
 
+def describe_outlook(progress: Progress) -> list[str]:
+    """Return speed, time left and cost, or one sentence while none of them can be known."""
+    if progress.state == "running" and not progress.n_done and progress.eta is None:
+        so_far = f"${progress.cost_usd:.4f}"
+        return ["no answers yet: speed, time left and final cost are not known", so_far]
+    left = f"time left: {describe_time_left(progress)}"
+    return [pace(progress), left, describe_cost(progress)]
+
+
 def pace(progress: Progress) -> str:
     """Return how fast comparisons complete, in words."""
     found = progress.comparisons_per_s
-    return "pace unknown" if found is None else f"{found:.2f}/s"
+    return "speed not known yet" if found is None else f"{found:.2f} comparisons/s"
 
 
 def describe_time_left(progress: Progress) -> str:
-    """Return the time left with its interval; `unknown` before it can be estimated."""
+    """Return the time left with its interval; `not known yet` before it can be estimated."""
     if progress.state != "running":
         return "nothing"
     if progress.eta is None:
-        return "unknown"
+        return "not known yet"
     eta = progress.eta
     sooner = ", sooner if a rule ends it" if progress.may_end_sooner else ""
     low, high = duration(eta.low_seconds), duration(eta.high_seconds)
@@ -49,7 +56,7 @@ def describe_cost(progress: Progress) -> str:
     if progress.state != "running":
         return f"${progress.cost_usd:.4f}"
     projected = progress.projected_usd
-    whole = "unknown in all" if projected is None else f"about ${projected:.4f} in all"
+    whole = "final cost not known yet" if projected is None else f"about ${projected:.4f} in all"
     cap = "" if progress.spend_cap_usd is None else f", cap ${progress.spend_cap_usd:.2f}"
     return f"${progress.cost_usd:.4f}, {whole}{cap}"
 

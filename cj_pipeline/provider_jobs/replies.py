@@ -5,6 +5,7 @@ When replies are read, and what becomes of a whole job, is `settlement`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from cj_pipeline.errors import InvalidOutputError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Price, cost_usd, folded_tier
 from cj_pipeline.judging.prompt_window import PromptWindow, SentAndCounted
-from cj_pipeline.judging.prompts import parse_verdict
+from cj_pipeline.judging.prompts import ends_in_white_space, is_thought_only, parse_verdict
 from cj_pipeline.provider_jobs.ledger import ProviderJob
 from cj_pipeline.provider_jobs.missing_rows import PAID_FOR
 from cj_pipeline.providers.base import CAPACITY_CODES, HELD, JobOutcome, Parser, Reply
@@ -45,6 +46,8 @@ class ReadReply:
 def read_reply(parse: Parser, judge: Judge, body: str) -> ReadReply:
     """Return what a raw callback says; never raises, whatever the provider sent."""
     reply = parse(body)
+    if reply.outcome is RequestOutcome.TRUNCATED:
+        return _read_truncated(reply, judge)
     if reply.outcome is not RequestOutcome.SUCCEEDED:
         # Which of the judge's own failures are worth another try is said per outcome, below.
         may_retry = reply.may_retry or reply.outcome is not RequestOutcome.PROVIDER_ERROR
@@ -58,6 +61,28 @@ def read_reply(parse: Parser, judge: Judge, body: str) -> ReadReply:
             RequestOutcome(error.kind), None, reply, error.kind, str(error), may_retry=True
         )
     return ReadReply(RequestOutcome.SUCCEEDED, verdict, reply, None, None, may_retry=False)
+
+
+def _read_truncated(reply: Reply, judge: Judge) -> ReadReply:
+    """Return what an answer says that was cut at its limit.
+
+    A whole verdict with nothing but white space after it is a verdict. One whose reasoning used up
+    the limit would do so again, and is not asked for again.
+    """
+    text = reply.text or ""
+    if ends_in_white_space(text):
+        with contextlib.suppress(InvalidOutputError):
+            verdict = parse_verdict(text, allow_ties=judge.allow_ties)
+            return ReadReply(RequestOutcome.SUCCEEDED, verdict, reply, None, None, may_retry=False)
+    if is_thought_only(text):
+        message = (
+            f"Reasoning used all {judge.settings.max_output_tokens} output tokens before an answer:"
+            " raise max_output_tokens in the judge's settings, or lower its reasoning_effort."
+        )
+        return ReadReply(reply.outcome, None, reply, "reasoning", message, may_retry=False)
+    return ReadReply(
+        reply.outcome, None, reply, reply.error_code, reply.error_message, may_retry=True
+    )
 
 
 def read_or_missing(

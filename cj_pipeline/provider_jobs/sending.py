@@ -21,6 +21,7 @@ from cj_pipeline.errors import (
     CJError,
     FinalError,
     IllegalTransitionError,
+    JobTooLargeError,
     ProviderRefusedError,
     ProviderUnavailableError,
     TransientError,
@@ -46,7 +47,7 @@ from cj_pipeline.provider_jobs.requests import (
     requests_of_job,
 )
 from cj_pipeline.provider_jobs.settlement import fail_exhausted
-from cj_pipeline.providers.base import Provider
+from cj_pipeline.providers.base import JOB_TOO_LARGE, Provider
 from cj_pipeline.queries.batch_record import BatchRecord
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.identity import known_identity
@@ -173,6 +174,9 @@ def handle_failure(
             _hold(runtime, job, error, is_ambiguous=job.is_batched)
         case _CancelledBeforeCreationError():
             _refuse(runtime, record, job, error, RequestOutcome.CANCELLED)
+            return None
+        case JobTooLargeError() if job.is_batched and job.n_requests > 1:
+            _refuse(runtime, record, job, error, RequestOutcome.PROVIDER_ERROR, code=JOB_TOO_LARGE)
             return None
         case AccountRefusedError():
             # Nothing is wrong with the requests: they wait until the account is mended.
@@ -354,16 +358,21 @@ def _refuse(
     job: ProviderJob,
     error: ProviderRefusedError,
     outcome: RequestOutcome,
+    *,
+    code: str = "invalid_request",
 ) -> None:
-    """End a job its provider will never take: every request of it failed, none was paid."""
+    """End a job its provider will never take: every request of it failed, none was paid.
+
+    Requests of one that was too large are sent again, in smaller jobs.
+    """
     now = runtime.clock()
     with runtime.store.write() as db:
         ledger.refuse(db, job.submission_key, error, now)
         db.execute(
-            "UPDATE attempts SET outcome = ?, error_code = 'invalid_request', error_message = ?,"
+            "UPDATE attempts SET outcome = ?, error_code = ?, error_message = ?, may_retry = ?,"
             " tokens_prompt = 0, tokens_completion = 0, cost_usd = 0, completed_at = ?"
             " WHERE submission_key = ?",
-            [outcome.value, str(error), now, job.submission_key],
+            [outcome.value, code, str(error), code == JOB_TOO_LARGE, now, job.submission_key],
         )
         charges.release(db, job, now)
         fail_exhausted(db, record, now)

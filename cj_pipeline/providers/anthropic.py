@@ -56,6 +56,7 @@ from cj_pipeline.providers.transport import (
     mapping,
     plain_failures,
     raw_lines,
+    require_list,
     require_rows,
     retry_after_s,
     rfc3339_time,
@@ -182,11 +183,12 @@ class AnthropicBatches:
         known_ids: set[str] = set()
         cursor: dict[str, Any] = {}
         for _ in range(MAX_PAGES):
-            with self.failures(Call(self.name, "list message batches")):
+            with self.failures(call := Call(self.name, "list message batches")):
                 raw = self.client.messages.batches.with_raw_response.list(
                     limit=_PAGE, timeout=POLL_TIMEOUT, **cursor
                 )
                 page = json_object(raw.text())
+                require_list(call, page, "data")
             entries = [e for e in items(page.get("data")) if text_or_none(e.get("id"))]
             fresh = [entry for entry in entries if entry["id"] not in known_ids]
             is_past = False

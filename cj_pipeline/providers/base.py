@@ -40,7 +40,10 @@ OUT_OF_CREDIT = "out_of_credit"
 HELD = "held"
 """Our word for a single call that was not made, because its judge gives no verdict."""
 
-NOT_THE_REQUESTS_FAULT = frozenset({OUT_OF_CREDIT, HELD})
+JOB_TOO_LARGE = "job_too_large"
+"""Our word for a job that its provider refused for its size: its requests go in smaller ones."""
+
+NOT_THE_REQUESTS_FAULT = frozenset({OUT_OF_CREDIT, HELD, JOB_TOO_LARGE})
 """Failures that say nothing about a request: it is asked again, however often it failed so."""
 
 

@@ -12,6 +12,8 @@ from cj_pipeline.providers.transport import mapping, text_or_none
 from cj_pipeline.providers.usage_evidence import SentCounts, UsageReading, read_usage
 
 ENDPOINT = "/v1/chat/completions"
+WANTED = "choices"
+"""The field that an answer has, and an error in its place has not."""
 
 
 def build_body(prompt: Prompt, judge: Judge) -> dict[str, Any]:
@@ -68,8 +70,8 @@ def _outcome(
     choice: dict[str, Any], message: dict[str, Any], text: str | None
 ) -> tuple[RequestOutcome, str | None]:
     finish = choice.get("finish_reason")
-    if not choice:
-        return RequestOutcome.PROVIDER_ERROR, "no_choice"
+    if not choice or choice.get("error") or finish == "error":
+        return RequestOutcome.PROVIDER_ERROR, "error_in_answer" if choice else "no_choice"
     if message.get("refusal"):
         return RequestOutcome.REFUSAL, "refusal"
     if finish == "length":

@@ -56,6 +56,7 @@ from cj_pipeline.providers.transport import (
     json_object,
     mapping,
     plain_failures,
+    refuse_error_within,
     retry_after_s,
     rfc3339_time,
     shortened,
@@ -220,13 +221,14 @@ class GeminiBatches:
         known_ids: set[str] = set()
         token: str | None = None
         for _ in range(MAX_PAGES):
-            with self.failures(Call(self.name, "list batches")):
+            with self.failures(call := Call(self.name, "list batches")):
                 self.client.batches.list(
                     config=types.ListBatchJobsConfig(
                         page_size=_PAGE, page_token=token, http_options=_within(_POLL_S)
                     )
                 )
                 page = self.bodies.take()
+                refuse_error_within(call, page, "operations")
             listed = [e for e in items(page.get("operations")) if text_or_none(e.get("name"))]
             fresh = [entry for entry in listed if entry["name"] not in known_ids]
             for entry in fresh:

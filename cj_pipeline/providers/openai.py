@@ -44,12 +44,14 @@ from cj_pipeline.providers.transport import (
     CREATE_TIMEOUT,
     MAX_PAGES,
     POLL_TIMEOUT,
+    REQUESTS_OWN_FAULT,
     TRANSFER_TIMEOUT,
     Call,
     ErrorAnswer,
     count,
     count_or_none,
     created_id,
+    error_within,
     failed_call,
     folded,
     is_out_of_credit,
@@ -59,6 +61,9 @@ from cj_pipeline.providers.transport import (
     mapping,
     plain_failures,
     raw_lines,
+    refuse_error_within,
+    refuse_for_all,
+    require_list,
     require_rows,
     retry_after_s,
     shortened,
@@ -166,7 +171,9 @@ class OpenAIBatches:
                 )
 
             raw = _with_expiry_if_known(send, expires_after=kept_s)
-            return created_id(call, json_object(raw.text), "id")
+            answer = json_object(raw.text)
+            refuse_error_within(call, answer, "id")
+            return created_id(call, answer, "id")
 
     def create(self, shard: Path, input_file_id: str | None, submission_key: str) -> str:
         """Create a batch that bears its submission key, by which it can be found again."""
@@ -189,7 +196,9 @@ class OpenAIBatches:
 
             kept_s = {"anchor": "created_at", "seconds": _OUTPUT_KEPT_S}
             raw = _with_expiry_if_known(send, output_expires_after=kept_s)
-            return created_id(call, json_object(raw.text), "id")
+            answer = json_object(raw.text)
+            refuse_error_within(call, answer, "id")
+            return created_id(call, answer, "id")
 
     def find(self, submission_key: str, since: datetime, n_requests: int) -> tuple[FoundJob, ...]:
         """Return the jobs whose key, or whose file's, begins as this one.
@@ -271,9 +280,12 @@ class OpenAIBatches:
 
     def poll(self, job_id: str) -> JobStatus:
         """Return a batch's status, by one GET."""
-        with self.failures(Call(self.name, f"show batch {job_id}")):
+        call = Call(self.name, f"show batch {job_id}")
+        with self.failures(call):
             raw = self.client.batches.with_raw_response.retrieve(job_id, timeout=POLL_TIMEOUT)
-            return read_status(json_object(raw.text), self.clock())
+            batch = json_object(raw.text)
+            refuse_error_within(call, batch, "id")
+            return read_status(batch, self.clock())
 
     def collect(self, job_id: str) -> Iterator[RawLine]:
         """Yield the lines of both result files; either may be missing or empty."""
@@ -314,15 +326,13 @@ class OpenAIBatches:
 
     def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; return its reply as a line of an output file."""
-        with self.failures(Call(self.name, "judge one comparison", creates=True)):
+        call = Call(self.name, "judge one comparison", creates=True)
+        with self.failures(call):
             try:
                 response = self.client.post(**_one_call(self.words.ENDPOINT, request, timeout_s))
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                # Wrong is this request, not the judge: a row's failure, as it is in a batch.
-                if is_out_of_credit(error.code, error.message):
-                    raise
-                response = error.response
-            return _answer_row(request, response)
+            except openai.APIStatusError as error:
+                response = _of_this_request(error)
+            return _answer_row(call, request, response, self.words.WANTED)
 
     def live(self, http: httpx2.AsyncClient) -> LiveOpenAI:
         """Return what makes single calls, many at once, over one pool of connections."""
@@ -354,11 +364,12 @@ class OpenAIBatches:
         """Yield a list's entries, newest first, down to `since`; never round in a circle."""
         known_ids: set[str] = set()
         after: str | None = None
-        oldest = since - CLOCK_SKEW
+        oldest, call = since - CLOCK_SKEW, Call(self.name, action)
         for _ in range(MAX_PAGES):
-            with self.failures(Call(self.name, action)):
+            with self.failures(call):
                 cursor = {} if after is None else {"after": after}
                 page = json_object(resource.list(limit=_PAGE, timeout=POLL_TIMEOUT, **cursor).text)
+                require_list(call, page, "data")
             entries = [e for e in items(page.get("data")) if text_or_none(e.get("id"))]
             fresh = [entry for entry in entries if entry["id"] not in known_ids]
             for entry in fresh:
@@ -402,15 +413,14 @@ class LiveOpenAI:
 
     async def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; see `Provider.single`."""
-        with self.adapter.failures(Call(self.adapter.name, "judge one comparison", creates=True)):
+        call = Call(self.adapter.name, "judge one comparison", creates=True)
+        words = self.adapter.words
+        with self.adapter.failures(call):
             try:
-                endpoint = self.adapter.words.ENDPOINT
-                response = await self.client.post(**_one_call(endpoint, request, timeout_s))
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                if is_out_of_credit(error.code, error.message):
-                    raise
-                response = error.response
-            return _answer_row(request, response)
+                response = await self.client.post(**_one_call(words.ENDPOINT, request, timeout_s))
+            except openai.APIStatusError as error:
+                response = _of_this_request(error)
+            return _answer_row(call, request, response, words.WANTED)
 
 
 def _with_expiry_if_known(send: Callable[..., Any], **expiry: Any) -> Any:
@@ -441,14 +451,30 @@ def _one_call(endpoint: str, request: Mapping[str, Any], timeout_s: float) -> di
     }
 
 
-def _answer_row(request: Mapping[str, Any], response: httpx2.Response) -> str:
+def _of_this_request(error: openai.APIStatusError) -> httpx2.Response:
+    """Return an error answer that says something is wrong with this request alone, not the judge.
+
+    Raises:
+        APIStatusError: If it says something else.
+    """
+    if error.status_code not in REQUESTS_OWN_FAULT or is_out_of_credit(error.code, error.message):
+        raise error
+    return error.response
+
+
+def _answer_row(
+    call: Call, request: Mapping[str, Any], response: httpx2.Response, wanted: str
+) -> str:
     """Return an answer as the line of an output file it would be."""
+    body = json_object(response.text)
+    if response.is_success:
+        refuse_for_all(call, body, wanted)
     row = {
         "custom_id": request["custom_id"],
         "response": {
             "status_code": response.status_code,
             "request_id": response.headers.get("x-request-id"),
-            "body": json_object(response.text),
+            "body": body,
         },
         "error": None,
     }
@@ -539,7 +565,9 @@ def _answered_row(response: dict[str, Any], read_body: Callable[[dict[str, Any]]
         body = {}
     is_2xx = isinstance(status, int) and 200 <= status < 300
     if body.get("error") or not is_2xx:
-        return _failed_row(body.get("error"), status=status if isinstance(status, int) else None)
+        within = error_within(body, "") if is_2xx else None
+        told = within.status if within is not None else status
+        return _failed_row(body.get("error"), status=told if isinstance(told, int) else None)
     if not body:
         return Reply(None, RequestOutcome.PROVIDER_ERROR, error_code="no_body", may_retry=True)
     return read_body(body)

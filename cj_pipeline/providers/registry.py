@@ -14,7 +14,8 @@ from types import ModuleType
 
 import httpx2
 
-from cj_pipeline.judging.judges import Api, Judge
+from cj_pipeline.judging.connections import origin_of
+from cj_pipeline.judging.judges import USUAL_ADDRESS, Api, Judge
 from cj_pipeline.providers.base import (
     Parser,
     Provider,
@@ -23,16 +24,10 @@ from cj_pipeline.providers.base import (
     require_key,
 )
 from cj_pipeline.providers.keys import TokenSource, token_source
-from cj_pipeline.providers.transport import POLL_TIMEOUT, bound_body
+from cj_pipeline.providers.transport import POLL_TIMEOUT, bound_body, keep_key_at
 
 _EMBEDDED = "http://emulator.invalid"
 """The embedded emulator's address: never resolved, because nothing leaves the process."""
-
-_USUAL_ADDRESS = {
-    "openai": "https://api.openai.com/v1",
-    "anthropic": "https://api.anthropic.com",
-    "gemini": "https://generativelanguage.googleapis.com",
-}
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,8 @@ class _Connection:
     def hooks(self) -> dict[str, list[Callable[..., object]]]:
         """Return what each request and each answer passes through."""
         signs = [] if self.source is None else [self.source.sign]
-        return {"request": [*signs], "response": [bound_body]}
+        keeps = partial(keep_key_at, origin_of(self.address))
+        return {"request": [*signs, keeps], "response": [bound_body]}
 
     def limits(self, usual: ProviderLimits) -> ProviderLimits:
         """Return a provider's limits, with those of this account where the judge has them."""
@@ -108,8 +104,13 @@ def open_pool(
 
         return in_process_async_client(EmulatorConfig.from_environment(environment, home))
     source = token_source(judge, environment)
+    address, _ = _address(judge, environment, home)
+
+    async def keep(request: httpx2.Request) -> None:
+        keep_key_at(origin_of(address), request)
+
     return httpx2.AsyncClient(
-        event_hooks={"request": [] if source is None else [source.sign_later()]},
+        event_hooks={"request": [*([] if source is None else [source.sign_later()]), keep]},
         limits=httpx2.Limits(
             max_connections=n_connections, max_keepalive_connections=n_connections
         ),
@@ -122,7 +123,7 @@ def _address(
 ) -> tuple[str, httpx2.Client | None]:
     """Return a provider's address, and the HTTP client that reaches it if it is a special one."""
     if judge.provider != "emulator":
-        return judge.base_url or _USUAL_ADDRESS[judge.provider], None
+        return judge.base_url or USUAL_ADDRESS[judge.provider], None
     prefix = "/v1" if judge.api in {"chat_completions", "responses"} else ""
     if served := environment.get("CJ_EMULATOR_URL", "").strip():
         return served.rstrip("/") + prefix, None

@@ -12,6 +12,8 @@ from cj_pipeline.providers.transport import count, items, mapping, shortened, te
 from cj_pipeline.providers.usage_evidence import SentCounts, UsageReading, read_usage
 
 ENDPOINT = "/v1/responses"
+WANTED = "output"
+"""The field that an answer has, and an error in its place has not."""
 
 
 def build_body(prompt: Prompt, judge: Judge) -> dict[str, Any]:
@@ -48,7 +50,8 @@ def read_body(body: dict[str, Any]) -> Reply:
     parts = [part for message in messages for part in message]
     texts = [_text(message) for message in messages]
     # Some answers hold the same message twice, and it is one answer.
-    text = "".join(dict.fromkeys(texts) if len(set(texts)) == 1 else texts) or None
+    is_one = len({text.strip() for text in texts}) == 1
+    text = (texts[-1] if is_one else "".join(texts)) or None
     refusals = [part.get("refusal") for part in parts if part.get("type") == "refusal"]
     outcome, code = _outcome(body, text, is_refused=bool(refusals))
     usage = _usage(body.get("usage"))

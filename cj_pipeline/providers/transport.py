@@ -20,11 +20,13 @@ import httpx2
 from cj_pipeline.errors import (
     AccountRefusedError,
     CJError,
+    JobTooLargeError,
     OutOfCreditError,
     ProviderRefusedError,
     ProviderUnavailableError,
     UncertainOutcomeError,
 )
+from cj_pipeline.judging.connections import origin_of
 from cj_pipeline.providers.base import RawLine
 
 POLL_TIMEOUT = httpx2.Timeout(20, connect=5)
@@ -91,6 +93,19 @@ def bound_body(response: httpx2.Response) -> None:
         response.stream = _BoundedBody(body, SILENCES_IN_ALL * silence_s)
 
 
+KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
+
+
+def keep_key_at(origin: str, request: httpx2.Request) -> None:
+    """Take the key off a request that goes anywhere but to a provider's own origin.
+
+    A redirect, or an address in an answer, may lead to another host.
+    """
+    if origin_of(str(request.url)) != origin:
+        for name in KEY_HEADERS:
+            request.headers.pop(name, None)
+
+
 @dataclass(frozen=True)
 class Call:
     """One call, as failures name it; `creates`: whether it leaves something behind."""
@@ -131,13 +146,12 @@ def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
     if call.creates and (answer.status in {408, 409} or answer.status >= 500):
         problem = f"{problem.removesuffix('.')}. The request may have been carried out."
         return UncertainOutcomeError(problem, retry_after_s=wait_s, status=status)
-    if answer.status == 408 or answer.status >= 500:
-        return ProviderUnavailableError(problem, retry_after_s=wait_s, status=status)
     # Right after an upload a file may not be visible everywhere yet.
     is_too_early = call.creates and bool(_FILE_NOT_THERE_YET.search(answer.message))
-    if answer.status == 429 or is_too_early:
+    if answer.status in {408, 429} or answer.status >= 500 or is_too_early:
         return ProviderUnavailableError(problem, retry_after_s=wait_s, status=status)
-    return ProviderRefusedError(problem)
+    is_too_large = call.creates and answer.status == 413
+    return JobTooLargeError(problem) if is_too_large else ProviderRefusedError(problem)
 
 
 def _refused_account(problem: str, answer: ErrorAnswer) -> CJError:
@@ -174,16 +188,103 @@ LONGEST_RETRY_AFTER_S = 24 * 3600.0
 
 
 def retry_after_s(headers: httpx2.Headers, now: datetime) -> float | None:
-    """Return how long a provider tells us to wait, in seconds; None where it does not."""
-    text = headers.get("retry-after", "")
-    try:
-        seconds = float(text)
-    except ValueError:
+    """Return how long a provider tells us to wait, in seconds; None where it does not.
+
+    `retry-after-ms` is exact where both are sent; some services write "120s" or "1m30s".
+    """
+    seconds = _seconds(headers.get("retry-after-ms", "").strip() + "ms")
+    text = headers.get("retry-after", "").strip()
+    if seconds is None:
+        seconds = _seconds(text)
+    if seconds is None:
         try:
             seconds = (parsedate_to_datetime(text) - now).total_seconds()
         except (TypeError, ValueError):
             return None
     return min(max(0.0, seconds), LONGEST_RETRY_AFTER_S)
+
+
+_DURATION = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+)(?:ms|s|m|h)?(?:\d+(?:\.\d+)?(?:ms|s|m))*")
+_IN_SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(text: str) -> float | None:
+    """Return a duration such as 120, 120s, 1m30s or 500ms in seconds; None for another text."""
+    if not _DURATION.fullmatch(text):
+        return None
+    parts = re.findall(r"(-?(?:\d+(?:\.\d*)?|\.\d+))(ms|s|m|h|)", text)
+    return sum(float(number) * _IN_SECONDS[unit] for number, unit in parts)
+
+
+_STATUS_OF_WORDS = (
+    (re.compile(r"rate.?limit|too.?many|overloaded.?rate|resource.?exhausted", re.I), 429),
+    (re.compile(r"authentication|invalid.?api.?key|unauthorized|unauthenticated", re.I), 401),
+    (re.compile(r"permission|forbidden|not.?available.?for.?plan", re.I), 403),
+    (re.compile(r"invalid.?request|bad.?request|invalid.?argument|context.?length", re.I), 400),
+    (re.compile(r"not.?found", re.I), 404),
+)
+"""What the words for an error mean where its HTTP status was 200."""
+
+
+def error_within(body: object, wanted: str) -> ErrorAnswer | None:
+    """Return the error that an answer of status 200 consists of; None where it is an answer.
+
+    Args:
+        body: What was sent.
+        wanted: The field that an answer has, such as `choices`.
+    """
+    sent = mapping(body)
+    error = sent.get("error")
+    if not error or sent.get(wanted):
+        return None
+    details = mapping(error)
+    message = text_or_none(details.get("message")) or (error if isinstance(error, str) else "")
+    code = details.get("code")
+    words = text_or_none(code) or text_or_none(details.get("type"))
+    told = next((s for s in (code, details.get("status")) if _is_status(s)), None)
+    status = int(told) if told is not None else _status_of(f"{words or ''} {message}")
+    return ErrorAnswer(status=status, code=words, message=message)
+
+
+def refuse_error_within(call: Call, body: object, wanted: str) -> None:
+    """Raise what an answer of status 200 means that holds an error instead of what was wanted."""
+    if (answer := error_within(body, wanted)) is not None:
+        raise failed_call(call, answer)
+
+
+def require_list(call: Call, page: dict[str, Any], field: str) -> None:
+    """Refuse an answer that is no page of a list: taken for an empty one, it proves an absence.
+
+    Raises:
+        CJError: What an error in it means.
+        ValueError: If it is something else.
+    """
+    refuse_error_within(call, page, field)
+    if field not in page or not isinstance(page[field], list | None):
+        msg = "not a list"
+        raise ValueError(msg)
+
+
+REQUESTS_OWN_FAULT = frozenset({400, 413, 422})
+"""What is wrong with one request alone: its row's failure, as it is in a batch."""
+
+
+def refuse_for_all(call: Call, body: object, wanted: str) -> None:
+    """Raise an error in an answer of status 200 that concerns more than this one request."""
+    answer = error_within(body, wanted)
+    if answer is None:
+        return
+    if is_out_of_credit(answer.code, answer.message) or answer.status in {401, 402, 403, 404, 429}:
+        raise failed_call(call, answer)
+
+
+def _is_status(value: Any) -> bool:
+    text = str(value)
+    return not isinstance(value, bool) and text.isdecimal() and 400 <= int(text[:4]) <= 599
+
+
+def _status_of(words: str) -> int:
+    return next((status for known, status in _STATUS_OF_WORDS if known.search(words)), 500)
 
 
 def shortened(message: object, limit: int = 300) -> str:

@@ -22,7 +22,7 @@ from starlette.websockets import WebSocketDisconnect
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.ids import ID
 from cj_pipeline.metrics.readings import CONTENT_TYPE as METRICS_TYPE
-from cj_pipeline.metrics.readings import render_metrics
+from cj_pipeline.metrics.readings import scraped_metrics
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.service import api, judging, moderation, webhooks
 from cj_pipeline.service.api import batch_answer
@@ -131,7 +131,7 @@ def create_app(runtime: Runtime, access: Access) -> FastAPI:
 )
 def metrics(runtime: RuntimeDep) -> Response:
     """Return every metric, counted from the store's rows."""
-    return Response(render_metrics(runtime.store), media_type=METRICS_TYPE)
+    return Response(scraped_metrics(runtime.store), media_type=METRICS_TYPE)
 
 
 @others.get("/healthz", responses=documented(422), tags=["operation"], summary="Is it up?")

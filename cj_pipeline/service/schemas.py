@@ -24,7 +24,7 @@ class Asked(BaseModel):
     n_anchors: int
     judges: list[str]
     batching_mode: str
-    max_comparisons: int = Field(description="A cap, never an obligation.")
+    max_comparisons: int = Field(description="At most this many; it may stop earlier.")
     spend_cap_usd: float | None
 
 

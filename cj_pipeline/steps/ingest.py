@@ -26,7 +26,12 @@ from cj_pipeline.queries.batch_record import batch_correlation_id, record_of
 from cj_pipeline.queries.live_profile import profile_of_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.plan_people import IMPORTED
-from cj_pipeline.steps.spending_limits import breached_ceilings, installation, unallowed_judges
+from cj_pipeline.steps.spending_limits import (
+    breached_ceilings,
+    installation,
+    refused_connections,
+    unallowed_judges,
+)
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -110,6 +115,8 @@ def store_batch(
             the store has another batch of this name.
     """
     judges = load_judges(batch)
+    if refused := _refused_connections(runtime, batch, judges):
+        raise BatchProblemsError(batch.batch_id, refused)
     profile = profile_of_batch(batch, runtime.home, runtime.environment)
     despite: tuple[str, ...] = ()
     if runner_mode == "execute":
@@ -171,6 +178,23 @@ def load_judges(batch: Batch) -> tuple[Judge, ...]:
     if problems:
         raise BatchProblemsError(batch.batch_id, problems)
     return tuple(judges)
+
+
+def _refused_connections(runtime: Runtime, batch: Batch, judges: Sequence[Judge]) -> list[str]:
+    """Return what the installation does not let the batch's own judges name.
+
+    A batch that is in the store goes on with the judges that it was taken in with.
+    """
+    refused = refused_connections(runtime, judges, Path(batch.source_path) / "judges")
+    if not refused:
+        return []
+    with runtime.store.read() as db:
+        row = db.one(
+            "SELECT 1 FROM batches WHERE batch_id = ? AND state <> 'rejected'"
+            " AND content_sha256 = ?",
+            [batch.batch_id, batch.content_sha256],
+        )
+    return refused if row is None else []
 
 
 def _problems_with_people(batch: Batch, judges: Sequence[Judge]) -> list[str]:

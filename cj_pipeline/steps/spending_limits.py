@@ -1,4 +1,4 @@
-"""An operator's ceilings and allowed judges, held against what batches have spent and ask for.
+"""An operator's ceilings, allowed judges and connections, held against what batches ask for.
 
 They are looked at when a batch is planned, checked, taken in and sent. The file is read each time,
 so a change holds for whatever is sent next.
@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from cj_pipeline.errors import CeilingReachedError, SettingsError
 from cj_pipeline.installation import INSTALLATION_FILE, Installation, read_installation
-from cj_pipeline.judging.judges import Judge, load_judge
+from cj_pipeline.judging.connections import connection_problems
+from cj_pipeline.judging.judges import Judge, load_judge, own_file
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
 from cj_pipeline.tokens import covers
@@ -39,6 +41,25 @@ def unallowed_judges(judges: Sequence[Judge], said: Installation) -> list[str]:
         f" {INSTALLATION_FILE} allows: {allowed}"
         for judge in judges
         if judge.provider != "human" and not any(_is(judge, entry) for entry in said.allowed_judges)
+    ]
+
+
+def refused_connections(runtime: Runtime, judges: Sequence[Judge], folder: Path) -> list[str]:
+    """Return one line for each address or key that judges of a folder may not name here.
+
+    Args:
+        runtime: The pipeline's connections.
+        judges: As they were loaded; built-in ones are left out.
+        folder: Where the files of the batch's own judges are.
+    """
+    files = [(judge, file) for judge in judges if (file := own_file(judge.name, folder))]
+    if not files:
+        return []
+    rules = installation(runtime).of_batches
+    return [
+        f"judges/{file.name}: {problem}"
+        for judge, file in files
+        for problem in connection_problems(judge, rules, is_own=runtime.has_own_folder(file))
     ]
 
 

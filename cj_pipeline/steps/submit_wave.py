@@ -35,7 +35,7 @@ from cj_pipeline.provider_jobs.requests import (
 )
 from cj_pipeline.provider_jobs.sending import submit_pending
 from cj_pipeline.provider_jobs.settlement import fail_exhausted
-from cj_pipeline.providers.base import Provider, ProviderLimits, split_shards
+from cj_pipeline.providers.base import JOB_TOO_LARGE, Provider, ProviderLimits, split_shards
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
@@ -155,7 +155,8 @@ def _intents(
     # A stand-in key of the same length gives each line its true size before its key is known.
     sizes = [len(request_line(provider, judge, ask, "0" * 64)) - 1 for ask in released.asks]
     intents = []
-    for shard in split_shards(sizes, _shard_limits(mode, provider)):
+    limits = _within_refused(runtime, _shard_limits(mode, provider), provider.account, sizes)
+    for shard in split_shards(sizes, limits):
         chosen = tuple(released.asks[i] for i in shard)
         intents.append(
             Intent(
@@ -193,6 +194,25 @@ def _shard_limits(mode: BatchingMode, provider: Provider) -> ProviderLimits:
     if mode == "serial_bundle":
         return replace(limits, max_requests=min(BUNDLE, limits.max_requests))
     return limits
+
+
+def _within_refused(
+    runtime: Runtime, limits: ProviderLimits, account: str, sizes: Sequence[int]
+) -> ProviderLimits:
+    """Return limits within half of the smallest job that this account's provider found too large.
+
+    One request that is larger than that goes out alone, so that it is refused by itself.
+    """
+    with runtime.store.read() as db:
+        row = db.one(
+            "SELECT min(n_bytes) AS n_bytes FROM provider_jobs j WHERE account = ? AND EXISTS"
+            " (FROM attempts a WHERE a.submission_key = j.submission_key AND error_code = ?)",
+            [account, JOB_TOO_LARGE],
+        )
+    if row is None or row["n_bytes"] is None:
+        return limits
+    most = max(int(row["n_bytes"]) // 2, max(sizes, default=0) + 1)
+    return replace(limits, max_bytes=min(limits.max_bytes, most))
 
 
 def _record(runtime: Runtime, record: BatchRecord, intents: Sequence[Intent]) -> bool:

@@ -24,14 +24,20 @@ class Holder:
         return f"{self.program} (PID {self.pid})"
 
 
-def holders_of(path: Path) -> list[Holder]:
-    """Return the processes that hold a lock on a file, this one left out; without waiters."""
+def holders_of(path: Path, *, with_self: bool = False) -> list[Holder]:
+    """Return the processes that hold a lock on a file; without waiters.
+
+    Args:
+        path: The file.
+        with_self: Whether this process counts, of which another thread may hold it.
+    """
     try:
         inode = path.stat().st_ino
         lines = _LOCKS.read_text().splitlines()
     except OSError:
         return []
-    pids = {pid for line in lines if (pid := _holder_in(line, inode)) not in {None, os.getpid()}}
+    left_out = {None} if with_self else {None, os.getpid()}
+    pids = {pid for line in lines if (pid := _holder_in(line, inode)) not in left_out}
     return [Holder(pid, _program(pid)) for pid in sorted(filter(None, pids))]
 
 

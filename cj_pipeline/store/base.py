@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from cj_pipeline.store.session import Session
 
+TICK_WAIT_S = 20.0
+"""What tells or decides something soon after waits so long: a reader, or a tick of a sensor. The
+next one comes anyhow, and whoever holds the store can be named meanwhile."""
+
 Transactions = Callable[[], "AbstractContextManager[Session]"]
 """Begins a transaction on the store that commits at the end of its block."""
 
@@ -75,6 +79,9 @@ class Store(Protocol):
             StoreBusyError: If writers kept the store busy for too long.
             StoreError: If it cannot be used as it is.
         """
+
+    def waiting(self, at_most_s: float) -> Store:
+        """Return this store for whoever must not wait long for others, be it to read or write."""
 
     def publish(self) -> None:
         """Bring the published copy, where there is one, to the state of the store."""

@@ -117,12 +117,14 @@ class _Waiter:
             raise self._failure
         if not is_held:
             file = path.with_suffix("")
-            holders = holders_of(path) or holders_of(file.with_name(f"{file.name}.lock"))
+            # Who waits first in the queue is held up too: whoever has the file is to be named.
+            live = file.with_name(f"{file.name}.lock")
+            holders = holders_of(live, with_self=True) or holders_of(_queue_of(file))
             msg = (
                 f"{named(holders)} kept {file} busy for longer than we wait. Nothing was changed; "
                 "try again, or end it if it hangs: what it committed is safe."
             )
-            raise StoreBusyError(msg)
+            raise StoreBusyError(msg, holders=[(each.program, each.pid) for each in holders])
 
     def _block(self) -> None:
         try:

@@ -11,6 +11,7 @@ What a transaction can do is `session`; the schema is `schema`; copying is `publ
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 import time
@@ -25,7 +26,7 @@ from cj_pipeline.errors import StoreBusyError, StoreError
 from cj_pipeline.storage.holders import holders_of, named
 from cj_pipeline.storage.private_files import PRIVATE_FILE, PRIVATE_FOLDER, make_home
 from cj_pipeline.store import snapshot
-from cj_pipeline.store.base import Place, Store, Transactions
+from cj_pipeline.store.base import TICK_WAIT_S, Place, Store, Transactions
 from cj_pipeline.store.file_lock import hold, is_awaited
 from cj_pipeline.store.migrations import migrate, refuse_newer, schema_version
 from cj_pipeline.store.session import Session
@@ -81,7 +82,7 @@ class FileStore:
         home: The folder; made if it is not there.
         key: Encrypts the live file and every copy of it, where given.
         group_may_read: Whether the folder's group may look into the published copy.
-        lock_timeout_s: How long to wait for others.
+        lock_timeout_s: How long to wait for others; who only reads waits for 20 s at most.
         host: What this machine is called; by default as it calls itself.
     """
 
@@ -102,6 +103,7 @@ class FileStore:
         self.path = home / LIVE_FILE
         self.published_path = home / PUBLISHED_FOLDER / LIVE_FILE
         self._lock_timeout_s = lock_timeout_s
+        self._read_timeout_s = min(lock_timeout_s, TICK_WAIT_S)
         self._memory: duckdb.DuckDBPyConnection | None = None
         self._instances: dict[int, list[duckdb.DuckDBPyConnection]] = {}
         self._is_current = False
@@ -113,6 +115,13 @@ class FileStore:
         store._memory = connect_file(Path(":memory:"), read_only=False)
         migrate(store._memory)
         return store
+
+    def waiting(self, at_most_s: float) -> FileStore:
+        """Return this store for whoever waits at most so long for others."""
+        other = copy.copy(self)
+        other._lock_timeout_s = min(at_most_s, self._lock_timeout_s)
+        other._read_timeout_s = min(at_most_s, self._read_timeout_s)
+        return other
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -148,8 +157,11 @@ class FileStore:
                     opened.close()
                     connection = None
                 if connection is None:
-                    opened.enter_context(self._held(shared=False))
-                    connection = opened.enter_context(self._attached(read_only=False))
+                    deadline = time.monotonic() + self._lock_timeout_s
+                    opened.enter_context(self._held(shared=False, deadline=deadline))
+                    connection = opened.enter_context(
+                        self._attached(read_only=False, deadline=deadline)
+                    )
                     migrate(connection)
                 try:
                     with _transaction(connection) as session:
@@ -172,8 +184,12 @@ class FileStore:
         if self._memory is not None:
             yield Session(self._memory)
             return
-        self._make_current()
-        with self._held(shared=True), self._attached(read_only=True) as connection:
+        deadline = time.monotonic() + self._read_timeout_s
+        self._make_current(deadline)
+        with (
+            self._held(shared=True, deadline=deadline),
+            self._attached(read_only=True, deadline=deadline) as connection,
+        ):
             refuse_newer(schema_version(connection))
             yield Session(connection)
 
@@ -242,26 +258,32 @@ class FileStore:
             return None
         return Place(self._host, str(self.home.resolve()))
 
-    def _make_current(self) -> None:
+    def _make_current(self, deadline: float | None = None) -> None:
         """Make the file and bring its schema up to date, once per process."""
         if self._is_current and self.path.exists():
             return
-        with self.opened() as connection:
+        with (
+            self._held(shared=False, deadline=deadline),
+            closing(self._open(read_only=False, deadline=deadline)) as connection,
+        ):
             migrate(connection)
         self._is_current = True
 
     @contextmanager
-    def _held(self, *, shared: bool) -> Iterator[None]:
+    def _held(self, *, shared: bool, deadline: float | None = None) -> Iterator[None]:
+        wait_s = self._lock_timeout_s if deadline is None else max(0.0, deadline - time.monotonic())
         with ExitStack() as stack:
             try:
                 make_home(self.home, self.group_rights)
-                stack.enter_context(hold(self.path, shared=shared, timeout_s=self._lock_timeout_s))
+                stack.enter_context(hold(self.path, shared=shared, timeout_s=wait_s))
             except OSError as error:
                 raise _unwritable(self.home, error) from error
             yield
 
     @contextmanager
-    def _attached(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _attached(
+        self, *, read_only: bool, deadline: float | None = None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
         """Have the live file open, and closed again after this; the lock is held."""
         # An instance has threads, which a forked child has not: each process uses its own.
         idle = self._instances.setdefault(os.getpid(), [])
@@ -273,7 +295,8 @@ class FileStore:
             self._patiently(
                 lambda: attach_file(
                     instance, self.path, _ATTACHED, read_only=read_only, key=self.key
-                )
+                ),
+                deadline,
             )
             instance.execute(f"USE {_ATTACHED}")
             yield instance
@@ -288,19 +311,20 @@ class FileStore:
         else:
             idle.append(instance)
 
-    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    def _open(self, *, read_only: bool, deadline: float | None = None) -> duckdb.DuckDBPyConnection:
         """Open the live file in an instance of its own; the lock is held."""
         is_new = not self.path.exists()
         connection = self._patiently(
-            lambda: connect_file(self.path, read_only=read_only, key=self.key)
+            lambda: connect_file(self.path, read_only=read_only, key=self.key), deadline
         )
         if is_new:
             self.path.chmod(0o600)
         return connection
 
-    def _patiently(self, open_file: Callable[[], _Opened]) -> _Opened:
+    def _patiently(self, open_file: Callable[[], _Opened], deadline: float | None) -> _Opened:
         """Open the live file; while the lock is held, only a stranger can have it open."""
-        deadline = time.monotonic() + self._lock_timeout_s
+        if deadline is None:
+            deadline = time.monotonic() + self._lock_timeout_s
         while True:
             try:
                 return open_file()
@@ -397,7 +421,9 @@ def _unusable(path: Path, error: duckdb.Error) -> StoreError:
 
 
 def _held_by_stranger(path: Path, error: duckdb.Error) -> StoreBusyError:
+    holders = holders_of(path)
     return StoreBusyError(
-        f"{named(holders_of(path))} holds {path} open: {error}. Close it there; "
-        "notebooks open the published copy with open_published()."
+        f"{named(holders)} holds {path} open: {error}. Close it there; "
+        "notebooks open the published copy with open_published().",
+        holders=[(each.program, each.pid) for each in holders],
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 import duckdb
 
@@ -73,6 +75,12 @@ class RemoteStore(ABC):
             refuse_newer(int(row["version"]) if row else 0)
             yield session
             session.execute("ROLLBACK")
+
+    def waiting(self, at_most_s: float) -> Self:
+        """Return this store, whose writers wait at most so long for their turn."""
+        other = copy.copy(self)
+        other._lock_timeout_s = min(at_most_s, self._lock_timeout_s)
+        return other
 
     def publish(self) -> None:  # noqa: B027 -- nothing is to be done, here or in a subclass
         """Do nothing: everybody sees the one state there is."""

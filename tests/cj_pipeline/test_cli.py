@@ -18,3 +18,17 @@ def test_help_shows_every_command_under_what_it_is_for() -> None:
     assert headings == ["Options", *PANELS]
     assert listed == [name_of(held) for panel in PANELS.values() for held in panel]
     assert listed[:2] == ["demo", "plan"]
+
+
+def test_help_names_no_type_for_a_flag() -> None:
+    """Nobody can write `--essays true`."""
+    for command in (
+        ["--help"],
+        ["plan", "--help"],
+        ["store", "--help"],
+        ["trial", "run", "--help"],
+    ):
+        shown = CliRunner().invoke(app, command).output
+
+        assert "bool" not in shown
+        assert "--help" in shown

@@ -184,8 +184,8 @@ def test_a_provider_is_an_adapter_a_parser_and_its_names(
     monkeypatch.setattr(judges, "JudgeFile", JudgeFileWithOneMore)
     monkeypatch.setattr(judges, "DEFAULT_API", {"yardstick": "measure"})
     monkeypatch.setattr(judges, "_SPOKEN", {"yardstick": frozenset({"measure"})})
-    monkeypatch.setattr(judges, "_KEY_VARIABLE", {"yardstick": "YARDSTICK_KEY"})
-    monkeypatch.setitem(registry._USUAL_ADDRESS, "yardstick", "https://yardstick.invalid")
+    monkeypatch.setattr(judges, "KEY_OF_PROVIDER", {"yardstick": "YARDSTICK_KEY"})
+    monkeypatch.setitem(judges.USUAL_ADDRESS, "yardstick", "https://yardstick.invalid")
     monkeypatch.setitem(registry._ADAPTERS, "measure", adapter)
     monkeypatch.setitem(registry._PARSERS, "measure", lambda judge: read_line)
     settings = {"judges": ["longest"], "max_pairwise_comparisons": 10, "all_at_once": True}

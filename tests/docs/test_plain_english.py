@@ -24,6 +24,9 @@ PRIVATE = {
     r"is none of its": "is not one of its",
     r"told to stop": "asked to stop",
     r"so many": "N",
+    r"(?<=>)(home|asked)(?=<)": "Completed, Requested",
+    r"never an obligation": "it may stop earlier",
+    r"pace unknown|left unknown": "not known yet",
     r"once more|all the same": "again, nevertheless",
 }
 """Words that a stranger has to guess, and what to write in their place."""

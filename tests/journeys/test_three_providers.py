@@ -68,9 +68,9 @@ def history(address: str, tmp_path_factory: pytest.TempPathFactory) -> BatchHist
     (folder / "judges").mkdir()
     for name, (provider, model, path) in _JUDGES.items():
         judge = {"name": name, "provider": provider, "model": model, "base_url": address + path}
+        judge["key_variable"] = "LAB_API_KEY"
         (folder / "judges" / f"{name}.yaml").write_text(yaml.safe_dump(judge))
-    keys = {f"{name}_API_KEY": "not-a-real-key" for name in ("OPENAI", "ANTHROPIC", "GEMINI")}
-    engine = open_engine(home / "home", keys)
+    engine = open_engine(home / "home", {"LAB_API_KEY": "not-a-real-key"})
     batch_id = run_to_end(engine, folder)
     with engine.store.read() as db:
         return read_history(db, batch_id)

@@ -61,8 +61,10 @@ class ManualClock:
 
 
 def open_engine(home: Path, environment: Mapping[str, str] | None = None, **more: Any) -> Runtime:
-    """Return an engine over a fresh home."""
-    return Runtime(FileStore(home), home, dict(environment or {}), TEST_RUN, **more)
+    """Return an engine over a fresh home, as a person at a terminal has it."""
+    return Runtime(
+        FileStore(home), home, dict(environment or {}), TEST_RUN, **({"is_attended": True} | more)
+    )
 
 
 def begin(runtime: Runtime, folder: Path) -> str:

@@ -37,7 +37,7 @@ def copies_of_a_template(folder: Path) -> Iterator[None]:
             _migrated_file(template)
         return template.path
 
-    def make_current(store: FileStore) -> None:
+    def make_current(store: FileStore, deadline: float | None = None) -> None:
         if store.key is None and not store.path.exists() and has_template():
             source = template_path()
             with store.held():
@@ -47,7 +47,7 @@ def copies_of_a_template(folder: Path) -> Iterator[None]:
                     unfinished.chmod(0o600)
                     unfinished.replace(store.path)
                     store._is_current = True
-        _migrated_file(store)
+        _migrated_file(store, deadline)
 
     def in_memory() -> FileStore:
         if not has_template():

@@ -18,7 +18,9 @@ BatchDir = Annotated[
 BatchName = Annotated[str, typer.Argument(help="A batch's name, as `cj status` lists it.")]
 MaxComparisons = Annotated[
     int | None,
-    typer.Option("--max-comparisons", min=1, help="A cap on comparisons, never an obligation."),
+    typer.Option(
+        "--max-comparisons", min=1, help="At most this many comparisons; it may stop earlier."
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed for pairs and positions.")]
 ProfileName = Annotated[

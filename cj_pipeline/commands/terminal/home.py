@@ -21,13 +21,16 @@ def home_folder() -> Path:
     return default_home(os.environ).resolve()
 
 
-def open_runtime() -> Runtime:
-    """Return the runtime over `CJ_HOME`; it logs warnings, or as the environment sets."""
+def open_runtime(*, is_attended: bool = True) -> Runtime:
+    """Return the runtime over `CJ_HOME`; it logs warnings, or as the environment sets.
+
+    `is_attended` is False for what serves other people: what they send is not this person's.
+    """
     from resources.runtime import open_runtime as open_from_environment
 
     configure_logs()
     _warn_of_others()
-    return open_from_environment(os.environ)
+    return open_from_environment(os.environ, is_attended=is_attended)
 
 
 def open_store() -> Store:

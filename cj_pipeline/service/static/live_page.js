@@ -9,7 +9,7 @@ let last = 0, wait = FIRST_WAIT_MS, ended = false;
 
 const words = {
   opened: "started", asked: "wave submitted", checkpoint: "checkpoint", decided: "wave decided",
-  cancelling: "asked to end", ended: "ended",
+  cancelling: "cancellation requested", ended: "ended",
 };
 const dollars = (usd) => `$${usd.toFixed(usd >= 1 ? 2 : 4)}`;
 const duration = (s) => s < 120 ? `${Math.round(s)} s` : s < 7200 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`;

@@ -34,7 +34,9 @@ from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.store.file_lock import hold
 from cj_pipeline.store.file_store import FileStore
+from resources import runtime_resource
 from resources.runtime_resource import RuntimeResource
 from tests.support.batches import write_batch
 from tests.support.finished_batches import fill
@@ -60,6 +62,42 @@ def tick(
 def asked(result: dg.SensorResult) -> list[tuple[str | None, str | None]]:
     """Return the job and partition of each run asked for."""
     return [(run.job_name, run.partition_key) for run in result.run_requests or []]
+
+
+class TestTicks:
+    """A tick that finds the store held is skipped and says by whom; one that ends is recorded."""
+
+    @pytest.mark.parametrize(
+        "sensor", [inbox_sensor, provider_jobs_sensor, watchdog_sensor, notification_sensor]
+    )
+    def test_a_store_that_is_held_is_told_and_costs_no_red_tick(
+        self,
+        sensor: dg.SensorDefinition,
+        runtime: Runtime,
+        instance: dg.DagsterInstance,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Twenty seconds here, shortened; the daemon allows a tick sixty."""
+        monkeypatch.setattr(runtime_resource, "TICK_WAIT_S", 0.1)
+        (runtime.home / "installation.yaml").write_text("notify: [{command: [cat]}]")
+        with runtime.store.read():
+            pass
+
+        with hold(runtime.home / "cj.duckdb", shared=False, timeout_s=5):
+            result = tick(sensor, instance, cursor="3")
+
+        assert f"PID {os.getpid()}" in str(result.skip_reason)
+        assert result.cursor == "3"
+
+    def test_a_tick_that_ends_is_stored(
+        self, runtime: Runtime, instance: dg.DagsterInstance
+    ) -> None:
+        """An alert tells when a sensor has been silent for long."""
+        tick(watchdog_sensor, instance)
+
+        with runtime.store.read() as db:
+            rows = db.rows("SELECT sensor, ticked_at FROM sensor_ticks")
+        assert [row["sensor"] for row in rows] == ["watchdog_sensor"]
 
 
 class TestNotifications:
@@ -92,12 +130,10 @@ class TestNotifications:
 
     @staticmethod
     def _tick(instance: dg.DagsterInstance) -> str:
-        with dg.build_sensor_context(
-            instance=instance, resources={"engine": RuntimeResource()}, definitions=defs
-        ) as context:
-            result = notification_sensor(context)
-        assert isinstance(result, dg.SkipReason)
-        return str(result.skip_message)
+        result = tick(notification_sensor, instance)
+        assert not result.run_requests
+        assert isinstance(result.skip_reason, dg.SkipReason)
+        return str(result.skip_reason.skip_message)
 
 
 def _is_busy(_: FileStore) -> NoReturn:

@@ -13,6 +13,7 @@ from cj_pipeline.judging.prompts import (
     Prompt,
     Template,
     fence_nonce,
+    is_thought_only,
     parse_verdict,
     read_essays,
     render_prompt,
@@ -127,9 +128,9 @@ def test_a_complete_answer_is_a_verdict(winner: str) -> None:
         _answer(winner=None),
         _answer(winner=["A"]),
         _answer(winner="tie"),
-        _answer(confidence="high"),
+        _answer(confidence=["4"]),
         _answer(confidence=float("nan")),
-        _answer(justification=None),
+        _answer(justification=["Clearer."]),
         _answer(note="more"),
         json.dumps({"winner": "A"}),
         json.dumps([_answer()]),
@@ -151,6 +152,10 @@ def test_anything_else_is_a_failure_and_never_essay_a(text: str) -> None:
         (_answer(confidence=0.85), None),
         (_answer(confidence=85), None),
         (_answer(confidence=0), None),
+        (_answer(confidence=None), None),
+        (_answer(confidence="high"), None),
+        (_answer(confidence="4"), 4),
+        (_answer(confidence="nan"), None),
     ],
 )
 def test_what_is_around_a_verdict_and_beside_its_winner_fails_none(
@@ -158,6 +163,26 @@ def test_what_is_around_a_verdict_and_beside_its_winner_fails_none(
 ) -> None:
     """It was paid for, and who won is said once and plainly."""
     assert parse_verdict(text, allow_ties=False) == Verdict("A", confidence, "Clearer.")
+
+
+def test_a_verdict_needs_no_justification_to_count() -> None:
+    """Null is what a model says that has nothing to add."""
+    assert parse_verdict(_answer(justification=None), allow_ties=False) == Verdict("A", 4.0, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_thought"),
+    [
+        ("", True),
+        (" \n", True),
+        ("<think>A, or B", True),
+        ("<think>A</think>{", False),
+        ("{", False),
+    ],
+)
+def test_what_is_thoughts_only_is_told_apart(text: str, is_thought: bool) -> None:
+    """It would be cut at the same limit again."""
+    assert is_thought_only(text) is is_thought
 
 
 def test_a_long_justification_is_cut() -> None:

@@ -686,3 +686,44 @@ def test_a_job_that_another_users_process_sends_is_left_to_it(
 
     assert submit_wave(runtime, batch_id).n_sent == 0
     assert books(runtime)["jobs"] == []
+
+
+def test_a_job_that_is_too_large_for_its_provider_goes_out_in_smaller_ones(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """Whatever its documents say: 413 costs no comparison, and none of its attempts."""
+    emulate(
+        runtime, faults=[{"kind": "status", "on": "*batches.create", "status": 413, "at": [1, 2]}]
+    )
+    batch_id = planned(runtime, tmp_path)
+    while submit_wave(runtime, batch_id).n_requests or not books(runtime)["jobs"]:
+        pass
+    poll(runtime)
+    collect_wave(runtime, batch_id)
+
+    with runtime.store.read() as db:
+        jobs = db.rows("SELECT state, n_requests, billed_usd FROM provider_jobs ORDER BY n_bytes")
+        ended = db.rows("SELECT status, n_attempts FROM comparisons")
+    refused = [row["n_requests"] for row in jobs if not row["billed_usd"]]
+    taken = [row["n_requests"] for row in jobs if row["billed_usd"]]
+    assert max(refused) == 6
+    assert sum(taken) == 6
+    assert max(taken) <= 3
+    assert [row["status"] for row in ended] == ["succeeded"] * 6
+
+
+def test_one_request_that_is_too_large_fails_by_itself(runtime: Runtime, tmp_path: Path) -> None:
+    """It cannot be split, so it is not sent for ever."""
+    emulate(
+        runtime,
+        faults=[{"kind": "status", "on": "*batches.create", "status": 413, "rate": 1.0}],
+    )
+    batch_id = planned(runtime, tmp_path)
+    for _ in range(8):
+        submit_wave(runtime, batch_id)
+
+    with runtime.store.read() as db:
+        ended = db.rows("SELECT status FROM comparisons")
+        smallest = db.one("SELECT min(n_requests) AS n FROM provider_jobs")
+    assert [row["status"] for row in ended] == ["failed"] * 6
+    assert smallest == {"n": 1}

@@ -1,8 +1,10 @@
 """A judge is reached at its own address, with its own key, or not at all."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from cj_pipeline.errors import SettingsError
@@ -82,3 +84,25 @@ def test_an_emulator_over_http_is_reached_where_the_environment_says(tmp_path: P
 
     assert isinstance(provider, OpenAIBatches)
     assert str(provider.client.base_url) == "http://127.0.0.1:9/v1/"
+
+
+@pytest.mark.parametrize("name", ["openai-gpt-4-1-mini", "anthropic-claude-haiku-4-5"])
+def test_a_key_does_not_follow_a_redirect_to_another_host(name: str, tmp_path: Path) -> None:
+    """The SDKs follow redirects, and hand some headers on."""
+    seen: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        if request.url.host != "elsewhere.example":
+            return httpx2.Response(307, headers={"location": "https://elsewhere.example/v1/x"})
+        return httpx2.Response(200, json={"data": []})
+
+    provider = _opened(load_judge(name), _KEYS, tmp_path)
+    client = provider.client._client  # type: ignore[attr-defined]  # the SDK's, with our hooks
+    client._transport = httpx2.MockTransport(answer)
+    client._mounts = {}
+    list(provider.list_jobs(datetime.now(UTC)))
+
+    assert [request.url.host for request in seen][-1] == "elsewhere.example"
+    assert not {"authorization", "x-api-key"} & set(seen[-1].headers)
+    assert {"authorization", "x-api-key"} & set(seen[0].headers)

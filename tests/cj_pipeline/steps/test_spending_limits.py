@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from cj_pipeline.errors import (
 from cj_pipeline.installation import INSTALLATION_FILE, read_installation
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.operations.execute import take_in
+from cj_pipeline.operations.preflight import preflight_folder
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
@@ -146,7 +148,7 @@ def test_a_judge_that_is_not_allowed_is_refused_wherever_it_comes_in(
     own.mkdir()
     (own / "quality.yaml").write_text(
         "name: quality\nprovider: openai-compatible\nmodel: elsewhere\n"
-        "base_url: http://elsewhere.example/v1\n"
+        "base_url: https://elsewhere.example/v1\n"
         "price: {input: 1, output: 1, source: made up, as_of: 2026-11-01}\n"
     )
 
@@ -213,3 +215,66 @@ def test_a_file_that_cannot_be_used_says_what_is_wrong(
 
     with pytest.raises(SettingsError, match=problem):
         read_installation(runtime.home)
+
+
+OWN_JUDGE = (
+    "name: lab\nprovider: openai-compatible\nmodel: m\nbase_url: http://127.0.0.1:9/v1\n"
+    "key_variable: {key}\nprice: {{input: 1, output: 1, source: ours, as_of: 2026-11-01}}\n"
+)
+
+
+def _with_own_judge(folder: Path, key: str = "LAB_API_KEY") -> Path:
+    batch = write_batch(
+        folder,
+        n_students=3,
+        settings={"judges": ["lab"], "llm_batching_mode": "per_request"},
+    )
+    (batch / "judges").mkdir()
+    (batch / "judges" / "lab.yaml").write_text(OWN_JUDGE.format(key=key))
+    return batch
+
+
+def test_a_judge_with_its_own_address_is_taken_from_a_folder_of_ones_own_only(
+    tmp_path: Path,
+) -> None:
+    """Not from the inbox, and not by what nobody attends; unless the installation says so."""
+    mine, unattended = open_engine(tmp_path / "a"), open_engine(tmp_path / "b", is_attended=False)
+    allowing = open_engine(tmp_path / "c", {"CJ_BATCH_JUDGES": "allow"}, is_attended=False)
+
+    assert ingest(mine, _with_own_judge(tmp_path / "lab-1")).is_new
+    assert ingest(allowing, _with_own_judge(tmp_path / "lab-2")).is_new
+    for runtime, place in ((unattended, tmp_path / "lab-3"), (mine, mine.inbox / "lab-4")):
+        with pytest.raises(BatchProblemsError, match="may not choose here") as refused:
+            ingest(runtime, _with_own_judge(place))
+        assert "LAB_API_KEY" in str(refused.value)
+
+
+def test_a_batch_that_is_in_goes_on_when_the_rules_become_stricter(tmp_path: Path) -> None:
+    """What was paid for is collected; only new batches are held to what is said now."""
+    runtime = open_engine(tmp_path / "home")
+    folder = _with_own_judge(tmp_path / "lab")
+    assert ingest(runtime, folder).is_new
+    lay_down(runtime, batch_judges="refuse")
+
+    assert not ingest(runtime, folder).is_new
+
+
+def test_a_secret_that_a_batch_names_as_its_key_is_sent_nowhere(tmp_path: Path) -> None:
+    """Looking a batch over is enough to send a key: so the folder's judge is held up before."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.2)
+        secret = {"AWS_SECRET_ACCESS_KEY": "of-something-else", "CJ_BATCH_JUDGES": "allow"}
+        runtime = open_engine(tmp_path / "home", secret)
+        folder = _with_own_judge(tmp_path / "lab", key="AWS_SECRET_ACCESS_KEY")
+        own = folder / "judges" / "lab.yaml"
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        own.write_text(own.read_text().replace("127.0.0.1:9", address).replace("-compatible", ""))
+
+        _, examined = preflight_folder(
+            runtime, folder, explicit={"llm_batching_mode": "provider_batch_api"}
+        )
+
+        told = [each.finding for each in examined if each.standing == "problem"]
+        assert any("AWS_SECRET_ACCESS_KEY" in finding for finding in told)
+        with pytest.raises(TimeoutError):
+            listener.accept()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -9,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cj_pipeline.errors import StoreBusyError
-from cj_pipeline.store.file_lock import hold
+from cj_pipeline.store.file_lock import hold, is_awaited
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
@@ -78,3 +81,29 @@ def test_whoever_lets_go_cannot_slip_in_again_before_those_who_wait(tmp_path: Pa
         waiter.join()
 
     assert order == ["first", "second", "again"]
+
+
+def test_whoever_has_the_file_is_named_and_not_whoever_waits_first(tmp_path: Path) -> None:
+    """The first in the queue is held up like everybody: ending it would help nobody."""
+    path = tmp_path / "f"
+    code = (
+        "from pathlib import Path; from cj_pipeline.store.file_lock import hold\n"
+        f"print(1, flush=True)\nwith hold(Path({str(path)!r}), shared=False, timeout_s=60): pass"
+    )
+    with hold(path, shared=False, timeout_s=1):
+        first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        try:
+            assert first.stdout is not None
+            first.stdout.readline()
+            while not is_awaited(path):
+                time.sleep(0.01)
+            with (
+                pytest.raises(StoreBusyError) as raised,
+                hold(path, shared=False, timeout_s=0.1),
+            ):
+                pass
+        finally:
+            first.kill()
+            first.communicate()
+
+    assert [pid for _, pid in raised.value.holders] == [os.getpid()]

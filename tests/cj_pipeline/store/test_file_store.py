@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import stat
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 import cj_pipeline
 from cj_pipeline.errors import StoreBusyError, StoreError
-from cj_pipeline.store.file_lock import is_awaited
+from cj_pipeline.store.file_lock import hold, is_awaited
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.opening import default_home, open_published
 from cj_pipeline.store.session import Session
@@ -274,6 +275,21 @@ def test_waiting_too_long_says_that_the_store_is_busy(tmp_path: Path) -> None:
     finally:
         holder.kill()
         holder.communicate()
+
+
+def test_who_reads_waits_less_than_who_writes(tmp_path: Path) -> None:
+    """A reader that gives up loses nothing; a writer may hold what was paid for."""
+    store = FileStore(tmp_path)
+
+    assert (store._read_timeout_s, store._lock_timeout_s) == (20.0, 120.0)
+    for impatient in (store.waiting(0.2), FileStore(tmp_path).waiting(0.2)):  # before it is made
+        with (
+            hold(store.path, shared=False, timeout_s=1),
+            pytest.raises(StoreBusyError, match=rf"PID {os.getpid()}") as raised,
+            impatient.read(),
+        ):
+            pass
+        assert [pid for _, pid in raised.value.holders] == [os.getpid()]
 
 
 def test_a_stranger_on_the_live_file_is_named(tmp_path: Path) -> None:
