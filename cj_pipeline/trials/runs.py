@@ -7,6 +7,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -94,12 +95,12 @@ class InterruptedRun:
 
 def this_process() -> str:
     """Return which process runs a trial, for a later command to see whether it still does."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{socket.gethostname()}:{os.getpid()}:{_begun_at(os.getpid())}"
 
 
 def is_alive(process: str) -> bool:
     """Return whether the process that `this_process` named may still run; unknown elsewhere."""
-    host, _, number = process.rpartition(":")
+    host, number, begun_at = process.rsplit(":", 2)
     if host != socket.gethostname():
         return True
     if int(number) == os.getpid():
@@ -110,7 +111,17 @@ def is_alive(process: str) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    # After a restart another program may have its number.
+    return begun_at == _begun_at(int(number))
+
+
+def _begun_at(number: int) -> str:
+    """Return when a process began, in the system's own count; empty where it does not say."""
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
 
 
 def register_run(
