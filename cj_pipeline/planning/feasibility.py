@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 
 from cj_pipeline.batch.comparisons import ChosenPair, Role, max_possible_pairs
 from cj_pipeline.judging.estimates import expected_usd, worst_case_usd
@@ -18,7 +17,6 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt
 from cj_pipeline.live.profiles import Profile, SharedRate, rate_of, unfinishable_wave, with_workers
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
-from cj_pipeline.pairing.judge_shares import pairs_as_chosen
 from cj_pipeline.planning.next_wave import next_comparisons, pairs_in_wave
 from cj_pipeline.provider_jobs.requests import BatchTexts, prompt_for
 from cj_pipeline.queries.batch_record import BatchRecord
@@ -136,35 +134,20 @@ def _joined_after(record: BatchRecord) -> int | None:
     """Return after how many comparisons all essays are in one net; None where they never are.
 
     While the graph is in parts every strategy joins two of them by each pair, so it is enough to
-    count: here each new pair joins the next essay to the first.
+    count: here each new pair joins the next essay to the first. How pairs are parted into waves
+    changes nothing, but for waves too small to hold a pair in both orders.
     """
     n = len(record.essay_ids)
-    if n < 2:
+    if n < 2 or (record.settings.both_orders and pairs_in_wave(record) < 2):
         return None
-    empty = ComparisonGraph(record.essay_ids, frozenset(record.anchor_grades), ())
-    history = GraphSoFar(empty, (0,) * len(record.judges))
-    number = {judge.judge_id: i for i, judge in enumerate(record.judges)}
-    planned: list[tuple[str, str, str]] = []
+    together = replace(record, settings=record.settings.model_copy(update={"all_at_once": True}))
+    graph = ComparisonGraph(record.essay_ids, frozenset(record.anchor_grades), ())
+    history = GraphSoFar(graph, (0,) * len(record.judges))
     met: set[str] = set()
-    for wave in count(1):
-        asked = list(next_comparisons(record, wave, history, choose=_join_next))
-        if not asked:
-            return None
-        for each in asked:
-            planned.append((each.essay_a, each.essay_b, each.judge_id))
-            met.update((each.essay_a, each.essay_b))
-            if len(met) == n:
-                return len(planned)
-        chosen = [planned[rows[0]][:2] for rows in pairs_as_chosen(planned)]
-        n_asked = [0] * len(record.judges)
-        for *_, judge_id in planned:
-            n_asked[number[judge_id]] += 1
-        history = replace(
-            history,
-            graph=replace(empty, shown=tuple(chosen)),
-            n_requested=tuple(n_asked),
-            n_pairs=len(chosen),
-        )
+    for asked, each in enumerate(next_comparisons(together, 1, history, choose=_join_next), 1):
+        met.update((each.essay_a, each.essay_b))
+        if len(met) == n:
+            return asked
     return None
 
 
