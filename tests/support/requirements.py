@@ -38,6 +38,7 @@ from cj_pipeline.stopping.continuation import (
 )
 from cj_pipeline.trials.definitions import load_trial
 from cj_pipeline.trials.runs import TrialOutcome, conclude_trial, open_trial
+from tests.support import ROOT
 from tests.support.batches import finish, open_engine, write_batch
 
 _PIPE = "\\|"
@@ -467,6 +468,35 @@ def _many_grades(world: World) -> str:
     return f"{len(students)} students and {len(anchors)} anchors read from .docx"
 
 
+ENVIRONMENT = (
+    "CJ_ASSESSMENT_SERVICE_LLM_BATCHING_MODE",
+    "CJ_ASSESSMENT_SERVICE_MAX_PAIRWISE_COMPARISONS",
+    "CJ_ASSESSMENT_SERVICE_COMPARISONS_PER_STABILITY_CHECK_ITERATION",
+    "CJ_ASSESSMENT_SERVICE_MIN_COMPARISONS_FOR_STABILITY_CHECK",
+    "CJ_ASSESSMENT_SERVICE_SCORE_STABILITY_THRESHOLD",
+    "LLM_PROVIDER_SERVICE_QUEUE_PROCESSING_MODE",
+    "LLM_PROVIDER_SERVICE_BATCH_API_MODE",
+)
+FLAGS = (
+    *("--batch-profile", "--concurrency", "--chunk-size", "--rate-limit", "--rate-window-seconds"),
+    *("--checkpoint-every", "--result-ttl-seconds", "--timeout", "--batch-timeout", "--queue"),
+)
+
+
+def _maps(page: str, *names: str) -> str:
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    missing = [name for name in names if not re.search(rf"^\| `{re.escape(name)}\b", text, re.M)]
+    assert not missing, missing
+    return "each mapped in a table"
+
+
+def _runs(page: str, *commands: str) -> str:
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, flags=re.S | re.M))
+    assert all(command in blocks for command in commands)
+    return "each of its commands is run by a test"
+
+
 def _metric_names(world: World) -> str:
     world.trial("provider-batch")
     shown = render_metrics(world.runtime.store, batch_id="trial-provider-batch")
@@ -510,6 +540,8 @@ def _progress(world: World) -> str:
     name = next(p.name for p in (world.home / "batches").glob("eng5-*"))
     code, said = world.cj("watch", name, "--plain")
     assert code in {0, 10}, said
+    for part in ("opened", "asked", "decided", "ended", "(100%)", "left", "$"):
+        assert part in said, part
     return "opened, requested, decided and ended, each with share, pace, time left and cost"
 
 
@@ -574,7 +606,7 @@ SECTIONS: Mapping[str, tuple[Requirement, ...]] = {
             "H7",
             "A runbook from start to end",
             "docs/trial-from-start-to-end.md",
-            lambda _: "each of its commands is run by a test",
+            lambda _: _runs("trial-from-start-to-end.md", "cj plan", "cj preflight", "cj execute"),
         ),
     ),
     "Runner": (
@@ -655,7 +687,7 @@ SECTIONS: Mapping[str, tuple[Requirement, ...]] = {
             "R13",
             "Environment names of the services before",
             "docs/migration.md",
-            lambda _: "each mapped in a table",
+            lambda _: _maps("migration.md", *ENVIRONMENT),
         ),
         Requirement(
             "R14",
@@ -676,7 +708,7 @@ SECTIONS: Mapping[str, tuple[Requirement, ...]] = {
             "P3",
             "Flags of before by name",
             "docs/migration-profiles.md",
-            lambda _: "each mapped in a table",
+            lambda _: _maps("migration-profiles.md", *FLAGS),
         ),
         Requirement(
             "P4",
