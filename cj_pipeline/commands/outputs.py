@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from cj_pipeline.queries.history import BatchHistory
 
 _MAX_CHANGES = 20
+_LOOK_S = 1.0
+"""How long a query of the copy waits for the store, to tell what is under way."""
 
 
 def verify(
@@ -236,9 +238,10 @@ def _show_changes(found: Changes) -> None:
 
 
 def sql(query: Annotated[str, typer.Argument(help="A query over the published copy.")]) -> None:
-    """Run a query over the published, read-only copy of the store.
+    """Run a query over the published, read-only copy of the store, or over a server's tables.
 
-    Batches under way that it does not show yet are told beside the answer.
+    On a server it changes nothing there, and reaches no file of its machine. Batches under way
+    that the copy does not show yet are told beside the answer.
     """
     import duckdb
 
@@ -271,12 +274,22 @@ def _scored(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:
 
 
 def _under_way(shown: frozenset[str]) -> list[str]:
-    """Return one line for each running batch that is before its first scores."""
+    """Return one line for each running batch that is before its first scores.
+
+    Nobody who queries the copy has to wait for the store itself: where it is held, or cannot be
+    read, nothing is said of it.
+    """
     from cj_pipeline.commands.terminal.home import open_store
+    from cj_pipeline.errors import CJError
     from cj_pipeline.queries.overview import running_batches
 
-    with open_store().read() as db:
-        rows = [row for row in running_batches(db) if row["batch_id"] not in shown]
+    if not home_folder().is_dir():
+        return []
+    try:
+        with open_store().waiting(_LOOK_S).read() as db:
+            rows = [row for row in running_batches(db) if row["batch_id"] not in shown]
+    except (CJError, OSError):
+        return []
     return [
         f"Under way: '{row['batch_id']}', wave {row['wave']}: {row['n_ended']} of"
         f" {row['n_asked']} comparisons requested have ended; scores are published after the wave."

@@ -64,12 +64,18 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 9494,
 ) -> None:
-    """Serve the store to many machines; CJ_STORE_TOKEN is what they must present."""
+    """Serve the store to many machines; CJ_STORE_TOKEN is what they must present.
+
+    With CJ_STORE_READING_TOKEN, those who present that one can look and change nothing.
+    """
     from cj_pipeline.store.quack_store import serve as serve_store
 
     home, token = home_folder(), os.environ.get("CJ_STORE_TOKEN", "")
     machine = os.environ.get("CJ_HOST") or None
-    with serve_store(home, token, host=host, port=port, machine=machine) as address:
+    reading_token = os.environ.get("CJ_STORE_READING_TOKEN") or None
+    with serve_store(
+        home, token, host=host, port=port, machine=machine, reading_token=reading_token
+    ) as address:
         console.print(f"Set CJ_STORE={address} elsewhere. Ctrl-C ends it.", soft_wrap=True)
         while True:
             time.sleep(3600)

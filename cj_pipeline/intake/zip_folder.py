@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from cj_pipeline.intake.readers.archive import BROKEN
+
 MAX_FILES = 20_000
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024
 """Of a zip file: a few kilobytes can unpack to a full disk."""
@@ -47,8 +49,9 @@ def unpack(file: IO[bytes], folder: Path) -> str:
             left = MAX_UNPACKED_BYTES
             for entry in entries:
                 left -= _unpack_entry(archive, entry, folder, left)
-    # Of an unknown compression zipfile raises NotImplementedError, of a password RuntimeError.
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except ZipProblemsError:
+        raise
+    except BROKEN as error:
         if isinstance(error, OSError) and error.errno in OUR_DISKS_FAULT:
             raise  # a full disk is nothing the sender can fix
         msg = "The body is no zip file that can be read."

@@ -69,11 +69,9 @@ def violations(document: Mapping[str, Any], name: str) -> Iterator[str]:
 
     Formats (`uuid`, `date-time`) are checked too.
     """
-    from jsonschema import Draft202012Validator
+    from cj_pipeline.outputs.schema_validator import Validator
 
-    validator = Draft202012Validator(
-        load_contract(name), format_checker=Draft202012Validator.FORMAT_CHECKER
-    )
+    validator = Validator(load_contract(name), format_checker=Validator.FORMAT_CHECKER)
     for error in validator.iter_errors(document):
         yield f"{error.json_path}: {error.message}"
 

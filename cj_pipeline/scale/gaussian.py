@@ -282,7 +282,7 @@ def _climbed(bound: _Bound, place: _Place, tolerance: float) -> _Place:
         if moved < tolerance and np.max(np.abs(there[n:] - here[n:])) < 1e3 * tolerance:
             return place
         came, led = [*came, here][-_DEPTH:], [*led, there][-_DEPTH:]
-        tried = [_mixed(came, led)] if len(came) > 1 else []
+        tried = [mixed(came, led)] if len(came) > 1 else []
         tried += [here + 0.5**k * (there - here) for k in range(_HALVINGS)]
         for candidate in tried:
             found = bound.at(candidate[:n], np.exp(np.clip(candidate[n:], -60, 60)))
@@ -295,7 +295,8 @@ def _climbed(bound: _Bound, place: _Place, tolerance: float) -> _Place:
     raise UnscalableBatchError(msg)
 
 
-def _mixed(came: Sequence[Floats], led: Sequence[Floats]) -> Floats:
+def mixed(came: Sequence[Floats], led: Sequence[Floats]) -> Floats:
+    """Return where rounds that came from some places and led to others probably come to rest."""
     to = np.array(led)
     residuals = to - np.array(came)
     share, *_ = np.linalg.lstsq(np.diff(residuals, axis=0).T, residuals[-1], rcond=1e-8)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cj_pipeline.arrays import Floats
+from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.scale.bradley_terry import Scale
 from cj_pipeline.scale.certainty import (
     ALIKE_BELOW,
@@ -23,7 +24,7 @@ from cj_pipeline.scale.certainty import (
     ScorePosterior,
     StudentReliability,
 )
-from cj_pipeline.scale.gaussian import moments_of
+from cj_pipeline.scale.gaussian import Moments, mean_log_likelihood, mixed, moments_of
 from cj_pipeline.scale.information import (
     Information,
     covariance_of,
@@ -34,6 +35,7 @@ from cj_pipeline.scale.laplacian import (
     NetMatrix,
     dense,
     difference_variances,
+    log_determinant,
     net_matrix,
     solve,
     sums_at_ends,
@@ -41,12 +43,29 @@ from cj_pipeline.scale.laplacian import (
 )
 from cj_pipeline.scale.tallies import Indices, sums_by
 
-_MAX_ROUNDS = 40
+_MAX_ROUNDS = 200
+_MAX_SPREADS = 60
+_QUICK_ROUNDS = 8
+_DEPTH = 6
+_LEAST_SHARE = 2.0**-12
+_SLACK = 0.05
+"""Of a standard error, that a round may still move where essays are parted so cleanly that nine
+nodes of quadrature no longer tell a weight and the bound's slope alike."""
+_BRACKETED = 1e-4
+"""Of the spread's logarithm: between two spreads that close nothing is left to look for."""
+_FIRST_STEP = 2.0
+"""What the first step of the spread is multiplied by; expectation-maximisation falls short."""
+_NEAR = 1e-3
+_LOOSE = 0.1
+"""While the spread is that far off, a tenth of its step is near enough for the scores."""
 _AT_REST = 1e-6
 _ERRORS_REST = 1e-4
-"""Logits: steps so short change the errors by next to nothing."""
+"""Of the logarithm of a variance."""
+_WIDEST_LOG = 30.0
 _DENSE_UP_TO = 1_500
 _LEAST_SPREAD = 0.02
+_WIDEST_SPREAD = 4.5
+"""Logits, as where the spread is integrated: verdicts that part all essays cleanly bear any."""
 _LONGEST_STEP = 2.0
 _AT_ONCE = 50
 _MOST_DRAWS = 400
@@ -61,6 +80,7 @@ class _State:
     log_spread: float
     essays: NetMatrix
     student_variance: float
+    n_students: int
 
 
 def large_posterior(scale: Scale, is_student: Mask) -> ScorePosterior:
@@ -131,62 +151,229 @@ class OnTheGraph:
 
 
 def _settled(scale: Scale, is_student: Mask) -> _State:
-    """Return where mean, errors and spread agree; the spread by expectation-maximisation.
+    """Return where mean, errors and spread agree.
 
-    An essay's step is Newton's with the curvature averaged over its errors; the spread's is the
+    At a given spread scores come to rest in a few rounds; the spread itself would then creep by
+    expectation-maximisation. So the spread at which that stands still is looked for by secants,
+    between one where it still grows and one where it shrinks as soon as both are known.
+
+    Raises:
+        UnscalableBatchError: If it does not come to rest.
+    """
+    rounds = _Rounds(scale, is_student)
+    place, log_spread = rounds.start
+    low, high = math.log(_LEAST_SPREAD), math.log(_WIDEST_SPREAD)
+    before: tuple[float, float, Floats] | None = None
+    off = 0.1
+    for _ in range(_MAX_SPREADS):
+        here = rounds.rest(place, log_spread, _AT_REST if abs(off) < _NEAR else _LOOSE * abs(off))
+        off = here.of_spread
+        if max(here.moved, abs(off)) < _AT_REST and here.changed < _ERRORS_REST:
+            return here.state
+        low, high = (log_spread, high) if off > 0 else (low, log_spread)
+        if high - low < _BRACKETED:
+            return here.state
+        step = _FIRST_STEP * off
+        if before is not None and (log_spread - before[0]) * (before[1] - off) > 0:
+            step = off * (log_spread - before[0]) / (before[1] - off)
+        step = math.copysign(min(abs(step), 1.0), off)
+        found = log_spread + step
+        if not low <= found <= high:
+            found = 0.5 * (low + high)
+        place = here.led
+        if before is not None and abs(log_spread - before[0]) > _AT_REST:
+            along = min((found - log_spread) / abs(log_spread - before[0]), 1.0)
+            sign = math.copysign(1.0, log_spread - before[0])
+            place = here.led + max(along, -1.0) * sign * (here.led - before[2])
+        before, log_spread = (log_spread, off, here.led), found
+    msg = f"The students' spread still moved by {off:.2g}. Judge more pairs."
+    raise UnscalableBatchError(msg)
+
+
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """A round at a given spread.
+
+    Attributes:
+        came: Where it began: means, then the logarithms of the pairs' weights.
+        led: Where it leads.
+        moved: How far it moves a mean, in logits.
+        changed: How far it moves the logarithm of a weight.
+        value: Of the bound on the evidence, less what no place changes; None in large graphs.
+        of_spread: How far the spread's logarithm would move from here.
+        state: What it found.
+    """
+
+    came: Floats
+    led: Floats
+    moved: float
+    changed: float
+    value: float | None
+    of_spread: float
+    state: _State
+
+    @property
+    def typical_error(self) -> float:
+        """The mean students' standard error, in logits."""
+        return math.sqrt(self.state.student_variance / max(self.state.n_students, 1))
+
+    def is_at_rest(self, tolerance: float) -> bool:
+        return self.moved < tolerance and self.changed < max(_ERRORS_REST, tolerance)
+
+    def is_better_than(self, other: _Round) -> bool:
+        if self.value is not None and other.value is not None:
+            return self.value > other.value
+        return max(self.moved, self.changed) < max(other.moved, other.changed)
+
+
+class _Rounds:
+    """Rounds by which means and variances come to agree, at one spread after another.
+
+    A mean's step is Newton's with the curvature averaged over its errors; the spread's is the
     expected one, made longer by what such steps are known to fall short.
     """
-    model, cells, point = scale.model, scale.model.cells, scale.point
-    a = np.exp(point.log_a)[cells.judge] if model.has_discrimination else np.ones(len(cells.first))
-    shown_first = point.gamma[cells.judge] if len(model.positions) else 0.0
-    log_tie = point.log_tie if model.has_tie_strength else None
-    pair = np.arange(len(cells.first)) if model.pair_of_cell is None else model.pair_of_cell
-    turned = np.where(cells.first < cells.second, a, -a)
-    layout = model.layout
-    n_pairs = len(layout.first)
-    mean = scale.scores - scale.scores[is_student].mean()
-    log_spread = math.log(max(float(np.std(mean[is_student])) * 0.9, _LEAST_SPREAD))
-    variance: Floats = np.zeros(n_pairs)
-    student_variance, of_spread = 0.0, math.inf
-    for _ in range(_MAX_ROUNDS):
+
+    def __init__(self, scale: Scale, is_student: Mask) -> None:
+        model, point = scale.model, scale.point
+        cells = self._cells = model.cells
+        judge, n_cells = cells.judge, len(cells.first)
+        self._a = np.exp(point.log_a)[judge] if model.has_discrimination else np.ones(n_cells)
+        self._shown_first = point.gamma[judge] if len(model.positions) else 0.0
+        self._log_tie = point.log_tie if model.has_tie_strength else None
+        self._pair = np.arange(n_cells) if model.pair_of_cell is None else model.pair_of_cell
+        self._turned = np.where(cells.first < cells.second, self._a, -self._a)
+        self._layout, self._is_student = model.layout, is_student
+        self._n = len(is_student)
+        errors = scale.standard_errors**2
+        mean = scale.scores - scale.scores[is_student].mean()
+        beyond = np.var(mean[is_student]) - errors[is_student].mean()
+        spread = math.sqrt(max(float(beyond), 0.1 * float(np.var(mean[is_student])), 1e-2))
+        spread = min(spread, _WIDEST_SPREAD)
+        mean = np.where(is_student, mean * spread**2 / (spread**2 + errors), mean)
+        own = errors / (1 + errors / spread**2)
+        apart = own[self._layout.first] + own[self._layout.second]
+        told = self._told(mean, apart)
+        self.start = (np.concatenate([mean, _log(self._per_pair(told))]), math.log(spread))
+
+    def rest(self, place: Floats, log_spread: float, tolerance: float) -> _Round:
+        """Return the round that hardly moves any more at this spread.
+
+        Where verdicts part essays cleanly rounds swing or creep. They are mixed (Anderson 1965,
+        doi:10.1145/321296.321305), and where that leads astray shortened, from the best place so
+        far, until they climb the bound on the evidence (in graphs too large for a bound, until they
+        are less far off), which a step along the natural gradient does in the end.
+
+        Raises:
+            UnscalableBatchError: If there is none.
+        """
+        here = best = self._at(place, log_spread)
+        came, led, share = [best.came], [best.led], 1.0
+        for k in range(_MAX_ROUNDS):
+            if here.is_at_rest(tolerance):
+                return here
+            if k > _QUICK_ROUNDS and not here.is_better_than(best) and here is not best:
+                came, led = [], []
+                place = best.came + share * (best.led - best.came)
+                share *= 0.5
+                if share < _LEAST_SHARE:
+                    break
+            else:
+                if here.is_better_than(best):
+                    best, share = here, 1.0
+                came, led = [*came, here.came][-_DEPTH:], [*led, here.led][-_DEPTH:]
+                place = here.led if k < 1 or len(came) < 2 else mixed(came, led)
+            here = self._at(place, log_spread)
+        if best.moved < _SLACK * best.typical_error:
+            return best
+        msg = f"The scores' posterior still moved by {best.moved:.2g} logits. Judge more pairs."
+        raise UnscalableBatchError(msg)
+
+    def _told(self, mean: Floats, variance: Floats) -> Moments:
+        cells = self._cells
+        sd = self._a * np.sqrt(variance[self._pair])
+        return moments_of(cells, self._expected(mean), sd, self._log_tie)
+
+    def _expected(self, mean: Floats) -> Floats:
+        cells = self._cells
+        apart: Floats = self._a * (mean[cells.first] - mean[cells.second]) + self._shown_first
+        return apart
+
+    def _per_pair(self, told: Moments) -> Floats:
+        return sums_by(self._pair, self._a * self._a * told.weight, len(self._layout.first))
+
+    def _at(self, place: Floats, log_spread: float) -> _Round:
+        layout, is_student = self._layout, self._is_student
+        place = np.concatenate(
+            [place[: self._n], np.clip(place[self._n :], -_WIDEST_LOG, _WIDEST_LOG)]
+        )
+        mean, weights = place[: self._n], np.exp(place[self._n :])
         prior = np.where(is_student, math.exp(-2 * log_spread), ANCHOR_SPREAD**-2)
-        expected = a * (mean[cells.first] - mean[cells.second]) + shown_first
-        told = moments_of(cells, expected, a * np.sqrt(variance[pair]), log_tie)
-        essays = net_matrix(layout, sums_by(pair, a * a * told.weight, n_pairs), prior)
-        at_first, at_second = sums_at_ends(layout, sums_by(pair, turned * told.residual, n_pairs))
+        essays = net_matrix(layout, weights, prior)
+        found = _variances(essays)
+        told = self._told(mean, found.of_pairs)
+        pulls = sums_by(self._pair, self._turned * told.residual, len(layout.first))
+        at_first, at_second = sums_at_ends(layout, pulls)
         centre = np.where(is_student, 0.0, mean[~is_student].mean() if not is_student.all() else 0)
         step = solve(essays, at_first - at_second - prior * (mean - centre), rtol=1e-8)
         moved = float(np.abs(step).max())
-        mean = mean + min(1.0, _LONGEST_STEP / max(moved, 1e-12)) * step
-        if moved > _ERRORS_REST or abs(of_spread) > _ERRORS_REST:
-            variance, own = _variances(essays)
-            student_variance = float(own[is_student].sum())
-        of_spread = _spread_step(mean[is_student], student_variance, log_spread)
-        log_spread += of_spread
-        if max(moved, abs(of_spread)) < _AT_REST:
-            break
-    return _State(mean, log_spread, essays, student_variance)
+        after = mean + min(1.0, _LONGEST_STEP / max(moved, 1e-12)) * step
+        weights_after = self._per_pair(self._told(after, found.of_pairs))
+        led = np.concatenate([after, _log(weights_after)])
+        value = None
+        if found.log_determinant is not None:
+            sd = self._a * np.sqrt(found.of_pairs[self._pair])
+            less = float(prior @ (mean - centre) ** 2 - weights @ found.of_pairs)
+            value = mean_log_likelihood(self._cells, self._expected(mean), sd, self._log_tie)
+            value -= 0.5 * (less + found.log_determinant)
+        student_variance = float(found.own[is_student].sum())
+        return _Round(
+            came=place,
+            led=led,
+            moved=moved,
+            changed=float(np.abs(led[self._n :] - place[self._n :]).max(initial=0.0)),
+            value=value,
+            of_spread=_spread_step(after[is_student], student_variance, log_spread),
+            state=_State(after, log_spread, essays, student_variance, int(is_student.sum())),
+        )
 
 
-def _variances(essays: NetMatrix) -> tuple[Floats, Floats]:
-    """Return the variances of each pair's difference and of each mean-centred score."""
+def _log(variance: Floats) -> Floats:
+    return np.log(np.maximum(variance, math.exp(-_WIDEST_LOG)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Variances:
+    """Of each pair's difference and of each mean-centred score; and the matrix's log determinant,
+    None where it is too large for an exact one."""
+
+    of_pairs: Floats
+    own: Floats
+    log_determinant: float | None
+
+
+def _variances(essays: NetMatrix) -> _Variances:
     layout = essays.layout
     if layout.method != "banded" and layout.n_essays > _DENSE_UP_TO:
         own = surroundings_variances(essays)
         first, second = own[layout.first], own[layout.second]
-        return np.maximum(first + second - 2 * essays.weights * first * second, 0.0), own
+        of_pairs = np.maximum(first + second - 2 * essays.weights * first * second, 0.0)
+        return _Variances(of_pairs, own, None)
     if layout.method == "banded":
         none = np.empty((layout.n_essays, 0))
         own, _ = score_variances(Information(essays, none, np.empty((0, 0))))
-        return np.maximum(difference_variances(essays), 0.0), own
+        of_pairs = np.maximum(difference_variances(essays), 0.0)
+        return _Variances(of_pairs, own, log_determinant(essays))
     from scipy.linalg import lapack
 
     factor, _ = lapack.dpotrf(dense(essays), lower=1, overwrite_a=1)
+    log_det = 2 * float(np.log(np.diag(factor)).sum())
     lower, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
     own = np.diag(lower).copy()
     among = own[layout.first] + own[layout.second] - 2 * lower[layout.second, layout.first]
-    along = np.tril(lower).sum(axis=1) + np.tril(lower, -1).sum(axis=0)
-    return among, own - 2 * along / len(own) + along.sum() / len(own) ** 2
+    # Centred: the whole inverse's row sums, of which one triangle is written.
+    solved = solve(essays, np.ones(len(own)), rtol=1e-10)
+    centred = own - 2 * solved / len(own) + solved.sum() / len(own) ** 2
+    return _Variances(np.maximum(among, 0.0), centred, log_det)
 
 
 def _spread_step(mean: Floats, variance: float, log_spread: float) -> float:
@@ -199,6 +386,7 @@ def _spread_step(mean: Floats, variance: float, log_spread: float) -> float:
     caught = min(max(1 - variance * math.exp(-2 * log_spread) / n, 0.05), 1.0)
     curvature = 2 * n * caught + SPREADS_DIFFER**-2
     step = min(max(gradient / curvature, -0.5), 0.5)
+    step = min(step, math.log(_WIDEST_SPREAD) - log_spread)
     return max(step, math.log(_LEAST_SPREAD) - log_spread)
 
 

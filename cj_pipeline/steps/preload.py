@@ -33,7 +33,7 @@ PUBLISHING = (
     "cj_pipeline.outputs.contracts",
     "cj_pipeline.diagnostics.consistency",
     "cj_pipeline.diagnostics.fit_statistics",
-    "jsonschema",
+    "cj_pipeline.outputs.schema_validator",
     "xlsxwriter",
     "jinja2",
     "matplotlib.figure",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -67,31 +67,49 @@ class LakeStore(RemoteStore):
         if self._place is None:
             own = "(SELECT oid FROM pg_database WHERE datname = current_database())"
             query = f"SELECT current_database()::text AS name, {own}::text AS number"
-            with self._connection() as connection:
+            with self._connection(only_reads=True) as connection:
                 found = connection.execute(
                     "FROM postgres_query('turns', ?)", [query]
                 ).fetchone() or ("", "")
             self._place = Place(f"PostgreSQL database {found[0]} {found[1]}", self._data_path)
         return self._place
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
+    def _connect(self, *, only_reads: bool) -> duckdb.DuckDBPyConnection:
+        if only_reads and not self._is_current:
+            self._bring_up_to_date()
+        connection = self._attached(only_reads=only_reads)
+        if not self._is_current:
+            self._migrate(connection)
+        return connection
+
+    def _bring_up_to_date(self) -> None:
+        """Migrate by a writing connection what a look finds to be old, or not there at all."""
+        try:
+            with closing(self._attached(only_reads=True)) as looking:
+                self._is_current = not self._versions_missing(looking)
+        except StoreError:  # a catalog nobody has written to cannot be looked at
+            self._is_current = False
+        if not self._is_current:
+            self._connect(only_reads=False).close()
+
+    def _attached(self, *, only_reads: bool) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(":memory:", config=DUCKDB_CONFIG)
         load_extension(connection, "postgres_scanner")
         load_extension(connection, "ducklake")
         connection.execute("SET TimeZone = 'UTC'")
         data_path = self._data_path.replace("'", "''")
+        mode = ", READ_ONLY" if only_reads else ""
         try:
-            connection.execute(f"ATTACH '{self._catalog}' AS turns (TYPE postgres)")
+            connection.execute(f"ATTACH '{self._catalog}' AS turns (TYPE postgres{mode})")
             connection.execute(
-                f"ATTACH 'ducklake:postgres:{self._catalog}' AS store (DATA_PATH '{data_path}')"
+                f"ATTACH 'ducklake:postgres:{self._catalog}' AS store "
+                f"(DATA_PATH '{data_path}'{mode})"
             )
         except duckdb.Error as error:
             connection.close()
             msg = f"The lake's catalog cannot be used: {error}. Is PostgreSQL running there?"
             raise StoreError(msg) from error
         connection.execute("USE store")
-        if not self._is_current:
-            self._migrate(connection)
         return connection
 
     def _migrate(self, connection: duckdb.DuckDBPyConnection) -> None:

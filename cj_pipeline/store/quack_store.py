@@ -25,6 +25,7 @@ from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S, FileStor
 from cj_pipeline.store.identity import settle_identity
 from cj_pipeline.store.migrations import migrate
 from cj_pipeline.store.remote_store import RemoteStore
+from cj_pipeline.store.served_statements import ServedRights, as_reader
 from cj_pipeline.store.session import OnConflict, Parameters, Session, bindable
 
 _ADDRESS = re.compile(r"quack(?P<plain>\+plain)?:(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+):(?P<port>\d+)")
@@ -59,12 +60,13 @@ class ServedStore(RemoteStore):
     def _on(self, connection: duckdb.DuckDBPyConnection) -> Session:
         return ServedSession(connection)
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
+    def _connect(self, *, only_reads: bool) -> duckdb.DuckDBPyConnection:
         """Return a connection that sees the server's tables as `store.NAME`, and by name alone."""
         connection = duckdb.connect(":memory:", config=DUCKDB_CONFIG)
         load_extension(connection, "httpfs")
         load_extension(connection, "quack")
-        token = self._token.replace("'", "''")
+        presented = as_reader(self._token) if only_reads else self._token
+        token = presented.replace("'", "''")
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(f"CREATE SECRET (TYPE quack, TOKEN '{token}')")
         try:
@@ -124,7 +126,12 @@ class ServedSession(Session):
             self._connection.unregister("incoming_rows")
 
     def _ask(self, sql: str) -> duckdb.DuckDBPyConnection:
-        return self._connection.execute("FROM quack_query_by_name('store', ?)", [sql])
+        try:
+            return self._connection.execute("FROM quack_query_by_name('store', ?)", [sql])
+        except duckdb.InvalidInputException as error:
+            if "Authorization failed" not in str(error):
+                raise
+            raise _refused() from error
 
 
 @contextmanager
@@ -135,6 +142,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 9494,
     machine: str | None = None,
+    reading_token: str | None = None,
 ) -> Iterator[str]:
     """Serve the store of `home` until the block ends; yield the address for CJ_STORE.
 
@@ -147,29 +155,36 @@ def serve(
         host: The address to listen on.
         port: The port, likewise.
         machine: What this machine is called; by default as it calls itself.
+        reading_token: What clients may present instead, who are to look and change nothing.
 
     Raises:
-        StoreError: If the token is too short to guard anything.
+        StoreError: If a token is too short to guard anything, or both are the same.
     """
-    if len(token) < 16:
-        msg = "CJ_STORE_TOKEN needs at least 16 characters: anyone who has it can read every essay."
+    for name, given in (("CJ_STORE_TOKEN", token), ("CJ_STORE_READING_TOKEN", reading_token)):
+        if given is not None and len(given) < 16:
+            msg = f"{name} needs at least 16 characters: anyone who has it can read every essay."
+            raise StoreError(msg)
+    if token == reading_token:
+        msg = "CJ_STORE_READING_TOKEN is CJ_STORE_TOKEN: with it everybody who looks could write."
         raise StoreError(msg)
     address = f"quack:{host}:{port}"
     store = FileStore(home, host=machine)
     settle_identity(store, datetime.now(UTC))
+    rights = ServedRights(token, reading_token)
     with store.opened() as connection:
         migrate(connection)
         load_extension(connection, "httpfs")
         load_extension(connection, "quack")
         connection.execute("SET GLOBAL TimeZone = 'UTC'")
-        connection.execute(
-            "CALL quack_serve(?, token := ?, allow_other_hostname := ?)",
-            [address, token, host not in _LOOPBACK],
-        )
-        try:
-            yield address
-        finally:
-            connection.execute("CALL quack_stop(?)", [address])
+        with rights.guarding(connection):
+            connection.execute(
+                "CALL quack_serve(?, token := ?, allow_other_hostname := ?)",
+                [address, token, host not in _LOOPBACK],
+            )
+            try:
+                yield address
+            finally:
+                connection.execute("CALL quack_stop(?)", [address])
 
 
 def attach_statement(address: str) -> str:
@@ -184,6 +199,14 @@ def attach_statement(address: str) -> str:
         raise StoreError(msg)
     options = " (DISABLE_SSL true)" if match["plain"] else ""
     return f"ATTACH 'quack:{match['host']}:{match['port']}' AS store{options}"
+
+
+def _refused() -> StoreError:
+    return StoreError(
+        "The store's server refuses this statement: with this token a client may "
+        "read the store's tables and, unless it is one for reading, change their rows, and do "
+        "nothing else."
+    )
 
 
 def _took_turn(session: Session) -> bool:

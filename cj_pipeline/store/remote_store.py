@@ -29,15 +29,23 @@ class RemoteStore(ABC):
         self._lock_timeout_s = lock_timeout_s
         # Loading extensions and attaching costs 0.15 s and more; a session whose transaction
         # has ended well is as good as new.
-        self._idle: list[duckdb.DuckDBPyConnection] = []
+        self._idle: dict[bool, list[duckdb.DuckDBPyConnection]] = {True: [], False: []}
 
     def place(self) -> Place | None:
         """Return where it lies; None where only whoever serves it knows."""
         return None
 
-    @abstractmethod
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """Return a connection that sees the tables by their plain names."""
+        """Return a connection that sees the tables by their plain names and changes nothing."""
+        return self._connect(only_reads=True)
+
+    @abstractmethod
+    def _connect(self, *, only_reads: bool) -> duckdb.DuckDBPyConnection:
+        """Return a connection that sees the tables by their plain names.
+
+        Args:
+            only_reads: Whether the store is to refuse every change on it.
+        """
 
     @abstractmethod
     def _in_turn(self, connection: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
@@ -50,7 +58,7 @@ class RemoteStore(ABC):
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Give one exclusive transaction, as `Store.write` does."""
-        with self._connection() as connection, self._in_turn(connection):
+        with self._connection(only_reads=False) as connection, self._in_turn(connection):
             session = self._on(connection)
             try:
                 yield session
@@ -68,7 +76,7 @@ class RemoteStore(ABC):
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Give a look at one consistent state; writers neither wait nor are waited for."""
-        with self._connection() as connection:
+        with self._connection(only_reads=True) as connection:
             session = self._on(connection)
             session.execute("BEGIN TRANSACTION")
             row = session.one("SELECT max(version) AS version FROM schema_migrations")
@@ -92,15 +100,16 @@ class RemoteStore(ABC):
         )
 
     @contextmanager
-    def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _connection(self, *, only_reads: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         """Give a connection; one on which anything went wrong is not used again."""
+        idle = self._idle[only_reads]
         try:
-            connection = self._idle.pop()
+            connection = idle.pop()
         except IndexError:
-            connection = self.connect()
+            connection = self._connect(only_reads=only_reads)
         try:
             yield connection
         except BaseException:
             connection.close()
             raise
-        self._idle.append(connection)
+        idle.append(connection)

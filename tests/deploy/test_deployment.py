@@ -97,6 +97,18 @@ def test_only_three_doors_are_open_and_only_to_this_machine() -> None:
     assert services["webserver"]["networks"] == ["inside"]
 
 
+def test_what_only_looks_has_the_token_for_looking() -> None:
+    """Metrics count; whoever takes that container over can write no verdict."""
+    services = _compose()["services"]
+    reading = services["store"]["environment"]["CJ_STORE_READING_TOKEN"]
+    (container,) = _pod("kubernetes-store.yaml")["spec"]["containers"]
+    keys = {e["name"]: e["valueFrom"]["secretKeyRef"]["key"] for e in container["env"]}
+
+    assert services["metrics"]["environment"]["CJ_STORE_TOKEN"] == reading
+    assert services["code"]["environment"]["CJ_STORE_TOKEN"] != reading
+    assert keys == {"CJ_STORE_TOKEN": "token", "CJ_STORE_READING_TOKEN": "reading-token"}
+
+
 @pytest.mark.parametrize(
     "command",
     [

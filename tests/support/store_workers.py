@@ -4,7 +4,7 @@ write HOME N       commit N transactions of ROWS rows each, print one line per c
 hold HOME          hold the write transaction until killed
 read HOME SECONDS  look at the live store over and over, print the row counts seen
     fill HOME BYTES    commit until no file may grow beyond BYTES, print the commits and the error
-    serve HOME TOKEN   serve the store until the input ends, print the address
+    serve HOME TOKEN [READING]  serve the store until the input ends, print the address
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ def fill(home: str, n_bytes: str) -> None:
             return
 
 
-def serve(home: str, token: str) -> None:
+def serve(home: str, token: str, reading_token: str | None = None) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with quack_store.serve(Path(home), token, port=port) as address:
+    with quack_store.serve(Path(home), token, port=port, reading_token=reading_token) as address:
         print(f"address {address}", flush=True)
         sys.stdin.read()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import lzma
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +18,13 @@ from cj_pipeline.intake.readers.extracted import UnreadableFileError
 MAX_UNPACKED_BYTES = 50 * 1024 * 1024
 MAX_PART_BYTES = 20 * 1024 * 1024
 MAX_PARTS = 2_000
+
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
+    *(KeyError, ValueError, OverflowError, NotImplementedError, RuntimeError),
+)
+"""What zipfile raises of a file whose bytes are not what they should be: the second line for places
+that lie before the file, an unknown compression and a password."""
 
 _OLE = b"\xd0\xcf\x11\xe0"
 _DOCTYPE = re.compile(rb"<!\s*(?:DOCTYPE|ENTITY)", re.IGNORECASE)
@@ -47,12 +56,9 @@ def opened(
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             _check(archive, max_unpacked_bytes)
             yield archive
-    except (
-        *(zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, KeyError),
-        *(RuntimeError, OSError),
-    ) as error:
-        if isinstance(error, RecursionError):
-            raise
+    except (UnreadableFileError, RecursionError):
+        raise
+    except BROKEN as error:
         msg = f"is not {what} that can be unpacked: open it and save it again"
         raise UnreadableFileError(msg) from error
 

@@ -14,13 +14,24 @@ from html.parser import HTMLParser
 import mammoth
 
 from cj_pipeline.intake.readers import archive
-from cj_pipeline.intake.readers.extracted import Extracted, UnreadableFileError, counted
+from cj_pipeline.intake.readers.extracted import (
+    TINY_POINTS,
+    UNSEEN,
+    Extracted,
+    UnreadableFileError,
+    counted,
+)
 
 _BODY = "word/document.xml"
 MAX_PARAGRAPHS = 20_000
 """Far more than an essay has; a few hundred kilobytes can hold millions."""
 
 _BLOCKS = frozenset({"p", "h1", "h2", "h3", "h4", "h5", "h6"})
+_RUN = re.compile(rb"<w:r[ >].*?</w:r>", re.DOTALL)
+_UNSEEN = re.compile(
+    rb'<w:vanish(?:/>| w:val="(?:1|true|on)")|<w:color [^>]*w:val="[fF]{6}"'
+    rb'|<w:sz w:val="(?:%s)"' % b"|".join(b"%d" % half for half in range(1, 2 * TINY_POINTS + 1))
+)
 _TEXT = re.compile(rb"<w:t(?:\s[^>]*)?>([^<]*)</w:t>")
 
 
@@ -83,6 +94,8 @@ def _left_out(file: zipfile.ZipFile) -> list[str]:
         notes.append(f"{counted(n, 'footnote')} put at the end")
     if n := len(re.findall(rb"<m:oMath[ >]", body)):
         notes.append(f"{counted(n, 'formula', 'formulas')} left out")
+    if any(_UNSEEN.search(run) and _has_words(run) for run in _RUN.findall(body)):
+        notes.append(UNSEEN)
     for part, word in (("header", "page header"), ("footer", "page footer")):
         if any(
             _has_words(file.read(name))

@@ -38,6 +38,13 @@ class Sheet:
     about: Sequence[str] = ()
 
 
+UNSEEN = "holds letters that cannot be seen on the page (hidden, white or tiny): read what they say"
+"""They are in the text, where a judge would read them."""
+
+TINY_POINTS = 3
+"""Letters up to this size are no longer read."""
+
+
 def counted(n: int, one: str, many: str | None = None) -> str:
     """Return "1 picture" or "3 pictures"."""
     return f"{n} {one if n == 1 else many or one + 's'}"

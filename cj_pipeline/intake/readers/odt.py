@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from lxml import etree
 
 from cj_pipeline.intake.readers import archive
-from cj_pipeline.intake.readers.extracted import Extracted, UnreadableFileError, counted
+from cj_pipeline.intake.readers.extracted import (
+    TINY_POINTS,
+    UNSEEN,
+    Extracted,
+    UnreadableFileError,
+    counted,
+)
 
 _TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
 _OFFICE = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
 _TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
+_STYLE = "{urn:oasis:names:tc:opendocument:xmlns:style:1.0}"
+_LOOKS = "{urn:oasis:names:tc:opendocument:xmlns:xsl-fo-compatible:1.0}"
 _DRAW = "{urn:oasis:names:tc:opendocument:xmlns:drawing:1.0}"
 
 MAX_BLANKS = 1_000
@@ -59,7 +68,31 @@ def read_odt(content: bytes) -> Extracted:
         raise UnreadableFileError(msg)
     walk = _Walk()
     walk.children(body)
-    return Extracted(walk.text(), _notes(walk.counts, styles))
+    notes = _notes(walk.counts, styles)
+    if _holds_unseen(root, body):
+        notes.append(UNSEEN)
+    return Extracted(walk.text(), notes)
+
+
+def _holds_unseen(root: etree._Element, body: etree._Element) -> bool:
+    """Whether words stand in a style of this file that makes them hidden, white or tiny."""
+    unseen = {
+        style.get(f"{_STYLE}name")
+        for style in root.iter(f"{_STYLE}style")
+        for looks in style.iter(f"{_STYLE}text-properties")
+        if looks.get(f"{_TEXT}display") == "none"
+        or (looks.get(f"{_LOOKS}color") or "").lower() == "#ffffff"
+        or _points(looks.get(f"{_LOOKS}font-size")) <= TINY_POINTS
+    }
+    return any(
+        element.get(f"{_TEXT}style-name") in unseen and "".join(element.itertext()).strip()
+        for element in body.iter(f"{_TEXT}p", f"{_TEXT}h", f"{_TEXT}span")
+    )
+
+
+def _points(written: str | None) -> float:
+    size = re.fullmatch(r"(\d+(?:\.\d+)?)pt", written or "")
+    return float(size[1]) if size else float("inf")
 
 
 class _Walk:

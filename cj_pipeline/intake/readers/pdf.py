@@ -8,18 +8,31 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pypdf import PdfReader
 from pypdf.errors import FileNotDecryptedError, LimitReachedError, PyPdfError
 
-from cj_pipeline.intake.readers.extracted import Extracted, UnreadableFileError, counted
+from cj_pipeline.intake.readers.extracted import (
+    TINY_POINTS,
+    UNSEEN,
+    Extracted,
+    UnreadableFileError,
+    counted,
+)
 
 MAX_PAGES = 500
 MIN_PAGES_FOR_REPEATS = 2
+
+_WHITE = 0.97
+_INVISIBLE = 3
+"""A text rendering mode: neither filled nor drawn, as below the picture of a scan."""
 
 # Ligatures and the presentation forms of Arabic, which no keyboard writes.
 _PRESENTATION = re.compile("[\ufb00-\ufb06\ufb50-\ufdff\ufe70-\ufefc]")
@@ -42,7 +55,7 @@ def read_pdf(content: bytes) -> Extracted:
     logger.addHandler(complaints)
     logger.propagate = False
     try:
-        pages, n_pictures = _pages(content)
+        pages, n_pictures, looks = _pages(content)
     except FileNotDecryptedError as error:
         msg = "is protected by a password: save it without one"
         raise UnreadableFileError(msg) from error
@@ -61,7 +74,10 @@ def read_pdf(content: bytes) -> Extracted:
         msg = "would unpack to more than a PDF of an essay can: refused"
         raise UnreadableFileError(msg)
     _refuse_unreadable(text, pages, n_pictures)
-    return _cleaned(pages, n_pictures)
+    extracted = _cleaned(pages, n_pictures)
+    if looks.holds_unseen:
+        return replace(extracted, notes=[*extracted.notes, UNSEEN])
+    return extracted
 
 
 class _Complaints(logging.Handler):
@@ -76,7 +92,7 @@ class _Complaints(logging.Handler):
         self.of_limits = self.of_limits or "limit" in said
 
 
-def _pages(content: bytes) -> tuple[list[str], int]:
+def _pages(content: bytes) -> tuple[list[str], int, _Looks]:
     reader = PdfReader(io.BytesIO(content), strict=False)
     if reader.is_encrypted and not reader.decrypt(""):
         msg = "is protected by a password: save it without one"
@@ -88,11 +104,57 @@ def _pages(content: bytes) -> tuple[list[str], int]:
     if not n_pages:
         msg = "is a PDF without a page"
         raise UnreadableFileError(msg)
-    texts, n_pictures = [], 0
+    texts, n_pictures, looks = [], 0, _Looks()
     for page in reader.pages:
-        texts.append(page.extract_text())
+        looks.begin_page()
+        texts.append(page.extract_text(visitor_operand_before=looks.note))
         n_pictures += _n_pictures(page)
-    return texts, n_pictures
+    return texts, n_pictures, looks
+
+
+@dataclass
+class _Looks:
+    """How letters are drawn; see PDF 32000-1, 8.6 (colour), 9.3 (size and rendering mode)."""
+
+    holds_unseen: bool = False
+    _now: dict[str, Any] = field(default_factory=dict)
+    _before: list[dict[str, Any]] = field(default_factory=list)
+
+    def begin_page(self) -> None:
+        self._now, self._before = {"ink": (0.0,), "size": 12.0, "mode": 0}, []
+
+    def note(self, operator: bytes, operands: list[Any], cm: list[float], tm: list[float]) -> None:
+        """Hear an operator before it is carried out, with the matrices as they are."""
+        if operator == b"q":
+            self._before.append(dict(self._now))
+        elif operator == b"Q" and self._before:
+            self._now = self._before.pop()
+        elif operator in {b"g", b"rg", b"k", b"sc", b"scn"}:
+            self._now["ink"] = tuple(operands)
+        elif operator == b"Tf" and len(operands) > 1:
+            self._now["size"] = operands[1]
+        elif operator == b"Tr" and operands:
+            self._now["mode"] = operands[0]
+        elif operator in {b"Tj", b"TJ", b"'", b'"'}:
+            self.holds_unseen = self.holds_unseen or self._is_unseen(cm, tm)
+
+    def _is_unseen(self, cm: list[float], tm: list[float]) -> bool:
+        try:
+            scale = math.sqrt(abs(_area(cm) * _area(tm)))
+            points = abs(float(self._now["size"])) * scale
+            inks = [float(ink) for ink in self._now["ink"]]
+        except (TypeError, ValueError, IndexError):
+            return False  # a pattern, or figures that are none
+        is_white = {1: inks == [1.0], 3: min(inks, default=0) >= _WHITE, 4: inks == [0.0] * 4}
+        return (
+            self._now["mode"] == _INVISIBLE
+            or points <= TINY_POINTS
+            or is_white.get(len(inks), False)
+        )
+
+
+def _area(matrix: list[float]) -> float:
+    return float(matrix[0]) * float(matrix[3]) - float(matrix[1]) * float(matrix[2])
 
 
 def _n_pictures(page: object) -> int:

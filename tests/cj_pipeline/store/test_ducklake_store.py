@@ -140,3 +140,33 @@ def test_the_environment_chooses_the_lake(lake: LakeStore, tmp_path: Path) -> No
 def test_the_keys_are_those_of_the_migrations() -> None:
     """A key kept twice would drift."""
     assert table_keys()["ledger"] == ("submission_key", "kind")
+
+
+def test_what_looks_cannot_write(lake: LakeStore) -> None:
+    """SQL that an analyst pastes, or that is broken out of, changes no row and no grade."""
+    with lake.write() as db:
+        db.insert("ledger", ledger_rows("looked-at", 0))
+
+    with lake.connect() as notebook, pytest.raises(duckdb.Error, match="read-only"):
+        notebook.execute("DELETE FROM ledger")
+    with pytest.raises(duckdb.Error, match="read-only"), _again(lake).read() as db:
+        db.execute("DELETE FROM ledger")
+    with lake.connect() as notebook, pytest.raises(duckdb.Error, match="read-only"):
+        notebook.execute("CALL postgres_execute('turns', 'CREATE TABLE mine (a integer)')")
+
+
+def test_a_role_that_may_only_select_is_enough_to_look(lake: LakeStore) -> None:
+    """Metrics and analysts can be given a role of PostgreSQL's own that cannot write."""
+    with lake.write() as db:
+        db.insert("ledger", ledger_rows("by-role", 0))
+    with lake._connect(only_reads=False) as owner:
+        for sql in ("CREATE ROLE looker LOGIN", "GRANT pg_read_all_data TO looker"):
+            owner.execute("CALL postgres_execute('turns', ?)", [sql])
+    catalog = lake._catalog.replace("user=cj", "user=looker")
+
+    looker = LakeStore(f"ducklake:postgres:{catalog}", lake._data_path, lake.home)
+
+    with looker.read() as db:
+        assert len(db.rows("FROM ledger WHERE batch_id = 'by-role'")) == ROWS
+    with pytest.raises((duckdb.Error, StoreError)), looker.write() as db:
+        db.execute("DELETE FROM ledger")

@@ -23,6 +23,7 @@ from tests.support.finished_batches import fill, insert_all, spring_rows
 from tests.support.store_workers import ROWS, ledger_rows
 
 TOKEN = "a-token-for-tests-only"
+READING_TOKEN = "another-token-for-looking"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "serve",
             str(tmp_path_factory.mktemp("served")),
             TOKEN,
+            READING_TOKEN,
         ],
         cwd=ROOT,
         stdin=subprocess.PIPE,
@@ -180,6 +182,90 @@ def test_a_short_token_is_not_served(tmp_path: Path) -> None:
     """Whoever guesses it can read every essay."""
     with pytest.raises(StoreError, match="16 characters"), serve(tmp_path, "short"):
         pass
+    with (
+        pytest.raises(StoreError, match="CJ_STORE_READING_TOKEN"),
+        serve(tmp_path, TOKEN, reading_token="short"),
+    ):
+        pass
+
+
+def test_a_token_for_looking_is_another_one(tmp_path: Path) -> None:
+    """Whoever was given it to look would be able to write."""
+    with (
+        pytest.raises(StoreError, match="everybody who looks could write"),
+        serve(tmp_path, TOKEN, reading_token=TOKEN),
+    ):
+        pass
+
+
+def test_a_token_for_looking_looks_and_changes_nothing(address: str, tmp_path: Path) -> None:
+    """Metrics and analysts need no more."""
+    looking = ServedStore(address, tmp_path, READING_TOKEN)
+    with looking.read() as db:
+        assert db.rows("SELECT 1 AS one FROM v_batches WHERE batch_id = ?", ["none"]) == []
+
+    for sql in ("DELETE FROM ledger", "UPDATE ledger SET usd = 0", "DROP TABLE ledger"):
+        with looking.connect() as notebook, pytest.raises(duckdb.Error, match="Authorization"):
+            notebook.execute("FROM quack_query_by_name('store', ?)", [sql])
+    with pytest.raises(StoreError, match="refuses this statement"), looking.write():
+        pass
+    with pytest.raises(duckdb.Error), looking.connect() as notebook:
+        notebook.execute(
+            "INSERT INTO store.main.writer_turn BY NAME SELECT * FROM store.main.writer_turn"
+        )
+
+
+def test_what_looks_cannot_write_whatever_the_token(store: ServedStore) -> None:
+    """SQL that an analyst pastes, or that is broken out of, changes no row and no grade."""
+    with pytest.raises(StoreError, match="refuses this statement"), store.read() as db:
+        db.execute("DELETE FROM ledger")
+    with store.connect() as notebook, pytest.raises(duckdb.Error, match="Authorization failed"):
+        notebook.execute("FROM quack_query_by_name('store', 'DELETE FROM ledger')")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "FROM read_text('{canary}')",
+        "FROM '{canary}'",
+        "FROM read_blob('{home}/cj.duckdb')",
+        "SELECT * FROM glob('{home}/*')",
+        "COPY (SELECT 1) TO '{home}/cj.duckdb.wal'",
+        "COPY ledger TO '{folder}/stolen.csv'",
+        "ATTACH '{folder}/other.duckdb'",
+        "INSTALL json",
+        "LOAD json",
+        "SET enable_external_access = true",
+        "RESET lock_configuration",
+        "CALL enable_logging(storage = 'file', storage_path = '{folder}/logs')",
+        "CALL quack_stop('{address}')",
+        "EXPORT DATABASE '{folder}/all'",
+        "IMPORT DATABASE '{folder}/all'",
+    ],
+)
+@pytest.mark.parametrize("token", [TOKEN, READING_TOKEN], ids=["full", "looking"])
+def test_no_token_reaches_the_files_of_the_servers_machine(
+    address: str, tmp_path: Path, sql: str, token: str
+) -> None:
+    """Whoever may write verdicts may not read passwords, nor write over the store's own log."""
+    (tmp_path / "canary.csv").write_text("secret\nof the host\n")
+    client = ServedStore(address, tmp_path, token)
+    with client.read() as db:
+        row = db.one("SELECT path FROM duckdb_databases() WHERE path IS NOT NULL")
+    assert row is not None
+    asked = sql.format(
+        canary=tmp_path / "canary.csv",
+        folder=tmp_path,
+        home=Path(row["path"]).parent,
+        address=address,
+    )
+    with client._connect(only_reads=token == READING_TOKEN) as connection:
+        with pytest.raises(duckdb.Error) as refused:
+            connection.execute("FROM quack_query_by_name('store', ?)", [asked]).fetchall()
+
+        assert "of the host" not in str(refused.value)
+        assert connection.execute("FROM quack_query_by_name('store', 'SELECT 1')").fetchall()
+    assert [path.name for path in tmp_path.iterdir()] == ["canary.csv"]
 
 
 def test_the_environment_chooses_the_store(address: str, tmp_path: Path) -> None:

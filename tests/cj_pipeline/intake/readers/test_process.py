@@ -19,6 +19,7 @@ from cj_pipeline.intake.readers.extracted import UnreadableFileError
 from cj_pipeline.intake.readers.process import ReaderProcess, reader_process
 from tests.support.handed_in_files import CORPUS, HandedIn, docx, odt, pdf, workbook, zipped
 from tests.support.nightly import many
+from tests.support.program_files import CLASS, FOLDER, UNSEEN, WRITTEN
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +182,25 @@ def test_no_file_brings_a_reader_down(file: tuple[str, bytes], readers: ReaderPr
             readers.read_sheet(content)
         else:
             readers.read_document(ending, content)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.iterdir()), ids=lambda path: path.name)
+def test_what_real_programs_save_comes_out_as_it_was_written(
+    path: Path, readers: ReaderProcess
+) -> None:
+    """By LibreOffice and a browser's printer; what one cannot see on the page is told."""
+    if path.stem == "class":
+        assert readers.read_sheet(path.read_bytes()).rows == [list(row) for row in CLASS]
+        return
+    written, ending = WRITTEN[path.stem.removesuffix("-chromium")], path.suffix[1:]
+
+    found = readers.read_document(path.suffix, path.read_bytes())
+
+    told = "; ".join(found.notes)
+    assert all(words in told for words in written.told.get(ending, ())), told
+    assert (UNSEEN in told) == (UNSEEN in written.told.get(ending, ()))
+    assert not any(words in found.text for words in written.absent.get(ending, ()))
+    at = 0
+    for words in written.text:
+        assert words in found.text[at:], found.text
+        at = found.text.index(words, at) + len(words)

@@ -1,0 +1,110 @@
+"""The posterior of large batches comes to rest, whatever was judged and by whomever."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cj_pipeline.scale import large_posterior as module
+from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
+from cj_pipeline.scale.large_posterior import large_posterior
+from cj_pipeline.scale.tallies import Indices, Verdicts
+
+DESIGNS = ("random", "neighbours", "path", "star", "two halves")
+JUDGES = ("noisy", "never errs", "knows nothing", "always the first")
+
+
+def judged(n: int, design: str, judge: str, per_essay: int, sd: float, seed: int) -> Scale:
+    """Return a scale of one of many kinds of graphs, by one of many kinds of judges."""
+    rng = np.random.default_rng(seed)
+    first, second = _pairs(n, design, per_essay * n // 2, rng)
+    truth = rng.normal(0, sd, n)
+    apart = truth[first] - truth[second]
+    p = {
+        "noisy": 1 / (1 + np.exp(-apart)),
+        "never errs": apart > 0,
+        "knows nothing": np.full(len(apart), 0.5),
+        "always the first": np.ones(len(apart)),
+    }[judge]
+    won = 2 * (rng.random(len(first)) < p)
+    ids = tuple(f"e{i:04d}" for i in range(n))
+    return fit_verdicts(Verdicts(ids, ("j",), first, second, won, np.zeros_like(first)))
+
+
+def _pairs(n: int, design: str, size: int, rng: np.random.Generator) -> tuple[Indices, Indices]:
+    ring = np.arange(n)
+    if design == "path":
+        return ring[:-1], ring[1:]
+    if design == "star":
+        return np.zeros(n - 1, dtype=np.int64), ring[1:]
+    first = rng.integers(0, n, size)
+    second = rng.integers(0, n, size)
+    if design == "neighbours":
+        second = (first + rng.integers(1, 6, size)) % n
+    if design == "two halves":
+        half = n // 2
+        first, second = first % half, second % half
+        beyond = half * rng.integers(0, 2, size)
+        first, second = first + beyond, second + beyond
+    first, second = np.append(first, ring), np.append(second, (ring + 1) % n)
+    differ = first != second
+    return first[differ], second[differ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(121, 420),
+    design=st.sampled_from(DESIGNS),
+    judge=st.sampled_from(JUDGES),
+    per_essay=st.integers(2, 20),
+    sd=st.sampled_from([0.0, 0.5, 1.5, 5.0]),
+    n_anchors=st.sampled_from([0, 0, 9]),
+    seed=st.integers(0, 2**20),
+)
+def test_every_design_comes_to_rest(
+    n: int, design: str, judge: str, per_essay: int, sd: float, n_anchors: int, seed: int
+) -> None:
+    """Scores that still move are wrong scores, and nothing in them would show it."""
+    scale = judged(n, design, judge, per_essay, sd, seed)
+    is_student = np.arange(n) >= n_anchors
+
+    found = large_posterior(scale, is_student)
+
+    rounds = module._Rounds(scale, is_student)
+    place = np.concatenate(
+        [found.scores - found.scores[is_student].mean(), _weights(rounds, found)]
+    )
+    again = rounds.rest(place, float(np.log(found.spread)), 1e-6)
+    assert np.isfinite(found.scores).all()
+    assert again.state.mean - again.state.mean.mean() == pytest.approx(
+        found.scores, abs=0.1 * again.typical_error
+    )
+    assert abs(again.of_spread) < 1e-2
+
+
+def _weights(rounds: module._Rounds, found: module.ScorePosterior) -> np.ndarray:
+    layout = rounds._layout
+    apart = found.difference_variances(layout.first, layout.second)
+    return module._log(rounds._per_pair(rounds._told(found.scores, apart)))
+
+
+def test_a_spread_that_hardly_tells_is_found_all_the_same() -> None:
+    """Each round of expectation-maximisation takes off a hundredth here; forty end nowhere."""
+    scale = judged(320, "star", "noisy", 2, 0.0, seed=1)
+
+    found = large_posterior(scale, np.ones(320, dtype=bool))
+
+    rounds = module._Rounds(scale, np.ones(320, dtype=bool))
+    here = rounds.rest(rounds.start[0], float(np.log(found.spread)), 1e-6)
+    assert abs(here.of_spread) < 1e-5
+
+
+def test_scores_that_do_not_come_to_rest_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Better no scores than scores that were still on their way."""
+    monkeypatch.setattr(module, "_MAX_SPREADS", 1)
+    scale = judged(320, "random", "noisy", 6, 1.5, seed=1)
+
+    with pytest.raises(module.UnscalableBatchError, match="still moved"):
+        large_posterior(scale, np.ones(320, dtype=bool))
