@@ -188,6 +188,7 @@ def test_a_cancelled_batch_says_so_twice(runtime: Runtime, tmp_path: Path) -> No
     assert_sound(events)
     assert EventKind.CANCELLING in kinds(events)
     assert events[-1].progress.outcome is BatchOutcome.CANCELLED
+    assert events[-1].progress.share_done < 1
 
 
 def test_noting_again_tells_nothing_new(runtime: Runtime, tmp_path: Path) -> None:
