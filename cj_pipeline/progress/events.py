@@ -252,7 +252,6 @@ def _progress(db: Session, record: BatchRecord, now: datetime, share_before: flo
         n_expected,
         share_before,
         is_complete=has_scores,
-        may_be_complete=not ends_without,
     )
     return Progress(
         batch_id=record.batch_id,
@@ -331,14 +330,12 @@ def _planned(db: Session, batch_id: str) -> tuple[int, int]:
 _NOT_QUITE_ALL = 0.99
 
 
-def _share_done(
-    n_done: int, n_expected: int, before: float, *, is_complete: bool, may_be_complete: bool
-) -> float:
-    """Return the share done, never less than before; a batch without its end never shows all."""
+def _share_done(n_done: int, n_expected: int, before: float, *, is_complete: bool) -> float:
+    """Return the share done, never less than before; all of it only once there are scores."""
     if is_complete:
         return 1.0
-    share = max(before, min(1.0, n_done / n_expected) if n_expected else 0.0)
-    return share if may_be_complete else min(share, _NOT_QUITE_ALL)
+    share = n_done / n_expected if n_expected else 0.0
+    return max(before, min(share, _NOT_QUITE_ALL))
 
 
 def _n_expected(record: BatchRecord, n_planned: int) -> int:
