@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,6 +97,11 @@ def plan(
             preview=preview,
             asks_providers=False,
         )
+        # A plan may be looked at again; it is `cj execute` that does not pay twice.
+        examined = [
+            replace(each, standing="warning") if each.about == "repetition" else each
+            for each in examined
+        ]
         console.print(tables.preflight("Before it starts", examined))
         if not is_ready(examined):
             raise typer.Exit(1)
