@@ -5,6 +5,8 @@ What each command does is in `commands`; here are its name and its place in the 
 
 from __future__ import annotations
 
+import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -55,8 +57,23 @@ def group(
 
 def add(to: typer.Typer, command: Command, panel: str | None = None) -> None:
     """Add a command, under a heading of the help if there is one."""
-    named = to.command(name_of(command), cls=PlainCommand, rich_help_panel=panel)
-    named(with_plain_errors(command))
+    takes_an_essay = not {"essay", "essay_id"}.isdisjoint(inspect.signature(command).parameters)
+    cls = _WithEssay if takes_an_essay else PlainCommand
+    to.command(name_of(command), cls=cls, rich_help_panel=panel)(with_plain_errors(command))
+
+
+class _WithEssay(PlainCommand):
+    """A command that takes an essay's name, which may begin with a dash as an option does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words that were typed; `-anna` is a name, and `--anna` an unknown option."""
+        known = {opt for each in self.get_params(ctx) for opt in (*each.opts, *each.secondary_opts)}
+        own = args[: args.index("--")] if "--" in args else args
+        ctx.ignore_unknown_options = not any(
+            word.startswith("--") and word.partition("=")[0] not in known and before not in known
+            for before, word in itertools.pairwise(["", *own])
+        )
+        return list(super().parse_args(ctx, args))
 
 
 def name_of(held: Command | typer.Typer) -> str:
@@ -74,7 +91,7 @@ JUDGE = group(
 PEOPLE = group(
     "people",
     "Invite people to judge, and see how far they are.",
-    (people.link, people.revoke, people.show, people.agreement),
+    (people.link, people.revoke, people.show, people.agreement, people.forget),
 )
 VERDICTS = group(
     "verdicts",

@@ -15,6 +15,7 @@ The tree splits on what the caller wants to know: will trying again help?
         ├── TrialError                a trial could not be run
         ├── UnknownBatchError         no batch of that name in the store
         ├── UnknownEssayError         no essay of that name in the batch
+        ├── UnknownPersonError        nobody of that name judged or decided in any batch
         ├── UnsettledBatchError       a batch goes on, or its bills are not in yet
         ├── UnscalableBatchError      the comparisons give no common scale
         ├── PreflightError            what a batch needs is not in order, all of it listed
@@ -132,6 +133,10 @@ class UnknownBatchError(FinalError):
 
 class UnknownEssayError(FinalError):
     """No essay of that name is in the batch."""
+
+
+class UnknownPersonError(FinalError):
+    """Nobody of that name judged, graded or decided in any batch."""
 
 
 class UnsettledBatchError(FinalError):

@@ -6,16 +6,19 @@ a partition's status or a check still rests upon is kept, however old.
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import sqlalchemy as sa
 from dagster import DagsterEventType as Event
 from dagster import DagsterRunStatus as Status
 from dagster._core.event_api import PartitionKeyFilter
-from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable
+from dagster._serdes import serialize_value
 from pydantic import Field, ValidationError
 
 from assets.automation.partitions import BATCHES, errors_as_dagster_knows_them
@@ -127,6 +130,7 @@ def forget_partition(instance: dg.DagsterInstance, batch_id: str, *, keep_name: 
     runs = [record.dagster_run.run_id for record in instance.get_run_records(with_it)]
     for run_id in runs:
         delete_run(instance, run_id)
+    _forget_what_outlasts_runs(instance, batch_id, runs)
     if not keep_name and batch_id in instance.get_dynamic_partitions(BATCHES):
         instance.delete_dynamic_partition(BATCHES, batch_id)
     if isinstance(instance.event_log_storage, SqliteEventLogStorage):
@@ -135,6 +139,37 @@ def forget_partition(instance: dg.DagsterInstance, batch_id: str, *, keep_name: 
                 db.execute("VACUUM")
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return len(runs)
+
+
+def _forget_what_outlasts_runs(
+    instance: dg.DagsterInstance, batch_id: str, run_ids: Sequence[str]
+) -> None:
+    """Delete what Dagster keeps of a batch beside its runs: results of checks, newest events.
+
+    A run that is deleted leaves both. Each asset's newest event becomes that of another batch.
+    """
+    events = instance.event_log_storage
+    if not isinstance(events, SqlEventLogStorage):
+        return
+    checks, assets = AssetCheckExecutionsTable, AssetKeyTable
+    with events.index_connection() as db:
+        db.execute(
+            checks.delete().where(
+                sa.or_(checks.c.partition == batch_id, checks.c.run_id.in_(run_ids))
+            )
+        )
+        newest = {
+            row.asset_key: row.last_materialization or ""
+            for row in db.execute(sa.select(assets.c.asset_key, assets.c.last_materialization))
+        }
+    for asset_key, event in newest.items():
+        values: dict[str, str | None] = {"cached_status_data": None}
+        if any(run_id in event for run_id in run_ids):
+            key = dg.AssetKey.from_db_string(asset_key)
+            others = instance.fetch_materializations(key, limit=1).records if key else []
+            values["last_materialization"] = serialize_value(others[0]) if others else None
+        with events.index_connection() as db:
+            db.execute(assets.update().where(assets.c.asset_key == asset_key).values(**values))
 
 
 def _is_rested_upon(instance: dg.DagsterInstance, run_id: str) -> bool:

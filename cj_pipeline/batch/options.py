@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 RunnerMode = Literal["plan", "dry-run", "execute"]
 
@@ -43,6 +45,79 @@ DependenceSwitch = Annotated[Literal["auto", "off"], BeforeValidator(_on_or_off)
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+@dataclass(frozen=True)
+class Goal:
+    """What a batch's pairs should make certain.
+
+    Attributes:
+        kind: `ranking`: every rank. `grades`: every grade. `top`: who the best students are.
+            `cut`: on which side of one cut each student is.
+        count: Of `top(10)`, how many students; None where a share or a grade is given.
+        share: Of `top(10%)` or `cut(40%)`, the share of the students that is above.
+        grade: Of `cut(C)`, the lowest grade above the cut.
+    """
+
+    kind: Literal["ranking", "grades", "top", "cut"]
+    count: int | None = None
+    share: float | None = None
+    grade: str | None = None
+
+    @property
+    def is_one_cut(self) -> bool:
+        """Whether the students are parted in two, and nothing else matters."""
+        return self.kind in {"top", "cut"}
+
+    def n_above(self, n_students: int) -> int | None:
+        """Return how many students are above the cut; None where grades or ranks say."""
+        if self.share is not None:
+            return min(max(round(self.share * n_students), 1), max(n_students - 1, 1))
+        return self.count
+
+
+_WITH_ARGUMENT = re.compile(r"(top|cut)\s*\(\s*(.+?)\s*\)")
+
+
+def goal_of(text: str) -> Goal:
+    """Return the goal that `batch.yaml` names.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if text == "ranking":
+        return Goal("ranking")
+    if text == "grades":
+        return Goal("grades")
+    found = _WITH_ARGUMENT.fullmatch(text.strip())
+    if found is None:
+        msg = (
+            f"{text!r} is no goal: say ranking, grades, top(10), top(10%), cut(40%) or the lowest"
+            " grade above a cut, such as cut(C)"
+        )
+        raise ValueError(msg)
+    kind: Literal["top", "cut"] = "top" if found[1] == "top" else "cut"
+    inside = found[2]
+    if re.fullmatch(r"\d+(\.\d+)?%", inside):
+        share = float(inside[:-1]) / 100
+        if not 0 < share < 1:
+            msg = f"{text!r}: a share lies between 0 and 100 %"
+            raise ValueError(msg)
+        return Goal(kind, share=share)
+    if kind == "cut":
+        return Goal("cut", grade=inside)
+    if re.fullmatch(r"[1-9]\d{0,6}", inside):
+        return Goal("top", count=int(inside))
+    msg = f"{text!r}: top takes how many students, or their share: top(10) or top(10%)"
+    raise ValueError(msg)
+
+
+def _checked_goal(text: str) -> str:
+    goal_of(text)
+    return text
+
+
+GoalText = Annotated[str, AfterValidator(_checked_goal)]
+
+
 class PrecisionTargets(BaseModel):
     """When a batch is precise enough to stop; each target that is given must be met.
 
@@ -52,6 +127,9 @@ class PrecisionTargets(BaseModel):
         max_standard_error: At most this largest standard error of a student's score, in logits.
         misgrading: At most this share of students is expected to have another grade than their
             most probable one; needs a scale and anchors.
+        misplaced: With `goal: top(...)`, at most this share of the students named as the best is
+            expected not to be among them; with `goal: cut(...)`, at most this share of all students
+            is expected to be on the wrong side.
         gain_per_usd: One more USD is expected to reduce the typical error of a rank by at most
             this many ranks (with `goal: grades`, of a grade, by this many steps).
     """
@@ -62,6 +140,7 @@ class PrecisionTargets(BaseModel):
     mean_standard_error: Annotated[float, Field(gt=0)] | None = None
     max_standard_error: Annotated[float, Field(gt=0)] | None = None
     misgrading: Annotated[float, Field(gt=0, lt=1)] | None = None
+    misplaced: Annotated[float, Field(gt=0, lt=1)] | None = None
     gain_per_usd: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")

@@ -98,9 +98,10 @@ def try_(
     ] = None,
 ) -> None:
     """Have a judge make one comparison now; a real judge bills it."""
+    from cj_pipeline.judging.estimates import worst_case_usd
     from cj_pipeline.judging.judges import load_judge
     from cj_pipeline.judging.prompts import render_prompt
-    from cj_pipeline.operations.pilot import judge_once
+    from cj_pipeline.operations.pilot import judge_once, paid_trials
 
     judge = load_judge(name, judges)
     if judges is not None:
@@ -113,7 +114,10 @@ def try_(
         text_b=essay_b.read_text("utf-8"),
         nonce=secrets.token_hex(8),
     )
-    trial = judge_once(_provider(judge), judge, prompt, essay_a.name, essay_b.name)
+    most = worst_case_usd(judge.price, prompt, judge, batched=False)
+    with paid_trials(open_runtime(), [judge], 1, most) as trials:
+        trial = judge_once(_provider(judge), judge, prompt, essay_a.name, essay_b.name)
+        trials.append(trial)
     console.print(tables.table(judge.judge_id, ("what", "value"), _trial_rows(trial)))
 
 
@@ -129,7 +133,7 @@ def compare(
     """Have judges compare the same pairs in both orders: consistency, position, anchors, cost."""
     from cj_pipeline.intake.batch_folder import read_batch
     from cj_pipeline.judging.judges import load_judge
-    from cj_pipeline.operations.pilot import trial_pairs
+    from cj_pipeline.operations.pilot import paid_trials, trial_pairs
 
     batch = read_batch(batch_dir)
     names = judge or list(batch.settings.values.judges)
@@ -137,8 +141,10 @@ def compare(
         [load_judge(name, batch_dir / "judges") for name in names], batch_dir / "judges"
     )
     order = trial_pairs([essay.essay_id for essay in batch.essays], pairs, seed)
-    _agree_to_spend(tried, batch, order, yes=yes)
-    summaries = [_tried(one, batch, order) for one in tried]
+    most = _agree_to_spend(tried, batch, order, yes=yes)
+    paid = [one for one in tried if not one.is_simulated]
+    with paid_trials(open_runtime(), paid, len(paid) * len(order), most) as trials:
+        summaries = [_tried(one, batch, order, trials) for one in tried]
     console.print(
         tables.table(
             f"{len(order) // 2} pairs of {batch.batch_id}, both orders",
@@ -251,8 +257,8 @@ def _prompt(judge: Judge, batch: Batch, essay_a: str, essay_b: str) -> Prompt:
 
 def _agree_to_spend(
     judges: list[Judge], batch: Batch, order: list[tuple[str, str]], *, yes: bool
-) -> None:
-    """Ask before real money is spent, with the most that it can be."""
+) -> float:
+    """Ask before real money is spent, with the most that it can be; return that."""
     from cj_pipeline.judging.estimates import worst_case_usd
 
     most = sum(
@@ -263,13 +269,20 @@ def _agree_to_spend(
     )
     if most and not yes:
         confirm(f"This can cost up to {most:.4f} USD. Go on?")
+    return most
 
 
-def _tried(judge: Judge, batch: Batch, order: list[tuple[str, str]]) -> JudgeSummary:
+def _tried(
+    judge: Judge, batch: Batch, order: list[tuple[str, str]], paid: list[Trial]
+) -> JudgeSummary:
     from cj_pipeline.operations.pilot import judge_once, summarise
 
     provider = _provider(judge)
-    trials = [judge_once(provider, judge, _prompt(judge, batch, a, b), a, b) for a, b in order]
+    trials = []
+    for a, b in order:
+        trials.append(judge_once(provider, judge, _prompt(judge, batch, a, b), a, b))
+        if not judge.is_simulated:
+            paid.append(trials[-1])
     return summarise(judge, trials, _anchor_ranks(batch))
 
 

@@ -9,8 +9,8 @@ import typer
 
 from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.arguments import BatchName
-from cj_pipeline.commands.terminal.console import console, write
-from cj_pipeline.commands.terminal.home import open_runtime
+from cj_pipeline.commands.terminal.console import confirm, console, write
+from cj_pipeline.commands.terminal.home import open_runtime, open_store
 
 By = Annotated[str | None, typer.Option("--by", help="Who does this; by default your user name.")]
 
@@ -130,6 +130,27 @@ def revoke(
 
     n = revoke_links(open_runtime(), batch, person, by=whoever(by), reason=reason)
     console.print(f"{n} links of {person} are revoked.", markup=False)
+
+
+def forget(
+    person: Annotated[str, typer.Argument(help="The name, as `cj people show` gives it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+) -> None:
+    """Replace the name of a person who judged, graded or decided, in every batch, for good."""
+    from datetime import UTC, datetime
+
+    from cj_pipeline.operations.erase import forget_person
+    from cj_pipeline.store.file_store import own_file
+
+    if not yes:
+        confirm(f"Replace the name {person} in every batch for good?")
+    store = own_file(open_store())
+    for done in forget_person(store, person, now=datetime.now(UTC)):
+        text = (
+            f"batch {done.batch_id}: {done.n_rows} rows bear the name {done.essay_alias} now;"
+            " exports were removed, `cj report` rewrites them."
+        )
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def show(batch: BatchName) -> None:

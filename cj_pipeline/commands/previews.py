@@ -106,7 +106,7 @@ def plan(
         if not is_ready(examined):
             raise typer.Exit(1)
         if pilot:
-            console.print(tables.pilot_table(preview.pilot(pilot)))
+            console.print(tables.pilot_table(preview.pilot(runtime, pilot)))
         if artefact is not None:
             _show(preview.write_artefact(artefact))
 

@@ -14,6 +14,7 @@ import typer
 from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.console import confirm, console
 from cj_pipeline.commands.terminal.home import home_folder, open_store
+from cj_pipeline.errors import StoreError
 
 if TYPE_CHECKING:
     from cj_pipeline.operations.erase import Forgotten
@@ -203,14 +204,30 @@ def _verify(words: Iterable[bytes]) -> None:
 
 
 def _forget_in_dagster(batch: str, is_whole: bool) -> int:
-    """Delete a batch's runs and partition from the home's own Dagster, if it has one."""
-    if not (home_folder() / "dagster" / "dagster.yaml").exists():
-        return 0
-    from assets.automation.maintenance import forget_partition
-    from resources.local_instance import local_instance
+    """Delete a batch's runs and partition from Dagster: the home's own, and `DAGSTER_HOME`'s.
 
-    with local_instance(home_folder()) as instance:
-        return forget_partition(instance, batch, keep_name=not is_whole)
+    Raises:
+        StoreError: If a Dagster is there and its storage does not answer.
+    """
+    elsewhere = os.environ.get("DAGSTER_HOME")
+    folders = {home_folder() / "dagster", *([Path(elsewhere)] if elsewhere else [])}
+    found = [folder for folder in sorted(folders) if (folder / "dagster.yaml").exists()]
+    if not found:
+        return 0
+    import dagster as dg
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from assets.automation.maintenance import forget_partition
+
+    n_runs = 0
+    for folder in found:
+        try:
+            with dg.DagsterInstance.from_config(str(folder)) as instance:
+                n_runs += forget_partition(instance, batch, keep_name=not is_whole)
+        except SQLAlchemyError as error:
+            msg = f"Dagster's storage, configured in {folder}, does not answer ({error})."
+            raise StoreError(msg) from error
+    return n_runs
 
 
 def _own_file() -> FileStore:

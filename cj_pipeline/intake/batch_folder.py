@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cj_pipeline.batch.essays import Document, Essay, SharedText, matching
+from cj_pipeline.batch.options import Goal, goal_of
 from cj_pipeline.errors import BatchProblemsError, SettingsError
 from cj_pipeline.grading.grade_scales import (
     GradeScale,
@@ -41,7 +42,13 @@ from cj_pipeline.intake.identity import check_ids, with_ids, with_register
 from cj_pipeline.intake.layout import FOLDERS, check_names, document_of, folder_of
 from cj_pipeline.intake.masking import with_masked_names
 from cj_pipeline.intake.readers.process import DOCUMENTS, MAX_FILE_BYTES, reader_process
-from cj_pipeline.intake.settings import Column, ResolvedSettings, resolve_settings, usable_settings
+from cj_pipeline.intake.settings import (
+    BatchSettings,
+    Column,
+    ResolvedSettings,
+    resolve_settings,
+    usable_settings,
+)
 from cj_pipeline.intake.tables import table_named, table_rows
 from cj_pipeline.text import (
     MAX_BYTES,
@@ -106,7 +113,7 @@ def _read(reading: Reading, name: str, explicit: Mapping[str, Any] | None) -> Ba
         usable = _by_ids(usable, essays)
         settings = _by_ids(settings, essays) if settings is not None else None
         _check_qualities(reading, usable, essays)
-        _check_goals(reading, usable, essays)
+        _check_goals(reading, usable, scale, essays)
     for judge in reading.names("judges", required=False):
         reading.bytes_of(f"judges/{judge}", MAX_BYTES)
     if reading.problems or settings is None:
@@ -361,7 +368,40 @@ def _check_qualities(reading: Reading, settings: ResolvedSettings, essays: Seque
             )
 
 
-def _check_goals(reading: Reading, settings: ResolvedSettings, essays: Sequence[Essay]) -> None:
+def _goal_problems(
+    values: BatchSettings, goal: Goal, scale: GradeScale | None, essays: Sequence[Essay]
+) -> Iterator[str]:
+    n_students = sum(not essay.is_anchor for essay in essays)
+    if goal.is_one_cut and n_students < 2:
+        yield f"batch.yaml: goal: {values.goal} needs two students at the least"
+    elif goal.count is not None and goal.count >= n_students:
+        yield (
+            f"batch.yaml: goal: top({goal.count}) leaves nobody out of {n_students} students: name"
+            " fewer"
+        )
+    if goal.grade is not None and scale is not None and goal.grade not in scale.steps[1:]:
+        yield (
+            f"batch.yaml: goal: cut({goal.grade}) needs a grade with another below it:"
+            f" {', '.join(scale.steps[1:])}"
+        )
+    if goal.is_one_cut and values.link_to:
+        yield "batch.yaml: goal: top(...) and cut(...) are for batches without link_to"
+    rule = values.precise
+    if rule is not None and rule.misplaced is not None and not goal.is_one_cut:
+        yield "batch.yaml: precise: misplaced needs `goal: top(...)` or `goal: cut(...)`"
+    if rule is not None and rule.gain_per_usd is not None and goal.is_one_cut:
+        yield (
+            "batch.yaml: precise: gain_per_usd counts ranks or grades: with this goal give"
+            " misplaced instead"
+        )
+
+
+def _check_goals(
+    reading: Reading,
+    settings: ResolvedSettings,
+    scale: GradeScale | None,
+    essays: Sequence[Essay],
+) -> None:
     """What is to be made sure of has to exist: a batch without grades cannot be graded surely."""
     values = settings.values
     if values.scale is not None and not any(essay.is_anchor for essay in essays):
@@ -377,7 +417,10 @@ def _check_goals(reading: Reading, settings: ResolvedSettings, essays: Sequence[
             f"batch.yaml: n_essays: {values.n_essays} essays are expected and {len(essays)} can be"
             " used, anchors included"
         )
-    unsupported = ["goal: grades"] if values.goal == "grades" else []
+    goal = goal_of(values.goal)
+    needs_grades = goal.kind == "grades" or goal.grade is not None
+    unsupported = [f"goal: {values.goal}"] if needs_grades else []
+    reading.problems.extend(_goal_problems(values, goal, scale, essays))
     if values.precise is not None and values.precise.misgrading is not None:
         unsupported.append("precise: misgrading")
     lacking = [] if values.scale is not None else ["a scale (`scale: ...`)"]

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cj_pipeline.batch.options import (
     BatchingMode,
     DependenceSwitch,
+    GoalText,
     InconsistentPolicy,
     PeopleRules,
     PrecisionTargets,
@@ -171,9 +172,10 @@ class BatchSettings(BaseModel):
     about a tenth more comparisons to the same precision."""
     seed: int = 0
     """Decides ties among pairs and positions; the same seed gives the same wave."""
-    goal: Literal["ranking", "grades"] = "ranking"
+    goal: GoalText = "ranking"
     """What the pairs should make certain. ranking: every essay's rank. grades: on which side of a
-    grade boundary each student's essay lies; needs a scale and anchors."""
+    grade boundary each student's essay lies; needs a scale and anchors. top(10) or top(10%): who
+    the best students are. cut(40%): who is among the best 40 %; cut(C): who has a C or better."""
     rough_order: tuple[tuple[str, ...], ...] = ()
     """Groups of essays that are thought to be alike, weakest group first; guides the first pairs
     only."""

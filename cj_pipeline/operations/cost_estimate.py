@@ -13,9 +13,10 @@ from cj_pipeline.judging.estimates import worst_case_usd
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import EXPECTED_ANSWER_TOKENS, Usage, cost_usd, estimated_tokens
 from cj_pipeline.judging.prompt_caching import CachingPlan, plan_caching
-from cj_pipeline.operations.pilot import Calibration, calibrate, judge_once
+from cj_pipeline.operations.pilot import Calibration, calibrate, judge_once, paid_trials
 from cj_pipeline.provider_jobs.requests import RequestSpec
 from cj_pipeline.providers.base import Provider
+from cj_pipeline.runtime import Runtime
 
 MODES: tuple[BatchingMode, ...] = ("provider_batch_api", "serial_bundle", "per_request")
 
@@ -86,6 +87,7 @@ def cost_by_mode(
 
 
 def run_pilot(
+    runtime: Runtime,
     provider: Provider,
     judge: Judge,
     asks: Sequence[RequestSpec],
@@ -96,23 +98,25 @@ def run_pilot(
 ) -> Calibration:
     """Ask the first comparisons live and return what all of them will use, with an interval.
 
-    Nothing of it is stored: the batch asks these comparisons again. The prefix is marked for the
-    provider's cache where the batch's calls in this mode would mark it.
+    Only what it cost is stored: the batch asks these comparisons again. The prefix is marked for
+    the provider's cache where the batch's calls in this mode would mark it.
 
     Raises:
         SettingsError: If fewer than two calls told their usage.
         TransientError: If the provider did not answer.
+        CeilingReachedError: If the operator does not allow the judge, or so much.
     """
     n_cold = concurrency if mode == "per_request" else 1
     caching = plan_caching(
         judge, asks[0].prompt, n_requests=n_comparisons, mode=mode, concurrency=n_cold
     )
-    trials = [
-        judge_once(
-            provider, judge, ask.prompt, ask.comparison_id, "", cache_prefix=caching.marks_prefix
-        )
-        for ask in asks
-    ]
+    most = sum(worst_case_usd(judge.price, ask.prompt, judge, batched=False) for ask in asks)
+    marks = caching.marks_prefix
+    with paid_trials(runtime, [judge], len(asks), most) as trials:
+        for ask in asks:
+            trials.append(
+                judge_once(provider, judge, ask.prompt, ask.comparison_id, "", cache_prefix=marks)
+            )
     return calibrate(trials, n_comparisons, batched=mode == "provider_batch_api", n_cold=n_cold)
 
 

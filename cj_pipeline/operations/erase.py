@@ -11,54 +11,47 @@ Connections that are open on an older copy keep it until they are closed.
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from cj_pipeline.errors import StoreError, UnknownBatchError, UnsettledBatchError
+from cj_pipeline.errors import (
+    StoreError,
+    UnknownBatchError,
+    UnknownPersonError,
+    UnsettledBatchError,
+)
+from cj_pipeline.ids import id_for
 from cj_pipeline.live.journal import folder_of
+from cj_pipeline.operations.erase_rows import batches_of_person, erase_rows, rename_person
 from cj_pipeline.queries.same_texts import essays_with_the_text
 from cj_pipeline.storage.file_swap import UNFINISHED
 from cj_pipeline.store.file_store import FileStore, connect_file
 from cj_pipeline.store.identity import begin_epoch
-from cj_pipeline.store.maintenance import CALLBACKS_FOLDER, compact_store, rewrite_file
+from cj_pipeline.store.maintenance import (
+    CALLBACKS_FOLDER,
+    compact_store,
+    half_handed_in,
+    rewrite_file,
+)
 from cj_pipeline.store.session import Session
 from cj_pipeline.store.snapshot import spare_of
-
-_ID_COLUMNS = (
-    "essay_id",
-    "essay_a",
-    "essay_b",
-    "winner_id",
-    "loser_id",
-    "primary_anchor_id",
-    "judged_id",
-)
-_OUTLASTING = ("forgotten", "forgotten_costs", "erasures")
-"""What is kept of a batch that was removed: that it was, and what it had cost."""
-
-_SHOWS_IT = """batch_id = $batch AND comparison_id IN (
-    SELECT comparison_id FROM comparison_pairs
-    WHERE batch_id = $batch AND $essay IN (essay_a, essay_b)
-)"""
-_QUOTES_IT = "batch_id = $batch AND $essay IN (essay_a, essay_b)"
-_ITS_CALLBACKS = f"""callbacks WHERE batch_id = $batch AND (
-    custom_id IS NULL OR custom_id IN (SELECT custom_id FROM attempts WHERE {_SHOWS_IT})
-)"""  # noqa: S608 - constants
 
 Beyond = Callable[[str, bool], int]
 """Removes what another program of the home keeps of a batch, given its name and whether the whole
 batch goes; returns how much that was. May be called twice."""
 
+PERSON_ALIAS = "someone-"
 _COMPARISON_ID = re.compile(rb"[0-9a-f]{10}-\d{7,}")
 _EMULATOR_STATE = "emulator.sqlite"
 _LOOKED_AT_ONCE = 4 * 1024 * 1024
@@ -83,6 +76,11 @@ class Forgotten:
     n_files: int
     elsewhere: tuple[tuple[str, str], ...] = ()
     backups: tuple[Path, ...] = ()
+
+    @property
+    def is_person(self) -> bool:
+        """Whether it was the name of somebody who judged or decided."""
+        return (self.essay_alias or "").startswith(PERSON_ALIAS)
 
 
 def nothing_beyond(batch_id: str, is_whole: bool) -> int:
@@ -140,6 +138,32 @@ def forget_essay(
     return _forget(store, batch_id, essay_id, now, unsettled=unsettled, beyond=beyond)
 
 
+def forget_person(
+    store: FileStore, person: str, *, now: datetime, beyond: Beyond = nothing_beyond
+) -> tuple[Forgotten, ...]:
+    """Replace the name of somebody who judged, graded or decided, in every batch.
+
+    What they decided stays and counts, under a random name that is the same in all batches; their
+    links to the judging page end. The batches' exports are removed; `cj report` writes them anew.
+
+    Raises:
+        UnknownPersonError: If nobody of this name is in the store.
+        StoreError: If the disk refused; what was begun is finished later.
+    """
+    finished = [each for each in finish_erasures(store, now=now, beyond=beyond) if each.is_person]
+    with store.write() as db:
+        batches = batches_of_person(db, person)
+        if not batches and not finished:
+            msg = (
+                f"No person called '{person}' judged or decided in any batch; nothing was removed."
+            )
+            raise UnknownPersonError(msg)
+        alias = f"{PERSON_ALIAS}{secrets.token_hex(6)}"
+        erasures = [_intended(each, None, alias, now) | {"person": person} for each in batches]
+        db.insert("erasures", erasures)
+    return (*finished, *_finish(store, erasures, now, beyond))
+
+
 def finish_erasures(
     store: FileStore, *, now: datetime, beyond: Beyond = nothing_beyond
 ) -> tuple[Forgotten, ...]:
@@ -148,7 +172,7 @@ def finish_erasures(
     Raises:
         StoreError: If the disk refused again.
     """
-    return tuple(_finish(store, erasure, now, beyond) for erasure in begun_erasures(store))
+    return _finish(store, begun_erasures(store), now, beyond)
 
 
 def forget_what_is_due(
@@ -218,7 +242,9 @@ def _forget(
     finished = [
         each
         for each in finish_erasures(store, now=now, beyond=beyond)
-        if each.batch_id == batch_id and (each.essay_alias is None) == (essay_id is None)
+        if each.batch_id == batch_id
+        and (each.essay_alias is None) == (essay_id is None)
+        and not each.is_person
     ]
     with store.write() as db:
         try:
@@ -230,79 +256,97 @@ def _forget(
         if not unsettled:
             _refuse_unsettled(db, batch_id)
         elsewhere = _same_texts(db, batch_id, essay_id)
-        erasure = {
-            "erasure_id": secrets.token_hex(8),
-            "batch_id": batch_id,
-            "essay_id": essay_id,
-            "essay_alias": None if essay_id is None else f"forgotten-{secrets.token_hex(6)}",
-            "state": "intended",
-            "n_rows": None,
-            "n_files": None,
-            "asked_at": now,
-        }
+        alias = None if essay_id is None else f"forgotten-{secrets.token_hex(6)}"
+        erasure = _intended(batch_id, essay_id, alias, now)
         db.insert("erasures", [erasure])
-    done = _finish(store, erasure, now, beyond)
-    return Forgotten(
-        done.batch_id, done.essay_alias, done.n_rows, done.n_files, elsewhere, done.backups
-    )
+    (done,) = _finish(store, [erasure], now, beyond)
+    return replace(done, elsewhere=elsewhere)
 
 
-def _finish(store: FileStore, erasure: dict[str, Any], now: datetime, beyond: Beyond) -> Forgotten:
-    """Do what is left of an erasure; each part may be done twice."""
-    batch_id, essay_id, alias = (erasure[key] for key in ("batch_id", "essay_id", "essay_alias"))
-    n_rows, n_files = erasure["n_rows"] or 0, erasure["n_files"] or 0
+def _intended(
+    batch_id: str, essay_id: str | None, alias: str | None, now: datetime
+) -> dict[str, Any]:
+    return {
+        "erasure_id": secrets.token_hex(8),
+        "batch_id": batch_id,
+        "essay_id": essay_id,
+        "essay_alias": alias,
+        "person": None,
+        "state": "intended",
+        "n_rows": None,
+        "n_files": None,
+        "asked_at": now,
+    }
+
+
+def _finish(
+    store: FileStore, erasures: list[dict[str, Any]], now: datetime, beyond: Beyond
+) -> tuple[Forgotten, ...]:
+    """Do what is left of some erasures; each part may be done twice."""
+    if not erasures:
+        return ()
     try:
-        if erasure["state"] == "intended":
-            with store.read() as db:
-                paths = _files_of(store, db, batch_id)
-                shown = _comparisons_of(db, batch_id, essay_id)
-            n_files = _remove(store.home, paths) + _remove_from_emulator(store.home, shown)
-            n_files += beyond(batch_id, essay_id is None)
-            with store.held():
-                n_files += _erase_from_copies(store, batch_id, essay_id, alias)
-            with store.write() as db:
-                if essay_id is None:
-                    _keep_costs(db, batch_id, now)
-                    _begin_epoch(db, batch_id, now)
-                content = db.one(
-                    "SELECT content_sha256 FROM batches WHERE batch_id = ?", [batch_id]
-                )
-                n_rows = _erase_rows(db, batch_id, essay_id, alias)
-                db.execute(
-                    "UPDATE erasures SET state = 'rows_gone', essay_id = NULL, n_rows = ?,"
-                    " n_files = ? WHERE erasure_id = ?",
-                    [n_rows, n_files, erasure["erasure_id"]],
-                )
-                sha256 = content["content_sha256"] if content and essay_id is None else None
-                _record(db, Forgotten(batch_id, alias, n_rows, n_files), now, sha256)
+        done = [_erase(store, erasure, now, beyond) for erasure in erasures]
         # A run that was writing meanwhile may have put something there again.
-        _remove(store.home, _folders_of(store.home, batch_id))
+        for each in done:
+            _remove(store.home, _folders_of(store.home, each.batch_id))
         spare_of(store.published_path).unlink(missing_ok=True)
         compact_store(store)
         # What it replaced became the spare.
         spare_of(store.published_path).unlink(missing_ok=True)
     except (OSError, duckdb.Error, sqlite3.Error, StoreError) as error:
+        names = ", ".join(dict.fromkeys(f"'{erasure['batch_id']}'" for erasure in erasures))
         msg = (
-            f"Removing batch '{batch_id}' did not come to its end: {error.__cause__ or error}. It"
+            f"Removing batch {names} did not come to its end: {error.__cause__ or error}. It"
             " is written down what is left to remove: the next `cj forget` or `cj store check`"
             " goes on with it."
         )
         raise StoreError(msg) from error
     with store.write() as db:
         backups = _backups_elsewhere(store, db)
-        db.execute("DELETE FROM erasures WHERE erasure_id = ?", [erasure["erasure_id"]])
-    return Forgotten(batch_id, alias, n_rows, n_files, backups=backups)
+        for erasure in erasures:
+            db.execute("DELETE FROM erasures WHERE erasure_id = ?", [erasure["erasure_id"]])
+    return tuple(replace(each, backups=backups) for each in done)
 
 
-def _erase_rows(db: Session, batch_id: str, essay_id: str | None, alias: str | None) -> int:
-    """Remove or rewrite rows in whatever tables a database has; return how many."""
-    if essay_id is not None and alias is not None:
-        return _remove_words(db, batch_id, essay_id) + _rename(db, batch_id, essay_id, alias)
-    n_rows = 0
-    for table in _tables(db):
-        n_rows += _count(db, table, batch_id)
-        db.execute(f'DELETE FROM "{table}" WHERE batch_id = ?', [batch_id])  # noqa: S608
-    return n_rows
+def _erase(store: FileStore, erasure: dict[str, Any], now: datetime, beyond: Beyond) -> Forgotten:
+    """Remove files and rows, unless that is done; what deletion leaves in the files stays."""
+    batch_id, essay_id, alias = (erasure[key] for key in ("batch_id", "essay_id", "essay_alias"))
+    person = erasure.get("person")
+    forgotten = Forgotten(batch_id, alias, erasure["n_rows"] or 0, erasure["n_files"] or 0)
+    if erasure["state"] != "intended":
+        return forgotten
+    is_whole = essay_id is None and person is None
+
+    def rows_of(db: Session) -> int:
+        if person is not None:
+            return rename_person(db, batch_id, person, alias)
+        return erase_rows(db, batch_id, essay_id, alias)
+
+    if person is not None:
+        n_files = _remove(store.home, [store.home / "batches" / batch_id])
+    else:
+        with store.read() as db:
+            paths = _files_of(store, db, batch_id)
+            shown = _comparisons_of(db, batch_id, essay_id)
+        n_files = _remove(store.home, paths) + _remove_from_emulator(store.home, shown)
+        n_files += beyond(batch_id, is_whole)
+    with store.held():
+        n_files += _erase_from_copies(store, rows_of)
+    with store.write() as db:
+        if is_whole:
+            _keep_costs(db, batch_id, now)
+            _begin_epoch(db, batch_id, now)
+        content = db.one("SELECT content_sha256 FROM batches WHERE batch_id = ?", [batch_id])
+        forgotten = replace(forgotten, n_rows=rows_of(db), n_files=n_files)
+        db.execute(
+            "UPDATE erasures SET state = 'rows_gone', essay_id = NULL, person = NULL, n_rows = ?,"
+            " n_files = ? WHERE erasure_id = ?",
+            [forgotten.n_rows, n_files, erasure["erasure_id"]],
+        )
+        sha256 = content["content_sha256"] if content and is_whole else None
+        _record(db, forgotten, now, sha256)
+    return forgotten
 
 
 def _begin_epoch(db: Session, batch_id: str, now: datetime) -> None:
@@ -344,96 +388,6 @@ def _keep_costs(db: Session, batch_id: str, now: datetime) -> None:
     )
 
 
-def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
-    """Remove the text and everything that may quote it; return the rows touched."""
-    keys = {"batch": batch_id, "essay": essay_id}
-    row = db.one(f"SELECT count(*) AS n FROM {_ITS_CALLBACKS}", keys)  # noqa: S608
-    for statement in (
-        f"DELETE FROM {_ITS_CALLBACKS}",  # noqa: S608
-        f"UPDATE comparisons SET justification = NULL WHERE {_SHOWS_IT}",  # noqa: S608
-        f"UPDATE attempts SET error_message = NULL, prompt_sha256 = '' WHERE {_SHOWS_IT}",  # noqa: S608
-    ):
-        db.execute(statement, keys)
-    if "earlier_outcomes" in _tables(db):  # an older copy may not have it
-        db.execute(f"DELETE FROM earlier_outcomes WHERE {_SHOWS_IT}", keys)  # noqa: S608
-    if "human_answers" in _tables(db):  # likewise
-        db.execute(f"UPDATE human_answers SET reason = NULL WHERE {_QUOTES_IT}", keys)  # noqa: S608
-    if "shared_texts" in _tables(db):  # nor this
-        db.execute("DELETE FROM shared_texts WHERE batch_id = $batch AND essay_id = $essay", keys)
-    _remove_from_documents(db, batch_id, essay_id)
-    told = "".join(f', "{name}" = NULL' for name in _names_of_students(db))
-    db.execute(
-        "UPDATE essays SET text = '', file_name = '', source_path = '', sha256 = '',"  # noqa: S608
-        f" n_bytes = 0{told} WHERE batch_id = $batch AND essay_id = $essay",
-        keys,
-    )
-    # What was told of the batch's files may name any of them.
-    db.execute(
-        "UPDATE batches SET metadata = json_merge_patch(metadata, '{\"notices\": []}')"
-        " WHERE batch_id = ?",
-        [batch_id],
-    )
-    return 1 + (row["n"] if row else 0)
-
-
-def _names_of_students(db: Session) -> list[str]:
-    """Return the columns that say whom an essay is by; an older copy may not have them."""
-    wanted = ("given_id", "name", "group", "attributes", "notes", "masked_text")
-    found = db.rows("SELECT column_name FROM duckdb_columns() WHERE table_name = 'essays'")
-    there = {row["column_name"] for row in found}
-    return [name for name in wanted if name in there]
-
-
-def _remove_from_documents(db: Session, batch_id: str, essay_id: str) -> None:
-    """Remove an essay's id, names and file name from the stored text of `batch.yaml`."""
-    keys = {"batch": batch_id, "essay": essay_id}
-    named = db.one("FROM essays WHERE batch_id = $batch AND essay_id = $essay", keys) or {}
-    kept = {essay_id, *(named.get(key) for key in ("file_name", "given_id", "name"))}
-    names = sorted((name for name in kept if name), key=len)
-    words = "|".join(re.escape(name) for name in reversed(names))
-    for row in db.rows(
-        "SELECT kind, content FROM documents WHERE batch_id = ? AND kind = 'batch'", [batch_id]
-    ):
-        content = re.sub(rf"(?<![\w-])(?:{words})(?![\w-])", "forgotten", row["content"])
-        db.execute(
-            "UPDATE documents SET content = ? WHERE batch_id = ? AND kind = ?",
-            [content, batch_id, row["kind"]],
-        )
-
-
-def _rename(db: Session, batch_id: str, essay_id: str, alias: str) -> int:
-    """Replace the essay's id wherever it stands: ids are made from file names, often names."""
-    n_rows = 0
-    columns = db.rows(
-        "SELECT table_name, column_name, data_type FROM duckdb_columns() JOIN duckdb_tables() "
-        "USING (database_name, schema_name, table_name) WHERE database_name = current_database() "
-        "AND (column_name IN (SELECT unnest(?)) OR data_type = 'JSON')",
-        [list(_ID_COLUMNS)],
-    )
-    tables = set(_tables(db))
-    for column in columns:
-        if column["table_name"] not in tables:
-            continue
-        name, table = f'"{column["column_name"]}"', f'"{column["table_name"]}"'
-        if column["data_type"] == "JSON":
-            db.execute(
-                f"UPDATE {table} SET {name} = replace({name}::VARCHAR, $old, $new)::JSON "  # noqa: S608
-                f"WHERE batch_id = $batch AND contains({name}::VARCHAR, $old)",
-                {"old": f'"{essay_id}"', "new": f'"{alias}"', "batch": batch_id},
-            )
-        else:
-            keys = {"old": essay_id, "batch": batch_id}
-            where = f"{table} WHERE batch_id = $batch AND {name} = $old"
-            row = db.one(f"SELECT count(*) AS n FROM {where}", keys)  # noqa: S608
-            n_rows += row["n"] if row else 0
-            db.execute(
-                f"UPDATE {table} SET {name} = $new "  # noqa: S608
-                f"WHERE batch_id = $batch AND {name} = $old",
-                keys | {"new": alias},
-            )
-    return n_rows
-
-
 def _files_of(store: FileStore, db: Session, batch_id: str) -> list[Path]:
     """Return the files and folders that were written for a batch, or handed in for it."""
     written = db.rows(
@@ -444,7 +398,38 @@ def _files_of(store: FileStore, db: Session, batch_id: str) -> list[Path]:
         {"batch": batch_id},
     )
     named = [Path(row["path"]) for row in written if row["path"]]
-    return [*_folders_of(store.home, batch_id), *named]
+    arrived = db.rows("SELECT name, place FROM arrivals WHERE batch_id = ?", [batch_id])
+    named += [store.home / "inbox" / row["name"] for row in arrived]
+    named += [Path(row["place"]) for row in arrived if row["place"] != "inbox"]
+    return [
+        *_folders_of(store.home, batch_id),
+        *_handed_in(store.home, batch_id),
+        *_parquet_of(store.home, batch_id),
+        *named,
+    ]
+
+
+def _handed_in(home: Path, batch_id: str) -> Iterator[Path]:
+    """Yield what was put into the inbox for a batch, whatever it is called there and since."""
+    for place in (home / "inbox", home / "ingested"):
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            name = path.name.removeprefix(".")
+            called = name[:-4] if name.lower().endswith(".zip") else name
+            if id_for(called, prefix="batch") == batch_id:
+                yield path
+
+
+def _parquet_of(home: Path, batch_id: str) -> Iterator[Path]:
+    """Yield the Parquet files in the home into which anything of a batch was exported."""
+    archives = home / CALLBACKS_FOLDER
+    with closing(duckdb.connect()) as db:
+        for path in sorted(home.rglob("*.parquet")):
+            if path.parent == archives or path.is_symlink():
+                continue
+            with suppress(duckdb.Error):
+                query = "SELECT 1 FROM read_parquet(?) WHERE batch_id = ? LIMIT 1"
+                if db.execute(query, [str(path), batch_id]).fetchone():
+                    yield path
 
 
 def _folders_of(home: Path, batch_id: str) -> list[Path]:
@@ -523,9 +508,7 @@ def _shows(content: bytes, comparison_ids: set[bytes]) -> bool:
     return not comparison_ids.isdisjoint(_COMPARISON_ID.findall(content))
 
 
-def _erase_from_copies(
-    store: FileStore, batch_id: str, essay_id: str | None, alias: str | None
-) -> int:
+def _erase_from_copies(store: FileStore, rows_of: Callable[[Session], int]) -> int:
     """Remove the same from other database files in the home; return how many files were removed.
 
     Such are the files that a restore laid aside, and backups that were written there. One that
@@ -534,12 +517,13 @@ def _erase_from_copies(
     """
     n_removed = _remove(store.home, store.home.rglob(f"*{UNFINISHED}"))
     n_removed += _remove(store.home, [store.path.with_name(f"{store.path.name}.tmp")])
+    n_removed += _remove(store.home, list(half_handed_in(store.home)))
     for path in list(_copies(store)):
         log = path.with_name(f"{path.name}.wal")
         try:
             with closing(connect_file(path, read_only=False, key=store.key)) as connection:
                 connection.execute("BEGIN TRANSACTION")
-                _erase_rows(Session(connection), batch_id, essay_id, alias)
+                rows_of(Session(connection))
                 connection.execute("COMMIT")
                 connection.execute("CHECKPOINT")
             rewrite_file(path, store.key)
@@ -625,25 +609,9 @@ def remains(home: Path, words: Iterable[bytes]) -> Iterator[tuple[Path, int]]:
 def _spellings(word: bytes) -> set[bytes]:
     """Return a word as files may have it: plain, as ASCII JSON has it, as HTML has it."""
     import html
-    import json
 
     text = word.decode()
     return {word, json.dumps(text)[1:-1].encode(), html.escape(text).encode()}
-
-
-def _tables(db: Session) -> list[str]:
-    rows = db.rows(
-        "SELECT DISTINCT table_name FROM duckdb_columns() JOIN duckdb_tables() "
-        "USING (database_name, schema_name, table_name) WHERE database_name = current_database() "
-        "AND column_name = 'batch_id' AND table_name NOT IN (SELECT unnest(?)) ORDER BY 1",
-        [list(_OUTLASTING)],
-    )
-    return [row["table_name"] for row in rows]
-
-
-def _count(db: Session, table: str, batch_id: str) -> int:
-    row = db.one(f'SELECT count(*) AS n FROM "{table}" WHERE batch_id = ?', [batch_id])  # noqa: S608
-    return int(row["n"]) if row else 0
 
 
 def _refuse_unknown(db: Session, batch_id: str, essay_id: str | None) -> None:

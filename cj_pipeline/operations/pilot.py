@@ -1,16 +1,18 @@
 """Trying judges before a batch is spent on them: single live calls, and what they tell.
 
 A trial asks a pair in both orders, so that a judge's consistency and its taste for what comes
-first can be seen; where both essays are anchors, their grades say which verdict was due. Nothing
-here is stored: a batch's comparisons go through `steps`.
+first can be seen; where both essays are anchors, their grades say which verdict was due. Only what
+it cost is stored here: a batch's comparisons go through `steps`.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import Random
 from statistics import fmean, stdev
@@ -21,6 +23,8 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage, cost_usd
 from cj_pipeline.judging.prompts import Prompt, parse_verdict
 from cj_pipeline.providers.base import Provider
+from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.spending_limits import installation, require_trials_within
 
 CALL_TIMEOUT_S = 120.0
 
@@ -147,6 +151,44 @@ def judge_once(
         usage=reply.usage,
         seconds=seconds,
     )
+
+
+@contextmanager
+def paid_trials(
+    runtime: Runtime, judges: Sequence[Judge], n_calls: int, most_usd: float
+) -> Iterator[list[Trial]]:
+    """Give a list for calls that try judges; what they cost counts for the installation's day.
+
+    The most they can cost is stored before the first is made, and stays where they are cut short.
+
+    Raises:
+        CeilingReachedError: If the operator does not allow a judge, or so much; nothing was sent.
+    """
+    now, trials = runtime.clock(), list[Trial]()
+    row = {
+        "trial_id": secrets.token_hex(8),
+        "judges": ", ".join(judge.judge_id for judge in judges),
+        "n_calls": n_calls,
+        "reserved_usd": most_usd,
+        "billed_usd": None,
+        "begun_at": now,
+    }
+    paid = [judge for judge in judges if not judge.is_simulated]
+    if not paid:
+        yield trials
+        return
+    with runtime.store.write() as db:
+        require_trials_within(db, installation(runtime), paid, most_usd, now)
+        db.insert("spent_on_trials", [row])
+    yield trials
+    told = all(trial.usage is not None for trial in trials) and len(trials) == n_calls
+    if told:
+        spent = math.fsum(trial.cost_usd for trial in trials if not trial.judge.is_simulated)
+        with runtime.store.write() as db:
+            db.execute(
+                "UPDATE spent_on_trials SET billed_usd = ? WHERE trial_id = ?",
+                [spent, row["trial_id"]],
+            )
 
 
 def trial_pairs(essay_ids: Sequence[str], n_pairs: int, seed: int) -> list[tuple[str, str]]:

@@ -48,6 +48,7 @@ from cj_pipeline.store.identity import UNKNOWN
 from cj_pipeline.store.session import Session
 
 _RELIABILITIES = (0.8, 0.9)
+_MISPLACED = (0.2, 0.1)
 """What is foreseen for a batch that sets no target of its own."""
 
 
@@ -128,7 +129,7 @@ class Preview:
         """Return what it should take to be as precise as the batch asks, or might ask."""
         if not self.first_wave:
             return []
-        from cj_pipeline.batch.options import PrecisionTargets
+        from cj_pipeline.batch.options import PrecisionTargets, goal_of
         from cj_pipeline.stopping.forecast import forecast_at_plan
 
         rule = self.record.settings.precise
@@ -137,6 +138,11 @@ class Preview:
             (f"would reach reliability {value:.2f} after", PrecisionTargets(reliability=value))
             for value in _RELIABILITIES
         ]
+        if goal_of(self.record.settings.goal).is_one_cut:
+            might = [
+                (f"would have {value:.0%} misplaced after", PrecisionTargets(misplaced=value))
+                for value in _MISPLACED
+            ]
         plan = plan_ahead(self.record, self._usd_per_comparison)
         ends_at = completion_denominator(len(self.record.essay_ids), self.record.rules)
         told: list[tuple[str, object]] = []
@@ -168,12 +174,15 @@ class Preview:
             )
         ]
 
-    def pilot(self, n_calls: int) -> list[tuple[Judge, Calibration]]:
+    def pilot(self, runtime: Runtime, n_calls: int) -> list[tuple[Judge, Calibration]]:
         """Make up to `n_calls` live calls per judge, and return what they say of the whole.
+
+        What they cost is stored by `runtime`, where an installation's ceilings find it.
 
         Raises:
             SettingsError: If fewer than two calls told their usage.
             TransientError: If a provider did not answer.
+            CeilingReachedError: If the operator does not allow a judge, or so much.
         """
         workers = stored_profile(self.record.metadata).workers
         self.aside.home.mkdir(parents=True, exist_ok=True)
@@ -181,6 +190,7 @@ class Preview:
             (
                 judge,
                 run_pilot(
+                    runtime,
                     self.aside.provider(judge),
                     judge,
                     self._asks_like(judge)[:n_calls],

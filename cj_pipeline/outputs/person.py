@@ -1,6 +1,7 @@
 """Everything a store holds on one person's essay, for whoever asks what is kept on them.
 
-The other essays of its comparisons are other people's: of them only the ids are told.
+What people decided on it and said of it is part of that. The other essays of its comparisons are
+other people's: of them only the ids are told.
 """
 
 from __future__ import annotations
@@ -26,6 +27,23 @@ _PARTS = {
         "FROM grade_projections WHERE batch_id = $batch AND essay_id = $essay ORDER BY revision"
     ),
     "anchor_drifts": "FROM anchor_drifts WHERE batch_id = $batch AND essay_id = $essay",
+    "decisions": (
+        "FROM moderation_decisions WHERE batch_id = $batch AND essay_id = $essay ORDER BY number"
+    ),
+    "appeals": "FROM appeals WHERE batch_id = $batch AND essay_id = $essay ORDER BY number",
+    "sampled_for_moderation": (
+        "FROM moderation_sample_essays WHERE batch_id = $batch AND essay_id = $essay"
+    ),
+    "grades_of_moderation": "FROM sampled_grades WHERE batch_id = $batch AND essay_id = $essay",
+    "same_text_judged_once": (
+        "FROM shared_texts WHERE batch_id = $batch AND $essay IN (essay_id, judged_id)"
+    ),
+    # Who among the people gave a verdict is another person's matter.
+    "verdicts_of_people": (
+        "SELECT * EXCLUDE (person) FROM human_answers"
+        " WHERE batch_id = $batch AND $essay IN (essay_a, essay_b) ORDER BY number"
+    ),
+    "earlier_readings": f"FROM earlier_outcomes WHERE {_SHOWS_IT} ORDER BY replaced_at",
     "comparisons": f"FROM comparisons WHERE {_SHOWS_IT} ORDER BY sequence",
     "requests": f"FROM attempts WHERE {_SHOWS_IT} ORDER BY requested_at",
     "replies": (
@@ -60,12 +78,17 @@ def person_record(
     if db.one("SELECT 1 AS found FROM batches WHERE batch_id = ?", [batch_id]) is None:
         msg = f"No batch '{batch_id}' is in the store."
         raise UnknownBatchError(msg)
+    shared = db.one("FROM shared_texts WHERE batch_id = $batch AND essay_id = $essay", keys)
+    if shared is not None:  # the same words as another's, which were judged for both
+        keys["essay"] = shared["judged_id"]
     if db.one(_PARTS["essay"], keys) is None:
         msg = f"Batch '{batch_id}' has no essay '{essay_id}'."
         raise UnknownEssayError(msg)
     record: dict[str, list[dict[str, Any]]] = {
         what: db.rows(query, keys) for what, query in _PARTS.items()
     }
+    if shared is not None:
+        record["essay"] = [shared | {"text": row["text"]} for row in record["essay"]]
     record["same_text_in"] = essays_with_the_text(db, batch_id, essay_id)
     if archive.exists():
         record["replies"] += db.rows(_ARCHIVED, keys | {"archive": str(archive)})

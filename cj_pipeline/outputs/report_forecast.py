@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cj_pipeline.batch.options import Goal, goal_of
 from cj_pipeline.queries.history import BatchHistory, WaveDecision
 
 _TARGETS = {
@@ -15,6 +16,7 @@ _TARGETS = {
     "mean_standard_error": "mean standard error at most {:g}",
     "max_standard_error": "largest standard error at most {:g}",
     "misgrading": "at most {:.0%} expected to be graded wrongly",
+    "misplaced": "at most {:.0%} expected to be misplaced",
     "gain_per_usd": "a dollar gaining at most {:g}",
 }
 
@@ -39,10 +41,13 @@ def describe_forecasts(history: BatchHistory) -> list[dict[str, Any]]:
 def describe_outlook(history: BatchHistory) -> str:
     """Return how far off ranks or grades are after the last wave; empty where it is not known."""
     details = history.last_details
+    goal = goal_of(history.settings.get("goal") or "ranking")
+    if goal.is_one_cut:
+        return _side_of_cut(goal, details.get("precision", {}).get("misplaced"))
     ahead = details.get("outlook")
     if not ahead:
         return ""
-    unit = "grade steps" if history.settings.get("goal") == "grades" else "ranks"
+    unit = "grade steps" if goal.kind == "grades" else "ranks"
     text = (
         f"By the last scores an essay is typically {ahead['typical_error']:.1f} {unit} off;"
         f" {ahead['n_comparisons']} more comparisons, well chosen, should make that"
@@ -54,6 +59,16 @@ def describe_outlook(history: BatchHistory) -> str:
     if precision.get("misgrading") is not None:
         text += f" {precision['misgrading']:.0%} of the students may be graded wrongly."
     return text
+
+
+def _side_of_cut(goal: Goal, misplaced: float | None) -> str:
+    if misplaced is None:
+        return ""
+    if goal.kind == "top":
+        named = f"the {goal.count} best" if goal.count is not None else f"the best {goal.share:.0%}"
+        return f"{misplaced:.0%} of those named as {named} may not be among them."
+    cut = f"the best {goal.share:.0%}" if goal.share is not None else f"{goal.grade} or better"
+    return f"{misplaced:.0%} of the students may be on the wrong side of the cut ({cut})."
 
 
 def forecast_metadata(history: BatchHistory) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def most_informative_wave(
 ) -> tuple[list[PairChoice], SwapRules]:
     """Return the same pairs, and what may replace one at little loss of gain."""
     wave = _Wave(shrunk(graph), size, rng, may_repeat=may_repeat)
-    role = Role.BOUNDARY if graph.boundaries else Role.INFORMATIVE
+    is_for_sides = graph.boundaries or graph.n_above is not None
+    role = Role.BOUNDARY if is_for_sides else Role.INFORMATIVE
     chosen: list[PairChoice] = []
     while len(chosen) < size and (k := wave.best()) is not None:
         one, other, gain = wave.take(k)

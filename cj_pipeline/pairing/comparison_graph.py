@@ -47,6 +47,8 @@ class ComparisonGraph:
         spread: How far the essays' true scores are likely to lie apart, in logits; None where
             only the scores themselves show it (see `likely_spread`).
         boundaries: Where grades meet, in logits, lowest first; empty where ranks are the goal.
+        n_above: How many students are above the one cut that is the goal; None where there is none,
+            or it is a boundary between grades.
         known_ids: Essays that an earlier scale has placed; where scores choose, no two of them
             meet, and none of them has to take part alike.
         expected: Initial scores, of which only the order counts; see `warm_start`.
@@ -60,6 +62,7 @@ class ComparisonGraph:
     information: Information | None = None
     spread: float | None = None
     boundaries: tuple[float, ...] = ()
+    n_above: int | None = None
     known_ids: frozenset[str] = frozenset()
     expected: Floats | None = None
 

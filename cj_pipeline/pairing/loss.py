@@ -11,11 +11,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cj_pipeline.arrays import Floats
+from cj_pipeline.arrays import Bools, Floats
 
 _ANCHOR_REACH = 0.7
 """Logits over which anchors bear on a boundary."""
 _ROWS_AT_ONCE = 512
+
+Sides = tuple[Floats, Floats]
+"""How each essay's side of a boundary moves with its own score, and the share of each essay in the
+boundary's own move; each of shape (n_essays,)."""
 
 
 def rank_loss_jacobian(scores: Floats, covariance: Floats) -> Floats:
@@ -81,6 +85,43 @@ def grade_loss_jacobian_times(
         left, right = (bearing, moves) if transposed else (moves, bearing)
         product -= np.outer(left, right @ columns)
     return product
+
+
+def at_cut(scores: Floats, variances: Floats, n_above: int, is_student: Bools) -> Sides:
+    """Return how students' sides of the one cut move with scores, and what the cut moves with.
+
+    The cut lies midway between the last student above it and the first below, and moves with the
+    students near it: whoever goes up takes somebody's place.
+    """
+    students = np.sort(scores[is_student])
+    n_above = min(max(n_above, 1), len(students) - 1)
+    cut = 0.5 * (students[-n_above] + students[-n_above - 1])
+    exponent = -0.5 * (scores - cut) ** 2 / variances
+    nearest = float(exponent[is_student].max())
+    # Only pairs are compared with each other, so essays all far from the cut may be told alike.
+    moves = np.where(is_student, np.exp(exponent - nearest) / np.sqrt(2 * np.pi * variances), 0.0)
+    return moves * np.exp(max(nearest, -50.0)), moves / moves.sum()
+
+
+def cut_loss_jacobian(scores: Floats, variances: Floats, n_above: int, is_student: Bools) -> Floats:
+    """Return how students' sides of one cut move with scores; shape (n_essays, n_essays)."""
+    moves, bearing = at_cut(scores, variances, n_above, is_student)
+    return np.asarray(np.diag(moves) - np.outer(moves, bearing))
+
+
+def cut_loss_jacobian_times(
+    scores: Floats,
+    variances: Floats,
+    n_above: int,
+    is_student: Bools,
+    columns: Floats,
+    *,
+    transposed: bool,
+) -> Floats:
+    """Return J columns for one cut, or J' columns, without writing J out."""
+    moves, bearing = at_cut(scores, variances, n_above, is_student)
+    left, right = (bearing, moves) if transposed else (moves, bearing)
+    return np.asarray(moves[:, None] * columns - np.outer(left, right @ columns))
 
 
 def _at_boundaries(

@@ -18,6 +18,8 @@ import numpy as np
 from cj_pipeline.arrays import Floats, Ints
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.loss import (
+    cut_loss_jacobian,
+    cut_loss_jacobian_times,
     grade_loss_jacobian,
     grade_loss_jacobian_times,
     rank_loss_jacobian,
@@ -289,6 +291,8 @@ def _loss_jacobian(graph: ComparisonGraph, covariance: Floats) -> Floats:
         return grade_loss_jacobian(
             graph.scores, np.diag(covariance), graph.boundaries, graph.is_anchor
         )
+    if graph.n_above is not None:
+        return cut_loss_jacobian(graph.scores, np.diag(covariance), graph.n_above, ~graph.is_anchor)
     return rank_loss_jacobian(graph.scores, covariance)
 
 
@@ -302,6 +306,15 @@ def _loss_jacobian_times(
             variances,
             graph.boundaries,
             graph.is_anchor,
+            columns,
+            transposed=transposed,
+        )
+    if graph.n_above is not None:
+        return cut_loss_jacobian_times(
+            graph.scores,
+            variances,
+            graph.n_above,
+            ~graph.is_anchor,
             columns,
             transposed=transposed,
         )

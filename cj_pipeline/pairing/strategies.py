@@ -60,6 +60,10 @@ BY_SCORES = Efficiency(ranks=1.25, scores=1.1)
 apart."""
 
 
+AT_ONE_CUT = Efficiency(ranks=1.5, scores=1.0)
+"""Of pairs chosen to part students at one cut, for parting them."""
+
+
 @dataclass(frozen=True)
 class PairStrategy:
     """How pairs are chosen.

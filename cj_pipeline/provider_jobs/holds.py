@@ -77,8 +77,9 @@ class AnswerCount:
         return (
             f"Judge '{judge.name}' gave no verdict in its first {self.n_without} answers, which"
             f" were paid for ({kinds}); no more are requested.{sample} See `cj judge try"
-            f" {judge.name}`. If a newer parser reads them, `cj reparse` goes on with the batch; to"
-            " request more nevertheless, add `--resume` to the same `cj execute`."
+            f" {judge.name}`. Change its settings in `judges/{judge.name}.yaml` and run the same"
+            " command: the batch goes on with the judge as it is then. If a newer parser reads the"
+            " answers, `cj reparse` goes on; to request more nevertheless, add `--resume`."
         )
 
 

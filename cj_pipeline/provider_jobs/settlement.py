@@ -457,18 +457,21 @@ def fail_exhausted(
                    coalesce(sum(tokens_prompt), 0) AS tokens_prompt,
                    coalesce(sum(tokens_completion), 0) AS tokens_completion,
                    coalesce(sum(cost_usd), 0) AS cost_usd,
-                   count(*) FILTER (error_code IN (SELECT unnest($codes))) AS n_without_fault,
+                   count(*) FILTER (error_code IN (SELECT unnest($codes))
+                                    OR x.judge_id <> q.judge_id) AS n_without_fault,
                    min(requested_at) AS started_at, max(completed_at) AS completed_at
-            FROM attempts WHERE batch_id = $batch GROUP BY comparison_id
+            FROM attempts x JOIN comparison_pairs q USING (comparison_id)
+            WHERE x.batch_id = $batch GROUP BY comparison_id
         ) t USING (comparison_id)
         JOIN attempts a ON a.comparison_id = t.comparison_id AND a.attempt = t.attempt
         JOIN (
             SELECT comparison_id, outcome,
                    count(*) FILTER (coalesce(error_code, '') NOT IN (SELECT unnest($codes)))
                        AS n_of_its_kind
-            FROM attempts WHERE batch_id = $batch GROUP BY comparison_id, outcome
+            FROM attempts x JOIN comparison_pairs q USING (comparison_id, judge_id)
+            WHERE x.batch_id = $batch GROUP BY comparison_id, outcome
         ) k ON k.comparison_id = a.comparison_id AND k.outcome = a.outcome
-        WHERE p.batch_id = $batch AND a.outcome IS NOT NULL
+        WHERE p.batch_id = $batch AND a.outcome IS NOT NULL AND a.judge_id = p.judge_id
         """,
         {"batch": record.batch_id, "codes": sorted(NOT_THE_REQUESTS_FAULT)},
     )

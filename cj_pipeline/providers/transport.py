@@ -61,8 +61,10 @@ _FILE_NOT_THERE_YET = re.compile(
 )
 
 
-SILENCES_IN_ALL = 12
-"""A whole answer may take so many times the longest silence that its call allows."""
+SILENCES_OF_A_TRANSFER = 12
+"""A whole file may take so many times the longest silence that its call allows: an hour."""
+SILENCES_OF_AN_ANSWER = 2
+"""And any other answer so many: a poll has to be over within its sensor's minute."""
 
 
 class _BoundedBody(httpx2.SyncByteStream):
@@ -90,7 +92,9 @@ def bound_body(response: httpx2.Response) -> None:
     silence_s = response.request.extensions.get("timeout", {}).get("read")
     body = response.stream
     if silence_s is not None and isinstance(body, httpx2.SyncByteStream):
-        response.stream = _BoundedBody(body, SILENCES_IN_ALL * silence_s)
+        is_transfer = silence_s == TRANSFER_TIMEOUT.read
+        silences = SILENCES_OF_A_TRANSFER if is_transfer else SILENCES_OF_AN_ANSWER
+        response.stream = _BoundedBody(body, silences * silence_s)
 
 
 KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")

@@ -54,6 +54,8 @@ class BatchRecord:
     """Those that models are; people are in `people`."""
     people: tuple[Judge, ...] = ()
     """The judges that people are, imported verdicts' among them."""
+    earlier_judges: tuple[Judge, ...] = ()
+    """Models that gave no verdict and were changed while the batch waited: asked nothing more."""
     sampled_grades: dict[str, str] = field(default_factory=dict)
     """Grades that teachers gave to sampled students; grades are moderated by them."""
     own_scale: str | None = None
@@ -94,7 +96,9 @@ class BatchRecord:
 
     def judge(self, judge_id: str) -> Judge:
         """Return the judge of this fingerprint."""
-        return next(j for j in (*self.judges, *self.people) if j.judge_id == judge_id)
+        return next(
+            j for j in (*self.judges, *self.people, *self.earlier_judges) if j.judge_id == judge_id
+        )
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -159,8 +163,13 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
         msg = f"No batch '{batch_id}' is in the store: `cj status` lists those that are."
         raise UnknownBatchError(msg)
     essays = db.records(_EssayRow, "FROM essays WHERE batch_id = ? ORDER BY position", [batch_id])
-    judges = db.rows("SELECT definition FROM judges WHERE batch_id = ? ORDER BY name", [batch_id])
-    loaded = [Judge.from_definition(row["definition"]) for row in judges]
+    judges = db.rows(
+        "SELECT definition, replaced_at IS NULL AS is_asked FROM judges WHERE batch_id = ?"
+        " ORDER BY name, judge_id",
+        [batch_id],
+    )
+    stored = [(Judge.from_definition(row["definition"]), row["is_asked"]) for row in judges]
+    loaded = [judge for judge, is_asked in stored if is_asked]
     sampled = db.rows(
         "SELECT essay_id, arg_max(grade, stored_at) AS grade FROM sampled_grades"
         " WHERE batch_id = ? GROUP BY essay_id ORDER BY essay_id",
@@ -182,6 +191,7 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
         anchor_grades={e.essay_id: e.grade for e in essays if e.grade is not None},
         judges=tuple(judge for judge in loaded if not judge.is_human),
         people=tuple(judge for judge in loaded if judge.is_human),
+        earlier_judges=tuple(judge for judge, is_asked in stored if not is_asked),
         sampled_grades={row["essay_id"]: row["grade"] for row in sampled},
         own_scale=own_scale["content"] if own_scale is not None else None,
         cancel_requested=row.cancel_requested,

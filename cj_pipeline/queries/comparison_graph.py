@@ -11,6 +11,7 @@ import structlog
 
 from cj_pipeline.arrays import Floats
 from cj_pipeline.batch.comparisons import PEOPLE_FROM
+from cj_pipeline.batch.options import goal_of
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.grading.rules import grade_by
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
@@ -122,18 +123,25 @@ def guessed_scores(db: Session, record: BatchRecord) -> Floats | None:
 
 
 def with_scores(graph: ComparisonGraph, record: BatchRecord, scale: Scale) -> ComparisonGraph:
-    """Return the graph with the scale, and with boundaries where grades are the goal."""
+    """Return the graph with the scale, and with the boundaries or the cut that are the goal."""
     from cj_pipeline.diagnostics.spread import likely_spread
 
     boundaries: tuple[float, ...] = ()
-    if record.settings.goal == "grades" and (projections := provisional_grades(record, scale)):
-        boundaries = tuple(boundary.position for boundary in projections.boundaries)
+    goal = goal_of(record.settings.goal)
+    by_grades = goal.kind == "grades" or goal.grade is not None
+    if by_grades and (projections := provisional_grades(record, scale)):
+        boundaries = tuple(
+            boundary.position
+            for boundary in projections.boundaries
+            if goal.grade in {None, boundary.above}
+        )
     return replace(
         graph,
         scores=scale.scores,
         information=scale.information,
         spread=likely_spread(scale).logits if graph.n_essays <= _SPREAD_UP_TO else None,
         boundaries=boundaries,
+        n_above=goal.n_above(len(record.student_ids)),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from cj_pipeline.batch.options import goal_of
 from cj_pipeline.intake.settings import common_share
-from cj_pipeline.pairing.strategies import strategy_named
+from cj_pipeline.pairing.strategies import AT_ONE_CUT, strategy_named
 from cj_pipeline.queries.batch_record import BatchRecord, pairs_per_wave
 from cj_pipeline.scale.dependence import USUAL_BETWEEN, USUAL_REPEATED
 from cj_pipeline.stopping.forecast import SamplingPlan
@@ -17,8 +18,19 @@ def plan_ahead(record: BatchRecord, usd_per_comparison: float | None) -> Samplin
     if terms is not None and record.anchor_grades:
         steps = terms.scale.steps
         shares = terms.scale.priors or (1 / len(steps),) * len(steps)
+    goal = goal_of(settings.goal)
+    efficiency = strategy_named(settings.strategy).efficiency
+    if goal.is_one_cut and settings.strategy == "adaptive":
+        efficiency = AT_ONE_CUT
+    n_students = len(record.student_ids)
+    n_above = goal.n_above(n_students)
+    above = None if n_above is None else n_above / max(n_students, 1)
+    if goal.grade is not None and terms is not None and shares:
+        above = sum(shares[terms.scale.steps.index(goal.grade) :]) / sum(shares)
     return SamplingPlan(
-        efficiency=strategy_named(settings.strategy).efficiency,
+        efficiency=efficiency,
+        above=above,
+        named_only=goal.kind == "top",
         # Each verdict counts, also those of several judges on one pair.
         wave_size=round(pairs_per_wave(record) * record.rules.verdicts_per_pair),
         usd_per_comparison=usd_per_comparison,

@@ -39,6 +39,11 @@ Row = Mapping[str, Any]
 HIDDEN_SETTINGS = frozenset({"emulator_qualities"})
 """What simulated judges are given and no result may show: it is the answer key."""
 
+_JUDGES = (
+    "SELECT * EXCLUDE (replaced_at) FROM judges WHERE batch_id = $batch AND replaced_at {}"
+    " ORDER BY name, judge_id"
+)
+
 
 @dataclass(frozen=True)
 class WaveDecision:
@@ -82,6 +87,7 @@ class BatchHistory:
         essays: In the batch's order.
         documents: By kind.
         judges: By name.
+        earlier_judges: Those that gave no verdict and were changed while the batch waited.
         pairs: Every comparison planned, by sequence.
         comparisons: Every comparison that has come to an end, by sequence.
         attempts: Every request, by comparison and attempt.
@@ -130,6 +136,7 @@ class BatchHistory:
     releases: tuple[Row, ...] = ()
     skips: tuple[Row, ...] = ()
     hindered_by: str = ""
+    earlier_judges: tuple[Row, ...] = ()
 
     @property
     def batch_id(self) -> str:
@@ -208,7 +215,7 @@ class BatchHistory:
     @cached_property
     def judge_by_id(self) -> dict[str, Row]:
         """Each judge under its fingerprint."""
-        return {row["judge_id"]: row for row in self.judges}
+        return {row["judge_id"]: row for row in (*self.judges, *self.earlier_judges)}
 
     @cached_property
     def pair_by_id(self) -> dict[str, Row]:
@@ -370,7 +377,8 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
         batch=batch,
         essays=rows("SELECT * FROM essays WHERE batch_id = $batch ORDER BY position"),
         documents=rows("SELECT * FROM documents WHERE batch_id = $batch ORDER BY kind"),
-        judges=rows("SELECT * FROM judges WHERE batch_id = $batch ORDER BY name, judge_id"),
+        judges=rows(_JUDGES.format("IS NULL")),
+        earlier_judges=rows(_JUDGES.format("IS NOT NULL")),
         pairs=rows("SELECT * FROM comparison_pairs WHERE batch_id = $batch ORDER BY sequence"),
         comparisons=rows("SELECT * FROM comparisons WHERE batch_id = $batch ORDER BY sequence"),
         attempts=rows(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from cj_pipeline.batch.comparisons import PEOPLE_FROM, PEOPLE_KEY, max_possible_pairs
+from cj_pipeline.batch.options import goal_of
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.canary import held_back
 from cj_pipeline.queries.batch_record import (
@@ -319,7 +320,8 @@ def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
         [record.batch_id, PEOPLE_FROM],
     )
     usd = float(row["usd"]) if row is not None and row["usd"] else None
-    wants_grades = rule is not None and rule.misgrading is not None
+    goal = goal_of(record.settings.goal)
+    wants_grades = goal.grade is not None or (rule is not None and rule.misgrading is not None)
     precision = precision_of(
         scale,
         record.student_ids,
@@ -327,6 +329,7 @@ def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
         outlook=ahead,
         usd_per_comparison=usd,
         standard_errors=None if chain is None else _errors_amid(chain, record),
+        goal=goal,
     )
     return _Reached(precision, ahead, usd)
 

@@ -248,12 +248,16 @@ def _record(
             [batch.batch_id],
         )
         if known is not None and known["state"] != "rejected":
-            if known["content_sha256"] == batch.content_sha256:
+            if known["content_sha256"] == batch.content_sha256 or _only_judges_changed(
+                db, batch, judges
+            ):
                 given = _given_by_hand(batch, known["settings"])
                 priority = given.pop("priority", None) if known["state"] == "running" else None
                 _refuse_other_settings(batch, given, known["settings"])
                 if priority is not None:
                     _set_priority(db, batch.batch_id, priority, now)
+                if known["state"] == "running":
+                    _ask_changed_judges(db, batch.batch_id, judges, now)
                 return False
             problem = (
                 "a batch of this name with other content is in the store already; what was "
@@ -315,6 +319,84 @@ def _record(
         if runner_mode == "execute":
             record_progress(db, batch.batch_id, now)
     return True
+
+
+_MAY_BE_CHANGED = """
+    WITH held AS (
+        SELECT judge_id FROM v_judge_holds WHERE batch_id = $batch AND waiting_for = 'person'
+    ),
+    others AS (
+        SELECT judge_id, replaced_at IS NOT NULL AS is_replaced, judge_id IN (FROM held) AS is_held
+        FROM judges WHERE batch_id = $batch AND name = $name AND judge_id <> $judge
+    )
+    SELECT judge_id FROM others
+    WHERE NOT EXISTS (SELECT 1 FROM others WHERE NOT is_replaced AND NOT is_held)
+"""
+"""The judges of a name that gave no verdict and are held, or were, and are another one's now."""
+
+
+def _only_judges_changed(db: Session, batch: Batch, judges: Sequence[Judge]) -> bool:
+    """Whether a folder differs from its batch only in judges that may be changed.
+
+    What is stored is held against the folder: its essays, and every document.
+    """
+    own = [batch.batch_id]
+    essays = db.rows("SELECT essay_id, grade, sha256 FROM essays WHERE batch_id = ?", own)
+    documents = db.rows("SELECT kind, sha256 FROM documents WHERE batch_id = ?", own)
+    is_same = {(e["essay_id"], e["grade"], e["sha256"]) for e in essays} == {
+        (e.essay_id, e.grade, e.sha256) for e in batch.essays
+    } and {(d["kind"], d["sha256"]) for d in documents} == {
+        (d.kind, d.sha256) for d in batch.documents
+    }
+    stored = {row["judge_id"] for row in db.rows("FROM judges WHERE batch_id = ?", own)}
+    return is_same and all(
+        judge.judge_id in stored
+        or db.rows(
+            _MAY_BE_CHANGED,
+            {"batch": batch.batch_id, "name": judge.name, "judge": judge.judge_id},
+        )
+        for judge in judges
+    )
+
+
+def _ask_changed_judges(db: Session, batch_id: str, judges: Sequence[Judge], now: datetime) -> None:
+    """Give the open comparisons of judges that are held without a verdict to what they are now.
+
+    A judge whose settings were changed is another judge of the same name. What the earlier one
+    answered was paid for and stays its own; what it has in flight comes home to it.
+    """
+    for judge in judges:
+        held = db.rows(
+            _MAY_BE_CHANGED,
+            {"batch": batch_id, "name": judge.name, "judge": judge.judge_id},
+        )
+        if not held:
+            continue
+        changed = [row["judge_id"] for row in held]
+        db.insert("judges", [{"batch_id": batch_id} | _judge_row(judge)], on_conflict="ignore")
+        keys = {"batch": batch_id, "changed": changed}
+        db.execute(
+            "UPDATE judges SET replaced_at = coalesce(replaced_at, $now) WHERE batch_id = $batch"
+            " AND judge_id IN (SELECT unnest($changed))",
+            keys | {"now": now},
+        )
+        db.execute(
+            "UPDATE judges SET replaced_at = NULL WHERE batch_id = ? AND judge_id = ?",
+            [batch_id, judge.judge_id],
+        )
+        db.execute(
+            "DELETE FROM comparisons WHERE batch_id = $batch AND status = 'failed'"
+            " AND judge_id IN (SELECT unnest($changed))",
+            keys,
+        )
+        db.execute(
+            "UPDATE comparison_pairs SET judge_id = $judge WHERE batch_id = $batch AND judge_id IN"
+            " (SELECT unnest($changed)) AND comparison_id NOT IN (SELECT comparison_id FROM"
+            " attempts WHERE batch_id = $batch AND outcome IS NULL) AND comparison_id NOT IN"
+            " (SELECT comparison_id FROM comparisons WHERE batch_id = $batch)",
+            keys | {"judge": judge.judge_id},
+        )
+        log.info("judge_changed", batch_id=batch_id, judge=judge.name, judge_id=judge.judge_id)
 
 
 def _refuse_unknown_links(db: Session, batch: Batch) -> None:

@@ -113,30 +113,48 @@ def require_within(
         raise CeilingReachedError(msg)
 
 
+def require_trials_within(
+    db: Session, said: Installation, judges: Sequence[Judge], most_usd: float, now: datetime
+) -> None:
+    """Refuse calls that try judges and belong to no batch where they would pass a ceiling.
+
+    They count for the day; and one command may cost no more than one batch.
+
+    Raises:
+        CeilingReachedError: With every judge that is not allowed and every ceiling it would pass.
+    """
+    refused = unallowed_judges(judges, said)
+    most = said.ceilings
+    if most.usd_per_batch is not None:
+        refused += _over(0.0, most_usd, most.usd_per_batch, "a batch", "these calls")
+    if most.usd_per_day is not None:
+        refused += _over(_usd_today(db, now), most_usd, most.usd_per_day, "a day", "today (UTC)")
+    if refused:
+        msg = f"Nothing was sent: {'; '.join(refused)}. Ask the operator of this installation."
+        raise CeilingReachedError(msg)
+
+
 def _breached(
     db: Session, said: Installation, batch_id: str, more_usd: float, now: datetime
 ) -> Iterator[str]:
     most = said.ceilings
     if most.usd_per_batch is not None:
-        used = _usd(db, " WHERE batch_id = ?", [batch_id])
+        used = _usd(db, [batch_id])
         yield from _over(used, more_usd, most.usd_per_batch, "a batch", "this one")
     if most.usd_per_day is not None:
-        today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-        used = _usd(db, " WHERE intended_at >= ?", [today])
-        row = db.one(
-            "SELECT coalesce(sum(reserved_usd + billed_usd + possible_usd), 0) AS usd"
-            " FROM forgotten_costs WHERE day = ?",
-            [today.date()],
-        )
-        used += float(row["usd"]) if row else 0.0
-        yield from _over(used, more_usd, most.usd_per_day, "a day", "today (UTC)")
+        yield from _over(_usd_today(db, now), more_usd, most.usd_per_day, "a day", "today (UTC)")
     if most.usd_per_token is not None:
-        names = [row["batch_id"] for row in db.rows("SELECT batch_id FROM batches")]
+        names = [
+            row["batch_id"]
+            for row in db.rows(
+                "SELECT batch_id FROM batches UNION SELECT batch_id FROM forgotten_costs"
+            )
+        ]
         for token in said.tokens:
             if not covers(token.batches, batch_id):
                 continue
             reached = [name for name in {*names, batch_id} if covers(token.batches, name)]
-            used = _usd(db, " WHERE batch_id IN (SELECT unnest(?))", [reached])
+            used = _usd(db, reached)
             whose = f"the batches of token '{token.name}'"
             yield from _over(used, more_usd, most.usd_per_token, "a token", whose)
 
@@ -149,6 +167,31 @@ def _over(used: float, more: float, most: float, per: str, whose: str) -> Iterat
         )
 
 
-def _usd(db: Session, where: str, values: list[object]) -> float:
-    row = db.one(_COMMITTED + where, values)
-    return float(row["usd"]) if row else 0.0
+def _usd(db: Session, batches: Sequence[str]) -> float:
+    """Return what some batches came to so far, those of these names that were forgotten too."""
+    row = db.one(f"{_COMMITTED} WHERE batch_id IN (SELECT unnest(?))", [list(batches)])
+    gone = db.one(
+        "SELECT coalesce(sum(reserved_usd + billed_usd + possible_usd), 0) AS usd"
+        " FROM forgotten_costs WHERE batch_id IN (SELECT unnest(?))",
+        [list(batches)],
+    )
+    return float(row["usd"] if row else 0.0) + float(gone["usd"] if gone else 0.0)
+
+
+def _usd_today(db: Session, now: datetime) -> float:
+    """Return what was sent today came to: for batches, forgotten ones too, and for trials."""
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    rows = (
+        db.one(f"{_COMMITTED} WHERE intended_at >= ?", [today]),
+        db.one(
+            "SELECT coalesce(sum(reserved_usd + billed_usd + possible_usd), 0) AS usd"
+            " FROM forgotten_costs WHERE day = ?",
+            [today.date()],
+        ),
+        db.one(
+            "SELECT coalesce(sum(coalesce(billed_usd, reserved_usd)), 0) AS usd"
+            " FROM spent_on_trials WHERE begun_at >= ?",
+            [today],
+        ),
+    )
+    return sum(float(row["usd"]) for row in rows if row)

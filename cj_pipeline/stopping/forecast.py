@@ -84,6 +84,8 @@ class SamplingPlan:
         usd_per_comparison: What one is expected to cost; None where that is not known.
         grade_shares: The share of essays expected at each grade, lowest first; empty where
             there are no grades. Before the first verdict they say where boundaries lie.
+        above: The share of students above the one cut that is the goal; None where there is none.
+        named_only: Whether those above it count alone, as in `goal: top(...)`.
         goal_is_grades: Whether gains are counted in grade steps, not in ranks.
         verdicts_per_pair: How many comparisons a pair takes: of several judges, in both orders.
         worth_of_verdict: What each of these tells, of a verdict on a pair of its own.
@@ -94,6 +96,8 @@ class SamplingPlan:
     usd_per_comparison: float | None = None
     grade_shares: tuple[float, ...] = ()
     goal_is_grades: bool = False
+    above: float | None = None
+    named_only: bool = False
     verdicts_per_pair: float = 1.0
     worth_of_verdict: float = 1.0
 
@@ -131,6 +135,8 @@ def forecast_from_scale(
     if rule.misgrading is not None and precision.misgrading is None:
         return None
     if rule.gain_per_usd is not None and precision.gain_per_usd is None:
+        return None
+    if rule.misplaced is not None and not precision.misplaced:
         return None
     so_far = round(float(scale.n_comparisons.sum()) / 2)
     spread = likely_spread(scale)
@@ -170,6 +176,8 @@ def _needed(
         counts.append((n_essays - 1) * plan.verdicts_per_pair)
         if rule.misgrading is not None:
             counts.append(_to_misgrading(n_essays, rule.misgrading, plan, now, for_ranks))
+        if rule.misplaced is not None:
+            counts.append(_to_misplaced(n_essays, rule.misplaced, plan, now, for_ranks))
         if rule.gain_per_usd is not None:
             counts.append(_to_gain(n_essays, rule.gain_per_usd, plan, now, (sd, for_ranks)))
         return max(counts)
@@ -219,6 +227,21 @@ def _to_misgrading(
     error = target * spread / max(e_per_share, 1e-9)
     # The spread cancels but for what a comparison tells, which `information` holds per squared
     # logit.
+    return n_essays / 2 * (1 / (information * (error * USUAL_SPREAD) ** 2) + plan.verdicts_per_pair)
+
+
+def _to_misplaced(
+    n_essays: int, target: float, plan: SamplingPlan, now: _Now | None, information: float
+) -> float:
+    """Return the comparisons at which no more than this share is on the wrong side of one cut.
+
+    As for misgrading; of those above the cut alone, half of the misplaced ones are as many.
+    """
+    if now is not None and now.precision.misplaced:
+        return now.n_comparisons * (now.precision.misplaced / target) ** 2
+    above = 0.5 if plan.above is None else plan.above
+    share = target * 2 * above if plan.named_only else target
+    error = share / max(_boundary_density((1 - above, above)) * math.sqrt(2 / math.pi), 1e-9)
     return n_essays / 2 * (1 / (information * (error * USUAL_SPREAD) ** 2) + plan.verdicts_per_pair)
 
 

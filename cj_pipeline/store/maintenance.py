@@ -8,6 +8,7 @@ one. Removing people's data is `operations.erase`.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from cj_pipeline.store.migrations import known_migrations, migrate, refuse_newer
 from cj_pipeline.store.session import Session
 
 CALLBACKS_FOLDER = "callbacks"
+HALF_HANDED_IN_S = 3600.0
+"""Nothing takes longer to be handed in than that, once its first byte is there."""
 _ALLOWANCE_BYTES = 4 * 1024 * 1024
 """What a file rewritten may need beyond what the old one uses, for a log on the way."""
 
@@ -416,12 +419,27 @@ def _leftovers(store: FileStore, backup_folders: set[Path]) -> Iterator[tuple[Pa
         for path in unfinished_of(target):
             if path.exists():
                 yield path, "a file that was never finished"
+    for path in half_handed_in(store.home):
+        yield path, "essays that were being submitted by a process that was killed"
     kept = kept_by_compaction(store)
     if kept.exists():
         yield kept, "the store as it was before a compaction that did not come to its end"
     spill = store.path.with_name(f"{store.path.name}.tmp")
     if spill.exists() and any(spill.iterdir()):
         yield spill, "what a query that was killed had put on the disk"
+
+
+def half_handed_in(home: Path) -> Iterator[Path]:
+    """Yield folders of the inbox that an upload or an unpacking left there when it was killed.
+
+    They are named so by `service.uploads` and `operations.inbox`, for a moment; after an hour
+    nobody is at work on one.
+    """
+    for name in (".handed-in-*", ".unpacking-*", ".replaced-*"):
+        for path in sorted((home / "inbox").glob(name)):
+            with suppress(OSError):
+                if path.lstat().st_mtime < time.time() - HALF_HANDED_IN_S:
+                    yield path
 
 
 def mend_store(store: FileStore) -> tuple[Path, ...]:

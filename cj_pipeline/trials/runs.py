@@ -148,7 +148,7 @@ def interrupted_runs(db: Session, trial: str) -> list[InterruptedRun]:
         "SELECT t.batch_id, t.fingerprint, t.definition->>'started_by' AS started_by"
         " FROM trial_runs t JOIN batches b USING (batch_id)"
         " WHERE t.trial = ? AND t.concluded_at IS NULL AND b.state = 'running'"
-        " AND t.definition->>'started_by' IS NOT NULL ORDER BY t.due_at DESC, t.batch_id DESC",
+        " AND (t.definition->>'started_by') IS NOT NULL ORDER BY t.due_at DESC, t.batch_id DESC",
         [trial],
     )
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import PANELS, app, name_of
+from cj_pipeline.store.file_store import FileStore
+from tests.support.finished_batches import SPRING, fill
 
 
 def test_help_shows_every_command_under_what_it_is_for() -> None:
@@ -18,6 +22,37 @@ def test_help_shows_every_command_under_what_it_is_for() -> None:
     assert headings == ["Options", *PANELS]
     assert listed == [name_of(held) for panel in PANELS.values() for held in panel]
     assert listed[:2] == ["demo", "plan"]
+
+
+@pytest.mark.parametrize("where", [["-anna"], ["-anna", "--yes"], ["--yes", "--", "-anna"]])
+def test_a_name_may_begin_with_a_dash(
+    where: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An essay that was handed in as `-anna` can be named like any other."""
+    monkeypatch.setenv("CJ_HOME", str(tmp_path / "home"))
+    store = FileStore(tmp_path / "home")
+    with store.write() as db:
+        fill(db)
+        db.execute("UPDATE essays SET given_id = '-anna' WHERE essay_id = 'pupil-03'")
+    store.publish()
+
+    shown = CliRunner().invoke(app, ["essay", SPRING, "-anna"])
+    done = CliRunner().invoke(app, ["forget", SPRING, *where], input="y\n")
+
+    assert shown.exit_code == 0, shown.output
+    assert done.exit_code == 0, done.output
+    with store.read() as db:
+        assert db.rows("SELECT 1 FROM essays WHERE essay_id = 'pupil-03'") == []
+
+
+def test_a_mistyped_option_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--verfy` is told, and nothing is removed."""
+    monkeypatch.setenv("CJ_HOME", str(tmp_path / "home"))
+
+    done = CliRunner().invoke(app, ["forget", SPRING, "--verfy"])
+
+    assert done.exit_code == 2
+    assert "No such option" in done.output
 
 
 def test_help_names_no_type_for_a_flag() -> None:

@@ -48,7 +48,7 @@ def _pod(name: str) -> dict[str, Any]:
 
 def _commands() -> list[list[str]]:
     from_compose = [s["command"] for s in _compose()["services"].values() if "command" in s]
-    pods = [_pod("kubernetes-store.yaml"), _pod("kubernetes-serve.yaml")]
+    pods = [_pod(f"kubernetes-{name}.yaml") for name in ("store", "serve", "ui")]
     return [*from_compose, *(pod["spec"]["containers"][0]["command"] for pod in pods)]
 
 
@@ -150,6 +150,7 @@ def test_the_image_copies_only_what_exists_and_runs_as_nobody_special() -> None:
         ("hadolint", "Dockerfile"),
         ("kubernetes-validate", "--strict", "kubernetes-store.yaml"),
         ("kubernetes-validate", "--strict", "kubernetes-serve.yaml"),
+        ("kubernetes-validate", "--strict", "kubernetes-ui.yaml"),
         ("compose-lint", "--fail-on", "high", "compose.yaml"),
     ],
     ids=lambda command: f"{command[0]} {command[-1]}",
@@ -197,6 +198,28 @@ def test_the_api_in_a_cluster_reaches_what_it_needs_and_no_more() -> None:
         "CJ_STORE_TOKEN": {"name": "cj-store", "key": "token"},
     }
     assert container["readinessProbe"]["httpGet"]["path"] in OPEN_PATHS
+
+
+def test_in_a_cluster_only_the_login_reaches_dagsters_webserver() -> None:
+    """Whoever reaches Dagster can run anything, and it asks nobody who they are."""
+    pod = _pod("kubernetes-ui.yaml")
+    (container,) = pod["spec"]["containers"]
+    policies = {
+        str(each["spec"]["podSelector"]["matchLabels"]): each["spec"]["ingress"]
+        for each in _manifests("kubernetes-ui.yaml")
+        if each["kind"] == "NetworkPolicy"
+    }
+    (to_dagster,) = policies["{'component': 'dagster-webserver'}"]
+    served = _pod("kubernetes-serve.yaml")["spec"]
+
+    assert to_dagster["from"] == [{"podSelector": {"matchLabels": pod["metadata"]["labels"]}}]
+    name = _yaml(DEPLOY / "dagster-values.yaml")["dagsterWebserver"]["nameOverride"]
+    assert f"http://dagster-{name}:80" in container["command"]
+    assert str(pod["metadata"]["labels"]) in policies
+    assert [each["name"] for each in container["env"]] == ["CJ_SERVE_TOKEN"]
+    assert container["env"][0] == served["containers"][0]["env"][0]
+    assert pod["spec"]["securityContext"] == served["securityContext"]
+    assert container["securityContext"] == served["containers"][0]["securityContext"]
 
 
 def test_dagster_accepts_the_deployments_configuration() -> None:

@@ -13,9 +13,10 @@ import importlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -31,10 +32,12 @@ from cj_pipeline.emulator.app import Emulator
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.outputs import report
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.advance import advance_to_end
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.store import file_store
 from cj_pipeline.store.file_store import FileStore, Transactions
 from cj_pipeline.store.session import Session
+from tests.journeys.test_missing_rows import FIRST, RESULTS
 from tests.support.batches import finish, open_engine, write_batch
 from tests.support.nightly import IS_NIGHTLY
 
@@ -66,6 +69,8 @@ SETTINGS = {
 }
 MODES = ("provider_batch_api", "per_request", "serial_bundle")
 JUDGES = ("quality", "quality-messages", "quality-gemini")
+
+EMULATOR_FILE = "emulator.yaml"
 
 STEP = 1 if IS_NIGHTLY else 11
 """From one point that is tried to the next."""
@@ -130,6 +135,36 @@ def later() -> datetime:
     return datetime.now(UTC) + timedelta(minutes=10)
 
 
+class Hurried:
+    """A clock that a pause moves on by minutes: for rows that are waited for, and never come."""
+
+    def __init__(self, *, hours: float) -> None:
+        self.ahead = timedelta(hours=hours)
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def sleep(self, seconds: float) -> None:
+        """Let that time pass, and some more."""
+        self.ahead += timedelta(seconds=max(300, seconds))
+
+
+def has_missing_rows(home: Path) -> bool:
+    """Whether the home's provider does not send all that it counts as done."""
+    return (home / EMULATOR_FILE).exists()
+
+
+def to_the_end(runtime: Runtime, folder: Path) -> str:
+    """Take a batch to its published end, however long it waits for rows."""
+    batch_id = ingest(runtime, folder).batch_id
+    if isinstance(runtime.clock, Hurried):
+        for _ in advance_to_end(runtime, batch_id, pause_s=0.05, sleep=runtime.clock.sleep):
+            pass
+    else:
+        finish(runtime, batch_id)
+    return batch_id
+
+
 def run_and_be_killed(home: Path, folder: Path, point: int, *, is_second: bool = False) -> None:
     """Take a batch to its end, unless that point comes first."""
     mortal = MortalStore(home)
@@ -137,8 +172,10 @@ def run_and_be_killed(home: Path, folder: Path, point: int, *, is_second: bool =
     make_calls_mortal(mortal.killer)
     plain = open_engine(home)
     clock = later if is_second else plain.clock
+    if has_missing_rows(home):
+        clock = Hurried(hours=6 if is_second else 0)
     runtime = Runtime(mortal, home, plain.environment, plain.run_environment, clock)
-    finish(runtime, ingest(runtime, folder).batch_id)
+    to_the_end(runtime, folder)
 
 
 def be_killed_again(home: Path, folder: Path, point: int) -> None:
@@ -148,9 +185,11 @@ def be_killed_again(home: Path, folder: Path, point: int) -> None:
 
 def end_and_tell(home: Path, folder: Path, told: Path) -> None:
     """Take a batch to its end and write down what it came to, here and at the provider."""
-    runtime = open_engine(home, clock=lambda: later() + timedelta(minutes=10))
-    batch_id = ingest(runtime, folder).batch_id
-    finish(runtime, batch_id)
+    clock: Callable[[], datetime] = lambda: later() + timedelta(minutes=10)  # noqa: E731
+    if has_missing_rows(home):
+        clock = Hurried(hours=12)
+    runtime = open_engine(home, clock=clock)
+    batch_id = to_the_end(runtime, folder)
     told.write_text(json.dumps(what_came_of_it(runtime, batch_id)))
 
 
@@ -196,6 +235,7 @@ def kill_and_recover(folder: Path, homes: Path, point: int) -> dict[str, Any] | 
         What came of it, and how often it was killed; None if it ended before that point.
     """
     home, told = homes / f"home-{point}", homes / f"told-{point}.json"
+    misbehave(homes, home)
     code = in_a_process(run_and_be_killed, home, folder, point)
     if code == 0:
         return None
@@ -207,6 +247,13 @@ def kill_and_recover(folder: Path, homes: Path, point: int) -> dict[str, Any] | 
         n_kills += again != 0
     assert in_a_process(end_and_tell, home, folder, told) == 0, f"point {point}"
     return {"point": point, "n_kills": n_kills, "came": json.loads(told.read_text())}
+
+
+def misbehave(homes: Path, home: Path) -> None:
+    """Let the provider of a home do what that of all homes does."""
+    if (homes / EMULATOR_FILE).exists():
+        home.mkdir(exist_ok=True)
+        shutil.copy(homes / EMULATOR_FILE, home / EMULATOR_FILE)
 
 
 def killed_everywhere(folder: Path, homes: Path, first: int) -> Iterator[dict[str, Any]]:
@@ -267,4 +314,42 @@ def test_a_batch_may_be_killed_at_every_point(
                 outcome[name] = undisturbed[name]
         assert outcome == undisturbed, f"killed at point {killed['point']}"
     print(f"{judge}, {mode}: killed at {n_points} points, {n_kills} kills")
+    assert n_points >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("judge", JUDGES)
+def test_a_kill_while_rows_are_missing_buys_nothing_again(
+    tmp_path: Path, judge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file comes cut at first, and one row never comes that is counted as done.
+
+    Wherever the process dies, the row is in doubt once, no pair is bought again, and the rest is
+    as if nothing had happened.
+    """
+    for module in HEAVY:
+        importlib.import_module(module)
+    monkeypatch.setattr(report, "render_history", lambda *_: "<p>drawn elsewhere</p>")
+    monkeypatch.setattr(summary, "_SPLIT_WORK", 0)
+    monkeypatch.setitem(file_store.DUCKDB_CONFIG, "threads", 1)
+    faults = [
+        {"kind": "missing", "at": [1], "counted_as": "completed"},
+        {"kind": "short_body", "on": RESULTS[judge], "at": FIRST[judge]},
+    ]
+    said = {"faults": faults, "in_order": True}
+    (tmp_path / EMULATOR_FILE).write_text(json.dumps({"settings": said}))
+    waits = {"incomplete_after_s": 3600, "stall_after_s": 400_000, "judges": [judge]}
+    folder = write_batch(tmp_path / "batch", n_students=4, settings=SETTINGS | waits)
+    told = tmp_path / "told.json"
+    misbehave(tmp_path, tmp_path / "undisturbed")
+    assert in_a_process(end_and_tell, tmp_path / "undisturbed", folder, told) == 0
+    undisturbed = json.loads(told.read_text())
+    assert undisturbed["in_doubt_usd"] > 0
+    assert undisturbed["batch"]["state"] == "succeeded"
+
+    n_points = 0
+    for killed in killed_everywhere(folder, tmp_path, 1 if IS_NIGHTLY else 5):
+        n_points += 1
+        assert killed["came"] == undisturbed, f"killed at point {killed['point']}"
+    print(f"{judge}, rows missing: killed at {n_points} points")
     assert n_points >= 2

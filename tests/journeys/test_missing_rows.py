@@ -411,3 +411,62 @@ def test_an_empty_file_each_time_does_not_get_round_the_spend_cap(tmp_path: Path
     assert len(batch.books()["jobs"]) == 1
     assert 0 < billed + in_doubt <= 0.04
     assert claims.spend_is_within_cap(history).figures["possible_usd"] == in_doubt
+
+
+def test_a_refused_error_file_keeps_the_job_although_its_output_came(tmp_path: Path) -> None:
+    """One of two files says 404: what it holds is not known, so nothing is settled or deleted."""
+    batch = Batch(
+        tmp_path,
+        "quality",
+        [
+            {"kind": "status_400", "at": [2]},
+            {"kind": "status", "status": 404, "on": RESULTS["quality"], "at": [2, 4]},
+        ],
+    )
+
+    job = batch.until_incomplete()
+    deleted = is_deleted(batch.books())
+    ended = batch.until_decided()
+
+    outcomes = batch.rows("SELECT outcome, count(*) AS n FROM attempts GROUP BY 1 ORDER BY 1")
+    assert job["state"] == "incomplete"
+    assert "404" in job["error"]
+    assert not deleted
+    assert ended["state"] == "succeeded"
+    assert {row["outcome"]: row["n"] for row in outcomes} == {"provider_error": 1, "succeeded": 5}
+    assert batch.books()["totals"]["requests_paid"] == 5
+    assert batch.money()[1] == 0
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_failed_and_owed_rows_of_one_job_are_told_apart(tmp_path: Path, judge: str) -> None:
+    """One is owed, one is counted as failed and does not come, one fails: each has its own end."""
+    batch = Batch(
+        tmp_path,
+        judge,
+        [
+            {"kind": "missing", "at": [1], "counted_as": "completed"},
+            {"kind": "missing", "at": [2], "counted_as": "failed"},
+            {"kind": "status_400", "at": [3]},
+        ],
+        incomplete_after_s=600,
+    )
+
+    ended = batch.to_end(pause_s=120)
+
+    first = batch.rows(
+        "SELECT coalesce(error_code, outcome) AS what, count(*) AS n FROM attempts"
+        " WHERE attempt = 1 GROUP BY 1"
+    )
+    told = {row["what"]: row["n"] for row in first}
+    again = batch.row("SELECT count(*) AS n FROM attempts WHERE attempt > 1")["n"]
+    paid = batch.books()["totals"]["requests_paid"]
+    assert ended["state"] == "succeeded"
+    assert told["in_doubt"] == 1
+    assert told["succeeded"] == 3
+    assert sum(told.values()) == 6
+    assert batch.row("SELECT count(in_doubt_usd) AS n FROM attempts")["n"] == 1
+    # What is counted as failed is requested again; the owed row is not, and a 400 says not to.
+    assert again == 1
+    assert batch.n_verdicts() == 4
+    assert paid == 5

@@ -112,3 +112,40 @@ def test_a_batch_that_asks_for_nothing_is_told_how_far_off_its_ranks_are(
     assert "ranks off" in shown["outlook"]
     assert "for a dollar" in shown["outlook"]
     assert "forecast" not in shown
+
+
+@pytest.mark.parametrize(
+    ("goal", "sentence"),
+    [
+        ("top(3)", "of those named as the 3 best may not be among them"),
+        ("cut(50%)", "on the wrong side of the cut (the best 50%)"),
+        ("cut(5)", "on the wrong side of the cut (5 or better)"),
+    ],
+)
+def test_one_cut_is_chosen_for_stopped_at_and_reported(
+    runtime: Runtime, tmp_path: Path, goal: str, sentence: str
+) -> None:
+    """Whoever wants the three best need not buy the order of the others."""
+    history = judged(runtime, tmp_path / "cut", goal=goal, precise={"misplaced": 0.5}, wave_size=30)
+
+    assert history.batch["end_reason"] == "precise"
+    assert 0 < history.last_details["precision"]["misplaced"] <= 0.5
+    assert sentence in render_history(history)
+    assert "at most 50% expected to be misplaced" in render_history(history)
+
+
+def test_a_second_wave_for_one_cut_is_for_that_cut(runtime: Runtime, tmp_path: Path) -> None:
+    """Once there are scores, pairs say that they are about a boundary; what is left is foreseen."""
+    history = judged(
+        runtime,
+        tmp_path / "second",
+        goal="top(3)",
+        precise={"misplaced": 1e-4},
+        wave_size=30,
+        max_pairwise_comparisons=60,
+    )
+
+    with runtime.store.read() as db:
+        rows = db.rows("SELECT role, wave FROM comparison_pairs")
+    assert {row["role"] for row in rows if row["wave"] == 2} == {"boundary"}
+    assert history.decisions[0].details["forecast"]["total"] > 60

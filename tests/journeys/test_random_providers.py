@@ -1,14 +1,16 @@
 """Whatever a provider does to one job: never bought twice unasked, nothing bought is off the books.
 
 A state machine over the job ledger: the emulator makes and sells, and at every look it behaves
-otherwise: it cuts results, refuses them, counts wrongly, or sends all of them. Between the looks
-time passes, and a person may act.
+otherwise: it cuts results, refuses them, counts wrongly, or sends all of them; and jobs are created
+whose reply is lost, and looked for in lists that do not come. Between the looks time passes, and a
+person may act.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from cj_pipeline.errors import CJError, SettingsError
+from cj_pipeline.errors import CJError, SettingsError, TransientError
 from cj_pipeline.operations.cancel import cancel
 from cj_pipeline.operations.resubmit import resubmit
 from cj_pipeline.steps.advance import take_next_step
@@ -40,6 +42,12 @@ MADE = st.fixed_dictionaries(
 SENT = st.sampled_from(["whole", "half", "within a line", "empty", "page", 401, 403, 404, 503])
 """How its results are sent, from now on."""
 
+CREATED = st.sampled_from(["as asked", "lost_reply", "truncated", "malformed", 502, 504])
+"""How a job is created from now on: in all cases it is there, and mostly nobody is told."""
+
+LISTED = st.sampled_from(["whole", "truncated", "malformed", 401, 502])
+"""How the provider lists its jobs, when one is looked for whose reply was lost."""
+
 N_PAIRS = 6
 
 
@@ -49,12 +57,12 @@ class RandomProvider(RuleBasedStateMachine):
     folder: Path
     batch: Batch
 
-    @initialize(judge=st.sampled_from(JUDGES), made=MADE, sent=SENT)
-    def begin(self, judge: str, made: dict[str, Any], sent: Any) -> None:
+    @initialize(judge=st.sampled_from(JUDGES), made=MADE, sent=SENT, created=CREATED)
+    def begin(self, judge: str, made: dict[str, Any], sent: Any, created: Any) -> None:
         """Take the batch in, and plan what may be bought."""
         self.folder = Path(tempfile.mkdtemp(prefix="random-provider-"))
         self.batch = Batch(self.folder, judge, [], max_attempts=2, incomplete_after_s=3600)
-        self.made, self.sent = made, sent
+        self.made, self.sent, self.created, self.listed = made, sent, created, "whole"
         self.n_allowed = 0
         self.was_in_doubt: set[str] = set()
         self.behave()
@@ -71,6 +79,12 @@ class RandomProvider(RuleBasedStateMachine):
             if kind == "missing":
                 fault["counted_as"] = word
             faults.append(fault)
+        for call, how in (("*batches.create", self.created), ("*batches.list", self.listed)):
+            if isinstance(how, int):
+                after = {"after_commit": True} if call == "*batches.create" else {}
+                faults.append({"kind": "status", "status": how, "on": call, **after})
+            elif how not in ("as asked", "whole"):
+                faults.append({"kind": how, "on": call})
         on = {"on": RESULTS[self.batch.judge]}
         match self.sent:
             case "half":
@@ -89,6 +103,12 @@ class RandomProvider(RuleBasedStateMachine):
     def change(self, made: dict[str, Any], sent: Any) -> None:
         """Let jobs be made and results be sent otherwise."""
         self.made, self.sent = made, sent
+        self.behave()
+
+    @rule(created=CREATED, listed=LISTED)
+    def lose(self, created: Any, listed: Any) -> None:
+        """Let jobs be created, and be looked for, otherwise."""
+        self.created, self.listed = created, listed
         self.behave()
 
     @rule(n=st.integers(1, 4))
@@ -172,6 +192,11 @@ class RandomProvider(RuleBasedStateMachine):
                 assert not job["n_in_doubt"]
 
     @invariant()
+    def no_request_is_in_two_jobs(self) -> None:
+        """A job whose reply was lost is found again, never made again beside the first."""
+        assert self.batch.books()["paid_twice"] == []
+
+    @invariant()
     def every_settled_job_adds_up(self) -> None:
         """Each request of it has one outcome, and what is in doubt bears its amount."""
         wrong = self.batch.rows(
@@ -189,7 +214,7 @@ class RandomProvider(RuleBasedStateMachine):
         """Whatever happened: the batch comes to an end, or waits for a word that says for what."""
         if not hasattr(self, "batch"):
             return
-        self.made, self.sent = {}, "whole"
+        self.made, self.sent, self.created, self.listed = {}, "whole", "as asked", "whole"
         self.behave()
         for _ in range(60):
             with self.batch.runtime.store.read() as db:
@@ -197,7 +222,8 @@ class RandomProvider(RuleBasedStateMachine):
                 row = db.one("SELECT state FROM batches")
             if row != {"state": "running"} and step is not NextStep.COLLECT:
                 break
-            take_next_step(self.batch.runtime, self.batch.batch_id)
+            with suppress(TransientError):
+                take_next_step(self.batch.runtime, self.batch.batch_id)
             self.batch.clock.sleep(700)
         assert self.batch.row("SELECT state FROM batches")["state"] != "running"
         shutil.rmtree(self.folder)

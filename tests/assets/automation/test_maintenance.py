@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from assets.automation.in_process import QUIET, run_batch
-from assets.automation.maintenance import nightly_upkeep, store_upkeep
+from assets.automation.maintenance import forget_partition, nightly_upkeep, store_upkeep
 from assets.automation.partitions import BATCHES
 from cj_pipeline.definitions import defs
 from cj_pipeline.operations import erase
@@ -91,7 +91,7 @@ def test_what_is_due_goes_and_what_was_begun_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(erase, "_erase_rows", die)
+        dying.setattr(erase, "erase_rows", die)
         with pytest.raises(KeyboardInterrupt):
             forget_batch(runtime.store, SPRING, now=runtime.clock())
 
@@ -267,3 +267,34 @@ def test_the_last_failure_of_a_rejected_batch_stays(
     keep_small(instance, days=0)
 
     assert runs_of(instance) == newest_first[:1]
+
+
+def test_dagster_keeps_nothing_of_a_batch_that_was_forgotten(
+    home: Path, runtime: Runtime, tmp_path: Path
+) -> None:
+    """No event, no result of a check and no newest event of an asset; another batch's stay."""
+    settings = {"judges": ["quality"], "max_resampling_passes_for_small_net": 0}
+    with local_instance(home) as instance:
+        for name in ("other-9", BATCH):
+            folder = write_batch(tmp_path / name, n_students=3, settings=settings)
+            for _ in run_batch(instance, defs, runtime, name, folder, pause_s=0.1):
+                pass
+        before = _files_that_name(home / "dagster", BATCH)
+
+        forget_partition(instance, BATCH, keep_name=False)
+
+        others = dg.RunsFilter(tags={"dagster/partition": "other-9"})
+        n_others = len(instance.get_run_records(others))
+        newest = instance.get_latest_materialization_event(dg.AssetKey("essay_scores"))
+
+    assert before
+    assert _files_that_name(home / "dagster", BATCH) == []
+    assert n_others > 0
+    assert newest is not None
+    assert newest.asset_materialization is not None
+    assert newest.asset_materialization.partition == "other-9"
+
+
+def _files_that_name(folder: Path, name: str) -> list[Path]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path for path in files if name.encode() in path.read_bytes()]

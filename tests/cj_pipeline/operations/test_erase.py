@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from cj_pipeline.errors import UnknownBatchError, UnsettledBatchError
+from cj_pipeline.errors import UnknownBatchError, UnknownPersonError, UnsettledBatchError
 from cj_pipeline.operations import erase
 from cj_pipeline.operations.erase import (
     begun_erasures,
     finish_erasures,
     forget_batch,
     forget_essay,
+    forget_person,
     forget_what_is_due,
     remains,
     words_of,
@@ -127,7 +129,7 @@ _PARTS = (
     "_remove_from_emulator",
     "_erase_from_copies",
     "_keep_costs",
-    "_erase_rows",
+    "erase_rows",
     "_record",
     "compact_store",
     "_backups_elsewhere",
@@ -363,3 +365,101 @@ def test_a_batch_whose_bills_are_not_in_waits_for_another_day(store: FileStore) 
         db.execute("UPDATE provider_jobs SET state = 'running' WHERE batch_id = ?", [SPRING])
 
     assert forget_what_is_due(store, now=NOW, retention_days=None) == ()
+
+
+def test_what_was_handed_in_goes_whatever_it_is_called(store: FileStore) -> None:
+    """A folder keeps the name people gave it, and gets a number where that is taken."""
+    places = [
+        store.home / "ingested" / "Spring 9" / "essays",
+        store.home / "ingested" / "elsewhere-2" / "essays",
+        store.home / "inbox" / "SPRING-9" / "essays",
+        store.home / "inbox" / ".handed-in-0a1b" / "essays",
+    ]
+    for place in places:
+        place.mkdir(parents=True)
+        (place / "anna.txt").write_text(WORDS)
+    (store.home / "ingested" / "spring-9.zip").write_text(WORDS)
+    os.utime(store.home / "inbox" / ".handed-in-0a1b", (0, 0))
+    others = store.home / "ingested" / "spring-91"
+    others.mkdir()
+    duckdb.sql(f"SELECT '{SPRING}' AS batch_id, '{WORDS}' AS text").write_parquet(
+        str(store.home / "exported.parquet")
+    )
+    row = {"name": "Spring 9", "kind": "folder", "state": "opened", "batch_id": SPRING}
+    row |= {"fingerprint": "x", "tries": 1, "place": str(places[1].parent)}
+    seen = dict.fromkeys(("first_seen_at", "last_seen_at", "changed_at"), NOW)
+    with store.write() as db:
+        db.insert("arrivals", [row | seen])
+
+    forget_batch(store, SPRING, now=NOW)
+
+    assert _files_with(store.home, WORDS) == []
+    assert not (store.home / "exported.parquet").exists()
+    assert others.is_dir()
+    with store.read() as db:
+        assert db.rows("FROM arrivals") == []
+
+
+PERSON = "Bo Ek-Lind"
+
+
+def _judged_by_a_person(store: FileStore) -> None:
+    judge = {"batch_id": SPRING, "judge_id": "people", "essay_a": PUPIL, "essay_b": "pupil-01"}
+    answer = {"kind": "verdict", "source": "import", "person": PERSON, "winner": "A", "number": 1}
+    times = {"decided_at": NOW, "stored_at": NOW}
+    with store.write() as db:
+        db.insert("human_answers", [{"answer_id": "a1"} | judge | answer | times])
+    store.publish()
+
+
+def test_a_person_who_judged_is_forgotten_by_name(store: FileStore, tmp_path: Path) -> None:
+    """Their verdicts stay, in every copy of the store, under a name that says nothing."""
+    _judged_by_a_person(store)
+    backup_store(store, store.home / "backups" / "monday.duckdb", now=NOW)
+    backup_store(store, tmp_path / "outside.duckdb", now=NOW)
+    (store.home / "batches" / SPRING / "report.html").write_text(PERSON)
+    assert len(_files_with(store.home, PERSON)) >= 3
+
+    (forgotten,) = forget_person(store, PERSON, now=NOW)
+
+    assert forgotten.is_person
+    assert forgotten.backups == (tmp_path / "outside.duckdb",)
+    assert _files_with(store.home, PERSON) == []
+    assert begun_erasures(store) == []
+    with store.read() as db:
+        found = db.one("SELECT person, winner FROM human_answers")
+        assert found == {"person": forgotten.essay_alias, "winner": "A"}
+        assert db.one("SELECT count(*) AS n FROM batches") == {"n": 3}
+    with pytest.raises(UnknownPersonError, match="nothing was removed"):
+        forget_person(store, PERSON, now=NOW)
+
+
+@pytest.mark.parametrize("part", ["_erase_from_copies", "rename_person", "compact_store"])
+def test_a_person_is_forgotten_although_the_command_died(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """Whoever types it again, or only has the store checked, finishes it."""
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    _judged_by_a_person(store)
+    monkeypatch.setattr(erase, part, die)
+    with pytest.raises(KeyboardInterrupt):
+        forget_person(store, PERSON, now=NOW)
+    monkeypatch.undo()
+
+    (forgotten,) = forget_person(store, PERSON, now=NOW)
+
+    assert forgotten.is_person
+    assert _files_with(store.home, PERSON) == []
+    assert begun_erasures(store) == []
+
+
+def test_people_who_wrote_in_it_go_with_a_batch(store: FileStore) -> None:
+    """Their names and reasons, in the published copy too."""
+    _judged_by_a_person(store)
+
+    forget_batch(store, SPRING, now=NOW)
+
+    assert _files_with(store.home, PERSON) == []

@@ -1,13 +1,17 @@
 """What a handful of live calls says about a judge, and about what a batch will cost."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from cj_pipeline.batch.comparisons import Verdict
-from cj_pipeline.errors import SettingsError
-from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.errors import CeilingReachedError, SettingsError
+from cj_pipeline.judging.judges import Judge, load_judge
 from cj_pipeline.judging.pricing import Usage, cost_usd
-from cj_pipeline.operations.pilot import Trial, calibrate, summarise, trial_pairs
+from cj_pipeline.operations.pilot import Trial, calibrate, paid_trials, summarise, trial_pairs
+from cj_pipeline.runtime import Runtime
+from tests.support.batches import open_engine
 
 _JUDGE = load_judge("quality")
 
@@ -145,3 +149,62 @@ def test_inside_a_providers_batch_no_cache_is_counted_on() -> None:
     ]
 
     assert pilots[0] == pilots[1]
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Runtime:
+    """A runtime over an empty home."""
+    return open_engine(tmp_path / "home")
+
+
+PAID = load_judge("openai-gpt-4-1-mini")
+
+
+def _one_call(judge: Judge) -> Trial:
+    usage = Usage(prompt=1_000_000, completion=0)
+    return Trial(judge, "a", "b", None, "", None, usage, 0.1)
+
+
+def test_what_trials_cost_counts_for_the_day(runtime: Runtime) -> None:
+    """Calls of no batch are no way around what an operator lets a day cost."""
+    runtime.home.mkdir(parents=True, exist_ok=True)
+    (runtime.home / "installation.yaml").write_text("ceilings: {usd_per_day: 1.0}\n")
+    with paid_trials(runtime, [PAID], 1, 0.9) as trials:
+        trials.append(_one_call(PAID))  # which costs 0.40 USD
+
+    with paid_trials(runtime, [PAID], 1, 0.55):
+        pass  # cut short: its reservation stays
+
+    with (
+        pytest.raises(CeilingReachedError, match="1 USD for a day"),
+        paid_trials(runtime, [PAID], 1, 0.1),
+    ):
+        pytest.fail("nothing may be sent")
+    with runtime.store.read() as db:
+        spent = db.rows("SELECT billed_usd, reserved_usd FROM spent_on_trials ORDER BY begun_at")
+    assert spent == [
+        {"billed_usd": pytest.approx(0.4), "reserved_usd": 0.9},
+        {"billed_usd": None, "reserved_usd": 0.55},
+    ]
+
+
+def test_a_judge_that_is_not_allowed_is_not_tried(runtime: Runtime) -> None:
+    """And no command of it costs more than a batch may."""
+    runtime.home.mkdir(parents=True, exist_ok=True)
+    said = "allowed_judges: [openai-gpt-5-1-low]\nceilings: {usd_per_batch: 0.01}\n"
+    (runtime.home / "installation.yaml").write_text(said)
+
+    with pytest.raises(CeilingReachedError) as refused, paid_trials(runtime, [PAID], 1, 0.5):
+        pytest.fail("nothing may be sent")
+
+    assert "is not allowed in this installation" in str(refused.value)
+    assert "0.01 USD for a batch" in str(refused.value)
+
+
+def test_simulated_judges_are_tried_freely(runtime: Runtime) -> None:
+    """They cost nobody anything, so nothing is stored of it."""
+    with paid_trials(runtime, [load_judge("quality")], 5, 9.0) as trials:
+        assert trials == []
+
+    with runtime.store.read() as db:
+        assert db.rows("FROM spent_on_trials") == []

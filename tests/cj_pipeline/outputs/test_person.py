@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cj_pipeline.errors import UnknownBatchError, UnknownEssayError
+from cj_pipeline.outputs import person
 from cj_pipeline.outputs.person import person_record
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import archive_callbacks, archive_of
@@ -72,3 +73,41 @@ def test_who_is_not_there_is_told(store: FileStore) -> None:
             person_record(db, "autumn", PUPIL, archive=store.home)
         with pytest.raises(UnknownEssayError):
             person_record(db, SPRING, "nobody", archive=store.home)
+
+
+TOLD_OTHERWISE = {
+    "comparison_pairs": "with the comparisons",
+    "judging_tasks": "a plan",
+    "judging_assignments": "a plan",
+    "erasures": "what is being removed",
+}
+
+
+def test_every_table_about_an_essay_is_told(store: FileStore) -> None:
+    """A new table about essays is part of the answer, or it says here why not."""
+    with store.read() as db:
+        about = db.rows(
+            "SELECT DISTINCT table_name FROM duckdb_columns() JOIN duckdb_tables() USING"
+            " (database_name, schema_name, table_name)"
+            " WHERE column_name IN ('essay_id', 'essay_a', 'judged_id')"
+        )
+    asked = " ".join(person._PARTS.values())
+
+    missing = {row["table_name"] for row in about if f"FROM {row['table_name']} " not in asked}
+    assert missing == set(TOLD_OTHERWISE)
+
+
+def test_one_of_several_who_handed_in_the_same_text_is_told_of_their_own(store: FileStore) -> None:
+    """It was judged once, under the other's id; whose that is, is not told."""
+    row = {"batch_id": SPRING, "essay_id": "pupil-99", "judged_id": PUPIL, "given_id": "Bo"}
+    more = {"file_name": "bo.txt", "source_path": "essays/bo.txt", "attributes": "{}"}
+    with store.write() as db:
+        db.execute("UPDATE essays SET given_id = 'Anna' WHERE essay_id = ?", [PUPIL])
+        db.insert("shared_texts", [row | more])
+
+    with store.read() as db:
+        record = person_record(db, SPRING, "pupil-99", archive=store.home)
+
+    assert [(row["given_id"], bool(row["text"])) for row in record["essay"]] == [("Bo", True)]
+    assert len(record["scores"]) == 3
+    assert "Anna" not in str(record)

@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from cj_pipeline.batch.comparisons import Role
+from cj_pipeline.batch.comparisons import ChosenPair, Role
 from cj_pipeline.batch.options import Strategy
 from cj_pipeline.diagnostics.position_balance import MIN_SHOWN_FOR_SKEW
 from cj_pipeline.pairing.adaptive import expected_information, most_informative_pairs
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
-from cj_pipeline.pairing.loss import rank_loss_jacobian, rank_loss_jacobian_times
+from cj_pipeline.pairing.loss import (
+    cut_loss_jacobian,
+    cut_loss_jacobian_times,
+    rank_loss_jacobian,
+    rank_loss_jacobian_times,
+)
 from cj_pipeline.pairing.positions import POSITIONAL_SKEW_BAND
 from cj_pipeline.pairing.posterior import DRAWN_IN_TO, shrunk
 from cj_pipeline.pairing.waves import choose_wave, positional_skew
@@ -313,3 +318,53 @@ def test_positions_are_driven_to_zero_with_any_strategy(
             )
             assert is_fair[graph.n_comparisons >= MIN_SHOWN_FOR_SKEW].all()
             assert not both_orders or not any(positional_skew(graph).values())
+
+
+def test_pairs_for_one_cut_lie_at_it() -> None:
+    """Whether the best tenth is known hangs on those about to enter it, not on the last ones."""
+    graph = scored_graph(100, 8)
+    ranking = choose_wave(graph, strategy="adaptive", size=50, seed=1)
+    for_top = choose_wave(replace(graph, n_above=10), strategy="adaptive", size=50, seed=1)
+    assert graph.scores is not None
+    score = dict(zip(graph.essay_ids, graph.scores.tolist(), strict=True))
+    students = sorted(
+        (score[each] for each in graph.essay_ids if each not in graph.anchor_ids), reverse=True
+    )
+    cut = 0.5 * (students[9] + students[10])
+
+    def distance(wave: tuple[ChosenPair, ...]) -> float:
+        return float(np.mean([abs(score[e] - cut) for p in wave for e in (p.essay_a, p.essay_b)]))
+
+    assert distance(for_top) < 0.7 * distance(ranking)
+    assert {pair.role for pair in for_top} == {Role.BOUNDARY}
+
+
+def test_the_loss_of_one_cut_ignores_a_common_move() -> None:
+    """When all students go up alike, nobody takes anybody's place."""
+    rng = np.random.default_rng(1)
+    scores, variances = rng.normal(0, 1.5, 30), rng.uniform(0.1, 0.5, 30)
+    is_student = np.arange(30) >= 5
+
+    jacobian = cut_loss_jacobian(scores, variances, 6, is_student)
+
+    assert jacobian @ np.ones(30) == pytest.approx(0, abs=1e-12)
+    columns = rng.normal(size=(30, 4))
+    for transposed, written_out in ((False, jacobian), (True, jacobian.T)):
+        product = cut_loss_jacobian_times(
+            scores, variances, 6, is_student, columns, transposed=transposed
+        )
+        assert product == pytest.approx(written_out @ columns)
+
+
+def test_a_cut_in_a_large_batch_is_chosen_for_by_sketches() -> None:
+    """Beyond what can be written out the same pairs matter."""
+    graph = replace(scored_graph(1_600, 6), n_above=160)
+    wave = choose_wave(graph, strategy="adaptive", size=400, seed=1)
+    assert graph.scores is not None
+    score = dict(zip(graph.essay_ids, graph.scores.tolist(), strict=True))
+    cut = np.sort(graph.scores)[-160]
+
+    near = np.mean([min(abs(score[p.essay_a] - cut), abs(score[p.essay_b] - cut)) for p in wave])
+
+    assert len(wave) == 400
+    assert near < 0.6 * np.mean(np.abs(graph.scores - cut))

@@ -11,7 +11,12 @@ from typer.testing import CliRunner
 from cj_pipeline.cli import app
 from cj_pipeline.emulator import change_settings, in_process_client
 from cj_pipeline.emulator.config import EmulatorConfig
-from cj_pipeline.errors import InvalidOutputError, JudgeHeldError, OutOfCreditError
+from cj_pipeline.errors import (
+    BatchProblemsError,
+    InvalidOutputError,
+    JudgeHeldError,
+    OutOfCreditError,
+)
 from cj_pipeline.operations.execute import run_to_end, take_in
 from cj_pipeline.operations.reparse import reparse
 from cj_pipeline.queries.overview import batch_overview, put_off, what_hinders
@@ -90,6 +95,96 @@ def test_a_judge_without_a_verdict_is_held_and_goes_on_when_told(
     assert told.startswith("waits for a person: Judge 'quality' gave no verdict")
     assert (paid, paid_again) == (6, 6)
     assert ended[0] == "succeeded"
+
+
+@MODES
+def test_changed_settings_continue_the_same_batch(
+    runtime: Runtime, tmp_path: Path, mode: str
+) -> None:
+    """A judge of the same name takes what is open; what was paid for stays with the earlier one."""
+    without_verdicts(runtime, 1.0)
+    folder = a_folder(tmp_path, mode, canary_requests=3)
+    with pytest.raises(JudgeHeldError, match=r"judges/quality\.yaml"):
+        execute(runtime, folder)
+    paid = n_paid(runtime)
+
+    _change_judge(folder, max_output_tokens=700)
+    without_verdicts(runtime, 0.0)
+    ended = execute(runtime, folder)
+
+    with runtime.store.read() as db:
+        judged = db.rows(
+            "SELECT j.definition->'settings'->>'max_output_tokens' AS most, count(*) AS n"
+            " FROM comparisons c JOIN judges j USING (batch_id, judge_id)"
+            " WHERE c.status = 'succeeded' GROUP BY 1"
+        )
+        asked = db.rows(
+            "SELECT j.replaced_at IS NULL AS is_asked, count(*) AS n, sum(a.cost_usd) > 0 AS cost"
+            " FROM attempts a JOIN judges j USING (batch_id, judge_id) GROUP BY 1 ORDER BY 1"
+        )
+        assert db.one("SELECT count(*) AS n FROM batches") == {"n": 1}
+    assert ended[0] == "succeeded"
+    assert paid == 6
+    assert judged == [{"most": "700", "n": 15}]
+    assert asked == [
+        {"is_asked": False, "n": 6, "cost": True},
+        {"is_asked": True, "n": 15, "cost": True},
+    ]
+    assert n_paid(runtime) == 6 + 15
+
+
+def test_a_changed_judge_that_gives_no_verdict_is_held_anew(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """And changed again, or changed back, it goes on again."""
+    without_verdicts(runtime, 1.0)
+    folder = a_folder(tmp_path, "per_request", canary_requests=3)
+    for most in (700, 800):
+        with pytest.raises(JudgeHeldError, match="no verdict in its first 6 answers"):
+            execute(runtime, folder)
+        _change_judge(folder, max_output_tokens=most)
+    without_verdicts(runtime, 0.0)
+    _change_judge(folder, max_output_tokens=700)
+
+    with pytest.raises(JudgeHeldError):
+        execute(runtime, folder)
+
+    assert n_paid(runtime) == 12
+    assert execute(runtime, folder, resume=True)[0] == "succeeded"
+
+
+def test_a_judge_that_gives_verdicts_is_not_changed_under_way(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """Half of a scale by one judge and half by another would be no scale; nor are texts changed."""
+    folder = a_folder(tmp_path, "per_request", canary_requests=3)
+    without_verdicts(runtime, 1.0)
+    with pytest.raises(JudgeHeldError):
+        execute(runtime, folder)
+    essay = next((folder / "essays").iterdir())
+    before = essay.read_text()
+    _change_judge(folder, max_output_tokens=700)
+    essay.write_text("Another text under the same name.")
+
+    with pytest.raises(BatchProblemsError, match="with other content"):
+        execute(runtime, folder)
+
+    essay.write_text(before)
+    without_verdicts(runtime, 0.0)
+    assert execute(runtime, folder)[0] == "succeeded"
+    assert execute(runtime, folder)[0] == "succeeded"
+    _change_judge(folder, max_output_tokens=800)
+    with pytest.raises(BatchProblemsError, match="with other content"):
+        execute(runtime, folder)
+
+
+def _change_judge(folder: Path, max_output_tokens: int) -> None:
+    """Write the built-in judge `quality` into the folder, with a setting changed."""
+    (folder / "judges").mkdir(exist_ok=True)
+    (folder / "judges" / "quality.yaml").write_text(
+        "name: quality\nprovider: emulator\nmodel: quality\n"
+        f"settings: {{max_output_tokens: {max_output_tokens}}}\n"
+    )
 
 
 def test_without_a_canary_single_calls_stop_by_themselves(runtime: Runtime, tmp_path: Path) -> None:

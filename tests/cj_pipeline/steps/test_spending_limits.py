@@ -20,6 +20,7 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.installation import INSTALLATION_FILE, read_installation
 from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.operations.erase import forget_batch
 from cj_pipeline.operations.execute import take_in
 from cj_pipeline.operations.preflight import preflight_folder
 from cj_pipeline.runtime import Runtime
@@ -27,6 +28,7 @@ from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.spending_limits import unallowed_judges
 from cj_pipeline.steps.submit_wave import submit_wave
+from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.tokens import hash_of, new_token
 from tests.support.batches import ManualClock, open_engine, write_batch
 
@@ -215,6 +217,30 @@ def test_a_file_that_cannot_be_used_says_what_is_wrong(
 
     with pytest.raises(SettingsError, match=problem):
         read_installation(runtime.home)
+
+
+@pytest.mark.parametrize("ceiling", ["usd_per_batch", "usd_per_token"])
+def test_forgetting_a_batch_lifts_no_ceiling(
+    runtime: Runtime, tmp_path: Path, ceiling: str
+) -> None:
+    """What it cost is kept, and counts when the same files come back."""
+    folder = a_folder(tmp_path)
+    batch_id = sent(runtime, folder)
+    with runtime.store.write() as db:
+        db.execute("UPDATE provider_jobs SET billed_usd = 2.0, state = 'settled'")
+        db.execute("UPDATE batches SET state = 'failed'")
+    store = runtime.store
+    assert isinstance(store, FileStore)
+    forget_batch(store, batch_id, now=runtime.clock())
+    token = {"sha256": hash_of(new_token()), "scopes": ["submit"], "batches": ["*"]}
+    lay_down(
+        runtime,
+        ceilings={ceiling: 1.9},
+        tokens={"office": token | {"expires": date(2030, 1, 1)}},
+    )
+
+    with pytest.raises(BatchProblemsError, match=r"ceiling is 1\.9 USD"):
+        ingest(runtime, folder, may_return=True)
 
 
 OWN_JUDGE = (
