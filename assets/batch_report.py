@@ -4,10 +4,9 @@ from typing import Any
 
 import dagster as dg
 
-from assets.automation.metadata import MAX_CELL, costs_by_judge, history_of, picture
+from assets.automation.metadata import MAX_CELL, costs_by_judge, history_of, links_to
 from assets.automation.partitions import OWNERS, batch_step, batches
 from cj_pipeline.outputs.artefact import artefact_name
-from cj_pipeline.outputs.judges import agreements
 from cj_pipeline.steps.publish import publish_report
 from cj_pipeline.text import excerpt
 from resources.runtime_resource import RuntimeResource
@@ -45,11 +44,5 @@ def batch_report(
     }
     if connected.store.published_path is not None:
         metadata["published_copy"] = dg.MetadataValue.path(str(connected.store.published_path))
-    if history.scores:
-        metadata["fairness"] = picture(history, "fairness_plot")
-        metadata["convergence"] = picture(history, "convergence_plot")
-    if agreements(history):
-        metadata["judge_agreement"] = picture(history, "agreement_plot")
-    if history.jobs:
-        metadata["cost_per_wave"] = picture(history, "cost_plot")
+    metadata |= links_to(connected, batch_id, "live_page", "report", "artefact")
     return dg.MaterializeResult(metadata=metadata)

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from assets.automation.metadata import history_and_columns, table
 from assets.automation.partitions import OWNERS, STORED, batches, errors_as_dagster_knows_them
-from cj_pipeline.steps.ingest import Ingested, ingest
+from cj_pipeline.queries.batch_record import refuse_rejected
+from cj_pipeline.steps.ingest import Ingested, ingest, stored_batch
 from cj_pipeline.trials.runs import open_trial
 from resources.runtime_resource import RuntimeResource
 
@@ -18,7 +19,8 @@ class BatchSource(dg.Config):
 
     folder: str = Field(
         "",
-        description="The batch folder; by default the folder of the partition's name in the inbox.",
+        description="The batch folder; by default the folder of the partition's name in the inbox."
+        " A batch that is in the store already needs none.",
     )
     trial: str = Field(
         "",
@@ -73,4 +75,11 @@ def _take_in(engine: RuntimeResource, batch_id: str, config: BatchSource) -> Ing
             raise dg.Failure(msg, allow_retries=False)
         return open_trial(connected, config.trial, batch_id=batch_id)
     folder = Path(config.folder) if config.folder else connected.inbox / batch_id
+    is_of_inbox = not config.folder or folder.parent == connected.inbox
+    if is_of_inbox and not config.settings and not folder.exists():
+        with connected.store.read() as db:
+            refuse_rejected(db, batch_id)  # and keep the reasons that it was rejected for
+            stored = stored_batch(db, batch_id)
+        if stored is not None:
+            return stored  # its folder has left the inbox, or was never there
     return ingest(connected, folder, explicit=config.settings, batch_id=batch_id)

@@ -6,11 +6,17 @@ from typing import Any, Self
 import dagster as dg
 from pydantic import Field, model_validator
 
-from assets.automation.metadata import history_and_columns, picture, table
-from assets.automation.partitions import OWNERS, STORED, batch_step, batches
+from assets.automation.metadata import history_and_columns, links_to, table
+from assets.automation.partitions import (
+    OWNERS,
+    STORED,
+    batch_step,
+    batches,
+    errors_as_dagster_knows_them,
+)
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.operations.regrade import GRADED_BY, regrade
-from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.queries.batch_record import load_batch, refuse_rejected
 from cj_pipeline.steps.describe_scale import describe_scale
 from cj_pipeline.steps.project import project
 from resources.runtime_resource import RuntimeResource
@@ -83,7 +89,8 @@ def grade_projections(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """A grade with a probability for each step of the scale; nothing before the batch has ended."""
     connected, batch_id = engine.open(), context.partition_key
-    with connected.store.read() as db:
+    with errors_as_dagster_knows_them(), connected.store.read() as db:
+        refuse_rejected(db, batch_id)
         has_ended = load_batch(db, batch_id).has_ended
     if not has_ended:
         context.log.info(f"Batch {batch_id} goes on: no grades yet.")
@@ -112,8 +119,7 @@ def grade_projections(
         "revision": projected.revision,
         "is_simulated": history.is_simulated,
     }
-    if history.scores:
-        metadata["scores_and_boundaries"] = picture(history, "score_plot")
+    metadata |= links_to(connected, batch_id, "live_page", "report")
     if history.is_graded:
         metadata |= {
             "grades": table(

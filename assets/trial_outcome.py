@@ -1,6 +1,7 @@
 """What a run of a trial came to: expectations met or not, and drift since the run before."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -21,6 +22,10 @@ _SHOWN_RUNS = 20
     owners=OWNERS,
     tags={"paid": "no"},
     output_required=False,
+    # Nightly trials that do not come out are stale on its page; `CJTrialOverdue` tells alike.
+    freshness_policy=dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)
+    ),
 )
 def trial_outcome(
     context: dg.AssetExecutionContext, engine: RuntimeResource
@@ -106,7 +111,7 @@ def _run(row: dict[str, Any]) -> dict[str, Any]:
     figures, drift = row["figures"] or {}, row["drift"] or {}
     return {
         "batch": row["batch_id"],
-        "due": f"{row['due_at']:%Y-%m-%d %H:%M}",
+        "due": f"{row['due_at']:%Y-%m-%d %H:%M} UTC",
         "is_met": row["is_met"],
         "end_reason": row["end_reason"],
         **{name: figures.get(name) for name in ("completed", "cost_usd", "duration_s")},

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from assets.automation.metadata import (
     history_and_columns,
-    picture,
+    links_to,
     progress_in_run_log,
     progress_metadata,
     table,
@@ -64,10 +64,5 @@ def wave_decision(
         ),
     }
     metadata |= forecast_metadata(history)
-    if not decided.decision.is_final:
-        # At the end grades come first: their page and the report's show these.
-        if history.scores:
-            metadata["scores"] = picture(history, "score_plot")
-        if len(history.decisions) > 1:
-            metadata["convergence"] = picture(history, "convergence_plot")
+    metadata |= links_to(connected, batch_id, "live_page")
     return dg.MaterializeResult(metadata=metadata)

@@ -1,6 +1,8 @@
 """How long a sensor's tick takes with many batches: 200 open jobs over 1,000 partitions.
 
-    python -m benchmarks.dagster_ticks [--open 200] [--ended 800] [--comparisons 300]
+    python -m benchmarks.dagster_ticks [--open 200] [--ended 800] [--comparisons 300] [--runs 0]
+
+A large installation: `--open 100 --ended 9900 --comparisons 40 --runs 80000`.
 
 One batch is taken to its end and another to its first wave, through the real steps with the
 emulator over HTTP; the rest are copies of their rows under other names. Then the real sensors are
@@ -13,16 +15,25 @@ import argparse
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 
 import dagster as dg
 
 from assets.automation import sensors
+from assets.automation.maintenance import MAX_RUNS_A_NIGHT, superseded_runs
 from assets.automation.partitions import BATCHES
-from assets.automation.sensors import inbox_sensor, provider_jobs_sensor, watchdog_sensor
+from assets.automation.pools import MARK_TAG
+from assets.automation.sensors import (
+    inbox_sensor,
+    notification_sensor,
+    provider_jobs_sensor,
+    watchdog_sensor,
+)
 from cj_pipeline.definitions import defs
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
@@ -30,6 +41,7 @@ from cj_pipeline.emulator.serving import served
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import advance_to_end
 from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.next_step import next_steps
 from cj_pipeline.steps.plan_wave import plan_wave
 from cj_pipeline.steps.submit_wave import submit_wave
 from resources.runtime_resource import RuntimeResource
@@ -133,6 +145,8 @@ def main() -> None:
     parser.add_argument("--open", type=int, default=200)
     parser.add_argument("--ended", type=int, default=800)
     parser.add_argument("--comparisons", type=int, default=300)
+    parser.add_argument("--runs", type=int, default=0, help="finished runs in Dagster's history")
+    parser.add_argument("--ticks", type=int, default=20, help="repetitions of what is steady")
     given = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
@@ -149,7 +163,69 @@ def main() -> None:
             instance.add_dynamic_partitions(BATCHES, names)
             size = runtime.store.path.stat().st_size / 1e6
             print(f"{len(names)} partitions, {n_rows} requests, store {size:.0f} MB")
+            if given.runs:
+                add_history(instance, names, given.runs)
+                print(f"{instance.get_runs_count()} runs")
+            tick(provider_jobs_sensor, instance)
+            steady(runtime, instance, given.ticks)
             measure(runtime, instance)
+
+
+def add_history(instance: dg.DagsterInstance, names: list[str], n_runs: int) -> None:
+    """Record finished runs of the batches, as a year leaves them: runs alone, without events."""
+    jobs = ("open_batch", "collect_wave")
+    for number in range(n_runs):
+        batch_id = names[number % len(names)]
+        job = jobs[0] if number < len(names) else jobs[1]
+        instance.run_storage.add_run(
+            dg.DagsterRun(
+                job_name=job,
+                run_id=str(uuid.UUID(int=number + 1)),
+                status=dg.DagsterRunStatus.SUCCESS,
+                tags={
+                    "dagster/partition": batch_id,
+                    MARK_TAG: f"{number:012d}",
+                    "dagster/cj-provider-emulator": "yes",
+                },
+            )
+        )
+
+
+def often(what: str, n_ticks: int, measured: Callable[[], float]) -> None:
+    """Print the median and the 95th percentile of ticks that are repeated."""
+    seconds = sorted(measured() for _ in range(n_ticks))
+    at_95 = seconds[min(len(seconds) - 1, round(0.95 * len(seconds)))]
+    print(f"{what:<58} {seconds[len(seconds) // 2]:6.2f} s  p95 {at_95:.2f} s of {n_ticks}")
+
+
+def steady(runtime: Runtime, instance: dg.DagsterInstance, n_ticks: int) -> None:
+    """Time what happens all day while nothing does: ticks, a partition's page, upkeep's look."""
+
+    def of(sensor: dg.SensorDefinition) -> Callable[[], float]:
+        return lambda: tick(sensor, instance)[0]
+
+    for sensor in (provider_jobs_sensor, watchdog_sensor, inbox_sensor, notification_sensor):
+        often(f"{sensor.name}, nothing to do", n_ticks, of(sensor))
+
+    def page() -> float:
+        """What Dagster reads for the page of an asset's partitions, and one of them."""
+        started = time.perf_counter()
+        key = dg.AssetKey("batch_report")
+        instance.get_dynamic_partitions(BATCHES)
+        instance.get_materialized_partitions(key)
+        instance.get_run_records(dg.RunsFilter(tags={"dagster/partition": "ended-00001"}), limit=20)
+        instance.fetch_materializations(
+            dg.AssetRecordsFilter(key, asset_partitions=["ended-00001"]), limit=20
+        )
+        return time.perf_counter() - started
+
+    often("a partition's page", n_ticks, page)
+    started = time.perf_counter()
+    with runtime.store.read() as db:
+        going_on = set(next_steps(db, runtime.clock()))
+    found = islice(superseded_runs(instance, runtime.clock(), going_on), MAX_RUNS_A_NIGHT)
+    n_found = sum(1 for _ in found)
+    print(f"upkeep finds {n_found} runs to delete in {time.perf_counter() - started:.1f} s")
 
 
 def measure(runtime: Runtime, instance: dg.DagsterInstance) -> None:

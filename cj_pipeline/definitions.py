@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import dagster as dg
 
-from assets import (
-    batch_report,
-    comparison_pairs,
-    comparisons,
-    essay_scores,
-    essays,
-    grade_projections,
-    provider_jobs,
-    run_artefact,
-    trial_outcome,
-    wave_decision,
-)
+import assets
+from assets import trial_outcome
 from assets.automation.checks import ALL_CHECKS
 from assets.automation.jobs import ALL_JOBS
 from assets.automation.maintenance import nightly_upkeep, store_upkeep
@@ -23,21 +15,13 @@ from assets.automation.schedules import trial_schedules, trials_home
 from assets.automation.sensors import ALL_SENSORS
 from resources.runtime_resource import RuntimeResource
 
-ASSETS = (
-    essays,
-    comparison_pairs,
-    provider_jobs,
-    comparisons,
-    essay_scores,
-    wave_decision,
-    grade_projections,
-    run_artefact,
-    batch_report,
-    trial_outcome,
-)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    located = dg.with_source_code_references(dg.load_assets_from_package_module(assets))
+    """Every asset in the folder, with the place where it is written."""
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules(ASSETS),
+    assets=located,
     asset_checks=[*ALL_CHECKS, trial_outcome.trial_outcome_checks],
     jobs=[*ALL_JOBS, store_upkeep],
     sensors=ALL_SENSORS,

@@ -111,6 +111,17 @@ class BatchProblemsError(FinalError):
         )
 
 
+class RejectedBatchError(FinalError):
+    """A batch was rejected at intake, so there is nothing to take a step of."""
+
+    def __init__(self, batch_id: str, problems: Sequence[str]) -> None:
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(
+            f"Batch '{batch_id}' was rejected at intake, so there is nothing to do for it. Fix its"
+            f" folder and submit it again (in Dagster: `open_batch`):{lines}"
+        )
+
+
 class SettingsError(FinalError):
     """A setting cannot be used; the message gives every violation."""
 

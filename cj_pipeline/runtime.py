@@ -13,7 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cj_pipeline.errors import SettingsError
 from cj_pipeline.live.retry import RetryRules
+from cj_pipeline.storage.published_files import (
+    PUBLISHED_IN,
+    PublishedFiles,
+    open_published_files,
+)
 from cj_pipeline.store.base import Store
 
 if TYPE_CHECKING:
@@ -47,6 +53,24 @@ class RunEnvironment:
 def utc_now() -> datetime:
     """Return the time, aware of its zone."""
     return datetime.now(UTC)
+
+
+def public_url(environment: Mapping[str, str]) -> str | None:
+    """Return where people reach the service (CJ_PUBLIC_URL), without the last slash, if it is said.
+
+    Raises:
+        SettingsError: If it is no address of a page.
+    """
+    address = environment.get("CJ_PUBLIC_URL", "").strip().rstrip("/")
+    if not address:
+        return None
+    if not address.startswith(("https://", "http://")):
+        msg = (
+            f"CJ_PUBLIC_URL is {address!r}: write where people reach `cj serve`, such as"
+            " https://essays.example.org"
+        )
+        raise SettingsError(msg)
+    return address
 
 
 @dataclass(frozen=True)
@@ -98,9 +122,14 @@ class Runtime:
             return False
 
     @property
+    def published(self) -> PublishedFiles:
+        """Where artefacts and reports are; machines share them at `CJ_FILES`, if it is set."""
+        return open_published_files(self.home, self.environment)
+
+    @property
     def published_folder(self) -> Path:
         """Where each batch's artefact and report are written, one folder per batch."""
-        return self.home / "batches"
+        return self.home / PUBLISHED_IN
 
     @property
     def inbox(self) -> Path:

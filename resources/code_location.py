@@ -8,25 +8,61 @@ place that reads Dagster's private modules for it.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import yaml
-from dagster._core.remote_origin import RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.scheduler.instigation import InstigatorState
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._record import copy
 
 LOCATION = "cj_pipeline"
+MODULE = "cj_pipeline.definitions"
 EARLIER_NAMES = ("cj_pipeline.definitions",)
 WORKSPACE_FILE = "workspace.yaml"
 
 
 def write_workspace(dagster_home: Path) -> Path:
     """Write the workspace that names the location, and return its file."""
-    module = {"module_name": "cj_pipeline.definitions", "location_name": LOCATION}
+    module = {"module_name": MODULE, "location_name": LOCATION}
     file = dagster_home / WORKSPACE_FILE
     file.write_text(yaml.safe_dump({"load_from": [{"python_module": module}]}, sort_keys=False))
     return file
+
+
+@contextmanager
+def runs_in_location(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Have runs that are executed in this process shown as runs of the location.
+
+    Dagster records where a run's code is only as it launches the run itself; without it the run's
+    row has no link to its job, and its page cannot start it again.
+    """
+    create = instance.create_run_for_job
+    code = LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE)
+    repository = RemoteRepositoryOrigin(
+        ManagedGrpcPythonEnvCodeLocationOrigin(code, LOCATION), SINGLETON_REPOSITORY_NAME
+    )
+
+    def create_located(job_def: dg.JobDefinition, **more: Any) -> dg.DagsterRun:
+        origin = RemoteJobOrigin(repository, job_def.name)
+        return create(job_def, remote_job_origin=origin, **more)
+
+    instance.create_run_for_job = create_located  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del instance.create_run_for_job
 
 
 def carry_over(instance: dg.DagsterInstance) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from cj_pipeline.runtime import RunEnvironment, Runtime
+from cj_pipeline.runtime import RunEnvironment, Runtime, public_url
 from cj_pipeline.storage.private_files import make_home
 from cj_pipeline.store.opening import default_home, open_store
 
@@ -18,6 +18,7 @@ def open_runtime(environment: Mapping[str, str], *, is_attended: bool = False) -
 
     `is_attended` says that a person started this by hand, for a folder that they name.
     """
+    public_url(environment)  # a wrong one is told now, and not once a batch has been paid for
     home = make_home(default_home(environment).resolve())
     return Runtime(
         store=open_store(home, environment),

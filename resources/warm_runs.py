@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass
 from dagster._serdes.config_class import ConfigurableClassData
 
-PROCESS_TAG = "cj/process"
+PROCESS_TAG = "dagster/cj-process"
 """Where a run's process is: host, number and when it began, so that no other is taken for it."""
 
 PRELOADED = ("resources.preload",)
@@ -117,6 +118,9 @@ def execute_in_fork(arguments: str, command: list[str]) -> None:
     from resources.preload import is_stale
 
     if is_stale():
+        # Its first word is `dagster`, which is not where a process looks that is handed a path.
+        if command[0] == "dagster":
+            command = [sys.executable, "-m", *command]
         os.execv(command[0], command)  # noqa: S606
     from dagster._cli.api import execute_run_command
 

@@ -8,7 +8,6 @@ grades, so that people have the report to decide by.
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
 
@@ -19,6 +18,7 @@ from cj_pipeline.checks.batch_checks import check_assertions
 from cj_pipeline.checks.claims import Finding
 from cj_pipeline.checks.standard_checks import CHECKS, Check
 from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.queries.overview import outputs
 from resources.runtime_resource import RuntimeResource
 
 # A batch that goes on has no grades to check, and nothing after them runs either; Dagster warns of
@@ -77,12 +77,14 @@ def run_artefact_checks(
     context: dg.AssetCheckExecutionContext, engine: RuntimeResource
 ) -> Iterator[dg.AssetCheckResult]:
     """The artefact is read back from the disk as its reader will see it."""
-    with engine.open().store.read() as db:
-        row = db.one("SELECT path FROM run_artefact WHERE batch_id = ?", [context.partition_key])
-    if row is None:
+    runtime = engine.open()
+    with runtime.store.read() as db:
+        written = outputs(db, context.partition_key).get("artefact")
+    content = runtime.published.read(written.path, written.sha256) if written else None
+    if content is None:
         finding = Finding(False, "no artefact is recorded for this batch")
     else:
-        finding = claims.artefact_is_valid(Path(row["path"]))
+        finding = claims.artefact_is_valid(content)
     yield check_result("run_artefact", "artefact_is_valid", finding, dg.AssetCheckSeverity.ERROR)
 
 

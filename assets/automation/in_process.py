@@ -34,6 +34,7 @@ from cj_pipeline.trials.runs import (
     this_process,
     trial_batch_id,
 )
+from resources.code_location import runs_in_location
 from resources.runtime_resource import RuntimeResource
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
@@ -105,9 +106,10 @@ def _run(
     config: Mapping[str, object],
 ) -> JobRun:
     started = time.monotonic()
-    result = definitions.resolve_job_def(job).execute_in_process(
-        run_config={**QUIET, **config}, instance=instance, partition_key=batch_id
-    )
+    with runs_in_location(instance):
+        result = definitions.resolve_job_def(job).execute_in_process(
+            run_config={**QUIET, **config}, instance=instance, partition_key=batch_id
+        )
     return JobRun(job, result.run_id, time.monotonic() - started)
 
 

@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.automation.partitions import batches, errors_as_dagster_knows_them
 from cj_pipeline.operations.cancel import cancel
+from cj_pipeline.queries.batch_record import refuse_rejected
 from cj_pipeline.steps.next_step import NextStep
 from resources.runtime_resource import RuntimeResource
 
@@ -26,24 +27,27 @@ collect_wave = dg.define_asset_job(
         "comparisons",
         "essay_scores",
         "wave_decision",
+        "wave_request",
         "grade_projections",
         "run_artefact",
         "batch_report",
         "trial_outcome",
     ],
-    description="Collect a wave, score it, decide; at the end grade and publish.",
+    description="Collect a wave, score it, decide, submit the next; at the end grade and publish.",
 )
 finish_batch = dg.define_asset_job(
     "finish_batch",
     selection=[
         "essay_scores",
         "wave_decision",
+        "wave_request",
         "grade_projections",
         "run_artefact",
         "batch_report",
         "trial_outcome",
     ],
-    description="Score and decide a batch with nothing in flight; at its end grade and publish it.",
+    description="Score and decide a batch with nothing in flight; submit its next wave, or at its"
+    " end grade and publish it.",
 )
 
 GRADED_AGAIN = {"ops": {"grade_projections": {"config": {"again": True}}}}
@@ -78,8 +82,11 @@ rescore_batch = dg.define_asset_job(
 @dg.op
 def stop_asking(context: dg.OpExecutionContext, engine: RuntimeResource) -> None:
     """Request nothing more for a batch; what its provider jobs finished is still collected."""
+    runtime = engine.open()
     with errors_as_dagster_knows_them():
-        cancelled = cancel(engine.open(), context.partition_key)
+        with runtime.store.read() as db:
+            refuse_rejected(db, context.partition_key)
+        cancelled = cancel(runtime, context.partition_key)
     context.log.info(f"{cancelled.n_jobs} provider jobs were asked to stop.")
 
 

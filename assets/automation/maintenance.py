@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import dagster as dg
@@ -30,6 +31,17 @@ from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import archive_callbacks, backup_store, delete_archives
 from resources.runtime_resource import PARTITION_TAG, RuntimeResource
 
+KEEP_RUNS_DAYS = 90.0
+"""Where nobody says otherwise: for ever would be a file and several rows for each run there was."""
+
+_PAGE = 1_000
+
+MAX_RUNS_A_NIGHT = 5_000
+"""So that a night's upkeep ends; the next night goes on."""
+
+GONE_AFTER = timedelta(days=1)
+"""Somebody who comes in the morning still finds why a batch was rejected."""
+
 _FINISHED = [Status.SUCCESS, Status.FAILURE, Status.CANCELED]
 _TOLD = {
     Event.ASSET_MATERIALIZATION_PLANNED,
@@ -47,7 +59,7 @@ class History(dg.Config):
         allow_inf_nan=False,
         description="Older finished runs are deleted, unless their batch goes on or something of"
         " theirs is still the newest of its kind. None: as CJ_KEEP_RUNS_DAYS says, which the"
-        " schedule goes by; where it says nothing, all runs are kept.",
+        f" schedule goes by; where it says nothing, {KEEP_RUNS_DAYS:g} days.",
     )
 
 
@@ -58,25 +70,66 @@ def keep_history_small(
     """Delete runs that nothing rests upon any more; doing it twice changes nothing."""
     opened = engine.open()
     days = _days(config, opened.environment)
-    if days is None:
-        context.log.info("All runs are kept.")
-        return
     with opened.store.read() as db:
         going_on = set(next_steps(db, opened.clock()))
     ended_before = opened.clock() - timedelta(days=days)
-    superseded = list(superseded_runs(context.instance, ended_before, going_on))
+    superseded = list(
+        islice(superseded_runs(context.instance, ended_before, going_on), MAX_RUNS_A_NIGHT)
+    )
     for run_id in superseded:
         delete_run(context.instance, run_id)
     context.log.info(f"{len(superseded)} runs deleted whose place newer ones have taken.")
 
 
-def _days(config: History, environment: Mapping[str, str]) -> float | None:
-    """Return how long runs are kept; None where nobody has said."""
+@dg.op
+def keep_partitions_true(context: dg.OpExecutionContext, engine: RuntimeResource) -> None:
+    """Delete partitions of rejected and forgotten batches, with their history."""
+    opened = engine.open()
+    before = opened.clock() - GONE_AFTER
+    with opened.store.read() as db:
+        rows = db.rows("SELECT batch_id, state, updated_at FROM batches")
+    kept = {
+        row["batch_id"] for row in rows if row["state"] != "rejected" or row["updated_at"] > before
+    }
+    gone = list(partitions_of_nothing(context.instance, kept, before))[:MAX_RUNS_A_NIGHT]
+    for batch_id in gone:
+        forget_partition(context.instance, batch_id, keep_name=False, rewrite=batch_id == gone[-1])
+    context.log.info(f"{len(gone)} partitions deleted whose batches were rejected or forgotten.")
+
+
+def partitions_of_nothing(
+    instance: dg.DagsterInstance, kept: set[str], last_run_before: datetime
+) -> Iterator[str]:
+    """Yield the partitions without a batch, whose runs were all over long ago.
+
+    One without any run is kept: somebody has only just added it.
+
+    Args:
+        instance: Where they are.
+        kept: The batches that keep theirs.
+        last_run_before: When the newest run of a partition ended at the latest.
+    """
+    for batch_id in instance.get_dynamic_partitions(BATCHES):
+        if batch_id in kept:
+            continue
+        with_it = dg.RunsFilter(tags={PARTITION_TAG: batch_id})
+        newest = instance.get_run_records(with_it, limit=1)
+        if (
+            newest
+            and newest[0].dagster_run.status in _FINISHED
+            and newest[0].update_timestamp.replace(tzinfo=UTC) < last_run_before
+        ):
+            yield batch_id
+
+
+def _days(config: History, environment: Mapping[str, str]) -> float:
+    """Return how long runs are kept."""
     said = environment.get("CJ_KEEP_RUNS_DAYS", "").strip()
-    if config.keep_runs_days is not None or not said:
+    if config.keep_runs_days is not None:
         return config.keep_runs_days
     try:
-        return History(keep_runs_days=said).keep_runs_days  # type: ignore[arg-type]
+        read = History(keep_runs_days=said or KEEP_RUNS_DAYS)  # type: ignore[arg-type]
+        return KEEP_RUNS_DAYS if read.keep_runs_days is None else read.keep_runs_days
     except ValidationError:
         msg = f"CJ_KEEP_RUNS_DAYS is {said!r}: write a number of days, or leave it out."
         raise dg.Failure(msg, allow_retries=False) from None
@@ -96,7 +149,7 @@ def superseded_runs(
         going_on: Batches that are not at their end: how often a step was tried is told by runs.
     """
     seen: set[tuple[str, str]] = set()
-    for record in instance.get_run_records():  # the newest first
+    for record in _newest_first(instance):
         run, ended = record.dagster_run, record.end_time or record.update_timestamp.timestamp()
         batch_id = run.tags.get(PARTITION_TAG, "")
         is_newest = (run.job_name, batch_id) not in seen
@@ -107,6 +160,14 @@ def superseded_runs(
             instance, run.run_id
         ):
             yield run.run_id
+
+
+def _newest_first(instance: dg.DagsterInstance) -> Iterator[dg.RunRecord]:
+    """Yield every run, a page at a time: a year's are too many to hold."""
+    cursor: str | None = None
+    while page := instance.get_run_records(limit=_PAGE, cursor=cursor):
+        yield from page
+        cursor = page[-1].dagster_run.run_id
 
 
 def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
@@ -121,10 +182,18 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
             each.unlink(missing_ok=True)
 
 
-def forget_partition(instance: dg.DagsterInstance, batch_id: str, *, keep_name: bool) -> int:
+def forget_partition(
+    instance: dg.DagsterInstance, batch_id: str, *, keep_name: bool, rewrite: bool = True
+) -> int:
     """Delete every run of a batch, and its partition unless that stays; return how many runs.
 
     Where the instance keeps SQLite files they are written anew: what was deleted lingers in them.
+
+    Args:
+        instance: Where they are.
+        batch_id: The batch.
+        keep_name: Whether the partition stays.
+        rewrite: False where more is about to be deleted: once is enough, and takes long.
     """
     with_it = dg.RunsFilter(tags={PARTITION_TAG: batch_id})
     runs = [record.dagster_run.run_id for record in instance.get_run_records(with_it)]
@@ -133,7 +202,7 @@ def forget_partition(instance: dg.DagsterInstance, batch_id: str, *, keep_name: 
     _forget_what_outlasts_runs(instance, batch_id, runs)
     if not keep_name and batch_id in instance.get_dynamic_partitions(BATCHES):
         instance.delete_dynamic_partition(BATCHES, batch_id)
-    if isinstance(instance.event_log_storage, SqliteEventLogStorage):
+    if rewrite and isinstance(instance.event_log_storage, SqliteEventLogStorage):
         for file in sorted(Path(instance.root_directory).rglob("*.db")):
             with closing(sqlite3.connect(file, timeout=30, isolation_level=None)) as db:
                 db.execute("VACUUM")
@@ -229,7 +298,8 @@ def keep_store_small(
         return
 
     def forget_here(batch_id: str, is_whole: bool) -> int:
-        return forget_partition(context.instance, batch_id, keep_name=not is_whole)
+        n_shared = opened.published.forget(batch_id)
+        return n_shared + forget_partition(context.instance, batch_id, keep_name=not is_whole)
 
     with errors_as_dagster_knows_them():
         retention_days = read_installation(opened.home).retention_days
@@ -257,8 +327,9 @@ def keep_store_small(
     " store, backed up first if asked; delete runs whose place newer ones have taken, if asked."
 )
 def store_upkeep() -> None:
-    """Two steps: see `keep_store_small` and `keep_history_small`."""
+    """Three steps: see `keep_store_small`, `keep_partitions_true` and `keep_history_small`."""
     keep_store_small()
+    keep_partitions_true()
     keep_history_small()
 
 

@@ -1,27 +1,27 @@
 """What an asset's page shows next to its figures: tables, column schemas, plots.
 
-Everything rides in the metadata itself, so that no file can go stale or missing behind a page.
+Plots are on the batch's live page and in its report, which the metadata links to.
 """
 
-import base64
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 
+from assets.automation.partitions import errors_as_dagster_knows_them
 from cj_pipeline.errors import StoreBusyError, UnknownBatchError
 from cj_pipeline.progress.events import progress_of
 from cj_pipeline.progress.follow import StoreWatcher, read_progress
 from cj_pipeline.progress.text import describe_time_left, event_line
+from cj_pipeline.queries.batch_record import refuse_rejected
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.queries.spending import spending_by_judge
-from cj_pipeline.runtime import Runtime
+from cj_pipeline.runtime import Runtime, public_url
 from cj_pipeline.text import excerpt
-
-PlotName = Literal["score_plot", "convergence_plot", "fairness_plot", "agreement_plot", "cost_plot"]
 
 MAX_ROWS = 100
 """Of a table on a page; the whole is in DuckDB."""
@@ -31,17 +31,34 @@ MAX_CELL = 200
 
 def history_of(runtime: Runtime, batch_id: str) -> BatchHistory:
     """Return everything the store knows of a batch now."""
-    with runtime.store.read() as db:
+    with errors_as_dagster_knows_them(), runtime.store.read() as db:
+        refuse_rejected(db, batch_id)
         return read_history(db, batch_id)
 
 
-def picture(history: BatchHistory, plot: PlotName) -> dg.MarkdownMetadataValue:
-    """Return one of the batch's plots as an image inside the metadata."""
-    from cj_pipeline.outputs import plots
+def links_to(runtime: Runtime, batch_id: str, *pages: str) -> dict[str, dg.UrlMetadataValue]:
+    """Return links to a batch's pages at the service, where CJ_PUBLIC_URL says where that is.
 
-    image = plots.png(getattr(plots, plot)(history), dpi=80)
-    encoded = base64.b64encode(image).decode()
-    return dg.MetadataValue.md(f"![{plot}](data:image/png;base64,{encoded})")
+    Plots are there and in the report: Dagster keeps whatever is in metadata several times.
+
+    Args:
+        runtime: The pipeline's connections.
+        batch_id: The batch.
+        pages: Of `live_page`, `report` and `artefact`.
+    """
+    address = public_url(runtime.environment)
+    if address is None:
+        return {}
+    name = quote(batch_id, safe="")
+    paths = {"live_page": f"batches/{name}"} | {
+        kind: f"api/v1/batches/{name}/{kind}" for kind in ("report", "artefact")
+    }
+    return {
+        page if page == "live_page" else f"{page}_page": dg.MetadataValue.url(
+            f"{address}/{paths[page]}"
+        )
+        for page in pages
+    }
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dg.TableMetadataValue:
@@ -60,7 +77,8 @@ def history_and_columns(
     runtime: Runtime, batch_id: str, table_name: str
 ) -> tuple[BatchHistory, dg.TableSchemaMetadataValue]:
     """Return a batch's history, and a table's columns as DuckDB has them, in one read."""
-    with runtime.store.read() as db:
+    with errors_as_dagster_knows_them(), runtime.store.read() as db:
+        refuse_rejected(db, batch_id)
         history = read_history(db, batch_id)
         rows = db.rows(
             "SELECT column_name, data_type, comment, is_nullable FROM duckdb_columns()"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from cj_pipeline.errors import BatchProblemsError, FinalError, TransientError
+from cj_pipeline.queries.batch_record import refuse_rejected
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.step_failures import recorded
 
@@ -36,5 +37,8 @@ def errors_as_dagster_knows_them() -> Iterator[None]:
 @contextmanager
 def batch_step(runtime: Runtime, batch_id: str, step: str) -> Iterator[None]:
     """Take a step of a batch: its errors as Dagster knows them, its failure in the store."""
-    with errors_as_dagster_knows_them(), recorded(runtime, batch_id, step):
-        yield
+    with errors_as_dagster_knows_them():
+        with runtime.store.read() as db:
+            refuse_rejected(db, batch_id)
+        with recorded(runtime, batch_id, step):
+            yield

@@ -9,10 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
-import yaml
 
 from assets.automation.jobs import (
     GRADED_AGAIN,
@@ -24,6 +22,7 @@ from assets.automation.jobs import (
     rescore_batch,
 )
 from assets.automation.partitions import BATCHES, batches
+from assets.automation.pools import MARK_TAG, announced, run_tags, settings_in
 from cj_pipeline.errors import SettingsError, StoreBusyError, TransientError
 from cj_pipeline.installation import read_installation
 from cj_pipeline.intake.inbox import Arrival, Look, items_in, known_of, write_arrivals
@@ -60,23 +59,6 @@ LONGEST_PAUSE = timedelta(hours=1)
 """Between two attempts at a step that changes nothing, such as calling a provider that is down."""
 
 MAX_RUNS_PER_TICK = 50
-
-MARK_TAG = "cj/mark"
-PROVIDER_TAG = "cj/provider"
-"""Followed by `-` and a provider's name it is what `dagster.yaml` limits: one pool a provider."""
-
-PRIORITY_TAG = "dagster/priority"
-_PRIORITY = {"low": -10, "normal": 0, "high": 10}
-_HURRY = {
-    collect_wave.name: 2,
-    finish_batch.name: 2,
-    next_wave.name: 1,
-    open_batch.name: 0,
-    rescore_batch.name: 0,
-}
-"""Of a batch's runs, within its priority: what has ended is collected first."""
-
-_MAX_SETTINGS_BYTES = 64 * 1024
 
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -177,7 +159,7 @@ def _rest_of(folder: Path, rest_s: float) -> tuple[float, int | None]:
 
     Only judges that cost money make it wait: what a folder spends on cannot be taken back.
     """
-    given = _settings_in(folder)
+    given = settings_in(folder)
     wanted = given.get("n_essays")
     n_essays = wanted if isinstance(wanted, int) and not isinstance(wanted, bool) else None
     names = given.get("judges", BatchSettings().judges)
@@ -352,41 +334,8 @@ def _open_request(folder: Path, row: Arrival) -> dg.RunRequest:
         job_name=open_batch.name,
         partition_key=row.batch_id,
         run_config={"ops": {"essays": {"config": {"folder": str(folder)}}}},
-        tags=_run_tags(open_batch.name, *_announced(folder)),
+        tags=run_tags(open_batch.name, *announced(folder)),
     )
-
-
-def _run_tags(job: str, providers: Sequence[str], priority: str) -> dict[str, str]:
-    """Return a run's place in the queue, and the pools it takes from."""
-    return {
-        PRIORITY_TAG: str(_PRIORITY.get(priority, 0) + _HURRY[job]),
-        PROVIDER_TAG: "+".join(providers),
-        **{f"{PROVIDER_TAG}-{provider}": "yes" for provider in providers},
-    }
-
-
-def _settings_in(folder: Path) -> Mapping[str, Any]:
-    """Return what a folder's `batch.yaml` says, unchecked; no judges where it cannot be read.
-
-    Only a hint for the queue: what is wrong with the folder is reported by its run.
-    """
-    try:
-        with (folder / "batch.yaml").open("rb") as file:
-            given = yaml.safe_load(file.read(_MAX_SETTINGS_BYTES))
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):
-        return {"judges": ()}
-    return given if isinstance(given, dict) else {}
-
-
-def _announced(folder: Path) -> tuple[tuple[str, ...], str]:
-    """Return the providers and the priority that a batch folder's settings announce."""
-    given = _settings_in(folder)
-    try:
-        judges = given.get("judges", BatchSettings().judges)
-        found = {load_judge(str(name), folder / "judges").provider for name in judges}
-        return tuple(sorted(found)), str(given.get("priority", "normal"))
-    except (OSError, SettingsError, TypeError, ValueError):
-        return (), "normal"
 
 
 def _step_request(pending: PendingStep, attempt: int) -> dg.RunRequest:
@@ -396,7 +345,7 @@ def _step_request(pending: PendingStep, attempt: int) -> dg.RunRequest:
         job_name=job,
         partition_key=pending.batch_id,
         run_config=GRADED_AGAIN if pending.step is NextStep.RESCORE else {},
-        tags={MARK_TAG: pending.mark, **_run_tags(job, pending.providers, pending.priority)},
+        tags={MARK_TAG: pending.mark, **run_tags(job, pending.providers, pending.priority)},
     )
 
 
@@ -423,7 +372,8 @@ class Attempts:
         if self.last_ended is None:
             return False
         pause = timedelta(seconds=15 * 4 ** min(self.n - 1, 6))
-        return now - self.last_ended < min(pause, LONGEST_PAUSE)
+        # A clock that was set back since then must not make it wait until it has caught up.
+        return timedelta(0) <= now - self.last_ended < min(pause, LONGEST_PAUSE)
 
 
 def _attempts(instance: dg.DagsterInstance, ready: Sequence[PendingStep]) -> Mapping[str, Attempts]:

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from cj_pipeline.batch.comparisons import JudgedPair, RequestOutcome
@@ -518,12 +517,12 @@ def anchors_win_what_they_should(history: BatchHistory) -> Finding:
     )
 
 
-def artefact_is_valid(path: Path) -> Finding:
+def artefact_is_valid(content: bytes) -> Finding:
     """The artefact keeps to its contract, and its checksum is that of its content."""
     from cj_pipeline.outputs.artefact import artefact_checksum
     from cj_pipeline.outputs.contracts import violations
 
-    document = json.loads(path.read_bytes())
+    document = json.loads(content)
     contract = document["validation"]["contract"]
     broken = [str(violation) for violation in violations(document, contract)]
     if document["validation"]["artefact_checksum"] != artefact_checksum(document):
@@ -531,7 +530,7 @@ def artefact_is_valid(path: Path) -> Finding:
     return Finding(
         not broken,
         f"keeps to {contract}" if not broken else "; ".join(broken[:MAX_LISTED]),
-        {"violations": len(broken), "bytes": path.stat().st_size},
+        {"violations": len(broken), "bytes": len(content)},
     )
 
 

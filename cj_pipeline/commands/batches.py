@@ -326,7 +326,7 @@ def _show_run(runtime: Runtime, batch_id: str) -> None:
         f"{n_calls} calls, {n_retries} of them retries, which come on top of the comparisons (up to"
         f" {record.settings.max_attempts} calls for one).",
         f"partial_data: {'true' if is_partial else 'false'}",
-        *(f"{kind}: {path}" for kind, path in files),
+        *(f"{kind}: {runtime.published_folder / file.path}" for kind, file in files.items()),
         f"database: {runtime.store.published_path or runtime.store.where}",
         f"Go on with: cj sql \"SELECT * FROM v_comparisons WHERE batch_id = '{batch_id}'\"",  # noqa: S608
     ]

@@ -59,7 +59,7 @@ def _show_demo(runtime: Runtime, names: tuple[str, ...]) -> None:
     with runtime.store.read() as db:
         rows = [row for row in batch_overview(db) if row["batch_id"] in names]
         shown = {
-            name: (final_scores(db, name), grading_statement(db, name), dict(outputs(db, name)))
+            name: (final_scores(db, name), grading_statement(db, name), outputs(db, name))
             for name in names
         }
     for name in names:
@@ -71,7 +71,11 @@ def _show_demo(runtime: Runtime, names: tuple[str, ...]) -> None:
         tables.table(
             "Reports",
             ("batch", "report"),
-            [(name, shown[name][2].get("report", "")) for name in names],
+            [
+                (name, str(runtime.published_folder / files["report"].path))
+                for name in names
+                if "report" in (files := shown[name][2])
+            ],
         ),
         "The judges are simulated: votes of real people replayed, and for graded-english a",
         "simulated judge on machine-written texts. Costs are nominal; nothing was billed.",

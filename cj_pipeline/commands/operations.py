@@ -190,13 +190,17 @@ def _read(expressions: Sequence[str]) -> list[OwnAssertion]:
 
 def _serve(host: str, port: int) -> None:
     from cj_pipeline.commands.services import access_from_environment
+    from cj_pipeline.commands.terminal.home import open_runtime
+    from cj_pipeline.installation import read_installation
     from cj_pipeline.metrics.readings import metrics_app
     from cj_pipeline.service.auth import ScopeMiddleware
     from cj_pipeline.service.serving import serve as listen
 
     access = access_from_environment(host)
     console.print(f"Metrics: http://{host}:{port}/metrics (Ctrl-C ends it)")
-    app = ScopeMiddleware(metrics_app(open_store()), access, "read")
+    runtime = open_runtime()
+    ceilings = read_installation(runtime.home, runtime.environment).ceilings
+    app = ScopeMiddleware(metrics_app(runtime.store, ceilings), access, "read")
     listen(app, host, port, lifespan="off")
 
 

@@ -65,6 +65,8 @@ def _serve_ui_and_dagster(access: Access, listener: socket.socket, shown: str) -
         **os.environ,
         "CJ_HOME": str(home),
         "DAGSTER_HOME": str(prepare_dagster_home(home)),
+        # `dg dev` starts the same, and is not among what the pipeline needs.
+        "PYTHONWARNINGS": "ignore:Function `dev_command` is superseded",
     }
     program = shutil.which("dagster", path=str(Path(sys.executable).parent)) or "dagster"
     command = [program, "dev", "--host", inside, "--port", str(inner_port)]

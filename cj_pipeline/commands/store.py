@@ -13,7 +13,7 @@ import typer
 
 from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.console import confirm, console
-from cj_pipeline.commands.terminal.home import home_folder, open_store
+from cj_pipeline.commands.terminal.home import home_folder, open_published_files, open_store
 from cj_pipeline.errors import StoreError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def check(
     if fix:
         for path in mend_store(opened):
             console.print(f"Put right: {path}", markup=False, soft_wrap=True)
-    for done in finish_erasures(opened, now=datetime.now(UTC), beyond=_forget_in_dagster):
+    for done in finish_erasures(opened, now=datetime.now(UTC), beyond=_forget_beyond):
         what = f"essay {done.essay_alias}" if done.essay_alias else "everything"
         _tell(f"An erasure that had been begun was finished: {what} of batch {done.batch_id}.")
     found = check_store(opened)
@@ -173,11 +173,9 @@ def forget(
         confirm(f"Remove {what} for good?")
     words = words_of(opened, batch, essay_id) if verify else ()
     forgotten: Forgotten = (
-        forget_essay(
-            opened, batch, essay_id, now=now, unsettled=unsettled, beyond=_forget_in_dagster
-        )
+        forget_essay(opened, batch, essay_id, now=now, unsettled=unsettled, beyond=_forget_beyond)
         if essay_id
-        else forget_batch(opened, batch, now=now, unsettled=unsettled, beyond=_forget_in_dagster)
+        else forget_batch(opened, batch, now=now, unsettled=unsettled, beyond=_forget_beyond)
     )
     _tell(
         f"{what}: {forgotten.n_rows} rows and {forgotten.n_files} files and runs removed; an audit"
@@ -201,6 +199,11 @@ def _verify(words: Iterable[bytes]) -> None:
     if found:
         raise typer.Exit(1)
     _tell("Searched every file of the home: nothing of it is left that is not compressed.")
+
+
+def _forget_beyond(batch: str, is_whole: bool) -> int:
+    """Delete what is kept of a batch beside the home: shared files, and runs of its own Dagster."""
+    return open_published_files().forget(batch) + _forget_in_dagster(batch, is_whole)
 
 
 def _forget_in_dagster(batch: str, is_whole: bool) -> int:

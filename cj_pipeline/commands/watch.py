@@ -194,9 +194,11 @@ class _Watching:
             deadline = min(deadline, self._deadline)
         while True:
             with self._runtime.store.read() as db:
-                found = dict(outputs(db, self._batch_id))
-            if "report" in found or time.monotonic() > deadline:
-                return found.get("report")
+                found = outputs(db, self._batch_id).get("report")
+            if found is not None:
+                return str(self._runtime.published_folder / found.path)
+            if time.monotonic() > deadline:
+                return None
             time.sleep(0.5)
 
     def _print(self, text: str) -> None:

@@ -376,7 +376,7 @@ def _goal_problems(
         yield f"batch.yaml: goal: {values.goal} needs two students at the least"
     elif goal.count is not None and goal.count >= n_students:
         yield (
-            f"batch.yaml: goal: top({goal.count}) leaves nobody out of {n_students} students: name"
+            f"batch.yaml: goal: top({goal.count}) leaves out none of {n_students} students: name"
             " fewer"
         )
     if goal.grade is not None and scale is not None and goal.grade not in scale.steps[1:]:

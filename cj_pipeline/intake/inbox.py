@@ -249,6 +249,8 @@ class Look:
         if unfinished is not None:
             told = f"{shown(unfinished)} is still being written"
             return replace(row, reason=told, changed_at=self.now)
+        if row.changed_at > self.now:  # by a clock that has been set back since
+            row = replace(row, changed_at=self.now)
         if row.changed_at == self.now:
             return replace(row, reason="it has to be at rest first")
         rest_s, n_wanted = self.rest_of(item.path) if item.kind == "folder" else (0.0, None)
@@ -266,7 +268,9 @@ class Look:
         is_in = batch is not None and batch["state"] != "rejected" and row.kind == "folder"
         if is_in and batch is not None and Path(batch["source_path"]) == item.path.resolve():
             return replace(row, state="opened", reason=None, next_try_at=None)
-        if row.batch_id in self.busy or (row.next_try_at or self.now) > self.now:
+        put_off = (row.next_try_at or self.now) - self.now
+        # No pause is longer: the clock has been set back since.
+        if row.batch_id in self.busy or timedelta(0) < put_off <= LONGEST_PAUSE:
             return row
         return replace(row, next_try_at=self.now)
 

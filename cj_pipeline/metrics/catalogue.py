@@ -184,7 +184,8 @@ _JOBS = (
         "From a provider job's acceptance to its end, as this pipeline saw them.",
         ("provider", "model"),
         """
-        SELECT provider, model, greatest(epoch(ended_at) - epoch(submitted_at), 0) AS value
+        -- A provider tells its end in whole seconds, and by its own clock.
+        SELECT provider, model, greatest(0, epoch(ended_at) - epoch(submitted_at)) AS value
         FROM provider_jobs
         WHERE batching_mode = 'provider_batch_api' AND submitted_at IS NOT NULL
           AND ended_at IS NOT NULL AND batch_id GLOB $batch
@@ -197,7 +198,7 @@ _JOBS = (
         "From a provider job's end until its replies are in the store.",
         ("provider", "model"),
         """
-        SELECT provider, model, greatest(epoch(collected_at) - epoch(ended_at), 0) AS value
+        SELECT provider, model, greatest(0, epoch(collected_at) - epoch(ended_at)) AS value
         FROM provider_jobs
         WHERE batching_mode = 'provider_batch_api' AND ended_at IS NOT NULL
           AND collected_at IS NOT NULL AND batch_id GLOB $batch
@@ -739,7 +740,7 @@ _ONE_BATCH = (
         "From the batch's arrival to its end, or to now while it runs.",
         (),
         """
-        SELECT epoch(coalesce(ended_at, $now)) - epoch(created_at) AS value
+        SELECT greatest(0, epoch(coalesce(ended_at, $now)) - epoch(created_at)) AS value
         FROM batches WHERE batch_id GLOB $batch
         """,
         of_one_batch=True,
@@ -753,6 +754,39 @@ _SENSORS = (
         "When a sensor of Dagster last ended a tick without an error, to a minute.",
         ("sensor",),
         "SELECT sensor, epoch(ticked_at) AS value FROM sensor_ticks",
+        adds_up=False,
+    ),
+)
+
+_LIMITS = (
+    Metric(
+        "cj_spend_share_of_limit",
+        "gauge",
+        "The largest part of a limit that is spent or set aside: of a running batch's own cap, of"
+        " the installation's ceiling for a batch, of its ceiling for today.",
+        ("limit",),
+        """
+        WITH used AS (
+            SELECT b.batch_id, any_value(CAST(b.settings->>'spend_cap_usd' AS DOUBLE)) AS cap,
+                   sum(coalesce(j.billed_usd, j.reserved_usd) + coalesce(j.possible_usd, 0)) AS usd
+            FROM batches b JOIN provider_jobs j USING (batch_id)
+            WHERE b.state = 'running' GROUP BY b.batch_id
+        ),
+        today AS (
+            SELECT coalesce(sum(
+                coalesce(billed_usd, reserved_usd) + coalesce(possible_usd, 0)
+            ), 0) AS usd
+            FROM provider_jobs WHERE intended_at >= date_trunc('day', CAST($now AS TIMESTAMPTZ))
+        )
+        SELECT 'spend_cap_usd' AS "limit", max(usd / cap) AS value FROM used WHERE cap > 0
+        HAVING count(*) > 0
+        UNION ALL
+        SELECT 'usd_per_batch', max(usd / CAST($usd_per_batch AS DOUBLE)) FROM used
+        WHERE CAST($usd_per_batch AS DOUBLE) > 0 HAVING count(*) > 0
+        UNION ALL
+        SELECT 'usd_per_day', usd / CAST($usd_per_day AS DOUBLE) FROM today
+        WHERE CAST($usd_per_day AS DOUBLE) > 0
+        """,
         adds_up=False,
     ),
 )
@@ -785,6 +819,7 @@ METRICS: tuple[Metric, ...] = (
     *_BATCHES,
     *_TRIALS,
     *_SENSORS,
+    *_LIMITS,
     *_ONE_BATCH,
 )
 """All of them, in the order they are printed."""

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cj_pipeline.ceilings import Ceilings
 from cj_pipeline.errors import CJError, StoreBusyError, UnknownBatchError
 from cj_pipeline.metrics.catalogue import METRICS, STORE_AVAILABLE, STORE_HELD, Metric
 from cj_pipeline.text import without_folders
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of what `render_metrics` returns."""
+
+NO_CEILINGS = Ceilings()
 
 SCRAPE_WAIT_S = 5.0
 """Prometheus gives a scrape ten seconds, and is then told nothing at all."""
@@ -62,6 +65,7 @@ def read_metrics(
     now: datetime,
     batch_id: str | None = None,
     metrics: Sequence[Metric] | None = None,
+    ceilings: Ceilings = NO_CEILINGS,
 ) -> list[Reading]:
     """Return what each metric says now, of the whole store or of one batch.
 
@@ -71,21 +75,30 @@ def read_metrics(
         batch_id: The batch, without the metrics that no batch has; everything in the store if left
             out, and then without the metrics that only mean something for one batch.
         metrics: Those wanted; all of that scope if left out.
+        ceilings: What the operator lets the installation spend.
     """
     if metrics is None:
         metrics = [
             m for m in METRICS if (not m.of_one_batch if batch_id is None else "$batch" in m.sql)
         ]
-    values = {"batch": _EVERY_BATCH if batch_id is None else batch_id, "now": now}
+    values = {
+        "batch": _EVERY_BATCH if batch_id is None else batch_id,
+        "now": now,
+        "usd_per_batch": ceilings.usd_per_batch,
+        "usd_per_day": ceilings.usd_per_day,
+    }
     return [Reading(metric, _series(db, metric, values)) for metric in metrics]
 
 
-def render_metrics(store: Store, *, batch_id: str | None = None) -> str:
+def render_metrics(
+    store: Store, *, batch_id: str | None = None, ceilings: Ceilings = NO_CEILINGS
+) -> str:
     """Return all metrics in Prometheus's text format; serve it as `CONTENT_TYPE`.
 
     Args:
         store: Looked at once, for as long as counting takes.
         batch_id: Of this batch alone.
+        ceilings: What the operator lets the installation spend.
 
     Raises:
         UnknownBatchError: If the store has no batch of that name.
@@ -98,18 +111,18 @@ def render_metrics(store: Store, *, batch_id: str | None = None) -> str:
         ):
             msg = f"No batch '{batch_id}' is in the store: `cj status` lists those that are."
             raise UnknownBatchError(msg)
-        readings = read_metrics(db, now=datetime.now(UTC), batch_id=batch_id)
+        readings = read_metrics(db, now=datetime.now(UTC), batch_id=batch_id, ceilings=ceilings)
     return exposition(readings)
 
 
-def scraped_metrics(store: Store) -> str:
+def scraped_metrics(store: Store, ceilings: Ceilings = NO_CEILINGS) -> str:
     """Return all metrics for a scrape; while others hold the store, only that, and who they are.
 
     Raises:
         StoreError: If the store cannot be used as it is.
     """
     try:
-        return render_metrics(store.waiting(SCRAPE_WAIT_S))
+        return render_metrics(store.waiting(SCRAPE_WAIT_S), ceilings=ceilings)
     except StoreBusyError as error:
         holders = [Series((program, str(pid)), 1.0) for program, pid in error.holders]
         return exposition(
@@ -127,7 +140,7 @@ def exposition(readings: Sequence[Reading]) -> str:
     return generate_latest(_Collector(readings)).decode()
 
 
-def metrics_app(store: Store) -> Starlette:
+def metrics_app(store: Store, ceilings: Ceilings = NO_CEILINGS) -> Starlette:
     """Return an ASGI application that answers `/metrics`, for a Prometheus to scrape.
 
     Where the store cannot be read it answers 503 with the reason, which Prometheus shows as a
@@ -142,7 +155,7 @@ def metrics_app(store: Store) -> Starlette:
     # A plain function: Starlette runs it in a thread, so that a scrape that waits holds up none.
     def scrape(_: Request) -> Response:
         try:
-            return Response(scraped_metrics(store), media_type=CONTENT_TYPE)
+            return Response(scraped_metrics(store, ceilings), media_type=CONTENT_TYPE)
         except CJError as error:
             reason = without_folders(str(error), [store.home, Path.home()])
             return PlainTextResponse(f"{reason}\n", status_code=503)

@@ -79,7 +79,7 @@ class Forgotten:
 
     @property
     def is_person(self) -> bool:
-        """Whether it was the name of somebody who judged or decided."""
+        """Whether it was the name of a person who judged or decided."""
         return (self.essay_alias or "").startswith(PERSON_ALIAS)
 
 

@@ -338,7 +338,9 @@ def _complete(
         failed=counts["failed"],
         cost_usd=_cost(runtime, batch_id),
         failed_checks=[each.name for each in failed],
-        artefact=str(partial.path) if partial else written and written["path"],
+        artefact=str(partial.path)
+        if partial
+        else written and str(runtime.published_folder / written["path"]),
         artefact_sha256=partial.sha256 if partial else written and written["sha256"],
     )
     return result

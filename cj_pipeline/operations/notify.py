@@ -184,8 +184,14 @@ def _begin(runtime: Runtime, by_key: dict[str, Address], now: datetime) -> Itera
     with runtime.store.read() as db:
         due = db.rows(
             "SELECT * FROM notifications WHERE state IN ('pending', 'sending')"
-            " AND next_try_at <= ? ORDER BY recorded_at, notification_id LIMIT ?",
-            [now, MAX_PER_CALL],
+            # No pause is so long: the clock has been set back since.
+            " AND (next_try_at <= $now OR next_try_at > $farthest)"
+            " ORDER BY recorded_at, notification_id LIMIT $most",
+            {
+                "now": now,
+                "farthest": now + timedelta(seconds=2 * LONGEST_PAUSE_S),
+                "most": MAX_PER_CALL,
+            },
         )
     for row in due:
         if row["notification_id"].rpartition("@")[2] not in by_key:

@@ -190,6 +190,15 @@ def _store(runtime: Runtime) -> Iterator[PreflightItem]:
         told = f"{runtime.published_folder} cannot be written ({error.strerror}): make it writable"
         yield PreflightItem("published files", "problem", told)
         return
+    objects = runtime.published.objects
+    if objects is not None:
+        try:
+            objects.put(".preflight", b"")
+            objects.delete([".preflight"])
+        except CJError as error:
+            yield PreflightItem("shared files", "problem", str(error))
+            return
+        yield PreflightItem("shared files", "ready", f"{objects.address} can be written")
     free = shutil.disk_usage(runtime.home).free
     yield PreflightItem(
         "disk",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.batch.options import RunnerMode
-from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.errors import RejectedBatchError, UnknownBatchError
 from cj_pipeline.grading.rules import GradingTerms
 from cj_pipeline.intake.settings import (
     BatchSettings,
@@ -219,6 +219,17 @@ def record_of(batch: Batch, judges: Sequence[Judge], runner_mode: RunnerMode) ->
         people=tuple(judge for judge in judges if judge.is_human),
         own_scale=documents.get("scale"),
     )
+
+
+def refuse_rejected(db: Session, batch_id: str) -> None:
+    """Say of a batch that was rejected at intake that no step can be taken.
+
+    Raises:
+        RejectedBatchError: If it was.
+    """
+    row = db.one("SELECT state, problems FROM batches WHERE batch_id = ?", [batch_id])
+    if row is not None and row["state"] == "rejected":
+        raise RejectedBatchError(batch_id, row["problems"] or ())
 
 
 def batch_correlation_id(batch_id: str) -> str:

@@ -33,6 +33,7 @@ SELECT b.batch_id, b.title, b.state, b.end_reason, b.problems, b.created_at, b.e
                  WHERE c.batch_id = b.batch_id AND c.status = 'failed'), 0) AS n_failed,
        coalesce((SELECT sum(usd) FROM ledger l
                  WHERE l.batch_id = b.batch_id AND l.kind = 'billed'), 0) AS cost_usd,
+       EXISTS (FROM batch_report r WHERE r.batch_id = b.batch_id) AS has_report,
        w.waiting_for, w.reason AS waiting_reason,
        f.outcome AS failed_as, f.error_code, f.error_message, f.n_requests AS n_failed_so
 FROM batches b
@@ -186,11 +187,21 @@ def grading_statement(db: Session, batch_id: str) -> str:
     return str(row["statement"]) if row else ""
 
 
-def outputs(db: Session, batch_id: str) -> list[tuple[str, str]]:
-    """Return the kind and path of each file published for a batch."""
-    rows = db.rows(
-        "SELECT 'artefact' AS kind, path FROM run_artefact WHERE batch_id = $batch"
-        " UNION ALL SELECT 'report', path FROM batch_report WHERE batch_id = $batch",
+@dataclass(frozen=True)
+class Output:
+    """A file published for a batch, as the store records it (see `storage.published_files`)."""
+
+    kind: str
+    path: str
+    sha256: str
+
+
+def outputs(db: Session, batch_id: str) -> dict[str, Output]:
+    """Return the files published for a batch, by kind: `artefact` and `report`."""
+    found = db.records(
+        Output,
+        "SELECT 'artefact' AS kind, path, sha256 FROM run_artefact WHERE batch_id = $batch"
+        " UNION ALL SELECT 'report', path, sha256 FROM batch_report WHERE batch_id = $batch",
         {"batch": batch_id},
     )
-    return [(row["kind"], row["path"]) for row in rows]
+    return {each.kind: each for each in found}

@@ -8,12 +8,11 @@ import math
 import re
 import shutil
 import tempfile
-from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from cj_pipeline.errors import UnknownBatchError
@@ -22,7 +21,7 @@ from cj_pipeline.intake.settings import panel_shares
 from cj_pipeline.operations.cancel import cancel
 from cj_pipeline.progress.events import progress_of
 from cj_pipeline.queries.batch_record import rules_of
-from cj_pipeline.queries.overview import batch_overview, outputs
+from cj_pipeline.queries.overview import batch_overview, outputs, what_hinders
 from cj_pipeline.queries.release import release_of
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.dependencies import GrantDep, RuntimeDep, needs
@@ -157,7 +156,13 @@ def list_batches(
     page = rows[start : start + limit]
     return BatchPage(
         items=[
-            BatchRow(**row | {"problems": [said_outside(request, p) for p in row["problems"]]})
+            BatchRow(
+                **row
+                | {
+                    "problems": [said_outside(request, p) for p in row["problems"]],
+                    "hindered_by": said_outside(request, what_hinders(row)),
+                }
+            )
             for row in page
         ],
         queued=[] if after else sorted(filter(grant.covers, _queued(runtime) - set(names))),
@@ -273,24 +278,24 @@ def grades(
 
 @router.get(
     "/api/v1/batches/{batch_id}/report",
-    response_class=FileResponse,
+    response_class=Response,
     dependencies=READ,
     responses=documented(404, 422) | _file_of("text/html"),
     summary="Fetch a batch's report",
 )
-def report(runtime: RuntimeDep, batch_id: BatchName) -> FileResponse:
+def report(runtime: RuntimeDep, batch_id: BatchName) -> Response:
     """Return the report as a page that runs nothing and loads nothing."""
     return _file(runtime, batch_id, "report", "text/html; charset=utf-8")
 
 
 @router.get(
     "/api/v1/batches/{batch_id}/artefact",
-    response_class=FileResponse,
+    response_class=Response,
     dependencies=READ,
     responses=documented(404, 422) | _file_of("application/json"),
     summary="Fetch a batch's artefact",
 )
-def artefact(runtime: RuntimeDep, batch_id: BatchName) -> FileResponse:
+def artefact(runtime: RuntimeDep, batch_id: BatchName) -> Response:
     """Return the run's artefact, as its contract describes it."""
     return _file(runtime, batch_id, "artefact", "application/json")
 
@@ -304,7 +309,7 @@ def batch_answer(runtime: Runtime, batch_id: str) -> BatchAnswer:
     try:
         with runtime.store.read() as db:
             (row,) = batch_overview(db, batch_id)
-            files = dict(outputs(db, batch_id))
+            files = outputs(db, batch_id)
             release = release_of(db, batch_id)
             is_rejected = row["state"] == "rejected"
             progress = None if is_rejected else progress_of(db, batch_id, runtime.clock())
@@ -426,24 +431,20 @@ def _require(db: Session, batch_id: str) -> None:
     batch_overview(db, batch_id)
 
 
-def _file(runtime: Runtime, batch_id: str, kind: str, media_type: str) -> FileResponse:
+def _file(runtime: Runtime, batch_id: str, kind: str, media_type: str) -> Response:
     with runtime.store.read() as db:
         _require(db, batch_id)
-        found = dict(outputs(db, batch_id)).get(kind)
-    path = FilePath(found).resolve() if found else None
-    folder = runtime.published_folder.resolve()
+        found = outputs(db, batch_id).get(kind)
     # The path comes from the store, which other machines may write: nothing else is ever sent.
-    if path is None or not path.is_relative_to(folder) or not path.is_file():
+    content = runtime.published.read(found.path, found.sha256) if found else None
+    if content is None:
         raise ProblemError(404, f"Batch '{batch_id}' has no {kind} here yet.")
-    headers = {"Content-Security-Policy": _policy_of(path)} if kind == "report" else {}
-    return FileResponse(
-        path, media_type=media_type, content_disposition_type="inline", headers=headers
-    )
+    headers = {"Content-Security-Policy": _policy_of(content)} if kind == "report" else {}
+    return Response(content, media_type=media_type, headers=headers)
 
 
-def _policy_of(page: FilePath) -> str:
+def _policy_of(page: bytes) -> str:
     """Return the policy a report brings in its own head, which is also sent before it."""
-    with page.open(encoding="utf-8", errors="replace") as file:
-        found = _POLICY_IN_PAGE.search(file.read(4096))
+    found = _POLICY_IN_PAGE.search(page[:8192].decode(errors="replace"))
     own = html.unescape(found[1]) if found else "default-src 'none'; img-src data:"
     return f"{own}; frame-ancestors 'none'"

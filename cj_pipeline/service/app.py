@@ -21,6 +21,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from cj_pipeline.errors import UnknownBatchError
 from cj_pipeline.ids import ID
+from cj_pipeline.installation import read_installation
 from cj_pipeline.metrics.readings import CONTENT_TYPE as METRICS_TYPE
 from cj_pipeline.metrics.readings import scraped_metrics
 from cj_pipeline.runtime import Runtime
@@ -131,7 +132,12 @@ def create_app(runtime: Runtime, access: Access) -> FastAPI:
 )
 def metrics(runtime: RuntimeDep) -> Response:
     """Return every metric, counted from the store's rows."""
-    return Response(scraped_metrics(runtime.store), media_type=METRICS_TYPE)
+    return Response(
+        scraped_metrics(
+            runtime.store, read_installation(runtime.home, runtime.environment).ceilings
+        ),
+        media_type=METRICS_TYPE,
+    )
 
 
 @others.get("/healthz", responses=documented(422), tags=["operation"], summary="Is it up?")

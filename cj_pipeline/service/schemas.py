@@ -47,6 +47,10 @@ class BatchRow(BaseModel):
     end_reason: str | None
     waiting_for: str | None = Field(description="key, credit, person, rows, room or sign_off.")
     waiting_reason: str | None
+    hindered_by: str = Field(
+        description="What it waits for or failed by, in words; empty where nothing hinders it."
+    )
+    has_report: bool
     n_essays: int
     n_waves: int
     n_completed: int

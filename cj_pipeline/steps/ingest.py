@@ -78,6 +78,19 @@ def ingest(
     return ingest_batch(runtime, batch, runner_mode=runner_mode, may_return=may_return)
 
 
+def stored_batch(db: Session, batch_id: str) -> Ingested | None:
+    """Return what was ingested of a batch; None where it is not in the store, or was rejected."""
+    row = db.one(
+        "SELECT count(*) AS n_essays, count(*) FILTER (is_anchor) AS n_anchors,"
+        " coalesce(sum(n_bytes), 0) AS n_bytes FROM essays JOIN batches USING (batch_id)"
+        " WHERE batch_id = ? AND state <> 'rejected'",
+        [batch_id],
+    )
+    if row is None or not row["n_essays"]:
+        return None
+    return Ingested(batch_id, row["n_essays"], row["n_anchors"], int(row["n_bytes"]), is_new=False)
+
+
 def ingest_batch(
     runtime: Runtime, batch: Batch, *, runner_mode: str = "execute", may_return: bool = False
 ) -> Ingested:

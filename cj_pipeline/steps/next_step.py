@@ -277,7 +277,8 @@ def standings(db: Session, now: datetime) -> list[PendingStep]:
             priority=row["priority"],
             waits_for_more_jobs=bool(row["n_open"])
             and row["waiting_since"] is not None
-            and now - row["waiting_since"] < COLLECT_AT_LATEST_AFTER,
+            # A clock that was set back must not keep it from being collected.
+            and timedelta(0) <= now - row["waiting_since"] < COLLECT_AT_LATEST_AFTER,
         )
         for row in rows
     ]

@@ -18,7 +18,7 @@ from cj_pipeline.batch.options import WaitingFor
 from cj_pipeline.errors import CJError, FinalError, ProviderUnavailableError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.progress.events import record_progress
-from cj_pipeline.provider_jobs import ledger
+from cj_pipeline.provider_jobs import clock_jumps, ledger
 from cj_pipeline.provider_jobs.adoption import settle_duplicates
 from cj_pipeline.provider_jobs.ledger import (
     OPEN,
@@ -121,7 +121,11 @@ def poll(runtime: Runtime, *, batch_id: str | None = None, at_most_s: float = 20
         has_leftovers = db.one(
             "SELECT 1 AS found FROM provider_leftovers WHERE next_try_at <= ?", [now]
         )
+        is_parked = clock_jumps.is_parked(db, now)
         has_duplicates = db.one("SELECT 1 AS found FROM duplicate_jobs WHERE state = 'duplicate'")
+    if is_parked:
+        with runtime.store.write() as db:
+            clock_jumps.make_due(db, now)
     looks = list(_poll_all(runtime, jobs, judges, at_most_s)) if jobs else []
     _keep(runtime, looks, PollSchedule(int(row["n"]) if row else 1, usual), now)
     if has_duplicates:

@@ -47,7 +47,15 @@ def publish_artefact(runtime: Runtime, batch_id: str) -> WrittenFile:
         generated_at=now,
         environment=runtime.run_environment,
     )
-    row = _row(batch_id, written) | {"runner_mode": mode, "written_at": now}
+    folder = written.path.parent
+    beside = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and not path.name.startswith((".", "report."))
+    )
+    # The artefact last: whoever finds it finds what its manifest lists.
+    runtime.published.share([*(path for path in beside if path != written.path), written.path])
+    row = _row(runtime, batch_id, written) | {"runner_mode": mode, "written_at": now}
     with runtime.store.write() as db:
         db.insert("run_artefact", [row], on_conflict="replace")
     return written
@@ -69,17 +77,18 @@ def publish_report(runtime: Runtime, batch_id: str) -> WrittenFile:
     folder = runtime.published_folder / batch_id
     folder.mkdir(parents=True, exist_ok=True)
     written = write_atomically(folder / "report.html", page.encode())
+    runtime.published.share([written.path])
     with runtime.store.write() as db:
-        row = _row(batch_id, written) | {"written_at": runtime.clock()}
+        row = _row(runtime, batch_id, written) | {"written_at": runtime.clock()}
         db.insert("batch_report", [row], on_conflict="replace")
     runtime.store.publish()
     return written
 
 
-def _row(batch_id: str, written: WrittenFile) -> dict[str, object]:
+def _row(runtime: Runtime, batch_id: str, written: WrittenFile) -> dict[str, object]:
     return {
         "batch_id": batch_id,
-        "path": str(written.path),
+        "path": runtime.published.recorded(written.path),
         "sha256": written.sha256,
         "n_bytes": written.n_bytes,
     }

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,11 @@ class TrialOutcome:
 
 
 def trial_batch_id(trial: str, due_at: datetime) -> str:
-    """Return the batch's name for a run that is due then; one minute, one batch."""
-    return id_for(f"trial-{trial}-{due_at:%Y-%m-%d-%H%M}", prefix="trial")
+    """Return the batch's name for a run that is due then; one minute, one batch.
+
+    It is told in UTC, whatever the schedule's time zone: in autumn an hour comes twice.
+    """
+    return id_for(f"trial-{trial}-{due_at.astimezone(UTC):%Y-%m-%d-%H%Mz}", prefix="trial")
 
 
 def open_trial(

@@ -7,13 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
+from cj_pipeline.judging.judges import ProviderName
 from cj_pipeline.service.auth import OPEN_PATHS
 from cj_pipeline.store.quack_store import attach_statement
 from tests.support import ROOT
@@ -198,6 +199,73 @@ def test_the_api_in_a_cluster_reaches_what_it_needs_and_no_more() -> None:
         "CJ_STORE_TOKEN": {"name": "cj-store", "key": "token"},
     }
     assert container["readinessProbe"]["httpGet"]["path"] in OPEN_PATHS
+
+
+_SAME_EVERYWHERE = ("run_coordinator", "sensors", "run_monitoring", "run_retries", "retention")
+
+
+def _snake(value: Any) -> Any:
+    """Return a chart's value with its keys as `dagster.yaml` spells them."""
+    if isinstance(value, list):
+        return [_snake(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key if key == "applyLimitPerUniqueValue" else re.sub("[A-Z]", _lower, key): _snake(each)
+        for key, each in value.items()
+    }
+
+
+def _lower(letter: re.Match[str]) -> str:
+    return f"_{letter[0].lower()}"
+
+
+def _of_the_chart() -> dict[str, Any]:
+    """Return what the chart's values make of `dagster.yaml`, as far as we set it."""
+    values = _yaml(DEPLOY / "dagster-values.yaml")
+    daemon = _snake(values["dagsterDaemon"])
+    queue = daemon["run_coordinator"]["config"]["queued_run_coordinator"]
+    runs = {key: queue.pop(key) for key in ("max_concurrent_runs", "tag_concurrency_limits")}
+    retention = _snake(values["retention"])
+    assert retention.pop("enabled")
+    return {
+        "run_coordinator": {
+            "module": "dagster.core.run_coordinator",
+            "class": daemon["run_coordinator"]["type"],
+            "config": queue,
+        },
+        "concurrency": {"runs": runs},
+        "sensors": daemon["sensors"],
+        "run_monitoring": daemon["run_monitoring"],
+        "run_retries": daemon["run_retries"],
+        "retention": retention,
+    }
+
+
+def test_limits_are_the_same_wherever_dagster_runs() -> None:
+    """A provider's pool that one of three files left out is no pool, and nobody would see it."""
+    here, composed = _yaml(ROOT / "dagster.yaml"), _yaml(DEPLOY / "dagster.yaml")
+    charted = _of_the_chart()
+    pools = here["concurrency"]["runs"]["tag_concurrency_limits"]
+
+    for there in (composed, charted):
+        assert {key: there[key] for key in _SAME_EVERYWHERE} == {
+            key: here[key] for key in _SAME_EVERYWHERE
+        }
+        assert there["concurrency"]["runs"]["tag_concurrency_limits"] == pools
+    assert composed["concurrency"] == charted["concurrency"]
+
+
+def test_every_provider_has_a_pool() -> None:
+    """A provider without one takes all runs there are, and a slow one holds up the others.
+
+    People are asked by a page, and not by runs.
+    """
+    pools = _yaml(ROOT / "dagster.yaml")["concurrency"]["runs"]["tag_concurrency_limits"]
+
+    assert {f"cj/provider-{name}" for name in get_args(ProviderName) if name != "human"} == {
+        pool["key"] for pool in pools
+    } - {"dagster/partition"}
 
 
 def test_in_a_cluster_only_the_login_reaches_dagsters_webserver() -> None:

@@ -241,7 +241,7 @@ def test_a_head_start_from_a_batch_nobody_has_is_refused(runtime: Runtime, tmp_p
         ({"rough_order": [["nobody"]]}, "no essay has the id 'nobody'"),
         ({"goal": "grades"}, "goal: grades needs a scale"),
         ({"precise": {"misgrading": 0.2}}, "precise: misgrading needs a scale"),
-        ({"goal": "top(4)"}, r"top\(4\) leaves nobody out of 4 students"),
+        ({"goal": "top(4)"}, r"top\(4\) leaves out none of 4 students"),
         ({"goal": "cut(C)"}, r"goal: cut\(C\) needs a scale"),
         ({"goal": "best"}, "is no goal: say ranking, grades, top"),
         ({"precise": {"misplaced": 0.2}}, "precise: misplaced needs `goal: top"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dagster._core.run_coordinator import QueuedRunCoordinator
 
+from assets.automation.pools import ProviderPools
 from resources.local_instance import local_instance, prepare_dagster_home
 
 
@@ -35,3 +36,20 @@ def test_a_configuration_changed_by_hand_stays(tmp_path: Path) -> None:
     prepare_dagster_home(tmp_path)
 
     assert file.read_text() == "telemetry:\n  enabled: false\n"
+
+
+def test_names_from_before_are_renewed_in_a_configuration_that_was_changed(tmp_path: Path) -> None:
+    """Runs bear other tags now: pools by the old names would limit nothing."""
+    file = prepare_dagster_home(tmp_path) / "dagster.yaml"
+    file.write_text(
+        "run_coordinator:\n  module: dagster.core.run_coordinator\n  class: QueuedRunCoordinator\n"
+        "concurrency:\n  runs:\n    max_concurrent_runs: 9\n    tag_concurrency_limits:\n"
+        "      - key: cj/provider-openai\n        limit: 7\n"
+    )
+
+    with local_instance(tmp_path) as instance:
+        assert isinstance(instance.run_coordinator, ProviderPools)
+        queue = instance.get_concurrency_config().run_queue_config
+        assert queue is not None
+        assert queue.max_concurrent_runs == 9
+        assert queue.tag_concurrency_limits == [{"key": "dagster/cj-provider-openai", "limit": 7}]

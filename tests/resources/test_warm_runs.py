@@ -11,12 +11,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._cli import api as _api
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.launcher.base import LaunchRunContext, WorkerStatus
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 
 from cj_pipeline.definitions import defs
-from resources import preload
+from resources import preload, warm_runs
 from resources.local_instance import local_instance
 from resources.warm_runs import PROCESS_TAG, WarmRunLauncher, _began, _described
 from tests.support.batches import write_batch
@@ -120,3 +121,17 @@ def test_changed_code_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(preload, "IMPORTED_AT", 0.0)
     assert preload.is_stale()
+
+
+def test_code_that_changed_is_run_by_a_new_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dagster names its program without a folder, which a process could not be started by."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(preload, "is_stale", lambda: True)
+    monkeypatch.setattr(os, "execv", lambda path, command: started.append([path, *command]))
+    monkeypatch.setattr(_api.execute_run_command, "main", lambda **_: None)
+
+    warm_runs.execute_in_fork("{}", ["dagster", "api", "execute_run", "{}"])
+
+    assert started == [
+        [sys.executable, sys.executable, "-m", "dagster", "api", "execute_run", "{}"]
+    ]

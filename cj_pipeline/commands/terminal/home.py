@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cj_pipeline.runtime import Runtime
+    from cj_pipeline.storage.published_files import PublishedFiles
     from cj_pipeline.store.base import Store
     from cj_pipeline.store.session import Session
 
@@ -39,6 +40,13 @@ def open_store() -> Store:
 
     configure_logs()
     _warn_of_others()
+    return open_from_environment(home_folder(), os.environ)
+
+
+def open_published_files() -> PublishedFiles:
+    """Return where the files of `CJ_HOME` are published, and shared if `CJ_FILES` is set."""
+    from cj_pipeline.storage.published_files import open_published_files as open_from_environment
+
     return open_from_environment(home_folder(), os.environ)
 
 

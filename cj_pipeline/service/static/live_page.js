@@ -15,11 +15,11 @@ const dollars = (usd) => `$${usd.toFixed(usd >= 1 ? 2 : 4)}`;
 const duration = (s) => s < 120 ? `${Math.round(s)} s` : s < 7200 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`;
 const say = (text) => { if (part("connection").textContent !== text) part("connection").textContent = text; };
 
-function cells(row, values, firstNumber) {
+function cells(row, values, firstNumber, lastNumber = values.length) {
   values.forEach((value, index) => {
     const cell = document.createElement("td");
     cell.append(value);
-    if (index >= firstNumber) cell.className = "number";
+    if (index >= firstNumber && index <= lastNumber) cell.className = "number";
     row.append(cell);
   });
   return row;
@@ -146,15 +146,18 @@ function connect() {
 async function list(after) {
   const found = await ask(`/api/v1/batches?limit=100${after ? `&after=${encodeURIComponent(after)}` : ""}`);
   part("list").hidden = false;
-  const row = (name, ...rest) => {
+  const to = (href, text) => {
     const link = document.createElement("a");
-    link.href = `/batches/${encodeURIComponent(name)}`;
-    link.textContent = name;
-    return cells(document.createElement("tr"), [link, ...rest.map(String)], 2);
+    link.href = href;
+    link.textContent = text;
+    return link;
   };
+  const row = (name, ...rest) => cells(document.createElement("tr"), [to(`/batches/${encodeURIComponent(name)}`, name), ...rest], 2, 5);
+  const why = (each) => each.state === "rejected" ? each.problems.join("; ") : each.hindered_by;
+  const report = (each) => each.has_report ? to(`/api/v1/batches/${encodeURIComponent(each.batch_id)}/report`, "Report") : "";
   part("rows").append(
-    ...found.queued.map((name) => row(name, "queued", "", "", "", "")),
-    ...found.items.map((each) => row(each.batch_id, each.end_reason ? `${each.state} (${each.end_reason.replaceAll("_", " ")})` : each.state, each.n_essays, each.n_completed, each.n_failed, each.cost_usd.toFixed(4))),
+    ...found.queued.map((name) => row(name, "queued", "", "", "", "", "It waits in the inbox.", "")),
+    ...found.items.map((each) => row(each.batch_id, each.end_reason ? `${each.state} (${each.end_reason.replaceAll("_", " ")})` : each.state, String(each.n_essays), String(each.n_completed), String(each.n_failed), each.cost_usd.toFixed(4), why(each), report(each))),
   );
   part("none").hidden = part("rows").children.length > 0;
   part("more").hidden = found.next === null;

@@ -11,11 +11,17 @@ import dagster as dg
 import pytest
 
 from assets.automation.in_process import QUIET, run_batch
+from assets.automation.jobs import ALL_JOBS
 from assets.automation.partitions import BATCHES
 from cj_pipeline.definitions import defs
+from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.ingest import ingest
+from resources.code_location import LOCATION
 from resources.runtime_resource import RuntimeResource
 from tests.support.batches import open_engine, run_to_end, write_batch
+
+SERVICE = "https://essays.example.org"
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
         patch.setenv("CJ_HOME", str(folder.parent / "home"))
         patch.delenv("CJ_EMULATOR_URL", raising=False)
+        patch.setenv("CJ_PUBLIC_URL", f"{SERVICE}/")
         runtime = RuntimeResource().open()
         jobs = job_names(instance, runtime, folder)
         yield Ended(instance, runtime, folder, tuple(jobs))
@@ -62,8 +69,8 @@ def latest(instance: dg.DagsterInstance, asset: str) -> dg.AssetMaterialization:
 
 
 def test_a_batch_goes_from_folder_to_report_in_waves(ended: Ended) -> None:
-    """One run opens it, and each further wave takes one to ask and one to bring home."""
-    assert ended.jobs == ("open_batch", "collect_wave", "next_wave", "collect_wave")
+    """One run opens it, and one a wave brings that home, decides and asks for the next."""
+    assert ended.jobs == ("open_batch", "collect_wave", "collect_wave")
     with ended.runtime.store.read() as db:
         row = db.one("SELECT state, end_reason FROM batches")
     assert row == {"state": "succeeded", "end_reason": "budget_spent"}
@@ -101,19 +108,18 @@ def test_every_asset_is_materialized_for_the_batchs_partition(ended: Ended) -> N
     partitions = {key: ended.instance.get_materialized_partitions(key) for key in keys}
 
     assert partitions.pop(dg.AssetKey("trial_outcome")) == set()
-    assert len(partitions) == 9
+    assert len(partitions) == 10
     assert set(map(frozenset, partitions.values())) == {frozenset({"spring-9"})}
 
 
-def test_pages_show_counts_cost_tables_and_plots(ended: Ended) -> None:
+def test_pages_show_counts_cost_tables_and_links(ended: Ended) -> None:
     """What a person wants to see is on the page, not in a log."""
     scores = latest(ended.instance, "essay_scores").metadata
     graded = latest(ended.instance, "grade_projections").metadata
     comparisons = latest(ended.instance, "comparisons").metadata
 
-    image = graded["scores_and_boundaries"].value
-    assert isinstance(image, str)
-    assert image.startswith("![score_plot](data:image/png;base64,iVBOR")
+    assert graded["report_page"].value == f"{SERVICE}/api/v1/batches/spring-9/report"
+    assert graded["live_page"].value == f"{SERVICE}/batches/spring-9"
     assert isinstance(scores["ranking"], dg.TableMetadataValue)
     assert len(scores["ranking"].records) == 4
     assert comparisons["n_verdicts"].value == 6
@@ -121,6 +127,82 @@ def test_pages_show_counts_cost_tables_and_plots(ended: Ended) -> None:
     schema = comparisons["dagster/column_schema"].value
     assert isinstance(schema, dg.TableSchema)
     assert "justification" in [column.name for column in schema.columns]
+
+
+def test_what_is_kept_of_a_run_holds_no_pictures(ended: Ended) -> None:
+    """Dagster keeps metadata several times over: plots are in the report."""
+    for run in ended.instance.get_runs():
+        for entry in ended.instance.all_logs(run.run_id):
+            assert "base64," not in dg.serialize_value(entry)
+
+
+def test_runs_are_those_of_the_location(ended: Ended) -> None:
+    """Else a run of the demo has no link to its job, and nobody can start it again."""
+    for run in ended.instance.get_runs():
+        assert run.remote_job_origin is not None
+        repository = run.remote_job_origin.repository_origin
+        assert repository.code_location_origin.location_name == LOCATION
+
+
+def test_a_batch_that_has_ended_can_be_materialized_again_as_a_whole(
+    ended: Ended, instance: dg.DagsterInstance
+) -> None:
+    """A person presses the button on any partition; its folder has left the inbox by then."""
+    with ended.runtime.store.read() as db:
+        before = db.rows("SELECT * FROM provider_jobs ORDER BY submission_key")
+
+    instance.add_dynamic_partitions(BATCHES, ["spring-9"])
+    again = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        run_config=QUIET, instance=instance, partition_key="spring-9"
+    )
+
+    assert again.success
+    with ended.runtime.store.read() as db:
+        assert db.rows("SELECT * FROM provider_jobs ORDER BY submission_key") == before
+
+
+def test_a_folder_that_has_left_the_inbox_is_no_fault_of_a_run_that_is_repeated(
+    instance: dg.DagsterInstance, runtime: Runtime, tmp_path: Path
+) -> None:
+    """The sensor moves it once it was opened; a run that died is started again by Dagster."""
+    ingest(runtime, batch_folder(tmp_path))
+    instance.add_dynamic_partitions(BATCHES, ["spring-9"])
+    folder = {"folder": str(runtime.inbox / "spring-9")}
+
+    again = defs.resolve_job_def("open_batch").execute_in_process(
+        run_config={**QUIET, "ops": {"essays": {"config": folder}}},
+        instance=instance,
+        partition_key="spring-9",
+    )
+
+    assert again.success
+
+
+@pytest.mark.parametrize(
+    "job", ["everything", *(job.name for job in ALL_JOBS if job.name != "open_batch")]
+)
+def test_a_job_on_a_rejected_batch_says_that_it_was_rejected_and_why(
+    job: str, instance: dg.DagsterInstance, runtime: Runtime, tmp_path: Path
+) -> None:
+    """Before anything else, and with the reasons it was rejected for."""
+    with pytest.raises(BatchProblemsError):
+        ingest(runtime, batch_folder(tmp_path, judges=["nobody"]))
+    instance.add_dynamic_partitions(BATCHES, ["spring-9"])
+    definition = (
+        defs.resolve_implicit_global_asset_job_def()
+        if job == "everything"
+        else defs.resolve_job_def(job)
+    )
+
+    result = definition.execute_in_process(
+        run_config=QUIET, instance=instance, partition_key="spring-9", raise_on_error=False
+    )
+
+    (failure, *_) = [e for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
+    assert failure.step_failure_data.error is not None
+    assert "rejected at intake" in failure.step_failure_data.error.message
+    assert "Unknown judge 'nobody'" in failure.step_failure_data.error.message
+    assert not [e for e in result.all_events if e.event_type_value == "ASSET_MATERIALIZATION"]
 
 
 def test_every_check_passes_on_a_sound_batch(ended: Ended) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import dagster as dg
 import duckdb
 import pytest
 
+from assets.automation import maintenance
 from assets.automation.in_process import QUIET, run_batch
 from assets.automation.maintenance import forget_partition, nightly_upkeep, store_upkeep
 from assets.automation.partitions import BATCHES
@@ -208,10 +210,10 @@ def test_runs_that_newer_ones_replaced_go_and_pages_show_the_same(
 
 
 @pytest.mark.slow
-def test_runs_are_kept_unless_asked_for_and_while_they_are_young(
+def test_runs_are_kept_while_they_are_young(
     instance: dg.DagsterInstance, runtime: Runtime, folder: Path
 ) -> None:
-    """A retention is a person's decision."""
+    """Ninety days where nobody says otherwise."""
     list(run_batch(instance, defs, runtime, BATCH, folder, pause_s=0.05))
     made = runs_of(instance)
 
@@ -267,6 +269,31 @@ def test_the_last_failure_of_a_rejected_batch_stays(
     keep_small(instance, days=0)
 
     assert runs_of(instance) == newest_first[:1]
+
+
+def test_partitions_of_rejected_and_forgotten_batches_go_with_their_history(
+    instance: dg.DagsterInstance, runtime: Runtime, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a day; a batch in the store keeps its own, and one that somebody just added stays."""
+    (folder / "batch.yaml").write_text("judges: [nobody]\n")
+    instance.add_dynamic_partitions("batches", [BATCH, "forgotten", "new"])
+    for name in (BATCH, "forgotten"):
+        defs.resolve_job_def("open_batch").execute_in_process(
+            run_config={**QUIET, "ops": {"essays": {"config": {"folder": str(folder)}}}},
+            instance=instance,
+            partition_key=name,
+            raise_on_error=False,
+        )
+    with runtime.store.write() as db:
+        db.execute("DELETE FROM batches WHERE batch_id = 'forgotten'")
+
+    keep_small(instance, days=None)
+    assert set(instance.get_dynamic_partitions("batches")) == {BATCH, "forgotten", "new"}
+    monkeypatch.setattr(maintenance, "GONE_AFTER", timedelta(0))
+    keep_small(instance, days=None)
+
+    assert instance.get_dynamic_partitions("batches") == ["new"]
+    assert runs_of(instance) == []
 
 
 def test_dagster_keeps_nothing_of_a_batch_that_was_forgotten(

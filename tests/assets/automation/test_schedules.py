@@ -52,11 +52,11 @@ def test_each_night_opens_each_trial_as_a_batch_of_its_own(
 
     names = [[run.partition_key for run in night(instance, day)] for day in (5, 6)]
 
-    assert names == [["trial-lower5-2026-01-05-0200"], ["trial-lower5-2026-01-06-0200"]]
+    assert names == [["trial-lower5-2026-01-05-0200z"], ["trial-lower5-2026-01-06-0200z"]]
     (run,) = night(instance, 5)
     assert run.run_config == {"ops": {"essays": {"config": {"trial": "lower5"}}}}
     assert run.tags[TRIAL_TAG] == "lower5"
-    assert instance.has_dynamic_partition("batches", "trial-lower5-2026-01-06-0200")
+    assert instance.has_dynamic_partition("batches", "trial-lower5-2026-01-06-0200z")
 
 
 def test_a_tick_that_is_repeated_asks_under_the_same_key(
@@ -67,7 +67,7 @@ def test_a_tick_that_is_repeated_asks_under_the_same_key(
 
     keys = {night(instance, 5)[0].run_key for _ in range(2)}
 
-    assert keys == {"trial-nightly-2026-01-05-0200"}
+    assert keys == {"trial-nightly-2026-01-05-0200z"}
 
 
 def test_a_trial_with_its_own_schedule_runs_by_that_one_alone(

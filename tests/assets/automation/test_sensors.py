@@ -15,8 +15,8 @@ import dagster as dg
 import pytest
 
 from assets.automation import sensors
+from assets.automation.pools import MARK_TAG
 from assets.automation.sensors import (
-    MARK_TAG,
     Attempts,
     inbox_sensor,
     notification_sensor,
@@ -381,7 +381,7 @@ class TestProviderJobs:
 
         assert asked(result) == [("collect_wave", batch_id)]
         (run,) = result.run_requests or []
-        assert run.tags["cj/provider"] == "emulator"
+        assert run.tags["dagster/cj-provider-emulator"] == "yes"
         assert run.tags["dagster/priority"] == "2"
 
     @pytest.fixture
@@ -527,6 +527,7 @@ def test_each_further_try_waits_four_times_as_long_up_to_an_hour(n: int, pause_s
 
     assert tries.are_too_fresh(ended + timedelta(seconds=pause_s - 1))
     assert not tries.are_too_fresh(ended + timedelta(seconds=pause_s + 1))
+    assert not tries.are_too_fresh(ended - timedelta(days=30)), "the clock was set back"
 
 
 def test_the_watchdog_asks_for_the_end_of_a_stalled_batch(

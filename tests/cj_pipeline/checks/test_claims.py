@@ -250,9 +250,9 @@ def test_a_changed_artefact_is_found(tmp_path: Path) -> None:
         written = write_artefact(
             db, SPRING, "execute", tmp_path, generated_at=START, environment=TEST_RUN
         )
-    assert claims.artefact_is_valid(written.path).holds
+    assert claims.artefact_is_valid(written.path.read_bytes()).holds
     document = json.loads(written.path.read_text())
     document["bt_summary"][0]["theta"] += 1.0
     written.path.write_text(json.dumps(document))
 
-    assert not claims.artefact_is_valid(written.path).holds
+    assert not claims.artefact_is_valid(written.path.read_bytes()).holds

@@ -21,6 +21,7 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
+from cj_pipeline.ceilings import Ceilings
 from cj_pipeline.cli import app
 from cj_pipeline.errors import StoreBusyError, StoreError
 from cj_pipeline.metrics.catalogue import METRICS
@@ -417,3 +418,30 @@ def test_trials_outcomes_and_webhooks_are_counted() -> None:
     assert value(of_two, "cj_outcomes_total", outcome="partial") == 1
     hooks = {"provider": "openai", "kind": "batch.completed"}
     assert value(text, "llm_provider_webhooks_total", **hooks) == 1
+
+
+def test_how_near_spending_is_to_each_limit_is_told() -> None:
+    """The batch nearest to its own cap, and the day; no ceiling, no figure."""
+    with finished_batches() as db:
+        db.execute(
+            "UPDATE batches SET state = 'running', settings = json_merge_patch(settings,"
+            """ '{"spend_cap_usd": 2.0}') WHERE batch_id = ?""",
+            [SPRING],
+        )
+        db.execute(
+            "UPDATE provider_jobs SET reserved_usd = 0, possible_usd = 0, billed_usd = 0,"
+            " intended_at = $now",
+            {"now": NOW},
+        )
+        db.execute(
+            "UPDATE provider_jobs SET billed_usd = 1.5 WHERE submission_key ="
+            " (SELECT min(submission_key) FROM provider_jobs WHERE batch_id = ?)",
+            [SPRING],
+        )
+        none = exposition(read_metrics(db, now=NOW))
+        both = exposition(read_metrics(db, now=NOW, ceilings=Ceilings(3.0, 6.0)))
+
+    assert value(none, "cj_spend_share_of_limit", limit="spend_cap_usd") == 0.75
+    assert "usd_per_day" not in none
+    assert value(both, "cj_spend_share_of_limit", limit="usd_per_batch") == 0.5
+    assert value(both, "cj_spend_share_of_limit", limit="usd_per_day") == 0.25

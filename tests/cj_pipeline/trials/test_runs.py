@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -222,4 +223,15 @@ def test_each_minute_has_a_batch_of_its_own() -> None:
     """The name sorts by time and is one that every system takes."""
     at = datetime(2026, 1, 5, 2, 30, tzinfo=UTC)
 
-    assert trial_batch_id("lower5", at) == "trial-lower5-2026-01-05-0230"
+    assert trial_batch_id("lower5", at) == "trial-lower5-2026-01-05-0230z"
+
+
+def test_the_hour_that_comes_twice_in_autumn_has_two_batches() -> None:
+    """An hourly trial would lose a run of the night in which clocks are set back."""
+    stockholm = ZoneInfo("Europe/Stockholm")
+    first = datetime(2026, 10, 25, 2, 30, tzinfo=stockholm)
+    second = datetime(2026, 10, 25, 2, 30, tzinfo=stockholm, fold=1)
+
+    names = [trial_batch_id("lower5", at) for at in (first, second)]
+
+    assert names == ["trial-lower5-2026-10-25-0030z", "trial-lower5-2026-10-25-0130z"]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 BATCH = "spring-9"
+SERVICE = "https://essays.example.org"
 NOT_MET = "cj_batch_waves >= 2"
 SETTINGS = {
     "title": "Spring, year 9",
@@ -54,6 +55,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = write_batch(home / BATCH, n_students=4, n_anchors=9, settings=SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CJ_HOME", str(home))
+        patch.setenv("CJ_PUBLIC_URL", SERVICE)
         patch.delenv("CJ_EMULATOR_URL", raising=False)
         with local_instance(home) as instance:
             list(run_batch(instance, defs, RuntimeResource().open(), BATCH, folder, pause_s=0.05))
@@ -142,15 +144,14 @@ def test_the_asset_graph_shows_a_batchs_whole_life(address: str, page: Page) -> 
     kept(page, "asset-group")
 
 
-def test_a_partitions_page_shows_the_grades_plot_and_table(address: str, page: Page) -> None:
+def test_a_partitions_page_leads_to_the_report(address: str, page: Page) -> None:
     """Of the one batch that is asked for."""
     page.goto(f"{address}/assets/grade_projections?view=partitions&partition={BATCH}")
 
-    shows(page, BATCH, "statement", "scores_and_boundaries")
+    shows(page, BATCH, "statement", "report_page")
+    link = page.get_by_role("link", name=re.compile("/report$")).first
+    assert link.get_attribute("href") == f"{SERVICE}/api/v1/batches/{BATCH}/report"
     kept(page, "partition")
-    page.get_by_text("[Show Markdown]").first.click()
-    page.locator("img[alt=score_plot]").wait_for()
-    kept(page, "plot")
 
 
 def test_a_failed_assertion_of_the_batchs_own_is_shown_with_its_figure(
