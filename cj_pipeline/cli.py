@@ -18,6 +18,7 @@ from cj_pipeline.commands import (
     demo,
     inbox,
     judges,
+    keys,
     ledger,
     moderation,
     operations,
@@ -86,7 +87,7 @@ def name_of(held: Command | typer.Typer) -> str:
 JUDGE = group(
     "judge",
     "See judges, try them before spending, and hold those of a batch against each other.",
-    (judges.list_, judges.show, judges.try_, judges.compare, judges.panel),
+    (judges.list_, judges.show, judges.try_, judges.examine, judges.compare, judges.panel),
 )
 PEOPLE = group(
     "people",
@@ -113,6 +114,11 @@ TOKEN = group(
     "token",
     "Let others call the service: for what, with which batches, and until when.",
     (tokens.create, tokens.list_, tokens.revoke),
+)
+KEYS = group(
+    "keys",
+    "Make the key that signs artefacts, and see its public part.",
+    (keys.create, keys.show),
 )
 STORE = group(
     "store",
@@ -151,6 +157,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
         outputs.sql,
         cost.cost,
         outputs.verify,
+        KEYS,
         operations.assert_,
         batches.regrade,
         batches.link,

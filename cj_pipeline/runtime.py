@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cj_pipeline.errors import SettingsError
+from cj_pipeline.judging.provider_definitions import OWN_FOLDER
 from cj_pipeline.live.retry import RetryRules
 from cj_pipeline.storage.published_files import (
     PUBLISHED_IN,
@@ -130,6 +131,11 @@ class Runtime:
     def published_folder(self) -> Path:
         """Where each batch's artefact and report are written, one folder per batch."""
         return self.home / PUBLISHED_IN
+
+    @property
+    def providers_folder(self) -> Path:
+        """Where the installation's own provider definitions are."""
+        return self.home / OWN_FOLDER
 
     @property
     def inbox(self) -> Path:

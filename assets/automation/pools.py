@@ -18,6 +18,7 @@ from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from cj_pipeline.errors import CJError, SettingsError
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.judging.provider_definitions import OWN_FOLDER
 from resources.runtime_resource import PARTITION_TAG, RuntimeResource
 
 POOL_TAG = "dagster/cj-provider"
@@ -62,7 +63,8 @@ def announced(folder: Path) -> tuple[tuple[str, ...], str]:
     given = settings_in(folder)
     try:
         judges = given.get("judges", BatchSettings().judges)
-        found = {load_judge(str(name), folder / "judges").provider for name in judges}
+        own = folder.parent.parent / OWN_FOLDER
+        found = {load_judge(str(name), folder / "judges", own).provider for name in judges}
         return tuple(sorted(found)), str(given.get("priority", "normal"))
     except (OSError, SettingsError, TypeError, ValueError):
         return (), "normal"

@@ -28,6 +28,7 @@ from cj_pipeline.installation import read_installation
 from cj_pipeline.intake.inbox import Arrival, Look, items_in, known_of, write_arrivals
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.judging.judges import load_judge
+from cj_pipeline.judging.provider_definitions import OWN_FOLDER
 from cj_pipeline.operations.inbox import move_opened, unpack_arrival
 from cj_pipeline.operations.notify import notify
 from cj_pipeline.operations.sensor_ticks import record_tick
@@ -163,8 +164,9 @@ def _rest_of(folder: Path, rest_s: float) -> tuple[float, int | None]:
     wanted = given.get("n_essays")
     n_essays = wanted if isinstance(wanted, int) and not isinstance(wanted, bool) else None
     names = given.get("judges", BatchSettings().judges)
+    own = folder.parent.parent / OWN_FOLDER
     try:
-        judges = [load_judge(str(name), folder / "judges") for name in names]
+        judges = [load_judge(str(name), folder / "judges", own) for name in names]
     except (OSError, SettingsError, TypeError, ValueError):
         return 0.0, n_essays  # its run tells what is wrong, and sends nothing
     return (0.0 if all(judge.is_simulated for judge in judges) else rest_s), n_essays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 
 from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.arguments import BatchName
-from cj_pipeline.commands.terminal.console import confirm, console
+from cj_pipeline.commands.terminal.console import confirm, console, write
 from cj_pipeline.commands.terminal.home import home_folder, open_runtime, open_store
 from cj_pipeline.commands.terminal.tables import figure
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from cj_pipeline.intake.batch_folder import Batch
     from cj_pipeline.judging.judges import Judge
     from cj_pipeline.judging.prompts import Prompt
-    from cj_pipeline.operations.pilot import JudgeSummary, Trial
+    from cj_pipeline.operations.injections import Injected
+    from cj_pipeline.operations.pilot import Apart, JudgeSummary, Trial
     from cj_pipeline.outputs.judges import JudgeOnBatch
     from cj_pipeline.providers.base import Provider
 
@@ -70,12 +72,17 @@ SUMMARY_COLUMNS = (
     "seconds",
 )
 
+SUMMARY_MEANING = "Intervals are at 95 %, of comparisons; a pair's two orders repeat each other."
+
+APART_COLUMNS = ("judge", "and", "same verdict", "more often right", "95 %", "told apart")
+
 
 def list_(judges: JudgesDir = None) -> None:
     """Show every judge, what it is and what it costs."""
     from cj_pipeline.judging.judges import known_judges, load_judge
 
-    rows = [_listed(load_judge(name, judges)) for name in known_judges(judges)]
+    own = _providers_dir()
+    rows = [_listed(load_judge(name, judges, own)) for name in known_judges(judges)]
     columns = ("judge", "model", "USD/M in, out")
     console.print(tables.table("Judges", columns, rows))
 
@@ -84,7 +91,7 @@ def show(name: JudgeName, judges: JudgesDir = None) -> None:
     """Show everything that makes a judge what it is, its prompt word for word."""
     from cj_pipeline.judging.judges import load_judge
 
-    judge = load_judge(name, judges)
+    judge = load_judge(name, judges, _providers_dir())
     console.print(tables.table(judge.judge_id, ("what", "value"), _facts(judge)))
 
 
@@ -103,7 +110,7 @@ def try_(
     from cj_pipeline.judging.prompts import render_prompt
     from cj_pipeline.operations.pilot import judge_once, paid_trials
 
-    judge = load_judge(name, judges)
+    judge = load_judge(name, judges, _providers_dir())
     if judges is not None:
         _allowed([judge], judges)
     prompt = render_prompt(
@@ -121,6 +128,86 @@ def try_(
     console.print(tables.table(judge.judge_id, ("what", "value"), _trial_rows(trial)))
 
 
+def examine(
+    name: JudgeName,
+    *,
+    batch: Annotated[
+        Path | None,
+        typer.Option(help="The batch it is meant for.", exists=True, file_okay=False),
+    ] = None,
+    judges: JudgesDir = None,
+    injections: Annotated[
+        bool,
+        typer.Option(help="Also show it essays that tell it what to decide, some 40 calls."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Spend without asking.")] = False,
+) -> None:
+    """Find out by at most five calls whether a judge can judge, and how it has to be asked.
+
+    Models, key, JSON mode, thoughts and fences, usage, prompt window, batch endpoint, price. Exit
+    code 1 where there is a problem; what has to be set is offered as the judge's file.
+    """
+    import json
+
+    from cj_pipeline.intake.batch_folder import read_batch
+    from cj_pipeline.judging.judges import load_judge
+    from cj_pipeline.operations.examine import CALLS_AT_MOST, most_usd, offered_file
+    from cj_pipeline.operations.examine import examine as look
+    from cj_pipeline.operations.injections import most_usd as most_usd_of_injections
+    from cj_pipeline.operations.injections import try_injections
+    from cj_pipeline.operations.pilot import paid_trials
+
+    own = judges if judges is not None else batch / "judges" if batch is not None else None
+    meant_for = read_batch(batch) if batch is not None else None
+    language = meant_for.settings.values.language if meant_for is not None else None
+    judge = load_judge(name, own, _providers_dir(), language)
+    if own is not None:
+        _allowed([judge], own)
+    texts = [essay.shown_text for essay in meant_for.essays] if meant_for is not None else []
+    most = 0.0 if judge.is_simulated else most_usd(judge, texts)
+    if injections and not judge.is_simulated:
+        most += most_usd_of_injections(judge)
+    if most and not yes:
+        confirm(f"This can cost up to {most:.4f} USD. Go on?")
+    real = [] if judge.is_simulated else [judge]
+    # The most that they can cost counts for the installation's day: answers may not tell it.
+    with paid_trials(open_runtime(), real, CALLS_AT_MOST, most):
+        found = look(
+            _provider(judge),
+            judge,
+            texts=texts,
+            instructions=meant_for.document("instructions") if meant_for is not None else "",
+            rubric=meant_for.document("rubric") if meant_for is not None else "",
+        )
+        tried = try_injections(_provider(judge), judge) if injections and found.is_ready else None
+    if as_json:
+        told = found.as_json() | ({"injections": tried.as_json()} if tried is not None else {})
+        write(json.dumps(told, ensure_ascii=False, indent=2))
+    else:
+        rows = [(each.standing, each.about, each.finding) for each in found.examined]
+        console.print(tables.table(judge.judge_id, ("", "about", "found"), rows))
+        if offered := offered_file(found):
+            console.print(f"As judges/{judge.name}.yaml:")
+            write(offered)
+        if tried is not None:
+            _show_injections(tried)
+    if not found.is_ready:
+        raise typer.Exit(1)
+
+
+def _show_injections(tried: Injected) -> None:
+    low, high = tried.interval()
+    rows = [
+        (each.attempt.name, each.attempt.language, each.label, each.failure or "moved")
+        for each in tried.shown
+        if each.has_moved or each.failure
+    ]
+    told = f"{tried.n_moved} of {tried.n_known} moved the verdict ({low:.0%} to {high:.0%})"
+    columns = ("attempt", "language", "shown as", "what came of it")
+    console.print(tables.table(f"Essays that tell it what to decide: {told}", columns, rows))
+
+
 def compare(
     batch_dir: Annotated[
         Path, typer.Argument(help="A batch folder.", exists=True, file_okay=False)
@@ -128,29 +215,90 @@ def compare(
     judge: Annotated[list[str] | None, typer.Option(help="A judge; repeat it.")] = None,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs, each judged in both orders.")] = 10,
     seed: Annotated[int, typer.Option(help="Chooses the pairs.")] = 0,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Spend without asking.")] = False,
 ) -> None:
-    """Have judges compare the same pairs in both orders: consistency, position, anchors, cost."""
+    """Have judges compare the same pairs in both orders: consistency, position, anchors, cost.
+
+    Anchors of different grades come first. Each two judges are held apart on the same pairs, with
+    an interval and how many more pairs would tell them apart.
+    """
+    import json
+    from dataclasses import asdict
+
     from cj_pipeline.intake.batch_folder import read_batch
     from cj_pipeline.judging.judges import load_judge
-    from cj_pipeline.operations.pilot import paid_trials, trial_pairs
+    from cj_pipeline.operations.pilot import (
+        failures_by_kind,
+        hold_apart,
+        paid_trials,
+        summarise,
+        trial_pairs,
+    )
+    from cj_pipeline.provider_jobs.requests import tell_emulator
 
     batch = read_batch(batch_dir)
     names = judge or list(batch.settings.values.judges)
-    tried = _allowed(
-        [load_judge(name, batch_dir / "judges") for name in names], batch_dir / "judges"
-    )
-    order = trial_pairs([essay.essay_id for essay in batch.essays], pairs, seed)
+    own, known, language = batch_dir / "judges", _providers_dir(), batch.settings.values.language
+    tried = _allowed([load_judge(name, own, known, language) for name in names], own)
+    ranks = _anchor_ranks(batch)
+    order = trial_pairs([essay.essay_id for essay in batch.essays], pairs, seed, ranks)
     most = _agree_to_spend(tried, batch, order, yes=yes)
-    paid = [one for one in tried if not one.is_simulated]
-    with paid_trials(open_runtime(), paid, len(paid) * len(order), most) as trials:
-        summaries = [_tried(one, batch, order, trials) for one in tried]
+    if any(one.is_simulated for one in tried):
+        texts = {essay.essay_id: essay.shown_text for essay in batch.essays}
+        given = batch.settings.values.emulator_qualities
+        tell_emulator(open_runtime(), {texts[essay]: quality for essay, quality in given.items()})
+    real = [one for one in tried if not one.is_simulated]
+    with paid_trials(open_runtime(), real, len(real) * len(order), most) as paid:
+        trials = {one.judge_id: _trials(one, batch, order, paid) for one in tried}
+    summaries = [summarise(one, trials[one.judge_id], ranks) for one in tried]
+    apart = [
+        hold_apart(trials[one.judge_id], trials[other.judge_id], ranks)
+        for one, other in itertools.combinations(tried, 2)
+    ]
+    failed = {judge_id: failures_by_kind(some) for judge_id, some in trials.items()}
+    if as_json:
+        told = {
+            "batch": batch.batch_id,
+            "n_pairs": len(order) // 2,
+            "judges": [asdict(s) | {"failures": failed[s.judge_id]} for s in summaries],
+            "apart": [asdict(each) | {"are_apart": each.are_apart} for each in apart],
+        }
+        write(json.dumps(told, ensure_ascii=False, indent=2))
+        return
     console.print(
         tables.table(
             f"{len(order) // 2} pairs of {batch.batch_id}, both orders",
             SUMMARY_COLUMNS,
             [_summary_row(summary) for summary in summaries],
+        ),
+        SUMMARY_MEANING,
+    )
+    for judge_id, kinds in failed.items():
+        for failure, n in kinds.items():
+            console.print(f"{judge_id}: {n} without a verdict: {failure}", markup=False)
+    if apart:
+        console.print(
+            tables.table("Held apart", APART_COLUMNS, [_apart_row(each) for each in apart])
         )
+
+
+def _apart_row(apart: Apart) -> tuple[object, ...]:
+    interval = "–" if apart.low is None else f"{apart.low:+.0%} to {apart.high:+.0%}"
+    if apart.more_pairs == 0:
+        told = "apart"
+    elif apart.more_pairs is None:
+        told = "not known"
+    else:
+        told = f"{apart.more_pairs} more pairs of anchors would tell"
+    return (
+        apart.one,
+        apart.other,
+        figure(apart.agreement, ".0%") + f" of {apart.n_items}",
+        figure(apart.difference, "+.0%") + f" on {apart.n_pairs} pairs",
+        interval,
+        told,
     )
 
 
@@ -219,6 +367,12 @@ def _show_agreement(compared: JudgesCompared) -> None:
     )
 
 
+def _providers_dir() -> Path:
+    from cj_pipeline.judging.provider_definitions import OWN_FOLDER
+
+    return home_folder() / OWN_FOLDER
+
+
 def _allowed(judges: list[Judge], folder: Path) -> list[Judge]:
     """Return judges whose addresses and keys the installation allows.
 
@@ -244,7 +398,7 @@ def _provider(judge: Judge) -> Provider:
 def _prompt(judge: Judge, batch: Batch, essay_a: str, essay_b: str) -> Prompt:
     from cj_pipeline.judging.prompts import fence_nonce, render_prompt
 
-    texts = {essay.essay_id: essay.text for essay in batch.essays}
+    texts = {essay.essay_id: essay.shown_text for essay in batch.essays}
     return render_prompt(
         judge.template,
         instructions=batch.document("instructions"),
@@ -272,10 +426,10 @@ def _agree_to_spend(
     return most
 
 
-def _tried(
+def _trials(
     judge: Judge, batch: Batch, order: list[tuple[str, str]], paid: list[Trial]
-) -> JudgeSummary:
-    from cj_pipeline.operations.pilot import judge_once, summarise
+) -> list[Trial]:
+    from cj_pipeline.operations.pilot import judge_once
 
     provider = _provider(judge)
     trials = []
@@ -283,7 +437,7 @@ def _tried(
         trials.append(judge_once(provider, judge, _prompt(judge, batch, a, b), a, b))
         if not judge.is_simulated:
             paid.append(trials[-1])
-    return summarise(judge, trials, _anchor_ranks(batch))
+    return trials
 
 
 def _anchor_ranks(batch: Batch) -> dict[str, int]:
@@ -342,15 +496,19 @@ def _trial_rows(trial: Trial) -> list[tuple[str, object]]:
 
 
 def _summary_row(summary: JudgeSummary) -> tuple[object, ...]:
+    from cj_pipeline.operations.pilot import interval_of_share
+
     def share(value: float | None, n: int) -> str:
-        return figure(value, ".0%") + ("" if value is None else f" of {n}")
+        interval = None if value is None else interval_of_share(value * n, n)
+        told = "" if interval is None else f" of {n} ({interval[0]:.0%} to {interval[1]:.0%})"
+        return figure(value, ".0%") + told
 
     return (
         summary.judge_id,
         summary.n_asked,
         summary.n_verdicts,
         share(summary.consistency, summary.n_pairs),
-        figure(summary.first_share, ".0%"),
+        share(summary.first_share, summary.n_verdicts),
         share(summary.agreement, summary.n_anchor_verdicts),
         figure(summary.mean_confidence, ".1f"),
         figure(summary.usd_per_verdict, ".6f"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,20 +35,40 @@ def verify(
     alone: Annotated[
         bool, typer.Option("--alone", help="Do not compare with the store in CJ_HOME.")
     ] = False,
+    key: Annotated[
+        str | None,
+        typer.Option(help="The public key that must have signed it, as the report prints it."),
+    ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="The artefact of a batch it is linked to; may be repeated.", dir_okay=False
+        ),
+    ] = None,
 ) -> None:
-    """Recompute an artefact's checksums, scores and grades, and show what differs."""
-    from cj_pipeline.outputs.verification import left_unchecked, verify_artefact
+    """Hold an artefact against its verdicts, callbacks, store and signature; show what differs."""
+    from cj_pipeline.outputs.verification import verify as verify_file
+    from cj_pipeline.storage.signing import read_public_key, trusted_keys
 
-    if alone:
-        differences = verify_artefact(artefact, batch_folder=inputs)
-    else:
-        with published() as db:
-            differences = verify_artefact(artefact, db=db, batch_folder=inputs)
-    for note in left_unchecked(artefact):
-        console.print(note, markup=False, soft_wrap=True)
-    for difference in differences:
-        console.print(difference, markup=False, soft_wrap=True)
-    if differences:
+    with nullcontext() if alone else published() as db:
+        found = verify_file(
+            artefact,
+            db=db,
+            batch_folder=inputs,
+            key=read_public_key(key) if key else None,
+            own_keys=trusted_keys(home_folder()),
+            earlier=earlier or (),
+        )
+    for line in (*found.notes, *found.differences):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if found.not_checked:
+        console.print(
+            f"Not checked, for nothing at hand vouches for it: {', '.join(found.not_checked)}.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    if found.differences:
         raise typer.Exit(1)
     console.print("Nothing differs.")
 

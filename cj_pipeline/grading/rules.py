@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cj_pipeline.grading.linking import Scored
     from cj_pipeline.grading.moderation import ModeratedGrades
     from cj_pipeline.grading.projection import GradeProjections
+    from cj_pipeline.scale.bradley_terry import Scale
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,56 @@ def grade_by(
         sampled_grades=sampled_grades,
     )
     return moderated_projections(projections, moderated, anchor_grades)
+
+
+def grades_or_why_not(
+    terms: GradingTerms | str | None,
+    scale: Scale | None,
+    anchor_grades: Mapping[str, str],
+    judged: Sequence[JudgedPair],
+    sampled_grades: Mapping[str, str] | None = None,
+) -> tuple[str, GradeProjections | None]:
+    """Return grades of a batch on its own scale with what is to be said of them, or why not.
+
+    Args:
+        terms: The batch's terms; None where it names no scale; the reason of its end, as a word,
+            where it did not succeed.
+        scale: None while the verdicts give none.
+        anchor_grades: Each anchor's known grade.
+        judged: The finished comparisons.
+        sampled_grades: As `grade_by` takes them.
+    """
+    if isinstance(terms, str):
+        return f"No grades: the batch ended as {terms}.", None
+    if scale is None:
+        return "No grades: the verdicts do not join all essays into one net.", None
+    if terms is None:
+        return "Scores and ranks only: the batch names no grade scale.", None
+    if not anchor_grades:
+        return f"Scores and ranks only: no anchors carry grades on {terms.scale.name}.", None
+    projections = grade_by(terms, scale, anchor_grades, judged, sampled_grades)
+    return projections.statement, projections
+
+
+def students_alike(scale: Scale | None, anchor_grades: Mapping[str, str]) -> str:
+    """Return in words that students cannot be told apart; empty where they can."""
+    if scale is None:
+        return ""
+    from cj_pipeline.scale.score_posterior import score_posterior
+
+    found = score_posterior(scale, anchor_grades).reliability
+    if not found.cannot_be_told_apart:
+        return ""
+    return (
+        "These verdicts cannot tell the students apart: with 95 % probability between"
+        f" {found.lower or 0:.0%} and {found.upper or 0:.0%} of the differences between their"
+        " scores are real. Do not rank or grade by such differences before more is judged. "
+    )
+
+
+def waived_statement(waived: Sequence[str]) -> str:
+    """Return in words what a person let go, of what a batch's grades need; empty for nothing."""
+    return f"A person waived what need not hold any more: {'; '.join(waived)}." if waived else ""
 
 
 def moderated_projections(

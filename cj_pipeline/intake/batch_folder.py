@@ -114,8 +114,12 @@ def _read(reading: Reading, name: str, explicit: Mapping[str, Any] | None) -> Ba
         settings = _by_ids(settings, essays) if settings is not None else None
         _check_qualities(reading, usable, essays)
         _check_goals(reading, usable, scale, essays)
-    for judge in reading.names("judges", required=False):
-        reading.bytes_of(f"judges/{judge}", MAX_BYTES)
+    for name_of_judge in reading.names("judges", required=False):
+        if name_of_judge != "templates":
+            reading.bytes_of(f"judges/{name_of_judge}", MAX_BYTES)
+            continue
+        for template in reading.names("judges/templates"):
+            reading.bytes_of(f"judges/templates/{template}", MAX_BYTES)
     if reading.problems or settings is None:
         raise BatchProblemsError(name, list(dict.fromkeys(reading.problems)))
     return Batch(

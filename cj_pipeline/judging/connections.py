@@ -8,14 +8,14 @@ to that provider's own address and to no other. What `installation.yaml` may say
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from cj_pipeline.installation import INSTALLATION_FILE, BatchJudges
-from cj_pipeline.judging import judges
+from cj_pipeline.judging.addresses import is_loopback, origin_of, port_of
 from cj_pipeline.judging.judges import Judge
+from cj_pipeline.judging.provider_definitions import ProviderDefinition, known_definitions
 
 _API_KEY = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY")
 _OTHER_SECRETS = frozenset(
@@ -24,44 +24,34 @@ _OTHER_SECRETS = frozenset(
 """Words in the names of keys that open something else than a judge's provider."""
 
 
-def connection_problems(judge: Judge, rules: BatchJudges, *, is_own: bool) -> list[str]:
+def connection_problems(
+    judge: Judge,
+    rules: BatchJudges,
+    *,
+    is_own: bool,
+    known: Sequence[ProviderDefinition] | None = None,
+) -> list[str]:
     """Return one line for each thing in a batch's judge that the installation does not allow.
 
     Args:
         judge: Read from a file that the batch brings.
         rules: The installation's.
         is_own: Whether a person takes the batch in by hand, from a folder of their own.
+        known: The installation's provider definitions; by default the shipped ones.
     """
+    definitions = known_definitions() if known is None else known
     may_choose = rules.mode == "allow" or (rules.mode is None and is_own)
     return [
         f"judge '{judge.name}' {problem}"
         for problem in (
             *_address_problems(judge, rules, may_choose=may_choose),
-            *_key_problems(judge, rules, may_choose=may_choose),
+            *_key_problems(judge, rules, definitions, may_choose=may_choose),
         )
     ]
 
 
-def origin_of(address: str) -> str:
-    """Return scheme, host and port of an address: what a key is bound to."""
-    parts = urlsplit(address)
-    port = _port(parts)
-    return f"{parts.scheme}://{(parts.hostname or '').lower()}" + (f":{port}" if port else "")
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address is on this machine, by its name alone."""
-    host = (urlsplit(address).hostname or "").lower()
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _address_problems(judge: Judge, rules: BatchJudges, *, may_choose: bool) -> Iterator[str]:
-    if judge.base_url is None:
+    if judge.base_url is None or not judge.has_own_address:
         return
     parts = urlsplit(judge.base_url)
     if not parts.hostname or parts.username is not None or parts.password is not None:
@@ -84,18 +74,28 @@ def _address_problems(judge: Judge, rules: BatchJudges, *, may_choose: bool) -> 
         )
 
 
-def _key_problems(judge: Judge, rules: BatchJudges, *, may_choose: bool) -> Iterator[str]:
+def _key_problems(
+    judge: Judge,
+    rules: BatchJudges,
+    known: Sequence[ProviderDefinition],
+    *,
+    may_choose: bool,
+) -> Iterator[str]:
     variable = judge.key_variable
     if variable is None:
         return
-    address = judge.base_url or judges.USUAL_ADDRESS.get(judge.provider)
+    address = judge.base_url or judge.service.base_url
     if address is None:
         return
     origin = origin_of(address)
     declared = rules.keys.get(variable)
     if declared is not None and (not declared or origin in map(origin_of, declared)):
         return
-    bound = _origins_of_key(variable) | {origin_of(one) for one in declared or ()}
+    bound = {
+        origin_of(each.base_url)
+        for each in known
+        if each.base_url is not None and each.key_variable == variable
+    } | {origin_of(one) for one in declared or ()}
     if bound:
         if origin not in bound:
             yield (
@@ -122,14 +122,6 @@ def _or_allow(rules: BatchJudges) -> str:
     )
 
 
-def _origins_of_key(variable: str) -> set[str]:
-    return {
-        origin_of(judges.USUAL_ADDRESS[provider])
-        for provider, key in judges.KEY_OF_PROVIDER.items()
-        if key == variable and provider in judges.USUAL_ADDRESS
-    }
-
-
 def _is_local_key(variable: str, address: str) -> bool:
     """Whether it is a key for a server on this machine, and of nothing else by its name."""
     words = set(variable.split("_"))
@@ -139,18 +131,9 @@ def _is_local_key(variable: str, address: str) -> bool:
 def _is_host(parts: SplitResult, entry: str) -> bool:
     """Whether an entry such as `*.school.example`, `host:8000` or `http://host` is this host."""
     allowed = urlsplit(entry if "://" in entry else f"{parts.scheme}://{entry}")
-    port = _port(allowed)
+    port = port_of(allowed)
     return (
         allowed.scheme == parts.scheme
         and fnmatchcase((parts.hostname or "").lower(), (allowed.hostname or "").lower())
-        and (port is None or port == _port(parts))
+        and (port is None or port == port_of(parts))
     )
-
-
-def _port(parts: SplitResult) -> int | None:
-    """Return the port of an address; None where it is its scheme's usual one, or is none."""
-    try:
-        port = parts.port
-    except ValueError:
-        return -1
-    return None if port == {"http": 80, "https": 443}.get(parts.scheme) else port

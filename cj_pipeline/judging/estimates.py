@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cj_pipeline.judging.pricing import (
-    _FULL_PRICE,
     _PER,
     _REQUEST_OVERHEAD_TOKENS,
     EXPECTED_ANSWER_TOKENS,
+    FULL_PRICE,
     Price,
     Usage,
     cost_usd,
@@ -31,7 +31,7 @@ def worst_case_usd(price: Price, prompt: Prompt, judge: Judge, *, batched: bool)
     is read from a cache, everything may be written to one, and the answer is as long as allowed.
     """
     n_bytes = prompt_bytes(prompt)
-    share = price.batched if batched else _FULL_PRICE
+    share = price.batched if batched else FULL_PRICE
     dearest = max(
         price.input * share.input,
         price.cached_input * share.cached_input,

@@ -10,58 +10,28 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.judging.pricing import NO_PRICE, Price, PriceEntry, batch_multipliers, price_of
+from cj_pipeline.judging.addresses import is_loopback
+from cj_pipeline.judging.pricing import FULL_PRICE, NO_PRICE, Price, PriceEntry, price_of
 from cj_pipeline.judging.prompts import Template, verdict_schema
-from cj_pipeline.judging.templates import load_template
+from cj_pipeline.judging.provider_definitions import (
+    OF_VERDICTS,
+    ProviderDefinition,
+    Structured,
+    provider_definition,
+)
+from cj_pipeline.judging.templates import load_template, translation_of
 
-ProviderName = Literal["emulator", "openai", "anthropic", "gemini", "openai-compatible", "human"]
 Api = Literal["chat_completions", "responses", "messages", "generate_content", "page"]
-
-DEFAULT_API: Mapping[ProviderName, Api] = {
-    "emulator": "chat_completions",
-    "openai": "chat_completions",
-    "openai-compatible": "chat_completions",
-    "anthropic": "messages",
-    "gemini": "generate_content",
-    "human": "page",
-}
-"""Which of its endpoints a provider is called through unless the judge says otherwise."""
-
-_SPOKEN: Mapping[ProviderName, frozenset[Api]] = {
-    "emulator": frozenset({"chat_completions", "responses", "messages", "generate_content"}),
-    "openai": frozenset({"chat_completions", "responses"}),
-    "openai-compatible": frozenset({"chat_completions"}),
-    "anthropic": frozenset({"messages"}),
-    "gemini": frozenset({"generate_content"}),
-    "human": frozenset({"page"}),
-}
-
-KEY_OF_PROVIDER: Mapping[ProviderName, str | None] = {
-    "emulator": None,
-    "openai": "OPENAI_API_KEY",
-    "openai-compatible": None,
-    "anthropic": "ANTHROPIC_API_KEY",
-    "gemini": "GEMINI_API_KEY",
-    "human": None,
-}
-"""The variable with a provider's key unless the judge names another."""
-
-USUAL_ADDRESS: Mapping[str, str] = {
-    "openai": "https://api.openai.com/v1",
-    "anthropic": "https://api.anthropic.com",
-    "gemini": "https://generativelanguage.googleapis.com",
-}
-"""Where a provider is, unless the judge has a `base_url`."""
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,47}$")
 
@@ -104,10 +74,12 @@ class Judge:
         answers_as: Names its answers may bear beside the model's own.
         limits: What its account may have in one job and in the queue, where that is not what the
             provider's documents say; names and units as in `providers.ProviderLimits`.
+        structured: How it is made to answer in JSON, where that is not its provider's way.
+        defined: Its provider's definition; None for one that is known by its name.
     """
 
     name: str
-    provider: ProviderName
+    provider: str
     api: Api
     model: str
     template: Template
@@ -119,6 +91,23 @@ class Judge:
     price_override: PriceEntry | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     answers_as: tuple[str, ...] = ()
+    structured: Structured | None = None
+    defined: ProviderDefinition | None = None
+
+    @property
+    def service(self) -> ProviderDefinition:
+        """How its provider differs from others; as it was when the judge was loaded."""
+        return self.defined or provider_definition(self.provider)
+
+    @property
+    def json_by(self) -> Structured:
+        """How it is made to answer in JSON."""
+        return self.structured or self.service.structured
+
+    @property
+    def has_own_address(self) -> bool:
+        """Whether it is reached elsewhere than its provider's definition says."""
+        return self.base_url is not None and self.base_url != self.service.base_url
 
     @property
     def judge_id(self) -> str:
@@ -128,6 +117,9 @@ class Judge:
         unrelated = ("name", "key_variable", "account", "price", "limits", "answers_as")
         for key in unrelated:
             parts.pop(key, None)
+        if self.defined is not None:
+            kept = self.defined.kept()
+            parts["service"] = {key: kept[key] for key in OF_VERDICTS if key in kept}
         canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False)
         return f"{self.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
 
@@ -144,7 +136,7 @@ class Judge:
     @property
     def has_jobs(self) -> bool:
         """Whether its provider has a batch endpoint; a local server only answers single calls."""
-        return self.provider != "openai-compatible"
+        return self.service.batch is not None
 
     @property
     def price(self) -> Price:
@@ -153,14 +145,25 @@ class Judge:
         Raises:
             UnpricedModelError: If neither it nor the table gives a price.
         """
-        if self.price_override is None:
-            return NO_PRICE if self.is_human else price_of(self.provider, self.model)
-        return self.price_override.price(
-            self.provider,
-            self.model,
-            batch_multipliers(self.provider),
-            is_simulated=self.is_simulated,
-        )
+        if self.price_override is not None:
+            # No discount that it does not state: another server may give none.
+            price = self.price_override.price(
+                self.provider, self.model, FULL_PRICE, is_simulated=self.is_simulated
+            )
+            return replace(price, is_stated_by_answers=self.service.states_cost)
+        if self.is_human:
+            return NO_PRICE
+        if self.service.free or self._is_local:
+            return replace(
+                NO_PRICE, provider=self.provider, model=self.model, source="a server of one's own"
+            )
+        return price_of(self.provider, self.model)
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether it is a server on this machine that takes no key: nobody is billed for it."""
+        is_any_server = self.provider == "openai-compatible" and self.key_variable is None
+        return is_any_server and self.base_url is not None and is_loopback(self.base_url)
 
     def definition(self) -> dict[str, Any]:
         """Return the judge as JSON values, the template's words included."""
@@ -169,12 +172,7 @@ class Judge:
             "provider": self.provider,
             "api": self.api,
             "model": self.model,
-            "template": {
-                "name": self.template.name,
-                "system": self.template.system,
-                "task": self.template.task,
-                "answer": self.template.answer,
-            },
+            "template": self.template.words,
             "settings": self.settings.model_dump(mode="json"),
             "allow_ties": self.allow_ties,
             "base_url": self.base_url,
@@ -183,6 +181,8 @@ class Judge:
             "limits": dict(self.limits),
             **({"account": self.account} if self.account else {}),
             "answers_as": list(self.answers_as),
+            **({"structured": self.structured} if self.structured else {}),
+            **({"service": self.defined.kept()} if self.defined else {}),
         }
 
     @classmethod
@@ -191,11 +191,13 @@ class Judge:
         rest = dict(definition)
         price = rest.pop("price")
         answers_as = tuple(rest.pop("answers_as", ()))
+        service = rest.pop("service", None)
         return cls(
             template=Template(**rest.pop("template")),
             settings=JudgeSettings.model_validate(rest.pop("settings")),
             price_override=PriceEntry.model_validate(price) if price else None,
             answers_as=answers_as,
+            defined=ProviderDefinition.model_validate(service) if service else None,
             **rest,
         )
 
@@ -242,15 +244,15 @@ class JudgeFile(BaseModel):
     """The file's name without its ending."""
     about: str = ""
     """What a colleague should know before choosing it."""
-    provider: ProviderName
-    """The service that runs the model."""
+    provider: str
+    """The service that runs the model: a provider definition, shipped or of the installation."""
     api: Api | None = None
     """The provider's API; by default its usual one."""
     model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """The provider's name of the model; a dated version keeps verdicts comparable. People need
     none."""
     template: str = "essay-quality-1"
-    """The prompt before the essays."""
+    """The prompt before the essays; by default in the language of the batch, where there is one."""
     settings: JudgeSettings = Field(default_factory=JudgeSettings)
     """The model's settings."""
     allow_ties: bool = False
@@ -265,44 +267,50 @@ class JudgeFile(BaseModel):
     """The judge's own price, if the table has none or another one."""
     limits: _Limits = Field(default_factory=_Limits)
     """The limits of its account."""
+    structured: Structured | None = None
+    """How the model is made to answer in JSON: json_schema, json_object, or by the prompt alone; by
+    default as its provider's definition says."""
     answers_as: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
     """Names of the model that its answers may bear; by default how `model` begins, and with a
     `base_url` whatever the first answer says."""
 
-    @model_validator(mode="after")
-    def _provider_speaks_the_api(self) -> JudgeFile:
-        if self.api is not None and self.api not in _SPOKEN[self.provider]:
-            spoken = ", ".join(sorted(_SPOKEN[self.provider]))
-            msg = f"{self.provider} has no api {self.api}; it has {spoken}"
-            raise ValueError(msg)
-        if self.provider == "openai-compatible" and self.base_url is None:
-            msg = "an openai-compatible judge needs the base_url of its server"
-            raise ValueError(msg)
-        if self.provider == "emulator" and (self.base_url or self.key_variable):
-            msg = "the emulator's address is CJ_EMULATOR_URL, and it takes no key"
-            raise ValueError(msg)
-        if self.provider == "human":
+    def problems(self, service: ProviderDefinition) -> list[str]:
+        """Return what does not go together with its provider's definition."""
+        found = []
+        if self.api is not None and self.api not in service.spoken:
+            spoken = ", ".join(sorted(service.spoken))
+            found.append(f"{self.provider} has no api {self.api}; it has {spoken}")
+        if service.wire == "emulator" and (self.base_url or self.key_variable):
+            found.append("the emulator's address is CJ_EMULATOR_URL, and it takes no key")
+        elif service.wire not in {"emulator", "human"} and not (self.base_url or service.base_url):
+            found.append(f"a judge of {self.provider} needs the base_url of its server")
+        if service.wire == "human":
             unusable = [key for key in _OF_MODELS if key in self.model_fields_set]
             if unusable:
-                msg = f"people have no {', '.join(unusable)}: leave it out"
-                raise ValueError(msg)
+                found.append(f"people have no {', '.join(unusable)}: leave it out")
         elif self.model is None:
-            msg = "model: name the provider's model"
-            raise ValueError(msg)
-        return self
+            found.append("model: name the provider's model")
+        return found
 
 
 _OF_MODELS = ("base_url", "key_variable", "price", "limits", "settings", "template")
 """Keys that say how a model is reached; what people are shown is the page."""
 
 
-def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
+def load_judge(
+    name: str,
+    extra_dir: Path | None = None,
+    providers_dir: Path | None = None,
+    language: str | None = None,
+) -> Judge:
     """Return the judge of this name.
 
     Args:
         name: Of a file, without its ending.
         extra_dir: A folder of the user's own judges, which win over built-in ones; its
             `templates/` may hold their prompts.
+        providers_dir: A folder of the installation's own provider definitions.
+        language: Of the essays; a judge that names no template reads the usual one in it.
 
     Raises:
         SettingsError: If unknown name, or the file cannot be used.
@@ -322,20 +330,35 @@ def load_judge(name: str, extra_dir: Path | None = None) -> Judge:
     if parsed.name != name:
         msg = f"Judge '{name}' ({source.name}) calls itself '{parsed.name}': give it one name."
         raise SettingsError(msg)
+    try:
+        service = provider_definition(parsed.provider, providers_dir)
+    except SettingsError as error:
+        msg = f"Judge '{name}' ({source.name}) cannot be used: provider: {error}"
+        raise SettingsError(msg) from None
+    if problems_with_it := parsed.problems(service):
+        msg = f"Judge '{name}' ({source.name}) cannot be used: {'; '.join(problems_with_it)}."
+        raise SettingsError(msg)
+    is_kept = service.is_part_of_fingerprint
+    templates = extra_dir / "templates" if extra_dir else None
+    wanted = parsed.template
+    if language is not None and "template" not in parsed.model_fields_set:
+        wanted = translation_of(wanted, language, templates)
     return Judge(
         name=name,
         provider=parsed.provider,
-        api=parsed.api or DEFAULT_API[parsed.provider],
+        api=parsed.api or cast(Api, service.spoken[0]),
         model=parsed.model or "people",
-        template=load_template(parsed.template, extra_dir / "templates" if extra_dir else None),
+        template=load_template(wanted, templates),
         settings=parsed.settings,
         allow_ties=parsed.allow_ties,
-        base_url=parsed.base_url,
-        key_variable=parsed.key_variable or KEY_OF_PROVIDER[parsed.provider],
+        base_url=parsed.base_url or (service.base_url if is_kept else None),
+        key_variable=parsed.key_variable or service.key_variable,
         account=parsed.account,
         price_override=parsed.price,
         limits=parsed.limits.model_dump(exclude_none=True),
         answers_as=parsed.answers_as,
+        structured=parsed.structured,
+        defined=service if is_kept else None,
     )
 
 

@@ -79,7 +79,8 @@ class Price:
 
     `cacheable_from` is the shortest prefix, in tokens, that the provider keeps for this model;
     `is_simulated` marks nominal prices of emulated models: nothing is billed. `tiers` are shares
-    of the price by the service tier that an answer names.
+    of the price by the service tier that an answer names. `is_stated_by_answers`: what an answer
+    says it cost is the bill, and this price bounds it beforehand.
     """
 
     provider: str
@@ -95,6 +96,7 @@ class Price:
     as_of: date
     is_simulated: bool = False
     tiers: Mapping[str, Decimal] = field(default_factory=dict)
+    is_stated_by_answers: bool = False
 
 
 Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
@@ -175,13 +177,6 @@ def price_table() -> Mapping[tuple[str, str], Price]:
     return table
 
 
-def batch_multipliers(provider: str) -> BatchMultipliers:
-    """Return what a provider's batch endpoint charges; full price where we know of no discount."""
-    priced = (price for (name, _), price in price_table().items() if name == provider)
-    full = BatchMultipliers(Decimal(1), Decimal(1), Decimal(1), Decimal(1))
-    return next((price.batched for price in priced), full)
-
-
 def price_of(provider: str, model: str) -> Price:
     """Return a model's price.
 
@@ -206,7 +201,7 @@ def cost_usd(price: Price, usage: Usage, *, batched: bool) -> float:
         usage: Of one request or of many.
         batched: Whether they went through the provider's batch endpoint.
     """
-    share = price.batched if batched else _FULL_PRICE
+    share = price.batched if batched else FULL_PRICE
     total = (
         usage.uncached * price.input * share.input
         + usage.cached * price.cached_input * share.cached_input
@@ -227,7 +222,7 @@ def prompt_bytes(prompt: Prompt) -> int:
     return sum(len(part.encode()) for part in (prompt.system, prompt.prefix, prompt.essays))
 
 
-_FULL_PRICE = BatchMultipliers(Decimal(1), Decimal(1), Decimal(1), Decimal(1))
+FULL_PRICE = BatchMultipliers(Decimal(1), Decimal(1), Decimal(1), Decimal(1))
 
 NO_PRICE = Price(
     provider="human",
@@ -237,7 +232,7 @@ NO_PRICE = Price(
     cache_write_5m=Decimal(0),
     cache_write_1h=Decimal(0),
     output=Decimal(0),
-    batched=_FULL_PRICE,
+    batched=FULL_PRICE,
     cacheable_from=1024,
     source="people take minutes, which are counted apart",
     as_of=date(2026, 1, 1),

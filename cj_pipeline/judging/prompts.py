@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Literal
 
@@ -28,12 +28,25 @@ _FENCE = re.compile(
 
 @dataclass(frozen=True)
 class Template:
-    """A versioned prompt template: what a judge reads before the essays."""
+    """A versioned prompt template: what a judge reads before the essays.
+
+    `asked` and `look_for` stand above the batch's instructions and its rubric.
+    """
 
     name: str
     system: str
     task: str
     answer: str
+    asked: str = "What the students were asked:"
+    look_for: str = "What to look for:"
+
+    @property
+    def words(self) -> dict[str, str]:
+        """Everything in it that a judge reads, with its name; headings only if they are its own."""
+        said = {name: getattr(self, name) for name in ("name", "system", "task", "answer")}
+        plain = {field.name: field.default for field in fields(self)}
+        headings = {name: getattr(self, name) for name in ("asked", "look_for")}
+        return said | {name: text for name, text in headings.items() if text != plain[name]}
 
 
 @dataclass(frozen=True)
@@ -82,9 +95,9 @@ def _prefix(template: Template, instructions: str, rubric: str) -> str:
     """Return what comes before the essays, one string for all prompts of a batch."""
     sections = [template.task]
     if instructions:
-        sections.append("What the students were asked:\n\n" + instructions)
+        sections.append(f"{template.asked}\n\n{instructions}")
     if rubric:
-        sections.append("What to look for:\n\n" + rubric)
+        sections.append(f"{template.look_for}\n\n{rubric}")
     sections.append(template.answer)
     return "\n\n".join(sections)
 
@@ -189,11 +202,14 @@ def ends_in_white_space(text: str) -> bool:
 
 def _only_object(text: str) -> object:
     """Return the JSON value a reply consists of; None where it is none, or says a thing twice."""
-    bare = _THINKING.sub("", text, count=1).strip()
-    fenced = _FENCED.match(bare)
+    bare, has_thought = _THINKING.subn("", text, count=1)
+    fenced = _FENCED.match(bare.strip())
+    inside = fenced["inside"] if fenced else bare
+    if fenced and not has_thought:
+        inside = _THINKING.sub("", inside, count=1)
     try:
         return json.loads(
-            fenced["inside"] if fenced else bare,
+            inside.strip(),
             object_pairs_hook=_said_once,
             parse_constant=_no_number,
         )

@@ -35,6 +35,11 @@ class _TemplateFile(BaseModel):
     system: Annotated[str, Field(min_length=1)]
     task: Annotated[str, Field(min_length=1)]
     answer: Annotated[str, Field(min_length=1)]
+    asked: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    look_for: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$")] = "en"
+    translates: str | None = None
+    draft: bool = False
 
 
 def load_template(name: str, extra_dir: Path | None = None) -> Template:
@@ -44,17 +49,14 @@ def load_template(name: str, extra_dir: Path | None = None) -> Template:
         SettingsError: If unknown name, or the file cannot be used.
     """
     source = _source(name, extra_dir)
-    try:
-        parsed = _TemplateFile.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f"Template '{name}' ({source.name}) is not YAML: {error}"
-        raise SettingsError(msg) from None
-    except ValidationError as error:
-        fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        msg = f"Template '{name}' ({source.name}) cannot be used: {fields}."
-        raise SettingsError(msg) from None
+    parsed = _parsed(name, source)
+    headings = {"asked": parsed.asked, "look_for": parsed.look_for}
     template = Template(
-        parsed.name, parsed.system.strip(), parsed.task.strip(), parsed.answer.strip()
+        parsed.name,
+        parsed.system.strip(),
+        parsed.task.strip(),
+        parsed.answer.strip(),
+        **{key: text.strip() for key, text in headings.items() if text is not None},
     )
     problems = template_problems(template)
     if parsed.name != name:
@@ -63,6 +65,40 @@ def load_template(name: str, extra_dir: Path | None = None) -> Template:
         msg = f"Template '{name}' ({source.name}) cannot be used: {'; '.join(problems)}."
         raise SettingsError(msg)
     return template
+
+
+def translation_of(name: str, language: str, extra_dir: Path | None = None) -> str:
+    """Return the template that says in a language what this one says; itself if there is none.
+
+    Args:
+        name: Of a template.
+        language: A BCP 47 tag; only its first part counts.
+        extra_dir: A folder of the user's own templates.
+    """
+    wanted = language.split("-", maxsplit=1)[0].lower()
+    found = name
+    for other in known_templates(extra_dir):
+        parsed = _parsed(other, _source(other, extra_dir))
+        if parsed.translates == name and parsed.language == wanted:
+            found = other  # the last by name is the newest
+    return found
+
+
+def is_draft(name: str, extra_dir: Path | None = None) -> bool:
+    """Whether no native reader has approved a template yet."""
+    return name in known_templates(extra_dir) and _parsed(name, _source(name, extra_dir)).draft
+
+
+def _parsed(name: str, source: Traversable) -> _TemplateFile:
+    try:
+        return _TemplateFile.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"Template '{name}' ({source.name}) is not YAML: {error}"
+        raise SettingsError(msg) from None
+    except ValidationError as error:
+        fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        msg = f"Template '{name}' ({source.name}) cannot be used: {fields}."
+        raise SettingsError(msg) from None
 
 
 def known_templates(extra_dir: Path | None = None) -> tuple[str, ...]:
@@ -79,7 +115,8 @@ def template_problems(template: Template) -> list[str]:
     Essays are joined in after the template, so it holds no place for them, and everything in it
     is prefix that a provider can cache.
     """
-    words = "\n".join([template.system, template.task, template.answer])
+    parts = [template.system, template.task, template.answer, template.asked, template.look_for]
+    words = "\n".join(parts)
     problems = []
     if not _NAME.fullmatch(template.name):
         problems.append("its name is not lower-case words and a version number, as in 'clarity-1'")

@@ -161,6 +161,8 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
         )
     if "judge_holds" in tables:
         _remove_samples(db, batch_id)
+    if "artefact_records" in tables:  # checksums of files that bore its names
+        db.execute("DELETE FROM artefact_records WHERE batch_id = ?", [batch_id])
     for table in ("earlier_outcomes", "shared_texts"):
         if table in tables:
             db.execute(f'DELETE FROM "{table}" WHERE {_about(db, table)}', keys)  # noqa: S608

@@ -11,6 +11,7 @@ import itertools
 import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -191,11 +192,19 @@ def paid_trials(
             )
 
 
-def trial_pairs(essay_ids: Sequence[str], n_pairs: int, seed: int) -> list[tuple[str, str]]:
-    """Return `n_pairs` different pairs, each in both orders; fewer where there are fewer."""
+def trial_pairs(
+    essay_ids: Sequence[str], n_pairs: int, seed: int, ranks: Mapping[str, int] | None = None
+) -> list[tuple[str, str]]:
+    """Return `n_pairs` different pairs, each in both orders; fewer where there are fewer.
+
+    Pairs of anchors of different grades come first: only they tell which verdict was due.
+    `ranks` are their grades as numbers.
+    """
     pairs = list(itertools.combinations(essay_ids, 2))
-    chosen = Random(seed).sample(pairs, min(n_pairs, len(pairs)))  # noqa: S311
-    return [order for a, b in chosen for order in ((a, b), (b, a))]
+    chosen = Random(seed).sample(pairs, len(pairs))  # noqa: S311
+    known = ranks or {}
+    chosen.sort(key=lambda pair: len({known[one] for one in pair if one in known}) < 2)
+    return [order for a, b in chosen[:n_pairs] for order in ((a, b), (b, a))]
 
 
 def summarise(judge: Judge, trials: Sequence[Trial], ranks: Mapping[str, int]) -> JudgeSummary:
@@ -230,6 +239,129 @@ def summarise(judge: Judge, trials: Sequence[Trial], ranks: Mapping[str, int]) -
         usd_per_verdict=spent / len(judged) if judged else None,
         mean_seconds=fmean(trial.seconds for trial in trials),
     )
+
+
+def interval_of_share(n_yes: float, n: int) -> tuple[float, float] | None:
+    """Return the 95 % interval of a share (Wilson's score); None without anything counted.
+
+    A tie counts a half, so `n_yes` need not be whole.
+
+    References:
+        Wilson (1927), doi:10.1080/01621459.1927.10502953.
+    """
+    if not n:
+        return None
+    z, share = 1.959964, n_yes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far two judges are apart, on the pairs that both decided.
+
+    Attributes:
+        one: A judge's id.
+        other: Another's.
+        n_items: Comparisons (a pair in one order) that both decided.
+        agreement: The share of them on which both named the same essay.
+        n_pairs: Pairs of anchors of different grades that both decided in some order.
+        difference: How much more often `one` named the anchor with the higher grade; None without
+            such pairs.
+        low: Lower end of the difference's 95 % interval, over pairs; None with fewer than two.
+        high: Upper end.
+        more_pairs: How many more such pairs would tell them apart in 95 of 100 trials if the
+            difference is what it seems; 0 where they are apart, None where it seems to be none.
+    """
+
+    one: str
+    other: str
+    n_items: int
+    agreement: float | None
+    n_pairs: int
+    difference: float | None
+    low: float | None
+    high: float | None
+    more_pairs: int | None
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether the interval excludes no difference."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+POWER_Z = 1.644854
+"""For a power of 95 %."""
+
+
+def hold_apart(one: Sequence[Trial], other: Sequence[Trial], ranks: Mapping[str, int]) -> Apart:
+    """Return how far two judges are apart that were shown the same pairs.
+
+    Both orders of a pair are one observation: they repeat much of the same question. The interval
+    is Student's t over pairs, of the difference in how often each named the higher grade.
+    """
+    ones, others = _named(one), _named(other)
+    both = sorted(ones.keys() & others.keys())
+    same = [ones[item] == others[item] for item in both]
+    by_pair: dict[frozenset[str], list[float]] = {}
+    for a, b in both:
+        if a in ranks and b in ranks and ranks[a] != ranks[b]:
+            better = max(a, b, key=lambda essay: ranks[essay])
+            gap = _credit(ones[a, b], better) - _credit(others[a, b], better)
+            by_pair.setdefault(frozenset((a, b)), []).append(gap)
+    gaps = [fmean(values) for values in by_pair.values()]
+    difference = fmean(gaps) if gaps else None
+    low = high = None
+    more: int | None = None
+    if difference is not None and len(gaps) > 1:
+        low, high, more = _told_apart(gaps, difference)
+    return Apart(
+        one=one[0].judge.judge_id if one else "",
+        other=other[0].judge.judge_id if other else "",
+        n_items=len(both),
+        agreement=_mean([float(each) for each in same]),
+        n_pairs=len(gaps),
+        difference=difference,
+        low=low,
+        high=high,
+        more_pairs=more,
+    )
+
+
+def _told_apart(gaps: Sequence[float], difference: float) -> tuple[float, float, int | None]:
+    from scipy.stats import t
+
+    n = len(gaps)
+    # A handful of pairs that all say the same has no scatter, and proves little: one pair that
+    # said the contrary is added to it.
+    scatter = stdev([*gaps, -difference or 1.0])
+    margin = float(t.ppf(0.975, n - 1)) * scatter / math.sqrt(n)
+    low, high = max(-1.0, difference - margin), min(1.0, difference + margin)
+    if not low <= 0 <= high:
+        return low, high, 0
+    if difference == 0:
+        return low, high, None
+    wanted = math.ceil(((1.959964 + POWER_Z) * scatter / difference) ** 2) + 2
+    return low, high, max(1, wanted - n)
+
+
+def _named(trials: Sequence[Trial]) -> dict[tuple[str, str], str | None]:
+    """Return which essay each verdict named, None for a tie, by the pair as shown."""
+    return {
+        (t.essay_a, t.essay_b): {"A": t.essay_a, "B": t.essay_b, "tie": None}[t.verdict.winner]
+        for t in trials
+        if t.verdict is not None
+    }
+
+
+def _credit(named: str | None, better: str) -> float:
+    return 0.5 if named is None else float(named == better)
+
+
+def failures_by_kind(trials: Sequence[Trial]) -> dict[str, int]:
+    """Return how often each failure came, most frequent first."""
+    return dict(Counter(trial.failure for trial in trials if trial.failure).most_common())
 
 
 def calibrate(

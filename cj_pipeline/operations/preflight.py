@@ -15,6 +15,7 @@ from cj_pipeline.ceilings import Ceilings
 from cj_pipeline.errors import BatchProblemsError, CJError, TransientError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.judging.judges import Judge
+from cj_pipeline.judging.templates import is_draft
 from cj_pipeline.operations.preview import Preview, preview_batch
 from cj_pipeline.planning.feasibility import obstacles
 from cj_pipeline.provider_jobs.requests import BatchTexts, load_texts
@@ -126,7 +127,7 @@ def preflight(
         examined += _repeats(runtime, found, may_repeat=may_repeat)
     else:
         return examined
-    examined += [*_anchors(record), *stands]
+    examined += [*_anchors(record), *stands, *_drafts(record)]
     if asks_providers:
         examined += _providers(runtime, record.judges, timeout_s)
     else:
@@ -286,6 +287,16 @@ def _feasible(record: BatchRecord, texts: BatchTexts) -> list[PreflightItem]:
     if not any(each.about == "budget" for each in told):
         told.insert(0, _enough(record))
     return told
+
+
+def _drafts(record: BatchRecord) -> Iterator[PreflightItem]:
+    for judge in record.judges:
+        if is_draft(judge.template.name):
+            told = (
+                f"its prompt {judge.template.name} is a draft that no native reader has approved:"
+                " read it (`cj judge show`), or name another template in the judge's file"
+            )
+            yield PreflightItem(f"judge {judge.name}", "warning", told)
 
 
 def _enough(record: BatchRecord) -> PreflightItem:

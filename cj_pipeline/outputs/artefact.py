@@ -88,6 +88,30 @@ def build_artefact(
     """
     if history.batch["state"] == "rejected":
         raise BatchProblemsError(history.batch_id, history.batch["problems"])
+    document = artefact_document(
+        history, runner_mode, generated_at=generated_at, environment=environment, written=written
+    )
+    problems = list(violations(document, document["validation"]["contract"]))
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems[:20])
+        msg = (
+            f"The artefact of batch '{history.batch_id}' would break"
+            f" {document['validation']['contract']} in {len(problems)} places; it was not"
+            f" written:\n{listed}"
+        )
+        raise StoreError(msg)
+    return document
+
+
+def artefact_document(
+    history: BatchHistory,
+    runner_mode: RunnerMode,
+    *,
+    generated_at: datetime,
+    environment: RunEnvironment,
+    written: Sequence[tuple[str, WrittenFile]] = (),
+) -> dict[str, Any]:
+    """Return a batch's artefact without holding it to its contract; see `build_artefact`."""
     document = {
         "schema_version": SCHEMA_VERSION,
         "metadata": _metadata(history, runner_mode, generated_at, environment),
@@ -130,14 +154,6 @@ def build_artefact(
     validation: dict[str, Any] = document["validation"]
     validation["contract"] = strictest_contract(document)
     validation["artefact_checksum"] = artefact_checksum(document)
-    problems = list(violations(document, validation["contract"]))
-    if problems:
-        listed = "\n".join(f"  - {problem}" for problem in problems[:20])
-        msg = (
-            f"The artefact of batch '{history.batch_id}' would break {validation['contract']} in"
-            f" {len(problems)} places; it was not written:\n{listed}"
-        )
-        raise StoreError(msg)
     return document
 
 
@@ -148,6 +164,11 @@ def artefact_checksum(document: Mapping[str, Any]) -> str:
         blank, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def checksum_in(path: Path) -> str:
+    """Return the checksum that a written artefact states of itself."""
+    return str(json.loads(path.read_bytes())["validation"]["artefact_checksum"])
 
 
 def write_artefact(
@@ -272,10 +293,12 @@ def _metadata(
     generated_at: datetime,
     environment: RunEnvironment,
 ) -> dict[str, Any]:
-    batch = history.batch
+    batch, given = history.batch, history.settings
     return {
-        "assignment_id": _uuid_for(history, "assignment_id"),
-        "course_id": _uuid_for(history, "course_id"),
+        "assignment_id": derived_uuid(
+            "assignment_id", given.get("assignment_id"), history.batch_id
+        ),
+        "course_id": derived_uuid("course_id", given.get("course_id"), history.batch_id),
         "grade_scale": history.scale or "",
         "runner_version": environment.runner_version,
         "git_sha": environment.git_sha,
@@ -306,16 +329,15 @@ _COVERAGE_KEYS = (
 )
 
 
-def _uuid_for(history: BatchHistory, key: str) -> str:
-    """Return the UUID the batch was given; one derived from its name or that word otherwise.
+def derived_uuid(key: str, given: str | None, batch_id: str) -> str:
+    """Return the UUID given under `key`; one derived from that word, or the batch, otherwise.
 
     The contract wants a UUID, people write `eng5-spring`: both map to the same UUID every time.
     """
-    given = history.settings.get(key)
     try:
         return str(uuid.UUID(given or ""))
     except ValueError:
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"cj:{key}:{given or history.batch_id}"))
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"cj:{key}:{given or batch_id}"))
 
 
 def _runner_status(history: BatchHistory) -> dict[str, Any]:
@@ -384,6 +406,7 @@ def _essay_record(row: Row) -> dict[str, Any]:
         "file_name": row["file_name"],
         "source_path": row["source_path"],
         "checksum": row["sha256"],
+        "text_checksum": hashlib.sha256((row["text"] or "").encode()).hexdigest(),
     }
 
 
@@ -501,6 +524,7 @@ def _grading(history: BatchHistory) -> dict[str, Any] | None:
         "terms": history.grading["terms"],
         "anchor_check": history.grading["anchor_check"],
         "sampled_grades": history.grading["sampled_grades"] or {},
+        "graded_despite": list(history.batch["metadata"].get("graded_despite", ())),
         "boundaries": [{key: row[key] for key in _BOUNDARY} for row in history.boundaries],
         "links": [_without_key(row) for row in history.links],
         "anchor_drifts": [_without_key(row) for row in history.drifts],
@@ -577,7 +601,22 @@ def _provider_job(row: Row) -> dict[str, Any]:
 
 def _judge(row: Row) -> dict[str, Any]:
     keys = ("judge_id", "name", "provider", "model", "template", "is_simulated")
-    return {key: row[key] for key in keys}
+    return {key: row[key] for key in keys} | {"definition": _plain_definition(row["definition"])}
+
+
+_OF_THE_ACCOUNT = frozenset({"key_variable", "account", "limits"})
+"""What a judge's definition says of whoever pays; it changes no verdict and leaves no home."""
+
+
+def _plain_definition(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a judge is, by which its `judge_id` can be worked out again.
+
+    An address that names a user, or holds a query, may hold a password; it is left out.
+    """
+    kept = {key: value for key, value in definition.items() if key not in _OF_THE_ACCOUNT}
+    if set("@?") & set(kept.get("base_url") or ""):
+        del kept["base_url"]
+    return kept
 
 
 def _input_manifest(history: BatchHistory) -> list[dict[str, Any]]:
@@ -643,6 +682,12 @@ def _request_record(history: BatchHistory, row: Row) -> dict[str, Any]:
         "essay_b_id": pair["essay_b"],
         "prompt_hash": row["prompt_sha256"],
         "outcome": row["outcome"],
+        "tokens_prompt": row["tokens_prompt"],
+        "tokens_cached": row["tokens_cached"],
+        "tokens_cache_write": row["tokens_cache_write"],
+        "tokens_completion": row["tokens_completion"],
+        "tokens_reasoning": row["tokens_reasoning"],
+        "cost_usd": row["cost_usd"],
         "requested_at": _time(row["requested_at"]),
     }
 

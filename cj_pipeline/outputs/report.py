@@ -47,6 +47,7 @@ from cj_pipeline.text import excerpt, find_hidden, visible
 
 if TYPE_CHECKING:
     from cj_pipeline.diagnostics.fit_statistics import Fit
+    from cj_pipeline.storage.signing import PublicKey
     from cj_pipeline.store.session import Session
 
 END_REASONS: Mapping[str, str] = {
@@ -139,8 +140,16 @@ def render_report(db: Session, batch_id: str) -> str:
     return render_history(history, artefacts)
 
 
-def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
-    """Return the page for what `read_history` found; `artefacts` are rows of `run_artefact`."""
+def render_history(
+    history: BatchHistory, artefacts: Sequence[Row] = (), *, signed_by: PublicKey | None = None
+) -> str:
+    """Return the page for what `read_history` found.
+
+    Args:
+        history: The batch.
+        artefacts: Its rows of `run_artefact`.
+        signed_by: The key that signs artefacts; None where the home has none.
+    """
     return render_page(
         "report.html",
         language=history.settings.get("language", "en"),
@@ -197,6 +206,7 @@ def render_history(history: BatchHistory, artefacts: Sequence[Row] = ()) -> str:
         jobs=history.jobs,
         # The folder is where this machine keeps it, and of no use to a reader elsewhere.
         artefacts=[{**row, "file_name": PurePath(row["path"]).name} for row in artefacts],
+        signed_by=signed_by,
     )
 
 

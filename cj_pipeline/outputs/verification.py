@@ -1,20 +1,24 @@
-"""Whether an artefact is sound: checksums, scores and grades recomputed.
+"""Whether an artefact is sound: signature, checksums, and every value recomputed or compared.
 
-The file alone is enough for most of it, because it carries every verdict. With a store at hand its
-rows are compared too, and with the batch folder the inputs. Writing one is `artefact`.
+The file and those beside it are enough for most of it, because it carries every verdict. A store at
+hand is asked whether it wrote that file, and compared value by value; the batch folder vouches for
+the inputs. What nothing vouched for is listed. How values are worked out anew is `verifying`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import chain as chained
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.errors import (
     BatchProblemsError,
     SettingsError,
@@ -22,99 +26,206 @@ from cj_pipeline.errors import (
     UnknownBatchError,
     UnscalableBatchError,
 )
-from cj_pipeline.grading.rules import grade_by
 from cj_pipeline.intake.batch_folder import read_batch
-from cj_pipeline.intake.settings import BatchSettings, grading_terms, scoring_rules
-from cj_pipeline.outputs.artefact import artefact_checksum
+from cj_pipeline.outputs.artefact import WrittenFile, artefact_checksum, artefact_document
 from cj_pipeline.outputs.contracts import violations
-from cj_pipeline.queries.history import read_history
-from cj_pipeline.scale.score_posterior import score_posterior
-from cj_pipeline.scale.scoring import score_verdicts
+from cj_pipeline.outputs.verifying import recomputing, refitting
+from cj_pipeline.outputs.verifying.chains import batches_before, chain_of
+from cj_pipeline.outputs.verifying.leaves import MISSING, Difference, differences, field_of, leaves
+from cj_pipeline.outputs.verifying.recomputing import Beside, settings_of
+from cj_pipeline.outputs.verifying.signature import check_signature
+from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.queries.history import BatchHistory, read_history
+from cj_pipeline.queries.linked_scale import read_linked_scale
+from cj_pipeline.runtime import RunEnvironment
 
 if TYPE_CHECKING:
+    from cj_pipeline.grading.linked_scale import LinkedScale
+    from cj_pipeline.intake.settings import BatchSettings
     from cj_pipeline.scale.bradley_terry import Scale
-    from cj_pipeline.scale.certainty import ScorePosterior
+    from cj_pipeline.storage.signing import PublicKey
     from cj_pipeline.store.session import Session
 
 Document = Mapping[str, Any]
 
-SCORE_TOLERANCE = 1e-6
+TOLERANCE = 1e-6
 """In logits. The fit ends within 1e-10 of its maximum; other machines round otherwise."""
+
+FIGURE_TOLERANCE = 1e-4
+"""Of figures of the whole scale, which rest on hundreds of fits."""
 
 PROBABILITY_TOLERANCE = 0.02
 """Boundaries are sampled. With one seed the sample is the same on one machine, but where another
 rounds a score in its twelfth digit it takes other steps, and probabilities move by up to .006."""
 
-_BEFORE_SCORING_SETTINGS = {
-    "position_effect": "off",
-    "judge_discrimination": "off",
-    "verdict_dependence": "off",
-}
-"""What artefacts were scored by that do not say so."""
+_SAMPLED = re.compile(
+    r"^(grade_projections\[\]\.(probabilities\.|expected_grade|confidence|placed_score)"
+    r"|grading\.boundaries|grading\.linked_scores|bt_summary\[\]\.(p_above_next|theta_(low|upp)er))"
+)
+"""Fields that rest on samples."""
+
+_SHOWS_ELSEWHERE = re.compile(
+    r"^(bt_summary\[\]\.essay_id|grade_projections\[\]\.essay_id|metadata\.batch_id"
+    r"|inputs\.(students|anchors)\[\]\.(essay_id|source_path)|inputs\.anchors\[\]\.grade"
+    r"|(llm|pending)_comparisons\[\]\.sequence|judges\[\]\.definition\.(allow_ties|api|base_url"
+    r"|model|name|provider)|validation\.artefact_checksum"
+    r")$|^judges\[\]\.definition\.(settings|template)\."
+)
+"""Fields by which others are worked out, so that these differ where one of them was altered."""
+
+_WRITTEN_BY_NOBODY = ("metadata.git_sha", "metadata.generated_at", "metadata.runner_version")
+_OF_THE_MACHINE = (*_WRITTEN_BY_NOBODY, "validation.cli_environment")
+"""Fields that no store has: by which code, on which machine and when the file was written."""
 
 _MAX_PER_KIND = 20
-_SIGNS = ("", "-", "+")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What checking an artefact came to.
+
+    Attributes:
+        differences: All contradictions; empty when all is well.
+        notes: What a reader should know beside them.
+        not_checked: Fields that nothing at hand vouches for.
+    """
+
+    differences: tuple[str, ...]
+    notes: tuple[str, ...]
+    not_checked: tuple[str, ...]
 
 
 def verify_artefact(
     path: Path, *, db: Session | None = None, batch_folder: Path | None = None
 ) -> list[str]:
-    """Return all contradictions in an artefact and with the store; empty when all is well.
+    """Return all contradictions in an artefact and with the store; see `verify`."""
+    return list(verify(path, db=db, batch_folder=batch_folder).differences)
+
+
+def verify(
+    path: Path,
+    *,
+    db: Session | None = None,
+    batch_folder: Path | None = None,
+    key: PublicKey | None = None,
+    own_keys: Sequence[PublicKey] = (),
+    earlier: Sequence[Path] = (),
+) -> Verified:
+    """Check an artefact by all that is at hand.
 
     Args:
         path: The artefact; the files its manifest lists are looked for next to it.
         db: A read session on a store that holds the batch, to compare with.
         batch_folder: The folder as it was handed in, to check the inputs' checksums.
+        key: The public key that must have signed it.
+        own_keys: Other keys that are known to be ours.
+        earlier: Artefacts of the batches it is linked to, where neither the store has them nor
+            folders beside its own.
 
     Raises:
         StoreError: If the file is no artefact at all.
     """
-    document = _read(path)
-    differences = [
+    content = _content(path)
+    document = _parsed(path, content)
+    signed = check_signature(path, content, [key] if key else own_keys, is_required=key is not None)
+    notes = [signed.note] if signed.note else []
+    found = [
+        *([signed.difference] if signed.difference else []),
         *_checksum_differences(document),
         *_contract_differences(document),
         *_file_differences(document, path.parent),
-        *_score_differences(document),
     ]
     if batch_folder is not None:
-        differences += _input_differences(document, batch_folder)
-    if db is not None:
-        differences += _store_differences(document, db)
-    return differences
-
-
-def _read(path: Path) -> dict[str, Any]:
+        found += _input_differences(document, batch_folder)
+    is_vouched_for = signed.signed_by is not None
+    unchecked: set[str] = set()
+    chain = _Chain(document, path, earlier, db)
     try:
-        document = json.loads(path.read_bytes())
-        return {**document, "validation": {**document["validation"]}}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        recomputed = _Recomputed(document, _beside(document, path.parent), chain, _mode(path))
+        found += recomputed.differences
+        notes += chain.notes
+        unchecked |= set(recomputed.unchecked)
+        if db is not None:
+            store = _Store(document, path, db)
+            found += store.differences
+            notes += store.notes
+            is_vouched_for |= store.has_written_it
+            if store.is_compared:
+                unchecked = set(_OF_THE_MACHINE)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        found.append(f"it is not built as an artefact is, so the rest was not checked: {error!r}")
+    return Verified(tuple(found), tuple(notes), () if is_vouched_for else tuple(sorted(unchecked)))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
         msg = f"{path} cannot be read as an artefact ({error}): give an assessment_run.*.json."
         raise StoreError(msg) from error
 
 
+def _parsed(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content, object_pairs_hook=_said_once)
+        return {**document, "validation": {**document["validation"]}}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        msg = f"{path} cannot be read as an artefact ({error}): give an assessment_run.*.json."
+        raise StoreError(msg) from error
+
+
+def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; one that says a thing twice says two things to two readers."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        msg = "an object in it has a key twice"
+        raise ValueError(msg)
+    return found
+
+
+def _mode(path: Path) -> str | None:
+    named = re.fullmatch(r"assessment_run\.(plan|dry-run|execute)\.json", path.name)
+    return named[1] if named else None
+
+
 def _checksum_differences(document: Document) -> Iterator[str]:
-    stated, found = document["validation"]["artefact_checksum"], artefact_checksum(document)
+    stated = document["validation"].get("artefact_checksum")
+    try:
+        found = artefact_checksum(document)
+    except ValueError:
+        found = "none, for it holds numbers that JSON has not"
     if stated != found:
         yield f"artefact_checksum says {stated}, the document gives {found}: it was changed"
 
 
 def _contract_differences(document: Document) -> Iterator[str]:
-    name = document["validation"]["contract"]
+    from cj_pipeline.outputs.contracts import CONTRACT, RELAXED_CONTRACT
+
+    name = document["validation"].get("contract")
+    if name not in {CONTRACT, RELAXED_CONTRACT}:
+        yield f"validation.contract says {name!r}, which is no schema of ours"
+        return
     for violation in _some(violations(document, name)):
         yield f"breaks {name} at {violation}"
 
 
 def _file_differences(document: Document, folder: Path) -> Iterator[str]:
-    for entry in document["validation"]["manifest"]:
-        if entry["relative_to"] != "this file":
-            continue
-        file = folder / entry["path"]
+    for entry, file in _listed_files(document, folder):
         if not file.resolve().is_relative_to(folder.resolve()):
             yield f"{entry['path']} lies outside {folder}, so it was not opened"
         elif not file.is_file():
             yield f"{entry['path']} is listed and not in {folder}"
-        elif hashlib.sha256(file.read_bytes()).hexdigest() != entry["sha256"]:
+        elif hashlib.sha256(file.read_bytes()).hexdigest() != entry.get("sha256"):
             yield f"{entry['path']} has another checksum than listed: it was changed"
+        elif file.stat().st_size != entry.get("bytes"):
+            yield f"{entry['path']} has {file.stat().st_size} bytes, not {entry.get('bytes')}"
+
+
+def _listed_files(document: Document, folder: Path) -> Iterator[tuple[Document, Path]]:
+    manifest = document["validation"].get("manifest")
+    for entry in manifest if isinstance(manifest, list) else ():
+        if isinstance(entry, dict) and entry.get("relative_to") == "this file":
+            yield entry, folder / str(entry.get("path"))
 
 
 def _input_differences(document: Document, folder: Path) -> Iterator[str]:
@@ -141,176 +252,336 @@ def _input_differences(document: Document, folder: Path) -> Iterator[str]:
         yield f"{folder} holds other anchors' grades or other judges than were used"
 
 
-def _score_differences(document: Document) -> Iterator[str]:
-    """Refit the artefact's verdicts and compare scores, ranks, and then grades."""
-    stated = {entry["essay_id"]: entry for entry in document["bt_summary"]}
-    if not stated:
-        return
-    try:
-        settings = BatchSettings.model_validate(
-            _BEFORE_SCORING_SETTINGS
-            | {key: entry["value"] for key, entry in document["settings"].items()}
-        )
-    except ValidationError as error:
-        wrong = ", ".join(sorted({".".join(map(str, each["loc"])) for each in error.errors()}))
-        yield f"its settings are none this version knows ({wrong}), so scores were not checked"
-        return
-    try:
-        scale = score_verdicts(
-            _essay_ids(document), judged_pairs(document), scoring_rules(settings)
-        )
-    except UnscalableBatchError as error:
-        yield f"there are scores, and the verdicts give none: {error}"
-        return
-    posterior = score_posterior(scale, {row["anchor_id"] for row in document["inputs"]["anchors"]})
-    yield from _some(_entry_differences(stated, scale, posterior))
-    if document["grade_projections"] and not _not_checked(document):
-        yield from _some(_grade_differences(document, settings, scale))
+def _beside(document: Document, folder: Path) -> Beside:
+    """Return what the files beside an artefact say; one that was changed says nothing."""
+    mode = document["metadata"].get("runner_mode")
+    read: dict[str, list[Document]] = {}
+    for entry, file in _listed_files(document, folder):
+        is_inside = file.resolve().is_relative_to(folder.resolve())
+        if is_inside and file.is_file() and entry["path"].endswith(f".{mode}.jsonl"):
+            content = file.read_bytes()
+            if hashlib.sha256(content).hexdigest() == entry["sha256"]:
+                read[entry["path"]] = [json.loads(line) for line in content.splitlines()]
+    if not document["provider_jobs"] and not document["llm_comparisons"]:
+        return Beside((), ())
+    return Beside(read.get(f"requests.{mode}.jsonl"), read.get(f"callbacks.{mode}.jsonl"))
 
 
-def left_unchecked(path: Path) -> list[str]:
-    """Return what `verify_artefact` cannot recompute of an artefact, in plain words."""
-    return _not_checked(_read(path))
+class _Chain:
+    """The batches whose scale a batch is on: from the store, or from their artefacts."""
 
+    def __init__(
+        self, document: Document, path: Path, earlier: Sequence[Path], db: Session | None
+    ) -> None:
+        self._document = document
+        self._path = path
+        self._db = db
+        self._known = {}
+        for other in earlier:
+            parsed = _parsed(other, _content(other))
+            self._known[parsed["metadata"]["batch_id"]] = parsed
+        self.notes: list[str] = []
 
-def _not_checked(document: Document) -> list[str]:
-    links = (document["grading"] or {}).get("links") or []
-    if not links:
-        return []
-    chain = [links[0]["onto_batch_id"], *(link["placed_batch_id"] for link in links[:-1])]
-    others = ", ".join(chain)
-    return [f"Grades rest on the verdicts of {others} too, so they were not recomputed."]
+    @property
+    def is_linked(self) -> bool:
+        """Whether the batch's grades rest on other batches too."""
+        return bool((self._document.get("grading") or {}).get("links"))
 
-
-def judged_pairs(document: Document) -> list[JudgedPair]:
-    """Return the verdicts an artefact carries, in the order requested."""
-    return [
-        JudgedPair(row["essay_a_id"], row["essay_b_id"], row["winner"], row["judge_id"])
-        for row in document["llm_comparisons"]
-        if row["status"] == "succeeded"
-    ]
-
-
-def _essay_ids(document: Document) -> list[str]:
-    inputs = document["inputs"]
-    rows = sorted([*inputs["students"], *inputs["anchors"]], key=lambda row: row["position"])
-    return [row["essay_id"] for row in rows]
-
-
-def _entry_differences(
-    stated: Mapping[str, Document], scale: Scale, posterior: ScorePosterior
-) -> Iterator[str]:
-    for i, essay_id in enumerate(scale.essay_ids):
-        entry = stated.get(essay_id)
-        if entry is None:
-            yield f"{essay_id} has no score"
-            continue
-        for key, found in _recomputed(entry, scale, posterior, i):
-            if abs(entry[key] - found) > SCORE_TOLERANCE:
-                yield f"{essay_id}: {key} says {entry[key]:.6f}, the verdicts give {found:.6f}"
-        if entry["comparison_count"] != int(scale.n_comparisons[i]):
-            yield (
-                f"{essay_id}: comparison_count says {entry['comparison_count']}, there are"
-                f" {int(scale.n_comparisons[i])} verdicts"
+    def scale(self, own: Scale) -> LinkedScale | None:
+        """Return the batch amid the others; None, and a note, where they are not at hand."""
+        batch_id = self._document["metadata"]["batch_id"]
+        to = self._document["settings"].get("link_to", {}).get("value") or ()
+        if self._db is not None:
+            try:
+                return read_linked_scale(self._db, load_batch(self._db, batch_id), to, own)
+            except (UnknownBatchError, UnscalableBatchError) as error:
+                self.notes.append(f"The linked batches could not be read in the store: {error}")
+                return None
+        missing = self._look_for_others()
+        if missing:
+            self.notes.append(
+                f"Grades rest on the verdicts of {', '.join(missing)} too, so they were not"
+                " recomputed: give the artefacts of those batches with --earlier."
             )
+            return None
+        return chain_of(self._document, own, self._known)
+
+    def _look_for_others(self) -> list[str]:
+        """Read artefacts in folders beside; return the batches whose artefact is nowhere."""
+        while True:
+            missing = [
+                name
+                for name in batches_before(self._document, self._known)
+                if name not in self._known
+            ]
+            found = [
+                (name, file)
+                for name in missing
+                for file in [self._path.parent.parent / name / "assessment_run.execute.json"]
+                if re.fullmatch(r"[a-z0-9_-]+", name) and file.is_file()
+            ]
+            if not found:
+                return missing
+            for name, file in found:
+                self._known[name] = _parsed(file, _content(file))
 
 
-def _recomputed(
-    entry: Document, scale: Scale, posterior: ScorePosterior, i: int
-) -> list[tuple[str, float]]:
-    """Return what an entry's scores should be, by what a score meant when it was written."""
-    score, error = float(scale.scores[i]), float(scale.standard_errors[i])
-    if entry.get("score_version", 1) == 1:
-        return [("theta", score), ("standard_error", error)]
-    return [
-        ("theta", float(posterior.scores[i])),
-        ("standard_error", float(posterior.standard_errors[i])),
-        ("verdict_theta", score),
-        ("verdict_standard_error", error),
-    ]
+class _Recomputed:
+    """What follows from the artefact's own verdicts and files, against what it states."""
+
+    def __init__(
+        self, document: Document, beside: Beside, chain: _Chain, file_mode: str | None
+    ) -> None:
+        self._document = document
+        self._expected: dict[str, Any] = {}
+        self.differences: list[str] = []
+        self._check("what it consists of", recomputing.what_follows(document, beside, file_mode))
+        self._check_rows(beside)
+        settings = self._settings()
+        self._check("what was decided", refitting.decisions(document, settings))
+        scale = None if settings is None else self._check_scores(settings)
+        if settings is not None:
+            self._check_grades(settings, scale, chain)
+
+    @property
+    def unchecked(self) -> Iterator[str]:
+        """Yield the fields that nothing was worked out for."""
+        for path, _ in leaves(dict(self._document)):
+            field = field_of(path)
+            if path not in self._expected and not _SHOWS_ELSEWHERE.match(field):
+                yield "settings" if field.startswith("settings.") else field
+
+    def _settings(self) -> BatchSettings | None:
+        try:
+            return settings_of(self._document)
+        except ValidationError as error:
+            wrong = ", ".join(sorted({".".join(map(str, each["loc"])) for each in error.errors()}))
+            self.differences.append(
+                f"its settings are none this version knows ({wrong}), so scores were not checked"
+            )
+            return None
+
+    def _check_scores(self, settings: BatchSettings) -> Scale | None:
+        document = self._document
+        try:
+            scale, posterior = refitting.fitted(document, settings)
+        except UnscalableBatchError as error:
+            if document["bt_summary"]:
+                self.differences.append(f"there are scores, and the verdicts give none: {error}")
+            return None
+        except (KeyError, TypeError, ValueError) as error:
+            self.differences.append(f"its verdicts give no scale: {error}")
+            return None
+        if not document["bt_summary"]:
+            return scale
+        said = {entry["essay_id"] for entry in document["bt_summary"]}
+        self.differences += _some(
+            f"{essay_id} has no score" for essay_id in scale.essay_ids if essay_id not in said
+        )
+        n_before = len(self.differences)
+        self._check("scores", refitting.scores(document, scale, posterior), "the verdicts give")
+        if len(self.differences) == n_before:
+            # Of other verdicts nothing more can be said than that they are others.
+            self._check(
+                "figures of the scale",
+                chained(
+                    refitting.description(document, settings),
+                    refitting.summaries(document, settings, scale),
+                ),
+                "the verdicts give",
+            )
+        return scale
+
+    def _check_grades(self, settings: BatchSettings, scale: Scale | None, chain: _Chain) -> None:
+        document = self._document
+        amid = chain.scale(scale) if chain.is_linked and scale is not None else None
+        if chain.is_linked and amid is None:
+            return
+        if document["grading"] is not None and document["grading"]["is_graded"]:
+            said = {row["essay_id"] for row in document["grade_projections"]}
+            self.differences += _some(
+                f"{essay_id} has no grade"
+                for essay_id in recomputing.essay_ids(document)
+                if essay_id not in said
+            )
+        try:
+            self._check(
+                "grades", refitting.grades(document, settings, scale, amid), "the anchors give"
+            )
+        except (SettingsError, UnscalableBatchError) as error:
+            self.differences.append(f"there are grades, and no scale they could be on: {error}")
+
+    def _check_rows(self, beside: Beside) -> None:
+        """Have every row of the files in the document, and none twice."""
+        document = self._document
+        rows = [*document["llm_comparisons"], *document["pending_comparisons"]]
+        said = [row["comparison_id"] for row in rows]
+        asked = {row["comparison_id"] for row in beside.requests or ()}
+        self.differences += _some(
+            f"comparison {each} was requested and is not in the artefact"
+            for each in sorted(asked - set(said))
+        )
+        for name, ids in (
+            ("comparison", said),
+            ("score", [row["essay_id"] for row in document["bt_summary"]]),
+            ("grade", [row["essay_id"] for row in document["grade_projections"]]),
+            ("essay", recomputing.essay_ids(document)),
+        ):
+            twice = (
+                sorted({each for each in ids if ids.count(each) > 1})
+                if len(set(ids)) < len(ids)
+                else []
+            )
+            self.differences += [f"{each} has its {name} twice" for each in twice]
+
+    def _check(
+        self, what: str, expected: Iterable[tuple[str, Any]], source: str = "the rest gives"
+    ) -> None:
+        try:
+            found = [(at, refitting.as_json(value)) for at, value in expected]
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            self.differences.append(f"{what} cannot be worked out of it: {error!r}")
+            return
+        for at, value in found:
+            self._expected |= leaves(value, at)
+        self.differences += _some(
+            _named(self._document, difference).worded(source)
+            for at, value in found
+            for difference in differences(value_at(self._document, at), value, _tolerance, at)
+        )
 
 
-def _grade_differences(document: Document, settings: BatchSettings, scale: Scale) -> Iterator[str]:
-    own_scale = document["inputs"].get("grade_scale", {}).get("content")
-    anchors = {row["anchor_id"]: row["grade"] for row in document["inputs"]["anchors"]}
-    try:
-        terms = grading_terms(settings, own_scale)
-    except SettingsError as error:
-        yield f"there are grades, and no scale they could be on: {error}"
-        return
-    if terms is None:
-        yield "there are grades, and the settings name no scale"
-        return
-    sampled = (document.get("grading") or {}).get("sampled_grades")
-    projections = grade_by(terms, scale, anchors, judged_pairs(document), sampled)
-    if not projections.is_graded:
-        yield f"there are grades, and the anchors give none: {projections.statement}"
-        return
-    found = dict(zip(projections.essay_ids, projections.probabilities, strict=True))
-    for row in document["grade_projections"]:
-        stated = row["probabilities"]
-        recomputed = dict(zip(projections.grades, found[row["essay_id"]], strict=True))
-        apart = max(abs(stated.get(grade, 0.0) - float(p)) for grade, p in recomputed.items())
-        if apart > PROBABILITY_TOLERANCE:
-            yield f"{row['essay_id']}: probabilities differ by up to {apart:.4f} from those found"
-        elif row["grade"] != max(stated, key=stated.__getitem__):
-            yield f"{row['essay_id']}: {row['grade']} is not its most probable grade"
-        elif row.get("fine_grade", row["grade"]) not in {row["grade"] + sign for sign in _SIGNS}:
-            yield f"{row['essay_id']}: {row['fine_grade']} is no way to write {row['grade']}"
+class _Store:
+    """What a store says of an artefact: whether it wrote that file, and what it has itself."""
+
+    def __init__(self, document: Document, path: Path, db: Session) -> None:
+        self.differences: list[str] = []
+        self.notes: list[str] = []
+        self.has_written_it = False
+        self.is_compared = False
+        batch_id = document["metadata"]["batch_id"]
+        try:
+            history = read_history(db, batch_id)
+        except UnknownBatchError:
+            self.differences.append(f"the store has no batch '{batch_id}'")
+            return
+        if history.batch["content_sha256"] != document["metadata"]["content_sha256"]:
+            self.differences.append(f"batch '{batch_id}' in the store was made from other inputs")
+            return
+        is_last = self._is_last_written(document, db, batch_id)
+        found = list(self._compared(document, path, history))
+        if self.has_written_it and not is_last:
+            if found:
+                self.notes.append(
+                    f"The store has gone on since it wrote this file: {len(found)} values are"
+                    f" others now, among them {found[0].path}. `cj report {batch_id}` writes the"
+                    " report anew, and the batch's last artefact is the one in its folder."
+                )
+            return
+        self.differences += _some(
+            _named(document, difference).worded("the store") for difference in found
+        )
+
+    def _is_last_written(self, document: Document, db: Session, batch_id: str) -> bool:
+        """Look whether the store wrote this file; return whether it was the last of its kind."""
+        written = db.rows(
+            "SELECT artefact_checksum, runner_mode, written_at FROM artefact_records"
+            " WHERE batch_id = ? ORDER BY written_at",
+            [batch_id],
+        )
+        mine = [
+            row
+            for row in written
+            if row["artefact_checksum"] == artefact_checksum(document)
+            and row["artefact_checksum"] == document["validation"]["artefact_checksum"]
+        ]
+        self.has_written_it = bool(mine)
+        if mine:
+            same_mode = [row for row in written if row["runner_mode"] == mine[0]["runner_mode"]]
+            when = f"{mine[0]['written_at']:%Y-%m-%d %H:%M}"
+            self.notes.append(f"The store wrote exactly this file, on {when}.")
+            return bool(same_mode[-1] is mine[0])
+        if written:
+            self.differences.append(
+                f"the store wrote {len(written)} artefacts of batch '{batch_id}', and none of them"
+                f" has the checksum {artefact_checksum(document)}: this is not what it wrote"
+            )
+        else:
+            self.notes.append(
+                "The store kept no checksum of this batch's artefacts, as an earlier version wrote"
+                f" them: `cj report {batch_id}` writes them anew."
+            )
+        return True
+
+    def _compared(
+        self, document: Document, path: Path, history: BatchHistory
+    ) -> Iterator[Difference]:
+        self.is_compared = True
+        metadata, machine = document["metadata"], document["validation"]["cli_environment"]
+        try:
+            generated_at = datetime.fromisoformat(str(metadata["generated_at"]))
+        except ValueError:
+            generated_at = datetime.fromtimestamp(0, tz=UTC)
+        expected = artefact_document(
+            history,
+            metadata["runner_mode"],
+            generated_at=generated_at,
+            environment=RunEnvironment(
+                git_sha=metadata["git_sha"],
+                runner_version=metadata["runner_version"],
+                python=machine["python"],
+                os=machine["os"],
+                pdm=machine["pdm"],
+                docker_compose=machine["docker_compose"],
+            ),
+            written=[
+                (entry["role"], WrittenFile(file, entry["sha256"], entry["bytes"]))
+                for entry, file in _listed_files(document, path.parent)
+            ],
+        )
+        stated = dict(document)
+        for each in (stated, expected):
+            each["validation"] = {
+                key: value
+                for key, value in each["validation"].items()
+                if key != "artefact_checksum"
+            }
+        yield from differences(stated, refitting.as_json(expected))
 
 
-def _store_differences(document: Document, db: Session) -> Iterator[str]:
-    batch_id = document["metadata"]["batch_id"]
-    try:
-        history = read_history(db, batch_id)
-    except UnknownBatchError:
-        yield f"the store has no batch '{batch_id}'"
-        return
-    if history.batch["content_sha256"] != document["metadata"]["content_sha256"]:
-        yield f"batch '{batch_id}' in the store was made from other inputs"
-        return
-    stored = {row["comparison_id"]: row for row in history.comparisons}
-    stated_rows = {row["comparison_id"]: row for row in document["llm_comparisons"]}
-    for kind, ids in (
-        ("the store", stated_rows.keys() - stored),
-        ("the artefact", stored.keys() - stated_rows),
-    ):
-        if ids:
-            yield f"{len(ids)} comparisons are missing from {kind}, among them {min(ids)}"
-    yield from _some(
-        f"comparison {comparison_id}: {key} says {stated_rows[comparison_id][name]!r}, the store"
-        f" {stored[comparison_id][key]!r}"
-        for comparison_id in sorted(stated_rows.keys() & stored)
-        for name, key in _COMPARED
-        if (stated_rows[comparison_id][name] or None) != (stored[comparison_id][key] or None)
-    )
-    yield from _some(
-        f"{row['essay_id']}: the store's score is {row['score']:.6f}"
-        for row in history.last_scores
-        if abs(row["score"] - _theta(document, row["essay_id"])) > SCORE_TOLERANCE
-    )
+def value_at(document: Any, path: str) -> Any:
+    """Return the value at a path such as `grading.boundaries[2].lower`; `MISSING` without one."""
+    value = document
+    for name, number in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
+        try:
+            value = value[int(number)] if number else value[name]
+        except (KeyError, IndexError, TypeError):
+            return MISSING
+    return value
 
 
-_COMPARED = (
-    ("status", "status"),
-    ("winner", "winner"),
-    ("essay_a_id", "essay_a"),
-    ("essay_b_id", "essay_b"),
-    ("judge_id", "judge_id"),
-    ("prompt_hash", "prompt_sha256"),
-    ("cost_usd", "cost_usd"),
-)
+def _tolerance(field: str) -> float:
+    if field.startswith(("scale_statistics", "wave_decisions")):
+        return FIGURE_TOLERANCE
+    return PROBABILITY_TOLERANCE if _SAMPLED.match(field) else TOLERANCE
 
 
-def _theta(document: Document, essay_id: str) -> float:
-    thetas = (e["theta"] for e in document["bt_summary"] if e["essay_id"] == essay_id)
-    return float(next(thetas, float("inf")))
+def _named(document: Document, difference: Difference) -> Difference:
+    """Return a difference whose row is called by what it is about, beside its number."""
+    row = value_at(document, difference.path.partition(".")[0])
+    if not isinstance(row, dict):
+        return difference
+    for key in ("comparison_id", "essay_id", "judge_id"):
+        if isinstance(row.get(key), str):
+            top, dot, rest = difference.path.partition(".")
+            return replace(difference, path=f"{row[key]}, {top}{dot}{rest}")
+    return difference
 
 
-def _some(differences: Iterator[str]) -> Iterator[str]:
+def _some(found: Iterable[str]) -> Iterator[str]:
     """Yield the first differences of one kind and how many more there are."""
     left_out = 0
-    for place, difference in enumerate(differences):
+    for place, difference in enumerate(found):
         if place < _MAX_PER_KIND:
             yield difference
         else:

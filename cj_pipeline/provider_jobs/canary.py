@@ -42,7 +42,7 @@ def canary_size(settings: BatchSettings, judge: Judge) -> int:
     """Return how many requests go ahead for a judge that is new here; 0 for none."""
     if settings.canary_requests is not None:
         return settings.canary_requests
-    return 0 if judge.is_simulated else CANARY_REQUESTS
+    return CANARY_REQUESTS if judge.service.canary and not judge.is_simulated else 0
 
 
 def release(

@@ -128,6 +128,8 @@ def bill_of(row: Mapping[str, Any], read: ReadReply, price: Price, *, batched: b
     usage = read.reply.usage if read.reply is not None else None
     if usage is None or read.reply is None:
         return most if _was_answered(read) else 0.0
+    if price.is_stated_by_answers and read.reply.stated_usd is not None:
+        return read.reply.stated_usd
     tier = folded_tier(read.reply.service_tier or "")
     # A batch that was not judged as one is not discounted as one.
     told = cost_usd(price, usage, batched=batched and tier != "standard")

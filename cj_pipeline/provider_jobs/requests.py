@@ -140,7 +140,13 @@ def tell_qualities(runtime: Runtime, record: BatchRecord, texts: BatchTexts) -> 
         texts.essays[essay_id]: quality
         for essay_id, quality in record.settings.emulator_qualities.items()
     }
-    if not qualities or not any(judge.is_simulated for judge in record.judges):
+    if any(judge.is_simulated for judge in record.judges):
+        tell_emulator(runtime, qualities)
+
+
+def tell_emulator(runtime: Runtime, qualities: dict[str, float]) -> None:
+    """Tell the emulator the latent quality of each text; telling it twice changes nothing."""
+    if not qualities:
         return
     address = runtime.environment.get("CJ_EMULATOR_URL", "").strip()
     if address:

@@ -42,6 +42,7 @@ from cj_pipeline.providers.transport import (
     CREATE_TIMEOUT,
     MAX_PAGES,
     POLL_TIMEOUT,
+    SINGLE_CALL,
     TRANSFER_TIMEOUT,
     Call,
     ErrorAnswer,
@@ -256,7 +257,7 @@ class AnthropicBatches:
 
     def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; return its reply as a line of a batch's results."""
-        with self.failures(Call(self.name, "judge one comparison", creates=True)):
+        with self.failures(Call(self.name, SINGLE_CALL, creates=True)):
             try:
                 raw = self.client.messages.with_raw_response.create(**_one_call(request, timeout_s))
                 result = {"type": "succeeded", "message": json_object(raw.text())}
@@ -325,7 +326,7 @@ class LiveAnthropic:
 
     async def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; see `Provider.single`."""
-        with self.adapter.failures(Call(self.adapter.name, "judge one comparison", creates=True)):
+        with self.adapter.failures(Call(self.adapter.name, SINGLE_CALL, creates=True)):
             try:
                 create = self.client.messages.with_raw_response.create
                 raw = await create(**_one_call(request, timeout_s))

@@ -88,6 +88,7 @@ class Reply:
         text: What the model wrote, also where it was cut off.
         usage: What was billed; None where the row does not say.
         evidence: What its word on usage is worth; None where it is no answer.
+        stated_usd: What it says it cost; None where it does not say.
         model: As the provider names what answered.
         fingerprint: Of the system that answered, in the provider's own word.
         service_tier: The tier it answered in, in the provider's own word.
@@ -102,6 +103,7 @@ class Reply:
     text: str | None = None
     usage: Usage | None = None
     evidence: UsageEvidence | None = None
+    stated_usd: float | None = None
     model: str | None = None
     fingerprint: str | None = None
     service_tier: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from cj_pipeline.batch.comparisons import RequestOutcome
@@ -24,23 +25,26 @@ def build_body(prompt: Prompt, judge: Judge) -> dict[str, Any]:
             {"role": "system", "content": prompt.system},
             {"role": "user", "content": f"{prompt.prefix}\n\n{prompt.essays}"},
         ],
-        "response_format": {
+    }
+    if judge.json_by == "json_schema":
+        body["response_format"] = {
             "type": "json_schema",
             "json_schema": {
                 "name": "verdict",
                 "strict": True,
                 "schema": verdict_schema(allow_ties=judge.allow_ties),
             },
-        },
-    }
+        }
+    elif judge.json_by == "json_object":
+        body["response_format"] = {"type": "json_object"}
     # OpenAI's reasoning models refuse the old name, most other servers know only that one.
-    limit = "max_tokens" if judge.provider == "openai-compatible" else "max_completion_tokens"
+    limit = "max_completion_tokens" if judge.is_simulated else judge.service.answer_limit
     body[limit] = judge.settings.max_output_tokens
     if judge.settings.temperature is not None:
         body["temperature"] = judge.settings.temperature
     if judge.settings.reasoning_effort is not None:
         body["reasoning_effort"] = judge.settings.reasoning_effort
-    return body
+    return body | dict(judge.service.extra_body)
 
 
 def read_body(body: dict[str, Any]) -> Reply:
@@ -57,6 +61,7 @@ def read_body(body: dict[str, Any]) -> Reply:
         text=text,
         usage=usage.usage,
         evidence=usage.evidence,
+        stated_usd=_stated_usd(body.get("usage")),
         model=text_or_none(body.get("model")),
         fingerprint=text_or_none(body.get("system_fingerprint")),
         service_tier=text_or_none(body.get("service_tier")),
@@ -89,6 +94,18 @@ def _text(content: object) -> str | None:
         parts = [mapping(part).get("text") for part in content]
         return "".join(part for part in parts if isinstance(part, str)) or None
     return text_or_none(content)
+
+
+def _stated_usd(usage: object) -> float | None:
+    """Return what an answer says it cost; only some services do, and only they are believed."""
+    cost = mapping(usage).get("cost")
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or not math.isfinite(cost):
+        return None
+    return float(cost) if 0 <= cost < MOST_USD else None
+
+
+MOST_USD = 1_000.0
+"""No answer costs as much: a larger figure is a mistake."""
 
 
 def _usage(sent: object) -> UsageReading:

@@ -46,6 +46,7 @@ from cj_pipeline.providers.generate_content import build_content, read_response
 from cj_pipeline.providers.transport import (
     CLOCK_SKEW,
     MAX_PAGES,
+    SINGLE_CALL,
     Call,
     ErrorAnswer,
     count,
@@ -284,7 +285,7 @@ class GeminiBatches:
 
     def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; return its reply as an inline response of a batch."""
-        with self.failures(Call(self.name, "judge one comparison", creates=True)):
+        with self.failures(Call(self.name, SINGLE_CALL, creates=True)):
             try:
                 self.client.models.generate_content(**_one_call(request, timeout_s))
                 answer = {"response": self.bodies.take()}
@@ -338,7 +339,7 @@ class LiveGemini:
 
     async def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; see `Provider.single`."""
-        with self.adapter.failures(Call(self.adapter.name, "judge one comparison", creates=True)):
+        with self.adapter.failures(Call(self.adapter.name, SINGLE_CALL, creates=True)):
             place = self.bodies.expect()
             try:
                 await self.client.models.generate_content(**_one_call(request, timeout_s))

@@ -78,8 +78,13 @@ class TokenSource:
         return sign
 
 
-def token_source(judge: Judge, environment: Mapping[str, str]) -> TokenSource | None:
-    """Return what yields a judge's token; None where its key stands in a variable."""
+def token_source(
+    judge: Judge, environment: Mapping[str, str], own_command: str | None = None
+) -> TokenSource | None:
+    """Return what yields a judge's token; None where its key stands in a variable.
+
+    `own_command` is the installation's, of its provider's definition: the last to be asked.
+    """
     variable = judge.key_variable
     if variable is None or environment.get(variable, "").strip():
         return None
@@ -89,6 +94,9 @@ def token_source(judge: Judge, environment: Mapping[str, str]) -> TokenSource | 
     if command := environment.get(f"{variable}_COMMAND", "").strip():
         name = f"{variable}_COMMAND"
         return TokenSource(name, lambda: _output(name, command, environment), LASTS_S)
+    if own_command:
+        name = f"token_command of {judge.provider}"
+        return TokenSource(name, lambda: _output(name, own_command, environment), LASTS_S)
     return None
 
 

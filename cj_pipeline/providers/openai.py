@@ -10,7 +10,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +45,7 @@ from cj_pipeline.providers.transport import (
     MAX_PAGES,
     POLL_TIMEOUT,
     REQUESTS_OWN_FAULT,
+    SINGLE_CALL,
     TRANSFER_TIMEOUT,
     Call,
     ErrorAnswer,
@@ -129,6 +130,8 @@ class OpenAIBatches:
         limits: What one job may hold.
         has_jobs: False for servers that only answer single calls.
         clock: Gives the time.
+        batch_body: Fields that uploads and creates have besides.
+        may_expire: Whether files and batches may bear an expiry.
     """
 
     client: openai.OpenAI
@@ -138,6 +141,8 @@ class OpenAIBatches:
     limits: ProviderLimits
     has_jobs: bool
     clock: Callable[[], datetime]
+    batch_body: Mapping[str, Any] = field(default_factory=dict)
+    may_expire: bool = True
 
     def build_request(
         self, prompt: Prompt, judge: Judge, custom_id: str, *, cache_prefix: bool = False
@@ -166,11 +171,12 @@ class OpenAIBatches:
                 return self.client.files.with_raw_response.create(
                     file=(f"{submission_key}.jsonl", file, "application/jsonl"),
                     purpose="batch",
+                    extra_body=dict(self.batch_body) or None,
                     timeout=TRANSFER_TIMEOUT,
                     **expiry,
                 )
 
-            raw = _with_expiry_if_known(send, expires_after=kept_s)
+            raw = _with_expiry_if_known(send, expires_after=kept_s) if self.may_expire else send()
             answer = json_object(raw.text)
             refuse_error_within(call, answer, "id")
             return created_id(call, answer, "id")
@@ -190,12 +196,14 @@ class OpenAIBatches:
                     endpoint=self.words.ENDPOINT,
                     completion_window="24h",
                     metadata={"submission_key": submission_key},
+                    extra_body=dict(self.batch_body) or None,
                     timeout=CREATE_TIMEOUT,
                     **expiry,
                 )
 
             kept_s = {"anchor": "created_at", "seconds": _OUTPUT_KEPT_S}
-            raw = _with_expiry_if_known(send, output_expires_after=kept_s)
+            expiry = {"output_expires_after": kept_s}
+            raw = _with_expiry_if_known(send, **expiry) if self.may_expire else send()
             answer = json_object(raw.text)
             refuse_error_within(call, answer, "id")
             return created_id(call, answer, "id")
@@ -255,6 +263,18 @@ class OpenAIBatches:
                     return True
             except openai.NotFoundError:
                 return False
+
+    def models(self) -> tuple[str, ...] | None:
+        """Return the names of the models that are listed; None where there is no such list."""
+        call = Call(self.name, "list models")
+        with self.failures(call):
+            try:
+                raw = self.client.models.with_raw_response.list(timeout=POLL_TIMEOUT)
+            except openai.NotFoundError:
+                return None
+            page = json_object(raw.text)
+            require_list(call, page, "data")
+            return tuple(str(entry["id"]) for entry in items(page["data"]) if entry.get("id"))
 
     def list_jobs(self, since: datetime) -> Iterator[ListedJob]:
         """Yield the account's batches, newest first."""
@@ -326,7 +346,7 @@ class OpenAIBatches:
 
     def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; return its reply as a line of an output file."""
-        call = Call(self.name, "judge one comparison", creates=True)
+        call = Call(self.name, SINGLE_CALL, creates=True)
         with self.failures(call):
             try:
                 response = self.client.post(**_one_call(self.words.ENDPOINT, request, timeout_s))
@@ -413,7 +433,7 @@ class LiveOpenAI:
 
     async def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; see `Provider.single`."""
-        call = Call(self.adapter.name, "judge one comparison", creates=True)
+        call = Call(self.adapter.name, SINGLE_CALL, creates=True)
         words = self.adapter.words
         with self.adapter.failures(call):
             try:

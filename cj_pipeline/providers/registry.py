@@ -11,11 +11,18 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlsplit
 
 import httpx2
 
-from cj_pipeline.judging.connections import origin_of
-from cj_pipeline.judging.judges import USUAL_ADDRESS, Api, Judge
+from cj_pipeline.errors import SettingsError
+from cj_pipeline.judging.addresses import origin_of
+from cj_pipeline.judging.judges import Api, Judge
+from cj_pipeline.judging.provider_definitions import (
+    OWN_FOLDER,
+    ProviderDefinition,
+    provider_definition,
+)
 from cj_pipeline.providers.base import (
     Parser,
     Provider,
@@ -55,12 +62,34 @@ class _Connection:
     def hooks(self) -> dict[str, list[Callable[..., object]]]:
         """Return what each request and each answer passes through."""
         signs = [] if self.source is None else [self.source.sign]
-        keeps = partial(keep_key_at, origin_of(self.address))
-        return {"request": [*signs, keeps], "response": [bound_body]}
+        dressed = partial(_dress, self.judge.service, self.source is not None)
+        keeps = partial(
+            keep_key_at, origin_of(self.address), own_header=self.judge.service.key_header
+        )
+        return {"request": [*signs, dressed, keeps], "response": [bound_body]}
+
+    @property
+    def name(self) -> str:
+        """What failures call it: its definition, and its host where a judge names another."""
+        host = urlsplit(self.address).netloc if self.judge.has_own_address else ""
+        return f"{self.judge.provider} at {host}" if host else self.judge.provider
 
     def limits(self, usual: ProviderLimits) -> ProviderLimits:
-        """Return a provider's limits, with those of this account where the judge has them."""
-        return replace(usual, **self.judge.limits)
+        """Return a provider's limits, with its definition's and this account's before them."""
+        service = self.judge.service
+        stated = {"max_requests": service.max_requests, "max_bytes": service.max_bytes}
+        known = {key: value for key, value in stated.items() if value is not None}
+        return replace(usual, **(known | dict(self.judge.limits)))
+
+
+def _dress(service: ProviderDefinition, is_token: bool, request: httpx2.Request) -> None:
+    """Give a request the headers that its service wants; a token goes the usual way."""
+    for name, value in service.extra_headers.items():
+        request.headers[name] = value
+    bearer = request.headers.get("authorization", "")
+    if service.key_header is not None and bearer.startswith("Bearer ") and not is_token:
+        del request.headers["authorization"]
+        request.headers[service.key_header] = bearer.removeprefix("Bearer ")
 
 
 def open_provider(
@@ -81,7 +110,7 @@ def open_provider(
     Raises:
         SettingsError: If the judge needs a key that is not set.
     """
-    source = token_source(judge, environment)
+    source = token_source(judge, environment, _token_command(judge, home))
     key = require_key(judge, environment) if source is None else source.current()
     if judge.provider == "emulator":
         key = environment.get("CJ_EMULATOR_TOKEN", "").strip() or key
@@ -103,11 +132,12 @@ def open_pool(
         from cj_pipeline.emulator.config import EmulatorConfig
 
         return in_process_async_client(EmulatorConfig.from_environment(environment, home))
-    source = token_source(judge, environment)
+    source = token_source(judge, environment, _token_command(judge, home))
     address, _ = _address(judge, environment, home)
 
     async def keep(request: httpx2.Request) -> None:
-        keep_key_at(origin_of(address), request)
+        _dress(judge.service, source is not None, request)
+        keep_key_at(origin_of(address), request, judge.service.key_header)
 
     return httpx2.AsyncClient(
         event_hooks={"request": [*([] if source is None else [source.sign_later()]), keep]},
@@ -118,12 +148,26 @@ def open_pool(
     )
 
 
+def _token_command(judge: Judge, home: Path) -> str | None:
+    """Return the command of the installation's own definition, as it is now; none is stored."""
+    if judge.defined is None:
+        return None
+    try:
+        return provider_definition(judge.provider, home / OWN_FOLDER).token_command
+    except SettingsError:
+        return None  # its file is gone: the key has to stand in its variable
+
+
 def _address(
     judge: Judge, environment: Mapping[str, str], home: Path
 ) -> tuple[str, httpx2.Client | None]:
     """Return a provider's address, and the HTTP client that reaches it if it is a special one."""
     if judge.provider != "emulator":
-        return judge.base_url or USUAL_ADDRESS[judge.provider], None
+        address = judge.base_url or judge.service.base_url
+        if address is None:
+            msg = f"Judge '{judge.name}' has no address: give it a base_url."
+            raise SettingsError(msg)
+        return address, None
     prefix = "/v1" if judge.api in {"chat_completions", "responses"} else ""
     if served := environment.get("CJ_EMULATOR_URL", "").strip():
         return served.rstrip("/") + prefix, None
@@ -160,9 +204,11 @@ def _openai(connection: _Connection) -> Provider:
             http_client=connection.client
             or openai.DefaultHttpxClient(event_hooks=connection.hooks()),
         ),
-        name=connection.judge.provider,
+        name=connection.name,
         account=connection.account,
         words=_openai_words(connection.judge),
+        batch_body=connection.judge.service.batch_body,
+        may_expire=connection.judge.service.batch_expiry,
         limits=connection.limits(openai_batches.LIMITS),
         has_jobs=connection.judge.has_jobs,
         clock=connection.clock,
@@ -183,7 +229,7 @@ def _anthropic(connection: _Connection) -> Provider:
             http_client=connection.client
             or anthropic.DefaultHttpxClient(event_hooks=connection.hooks()),
         ),
-        name=connection.judge.provider,
+        name=connection.name,
         account=connection.account,
         limits=connection.limits(anthropic_batches.LIMITS),
         clock=connection.clock,
@@ -216,7 +262,7 @@ def _gemini(connection: _Connection) -> Provider:
     return gemini.GeminiBatches(
         client=genai.Client(api_key=connection.key, http_options=options, vertexai=False),
         bodies=bodies,
-        name=connection.judge.provider,
+        name=connection.name,
         account=connection.account,
         limits=connection.limits(gemini.LIMITS),
         clock=connection.clock,

@@ -22,14 +22,7 @@ def build_body(prompt: Prompt, judge: Judge) -> dict[str, Any]:
         "model": judge.model,
         "instructions": prompt.system,
         "input": f"{prompt.prefix}\n\n{prompt.essays}",
-        "text": {
-            "format": {
-                "type": "json_schema",
-                "name": "verdict",
-                "strict": True,
-                "schema": verdict_schema(allow_ties=judge.allow_ties),
-            }
-        },
+        **({} if judge.json_by == "prompt" else {"text": {"format": _format(judge)}}),
         "max_output_tokens": judge.settings.max_output_tokens,
         "store": False,
     }
@@ -37,7 +30,18 @@ def build_body(prompt: Prompt, judge: Judge) -> dict[str, Any]:
         body["temperature"] = judge.settings.temperature
     if judge.settings.reasoning_effort is not None:
         body["reasoning"] = {"effort": judge.settings.reasoning_effort}
-    return body
+    return body | dict(judge.service.extra_body)
+
+
+def _format(judge: Judge) -> dict[str, Any]:
+    if judge.json_by == "json_object":
+        return {"type": "json_object"}
+    return {
+        "type": "json_schema",
+        "name": "verdict",
+        "strict": True,
+        "schema": verdict_schema(allow_ties=judge.allow_ties),
+    }
 
 
 def read_body(body: dict[str, Any]) -> Reply:

@@ -26,7 +26,7 @@ from cj_pipeline.errors import (
     ProviderUnavailableError,
     UncertainOutcomeError,
 )
-from cj_pipeline.judging.connections import origin_of
+from cj_pipeline.judging.addresses import origin_of
 from cj_pipeline.providers.base import RawLine
 
 POLL_TIMEOUT = httpx2.Timeout(20, connect=5)
@@ -100,14 +100,18 @@ def bound_body(response: httpx2.Response) -> None:
 KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
 
 
-def keep_key_at(origin: str, request: httpx2.Request) -> None:
+def keep_key_at(origin: str, request: httpx2.Request, own_header: str | None = None) -> None:
     """Take the key off a request that goes anywhere but to a provider's own origin.
 
     A redirect, or an address in an answer, may lead to another host.
     """
     if origin_of(str(request.url)) != origin:
-        for name in KEY_HEADERS:
+        for name in (*KEY_HEADERS, *([own_header] if own_header else [])):
             request.headers.pop(name, None)
+
+
+SINGLE_CALL = "judge one comparison"
+"""What a single call is named as."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,11 @@ def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
     is_too_early = call.creates and bool(_FILE_NOT_THERE_YET.search(answer.message))
     if answer.status in {408, 429} or answer.status >= 500 or is_too_early:
         return ProviderUnavailableError(problem, retry_after_s=wait_s, status=status)
+    if answer.status == 404 and call.action == SINGLE_CALL:
+        problem = (
+            f"{problem.removesuffix('.')}. Check the judge's model and base_url; `cj judge examine`"
+            " says what the server has."
+        )
     is_too_large = call.creates and answer.status == 413
     return JobTooLargeError(problem) if is_too_large else ProviderRefusedError(problem)
 

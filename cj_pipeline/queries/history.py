@@ -290,18 +290,7 @@ class BatchHistory:
 
     def among_anchors(self, essay_id: str) -> str:
         """Return in words between which anchors an essay's score lies; empty without anchors."""
-        scores, grades = self.score_by_id, self.anchor_grades
-        mine = scores[essay_id]
-        others = [anchor for anchor in grades if anchor != essay_id and anchor in scores]
-        below = max((a for a in others if scores[a] <= mine), key=scores.__getitem__, default=None)
-        above = min((a for a in others if scores[a] > mine), key=scores.__getitem__, default=None)
-        if below and above:
-            return f"between anchors {below} ({grades[below]}) and {above} ({grades[above]})"
-        if below:
-            return f"above every anchor, next to {below} ({grades[below]})"
-        if above:
-            return f"below every anchor, next to {above} ({grades[above]})"
-        return ""
+        return between_anchors(self.score_by_id, self.anchor_grades, essay_id)
 
     @property
     def pairs_of_models(self) -> tuple[Row, ...]:
@@ -347,6 +336,27 @@ class BatchHistory:
     def last_details(self) -> dict[str, Any]:
         """The summaries kept with the last decision: reliabilities, quality flags, coverage."""
         return dict(self.decisions[-1].details) if self.decisions else {}
+
+
+def between_anchors(scores: Mapping[str, float], grades: Mapping[str, str], essay_id: str) -> str:
+    """Return in words between which anchors an essay's score lies; empty without anchors.
+
+    Args:
+        scores: By essay.
+        grades: The anchors' known grades.
+        essay_id: The essay.
+    """
+    mine = scores[essay_id]
+    others = [anchor for anchor in grades if anchor != essay_id and anchor in scores]
+    below = max((a for a in others if scores[a] <= mine), key=scores.__getitem__, default=None)
+    above = min((a for a in others if scores[a] > mine), key=scores.__getitem__, default=None)
+    if below and above:
+        return f"between anchors {below} ({grades[below]}) and {above} ({grades[above]})"
+    if below:
+        return f"above every anchor, next to {below} ({grades[below]})"
+    if above:
+        return f"below every anchor, next to {above} ({grades[above]})"
+    return ""
 
 
 def student_ranks(students: Sequence[Row]) -> list[int]:

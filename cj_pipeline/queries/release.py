@@ -70,6 +70,34 @@ class Release:
 NOTHING_GRADED = Release("", None, "automatic", "no grades", None, None, None)
 
 
+def release_status(
+    rule: str,
+    *,
+    is_graded: bool,
+    last_kind: str | None,
+    is_last_grading: bool,
+    is_decided_since: bool,
+) -> str:
+    """Return whether grades may be used, as the view `v_release` says it from the same facts.
+
+    Args:
+        rule: `automatic` or `needs_sign_off`.
+        is_graded: Whether the last grading gave grades.
+        last_kind: `released` or `withdrawn`, whichever was last; None where neither was.
+        is_last_grading: Whether that was about the last grading.
+        is_decided_since: Whether a person decided of a grade after it.
+    """
+    if not is_graded:
+        return "no grades"
+    if rule != "needs_sign_off":
+        return "final"
+    if last_kind is None:
+        return "provisional"
+    if last_kind == "withdrawn":
+        return "withdrawn"
+    return "released" if is_last_grading and not is_decided_since else "changed since release"
+
+
 def release_of(db: Session, batch_id: str) -> Release:
     """Return whether a batch's grades may be used as final."""
     found = db.record(Release, "FROM v_release WHERE batch_id = ?", [batch_id])

@@ -123,7 +123,7 @@ def _hand_in_waiting(runtime: Runtime, name: str, grant: Grant) -> HandedIn:
     if not waiting.is_dir() or waiting.is_symlink():
         for place in (runtime.inbox / name, runtime.ingested / name):
             if place.is_dir():
-                return _known(place, name, grant)
+                return _known(runtime, place, name, grant)
         raise ProblemError(
             404, f"No folder '.{name}' waits in the inbox: copy it there under that name first."
         )
@@ -154,7 +154,7 @@ def _require_own(batch_id: str, grant: Grant) -> None:
 def _place(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> HandedIn:
     """Check a folder as ingestion will, and rename it to where the sensor finds it."""
     _require_own(batch_id, grant)
-    handed_in = _read(folder, batch_id, grant)
+    handed_in = _read(runtime, folder, batch_id, grant)
     _refuse_forgotten(runtime, batch_id, handed_in.batch.content_sha256)
     state, sha256 = _in_store(runtime, batch_id)
     target = runtime.inbox / batch_id
@@ -172,19 +172,19 @@ def _place(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> Hande
     except OSError as error:
         if not target.is_dir():
             raise ProblemError(500, f"The inbox cannot be written: {error.strerror}.") from error
-        known = _known(target, batch_id, grant)
+        known = _known(runtime, target, batch_id, grant)
         if known.batch.content_sha256 != handed_in.batch.content_sha256:
             raise _taken(batch_id) from None
         return known
     return handed_in
 
 
-def _known(folder: Path, batch_id: str, grant: Grant) -> HandedIn:
-    found = _read(folder, batch_id, grant)
+def _known(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> HandedIn:
+    found = _read(runtime, folder, batch_id, grant)
     return HandedIn(found.batch, found.judge_names, is_new=False)
 
 
-def _read(folder: Path, batch_id: str, grant: Grant) -> HandedIn:
+def _read(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> HandedIn:
     problems: list[str] = []
     if (folder / "judges").exists():
         # A judge's file sets where requests go and which key they bear.
@@ -193,7 +193,7 @@ def _read(folder: Path, batch_id: str, grant: Grant) -> HandedIn:
         )
     try:
         batch = read_batch(folder, batch_id=batch_id)
-        judges = load_judges(batch) if not problems else ()
+        judges = load_judges(batch, runtime.providers_folder) if not problems else ()
         # Another batch's scores and grades would show in this one's.
         problems += [
             f"batch.yaml: your token is not for the batch '{name}' that it is to be placed on"

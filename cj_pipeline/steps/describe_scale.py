@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.queries.batch_record import judged_pairs, load_batch
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.scale.rows import rank_rows
 from cj_pipeline.scale.score_posterior import score_posterior
 from cj_pipeline.store.session import Session
 
@@ -78,46 +78,5 @@ def description_rows(
                 "computed_at": computed_at,
             }
         ],
-        "essay_ranks": _rank_rows(batch_id, posterior),
+        "essay_ranks": rank_rows(batch_id, posterior),
     }
-
-
-def _rank_rows(batch_id: str, posterior: ScorePosterior) -> list[dict[str, Any]]:
-    import numpy as np
-
-    from cj_pipeline.scale.ranks import probability_above, rank_intervals
-
-    everyone = rank_intervals(posterior)
-    lower, upper = posterior.lower.tolist(), posterior.upper.tolist()
-    rows: dict[str, dict[str, Any]] = {
-        essay_id: {
-            "batch_id": batch_id,
-            "essay_id": essay_id,
-            "rank": int(everyone.rank[i]),
-            "rank_lower": int(everyone.lower[i]),
-            "rank_upper": int(everyone.upper[i]),
-            "student_rank": None,
-            "student_rank_lower": None,
-            "student_rank_upper": None,
-            "p_above_next": None,
-            "score_lower": lower[i],
-            "score_upper": upper[i],
-        }
-        for i, essay_id in enumerate(everyone.essay_ids)
-    }
-    if not posterior.has_students:
-        return list(rows.values())
-    theirs = rank_intervals(posterior, among=np.flatnonzero(posterior.is_student))
-    student_rank = {}
-    for i, essay_id in enumerate(theirs.essay_ids):
-        student_rank[essay_id] = int(theirs.rank[i])
-        rows[essay_id] |= {
-            "student_rank": int(theirs.rank[i]),
-            "student_rank_lower": int(theirs.lower[i]),
-            "student_rank_upper": int(theirs.upper[i]),
-        }
-    # In the order of every list: essays of one rank by their names.
-    best_first = sorted(student_rank, key=lambda essay_id: (student_rank[essay_id], essay_id))
-    for above, below in pairwise(best_first):
-        rows[above]["p_above_next"] = probability_above(posterior, above, below)
-    return list(rows.values())

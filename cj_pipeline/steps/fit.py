@@ -9,15 +9,13 @@ from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.queries.batch_record import BatchRecord, current_wave, judged_pairs, load_batch
 from cj_pipeline.queries.scale import _scores_before
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.scale.certainty import SCORE_VERSION
-from cj_pipeline.scale.ranks import ranks
+from cj_pipeline.scale.rows import score_rows
 from cj_pipeline.scale.score_posterior import score_posterior
 from cj_pipeline.scale.scoring import score_verdicts
 from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
     from cj_pipeline.scale.bradley_terry import Scale
-    from cj_pipeline.scale.certainty import ScorePosterior
 
 
 @dataclass(frozen=True)
@@ -53,31 +51,3 @@ def fit_within(db: Session, record: BatchRecord) -> Fitted:
     rows = score_rows(record.batch_id, wave, scale, posterior)
     db.insert("essay_scores", rows, on_conflict="replace")
     return Fitted(wave, len(judged), scale, None)
-
-
-def score_rows(
-    batch_id: str, wave: int, scale: Scale, posterior: ScorePosterior
-) -> list[dict[str, object]]:
-    """Return the rows of `essay_scores`: what is reported, and the verdict-only score beside it."""
-    one_sided = set(scale.one_sided)
-    rank = ranks(posterior.scores)
-    return [
-        {
-            "batch_id": batch_id,
-            "wave": wave,
-            "essay_id": essay_id,
-            "score": float(posterior.scores[i]),
-            "standard_error": float(posterior.standard_errors[i]),
-            "verdict_score": float(scale.scores[i]),
-            "verdict_standard_error": float(scale.standard_errors[i]),
-            "score_version": SCORE_VERSION,
-            "rank": int(rank[i]),
-            "n_comparisons": int(scale.n_comparisons[i]),
-            "n_wins": float(scale.wins[i]),
-            "n_losses": float(scale.losses[i]),
-            "n_shown_a": int(scale.shown_a[i]),
-            "n_shown_b": int(scale.shown_b[i]),
-            "is_one_sided": essay_id in one_sided,
-        }
-        for i, essay_id in enumerate(scale.essay_ids)
-    ]

@@ -127,7 +127,7 @@ def store_batch(
         BatchProblemsError: With everything that is wrong with its judges, profile or links, or if
             the store has another batch of this name.
     """
-    judges = load_judges(batch)
+    judges = load_judges(batch, runtime.providers_folder)
     if refused := _refused_connections(runtime, batch, judges):
         raise BatchProblemsError(batch.batch_id, refused)
     profile = profile_of_batch(batch, runtime.home, runtime.environment)
@@ -167,17 +167,20 @@ def what_stands_in_the_way(
     return [f"{each.about}: {each.finding}" for each in obstacles(record, profile.values, texts)]
 
 
-def load_judges(batch: Batch) -> tuple[Judge, ...]:
+def load_judges(batch: Batch, providers_dir: Path | None = None) -> tuple[Judge, ...]:
     """Return the judges a batch names, its own folder's `judges/` before the built-in ones.
+
+    `providers_dir` holds the installation's own provider definitions.
 
     Raises:
         BatchProblemsError: With every judge that cannot be used or has no price.
     """
     judges, problems = [], []
-    mode = batch.settings.values.batching_mode
+    mode, language = batch.settings.values.batching_mode, batch.settings.values.language
+    folder = Path(batch.source_path) / "judges"
     for name in batch.settings.values.judges:
         try:
-            judge = load_judge(name, Path(batch.source_path) / "judges")
+            judge = load_judge(name, folder, providers_dir, language)
             _ = judge.price
             judges.append(judge)
             if mode == "provider_batch_api" and not judge.has_jobs:

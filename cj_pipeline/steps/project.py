@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.checks.batch_checks import Checked, refuse_unsound_grades, what_stops_grades
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.grading.rules import GradingTerms, grade_by
+from cj_pipeline.grading.rows import grading_rows, link_rows
+from cj_pipeline.grading.rules import (
+    GradingTerms,
+    grade_by,
+    grades_or_why_not,
+    students_alike,
+    waived_statement,
+)
 from cj_pipeline.queries.answering_models import other_models_in_linked
 from cj_pipeline.queries.batch_record import BatchRecord, judged_pairs, load_batch
 from cj_pipeline.queries.history import BatchHistory, read_history
@@ -76,11 +82,13 @@ def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projecte
         statement, projections = _stopped(stopped_by), None
     else:
         statement, projections = _grades(record, scale, judged, chain)
-        statement = students_alike(record, scale) + statement
+        if record.state == "succeeded":
+            statement = students_alike(scale, record.anchor_grades) + statement
+    waived = waived_statement(record.metadata.get("graded_despite", ()))
     projected = Projected(
         revision=revision + 1 if again or revision == 0 else revision,
         is_graded=projections is not None and projections.is_graded,
-        statement=" ".join(filter(None, (statement, not_linked, others, _waived(record)))),
+        statement=" ".join(filter(None, (statement, not_linked, others, waived))),
         projections=projections,
         chain=chain,
     )
@@ -107,22 +115,6 @@ def _score_late_verdicts(runtime: Runtime, batch_id: str) -> bool:
     return True
 
 
-def students_alike(record: BatchRecord, scale: Scale | None) -> str:
-    """Return in words that students cannot be told apart; empty where they can."""
-    if scale is None or record.state != "succeeded":
-        return ""
-    from cj_pipeline.scale.score_posterior import score_posterior
-
-    found = score_posterior(scale, record.anchor_grades).reliability
-    if not found.cannot_be_told_apart:
-        return ""
-    return (
-        "These verdicts cannot tell the students apart: with 95 % probability between"
-        f" {found.lower or 0:.0%} and {found.upper or 0:.0%} of the differences between their"
-        " scores are real. Do not rank or grade by such differences before more is judged. "
-    )
-
-
 def _chain(
     db: Session, record: BatchRecord, scale: Scale | None
 ) -> tuple[LinkedScale | None, str | None]:
@@ -142,19 +134,15 @@ def _grades(
     judged: Sequence[JudgedPair],
     chain: LinkedScale | None,
 ) -> tuple[str, GradeProjections | None]:
-    if record.state != "succeeded":
-        return f"No grades: the batch ended as {record.end_reason}.", None
-    if scale is None:
-        return "No grades: the verdicts do not join all essays into one net.", None
-    terms = record.grading_terms
-    if terms is None:
-        return "Scores and ranks only: the batch names no grade scale.", None
-    if chain is not None:
-        return _grades_in_chain(record, chain, terms)
-    if not record.anchor_grades:
-        return f"Scores and ranks only: no anchors carry grades on {terms.scale.name}.", None
-    projections = grade_by(terms, scale, record.anchor_grades, judged, record.sampled_grades)
-    return projections.statement, projections
+    if chain is not None and record.state == "succeeded" and record.grading_terms is not None:
+        return _grades_in_chain(record, chain, record.grading_terms)
+    return grades_or_why_not(
+        record.grading_terms if record.state == "succeeded" else str(record.end_reason),
+        scale,
+        record.anchor_grades,
+        judged,
+        record.sampled_grades,
+    )
 
 
 def _grades_in_chain(
@@ -171,11 +159,6 @@ def _grades_in_chain(
 def _stopped(stopped_by: Sequence[Checked]) -> str:
     failed = "; ".join(f"{each.name}: {each.finding.statement}" for each in stopped_by)
     return f"No grades: what they may not leave without does not hold. {failed}."
-
-
-def _waived(record: BatchRecord) -> str:
-    waived = record.metadata.get("graded_despite", ())
-    return f"A person waived what need not hold any more: {'; '.join(waived)}." if waived else ""
 
 
 def _keep(
@@ -217,115 +200,3 @@ def _keep(
                 db.insert(table, rows, on_conflict="ignore")
         for table, rows in tables.items():
             db.insert(table, rows, on_conflict="ignore")
-
-
-def grading_rows(
-    projections: GradeProjections,
-    grading: Mapping[str, Any],
-    projected_at: datetime,
-    anchor_ids: Collection[str] = (),
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of `grade_projections` and `grade_boundaries` for a grading.
-
-    Args:
-        projections: With grades.
-        grading: The `batch_id` and the `revision`.
-        projected_at: When.
-        anchor_ids: The batch's anchors, those that drifted among them.
-    """
-    key = {**grading, "scale": projections.scale.name}
-    anchors = {anchor.essay_id for anchor in projections.anchor_check.anchors} | set(anchor_ids)
-    return {
-        "grade_projections": [
-            {
-                **key,
-                "essay_id": essay_id,
-                "grade": projections.most_probable[i],
-                "fine_grade": projections.fine_grades[i],
-                "expected_grade": float(projections.expected_grade[i]),
-                "confidence": float(projections.confidence[i]),
-                "probabilities": {
-                    grade: float(p)
-                    for grade, p in zip(
-                        projections.grades, projections.probabilities[i], strict=True
-                    )
-                },
-                "placed_score": float(projections.placed_scores[i]),
-                "primary_anchor_id": projections.primary_anchor_ids[i],
-                "is_extrapolated": bool(projections.extrapolated[i]),
-                "is_anchor": essay_id in anchors,
-                "projected_at": projected_at,
-            }
-            for i, essay_id in enumerate(projections.essay_ids)
-        ],
-        "grade_boundaries": [
-            {
-                **key,
-                "position": position,
-                "below": boundary.below,
-                "above": boundary.above,
-                "boundary": float(boundary.position),
-                "standard_error": float(boundary.standard_error),
-                "lower": float(boundary.lower),
-                "upper": float(boundary.upper),
-            }
-            for position, boundary in enumerate(projections.boundaries, start=1)
-        ],
-    }
-
-
-def link_rows(
-    chain: LinkedScale, essay_ids: Sequence[str], grading: Mapping[str, Any], linked_at: datetime
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of `batch_links`, `anchor_drifts` and `linked_scores` for a grading.
-
-    Args:
-        chain: The batch amid the others.
-        essay_ids: The batch's own.
-        grading: The `batch_id` and the `revision`.
-        linked_at: When.
-    """
-    place = {essay: i for i, essay in enumerate(chain.essay_ids)}
-    return {
-        "batch_links": [
-            {
-                **grading,
-                "position": position,
-                "placed_batch_id": link.placed,
-                "onto_batch_id": link.onto[0],
-                "n_shared": len(link.result.drifts),
-                "n_tying": sum(not drift.is_drifted for drift in link.result.drifts),
-                "shift": link.result.shift,
-                "shift_standard_error": link.result.shift_standard_error,
-                "unit_ratio": link.result.unit_ratio,
-                "unit_ratio_error": link.result.unit_ratio_error,
-                "statement": link.result.statement,
-                "linked_at": linked_at,
-            }
-            for position, link in enumerate(chain.links, start=1)
-        ],
-        "anchor_drifts": [
-            {
-                **grading,
-                "position": position,
-                "essay_id": drift.essay_id,
-                "earlier_score": drift.earlier,
-                "later_score": drift.later,
-                "drift": drift.drift,
-                "standard_error": drift.standard_error,
-                "is_drifted": drift.is_drifted,
-            }
-            for position, link in enumerate(chain.links, start=1)
-            for drift in link.result.drifts
-        ],
-        "linked_scores": [
-            {
-                **grading,
-                "essay_id": essay,
-                "scale_batch_id": chain.links[0].onto[0],
-                "score": float(chain.scores[place[essay]] + chain.shift),
-                "standard_error": float(chain.standard_errors[place[essay]]),
-            }
-            for essay in essay_ids
-        ],
-    }

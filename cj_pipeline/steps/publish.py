@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 from cj_pipeline.outputs.artefact import (
     WrittenFile,
+    checksum_in,
     read_callbacks,
     write_artefact_of,
     write_atomically,
 )
+from cj_pipeline.outputs.verifying.signature import sign_file
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.queries.history import read_history
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.describe_scale import describe_scale
+from cj_pipeline.storage.signing import signing_key
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def publish_artefact(runtime: Runtime, batch_id: str) -> WrittenFile:
         generated_at=now,
         environment=runtime.run_environment,
     )
+    key = sign_file(runtime.home, written.path)
     folder = written.path.parent
     beside = sorted(
         path
@@ -56,8 +60,17 @@ def publish_artefact(runtime: Runtime, batch_id: str) -> WrittenFile:
     # The artefact last: whoever finds it finds what its manifest lists.
     runtime.published.share([*(path for path in beside if path != written.path), written.path])
     row = _row(runtime, batch_id, written) | {"runner_mode": mode, "written_at": now}
+    record = {
+        "batch_id": batch_id,
+        "runner_mode": mode,
+        "artefact_checksum": checksum_in(written.path),
+        "sha256": written.sha256,
+        "key_id": key.key_id if key else None,
+        "written_at": now,
+    }
     with runtime.store.write() as db:
         db.insert("run_artefact", [row], on_conflict="replace")
+        db.insert("artefact_records", [record], on_conflict="replace")
     return written
 
 
@@ -73,7 +86,7 @@ def publish_report(runtime: Runtime, batch_id: str) -> WrittenFile:
             [batch_id],
         )
     # Drawing takes a second or two, so it is done with the store closed.
-    page = render_history(history, artefacts)
+    page = render_history(history, artefacts, signed_by=signing_key(runtime.home))
     folder = runtime.published_folder / batch_id
     folder.mkdir(parents=True, exist_ok=True)
     written = write_atomically(folder / "report.html", page.encode())

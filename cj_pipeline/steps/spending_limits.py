@@ -15,6 +15,7 @@ from cj_pipeline.errors import CeilingReachedError, SettingsError
 from cj_pipeline.installation import INSTALLATION_FILE, Installation, read_installation
 from cj_pipeline.judging.connections import connection_problems
 from cj_pipeline.judging.judges import Judge, load_judge, own_file
+from cj_pipeline.judging.provider_definitions import known_definitions
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
 from cj_pipeline.tokens import covers
@@ -55,17 +56,19 @@ def refused_connections(runtime: Runtime, judges: Sequence[Judge], folder: Path)
     files = [(judge, file) for judge in judges if (file := own_file(judge.name, folder))]
     if not files:
         return []
-    rules = installation(runtime).of_batches
+    rules, known = installation(runtime).of_batches, known_definitions(runtime.providers_folder)
     return [
         f"judges/{file.name}: {problem}"
         for judge, file in files
-        for problem in connection_problems(judge, rules, is_own=runtime.has_own_folder(file))
+        for problem in connection_problems(
+            judge, rules, is_own=runtime.has_own_folder(file), known=known
+        )
     ]
 
 
 def place_of(judge: Judge) -> str:
     """Return what a pattern of allowed judges is held against: provider, model and own address."""
-    own = f"@{judge.base_url}" if judge.base_url else ""
+    own = f"@{judge.base_url}" if judge.has_own_address else ""
     return f"{judge.provider}/{judge.model}{own}"
 
 
@@ -78,7 +81,7 @@ def _is(judge: Judge, entry: str) -> bool:
     if "/" in entry:
         # An address of the judge's own is allowed only where the pattern names one.
         names_an_address = "@" in entry
-        return names_an_address == bool(judge.base_url) and fnmatchcase(place_of(judge), entry)
+        return names_an_address == judge.has_own_address and fnmatchcase(place_of(judge), entry)
     if judge.judge_id == entry:
         return True
     if judge.name != entry:

@@ -26,6 +26,8 @@ class Stalled:
 def stalled_batches(db: Session, now: datetime) -> list[Stalled]:
     """Return the running batches in which nothing has moved for `stall_after_s`.
 
+    Where the provider of a judge lets jobs run longer, by its definition, that is the time.
+
     The clock starts when a batch is ingested, so that one that could never be sent ends too. Being
     polled is no movement: only requests, replies and decisions count. A batch that waits for a key
     or for credit is not silent: it says what it waits for, and goes on by itself once it is there.
@@ -34,7 +36,11 @@ def stalled_batches(db: Session, now: datetime) -> list[Stalled]:
     rows = db.rows(
         """
         SELECT b.batch_id,
-               CAST(b.settings->>'stall_after_s' AS DOUBLE) AS stall_after_s,
+               greatest(
+                   CAST(b.settings->>'stall_after_s' AS DOUBLE),
+                   (SELECT max(CAST(definition->'service'->>'stall_after_s' AS DOUBLE))
+                    FROM judges j WHERE j.batch_id = b.batch_id)
+               ) AS stall_after_s,
                greatest(
                    b.created_at,
                    (SELECT max(greatest(requested_at, completed_at)) FROM attempts a

@@ -201,7 +201,7 @@ def test_the_api_in_a_cluster_reaches_what_it_needs_and_no_more() -> None:
     assert container["readinessProbe"]["httpGet"]["path"] in OPEN_PATHS
 
 
-_SAME_EVERYWHERE = ("run_coordinator", "sensors", "run_monitoring", "run_retries", "retention")
+_SAME_EVERYWHERE = ("sensors", "run_monitoring", "run_retries", "retention")
 
 
 def _snake(value: Any) -> Any:
@@ -229,11 +229,7 @@ def _of_the_chart() -> dict[str, Any]:
     retention = _snake(values["retention"])
     assert retention.pop("enabled")
     return {
-        "run_coordinator": {
-            "module": "dagster.core.run_coordinator",
-            "class": daemon["run_coordinator"]["type"],
-            "config": queue,
-        },
+        "run_coordinator": {"config": queue},
         "concurrency": {"runs": runs},
         "sensors": daemon["sensors"],
         "run_monitoring": daemon["run_monitoring"],
@@ -253,6 +249,7 @@ def test_limits_are_the_same_wherever_dagster_runs() -> None:
             key: here[key] for key in _SAME_EVERYWHERE
         }
         assert there["concurrency"]["runs"]["tag_concurrency_limits"] == pools
+        assert there["run_coordinator"]["config"] == here["run_coordinator"]["config"]
     assert composed["concurrency"] == charted["concurrency"]
 
 
@@ -263,9 +260,9 @@ def test_every_provider_has_a_pool() -> None:
     """
     pools = _yaml(ROOT / "dagster.yaml")["concurrency"]["runs"]["tag_concurrency_limits"]
 
-    assert {f"cj/provider-{name}" for name in get_args(ProviderName) if name != "human"} == {
-        pool["key"] for pool in pools
-    } - {"dagster/partition"}
+    assert {
+        f"dagster/cj-provider-{name}" for name in get_args(ProviderName) if name != "human"
+    } == {pool["key"] for pool in pools} - {"dagster/partition"}
 
 
 def test_in_a_cluster_only_the_login_reaches_dagsters_webserver() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -21,10 +21,11 @@ from cj_pipeline.checks import standard_checks
 from cj_pipeline.checks.batch_checks import check_claims
 from cj_pipeline.checks.claims import Finding
 from cj_pipeline.checks.standard_checks import CHECKS, warns
-from cj_pipeline.judging import judges
-from cj_pipeline.judging.judges import Judge, JudgeFile
+from cj_pipeline.judging import provider_definitions
+from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage, estimated_tokens
 from cj_pipeline.judging.prompts import Prompt, read_essays
+from cj_pipeline.judging.provider_definitions import WIRES
 from cj_pipeline.metrics import assertions, readings
 from cj_pipeline.metrics.assertions import OwnAssertion
 from cj_pipeline.metrics.catalogue import METRICS, Metric
@@ -164,28 +165,22 @@ def read_line(line: str) -> Reply:
     return Reply(row["id"], RequestOutcome.SUCCEEDED, text=row["verdict"], usage=used)
 
 
-class JudgeFileWithOneMore(JudgeFile):
-    """A judge's file once `ProviderName` and `Api` have the new names."""
-
-    provider: Literal["yardstick"]
-    api: Literal["measure"] | None = None
-
-
 def test_a_provider_is_an_adapter_a_parser_and_its_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With these five entries a batch is judged to its end: nothing else knows which provider."""
+    """With these entries a batch is judged to its end: nothing else knows which provider."""
     services: list[Provider] = []
 
     def adapter(connection: Any) -> Provider:
         services.append(ByLength(connection.account))
         return services[-1]
 
-    monkeypatch.setattr(judges, "JudgeFile", JudgeFileWithOneMore)
-    monkeypatch.setattr(judges, "DEFAULT_API", {"yardstick": "measure"})
-    monkeypatch.setattr(judges, "_SPOKEN", {"yardstick": frozenset({"measure"})})
-    monkeypatch.setattr(judges, "KEY_OF_PROVIDER", {"yardstick": "YARDSTICK_KEY"})
-    monkeypatch.setitem(judges.USUAL_ADDRESS, "yardstick", "https://yardstick.invalid")
+    monkeypatch.setattr(provider_definitions, "WIRES", WIRES | {"yardstick": ("measure",)})
+    (tmp_path / "home" / "providers").mkdir(parents=True)
+    (tmp_path / "home" / "providers" / "yardstick.yaml").write_text(
+        "name: yardstick\nwire: yardstick\nbase_url: https://yardstick.invalid\n"
+        "key_variable: YARDSTICK_KEY\nbatch: own\n"
+    )
     monkeypatch.setitem(registry._ADAPTERS, "measure", adapter)
     monkeypatch.setitem(registry._PARSERS, "measure", lambda judge: read_line)
     settings = {"judges": ["longest"], "max_pairwise_comparisons": 10, "all_at_once": True}

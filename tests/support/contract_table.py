@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.journeys import test_provider_contract as suite
+from tests.journeys import test_provider_definitions as definitions
 from tests.support import ROOT
 
 PAGE = ROOT / "docs" / "judges.md"
@@ -16,6 +17,9 @@ BEGIN = (
     "<!-- Made by `python -m tests.support.contract_table`: change the suite, not this table. -->"
 )
 END = "<!-- End of the made table. -->"
+
+BEGIN_DEFINITIONS = BEGIN.replace("Made by", "Made of the definitions by")
+END_DEFINITIONS = END.replace("made table", "made table of definitions")
 
 ADAPTERS = {
     "quality": "chat completions",
@@ -36,11 +40,28 @@ def contract_table() -> str:
     return "\n".join([*lines, "", END])
 
 
+def definitions_table() -> str:
+    """Return the table: a row for each behaviour of their suite, a column for each definition."""
+    names = definitions.LIKE
+    lines = [BEGIN_DEFINITIONS, "", f"| Behaviour | {' | '.join(names)} |"]
+    lines.append("|---" * (len(names) + 1) + "|")
+    for name, test in vars(definitions).items():
+        if name.startswith("test_"):
+            (run_with,) = [mark.args[1] for mark in test.pytestmark]
+            cells = ["✓" if one in run_with else "" for one in names]
+            words = _words(name).replace("elses", "else's").replace("judges price", "judge's price")
+            lines.append(f"| {words} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", END_DEFINITIONS])
+
+
 def page_with_table(page: str) -> str:
-    """Return a page with the table put where the old one was."""
+    """Return a page with the tables put where the old ones were."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return before + contract_table() + after
+    page = before + contract_table() + after
+    before, _, rest = page.partition(BEGIN_DEFINITIONS)
+    _, _, after = rest.partition(END_DEFINITIONS)
+    return before + definitions_table() + after
 
 
 def _behaviours() -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -20,19 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from cj_pipeline.batch.comparisons import JudgedPair, comparison_id, custom_id
+from cj_pipeline.batch.comparisons import JudgedPair, comparison_id, custom_id, max_possible_pairs
 from cj_pipeline.diagnostics.quality_flags import quality_flags, se_summary
 from cj_pipeline.diagnostics.reliability import reliability_details
 from cj_pipeline.grading.grade_scales import load_scale
 from cj_pipeline.grading.projection import project_grades
+from cj_pipeline.grading.rows import grading_rows
+from cj_pipeline.grading.rules import students_alike
 from cj_pipeline.intake.settings import BatchSettings, resolve_settings, scoring_rules
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.scale.bradley_terry import Scale
+from cj_pipeline.scale.rows import score_rows
 from cj_pipeline.scale.score_posterior import score_posterior
 from cj_pipeline.scale.scoring import score_verdicts
 from cj_pipeline.steps.describe_scale import description_rows
-from cj_pipeline.steps.fit import score_rows
-from cj_pipeline.steps.project import grading_rows
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
 
@@ -230,6 +231,7 @@ def batch_rows(
                 batch_id,
                 wave,
                 comparisons,
+                n_essays=len(qualities),
                 is_last=wave == n_waves,
                 scale=scale,
                 previous=previous,
@@ -440,7 +442,22 @@ def _callback(row: Row) -> Row:
         "line": row["sequence"],
         "custom_id": row["custom_id"],
         "kind": "matched",
-        "body": json.dumps({"custom_id": row["custom_id"], "text": json.dumps(verdict)}),
+        "body": json.dumps(
+            {
+                "custom_id": row["custom_id"],
+                "response": {
+                    "status_code": 200,
+                    "body": {
+                        "choices": [
+                            {
+                                "finish_reason": "stop",
+                                "message": {"role": "assistant", "content": json.dumps(verdict)},
+                            }
+                        ]
+                    },
+                },
+            }
+        ),
         "received_at": row["completed_at"],
     }
 
@@ -494,6 +511,7 @@ def _decision(
     wave: int,
     comparisons: list[Row],
     *,
+    n_essays: int,
     is_last: bool,
     scale: Scale | None,
     previous: Scale | None,
@@ -503,11 +521,11 @@ def _decision(
     so_far = [row for row in comparisons if row["wave"] <= wave]
     completed = sum(row["status"] == "succeeded" for row in so_far)
     details: Row = {
-        "max_possible_pairs": 91,
+        "max_possible_pairs": max_possible_pairs(n_essays),
         "successful_pairs_count": completed,
         "failed_comparisons": len(so_far) - completed,
         "resampling_pass_count": 0,
-        "unique_coverage_complete": False,
+        "unique_coverage_complete": completed == max_possible_pairs(n_essays),
     }
     if scale is not None:
         students = [essay for essay in scale.essay_ids if essay not in anchor_grades]
@@ -555,7 +573,8 @@ def _grading_rows(
         "revision": 1,
         "scale": settings.scale,
         "is_graded": False,
-        "statement": "The batch names no scale, so it has scores and ranks, no grades.",
+        "statement": students_alike(scale, anchor_grades)
+        + "Scores and ranks only: the batch names no grade scale.",
         "anchor_check": {},
         "projected_at": projected_at,
     }

@@ -136,7 +136,7 @@ def test_a_judge_may_bring_its_own_price(tmp_path: Path) -> None:
     price = load_judge("mine", folder).price
 
     assert (float(price.input), float(price.output)) == (0.8, 3.2)
-    assert float(price.batched.output) == 0.5
+    assert float(price.batched.output) == 1.0
 
 
 def test_a_model_nobody_has_a_price_for_is_refused(tmp_path: Path) -> None:

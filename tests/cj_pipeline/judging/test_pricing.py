@@ -16,7 +16,6 @@ from cj_pipeline.judging.pricing import (
     Price,
     PriceEntry,
     Usage,
-    batch_multipliers,
     cost_usd,
     price_of,
     price_table,
@@ -112,11 +111,6 @@ def test_a_dated_version_costs_what_its_model_costs() -> None:
     dated = price_of("openai", "gpt-5.1-2025-11-13")
 
     assert dated.output == price_of("openai", "gpt-5.1").output
-
-
-def test_an_unknown_provider_is_given_no_batch_discount() -> None:
-    """An unknown discount must not lower a reservation."""
-    assert batch_multipliers("somebody").input == 1
 
 
 @given(st.builds(Usage, *[_COUNTS] * 6), st.builds(Usage, *[_COUNTS] * 6))

@@ -9,9 +9,11 @@ from cj_pipeline.errors import SettingsError
 from cj_pipeline.judging.prompts import Template
 from cj_pipeline.judging.templates import (
     MAX_CHARACTERS,
+    is_draft,
     known_templates,
     load_template,
     template_problems,
+    translation_of,
 )
 
 _ANSWER = 'One JSON object: "winner" is "A" or "B", "confidence" 1 to 5, "justification".'
@@ -85,3 +87,49 @@ def test_a_template_that_would_mislead_a_judge_is_found_out(
 def test_a_plain_template_has_no_problems() -> None:
     """The check must not be in the way of ordinary words."""
     assert template_problems(_template()) == []
+
+
+@pytest.mark.parametrize(
+    ("language", "name"),
+    [
+        ("sv", "essay-quality-sv-1"),
+        ("sv-SE", "essay-quality-sv-1"),
+        ("de-AT", "essay-quality-de-1"),
+        ("en", "essay-quality-1"),
+        ("fi", "essay-quality-1"),
+    ],
+)
+def test_the_language_of_the_essays_chooses_the_prompts(language: str, name: str) -> None:
+    """Where there is none in it, the English one is used."""
+    assert translation_of("essay-quality-1", language) == name
+
+
+@pytest.mark.parametrize("name", [name for name in known_templates() if is_draft(name)])
+def test_a_draft_says_all_that_the_original_says(name: str) -> None:
+    """Labels and keys stay; every sentence, and the headings, are in its own language."""
+    draft, original = load_template(name), load_template("essay-quality-1")
+
+    for part in ("system", "task", "answer"):
+        said, meant = getattr(draft, part), getattr(original, part)
+        assert said != meant
+        assert said.count('"') == meant.count('"')
+    assert (draft.asked, draft.look_for) != (original.asked, original.look_for)
+    assert "1" in draft.answer
+    assert "5" in draft.answer
+
+
+def test_the_built_in_translations_are_drafts() -> None:
+    """Until a native reader has approved them."""
+    assert is_draft("essay-quality-sv-1")
+    assert is_draft("essay-quality-de-1")
+    assert not is_draft("essay-quality-1")
+    assert not is_draft("no-such-template-1")
+
+
+def test_a_language_is_added_by_one_file(tmp_path: Path) -> None:
+    """Beside the batch's judges, with the same checks."""
+    folder = _written(tmp_path)
+    file = folder / "mine-1.yaml"
+    file.write_text(file.read_text() + "language: fi\ntranslates: essay-quality-1\n")
+
+    assert translation_of("essay-quality-1", "fi", folder) == "mine-1"

@@ -42,6 +42,7 @@ checksum: never what somebody wrote."""
 
 GO_WHOLE = set(
     """
+    artefact_records.artefact_checksum artefact_records.key_id artefact_records.sha256
     batches.settings callbacks.body documents.content earlier_outcomes.attempt_row
     earlier_outcomes.comparison_row essays.attributes essays.file_name essays.given_id
     essays.group essays.masked_text essays.name essays.notes essays.sha256 essays.source_path

@@ -9,7 +9,16 @@ from cj_pipeline.batch.comparisons import Verdict
 from cj_pipeline.errors import CeilingReachedError, SettingsError
 from cj_pipeline.judging.judges import Judge, load_judge
 from cj_pipeline.judging.pricing import Usage, cost_usd
-from cj_pipeline.operations.pilot import Trial, calibrate, paid_trials, summarise, trial_pairs
+from cj_pipeline.operations.pilot import (
+    Trial,
+    calibrate,
+    failures_by_kind,
+    hold_apart,
+    interval_of_share,
+    paid_trials,
+    summarise,
+    trial_pairs,
+)
 from cj_pipeline.runtime import Runtime
 from tests.support.batches import open_engine
 
@@ -149,6 +158,96 @@ def test_inside_a_providers_batch_no_cache_is_counted_on() -> None:
     ]
 
     assert pilots[0] == pilots[1]
+
+
+def test_pairs_that_tell_which_verdict_was_due_come_first() -> None:
+    """Anchors of different grades; two of one grade, and students, come after them."""
+    ids = ["s1", "s2", "low", "low2", "high"]
+    ranks = {"low": 1, "low2": 1, "high": 3}
+
+    pairs = trial_pairs(ids, 2, seed=7, ranks=ranks)
+
+    assert {frozenset(pair) for pair in pairs} == {
+        frozenset(("low", "high")),
+        frozenset(("low2", "high")),
+    }
+    assert len(trial_pairs(ids, 50, seed=7, ranks=ranks)) == 20
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    """9 of 10, as published tables have it; never beyond nothing and all."""
+    assert interval_of_share(9, 10) == pytest.approx((0.596, 0.982), abs=0.001)
+    assert interval_of_share(0, 10) == pytest.approx((0.0, 0.278), abs=0.001)
+    assert interval_of_share(0, 0) is None
+
+
+def _anchors(n: int) -> dict[str, int]:
+    return {f"e{i:03d}": i for i in range(n)}
+
+
+def _answers(pairs: list[tuple[str, str]], share_right: float, seed: int) -> list[Trial]:
+    rng = np.random.default_rng(seed)
+    trials = []
+    for a, b in pairs:
+        is_right = rng.random() < share_right
+        better = "A" if a > b else "B"
+        trials.append(_trial(a, b, better if is_right else {"A": "B", "B": "A"}[better]))
+    return trials
+
+
+def test_judges_that_differ_are_found_at_the_number_of_pairs_that_was_asked_for() -> None:
+    """In at least 95 of 100 replications; and alike ones are called different in about five."""
+    ranks = _anchors(60)
+    found = alike = 0
+    for seed in range(100):
+        pairs = trial_pairs(sorted(ranks), 120, seed, ranks)
+        good, poor = _answers(pairs, 0.9, seed), _answers(pairs, 0.7, seed + 1_000)
+        found += hold_apart(good, poor, ranks).are_apart
+        alike += hold_apart(good, _answers(pairs, 0.9, seed + 2_000), ranks).are_apart
+    # Expected gap .20, scatter of a pair's mean sqrt((.09 + .21) / 2) = .39: 49 pairs are needed.
+    assert found >= 95
+    assert alike <= 12
+
+
+def test_too_few_pairs_ask_for_about_as_many_as_it_takes() -> None:
+    """Worked out by hand for a gap of .2 and a scatter of .39: 49 pairs in all."""
+    ranks = _anchors(60)
+    asked = []
+    for seed in range(40):
+        pairs = trial_pairs(sorted(ranks), 16, seed, ranks)
+        apart = hold_apart(_answers(pairs, 0.9, seed), _answers(pairs, 0.7, seed + 1_000), ranks)
+        if apart.more_pairs:
+            asked.append(16 + apart.more_pairs)
+    assert 30 <= float(np.median(asked)) <= 160
+
+
+def test_judges_that_say_the_same_are_not_apart_and_nobody_knows_when_they_would_be() -> None:
+    """No difference was seen, so none can be planned for."""
+    ranks = _anchors(6)
+    trials = _answers(trial_pairs(sorted(ranks), 10, 0, ranks), 1.0, 0)
+
+    apart = hold_apart(trials, trials, ranks)
+
+    assert (apart.agreement, apart.difference, apart.more_pairs) == (1.0, 0.0, None)
+    assert not apart.are_apart
+
+
+def test_two_pairs_that_happen_to_agree_prove_nothing() -> None:
+    """Without scatter an interval would have no width."""
+    ranks = _anchors(3)
+    pairs = trial_pairs(sorted(ranks), 2, 0, ranks)
+
+    apart = hold_apart(_answers(pairs, 1.0, 0), _answers(pairs, 0.0, 0), ranks)
+
+    assert apart.difference == 1.0
+    assert not apart.are_apart
+
+
+def test_failures_are_counted_by_kind() -> None:
+    """The most frequent first."""
+    trials = [_trial("a", "b", None), _trial("a", "b", "A"), _trial("b", "a", None)]
+
+    assert failures_by_kind(trials) == {"refusal": 2}
 
 
 @pytest.fixture

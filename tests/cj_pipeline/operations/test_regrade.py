@@ -10,7 +10,7 @@ import pytest
 from cj_pipeline.errors import BatchProblemsError, SettingsError
 from cj_pipeline.operations.regrade import link, regrade
 from cj_pipeline.outputs.report import render_report
-from cj_pipeline.outputs.verification import left_unchecked, verify_artefact
+from cj_pipeline.outputs.verification import verify
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
@@ -241,14 +241,22 @@ def test_the_report_shows_every_anchors_drift(runtime: Runtime) -> None:
     assert "How far each shared anchor moved" in page
 
 
-def test_a_linked_artefact_says_what_was_not_worked_out_anew(runtime: Runtime) -> None:
-    """The other batch's verdicts are not in the file, so its grades cannot be."""
+def test_a_linked_artefact_is_worked_out_anew_with_its_chain(runtime: Runtime) -> None:
+    """By the store, or by the earlier batch's artefact; without either it is said."""
     link(runtime, LATER, [EARLIER])
 
     path = publish_artefact(runtime, LATER).path
 
-    assert verify_artefact(path) == []
-    assert EARLIER in left_unchecked(path)[0]
+    alone = verify(path)
+    assert alone.differences == ()
+    assert any(EARLIER in note for note in alone.notes)
+    with runtime.store.read() as db:
+        assert verify(path, db=db).differences == ()
+
+    earlier = publish_artefact(runtime, EARLIER).path
+    beside = verify(path, earlier=[earlier])
+    assert beside.differences == ()
+    assert not any(EARLIER in note for note in beside.notes)
 
 
 def test_a_batch_cannot_wait_for_one_that_is_not_there(runtime: Runtime, tmp_path: Path) -> None:

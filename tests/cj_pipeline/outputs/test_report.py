@@ -203,7 +203,7 @@ def test_withheld_grades_come_with_their_statement(db: Session) -> None:
     page = Page(render_report(db, ARGUMENTS))
 
     assert "Scores and ranks, no grades" in page.text
-    assert "names no scale" in page.text
+    assert "names no grade scale" in page.text
 
 
 def test_a_rejected_batch_shows_what_is_wrong_with_it() -> None:

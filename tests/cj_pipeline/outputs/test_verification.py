@@ -12,8 +12,8 @@ import pytest
 
 from cj_pipeline.errors import StoreError
 from cj_pipeline.intake.batch_folder import read_batch
-from cj_pipeline.outputs.artefact import artefact_checksum, write_artefact
-from cj_pipeline.outputs.verification import verify_artefact
+from cj_pipeline.outputs.artefact import artefact_checksum, checksum_in, write_artefact
+from cj_pipeline.outputs.verification import verify, verify_artefact
 from cj_pipeline.runtime import RunEnvironment
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
@@ -87,8 +87,8 @@ def _drop_an_essay(it: dict[str, Any]) -> None:
         (_raise_a_score, "theta says"),
         (_shrink_an_error, "standard_error says"),
         (_turn_a_verdict, "the verdicts give"),
-        (_raise_a_grade, "probabilities differ"),
-        (_call_another_grade, "not its most probable grade"),
+        (_raise_a_grade, "probabilities.A says"),
+        (_call_another_grade, ".grade says"),
         (_drop_an_essay, "has no score"),
     ],
 )
@@ -196,6 +196,59 @@ def test_a_batch_of_that_name_from_other_texts_is_told_apart(db: Session, tmp_pa
         (difference,) = verify_artefact(path, db=other)
 
     assert "other inputs" in difference
+
+
+def test_a_file_that_the_store_did_not_write_is_told_whatever_was_altered(
+    db: Session, tmp_path: Path
+) -> None:
+    """A title is not recomputed by anybody; the store knows what it wrote all the same."""
+    path = _write(db, SPRING, tmp_path)
+    record = {
+        "batch_id": SPRING,
+        "runner_mode": "execute",
+        "artefact_checksum": checksum_in(path),
+        "sha256": "",
+        "key_id": None,
+        "written_at": datetime(2026, 3, 3, 12, 0, tzinfo=UTC),
+    }
+    db.insert("artefact_records", [record])
+    try:
+        untouched = verify(path, db=db)
+        _edit(path, lambda it: it["metadata"].update(git_sha="fffffff"))
+        altered = verify(path, db=db)
+    finally:
+        db.execute("DELETE FROM artefact_records")
+
+    assert (untouched.differences, untouched.not_checked) == ((), ())
+    assert any("this is not what it wrote" in each for each in altered.differences)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda it: it.update(pending_comparisons="none"),
+        lambda it: it.update(bt_summary=[1]),
+        lambda it: it["validation"].update(manifest={}),
+        lambda it: it.update(settings=[]),
+    ],
+)
+def test_what_is_built_otherwise_is_a_difference_and_no_crash(
+    db: Session, tmp_path: Path, change: Change
+) -> None:
+    """Whoever forges a file may well break it."""
+    path = _write(db, SPRING, tmp_path)
+    _edit(path, change)
+
+    assert verify(path, db=db).differences
+
+
+def test_a_key_twice_in_an_object_is_no_artefact(db: Session, tmp_path: Path) -> None:
+    """Two readers would read two things."""
+    path = _write(db, SPRING, tmp_path)
+    path.write_text(path.read_text().replace("{", '{"schema_version": "9", ', 1))
+
+    with pytest.raises(StoreError, match="twice"):
+        verify(path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "not json"])

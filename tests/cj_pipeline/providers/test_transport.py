@@ -28,6 +28,7 @@ from cj_pipeline.providers import transport
 from cj_pipeline.providers.base import Provider
 from cj_pipeline.providers.registry import open_provider
 from cj_pipeline.providers.transport import (
+    SINGLE_CALL,
     Call,
     ErrorAnswer,
     error_within,
@@ -109,6 +110,14 @@ def test_credit_that_is_used_up_is_told_in_an_answer_too() -> None:
         refuse_error_within(
             LIST, {"error": {"code": "insufficient_quota", "message": "pay"}}, "data"
         )
+
+
+def test_a_judge_that_is_not_there_is_told_what_to_set() -> None:
+    """At its canary, before anything else was sent."""
+    told = str(failed_call(Call("ollama", SINGLE_CALL, creates=True), ErrorAnswer(404, None, "no")))
+
+    assert "model and base_url" in told
+    assert "model and base_url" not in str(failed_call(LIST, ErrorAnswer(404, None, "no")))
 
 
 def test_a_body_that_is_too_large_is_told_apart_where_something_was_to_be_made() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.intake.batch_folder import read_batch
@@ -141,3 +142,47 @@ def test_a_local_server_answers_single_calls(tmp_path: Path) -> None:
     folder = _folder(tmp_path, f"judges: [{_LOCAL}]\nllm_batching_mode: serial_bundle")
 
     assert [judge.name for judge in load_judges(read_batch(folder))] == [_LOCAL]
+
+
+def test_a_template_of_the_batchs_own_is_used_and_part_of_what_it_is(
+    runtime: Runtime, folder: Path
+) -> None:
+    """As documented, in `judges/templates/`; another word in it is another batch."""
+    templates = folder / "judges" / "templates"
+    templates.mkdir(parents=True)
+    words = {
+        "name": "clarity-1",
+        "system": "You judge.",
+        "task": "Which is clearer?",
+        "answer": 'One JSON object: "winner" is "A" or "B", "confidence" 1 to 5, "justification".',
+    }
+    (templates / "clarity-1.yaml").write_text(yaml.safe_dump(words))
+    (folder / "judges" / "mine.yaml").write_text(
+        "{name: mine, provider: emulator, model: quality, template: clarity-1}"
+    )
+    (folder / "batch.yaml").write_text("judges: [mine]\n")
+    before = read_batch(folder).content_sha256
+
+    assert ingest(runtime, folder).is_new
+    with runtime.store.read() as db:
+        (row,) = db.rows("SELECT template, definition FROM judges")
+    assert row["template"] == "clarity-1"
+    assert "Which is clearer?" in str(row["definition"])
+    words["task"] = "Which is better?"
+    (templates / "clarity-1.yaml").write_text(yaml.safe_dump(words))
+    assert read_batch(folder).content_sha256 != before
+
+
+def test_the_prompt_is_in_the_language_of_the_batch(tmp_path: Path) -> None:
+    """A judge that names its template keeps it."""
+    folder = write_batch(
+        tmp_path / "b", n_students=3, settings={"judges": ["quality", "own"], "language": "sv"}
+    )
+    (folder / "judges").mkdir()
+    (folder / "judges" / "own.yaml").write_text(
+        "{name: own, provider: emulator, model: quality, template: essay-quality-1}"
+    )
+    plain, own = load_judges(read_batch(folder))
+
+    assert (plain.template.name, own.template.name) == ("essay-quality-sv-1", "essay-quality-1")
+    assert plain == type(plain).from_definition(plain.definition())

@@ -165,3 +165,26 @@ def test_a_busy_store_is_no_failure_of_the_batch(runtime: Runtime, ingested: str
 
     with runtime.store.read() as db:
         assert failing_step(db, ingested) is None
+
+
+def test_a_service_whose_jobs_may_run_longer_is_waited_for_longer(
+    runtime: Runtime, tmp_path: Path, clock: ManualClock
+) -> None:
+    """Azure's jobs never expire; its definition says how long silence is no sign."""
+    runtime.providers_folder.mkdir(parents=True)
+    (runtime.providers_folder / "slow.yaml").write_text(
+        "{name: slow, like: vllm, stall_after_s: 7200}"
+    )
+    folder = write_batch(
+        tmp_path / "slow-9",
+        n_students=4,
+        settings={"judges": ["lab"], "llm_batching_mode": "per_request", "stall_after_s": 3600},
+    )
+    (folder / "judges").mkdir()
+    (folder / "judges" / "lab.yaml").write_text("{name: lab, provider: slow, model: m}")
+    slow = ingest(runtime, folder).batch_id
+
+    with runtime.store.read() as db:
+        at = {s: stalled_batches(db, clock() + timedelta(seconds=s)) for s in (3700, 7300)}
+    assert at[3700] == []
+    assert [stalled.batch_id for stalled in at[7300]] == [slow]
