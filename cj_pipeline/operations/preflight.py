@@ -16,6 +16,7 @@ from cj_pipeline.errors import BatchProblemsError, CJError, TransientError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.templates import is_draft
+from cj_pipeline.operations.examine import look_at_models
 from cj_pipeline.operations.preview import Preview, preview_batch
 from cj_pipeline.planning.feasibility import obstacles
 from cj_pipeline.provider_jobs.requests import BatchTexts, load_texts
@@ -403,10 +404,13 @@ class _Answer(threading.Thread):
 def _ask(runtime: Runtime, judge: Judge) -> str:
     provider: Provider = runtime.provider(judge)
     who = _who(judge)
-    if not judge.has_jobs:
-        return f"{who}: the key is set; a server without batches cannot be checked free of charge"
-    _look(provider, runtime)
-    return f"{who} answers and takes the key"
+    if judge.has_jobs:
+        _look(provider, runtime)
+        return f"{who} answers and takes the key"
+    models = look_at_models(provider, judge)
+    if models is None:
+        return f"{who}: it lists no models, so it is not known to answer: `cj judge examine`"
+    return f"{who} answers; {models.finding}"
 
 
 LOOKS, PAUSE_S = 3, 1.0
