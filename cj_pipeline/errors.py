@@ -6,10 +6,13 @@ The tree splits on what the caller wants to know: will trying again help?
     ├── TransientError            try again later, nothing was lost
     │   ├── ProviderUnavailableError  the provider did not answer, or told us to wait
     │   ├── UncertainOutcomeError     a request was sent and may have been carried out
-    │   └── StoreBusyError            the live file's lock was not had in time
+    │   ├── StoreBusyError            the live file's lock was not had in time
+    │   └── TrialStoppedError         a trial was told to stop; the same command goes on
     └── FinalError                a person must change something first
         ├── BatchProblemsError        the batch folder or table is wrong, all problems listed
         ├── SettingsError             a setting cannot be used
+        │   └── TrialDefinitionError      a trial's own definition is wrong
+        ├── TrialError                a trial could not be run
         ├── UnknownBatchError         no batch of that name in the store
         ├── UnknownEssayError         no essay of that name in the batch
         ├── UnknownPersonError        nobody of that name judged or decided in any batch
@@ -121,6 +124,18 @@ class RejectedBatchError(FinalError):
 
 class SettingsError(FinalError):
     """A setting cannot be used; the message gives every violation."""
+
+
+class TrialDefinitionError(SettingsError):
+    """A trial's own definition is wrong; the trial was not run."""
+
+
+class TrialError(FinalError):
+    """A trial could not be run to its end."""
+
+
+class TrialStoppedError(TransientError):
+    """A trial was told to stop before its end; nothing is lost, and the same command goes on."""
 
 
 class UnknownBatchError(FinalError):

@@ -95,9 +95,12 @@ def nearest(given: str, known: Iterable[str], *, at_least: float = 0.0) -> str:
     """Return "; did you mean 'y'?" for the known name closest to one given; empty without any.
 
     Args:
-        given: As a person wrote it.
+        given: As a person wrote it; letters' case does not count.
         known: The names there are.
         at_least: How alike the two must be, from 0 to 1, for a hint to help.
     """
-    found = difflib.get_close_matches(given, list(known), n=1, cutoff=at_least)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    by_lower: dict[str, str] = {}
+    for name in known:
+        by_lower.setdefault(name.lower(), name)
+    found = difflib.get_close_matches(given.lower(), list(by_lower), n=1, cutoff=at_least)
+    return f"; did you mean {by_lower[found[0]]!r}?" if found else ""

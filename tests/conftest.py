@@ -34,9 +34,9 @@ BATCHES = (
     "resources",
     *(
         f"cj_pipeline/{package}"
-        for package in ("checks", "commands", "operations", "outputs", "progress", "provider_jobs")
+        for package in ("checks", "commands", "operations", "outputs", "planning", "progress")
     ),
-    *(f"cj_pipeline/{package}" for package in ("service", "steps", "trials")),
+    *(f"cj_pipeline/{package}" for package in ("provider_jobs", "service", "steps", "trials")),
 )
 """What has a batch judged, or runs Dagster; `make test`."""
 

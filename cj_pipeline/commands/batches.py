@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,21 +12,27 @@ from rich.console import Console
 
 from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.arguments import (
+    Again,
+    Anyway,
     BatchDir,
+    BatchLabel,
     BatchName,
     LogFile,
     MaxComparisons,
+    Mode,
     Priority,
     ProfileName,
-    ProfileSet,
     Seed,
+    Settings,
     explicit_settings,
+    name_of_batch,
 )
 from cj_pipeline.commands.terminal.console import console, errors
 from cj_pipeline.commands.terminal.home import open_runtime
 from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
+    from cj_pipeline.operations.preflight import PreflightItem
     from cj_pipeline.runtime import Runtime
 
 
@@ -36,10 +43,12 @@ _WAIT_FOR_ROWS_S = 20.0
 def execute(
     batch_dir: BatchDir,
     *,
+    batch_id: BatchLabel = None,
     max_comparisons: MaxComparisons = None,
     seed: Seed = None,
+    llm_batching_mode: Mode = None,
     profile: ProfileName = None,
-    profile_set: ProfileSet = None,
+    settings: Settings = None,
     priority: Priority = None,
     await_completion: Annotated[
         bool, typer.Option("--await-completion", help="Go on until the batch has ended.")
@@ -52,12 +61,8 @@ def execute(
             " exit code is 3. Unlimited if unset.",
         ),
     ] = None,
-    again: Annotated[
-        bool,
-        typer.Option(
-            "--again", help="Judge and pay again for files that another batch has already."
-        ),
-    ] = False,
+    again: Again = False,
+    anyway: Anyway = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -77,14 +82,33 @@ def execute(
     from cj_pipeline.operations.execute import ask_first_wave, run_to_end, take_in
 
     runtime = open_runtime()
+    name = name_of_batch(batch_dir, batch_id)
+    explicit = explicit_settings(
+        max_comparisons=max_comparisons,
+        seed=seed,
+        profile=profile,
+        mode=llm_batching_mode,
+        settings=settings,
+        priority=priority,
+        anyway=anyway,
+    )
     with logs_in_file(log_file):
-        explicit = explicit_settings(max_comparisons, seed, profile, profile_set, priority)
-        taken_in = take_in(runtime, batch_dir, explicit=explicit, may_repeat=again, resume=resume)
+        taken_in = take_in(
+            runtime,
+            batch_dir,
+            explicit=explicit,
+            batch_id=name,
+            may_repeat=again or batch_id is not None,
+            may_return=again,
+            resume=resume,
+            on_examined=_show_what_was_allowed,
+        )
         if not await_completion:
             n_requests, n_jobs = ask_first_wave(runtime, taken_in.batch_id)
             console.print(
                 f"{taken_in.batch_id}: {n_requests} comparisons requested in {n_jobs} provider "
-                f"jobs. `cj execute {batch_dir} --await-completion` or the sensors take it on."
+                f"jobs. `cj execute {batch_dir}{_named(name, batch_id)} --await-completion` or the"
+                " sensors take it on."
             )
             return
         with tables.progress_bar(console) as bar:
@@ -105,9 +129,22 @@ def execute(
                 "nothing is lost. Its artefact so far is marked as partial. Run the same "
                 "command again."
             )
+            _show_run(runtime, taken_in.batch_id)
             errors.print(tables.problems(message))
             raise typer.Exit(3)
         _show_outcome(runtime, taken_in.batch_id)
+
+
+def _named(name: str, label: str | None) -> str:
+    """Return the option that names a batch again, where its folder does not."""
+    return "" if label is None else f" --batch-id {name}"
+
+
+def _show_what_was_allowed(examined: Sequence[PreflightItem]) -> None:
+    """Show what a person has let through: files paid for again, a batch that cannot succeed."""
+    for each in examined:
+        if each.about == "repetition" or each.finding.endswith("as requested"):
+            errors.print(f"Warning: {each.finding}", markup=False, highlight=False, soft_wrap=True)
 
 
 def status(
@@ -244,7 +281,6 @@ def _show_outcome(runtime: Runtime, batch_id: str) -> None:
         batch_overview,
         final_scores,
         grading_statement,
-        outputs,
         what_hinders,
     )
 
@@ -253,11 +289,8 @@ def _show_outcome(runtime: Runtime, batch_id: str) -> None:
         failed = what_stops_grades(db, read_history(db, batch_id), runtime.clock())
         scores = final_scores(db, batch_id)
         statement = grading_statement(db, batch_id)
-        files = outputs(db, batch_id)
     console.print(tables.grades(batch_id, scores, statement), tables.statuses([row]))
-    for kind, file in files.items():
-        path = runtime.published_folder / file.path
-        console.print(f"{kind}: {path}", markup=False, soft_wrap=True)
+    _show_run(runtime, batch_id)
     if row["state"] != "succeeded":
         told = f"Batch '{batch_id}' ended as {row['end_reason']}. {visible(what_hinders(row))}"
         errors.print(tables.problems(told.rstrip()))
@@ -266,6 +299,39 @@ def _show_outcome(runtime: Runtime, batch_id: str) -> None:
         listed = "\n".join(f"{each.name}: {each.finding.statement}" for each in failed)
         errors.print(tables.problems(f"Batch '{batch_id}' fails its checks:\n{listed}"))
         raise typer.Exit(2)
+
+
+def _show_run(runtime: Runtime, batch_id: str) -> None:
+    """Show what a run asked and cost, whether it is whole, where its files are, and what next."""
+    from cj_pipeline.queries.batch_record import load_batch
+    from cj_pipeline.queries.overview import batch_overview, models_used, outputs
+    from cj_pipeline.steps.decide import comparison_counts
+    from cj_pipeline.stopping.continuation import completion_denominator
+
+    with runtime.store.read() as db:
+        (row,) = batch_overview(db, batch_id)
+        record = load_batch(db, batch_id)
+        counts = comparison_counts(db, batch_id)
+        used = models_used(db, batch_id)
+        files = outputs(db, batch_id)
+    ends_at = completion_denominator(len(record.essay_ids), record.rules)
+    n_calls = sum(each.n_calls for each in used)
+    n_retries = sum(each.n_retries for each in used)
+    pending = counts["submitted"] - counts["completed"] - counts["failed"]
+    is_partial = row["state"] != "succeeded" or pending > 0
+    console.print(tables.models_used(batch_id, used))
+    lines = [
+        f"{counts['submitted']} comparisons of at most {ends_at}, in {row['n_waves']} waves:"
+        f" {counts['completed']} with a verdict, {counts['failed']} failed, {pending} pending.",
+        f"{n_calls} calls, {n_retries} of them retries, which come on top of the comparisons (up to"
+        f" {record.settings.max_attempts} calls for one).",
+        f"partial_data: {'true' if is_partial else 'false'}",
+        *(f"{kind}: {runtime.published_folder / file.path}" for kind, file in files.items()),
+        f"database: {runtime.store.published_path or runtime.store.where}",
+        f"Go on with: cj sql \"SELECT * FROM v_comparisons WHERE batch_id = '{batch_id}'\"",  # noqa: S608
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def link(

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline.commands.terminal.arguments import BatchName
+from cj_pipeline.commands.terminal.arguments import (
+    Again,
+    Anyway,
+    BatchLabel,
+    BatchName,
+    MaxComparisons,
+    Mode,
+    ProfileName,
+    Seed,
+    Settings,
+    explicit_settings,
+    name_of_batch,
+)
 from cj_pipeline.commands.terminal.console import NOT_NOW, console, write
 from cj_pipeline.commands.terminal.home import open_runtime, open_store
 
@@ -52,9 +64,15 @@ def preflight_(
     batch: Annotated[
         str | None, typer.Argument(help="A batch folder, or a batch's name in the store.")
     ] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="The same files may be judged and paid for again.")
-    ] = False,
+    *,
+    batch_id: BatchLabel = None,
+    max_comparisons: MaxComparisons = None,
+    seed: Seed = None,
+    llm_batching_mode: Mode = None,
+    profile: ProfileName = None,
+    settings: Settings = None,
+    again: Again = False,
+    anyway: Anyway = False,
 ) -> None:
     """Check everything a batch needs before money is spent, and list all problems.
 
@@ -65,17 +83,29 @@ def preflight_(
     from cj_pipeline.commands.terminal import tables
     from cj_pipeline.operations.preflight import is_ready, only_waits, preflight, preflight_folder
 
+    explicit = explicit_settings(
+        max_comparisons=max_comparisons,
+        seed=seed,
+        profile=profile,
+        mode=llm_batching_mode,
+        settings=settings,
+        anyway=anyway,
+    )
     if batch is not None and Path(batch).is_dir():
-        _, examined = preflight_folder(open_runtime(), Path(batch), may_repeat=again)
+        folder = Path(batch).resolve()
+        _, examined = preflight_folder(
+            open_runtime(),
+            folder,
+            explicit=explicit,
+            batch_id=name_of_batch(folder, batch_id),
+            may_repeat=again or batch_id is not None,
+        )
+    elif batch_id is not None or explicit:
+        msg = "settings and --batch-id are for a batch folder that is not in the store yet"
+        raise typer.BadParameter(msg)
     else:
         examined = preflight(open_runtime(), batch_id=batch)
-    console.print(
-        tables.table(
-            f"Preflight{f' for {batch}' if batch else ''}",
-            ("", "about", "found"),
-            [(each.standing, each.about, each.finding) for each in examined],
-        )
-    )
+    console.print(tables.preflight(f"Preflight{f' for {batch}' if batch else ''}", examined))
     if only_waits(examined):
         raise typer.Exit(NOT_NOW)
     if not is_ready(examined):

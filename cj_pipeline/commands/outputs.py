@@ -15,11 +15,15 @@ from cj_pipeline.commands.terminal.home import home_folder, published
 from cj_pipeline.text import find_hidden, visible
 
 if TYPE_CHECKING:
+    import duckdb
+
     from cj_pipeline.outputs.feedback import EssayFeedback
     from cj_pipeline.outputs.side_by_side import Changes
     from cj_pipeline.queries.history import BatchHistory
 
 _MAX_CHANGES = 20
+_LOOK_S = 1.0
+"""How long a query of the copy waits for the store, to tell what is under way."""
 
 
 def verify(
@@ -257,13 +261,24 @@ def _show_changes(found: Changes) -> None:
 def sql(query: Annotated[str, typer.Argument(help="A query over the published copy.")]) -> None:
     """Run a query over the published, read-only copy of the store, or over a server's tables.
 
-    On a server it changes nothing there, and reaches no file of its machine.
+    On a server it changes nothing there, and reaches no file of its machine. Batches under way
+    that the copy does not show yet are told beside the answer.
     """
     import duckdb
 
     from cj_pipeline import open_published
+    from cj_pipeline.errors import StoreError
 
-    with open_published() as connection:
+    try:
+        opened = open_published()
+    except StoreError as error:
+        if under_way := _under_way(frozenset()):
+            msg = "\n".join(["Nothing is published yet.", *under_way])
+            raise StoreError(msg) from error
+        raise
+    with opened as connection:
+        for line in _under_way(_scored(connection)):
+            errors.print(line, markup=False, highlight=False, soft_wrap=True)
         try:
             result = connection.sql(query)
         except duckdb.Error as error:
@@ -271,3 +286,34 @@ def sql(query: Annotated[str, typer.Argument(help="A query over the published co
             raise typer.Exit(1) from error
         if result is not None:
             console.print(tables.table("", result.columns, result.fetchall()))
+
+
+def _scored(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:
+    """Return the batches of which the copy shows a wave with its scores."""
+    rows = connection.execute("SELECT DISTINCT batch_id FROM essay_scores").fetchall()
+    return frozenset(row[0] for row in rows)
+
+
+def _under_way(shown: frozenset[str]) -> list[str]:
+    """Return one line for each running batch that is before its first scores.
+
+    Nobody who queries the copy has to wait for the store itself: where it is held, or cannot be
+    read, nothing is said of it.
+    """
+    from cj_pipeline.commands.terminal.home import open_store
+    from cj_pipeline.errors import CJError
+    from cj_pipeline.queries.overview import running_batches
+
+    if not home_folder().is_dir():
+        return []
+    try:
+        with open_store().waiting(_LOOK_S).read() as db:
+            rows = [row for row in running_batches(db) if row["batch_id"] not in shown]
+    except (CJError, OSError):
+        return []
+    return [
+        f"Under way: '{row['batch_id']}', wave {row['wave']}: {row['n_ended']} of"
+        f" {row['n_asked']} comparisons requested have ended; scores are published after the wave."
+        f" `cj watch {row['batch_id']}` shows it."
+        for row in rows
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,15 +12,20 @@ import typer
 from cj_pipeline.commands.profiles import profile_table
 from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.arguments import (
+    Again,
+    Anyway,
     BatchDir,
+    BatchLabel,
     LogFile,
     MaxComparisons,
+    Mode,
     ProfileName,
-    ProfileSet,
     Seed,
+    Settings,
     explicit_settings,
+    name_of_batch,
 )
-from cj_pipeline.commands.terminal.console import console, errors
+from cj_pipeline.commands.terminal.console import console
 from cj_pipeline.commands.terminal.home import home_folder, logs, open_runtime
 from cj_pipeline.text import visible
 
@@ -30,10 +37,14 @@ if TYPE_CHECKING:
 def plan(
     batch_dir: BatchDir,
     *,
+    batch_id: BatchLabel = None,
     max_comparisons: MaxComparisons = None,
     seed: Seed = None,
+    llm_batching_mode: Mode = None,
     profile: ProfileName = None,
-    profile_set: ProfileSet = None,
+    settings: Settings = None,
+    anyway: Anyway = False,
+    again: Again = False,
     pilot: Annotated[
         int, typer.Option(min=0, help="Live calls per judge, to calibrate tokens and USD.")
     ] = 0,
@@ -47,16 +58,28 @@ def plan(
     ] = False,
     log_file: LogFile = None,
 ) -> None:
-    """Show what a batch would request and cost; stores nothing, and only a pilot sends anything."""
+    """Show what a batch would request and cost, and what stands in its way.
+
+    Stores nothing, and only a pilot sends anything. Ends with the lines of `cj preflight`, but for
+    the providers, which are not asked; exit code 1 where one of them is a problem.
+    """
     from cj_pipeline.intake.batch_folder import read_batch
     from cj_pipeline.operations.execute import told_preview
-    from cj_pipeline.operations.preflight import what_the_operator_refuses
+    from cj_pipeline.operations.preflight import is_ready, preflight
     from cj_pipeline.operations.preview import preview_batch
 
-    explicit = explicit_settings(max_comparisons, seed, profile, profile_set)
+    explicit = explicit_settings(
+        max_comparisons=max_comparisons,
+        seed=seed,
+        profile=profile,
+        mode=llm_batching_mode,
+        settings=settings,
+        anyway=anyway,
+    )
+    name = name_of_batch(batch_dir, batch_id)
     runtime = open_runtime()
-    with logs(log_file), told_preview(batch_dir, "plan") as is_read:
-        batch = read_batch(batch_dir, explicit=explicit)
+    with logs(log_file), told_preview(name, "plan") as is_read:
+        batch = read_batch(batch_dir, explicit=explicit, batch_id=name)
         preview = preview_batch(runtime, batch)
         is_read(preview)
         for notice in batch.notices:
@@ -67,9 +90,20 @@ def plan(
             tables.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
             *tables.cost_tables(preview.costs(), preview.record.settings.batching_mode),
         )
-        if refused := what_the_operator_refuses(runtime, preview):
-            for problem in refused:
-                errors.print(tables.problems(problem))
+        examined = preflight(
+            runtime,
+            batch,
+            may_repeat=again or batch_id is not None,
+            preview=preview,
+            asks_providers=False,
+        )
+        # A plan may be looked at again; it is `cj execute` that does not pay twice.
+        examined = [
+            replace(each, standing="warning") if each.about == "repetition" else each
+            for each in examined
+        ]
+        console.print(tables.preflight("Before it starts", examined))
+        if not is_ready(examined):
             raise typer.Exit(1)
         if pilot:
             console.print(tables.pilot_table(preview.pilot(runtime, pilot)))
@@ -100,7 +134,7 @@ def explain(batch_dir: BatchDir) -> None:
 
     batch = read_batch(batch_dir)
     settings = batch.settings
-    profile = profile_of_batch(batch, home_folder())
+    profile = profile_of_batch(batch, home_folder(), os.environ)
     console.print(
         tables.table(
             "Settings",
@@ -117,8 +151,12 @@ def explain(batch_dir: BatchDir) -> None:
 def dry_run(
     batch_dir: BatchDir,
     *,
+    batch_id: BatchLabel = None,
     max_comparisons: MaxComparisons = None,
     seed: Seed = None,
+    llm_batching_mode: Mode = None,
+    profile: ProfileName = None,
+    settings: Settings = None,
     log_file: LogFile = None,
 ) -> None:
     """Build the first wave's requests exactly as they would be sent, and send none."""
@@ -126,10 +164,17 @@ def dry_run(
     from cj_pipeline.operations.execute import told_preview
     from cj_pipeline.operations.preview import preview_batch
 
-    explicit = explicit_settings(max_comparisons, seed)
+    explicit = explicit_settings(
+        max_comparisons=max_comparisons,
+        seed=seed,
+        profile=profile,
+        mode=llm_batching_mode,
+        settings=settings,
+    )
+    name = name_of_batch(batch_dir, batch_id)
     runtime = open_runtime()
-    with logs(log_file), told_preview(batch_dir, "dry-run") as is_read:
-        batch = read_batch(batch_dir, explicit=explicit)
+    with logs(log_file), told_preview(name, "dry-run") as is_read:
+        batch = read_batch(batch_dir, explicit=explicit, batch_id=name)
         preview = preview_batch(runtime, batch, runner_mode="dry-run")
         is_read(preview)
         folder = home_folder() / "dry-runs" / preview.batch_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,7 +24,10 @@ def list_() -> None:
     from cj_pipeline.queries.live_profile import own_profiles
 
     configured = own_profiles(home_folder())
-    resolved = {name: resolve_profile(name, configured) for name in known_profiles(configured)}
+    resolved = {
+        name: resolve_profile(name, configured, None, os.environ)
+        for name in known_profiles(configured)
+    }
     usable = {name: found for name, (found, _) in resolved.items() if found is not None}
     console.print(
         tables.table(
@@ -47,7 +51,7 @@ def explain(
     """Show every value of a profile and where it came from."""
     from cj_pipeline.queries.live_profile import named_profile
 
-    resolved = named_profile(name, home_folder(), read_fields(fields))
+    resolved = named_profile(name, home_folder(), read_fields(fields), os.environ)
     console.print(profile_table(resolved))
 
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cj_pipeline.commands.terminal import tables
-from cj_pipeline.commands.terminal.console import console, write
+from cj_pipeline.commands.terminal.arguments import BatchLabel, filled_in
+from cj_pipeline.commands.terminal.console import console, errors, write
 from cj_pipeline.commands.terminal.help_text import PlainGroup
 from cj_pipeline.commands.terminal.home import configure_logs, home_folder, open_store
+from cj_pipeline.ids import id_for
 
 if TYPE_CHECKING:
     from assets.automation.in_process import TrialRun
     from cj_pipeline.trials.definitions import TrialDefinition
+
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class NamesRun(PlainGroup):
@@ -38,12 +48,15 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a trial instead.")
     ] = False,
+    batch_id: BatchLabel = None,
 ) -> None:
     """Run trials through Dagster; simulated judges are served by an emulator over HTTP.
 
-    Prints every expectation with its figure. Exit code 1 if any does not hold.
+    Prints every expectation with its figure. On SIGTERM or Ctrl-C it ends within seconds and begins
+    no other trial; the same command goes on with what was interrupted. Exit codes: 0 all
+    hold, 1 some do not, 2 a trial cannot be run, 130 or 143 stopped.
     """
-    _run(names or [], quick=quick, as_json=as_json)
+    _run(names or [], quick=quick, as_json=as_json, batch_id=batch_id)
 
 
 def list_() -> None:
@@ -132,37 +145,153 @@ def _listed(trial: TrialDefinition) -> tuple[object, ...]:
     )
 
 
-def _run(names: Sequence[str], *, quick: bool, as_json: bool) -> None:
-    from assets.automation.in_process import run_trial
-    from cj_pipeline.definitions import defs
-    from cj_pipeline.errors import SettingsError
-    from cj_pipeline.trials.definitions import load_trial, trial_names
-    from resources.local_instance import local_instance
+STOP_WITHIN_S = 5.0
+"""How long the step under way has, once a trial is told to stop; then it is left as it is."""
+
+
+def _run(names: Sequence[str], *, quick: bool, as_json: bool, batch_id: str | None) -> None:
+    from cj_pipeline.errors import SettingsError, TrialDefinitionError
+    from cj_pipeline.trials.definitions import built_in_trial_names, load_trial
 
     configure_logs("ERROR")
     home = home_folder()
-    chosen = [load_trial(name, home) for name in dict.fromkeys(names)]
+    chosen, broken = [], []
+    for name in dict.fromkeys(names):
+        try:
+            chosen.append(load_trial(name, home))
+        except TrialDefinitionError as error:
+            broken.append(str(error))
+    if broken:
+        errors.print(tables.problems("\n".join(broken)))
+        raise typer.Exit(2)
     if quick:
-        built_in = [load_trial(name, home) for name in trial_names(home) if name not in names]
-        chosen += [t for t in built_in if t.is_quick and t.origin == "built-in"]
+        others = [name for name in built_in_trial_names() if name not in names]
+        chosen += [t for t in (load_trial(n, home) for n in others) if t.is_quick]
     if not chosen:
         msg = "Name a trial, or run all the quick ones with --quick; `cj trial list` shows them."
         raise SettingsError(msg)
-    all_met = True
-    with local_instance(home) as instance:
-        for trial in chosen:
-            done = run_trial(instance, defs, home, trial)
-            all_met = all_met and done.outcome.is_met
-            if as_json:
-                write(json.dumps(_as_json(done), default=str) + "\n")
-            else:
-                _show(done)
-    if not all_met:
+    if batch_id is not None and len(chosen) > 1:
+        msg = "--batch-id names one run: give one trial with it."
+        raise SettingsError(msg)
+    label = None if batch_id is None else id_for(filled_in(batch_id), prefix="trial")
+    outcomes = _Trials(home, chosen, label, as_json=as_json).run()
+    if not all(outcomes):
         raise typer.Exit(1)
+
+
+class _Trials:
+    """Trials run one after the other in a thread, so that this one hears signals all the time."""
+
+    def __init__(
+        self, home: Path, chosen: Sequence[TrialDefinition], label: str | None, *, as_json: bool
+    ) -> None:
+        self._home, self._chosen, self._label, self._as_json = home, chosen, label, as_json
+        self._stopping = threading.Event()
+        self._signal = 0
+        self._met: list[bool] = []
+        self._broken: list[str] = []
+        self._fault: BaseException | None = None
+        self._at = ""
+
+    def run(self) -> list[bool]:
+        """Return for each trial whether everything expected of it holds.
+
+        Raises:
+            typer.Exit: If one could not be run, or all were asked to stop.
+        """
+        before = {number: signal.signal(number, self._told) for number in _STOPS}
+        worker = threading.Thread(target=self._work, daemon=True)
+        try:
+            worker.start()
+            while worker.is_alive() and not self._stopping.is_set():
+                worker.join(0.1)
+            worker.join(STOP_WITHIN_S)
+            if self._stopping.is_set():
+                self._stopped(worker)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._fault is not None:
+            raise self._fault
+        if self._broken:
+            errors.print(tables.problems("\n".join(self._broken)))
+            raise typer.Exit(2)
+        return self._met
+
+    def _told(self, number: int, _: object) -> None:
+        if self._stopping.is_set():
+            os._exit(128 + number)  # asked twice: at once, and without a word
+        self._signal = number
+        self._stopping.set()
+
+    def _stopped(self, worker: threading.Thread) -> None:
+        if not worker.is_alive() and len(self._met) == len(self._chosen):
+            return  # it had come to its end by itself
+        errors.print(
+            f"Stopped{f' in the trial {self._at}' if self._at else ''}. Nothing is lost: the same"
+            " command goes on from there.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # A step that waits for a provider would keep the process: it may be left anywhere.
+        os._exit(128 + self._signal)
+
+    def _work(self) -> None:
+        from assets.automation.in_process import run_trial
+        from cj_pipeline.definitions import defs
+        from cj_pipeline.errors import TrialError, TrialStoppedError
+        from resources.local_instance import local_instance
+
+        try:
+            with local_instance(self._home) as instance:
+                for trial in self._chosen:
+                    if self._stopping.is_set():
+                        return
+                    self._at = trial.name
+                    try:
+                        done = run_trial(
+                            instance,
+                            defs,
+                            self._home,
+                            trial,
+                            batch_id=self._label,
+                            stopping=self._stopping,
+                            on_note=_note,
+                        )
+                    except TrialError as error:
+                        self._broken.append(str(error))
+                        continue
+                    self._met.append(done.is_met)
+                    if self._as_json:
+                        write(json.dumps(_as_json(done), default=str) + "\n")
+                    else:
+                        _show(done)
+        except TrialStoppedError:
+            return
+        except BaseException as error:
+            self._fault = error
+
+
+def _note(line: str) -> None:
+    errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(done: TrialRun) -> None:
     outcome = done.outcome
+    if done.steps:
+        console.print(
+            tables.table(
+                f"{outcome.trial}, step by step",
+                ("done", "command", "seconds", "what came out"),
+                [
+                    ("yes" if step.holds else "NO", step.name, f"{step.seconds:.1f}", step.found)
+                    for step in done.steps
+                ],
+            )
+        )
     console.print(
         tables.table(
             f"{outcome.trial}: {outcome.batch_id}",
@@ -185,7 +314,8 @@ def _show(done: TrialRun) -> None:
 def _as_json(done: TrialRun) -> dict[str, Any]:
     return {
         **asdict(done.outcome),
-        "is_met": done.outcome.is_met,
+        "is_met": done.is_met,
+        "steps": [asdict(step) for step in done.steps],
         "seconds": round(done.seconds, 3),
         "runs": [asdict(run) for run in done.runs],
     }

@@ -177,7 +177,8 @@ class Settings(_Strict):
 
     Attributes:
         latency_s: How long a job takes; None takes each judge's own (only mock profiles have one).
-        call_latency_s: How long a single call takes; None as above.
+        call_latency_s: How long a single call takes; None takes each judge's own: a mock profile's
+            1 to 2 s, of other judges none.
         cancel_latency_s: How long a job is seen cancelling.
         list_lag_s: How long a new job is missing from lists.
         upload_lag_s: How long an uploaded file cannot be found.
@@ -190,7 +191,7 @@ class Settings(_Strict):
     """
 
     latency_s: Seconds | None = 0.0
-    call_latency_s: Seconds | None = 0.0
+    call_latency_s: Seconds | None = None
     cancel_latency_s: Seconds = 0.0
     list_lag_s: Seconds = 0.0
     upload_lag_s: Seconds = 0.0

@@ -204,6 +204,8 @@ class BatchSettings(BaseModel):
     max_answers_without_verdict: Annotated[int, Field(ge=1, le=1000)] = 6
     """After so many paid answers of a judge in this batch without a single verdict, nothing more is
     asked of it until a person has looked."""
+    anyway: bool = False
+    """Start the batch although it is found beforehand that it cannot end with scores."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How many attempts a comparison gets before it counts as failed."""
 
@@ -331,7 +333,7 @@ def resolve_settings(
         configured: The mapping read from `batch.yaml`.
         explicit: What the caller set explicitly (command line, run config); wins over the file.
     """
-    explicit = dict(explicit or {})
+    explicit = _whole_keys(configured, explicit or {})
     by_hand, in_file = explicit.get("profile_set"), configured.get("profile_set")
     if isinstance(by_hand, Mapping) and isinstance(in_file, Mapping):
         explicit["profile_set"] = {**in_file, **by_hand}
@@ -361,6 +363,19 @@ def resolve_settings(
     return ResolvedSettings(values, origins), []
 
 
+def _whole_keys(configured: Mapping[str, Any], explicit: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is set by hand with parts of a key, as in `people.share`, put into the key."""
+    whole = {key: value for key, value in explicit.items() if "." not in key}
+    for key, value in explicit.items():
+        head, dot, part = key.partition(".")
+        if not dot:
+            continue
+        held = whole.get(head, configured.get(head))
+        known = dict(held) if isinstance(held, Mapping) else {}
+        whole[head] = known | {part: value}
+    return whole
+
+
 def usable_settings(
     configured: Mapping[str, Any], explicit: Mapping[str, Any] | None = None
 ) -> ResolvedSettings | None:
@@ -369,7 +384,8 @@ def usable_settings(
     Arguments as for `resolve_settings`. None where nothing can be used.
     """
     fields = BatchSettings.model_fields
-    kept = {k: v for k, v in {**configured, **(explicit or {})}.items() if k in fields}
+    given = _whole_keys(configured, explicit or {})
+    kept = {k: v for k, v in {**configured, **given}.items() if k in fields}
     for _ in range(len(kept) + 1):
         try:
             return ResolvedSettings(BatchSettings.model_validate(kept), {})

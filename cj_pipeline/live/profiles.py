@@ -1,21 +1,22 @@
 """Profiles: how hard single calls may press on their providers, and where each value came from.
 
-A profile is resolved field by field from three layers: built-in, configured (`profiles.yaml` in the
-home folder) and explicit (`profile_set` in `batch.yaml`, `--set` on the command line). Everything
-here is pure; `steps.live_profile` reads the file, and `live.engine` does what a profile says.
+A profile is resolved field by field from four layers: built-in, configured (`profiles.yaml` in the
+home folder), the environment (`CJ_PROFILE_CONCURRENCY=8`) and explicit (`profile_set` in
+`batch.yaml`, `--set` on the command line). Everything here is pure; `steps.live_profile` reads the
+file, and `live.engine` does what a profile says.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from cj_pipeline.ids import unknown
 
 Mode = Literal["serial", "lazy-parallel"]
-Source = Literal["default", "built-in", "configured", "explicit"]
+Source = Literal["default", "built-in", "configured", "environment", "explicit"]
 
 LONGEST_CALL_S = 600.0
 """What a call is given where a profile clears its timeout: no call waits for ever."""
@@ -108,7 +109,13 @@ SECONDS = (
 )
 PARALLEL_ONLY = ("concurrency", "queue", "chunk_size")
 
-_RANK: Mapping[Source, int] = {"default": 0, "built-in": 1, "configured": 2, "explicit": 3}
+_RANK: Mapping[Source, int] = {
+    "default": 0,
+    "built-in": 1,
+    "configured": 2,
+    "environment": 3,
+    "explicit": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -152,14 +159,16 @@ def resolve_profile(
     name: str,
     configured: Mapping[str, Any] | None = None,
     explicit: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> tuple[ResolvedProfile | None, list[str]]:
     """Return the profile in force, or None and everything that is wrong with it.
 
     Args:
         name: Of a built-in or configured profile.
         configured: The user's own, fields by profile name; wins over a built-in of that name.
-        explicit: What was set explicitly; wins over both. Texts are read as numbers, an empty one
+        explicit: What was set explicitly; wins over all. Texts are read as numbers, an empty one
             falls back to what is inherited, `none` and `null` clear a number.
+        environment: Its variables `CJ_PROFILE_...` are fields; they win over what is configured.
     """
     configured = configured or {}
     problems: list[str] = []
@@ -172,12 +181,17 @@ def resolve_profile(
     layers: tuple[tuple[Source, Mapping[str, Any]], ...] = (
         ("built-in", BUILT_IN.get(name, {})),
         ("configured", own),
+        ("environment", fields_in(environment or {})),
         ("explicit", explicit or {}),
     )
     draft = _Draft({field: getattr(Profile(), field) for field in FIELDS})
     for source, layer in layers:
         for key, value in layer.items():
             _lay(draft, source, key, value, problems)
+    if "profiles" in configured and name != "profiles":
+        problems.append(
+            "profiles.yaml has `profiles:` at its top: write the profiles there by name, without it"
+        )
     _settle_mode(draft, problems)
     _settle_chunk(draft, problems)
     _settle_rate(draft, problems)
@@ -188,21 +202,81 @@ def resolve_profile(
     return ResolvedProfile(name, values, draft.sources, draft.notes), []
 
 
-def unfinishable_wave(profile: Profile, n_calls: int) -> list[str]:
-    """Return why so many calls to one judge could not all be sent before they expire."""
-    limit, window = profile.rate_limit, profile.rate_window_seconds
-    ttl = profile.result_ttl_seconds
-    if limit is None or window is None or ttl is None:
+@dataclass(frozen=True)
+class SharedRate:
+    """Calls that may begin within a window, and what sets that."""
+
+    name: str
+    limit: int
+    window_s: float
+
+
+def rate_of(profile: Profile) -> list[SharedRate]:
+    """Return the rate that a profile sets; empty where it sets none."""
+    if profile.rate_limit is None or profile.rate_window_seconds is None:
+        return []
+    return [SharedRate("rate_limit", profile.rate_limit, profile.rate_window_seconds)]
+
+
+def unfinishable_wave(
+    profile: Profile,
+    n_calls: int,
+    *,
+    rates: Sequence[SharedRate] | None = None,
+    judges: Sequence[str] = (),
+) -> list[str]:
+    """Return why a wave's calls could not all be sent before they expire, or wait too long.
+
+    Args:
+        profile: What bounds them.
+        n_calls: To one model of one account, so under the same limits.
+        rates: All that bound these calls; the profile's own where left out.
+        judges: Whose calls they are, where there are several.
+    """
+    whose = f"{len(judges)} judges that share its limits" if len(judges) > 1 else "one judge"
+    problems = []
+    for rate in rate_of(profile) if rates is None else rates:
+        problems += _expiring(profile, n_calls, rate, whose)
+        if len(judges) > 1 or rate.name != "rate_limit":
+            problems += _waiting(profile, rate, max(1, len(judges)), whose)
+    return problems
+
+
+def _expiring(profile: Profile, n_calls: int, rate: SharedRate, whose: str) -> list[str]:
+    ttl, limit, window = profile.result_ttl_seconds, rate.limit, rate.window_s
+    if ttl is None:
         return []
     least_s = (math.ceil(n_calls / limit) - 1) * window
     if least_s <= ttl:
         return []
     n_windows = int(ttl // window) + 1
     return [
-        f"a wave requests {n_calls} comparisons from one judge; at {limit} per {window:g} s the"
+        f"a wave requests {n_calls} comparisons from {whose}; at {limit} per {window:g} s the"
         f" last is sent after {least_s:g} s, and result_ttl_seconds is {ttl:g}: set"
-        f" result_ttl_seconds to at least {least_s:g}, rate_limit to at least"
+        f" result_ttl_seconds to at least {least_s:g}, {rate.name} to at least"
         f" {math.ceil(n_calls / n_windows)}, or let a wave request at most {limit * n_windows}"
+    ]
+
+
+def _waiting(profile: Profile, rate: SharedRate, n_judges: int, whose: str) -> list[str]:
+    """The permits of one judge's chunk may come after those of all others."""
+    wait, timeout = profile.wait_timeout_seconds, profile.call_timeout_s
+    if wait is None:
+        return []
+    at_once = profile.turns_at_once * n_judges
+    longest = math.ceil(at_once / rate.limit) * rate.window_s + timeout
+    if longest <= wait:
+        return []
+    ways = [f"wait_timeout_seconds to at least {longest:g}"]
+    n_windows = int((wait - timeout) // rate.window_s)
+    if n_windows > 0:
+        ways.append(f"{rate.name} to at least {math.ceil(at_once / n_windows)}")
+        if n_windows * rate.limit >= n_judges:
+            ways.append(f"chunk_size to at most {n_windows * rate.limit // n_judges}")
+    return [
+        f"{at_once} calls of {whose} at {rate.limit} per {rate.window_s:g} s may wait"
+        f" {longest - timeout:g} s for their permits and then {timeout:g} s for an answer,"
+        f" {longest:g} s in all, and wait_timeout_seconds is {wait:g}: set {', or '.join(ways)}"
     ]
 
 
@@ -230,6 +304,20 @@ class _Draft:
         self.notes[field] = note
 
 
+IN_ENVIRONMENT = "CJ_PROFILE_"
+ALSO_CALLED: Mapping[str, str] = {"queue_depth": "queue"}
+"""Other words for a field."""
+
+
+def fields_in(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of a profile that environment variables set, such as `CJ_PROFILE_QUEUE`."""
+    return {
+        key.removeprefix(IN_ENVIRONMENT).lower(): value
+        for key, value in sorted(environment.items())
+        if key.startswith(IN_ENVIRONMENT)
+    }
+
+
 def _configured(name: str, configured: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any]:
     own = configured.get(name, {})
     if own is None:
@@ -241,10 +329,17 @@ def _configured(name: str, configured: Mapping[str, Any], problems: list[str]) -
 
 
 def _lay(draft: _Draft, source: Source, key: object, value: object, problems: list[str]) -> None:
-    if key not in FIELDS:
+    field = ALSO_CALLED.get(str(key), str(key))
+    if field not in FIELDS:
         problems.append(unknown(f"{source} profile field", str(key), FIELDS))
         return
-    field = str(key)
+    if field == "queue" and _is_a_name(value):
+        problems.append(
+            f"queue ({source}) is the depth of the queue (also called queue_depth), and {value!r}"
+            " names a queue: there are no named queues here; whose calls go first is the batch's"
+            " `priority` (low, normal, high)"
+        )
+        return
     if isinstance(value, str) and not value.strip():
         return  # an empty flag says nothing
     try:
@@ -254,6 +349,12 @@ def _lay(draft: _Draft, source: Source, key: object, value: object, problems: li
         return
     draft.values[field] = parsed
     draft.sources[field] = source
+
+
+def _is_a_name(value: object) -> bool:
+    """Whether a text is meant as the name of a queue: it has a letter first and is no keyword."""
+    word = value.strip().lower() if isinstance(value, str) else ""
+    return word[:1].isalpha() and word not in {"none", "null", "nan", "inf", "infinity"}
 
 
 def _parsed(field: str, value: object) -> str | int | float | None:
@@ -323,7 +424,18 @@ def _settle_mode(draft: _Draft, problems: list[str]) -> None:
 def _settle_chunk(draft: _Draft, problems: list[str]) -> None:
     chunk = draft.values["chunk_size"]
     most = draft.values["concurrency"] or USUAL_CONCURRENCY
-    if draft.values["mode"] == "serial" or chunk is None or chunk <= most:
+    if draft.values["mode"] == "serial" or chunk is None:
+        return
+    if draft.values["concurrency"] is None or draft.sources["concurrency"] == "default":
+        if draft.rank("concurrency") > draft.rank("chunk_size"):
+            draft.drop("chunk_size", "dropped: there is no concurrency")
+        else:
+            problems.append(
+                f"{draft.said('chunk_size')} needs a concurrency: set one, of at least {chunk}, or"
+                " leave chunk_size out"
+            )
+        return
+    if chunk <= most:
         return
     if draft.rank("concurrency") > draft.rank("chunk_size"):
         draft.notes["chunk_size"] = f"capped from {chunk} by the lower concurrency"

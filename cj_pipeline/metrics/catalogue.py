@@ -323,7 +323,7 @@ _LIVE = (
         "How long the last attempt of each single call took.",
         ("provider", "model"),
         """
-        SELECT j.provider, j.model, l.latency_s AS value
+        SELECT j.provider, j.model, greatest(l.latency_s, 0) AS value
         FROM live_calls l JOIN provider_jobs j USING (submission_key)
         WHERE l.latency_s IS NOT NULL AND l.batch_id GLOB $batch
         """,

@@ -168,13 +168,39 @@ def _series(db: Session, metric: Metric, values: Mapping[str, Any]) -> tuple[Ser
     if metric.kind == "histogram":
         found = _histograms(db, metric, wanted)
     else:
-        found = {
-            _labels(metric, row): Series(_labels(metric, row), float(row["value"]))
-            for row in db.rows(metric.sql, wanted)
-        }
+        found = {}
+        for row in db.rows(metric.sql, wanted):
+            labels = _labels(metric, row)
+            before = found[labels].value if labels in found else 0.0
+            found[labels] = Series(labels, before + float(row["value"]))
+    found = _bounded(found, len(metric.labels))
     for labels in metric.always:
         found.setdefault(labels, Series(labels, 0.0))
     return tuple(found[labels] for labels in sorted(found))
+
+
+MOST_SERIES = 500
+"""Of one metric: people name models and trials, and Prometheus keeps every series it has seen."""
+MOST_CHARACTERS = 100
+OTHER = "(other)"
+
+
+def _bounded(
+    found: Mapping[tuple[str, ...], Series], n_labels: int
+) -> dict[tuple[str, ...], Series]:
+    """Return the series with those beyond the most there may be added up as one.
+
+    Which are kept goes by their names, so that the one sum only ever takes more in.
+    """
+    kept: dict[tuple[str, ...], Series] = {}
+    for place, given in enumerate(sorted(found)):
+        labels = given if place < MOST_SERIES else (OTHER,) * n_labels
+        value, buckets = found[given].value, found[given].buckets
+        if labels in kept:
+            value += kept[labels].value
+            buckets = tuple(map(sum, zip(kept[labels].buckets, buckets, strict=True)))
+        kept[labels] = Series(labels, value, buckets)
+    return kept
 
 
 def _histograms(
@@ -200,7 +226,7 @@ def _histograms(
 
 
 def _labels(metric: Metric, row: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(row[label]) for label in metric.labels)
+    return tuple(str(row[label])[:MOST_CHARACTERS] for label in metric.labels)
 
 
 class _Collector:

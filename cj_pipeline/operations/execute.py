@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,8 +84,11 @@ def take_in(
     folder: Path,
     *,
     explicit: Mapping[str, Any],
+    batch_id: str | None = None,
     may_repeat: bool = False,
+    may_return: bool | None = None,
     resume: bool = False,
+    on_examined: Callable[[Sequence[PreflightItem]], None] = lambda _: None,
 ) -> Ingested:
     """Take a batch in once everything it needs is in order; one that is in goes on as it is.
 
@@ -93,7 +96,11 @@ def take_in(
         runtime: The pipeline's connections.
         folder: The batch's.
         explicit: Settings given by hand.
+        batch_id: The batch's name; by default the folder's.
         may_repeat: Whether files that another batch has may be judged again.
+        may_return: Whether a batch that was removed for good may come back; by default as
+            `may_repeat`.
+        on_examined: Told how everything stands before the batch is taken in.
         resume: Whether judges that gave no verdict in their first answers are asked more.
 
     Raises:
@@ -101,7 +108,8 @@ def take_in(
         ProviderUnavailableError: If all that is wrong is that a provider does not answer now.
         BatchProblemsError: If the batch is in the store with other content or settings.
     """
-    name = id_for(folder.resolve().name, prefix="batch")
+    name = batch_id or id_for(folder.resolve().name, prefix="batch")
+    may_return = may_repeat if may_return is None else may_return
     with about_batch(
         batch_id=name, correlation_id=batch_correlation_id(name), runner_mode="execute"
     ):
@@ -112,7 +120,9 @@ def take_in(
         batch, examined = (
             (None, [])
             if is_known
-            else preflight_folder(runtime, folder, explicit=explicit, may_repeat=may_repeat)
+            else preflight_folder(
+                runtime, folder, explicit=explicit, batch_id=name, may_repeat=may_repeat
+            )
         )
         problems = [each for each in examined if each.standing == "problem"]
         standings = Counter(each.standing for each in examined)
@@ -135,17 +145,19 @@ def take_in(
                 raise ProviderUnavailableError(msg)
             msg = f"Batch '{name}' cannot start; nothing was requested. Fix these:\n{listed}"
             raise PreflightError(msg)
+        on_examined(examined)
         if batch is None:
-            taken_in = ingest(runtime, folder, explicit=explicit, may_return=may_repeat)
+            taken_in = ingest(
+                runtime, folder, explicit=explicit, batch_id=name, may_return=may_return
+            )
             go_on(runtime, taken_in.batch_id, resume=resume)
             return taken_in
-        return ingest_batch(runtime, batch, may_return=may_repeat)
+        return ingest_batch(runtime, batch, may_return=may_return)
 
 
 @contextmanager
-def told_preview(folder: Path, runner_mode: RunnerMode) -> Iterator[Callable[[Preview], None]]:
+def told_preview(name: str, runner_mode: RunnerMode) -> Iterator[Callable[[Preview], None]]:
     """Tell the log how a plan or a dry run begins and ends; give what to call once it is read."""
-    name = id_for(folder.resolve().name, prefix="batch")
     correlation_id = batch_correlation_id(name)
 
     def read(preview: Preview) -> None:

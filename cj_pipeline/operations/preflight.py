@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 import time
@@ -17,8 +18,11 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.templates import is_draft
 from cj_pipeline.operations.examine import look_at_models
 from cj_pipeline.operations.preview import Preview, preview_batch
+from cj_pipeline.planning.feasibility import obstacles
+from cj_pipeline.provider_jobs.requests import BatchTexts, load_texts
 from cj_pipeline.providers.base import Provider
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
+from cj_pipeline.queries.live_profile import stored_profile
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.spending_limits import breached_ceilings, installation, unallowed_judges
 from cj_pipeline.stopping.continuation import completion_denominator
@@ -38,7 +42,8 @@ class JudgedBefore:
         """Return what a person has to know before paying again."""
         return (
             f"the very same files are the batch '{self.batch_id}' ({self.state},"
-            f" {self.cost_usd:.4f} USD): give --again to judge and pay for them again"
+            f" {self.cost_usd:.4f} USD): give --again, or another --batch-id, to judge and pay for"
+            " them again"
         )
 
 
@@ -84,6 +89,8 @@ def preflight(
     *,
     may_repeat: bool = False,
     timeout_s: float = 20.0,
+    preview: Preview | None = None,
+    asks_providers: bool = True,
 ) -> list[PreflightItem]:
     """Return how everything stands that a batch needs, or, without one, what every batch needs.
 
@@ -93,6 +100,8 @@ def preflight(
         batch_id: A batch in the store, instead.
         may_repeat: Whether the same inputs may be judged, and paid for, once more.
         timeout_s: How long a provider has to answer.
+        preview: Of `batch`, where there is one already.
+        asks_providers: Whether each judge's provider is asked; else only its key is looked for.
 
     Raises:
         UnknownBatchError: If the store has no batch of that name.
@@ -101,24 +110,29 @@ def preflight(
     if batch_id is not None:
         with runtime.store.read() as db:
             record = load_batch(db, batch_id)
+            texts = load_texts(db, batch_id)
+        stands = _feasible(record, texts)
     elif batch is not None:
         try:
-            found = preview_batch(runtime, batch)
+            found = preview or preview_batch(runtime, batch)
         except BatchProblemsError as error:
             return [*examined, *_input_problems(error)]
         record = found.record
+        stands = [*_feasible(record, found.texts), *_costs(found)]
         told = [PreflightItem("inputs", "warning", notice) for notice in batch.notices]
-        examined += [_read_whole(record), *told, *_hidden_texts(batch), *_money(found)]
+        examined += [_read_whole(record), *told, *_hidden_texts(batch)]
         examined += [
             PreflightItem("installation", "problem", problem)
             for problem in what_the_operator_refuses(runtime, found)
         ]
-        if not may_repeat:
-            examined += _repeats(runtime, record)
+        examined += _repeats(runtime, found, may_repeat=may_repeat)
     else:
         return examined
-    examined += [*_anchors(record), *_budget(record), *_drafts(record)]
-    examined += _providers(runtime, record.judges, timeout_s)
+    examined += [*_anchors(record), *stands, *_drafts(record)]
+    if asks_providers:
+        examined += _providers(runtime, record.judges, timeout_s)
+    else:
+        examined += _keys(runtime, record.judges)
     return examined
 
 
@@ -127,6 +141,7 @@ def preflight_folder(
     folder: Path,
     *,
     explicit: Mapping[str, Any] | None = None,
+    batch_id: str | None = None,
     may_repeat: bool = False,
 ) -> tuple[Batch | None, list[PreflightItem]]:
     """Return the batch in a folder and how everything stands that it needs.
@@ -137,10 +152,11 @@ def preflight_folder(
         runtime: The pipeline's connections.
         folder: A batch folder that was not handed in yet.
         explicit: Settings that win over `batch.yaml`.
+        batch_id: The batch's name; by default the folder's.
         may_repeat: Whether the same inputs may be judged, and paid for, once more.
     """
     try:
-        batch = read_batch(folder, explicit=explicit)
+        batch = read_batch(folder, explicit=explicit, batch_id=batch_id)
     except BatchProblemsError as error:
         return None, [*preflight(runtime), *_input_problems(error)]
     return batch, preflight(runtime, batch, may_repeat=may_repeat)
@@ -214,13 +230,30 @@ def _hidden_texts(batch: Batch) -> Iterator[PreflightItem]:
             yield PreflightItem("texts", "warning", f"{place} {hidden.describe()}")
 
 
-def _repeats(runtime: Runtime, record: BatchRecord) -> Iterator[PreflightItem]:
+def _repeats(runtime: Runtime, preview: Preview, *, may_repeat: bool) -> Iterator[PreflightItem]:
+    record = preview.record
     try:
         with runtime.store.read() as db:
             before = judged_before(db, record.batch_id, record.content_sha256)
+            is_known = db.one(
+                "SELECT 1 FROM batches WHERE batch_id = ? AND state <> 'rejected'",
+                [record.batch_id],
+            )
     except CJError:
         return  # told of the store already
-    if before is not None:
+    if before is None or is_known is not None:
+        return
+    if may_repeat:
+        mode = record.settings.batching_mode
+        usd = sum(cost.expected_usd for cost in preview.costs() if cost.mode == mode)
+        yield PreflightItem(
+            "repetition",
+            "warning",
+            f"the very same files are the batch '{before.batch_id}' ({before.state},"
+            f" {before.cost_usd:.4f} USD): as '{record.batch_id}' they are judged and paid for"
+            f" again, {usd:.4f} USD expected",
+        )
+    else:
         yield PreflightItem("repetition", "problem", before.told())
 
 
@@ -242,17 +275,19 @@ def _anchors(record: BatchRecord) -> Iterator[PreflightItem]:
         yield PreflightItem("anchors", "ready", told)
 
 
-def _budget(record: BatchRecord) -> Iterator[PreflightItem]:
-    n = len(record.essay_ids)
-    ends_at = completion_denominator(n, record.rules)
-    if ends_at < n - 1:
-        told = (
-            f"{ends_at} comparisons cannot join {n} essays into one net, which takes {n - 1}: it"
-            " will end as unscalable, without scores"
+def _feasible(record: BatchRecord, texts: BatchTexts) -> list[PreflightItem]:
+    """Return whether the batch can end with scores; what a person wants anyway is a warning."""
+    told = [
+        PreflightItem(each.about, "warning", f"{each.finding}; it is started anyway, as requested")
+        if record.settings.anyway
+        else PreflightItem(
+            each.about, "problem", f"{each.finding} (--anyway starts it nevertheless)"
         )
-        yield PreflightItem("budget", "warning", told)
-    else:
-        yield PreflightItem("budget", "ready", f"at most {ends_at} comparisons for {n} essays")
+        for each in obstacles(record, stored_profile(record.metadata), texts)
+    ]
+    if not any(each.about == "budget" for each in told):
+        told.insert(0, _enough(record))
+    return told
 
 
 def _drafts(record: BatchRecord) -> Iterator[PreflightItem]:
@@ -265,21 +300,27 @@ def _drafts(record: BatchRecord) -> Iterator[PreflightItem]:
             yield PreflightItem(f"judge {judge.name}", "warning", told)
 
 
-def _money(preview: Preview) -> Iterator[PreflightItem]:
+def _enough(record: BatchRecord) -> PreflightItem:
+    n, per_pair = len(record.essay_ids), record.rules.verdicts_per_pair
+    ends_at = completion_denominator(n, record.rules)
+    shown = f"at most {ends_at} comparisons for {n} essays"
+    if per_pair > 1:
+        pairs = math.floor(ends_at / per_pair + 1e-9)
+        shown += f", which are about {pairs} pairs, each judged {per_pair:g} times"
+    return PreflightItem("budget", "ready", shown)
+
+
+def _costs(preview: Preview) -> Iterator[PreflightItem]:
     settings = preview.record.settings
     chosen = [cost for cost in preview.costs() if cost.mode == settings.batching_mode]
     expected = sum(cost.expected_usd for cost in chosen)
     worst = sum(cost.worst_usd for cost in chosen)
-    first_wave = first_wave_usd(preview)
     told = f"{expected:.4f} USD expected, {worst:.4f} at most"
     cap = settings.spend_cap_usd
     if cap is None:
         yield PreflightItem("money", "warning", f"{told}, and no spend_cap_usd is set")
-    elif first_wave > cap:
-        told += f"; the first wave alone may cost {first_wave:.4f}, of {cap:g} allowed: raise"
-        yield PreflightItem("money", "problem", f"{told} spend_cap_usd, or nothing is requested")
     elif expected > cap:
-        yield PreflightItem("money", "warning", f"{told}, of {cap:g} allowed: it will end there")
+        yield PreflightItem("money", "warning", f"{told}, of {cap:g} allowed")
     else:
         yield PreflightItem("money", "ready", f"{told}, of {cap:g} allowed")
 
@@ -327,6 +368,23 @@ def _providers(
             yield PreflightItem(about, "ready", answer.finding)
 
 
+def _keys(runtime: Runtime, judges: tuple[Judge, ...]) -> Iterator[PreflightItem]:
+    """Yield whether each judge's key is there; nobody is asked, so none can be wrong yet."""
+    for judge in judges:
+        try:
+            runtime.provider(judge)
+        except CJError as error:
+            yield PreflightItem(f"judge {judge.name}", "warning", str(error))
+        else:
+            told = f"{_who(judge)}: not asked yet; `cj preflight` asks whether it answers"
+            yield PreflightItem(f"judge {judge.name}", "ready", told)
+
+
+def _who(judge: Judge) -> str:
+    who = f"{judge.model} at {judge.provider}"
+    return f"{who} (simulated: no grade means anything)" if judge.is_simulated else who
+
+
 class _Answer(threading.Thread):
     """Ask one provider in a thread that nobody has to wait for."""
 
@@ -345,9 +403,7 @@ class _Answer(threading.Thread):
 
 def _ask(runtime: Runtime, judge: Judge) -> str:
     provider: Provider = runtime.provider(judge)
-    who = f"{judge.model} at {judge.provider}"
-    if judge.is_simulated:
-        who += " (simulated: no grade means anything)"
+    who = _who(judge)
     if judge.has_jobs:
         _look(provider, runtime)
         return f"{who} answers and takes the key"

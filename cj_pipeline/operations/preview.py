@@ -9,7 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from cj_pipeline.batch.comparisons import PlannedComparison, max_possible_pairs
+from cj_pipeline.batch.comparisons import (
+    PlannedComparison,
+    Role,
+    comparison_id,
+    max_possible_pairs,
+)
 from cj_pipeline.errors import StoreError
 from cj_pipeline.intake.batch_folder import Batch
 from cj_pipeline.intake.settings import EarlierBatch
@@ -97,6 +102,10 @@ class Preview:
             ("resampling passes allowed", resampling_passes_allowed(n, record.rules)),
             ("budget", record.settings.max_pairwise_comparisons),
             ("ends at the latest after", f"{ends_at} comparisons"),
+            (
+                "calls at most",
+                f"{ends_at * record.settings.max_attempts}, because failed ones are retried",
+            ),
             ("first wave", f"{len(self.first_wave)} comparisons"),
             ("waves at most", -(-ends_at // max(1, len(self.first_wave)))),
             *([("placed on", self.placed_on)] if self.placed_on else []),
@@ -207,8 +216,23 @@ class Preview:
         """Return a judge's part of the first wave, or all of it where a small share has none."""
         return self._asks_of(judge) or [
             _ask(self.record, self.texts, replace(planned, judge_id=judge.judge_id))
-            for planned in self.first_wave
+            for planned in self.first_wave or (self._some_pair(judge),)
         ]
+
+    def _some_pair(self, judge: Judge) -> PlannedComparison:
+        """Return what a comparison would be where the budget allows not even one."""
+        first, second = self.record.essay_ids[:2]
+        return PlannedComparison(
+            batch_id=self.batch_id,
+            comparison_id=comparison_id(self.batch_id, 1),
+            wave=1,
+            sequence=1,
+            judge_id=judge.judge_id,
+            essay_a=first,
+            essay_b=second,
+            role=Role.COVERAGE,
+            resampling_pass=0,
+        )
 
     def write_requests(self, folder: Path) -> list[RequestFile]:
         """Write the first wave's request files, one per judge, and return what was written."""

@@ -246,7 +246,13 @@ def _progress(db: Session, record: BatchRecord, now: datetime, share_before: flo
     landings = _landings(db, record, Landing(now, n_done), n_expected - n_asked)
     cost_usd = sum(target.cost_usd for target in targets)
     n_ended = n_succeeded + n_failed
-    share = 1.0 if has_scores else min(1.0, n_done / n_expected) if n_expected else 0.0
+    ends_without = (outcome is not None and not has_scores) or record.cancel_requested
+    share = _share_done(
+        n_succeeded if ends_without else n_done,
+        n_expected,
+        share_before,
+        is_complete=has_scores,
+    )
     return Progress(
         batch_id=record.batch_id,
         state=record.state,
@@ -261,7 +267,7 @@ def _progress(db: Session, record: BatchRecord, now: datetime, share_before: flo
         n_succeeded=n_succeeded,
         n_failed=n_failed,
         n_in_flight=sum(target.n_in_flight for target in targets),
-        share_done=max(share, share_before),
+        share_done=share,
         comparisons_per_s=throughput(landings, now) if runs else _mean_pace(rows, n_done),
         eta=time_left(landings, n_expected - n_done, now) if runs else None,
         cost_usd=cost_usd,
@@ -319,6 +325,17 @@ def _planned(db: Session, batch_id: str) -> tuple[int, int]:
         [batch_id, PEOPLE_FROM],
     )
     return (int(row["wave"]), int(row["n"])) if row else (0, 0)
+
+
+_NOT_QUITE_ALL = 0.99
+
+
+def _share_done(n_done: int, n_expected: int, before: float, *, is_complete: bool) -> float:
+    """Return the share done, never less than before; all of it only once there are scores."""
+    if is_complete:
+        return 1.0
+    share = n_done / n_expected if n_expected else 0.0
+    return max(before, min(share, _NOT_QUITE_ALL))
 
 
 def _n_expected(record: BatchRecord, n_planned: int) -> int:

@@ -111,7 +111,8 @@ class Progress:
         n_succeeded: Comparisons with a verdict.
         n_failed: Comparisons that failed for good.
         n_in_flight: Requests without an answer.
-        share_done: Of `n_expected`; 1 once the batch has its scores, and never less than before.
+        share_done: Of `n_expected`; 1 once the batch has its scores and below 1 until then, and
+            never less than before.
         comparisons_per_s: Lately; None while unknown.
         eta: None while unknown.
         cost_usd: Billed so far.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.batch.options import RunnerMode
@@ -22,6 +23,9 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.scale.scoring import ScoringRules
 from cj_pipeline.stopping.continuation import WorkflowRules
 from cj_pipeline.store.session import Session
+
+if TYPE_CHECKING:
+    from cj_pipeline.intake.batch_folder import Batch
 
 
 def pairs_per_wave(record: BatchRecord) -> int:
@@ -194,6 +198,26 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
         spend_cap_reached=row.spend_cap_reached,
         canary_failed=row.canary_failed,
         nothing_left_to_ask=row.nothing_left_to_ask,
+    )
+
+
+def record_of(batch: Batch, judges: Sequence[Judge], runner_mode: RunnerMode) -> BatchRecord:
+    """Return the record that a batch will have once it is stored, before anything is requested."""
+    documents = {document.kind: document.content for document in batch.documents}
+    return BatchRecord(
+        batch_id=batch.batch_id,
+        state="running",
+        end_reason=None,
+        settings=batch.settings.values,
+        content_sha256=batch.content_sha256,
+        correlation_id=batch_correlation_id(batch.batch_id),
+        runner_mode=runner_mode,
+        metadata={},
+        essay_ids=tuple(essay.essay_id for essay in batch.essays),
+        anchor_grades={e.essay_id: e.grade for e in batch.essays if e.grade is not None},
+        judges=tuple(sorted((j for j in judges if not j.is_human), key=lambda j: j.name)),
+        people=tuple(judge for judge in judges if judge.is_human),
+        own_scale=documents.get("scale"),
     )
 
 

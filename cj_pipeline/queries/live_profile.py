@@ -12,17 +12,15 @@ from typing import Any
 
 import yaml
 
-from cj_pipeline.batch.comparisons import max_possible_pairs
 from cj_pipeline.errors import BatchProblemsError, SettingsError
 from cj_pipeline.intake.batch_folder import Batch
-from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.live.profiles import (
     Profile,
     ResolvedProfile,
     resolve_profile,
-    unfinishable_wave,
     usual_profile,
 )
+from cj_pipeline.text import read_yaml
 
 PROFILES_FILE = "profiles.yaml"
 
@@ -35,27 +33,35 @@ def own_profiles(home: Path) -> Mapping[str, Any]:
     """
     file = home / PROFILES_FILE
     try:
-        found = yaml.safe_load(file.read_text("utf-8")) if file.exists() else None
+        text = file.read_text("utf-8") if file.exists() else ""
+        is_empty = yaml.safe_load(text) is None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         msg = f"The profiles in {file} cannot be read: {error}"
         raise SettingsError(msg) from None
-    if found is None:
+    if is_empty:
         return {}
-    if not isinstance(found, dict):
+    found, problems = read_yaml(text)
+    if found is None:
         msg = f"The profiles in {file} must be fields by profile name, such as `mine: {{queue: 8}}`"
+        raise SettingsError(msg)
+    if problems:
+        msg = "\n".join(f"{file} {problem}" for problem in problems)
         raise SettingsError(msg)
     return found
 
 
 def named_profile(
-    name: str, home: Path, explicit: Mapping[str, Any] | None = None
+    name: str,
+    home: Path,
+    explicit: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> ResolvedProfile:
     """Return the profile of this name.
 
     Raises:
         SettingsError: With everything that is wrong with it.
     """
-    resolved, problems = resolve_profile(name, own_profiles(home), explicit)
+    resolved, problems = resolve_profile(name, own_profiles(home), explicit, environment)
     if resolved is None:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         msg = f"The profile {name!r} cannot be used:\n{lines}"
@@ -63,21 +69,22 @@ def named_profile(
     return resolved
 
 
-def profile_of_batch(batch: Batch, home: Path) -> ResolvedProfile:
+def profile_of_batch(
+    batch: Batch, home: Path, environment: Mapping[str, str] | None = None
+) -> ResolvedProfile:
     """Return the profile a batch that is about to be taken in will run under.
 
     Raises:
-        BatchProblemsError: With everything that is wrong with it, for a wave of this size too.
+        BatchProblemsError: With everything that is wrong with it.
     """
     settings = batch.settings.values
     try:
         configured = own_profiles(home)
     except SettingsError as error:
         raise BatchProblemsError(batch.batch_id, [str(error)]) from None
-    resolved, problems = resolve_profile(settings.profile, configured, settings.profile_set)
-    if resolved is not None and settings.batching_mode != "provider_batch_api":
-        n_calls = _largest_wave(settings, len(batch.essays))
-        problems = unfinishable_wave(resolved.values, n_calls)
+    resolved, problems = resolve_profile(
+        settings.profile, configured, settings.profile_set, environment
+    )
     if resolved is None or problems:
         raise BatchProblemsError(batch.batch_id, [f"batch.yaml: profile: {p}" for p in problems])
     return resolved
@@ -87,14 +94,3 @@ def stored_profile(metadata: Mapping[str, Any]) -> Profile:
     """Return the profile a batch was taken in with; those of before have the usual one."""
     kept = metadata.get("profile")
     return (ResolvedProfile.from_json(kept) if kept else usual_profile()).values
-
-
-def _largest_wave(settings: BatchSettings, n_essays: int) -> int:
-    """Return the most comparisons that one wave requests of one judge."""
-    all_pairs = max_possible_pairs(n_essays)
-    share = -(-settings.max_pairwise_comparisons // len(settings.judges))
-    if settings.all_at_once:
-        return share
-    if n_essays <= settings.min_resampling_net_size:
-        return min(share, all_pairs)
-    return min(share, settings.wave_size or max(1, n_essays // 2), all_pairs)

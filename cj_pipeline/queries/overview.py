@@ -61,6 +61,22 @@ def batch_overview(db: Session, batch_id: str | None = None) -> list[dict[str, A
     return rows
 
 
+def running_batches(db: Session) -> list[dict[str, Any]]:
+    """Return the batches under way, each with its wave and its comparisons, the oldest first."""
+    return db.rows(
+        """
+        SELECT b.batch_id,
+               coalesce((SELECT max(wave) FROM comparison_pairs p WHERE p.batch_id = b.batch_id), 0)
+                   AS wave,
+               coalesce((SELECT count(DISTINCT comparison_id) FROM attempts a
+                         WHERE a.batch_id = b.batch_id), 0) AS n_asked,
+               coalesce((SELECT count(*) FROM comparisons c WHERE c.batch_id = b.batch_id), 0)
+                   AS n_ended
+        FROM batches b WHERE b.state = 'running' ORDER BY b.created_at, b.batch_id
+        """
+    )
+
+
 def what_hinders(row: Mapping[str, Any]) -> str:
     """Return what a batch waits for or failed by, in words; empty where nothing hinders it.
 
@@ -95,6 +111,52 @@ def put_off(db: Session, batch_id: str | None = None) -> list[tuple[str, str]]:
         (row["batch_id"], f"put off until {row['until']:%Y-%m-%d %H:%M} UTC: {row['error']}")
         for row in rows
     ]
+
+
+@dataclass(frozen=True)
+class ModelUse:
+    """What one model was asked in a batch, and what that used.
+
+    Attributes:
+        provider: The service.
+        model: As the service calls it.
+        n_comparisons: Different ones.
+        n_calls: Requests, repeated ones among them.
+        tokens_prompt: In all of them.
+        tokens_completion: Likewise.
+        cost_usd: Billed.
+    """
+
+    provider: str
+    model: str
+    n_comparisons: int
+    n_calls: int
+    tokens_prompt: int
+    tokens_completion: int
+    cost_usd: float
+
+    @property
+    def n_retries(self) -> int:
+        """Requests beyond one for each comparison."""
+        return self.n_calls - self.n_comparisons
+
+
+def models_used(db: Session, batch_id: str) -> list[ModelUse]:
+    """Return what each model of a batch was asked, people aside."""
+    return db.records(
+        ModelUse,
+        """
+        SELECT j.provider, j.model,
+               count(DISTINCT a.comparison_id) AS n_comparisons, count(*) AS n_calls,
+               CAST(coalesce(sum(a.tokens_prompt), 0) AS BIGINT) AS tokens_prompt,
+               CAST(coalesce(sum(a.tokens_completion), 0) AS BIGINT) AS tokens_completion,
+               coalesce(sum(a.cost_usd), 0) AS cost_usd
+        FROM attempts a JOIN judges j USING (batch_id, judge_id)
+        WHERE a.batch_id = ? AND j.provider <> 'human'
+        GROUP BY j.provider, j.model ORDER BY j.provider, j.model
+        """,
+        [batch_id],
+    )
 
 
 def final_scores(db: Session, batch_id: str) -> list[dict[str, Any]]:

@@ -102,7 +102,8 @@ def describe(
     low, high = np.minimum(cells.first, cells.second), np.maximum(cells.first, cells.second)
     key = low * cells.n_essays + high
     pair_of_cell = None
-    if not np.all(np.diff(key) > 0):
+    # Cells that begin with the later essay are turned over where they are added up by pair.
+    if not (np.all(np.diff(key) > 0) and np.all(cells.first < cells.second)):
         key, pair_of_cell = np.unique(key, return_inverse=True)
         low, high = np.divmod(key, cells.n_essays)
     return Model(

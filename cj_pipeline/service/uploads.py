@@ -24,10 +24,11 @@ from cj_pipeline.ids import ID, id_for
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.intake.settings import EarlierBatch
 from cj_pipeline.intake.zip_folder import MAX_FILES, ZipProblemsError, unpack
+from cj_pipeline.queries.live_profile import profile_of_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.auth import Grant
 from cj_pipeline.service.problems import ProblemError
-from cj_pipeline.steps.ingest import load_judges
+from cj_pipeline.steps.ingest import load_judges, what_stands_in_the_way
 
 BatchId = Annotated[
     str,
@@ -161,6 +162,7 @@ def _place(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> Hande
         if sha256 != handed_in.batch.content_sha256:
             raise _taken(batch_id)
         return HandedIn(handed_in.batch, handed_in.judge_names, is_new=False)
+    _refuse_doomed(runtime, handed_in.batch)
     if state == "rejected" and target.is_dir():
         replaced = runtime.inbox / f".replaced-{secrets.token_hex(8)}"
         target.rename(replaced)
@@ -207,6 +209,25 @@ def _read(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> Handed
             problems,
         )
     return HandedIn(batch, tuple(judge.name for judge in judges), is_new=True)
+
+
+def _refuse_doomed(runtime: Runtime, batch: Batch) -> None:
+    """A batch that cannot end with scores is refused where it is submitted, unless it says so."""
+    if batch.settings.values.anyway:
+        return
+    try:
+        profile = profile_of_batch(batch, runtime.home, runtime.environment)
+    except BatchProblemsError as error:
+        problems = list(error.problems)
+    else:
+        problems = what_stands_in_the_way(batch, load_judges(batch), profile)
+    if problems:
+        raise ProblemError(
+            422,
+            f"Batch '{batch.batch_id}' was not submitted: it could not end with scores. Change"
+            " the numbers, or set `anyway: true` to start it nevertheless.",
+            problems,
+        )
 
 
 def _other_batches(batch: Batch) -> list[str]:

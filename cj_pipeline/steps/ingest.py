@@ -19,8 +19,10 @@ from cj_pipeline.intake.settings import EarlierBatch
 from cj_pipeline.judging.judges import Judge, load_judge
 from cj_pipeline.live.profiles import ResolvedProfile
 from cj_pipeline.pairing.judge_shares import shares_problem
+from cj_pipeline.planning.feasibility import obstacles
 from cj_pipeline.progress.events import record_progress
-from cj_pipeline.queries.batch_record import batch_correlation_id
+from cj_pipeline.provider_jobs.requests import BatchTexts
+from cj_pipeline.queries.batch_record import batch_correlation_id, record_of
 from cj_pipeline.queries.live_profile import profile_of_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.plan_people import IMPORTED
@@ -128,15 +130,41 @@ def store_batch(
     judges = load_judges(batch, runtime.providers_folder)
     if refused := _refused_connections(runtime, batch, judges):
         raise BatchProblemsError(batch.batch_id, refused)
-    profile = profile_of_batch(batch, runtime.home)
+    profile = profile_of_batch(batch, runtime.home, runtime.environment)
+    despite: tuple[str, ...] = ()
     if runner_mode == "execute":
         said = installation(runtime)
         refused = unallowed_judges(judges, said)
         with runtime.store.read() as db:
             refused += breached_ceilings(db, said, batch.batch_id, 0.0, runtime.clock())
+            is_known = db.one(
+                "SELECT 1 FROM batches WHERE batch_id = ? AND state <> 'rejected'",
+                [batch.batch_id],
+            )
+        if is_known is None:
+            found = what_stands_in_the_way(batch, judges, profile)
+            if batch.settings.values.anyway:
+                despite = tuple(found)
+            else:
+                refused += found
         if refused:
             raise BatchProblemsError(batch.batch_id, refused)
-    return _record(runtime, batch, judges, profile, runner_mode, may_return=may_return)
+    return _record(
+        runtime, batch, judges, profile, runner_mode, despite=despite, may_return=may_return
+    )
+
+
+def what_stands_in_the_way(
+    batch: Batch, judges: Sequence[Judge], profile: ResolvedProfile
+) -> list[str]:
+    """Return why a batch cannot end with scores, however well its providers do; empty if it can."""
+    record = record_of(batch, judges, "execute")
+    texts = BatchTexts(
+        instructions=batch.document("instructions"),
+        rubric=batch.document("rubric"),
+        essays={essay.essay_id: essay.shown_text for essay in batch.essays},
+    )
+    return [f"{each.about}: {each.finding}" for each in obstacles(record, profile.values, texts)]
 
 
 def load_judges(batch: Batch, providers_dir: Path | None = None) -> tuple[Judge, ...]:
@@ -225,6 +253,7 @@ def _record(
     profile: ResolvedProfile,
     runner_mode: str,
     *,
+    despite: Sequence[str],
     may_return: bool,
 ) -> bool:
     settings = batch.settings.values
@@ -277,6 +306,7 @@ def _record(
                         },
                         "profile": profile.as_json(),
                         "notices": list(batch.notices),
+                        **({"started_despite": list(despite)} if despite else {}),
                     },
                     "problems": [],
                     "runner_mode": runner_mode,

@@ -87,6 +87,8 @@ class SamplingPlan:
         above: The share of students above the one cut that is the goal; None where there is none.
         named_only: Whether those above it count alone, as in `goal: top(...)`.
         goal_is_grades: Whether gains are counted in grade steps, not in ranks.
+        verdicts_per_pair: How many comparisons a pair takes: of several judges, in both orders.
+        worth_of_verdict: What each of these tells, of a verdict on a pair of its own.
     """
 
     efficiency: Efficiency
@@ -96,6 +98,8 @@ class SamplingPlan:
     goal_is_grades: bool = False
     above: float | None = None
     named_only: bool = False
+    verdicts_per_pair: float = 1.0
+    worth_of_verdict: float = 1.0
 
 
 def forecast_at_plan(n_essays: int, rule: PrecisionTargets, plan: SamplingPlan) -> Forecast | None:
@@ -161,14 +165,15 @@ def _needed(
 
     def at(log_spread: float) -> float:
         sd = math.exp(log_spread)
-        information = _information_per_comparison(sd)
+        information = _information_per_comparison(sd) * plan.worth_of_verdict
         for_scores = information * plan.efficiency.scores
         for_ranks = information * plan.efficiency.ranks
-        # One comparison more than the errors need goes into joining the essays.
+        # One pair more than the errors need goes into joining the essays, and no scale has fewer.
         counts = [
-            n_essays / 2 * (1 / (for_scores * allowed) + 1)
+            n_essays / 2 * (1 / (for_scores * allowed) + plan.verdicts_per_pair)
             for allowed in _variances_allowed(rule, sd)
         ]
+        counts.append((n_essays - 1) * plan.verdicts_per_pair)
         if rule.misgrading is not None:
             counts.append(_to_misgrading(n_essays, rule.misgrading, plan, now, for_ranks))
         if rule.misplaced is not None:
@@ -222,7 +227,7 @@ def _to_misgrading(
     error = target * spread / max(e_per_share, 1e-9)
     # The spread cancels but for what a comparison tells, which `information` holds per squared
     # logit.
-    return n_essays / 2 * (1 / (information * (error * USUAL_SPREAD) ** 2) + 1)
+    return n_essays / 2 * (1 / (information * (error * USUAL_SPREAD) ** 2) + plan.verdicts_per_pair)
 
 
 def _to_misplaced(
@@ -237,7 +242,7 @@ def _to_misplaced(
     above = 0.5 if plan.above is None else plan.above
     share = target * 2 * above if plan.named_only else target
     error = share / max(_boundary_density((1 - above, above)) * math.sqrt(2 / math.pi), 1e-9)
-    return n_essays / 2 * (1 / (information * (error * USUAL_SPREAD) ** 2) + 1)
+    return n_essays / 2 * (1 / (information * (error * USUAL_SPREAD) ** 2) + plan.verdicts_per_pair)
 
 
 def _to_gain(

@@ -14,6 +14,7 @@ import json
 import re
 import shutil
 import tempfile
+import zipfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from xml.sax.saxutils import escape
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from cj_pipeline.errors import SettingsError
+from cj_pipeline.errors import SettingsError, TrialDefinitionError
 from cj_pipeline.grading.grade_scales import load_scale
 from cj_pipeline.ids import id_for
 from cj_pipeline.intake.settings import resolve_settings
@@ -53,11 +55,13 @@ class MadeUpEssays(_Strict):
         anchors: How many; their grades rise evenly over the batch's scale.
         qualities: Lowest and highest latent quality in logits, which the emulator is given;
             left out, it estimates them from the texts.
+        files: How they are handed in: as tables, or as Word files with a table of grades.
     """
 
     students: Annotated[int, Field(ge=0, le=2000)]
     anchors: Annotated[int, Field(ge=0, le=500)] = 0
     qualities: tuple[float, float] | None = None
+    files: Literal["table", "docx"] = "table"
 
     @model_validator(mode="after")
     def _makes_a_pair(self) -> Self:
@@ -128,6 +132,7 @@ class _TrialFile(_Strict):
     schedule: TrialSchedule | None = None
     drift: DriftBands = DriftBands()
     is_quick: bool = True
+    sequence: Literal["jobs", "runner"] = "jobs"
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
@@ -162,6 +167,7 @@ class TrialDefinition:
         schedule: When it is run by itself; None for whenever the nightly schedule is.
         drift: How far it may be from the trials before it.
         is_quick: Whether it takes seconds, so that every change can be tried with it.
+        sequence: What takes it to its end: Dagster's jobs, or the runner's commands one by one.
         origin: Built in, or the user's.
     """
 
@@ -179,6 +185,7 @@ class TrialDefinition:
     drift: DriftBands
     is_quick: bool
     origin: Literal["built-in", "own"]
+    sequence: Literal["jobs", "runner"] = "jobs"
 
     @property
     def explicit_settings(self) -> dict[str, Any]:
@@ -203,7 +210,7 @@ class TrialDefinition:
     def fingerprint(self) -> str:
         """Covers whatever could change what comes out, so that only like trials are compared."""
         parts = {
-            "made_up": self.made_up.model_dump() if self.made_up else None,
+            "made_up": _what_is_made_up(self.made_up),
             "folder": str(self.folder) if self.folder else None,
             "settings": {
                 key: value
@@ -237,11 +244,19 @@ class TrialDefinition:
         return folder
 
 
+def _what_is_made_up(made_up: MadeUpEssays | None) -> dict[str, Any] | None:
+    if made_up is None:
+        return None
+    # Tables are what all were once, and those of before are still the same trials.
+    return made_up.model_dump(exclude={"files"} if made_up.files == "table" else None)
+
+
 def load_trial(name: str, home: Path) -> TrialDefinition:
     """Return a trial by name: the user's own before the built-in ones.
 
     Raises:
-        SettingsError: If there is none of that name, or its file is wrong; every problem is listed.
+        SettingsError: If there is none of that name.
+        TrialDefinitionError: If its file is wrong; every problem is listed.
     """
     if not _NAME.fullmatch(name):
         msg = f"'{name}' cannot name a trial: use 2 to 40 of a-z, 0-9, '-' and '_'."
@@ -262,8 +277,12 @@ def load_trial(name: str, home: Path) -> TrialDefinition:
 
 def trial_names(home: Path) -> tuple[str, ...]:
     """Return the names of all trials, built-in ones and the user's."""
-    built_in = {Path(entry.name).stem for entry in _BUILT_IN.iterdir()}
-    return tuple(sorted(built_in | set(own_trial_names(home))))
+    return tuple(sorted({*built_in_trial_names(), *own_trial_names(home)}))
+
+
+def built_in_trial_names() -> tuple[str, ...]:
+    """Return the names of the trials that come with the pipeline."""
+    return tuple(sorted(Path(entry.name).stem for entry in _BUILT_IN.iterdir()))
 
 
 def own_trial_names(home: Path) -> tuple[str, ...]:
@@ -306,10 +325,10 @@ def _read(name: str, raw: bytes, home: Path, origin: Literal["built-in", "own"])
         given = yaml.safe_load(raw)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f"The trial '{name}' is no YAML file: {error}"
-        raise SettingsError(msg) from None
+        raise TrialDefinitionError(msg) from None
     if not isinstance(given, dict):
         msg = f"The trial '{name}' is no mapping; see docs/trials.md for one."
-        raise SettingsError(msg)
+        raise TrialDefinitionError(msg)
     if given.get("based_on"):
         given = _merged(_built_in_file(name, str(given["based_on"])), given)
     try:
@@ -366,11 +385,12 @@ def _definition(name: str, file: _TrialFile, origin: Literal["built-in", "own"])
         drift=file.drift,
         is_quick=file.is_quick,
         origin=origin,
+        sequence=file.sequence,
     )
 
 
-def _wrong(name: str, problems: list[str]) -> SettingsError:
-    return SettingsError(
+def _wrong(name: str, problems: list[str]) -> TrialDefinitionError:
+    return TrialDefinitionError(
         f"The trial '{name}' cannot be used:\n" + "\n".join(f"  - {each}" for each in problems)
     )
 
@@ -399,16 +419,23 @@ def _write_made_up(folder: Path, definition: TrialDefinition) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
     (unfinished / "instructions.md").write_text("Should the school be open in the evening?\n")
-    (unfinished / "batch.yaml").write_text("language: en\n")
+    scale = definition.settings.get("scale") if made_up.files == "docx" else None
+    named = f"scale: {scale}\n" if scale else ""
+    (unfinished / "batch.yaml").write_text(f"language: en\n{named}")
     students = [(essay_id, _text(essay_id)) for essay_id in _ids("student", made_up.students)]
-    (unfinished / "essays.csv").write_text(_csv(["essay_id", "text"], students))
+    anchors = []
     if made_up.anchors:
         steps = load_scale(str(definition.settings["scale"])).grades
         anchors = [
             (essay_id, _text(essay_id), steps[i * len(steps) // made_up.anchors])
             for i, essay_id in enumerate(_ids("anchor", made_up.anchors))
         ]
-        (unfinished / "anchors.csv").write_text(_csv(["essay_id", "text", "grade"], anchors))
+    if made_up.files == "docx":
+        _write_word_files(unfinished, students, anchors)
+    else:
+        (unfinished / "essays.csv").write_text(_csv(["essay_id", "text"], students))
+        if anchors:
+            (unfinished / "anchors.csv").write_text(_csv(["essay_id", "text", "grade"], anchors))
     try:
         unfinished.rename(folder)
     except OSError:
@@ -416,6 +443,48 @@ def _write_made_up(folder: Path, definition: TrialDefinition) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
         if not folder.exists():
             raise
+
+
+def _write_word_files(
+    folder: Path, students: Sequence[tuple[str, str]], anchors: Sequence[tuple[str, str, str]]
+) -> None:
+    """Write a folder as such runners have it: a Word file each, and a table of anchors' grades."""
+    (folder / "essays").mkdir()
+    for essay_id, text in students:
+        (folder / "essays" / f"{essay_id}.docx").write_bytes(_word_file(text))
+    if not anchors:
+        return
+    (folder / "anchors").mkdir()
+    for essay_id, text, _ in anchors:
+        (folder / "anchors" / f"{essay_id}.docx").write_bytes(_word_file(text))
+    grades = [(f"{essay_id}.docx", grade) for essay_id, _, grade in anchors]
+    (folder / "anchors" / "grades.csv").write_text(_csv(["file", "grade"], grades))
+
+
+_WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+_PACKAGE = "http://schemas.openxmlformats.org/package/2006"
+_OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"
+_WORD_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
+
+
+def _word_file(text: str) -> bytes:
+    """Return the smallest Word file of one paragraph; the same text gives the same bytes."""
+    parts = {
+        "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types">'
+        '<Default Extension="rels"'
+        ' ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        f'<Override PartName="/word/document.xml" ContentType="{_WORD_TYPE}"/></Types>',
+        "_rels/.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">'
+        f'<Relationship Id="r1" Type="{_OFFICE}" Target="word/document.xml"/></Relationships>',
+        "word/document.xml": f'<w:document xmlns:w="{_WORD}"><w:body><w:p><w:r>'
+        f"<w:t>{escape(text)}</w:t></w:r></w:p></w:body></w:document>",
+    }
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        for name, content in parts.items():
+            entry = zipfile.ZipInfo(name, date_time=(2020, 1, 1, 0, 0, 0))
+            file.writestr(entry, f'<?xml version="1.0" encoding="UTF-8"?>{content}')
+    return out.getvalue()
 
 
 def _ids(kind: str, n: int) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,7 +19,7 @@ from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import Ingested, ingest
 from cj_pipeline.store.session import Session
-from cj_pipeline.trials.definitions import DriftBands, load_trial
+from cj_pipeline.trials.definitions import DriftBands, TrialDefinition, load_trial
 from cj_pipeline.trials.drift import MOST_RUNS_BEFORE, TrialDrift, drift_between
 from cj_pipeline.trials.figures import Expectation, ExpectationFinding, Figure, trial_figures
 
@@ -82,6 +85,75 @@ def open_trial(
         db.insert("trial_runs", [row], on_conflict="ignore")
     log.info("trial_opened", trial=trial, batch_id=batch_id)
     return taken_in
+
+
+@dataclass(frozen=True)
+class InterruptedRun:
+    """A run of a trial that a command began and did not end."""
+
+    batch_id: str
+    fingerprint: str
+    started_by: str
+
+
+def this_process() -> str:
+    """Return which process runs a trial, for a later command to see whether it still does."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_begun_at(os.getpid())}"
+
+
+def is_alive(process: str) -> bool:
+    """Return whether the process that `this_process` named may still run; unknown elsewhere."""
+    host, number, begun_at = process.rsplit(":", 2)
+    if host != socket.gethostname():
+        return True
+    if int(number) == os.getpid():
+        return False  # a trial of this very command that has come back
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    # After a restart another program may have its number.
+    return begun_at == _begun_at(int(number))
+
+
+def _begun_at(number: int) -> str:
+    """Return when a process began, in the system's own count; empty where it does not say."""
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
+
+
+def register_run(
+    runtime: Runtime, definition: TrialDefinition, batch_id: str, started_by: str
+) -> None:
+    """Note which process runs a trial, before its batch is opened or when it goes on."""
+    with runtime.store.write() as db:
+        known = db.one("SELECT * FROM trial_runs WHERE batch_id = ?", [batch_id])
+        row = known or {
+            "batch_id": batch_id,
+            "trial": definition.name,
+            "fingerprint": definition.fingerprint,
+            "definition": definition.as_json(),
+            "due_at": runtime.clock(),
+        }
+        noted = row | {"definition": row["definition"] | {"started_by": started_by}}
+        db.insert("trial_runs", [noted], on_conflict="replace")
+
+
+def interrupted_runs(db: Session, trial: str) -> list[InterruptedRun]:
+    """Return the runs of a trial that a command began and that are not over, the latest first."""
+    return db.records(
+        InterruptedRun,
+        "SELECT t.batch_id, t.fingerprint, t.definition->>'started_by' AS started_by"
+        " FROM trial_runs t JOIN batches b USING (batch_id)"
+        " WHERE t.trial = ? AND t.concluded_at IS NULL AND b.state = 'running'"
+        " AND (t.definition->>'started_by') IS NOT NULL ORDER BY t.due_at DESC, t.batch_id DESC",
+        [trial],
+    )
 
 
 def conclude_trial(runtime: Runtime, batch_id: str) -> TrialOutcome | None:

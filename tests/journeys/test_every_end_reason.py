@@ -76,14 +76,14 @@ def ending(runtime: Runtime, batch_id: str) -> tuple[str, str]:
         ),
         pytest.param(
             8,
-            NO_STABILITY | {"all_at_once": True, "max_pairwise_comparisons": 3},
+            NO_STABILITY | {"all_at_once": True, "max_pairwise_comparisons": 3, "anyway": True},
             {},
             ("failed", "unscalable"),
             id="unscalable",
         ),
         pytest.param(
             6,
-            NO_STABILITY | {"spend_cap_usd": 1e-6},
+            NO_STABILITY | {"spend_cap_usd": 1e-6, "anyway": True},
             {},
             ("failed", "spend_cap"),
             id="spend_cap",

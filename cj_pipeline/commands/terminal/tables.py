@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from cj_pipeline.judging.judges import Judge
     from cj_pipeline.operations.cost_estimate import ModeCost
     from cj_pipeline.operations.pilot import Calibration
+    from cj_pipeline.operations.preflight import PreflightItem
     from cj_pipeline.operations.reconcile import Discrepancy
+    from cj_pipeline.queries.overview import ModelUse
 
 Row = Mapping[str, Any]
 
@@ -88,6 +90,52 @@ def statuses(rows: Sequence[Row]) -> Table:
             for row in rows
         ],
     )
+
+
+def models_used(batch_id: str, used: Sequence[ModelUse]) -> Table:
+    """Return what each provider's model was asked, used and cost; and all together."""
+    rows = [
+        (
+            each.provider,
+            each.model,
+            each.n_comparisons,
+            each.n_calls,
+            each.n_retries,
+            each.tokens_prompt,
+            each.tokens_completion,
+            f"{each.cost_usd:.6f}",
+        )
+        for each in used
+    ]
+    if len(used) > 1:
+        sums = [
+            sum(counted)
+            for counted in zip(
+                *(
+                    (e.n_comparisons, e.n_calls, e.n_retries, e.tokens_prompt, e.tokens_completion)
+                    for e in used
+                ),
+                strict=True,
+            )
+        ]
+        rows.append(("(all)", "", *sums, f"{sum(each.cost_usd for each in used):.6f}"))
+    heads = (
+        "provider",
+        "model",
+        "comparisons",
+        "calls",
+        "retries",
+        "tokens in",
+        "tokens out",
+        "USD",
+    )
+    return table(f"Calls to models, {batch_id}", heads, rows)
+
+
+def preflight(title: str, examined: Sequence[PreflightItem]) -> Table:
+    """Return how everything stands that a batch needs."""
+    rows = [(each.standing, each.about, each.finding) for each in examined]
+    return table(title, ("", "about", "found"), rows)
 
 
 def grades(batch_id: str, rows: Sequence[Row], statement: str) -> Group:

@@ -13,10 +13,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cj_pipeline.cli import app
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.outputs.artefact import write_artefact
 from cj_pipeline.outputs.verification import verify_artefact
 from cj_pipeline.runtime import RunEnvironment
 from cj_pipeline.store.file_store import FileStore
+from tests.support.batches import begin, open_engine, write_batch
 from tests.support.finished_batches import SPRING, fill, insert_all, spring_rows
 
 AGAIN = "spring-9-again"
@@ -40,6 +43,27 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             environment=RunEnvironment("0a1b2c3", "0.1.0", "3.11.9", "Linux"),
         )
     return folder
+
+
+def test_sql_before_the_first_wave_says_what_is_under_way(tmp_path: Path) -> None:
+    """Rather than that there is nothing; and beside an answer, of what the copy lacks."""
+    runtime = open_engine(tmp_path / "home")
+    change_settings(
+        EmulatorConfig.from_environment(runtime.environment, runtime.home), latency_s=3600.0
+    )
+    settings = {"judges": ["quality"], "max_pairwise_comparisons": 6, "all_at_once": True}
+    begin(runtime, write_batch(tmp_path / "small", n_students=4, settings=settings))
+
+    nothing = _cj(runtime.home, "sql", "SELECT 42 AS answer")
+    runtime.store.publish()
+    beside = _cj(runtime.home, "sql", "SELECT 42 AS answer")
+    untouched = _cj(tmp_path / "elsewhere", "sql", "SELECT 42 AS answer")
+
+    assert (nothing.exit_code, beside.exit_code, untouched.exit_code) == (1, 0, 1)
+    for said in (nothing.output, beside.output):
+        assert "'small', wave 1: 0 of 6" in " ".join(said.split())
+    assert "42" in beside.output
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_verify_says_that_nothing_differs(home: Path) -> None:

@@ -46,6 +46,15 @@ def refused(
     return problems
 
 
+def said(
+    name: str = "default",
+    configured: dict[str, Any] | None = None,
+    explicit: dict[str, Any] | None = None,
+) -> str:
+    """Return the same as one text."""
+    return "\n".join(refused(name, configured, explicit))
+
+
 def test_the_built_in_profiles_are_those_promised() -> None:
     """Their numbers are what people who know such harnesses expect."""
     smoke, ci, nightly = (resolved(name).values for name in ("smoke", "ci", "nightly"))
@@ -297,6 +306,29 @@ def test_a_configured_profile_may_be_empty() -> None:
 def test_known_profiles_are_built_in_first() -> None:
     """A user's own of the same name is no second one."""
     assert known_profiles({"ci": {}, "a": {}}) == ("default", "smoke", "ci", "nightly", "a")
+
+
+def test_a_chunk_needs_a_concurrency() -> None:
+    """The usual one is nobody's word; where it is cleared by hand what was inherited falls away."""
+    assert "needs a concurrency" in said("mine", {"mine": {"chunk_size": 2}})
+    assert resolved("mine", {"mine": {"chunk_size": 2, "concurrency": 2}}).values.chunk_size == 2
+    cleared = resolved("ci", explicit={"concurrency": "none"})
+    assert cleared.values.chunk_size is None
+    assert "no concurrency" in cleared.notes["chunk_size"]
+
+
+def test_a_queue_is_a_depth_and_its_other_name_is_known() -> None:
+    """Elsewhere `queue` is a name; here a name is refused with what there is instead."""
+    assert resolved("mine", {"mine": {"queue_depth": 9}}).values.queue == 9
+    told = said("mine", {"mine": {"queue": "gpu-low"}})
+    assert "queue_depth" in told
+    assert "priority" in told
+
+
+def test_a_suggestion_does_not_mind_the_case() -> None:
+    """`CI` is meant as `ci`."""
+    assert "did you mean 'ci'" in said("CI")
+    assert "did you mean 'concurrency'" in said("ci", explicit={"Concurrency": 2})
 
 
 def test_a_wave_that_would_expire_before_its_turn_is_refused_with_numbers() -> None:

@@ -89,6 +89,48 @@ def test_names_keep_to_prometheus_conventions(metric) -> None:
     assert "\n" not in metric.help
 
 
+def test_series_are_bounded_and_their_sum_is_kept() -> None:
+    """A thousand models are five hundred series and one for the rest; a long name is cut."""
+    store = FileStore.in_memory()
+    with store.write() as db:
+        run = {"fingerprint": "f", "definition": {}, "due_at": NOW, "is_met": True}
+        db.insert(
+            "trial_runs",
+            [
+                run
+                | {"batch_id": f"b-{number}", "trial": f"t-{number:04d}-{'x' * 200}"}
+                | {"concluded_at": NOW}
+                for number in range(1000)
+            ],
+        )
+        text = exposition(read_metrics(db, now=NOW))
+
+    series = {k: v for k, v in samples(text).items() if k[0] == "cj_trial_runs_total"}
+    assert len(series) == 501
+    assert sum(series.values()) == 1000
+    assert all(len(text) <= 100 for _, labels in series for _, text in labels)
+
+
+def test_no_duration_is_negative_where_clocks_differ() -> None:
+    """A provider's clock says whole seconds, ours says more: a histogram's sum would fall."""
+    store = FileStore.in_memory()
+    with store.write() as db:
+        db.execute(
+            "INSERT INTO provider_jobs BY NAME SELECT 'k' AS submission_key, 'b' AS batch_id,"
+            " 1 AS wave, 'j' AS judge_id, 'provider_batch_api' AS batching_mode,"
+            " 'openai' AS provider, 'm' AS model, 'a' AS account, 'settled' AS state,"
+            " 1 AS n_requests, 1 AS n_bytes, 0.0 AS reserved_usd, $now AS intended_at,"
+            " $now AS submitted_at, $now - INTERVAL 1 SECOND AS ended_at,"
+            " $now - INTERVAL 2 SECOND AS collected_at",
+            {"now": NOW},
+        )
+        text = exposition(read_metrics(db, now=NOW))
+
+    for name in ("job_duration", "collection_delay"):
+        labels = {"provider": "openai", "model": "m"}
+        assert value(text, f"llm_provider_batch_api_{name}_seconds_sum", **labels) == 0
+
+
 def test_counts_are_those_of_the_rows(db: Session) -> None:
     """Counted once in SQL for the metric and once here, row by row."""
     text = exposition(read_metrics(db, now=NOW))

@@ -162,7 +162,9 @@ def test_every_ending_is_told_once(
     """With its outcome, and with nothing after it."""
     emulate(runtime, **emulator)
     folder = write_batch(
-        tmp_path / "batch", n_students=n_students, settings=NO_STABILITY | settings
+        tmp_path / "batch",
+        n_students=n_students,
+        settings=NO_STABILITY | {"anyway": True} | settings,
     )
 
     batch_id = run(runtime, folder)
@@ -186,6 +188,7 @@ def test_a_cancelled_batch_says_so_twice(runtime: Runtime, tmp_path: Path) -> No
     assert_sound(events)
     assert EventKind.CANCELLING in kinds(events)
     assert events[-1].progress.outcome is BatchOutcome.CANCELLED
+    assert events[-1].progress.share_done < 1
 
 
 def test_noting_again_tells_nothing_new(runtime: Runtime, tmp_path: Path) -> None:
@@ -376,7 +379,7 @@ def test_what_comes_home_after_the_end_changes_no_outcome(tmp_path: Path) -> Non
     clock = ManualClock()
     runtime = open_engine(tmp_path / "home", clock=clock)
     emulate(runtime, latency_s=10_000.0)
-    settings = NO_STABILITY | {"stall_after_s": 3600}
+    settings = NO_STABILITY | {"stall_after_s": 3600, "anyway": True}
     batch_id = ingest(
         runtime, write_batch(tmp_path / "batch", n_students=5, settings=settings)
     ).batch_id

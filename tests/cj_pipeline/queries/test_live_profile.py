@@ -133,10 +133,49 @@ def test_explain_refuses_an_empty_name_and_tells_every_violation(tmp_path: Path)
 
 @pytest.mark.parametrize("given", [["queue"], ["=3"], ["queue=3", "queue=4"]])
 def test_a_field_that_is_not_written_as_one_is_refused(tmp_path: Path, given: list[str]) -> None:
-    """Rather than guessed at."""
+    """Rather than guessed at; whatever is wrong with a profile ends with 1."""
     flags = [word for text in given for word in ("--set", text)]
 
-    assert run(tmp_path, "profile", "explain", "ci", *flags)[0] == 2
+    assert run(tmp_path, "profile", "explain", "ci", *flags)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("mine: {concurrency: 2}\nmine: {concurrency: 3}\n", "mine"),
+        ("mine:\n  concurrency: 2\n  concurrency: 3\n", "concurrency"),
+        ("profiles:\n  mine: {concurrency: 2}\n", "`profiles:`"),
+        ("- mine\n", "fields by profile name"),
+    ],
+)
+def test_a_file_that_says_two_things_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    """The last of two keys does not win in silence, and nested profiles are not left out."""
+    (tmp_path / "profiles.yaml").write_text(text)
+
+    code, shown = run(tmp_path, "profile", "explain", "ci")
+
+    assert code == 1
+    assert told in shown
+
+
+def test_environment_variables_are_a_layer_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They win over the file and lose to the command line; a misspelt one is told."""
+    (tmp_path / "profiles.yaml").write_text("ci: {concurrency: 8, timeout_seconds: 20}\n")
+    monkeypatch.setenv("CJ_PROFILE_CONCURRENCY", "12")
+    monkeypatch.setenv("CJ_PROFILE_TIMEOUT_SECONDS", "25")
+
+    code, shown = run(tmp_path, "profile", "explain", "ci", "--set", "timeout_seconds=30")
+    monkeypatch.setenv("CJ_PROFILE_CONCURENCY", "9")
+    wrong, told = run(tmp_path, "profile", "explain", "ci")
+
+    assert code == 0
+    rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()}
+    assert rows["concurrency"][:2] == ["12", "environment"]
+    assert rows["timeout_seconds"][:2] == ["30", "explicit"]
+    assert wrong == 1
+    assert "concurrency" in told
 
 
 def test_list_shows_own_profiles_and_what_is_wrong_with_them(tmp_path: Path) -> None:

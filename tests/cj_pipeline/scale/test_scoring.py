@@ -191,3 +191,21 @@ def test_settings_that_exclude_each_other_are_told(configured: dict[str, object]
 
     assert settings is None
     assert len(problems) == 1
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_a_verdict_means_the_same_whichever_essay_was_shown_first(n: int) -> None:
+    """Also in the smallest nets, where each pair has one verdict and all happen to be in order."""
+    ids = ESSAYS[:n]
+    plain = ScoringRules(position_effect="off")
+    chain = [(ids[0], other) for other in ids[1:]]
+    for turned in range(2 ** len(chain)):
+        judged = [
+            JudgedPair(b, a, "B") if turned >> i & 1 else JudgedPair(a, b, "A")
+            for i, (a, b) in enumerate(chain)
+        ]
+
+        scale = score_verdicts(ids, judged, ScoringRules())
+
+        assert scale.scores == pytest.approx(score_verdicts(ids, judged, plain).scores, abs=1e-6)
+        assert scale.scores[0] > max(scale.scores[1:])
