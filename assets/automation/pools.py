@@ -18,7 +18,7 @@ from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from cj_pipeline.errors import CJError, SettingsError
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.judging.judges import load_judge
-from cj_pipeline.judging.provider_definitions import OWN_FOLDER
+from cj_pipeline.judging.provider_definitions import OWN_FOLDER, known_providers
 from resources.runtime_resource import PARTITION_TAG, RuntimeResource
 
 POOL_TAG = "dagster/cj-provider"
@@ -41,8 +41,13 @@ def run_tags(job: str, providers: Sequence[str], priority: str) -> dict[str, str
     """Return a run's place in the queue, and the pools it takes from."""
     return {
         PRIORITY_TAG: str(_PRIORITY.get(priority, 0) + _HURRY.get(job, 0)),
-        **{f"{POOL_TAG}-{provider}": "yes" for provider in providers},
+        **{f"{POOL_TAG}-{_pool(provider)}": "yes" for provider in providers},
     }
+
+
+def _pool(provider: str) -> str:
+    """Return the pool of a provider: its own, or, of one that was defined here, a common one."""
+    return provider if provider in known_providers() else "openai-compatible"
 
 
 def settings_in(folder: Path) -> Mapping[str, Any]:

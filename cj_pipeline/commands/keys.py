@@ -22,8 +22,8 @@ def create(
     public = make_key(home_folder(), replace=replace)
     console.print(public.text, markup=False, highlight=False, soft_wrap=True)
     console.print(
-        "Artefacts written from now on are signed, and their reports print this. Give it to whoever"
-        " is to check them: `cj verify FILE --key KEY`. The private part stays in CJ_HOME/keys and"
+        "Artefacts written from now on are signed, and their reports print this. Give it to those"
+        " who check them: `cj verify FILE --key KEY`. The private part stays in CJ_HOME/keys and"
         " is in no backup of the store: keep a copy where you keep other keys.",
         soft_wrap=True,
     )

@@ -271,7 +271,7 @@ class _Examining:
 
     def _usage(self, reply: Reply) -> Examined:
         if reply.usage is None:
-            told = "it does not tell what it used: each answer is billed at the most it can cost"
+            told = "it does not report what it used: each answer is billed at its highest cost"
             free = self.judge.price.output == 0 and self.judge.price.input == 0
             return Examined("usage", "ready" if free else "warning", told)
         n_bytes = prompt_bytes(_prompt(self.judge, *self.short, **self.shown))
@@ -279,7 +279,7 @@ class _Examining:
         told = f"{reply.usage.prompt} tokens in, {reply.usage.completion} out"
         is_odd = reply.evidence is UsageEvidence.CONTRADICTORY
         if is_odd or is_far_from(reply.usage, n_bytes, n_answer):
-            told += ", which cannot be: answers are billed at the most they can cost"
+            told += ", which cannot be: answers are billed at their highest cost"
             return Examined("usage", "warning", told)
         return Examined("usage", "ready", told)
 

@@ -61,10 +61,10 @@ HEADINGS: Mapping[str, tuple[str, str]] = {
         to_translate("Rank to"),
         to_translate("The true rank is at most this low with 95 % probability."),
     ),
-    "name": (to_translate("Name"), to_translate("As handed in.")),
-    "group": (to_translate("Group"), to_translate("As handed in.")),
+    "name": (to_translate("Name"), to_translate("As submitted.")),
+    "group": (to_translate("Group"), to_translate("As submitted.")),
     "essay_id": (to_translate("Essay id"), to_translate("What the batch calls the essay.")),
-    "file_name": (to_translate("File"), to_translate("The file that was handed in.")),
+    "file_name": (to_translate("File"), to_translate("The file that was submitted.")),
     "grade": (
         to_translate("Grade"),
         to_translate("The grade to be given: a person's where one set it."),

@@ -2,7 +2,7 @@
 
 The file and those beside it are enough for most of it, because it carries every verdict. A store at
 hand is asked whether it wrote that file, and compared value by value; the batch folder vouches for
-the inputs. What nothing vouched for is listed. How values are worked out anew is `verifying`.
+the inputs. What nothing vouched for is listed. How values are recomputed is `verifying`.
 """
 
 from __future__ import annotations
@@ -475,7 +475,7 @@ class _Store:
                 self.notes.append(
                     f"The store has gone on since it wrote this file: {len(found)} values are"
                     f" others now, among them {found[0].path}. `cj report {batch_id}` writes the"
-                    " report anew, and the batch's last artefact is the one in its folder."
+                    " report again, and the batch's last artefact is the one in its folder."
                 )
             return
         self.differences += _some(
@@ -509,7 +509,7 @@ class _Store:
         else:
             self.notes.append(
                 "The store kept no checksum of this batch's artefacts, as an earlier version wrote"
-                f" them: `cj report {batch_id}` writes them anew."
+                f" them: `cj report {batch_id}` writes them again."
             )
         return True
 

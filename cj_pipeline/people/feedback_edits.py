@@ -34,7 +34,7 @@ def edit_feedback(
         if len(text) > MAX_CHARACTERS:
             problems.append(f"it has {len(text):,} characters; at most {MAX_CHARACTERS:,} are kept")
         if not by.strip():
-            problems.append("nobody is named who edited it (--by)")
+            problems.append("say who edited it (--by)")
         if problems:
             listed = "\n".join(f"  - {problem}" for problem in problems)
             msg = f"Feedback for {whose} in batch '{batch_id}' was not stored:\n{listed}"

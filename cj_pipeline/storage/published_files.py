@@ -67,7 +67,7 @@ class PublishedFiles:
             return content
         content = self.objects.get(f"{PUBLISHED_IN}/{PurePosixPath(recorded)}")
         if content is not None and _sha256(content) != sha256:
-            msg = f"{recorded} is being written anew on another machine; try again."
+            msg = f"{recorded} is being rewritten on another machine; try again."
             raise TransientError(msg)
         return content
 

@@ -7,14 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
-from cj_pipeline.judging.judges import ProviderName
+from cj_pipeline.judging.provider_definitions import known_providers
 from cj_pipeline.service.auth import OPEN_PATHS
 from cj_pipeline.store.quack_store import attach_statement
 from tests.support import ROOT
@@ -260,9 +260,9 @@ def test_every_provider_has_a_pool() -> None:
     """
     pools = _yaml(ROOT / "dagster.yaml")["concurrency"]["runs"]["tag_concurrency_limits"]
 
-    assert {
-        f"dagster/cj-provider-{name}" for name in get_args(ProviderName) if name != "human"
-    } == {pool["key"] for pool in pools} - {"dagster/partition"}
+    assert {f"dagster/cj-provider-{name}" for name in known_providers() if name != "human"} == {
+        pool["key"] for pool in pools
+    } - {"dagster/partition"}
 
 
 def test_in_a_cluster_only_the_login_reaches_dagsters_webserver() -> None:

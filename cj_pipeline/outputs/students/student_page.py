@@ -253,7 +253,7 @@ def _page(history: BatchHistory, essay_id: str, person: Row) -> StudentPage:
         appeal=visible(history.settings.get("how_to_appeal") or "")
         or tr(
             "Talk to your teacher first. You may ask that people who had no part in this grade"
-            " judge your text anew; say why. The numbers in brackets help them find each"
+            " judge your text again; say why. The numbers in brackets help them find each"
             " comparison."
         ),
         status=(

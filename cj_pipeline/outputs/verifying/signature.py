@@ -92,7 +92,7 @@ def _signed_by(
     if is_required:
         known = ", ".join(key.key_id for key in trusted)
         return SignatureChecked(
-            f"it is signed by the key {claimed.key_id}, not by {known}: whoever altered a file"
+            f"it is signed by the key {claimed.key_id}, not by {known}: a person who altered a file"
             " can sign it with a key of their own"
         )
     return SignatureChecked(
