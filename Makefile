@@ -49,7 +49,7 @@ test: $(VENV)/.dev  ## `make check`, and everything else a change needs to know
 
 test-all: test  ## `make test`, then every journey, kills, a daemon, the browser and PostgreSQL
 	$(BIN)/python -m pytest $(ON_TWO_CORES) -m "journey and not slow and not postgres"
-	$(BIN)/python -m pytest -m "slow or postgres"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or postgres"
 
 nightly: $(VENV)/.dev  ## What takes an hour: every kill point, 1,000 kills of store commands, 100,000 fuzzed results and files
 	CJ_TESTS=nightly $(BIN)/python -m pytest -rP tests/journeys/test_killed_anywhere.py \

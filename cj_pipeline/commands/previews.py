@@ -32,6 +32,7 @@ from cj_pipeline.text import visible
 if TYPE_CHECKING:
     from cj_pipeline.intake.batch_folder import Batch
     from cj_pipeline.outputs.artefact import WrittenFile
+    from cj_pipeline.runtime import Runtime
 
 
 def plan(
@@ -77,7 +78,7 @@ def plan(
         anyway=anyway,
     )
     name = name_of_batch(batch_dir, batch_id)
-    runtime = open_runtime()
+    runtime = _without_a_trace(open_runtime())
     with logs(log_file), told_preview(name, "plan") as is_read:
         batch = read_batch(batch_dir, explicit=explicit, batch_id=name)
         preview = preview_batch(runtime, batch)
@@ -109,6 +110,14 @@ def plan(
             console.print(tables.pilot_table(preview.pilot(runtime, pilot)))
         if artefact is not None:
             _show(preview.write_artefact(artefact))
+
+
+def _without_a_trace(runtime: Runtime) -> Runtime:
+    """Return a runtime that makes no store where there is none yet: a plan stores nothing."""
+    from cj_pipeline.store.file_store import FileStore
+
+    is_made = not isinstance(runtime.store, FileStore) or runtime.store.path.exists()
+    return runtime if is_made else replace(runtime, store=FileStore.in_memory())
 
 
 def _show_essays(batch: Batch) -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cj_pipeline.provider_jobs import ledger
 from cj_pipeline.store.session import Session
 
 _ID_COLUMNS = (
@@ -152,9 +153,9 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
     row = db.one(f"SELECT count(*) AS n FROM {_ITS_CALLBACKS}", keys)  # noqa: S608
     db.execute(f"DELETE FROM {_ITS_CALLBACKS}", keys)  # noqa: S608
     tables = set(tables_of(db))  # an older copy may not have all of them
-    shown = f"submission_key IN (SELECT submission_key FROM attempts WHERE {_SHOWS_IT})"  # noqa: S608
     db.execute(f"UPDATE attempts SET prompt_sha256 = '' WHERE {_SHOWS_IT}", keys)  # noqa: S608
-    db.execute(f"UPDATE provider_jobs SET error = NULL WHERE {shown}", keys)  # noqa: S608
+    jobs = db.rows(f"SELECT DISTINCT submission_key FROM attempts WHERE {_SHOWS_IT}", keys)  # noqa: S608
+    ledger.forget_errors(db, [row["submission_key"] for row in jobs])
     if "withdrawn_answers" in tables:
         db.execute(
             "UPDATE withdrawn_answers SET reason = '' WHERE batch_id = $batch AND answer_id IN"  # noqa: S608

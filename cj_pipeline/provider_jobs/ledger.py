@@ -927,6 +927,11 @@ def send_what_waited(db: Session, batch_id: str, now: datetime) -> None:
 # The one way in
 
 
+def forget_errors(db: Session, keys: Sequence[str]) -> None:
+    """Remove what providers said of jobs: it may quote an essay that is erased."""
+    _update(db, keys, error=None)
+
+
 def _words(states: Iterable[JobState]) -> list[str]:
     return sorted(state.value for state in states)
 

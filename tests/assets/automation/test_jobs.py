@@ -344,7 +344,7 @@ def test_progress_is_told_in_the_runs_log_and_on_the_pages(ended: Ended) -> None
     last, first = (page.asset_materialization for page in pages)
     assert last is not None
     assert first is not None
-    assert first.metadata["time_left"].value == "unknown"
+    assert first.metadata["time_left"].value == "not known yet"
     assert re.match(r"\d+ \w+ \(\d+ \w+ to ", str(last.metadata["time_left"].value))
 
 

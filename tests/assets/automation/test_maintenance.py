@@ -243,6 +243,7 @@ def test_the_schedule_goes_by_the_environment(
             keep_small(instance, days=None)
 
 
+@pytest.mark.slow
 def test_no_run_of_a_batch_that_goes_on_is_deleted(
     instance: dg.DagsterInstance, runtime: Runtime, folder: Path
 ) -> None:
@@ -296,6 +297,7 @@ def test_partitions_of_rejected_and_forgotten_batches_go_with_their_history(
     assert runs_of(instance) == []
 
 
+@pytest.mark.slow
 def test_dagster_keeps_nothing_of_a_batch_that_was_forgotten(
     home: Path, runtime: Runtime, tmp_path: Path
 ) -> None:

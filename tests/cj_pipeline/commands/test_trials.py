@@ -101,6 +101,7 @@ def begun(home: Path, *names: str) -> subprocess.Popen[str]:
     raise AssertionError(process.communicate()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_signals", [1, 2])
 def test_a_trial_stops_when_asked_and_the_same_command_goes_on(home: Path, n_signals: int) -> None:
     """The next one is not begun, nothing is asked twice, and no traceback is shown."""
@@ -130,6 +131,7 @@ def test_a_trial_stops_when_asked_and_the_same_command_goes_on(home: Path, n_sig
     assert asked == {"n": 5, "n_ids": 5}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_of_another_definition_is_ended(home: Path) -> None:
     """What it would come to can be compared with nothing any more."""
     (home / "trials").mkdir(parents=True)

@@ -240,6 +240,7 @@ def batches(draw: st.DrawFn) -> tuple[int, int, dict[str, Any]]:
     return n_students, n_anchors, chosen
 
 
+@pytest.mark.slow
 @settings(max_examples=N_BATCHES, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(batches())
 def test_what_preflight_lets_through_ends_with_scores(

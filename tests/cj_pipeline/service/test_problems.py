@@ -38,8 +38,11 @@ def test_no_answer_names_a_folder_of_the_server(
 
     with asking(runtime) as client:
         monkeypatch.setattr(runtime.store, "read", fails)
-        replies = [client.get(path) for path in ("/api/v1/batches", "/healthz", "/metrics")]
+        replies = [client.get(path) for path in ("/api/v1/batches", "/healthz")]
+        scraped = client.get("/metrics")
 
+    assert scraped.status_code == (200 if error is StoreBusyError else 500)  # it says who holds it
+    assert not [folder for folder in folders if str(folder) in scraped.text]
     for reply in replies:
         assert reply.status_code == status
         assert "cj.duckdb is broken" in reply.json()["detail"]
