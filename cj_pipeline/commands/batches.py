@@ -33,6 +33,7 @@ from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
     from cj_pipeline.operations.preflight import PreflightItem
+    from cj_pipeline.operations.regrade import Regraded
     from cj_pipeline.runtime import Runtime
 
 
@@ -246,6 +247,7 @@ def regrade(
     import yaml
 
     from cj_pipeline.operations.regrade import regrade as grade_again
+    from cj_pipeline.operations.regrade import what_changed
     from cj_pipeline.steps.publish import publish
 
     pairs = [given.rpartition("=") for given in anchor_grade or []]
@@ -263,6 +265,25 @@ def regrade(
     publish(runtime, batch)
     _show_outcome(runtime, batch)
     console.print(f"This is grading {projected.revision} of the batch.")
+    with runtime.store.read() as db:
+        _show_regraded(what_changed(db, batch, projected.revision))
+
+
+def _show_regraded(found: Regraded) -> None:
+    """Say whose grade changed, and what the gradings differ in."""
+    if found.changes:
+        console.print(
+            tables.table(
+                "Whose grade changed",
+                ("essay", "before", "now"),
+                [(each.essay_id, each.before or "-", each.after or "-") for each in found.changes],
+            )
+        )
+    console.print(f"{len(found.changes)} of {found.n_students} students have another grade.")
+    for reason in found.reasons:
+        console.print(f"Other than before: {reason}", markup=False, highlight=False)
+    if found.changes and not found.reasons:
+        console.print("Anchors, scale and thresholds are as before: verdicts came since.")
 
 
 def _print_once(to: Console, waits_for: str, printed: set[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +11,13 @@ import typer
 
 from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.arguments import BatchName
-from cj_pipeline.commands.terminal.console import console, errors
+from cj_pipeline.commands.terminal.console import console, errors, write
 from cj_pipeline.commands.terminal.home import home_folder, published
 from cj_pipeline.text import find_hidden, visible
 
 if TYPE_CHECKING:
     import duckdb
+    from duckdb import DuckDBPyRelation
 
     from cj_pipeline.outputs.feedback import EssayFeedback
     from cj_pipeline.outputs.side_by_side import Changes
@@ -108,6 +110,9 @@ def compare(
     page: Annotated[
         Path | None, typer.Option(help="Also write a page here.", dir_okay=False)
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every shared essay, however little it changed.")
+    ] = False,
 ) -> None:
     """Show batches side by side, and what changed beyond noise on essays they share."""
     from cj_pipeline.outputs.artefact import write_atomically
@@ -126,7 +131,7 @@ def compare(
         )
     )
     for other in histories[1:]:
-        _show_changes(changes(histories[0], other))
+        _show_changes(changes(histories[0], other), everything=everything)
     if page is not None:
         write_atomically(page, render_side_by_side(histories).encode())
         console.print(f"Page: {page}", markup=False, soft_wrap=True)
@@ -224,7 +229,7 @@ def _feedback_rows(feedback: EssayFeedback) -> list[tuple[str, str]]:
     return rows
 
 
-def _show_changes(found: Changes) -> None:
+def _show_changes(found: Changes, *, everything: bool) -> None:
     from cj_pipeline.diagnostics.changes import MIN_SHARED
 
     if not found.essays:
@@ -247,10 +252,12 @@ def _show_changes(found: Changes) -> None:
                     "yes" if each.is_beyond_noise else "no",
                     f"{each.grade_before or '-'} -> {each.grade_after or '-'}",
                 )
-                for each in found.essays[:_MAX_CHANGES]
+                for each in (found.essays if everything else found.essays[:_MAX_CHANGES])
             ],
         )
     )
+    if (n_left_out := len(found.essays) - _MAX_CHANGES) > 0 and not everything:
+        console.print(f"{n_left_out} more are left out, which changed less: --all shows them.")
     console.print(
         f"{found.n_beyond_noise} of {len(found.essays)} shared essays changed beyond noise; one"
         f" essay's change would have been seen from about {found.seen_from:.1f} logits on.",
@@ -258,17 +265,36 @@ def _show_changes(found: Changes) -> None:
     )
 
 
-def sql(query: Annotated[str, typer.Argument(help="A query over the published copy.")]) -> None:
+SQL_SHAPE = "cj sql 1"
+"""The name and version of what `cj sql --json` prints; a change that breaks a reader counts up."""
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help="A query over the published copy.")],
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV, as into a pipe or a file.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object with columns and rows.")
+    ] = False,
+    parquet: Annotated[
+        Path | None, typer.Option(help="Write a Parquet file here instead.", dir_okay=False)
+    ] = None,
+) -> None:
     """Run a query over the published, read-only copy of the store, or over a server's tables.
 
-    On a server it changes nothing there, and reaches no file of its machine. Batches under way
-    that the copy does not show yet are told beside the answer.
+    At a terminal it shows a table; into a pipe or a file it writes CSV with every column. On a
+    server it changes nothing there, and reaches no file of its machine. Batches under way that the
+    copy does not show yet are told beside the answer.
     """
     import duckdb
 
     from cj_pipeline import open_published
     from cj_pipeline.errors import StoreError
 
+    if as_csv + as_json + (parquet is not None) > 1:
+        msg = "--csv, --json and --parquet are three ways to get one result: give one of them."
+        raise typer.BadParameter(msg)
     try:
         opened = open_published()
     except StoreError as error:
@@ -281,11 +307,63 @@ def sql(query: Annotated[str, typer.Argument(help="A query over the published co
             errors.print(line, markup=False, highlight=False, soft_wrap=True)
         try:
             result = connection.sql(query)
+            if result is None:
+                return
+            if parquet is not None:
+                _write_parquet(result, parquet)
+                return
+            columns, rows = result.columns, result.fetchall()
         except duckdb.Error as error:
             errors.print(tables.problems(str(error)))
             raise typer.Exit(1) from error
-        if result is not None:
-            console.print(tables.table("", result.columns, result.fetchall()))
+    if as_json:
+        write(_as_json(columns, rows))
+    elif as_csv or not console.is_terminal:
+        write(_as_csv(columns, rows))
+    else:
+        console.print(tables.table("", columns, rows))
+
+
+def _write_parquet(result: DuckDBPyRelation, path: Path) -> None:
+    import io
+
+    import pyarrow.parquet
+
+    from cj_pipeline.outputs.artefact import write_atomically
+
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(result.to_arrow_table(), content)
+    write_atomically(path, content.getvalue())
+    console.print(str(path), markup=False, soft_wrap=True)
+
+
+def _as_json(columns: list[str], rows: list[tuple[object, ...]]) -> str:
+    import json
+
+    if len(set(columns)) < len(columns):
+        msg = f"Two columns have one name ({', '.join(columns)}): name them apart with AS."
+        raise typer.BadParameter(msg)
+    # JSON has no word for what is no number, or endless.
+    plain = [
+        [None if isinstance(cell, float) and not isfinite(cell) else cell for cell in row]
+        for row in rows
+    ]
+    named = [dict(zip(columns, row, strict=True)) for row in plain]
+    shown = {"shape": SQL_SHAPE, "columns": columns, "rows": named}
+    return json.dumps(shown, ensure_ascii=False, default=str) + "\n"
+
+
+def _as_csv(columns: list[str], rows: list[tuple[object, ...]]) -> str:
+    import csv
+    import io
+
+    from cj_pipeline.outputs.csv_files import inert_cell
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    for row in [columns, *rows]:
+        writer.writerow([inert_cell(cell) if isinstance(cell, str) else cell for cell in row])
+    return text.getvalue()
 
 
 def _scored(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -58,6 +58,75 @@ def link(runtime: Runtime, batch_id: str, earlier: Sequence[str]) -> Projected:
     projected = project(runtime, batch_id, again=True)
     log.info("batch_linked", batch_id=batch_id, link_to=earlier, revision=projected.revision)
     return projected
+
+
+@dataclass(frozen=True)
+class GradeChange:
+    """An essay whose most probable grade is another one than in the grading before.
+
+    Attributes:
+        essay_id: The essay.
+        before: Its grade, as written; None where it had none.
+        after: Its grade now; None where it has none.
+    """
+
+    essay_id: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True)
+class Regraded:
+    """What a grading changed, against the one before it.
+
+    Attributes:
+        changes: Students whose grade is another one, by essay.
+        reasons: What else is other than before, in words: anchors, scale, thresholds.
+        n_students: How many students there are.
+    """
+
+    changes: tuple[GradeChange, ...]
+    reasons: tuple[str, ...]
+    n_students: int
+
+
+def what_changed(db: Session, batch_id: str, revision: int) -> Regraded:
+    """Return what a grading changed, against the one before it, and by what."""
+    rows = db.rows(
+        "SELECT e.essay_id, coalesce(b.fine_grade, b.grade) AS before,"
+        " coalesce(a.fine_grade, a.grade) AS after FROM essays e"
+        " LEFT JOIN grade_projections b ON b.batch_id = e.batch_id AND b.essay_id = e.essay_id"
+        " AND b.revision = $revision - 1"
+        " LEFT JOIN grade_projections a ON a.batch_id = e.batch_id AND a.essay_id = e.essay_id"
+        " AND a.revision = $revision"
+        " WHERE e.batch_id = $batch AND NOT e.is_anchor ORDER BY e.position",
+        {"batch": batch_id, "revision": revision},
+    )
+    reports = {
+        row["revision"]: row
+        for row in db.rows(
+            "SELECT revision, scale, anchor_grades, terms FROM grading_reports"
+            " WHERE batch_id = $batch AND revision >= $revision - 1",
+            {"batch": batch_id, "revision": revision},
+        )
+    }
+    earlier, now = reports.get(revision - 1), reports.get(revision)
+    return Regraded(
+        tuple(GradeChange(**row) for row in rows if row["before"] != row["after"]),
+        tuple(_reasons(earlier, now)) if earlier and now else (),
+        len(rows),
+    )
+
+
+def _reasons(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what gradings were made by and is other than before."""
+    if earlier["scale"] != now["scale"]:
+        yield f"scale: {earlier['scale']} -> {now['scale']}"
+    for part, words in (("anchor_grades", "anchor"), ("terms", "setting")):
+        was, became = earlier[part] or {}, now[part] or {}
+        for key in sorted({*was, *became}):
+            if was.get(key) != became.get(key):
+                yield f"{words} {key}: {was.get(key)} -> {became.get(key)}"
 
 
 GRADED_BY = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,13 @@ def test_a_mistyped_option_is_no_name(tmp_path: Path, monkeypatch: pytest.Monkey
 
     assert done.exit_code == 2
     assert "No such option" in done.output
+
+
+def test_the_version_is_told() -> None:
+    """The first question about any fault."""
+    shown = CliRunner().invoke(app, ["--version"])
+
+    assert (shown.exit_code, shown.output) == (0, f"cj {version('cj-pipeline')}\n")
 
 
 def test_help_names_no_type_for_a_flag() -> None:

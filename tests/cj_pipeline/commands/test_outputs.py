@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -9,10 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner, Result
 
 from cj_pipeline.cli import app
+from cj_pipeline.commands import outputs
+from cj_pipeline.commands.outputs import SQL_SHAPE
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.outputs.artefact import write_artefact
@@ -215,6 +220,75 @@ def _differences(one: Any, other: Any, place: str) -> Iterator[str]:
             yield from _differences(this, that, f"{place}[]")
     elif one != other:
         yield place
+
+
+def test_no_column_of_any_view_is_lost_on_the_way_into_a_pipe(home: Path) -> None:
+    """A table fits itself to a screen that is not there, and leaves columns out in silence."""
+    with FileStore(home).read() as db:
+        views = db.rows(
+            "SELECT view_name AS name FROM duckdb_views() WHERE starts_with(view_name, 'v_')"
+        )
+        wanted = {
+            row["name"]: db.rows(f"SELECT count(*) AS n FROM {row['name']}")[0]["n"]  # noqa: S608
+            for row in views
+        }
+        columns = {
+            name: {row["column_name"] for row in db.rows(f"DESCRIBE {name}")} for name in wanted
+        }
+    assert len(wanted) > 10
+
+    for name, n_rows in wanted.items():
+        printed = list(csv.reader(io.StringIO(_cj(home, "sql", f"FROM {name}").output)))
+        assert set(printed[0]) == columns[name]
+        assert len(printed) == n_rows + 1
+        assert {len(row) for row in printed} == {len(columns[name])}
+
+
+def test_a_result_comes_as_json_in_a_shape_that_is_named_and_as_parquet(
+    home: Path, tmp_path: Path
+) -> None:
+    """For programs: what they read says what it is."""
+    with FileStore(home).read() as db:
+        columns = [row["column_name"] for row in db.rows("DESCRIBE v_batches")]
+    query = f"SELECT {columns[0]} FROM v_batches ORDER BY ALL"  # noqa: S608
+
+    told = json.loads(_cj(home, "sql", query, "--json").output)
+    file = tmp_path / "batches.parquet"
+    written = _cj(home, "sql", query, "--parquet", str(file))
+
+    assert written.exit_code == 0
+    assert told["shape"] == SQL_SHAPE
+    assert told["columns"] == columns[:1]
+    assert pyarrow.parquet.read_table(file).to_pylist() == told["rows"]
+    assert len(told["rows"]) >= 3
+
+
+def test_what_json_cannot_say_is_null_and_no_column_is_lost(home: Path) -> None:
+    """A NaN would make the line unreadable, and one of two columns of a name would go."""
+    told = json.loads(_cj(home, "sql", "SELECT 'nan'::DOUBLE AS x, 1 AS y", "--json").output)
+    twice = _cj(home, "sql", "SELECT * FROM (SELECT 1 AS x) a, (SELECT 2 AS x) b", "--json")
+
+    assert told["rows"] == [{"x": None, "y": 1}]
+    assert twice.exit_code == 2 or len(json.loads(twice.output)["columns"]) == 2
+
+
+def test_one_result_is_wanted_in_one_way(home: Path) -> None:
+    """Two ways at once would have one of them left out."""
+    assert _cj(home, "sql", "SELECT 1", "--json", "--csv").exit_code == 2
+
+
+def test_a_comparison_says_how_many_essays_it_leaves_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is cut in silence is taken for all there is."""
+    monkeypatch.setattr(outputs, "_MAX_CHANGES", 5)
+
+    cut = _cj(home, "compare", SPRING, AGAIN).output
+    whole = _cj(home, "compare", SPRING, AGAIN, "--all").output
+
+    assert "9 more are left out" in cut
+    assert "left out" not in whole
+    assert "pupil-08" in whole
 
 
 def _artefact(home: Path) -> Path:

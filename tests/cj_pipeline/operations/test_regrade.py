@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cj_pipeline.errors import BatchProblemsError, SettingsError
-from cj_pipeline.operations.regrade import link, regrade
+from cj_pipeline.operations.regrade import link, regrade, what_changed
 from cj_pipeline.outputs.report import render_report
 from cj_pipeline.outputs.verification import verify
 from cj_pipeline.queries.history import BatchHistory, read_history
@@ -59,6 +59,28 @@ def test_an_anchor_put_right_makes_a_new_revision_and_buys_nothing(
     assert projected.revision == reports[-1]["revision"]
     assert reports[0]["anchor_grades"]["anchor-009"] == "9"
     assert reports[-1]["anchor_grades"]["anchor-009"] == "8"
+
+
+def test_a_grading_says_whose_grade_it_changed_and_by_what(graded: tuple[Runtime, str]) -> None:
+    """A teacher who puts an anchor right wants to know whom that touches."""
+    runtime, batch_id = graded
+
+    projected = regrade(runtime, batch_id, anchor_grades={"anchor-001": "2", "anchor-002": "1"})
+
+    with runtime.store.read() as db:
+        found = what_changed(db, batch_id, projected.revision)
+        other = {
+            row["essay_id"]
+            for row in db.rows(
+                "SELECT essay_id FROM grade_projections WHERE NOT is_anchor AND revision >= ?"
+                " GROUP BY essay_id HAVING count(DISTINCT coalesce(fine_grade, grade)) > 1",
+                [projected.revision - 1],
+            )
+        }
+    assert found.reasons == ("anchor anchor-001: 1 -> 2", "anchor anchor-002: 2 -> 1")
+    assert {each.essay_id for each in found.changes} == other
+    assert found.n_students == 4
+    regrade(runtime, batch_id, anchor_grades={"anchor-001": "1", "anchor-002": "2"})
 
 
 def test_everything_that_cannot_be_is_told_at_once(graded: tuple[Runtime, str]) -> None:
