@@ -118,7 +118,7 @@ def test_a_batch_that_asks_for_nothing_is_told_how_far_off_its_ranks_are(
     ("goal", "sentence"),
     [
         ("top(3)", "of those named as the 3 best may not be among them"),
-        ("cut(50%)", "on the wrong side of the cut (the best 50%)"),
+        ("cut(50%)", "on the wrong side of the cut (the best 50\u00a0%)"),
         ("cut(5)", "on the wrong side of the cut (5 or better)"),
     ],
 )
@@ -131,7 +131,7 @@ def test_one_cut_is_chosen_for_stopped_at_and_reported(
     assert history.batch["end_reason"] == "precise"
     assert 0 < history.last_details["precision"]["misplaced"] <= 0.5
     assert sentence in render_history(history)
-    assert "at most 50% expected to be misplaced" in render_history(history)
+    assert "at most 50\u00a0% expected to be misplaced" in render_history(history)
 
 
 def test_a_second_wave_for_one_cut_is_for_that_cut(runtime: Runtime, tmp_path: Path) -> None:

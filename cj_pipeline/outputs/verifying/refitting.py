@@ -113,8 +113,8 @@ def description(document: Document, settings: BatchSettings) -> Expected:
             yield f"{path}.{key}", row[key]
         yield f"{path}.theta_lower", row["score_lower"]
         yield f"{path}.theta_upper", row["score_upper"]
-    for key, stated in document["scale_statistics"].items():
-        if key == "validity" and stated is not None:
+    for key in document["scale_statistics"]:
+        if key == "validity":
             continue  # rests on the grading at which a sample was drawn: only the store has it
         # Later versions know further figures.
         yield f"scale_statistics.{key}", described["statistics"].get(key)

@@ -244,8 +244,8 @@ class TestTheQueue:
 
     def test_one_provider_never_takes_every_place(self, served: dg.DagsterInstance) -> None:
         """Three of four: the fourth is the next provider's."""
-        slow = [self.queue(served, f"b{i}", cj__provider_openai="yes") for i in range(4)]
-        other = self.queue(served, "b9", cj__provider_anthropic="yes")
+        slow = [self.queue(served, f"b{i}", dagster__cj_provider_openai="yes") for i in range(4)]
+        other = self.queue(served, "b9", dagster__cj_provider_anthropic="yes")
 
         started = self.started(served)
 
@@ -253,9 +253,9 @@ class TestTheQueue:
 
     def test_a_panels_run_takes_from_every_providers_pool(self, served: dg.DagsterInstance) -> None:
         """Three panels fill both pools."""
-        both = {"cj__provider_openai": "yes", "cj__provider_gemini": "yes"}
+        both = {"dagster__cj_provider_openai": "yes", "dagster__cj_provider_gemini": "yes"}
         panels = [self.queue(served, f"p{i}", **both) for i in range(3)]
-        self.queue(served, "single", cj__provider_gemini="yes")
+        self.queue(served, "single", dagster__cj_provider_gemini="yes")
 
         assert set(self.started(served)) == set(panels)
 
