@@ -5,7 +5,6 @@ The same for processes that race: whoever comes first, the others find it done.
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,12 +104,11 @@ def _states(runtime: Runtime) -> set[str]:
 @pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
 def test_two_sensors_and_two_runs_that_race_make_one_job(judge: str, tmp_path: Path) -> None:
     """Four processes at once: two poll as the sensors do, two take every step as the runs do."""
-    for module in ("openai", "anthropic", "google.genai", "scipy.optimize", "pandas"):
-        importlib.import_module(module)
     home = tmp_path / "home"
     folder = write_batch(tmp_path / "batch", n_students=4, settings={"judges": [judge], **SETTINGS})
     batch_id = ingest(open_engine(home), folder).batch_id
-    processes = multiprocessing.get_context("fork")
+    # Not forked: other tests have started threads in this process, of which a child has no part.
+    processes = multiprocessing.get_context("spawn")
     start = processes.Barrier(4)
     racers = [
         processes.Process(target=race, args=(role, home, batch_id, start))
