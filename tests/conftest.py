@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -40,6 +41,9 @@ BATCHES = (
 )
 """What has a batch judged, or runs Dagster; `make test`."""
 
+
+# A forked child has objects of threads that it does not have: to collect one may wait for ever.
+os.register_at_fork(after_in_child=gc.freeze)
 
 # The same examples each time, however slow the machine is; new ones are drawn at night.
 settings.register_profile("always", derandomize=True, deadline=None)
