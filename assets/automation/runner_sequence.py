@@ -133,7 +133,7 @@ class RunnerSequence:
             if row is None:
                 msg = f"The batch '{self._batch_id}' has no artefact."
                 raise TrialError(msg)
-            path = Path(row["path"])
+            path = self._runtime.published.folder / row["path"]
             differences = verify_artefact(path, db=db, batch_folder=self._folder)
         return not differences, "; ".join(differences) or f"nothing differs: {path}"
 

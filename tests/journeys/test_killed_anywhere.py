@@ -282,7 +282,7 @@ def test_a_batch_may_be_killed_at_every_point(
     for module in HEAVY:
         importlib.import_module(module)
     # Drawing, and fitting a hundred halves, take half of the time and write nothing of their own.
-    monkeypatch.setattr(report, "render_history", lambda *_: "<p>drawn elsewhere</p>")
+    monkeypatch.setattr(report, "render_history", lambda *_, **_given: "<p>drawn elsewhere</p>")
     monkeypatch.setattr(summary, "_SPLIT_WORK", 0)
     monkeypatch.setitem(
         file_store.DUCKDB_CONFIG, "threads", 1
@@ -329,7 +329,7 @@ def test_a_kill_while_rows_are_missing_buys_nothing_again(
     """
     for module in HEAVY:
         importlib.import_module(module)
-    monkeypatch.setattr(report, "render_history", lambda *_: "<p>drawn elsewhere</p>")
+    monkeypatch.setattr(report, "render_history", lambda *_, **_given: "<p>drawn elsewhere</p>")
     monkeypatch.setattr(summary, "_SPLIT_WORK", 0)
     monkeypatch.setitem(file_store.DUCKDB_CONFIG, "threads", 1)
     faults = [
