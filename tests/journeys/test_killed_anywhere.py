@@ -345,7 +345,7 @@ def test_a_kill_while_rows_are_missing_buys_nothing_again(
     assert in_a_process(end_and_tell, tmp_path / "undisturbed", folder, told) == 0
     undisturbed = json.loads(told.read_text())
     assert undisturbed["in_doubt_usd"] > 0
-    assert undisturbed["batch"]["state"] == "succeeded"
+    assert undisturbed["batch"] == {"state": "failed", "end_reason": "stalled"}
 
     n_points = 0
     for killed in killed_everywhere(folder, tmp_path, 1 if IS_NIGHTLY else 5):
