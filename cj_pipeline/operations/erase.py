@@ -36,6 +36,7 @@ from cj_pipeline.live.journal import folder_of
 from cj_pipeline.operations.erase_rows import batches_of_person, erase_rows, rename_person
 from cj_pipeline.queries.same_texts import essays_with_the_text
 from cj_pipeline.storage.file_swap import UNFINISHED
+from cj_pipeline.storage.published_files import PUBLISHED_IN
 from cj_pipeline.store.file_store import FileStore, connect_file
 from cj_pipeline.store.identity import begin_epoch
 from cj_pipeline.store.maintenance import (
@@ -397,7 +398,8 @@ def _files_of(store: FileStore, db: Session, batch_id: str) -> list[Path]:
         "UNION ALL SELECT source_path FROM essays WHERE batch_id = $batch",
         {"batch": batch_id},
     )
-    named = [Path(row["path"]) for row in written if row["path"]]
+    # What was published is recorded below its folder; a whole path stays what it is.
+    named = [store.home / PUBLISHED_IN / row["path"] for row in written if row["path"]]
     arrived = db.rows("SELECT name, place FROM arrivals WHERE batch_id = ?", [batch_id])
     named += [store.home / "inbox" / row["name"] for row in arrived]
     named += [Path(row["place"]) for row in arrived if row["place"] != "inbox"]
