@@ -112,7 +112,7 @@ def test_the_page_says_how_sure_what_next_and_how_to_appeal(spring: BatchHistory
     assert len(page.verdicts) == 5
     assert all(each.number in {r["sequence"] for r in spring.succeeded} for each in page.verdicts)
     assert page.changes
-    assert "judge your text anew" in page.appeal
+    assert "judge your text again" in page.appeal
 
 
 def test_it_is_two_pages_and_the_examples_follow(spring: BatchHistory) -> None:
