@@ -26,6 +26,9 @@ from cj_pipeline.stopping.continuation import completion_denominator
 PROVIDER_WINDOW_S = 24 * 3600
 """What every provider's batch endpoint allows itself for a job."""
 
+MIN_GRADES = 2
+"""No boundary is seen from one grade alone, whatever `min_anchor_grades` says."""
+
 _NO_BUDGET = 10_000_000
 _MOST_ESSAYS_PRICED = 400
 """Essays whose prompts are built for the expected cost; of more, so many evenly spread."""
@@ -80,13 +83,17 @@ def _anchors(record: BatchRecord) -> Iterator[Obstacle]:
     if terms is None or settings.grades == "none" or settings.link_to:
         return
     n_grades, least = len(set(record.anchor_grades.values())), terms.rules.min_grades
-    if n_grades < least:
-        yield Obstacle(
-            "anchors",
-            f"{len(record.anchor_grades)} anchors on {n_grades} grades of {terms.scale.name} never"
-            f" give grades, which take anchors on at least {least}: add anchors of"
-            f" {least - n_grades} more, lower min_anchor_grades, or say `grades: none`",
-        )
+    if n_grades >= least:
+        return
+    ways = [f"add anchors of {least - n_grades} more"]
+    if n_grades >= MIN_GRADES:
+        ways.append(f"set min_anchor_grades to {n_grades}")
+    ways.append("take anchors and scale out for scores and ranks alone")
+    yield Obstacle(
+        "anchors",
+        f"{len(record.anchor_grades)} anchors on {n_grades} grades of {terms.scale.name} never give"
+        f" grades, which take anchors on at least {least}: {', or '.join(ways)}",
+    )
 
 
 def comparisons_to_join(record: BatchRecord) -> int | None:
