@@ -75,3 +75,11 @@ def test_help_names_no_type_for_a_flag() -> None:
 
         assert "bool" not in shown
         assert "--help" in shown
+
+
+def test_a_demo_of_all_examples_has_no_one_name() -> None:
+    """As every command that starts a batch, `cj demo` takes a name; for one example."""
+    result = CliRunner().invoke(app, ["demo", "--batch-id", "mock-{date}"])
+
+    assert result.exit_code == 2
+    assert "name one example too" in " ".join(result.output.replace("│", " ").split())
