@@ -16,6 +16,7 @@ from cj_pipeline.commands.terminal.arguments import (
     BatchName,
     MaxComparisons,
     Mode,
+    Priority,
     ProfileName,
     Seed,
     Settings,
@@ -71,6 +72,7 @@ def preflight_(
     llm_batching_mode: Mode = None,
     profile: ProfileName = None,
     settings: Settings = None,
+    priority: Priority = None,
     again: Again = False,
     anyway: Anyway = False,
 ) -> None:
@@ -89,6 +91,7 @@ def preflight_(
         profile=profile,
         mode=llm_batching_mode,
         settings=settings,
+        priority=priority,
         anyway=anyway,
     )
     if batch is not None and Path(batch).is_dir():
