@@ -603,7 +603,7 @@ def _service(world: World) -> str:
             },
         )
         seen = client.get("/api/v1/batches/by-http")
-        gone = client.delete("/api/v1/batches/waits")
+        gone = client.delete("/api/v1/batches/by-http")
     assert made.status_code == 202, made.text
     return f"POST {made.status_code}, GET {seen.status_code}, DELETE {gone.status_code}"
 
