@@ -55,6 +55,8 @@ DUCKDB_CONFIG: dict[str, str | bool | int | float | list[str]] = {
 def _prepare(connection: duckdb.DuckDBPyConnection) -> None:
     """Set the time zone, and no progress bar: it would be drawn into what a command prints."""
     connection.execute("SET TimeZone = 'UTC'")
+    # It packs long texts, and then nobody could see in a file's bytes whether one is erased.
+    connection.execute("SET GLOBAL disabled_compression_methods = 'zstd'")
     # In a notebook DuckDB refuses to change it without ipywidgets; a bar there harms nothing.
     with suppress(duckdb.InvalidInputException):
         connection.execute("SET enable_progress_bar = false")
