@@ -1,7 +1,7 @@
 """What a shell offers for a batch's, an essay's or a judge's name (`cj --install-completion`).
 
 A name that a shell would read as anything but a word is not offered: it lands in the command line
-as it stands. An essay handed in under such a name is offered by its id.
+as it stands. An essay submitted under such a name is offered by its id.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def batch_names(incomplete: str) -> list[str]:
 
 
 def essay_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the essays of the batch that was typed before, as they were handed in."""
+    """Return the essays of the batch that was typed before, as they were named."""
     batch = ctx.params.get("batch")
     if not isinstance(batch, str):
         return []

@@ -22,7 +22,7 @@ COMMENT ON COLUMN v_comparisons.resampling_pass IS '0 while pairs are new, then 
 COMMENT ON COLUMN v_comparisons.judge IS 'the judge''s name';
 COMMENT ON COLUMN v_comparisons.model IS 'as the provider names it';
 COMMENT ON COLUMN v_comparisons.judge_id IS 'the judge''s fingerprint';
-COMMENT ON COLUMN v_comparisons.given_id_a IS 'the first essay as it was named when handed in, where that is no id';
+COMMENT ON COLUMN v_comparisons.given_id_a IS 'the first essay as it was named when submitted, where that is no id';
 COMMENT ON COLUMN v_comparisons.file_a IS 'the file the first essay is from';
 COMMENT ON COLUMN v_comparisons.is_anchor_a IS 'whether the first essay''s grade was known beforehand';
 COMMENT ON COLUMN v_comparisons.essay_b IS 'the essay shown second';
