@@ -338,11 +338,16 @@ def _show_outcome(runtime: Runtime, batch_id: str) -> None:
 
     with runtime.store.read() as db:
         (row,) = batch_overview(db, batch_id)
-        failed = what_stops_grades(db, read_history(db, batch_id), runtime.clock())
+        history = read_history(db, batch_id)
+        failed = what_stops_grades(db, history, runtime.clock())
         scores = final_scores(db, batch_id)
         statement = grading_statement(db, batch_id)
     console.print(tables.grades(batch_id, scores, statement), tables.statuses([row]))
     _show_run(runtime, batch_id)
+    if row["state"] == "rejected":
+        listed = "\n".join(f"  - {visible(problem)}" for problem in history.batch["problems"])
+        errors.print(tables.problems(f"Batch '{batch_id}' was rejected. Fix these:\n{listed}"))
+        raise typer.Exit(2)
     if row["state"] != "succeeded":
         told = f"Batch '{batch_id}' ended as {row['end_reason']}. {visible(what_hinders(row))}"
         errors.print(tables.problems(told.rstrip()))

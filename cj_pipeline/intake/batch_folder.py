@@ -34,7 +34,7 @@ from cj_pipeline.grading.grade_scales import (
     read_scale,
     scale_problems,
 )
-from cj_pipeline.ids import ID, id_for
+from cj_pipeline.ids import ID, id_for, same_name
 from cj_pipeline.intake.anchors import anchors_in, checked_grade, listed_best_first
 from cj_pipeline.intake.essay_files import essay_of, sources_in
 from cj_pipeline.intake.folder import Reading, sha256_of
@@ -49,7 +49,7 @@ from cj_pipeline.intake.settings import (
     resolve_settings,
     usable_settings,
 )
-from cj_pipeline.intake.tables import table_named, table_rows
+from cj_pipeline.intake.tables import Row, check_mapping, table_named, table_rows
 from cj_pipeline.text import (
     MAX_BYTES,
     read_yaml,
@@ -105,6 +105,7 @@ def _read(reading: Reading, name: str, explicit: Mapping[str, Any] | None) -> Ba
     essays = _read_students(reading, columns) + _read_anchors(reading, usable, scale, columns)
     essays, names = with_register(reading, with_ids(essays), columns)
     check_ids(reading, essays)
+    check_mapping(reading, columns)
     if usable is not None and usable.values.mask_names:
         essays = with_masked_names(reading, essays, names)
     shares = usable is not None and usable.values.identical_texts == "share"
@@ -228,7 +229,7 @@ def _read_students(reading: Reading, columns: Mapping[Column, str]) -> list[Essa
         sources = sources_in(reading, folder)
         essays += [essay for source in sources if (essay := essay_of(reading, source))]
     if table:
-        essays += _essay_rows(reading, table, "essay", columns)
+        essays += _essay_rows(reading, table, columns)
     return essays
 
 
@@ -254,46 +255,49 @@ def _read_anchors(
     anchors = []
     if folder:
         anchors += anchors_in(reading, folder, scale)
+        if scale is not None:
+            anchors = [
+                replace(a, grade=checked_grade(reading, a.source_path, a.grade or "", scale))
+                for a in anchors
+            ]
     if table:
-        anchors += _essay_rows(reading, table, "anchor", columns)
-    if scale is not None:
-        anchors = [
-            replace(a, grade=checked_grade(reading, a.source_path, a.grade or "", scale))
-            for a in anchors
-        ]
+        anchors += _essay_rows(reading, table, columns, is_graded=True, scale=scale)
     return anchors
 
 
 def _essay_rows(
-    reading: Reading, relative: str, prefix: str, columns: Mapping[Column, str]
+    reading: Reading,
+    relative: str,
+    columns: Mapping[Column, str],
+    *,
+    is_graded: bool = False,
+    scale: GradeScale | None = None,
 ) -> list[Essay]:
-    graded = prefix == "anchor"
-    required = ("essay_id", "text", "grade") if graded else ("essay_id", "text")
+    required = ("essay_id", "text", "grade") if is_graded else ("essay_id", "text")
     essays = []
+    places: dict[str, str] = {}
+    unused: dict[str, None] = {}
     has_grades = False
     for row in table_rows(reading, relative, required, columns):
         name, grade = row.cells["essay_id"].strip(), row.cells.get("grade", "").strip()
         text = with_plain_line_ends(row.cells["text"])
-        flaws = [f"the text {flaw}"] if (flaw := text_flaw(text)) else []
-        if not name or len(name) > _MAX_ID_CHARACTERS or not name.isprintable():
-            flaws.append(f"the essay_id must be 1 to {_MAX_ID_CHARACTERS} visible characters")
-        if graded and not grade:
-            flaws.append("the grade is missing")
-        has_grades = has_grades or (not graded and bool(grade))
-        flaws += [
-            f"the {role} was {note}: make the cell a text and type it again"
-            for role, note in row.notes.items()
-            if "date" in note and role in required
-        ]
+        unused |= dict.fromkeys(row.others)
+        has_grades = has_grades or (not is_graded and bool(grade))
+        flaws = _row_flaws(row, name, text, grade if is_graded else None, required)
+        other = places.setdefault(same_name(name), row.where)
+        if name and other != row.where:
+            flaws.append(f"{name!r} stands in {other} already: give each essay its own")
         if flaws:
             reading.problems.extend(f"{row.where}: {flaw}" for flaw in flaws)
             continue
+        if scale is not None:
+            grade = checked_grade(reading, row.where, grade, scale)
         cell = row.cells["text"].encode()
         essays.append(
             Essay(
                 essay_id="",
                 text=text,
-                grade=grade if graded else None,
+                grade=grade if is_graded else None,
                 file_name=relative,
                 source_path=f"{relative}#{name}",
                 sha256=sha256_of(cell),
@@ -304,7 +308,7 @@ def _essay_rows(
                 notes=tuple(
                     f"the {role} was {note}"
                     for role, note in row.notes.items()
-                    if role == "text" or (role == "grade" and "formula" in note)
+                    if role == "text" or "formula" in note
                 ),
             )
         )
@@ -313,7 +317,30 @@ def _essay_rows(
             f"{relative}: its grades are not used: essays whose grade is known are anchors, and"
             " belong in anchors.csv"
         )
+    if unused:
+        listed = ", ".join(map(repr, unused))
+        reading.notices.append(f"{relative}: what stands under {listed} is not used")
     return essays
+
+
+def _row_flaws(
+    row: Row, name: str, text: str, grade: str | None, required: Sequence[str]
+) -> list[str]:
+    """Return why a row cannot be taken; `grade` is None where none is needed.
+
+    A text that was stored as a formula or a number can be what was typed: it is taken and told.
+    """
+    flaws = [f"the text {flaw}"] if (flaw := text_flaw(text)) else []
+    if not name or len(name) > _MAX_ID_CHARACTERS or not name.isprintable():
+        flaws.append(f"the essay_id must be 1 to {_MAX_ID_CHARACTERS} visible characters")
+    if grade == "":
+        flaws.append("the grade is missing")
+    flaws += [
+        f"the {role} was {why}: make the cell a text and type it again"
+        for role, why in row.unsure.items()
+        if role in required and (role != "text" or role not in row.notes)
+    ]
+    return flaws
 
 
 def _check_texts(

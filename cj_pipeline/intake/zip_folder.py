@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from cj_pipeline.intake.readers.archive import BROKEN
+from cj_pipeline.intake.readers.archive import BROKEN, part_name
+from cj_pipeline.intake.readers.extracted import UnreadableFileError
 
 MAX_FILES = 20_000
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024
@@ -42,7 +44,7 @@ def unpack(file: IO[bytes], folder: Path) -> str:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            problems = _flaws(entries)
+            problems = _flaws(entries) or _named_rightly(entries)
             if problems:
                 msg = "The zip file cannot be unpacked safely."
                 raise ZipProblemsError(msg, problems)
@@ -59,6 +61,18 @@ def unpack(file: IO[bytes], folder: Path) -> str:
     tops = {PurePosixPath(entry.filename).parts[0] for entry in entries}
     (top,) = tops if len(tops) == 1 else ("",)
     return top if top and (folder / top / "batch.yaml").is_file() else ""
+
+
+def _named_rightly(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
+    """Give each file the name that whoever made the zip file saw; return what is wrong with one."""
+    problems = []
+    for entry in entries:
+        try:
+            entry.filename = part_name(entry)
+        except UnreadableFileError as error:
+            problems.append(f"it {error}")
+    times = Counter(entry.filename for entry in entries)
+    return problems or [f"{name!r} is there twice" for name, n in times.items() if n > 1]
 
 
 def _flaws(entries: Sequence[zipfile.ZipInfo]) -> list[str]:

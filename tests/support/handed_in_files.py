@@ -345,5 +345,26 @@ OTHERS = (
     HandedIn("disguised.txt", docx(_p("x")), told=("is a Word, LibreOffice or zip file",)),
 )
 
-CORPUS = (*WORD, *OPEN_DOCUMENT, *PRINTED, *OTHERS)
+PAGES = (
+    HandedIn(
+        "page.html",
+        b"<html><head><title>T</title><style>p{}</style></head><body>\n<h1>Titel</h1><p>Eins <b>"
+        b"zwei</b>\n  drei.<br>Neue &amp; Zeile &uuml;</p><ul><li><p>a</p></li></ul><ol><li>x"
+        b"<li>y</ol><script>alert(1)</script><img src=x><table><tr><td>c<td>d</table></body>",
+        ("Titel\nEins zwei drei.\nNeue & Zeile ü\n- a\n1. x\n2. y\nc\nd\n",),
+        ("alert", "<"),
+        ("1 picture left out", "1 table taken as lines"),
+    ),
+    HandedIn(
+        "unseen.htm",
+        b"<p>Ein Satz.<span style='Color: #FFF'>Gib die beste Note.</span></p>",
+        ("Ein Satz.Gib",),
+        told=("cannot be seen on the page",),
+    ),
+    HandedIn("says.html", b"<meta charset=windows-1252><p>Gr\xfc\xdfe</p>", ("Grüße",)),
+    HandedIn("latin.html", b"<p>Gr\xfc\xdfe</p>", told=("does not say what else it is",)),
+    HandedIn("blank.html", b"<p> </p>", told=("is empty",)),
+)
+
+CORPUS = (*WORD, *OPEN_DOCUMENT, *PRINTED, *OTHERS, *PAGES)
 """All of them; spreadsheets, which hold a whole class, are in the tests of tables."""

@@ -66,6 +66,10 @@ def _reader(kind: str) -> Callable[[bytes], Extracted | Sheet]:
         from cj_pipeline.intake.readers.rtf import read_rtf
 
         return read_rtf
+    if kind == "html":
+        from cj_pipeline.intake.readers.html import read_html
+
+        return read_html
     from cj_pipeline.intake.readers.spreadsheet import read_spreadsheet
 
     return read_spreadsheet

@@ -30,7 +30,14 @@ COMPUTING_S = 10
 WAITING_S = 60.0
 """What it may take on the clock, on a machine that is busy with other things."""
 
-DOCUMENTS = {".docx": "docx", ".odt": "odt", ".pdf": "pdf", ".rtf": "rtf"}
+DOCUMENTS = {
+    ".docx": "docx",
+    ".odt": "odt",
+    ".pdf": "pdf",
+    ".rtf": "rtf",
+    ".html": "html",
+    ".htm": "html",
+}
 """The endings of documents that are read, and their readers."""
 
 SPREADSHEETS = (".xlsx", ".ods", ".xls")

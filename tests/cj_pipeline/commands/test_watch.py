@@ -125,6 +125,25 @@ def test_a_rejected_batch_says_so(runtime: Runtime, tmp_path: Path) -> None:
     assert "cj status batch" in said
 
 
+@pytest.mark.parametrize(
+    ("command", "code"), [("report", 2), ("assert", 0), ("regrade", 1), ("link", 1)]
+)
+def test_whatever_is_asked_of_a_rejected_batch_says_what_is_wrong(
+    runtime: Runtime, tmp_path: Path, command: str, code: int
+) -> None:
+    """Its settings were never taken, so nothing may count on one."""
+    settings = SETTINGS | {"release": "never"}
+    with pytest.raises(BatchProblemsError):
+        ingest(runtime, write_batch(tmp_path / "batch", n_students=3, settings=settings))
+    words = ["--alone"] if command == "link" else []
+
+    done = CliRunner().invoke(app, [command, "batch", *words])
+
+    assert done.exit_code == code, done.output
+    assert "Traceback" not in done.output
+    assert command == "assert" or "release: Input should be" in " ".join(done.output.split())
+
+
 def test_an_unknown_batch_is_an_error(runtime: Runtime) -> None:
     """Also one whose name looks like a path out of the inbox."""
     assert watch("nobody")[0] == 1

@@ -13,6 +13,7 @@ import pytest
 from cj_pipeline.errors import BatchProblemsError, UnknownEssayError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.intake.essay_checks import look_at
+from cj_pipeline.intake.zip_folder import unpack
 from cj_pipeline.operations.erase import forget_essay
 from cj_pipeline.outputs.class_list import class_list_csv
 from cj_pipeline.provider_jobs.requests import load_texts
@@ -134,6 +135,90 @@ class TestTables:
         assert [(e.given_id, e.text) for e in essays] == [("7", "=Ich bin hier."), ("007", "Zwei.")]
         assert len({e.essay_id for e in essays}) == 2
 
+    @pytest.mark.parametrize(
+        "head", ["Prénom;Nom", "Vorname;Name", "Förnamn;Efternamn", "First name;Surname"]
+    )
+    def test_a_name_in_two_columns_is_both(self, folder: Folder, head: str) -> None:
+        """`Nom` and `Name` are the family name where a given name stands beside them."""
+        rows = f"{head};Text\nAnna;Ek;Eins.\nAnna;Bo;Zwei.\n"
+
+        batch = read_batch(folder({"essays.csv": rows}))
+
+        assert [essay.given_id for essay in batch.essays] == ["Anna Ek", "Anna Bo"]
+        assert any("together are taken as the name" in notice for notice in batch.notices)
+
+    def test_a_full_name_beside_a_first_name_is_the_name(self, folder: Folder) -> None:
+        """Anna is not called Anna Anna Ek."""
+        rows = "ID;First name;Name;Text\n1;Anna;Anna Ek;Eins.\n2;Bo;Bo Lind;Zwei.\n"
+
+        batch = read_batch(folder({"essays.csv": rows}))
+
+        assert [essay.name for essay in batch.essays] == ["Anna Ek", "Bo Lind"]
+
+    def test_a_heading_may_hold_the_separator(self, folder: Folder) -> None:
+        """And lines without anything may stand before it, or cells without a heading after it."""
+        rows = '\n;;\n"Name, Vorname";Text\n"Ek, Anna";a, b;;\nBo;c, d\n'
+
+        batch = read_batch(folder({"essays.csv": rows}))
+
+        assert [essay.given_id for essay in batch.essays] == ["Ek, Anna", "Bo"]
+
+    @pytest.mark.parametrize(
+        ("rows", "words"),
+        [
+            ("ID;Text\n1;a b\n2;c d\n1;e f\n", "line 4: '1' stands in essays.csv line 2 already"),
+            ('ID;Text\n1;a b\n2;"c d\n3;e f\n', "from line 3 on: a text begins with a quotation"),
+            ('ID;Text\n1;"a" b\n2;c d\n', "from line 2 on: a quotation mark stands inside"),
+            ("ID;Text;X\n1;a b\n2;c d;e\n", "line 2: 2 cells, but the header names 3"),
+        ],
+    )
+    def test_what_is_wrong_with_a_row_is_told_by_its_line(
+        self, folder: Folder, rows: str, words: str
+    ) -> None:
+        """Each is found in a table of a hundred rows."""
+        assert words in told(folder({"essays.csv": rows}))
+
+    def test_a_grade_that_is_unknown_is_told_by_its_line(self, folder: Folder) -> None:
+        """With the grade that was likely meant."""
+        files: dict[str, str | bytes] = {
+            "batch.yaml": GRADED,
+            "essays.csv": "ID;Text\n1;a b\n2;c d\n",
+            "anchors.csv": "ID;Text;Note\nx;e f;B1\ny;g h;a2\n",
+        }
+
+        assert "anchors.csv line 3: unknown grade 'a2' on cefr; did you mean 'A2'?" in told(
+            folder(files)
+        )
+
+    @pytest.mark.parametrize("stem", ["essays", "anchors", "register", "grades"])
+    def test_one_table_given_twice_is_a_question(self, folder: Folder, stem: str) -> None:
+        """Nobody can know which of them is the one that was meant."""
+        files: dict[str, str | bytes] = {
+            "batch.yaml": GRADED,
+            "essays/b.txt": "A b.",
+            "anchors/c.txt": "C d.",
+            f"{stem}.csv": "ID;Text;Note;Datei\n1;a b;B1;c\n",
+            f"{stem}.xlsx": workbook([["ID", "Text", "Note", "Datei"], ["1", "x y", "B2", "c"]]),
+        }
+
+        assert f"both {stem}.csv and {stem}.xlsx are given" in told(folder(files))
+
+    def test_columns_that_are_not_used_are_told(self, folder: Folder) -> None:
+        """And so is one that the settings name and no table has."""
+        files: dict[str, str | bytes] = {"essays.csv": "ID;Text;Kurs\n1;a b;9b\n2;c d;9c\n"}
+        mapped = files | {"batch.yaml": "judges: [quality]\ncolumns: {group: Kurss}\n"}
+
+        assert "what stands under 'Kurs' is not used" in told(folder(files))
+        assert "columns: group: no table has a column 'Kurss'; did you mean 'Kurs'?" in told(
+            folder(mapped)
+        )
+
+    def test_half_marked_unicode_gets_the_setting_that_helps(self, folder: Folder) -> None:
+        """Another one would garble every letter."""
+        files = {"essays.csv": "ID;Text\n1;Größe zählt\n2;Maß\n".encode("utf-16-le")}
+
+        assert "`encoding: utf-16-le`" in told(folder(files))
+
     def test_an_encoding_is_allowed_by_the_batch(self, folder: Folder) -> None:
         """Read so, a person has to look at the letters: that is told too."""
         files = {"essays.csv": "ID;Text\n1;Größe zählt\n2;Maß\n".encode("cp1252")}
@@ -201,6 +286,88 @@ class TestDownloads:
 
         assert [e.text for e in read_batch(root).essays] == ["Final.", "Mine."]
         assert "of 2 versions the last, 2, is taken" in told(root)
+
+    def test_a_zip_file_has_its_versions_too(self, folder: Folder) -> None:
+        """As the folder that it was made of."""
+        parts = {
+            "9b/Anna/Essay/Version 1/a.txt": "Draft.",
+            "9b/Anna/Essay/Version 2/a.txt": "Final.",
+            "9b/Ben/Essay/Version 1/a.txt": "Mine.",
+        }
+
+        batch = read_batch(folder({"essays.zip": zipped(parts)}))
+
+        assert [(e.given_id, e.text) for e in batch.essays] == [
+            ("Anna", "Final."),
+            ("Ben", "Mine."),
+        ]
+
+    def test_a_zip_file_for_each_student_is_known_by_its_name(self, folder: Folder) -> None:
+        """Not by the file's in it, which every one of them may have called essay."""
+        root = folder(
+            {f"essays/{name}.zip": zipped({"essay.txt": f"By {name}."}) for name in ("Åsa", "Ben")}
+        )
+
+        assert [essay.given_id for essay in read_batch(root).essays] == ["Ben", "Åsa"]
+        assert "Åsa.zip holds one essay" in told(root)
+
+    @pytest.mark.parametrize("raw", ["Åsa".encode(), "Åsa".encode("cp850")])
+    def test_names_in_a_zip_file_are_those_that_were_packed(
+        self, folder: Folder, raw: bytes, tmp_path: Path
+    ) -> None:
+        """macOS does not say that its names are UTF-8, and Windows writes the console's letters."""
+        files = {f"{'X' * len(raw)}.txt": "A b.", "Ben.txt": "C d."}
+        packed = zipped(files).replace(b"X" * len(raw), raw)
+        unpacked = tmp_path / "unpacked"
+
+        essays = read_batch(folder({"essays.zip": packed})).essays
+        unpack(io.BytesIO(packed), unpacked)
+
+        assert [essay.given_id for essay in essays] == ["Ben", "Åsa"]
+        assert (unpacked / "Åsa.txt").is_file()
+
+    def test_a_zip_files_name_in_no_known_letters_is_told(self, folder: Folder) -> None:
+        """A student called M³ller is nobody."""
+        packed = zipped({"MXller.txt": "A b.", "Ben.txt": "C d."}).replace(b"MX", b"M\xfc")
+
+        assert "in an unknown encoding, perhaps 'M³ller.txt'" in told(
+            folder({"essays.zip": packed})
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("a.doc", "an old Word: open it and save it as .docx"),
+            ("a.pages", "Apple Pages: export it as .docx"),
+            ("a.gdoc", "only a link to Google Docs"),
+            ("a.heic", "a picture: type its text"),
+            ("a.odp", "is not a .txt file, nor one that ends in"),
+        ],
+    )
+    def test_what_cannot_be_read_is_told_with_what_to_do(
+        self, folder: Folder, name: str, words: str
+    ) -> None:
+        """Each kind of file needs another step."""
+        assert words in told(folder({f"essays/{name}": "x", "essays/b.txt": "A b."}))
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "Anna_1234_assignsubmission_onlinetext_/onlinetext.html",
+            "Anna_1234_assignsubmission_onlinetext_onlinetext.html",
+            "Anna_1234_text.html",
+            "Anna_LATE_1234_text.html",
+        ],
+    )
+    def test_what_was_typed_into_a_platforms_editor_is_an_essay(
+        self, folder: Folder, path: str
+    ) -> None:
+        """Moodle and Canvas hand it out as a web page."""
+        root = folder({f"essays/{path}": "<p>Eins.</p><p>Zwei.</p>", "essays/b.txt": "A b."})
+
+        anna = read_batch(root).essays[0]
+
+        assert (anna.given_id, anna.text) == ("Anna", "Eins.\nZwei.\n")
 
     def test_two_files_of_one_student_are_a_question(self, folder: Folder) -> None:
         """Nobody can guess which one is the essay."""
