@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from cj_pipeline.ids import id_for
 from cj_pipeline.intake.folder import is_litter, shown
+from cj_pipeline.storage.private_files import close_to_others
 from cj_pipeline.store.session import Session
 
 MAX_FILES = 20_000
@@ -338,17 +339,24 @@ def note_problems(db: Session, folder: Path, problems: Collection[str], *, may_p
 
 
 def moved_away(item: Item, ingested: Path) -> Path | None:
-    """Move an opened item out of the inbox and return where it is; None where that cannot be."""
+    """Move an opened item out of the inbox and return where it is; None where that cannot be.
+
+    It came with the rights that others may have had to it, and is its owner's alone from now on.
+    """
     ingested.mkdir(parents=True, exist_ok=True)
     target = ingested / item.path.name
     for number in range(2, 1_000):
         if not os.path.lexists(target):
             break
         target = ingested / f"{item.path.name}-{number}"
-    with contextlib.suppress(OSError):
+    try:
         item.path.rename(target)
-        return target
-    return None
+    except OSError:
+        return None
+    if not target.is_symlink():
+        with contextlib.suppress(OSError):  # a file of another account's
+            close_to_others(target)
+    return target
 
 
 def fingerprint(folder: Path) -> tuple[str, str | None]:

@@ -283,7 +283,11 @@ def _written(path: Path) -> WrittenFile:
 
 
 def write_atomically(path: Path, content: bytes) -> WrittenFile:
-    """Write a file so that a reader of `path` gets the old content or the new, never a part."""
+    """Write a file so that a reader of `path` gets the old content or the new, never a part.
+
+    Its folder is made where it is not there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with temporary.open("wb") as file:
