@@ -11,7 +11,7 @@ from cj_pipeline.commands.people import By, whoever
 from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import console, write
-from cj_pipeline.commands.terminal.home import open_runtime
+from cj_pipeline.commands.terminal.home import note_export, open_runtime
 
 if TYPE_CHECKING:
     from cj_pipeline.outputs.readings.reading_queue import QueueEntry
@@ -240,5 +240,6 @@ def oversight(
     if file is None:
         write(text)
         return
+    note_export(file, "oversight record", [batch])
     write_atomically(file, text.encode())
     console.print(str(file), markup=False, soft_wrap=True)
