@@ -328,6 +328,20 @@ StrictLoader.add_constructor("tag:yaml.org,2002:int", StrictLoader.number)
 StrictLoader.add_constructor("tag:yaml.org,2002:float", StrictLoader.number)
 
 
+def load_yaml(text: str) -> Any:
+    """Return what YAML holds, read by `StrictLoader`.
+
+    Raises:
+        yaml.YAMLError: Whatever is wrong with it: also where it names a day that no calendar has,
+            or is nested too deeply to be read.
+    """
+    try:
+        return yaml.load(text, StrictLoader)  # noqa: S506 - a SafeLoader
+    except (ValueError, RecursionError) as error:
+        said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise yaml.YAMLError(said) from error
+
+
 class _ListingLoader(StrictLoader):
     """The same, but each flaw is listed and reading goes on."""
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal import completion, tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import confirm, console, write
 from cj_pipeline.commands.terminal.home import note_export, open_runtime, open_store
@@ -79,12 +80,19 @@ def withdraw(
     console.print(f"{n} verdicts of '{name}' count no more.", markup=False, soft_wrap=True)
 
 
+@reads("cj verdicts list 1")
 def list_(batch: BatchName) -> None:
     """Show a batch's imports that count."""
     from cj_pipeline.people.exchange import imports
 
     with open_runtime().store.read() as db:
         rows = imports(db, batch)
+    answer(
+        batch_id=batch,
+        imports=[
+            {name: r[name] for name in ("import_name", "n_verdicts", "stored_at")} for r in rows
+        ],
+    )
     console.print(
         tables.table(
             f"Imports of {batch}",
@@ -156,6 +164,7 @@ def forget(
         tell_what_left(done)
 
 
+@reads("cj people show 1")
 def show(batch: BatchName) -> None:
     """Show how far a batch's people are, and who may need a word; for you alone."""
     from cj_pipeline.people.statistics import person_statistics
@@ -166,6 +175,7 @@ def show(batch: BatchName) -> None:
         record = load_batch(db, batch)
         progress = people_progress(db, record)
         rows = person_statistics(db, record)
+    answer(batch_id=batch, people=rows, progress=progress, minutes_left=progress.minutes_left)
     console.print(
         tables.table(
             f"People of {batch}",
@@ -193,8 +203,12 @@ def show(batch: BatchName) -> None:
     )
 
 
+@reads("cj people agreement 1")
 def agreement(
-    batches: Annotated[list[str], typer.Argument(help="Batches; they are pooled.")],
+    batches: Annotated[
+        list[str],
+        typer.Argument(help="Batches; they are pooled.", autocompletion=completion.batch_names),
+    ],
 ) -> None:
     """Show how people agree with each model and each other, and where they differ most."""
     from cj_pipeline.queries.batch_record import load_batch
@@ -210,6 +224,21 @@ def agreement(
             for batch in batches
             for judge, joint in validity_of(db, load_batch(db, batch))
         ]
+    answer(
+        agreement=found,
+        validity=[
+            {
+                "batch_id": batch,
+                "judge": judge,
+                "n_people": joint.n_people,
+                "validity": joint.validity,
+                "lower": joint.validity_lower,
+                "upper": joint.validity_upper,
+            }
+            for batch, judge, joint in validities
+        ],
+        differing=differing,
+    )
     rows = [
         (
             each.judge,

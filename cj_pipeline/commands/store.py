@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal import completion, tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.console import confirm, console
 from cj_pipeline.commands.terminal.home import home_folder, open_published_files, open_store
 from cj_pipeline.errors import StoreError
@@ -29,6 +30,7 @@ def migrate() -> None:
     console.print(f"Applied: {', '.join(applied) or 'nothing, it is up to date'}.")
 
 
+@reads("cj store check 1")
 def check(
     fix: Annotated[
         bool,
@@ -50,6 +52,7 @@ def check(
         _tell(f"An erasure that had been begun was finished: {what} of batch {done.batch_id}.")
         tell_what_left(done)
     found = check_store(opened)
+    answer(found=found)
     console.print(
         tables.table("Rows", ("table", "rows"), sorted(found.rows.items())),
         f"Schema version {found.schema_version}; live file {found.live_bytes:,} bytes,"
@@ -148,9 +151,15 @@ def archive(
 
 
 def forget(
-    batch: Annotated[str, typer.Argument(help="A batch's name.")],
+    batch: Annotated[
+        str, typer.Argument(help="A batch's name.", autocompletion=completion.batch_names)
+    ],
     essay_id: Annotated[
-        str | None, typer.Argument(help="One of its essays; the whole batch if left out.")
+        str | None,
+        typer.Argument(
+            help="One of its essays; the whole batch if left out.",
+            autocompletion=completion.essay_names,
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     unsettled: Annotated[

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from cj_pipeline.commands.people import By, whoever
+from cj_pipeline.commands.terminal import completion
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import console
 from cj_pipeline.commands.terminal.home import note_export, open_runtime, published
@@ -17,7 +19,10 @@ def pages(
     batch: BatchName,
     folder: Annotated[Path, typer.Argument(help="Where to write.", file_okay=False)],
     essay: Annotated[
-        list[str] | None, typer.Option(help="Only this essay's page; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Only this essay's page; may be repeated.", autocompletion=completion.essay_names
+        ),
     ] = None,
     pdf: Annotated[bool, typer.Option(help="Also as PDF.")] = True,
 ) -> None:
@@ -47,10 +52,14 @@ def pages(
     console.print(f"{len(made)} pages: {folder}", markup=False, soft_wrap=True)
 
 
+@reads("cj feedback 1")
 def feedback(
     batch: BatchName,
     essay: Annotated[
-        str | None, typer.Argument(help="A student's essay; without it, the class.")
+        str | None,
+        typer.Argument(
+            help="A student's essay; without it, the class.", autocompletion=completion.essay_names
+        ),
     ] = None,
     edit: Annotated[
         Path | None,
@@ -75,5 +84,7 @@ def feedback(
         history = edit_feedback(runtime, batch, essay_id, text, by=whoever(by))
         runtime.store.publish()
     draft = class_feedback_draft(history) if essay_id is None else feedback_draft(history, essay_id)
-    shown = history.edited_feedback(essay_id or "") or draft
+    edited = history.edited_feedback(essay_id or "")
+    shown = edited or draft
+    answer(batch_id=batch, essay_id=essay_id, text=shown, is_edited=bool(edited))
     console.print(shown, markup=False, soft_wrap=True, highlight=False)

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.text import StrictLoader
+from cj_pipeline.text import load_yaml
 
 _NAME = re.compile(r"^[a-z0-9_]{1,64}$")
 
@@ -161,7 +161,7 @@ def scale_problems(content: bytes, name: str | None = None) -> list[str]:
     """Return everything that is wrong with a scale's file; arguments as `read_scale`."""
     try:
         raw = _parsed(content)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         return [f"not readable YAML in UTF-8: {error}"]
     if not isinstance(raw, dict):
         return ["it must hold `key: value` lines, nothing else"]
@@ -176,7 +176,7 @@ def scale_problems(content: bytes, name: str | None = None) -> list[str]:
 
 
 def _parsed(content: bytes) -> Any:
-    return yaml.load(content.decode("utf-8-sig"), Loader=StrictLoader)  # noqa: S506 -- a safe one
+    return load_yaml(content.decode("utf-8-sig"))
 
 
 def _words(message: str) -> str:

@@ -85,12 +85,8 @@ def _flaws(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
         shown = repr(entry.filename[:200])
         path = PurePosixPath(entry.filename)
         kind = stat.S_IFMT(entry.external_attr >> 16)
-        if path.is_absolute() or not path.parts or {"..", "."} & set(entry.filename.split("/")):
-            problems.append(f"{shown} leads out of the batch's folder")
-        elif "\\" in entry.filename or ":" in entry.filename or "\0" in entry.filename:
-            problems.append(f"{shown} is no plain name")
-        elif len(path.parts) > 4 or any(len(part.encode()) > 255 for part in path.parts):
-            problems.append(f"{shown} is too long or lies too deep")
+        if (problem := name_problem(entry.filename)) is not None:
+            problems.append(problem)
         if kind not in {0, stat.S_IFREG}:
             problems.append(f"{shown} is a link or a device, not a file")
         if entry.flag_bits & 0x1:
@@ -99,6 +95,18 @@ def _flaws(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
             problems.append(f"{shown} is there twice")
         names.add(str(path))
     return problems
+
+
+def name_problem(name: str) -> str | None:
+    """Return why a file that a stranger sent may not be written under a name; None where it may."""
+    shown, path = repr(name[:200]), PurePosixPath(name)
+    if path.is_absolute() or not path.parts or {"..", "."} & set(name.split("/")):
+        return f"{shown} leads out of the batch's folder"
+    if "\\" in name or ":" in name or "\0" in name:
+        return f"{shown} is no plain name"
+    if len(path.parts) > 4 or any(len(part.encode()) > 255 for part in path.parts):
+        return f"{shown} is too long or lies too deep"
+    return None
 
 
 def _unpack_entry(

@@ -190,7 +190,8 @@ def _cleaned(pages: list[str], n_pictures: int) -> Extracted:
         notes.append(f"{counted(n_pictures, 'picture')} left out")
     pages, repeated = _without_repeats(pages)
     if repeated:
-        notes.append(f"{counted(repeated, 'line')} that repeat on the pages left out")
+        lines = counted(repeated, "line that repeats", "lines that repeat")
+        notes.append(f"{lines} on the pages left out")
     text = "\n".join(page.strip("\n") for page in pages)
     text = _PRESENTATION.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
     text = _JOINED_LINE_END.sub("", text)

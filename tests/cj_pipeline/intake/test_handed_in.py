@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import unicodedata
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cj_pipeline.cli import app
 from cj_pipeline.errors import BatchProblemsError, UnknownEssayError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.intake.essay_checks import look_at
 from cj_pipeline.intake.zip_folder import unpack
 from cj_pipeline.operations.erase import forget_essay
+from cj_pipeline.outputs.artefact import build_artefact
 from cj_pipeline.outputs.class_list import class_list_csv
+from cj_pipeline.outputs.plots import score_plot
+from cj_pipeline.outputs.report import render_history
 from cj_pipeline.provider_jobs.requests import load_texts
 from cj_pipeline.queries.essay_names import essay_named
 from cj_pipeline.queries.history import read_history
+from cj_pipeline.runtime import RunEnvironment
 from cj_pipeline.steps.ingest import ingest
 from tests.support.batches import finish_judging, open_engine
 from tests.support.handed_in_files import docx, workbook, zipped
+from tests.support.served_runtime import asking
 
 Folder = Callable[..., Path]
 
+NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
+HERE = RunEnvironment(git_sha="0a1b2c3", runner_version="0.1.0", python="3.11.9", os="Linux")
 GRADED = "judges: [quality]\nscale: cefr\n"
 NAMES = [
     "Иванов 9Б",
@@ -36,8 +47,9 @@ NAMES = [
     "-1",
     "null",
     "Åsa Öberg",
+    "=Ek <b>&$1$",
 ]
-"""From seven scripts, with two that programs read as something else."""
+"""From seven scripts, with some that programs read as something else."""
 
 
 @pytest.fixture
@@ -533,6 +545,21 @@ class TestIdentity:
         assert {row["essay_id"] for row in listed} == set(found.values())
         assert scored == set(NAMES)
         assert len(set(found.values())) == len(NAMES)
+        artefact = build_artefact(history, "execute", generated_at=NOW, environment=HERE)
+        report = render_history(history)
+        runtime.store.publish()
+        with asking(runtime) as client:
+            items = client.get("/api/v1/batches/class-9b/scores").json()["items"]
+        assert {row["given_id"] for row in artefact["inputs"]["students"]} == set(NAMES)
+        assert {item["given_id"] for item in items} == set(NAMES)
+        assert all(html.escape(name, quote=False) in report for name in NAMES)
+        drawn = {tick.get_text() for tick in score_plot(history).axes[0].get_yticklabels()}
+        assert {name.replace("$", r"\$") for name in NAMES} <= drawn
+        for name in ("=Ek <b>&$1$", "-1", "null", "Иванов 9Б"):
+            shown = CliRunner().invoke(
+                app, ["essay", "class-9b", "--", name], env={"CJ_HOME": str(runtime.home)}
+            )
+            assert (shown.exit_code, name in shown.output) == (0, True), shown.output
         assert essay_named_in(runtime, unicodedata.normalize("NFD", "åsa öberg")) == "asa-oberg"
 
     def test_a_name_that_two_bear_is_a_question(self, folder: Folder, tmp_path: Path) -> None:
@@ -623,13 +650,20 @@ class TestIdentity:
         finish_judging(runtime, "class-9b")
 
         with runtime.store.read() as db:
-            listed = class_list_csv(read_history(db, "class-9b")).decode("utf-8-sig")
+            history = read_history(db, "class-9b")
+            listed = class_list_csv(history).decode("utf-8-sig")
             scores = db.rows("SELECT given_id, score FROM v_scores ORDER BY given_id")
         rows = {row["name"]: row for row in csv.DictReader(io.StringIO(listed))}
+        artefact = build_artefact(history, "execute", generated_at=NOW, environment=HERE)
 
         assert set(rows) == {"anna", "Ben", "cia", "dan"}
         assert rows["anna"]["score"] == rows["Ben"]["score"]
         assert "the same text as" in rows["anna"]["remarks"] + rows["Ben"]["remarks"]
+        (sharer,) = artefact["inputs"]["shared_texts"]
+        assert {
+            sharer["given_id"],
+            *(e["given_id"] for e in artefact["inputs"]["students"]),
+        } == set(rows)
         assert [row["given_id"] for row in scores] == ["Ben", "anna", "cia", "dan"]
 
         sharing = next(n for n in ("anna", "Ben") if "same text" in rows[n]["remarks"])
