@@ -12,7 +12,7 @@ from cj_pipeline.commands.terminal import completion, tables
 from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import console, write
-from cj_pipeline.commands.terminal.home import open_runtime
+from cj_pipeline.commands.terminal.home import note_export, open_runtime
 
 if TYPE_CHECKING:
     from cj_pipeline.outputs.readings.reading_queue import QueueEntry
@@ -265,5 +265,6 @@ def oversight(
     if file is None:
         write(text)
         return
+    note_export(file, "oversight record", [batch])
     write_atomically(file, text.encode())
     console.print(str(file), markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from cj_pipeline.commands.terminal import completion, tables
 from cj_pipeline.commands.terminal.answers import answer, plain, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import console, errors, write, write_json
-from cj_pipeline.commands.terminal.home import home_folder, published
+from cj_pipeline.commands.terminal.home import home_folder, note_export, published
 from cj_pipeline.text import find_hidden, visible
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def compare(
     for found in differences:
         _show_changes(found, everything=everything)
     if page is not None:
+        note_export(page, "comparison", batches)
         write_atomically(page, render_side_by_side(histories).encode())
         console.print(f"Page: {page}", markup=False, soft_wrap=True)
 
@@ -177,7 +178,7 @@ def export(
     ] = False,
 ) -> None:
     """Write a batch's data frames as Parquet files, or all that is kept on one person."""
-    from cj_pipeline.queries.frames import export_parquet
+    from cj_pipeline.queries.frames import FRAME_NAMES, export_parquet
     from cj_pipeline.queries.release import require_final
 
     if person is not None:
@@ -186,6 +187,8 @@ def export(
     if not provisional:
         with published() as db:
             require_final(db, batch, what="An export without --provisional")
+    for name in FRAME_NAMES:
+        note_export(folder / f"{name}.parquet", "data frame", [batch])
     for path in export_parquet(batch, folder, home=home_folder()):
         console.print(str(path), markup=False, soft_wrap=True)
 
@@ -197,16 +200,19 @@ def _export_person(batch: str, essay_id: str, folder: Path) -> None:
     from cj_pipeline.outputs.artefact import write_atomically
     from cj_pipeline.outputs.person import person_record
     from cj_pipeline.queries.essay_names import essay_named
+    from cj_pipeline.queries.same_texts import essays_with_the_text
     from cj_pipeline.store.maintenance import archive_of
 
     with published() as db:
         essay_id = essay_named(db, batch, essay_id)
         record = person_record(db, batch, essay_id, archive=archive_of(home_folder(), batch))
+        same = essays_with_the_text(db, batch, essay_id)
+    note_export(folder, "person's record", [batch], essay_id=essay_id)
     path = folder / f"{essay_id}.json"
     text = json.dumps(record, ensure_ascii=False, indent=2, default=str)
     write_atomically(path, text.encode())
     console.print(str(path), markup=False, soft_wrap=True)
-    for other in record["same_text_in"]:
+    for other in same:
         console.print(
             f"The same text is in batch {other['batch_id']}, as essay {other['essay_id']}.",
             markup=False,
@@ -359,7 +365,9 @@ def _write_parquet(result: DuckDBPyRelation, path: Path) -> None:
     import pyarrow.parquet
 
     from cj_pipeline.outputs.artefact import write_atomically
+    from cj_pipeline.outputs.exported import ANY_BATCH
 
+    note_export(path, "query", [ANY_BATCH])
     content = io.BytesIO()
     pyarrow.parquet.write_table(result.to_arrow_table(), content)
     write_atomically(path, content.getvalue())

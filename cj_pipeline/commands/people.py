@@ -11,7 +11,7 @@ from cj_pipeline.commands.terminal import completion, tables
 from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import confirm, console, write
-from cj_pipeline.commands.terminal.home import open_runtime, open_store
+from cj_pipeline.commands.terminal.home import note_export, open_runtime, open_store
 
 By = Annotated[str | None, typer.Option("--by", help="Who does this; by default your user name.")]
 
@@ -62,6 +62,7 @@ def export_(
     if file is None:
         write(csv_of(rows))
         return
+    note_export(file, "verdicts", [batch])
     write_verdicts(rows, file)
     console.print(f"{len(rows)} verdicts: {file}", markup=False, soft_wrap=True)
 
@@ -147,18 +148,20 @@ def forget(
     """Replace the name of a person who judged, graded or decided, in every batch, for good."""
     from datetime import UTC, datetime
 
+    from cj_pipeline.commands.store import forget_beyond, tell_what_left
     from cj_pipeline.operations.erase import forget_person
     from cj_pipeline.store.file_store import own_file
 
     if not yes:
         confirm(f"Replace the name {person} in every batch for good?")
     store = own_file(open_store())
-    for done in forget_person(store, person, now=datetime.now(UTC)):
+    for done in forget_person(store, person, now=datetime.now(UTC), beyond=forget_beyond):
         text = (
             f"batch {done.batch_id}: {done.n_rows} rows bear the name {done.essay_alias} now;"
             " exports were removed, `cj report` rewrites them."
         )
         console.print(text, markup=False, soft_wrap=True)
+        tell_what_left(done)
 
 
 @reads("cj people show 1")

@@ -47,9 +47,10 @@ def check(
     if fix:
         for path in mend_store(opened):
             console.print(f"Put right: {path}", markup=False, soft_wrap=True)
-    for done in finish_erasures(opened, now=datetime.now(UTC), beyond=_forget_beyond):
+    for done in finish_erasures(opened, now=datetime.now(UTC), beyond=forget_beyond):
         what = f"essay {done.essay_alias}" if done.essay_alias else "everything"
         _tell(f"An erasure that had been begun was finished: {what} of batch {done.batch_id}.")
+        tell_what_left(done)
     found = check_store(opened)
     answer(found=found)
     console.print(
@@ -182,9 +183,9 @@ def forget(
         confirm(f"Remove {what} for good?")
     words = words_of(opened, batch, essay_id) if verify else ()
     forgotten: Forgotten = (
-        forget_essay(opened, batch, essay_id, now=now, unsettled=unsettled, beyond=_forget_beyond)
+        forget_essay(opened, batch, essay_id, now=now, unsettled=unsettled, beyond=forget_beyond)
         if essay_id
-        else forget_batch(opened, batch, now=now, unsettled=unsettled, beyond=_forget_beyond)
+        else forget_batch(opened, batch, now=now, unsettled=unsettled, beyond=forget_beyond)
     )
     _tell(
         f"{what}: {forgotten.n_rows} rows and {forgotten.n_files} files and runs removed; an audit"
@@ -192,10 +193,17 @@ def forget(
     )
     for other_batch, other_essay in forgotten.elsewhere:
         _tell(f"The same text is still in batch {other_batch}, as essay {other_essay}.")
-    for path in forgotten.backups:
-        _tell(f"{path} was written before, and is yours to prune.")
+    tell_what_left(forgotten)
     if verify:
         _verify(words)
+
+
+def tell_what_left(forgotten: Forgotten) -> None:
+    """Name what an erasure does not reach: backups and exports outside the home."""
+    for path in forgotten.backups:
+        _tell(f"{path} was written before, and is yours to prune.")
+    for line in forgotten.exports:
+        _tell(f"{line} was written outside the home, and is yours to delete.")
 
 
 def _verify(words: Iterable[bytes]) -> None:
@@ -210,7 +218,7 @@ def _verify(words: Iterable[bytes]) -> None:
     _tell("Searched every file of the home: nothing of it is left that is not compressed.")
 
 
-def _forget_beyond(batch: str, is_whole: bool) -> int:
+def forget_beyond(batch: str, is_whole: bool) -> int:
     """Delete what is kept of a batch beside the home: shared files, and runs of its own Dagster."""
     return open_published_files().forget(batch) + _forget_in_dagster(batch, is_whole)
 

@@ -12,7 +12,7 @@ from cj_pipeline.commands.terminal import completion
 from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import console
-from cj_pipeline.commands.terminal.home import open_runtime, published
+from cj_pipeline.commands.terminal.home import note_export, open_runtime, published
 
 
 def pages(
@@ -43,6 +43,7 @@ def pages(
         history = read_history(db, batch)
     chosen = [history.essay_meant(each) for each in essay] if essay else student_ids(history)
     made = {essay_id: student_page(history, essay_id) for essay_id in chosen}
+    note_export(folder, "pages", [batch])
     folder.mkdir(parents=True, exist_ok=True)
     for essay_id, page in made.items():
         write_atomically(folder / f"{essay_id}.html", render_student_page(page).encode())
