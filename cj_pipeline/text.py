@@ -354,6 +354,16 @@ class _ListingLoader(StrictLoader):
         self.flaws.append(f"is not YAML as meant on line {mark.line + 1}: {problem}")
 
 
+def _yaml_hint(error: yaml.MarkedYAMLError) -> str:
+    """Return what helps with the two mistakes that people make in YAML; empty for others."""
+    said = error.problem or ""
+    if "mapping values are not allowed" in said:
+        return ": put a text that holds a colon in quotes"
+    if "'\\t'" in said:
+        return ": indent with blanks, not with tabs"
+    return ""
+
+
 def read_yaml(text: str) -> tuple[dict[Any, Any] | None, list[str]]:
     """Return what a YAML file of settings holds, and everything that is wrong with it.
 
@@ -366,7 +376,7 @@ def read_yaml(text: str) -> tuple[dict[Any, Any] | None, list[str]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" on line {mark.line + 1}" if mark is not None else ""
-        said = f"is not YAML{where}: {error.problem or error.context}"
+        said = f"is not YAML{where}: {error.problem or error.context}{_yaml_hint(error)}"
         return None, [*loader.flaws, said]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         return None, [*loader.flaws, f"is not YAML: {type(error).__name__}: {error}"]

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from cj_pipeline.errors import SettingsError
+from cj_pipeline.ids import nearest
 from cj_pipeline.text import load_yaml
 
 _NAME = re.compile(r"^[a-z0-9_]{1,64}$")
@@ -94,7 +95,10 @@ def load_scale(name: str, own: str | None = None) -> GradeScale:
             listed.
     """
     if not _NAME.fullmatch(name):
-        msg = f"'{name}' cannot name a grade scale: use up to 64 of a-z, 0-9 and underscore."
+        msg = (
+            f"'{name}' cannot name a grade scale: use up to 64 of a-z, 0-9 and underscore"
+            f"{nearest(name, known_scales(), at_least=0.6)}"
+        )
         raise SettingsError(msg)
     if name in known_scales():
         return read_scale((_BUILT_IN / f"{name}.yaml").read_bytes(), name)

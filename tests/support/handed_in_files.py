@@ -147,17 +147,19 @@ def assembled(objects: list[bytes]) -> bytes:
     )
 
 
-def scanned() -> bytes:
-    """Return a PDF whose one page is a picture."""
+def scanned(typed: str = "") -> bytes:
+    """Return a PDF whose one page is a picture, with words typed on it."""
     image = (
         b"<< /Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray"
         b" /BitsPerComponent 8 /Length 1 >>\nstream\n\x00\nendstream"
     )
     page = (
         b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 5 0 R"
-        b" /Resources << /XObject << /I 4 0 R >> >> >>"
+        b" /Resources << /XObject << /I 4 0 R >> /Font << /F1 << /Type /Font /Subtype /Type1"
+        b" /BaseFont /Helvetica /Encoding /WinAnsiEncoding >> >> >> >>"
     )
-    stream = b"<< /Length 28 >>\nstream\nq 500 0 0 700 50 50 cm /I Do Q\nendstream"
+    drawn = f"q 500 0 0 700 50 50 cm /I Do Q BT /F1 11 Tf 60 780 Td ({typed}) Tj ET".encode()
+    stream = b"<< /Length %d >>\nstream\n%s\nendstream" % (len(drawn), drawn)
     pages = b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>"
     return assembled([b"<< /Type /Catalog /Pages 2 0 R >>", pages, page, image, stream])
 
@@ -295,7 +297,7 @@ WORD = (
     HandedIn(
         "chunk.docx",
         docx(_p("Der Anfang.") + "<w:altChunk r:id='c'/>"),
-        told=("holds another document that Word has not taken in yet",),
+        told=("holds another document that Word has not merged yet",),
     ),
     HandedIn("really.docx", b"%PDF-1.4 ...", told=("is no .docx file but a .pdf file",)),
     HandedIn("typed.docx", b"Ein Aufsatz.", told=("but a .txt file: give its name the ending",)),
@@ -413,6 +415,14 @@ PRINTED = (
         ("Das Schreiben", "Haus-\nund Gartenarbeit"),
         told=("1 word joined",),
     ),
+    HandedIn("torn.pdf", pdf("D a s H a u s i s t " * 5), ("D a s",), told=("words may be torn",)),
+    HandedIn("glued.pdf", pdf("DasHausistalt" * 5), ("DasHaus",), told=("words may be glued",)),
+    HandedIn(
+        "scanned-page.pdf",
+        scanned("Seite 1"),
+        ("Seite 1",),
+        told=("hardly any text on page 1, which has a picture: perhaps a scan",),
+    ),
     HandedIn("scan.pdf", scanned(), told=("is a scan without a text layer (1 page)",)),
     HandedIn("blank.pdf", pdf(""), told=("is a PDF without any text",)),
     HandedIn("cut.pdf", pdf("Ein Text." * 50)[:250], told=("cannot be read",)),
@@ -431,6 +441,7 @@ OTHERS = (
         "plain.rtf", rb"{\rtf1\ansi Gr\'fc\'dfe und {\b fett}.\par Zwei.}", ("Grüße und fett.",)
     ),
     HandedIn("quotes.rtf", rb"{\rtf1\ansi\uc1 \u8222?so\u8220?}", ("„so“",)),
+    HandedIn("cut.rtf", rb"{\rtf1\ansi\uc x}", told=("is a rich-text file that cannot be read",)),
     HandedIn("no.rtf", b"plain", told=("is no .rtf file but a .txt file",)),
     HandedIn("form-feed.txt", b"Seite eins.\x0cSeite zwei.\x0b", ("Seite eins.\nSeite zwei.\n",)),
     HandedIn("utf-16.txt", "Größe".encode("utf-16"), ("Größe",)),

@@ -97,7 +97,7 @@ def _plainly_written(file: zipfile.ZipFile) -> tuple[bytes, Counter[str]]:
         msg = "is a Word file that cannot be read (its content is broken): save it again"
         raise UnreadableFileError(msg) from error
     if root.find(f".//{_WORD}altChunk") is not None:
-        msg = "holds another document that Word has not taken in yet: open it in Word and save it"
+        msg = "holds another document that Word has not merged yet: open it in Word and save it"
         raise UnreadableFileError(msg)
     for element in list(root.iter(f"{_WORD}cr", f"{_WORD}br", f"{_WORD}fldSimple", f"{_WORD}ruby")):
         _rewrite(element)

@@ -409,6 +409,8 @@ class TestNothingIsLeftOut:
             ("Anna.txt", "Anna.txt is a loose text"),
             ("old/", "old is not a folder of a batch folder"),
             ("photo.jpg", "photo.jpg is not a file of a batch folder"),
+            ("Aufgabenstellung.docx", "rename it to instructions.docx"),
+            ("O'Brien, [1].odp", "`accept: ['O''Brien, [1].odp']`"),
         ],
     )
     def test_other_names_are_told(self, folder: Folder, name: str, words: str) -> None:
@@ -419,9 +421,15 @@ class TestNothingIsLeftOut:
         found = told(root)
 
         assert words in found
-        first = name.split("/", maxsplit=1)[0]
+        first = name.split("/", maxsplit=1)[0].replace("'", "''")
         (root / "batch.yaml").write_text(f"judges: [quality]\naccept: ['{first}']\n")
         assert read_batch(root).batch_id == "class-9b"
+
+    def test_files_beside_the_judges_are_told(self, folder: Folder) -> None:
+        """A judge in a `.yml` is not there."""
+        files = {"essays/a.txt": "A b.", "essays/b.txt": "C d.", "judges/mine.yml": "name: mine"}
+
+        assert "judges/mine.yml is not read: its name does not end in .yaml" in told(folder(files))
 
     def test_a_scale_without_anchors_is_a_problem_unless_it_is_meant(self, folder: Folder) -> None:
         """A class that waits for grades and gets ranks finds out at the end."""
@@ -436,14 +444,20 @@ class TestNothingIsLeftOut:
             folder(
                 {
                     "batch.yaml": "judges: [quality]\nscale: cefrr\ncolour: red\nseed: 010\n"
-                    "wave_size: 1:30\nspend_cap_usd: 3,50\nprecise: 0.9\nmax_attempts: 1.5\n",
+                    "wave_size: 1:30\nspend_cap_usd: 3,50\nprecise: 0.9\nmax_attempts: 1.5\n"
+                    "n_essays: 00\n",
                     "essays/a.txt": "A b.",
                 }
             )
         )
 
         for words in (
-            *("010 would be read as 8", "1:30 would be read as 90", "write 3.50 with a point"),
+            *(
+                "010 would be read as 8",
+                "00 would be read as 0",
+                "1:30 would be read as 90",
+                "write 3.50 with a point",
+            ),
             *(
                 "precise: {reliability: 0.9}",
                 "give 1 or 2",
@@ -750,5 +764,8 @@ def test_a_scale_listed_best_first_gets_a_hint(folder: Folder) -> None:
     upside_down = told(folder(files | {"scale.yaml": scale.format("A, B, C")}))
     upright = told(folder(files | {"scale.yaml": scale.format("C, B, A")}))
 
-    assert "A is taken as the lowest" in upside_down
-    assert "lowest" not in upright
+    numbers = told(folder(files | {"scale.yaml": scale.format("'1', '2', '3'")}))
+
+    assert "If A is the best, list them the other way round" in upside_down
+    assert "C is taken as the lowest grade and A as the highest" in upright
+    assert "1 is taken as the lowest grade and 3 as the highest" in numbers
