@@ -618,6 +618,29 @@ class TestIdentity:
         assert [(e.given_id, e.group) for e in batch.essays] == [("17", "9a"), ("18", "9b")]
         assert "could be by either of register.csv line 2 and register.csv line 3" in both
 
+    def test_names_may_hold_what_belongs_in_names(self, folder: Folder) -> None:
+        """A firm blank copied from Word, and the joiner in a Persian name."""
+        names = ["Anna\u00a0Ek", "علی\u200cرضا"]
+        rows = "".join(f"{name};Text {at}.\n" for at, name in enumerate(names))
+
+        in_table = read_batch(folder({"essays.csv": f"Name;Text\n{rows}"}))
+
+        assert [essay.given_id for essay in in_table.essays] == names
+
+    @pytest.mark.parametrize("name", ["new\nline", "\x1b[31mred", "\u202egnp", "zero\u200bwidth"])
+    def test_names_hold_nothing_that_nobody_sees(self, folder: Folder, name: str) -> None:
+        """Two students who look alike everywhere, or a line that is two."""
+        files = {f"essays/{name}.txt": "A b.", "essays/b.txt": "C d."}
+        packed = zipped({path.removeprefix("essays/"): text for path, text in files.items()})
+
+        in_folder = told(folder(files))
+        (folder({}) / "essays" / f"{name}.txt").unlink()
+        (folder({}) / "essays" / "b.txt").unlink()
+        (folder({}) / "essays").rmdir()
+
+        assert "has a name with signs that nobody sees" in in_folder
+        assert "a name with signs that nobody sees" in told(folder({"essays.zip": packed}))
+
     def test_a_row_of_the_register_belongs_to_one_essay(self, folder: Folder) -> None:
         """Handed in once by the id and once by the name."""
         files = {
