@@ -107,7 +107,7 @@ class Unknowns:
 
     def variance(self, covariance: Floats) -> Floats:
         """Return the variance of each cell's difference; shape (n_cells,)."""
-        total = (self._products * covariance.ravel()[self._entries]).sum(axis=0)
+        total: Floats = (self._products * covariance.ravel()[self._entries]).sum(axis=0)
         return np.maximum(total, 0.0)
 
     def pull(self, residual: Floats) -> Floats:
