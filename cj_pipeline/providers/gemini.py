@@ -49,7 +49,7 @@ from cj_pipeline.providers.transport import (
     SINGLE_CALL,
     Call,
     ErrorAnswer,
-    count,
+    count_or_none,
     created_id,
     failed_call,
     is_out_of_credit,
@@ -424,13 +424,16 @@ def _code_of(error: Mapping[str, Any]) -> str | None:
 def _done(stats: Mapping[str, Any], outcome: JobOutcome | None) -> tuple[int | None, int | None]:
     """Return how many requests are done and how many failed; None where that is not told.
 
-    Google leaves out what is 0, so one of the counts tells all of them. An expired batch has no
+    Google leaves out what is 0, so one of the counts tells all of them; a count of 0 requests tells
+    nothing. An expired batch has no
     results at all.
     """
-    done, failed, pending = (
-        _count(stats.get(f"{kind}RequestCount")) for kind in ("successful", "failed", "pending")
+    done, failed, pending, total = (
+        count_or_none(stats.get(f"{kind}equestCount"))
+        for kind in ("successfulR", "failedR", "pendingR", "r")
     )
-    if outcome is not JobOutcome.EXPIRED and done is failed is pending is None:
+    says_nothing = done is failed is pending is None or (total == 0 and not done and not failed)
+    if says_nothing and outcome is not JobOutcome.EXPIRED:
         return None, None
     return done or 0, failed or 0
 
@@ -474,7 +477,7 @@ def _listed(operation: Mapping[str, Any], since: datetime) -> ListedJob:
         created_at=rfc3339_time(metadata.get("createTime")) or since,
         outcome=_ended(operation, _state(metadata)),
         submission_key=text_or_none(metadata.get("displayName")),
-        n_requests=_count(mapping(metadata.get("batchStats")).get("requestCount")),
+        n_requests=count_or_none(mapping(metadata.get("batchStats")).get("requestCount")),
     )
 
 
@@ -494,13 +497,6 @@ def _ended(operation: Mapping[str, Any], state: str) -> JobOutcome | None:
     if mapping(operation.get("error")):
         return JobOutcome.FAILED
     return JobOutcome.COMPLETED if operation.get("done") is True else None
-
-
-def _count(sent: object) -> int | None:
-    """Return a count, which this provider writes as text; None where there is none."""
-    if isinstance(sent, str) and re.fullmatch(r"\d{1,15}", sent):
-        return int(sent)
-    return None if sent is None else count(sent)
 
 
 def _is_about_the_key(error: errors.APIError) -> bool:

@@ -345,14 +345,20 @@ def folded(word: object) -> str:
 
 def count(value: object) -> int:
     """Return a count that a provider sent; 0 for whatever is not one."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        return 0
-    return value if 0 <= value < 2**53 else 0
+    return count_or_none(value) or 0
 
 
 def count_or_none(value: object) -> int | None:
-    """Return a count that a provider sent; None where it sent none."""
-    return None if value is None else count(value)
+    """Return a count that a provider sent, also as text or as 12.0; None for whatever is not one.
+
+    What cannot be read is no count of 0, which would say that nothing was done.
+    """
+    is_written = isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}", value.strip())
+    if is_written or (isinstance(value, float) and value.is_integer()):
+        value = int(value)  # type: ignore[call-overload]
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value < 2**53 else None
 
 
 def unix_time(value: object) -> datetime | None:

@@ -39,6 +39,7 @@ from cj_pipeline.providers.base import JOB_TOO_LARGE, Provider, ProviderLimits, 
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
+from cj_pipeline.steps.changes import hand_over
 from cj_pipeline.steps.spending_limits import installation, require_within, unallowed_judges
 from cj_pipeline.store.identity import Identity, settle_identity
 from cj_pipeline.store.session import Session
@@ -90,6 +91,10 @@ def submit_wave(runtime: Runtime, batch_id: str) -> Submitted:
     """
     with runtime.store.read() as db:
         record = load_batch(db, batch_id)
+    if record.earlier_judges and not record.has_ended:
+        with runtime.store.write() as db:
+            hand_over(db, batch_id)
+    with runtime.store.read() as db:
         texts = load_texts(db, batch_id)
         asks = [] if record.has_ended else _unrequested(db, record, texts)
         held = held_judges(db, batch_id, runtime.clock())
