@@ -44,10 +44,15 @@ MAX_PAGES = 500
 
 _OUT_OF_CREDIT = re.compile(
     r"insufficient_(quota|credits?|balance|funds)|billing_(hard_limit_reached|not_active|error)"
+    r"|(spend|budget|credit)_?(limit)?_?(exceeded|reached)\b|\barrear|payment required"
     r"|credit balance is too low|(out of|no|insufficient|not enough) (credits?|funds|balance)\b"
+    r"|(credits?|balance|funds) (is|are|has been|have been) (depleted|exhausted|used up)"
     r"|(billing|spend(ing)?|usage|budget) (hard )?limit (has been |was )?(reached|exceeded)"
-    r"|exceeded your (monthly|current) (spend(ing)?|budget|billing)|payment required"
-    r"|prepa(id|yment) (credits?|balance) (is|are|has|have)\b|billing account .*(disabled|closed)",
+    r"|(reached|exceeded) (your|its|the) ([a-z]+ ){0,3}"
+    r"((spend(ing)?|usage|budget|billing) (caps?|limits?)|budget|billing|spend(ing)?)\b"
+    r"(?!.*\bper (second|minute|hour|day)\b)"
+    r"|prepa(id|yment) (credits?|balance) (is|are|has|have)\b|billing account .*(disabled|closed)"
+    r"|(enable|check your) billing\b|billing (to be |be |is not |not )?enabled",
     re.IGNORECASE,
 )
 """What services say, in codes or words, when an account has to be paid for."""
