@@ -395,6 +395,9 @@ def read_status(operation: Mapping[str, Any]) -> JobStatus:
     state = _state(metadata)
     outcome = _ended(operation, state)
     n_completed, n_failed = _done(mapping(metadata.get("batchStats")), outcome)
+    if outcome is JobOutcome.FAILED and n_completed is None:
+        # A batch that failed half way may hold results all the same.
+        n_completed = sum("response" in row for row in _inlined_responses(operation)) or None
     error = mapping(operation.get("error"))
     warning = None
     if outcome is None and state.upper() not in _RUNNING:

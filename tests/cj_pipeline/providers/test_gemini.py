@@ -335,3 +335,14 @@ def test_counts_of_no_requests_say_nothing(
     status = read_status(operation)
 
     assert (status.n_completed, status.n_failed) == told
+
+
+def test_a_batch_that_failed_with_results_is_not_sent_again_whole() -> None:
+    """What was done of it was paid for, whether or not it is counted."""
+    failed = _operation("BATCH_STATE_FAILED")
+    failed["metadata"]["batchStats"] = {}
+    failed["error"] = {"code": 8, "message": "Your prepayment credits are depleted."}
+    results = {"inlinedResponses": {"inlinedResponses": [{"response": {}}, {"error": {}}]}}
+
+    assert read_status(failed).waits_for_credit
+    assert not read_status(failed | {"response": results}).waits_for_credit
