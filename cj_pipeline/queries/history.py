@@ -41,8 +41,8 @@ HIDDEN_SETTINGS = frozenset({"emulator_qualities"})
 """What simulated judges are given and no result may show: it is the answer key."""
 
 _JUDGES = (
-    "SELECT * EXCLUDE (replaced_at, replaced_by) FROM judges WHERE batch_id = $batch AND replaced_at {}"
-    " ORDER BY name, judge_id"
+    "SELECT * EXCLUDE (replaced_at, replaced_by) FROM judges"
+    " WHERE batch_id = $batch AND replaced_at {} ORDER BY name, judge_id"
 )
 
 

@@ -19,6 +19,7 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.operations.execute import run_to_end, take_in
 from cj_pipeline.operations.reparse import reparse
+from cj_pipeline.outputs.verification import verify_artefact
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.queries.overview import batch_overview, put_off, what_hinders
 from cj_pipeline.runtime import Runtime
@@ -172,8 +173,13 @@ def test_another_judge_takes_the_place_of_one_that_is_held(
             "SELECT name, count(*) AS n FROM comparisons JOIN judges USING (batch_id, judge_id)"
             " WHERE status = 'succeeded' GROUP BY name"
         )
+        (written,) = db.rows("SELECT path FROM run_artefact")
+        found = verify_artefact(
+            runtime.published_folder / written["path"], db=db, batch_folder=folder
+        )
     assert judged == [{"name": "other", "n": 15}]
     assert n_paid(runtime) == paid + 15
+    assert found == [], "the artefact holds, and so does the folder as it is now"
 
 
 def test_a_changed_judge_that_gives_no_verdict_is_held_anew(
