@@ -49,7 +49,12 @@ def check_batch(db: Session, batch_id: str, now: datetime) -> list[Checked]:
 
 
 def check_claims(history: BatchHistory) -> list[Checked]:
-    """Return every standard claim about a batch, by the asset it is about."""
+    """Return every standard claim about a batch, by the asset it is about.
+
+    None is made about one that was rejected: nothing of it was taken, its settings neither.
+    """
+    if history.batch["state"] == "rejected":
+        return []
     return [
         Checked(check.name, asset, check.is_blocking, check.claim(history))
         for asset, checks in CHECKS.items()

@@ -34,8 +34,8 @@ from cj_pipeline.grading.grade_scales import (
     read_scale,
     scale_problems,
 )
-from cj_pipeline.ids import ID, id_for
-from cj_pipeline.intake.anchors import anchors_in, checked_grade, listed_best_first
+from cj_pipeline.ids import ID, id_for, same_name
+from cj_pipeline.intake.anchors import anchors_in, checked_grade, order_of_grades
 from cj_pipeline.intake.essay_files import essay_of, sources_in
 from cj_pipeline.intake.folder import Reading, sha256_of
 from cj_pipeline.intake.identity import check_ids, with_ids, with_register
@@ -49,7 +49,7 @@ from cj_pipeline.intake.settings import (
     resolve_settings,
     usable_settings,
 )
-from cj_pipeline.intake.tables import table_named, table_rows
+from cj_pipeline.intake.tables import Row, check_mapping, table_named, table_rows
 from cj_pipeline.text import (
     MAX_BYTES,
     read_yaml,
@@ -105,6 +105,7 @@ def _read(reading: Reading, name: str, explicit: Mapping[str, Any] | None) -> Ba
     essays = _read_students(reading, columns) + _read_anchors(reading, usable, scale, columns)
     essays, names = with_register(reading, with_ids(essays), columns)
     check_ids(reading, essays)
+    check_mapping(reading, columns)
     if usable is not None and usable.values.mask_names:
         essays = with_masked_names(reading, essays, names)
     shares = usable is not None and usable.values.identical_texts == "share"
@@ -117,9 +118,11 @@ def _read(reading: Reading, name: str, explicit: Mapping[str, Any] | None) -> Ba
     for name_of_judge in reading.names("judges", required=False):
         if name_of_judge != "templates":
             reading.bytes_of(f"judges/{name_of_judge}", MAX_BYTES)
+            _tell_unless_yaml(reading, f"judges/{name_of_judge}")
             continue
         for template in reading.names("judges/templates"):
             reading.bytes_of(f"judges/templates/{template}", MAX_BYTES)
+            _tell_unless_yaml(reading, f"judges/templates/{template}")
     if reading.problems or settings is None:
         raise BatchProblemsError(name, list(dict.fromkeys(reading.problems)))
     return Batch(
@@ -133,6 +136,11 @@ def _read(reading: Reading, name: str, explicit: Mapping[str, Any] | None) -> Ba
         class_names=tuple(names),
         shared=tuple(shared),
     )
+
+
+def _tell_unless_yaml(reading: Reading, relative: str) -> None:
+    if not relative.endswith(".yaml"):
+        reading.notices.append(f"{relative} is not read: its name does not end in .yaml")
 
 
 def _read_documents(
@@ -196,8 +204,8 @@ def _read_scale(
         if not problems and settings is not None:
             problems = own_scale_problems(name, read_scale(content))
         reading.problems.extend(f"{SCALE_FILE}: {problem}" for problem in problems)
-        if not problems and (hint := listed_best_first(read_scale(content))):
-            reading.notices.append(f"{SCALE_FILE}: {hint}")
+        if not problems:
+            reading.notices.append(f"{SCALE_FILE}: {order_of_grades(read_scale(content))}")
         if problems:
             return None
     if settings is None or name is None:
@@ -228,7 +236,7 @@ def _read_students(reading: Reading, columns: Mapping[Column, str]) -> list[Essa
         sources = sources_in(reading, folder)
         essays += [essay for source in sources if (essay := essay_of(reading, source))]
     if table:
-        essays += _essay_rows(reading, table, "essay", columns)
+        essays += _essay_rows(reading, table, columns)
     return essays
 
 
@@ -254,46 +262,49 @@ def _read_anchors(
     anchors = []
     if folder:
         anchors += anchors_in(reading, folder, scale)
+        if scale is not None:
+            anchors = [
+                replace(a, grade=checked_grade(reading, a.source_path, a.grade or "", scale))
+                for a in anchors
+            ]
     if table:
-        anchors += _essay_rows(reading, table, "anchor", columns)
-    if scale is not None:
-        anchors = [
-            replace(a, grade=checked_grade(reading, a.source_path, a.grade or "", scale))
-            for a in anchors
-        ]
+        anchors += _essay_rows(reading, table, columns, is_graded=True, scale=scale)
     return anchors
 
 
 def _essay_rows(
-    reading: Reading, relative: str, prefix: str, columns: Mapping[Column, str]
+    reading: Reading,
+    relative: str,
+    columns: Mapping[Column, str],
+    *,
+    is_graded: bool = False,
+    scale: GradeScale | None = None,
 ) -> list[Essay]:
-    graded = prefix == "anchor"
-    required = ("essay_id", "text", "grade") if graded else ("essay_id", "text")
+    required = ("essay_id", "text", "grade") if is_graded else ("essay_id", "text")
     essays = []
+    places: dict[str, str] = {}
+    unused: dict[str, None] = {}
     has_grades = False
     for row in table_rows(reading, relative, required, columns):
         name, grade = row.cells["essay_id"].strip(), row.cells.get("grade", "").strip()
         text = with_plain_line_ends(row.cells["text"])
-        flaws = [f"the text {flaw}"] if (flaw := text_flaw(text)) else []
-        if not name or len(name) > _MAX_ID_CHARACTERS or not name.isprintable():
-            flaws.append(f"the essay_id must be 1 to {_MAX_ID_CHARACTERS} visible characters")
-        if graded and not grade:
-            flaws.append("the grade is missing")
-        has_grades = has_grades or (not graded and bool(grade))
-        flaws += [
-            f"the {role} was {note}: make the cell a text and type it again"
-            for role, note in row.notes.items()
-            if "date" in note and role in required
-        ]
+        unused |= dict.fromkeys(row.others)
+        has_grades = has_grades or (not is_graded and bool(grade))
+        flaws = _row_flaws(row, name, text, grade if is_graded else None, required)
+        other = places.setdefault(same_name(name), row.where)
+        if name and other != row.where:
+            flaws.append(f"{name!r} stands in {other} already: give each essay its own")
         if flaws:
             reading.problems.extend(f"{row.where}: {flaw}" for flaw in flaws)
             continue
+        if scale is not None:
+            grade = checked_grade(reading, row.where, grade, scale)
         cell = row.cells["text"].encode()
         essays.append(
             Essay(
                 essay_id="",
                 text=text,
-                grade=grade if graded else None,
+                grade=grade if is_graded else None,
                 file_name=relative,
                 source_path=f"{relative}#{name}",
                 sha256=sha256_of(cell),
@@ -304,7 +315,7 @@ def _essay_rows(
                 notes=tuple(
                     f"the {role} was {note}"
                     for role, note in row.notes.items()
-                    if role == "text" or (role == "grade" and "formula" in note)
+                    if role == "text" or "formula" in note
                 ),
             )
         )
@@ -313,7 +324,30 @@ def _essay_rows(
             f"{relative}: its grades are not used: essays whose grade is known are anchors, and"
             " belong in anchors.csv"
         )
+    if unused:
+        listed = ", ".join(map(repr, unused))
+        reading.notices.append(f"{relative}: what stands under {listed} is not used")
     return essays
+
+
+def _row_flaws(
+    row: Row, name: str, text: str, grade: str | None, required: Sequence[str]
+) -> list[str]:
+    """Return why a row cannot be taken; `grade` is None where none is needed.
+
+    A text that was stored as a formula or a number can be what was typed: it is taken and told.
+    """
+    flaws = [f"the text {flaw}"] if (flaw := text_flaw(text)) else []
+    if not name or len(name) > _MAX_ID_CHARACTERS or not name.isprintable():
+        flaws.append(f"the essay_id must be 1 to {_MAX_ID_CHARACTERS} visible characters")
+    if grade == "":
+        flaws.append("the grade is missing")
+    flaws += [
+        f"the {role} was {why}: make the cell a text and type it again"
+        for role, why in row.unsure.items()
+        if role in required and (role != "text" or role not in row.notes)
+    ]
+    return flaws
 
 
 def _check_texts(

@@ -22,7 +22,9 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "name": (
         *("name", "student", "full name", "student name", "pupil", "participant"),
         *("schüler", "schülerin", "schüler/in", "vollständiger name", "namn", "elev", "elevnamn"),
-        *("nom", "élève", "nom complet", "nom et prénom"),
+        *("nom", "élève", "nom complet", "nom et prénom", "schülername", "name des schülers"),
+        *("name der schülerin", "elevens namn", "nom de l'élève", "name, vorname"),
+        *("nachname, vorname", "nom, prénom", "efternamn, förnamn", "last name, first name"),
     ),
     "first_name": ("first name", "given name", "vorname", "förnamn", "prénom"),
     "last_name": (
@@ -32,7 +34,8 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "text": (
         *("text", "essay", "essay text", "answer", "response", "composition", "online text"),
         *("aufsatz", "aufsatztext", "schülertext", "antwort", "inhalt", "uppsats", "uppsatstext"),
-        *("elevtext", "svar", "texte", "rédaction", "dissertation", "réponse", "copie"),
+        *("elevtext", "elevens text", "svar", "texte", "texte de l'élève", "rédaction"),
+        *("text des schülers", "text des aufsatzes", "dissertation", "réponse", "copie"),
     ),
     "grade": (
         *("grade", "mark", "level", "note", "bewertung", "niveau", "stufe", "betyg", "nivå"),
@@ -108,7 +111,8 @@ def columns_of(
                 f"has the columns {named}, and each could be the {role}: say which in batch.yaml,"
                 f" as in `columns: {{{role}: {header[ats[0]]}}}`"
             )
-    notices = [
+    notices = _named_in_two(places, own, header)
+    notices += [
         f"{header[at]!r} is taken as the column {role}"
         for role, at in places.items()
         if role in required and role not in own and heading(header[at]) != heading(role)
@@ -119,19 +123,32 @@ def columns_of(
         problems.append("has a column grade; essays whose grade is known belong in anchors.csv")
     missing = [role for role in required if role not in places]
     if missing and not problems:
-        problems.append(_lacks(missing, required, header, mapping))
+        free = [cell for at, cell in enumerate(header) if at not in places.values()]
+        problems.append(_lacks(missing, required, header, free, mapping))
     return Columns(places, tuple(problems), tuple(notices))
+
+
+def _named_in_two(
+    places: dict[str, int], own: Mapping[str, int], header: Sequence[str]
+) -> list[str]:
+    """Beside a first name, `Name` and `Nom` are the last name: "Prénom, Nom"."""
+    if "last_name" not in places and {"first_name", "name"} <= set(places) - set(own):
+        places["last_name"] = places.pop("name")
+    if "name" in places or not {"first_name", "last_name"} <= set(places):
+        return []
+    first, last = header[places["first_name"]], header[places["last_name"]]
+    return [f"{first!r} and {last!r} together are taken as the name"]
 
 
 def _named_by(places: dict[str, int], header: Sequence[str]) -> list[str]:
     """Let essays without an id be known by their students' names."""
-    if "name" in places:
-        places["essay_id"] = places["name"]
-    elif {"first_name", "last_name"} <= set(places):
-        places["essay_id"] = places["first_name"]
-    else:
+    role = "name" if "name" in places else "first_name"
+    if role not in places:
         return []
-    return [f"{header[places['essay_id']]!r} is taken as the column essay_id"]
+    at = places["essay_id"] = places[role]
+    if role == "first_name" and "last_name" in places:
+        return []  # both together are the name, as is told already
+    return [f"{header[at]!r} is taken as the column essay_id"]
 
 
 def _mapped(header: Sequence[str], mapping: Mapping[str, str]) -> dict[str, int]:
@@ -147,13 +164,14 @@ def _lacks(
     missing: Sequence[str],
     required: Sequence[str],
     header: Sequence[str],
+    free: Sequence[str],
     mapping: Mapping[str, str],
 ) -> str:
     named = ", ".join(filter(None, header)) or "nothing"
     hints = [
         f"; say in batch.yaml which it is, as in `columns: {{{role}: {cell.strip()}}}`"
         for role in missing
-        for cell in header
+        for cell in free
         if nearest(heading(cell), [heading(word) for word in HEADINGS[role]], at_least=0.75)
     ]
     said = [

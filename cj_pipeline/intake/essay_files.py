@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from pathlib import PurePosixPath
 from cj_pipeline.batch.essays import Essay
 from cj_pipeline.intake.folder import Reading, is_litter, sha256_of
 from cj_pipeline.intake.readers import archive
-from cj_pipeline.intake.readers.extracted import UnreadableFileError
+from cj_pipeline.intake.readers.extracted import UnreadableFileError, counted
 from cj_pipeline.intake.readers.process import DOCUMENTS, MAX_FILE_BYTES
 from cj_pipeline.text import MAX_BYTES, text_flaw, with_plain_line_ends
 
@@ -36,6 +35,19 @@ MAX_ZIP_BYTES = 256 * 1024 * 1024
 
 _MOODLE = re.compile(r"^(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(?:file|onlinetext)_?")
 _CANVAS = re.compile(r"^(?P<name>[^_]+)(?:_LATE)?_(?P<number>\d{2,})_\d{2,}_.+")
+_CANVAS_TEXT = re.compile(r"^(?P<name>[^_]+)(?:_LATE)?_(?P<number>\d{2,})_text\.html$")
+_OTHER_FORMATS = {
+    ".doc": "a file of an old Word: open it and save it as .docx",
+    ".docm": "a Word file with macros: save it as .docx",
+    ".pages": "a file of Apple Pages: export it as .docx",
+    ".gdoc": "only a link to Google Docs: download it there as .docx",
+    ".zip": "a zip file within another: unpack it",
+    **dict.fromkeys(
+        (".jpg", ".jpeg", ".png", ".heic", ".tif", ".tiff", ".gif", ".webp"),
+        "a picture: type its text, or have a program recognise its letters and check them",
+    ),
+}
+"""What is often handed in and cannot be read, and what to do with it."""
 _VERSION = re.compile(r"^Version (\d+)$", re.IGNORECASE)
 
 
@@ -132,32 +144,49 @@ def _of_folder(reading: Reading, folder: str, aside: Sequence[str]) -> Iterator[
         if name in aside:
             continue
         if reading.is_folder(relative):
-            found = _below(reading, relative, name)
+            found = _the_one(reading, relative, name, list(_files_below(reading, relative)))
             n_folders += len(found)
             yield from found
         elif name.lower().endswith(".zip"):
-            yield from _zipped(reading, relative)
+            yield from _of_zip_in(reading, relative, name)
         elif name.lower().endswith(READ_ENDINGS):
             yield _named(relative, name)
         else:
             reading.problems.append(_not_read(relative))
+    _tell_of_folders(reading, folder, n_folders)
+
+
+def _tell_of_folders(reading: Reading, place: str, n_folders: int) -> None:
     if n_folders:
         reading.notices.append(
-            f"{folder} holds a folder for each of {n_folders} students, as learning platforms pack"
-            " them: each essay is known by its folder's name"
+            f"{place} holds a folder for each of {counted(n_folders, 'student')}, as learning"
+            " platforms pack them: each essay is known by its folder's name"
         )
 
 
+def _of_zip_in(reading: Reading, relative: str, name: str) -> list[Source]:
+    """Return the essays in one of several zip files; one that holds one essay is a student's."""
+    found = _zipped(reading, relative)
+    if len(found) != 1:
+        return found
+    own = _named(relative, name[: -len(".zip")])
+    reading.notices.append(f"{relative} holds one essay, which is known by its name, {own.name!r}")
+    return [replace(found[0], name=own.name, number=own.number)]
+
+
 def _not_read(relative: str) -> str:
+    ending = PurePosixPath(relative).suffix.lower()
+    known = _OTHER_FORMATS.get(ending)
+    if known is not None:
+        return f"{relative} is {known}, or take it out"
     return (
         f"{relative} is not a .txt file, nor one that ends in"
         f" {', '.join(READ_ENDINGS[1:])}: save it as one of these, or take it out"
     )
 
 
-def _below(reading: Reading, folder: str, student: str) -> list[Source]:
+def _the_one(reading: Reading, folder: str, student: str, files: list[str]) -> list[Source]:
     """Return the one essay in a student's folder; several are a problem."""
-    files = list(_files_below(reading, folder, MAX_DEPTH - 1))
     files = _newest_version(reading, folder, files)
     if not files:
         reading.problems.append(f"{folder} is a folder without an essay in it: take it out")
@@ -169,11 +198,10 @@ def _below(reading: Reading, folder: str, student: str) -> list[Source]:
             " essay, or put the files themselves one folder up"
         )
         return []
-    known = _named(files[0], student)
-    return [known]
+    return [_named(files[0], student)]
 
 
-def _files_below(reading: Reading, folder: str, depth: int) -> Iterator[str]:
+def _files_below(reading: Reading, folder: str, depth: int = MAX_DEPTH - 1) -> Iterator[str]:
     for name in reading.names(folder):
         relative = f"{folder}/{name}"
         if reading.is_folder(relative):
@@ -203,7 +231,7 @@ def _newest_version(reading: Reading, folder: str, files: list[str]) -> list[str
 
 def _named(relative: str, name: str) -> Source:
     """Return a file with the name it was handed in under, without what a platform added."""
-    for pattern in (_MOODLE, _CANVAS):
+    for pattern in (_MOODLE, _CANVAS, _CANVAS_TEXT):
         match = pattern.match(name)
         if match:
             return Source(relative, _clean(match["name"]), match["number"])
@@ -230,45 +258,45 @@ def _told_apart(found: list[Source]) -> list[Source]:
 
 def _zipped(reading: Reading, relative: str) -> list[Source]:
     """Return the essays in a zip file; a folder in it that holds everything is stepped into."""
-    content = reading.bytes_of(relative, MAX_ZIP_BYTES)
-    if content is None:
-        return []
-    try:
-        with archive.opened(content, "a zip file", max_unpacked_bytes=MAX_ZIP_BYTES) as file:
-            parts = {
-                _part_name(part): file.read(part) for part in file.infolist() if not part.is_dir()
-            }
-    except UnreadableFileError as error:
-        reading.problems.append(f"{relative} {error}")
-        return []
-    kept = {
-        name: part
-        for name, part in parts.items()
-        if not any(is_litter(piece) for piece in name.split("/"))
-    }
-    tops = {name.split("/")[0] for name in kept}
-    lead = f"{next(iter(tops))}/" if len(tops) == 1 and all("/" in name for name in kept) else ""
-    if lead and len(kept) == 1:
-        lead = ""
-    found = []
-    for name, part in sorted(kept.items()):
-        if not name.lower().endswith(READ_ENDINGS):
+    parts = _parts(reading, relative)
+    tops = {name.split("/")[0] for name in parts}
+    is_wrapped = len(tops) == 1 and len(parts) > 1 and all("/" in name for name in parts)
+    lead = f"{next(iter(tops))}/" if is_wrapped else ""
+    by_top: dict[str, list[str]] = {}
+    for name in sorted(parts):
+        if name.lower().endswith(READ_ENDINGS):
+            by_top.setdefault(name.removeprefix(lead).split("/")[0], []).append(name)
+        else:
             reading.problems.append(_not_read(f"{relative}/{name}"))
-            continue
-        pieces = name.removeprefix(lead).split("/")
-        source = _named(f"{relative}/{name}", pieces[0])
-        found.append(replace(source, content=part))
-    twice = [s.name for s in found if s.name in {t.name for t in found if t is not s}]
-    if twice and any("/" in n.removeprefix(lead) for n in kept):
-        numbers = {s.name: s.number for s in found}
-        if any(not numbers[name] for name in twice):
-            reading.problems.append(
-                f"{relative} has several files for {', '.join(sorted(set(twice)))}: keep one each"
-            )
-            return []
+    found, n_folders = [], 0
+    for top, names in by_top.items():
+        places = {f"{relative}/{name}": name for name in names}
+        if names == [f"{lead}{top}"]:
+            sources = [_named(next(iter(places)), top)]
+        else:
+            sources = _the_one(reading, f"{relative}/{lead}{top}", top, list(places))
+            n_folders += len(sources)
+        found += [replace(one, content=parts[places[one.relative]]) for one in sources]
+    _tell_of_folders(reading, relative, n_folders)
     return found
 
 
-def _part_name(part: zipfile.ZipInfo) -> str:
-    """Return a part's name; zip files of old Windows programs keep it in code page 437."""
-    return unicodedata.normalize("NFC", part.filename)
+def _parts(reading: Reading, relative: str) -> dict[str, bytes]:
+    """Return what is in a zip file, by its path there, without what file managers leave behind."""
+    content = reading.bytes_of(relative, MAX_ZIP_BYTES)
+    if content is None:
+        return {}
+    parts: dict[str, bytes] = {}
+    try:
+        with archive.opened(content, "a zip file", max_unpacked_bytes=MAX_ZIP_BYTES) as file:
+            for part in file.infolist():
+                name = archive.part_name(part)
+                if part.is_dir() or any(is_litter(piece) for piece in name.split("/")):
+                    continue
+                if name in parts:
+                    reading.problems.append(f"{relative} holds two files named {name}: keep one")
+                parts[name] = file.read(part)
+    except UnreadableFileError as error:
+        reading.problems.append(f"{relative} {error}")
+        return {}
+    return parts

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cj_pipeline.intake.readers.extracted import Extracted, Sheet, UnreadableFileError
 from cj_pipeline.intake.readers.process import MAX_FILE_BYTES, ReaderProcess
-from cj_pipeline.text import MAX_BYTES, decode, is_unicode
+from cj_pipeline.text import MAX_BYTES, decode, is_unicode, unmarked_utf16
 
 # What file managers leave behind without asking.
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
@@ -32,6 +32,7 @@ class Reading:
         encoding: What a file may be in that is not Unicode (`text.ENCODINGS`), in a list of at
             most one: it is known once `batch.yaml` has been read.
         readers: The process in which files of word processors and the like are read.
+        headings: Of the columns of every table that was read, as they are written.
     """
 
     root: Path
@@ -40,6 +41,7 @@ class Reading:
     checksums: dict[str, str] = field(default_factory=dict)
     encoding: list[str] = field(default_factory=list)
     readers: ReaderProcess = field(default_factory=ReaderProcess)
+    headings: set[str] = field(default_factory=set)
 
     def has(self, relative: str) -> bool:
         """Whether there is anything of this name, a broken link included."""
@@ -129,8 +131,9 @@ class Reading:
             text = decode(content, allowed)
         except ValueError as error:
             hint = ""
-            if allowed is None and not in_unicode and "save it as UTF-8" in str(error):
-                hint = ", or say in batch.yaml what it is, as in `encoding: windows-1252`"
+            likely = unmarked_utf16(content) or ("windows-1252" if "Latin-1" in str(error) else "")
+            if allowed is None and not in_unicode and likely:
+                hint = f", or say in batch.yaml what it is, as in `encoding: {likely}`"
             self.problems.append(f"{relative} {error}{hint}")
             return None
         if allowed is not None and not is_unicode(content):

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from cj_pipeline.ids import id_for
 from cj_pipeline.intake.folder import is_litter, shown
+from cj_pipeline.storage.private_files import close_to_others
 from cj_pipeline.store.session import Session
 
 MAX_FILES = 20_000
@@ -65,17 +66,22 @@ class Item:
 
     Attributes:
         name: As it can be printed.
-        path: Where it is.
+        place: Where it is.
         kind: `folder`, `zip`, or `other` for what cannot become a batch.
         top: Changes when something is added to it or taken out at its highest level.
         problem: Why it cannot become a batch.
     """
 
     name: str
-    path: Path
+    place: str | Path
     kind: str
     top: str
     problem: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.place)
 
 
 @dataclass(frozen=True)
@@ -116,14 +122,14 @@ def items_in(inbox: Path) -> list[Item]:
     with os.scandir(inbox) as entries:
         for entry in entries:
             if not is_litter(entry.name):
-                found.append(_item(inbox, entry.name))
+                found.append(_item(entry))
     return sorted(found, key=lambda item: item.name)
 
 
-def _item(inbox: Path, name: str) -> Item:
-    path, called = inbox / name, shown(name)
+def _item(entry: os.DirEntry[str]) -> Item:
+    path, name, called = entry.path, entry.name, shown(entry.name)
     try:
-        status = path.lstat()
+        status = entry.stat(follow_symlinks=False)
     except OSError as error:
         return Item(called, path, "other", "", f"it cannot be read: {error.strerror}")
     top = f"{status.st_mtime_ns:x}"
@@ -338,17 +344,24 @@ def note_problems(db: Session, folder: Path, problems: Collection[str], *, may_p
 
 
 def moved_away(item: Item, ingested: Path) -> Path | None:
-    """Move an opened item out of the inbox and return where it is; None where that cannot be."""
+    """Move an opened item out of the inbox and return where it is; None where that cannot be.
+
+    It came with the rights that others may have had to it, and is its owner's alone from now on.
+    """
     ingested.mkdir(parents=True, exist_ok=True)
     target = ingested / item.path.name
     for number in range(2, 1_000):
         if not os.path.lexists(target):
             break
         target = ingested / f"{item.path.name}-{number}"
-    with contextlib.suppress(OSError):
+    try:
         item.path.rename(target)
-        return target
-    return None
+    except OSError:
+        return None
+    if not target.is_symlink():
+        with contextlib.suppress(OSError):  # a file of another account's
+            close_to_others(target)
+    return target
 
 
 def fingerprint(folder: Path) -> tuple[str, str | None]:

@@ -349,8 +349,7 @@ def resolve_settings(
         )
     except ValidationError as error:
         problems += [
-            f"batch.yaml: {'.'.join(map(str, e['loc'])) or 'settings'}:"
-            f" {e['msg'].removeprefix('Value error, ')}{_hint(e)}"
+            f"batch.yaml: {'.'.join(map(str, e['loc'])) or 'settings'}: {_in_words(e)}{_hint(e)}"
             for e in error.errors()
         ]
         return None, problems
@@ -395,13 +394,40 @@ def usable_settings(
     return None
 
 
+_IN_WORDS = {
+    "tuple_type": "it must be a list, as in `[one, another]`",
+    "list_type": "it must be a list, as in `[one, another]`",
+    "mapping_type": "it must be `key: value` pairs",
+    "dict_type": "it must be `key: value` pairs",
+    "model_type": "it must be `key: value` pairs",
+    "string_type": "it must be a text: put it in quotes",
+    "bool_parsing": "write true or false",
+    "bool_type": "write true or false",
+    "int_parsing": "it must be a whole number",
+    "int_type": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
+    "float_parsing": "it must be a number",
+    "float_type": "it must be a number",
+    "missing": "it is missing",
+    "extra_forbidden": "there is no such key",
+}
+"""What pydantic says in the words of programmers, by its kinds of errors."""
+
+
+def _in_words(error: ErrorDetails) -> str:
+    return _IN_WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
+
+
 def _hint(error: ErrorDetails) -> str:
     """Return what helps with a value that people often write otherwise; empty without any."""
     given = error["input"]
     if isinstance(given, str) and re.fullmatch(r"-?\d+,\d+", given.strip()):
         return f": write {given.strip().replace(',', '.')} with a point"
-    if error["loc"] == ("precise",) and isinstance(given, int | float):
-        return f": say what is to be so precise, as in `precise: {{reliability: {given}}}`"
+    if error["loc"] == ("precise",):
+        target = given if isinstance(given, int | float) else 0.9
+        return f": say what is to be so precise, as in `precise: {{reliability: {target}}}`"
+    if isinstance(given, bool) and error["type"] == "string_type":
+        return f", since YAML reads {given} there (yes, no, on and off are words to it)"
     if isinstance(given, float) and error["type"] == "int_from_float":
         return f": give {math.floor(given)} or {math.ceil(given)}"
     return ""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from cj_pipeline.intake.readers.archive import BROKEN
+from cj_pipeline.intake.readers.archive import BROKEN, part_name
+from cj_pipeline.intake.readers.extracted import UnreadableFileError
 
 MAX_FILES = 20_000
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024
@@ -42,7 +44,7 @@ def unpack(file: IO[bytes], folder: Path) -> str:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            problems = _flaws(entries)
+            problems = _flaws(entries) or _named_rightly(entries)
             if problems:
                 msg = "The zip file cannot be unpacked safely."
                 raise ZipProblemsError(msg, problems)
@@ -61,6 +63,18 @@ def unpack(file: IO[bytes], folder: Path) -> str:
     return top if top and (folder / top / "batch.yaml").is_file() else ""
 
 
+def _named_rightly(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
+    """Give each file the name that whoever made the zip file saw; return what is wrong with one."""
+    problems = []
+    for entry in entries:
+        try:
+            entry.filename = part_name(entry)
+        except UnreadableFileError as error:
+            problems.append(f"it {error}")
+    times = Counter(entry.filename for entry in entries)
+    return problems or [f"{name!r} is there twice" for name, n in times.items() if n > 1]
+
+
 def _flaws(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
     """Return everything about a zip file's entries that must not reach a disk."""
     if len(entries) > MAX_FILES:
@@ -71,12 +85,8 @@ def _flaws(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
         shown = repr(entry.filename[:200])
         path = PurePosixPath(entry.filename)
         kind = stat.S_IFMT(entry.external_attr >> 16)
-        if path.is_absolute() or not path.parts or {"..", "."} & set(entry.filename.split("/")):
-            problems.append(f"{shown} leads out of the batch's folder")
-        elif "\\" in entry.filename or ":" in entry.filename or "\0" in entry.filename:
-            problems.append(f"{shown} is no plain name")
-        elif len(path.parts) > 4 or any(len(part.encode()) > 255 for part in path.parts):
-            problems.append(f"{shown} is too long or lies too deep")
+        if (problem := name_problem(entry.filename)) is not None:
+            problems.append(problem)
         if kind not in {0, stat.S_IFREG}:
             problems.append(f"{shown} is a link or a device, not a file")
         if entry.flag_bits & 0x1:
@@ -85,6 +95,18 @@ def _flaws(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
             problems.append(f"{shown} is there twice")
         names.add(str(path))
     return problems
+
+
+def name_problem(name: str) -> str | None:
+    """Return why a file that a stranger sent may not be written under a name; None where it may."""
+    shown, path = repr(name[:200]), PurePosixPath(name)
+    if path.is_absolute() or not path.parts or {"..", "."} & set(name.split("/")):
+        return f"{shown} leads out of the batch's folder"
+    if "\\" in name or ":" in name or "\0" in name:
+        return f"{shown} is no plain name"
+    if len(path.parts) > 4 or any(len(part.encode()) > 255 for part in path.parts):
+        return f"{shown} is too long or lies too deep"
+    return None
 
 
 def _unpack_entry(

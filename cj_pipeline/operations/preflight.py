@@ -6,7 +6,7 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +18,13 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.templates import is_draft
 from cj_pipeline.operations.examine import look_at_models
 from cj_pipeline.operations.preview import Preview, preview_batch
-from cj_pipeline.planning.feasibility import obstacles
-from cj_pipeline.provider_jobs.requests import BatchTexts, load_texts
+from cj_pipeline.planning.feasibility import Obstacle
+from cj_pipeline.provider_jobs.requests import load_texts
 from cj_pipeline.providers.base import Provider
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.queries.live_profile import stored_profile
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.obstacles import batch_obstacles, record_obstacles, unknown_links
 from cj_pipeline.steps.spending_limits import breached_ceilings, installation, unallowed_judges
 from cj_pipeline.stopping.continuation import completion_denominator
 from cj_pipeline.store.session import Session
@@ -111,14 +112,17 @@ def preflight(
         with runtime.store.read() as db:
             record = load_batch(db, batch_id)
             texts = load_texts(db, batch_id)
-        stands = _feasible(record, texts)
+        profile = stored_profile(record.metadata)
+        stands = _feasible(record, record_obstacles(runtime, record, profile, texts))
     elif batch is not None:
         try:
             found = preview or preview_batch(runtime, batch)
         except BatchProblemsError as error:
             return [*examined, *_input_problems(error)]
         record = found.record
-        stands = [*_feasible(record, found.texts), *_costs(found)]
+        judges, profile = (*record.judges, *record.people), stored_profile(record.metadata)
+        in_the_way = batch_obstacles(runtime, batch, judges, profile)
+        stands = [*_feasible(record, in_the_way), *_costs(found), *_unknown_links(runtime, batch)]
         told = [PreflightItem("inputs", "warning", notice) for notice in batch.notices]
         examined += [_read_whole(record), *told, *_hidden_texts(batch)]
         examined += [
@@ -268,22 +272,29 @@ def _anchors(record: BatchRecord) -> Iterator[PreflightItem]:
     if unknown:
         found = f"{told}; it does not know {', '.join(unknown)}"
         yield PreflightItem("anchors", "problem", found)
-    elif len(set(grades)) < terms.rules.min_grades:
-        found = f"{told}; with fewer than {terms.rules.min_grades} grades there will be no grades"
-        yield PreflightItem("anchors", "warning", found)
-    else:
+    elif len(set(grades)) >= terms.rules.min_grades or record.settings.link_to:
         yield PreflightItem("anchors", "ready", told)
 
 
-def _feasible(record: BatchRecord, texts: BatchTexts) -> list[PreflightItem]:
-    """Return whether the batch can end with scores; what a person wants anyway is a warning."""
+def _unknown_links(runtime: Runtime, batch: Batch) -> Iterator[PreflightItem]:
+    try:
+        with runtime.store.read() as db:
+            problems = unknown_links(db, batch)
+    except CJError:
+        return  # told of the store already
+    for problem in problems:
+        yield PreflightItem("link_to", "problem", problem)
+
+
+def _feasible(record: BatchRecord, in_the_way: Sequence[Obstacle]) -> list[PreflightItem]:
+    """Return whether the batch can end as it asks; what a person wants anyway is a warning."""
     told = [
         PreflightItem(each.about, "warning", f"{each.finding}; it is started anyway, as requested")
         if record.settings.anyway
         else PreflightItem(
             each.about, "problem", f"{each.finding} (--anyway starts it nevertheless)"
         )
-        for each in obstacles(record, stored_profile(record.metadata), texts)
+        for each in in_the_way
     ]
     if not any(each.about == "budget" for each in told):
         told.insert(0, _enough(record))

@@ -17,14 +17,17 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt
 from cj_pipeline.live.profiles import Profile, SharedRate, rate_of, unfinishable_wave, with_workers
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
-from cj_pipeline.planning.next_wave import next_comparisons, pairs_in_wave
+from cj_pipeline.planning.next_wave import next_comparisons
 from cj_pipeline.provider_jobs.requests import BatchTexts, prompt_for
-from cj_pipeline.queries.batch_record import BatchRecord
+from cj_pipeline.queries.batch_record import BatchRecord, pairs_in_wave
 from cj_pipeline.queries.comparison_graph import GraphSoFar
 from cj_pipeline.stopping.continuation import completion_denominator
 
 PROVIDER_WINDOW_S = 24 * 3600
 """What every provider's batch endpoint allows itself for a job."""
+
+MIN_GRADES = 2
+"""No boundary is seen from one grade alone, whatever `min_anchor_grades` says."""
 
 _NO_BUDGET = 10_000_000
 _MOST_ESSAYS_PRICED = 400
@@ -67,7 +70,30 @@ def obstacles(record: BatchRecord, profile: Profile, texts: BatchTexts) -> list[
         *_limits(record, profile),
         *_deadlines(record),
         *_money(record, texts),
+        *_anchors(record),
     ]
+
+
+def _anchors(record: BatchRecord) -> Iterator[Obstacle]:
+    """A scale is named for grades, and anchors of too few grades never give any.
+
+    A batch that is linked to earlier ones has their anchors too.
+    """
+    terms, settings = record.grading_terms, record.settings
+    if terms is None or settings.grades == "none" or settings.link_to:
+        return
+    n_grades, least = len(set(record.anchor_grades.values())), terms.rules.min_grades
+    if n_grades >= least:
+        return
+    ways = [f"add anchors of {least - n_grades} more"]
+    if n_grades >= MIN_GRADES:
+        ways.append(f"set min_anchor_grades to {n_grades}")
+    ways.append("take anchors and scale out for scores and ranks alone")
+    yield Obstacle(
+        "anchors",
+        f"{len(record.anchor_grades)} anchors on {n_grades} grades of {terms.scale.name} never give"
+        f" grades, which take anchors on at least {least}: {', or '.join(ways)}",
+    )
 
 
 def comparisons_to_join(record: BatchRecord) -> int | None:
@@ -256,6 +282,30 @@ def _prompt(
     return prompt_for(record, judge, texts, shown)
 
 
+@dataclass(frozen=True)
+class Need:
+    """What a batch has to be allowed to spend before it can end.
+
+    Attributes:
+        n_comparisons: That it asks before it can end.
+        usd: For these: earlier waves at their bill, the last at its reservation.
+        largest_wave_usd: What is reserved at once for a whole wave.
+        each: What a comparison costs.
+    """
+
+    n_comparisons: int
+    usd: float
+    largest_wave_usd: float
+    each: CostEach
+
+
+def usd_needed_by(record: BatchRecord, texts: BatchTexts) -> Need:
+    """Return what a batch needs; of one whose judges are all people, nothing may be asked here."""
+    each, ends_at = cost_each(record, texts), _asked_at_least(record)
+    wave = min(ends_at, sum(wave_calls(record).values()))
+    return Need(ends_at, usd_needed(record, each, ends_at), _reserved(each, wave), each)
+
+
 def usd_needed(record: BatchRecord, each: CostEach, n_comparisons: int) -> float:
     """Return the spend cap that lets so many comparisons be asked: earlier waves at their bill,
     the next at its reservation.
@@ -279,12 +329,11 @@ def _money(record: BatchRecord, texts: BatchTexts) -> Iterator[Obstacle]:
     cap = record.settings.spend_cap_usd
     if cap is None or not record.judges:
         return
-    each = cost_each(record, texts)
-    ends_at = _asked_at_least(record)
-    needed = usd_needed(record, each, ends_at)
+    need = usd_needed_by(record, texts)
+    needed, ends_at = need.usd, need.n_comparisons
     if needed <= cap:
         return
-    fitting = _most_within(record, each, cap, ends_at)
+    fitting = most_within(record, need.each, cap, ends_at)
     ways = [f"raise spend_cap_usd to at least {math.ceil(needed * 10_000) / 10_000:g}"]
     joins = comparisons_to_join(record)
     if joins is not None and fitting >= joins:
@@ -314,7 +363,7 @@ def _asked_at_least(record: BatchRecord) -> int:
     return ends_at if forecast is None else min(ends_at, forecast.lower)
 
 
-def _most_within(record: BatchRecord, each: CostEach, cap: float, most: int) -> int:
+def most_within(record: BatchRecord, each: CostEach, cap: float, most: int) -> int:
     """Return the most comparisons that a spend cap lets be asked; 0 where none."""
     low, high = 0, most
     while low < high:

@@ -14,9 +14,9 @@ from cj_pipeline.batch.comparisons import PlannedComparison, comparison_id, max_
 from cj_pipeline.intake.settings import common_share
 from cj_pipeline.pairing.judge_shares import judges_of_pair
 from cj_pipeline.pairing.waves import choose_wave_in_parts
-from cj_pipeline.queries.batch_record import BatchRecord, pairs_per_wave
+from cj_pipeline.queries.batch_record import BatchRecord, pairs_in_wave
 from cj_pipeline.queries.comparison_graph import GraphSoFar
-from cj_pipeline.stopping.continuation import completion_denominator, is_small_net
+from cj_pipeline.stopping.continuation import completion_denominator
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -99,17 +99,6 @@ def next_comparisons(
             return
         # All at once: the passes over pairs already covered belong to the same wave.
         net = replace(net, shown=net.shown + tuple((p.essay_a, p.essay_b) for p in chosen))
-
-
-def pairs_in_wave(record: BatchRecord) -> int:
-    """Return how many pairs one wave may hold."""
-    n_essays = len(record.essay_ids)
-    if record.settings.all_at_once:
-        return max_possible_pairs(n_essays)
-    if record.settings.wave_size is None and is_small_net(n_essays, record.rules):
-        # A small net is asked in whole passes: waves of one or two pairs would only cost hours.
-        return max_possible_pairs(n_essays)
-    return pairs_per_wave(record)
 
 
 def _wave_seed(record: BatchRecord, wave: int, resampling_pass: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cj_pipeline.batch.comparisons import JudgedPair
+from cj_pipeline.batch.comparisons import JudgedPair, max_possible_pairs
 from cj_pipeline.batch.options import RunnerMode
 from cj_pipeline.errors import RejectedBatchError, UnknownBatchError
 from cj_pipeline.grading.rules import GradingTerms
@@ -21,7 +21,7 @@ from cj_pipeline.intake.settings import (
 )
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.scale.scoring import ScoringRules
-from cj_pipeline.stopping.continuation import WorkflowRules
+from cj_pipeline.stopping.continuation import WorkflowRules, is_small_net
 from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
@@ -203,6 +203,17 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
         nothing_left_to_ask=row.nothing_left_to_ask,
         first_content_sha256=row.first_content_sha256,
     )
+
+
+def pairs_in_wave(record: BatchRecord) -> int:
+    """Return how many pairs one wave may hold."""
+    n_essays = len(record.essay_ids)
+    if record.settings.all_at_once:
+        return max_possible_pairs(n_essays)
+    if record.settings.wave_size is None and is_small_net(n_essays, record.rules):
+        # A small net is asked in whole passes: waves of one or two pairs would only cost hours.
+        return max_possible_pairs(n_essays)
+    return pairs_per_wave(record)
 
 
 def record_of(batch: Batch, judges: Sequence[Judge], runner_mode: RunnerMode) -> BatchRecord:

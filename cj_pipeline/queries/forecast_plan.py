@@ -5,8 +5,9 @@ from __future__ import annotations
 from cj_pipeline.batch.options import goal_of
 from cj_pipeline.intake.settings import common_share
 from cj_pipeline.pairing.strategies import AT_ONE_CUT, strategy_named
-from cj_pipeline.queries.batch_record import BatchRecord, pairs_per_wave
+from cj_pipeline.queries.batch_record import BatchRecord, pairs_in_wave
 from cj_pipeline.scale.dependence import USUAL_BETWEEN, USUAL_REPEATED
+from cj_pipeline.stopping.continuation import completion_denominator
 from cj_pipeline.stopping.forecast import SamplingPlan
 
 
@@ -32,13 +33,18 @@ def plan_ahead(record: BatchRecord, usd_per_comparison: float | None) -> Samplin
         above=above,
         named_only=goal.kind == "top",
         # Each verdict counts, also those of several judges on one pair.
-        wave_size=round(pairs_per_wave(record) * record.rules.verdicts_per_pair),
+        wave_size=_comparisons_per_wave(record),
         usd_per_comparison=usd_per_comparison,
         grade_shares=shares,
         goal_is_grades=settings.goal == "grades" and bool(shares),
         verdicts_per_pair=record.rules.verdicts_per_pair * (2 if settings.both_orders else 1),
         worth_of_verdict=_worth_of_verdict(record),
     )
+
+
+def _comparisons_per_wave(record: BatchRecord) -> int:
+    most = completion_denominator(len(record.essay_ids), record.rules)
+    return max(1, min(most, round(pairs_in_wave(record) * record.rules.verdicts_per_pair)))
 
 
 def _worth_of_verdict(record: BatchRecord) -> float:

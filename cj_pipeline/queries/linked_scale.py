@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
     from cj_pipeline.grading.linked_scale import LinkedBatch, LinkedScale
+    from cj_pipeline.intake.batch_folder import Batch
     from cj_pipeline.scale.bradley_terry import Scale
 
 log = structlog.get_logger()
@@ -40,6 +42,27 @@ def read_linked_scale(
         raise UnscalableBatchError(msg)
     before = [_earlier(db, name, record) for name in _expanded(db, earlier, record.batch_id)]
     return chain_batches([*before, _chained(db, record, scale, record.anchor_grades)])
+
+
+def n_shared_anchors(db: Session, earlier: Sequence[str], batch: Batch) -> int:
+    """Return how many anchors tie a batch that was read to earlier ones: the same text in both.
+
+    Args:
+        db: A read session.
+        earlier: As its setting `link_to` names them; those they were linked to come before them.
+        batch: As read from its folder.
+    """
+    rows = db.rows(
+        "SELECT sha256(text) AS text, bool_or(is_anchor) AS is_anchor FROM essays"
+        " WHERE batch_id IN (SELECT unnest(?)) GROUP BY ALL",
+        [_expanded(db, earlier, batch.batch_id)],
+    )
+    theirs = {row["text"]: row["is_anchor"] for row in rows}
+    own: dict[str, bool] = {}
+    for essay in batch.essays:
+        text = hashlib.sha256(essay.text.encode("utf-8")).hexdigest()
+        own[text] = own.get(text, False) or essay.is_anchor
+    return sum(text in theirs and (is_anchor or theirs[text]) for text, is_anchor in own.items())
 
 
 def _expanded(db: Session, earlier: Sequence[str], batch_id: str) -> list[str]:

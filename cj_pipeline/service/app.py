@@ -25,7 +25,7 @@ from cj_pipeline.installation import read_installation
 from cj_pipeline.metrics.readings import CONTENT_TYPE as METRICS_TYPE
 from cj_pipeline.metrics.readings import scraped_metrics
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.service import api, judging, moderation, webhooks
+from cj_pipeline.service import api, judging, moderation, start_form, webhooks
 from cj_pipeline.service.api import batch_answer
 from cj_pipeline.service.auth import COOKIE, SESSION_S, Access, AccessMiddleware, cookie_of
 from cj_pipeline.service.dependencies import (
@@ -114,7 +114,7 @@ def create_app(runtime: Runtime, access: Access) -> FastAPI:
     bearer = [Depends(HTTPBearer(auto_error=False, description=description))]
     for router in (api.router, moderation.router, protected):
         app.include_router(router, dependencies=bearer if access.is_guarded else [])
-    for router in (others, webhooks.router, judging.router, moderation.pages):
+    for router in (others, webhooks.router, judging.router, moderation.pages, start_form.router):
         app.include_router(router)
     _describe(app)
     app.add_middleware(AccessMiddleware, access=access)

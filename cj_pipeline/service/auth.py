@@ -39,8 +39,13 @@ BODY_PATIENCE_S = 20.0
 LEAST_BYTES_PER_S = 8 * 1024
 """A body may take `BODY_PATIENCE_S`, and longer for as long as this much arrives each second."""
 
-OPEN_PATHS = frozenset({"/", "/judge", "/healthz", "/openapi.json", "/session", "/favicon.ico"})
-"""Nothing of a batch is shown there."""
+OPEN_PATHS = frozenset(
+    {
+        *("/", "/judge", "/start", "/start/sign-in"),
+        *("/healthz", "/openapi.json", "/session", "/favicon.ico"),
+    }
+)
+"""Nothing of a batch is shown there: `/start` shows its form to those who may submit batches."""
 
 OPEN_PREFIXES = ("/batches/", "/webhooks/", "/judge/", "/moderation/")
 """The live page's frame, which fetches what it shows; webhooks, which bring a signature; and the

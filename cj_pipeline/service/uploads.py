@@ -28,7 +28,9 @@ from cj_pipeline.queries.live_profile import profile_of_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.auth import Grant
 from cj_pipeline.service.problems import ProblemError
-from cj_pipeline.steps.ingest import load_judges, what_stands_in_the_way
+from cj_pipeline.steps.ingest import load_judges
+from cj_pipeline.steps.obstacles import batch_obstacles
+from cj_pipeline.steps.spending_limits import installation, unallowed_judges
 
 BatchId = Annotated[
     str,
@@ -92,7 +94,7 @@ def hand_in_json(runtime: Runtime, given: BatchIn, grant: Grant) -> HandedIn:
         raise ProblemError(422, "Give the batch a name in `batch_id`, or name a waiting `folder`.")
     with _staged(runtime) as folder:
         _write_batch(folder, given)
-        return _place(runtime, folder, given.batch_id, grant)
+        return place(runtime, folder, given.batch_id, grant)
 
 
 def hand_in_zip(runtime: Runtime, file: IO[bytes], batch_id: str | None, grant: Grant) -> HandedIn:
@@ -114,20 +116,20 @@ def hand_in_zip(runtime: Runtime, file: IO[bytes], batch_id: str | None, grant: 
             raise ProblemError(
                 422, "Give the batch a name: `?batch_id=`, or one folder of that name in the zip."
             )
-        return _place(runtime, folder / top if top else folder, name, grant)
+        return place(runtime, folder / top if top else folder, name, grant)
 
 
 def _hand_in_waiting(runtime: Runtime, name: str, grant: Grant) -> HandedIn:
-    _require_own(name, grant)
+    require_own(name, grant)
     waiting = runtime.inbox / f".{name}"
     if not waiting.is_dir() or waiting.is_symlink():
-        for place in (runtime.inbox / name, runtime.ingested / name):
-            if place.is_dir():
-                return _known(runtime, place, name, grant)
+        for folder in (runtime.inbox / name, runtime.ingested / name):
+            if folder.is_dir():
+                return _known(runtime, folder, name, grant)
         raise ProblemError(
             404, f"No folder '.{name}' waits in the inbox: copy it there under that name first."
         )
-    return _place(runtime, waiting, name, grant)
+    return place(runtime, waiting, name, grant)
 
 
 @contextmanager
@@ -142,7 +144,12 @@ def _staged(runtime: Runtime) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _require_own(batch_id: str, grant: Grant) -> None:
+def require_own(batch_id: str, grant: Grant) -> None:
+    """Refuse a batch of a name that the caller's token is not for.
+
+    Raises:
+        ProblemError: If it is not.
+    """
     if not grant.covers(batch_id):
         raise ProblemError(
             403,
@@ -151,10 +158,30 @@ def _require_own(batch_id: str, grant: Grant) -> None:
         )
 
 
-def _place(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> HandedIn:
-    """Check a folder as ingestion will, and rename it to where the sensor finds it."""
-    _require_own(batch_id, grant)
-    handed_in = _read(runtime, folder, batch_id, grant)
+def place(
+    runtime: Runtime,
+    folder: Path,
+    batch_id: str,
+    grant: Grant,
+    *,
+    content_sha256: str | None = None,
+) -> HandedIn:
+    """Check a folder as ingestion will, and rename it to where the sensor finds it.
+
+    Args:
+        runtime: The pipeline's connections.
+        folder: In the inbox, under a name with a dot.
+        batch_id: The batch's name.
+        grant: What the caller may do.
+        content_sha256: What the folder was when the caller saw its plan, where there was one.
+
+    Raises:
+        ProblemError: With everything that is wrong with it.
+    """
+    require_own(batch_id, grant)
+    handed_in = read_folder(runtime, folder, batch_id, grant)
+    if content_sha256 not in {None, handed_in.batch.content_sha256}:
+        raise ProblemError(409, "The folder has changed since its plan: look at the plan again.")
     _refuse_forgotten(runtime, batch_id, handed_in.batch.content_sha256)
     state, sha256 = _in_store(runtime, batch_id)
     target = runtime.inbox / batch_id
@@ -180,11 +207,16 @@ def _place(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> Hande
 
 
 def _known(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> HandedIn:
-    found = _read(runtime, folder, batch_id, grant)
+    found = read_folder(runtime, folder, batch_id, grant)
     return HandedIn(found.batch, found.judge_names, is_new=False)
 
 
-def _read(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> HandedIn:
+def read_folder(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> HandedIn:
+    """Return the batch in a folder that somebody sent, if they may submit it.
+
+    Raises:
+        ProblemError: With everything that is wrong with it.
+    """
     problems: list[str] = []
     if (folder / "judges").exists():
         # A judge's file sets where requests go and which key they bear.
@@ -194,6 +226,7 @@ def _read(runtime: Runtime, folder: Path, batch_id: str, grant: Grant) -> Handed
     try:
         batch = read_batch(folder, batch_id=batch_id)
         judges = load_judges(batch, runtime.providers_folder) if not problems else ()
+        problems += unallowed_judges(judges, installation(runtime))
         # Another batch's scores and grades would show in this one's.
         problems += [
             f"batch.yaml: your token is not for the batch '{name}' that it is to be placed on"
@@ -220,7 +253,9 @@ def _refuse_doomed(runtime: Runtime, batch: Batch) -> None:
     except BatchProblemsError as error:
         problems = list(error.problems)
     else:
-        problems = what_stands_in_the_way(batch, load_judges(batch), profile)
+        judges = load_judges(batch, runtime.providers_folder)
+        found = batch_obstacles(runtime, batch, judges, profile.values)
+        problems = [f"{each.about}: {each.finding}" for each in found]
     if problems:
         raise ProblemError(
             422,

@@ -13,17 +13,16 @@ from cj_pipeline.batch.essays import SharedText
 from cj_pipeline.errors import BatchProblemsError, SettingsError, UnpricedModelError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.intake.inbox import note_problems
-from cj_pipeline.intake.settings import EarlierBatch
 from cj_pipeline.judging.judges import Judge, load_judge
 from cj_pipeline.live.profiles import ResolvedProfile
 from cj_pipeline.pairing.judge_shares import shares_problem
-from cj_pipeline.planning.feasibility import obstacles
 from cj_pipeline.progress.events import record_progress
-from cj_pipeline.provider_jobs.requests import BatchTexts
-from cj_pipeline.queries.batch_record import batch_correlation_id, record_of
+from cj_pipeline.provider_jobs.changes import StoredBatch, apply_changes, judge_row
+from cj_pipeline.queries.batch_record import batch_correlation_id
 from cj_pipeline.queries.live_profile import profile_of_batch
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.steps.changes import StoredBatch, apply_changes, judge_row
+from cj_pipeline.steps.batch_flags import spend_cap_raised
+from cj_pipeline.steps.obstacles import batch_obstacles, unknown_links
 from cj_pipeline.steps.plan_people import IMPORTED
 from cj_pipeline.steps.spending_limits import (
     breached_ceilings,
@@ -141,7 +140,8 @@ def store_batch(
                 [batch.batch_id],
             )
         if is_known is None:
-            found = what_stands_in_the_way(batch, judges, profile)
+            stands = batch_obstacles(runtime, batch, judges, profile.values)
+            found = [f"{each.about}: {each.finding}" for each in stands]
             if batch.settings.values.anyway:
                 despite = tuple(found)
             else:
@@ -151,19 +151,6 @@ def store_batch(
     return _record(
         runtime, batch, judges, profile, runner_mode, despite=despite, may_return=may_return
     )
-
-
-def what_stands_in_the_way(
-    batch: Batch, judges: Sequence[Judge], profile: ResolvedProfile
-) -> list[str]:
-    """Return why a batch cannot end with scores, however well its providers do; empty if it can."""
-    record = record_of(batch, judges, "execute")
-    texts = BatchTexts(
-        instructions=batch.document("instructions"),
-        rubric=batch.document("rubric"),
-        essays={essay.essay_id: essay.shown_text for essay in batch.essays},
-    )
-    return [f"{each.about}: {each.finding}" for each in obstacles(record, profile.values, texts)]
 
 
 def load_judges(batch: Batch, providers_dir: Path | None = None) -> tuple[Judge, ...]:
@@ -264,7 +251,8 @@ def _record(
             [batch.batch_id],
         )
         if known is not None:
-            apply_changes(db, known, batch, judges, profile=profile, now=now)
+            if apply_changes(db, known, batch, judges, profile=profile, now=now):
+                spend_cap_raised(db, batch.batch_id, now)
             return False
         if runner_mode == "execute":
             _refuse_unknown_links(db, batch)
@@ -324,23 +312,7 @@ def _record(
 
 def _refuse_unknown_links(db: Session, batch: Batch) -> None:
     """A batch to be placed on the scale of one that is not there would wait for it in vain."""
-    problems = []
-    for name in batch.settings.values.link_to:
-        row = db.one("SELECT state FROM batches WHERE batch_id = ?", [name])
-        if row is None or row["state"] == "rejected" or name == batch.batch_id:
-            problems.append(
-                f"batch.yaml: link_to: no other batch {name!r} is in the store: submit it first,"
-                " or link later with `cj link`"
-            )
-    head_start = batch.settings.values.head_start
-    if isinstance(head_start, EarlierBatch):
-        row = db.one("SELECT count(*) AS n FROM v_scores WHERE batch_id = ?", [head_start.batch])
-        if row is None or not row["n"]:
-            problems.append(
-                f"batch.yaml: head_start: no batch {head_start.batch!r} with scores is in the"
-                " store: submit it first, or leave head_start out"
-            )
-    if problems:
+    if problems := unknown_links(db, batch):
         raise BatchProblemsError(batch.batch_id, problems, may_pass=True)
 
 

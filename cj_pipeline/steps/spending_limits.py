@@ -7,6 +7,7 @@ so a change holds for whatever is sent next.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -96,7 +97,11 @@ def breached_ceilings(
     db: Session, said: Installation, batch_id: str, more_usd: float, now: datetime
 ) -> list[str]:
     """Return one line for each ceiling that spending this much more on a batch would pass."""
-    return list(_breached(db, said, batch_id, more_usd, now))
+    return [
+        line
+        for room in rooms(db, said, batch_id, now)
+        for line in _over(room.used, more_usd, room.most, room.per, room.whose)
+    ]
 
 
 def require_within(
@@ -137,29 +142,50 @@ def require_trials_within(
         raise CeilingReachedError(msg)
 
 
-def _breached(
-    db: Session, said: Installation, batch_id: str, more_usd: float, now: datetime
-) -> Iterator[str]:
+@dataclass(frozen=True)
+class Room:
+    """What a ceiling leaves.
+
+    Attributes:
+        most: The ceiling, in USD.
+        used: Of it, reservations included.
+        per: What it is for: a batch, a day or a token.
+        whose: Whose use is meant.
+        renews: Whether waiting gives more.
+    """
+
+    most: float
+    used: float
+    per: str
+    whose: str
+    renews: bool = False
+
+    @property
+    def left(self) -> float:
+        """What may still be spent."""
+        return max(0.0, self.most - self.used)
+
+
+def rooms(db: Session, said: Installation, batch_id: str, now: datetime) -> list[Room]:
+    """Return what each of an installation's ceilings leaves a batch."""
+    return list(_rooms(db, said, batch_id, now))
+
+
+def _rooms(db: Session, said: Installation, batch_id: str, now: datetime) -> Iterator[Room]:
     most = said.ceilings
     if most.usd_per_batch is not None:
-        used = _usd(db, [batch_id])
-        yield from _over(used, more_usd, most.usd_per_batch, "a batch", "this one")
+        yield Room(most.usd_per_batch, _usd(db, [batch_id]), "a batch", "this one")
     if most.usd_per_day is not None:
-        yield from _over(_usd_today(db, now), more_usd, most.usd_per_day, "a day", "today (UTC)")
-    if most.usd_per_token is not None:
-        names = [
-            row["batch_id"]
-            for row in db.rows(
-                "SELECT batch_id FROM batches UNION SELECT batch_id FROM forgotten_costs"
-            )
-        ]
-        for token in said.tokens:
-            if not covers(token.batches, batch_id):
-                continue
-            reached = [name for name in {*names, batch_id} if covers(token.batches, name)]
-            used = _usd(db, reached)
+        yield Room(most.usd_per_day, _usd_today(db, now), "a day", "today (UTC)", renews=True)
+    if most.usd_per_token is None:
+        return
+    rows = db.rows("SELECT batch_id FROM batches UNION SELECT batch_id FROM forgotten_costs")
+    names = {batch_id, *(row["batch_id"] for row in rows)}
+    for token in said.tokens:
+        if covers(token.batches, batch_id):
+            reached = [name for name in names if covers(token.batches, name)]
             whose = f"the batches of token '{token.name}'"
-            yield from _over(used, more_usd, most.usd_per_token, "a token", whose)
+            yield Room(most.usd_per_token, _usd(db, reached), "a token", whose)
 
 
 def _over(used: float, more: float, most: float, per: str, whose: str) -> Iterator[str]:

@@ -21,6 +21,7 @@ from cj_pipeline.judging.pricing import prompt_bytes
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs import charges, ledger
 from cj_pipeline.provider_jobs.canary import Released, release
+from cj_pipeline.provider_jobs.changes import hand_over
 from cj_pipeline.provider_jobs.holds import held_judges
 from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob
 from cj_pipeline.provider_jobs.live_calls import BUNDLE
@@ -39,7 +40,6 @@ from cj_pipeline.providers.base import JOB_TOO_LARGE, Provider, ProviderLimits, 
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
-from cj_pipeline.steps.changes import hand_over
 from cj_pipeline.steps.spending_limits import installation, require_within, unallowed_judges
 from cj_pipeline.store.identity import Identity, settle_identity
 from cj_pipeline.store.session import Session

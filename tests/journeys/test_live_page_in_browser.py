@@ -188,6 +188,41 @@ def test_a_token_is_asked_for_and_not_kept(
         assert TOKEN not in page.content()
 
 
+def test_a_batch_is_started_in_a_form_and_followed(
+    browser: Browser, runtime: Runtime, tmp_path: Path
+) -> None:
+    """On a phone, without a script until the batch's own page; its progress is there at once."""
+    folder = write_batch(tmp_path / "spring-9", n_students=4, settings=SETTINGS)
+    with served(runtime, token=TOKEN) as address:
+        context = browser.new_context(
+            java_script_enabled=False, viewport={"width": 390, "height": 844}
+        )
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{address}/start")
+        page.get_by_label("A token that may submit batches").fill(TOKEN)
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_label("A batch folder").set_input_files(folder)
+        page.get_by_label("quality simulated", exact=False).first.check()
+        page.get_by_label("At most this many comparisons").fill("6")
+        page.get_by_role("button", name="Show the plan and its price").click()
+        page.get_by_role("heading", name="Plan for spring-9").wait_for()
+        assert "USD expected" in page.content()
+        box = page.locator("body").bounding_box()
+        assert box is not None
+        assert box["width"] <= 390
+
+        page.get_by_role("button", name="Start it").click()
+        page.wait_for_url("**/batches/spring-9")
+        assert (runtime.inbox / "spring-9" / "essays" / "student-001.txt").is_file()
+        begin(runtime, runtime.inbox / "spring-9")
+        live = browser.new_context(storage_state=context.storage_state()).new_page()
+        live.set_default_timeout(PATIENCE_MS)
+        live.goto(page.url)
+
+        live.get_by_text("0 of 6", exact=True).wait_for()
+
+
 def test_the_list_leads_to_a_batch(browser: Browser, tmp_path: Path) -> None:
     """Its title, which strangers write, is only text."""
     with served(home_with_batches(tmp_path / "home")) as address:
@@ -210,7 +245,7 @@ def test_the_page_never_scrolls_sideways(browser: Browser, tmp_path: Path, width
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.parametrize("path", ["/", f"/batches/{SPRING}"])
+@pytest.mark.parametrize("path", ["/", "/start", f"/batches/{SPRING}"])
 def test_axe_finds_no_barrier(browser: Browser, tmp_path: Path, path: str) -> None:
     """By WCAG 2.2 AA and good practice."""
     from axe_playwright_python.sync_playwright import Axe
@@ -219,7 +254,8 @@ def test_axe_finds_no_barrier(browser: Browser, tmp_path: Path, path: str) -> No
         # Axe is a script, which the page's own policy rightly forbids.
         page = browser.new_context(bypass_csp=True).new_page()
         page.goto(f"{address}{path}")
-        page.get_by_text("Ended: partial" if "batches" in path else SPRING).first.wait_for()
+        shown = {"/": SPRING, "/start": "Show the plan"}.get(path, "Ended: partial")
+        page.get_by_text(shown).first.wait_for()
 
         found = Axe().run(page)
 

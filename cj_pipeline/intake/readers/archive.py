@@ -7,6 +7,7 @@ import lzma
 import re
 import stat
 import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ _OLE = b"\xd0\xcf\x11\xe0"
 _DOCTYPE = re.compile(rb"<!\s*(?:DOCTYPE|ENTITY)", re.IGNORECASE)
 _CHUNK_BYTES = 256 * 1024
 _ENCRYPTED = 0x1
+_IS_UTF8 = 0x800
 
 
 @contextmanager
@@ -61,6 +63,32 @@ def opened(
     except BROKEN as error:
         msg = f"is not {what} that can be unpacked: open it and save it again"
         raise UnreadableFileError(msg) from error
+
+
+def part_name(part: zipfile.ZipInfo) -> str:
+    """Return the name of a file in a zip file, as whoever made it saw it.
+
+    Programs that do not say that a name is UTF-8 write UTF-8 all the same (macOS), or the code
+    page of western Windows consoles.
+
+    Raises:
+        UnreadableFileError: If it is in neither.
+    """
+    name = part.filename
+    if part.flag_bits & _IS_UTF8 or name.isascii():
+        return unicodedata.normalize("NFC", name)
+    raw = name.encode("cp437")  # what zipfile has decoded it by
+    try:
+        return unicodedata.normalize("NFC", raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        name = raw.decode("cp850")
+    if any(not letter.isascii() and not letter.isalpha() for letter in name):
+        msg = (
+            f"holds a file whose name is in an unknown encoding, perhaps {name!r}: make the zip"
+            " file with another program, or give the files as a folder"
+        )
+        raise UnreadableFileError(msg)
+    return unicodedata.normalize("NFC", name)
 
 
 def _check(archive: zipfile.ZipFile, most: int) -> None:

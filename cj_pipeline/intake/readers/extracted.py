@@ -30,11 +30,13 @@ class Sheet:
     Attributes:
         rows: Its cells as text, as they are shown or were written.
         notes: What was odd about a cell, by `row:column`, both from 1.
+        unsure: Why a cell may not hold what was typed into it, likewise.
         about: What is to be told of the whole file.
     """
 
     rows: Sequence[Sequence[str]]
     notes: Mapping[str, str] = field(default_factory=dict)
+    unsure: Mapping[str, str] = field(default_factory=dict)
     about: Sequence[str] = ()
 
 

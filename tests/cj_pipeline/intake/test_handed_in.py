@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import unicodedata
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cj_pipeline.cli import app
 from cj_pipeline.errors import BatchProblemsError, UnknownEssayError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.intake.essay_checks import look_at
+from cj_pipeline.intake.zip_folder import unpack
 from cj_pipeline.operations.erase import forget_essay
+from cj_pipeline.outputs.artefact import build_artefact
 from cj_pipeline.outputs.class_list import class_list_csv
+from cj_pipeline.outputs.plots import score_plot
+from cj_pipeline.outputs.report import render_history
 from cj_pipeline.provider_jobs.requests import load_texts
 from cj_pipeline.queries.essay_names import essay_named
 from cj_pipeline.queries.history import read_history
+from cj_pipeline.runtime import RunEnvironment
 from cj_pipeline.steps.ingest import ingest
 from tests.support.batches import finish_judging, open_engine
 from tests.support.handed_in_files import docx, workbook, zipped
+from tests.support.served_runtime import asking
 
 Folder = Callable[..., Path]
 
+NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
+HERE = RunEnvironment(git_sha="0a1b2c3", runner_version="0.1.0", python="3.11.9", os="Linux")
 GRADED = "judges: [quality]\nscale: cefr\n"
 NAMES = [
     "Иванов 9Б",
@@ -35,8 +47,9 @@ NAMES = [
     "-1",
     "null",
     "Åsa Öberg",
+    "=Ek <b>&$1$",
 ]
-"""From seven scripts, with two that programs read as something else."""
+"""From seven scripts, with some that programs read as something else."""
 
 
 @pytest.fixture
@@ -134,6 +147,90 @@ class TestTables:
         assert [(e.given_id, e.text) for e in essays] == [("7", "=Ich bin hier."), ("007", "Zwei.")]
         assert len({e.essay_id for e in essays}) == 2
 
+    @pytest.mark.parametrize(
+        "head", ["Prénom;Nom", "Vorname;Name", "Förnamn;Efternamn", "First name;Surname"]
+    )
+    def test_a_name_in_two_columns_is_both(self, folder: Folder, head: str) -> None:
+        """`Nom` and `Name` are the family name where a given name stands beside them."""
+        rows = f"{head};Text\nAnna;Ek;Eins.\nAnna;Bo;Zwei.\n"
+
+        batch = read_batch(folder({"essays.csv": rows}))
+
+        assert [essay.given_id for essay in batch.essays] == ["Anna Ek", "Anna Bo"]
+        assert any("together are taken as the name" in notice for notice in batch.notices)
+
+    def test_a_full_name_beside_a_first_name_is_the_name(self, folder: Folder) -> None:
+        """Anna is not called Anna Anna Ek."""
+        rows = "ID;First name;Name;Text\n1;Anna;Anna Ek;Eins.\n2;Bo;Bo Lind;Zwei.\n"
+
+        batch = read_batch(folder({"essays.csv": rows}))
+
+        assert [essay.name for essay in batch.essays] == ["Anna Ek", "Bo Lind"]
+
+    def test_a_heading_may_hold_the_separator(self, folder: Folder) -> None:
+        """And lines without anything may stand before it, or cells without a heading after it."""
+        rows = '\n;;\n"Name, Vorname";Text\n"Ek, Anna";a, b;;\nBo;c, d\n'
+
+        batch = read_batch(folder({"essays.csv": rows}))
+
+        assert [essay.given_id for essay in batch.essays] == ["Ek, Anna", "Bo"]
+
+    @pytest.mark.parametrize(
+        ("rows", "words"),
+        [
+            ("ID;Text\n1;a b\n2;c d\n1;e f\n", "line 4: '1' stands in essays.csv line 2 already"),
+            ('ID;Text\n1;a b\n2;"c d\n3;e f\n', "from line 3 on: a text begins with a quotation"),
+            ('ID;Text\n1;"a" b\n2;c d\n', "from line 2 on: a quotation mark stands inside"),
+            ("ID;Text;X\n1;a b\n2;c d;e\n", "line 2: 2 cells, but the header names 3"),
+        ],
+    )
+    def test_what_is_wrong_with_a_row_is_told_by_its_line(
+        self, folder: Folder, rows: str, words: str
+    ) -> None:
+        """Each is found in a table of a hundred rows."""
+        assert words in told(folder({"essays.csv": rows}))
+
+    def test_a_grade_that_is_unknown_is_told_by_its_line(self, folder: Folder) -> None:
+        """With the grade that was likely meant."""
+        files: dict[str, str | bytes] = {
+            "batch.yaml": GRADED,
+            "essays.csv": "ID;Text\n1;a b\n2;c d\n",
+            "anchors.csv": "ID;Text;Note\nx;e f;B1\ny;g h;a2\n",
+        }
+
+        assert "anchors.csv line 3: unknown grade 'a2' on cefr; did you mean 'A2'?" in told(
+            folder(files)
+        )
+
+    @pytest.mark.parametrize("stem", ["essays", "anchors", "register", "grades"])
+    def test_one_table_given_twice_is_a_question(self, folder: Folder, stem: str) -> None:
+        """Nobody can know which of them is the one that was meant."""
+        files: dict[str, str | bytes] = {
+            "batch.yaml": GRADED,
+            "essays/b.txt": "A b.",
+            "anchors/c.txt": "C d.",
+            f"{stem}.csv": "ID;Text;Note;Datei\n1;a b;B1;c\n",
+            f"{stem}.xlsx": workbook([["ID", "Text", "Note", "Datei"], ["1", "x y", "B2", "c"]]),
+        }
+
+        assert f"both {stem}.csv and {stem}.xlsx are given" in told(folder(files))
+
+    def test_columns_that_are_not_used_are_told(self, folder: Folder) -> None:
+        """And so is one that the settings name and no table has."""
+        files: dict[str, str | bytes] = {"essays.csv": "ID;Text;Kurs\n1;a b;9b\n2;c d;9c\n"}
+        mapped = files | {"batch.yaml": "judges: [quality]\ncolumns: {group: Kurss}\n"}
+
+        assert "what stands under 'Kurs' is not used" in told(folder(files))
+        assert "columns: group: no table has a column 'Kurss'; did you mean 'Kurs'?" in told(
+            folder(mapped)
+        )
+
+    def test_half_marked_unicode_gets_the_setting_that_helps(self, folder: Folder) -> None:
+        """Another one would garble every letter."""
+        files = {"essays.csv": "ID;Text\n1;Größe zählt\n2;Maß\n".encode("utf-16-le")}
+
+        assert "`encoding: utf-16-le`" in told(folder(files))
+
     def test_an_encoding_is_allowed_by_the_batch(self, folder: Folder) -> None:
         """Read so, a person has to look at the letters: that is told too."""
         files = {"essays.csv": "ID;Text\n1;Größe zählt\n2;Maß\n".encode("cp1252")}
@@ -202,6 +299,88 @@ class TestDownloads:
         assert [e.text for e in read_batch(root).essays] == ["Final.", "Mine."]
         assert "of 2 versions the last, 2, is taken" in told(root)
 
+    def test_a_zip_file_has_its_versions_too(self, folder: Folder) -> None:
+        """As the folder that it was made of."""
+        parts = {
+            "9b/Anna/Essay/Version 1/a.txt": "Draft.",
+            "9b/Anna/Essay/Version 2/a.txt": "Final.",
+            "9b/Ben/Essay/Version 1/a.txt": "Mine.",
+        }
+
+        batch = read_batch(folder({"essays.zip": zipped(parts)}))
+
+        assert [(e.given_id, e.text) for e in batch.essays] == [
+            ("Anna", "Final."),
+            ("Ben", "Mine."),
+        ]
+
+    def test_a_zip_file_for_each_student_is_known_by_its_name(self, folder: Folder) -> None:
+        """Not by the file's in it, which every one of them may have called essay."""
+        root = folder(
+            {f"essays/{name}.zip": zipped({"essay.txt": f"By {name}."}) for name in ("Åsa", "Ben")}
+        )
+
+        assert [essay.given_id for essay in read_batch(root).essays] == ["Ben", "Åsa"]
+        assert "Åsa.zip holds one essay" in told(root)
+
+    @pytest.mark.parametrize("raw", ["Åsa".encode(), "Åsa".encode("cp850")])
+    def test_names_in_a_zip_file_are_those_that_were_packed(
+        self, folder: Folder, raw: bytes, tmp_path: Path
+    ) -> None:
+        """macOS does not say that its names are UTF-8, and Windows writes the console's letters."""
+        files = {f"{'X' * len(raw)}.txt": "A b.", "Ben.txt": "C d."}
+        packed = zipped(files).replace(b"X" * len(raw), raw)
+        unpacked = tmp_path / "unpacked"
+
+        essays = read_batch(folder({"essays.zip": packed})).essays
+        unpack(io.BytesIO(packed), unpacked)
+
+        assert [essay.given_id for essay in essays] == ["Ben", "Åsa"]
+        assert (unpacked / "Åsa.txt").is_file()
+
+    def test_a_zip_files_name_in_no_known_letters_is_told(self, folder: Folder) -> None:
+        """A student called M³ller is nobody."""
+        packed = zipped({"MXller.txt": "A b.", "Ben.txt": "C d."}).replace(b"MX", b"M\xfc")
+
+        assert "in an unknown encoding, perhaps 'M³ller.txt'" in told(
+            folder({"essays.zip": packed})
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("a.doc", "an old Word: open it and save it as .docx"),
+            ("a.pages", "Apple Pages: export it as .docx"),
+            ("a.gdoc", "only a link to Google Docs"),
+            ("a.heic", "a picture: type its text"),
+            ("a.odp", "is not a .txt file, nor one that ends in"),
+        ],
+    )
+    def test_what_cannot_be_read_is_told_with_what_to_do(
+        self, folder: Folder, name: str, words: str
+    ) -> None:
+        """Each kind of file needs another step."""
+        assert words in told(folder({f"essays/{name}": "x", "essays/b.txt": "A b."}))
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "Anna_1234_assignsubmission_onlinetext_/onlinetext.html",
+            "Anna_1234_assignsubmission_onlinetext_onlinetext.html",
+            "Anna_1234_text.html",
+            "Anna_LATE_1234_text.html",
+        ],
+    )
+    def test_what_was_typed_into_a_platforms_editor_is_an_essay(
+        self, folder: Folder, path: str
+    ) -> None:
+        """Moodle and Canvas hand it out as a web page."""
+        root = folder({f"essays/{path}": "<p>Eins.</p><p>Zwei.</p>", "essays/b.txt": "A b."})
+
+        anna = read_batch(root).essays[0]
+
+        assert (anna.given_id, anna.text) == ("Anna", "Eins.\nZwei.\n")
+
     def test_two_files_of_one_student_are_a_question(self, folder: Folder) -> None:
         """Nobody can guess which one is the essay."""
         root = folder({"essays/Anna/a.txt": "A", "essays/Anna/b.txt": "C", "essays/b.txt": "E"})
@@ -230,6 +409,8 @@ class TestNothingIsLeftOut:
             ("Anna.txt", "Anna.txt is a loose text"),
             ("old/", "old is not a folder of a batch folder"),
             ("photo.jpg", "photo.jpg is not a file of a batch folder"),
+            ("Aufgabenstellung.docx", "rename it to instructions.docx"),
+            ("O'Brien, [1].odp", "`accept: ['O''Brien, [1].odp']`"),
         ],
     )
     def test_other_names_are_told(self, folder: Folder, name: str, words: str) -> None:
@@ -240,9 +421,15 @@ class TestNothingIsLeftOut:
         found = told(root)
 
         assert words in found
-        first = name.split("/", maxsplit=1)[0]
+        first = name.split("/", maxsplit=1)[0].replace("'", "''")
         (root / "batch.yaml").write_text(f"judges: [quality]\naccept: ['{first}']\n")
         assert read_batch(root).batch_id == "class-9b"
+
+    def test_files_beside_the_judges_are_told(self, folder: Folder) -> None:
+        """A judge in a `.yml` is not there."""
+        files = {"essays/a.txt": "A b.", "essays/b.txt": "C d.", "judges/mine.yml": "name: mine"}
+
+        assert "judges/mine.yml is not read: its name does not end in .yaml" in told(folder(files))
 
     def test_a_scale_without_anchors_is_a_problem_unless_it_is_meant(self, folder: Folder) -> None:
         """A class that waits for grades and gets ranks finds out at the end."""
@@ -257,14 +444,20 @@ class TestNothingIsLeftOut:
             folder(
                 {
                     "batch.yaml": "judges: [quality]\nscale: cefrr\ncolour: red\nseed: 010\n"
-                    "wave_size: 1:30\nspend_cap_usd: 3,50\nprecise: 0.9\nmax_attempts: 1.5\n",
+                    "wave_size: 1:30\nspend_cap_usd: 3,50\nprecise: 0.9\nmax_attempts: 1.5\n"
+                    "n_essays: 00\n",
                     "essays/a.txt": "A b.",
                 }
             )
         )
 
         for words in (
-            *("010 would be read as 8", "1:30 would be read as 90", "write 3.50 with a point"),
+            *(
+                "010 would be read as 8",
+                "00 would be read as 0",
+                "1:30 would be read as 90",
+                "write 3.50 with a point",
+            ),
             *(
                 "precise: {reliability: 0.9}",
                 "give 1 or 2",
@@ -366,6 +559,21 @@ class TestIdentity:
         assert {row["essay_id"] for row in listed} == set(found.values())
         assert scored == set(NAMES)
         assert len(set(found.values())) == len(NAMES)
+        artefact = build_artefact(history, "execute", generated_at=NOW, environment=HERE)
+        report = render_history(history)
+        runtime.store.publish()
+        with asking(runtime) as client:
+            items = client.get("/api/v1/batches/class-9b/scores").json()["items"]
+        assert {row["given_id"] for row in artefact["inputs"]["students"]} == set(NAMES)
+        assert {item["given_id"] for item in items} == set(NAMES)
+        assert all(html.escape(name, quote=False) in report for name in NAMES)
+        drawn = {tick.get_text() for tick in score_plot(history).axes[0].get_yticklabels()}
+        assert {name.replace("$", r"\$") for name in NAMES} <= drawn
+        for name in ("=Ek <b>&$1$", "-1", "null", "Иванов 9Б"):
+            shown = CliRunner().invoke(
+                app, ["essay", "class-9b", "--", name], env={"CJ_HOME": str(runtime.home)}
+            )
+            assert (shown.exit_code, name in shown.output) == (0, True), shown.output
         assert essay_named_in(runtime, unicodedata.normalize("NFD", "åsa öberg")) == "asa-oberg"
 
     def test_a_name_that_two_bear_is_a_question(self, folder: Folder, tmp_path: Path) -> None:
@@ -456,13 +664,20 @@ class TestIdentity:
         finish_judging(runtime, "class-9b")
 
         with runtime.store.read() as db:
-            listed = class_list_csv(read_history(db, "class-9b")).decode("utf-8-sig")
+            history = read_history(db, "class-9b")
+            listed = class_list_csv(history).decode("utf-8-sig")
             scores = db.rows("SELECT given_id, score FROM v_scores ORDER BY given_id")
         rows = {row["name"]: row for row in csv.DictReader(io.StringIO(listed))}
+        artefact = build_artefact(history, "execute", generated_at=NOW, environment=HERE)
 
         assert set(rows) == {"anna", "Ben", "cia", "dan"}
         assert rows["anna"]["score"] == rows["Ben"]["score"]
         assert "the same text as" in rows["anna"]["remarks"] + rows["Ben"]["remarks"]
+        (sharer,) = artefact["inputs"]["shared_texts"]
+        assert {
+            sharer["given_id"],
+            *(e["given_id"] for e in artefact["inputs"]["students"]),
+        } == set(rows)
         assert [row["given_id"] for row in scores] == ["Ben", "anna", "cia", "dan"]
 
         sharing = next(n for n in ("anna", "Ben") if "same text" in rows[n]["remarks"])
@@ -549,5 +764,8 @@ def test_a_scale_listed_best_first_gets_a_hint(folder: Folder) -> None:
     upside_down = told(folder(files | {"scale.yaml": scale.format("A, B, C")}))
     upright = told(folder(files | {"scale.yaml": scale.format("C, B, A")}))
 
-    assert "A is taken as the lowest" in upside_down
-    assert "lowest" not in upright
+    numbers = told(folder(files | {"scale.yaml": scale.format("'1', '2', '3'")}))
+
+    assert "If A is the best, list them the other way round" in upside_down
+    assert "C is taken as the lowest grade and A as the highest" in upright
+    assert "1 is taken as the lowest grade and 3 as the highest" in numbers

@@ -12,10 +12,11 @@ import pytest
 
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.intake import inbox
-from cj_pipeline.intake.inbox import Arrival, Known, Look, Looked, items_in
+from cj_pipeline.intake.inbox import Arrival, Item, Known, Look, Looked, items_in, moved_away
 from cj_pipeline.operations.erase import forget_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.storage.private_files import open_to_others
 from tests.support.batches import open_engine, write_batch
 
 NOW = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
@@ -154,6 +155,23 @@ def test_a_folder_changed_after_it_was_opened_says_so(tmp_path: Path) -> None:
 
     assert states(found) == {"spring-9": "changed"}
     assert names_due(found) == []
+
+
+def test_what_is_opened_is_its_owners_alone(tmp_path: Path) -> None:
+    """A teacher's program copied it in with rights for all; what a link leads to is another's."""
+    (tmp_path / "inbox").mkdir()
+    folder = write_batch(tmp_path / "inbox" / "spring-9", n_students=3, settings=SETTINGS)
+    theirs = write_batch(tmp_path / "theirs", n_students=3, settings=SETTINGS)
+    for path in (folder, theirs, *folder.rglob("*"), *theirs.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+    place = moved_away(Item("spring-9", folder, "folder", ""), tmp_path / "ingested")
+    (tmp_path / "inbox" / "linked").symlink_to(theirs)
+    moved_away(Item("linked", tmp_path / "inbox" / "linked", "folder", ""), tmp_path / "ingested")
+
+    assert place is not None
+    assert list(open_to_others(place)) == []
+    assert len(list(open_to_others(theirs))) == 1 + len(list(theirs.rglob("*")))
 
 
 def test_a_look_costs_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from cj_pipeline.operations.erase import (
     remains,
     words_of,
 )
+from cj_pipeline.outputs.exported import ANY_BATCH, record_export
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import backup_store, check_store, restore_store
 from tests.support.finished_batches import ARGUMENTS, SPRING, fill
@@ -288,7 +289,83 @@ def test_backups_elsewhere_are_named(store: FileStore, tmp_path: Path) -> None:
     forgotten = forget_batch(store, SPRING, now=NOW)
 
     assert forgotten.backups == (kept,)
+    assert forgotten.exports == ()
     assert len(_files_with(tmp_path, WORDS)) == 1
+
+
+def _exported(store: FileStore, elsewhere: Path) -> None:
+    """Have everything written that people can ask for, in the home and outside, and recorded."""
+    with store.write() as db:
+        for folder in (store.home / "exports", elsewhere):
+            folder.mkdir()
+            record_export(db, folder, "person's record", [SPRING], now=NOW, essay_id=PUPIL)
+            record_export(db, folder, "pages", [SPRING], now=NOW)
+            record_export(db, folder / "both.html", "comparison", [SPRING, ARGUMENTS], now=NOW)
+            record_export(db, folder / "asked.parquet", "query", [ANY_BATCH], now=NOW)
+            record_export(db, folder / "others.csv", "verdicts", [ARGUMENTS], now=NOW)
+            names = (f"{PUPIL}.json", f"{PUPIL}.pdf", "both.html", "asked.parquet", "others.csv")
+            for name in names:
+                (folder / name).write_text("others' words" if name == "others.csv" else WORDS)
+
+
+@pytest.mark.parametrize("essay_id", [None, PUPIL])
+def test_what_was_exported_goes_in_the_home_and_is_named_elsewhere(
+    store: FileStore, tmp_path: Path, essay_id: str | None
+) -> None:
+    """Also what a query wrote, in which nobody knows what is; another batch's stays."""
+    elsewhere = tmp_path / "elsewhere"
+    _exported(store, elsewhere)
+
+    forgotten = (
+        forget_essay(store, SPRING, essay_id, now=NOW)
+        if essay_id
+        else forget_batch(store, SPRING, now=NOW)
+    )
+
+    assert forgotten.exports == (
+        f"{elsewhere} (pages, 2026-03-03)",
+        f"{elsewhere} (person's record, 2026-03-03)",
+        f"{elsewhere}/asked.parquet (query, 2026-03-03)",
+        f"{elsewhere}/both.html (comparison, 2026-03-03)",
+    )
+    assert _files_with(store.home, WORDS) == []
+    assert [path.name for path in (store.home / "exports").iterdir()] == ["others.csv"]
+    assert len(list(elsewhere.iterdir())) == 5
+    assert _files_with(store.home, PUPIL) == []
+
+
+def test_what_was_exported_is_named_although_the_command_died(
+    store: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for a path that holds the very name that was to go: that is nowhere written down."""
+    for folder in (tmp_path / "elsewhere", tmp_path / PUPIL):
+        folder.mkdir()
+        with store.write() as db:
+            record_export(db, folder, "pages", [SPRING], now=NOW)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(erase, "compact_store", die)
+        with pytest.raises(KeyboardInterrupt):
+            forget_essay(store, SPRING, PUPIL, now=NOW)
+
+    (finished,) = finish_erasures(store, now=NOW)
+
+    assert finished.exports == (f"{tmp_path / 'elsewhere'} (pages, 2026-03-03)",)
+    assert _files_with(store.home, f"{PUPIL} (pages") == []
+
+
+def test_what_was_exported_on_another_machine_is_named_with_it(store: FileStore) -> None:
+    """Whether it is there still, nobody here can see."""
+    with store.write() as db:
+        path = Path("/home/bo/pages")
+        record_export(db, path, "pages", [SPRING], now=NOW, host="staffroom")
+
+    forgotten = forget_batch(store, SPRING, now=NOW)
+
+    assert forgotten.exports == ("/home/bo/pages on staffroom (pages, 2026-03-03)",)
 
 
 def test_other_batches_with_the_same_text_are_named(store: FileStore) -> None:

@@ -235,15 +235,16 @@ def test_a_batch_in_the_store_can_be_looked_at_by_name(
 def test_anchors_that_cannot_carry_grades_are_told_before_anything_is_paid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A warning: scores and ranks may be all that is wanted."""
+    """Who wants scores and ranks alone names no scale, or says so."""
     monkeypatch.setenv("CJ_HOME", str(tmp_path / "home"))
     settings = COUNTED | {"scale": "eng5_np_national_9_step"}
     folder = write_batch(tmp_path / "graded", n_students=3, n_anchors=1, settings=settings)
 
     result = CliRunner().invoke(app, ["preflight", str(folder)])
+    insisted = CliRunner().invoke(app, ["preflight", str(folder), "--anyway"])
 
-    assert result.exit_code == 0
-    assert "there will be no grades" in flowing(result.output)
+    assert (result.exit_code, insisted.exit_code) == (1, 0)
+    assert "never give grades" in flowing(result.output)
 
 
 @pytest.mark.parametrize("mode", ["plan", "dry-run"])

@@ -108,6 +108,16 @@ def test_budgets_and_waits_may_change_while_a_batch_runs_and_nothing_else_may(
     with runtime.store.read() as db:
         assert load_batch(db, "batch") == record
 
+    reached = []
+    for cap in (2.0, 3.0):
+        with runtime.store.write() as db:
+            db.execute("UPDATE batches SET spend_cap_reached = TRUE")
+        written.write_text(yaml.safe_dump(before | wanted | {"spend_cap_usd": cap}))
+        ingest(runtime, folder)
+        with runtime.store.read() as db:
+            reached.append(load_batch(db, "batch").spend_cap_reached)
+    assert reached == [True, False], "a higher cap is asked anew"
+
 
 @pytest.mark.parametrize("what", ["essay", "instructions", "register"])
 def test_a_refusal_names_the_files_that_are_others(

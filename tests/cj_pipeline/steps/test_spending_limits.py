@@ -132,8 +132,10 @@ def test_a_tokens_ceiling_is_over_the_batches_it_reaches(runtime: Runtime, tmp_p
     assert row is not None
     lay_down(runtime, tokens=tokens, ceilings={"usd_per_token": row["usd"] * 1.5})
 
-    with pytest.raises(CeilingReachedError, match="the batches of token 'maths'"):
+    with pytest.raises(BatchProblemsError, match="the batches of token 'maths'"):
         sent(runtime, a_folder(tmp_path, "maths-2"))
+    with pytest.raises(CeilingReachedError, match="the batches of token 'maths'"):
+        sent(runtime, a_folder(tmp_path, "maths-3", anyway=True))
     sent(runtime, a_folder(tmp_path, "history-1"))
 
     assert n_jobs(runtime) == 2

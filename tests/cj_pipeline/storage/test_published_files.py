@@ -86,7 +86,9 @@ def test_a_file_that_is_not_the_recorded_one_is_never_given_out(
     path, _ = _write(_on(tmp_path / "a"), "between/report.html", b"newer")
     _on(tmp_path / "a").share([path])
 
-    with pytest.raises(TransientError, match=r"between/report\.html is being rewritten on another machine"):
+    with pytest.raises(
+        TransientError, match=r"between/report\.html is being rewritten on another machine"
+    ):
         _on(tmp_path / "b").read("between/report.html", hashlib.sha256(b"older").hexdigest())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import zipfile
 from collections.abc import Iterator
@@ -66,15 +67,41 @@ def test_a_spreadsheets_cells_come_out_as_they_were_typed(readers: ReaderProcess
 
 
 def test_what_was_typed_as_a_formula_is_taken_and_told(readers: ReaderProcess) -> None:
-    """Excel makes a formula of an essay that begins with `=`, whose value is 0."""
+    """Excel makes a formula of an essay that begins with `=`; one with a value shows the value."""
     content = io.BytesIO()
     with xlsxwriter.Workbook(content, {"in_memory": True}) as book:
-        book.add_worksheet().write_formula(0, 0, "=Ich")
+        sheet_of = book.add_worksheet()
+        for at, value in enumerate((0, "#NAME?", "Ich war da", 7)):
+            sheet_of.write_formula(0, at, "=Ich", None, value)
 
     sheet = readers.read_sheet(content.getvalue())
 
-    assert sheet.rows == [["=Ich"]]
-    assert "formula" in sheet.notes["1:1"]
+    assert sheet.rows == [["=Ich", "=Ich", "Ich war da", "7"]]
+    assert set(sheet.unsure) == {"1:1", "1:2"}
+    assert all("formula" in note for note in sheet.notes.values())
+    assert len(sheet.notes) == 4
+
+
+def test_what_a_spreadsheet_holds_beside_its_values_is_told(readers: ReaderProcess) -> None:
+    """Rows that were filtered away, comments, and numbers that it cannot keep."""
+    content = io.BytesIO()
+    with xlsxwriter.Workbook(content, {"in_memory": True}) as book:
+        sheet_of = book.add_worksheet()
+        sheet_of.write_row(0, 0, [12345678901234567890, datetime.date(2026, 1, 2)])
+        sheet_of.write_comment(0, 0, "Gut")
+        sheet_of.set_row(0, None, None, {"hidden": True})
+
+    sheet = readers.read_sheet(content.getvalue())
+
+    assert list(sheet.about) == ["comments left out", "1 hidden or filtered row taken like others"]
+    assert "longer than a spreadsheet keeps" in sheet.unsure["1:1"]
+    assert sheet.rows[0][1]
+
+
+def test_an_encrypted_workbook_says_so(readers: ReaderProcess) -> None:
+    """Excel keeps one in the shell of an old Office file."""
+    with pytest.raises(UnreadableFileError, match="protected by a password"):
+        readers.read_sheet(b"\xd0\xcf\x11\xe0" + "EncryptedPackage".encode("utf-16-le"))
 
 
 def test_a_hidden_sheet_is_told_and_two_sheets_are_refused(readers: ReaderProcess) -> None:
@@ -146,6 +173,7 @@ _SEEDS = (
     (".odt", odt("<text:p>Eins</text:p>")),
     (".pdf", pdf("Eins")),
     (".rtf", rb"{\rtf1\ansi Gr\'fc\'dfe \u8222? {\b fett}.\par}"),
+    (".html", b"<p style='color:#fff'>Gr&uuml;n</p><ul><li>a</ul><br><!--x-->"),
     (".xlsx", workbook([["ID", "Text"], [7, "Eins"]])),
 )
 

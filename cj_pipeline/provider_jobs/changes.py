@@ -21,7 +21,6 @@ from cj_pipeline.intake.batch_folder import Batch
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.live.profiles import ResolvedProfile
-from cj_pipeline.steps.batch_flags import spend_cap_raised
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()
@@ -75,8 +74,11 @@ def apply_changes(
     *,
     profile: ResolvedProfile,
     now: datetime,
-) -> None:
+) -> bool:
     """Change what may be changed of a batch that is in the store, by what its folder holds now.
+
+    Returns:
+        Whether it may cost more than before.
 
     Raises:
         BatchProblemsError: If anything else was changed; then nothing is.
@@ -96,11 +98,12 @@ def apply_changes(
     if problems:
         raise BatchProblemsError(batch.batch_id, problems)
     if not known.is_running:
-        return
+        return False
     _store_settings(db, known, batch, settings, profile=profile, now=now)
     if not is_same:
         _store_content(db, batch, now)
     _ask_changed_judges(db, batch.batch_id, judges, exchanged, now)
+    return _is_raised(settings.get("spend_cap_usd"))
 
 
 def _changed_settings(
@@ -333,8 +336,6 @@ def _store_settings(
         " WHERE batch_id = ?",
         [*map(json.dumps, (kept, origins, metadata)), now, batch.batch_id],
     )
-    if _is_raised(settings.get("spend_cap_usd")):
-        spend_cap_raised(db, batch.batch_id, now)
     log.info("settings_changed", batch_id=batch.batch_id, keys=sorted(settings))
 
 
