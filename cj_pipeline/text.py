@@ -271,6 +271,14 @@ def visible(text: str) -> str:
     return _HIDDEN.sub(lambda match: f"[U+{ord(match[0]):04X}]", text)
 
 
+def is_seen_whole(name: str) -> bool:
+    """Return whether a name is one line and holds nothing that nobody sees.
+
+    Firm blanks are seen, and so are the joiners that belong in Persian and Indic names.
+    """
+    return visible(name) == name and not re.search("[\t\n\x0b\x0c\r\x85]", name)
+
+
 def excerpt(text: str, n_characters: int) -> str:
     """Return the text's beginning, made visible; its end states what was left out."""
     shown = visible(text[:n_characters])

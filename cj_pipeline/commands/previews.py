@@ -103,6 +103,10 @@ def plan(
                     "tokens_each": cost.tokens_each,
                     "expected_usd": cost.expected_usd,
                     "worst_usd": cost.worst_usd,
+                    "seconds_from": cost.seconds[0],
+                    "seconds_to": cost.seconds[1],
+                    "time_rests_on": cost.time_from,
+                    "answer_length_rests_on": cost.reasoning_from,
                     "prefix": cost.caching,
                 }
                 for cost in costs
@@ -113,6 +117,8 @@ def plan(
             tables.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
             *tables.cost_tables(costs, preview.record.settings.batching_mode),
         )
+        for judge, told in {cost.judge.name: cost.reasoning_from for cost in costs}.items():
+            console.print(f"USD expected of {judge}: {told}.", markup=False, soft_wrap=True)
         examined = preflight(
             runtime,
             batch,

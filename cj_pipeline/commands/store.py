@@ -20,6 +20,7 @@ from cj_pipeline.errors import StoreError
 if TYPE_CHECKING:
     from cj_pipeline.operations.erase import Forgotten
     from cj_pipeline.store.file_store import FileStore
+    from cj_pipeline.store.session import Session
 
 
 def migrate() -> None:
@@ -97,12 +98,33 @@ def backup(
 
 
 def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True)]) -> None:
-    """Replace the live file by a backup; the old live file is kept."""
+    """Replace the live file by a backup; the old live file is kept.
+
+    What was forgotten since the backup is forgotten again.
+    """
+    from cj_pipeline.operations.erase import finish_erasures
+    from cj_pipeline.operations.erase_again import erase_again
     from cj_pipeline.store.maintenance import restore_store
 
-    aside = restore_store(_own_file(), source, now=datetime.now(UTC))
+    now, opened = datetime.now(UTC), _own_file()
+    is_known: list[bool] = []
+
+    def amend(live: Session, restored: Session) -> None:
+        erase_again(live, restored, now)
+        is_known.append(True)
+
+    aside = restore_store(opened, source, now=now, amend=amend)
     kept = f" The old file is kept as {aside}." if aside else ""
     console.print(f"Restored from {source}.{kept}", markup=False, soft_wrap=True)
+    for done in finish_erasures(opened, now=now, beyond=forget_beyond):
+        what = f"essay {done.essay_alias}" if done.essay_alias else "everything"
+        _tell(f"Forgotten since that backup, and again now: {what} of batch {done.batch_id}.")
+        tell_what_left(done)
+    if not is_known:
+        _tell(
+            "There was no old file that could be read, so nobody knows here what was forgotten"
+            " since that backup: forget it again."
+        )
 
 
 def moved(

@@ -52,6 +52,7 @@ from cj_pipeline.intake.settings import (
 from cj_pipeline.intake.tables import Row, check_mapping, table_named, table_rows
 from cj_pipeline.text import (
     MAX_BYTES,
+    is_seen_whole,
     read_yaml,
     same_words,
     text_flaw,
@@ -338,7 +339,7 @@ def _row_flaws(
     A text that was stored as a formula or a number can be what was typed: it is taken and told.
     """
     flaws = [f"the text {flaw}"] if (flaw := text_flaw(text)) else []
-    if not name or len(name) > _MAX_ID_CHARACTERS or not name.isprintable():
+    if not name or len(name) > _MAX_ID_CHARACTERS or not is_seen_whole(name):
         flaws.append(f"the essay_id must be 1 to {_MAX_ID_CHARACTERS} visible characters")
     if grade == "":
         flaws.append("the grade is missing")

@@ -21,6 +21,7 @@ from cj_pipeline.batch.options import (
     PeopleRules,
     PrecisionTargets,
     Priority,
+    ScaledScores,
     ScoringEngine,
     Share,
     Strategy,
@@ -213,6 +214,9 @@ class BatchSettings(BaseModel):
     """Stop once no score has moved by more than this many logits between waves; `null`: never."""
     min_comparisons_for_stability_check: Annotated[int, Field(ge=1, le=10_000_000)] = 12
     """How many callbacks are needed before stability is checked."""
+    scaled_scores: ScaledScores | None = None
+    """Show scores on this scale too, as `{low: 0, high: 100}` or `{mean: 500, spread: 100}`. A
+    linked batch is on the scale that the batch it is linked to fixes."""
     precise: PrecisionTargets | None = None
     """Stop once these targets are met; the rule we recommend."""
     min_success_rate: Share = 0.8

@@ -34,6 +34,7 @@ from cj_pipeline.errors import (
 from cj_pipeline.ids import id_for
 from cj_pipeline.live.journal import folder_of
 from cj_pipeline.operations.erase_rows import (
+    PERSON_ALIAS,
     batches_of_person,
     erase_rows,
     names_of,
@@ -58,7 +59,6 @@ Beyond = Callable[[str, bool], int]
 """Removes what another program of the home keeps of a batch, given its name and whether the whole
 batch goes; returns how much that was. May be called twice."""
 
-PERSON_ALIAS = "someone-"
 _COMPARISON_ID = re.compile(rb"[0-9a-f]{10}-\d{7,}")
 _EMULATOR_STATE = "emulator.sqlite"
 _LOOKED_AT_ONCE = 4 * 1024 * 1024

@@ -40,6 +40,9 @@ PERSON_COLUMNS = (
 )
 """Columns that name who judged, graded or decided."""
 
+PERSON_ALIAS = "someone-"
+"""How the name begins that stands for a person who was forgotten."""
+
 OUTLASTING = ("forgotten", "forgotten_costs", "erasures")
 """What is kept of a batch that was removed: that it was, and what it had cost."""
 
@@ -139,13 +142,18 @@ def batches_of_person(db: Session, person: str) -> list[str]:
     """Return the batches in which somebody of this name judged, graded or decided."""
     found: set[str] = set()
     for table in tables_of(db):
-        for column in _columns(db, table).keys() & set(PERSON_COLUMNS):
+        for column in columns_named_for_people(db, table):
             rows = db.rows(
                 f'SELECT DISTINCT batch_id FROM "{table}" WHERE "{column}" = ?',  # noqa: S608
                 [person],
             )
             found |= {row["batch_id"] for row in rows}
     return sorted(found)
+
+
+def columns_named_for_people(db: Session, table: str) -> list[str]:
+    """Return the columns of a table that name who judged, graded or decided."""
+    return sorted(_columns(db, table).keys() & set(PERSON_COLUMNS))
 
 
 def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:

@@ -101,6 +101,7 @@ class BatchHistory:
         links: Of the last grading, to the batches on whose scale it is; in order of the chain.
         drifts: Of the anchors those links go through, the largest against its error first.
         linked_scores: Each essay's score on the scale of the batch linked to; by essay.
+        scaled_scores: Each essay's score on the scale that the batch sets; empty without one.
         ranks: How sure each essay's rank is; empty before the end.
         statistics: How good the final scale is (`scale_statistics`); empty before the end.
         release: Whether its grades may be used as final.
@@ -129,6 +130,7 @@ class BatchHistory:
     links: tuple[Row, ...] = ()
     drifts: tuple[Row, ...] = ()
     linked_scores: tuple[Row, ...] = ()
+    scaled_scores: tuple[Row, ...] = ()
     ranks: tuple[Row, ...] = ()
     shared: tuple[Row, ...] = ()
     statistics: Row = field(default_factory=dict)
@@ -224,6 +226,11 @@ class BatchHistory:
     def pair_by_id(self) -> dict[str, Row]:
         """Each comparison as it was planned, under its id."""
         return {row["comparison_id"]: row for row in self.pairs}
+
+    @cached_property
+    def scaled_by_id(self) -> dict[str, Row]:
+        """Each essay's score on the scale that the batch sets."""
+        return {row["essay_id"]: row for row in self.scaled_scores}
 
     @cached_property
     def projection_by_id(self) -> dict[str, Row]:
@@ -473,6 +480,7 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
             " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
             " ORDER BY essay_id"
         ),
+        scaled_scores=rows("FROM v_scaled_scores WHERE batch_id = $batch ORDER BY essay_id"),
         ranks=rows("SELECT * FROM essay_ranks WHERE batch_id = $batch ORDER BY rank, essay_id"),
         statistics=described["statistics"] if described is not None else {},
         release=release_of(db, batch_id),

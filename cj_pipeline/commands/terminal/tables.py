@@ -212,6 +212,7 @@ def cost_tables(costs: Sequence[ModeCost], chosen: str) -> tuple[Table, Table]:
             cost.tokens_each,
             f"{cost.expected_usd:.4f}",
             f"{cost.worst_usd:.4f}",
+            cost.time,
         )
         for cost in costs
     ]
@@ -222,7 +223,15 @@ def cost_tables(costs: Sequence[ModeCost], chosen: str) -> tuple[Table, Table]:
     return (
         table(
             "Cost by judge and mode",
-            ("judge", "mode", "at most", "tokens each", "USD expected", "USD at most"),
+            (
+                "judge",
+                "mode",
+                "at most",
+                "tokens each",
+                "USD expected",
+                "USD at most",
+                "time at most",
+            ),
             money,
         ),
         table("The shared prefix, first wave", ("judge", "mode", "saves USD", "because"), prefixes),

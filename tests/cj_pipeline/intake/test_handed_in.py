@@ -605,6 +605,52 @@ class TestIdentity:
         assert "register.csv: no essay of 19" in batch.notices
         assert "register.csv has no row for 99" in batch.notices
 
+    def test_two_students_of_one_name_are_told_apart_by_their_ids(self, folder: Folder) -> None:
+        """A school has two Anna Eks; only an essay by that name alone is a question."""
+        files: dict[str, str | bytes] = {
+            "essays/17.txt": "A b.",
+            "essays/18.txt": "C d.",
+            "register.csv": "ID;Name;Klasse\n17;Anna Ek;9a\n18;Anna Ek;9b\n",
+        }
+        batch = read_batch(folder(files))
+        both = told(folder(files | {"essays/Anna Ek.txt": "E f."}))
+
+        assert [(e.given_id, e.group) for e in batch.essays] == [("17", "9a"), ("18", "9b")]
+        assert "could be by either of register.csv line 2 and register.csv line 3" in both
+
+    def test_names_may_hold_what_belongs_in_names(self, folder: Folder) -> None:
+        """A firm blank copied from Word, and the joiner in a Persian name."""
+        names = ["Anna\u00a0Ek", "علی\u200cرضا"]
+        rows = "".join(f"{name};Text {at}.\n" for at, name in enumerate(names))
+
+        in_table = read_batch(folder({"essays.csv": f"Name;Text\n{rows}"}))
+
+        assert [essay.given_id for essay in in_table.essays] == names
+
+    @pytest.mark.parametrize("name", ["new\nline", "\x1b[31mred", "\u202egnp", "zero\u200bwidth"])
+    def test_names_hold_nothing_that_nobody_sees(self, folder: Folder, name: str) -> None:
+        """Two students who look alike everywhere, or a line that is two."""
+        files = {f"essays/{name}.txt": "A b.", "essays/b.txt": "C d."}
+        packed = zipped({path.removeprefix("essays/"): text for path, text in files.items()})
+
+        in_folder = told(folder(files))
+        (folder({}) / "essays" / f"{name}.txt").unlink()
+        (folder({}) / "essays" / "b.txt").unlink()
+        (folder({}) / "essays").rmdir()
+
+        assert "has a name with signs that nobody sees" in in_folder
+        assert "a name with signs that nobody sees" in told(folder({"essays.zip": packed}))
+
+    def test_a_row_of_the_register_belongs_to_one_essay(self, folder: Folder) -> None:
+        """Handed in once by the id and once by the name."""
+        files = {
+            "essays/17.txt": "A b.",
+            "essays/Anna Ek.txt": "C d.",
+            "register.csv": "ID;Name\n17;Anna Ek\n",
+        }
+
+        assert "line 2 fits both essays/17.txt and essays/Anna Ek.txt" in told(folder(files))
+
     def test_settings_name_essays_as_they_were_handed_in(self, folder: Folder) -> None:
         """People know no ids before a batch was read."""
         yaml = "judges: [quality]\nemulator_qualities: {Åsa Öberg: 1.5}\nrough_order: [[Ben Ek]]\n"
@@ -647,6 +693,27 @@ class TestIdentity:
             " [name]-Lena und [name]. Mark my words: [name]."
         )
         assert others == ["Kein Name.", "Wer weiss."]
+
+    def test_names_of_other_scripts_are_masked_in_their_forms(self, folder: Folder) -> None:
+        """Without blanks, with the endings of cases, and not where they are words of their own."""
+        rows = {
+            "李 伟": ("我叫李伟，李 伟是我。", "我叫[name]，[name]是我。"),
+            "Иван Петров": ("Ивана видели у Петрова, Иван.", "[name] видели у [name], [name]."),
+            "Nguyễn Văn An": ("An Weihnachten war Nguyen da.", "An Weihnachten war [name] da."),
+            "Eva-Lotta Ek": ("Evalotta sa Ek, Eva.", "[name] sa [name], [name]."),
+        }
+        table = "".join(f"{name};{text}\n" for name, (text, _) in rows.items())
+
+        batch = read_batch(
+            folder(
+                {
+                    "batch.yaml": "judges: [quality]\nmask_names: true\n",
+                    "essays.csv": f"Name;Text\n{table}",
+                }
+            )
+        )
+
+        assert [e.shown_text for e in batch.essays] == [shown for _, shown in rows.values()]
 
     def test_identical_texts_may_share_one_result(self, folder: Folder, tmp_path: Path) -> None:
         """Judged once, both stand in the class list; one of them can be forgotten."""

@@ -22,10 +22,11 @@ from cj_pipeline.operations.erase import (
     remains,
     words_of,
 )
+from cj_pipeline.operations.erase_again import erase_again
 from cj_pipeline.outputs.exported import ANY_BATCH, record_export
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import backup_store, check_store, restore_store
-from tests.support.finished_batches import ARGUMENTS, SPRING, fill
+from tests.support.finished_batches import ARGUMENTS, SPRING, fill, insert_all, spring_rows
 
 NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
 PUPIL = "pupil-03"
@@ -475,6 +476,73 @@ def test_what_was_handed_in_goes_whatever_it_is_called(store: FileStore) -> None
     assert others.is_dir()
     with store.read() as db:
         assert db.rows("FROM arrivals") == []
+
+
+def test_a_backup_brings_back_nothing_that_was_forgotten_since(
+    store: FileStore, tmp_path: Path
+) -> None:
+    """A whole batch, an essay, one that shared its text, and a person: under the same aliases."""
+    _judged_by_a_person(store)
+    row = {"batch_id": SPRING, "essay_id": "pupil-99", "judged_id": "pupil-01", "given_id": "Cleo"}
+    more = {"file_name": "cleo.txt", "source_path": "essays/cleo.txt", "attributes": "{}"}
+    with store.write() as db:
+        db.insert("shared_texts", [row | more])
+    backup = backup_store(store, tmp_path / "outside.duckdb", now=NOW)
+    essay = forget_essay(store, SPRING, PUPIL, now=NOW)
+    forget_essay(store, SPRING, "pupil-99", now=NOW)
+    (person,) = forget_person(store, PERSON, now=NOW)
+    forget_batch(store, ARGUMENTS, now=NOW)
+
+    restore_store(
+        store, backup, now=NOW, amend=lambda live, restored: erase_again(live, restored, NOW)
+    )
+    finished = finish_erasures(store, now=NOW)
+
+    assert len(finished) == 4
+    for words in (WORDS, PERSON, "pupil-99", "Cleo"):
+        assert _files_with(store.home, words) == [], words
+    with store.read() as db:
+        assert db.one("SELECT count(*) AS n FROM batches WHERE batch_id = ?", [ARGUMENTS]) == {
+            "n": 0
+        }
+        aliased = db.rows("SELECT 1 FROM essays WHERE essay_id = ?", [essay.essay_alias])
+        named = db.rows("SELECT 1 FROM human_answers WHERE person = ?", [person.essay_alias])
+    assert (len(aliased), len(named)) == (1, 1)
+
+
+def test_what_a_backup_never_had_stays_on_record_as_forgotten(
+    store: FileStore, tmp_path: Path
+) -> None:
+    """So that it does not come back by itself; what the backup knows of is not done twice."""
+    forget_batch(store, ARGUMENTS, now=NOW)
+    backup = backup_store(store, tmp_path / "outside.duckdb", now=NOW)
+    with store.write() as db:
+        insert_all(db, spring_rows("spring-again"))
+    forget_batch(store, "spring-again", now=NOW + timedelta(days=1))
+
+    restore_store(
+        store, backup, now=NOW, amend=lambda live, restored: erase_again(live, restored, NOW)
+    )
+
+    assert begun_erasures(store) == []
+    with store.read() as db:
+        rows = db.rows("SELECT batch_id FROM forgotten ORDER BY forgotten_at")
+    assert [row["batch_id"] for row in rows] == [ARGUMENTS, "spring-again"]
+
+
+def test_a_person_goes_from_what_other_programs_keep_as_well(store: FileStore) -> None:
+    """Shared files and Dagster's runs bear the name too, and the batch itself stays there."""
+    _judged_by_a_person(store)
+    asked: list[tuple[str, bool]] = []
+
+    def beyond(batch_id: str, is_whole: bool) -> int:
+        asked.append((batch_id, is_whole))
+        return 3
+
+    (done,) = forget_person(store, PERSON, now=NOW, beyond=beyond)
+
+    assert asked == [(SPRING, False)]
+    assert done.n_files >= 3
 
 
 PERSON = "Bo Ek-Lind"
