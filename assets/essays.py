@@ -58,7 +58,8 @@ def essays(
             "is_simulated": history.is_simulated,
             "folder": dg.MetadataValue.path(str(history.batch["source_path"])),
             "files": table(
-                history.essays, ("essay_id", "is_anchor", "grade", "source_path", "n_bytes")
+                [{**row, "left_out": "; ".join(row["notes"] or ())} for row in history.essays],
+                ("essay_id", "is_anchor", "grade", "source_path", "n_bytes", "left_out"),
             ),
         }
     )

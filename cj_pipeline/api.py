@@ -30,6 +30,7 @@ from cj_pipeline.batch.options import (
     Ties,
 )
 from cj_pipeline.errors import SettingsError, UnscalableBatchError
+from cj_pipeline.ids import nearest
 
 if TYPE_CHECKING:
     from cj_pipeline.arrays import Floats
@@ -409,7 +410,8 @@ def _columns(frame: Any) -> list[str]:
 def _require_columns(frame: Any, needed: Sequence[str]) -> list[str]:
     there = _columns(frame)
     if missing := [name for name in needed if name not in there]:
-        msg = f"The frame has no column {' or '.join(missing)}. It has: {', '.join(there)}."
+        meant = nearest(missing[0], there, at_least=0.5) or "."
+        msg = f"The frame has no column {' or '.join(missing)}{meant} It has: {', '.join(there)}."
         raise SettingsError(msg)
     return there
 
@@ -460,5 +462,6 @@ def _require_known(wanted: Sequence[str], known: Sequence[str], what: str) -> No
     there = set(known)
     if strangers := sorted({each for each in wanted if each not in there}):
         listed = ", ".join(f"'{each}'" for each in strangers[:_SHOWN_PROBLEMS])
-        msg = f"Unknown {what}s: {listed}. Each must be one of the {len(there)} essays."
+        meant = nearest(strangers[0], known, at_least=0.5) or "."
+        msg = f"Unknown {what}s: {listed}{meant} Each must be one of the {len(there)} essays."
         raise SettingsError(msg)

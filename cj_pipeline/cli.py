@@ -34,6 +34,7 @@ from cj_pipeline.commands import (
     trials,
     watch,
 )
+from cj_pipeline.commands.terminal import exit_codes
 from cj_pipeline.commands.terminal.console import inert_usage_errors, with_plain_errors
 from cj_pipeline.commands.terminal.help_text import PlainCommand, PlainGroup
 
@@ -53,15 +54,17 @@ def group(
     """
     made = typer.Typer(name=name, help=about, cls=cls, no_args_is_help=True)
     for command in commands:
-        add(made, command)
+        add(made, command, of=name)
     return made
 
 
-def add(to: typer.Typer, command: Command, panel: str | None = None) -> None:
-    """Add a command, under a heading of the help if there is one."""
+def add(to: typer.Typer, command: Command, panel: str | None = None, of: str = "") -> None:
+    """Add a command: under a heading of the help, or to a group of that name."""
     takes_an_essay = not {"essay", "essay_id"}.isdisjoint(inspect.signature(command).parameters)
     cls = _WithEssay if takes_an_essay else PlainCommand
-    to.command(name_of(command), cls=cls, rich_help_panel=panel)(with_plain_errors(command))
+    codes = exit_codes.help_of(f"{of} {name_of(command)}".strip())
+    made = to.command(name_of(command), cls=cls, rich_help_panel=panel, epilog=codes)
+    made(with_plain_errors(command))
 
 
 class _WithEssay(PlainCommand):
@@ -210,6 +213,8 @@ app = typer.Typer(
     name="cj",
     cls=_AsInPanels,
     help="Comparative judgement of essays by LLM judges.",
+    epilog=f"Exit codes: {exit_codes.in_words(exit_codes.EVERY_COMMAND)}. Where a command has codes"
+    " of its own, its --help lists them. Reading commands take --json.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )

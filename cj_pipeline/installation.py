@@ -16,7 +16,7 @@ import yaml
 
 from cj_pipeline.ceilings import Ceilings, overridden, read_allowed, read_ceilings
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.text import StrictLoader
+from cj_pipeline.text import load_yaml
 from cj_pipeline.tokens import AccessToken, read_tokens
 
 INSTALLATION_FILE = "installation.yaml"
@@ -103,7 +103,7 @@ def read_installation(home: Path, environment: Mapping[str, str] | None = None) 
 def read_installation_file(file: Path) -> Installation:
     """Return what one such file says, wherever it is; as `read_installation` otherwise."""
     try:
-        said = yaml.load(file.read_text("utf-8"), StrictLoader)  # noqa: S506 - a SafeLoader
+        said = load_yaml(file.read_text("utf-8"))
     except FileNotFoundError:
         return Installation()
     except (OSError, ValueError, yaml.YAMLError) as error:

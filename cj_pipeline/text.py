@@ -271,6 +271,14 @@ def visible(text: str) -> str:
     return _HIDDEN.sub(lambda match: f"[U+{ord(match[0]):04X}]", text)
 
 
+def is_seen_whole(name: str) -> bool:
+    """Return whether a name is one line and holds nothing that nobody sees.
+
+    Firm blanks are seen, and so are the joiners that belong in Persian and Indic names.
+    """
+    return visible(name) == name and not re.search("[\t\n\x0b\x0c\r\x85]", name)
+
+
 def excerpt(text: str, n_characters: int) -> str:
     """Return the text's beginning, made visible; its end states what was left out."""
     shown = visible(text[:n_characters])
@@ -328,6 +336,20 @@ StrictLoader.add_constructor("tag:yaml.org,2002:int", StrictLoader.number)
 StrictLoader.add_constructor("tag:yaml.org,2002:float", StrictLoader.number)
 
 
+def load_yaml(text: str) -> Any:
+    """Return what YAML holds, read by `StrictLoader`.
+
+    Raises:
+        yaml.YAMLError: Whatever is wrong with it: also where it names a day that no calendar has,
+            or is nested too deeply to be read.
+    """
+    try:
+        return yaml.load(text, StrictLoader)  # noqa: S506 - a SafeLoader
+    except (ValueError, RecursionError) as error:
+        said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise yaml.YAMLError(said) from error
+
+
 class _ListingLoader(StrictLoader):
     """The same, but each flaw is listed and reading goes on."""
 
@@ -338,6 +360,16 @@ class _ListingLoader(StrictLoader):
     def flaw(self, problem: str, mark: yaml.Mark) -> None:
         """List what is wrong, where it stands."""
         self.flaws.append(f"is not YAML as meant on line {mark.line + 1}: {problem}")
+
+
+def _yaml_hint(error: yaml.MarkedYAMLError) -> str:
+    """Return what helps with the two mistakes that people make in YAML; empty for others."""
+    said = error.problem or ""
+    if "mapping values are not allowed" in said:
+        return ": put a text that holds a colon in quotes"
+    if "'\\t'" in said:
+        return ": indent with blanks, not with tabs"
+    return ""
 
 
 def read_yaml(text: str) -> tuple[dict[Any, Any] | None, list[str]]:
@@ -352,7 +384,7 @@ def read_yaml(text: str) -> tuple[dict[Any, Any] | None, list[str]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" on line {mark.line + 1}" if mark is not None else ""
-        said = f"is not YAML{where}: {error.problem or error.context}"
+        said = f"is not YAML{where}: {error.problem or error.context}{_yaml_hint(error)}"
         return None, [*loader.flaws, said]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         return None, [*loader.flaws, f"is not YAML: {type(error).__name__}: {error}"]

@@ -197,7 +197,17 @@ def commands() -> str:
             whole += [text[at : found.start()], f"* `{found[2]}`: {full}"]
             at = found.end()
     grouped = _in_plain_types(_under_headings("".join([*whole, text[at:]])))
-    return "# Commands\n\n" + grouped.removeprefix("# `cj`").lstrip()
+    return "# Commands\n\n" + grouped.removeprefix("# `cj`").lstrip() + "\n" + _exit_codes()
+
+
+def _exit_codes() -> str:
+    """Return what each exit code says: of every command, and of those with codes of their own."""
+    from cj_pipeline.commands.terminal.exit_codes import EVERY_COMMAND, OF_COMMAND
+
+    rows = [("every command", str(code), says) for code, says in EVERY_COMMAND.items()]
+    for command, codes in OF_COMMAND.items():
+        rows += [(f"`cj {command}`", str(code), says) for code, says in sorted(codes.items())]
+    return "\n".join(["## Exit codes", "", *_table(("Command", "Code", "Says"), rows), ""])
 
 
 def _under_headings(text: str) -> str:

@@ -316,6 +316,9 @@ def keep_store_small(
             if config.keep_archives_days is not None
             else ()
         )
+    left = {path for each in (*finished, *due) for path in (*map(str, each.backups), *each.exports)}
+    if left:
+        context.log.warning(f"Outside the home, and yours to delete: {'; '.join(sorted(left))}")
     context.log.info(
         f"{len(finished)} erasures finished, {len(due)} batches forgotten whose time was over,"
         f" {len(moved)} batches archived, {len(gone)} archives deleted."

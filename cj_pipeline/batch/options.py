@@ -118,6 +118,35 @@ def _checked_goal(text: str) -> str:
 GoalText = Annotated[str, AfterValidator(_checked_goal)]
 
 
+class ScaledScores(BaseModel):
+    """On which scale scores are shown beside logits: a range, or a mean and a spread.
+
+    Attributes:
+        low: What the batch's lowest score becomes; needs `high`.
+        high: What its highest score becomes.
+        mean: What the students' mean score becomes; needs `spread`.
+        spread: What the standard deviation of the students' scores becomes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    low: float | None = None
+    high: float | None = None
+    mean: float | None = None
+    spread: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_scale(self) -> ScaledScores:
+        given = {name for name, value in self.model_dump().items() if value is not None}
+        if given not in ({"low", "high"}, {"mean", "spread"}):
+            msg = "scaled_scores takes low and high, or mean and spread"
+            raise ValueError(msg)
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            msg = "scaled_scores: low has to be below high"
+            raise ValueError(msg)
+        return self
+
+
 class PrecisionTargets(BaseModel):
     """When a batch is precise enough to stop; each target that is given must be met.
 

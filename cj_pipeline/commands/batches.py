@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal import completion, tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import (
     Again,
     Anyway,
@@ -29,6 +30,7 @@ from cj_pipeline.commands.terminal.arguments import (
 )
 from cj_pipeline.commands.terminal.console import console, errors
 from cj_pipeline.commands.terminal.home import open_runtime
+from cj_pipeline.progress.text import describe_outlook, describe_unattended
 from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
@@ -75,9 +77,7 @@ def execute(
 ) -> None:
     """Start a batch (submits its first wave); with --await-completion, run it to its end.
 
-    Runs `cj preflight` first, unless the batch is in the store already. Exit codes:
-    0 done, 1 preflight found problems, 2 ended badly or failed its checks, 3 partial, 4 a provider
-    does not answer now: nothing is wrong here, try later.
+    Runs `cj preflight` first, unless the batch is in the store already.
     """
     from cj_pipeline.logs import logs_in_file
     from cj_pipeline.operations.execute import ask_first_wave, run_to_end, take_in
@@ -148,17 +148,54 @@ def _show_what_was_allowed(examined: Sequence[PreflightItem]) -> None:
             errors.print(f"Warning: {each.finding}", markup=False, highlight=False, soft_wrap=True)
 
 
+@reads("cj status 1")
 def status(
-    batch: Annotated[str | None, typer.Argument(help="One batch; all if left out.")] = None,
+    batch: Annotated[
+        str | None,
+        typer.Argument(help="One batch; all if left out.", autocompletion=completion.batch_names),
+    ] = None,
 ) -> None:
-    """Show the status of batches."""
-    from cj_pipeline.queries.overview import batch_overview, put_off, what_hinders
+    """Show the status of batches; of one, also what it waits for, where, and the next look."""
+    from cj_pipeline.progress.events import progress_of
+    from cj_pipeline.queries.overview import batch_overview, open_jobs, put_off, what_hinders
+    from cj_pipeline.steps.next_step import what_is_awaited
+    from cj_pipeline.steps.watchdog import unattended_since
 
     runtime = open_runtime()
+    now = runtime.clock()
     with runtime.store.read() as db:
         rows = batch_overview(db, batch)
         waiting = put_off(db, batch)
+        running = [row["batch_id"] for row in rows if row["state"] == "running"]
+        unattended = {name: unattended_since(db, name, now) for name in running}
+        jobs = open_jobs(db, batch) if batch is not None else []
+        progress = progress_of(db, batch, now) if batch and batch in running else None
+        awaited = what_is_awaited(db, batch, now) if batch and batch in running else ""
+    answer(
+        batches=[
+            row
+            | {"hindered_by": what_hinders(row) or None}
+            | {"unattended_since": unattended.get(row["batch_id"])}
+            for row in rows
+        ],
+        put_off=[{"batch_id": name, "reason": reason} for name, reason in waiting],
+        awaited=awaited.splitlines(),
+        jobs=jobs,
+        progress=progress,
+    )
     console.print(tables.statuses(rows))
+    if progress is not None:
+        told = "; ".join(describe_outlook(progress))
+        console.print(f"{batch}: {told}", markup=False, highlight=False, soft_wrap=True)
+    for line in awaited.splitlines():
+        console.print(f"Waits for {line}", markup=False, highlight=False, soft_wrap=True)
+    if jobs:
+        console.print(tables.open_jobs(jobs))
+    for name, since in unattended.items():
+        if since is not None:
+            console.print(
+                describe_unattended(name, since, now), markup=False, highlight=False, soft_wrap=True
+            )
     for batch_id, reason in waiting:
         console.print(f"{batch_id}: {reason}", markup=False, highlight=False)
     for row in rows:
@@ -361,10 +398,15 @@ def _show_run(runtime: Runtime, batch_id: str) -> None:
 
 
 def link(
-    batch: Annotated[str, typer.Argument(help="The batch to place.")],
+    batch: Annotated[
+        str, typer.Argument(help="The batch to place.", autocompletion=completion.batch_names)
+    ],
     to: Annotated[
         list[str] | None,
-        typer.Option(help="A batch on whose scale it is to be; may be repeated, oldest first."),
+        typer.Option(
+            help="A batch on whose scale it is to be; may be repeated, oldest first.",
+            autocompletion=completion.batch_names,
+        ),
     ] = None,
     alone: Annotated[
         bool, typer.Option("--alone", help="Take it off the scales of others again.")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal import completion, tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.console import console
 from cj_pipeline.commands.terminal.home import open_store
 
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
     from cj_pipeline.store.session import Session
 
 BatchOrAll = Annotated[
-    str | None, typer.Argument(help="A batch: its judges and provider jobs; all batches if none.")
+    str | None,
+    typer.Argument(
+        help="A batch: its judges and provider jobs; all batches if none.",
+        autocompletion=completion.batch_names,
+    ),
 ]
 
 _FIGURES = (
@@ -34,6 +39,7 @@ _MEANING = (
 )
 
 
+@reads("cj cost 1")
 def cost(batch: BatchOrAll = None) -> None:
     """Show estimated, reserved and billed side by side, with the providers' own counts."""
     from cj_pipeline.provider_jobs.leftovers import count_leftovers, describe_leftovers
@@ -42,11 +48,13 @@ def cost(batch: BatchOrAll = None) -> None:
     with open_store().read() as db:
         if batch is None:
             rows = db.rows("SELECT * FROM v_batch_costs ORDER BY batch_id")
+            answer(batches=rows, judges=[], jobs=[])
             shown = [_table("USD by batch", ("batch",), ("batch_id",), rows)]
         else:
             batch_overview(db, batch)  # says so if there is no such batch
             shown = _tables_of_batch(db, batch)
         left = describe_leftovers(count_leftovers(db, batch))
+    answer(left_behind=left or None)
     for each in shown:
         console.print(each)
     console.print(_MEANING)
@@ -64,6 +72,11 @@ def _tables_of_batch(db: Session, batch: str) -> list[Any]:
         [batch],
     )
     total = db.rows("SELECT *, '(all)' AS judge FROM v_batch_costs WHERE batch_id = ?", [batch])
+    answer(
+        batches=db.rows("SELECT * FROM v_batch_costs WHERE batch_id = ?", [batch]),
+        judges=judges,
+        jobs=jobs,
+    )
     return [
         _table(
             f"USD by judge, {batch}",

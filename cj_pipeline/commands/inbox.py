@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.console import console
 from cj_pipeline.commands.terminal.home import open_runtime
 from cj_pipeline.text import visible
 
 
+@reads("cj inbox 1")
 def inbox(
     retry: Annotated[
         str | None,
@@ -32,6 +34,7 @@ def inbox(
             raise typer.Exit(1)
     with runtime.store.read() as db:
         rows = arrivals(db)
+    answer(items=rows)
     if not rows:
         console.print("Nothing was seen in the inbox yet.")
         return

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal import completion, tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import confirm, console, write
 from cj_pipeline.commands.terminal.home import home_folder, open_runtime, open_store
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
     from cj_pipeline.outputs.judges import JudgeOnBatch
     from cj_pipeline.providers.base import Provider
 
-JudgeName = Annotated[str, typer.Argument(help="A judge's name, as `cj judge list` shows it.")]
+JudgeName = Annotated[
+    str,
+    typer.Argument(
+        help="A judge's name, as `cj judge list` shows it.", autocompletion=completion.judge_names
+    ),
+]
 JudgesDir = Annotated[
     Path | None,
     typer.Option("--judges", help="A folder of your own judges.", exists=True, file_okay=False),
@@ -77,24 +83,39 @@ SUMMARY_MEANING = "Intervals are at 95 %, of comparisons; a pair's two orders re
 APART_COLUMNS = ("judge", "and", "same verdict", "more often right", "95 %", "told apart")
 
 
+@reads("cj judge list 1")
 def list_(judges: JudgesDir = None) -> None:
     """Show every judge, what it is and what it costs."""
     from cj_pipeline.judging.judges import known_judges, load_judge
 
     own = _providers_dir()
-    rows = [_listed(load_judge(name, judges, own)) for name in known_judges(judges)]
+    known = [load_judge(name, judges, own) for name in known_judges(judges)]
+    answer(judges=[_told(judge) for judge in known])
+    rows = [_listed(judge) for judge in known]
     columns = ("judge", "model", "USD/M in, out")
     console.print(tables.table("Judges", columns, rows))
 
 
+@reads("cj judge show 1")
 def show(name: JudgeName, judges: JudgesDir = None) -> None:
     """Show everything that makes a judge what it is, its prompt word for word."""
     from cj_pipeline.judging.judges import load_judge
 
     judge = load_judge(name, judges, _providers_dir())
+    answer(
+        **_told(judge),
+        base_url=judge.base_url or None,
+        key_variable=judge.key_variable or None,
+        settings=judge.settings.model_dump(mode="json", exclude_none=True),
+        allow_ties=judge.allow_ties,
+        template={
+            part: getattr(judge.template, part) for part in ("name", "system", "task", "answer")
+        },
+    )
     console.print(tables.table(judge.judge_id, ("what", "value"), _facts(judge)))
 
 
+@reads("cj judge try 1")
 def try_(
     name: JudgeName,
     essay_a: TextFile,
@@ -125,9 +146,18 @@ def try_(
     with paid_trials(open_runtime(), [judge], 1, most) as trials:
         trial = judge_once(_provider(judge), judge, prompt, essay_a.name, essay_b.name)
         trials.append(trial)
+    answer(
+        judge_id=judge.judge_id,
+        verdict=trial.verdict,
+        failure=trial.failure or None,
+        usage=trial.usage,
+        cost_usd=trial.cost_usd,
+        seconds=trial.seconds,
+    )
     console.print(tables.table(judge.judge_id, ("what", "value"), _trial_rows(trial)))
 
 
+@reads("cj judge examine 1")
 def examine(
     name: JudgeName,
     *,
@@ -140,7 +170,6 @@ def examine(
         bool,
         typer.Option(help="Also show it essays that tell it what to decide, some 40 calls."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Spend without asking.")] = False,
 ) -> None:
     """Find out by at most five calls whether a judge can judge, and how it has to be asked.
@@ -148,8 +177,6 @@ def examine(
     Models, key, JSON mode, thoughts and fences, usage, prompt window, batch endpoint, price. Exit
     code 1 where there is a problem; what has to be set is offered as the judge's file.
     """
-    import json
-
     from cj_pipeline.intake.batch_folder import read_batch
     from cj_pipeline.judging.judges import load_judge
     from cj_pipeline.operations.examine import CALLS_AT_MOST, most_usd, offered_file
@@ -181,17 +208,14 @@ def examine(
             rubric=meant_for.document("rubric") if meant_for is not None else "",
         )
         tried = try_injections(_provider(judge), judge) if injections and found.is_ready else None
-    if as_json:
-        told = found.as_json() | ({"injections": tried.as_json()} if tried is not None else {})
-        write(json.dumps(told, ensure_ascii=False, indent=2))
-    else:
-        rows = [(each.standing, each.about, each.finding) for each in found.examined]
-        console.print(tables.table(judge.judge_id, ("", "about", "found"), rows))
-        if offered := offered_file(found):
-            console.print(f"As judges/{judge.name}.yaml:")
-            write(offered)
-        if tried is not None:
-            _show_injections(tried)
+    answer(**found.as_json(), injections=None if tried is None else tried.as_json())
+    rows = [(each.standing, each.about, each.finding) for each in found.examined]
+    console.print(tables.table(judge.judge_id, ("", "about", "found"), rows))
+    if offered := offered_file(found):
+        console.print(f"As judges/{judge.name}.yaml:")
+        write(offered)
+    if tried is not None:
+        _show_injections(tried)
     if not found.is_ready:
         raise typer.Exit(1)
 
@@ -208,15 +232,18 @@ def _show_injections(tried: Injected) -> None:
     console.print(tables.table(f"Essays that tell it what to decide: {told}", columns, rows))
 
 
+@reads("cj judge compare 1")
 def compare(
     batch_dir: Annotated[
         Path, typer.Argument(help="A batch folder.", exists=True, file_okay=False)
     ],
-    judge: Annotated[list[str] | None, typer.Option(help="A judge; repeat it.")] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(help="A judge; repeat it.", autocompletion=completion.judge_names),
+    ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs, each judged in both orders.")] = 10,
     seed: Annotated[int, typer.Option(help="Chooses the pairs.")] = 0,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Spend without asking.")] = False,
 ) -> None:
     """Have judges compare the same pairs in both orders: consistency, position, anchors, cost.
@@ -224,7 +251,6 @@ def compare(
     Anchors of different grades come first. Each two judges are held apart on the same pairs, with
     an interval and how many more pairs would tell them apart.
     """
-    import json
     from dataclasses import asdict
 
     from cj_pipeline.intake.batch_folder import read_batch
@@ -258,15 +284,12 @@ def compare(
         for one, other in itertools.combinations(tried, 2)
     ]
     failed = {judge_id: failures_by_kind(some) for judge_id, some in trials.items()}
-    if as_json:
-        told = {
-            "batch": batch.batch_id,
-            "n_pairs": len(order) // 2,
-            "judges": [asdict(s) | {"failures": failed[s.judge_id]} for s in summaries],
-            "apart": [asdict(each) | {"are_apart": each.are_apart} for each in apart],
-        }
-        write(json.dumps(told, ensure_ascii=False, indent=2))
-        return
+    answer(
+        batch=batch.batch_id,
+        n_pairs=len(order) // 2,
+        judges=[asdict(s) | {"failures": failed[s.judge_id]} for s in summaries],
+        apart=[asdict(each) | {"are_apart": each.are_apart} for each in apart],
+    )
     console.print(
         tables.table(
             f"{len(order) // 2} pairs of {batch.batch_id}, both orders",
@@ -302,6 +325,7 @@ def _apart_row(apart: Apart) -> tuple[object, ...]:
     )
 
 
+@reads("cj judge panel 1")
 def panel(batch: BatchName) -> None:
     """Compare a batch's judges: progress, cost, habits, agreement."""
     from cj_pipeline.outputs.judges import panel_overview
@@ -311,6 +335,14 @@ def panel(batch: BatchName) -> None:
     with open_store().read() as db:
         history = read_history(db, batch)
         compared = compare_judges(db, batch)
+    answer(
+        batch_id=batch,
+        panel=panel_overview(history),
+        habits=compared.judges,
+        agreement=compared.pairs,
+        n_items_of_all=compared.n_items_of_all,
+        fleiss_kappa=compared.fleiss_kappa,
+    )
     rows = [_on_panel(row) for row in panel_overview(history)]
     console.print(tables.table(f"Judges of {batch}", PANEL_COLUMNS, rows), PANEL_MEANING)
     habits = [_habits(judge) for judge in compared.judges]
@@ -449,6 +481,25 @@ def _anchor_ranks(batch: Batch) -> dict[str, int]:
         return {}
     steps = load_scale(name, batch.document("scale") or None).steps
     return {a.essay_id: steps.index(a.grade) for a in batch.anchors if a.grade in steps}
+
+
+def _told(judge: Judge) -> dict[str, object]:
+    """Return what tells a judge from others, for programs."""
+    price = judge.price
+    return {
+        "judge_id": judge.judge_id,
+        "name": judge.name,
+        "provider": judge.provider,
+        "api": judge.api,
+        "model": judge.model,
+        "is_simulated": judge.is_simulated,
+        "usd_per_million": {
+            "input": price.input,
+            "output": price.output,
+            "source": price.source,
+            "as_of": price.as_of,
+        },
+    }
 
 
 def _listed(judge: Judge) -> tuple[object, ...]:

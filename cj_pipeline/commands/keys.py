@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.console import console
 from cj_pipeline.commands.terminal.home import home_folder
 
@@ -29,11 +30,18 @@ def create(
     )
 
 
+@reads("cj keys show 1")
 def show() -> None:
     """Print the public part of the key that signs artefacts, and of earlier ones."""
     from cj_pipeline.storage.signing import signing_key, trusted_keys
 
     now = signing_key(home_folder())
+    answer(
+        keys=[
+            {"key_id": key.key_id, "public_key": key.text, "signs": key == now}
+            for key in trusted_keys(home_folder())
+        ]
+    )
     console.print(
         tables.table(
             "Keys",

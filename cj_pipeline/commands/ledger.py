@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import console
 from cj_pipeline.commands.terminal.home import open_runtime
 
 
+@reads("cj doctor 1")
 def doctor(
     fix: Annotated[
         bool,
@@ -56,6 +58,7 @@ def doctor(
     found = examine(runtime)
     others = [finding for finding in found if finding.is_of_another_store]
     findings = [finding for finding in found if not finding.is_of_another_store]
+    answer(disagreements=findings, of_other_stores=others, fixed=[])
     if others:
         console.print(tables.findings_table(others, title="Of other stores, left alone"))
     if not findings:
@@ -68,6 +71,7 @@ def doctor(
             console.print(f"`cj doctor --fix` fixes {len(chosen)} of {len(findings)}.")
         raise typer.Exit(1)
     fixed = repair(runtime, chosen, with_consent=also_cancel)
+    answer(fixed=fixed)
     console.print(f"Fixed {len(fixed)} of {len(chosen)}.")
     for finding in chosen:
         if finding not in fixed:
@@ -80,6 +84,7 @@ def _resubmit(job: str) -> None:
     from cj_pipeline.operations.resubmit import resubmit
 
     found = resubmit(open_runtime(), job)
+    answer(resubmitted=found)
     console.print(
         f"{found.batch_id}: {found.n_pairs} comparisons are requested again. What their first"
         f" request may have cost, {found.in_doubt_usd:.4f} USD, stays in doubt. `cj execute` the"
@@ -89,6 +94,7 @@ def _resubmit(job: str) -> None:
     )
 
 
+@reads("cj reparse 1")
 def reparse(
     batch: BatchName,
     apply: Annotated[
@@ -99,6 +105,7 @@ def reparse(
     from cj_pipeline.operations.reparse import reparse as reparse_callbacks
 
     found = reparse_callbacks(open_runtime(), batch, apply=apply)
+    answer(batch_id=batch, found=found)
     console.print(
         f"{batch}: {found.n_read} callbacks read, {len(found.changes)} requests and"
         f" {found.n_comparisons} comparisons {'changed' if apply else 'would change'}.",

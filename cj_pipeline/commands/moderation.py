@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cj_pipeline.commands.people import By, whoever
-from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal import completion, tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import console, write
-from cj_pipeline.commands.terminal.home import open_runtime
+from cj_pipeline.commands.terminal.home import note_export, open_runtime
 
 if TYPE_CHECKING:
     from cj_pipeline.outputs.readings.reading_queue import QueueEntry
@@ -20,11 +21,16 @@ if TYPE_CHECKING:
 MAX_LISTED = 30
 
 
+@reads("cj moderate 1")
 def moderate(
     batch: BatchName,
     *,
     accept: Annotated[
-        list[str] | None, typer.Option(help="An essay whose grade is accepted; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="An essay whose grade is accepted; may be repeated.",
+            autocompletion=completion.essay_names,
+        ),
     ] = None,
     override: Annotated[
         list[str] | None,
@@ -32,11 +38,17 @@ def moderate(
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(help="An essay that gets no grade; may be repeated. Needs --reason."),
+        typer.Option(
+            help="An essay that gets no grade; may be repeated. Needs --reason.",
+            autocompletion=completion.essay_names,
+        ),
     ] = None,
     judge: Annotated[
         list[str] | None,
-        typer.Option(help="An essay that people are to judge; may be repeated. Needs --reason."),
+        typer.Option(
+            help="An essay that people are to judge; may be repeated. Needs --reason.",
+            autocompletion=completion.essay_names,
+        ),
     ] = None,
     sample: Annotated[
         int | None,
@@ -159,6 +171,11 @@ def _show_queue(runtime: Runtime, batch_id: str) -> None:
     with runtime.store.read() as db:
         history = read_history(db, batch_id)
     queue = moderation_queue(history)
+    answer(
+        batch_id=batch_id,
+        release=history.release.statement or None,
+        queue=[entry.as_json() for entry in queue],
+    )
     console.print(
         tables.table(
             f"What a person should look at in {batch_id}",
@@ -190,10 +207,14 @@ def _row(entry: QueueEntry) -> tuple[str, ...]:
     )
 
 
+@reads("cj rejudge 1")
 def rejudge(
     batch: BatchName,
     essay: Annotated[
-        str | None, typer.Argument(help="A student's essay; without, all appeals.")
+        str | None,
+        typer.Argument(
+            help="A student's essay; without, all appeals.", autocompletion=completion.essay_names
+        ),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why another look is asked for; needed.")] = "",
     by: By = None,
@@ -207,6 +228,7 @@ def rejudge(
         _grade_late_verdicts(runtime, batch)
         with runtime.store.read() as db:
             found = appeals(db, batch)
+        answer(batch_id=batch, appeals=found, made=None)
         console.print(
             tables.table(
                 f"Appeals in {batch}",
@@ -216,6 +238,7 @@ def rejudge(
         )
         return
     made = appeal(runtime, batch, essay, by=whoever(by), reason=reason)
+    answer(batch_id=batch, appeals=[], made=made)
     console.print(
         f"{made.n_pairs} new pairs of {essay} go to people who judged nothing of it before:"
         f" `cj people link {batch} NAME`. What comes of it: `cj rejudge {batch}`.",
@@ -224,6 +247,7 @@ def rejudge(
     )
 
 
+@reads("cj oversight 1")
 def oversight(
     batch: BatchName,
     file: Annotated[
@@ -237,8 +261,10 @@ def oversight(
 
     with open_runtime().store.read() as db:
         text = oversight_record(db, batch, contact=contact)
+    answer(batch_id=batch, record=text)
     if file is None:
         write(text)
         return
+    note_export(file, "oversight record", [batch])
     write_atomically(file, text.encode())
     console.print(str(file), markup=False, soft_wrap=True)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cj_pipeline.commands.terminal import completion
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import (
     Again,
     Anyway,
@@ -61,9 +63,14 @@ def notify(
         raise typer.Exit(1)
 
 
+@reads("cj preflight 1")
 def preflight_(
     batch: Annotated[
-        str | None, typer.Argument(help="A batch folder, or a batch's name in the store.")
+        str | None,
+        typer.Argument(
+            help="A batch folder, or a batch's name in the store.",
+            autocompletion=completion.batch_names,
+        ),
     ] = None,
     *,
     batch_id: BatchLabel = None,
@@ -108,6 +115,7 @@ def preflight_(
         raise typer.BadParameter(msg)
     else:
         examined = preflight(open_runtime(), batch_id=batch)
+    answer(is_ready=is_ready(examined), found=examined)
     console.print(tables.preflight(f"Preflight{f' for {batch}' if batch else ''}", examined))
     if only_waits(examined):
         raise typer.Exit(NOT_NOW)
@@ -115,9 +123,13 @@ def preflight_(
         raise typer.Exit(1)
 
 
+@reads("cj metrics 1")
 def metrics(
     batch: Annotated[
-        str | None, typer.Argument(help="Of one batch, with those only a batch has.")
+        str | None,
+        typer.Argument(
+            help="Of one batch, with those only a batch has.", autocompletion=completion.batch_names
+        ),
     ] = None,
     serve: Annotated[
         str | None,
@@ -127,10 +139,28 @@ def metrics(
     ] = None,
 ) -> None:
     """Print every metric as Prometheus reads it, or serve them for it to scrape."""
-    from cj_pipeline.metrics.readings import render_metrics
+    from cj_pipeline.metrics.readings import current_readings, exposition
 
     if serve is None:
-        write(render_metrics(open_store(), batch_id=batch))
+        readings = current_readings(open_store(), batch_id=batch)
+        answer(
+            metrics=[
+                {
+                    "name": each.metric.name,
+                    "kind": each.metric.kind,
+                    "help": each.metric.help,
+                    "series": [
+                        {
+                            "labels": dict(zip(each.metric.labels, one.labels, strict=True)),
+                            "value": one.value,
+                        }
+                        for one in each.series
+                    ],
+                }
+                for each in readings
+            ]
+        )
+        write(exposition(readings))
         return
     if batch is not None:
         msg = "A batch's metrics are printed, not served: leave the batch or --serve out."
@@ -139,6 +169,7 @@ def metrics(
     _serve(host, port)
 
 
+@reads("cj assert 1")
 def assert_(
     batch: BatchName,
     expressions: Annotated[
@@ -164,6 +195,7 @@ def assert_(
         checked = (
             check_assertions(db, batch, asserted, now) if asserted else check_batch(db, batch, now)
         )
+    answer(batch_id=batch, is_over=is_over, claims=checked)
     console.print(tables.checks_table(batch, checked))
     if not is_over:
         console.print("The batch goes on: these are its figures so far.")

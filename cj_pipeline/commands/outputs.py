@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal import completion, tables
+from cj_pipeline.commands.terminal.answers import answer, plain, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
-from cj_pipeline.commands.terminal.console import console, errors, write
-from cj_pipeline.commands.terminal.home import home_folder, published
+from cj_pipeline.commands.terminal.console import console, errors, write, write_json
+from cj_pipeline.commands.terminal.home import home_folder, note_export, published
 from cj_pipeline.text import find_hidden, visible
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _LOOK_S = 1.0
 """How long a query of the copy waits for the store, to tell what is under way."""
 
 
+@reads("cj verify 1")
 def verify(
     artefact: Annotated[Path, typer.Argument(help="An assessment_run.*.json.")],
     inputs: Annotated[
@@ -61,6 +62,7 @@ def verify(
             own_keys=trusted_keys(home_folder()),
             earlier=earlier or (),
         )
+    answer(differences=found.differences, notes=found.notes, not_checked=found.not_checked)
     for line in (*found.notes, *found.differences):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if found.not_checked:
@@ -75,11 +77,18 @@ def verify(
     console.print("Nothing differs.")
 
 
+@reads("cj essay 1")
 def essay(
     batch: BatchName,
-    essay_id: Annotated[str, typer.Argument(help="One of its essays.")],
+    essay_id: Annotated[
+        str, typer.Argument(help="One of its essays.", autocompletion=completion.essay_names)
+    ],
     than: Annotated[
-        str | None, typer.Option(help="Also: how probably it is truly better than this one.")
+        str | None,
+        typer.Option(
+            help="Also: how probably it is truly better than this one.",
+            autocompletion=completion.essay_names,
+        ),
     ] = None,
 ) -> None:
     """Show one essay's score and grade, which comparisons it won and lost, and why."""
@@ -88,6 +97,13 @@ def essay(
     (history,) = _histories([batch])
     essay_id = history.essay_meant(essay_id)
     feedback = essay_feedback(history, essay_id)
+    projection = history.projection_by_id.get(essay_id)
+    answer(
+        batch_id=batch,
+        called=history.label(essay_id),
+        essay=feedback,
+        probabilities=None if projection is None else projection["probabilities"],
+    )
     if than is not None:
         _show_odds(history, essay_id, history.essay_meant(than))
     if (hidden := find_hidden(history.essay_by_id[essay_id]["text"] or "")) is not None:
@@ -105,8 +121,14 @@ def essay(
     )
 
 
+@reads("cj compare 1")
 def compare(
-    batches: Annotated[list[str], typer.Argument(help="Batches; the first is compared with.")],
+    batches: Annotated[
+        list[str],
+        typer.Argument(
+            help="Batches; the first is compared with.", autocompletion=completion.batch_names
+        ),
+    ],
     page: Annotated[
         Path | None, typer.Option(help="Also write a page here.", dir_okay=False)
     ] = None,
@@ -124,15 +146,19 @@ def compare(
     )
 
     histories = _histories(batches)
-    rows = figure_rows([batch_figures(history) for history in histories])
+    figures = [batch_figures(history) for history in histories]
+    differences = [changes(histories[0], other) for other in histories[1:]]
+    answer(batches=figures, changes=differences)
+    rows = figure_rows(figures)
     console.print(
         tables.table(
             "Side by side", ("figure", *batches), [(name, *values) for name, values in rows]
         )
     )
-    for other in histories[1:]:
-        _show_changes(changes(histories[0], other), everything=everything)
+    for found in differences:
+        _show_changes(found, everything=everything)
     if page is not None:
+        note_export(page, "comparison", batches)
         write_atomically(page, render_side_by_side(histories).encode())
         console.print(f"Page: {page}", markup=False, soft_wrap=True)
 
@@ -142,14 +168,17 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Where to write.", file_okay=False)],
     person: Annotated[
         str | None,
-        typer.Option(help="Instead: everything kept on this essay, as one JSON file."),
+        typer.Option(
+            help="Instead: everything kept on this essay, as one JSON file.",
+            autocompletion=completion.essay_names,
+        ),
     ] = None,
     provisional: Annotated[
         bool, typer.Option("--provisional", help="Also where the grades are not released yet.")
     ] = False,
 ) -> None:
     """Write a batch's data frames as Parquet files, or all that is kept on one person."""
-    from cj_pipeline.queries.frames import export_parquet
+    from cj_pipeline.queries.frames import FRAME_NAMES, export_parquet
     from cj_pipeline.queries.release import require_final
 
     if person is not None:
@@ -158,6 +187,8 @@ def export(
     if not provisional:
         with published() as db:
             require_final(db, batch, what="An export without --provisional")
+    for name in FRAME_NAMES:
+        note_export(folder / f"{name}.parquet", "data frame", [batch])
     for path in export_parquet(batch, folder, home=home_folder()):
         console.print(str(path), markup=False, soft_wrap=True)
 
@@ -169,16 +200,19 @@ def _export_person(batch: str, essay_id: str, folder: Path) -> None:
     from cj_pipeline.outputs.artefact import write_atomically
     from cj_pipeline.outputs.person import person_record
     from cj_pipeline.queries.essay_names import essay_named
+    from cj_pipeline.queries.same_texts import essays_with_the_text
     from cj_pipeline.store.maintenance import archive_of
 
     with published() as db:
         essay_id = essay_named(db, batch, essay_id)
         record = person_record(db, batch, essay_id, archive=archive_of(home_folder(), batch))
+        same = essays_with_the_text(db, batch, essay_id)
+    note_export(folder, "person's record", [batch], essay_id=essay_id)
     path = folder / f"{essay_id}.json"
     text = json.dumps(record, ensure_ascii=False, indent=2, default=str)
     write_atomically(path, text.encode())
     console.print(str(path), markup=False, soft_wrap=True)
-    for other in record["same_text_in"]:
+    for other in same:
         console.print(
             f"The same text is in batch {other['batch_id']}, as essay {other['essay_id']}.",
             markup=False,
@@ -199,6 +233,7 @@ def _show_odds(history: BatchHistory, one: str, other: str) -> None:
 
     essay_feedback(history, other)  # fails for an unknown essay
     p = probability_above(history.posterior(), one, other)
+    answer(than={"essay_id": other, "probability_above": p})
     console.print(
         f"{one} is truly better than {other} with a probability of {p:.0%}.", markup=False
     )
@@ -317,7 +352,7 @@ def sql(
             errors.print(tables.problems(str(error)))
             raise typer.Exit(1) from error
     if as_json:
-        write(_as_json(columns, rows))
+        write_json(_as_json(columns, rows))
     elif as_csv or not console.is_terminal:
         write(_as_csv(columns, rows))
     else:
@@ -330,40 +365,27 @@ def _write_parquet(result: DuckDBPyRelation, path: Path) -> None:
     import pyarrow.parquet
 
     from cj_pipeline.outputs.artefact import write_atomically
+    from cj_pipeline.outputs.exported import ANY_BATCH
 
+    note_export(path, "query", [ANY_BATCH])
     content = io.BytesIO()
     pyarrow.parquet.write_table(result.to_arrow_table(), content)
     write_atomically(path, content.getvalue())
     console.print(str(path), markup=False, soft_wrap=True)
 
 
-def _as_json(columns: list[str], rows: list[tuple[object, ...]]) -> str:
-    import json
-
+def _as_json(columns: list[str], rows: list[tuple[object, ...]]) -> dict[str, object]:
     if len(set(columns)) < len(columns):
         msg = f"Two columns have one name ({', '.join(columns)}): name them apart with AS."
         raise typer.BadParameter(msg)
-    # JSON has no word for what is no number, or endless.
-    plain = [
-        [None if isinstance(cell, float) and not isfinite(cell) else cell for cell in row]
-        for row in rows
-    ]
-    named = [dict(zip(columns, row, strict=True)) for row in plain]
-    shown = {"shape": SQL_SHAPE, "columns": columns, "rows": named}
-    return json.dumps(shown, ensure_ascii=False, default=str) + "\n"
+    named = [dict(zip(columns, map(plain, row), strict=True)) for row in rows]
+    return {"shape": SQL_SHAPE, "columns": columns, "rows": named}
 
 
 def _as_csv(columns: list[str], rows: list[tuple[object, ...]]) -> str:
-    import csv
-    import io
+    from cj_pipeline.outputs.csv_files import csv_text
 
-    from cj_pipeline.outputs.csv_files import inert_cell
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    for row in [columns, *rows]:
-        writer.writerow([inert_cell(cell) if isinstance(cell, str) else cell for cell in row])
-    return text.getvalue()
+    return csv_text(columns, rows, line_end="\n")
 
 
 def _scored(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:

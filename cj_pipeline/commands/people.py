@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal import completion, tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import confirm, console, write
-from cj_pipeline.commands.terminal.home import open_runtime, open_store
+from cj_pipeline.commands.terminal.home import note_export, open_runtime, open_store
 
 By = Annotated[str | None, typer.Option("--by", help="Who does this; by default your user name.")]
 
@@ -61,6 +62,7 @@ def export_(
     if file is None:
         write(csv_of(rows))
         return
+    note_export(file, "verdicts", [batch])
     write_verdicts(rows, file)
     console.print(f"{len(rows)} verdicts: {file}", markup=False, soft_wrap=True)
 
@@ -78,12 +80,19 @@ def withdraw(
     console.print(f"{n} verdicts of '{name}' count no more.", markup=False, soft_wrap=True)
 
 
+@reads("cj verdicts list 1")
 def list_(batch: BatchName) -> None:
     """Show a batch's imports that count."""
     from cj_pipeline.people.exchange import imports
 
     with open_runtime().store.read() as db:
         rows = imports(db, batch)
+    answer(
+        batch_id=batch,
+        imports=[
+            {name: r[name] for name in ("import_name", "n_verdicts", "stored_at")} for r in rows
+        ],
+    )
     console.print(
         tables.table(
             f"Imports of {batch}",
@@ -139,20 +148,23 @@ def forget(
     """Replace the name of a person who judged, graded or decided, in every batch, for good."""
     from datetime import UTC, datetime
 
+    from cj_pipeline.commands.store import forget_beyond, tell_what_left
     from cj_pipeline.operations.erase import forget_person
     from cj_pipeline.store.file_store import own_file
 
     if not yes:
         confirm(f"Replace the name {person} in every batch for good?")
     store = own_file(open_store())
-    for done in forget_person(store, person, now=datetime.now(UTC)):
+    for done in forget_person(store, person, now=datetime.now(UTC), beyond=forget_beyond):
         text = (
             f"batch {done.batch_id}: {done.n_rows} rows bear the name {done.essay_alias} now;"
             " exports were removed, `cj report` rewrites them."
         )
         console.print(text, markup=False, soft_wrap=True)
+        tell_what_left(done)
 
 
+@reads("cj people show 1")
 def show(batch: BatchName) -> None:
     """Show how far a batch's people are, and who may need a word; for you alone."""
     from cj_pipeline.people.statistics import person_statistics
@@ -163,6 +175,7 @@ def show(batch: BatchName) -> None:
         record = load_batch(db, batch)
         progress = people_progress(db, record)
         rows = person_statistics(db, record)
+    answer(batch_id=batch, people=rows, progress=progress, minutes_left=progress.minutes_left)
     console.print(
         tables.table(
             f"People of {batch}",
@@ -190,8 +203,12 @@ def show(batch: BatchName) -> None:
     )
 
 
+@reads("cj people agreement 1")
 def agreement(
-    batches: Annotated[list[str], typer.Argument(help="Batches; they are pooled.")],
+    batches: Annotated[
+        list[str],
+        typer.Argument(help="Batches; they are pooled.", autocompletion=completion.batch_names),
+    ],
 ) -> None:
     """Show how people agree with each model and each other, and where they differ most."""
     from cj_pipeline.queries.batch_record import load_batch
@@ -207,6 +224,21 @@ def agreement(
             for batch in batches
             for judge, joint in validity_of(db, load_batch(db, batch))
         ]
+    answer(
+        agreement=found,
+        validity=[
+            {
+                "batch_id": batch,
+                "judge": judge,
+                "n_people": joint.n_people,
+                "validity": joint.validity,
+                "lower": joint.validity_lower,
+                "upper": joint.validity_upper,
+            }
+            for batch, judge, joint in validities
+        ],
+        differing=differing,
+    )
     rows = [
         (
             each.judge,

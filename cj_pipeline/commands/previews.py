@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline.commands.profiles import profile_table
+from cj_pipeline.commands.profiles import profile_answer, profile_table
 from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import (
     Again,
     Anyway,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from cj_pipeline.runtime import Runtime
 
 
+@reads("cj plan 1")
 def plan(
     batch_dir: BatchDir,
     *,
@@ -90,10 +92,36 @@ def plan(
             console.print(f"Note: {visible(notice)}", markup=False, soft_wrap=True)
         if essays:
             _show_essays(batch)
+        costs = preview.costs()
+        answer(
+            batch_id=preview.batch_id,
+            facts=[{"what": what, "value": value} for what, value in preview.facts()],
+            costs=[
+                {
+                    "judge": cost.judge.name,
+                    "judge_id": cost.judge.judge_id,
+                    "mode": cost.mode,
+                    "is_chosen": cost.mode == preview.record.settings.batching_mode,
+                    "n_comparisons": cost.n_comparisons,
+                    "tokens_each": cost.tokens_each,
+                    "expected_usd": cost.expected_usd,
+                    "worst_usd": cost.worst_usd,
+                    "seconds_from": cost.seconds[0],
+                    "seconds_to": cost.seconds[1],
+                    "time_rests_on": cost.time_from,
+                    "answer_length_rests_on": cost.reasoning_from,
+                    "prefix": cost.caching,
+                }
+                for cost in costs
+            ],
+            notices=list(batch.notices),
+        )
         console.print(
             tables.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
-            *tables.cost_tables(preview.costs(), preview.record.settings.batching_mode),
+            *tables.cost_tables(costs, preview.record.settings.batching_mode),
         )
+        for judge, told in {cost.judge.name: cost.reasoning_from for cost in costs}.items():
+            console.print(f"USD expected of {judge}: {told}.", markup=False, soft_wrap=True)
         examined = preflight(
             runtime,
             batch,
@@ -106,11 +134,14 @@ def plan(
             replace(each, standing="warning") if each.about == "repetition" else each
             for each in examined
         ]
+        answer(is_ready=is_ready(examined), found=examined)
         console.print(tables.preflight("Before it starts", examined))
         if not is_ready(examined):
             raise typer.Exit(1)
         if pilot:
-            console.print(tables.pilot_table(preview.pilot(runtime, pilot)))
+            piloted = preview.pilot(runtime, pilot)
+            answer(pilot=[{"judge": judge.name, "whole_batch": found} for judge, found in piloted])
+            console.print(tables.pilot_table(piloted))
         if artefact is not None:
             _show(preview.write_artefact(artefact))
 
@@ -126,7 +157,9 @@ def _without_a_trace(runtime: Runtime) -> Runtime:
 def _show_essays(batch: Batch) -> None:
     from cj_pipeline.intake.essay_checks import look_at
 
-    for look in look_at(batch):
+    looks = look_at(batch)
+    answer(essays=looks)
+    for look in looks:
         language = f", {look.language}" if look.language else ""
         head = f"{look.called} ({look.essay_id}): {look.n_words} words{language}"
         for line in (
@@ -139,6 +172,7 @@ def _show_essays(batch: Batch) -> None:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+@reads("cj explain 1")
 def explain(
     batch_dir: BatchDir,
     *,
@@ -166,6 +200,14 @@ def explain(
     batch = read_batch(batch_dir, explicit=explicit)
     found = batch.settings
     resolved = profile_of_batch(batch, home_folder(), os.environ)
+    answer(
+        batch_id=batch.batch_id,
+        settings=[
+            {"setting": key, "value": value, "from": found.origins[key]}
+            for key, value in found.values.model_dump(mode="json").items()
+        ],
+        profile=profile_answer(resolved),
+    )
     console.print(
         tables.table(
             "Settings",
@@ -179,6 +221,7 @@ def explain(
     )
 
 
+@reads("cj dry-run 1")
 def dry_run(
     batch_dir: BatchDir,
     *,
@@ -215,6 +258,7 @@ def dry_run(
         is_read(preview)
         folder = home_folder() / "dry-runs" / preview.batch_id
         written = preview.write_requests(folder)
+        answer(batch_id=preview.batch_id, files=written)
         console.print(
             tables.table(
                 "First wave of " + preview.batch_id,
@@ -227,4 +271,5 @@ def dry_run(
 
 
 def _show(written: WrittenFile) -> None:
+    answer(artefact=written.path)
     console.print(f"artefact: {written.path}", markup=False, soft_wrap=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import ProfileSet, read_fields
 from cj_pipeline.commands.terminal.console import console
 from cj_pipeline.commands.terminal.home import home_folder
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cj_pipeline.live.profiles import ResolvedProfile
 
 
+@reads("cj profile list 1")
 def list_() -> None:
     """Show every profile: the built-in ones and those in profiles.yaml."""
     from cj_pipeline.live.profiles import FIELDS, known_profiles, resolve_profile
@@ -29,6 +31,16 @@ def list_() -> None:
         for name in known_profiles(configured)
     }
     usable = {name: found for name, (found, _) in resolved.items() if found is not None}
+    answer(
+        profiles=[
+            {
+                "profile": name,
+                "values": None if found is None else found.values,
+                "problems": problems,
+            }
+            for name, (found, problems) in resolved.items()
+        ]
+    )
     console.print(
         tables.table(
             "Profiles",
@@ -44,6 +56,7 @@ def list_() -> None:
             console.print(f"{name} cannot be used: {problem}", markup=False)
 
 
+@reads("cj profile explain 1")
 def explain(
     name: Annotated[str, typer.Argument(help="A profile's name.")] = "default",
     fields: ProfileSet = None,
@@ -52,7 +65,24 @@ def explain(
     from cj_pipeline.queries.live_profile import named_profile
 
     resolved = named_profile(name, home_folder(), read_fields(fields), os.environ)
+    answer(**profile_answer(resolved))
     console.print(profile_table(resolved))
+
+
+def profile_answer(resolved: ResolvedProfile) -> dict[str, Any]:
+    """Return the same as `profile_table`, for programs."""
+    return {
+        "profile": resolved.name,
+        "fields": [
+            {
+                "field": field,
+                "value": getattr(resolved.values, field),
+                "from": source,
+                "note": resolved.notes.get(field),
+            }
+            for field, source in resolved.sources.items()
+        ],
+    }
 
 
 def profile_table(resolved: ResolvedProfile) -> Table:

@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.console import console
 from cj_pipeline.commands.terminal.home import open_store
 
 
+@reads("cj queue 1")
 def queue() -> None:
     """Show which batches' single calls wait, for how long, and which models rest."""
     from cj_pipeline.queries.overview import put_off
@@ -19,6 +21,17 @@ def queue() -> None:
         waiting = db.rows("FROM v_live_queue ORDER BY batch_id, judge_id")
         postponed = put_off(db)
         resting = db.rows("FROM circuit_breakers WHERE state <> 'closed' ORDER BY lane")
+    answer(
+        waiting=waiting,
+        put_off=[{"batch_id": batch_id, "reason": reason} for batch_id, reason in postponed],
+        resting=[
+            {
+                name: row[name]
+                for name in ("provider", "model", "state", "n_failures", "open_until", "last_error")
+            }
+            for row in resting
+        ],
+    )
     if not waiting:
         console.print("No single call waits.")
     else:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal import completion, tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.console import confirm, console
 from cj_pipeline.commands.terminal.home import home_folder, open_published_files, open_store
 from cj_pipeline.errors import StoreError
@@ -19,6 +20,7 @@ from cj_pipeline.errors import StoreError
 if TYPE_CHECKING:
     from cj_pipeline.operations.erase import Forgotten
     from cj_pipeline.store.file_store import FileStore
+    from cj_pipeline.store.session import Session
 
 
 def migrate() -> None:
@@ -29,6 +31,7 @@ def migrate() -> None:
     console.print(f"Applied: {', '.join(applied) or 'nothing, it is up to date'}.")
 
 
+@reads("cj store check 1")
 def check(
     fix: Annotated[
         bool,
@@ -45,10 +48,12 @@ def check(
     if fix:
         for path in mend_store(opened):
             console.print(f"Put right: {path}", markup=False, soft_wrap=True)
-    for done in finish_erasures(opened, now=datetime.now(UTC), beyond=_forget_beyond):
+    for done in finish_erasures(opened, now=datetime.now(UTC), beyond=forget_beyond):
         what = f"essay {done.essay_alias}" if done.essay_alias else "everything"
         _tell(f"An erasure that had been begun was finished: {what} of batch {done.batch_id}.")
+        tell_what_left(done)
     found = check_store(opened)
+    answer(found=found)
     console.print(
         tables.table("Rows", ("table", "rows"), sorted(found.rows.items())),
         f"Schema version {found.schema_version}; live file {found.live_bytes:,} bytes,"
@@ -93,12 +98,33 @@ def backup(
 
 
 def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True)]) -> None:
-    """Replace the live file by a backup; the old live file is kept."""
+    """Replace the live file by a backup; the old live file is kept.
+
+    What was forgotten since the backup is forgotten again.
+    """
+    from cj_pipeline.operations.erase import finish_erasures
+    from cj_pipeline.operations.erase_again import erase_again
     from cj_pipeline.store.maintenance import restore_store
 
-    aside = restore_store(_own_file(), source, now=datetime.now(UTC))
+    now, opened = datetime.now(UTC), _own_file()
+    is_known: list[bool] = []
+
+    def amend(live: Session, restored: Session) -> None:
+        erase_again(live, restored, now)
+        is_known.append(True)
+
+    aside = restore_store(opened, source, now=now, amend=amend)
     kept = f" The old file is kept as {aside}." if aside else ""
     console.print(f"Restored from {source}.{kept}", markup=False, soft_wrap=True)
+    for done in finish_erasures(opened, now=now, beyond=forget_beyond):
+        what = f"essay {done.essay_alias}" if done.essay_alias else "everything"
+        _tell(f"Forgotten since that backup, and again now: {what} of batch {done.batch_id}.")
+        tell_what_left(done)
+    if not is_known:
+        _tell(
+            "There was no old file that could be read, so nobody knows here what was forgotten"
+            " since that backup: forget it again."
+        )
 
 
 def moved(
@@ -147,9 +173,15 @@ def archive(
 
 
 def forget(
-    batch: Annotated[str, typer.Argument(help="A batch's name.")],
+    batch: Annotated[
+        str, typer.Argument(help="A batch's name.", autocompletion=completion.batch_names)
+    ],
     essay_id: Annotated[
-        str | None, typer.Argument(help="One of its essays; the whole batch if left out.")
+        str | None,
+        typer.Argument(
+            help="One of its essays; the whole batch if left out.",
+            autocompletion=completion.essay_names,
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     unsettled: Annotated[
@@ -173,9 +205,9 @@ def forget(
         confirm(f"Remove {what} for good?")
     words = words_of(opened, batch, essay_id) if verify else ()
     forgotten: Forgotten = (
-        forget_essay(opened, batch, essay_id, now=now, unsettled=unsettled, beyond=_forget_beyond)
+        forget_essay(opened, batch, essay_id, now=now, unsettled=unsettled, beyond=forget_beyond)
         if essay_id
-        else forget_batch(opened, batch, now=now, unsettled=unsettled, beyond=_forget_beyond)
+        else forget_batch(opened, batch, now=now, unsettled=unsettled, beyond=forget_beyond)
     )
     _tell(
         f"{what}: {forgotten.n_rows} rows and {forgotten.n_files} files and runs removed; an audit"
@@ -183,10 +215,17 @@ def forget(
     )
     for other_batch, other_essay in forgotten.elsewhere:
         _tell(f"The same text is still in batch {other_batch}, as essay {other_essay}.")
-    for path in forgotten.backups:
-        _tell(f"{path} was written before, and is yours to prune.")
+    tell_what_left(forgotten)
     if verify:
         _verify(words)
+
+
+def tell_what_left(forgotten: Forgotten) -> None:
+    """Name what an erasure does not reach: backups and exports outside the home."""
+    for path in forgotten.backups:
+        _tell(f"{path} was written before, and is yours to prune.")
+    for line in forgotten.exports:
+        _tell(f"{line} was written outside the home, and is yours to delete.")
 
 
 def _verify(words: Iterable[bytes]) -> None:
@@ -201,7 +240,7 @@ def _verify(words: Iterable[bytes]) -> None:
     _tell("Searched every file of the home: nothing of it is left that is not compressed.")
 
 
-def _forget_beyond(batch: str, is_whole: bool) -> int:
+def forget_beyond(batch: str, is_whole: bool) -> int:
     """Delete what is kept of a batch beside the home: shared files, and runs of its own Dagster."""
     return open_published_files().forget(batch) + _forget_in_dagster(batch, is_whole)
 

@@ -8,16 +8,21 @@ from typing import Annotated
 import typer
 
 from cj_pipeline.commands.people import By, whoever
+from cj_pipeline.commands.terminal import completion
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import console
-from cj_pipeline.commands.terminal.home import open_runtime, published
+from cj_pipeline.commands.terminal.home import note_export, open_runtime, published
 
 
 def pages(
     batch: BatchName,
     folder: Annotated[Path, typer.Argument(help="Where to write.", file_okay=False)],
     essay: Annotated[
-        list[str] | None, typer.Option(help="Only this essay's page; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Only this essay's page; may be repeated.", autocompletion=completion.essay_names
+        ),
     ] = None,
     pdf: Annotated[bool, typer.Option(help="Also as PDF.")] = True,
 ) -> None:
@@ -38,6 +43,7 @@ def pages(
         history = read_history(db, batch)
     chosen = [history.essay_meant(each) for each in essay] if essay else student_ids(history)
     made = {essay_id: student_page(history, essay_id) for essay_id in chosen}
+    note_export(folder, "pages", [batch])
     folder.mkdir(parents=True, exist_ok=True)
     for essay_id, page in made.items():
         write_atomically(folder / f"{essay_id}.html", render_student_page(page).encode())
@@ -46,10 +52,14 @@ def pages(
     console.print(f"{len(made)} pages: {folder}", markup=False, soft_wrap=True)
 
 
+@reads("cj feedback 1")
 def feedback(
     batch: BatchName,
     essay: Annotated[
-        str | None, typer.Argument(help="A student's essay; without it, the class.")
+        str | None,
+        typer.Argument(
+            help="A student's essay; without it, the class.", autocompletion=completion.essay_names
+        ),
     ] = None,
     edit: Annotated[
         Path | None,
@@ -74,5 +84,7 @@ def feedback(
         history = edit_feedback(runtime, batch, essay_id, text, by=whoever(by))
         runtime.store.publish()
     draft = class_feedback_draft(history) if essay_id is None else feedback_draft(history, essay_id)
-    shown = history.edited_feedback(essay_id or "") or draft
+    edited = history.edited_feedback(essay_id or "")
+    shown = edited or draft
+    answer(batch_id=batch, essay_id=essay_id, text=shown, is_edited=bool(edited))
     console.print(shown, markup=False, soft_wrap=True, highlight=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.console import console
 from cj_pipeline.commands.terminal.home import home_folder
 
@@ -40,11 +41,25 @@ def create(
     )
 
 
+@reads("cj token list 1")
 def list_() -> None:
     """Show who has a token, what for, and until when; no token and no hash."""
     from cj_pipeline.installation import read_installation
 
     today = datetime.now(UTC).date()
+    tokens = read_installation(home_folder()).tokens
+    answer(
+        tokens=[
+            {
+                "name": token.name,
+                "scopes": sorted(token.scopes),
+                "batches": list(token.batches),
+                "expires": token.expires,
+                "is_expired": today > token.expires,
+            }
+            for token in tokens
+        ]
+    )
     console.print(
         tables.table(
             "Tokens",
@@ -57,7 +72,7 @@ def list_() -> None:
                     token.expires,
                     "" if today <= token.expires else "expired",
                 )
-                for token in read_installation(home_folder()).tokens
+                for token in tokens
             ],
         )
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import BatchLabel, filled_in
 from cj_pipeline.commands.terminal.console import console, errors, write
 from cj_pipeline.commands.terminal.help_text import PlainGroup
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from assets.automation.in_process import TrialRun
     from cj_pipeline.trials.definitions import TrialDefinition
 
+
+RUN_SHAPE = "cj trial run 1"
+"""The name and version of each line of `cj trial run --json`."""
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -53,32 +57,47 @@ def run(
     """Run trials through Dagster; simulated judges are served by an emulator over HTTP.
 
     Prints every expectation with its figure. On SIGTERM or Ctrl-C it ends within seconds and begins
-    no other trial; the same command goes on with what was interrupted. Exit codes: 0 all
-    hold, 1 some do not, 2 a trial cannot be run, 130 or 143 stopped.
+    no other trial; the same command goes on with what was interrupted.
     """
     _run(names or [], quick=quick, as_json=as_json, batch_id=batch_id)
 
 
+@reads("cj trial list 1")
 def list_() -> None:
     """Show the trials there are: built-in ones, and yours in CJ_HOME/trials."""
     from cj_pipeline.errors import SettingsError
     from cj_pipeline.trials.definitions import load_trial, trial_names
 
-    home, rows = home_folder(), []
+    home = home_folder()
+    rows: list[tuple[object, ...]] = []
+    told: list[dict[str, object]] = []
     for name in trial_names(home):
         try:
-            rows.append(_listed(load_trial(name, home)))
+            trial = load_trial(name, home)
         except SettingsError as error:
             rows.append((name, "own", "", "", "", str(error)))
+            told.append({"trial": name, "problem": str(error)})
+        else:
+            rows.append(_listed(trial))
+            told.append(
+                {
+                    "trial": name,
+                    "origin": trial.origin,
+                    "is_quick": trial.is_quick,
+                    "cron": trial.schedule.cron if trial.schedule else None,
+                    "spend_cap_usd": trial.explicit_settings["spend_cap_usd"],
+                    "about": trial.about.strip(),
+                    "problem": None,
+                }
+            )
+    answer(trials=told)
     console.print(
         tables.table("Trials", ("trial", "from", "quick", "cron", "USD at most", "about"), rows)
     )
 
 
-def history(
-    name: Annotated[str, typer.Argument(help="A trial.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
-) -> None:
+@reads("cj trial history 1")
+def history(name: Annotated[str, typer.Argument(help="A trial.")]) -> None:
     """Show every run of a trial, newest first, and drift since the run before it."""
     from cj_pipeline.errors import SettingsError
     from cj_pipeline.trials.runs import trial_history
@@ -88,9 +107,7 @@ def history(
     if not runs:
         msg = f"No run of a trial '{name}' is in the store: `cj trial {name}` makes one."
         raise SettingsError(msg)
-    if as_json:
-        write(json.dumps(runs, indent=2, default=str) + "\n")
-        return
+    answer(trial=name, runs=runs)
     console.print(tables.table(f"Runs of {name}", _HISTORY, [_past(row) for row in runs]))
     for row in runs:
         for drifted in (row["drift"] or {}).get("drifted", []):
@@ -313,6 +330,7 @@ def _show(done: TrialRun) -> None:
 
 def _as_json(done: TrialRun) -> dict[str, Any]:
     return {
+        "shape": RUN_SHAPE,
         **asdict(done.outcome),
         "is_met": done.is_met,
         "steps": [asdict(step) for step in done.steps],

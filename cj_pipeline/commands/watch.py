@@ -20,10 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from cj_pipeline.commands.terminal.arguments import BatchName
-from cj_pipeline.commands.terminal.console import console
+from cj_pipeline.commands.terminal.console import console, errors, is_attended, write_json
 from cj_pipeline.commands.terminal.home import open_runtime
-from cj_pipeline.errors import UnknownBatchError
-from cj_pipeline.progress.text import describe_outlook, event_line
+from cj_pipeline.errors import SettingsError, StoreBusyError, UnknownBatchError
+from cj_pipeline.progress.text import describe_outlook, describe_unattended, event_line
 from cj_pipeline.progress.values import Progress
 from cj_pipeline.stopping.continuation import BatchOutcome
 
@@ -44,12 +44,18 @@ REJECTED = 16
 TIMED_OUT = 3
 INTERRUPTED = 130
 
+SHAPE = "cj watch 1"
+"""The name and version of each line of `cj watch --json`."""
+
+_UNATTENDED_EVERY_S = 60.0
+
 WAIT_FOR_REPORT_S = 30.0
 """Grades and the report follow a batch's end within seconds, if a process runs those steps."""
 
 
 def watch(
     batch: BatchName,
+    *,
     cancel: Annotated[
         bool, typer.Option("--cancel", help="End the batch, after asking; then watch it end.")
     ] = False,
@@ -62,38 +68,54 @@ def watch(
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds to watch; unlimited if unset.")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per event; see docs/json-output.md.")
+    ] = False,
 ) -> None:
     """Watch a batch until it ends; at a terminal, `c` asks whether to cancel it.
 
-    Ctrl-C stops watching and leaves the batch running. The exit code says how the batch ended: 0
-    success, 10 partial, 11 failure, 12 empty, 13 cancelled, 14 expired, 15 stalled, 16
-    rejected; 3 after --timeout, 130 after Ctrl-C.
+    Ctrl-C stops watching and leaves the batch running. The exit code says how the batch ended.
     """
-    watching = _Watching(open_runtime(), batch, console, timeout)
+    watching = _Watching(open_runtime(), batch, console, timeout, as_json=as_json)
     try:
         watching.require()
         if cancel and (yes or watching.confirms()):
             watching.cancel()
-        code = watching.lines() if plain or not console.is_terminal else watching.screen()
+        is_plain = plain or as_json or not console.is_terminal
+        code = watching.lines() if is_plain else watching.screen()
     except _TimeIsUpError:
-        console.print(f"{batch} is not at its end yet; it goes on.")
+        _say(f"{batch} is not at its end yet; it goes on.", aside=as_json)
         code = TIMED_OUT
     except KeyboardInterrupt:
-        console.print(f"Stopped watching; {batch} goes on. `cj cancel {batch}` would end it.")
+        _say(f"Stopped watching; {batch} goes on. `cj cancel {batch}` ends it.", aside=as_json)
         code = INTERRUPTED
     raise typer.Exit(code)
+
+
+def _say(text: str, *, aside: bool) -> None:
+    """Print a line for people; beside the lines for programs, where there are any."""
+    to = errors if aside else console
+    to.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class _Watching:
     """One batch on one terminal."""
 
     def __init__(
-        self, runtime: Runtime, batch_id: str, console: Console, timeout_s: float | None
+        self,
+        runtime: Runtime,
+        batch_id: str,
+        console: Console,
+        timeout_s: float | None,
+        *,
+        as_json: bool = False,
     ) -> None:
         self._runtime = runtime
         self._batch_id = batch_id
         self._console = console
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._ask_again_at = 0.0
+        self._as_json = as_json
 
     def require(self) -> None:
         """Fail at once if there is no such batch; one that waits in the inbox is waited for."""
@@ -127,7 +149,17 @@ class _Watching:
         pause(seconds)
 
     def confirms(self) -> bool:
-        """Ask whether the batch is to end; anything but a clear yes leaves it alone."""
+        """Ask whether the batch is to end; anything but a clear yes leaves it alone.
+
+        Raises:
+            SettingsError: If there is no terminal to ask at.
+        """
+        if not is_attended():
+            msg = (
+                f"Without a terminal there is no answer to: End {self._batch_id} now?"
+                " --yes says yes."
+            )
+            raise SettingsError(msg)
         question = Text(f"End {self._batch_id} now? What was paid for is kept.")
         try:
             return Confirm.ask(question, console=self._console, default=False)
@@ -147,7 +179,10 @@ class _Watching:
         """Print one line per event until the batch has ended; return the exit code."""
         for update in self._updates(time.sleep):
             for event in update.events:
-                self._print(event_line(event))
+                if self._as_json:
+                    write_json({"shape": SHAPE, **event.as_json()})
+                else:
+                    self._print(event_line(event))
         return self._end(update.progress)
 
     def screen(self) -> int:
@@ -172,9 +207,27 @@ class _Watching:
     def _updates(self, pause: Callable[[float], object]) -> Iterator[ProgressUpdate]:
         from cj_pipeline.progress.follow import follow
 
-        yield from follow(
-            self._runtime, self._batch_id, pause=lambda s: self._pause_or_leave(s, pause)
-        )
+        def wait(seconds: float) -> None:
+            self._tell_if_unattended()
+            self._pause_or_leave(seconds, pause)
+
+        yield from follow(self._runtime, self._batch_id, pause=wait)
+
+    def _tell_if_unattended(self) -> None:
+        """Say, about once a minute, that no process takes the batch on, where that is so."""
+        from cj_pipeline.steps.watchdog import unattended_since
+
+        if time.monotonic() < self._ask_again_at:
+            return
+        self._ask_again_at = time.monotonic() + _UNATTENDED_EVERY_S
+        now = self._runtime.clock()
+        try:
+            with self._runtime.store.read() as db:
+                since = unattended_since(db, self._batch_id, now)
+        except StoreBusyError:
+            return  # who holds the store is at work
+        if since is not None:
+            self._print(describe_unattended(self._batch_id, since, now))
 
     def _end(self, progress: Progress) -> int:
         if progress.outcome is None:
@@ -202,7 +255,10 @@ class _Watching:
             time.sleep(0.5)
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self._as_json:
+            _say(text, aside=True)
+        else:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class _TimeIsUpError(Exception):

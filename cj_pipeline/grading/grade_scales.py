@@ -25,7 +25,8 @@ from pydantic import (
 )
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.text import StrictLoader
+from cj_pipeline.ids import nearest
+from cj_pipeline.text import load_yaml
 
 _NAME = re.compile(r"^[a-z0-9_]{1,64}$")
 
@@ -94,7 +95,10 @@ def load_scale(name: str, own: str | None = None) -> GradeScale:
             listed.
     """
     if not _NAME.fullmatch(name):
-        msg = f"'{name}' cannot name a grade scale: use up to 64 of a-z, 0-9 and underscore."
+        msg = (
+            f"'{name}' cannot name a grade scale: use up to 64 of a-z, 0-9 and underscore"
+            f"{nearest(name, known_scales(), at_least=0.6)}"
+        )
         raise SettingsError(msg)
     if name in known_scales():
         return read_scale((_BUILT_IN / f"{name}.yaml").read_bytes(), name)
@@ -161,7 +165,7 @@ def scale_problems(content: bytes, name: str | None = None) -> list[str]:
     """Return everything that is wrong with a scale's file; arguments as `read_scale`."""
     try:
         raw = _parsed(content)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         return [f"not readable YAML in UTF-8: {error}"]
     if not isinstance(raw, dict):
         return ["it must hold `key: value` lines, nothing else"]
@@ -176,7 +180,7 @@ def scale_problems(content: bytes, name: str | None = None) -> list[str]:
 
 
 def _parsed(content: bytes) -> Any:
-    return yaml.load(content.decode("utf-8-sig"), Loader=StrictLoader)  # noqa: S506 -- a safe one
+    return load_yaml(content.decode("utf-8-sig"))
 
 
 def _words(message: str) -> str:

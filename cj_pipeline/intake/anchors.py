@@ -88,11 +88,19 @@ def grade_hint(grade: str, scale: GradeScale) -> str:
     return ""
 
 
-def listed_best_first(scale: GradeScale) -> str:
-    """Return a hint for a scale whose grades seem to run from the best down; empty without any.
+def order_of_grades(scale: GradeScale) -> str:
+    """Return which of a scale's grades is taken as the lowest, and what to do if it is not.
 
-    The lowest grade comes first. Letters from A on run the other way nearly everywhere.
+    1 is the best grade in one country and the worst in the next: nobody but the reader can know.
     """
+    first, last = scale.grades[0], scale.grades[-1]
+    if hint := _listed_best_first(scale):
+        return hint
+    return f"{first} is taken as the lowest grade and {last} as the highest, as they are listed"
+
+
+def _listed_best_first(scale: GradeScale) -> str:
+    """Return a hint for a scale of letters that run from A on; empty for others."""
     letters = [grade for grade in scale.grades if re.fullmatch(r"[A-Z][+-]?", grade)]
     is_letters = len(letters) == len(scale.grades) > 1
     if not is_letters or [g[0] for g in letters] != sorted(g[0] for g in letters):

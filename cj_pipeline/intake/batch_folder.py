@@ -35,7 +35,7 @@ from cj_pipeline.grading.grade_scales import (
     scale_problems,
 )
 from cj_pipeline.ids import ID, id_for, same_name
-from cj_pipeline.intake.anchors import anchors_in, checked_grade, listed_best_first
+from cj_pipeline.intake.anchors import anchors_in, checked_grade, order_of_grades
 from cj_pipeline.intake.essay_files import essay_of, sources_in
 from cj_pipeline.intake.folder import Reading, sha256_of
 from cj_pipeline.intake.identity import check_ids, with_ids, with_register
@@ -52,6 +52,7 @@ from cj_pipeline.intake.settings import (
 from cj_pipeline.intake.tables import Row, check_mapping, table_named, table_rows
 from cj_pipeline.text import (
     MAX_BYTES,
+    is_seen_whole,
     read_yaml,
     same_words,
     text_flaw,
@@ -118,9 +119,11 @@ def _read(reading: Reading, name: str, explicit: Mapping[str, Any] | None) -> Ba
     for name_of_judge in reading.names("judges", required=False):
         if name_of_judge != "templates":
             reading.bytes_of(f"judges/{name_of_judge}", MAX_BYTES)
+            _tell_unless_yaml(reading, f"judges/{name_of_judge}")
             continue
         for template in reading.names("judges/templates"):
             reading.bytes_of(f"judges/templates/{template}", MAX_BYTES)
+            _tell_unless_yaml(reading, f"judges/templates/{template}")
     if reading.problems or settings is None:
         raise BatchProblemsError(name, list(dict.fromkeys(reading.problems)))
     return Batch(
@@ -134,6 +137,11 @@ def _read(reading: Reading, name: str, explicit: Mapping[str, Any] | None) -> Ba
         class_names=tuple(names),
         shared=tuple(shared),
     )
+
+
+def _tell_unless_yaml(reading: Reading, relative: str) -> None:
+    if not relative.endswith(".yaml"):
+        reading.notices.append(f"{relative} is not read: its name does not end in .yaml")
 
 
 def _read_documents(
@@ -197,8 +205,8 @@ def _read_scale(
         if not problems and settings is not None:
             problems = own_scale_problems(name, read_scale(content))
         reading.problems.extend(f"{SCALE_FILE}: {problem}" for problem in problems)
-        if not problems and (hint := listed_best_first(read_scale(content))):
-            reading.notices.append(f"{SCALE_FILE}: {hint}")
+        if not problems:
+            reading.notices.append(f"{SCALE_FILE}: {order_of_grades(read_scale(content))}")
         if problems:
             return None
     if settings is None or name is None:
@@ -331,7 +339,7 @@ def _row_flaws(
     A text that was stored as a formula or a number can be what was typed: it is taken and told.
     """
     flaws = [f"the text {flaw}"] if (flaw := text_flaw(text)) else []
-    if not name or len(name) > _MAX_ID_CHARACTERS or not name.isprintable():
+    if not name or len(name) > _MAX_ID_CHARACTERS or not is_seen_whole(name):
         flaws.append(f"the essay_id must be 1 to {_MAX_ID_CHARACTERS} visible characters")
     if grade == "":
         flaws.append("the grade is missing")

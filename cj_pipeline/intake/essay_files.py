@@ -22,7 +22,7 @@ from cj_pipeline.intake.folder import Reading, is_litter, sha256_of
 from cj_pipeline.intake.readers import archive
 from cj_pipeline.intake.readers.extracted import UnreadableFileError, counted
 from cj_pipeline.intake.readers.process import DOCUMENTS, MAX_FILE_BYTES
-from cj_pipeline.text import MAX_BYTES, text_flaw, with_plain_line_ends
+from cj_pipeline.text import MAX_BYTES, is_seen_whole, text_flaw, with_plain_line_ends
 
 TEXT_ENDINGS = (".txt", ".md")
 READ_ENDINGS = (*TEXT_ENDINGS, *DOCUMENTS)
@@ -293,6 +293,9 @@ def _parts(reading: Reading, relative: str) -> dict[str, bytes]:
                 name = archive.part_name(part)
                 if part.is_dir() or any(is_litter(piece) for piece in name.split("/")):
                     continue
+                if not is_seen_whole(name):
+                    told = f"{relative} holds {name!r}, a name with signs that nobody sees"
+                    reading.problems.append(f"{told}: rename it")
                 if name in parts:
                     reading.problems.append(f"{relative} holds two files named {name}: keep one")
                 parts[name] = file.read(part)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cj_pipeline.intake.readers.extracted import Extracted, Sheet, UnreadableFileError
 from cj_pipeline.intake.readers.process import MAX_FILE_BYTES, ReaderProcess
-from cj_pipeline.text import MAX_BYTES, decode, is_unicode, unmarked_utf16
+from cj_pipeline.text import MAX_BYTES, decode, is_seen_whole, is_unicode, unmarked_utf16
 
 # What file managers leave behind without asking.
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
@@ -75,6 +75,10 @@ class Reading:
                     f"{place} has a name that is not UTF-8, perhaps from a zip file made on"
                     " Windows: rename it"
                 )
+                continue
+            if not is_seen_whole(name):
+                place = name if relative == "." else f"{relative}/{name}"
+                self.problems.append(f"{place!r} has a name with signs that nobody sees: rename it")
                 continue
             names.append(name)
         return names

@@ -77,24 +77,22 @@ def with_register(
     if place is None:
         return list(essays), [essay.name for essay in essays if essay.name]
     rows = list(table_rows(reading, place, ("essay_id",), mapping))
-    by_key: dict[str, Row] = {}
+    by_id = _by_id(reading, rows)
+    by_name: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        for role in ("essay_id", "name"):
-            key = _key(row.cells.get(role, ""))
-            if not key:
-                continue
-            other = by_key.setdefault(key, row)
-            if other is not row:
-                reading.problems.append(
-                    f"{row.where}: {row.cells[role].strip()!r} stands in {other.where} already"
-                )
-    found, used = [], set()
+        by_name[_key(row.cells.get("name", ""))].append(row)
+    found: list[Essay] = []
+    used: dict[str, str] = {}
     for essay in essays:
-        known = by_key.get(_key(essay.given_id)) or by_key.get(_key(essay.name or ""))
-        if essay.is_anchor or known is None:
+        known = None if essay.is_anchor else _row_of(reading, essay, by_id, by_name)
+        if known is None:
             found.append(essay)
             continue
-        used.add(known.where)
+        other = used.setdefault(known.where, essay.source_path)
+        if other != essay.source_path:
+            reading.problems.append(
+                f"{known.where} fits both {other} and {essay.source_path}: give each its own row"
+            )
         found.append(
             replace(
                 essay,
@@ -103,9 +101,42 @@ def with_register(
                 attributes={**known.others, **essay.attributes},
             )
         )
-    _tell_unmatched(reading, place, rows, used, found)
+    _tell_unmatched(reading, place, rows, set(used), found)
     names = [row.cells.get("name", row.cells["essay_id"]).strip() for row in rows]
     return found, [name for name in [*names, *(e.name for e in essays)] if name]
+
+
+def _by_id(reading: Reading, rows: Sequence[Row]) -> dict[str, Row]:
+    by_id: dict[str, Row] = {}
+    for row in rows:
+        key = _key(row.cells["essay_id"])
+        other = by_id.setdefault(key, row)
+        if key and other is not row:
+            told = f"{row.cells['essay_id'].strip()!r} stands in {other.where} already"
+            reading.problems.append(f"{row.where}: {told}")
+    by_id.pop("", None)
+    return by_id
+
+
+def _row_of(
+    reading: Reading, essay: Essay, by_id: Mapping[str, Row], by_name: Mapping[str, Sequence[Row]]
+) -> Row | None:
+    """Return an essay's row of the register: by its id, else by a name that only one row bears."""
+    keys = [key for key in (_key(essay.given_id), _key(essay.name or "")) if key]
+    for key in keys:
+        if key in by_id:
+            return by_id[key]
+    for key in keys:
+        rows = by_name.get(key, ())
+        if len(rows) > 1:
+            places = " and ".join(row.where for row in rows)
+            reading.problems.append(
+                f"{essay.source_path} could be by either of {places}, which bear one name: give the"
+                " essay the id as its name"
+            )
+        if rows:
+            return rows[0]
+    return None
 
 
 def _tell_unmatched(

@@ -66,17 +66,22 @@ class Item:
 
     Attributes:
         name: As it can be printed.
-        path: Where it is.
+        place: Where it is.
         kind: `folder`, `zip`, or `other` for what cannot become a batch.
         top: Changes when something is added to it or taken out at its highest level.
         problem: Why it cannot become a batch.
     """
 
     name: str
-    path: Path
+    place: str | Path
     kind: str
     top: str
     problem: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.place)
 
 
 @dataclass(frozen=True)
@@ -117,14 +122,14 @@ def items_in(inbox: Path) -> list[Item]:
     with os.scandir(inbox) as entries:
         for entry in entries:
             if not is_litter(entry.name):
-                found.append(_item(inbox, entry.name))
+                found.append(_item(entry))
     return sorted(found, key=lambda item: item.name)
 
 
-def _item(inbox: Path, name: str) -> Item:
-    path, called = inbox / name, shown(name)
+def _item(entry: os.DirEntry[str]) -> Item:
+    path, name, called = entry.path, entry.name, shown(entry.name)
     try:
-        status = path.lstat()
+        status = entry.stat(follow_symlinks=False)
     except OSError as error:
         return Item(called, path, "other", "", f"it cannot be read: {error.strerror}")
     top = f"{status.st_mtime_ns:x}"

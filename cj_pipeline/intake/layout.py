@@ -7,6 +7,7 @@ unless the batch accepts it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -45,7 +46,10 @@ _MEANT: Mapping[str, tuple[str, ...]] = {
         *("anchors", "anchor", "anker", "ankertexte", "ankeraufsätze", "ankare", "ankartexter"),
         *("ancres", "benchmarks", "examples", "beispiele", "exempel"),
     ),
-    "instructions": ("instructions", "aufgabe", "uppgift", "consigne", "task", "instruktion"),
+    "instructions": (
+        *("instructions", "aufgabe", "aufgabenstellung", "arbeitsauftrag", "uppgift", "consigne"),
+        *("sujet", "task", "instruktion", "assignment"),
+    ),
     "rubric": ("rubric", "kriterien", "bewertungsraster", "kriterier", "critères", "criteria"),
     REGISTER: ("register", "klassenliste", "klasslista", "class list", "liste", "roster"),
 }
@@ -89,7 +93,7 @@ def check_names(reading: Reading, accepted: Sequence[str]) -> None:
     known |= {stem + ending for stem in (REGISTER, GRADES) for ending in TABLE_ENDINGS}
     loose = []
     for name in reading.names("."):
-        if name in known or any(fnmatchcase(name, pattern) for pattern in accepted):
+        if name in {*known, *accepted} or any(fnmatchcase(name, each) for each in accepted):
             continue
         stem = PurePosixPath(name).stem.lower()
         if stem in _HARMLESS:
@@ -101,9 +105,19 @@ def check_names(reading: Reading, accepted: Sequence[str]) -> None:
             continue
         reading.problems.append(
             f"{name} is not {'a folder' if reading.is_folder(name) else 'a file'} of a batch"
-            f" folder{hint or _near(name)}; or accept it in batch.yaml with `accept: [{name}]`"
+            f" folder{hint or _near(name)}; or accept it in batch.yaml with"
+            f" `accept: [{_in_yaml(name)}]`"
         )
     _tell_loose(reading, loose)
+
+
+def _in_yaml(name: str) -> str:
+    """Return a name as it can stand in a list in YAML."""
+    return (
+        name
+        if re.fullmatch(r"[\w.][\w. ()+-]*", name)
+        else f"'{name.replace(chr(39), chr(39) * 2)}'"
+    )
 
 
 def _tell_loose(reading: Reading, loose: Sequence[str]) -> None:

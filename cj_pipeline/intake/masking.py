@@ -1,7 +1,7 @@
 """Names of the class register are masked in what judges are shown; the originals are kept.
 
 Only names that the batch itself knows are masked, in the forms below; other people's names stay.
-Found of 26 planted forms: 19, see docs/decisions/0034.
+What is found and what not is in docs/decisions/0034.
 """
 
 from __future__ import annotations
@@ -39,10 +39,14 @@ _ALSO_WORDS = _words(
     wolf vogel fuchs winter sommer sonntag freitag lind ek björk sten ros sol lilja man
     vy kung young long white black brown green king page wood woods fields banks hill
     day price stark ernst heil
+    an am in im so da du er sie es wo ob ja je no to be is it at on by me my we he she do go us
+    ein eine den det att en ett au et il la un une vi ni de
     """
 )
 _SPELLED_OUT = str.maketrans({"ø": "o", "æ": "ae", "ł": "l", "đ": "d", "ı": "i"})
-_SPELLED_OUT = str.maketrans({"ø": "o", "æ": "ae", "ł": "l", "đ": "d", "ı": "i"})
+_CYRILLIC_CASES = ("а", "я", "у", "ю", "е", "и", "ы", "ом", "ем", "ой", "ей", "ым")
+_MIN_CYRILLIC_STEM = 4
+_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{2,}")
 _GREETINGS = _words(
     """
     hallo hej hi hello hey dear liebe lieber kära käre cher chère bonjour salut deine
@@ -57,19 +61,28 @@ class NameFinder:
 
     Attributes:
         parts: Each part of each name, as it is compared, and the names it is a part of.
+        unspaced: Finds whole names in scripts that put no blanks between words; None without any.
     """
 
     parts: dict[str, frozenset[int]]
+    unspaced: re.Pattern[str] | None = None
 
     @classmethod
     def of(cls, names: Iterable[str]) -> NameFinder:
         """Return a finder for these names."""
         parts: dict[str, set[int]] = {}
-        for number, name in enumerate(dict.fromkeys(names)):
+        names = list(dict.fromkeys(names))
+        for number, name in enumerate(names):
             for part in _parts(name):
                 for form in _forms(part):
                     parts.setdefault(form, set()).add(number)
-        return cls({form: frozenset(numbers) for form, numbers in parts.items()})
+        whole = {"".join(name.split()) for name in names}
+        unspaced = sorted((name for name in whole if _UNSPACED.fullmatch(name)), key=len)
+        found = "|".join(r"\s?".join(map(re.escape, name)) for name in reversed(unspaced))
+        return cls(
+            {form: frozenset(numbers) for form, numbers in parts.items()},
+            re.compile(found) if found else None,
+        )
 
     def found(self, text: str) -> list[tuple[int, int]]:
         """Return where names stand in a text, as beginnings and ends, in order."""
@@ -82,7 +95,9 @@ class NameFinder:
             if _also_a_word(word[0]) and not self._is_beside(words, at, whose, text):
                 continue
             spans.append(word.span())
-        return spans
+        if self.unspaced is not None:
+            spans += [match.span() for match in self.unspaced.finditer(text)]
+        return _apart(spans)
 
     def masked(self, text: str) -> str:
         """Return a text with each name in it as `MASK`; names side by side as one."""
@@ -112,7 +127,7 @@ class NameFinder:
                 continue
             first, second = sorted((at, other))
             between = text[words[first].end() : words[second].start()]
-            if between.strip(" -\u00a0"):
+            if between.strip(" ,-\u00a0"):
                 continue
             if self._whose(words[other][0]) & whose:
                 return True
@@ -144,10 +159,22 @@ def with_masked_names(
     return masked
 
 
+def _apart(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return spans in order, those that overlap as one."""
+    merged: list[tuple[int, int]] = []
+    for begins, ends in sorted(spans):
+        if merged and begins < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(ends, merged[-1][1]))
+        else:
+            merged.append((begins, ends))
+    return merged
+
+
 def _parts(name: str) -> list[str]:
+    joined = [word.replace("-", "") for word in name.split() if "-" in word.strip("-")]
     return [
         part
-        for word in _WORD.findall(name)
+        for word in [*_WORD.findall(name), *joined]
         for part in re.split("['\u2019\u02bc]", word)
         if len(part) >= MIN_LETTERS and part.lower() not in _PARTICLES
     ]
@@ -172,6 +199,9 @@ def _stems(folded: str) -> list[str]:
     stems = []
     for ending in ("'s", "\u2019s", "'", "\u2019", "s"):
         if folded.endswith(ending) and len(folded) - len(ending) >= MIN_LETTERS:
+            stems.append(folded.removesuffix(ending))
+    for ending in _CYRILLIC_CASES:
+        if folded.endswith(ending) and len(folded) - len(ending) >= _MIN_CYRILLIC_STEM:
             stems.append(folded.removesuffix(ending))
     return stems
 

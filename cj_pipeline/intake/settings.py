@@ -21,6 +21,7 @@ from cj_pipeline.batch.options import (
     PeopleRules,
     PrecisionTargets,
     Priority,
+    ScaledScores,
     ScoringEngine,
     Share,
     Strategy,
@@ -213,6 +214,9 @@ class BatchSettings(BaseModel):
     """Stop once no score has moved by more than this many logits between waves; `null`: never."""
     min_comparisons_for_stability_check: Annotated[int, Field(ge=1, le=10_000_000)] = 12
     """How many callbacks are needed before stability is checked."""
+    scaled_scores: ScaledScores | None = None
+    """Show scores on this scale too, as `{low: 0, high: 100}` or `{mean: 500, spread: 100}`. A
+    linked batch is on the scale that the batch it is linked to fixes."""
     precise: PrecisionTargets | None = None
     """Stop once these targets are met; the rule we recommend."""
     min_success_rate: Share = 0.8
@@ -349,8 +353,7 @@ def resolve_settings(
         )
     except ValidationError as error:
         problems += [
-            f"batch.yaml: {'.'.join(map(str, e['loc'])) or 'settings'}:"
-            f" {e['msg'].removeprefix('Value error, ')}{_hint(e)}"
+            f"batch.yaml: {'.'.join(map(str, e['loc'])) or 'settings'}: {_in_words(e)}{_hint(e)}"
             for e in error.errors()
         ]
         return None, problems
@@ -395,13 +398,40 @@ def usable_settings(
     return None
 
 
+_IN_WORDS = {
+    "tuple_type": "it must be a list, as in `[one, another]`",
+    "list_type": "it must be a list, as in `[one, another]`",
+    "mapping_type": "it must be `key: value` pairs",
+    "dict_type": "it must be `key: value` pairs",
+    "model_type": "it must be `key: value` pairs",
+    "string_type": "it must be a text: put it in quotes",
+    "bool_parsing": "write true or false",
+    "bool_type": "write true or false",
+    "int_parsing": "it must be a whole number",
+    "int_type": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
+    "float_parsing": "it must be a number",
+    "float_type": "it must be a number",
+    "missing": "it is missing",
+    "extra_forbidden": "there is no such key",
+}
+"""What pydantic says in the words of programmers, by its kinds of errors."""
+
+
+def _in_words(error: ErrorDetails) -> str:
+    return _IN_WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
+
+
 def _hint(error: ErrorDetails) -> str:
     """Return what helps with a value that people often write otherwise; empty without any."""
     given = error["input"]
     if isinstance(given, str) and re.fullmatch(r"-?\d+,\d+", given.strip()):
         return f": write {given.strip().replace(',', '.')} with a point"
-    if error["loc"] == ("precise",) and isinstance(given, int | float):
-        return f": say what is to be so precise, as in `precise: {{reliability: {given}}}`"
+    if error["loc"] == ("precise",):
+        target = given if isinstance(given, int | float) else 0.9
+        return f": say what is to be so precise, as in `precise: {{reliability: {target}}}`"
+    if isinstance(given, bool) and error["type"] == "string_type":
+        return f", since YAML reads {given} there (yes, no, on and off are words to it)"
     if isinstance(given, float) and error["type"] == "int_from_float":
         return f": give {math.floor(given)} or {math.ceil(given)}"
     return ""

@@ -30,6 +30,7 @@ from cj_pipeline.judging.provider_definitions import (
     provider_definition,
 )
 from cj_pipeline.judging.templates import load_template, translation_of
+from cj_pipeline.text import load_yaml
 
 Api = Literal["chat_completions", "responses", "messages", "generate_content", "page"]
 
@@ -317,7 +318,7 @@ def load_judge(
     """
     source = _source(name, extra_dir)
     try:
-        parsed = JudgeFile.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
+        parsed = JudgeFile.model_validate(load_yaml(source.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f"Judge '{name}' ({source.name}) is not YAML: {error}"
         raise SettingsError(msg) from None

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.text import StrictLoader
+from cj_pipeline.text import load_yaml
 
 Structured = Literal["json_schema", "json_object", "prompt"]
 
@@ -165,7 +165,7 @@ def _shipped() -> dict[str, ProviderDefinition]:
     found = {}
     for file in sorted(_BUILT_IN.iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".yaml"):
-            said = yaml.load(file.read_text(encoding="utf-8"), StrictLoader)  # noqa: S506 - safe
+            said = load_yaml(file.read_text(encoding="utf-8"))
             found[said["name"]] = ProviderDefinition.model_validate(said)
     return found
 
@@ -202,7 +202,7 @@ def _like(name: str, folder: Path, via: tuple[str, ...]) -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        said = yaml.load(file.read_text("utf-8"), StrictLoader)  # noqa: S506 - a SafeLoader
+        said = load_yaml(file.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         msg = f"Provider '{file.stem}' ({file.name}) cannot be read: {error}"
         raise SettingsError(msg) from None

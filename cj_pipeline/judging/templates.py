@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.judging.prompts import Template
+from cj_pipeline.text import load_yaml
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}-[0-9]+$")
 
@@ -91,7 +92,7 @@ def is_draft(name: str, extra_dir: Path | None = None) -> bool:
 
 def _parsed(name: str, source: Traversable) -> _TemplateFile:
     try:
-        return _TemplateFile.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
+        return _TemplateFile.model_validate(load_yaml(source.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f"Template '{name}' ({source.name}) is not YAML: {error}"
         raise SettingsError(msg) from None

@@ -95,6 +95,16 @@ def render_metrics(
 ) -> str:
     """Return all metrics in Prometheus's text format; serve it as `CONTENT_TYPE`.
 
+    See `current_readings` for arguments and errors.
+    """
+    return exposition(current_readings(store, batch_id=batch_id, ceilings=ceilings))
+
+
+def current_readings(
+    store: Store, *, batch_id: str | None = None, ceilings: Ceilings = NO_CEILINGS
+) -> list[Reading]:
+    """Return what every metric says now.
+
     Args:
         store: Looked at once, for as long as counting takes.
         batch_id: Of this batch alone.
@@ -111,8 +121,7 @@ def render_metrics(
         ):
             msg = f"No batch '{batch_id}' is in the store: `cj status` lists those that are."
             raise UnknownBatchError(msg)
-        readings = read_metrics(db, now=datetime.now(UTC), batch_id=batch_id, ceilings=ceilings)
-    return exposition(readings)
+        return read_metrics(db, now=datetime.now(UTC), batch_id=batch_id, ceilings=ceilings)
 
 
 def scraped_metrics(store: Store, ceilings: Ceilings = NO_CEILINGS) -> str:

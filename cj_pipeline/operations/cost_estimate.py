@@ -1,10 +1,12 @@
 """What a batch would cost in each batching mode, before anything is spent: for `cj plan`.
 
-Expected figures rest on a rule of thumb for tokens; a pilot replaces it by a few live calls.
+Expected figures rest on what the store has seen of a judge, else on a rule of thumb for tokens and
+on usual times; a pilot replaces the first by a few live calls.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +18,10 @@ from cj_pipeline.judging.prompt_caching import CachingPlan, plan_caching
 from cj_pipeline.operations.pilot import Calibration, calibrate, judge_once, paid_trials
 from cj_pipeline.provider_jobs.requests import RequestSpec
 from cj_pipeline.providers.base import Provider
+from cj_pipeline.queries.forecast_plan import PastCalls
 from cj_pipeline.runtime import Runtime
+
+NOTHING_SEEN = PastCalls()
 
 MODES: tuple[BatchingMode, ...] = ("provider_batch_api", "serial_bundle", "per_request")
 
@@ -33,6 +38,9 @@ class ModeCost:
         expected_usd: Of all of them, what the provider's cache saves already taken off.
         worst_usd: The most they can cost, which is what would be reserved.
         caching: Whether the shared prefix is kept, and why.
+        seconds: How long all of them take, from and to, at most as many waves as planned.
+        time_from: What that rests on, in words.
+        reasoning_from: What the expected answer's length rests on, in words.
     """
 
     judge: Judge
@@ -42,10 +50,31 @@ class ModeCost:
     expected_usd: float
     worst_usd: float
     caching: CachingPlan
+    seconds: tuple[float, float]
+    time_from: str
+    reasoning_from: str
+
+    @property
+    def time(self) -> str:
+        """How long it takes, in words."""
+        return time_range(*self.seconds)
+
+
+JOB_S = (1_800.0, 10_800.0)
+"""Seconds a batch endpoint usually takes for a job; up to 24 hours are allowed to it."""
+
+CALL_S = (2.0, 15.0)
+"""Seconds a single call usually takes; models that reason at length take longer."""
 
 
 def cost_by_mode(
-    judge: Judge, asks: Sequence[RequestSpec], n_comparisons: int, concurrency: int = 1
+    judge: Judge,
+    asks: Sequence[RequestSpec],
+    n_comparisons: int,
+    concurrency: int = 1,
+    *,
+    n_waves: int = 1,
+    past: PastCalls = NOTHING_SEEN,
 ) -> list[ModeCost]:
     """Return what a judge would cost in every mode its provider has.
 
@@ -54,9 +83,12 @@ def cost_by_mode(
         asks: Its share of the first wave, at least one; the rest is taken to be like it.
         n_comparisons: What it may be asked in all.
         concurrency: Single calls in flight at once, which find the provider's cache cold.
+        n_waves: In how many waves, each of which waits for the one before.
+        past: What the store has seen of the judge.
     """
+    answer_tokens = round(past.answer_tokens or EXPECTED_ANSWER_TOKENS)
     tokens = [_prompt_tokens(ask) for ask in asks]
-    usage = Usage(prompt=sum(tokens), completion=EXPECTED_ANSWER_TOKENS * len(asks))
+    usage = Usage(prompt=sum(tokens), completion=answer_tokens * len(asks))
     costs = []
     for mode in MODES:
         batched = mode == "provider_batch_api"
@@ -77,13 +109,49 @@ def cost_by_mode(
                 judge=judge,
                 mode=mode,
                 n_comparisons=n_comparisons,
-                tokens_each=round(sum(tokens) / len(tokens)) + EXPECTED_ANSWER_TOKENS,
+                tokens_each=round(sum(tokens) / len(tokens)) + answer_tokens,
                 expected_usd=expected * n_comparisons,
                 worst_usd=worst * n_comparisons,
                 caching=caching,
+                seconds=_seconds(mode, n_comparisons, n_waves, concurrency, past),
+                time_from=_time_from(batched=batched, past=past),
+                reasoning_from=_reasoning_from(past),
             )
         )
     return costs
+
+
+def _seconds(
+    mode: BatchingMode, n_comparisons: int, n_waves: int, concurrency: int, past: PastCalls
+) -> tuple[float, float]:
+    """Return from and to; waves follow one another, and so do a serial bundle's calls."""
+    if mode == "provider_batch_api":
+        low, high = past.job_s or JOB_S
+        return n_waves * low, n_waves * high
+    low, high = past.call_s or CALL_S
+    in_flight = concurrency if mode == "per_request" else 1
+    n_turns = max(n_waves, math.ceil(n_comparisons / max(1, in_flight)))
+    return n_turns * low, n_turns * high
+
+
+def _time_from(*, batched: bool, past: PastCalls) -> str:
+    if batched:
+        return f"{past.n_jobs} jobs of this store" if past.job_s else "usual times"
+    return f"{past.n_calls} calls of this store" if past.call_s else "usual times"
+
+
+def _reasoning_from(past: PastCalls) -> str:
+    if past.answer_tokens is None:
+        return "without reasoning tokens: too few answers of it are stored; --pilot measures them"
+    return f"with reasoning tokens: the mean of its {past.n_answers} stored answers"
+
+
+def time_range(low_s: float, high_s: float) -> str:
+    """Return a range of time in the unit that its upper end asks for, as `8 to 50 hours`."""
+    units = ((7_200.0, 3_600.0, "hours"), (120.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
+    size, name = next((size, name) for least, size, name in units if high_s >= least)
+    low, high = (f"{round(s / size, 1 if s < 10 * size else None):g}" for s in (low_s, high_s))
+    return f"about {high} {name}" if low == high else f"{low} to {high} {name}"
 
 
 def run_pilot(

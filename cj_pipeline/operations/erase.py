@@ -33,7 +33,14 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.ids import id_for
 from cj_pipeline.live.journal import folder_of
-from cj_pipeline.operations.erase_rows import batches_of_person, erase_rows, rename_person
+from cj_pipeline.operations.erase_rows import (
+    PERSON_ALIAS,
+    batches_of_person,
+    erase_rows,
+    names_of,
+    rename_person,
+)
+from cj_pipeline.outputs.exported import exports_elsewhere, files_exported
 from cj_pipeline.queries.same_texts import essays_with_the_text
 from cj_pipeline.storage.file_swap import UNFINISHED
 from cj_pipeline.storage.published_files import PUBLISHED_IN
@@ -52,7 +59,6 @@ Beyond = Callable[[str, bool], int]
 """Removes what another program of the home keeps of a batch, given its name and whether the whole
 batch goes; returns how much that was. May be called twice."""
 
-PERSON_ALIAS = "someone-"
 _COMPARISON_ID = re.compile(rb"[0-9a-f]{10}-\d{7,}")
 _EMULATOR_STATE = "emulator.sqlite"
 _LOOKED_AT_ONCE = 4 * 1024 * 1024
@@ -69,6 +75,7 @@ class Forgotten:
         n_files: Files and folders removed.
         elsewhere: Essays of other batches that have the same text, as (batch, essay).
         backups: Backups that were written before, are outside the home, and may hold it still.
+        exports: What people had written outside the home and may hold it still, each as a line.
     """
 
     batch_id: str
@@ -77,6 +84,7 @@ class Forgotten:
     n_files: int
     elsewhere: tuple[tuple[str, str], ...] = ()
     backups: tuple[Path, ...] = ()
+    exports: tuple[str, ...] = ()
 
     @property
     def is_person(self) -> bool:
@@ -160,7 +168,7 @@ def forget_person(
             )
             raise UnknownPersonError(msg)
         alias = f"{PERSON_ALIAS}{secrets.token_hex(6)}"
-        erasures = [_intended(each, None, alias, now) | {"person": person} for each in batches]
+        erasures = [_intended(store, db, each, now, alias=alias, person=person) for each in batches]
         db.insert("erasures", erasures)
     return (*finished, *_finish(store, erasures, now, beyond))
 
@@ -257,22 +265,34 @@ def _forget(
         if not unsettled:
             _refuse_unsettled(db, batch_id)
         elsewhere = _same_texts(db, batch_id, essay_id)
+        exports = _exports_elsewhere(store, db, batch_id)
         alias = None if essay_id is None else f"forgotten-{secrets.token_hex(6)}"
-        erasure = _intended(batch_id, essay_id, alias, now)
+        erasure = _intended(store, db, batch_id, now, alias=alias, essay_id=essay_id)
         db.insert("erasures", [erasure])
     (done,) = _finish(store, [erasure], now, beyond)
-    return replace(done, elsewhere=elsewhere)
+    return replace(done, elsewhere=elsewhere, exports=exports)
 
 
 def _intended(
-    batch_id: str, essay_id: str | None, alias: str | None, now: datetime
+    store: FileStore,
+    db: Session,
+    batch_id: str,
+    now: datetime,
+    *,
+    alias: str | None,
+    essay_id: str | None = None,
+    person: str | None = None,
 ) -> dict[str, Any]:
+    names = names_of(db, batch_id, essay_id) if essay_id is not None else [person or ""]
+    left = _exports_elsewhere(store, db, batch_id)
     return {
         "erasure_id": secrets.token_hex(8),
         "batch_id": batch_id,
         "essay_id": essay_id,
         "essay_alias": alias,
-        "person": None,
+        "person": person,
+        # A path may hold the very name that is to go: then it is told, and not written down.
+        "exports": [each for each in left if not any(name and name in each for name in names)],
         "state": "intended",
         "n_rows": None,
         "n_files": None,
@@ -307,7 +327,10 @@ def _finish(
         backups = _backups_elsewhere(store, db)
         for erasure in erasures:
             db.execute("DELETE FROM erasures WHERE erasure_id = ?", [erasure["erasure_id"]])
-    return tuple(replace(each, backups=backups) for each in done)
+    return tuple(
+        replace(each, backups=backups, exports=tuple(erasure["exports"] or ()))
+        for each, erasure in zip(done, erasures, strict=True)
+    )
 
 
 def _erase(store: FileStore, erasure: dict[str, Any], now: datetime, beyond: Beyond) -> Forgotten:
@@ -325,13 +348,15 @@ def _erase(store: FileStore, erasure: dict[str, Any], now: datetime, beyond: Bey
         return erase_rows(db, batch_id, essay_id, alias)
 
     if person is not None:
-        n_files = _remove(store.home, [store.home / "batches" / batch_id])
+        with store.read() as db:
+            paths = [store.home / "batches" / batch_id, *files_exported(db, batch_id)]
+        n_files = _remove(store.home, paths)
     else:
         with store.read() as db:
             paths = _files_of(store, db, batch_id)
             shown = _comparisons_of(db, batch_id, essay_id)
         n_files = _remove(store.home, paths) + _remove_from_emulator(store.home, shown)
-        n_files += beyond(batch_id, is_whole)
+    n_files += beyond(batch_id, is_whole)
     with store.held():
         n_files += _erase_from_copies(store, rows_of)
     with store.write() as db:
@@ -407,6 +432,7 @@ def _files_of(store: FileStore, db: Session, batch_id: str) -> list[Path]:
         *_folders_of(store.home, batch_id),
         *_handed_in(store.home, batch_id),
         *_parquet_of(store.home, batch_id),
+        *files_exported(db, batch_id),
         *named,
     ]
 
@@ -556,6 +582,11 @@ def _backups_elsewhere(store: FileStore, db: Session) -> tuple[Path, ...]:
     home = store.home.resolve()
     paths = [Path(row["path"]) for row in db.rows("SELECT path FROM backups ORDER BY written_at")]
     return tuple(path for path in paths if home not in path.parents and path.exists())
+
+
+def _exports_elsewhere(store: FileStore, db: Session, batch_id: str) -> tuple[str, ...]:
+    place = store.place()
+    return exports_elsewhere(db, batch_id, store.home, place.host if place else None)
 
 
 def words_of(store: FileStore, batch_id: str, essay_id: str | None) -> tuple[bytes, ...]:

@@ -40,6 +40,9 @@ PERSON_COLUMNS = (
 )
 """Columns that name who judged, graded or decided."""
 
+PERSON_ALIAS = "someone-"
+"""How the name begins that stands for a person who was forgotten."""
+
 OUTLASTING = ("forgotten", "forgotten_costs", "erasures")
 """What is kept of a batch that was removed: that it was, and what it had cost."""
 
@@ -58,6 +61,7 @@ WORDS_ON_A_BATCH: Mapping[str, tuple[str, ...]] = {
     "batch_links": ("statement",),
     "batches": ("title", "problems", "metadata"),
     "duplicate_jobs": ("error",),
+    "exports": ("path",),
     "grading_reports": ("statement", "anchor_check", "anchor_grades", "sampled_grades"),
     "judge_holds": ("reason",),
     "judge_link_revocations": ("reason",),
@@ -92,7 +96,7 @@ _ITS_CALLBACKS = f"""callbacks WHERE batch_id = $batch AND (
 def erase_rows(db: Session, batch_id: str, essay_id: str | None, alias: str | None) -> int:
     """Remove or rewrite rows in whatever tables a database has; return how many."""
     if essay_id is not None and alias is not None:
-        names = _names_of(db, batch_id, essay_id)
+        names = names_of(db, batch_id, essay_id)
         n_touched = _remove_words(db, batch_id, essay_id)
         return n_touched + _rename(db, batch_id, essay_id, alias, names)
     n_rows = 0
@@ -138,13 +142,18 @@ def batches_of_person(db: Session, person: str) -> list[str]:
     """Return the batches in which somebody of this name judged, graded or decided."""
     found: set[str] = set()
     for table in tables_of(db):
-        for column in _columns(db, table).keys() & set(PERSON_COLUMNS):
+        for column in columns_named_for_people(db, table):
             rows = db.rows(
                 f'SELECT DISTINCT batch_id FROM "{table}" WHERE "{column}" = ?',  # noqa: S608
                 [person],
             )
             found |= {row["batch_id"] for row in rows}
     return sorted(found)
+
+
+def columns_named_for_people(db: Session, table: str) -> list[str]:
+    """Return the columns of a table that name who judged, graded or decided."""
+    return sorted(_columns(db, table).keys() & set(PERSON_COLUMNS))
 
 
 def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
@@ -178,7 +187,7 @@ def _remove_words(db: Session, batch_id: str, essay_id: str) -> int:
             nothing = "NULL" if _may_be_null(db, table, column) else "''"
             where = _about(db, table)
             db.execute(f'UPDATE "{table}" SET "{column}" = {nothing} WHERE {where}', keys)  # noqa: S608
-    names = _names_of(db, batch_id, essay_id)
+    names = names_of(db, batch_id, essay_id)
     _remove_from_documents(db, batch_id, names)
     told = "".join(f', "{name}" = NULL' for name in _names_of_students(db))
     db.execute(
@@ -241,8 +250,8 @@ def _names_of_students(db: Session) -> list[str]:
     return [name for name in wanted if name in _columns(db, "essays")]
 
 
-def _names_of(db: Session, batch_id: str, essay_id: str) -> list[str]:
-    """Return what an essay is called, the longest first."""
+def names_of(db: Session, batch_id: str, essay_id: str) -> list[str]:
+    """Return what an essay is called: its id and its names, the longest first."""
     keys = {"batch": batch_id, "essay": essay_id}
     named = db.one("FROM essays WHERE batch_id = $batch AND essay_id = $essay", keys) or {}
     kept = {essay_id, *(named.get(key) for key in ("file_name", "given_id", "name"))}

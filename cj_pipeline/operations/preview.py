@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,13 @@ from cj_pipeline.errors import StoreError
 from cj_pipeline.intake.batch_folder import Batch
 from cj_pipeline.intake.settings import EarlierBatch
 from cj_pipeline.judging.judges import Judge
-from cj_pipeline.operations.cost_estimate import ModeCost, cost_by_mode, run_pilot
+from cj_pipeline.operations.cost_estimate import (
+    NOTHING_SEEN,
+    ModeCost,
+    cost_by_mode,
+    run_pilot,
+    time_range,
+)
 from cj_pipeline.operations.pilot import Calibration
 from cj_pipeline.outputs.artefact import WrittenFile, write_artefact
 from cj_pipeline.provider_jobs.canary import canary_size
@@ -32,7 +39,7 @@ from cj_pipeline.provider_jobs.requests import (
 )
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.queries.comparison_graph import empty_graph, with_linked_scores
-from cj_pipeline.queries.forecast_plan import plan_ahead
+from cj_pipeline.queries.forecast_plan import PastCalls, past_calls, plan_ahead
 from cj_pipeline.queries.live_profile import stored_profile
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import store_batch
@@ -73,6 +80,7 @@ class Preview:
         aside: The pipeline's connections, with a store of its own that holds this much.
         placed_on: The batch on whose scale it is to be, and what that one knows of the essays now;
             empty where it has a scale of its own.
+        past: What the store has seen of each judge, by its fingerprint.
     """
 
     record: BatchRecord
@@ -81,6 +89,7 @@ class Preview:
     texts: BatchTexts
     aside: Runtime
     placed_on: str = ""
+    past: Mapping[str, PastCalls] = field(default_factory=dict)
 
     @property
     def batch_id(self) -> str:
@@ -107,12 +116,29 @@ class Preview:
                 f"{ends_at * record.settings.max_attempts}, because failed ones are retried",
             ),
             ("first wave", f"{len(self.first_wave)} comparisons"),
-            ("waves at most", -(-ends_at // max(1, len(self.first_wave)))),
+            ("waves at most", self._n_waves),
+            ("time at most", self._time(self._n_waves)),
             *([("placed on", self.placed_on)] if self.placed_on else []),
             *self._forecast(),
             *self._canaries(),
             ("spend cap USD", record.settings.spend_cap_usd or "none"),
         ]
+
+    @property
+    def _n_waves(self) -> int:
+        """How many waves the batch may take."""
+        ends_at = completion_denominator(len(self.record.essay_ids), self.record.rules)
+        return -(-ends_at // max(1, len(self.first_wave)))
+
+    def _time(self, n_waves: int) -> str:
+        """Return how long so many waves take in the batch's mode, by its slowest judge."""
+        mode = self.record.settings.batching_mode
+        chosen = [cost for cost in self.costs() if cost.mode == mode]
+        if not chosen:
+            return "not known"
+        slowest = max(chosen, key=lambda cost: cost.seconds[1])
+        low, high = (each * n_waves / max(1, self._n_waves) for each in slowest.seconds)
+        return f"{time_range(low, high)} ({slowest.time_from})"
 
     def _canaries(self) -> list[tuple[str, object]]:
         sizes = {
@@ -149,7 +175,8 @@ class Preview:
         for name, each in asked or might:
             forecast = forecast_at_plan(len(self.record.essay_ids), each, plan)
             if forecast is not None:
-                told.append((name, forecast.in_words(ends_at)))
+                words = forecast.in_words(ends_at)
+                told.append((name, f"{words}; {self._time(forecast.waves)}"))
         return told
 
     @property
@@ -164,13 +191,22 @@ class Preview:
         return sum(costs) / max(len(costs), 1)
 
     def costs(self) -> list[ModeCost]:
-        """Return what each judge would cost in each mode its provider has."""
+        """Return what each judge would cost, and how long it takes, in each mode there is."""
+        return self._costs
+
+    @cached_property
+    def _costs(self) -> list[ModeCost]:
         workers = stored_profile(self.record.metadata).workers
         return [
             cost
             for judge in self.record.judges
             for cost in cost_by_mode(
-                judge, self._asks_like(judge), self._most_comparisons(judge), workers
+                judge,
+                self._asks_like(judge),
+                self._most_comparisons(judge),
+                workers,
+                n_waves=self._n_waves,
+                past=self.past.get(judge.judge_id, NOTHING_SEEN),
             )
         ]
 
@@ -298,7 +334,9 @@ def preview_batch(
         essays={essay.essay_id: essay.shown_text for essay in batch.essays},
     )
     asks = tuple(_ask(record, texts, planned) for planned in first_wave)
-    return Preview(record, first_wave, asks, texts, aside, placed_on)
+    with runtime.store.read() as db:
+        past = {judge.judge_id: past_calls(db, judge) for judge in record.judges}
+    return Preview(record, first_wave, asks, texts, aside, placed_on, past)
 
 
 def _ask(record: BatchRecord, texts: BatchTexts, planned: PlannedComparison) -> RequestSpec:

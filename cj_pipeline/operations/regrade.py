@@ -137,8 +137,10 @@ GRADED_BY = (
     "max_extrapolated_share",
     "max_inversion_p",
     "link_to",
+    "scaled_scores",
 )
-"""The settings, beside the scale, that grades are made by; no other may change after the end."""
+"""The settings, beside the scale, that grades are made by or scores are shown by; no other may
+change after the end."""
 
 
 def regrade(
@@ -200,7 +202,9 @@ def regrade(
                 f"  - {problem}" for problem in problems
             )
             raise SettingsError(msg)
-        _change(db, batch_id, given, changed)
+        # As it is understood: what a part of a setting leaves out is gone, and not as it was.
+        understood = record.settings.model_dump(mode="json")
+        _change(db, batch_id, {key: understood[key] for key in given}, changed)
         if own_scale is not None:
             _keep_scale(db, batch_id, own_scale)
         if despite:

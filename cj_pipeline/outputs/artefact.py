@@ -138,6 +138,11 @@ def artefact_document(
         "costs": _costs(history),
         "provider_jobs": [_provider_job(row) for row in history.jobs],
         "judges": [_judge(row) for row in history.judges],
+        **(
+            {"earlier_judges": [_judge(row) for row in history.earlier_judges]}
+            if history.earlier_judges
+            else {}
+        ),
         "settings": {
             key: {"value": value, "origin": history.settings_origins[key]}
             for key, value in history.settings.items()
@@ -384,6 +389,8 @@ def _inputs(history: BatchHistory) -> dict[str, Any]:
         ],
         "students": [_essay_record(row) for row in history.essays if not row["is_anchor"]],
     }
+    if history.shared:
+        inputs["shared_texts"] = [_shared_record(row) for row in history.shared]
     if "rubric" in documents:
         inputs["rubric"] = _document_blob(documents["rubric"])
     if "scale" in documents:
@@ -420,7 +427,19 @@ def _essay_record(row: Row) -> dict[str, Any]:
         "source_path": row["source_path"],
         "checksum": row["sha256"],
         "text_checksum": hashlib.sha256((row["text"] or "").encode()).hexdigest(),
-    }
+    } | _names(row)
+
+
+def _shared_record(row: Row) -> dict[str, Any]:
+    """Return a student whose text is another's: what that one gets is theirs too."""
+    return {
+        key: row[key] for key in ("essay_id", "judged_id", "file_name", "source_path")
+    } | _names(row)
+
+
+def _names(row: Row) -> dict[str, str]:
+    """Return what people call a student, as far as the batch says it."""
+    return {key: row[key] for key in ("given_id", "name", "group") if row.get(key)}
 
 
 def _comparison_record(history: BatchHistory, row: Row) -> dict[str, Any]:

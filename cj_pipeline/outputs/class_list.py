@@ -47,6 +47,8 @@ COLUMNS = (
     "status",
     "machine_grade",
     "read_first",
+    "scaled_score",
+    "scaled_error",
 )
 HEADINGS: Mapping[str, tuple[str, str]] = {
     "rank": (
@@ -112,6 +114,14 @@ HEADINGS: Mapping[str, tuple[str, str]] = {
         to_translate("Read first"),
         to_translate("The place in the order in which a reading gains most; 1 comes first."),
     ),
+    "scaled_score": (
+        to_translate("Scaled score"),
+        to_translate("The score on the scale that the batch sets; empty without one."),
+    ),
+    "scaled_error": (
+        to_translate("Scaled error"),
+        to_translate("Its standard error, on the same scale."),
+    ),
 }
 """Each column's heading and meaning, for people."""
 _EXCEL_EPOCH = datetime(1980, 1, 1)  # noqa: DTZ001 -- XLSX properties carry no zone
@@ -142,6 +152,7 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
         essay = history.essay_by_id[row["essay_id"]]
         projection = history.projection_by_id.get(row["essay_id"])
         sure = history.rank_by_id.get(row["essay_id"], {})
+        scaled = history.scaled_by_id.get(row["essay_id"])
         lower, upper = history.score_interval(row["essay_id"])
         decision = history.decision_by_id.get(row["essay_id"])
         is_machines = decision is None or decision["kind"] == "accept"
@@ -176,6 +187,8 @@ def class_list(history: BatchHistory) -> Iterator[tuple[Cell, ...]]:
             history.release.status if projection else None,
             projection["grade"] if projection else None,
             to_read.place.get(row["essay_id"]),
+            round(scaled["scaled_score"], 1) if scaled else None,
+            round(scaled["standard_error"], 1) if scaled else None,
         )
 
 

@@ -1,11 +1,12 @@
 """Everything a store holds on one person's essay, for whoever asks what is kept on them.
 
 What people decided on it and said of it is part of that. The other essays of its comparisons are
-other people's: of them only the ids are told.
+other people's, and their ids often their names: of them it is told only which are the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ _PARTS = {
         "SELECT * EXCLUDE (person) FROM human_answers"
         " WHERE batch_id = $batch AND $essay IN (essay_a, essay_b) ORDER BY number"
     ),
+    "written_out": (
+        "SELECT kind, written_at FROM exports WHERE batch_id = $batch"
+        " AND coalesce(essay_id, $essay) = $essay ORDER BY written_at"
+    ),
     "earlier_readings": f"FROM earlier_outcomes WHERE {_SHOWS_IT} ORDER BY replaced_at",
     "comparisons": f"FROM comparisons WHERE {_SHOWS_IT} ORDER BY sequence",
     "requests": f"FROM attempts WHERE {_SHOWS_IT} ORDER BY requested_at",
@@ -55,6 +60,8 @@ _PARTS = {
     ),
 }
 
+
+_IDS = frozenset({"essay_id", "essay_a", "essay_b", "winner_id", "loser_id", "judged_id"})
 
 _ARCHIVED = (
     "SELECT * FROM read_parquet($archive) WHERE custom_id IN "  # noqa: S608 - constants
@@ -92,7 +99,29 @@ def person_record(
     }
     if shared is not None:
         record["essay"] = [shared | {"text": row["text"]} for row in record["essay"]]
-    record["same_text_in"] = essays_with_the_text(db, batch_id, essay_id)
     if archive.exists():
         record["replies"] += db.rows(_ARCHIVED, keys | {"archive": str(archive)})
-    return record
+    others = db.rows(
+        "SELECT essay_id FROM essays WHERE batch_id = $batch AND NOT is_anchor"
+        " AND essay_id <> $essay ORDER BY essay_id",
+        keys,
+    )
+    aliases = {row["essay_id"]: f"another-{n}" for n, row in enumerate(others, start=1)}
+    if shared is not None:
+        aliases[keys["essay"]] = essay_id
+    told: dict[str, list[dict[str, Any]]] = _told(record, aliases)
+    same = essays_with_the_text(db, batch_id, essay_id)
+    elsewhere = sorted({row["batch_id"] for row in same} - {batch_id})
+    return told | {"same_text_in": [{"batch_id": each} for each in elsewhere]}
+
+
+def _told(value: Any, aliases: Mapping[str, str]) -> Any:
+    """Return a value with every id of an essay, wherever one stands, replaced by its alias."""
+    if isinstance(value, list):
+        return [_told(each, aliases) for each in value]
+    if isinstance(value, dict):
+        return {
+            key: aliases.get(each, each) if key in _IDS else _told(each, aliases)
+            for key, each in value.items()
+        }
+    return value

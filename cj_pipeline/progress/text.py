@@ -70,6 +70,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def describe_unattended(batch_id: str, since: datetime, now: datetime) -> str:
+    """Return that no process takes a batch on, since when, and what would."""
+    waited = duration((now - since).total_seconds())
+    return (
+        f"No process collects {batch_id}: its next step is due for {waited} (since {since:%H:%M}"
+        " UTC). `cj ui` runs the sensors; `cj execute FOLDER --await-completion` takes it on."
+    )
+
+
 @dataclass(frozen=True)
 class AwaitedJobs:
     """A batch's open provider jobs of one kind.

@@ -1,14 +1,80 @@
-"""What a batch's forecast goes by, from its settings: see `forecast`."""
+"""What a batch's forecast goes by: its settings (see `forecast`), and what this store has seen."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cj_pipeline.batch.options import goal_of
 from cj_pipeline.intake.settings import common_share
+from cj_pipeline.judging.judges import Judge
 from cj_pipeline.pairing.strategies import AT_ONE_CUT, strategy_named
 from cj_pipeline.queries.batch_record import BatchRecord, pairs_in_wave
 from cj_pipeline.scale.dependence import USUAL_BETWEEN, USUAL_REPEATED
 from cj_pipeline.stopping.continuation import completion_denominator
 from cj_pipeline.stopping.forecast import SamplingPlan
+from cj_pipeline.store.session import Session
+
+MIN_JOBS, MIN_CALLS, MIN_ANSWERS = 3, 20, 20
+"""Fewer say too little of the next ones."""
+
+
+@dataclass(frozen=True)
+class PastCalls:
+    """What a store has seen of a judge; None where that is too little to go by.
+
+    Attributes:
+        job_s: Seconds from sent to ended that four fifths of its model's provider jobs lie between.
+        n_jobs: How many there were.
+        call_s: Seconds that four fifths of its model's single calls lie between.
+        n_calls: How many there were.
+        answer_tokens: Output tokens a verdict of this judge takes on average, reasoning included.
+        n_answers: How many answers that is from.
+    """
+
+    job_s: tuple[float, float] | None = None
+    n_jobs: int = 0
+    call_s: tuple[float, float] | None = None
+    n_calls: int = 0
+    answer_tokens: float | None = None
+    n_answers: int = 0
+
+
+def past_calls(db: Session, judge: Judge) -> PastCalls:
+    """Return what a store has seen of a judge: times of its model, tokens of itself."""
+    model = {"provider": judge.provider, "model": judge.model}
+    jobs = db.rows(
+        """
+        SELECT count(*) AS n, quantile_cont(s, 0.1) AS low, quantile_cont(s, 0.9) AS high FROM (
+            SELECT epoch(ended_at) - epoch(submitted_at) AS s FROM provider_jobs
+            WHERE provider = $provider AND model = $model AND ended_at >= submitted_at
+              AND batching_mode = 'provider_batch_api'
+        )
+        """,
+        model,
+    )[0]
+    calls = db.rows(
+        """
+        SELECT count(*) AS n, quantile_cont(latency_s, 0.1) AS low,
+               quantile_cont(latency_s, 0.9) AS high
+        FROM live_calls l
+        JOIN judges j ON j.batch_id = l.batch_id AND j.judge_id = l.judge_id
+        WHERE j.provider = $provider AND j.model = $model AND l.outcome = 'answered'
+        """,
+        model,
+    )[0]
+    answers = db.rows(
+        "SELECT count(*) AS n, avg(tokens_completion) AS tokens FROM attempts"
+        " WHERE judge_id = ? AND outcome = 'succeeded' AND tokens_completion > 0",
+        [judge.judge_id],
+    )[0]
+    return PastCalls(
+        job_s=(jobs["low"], jobs["high"]) if jobs["n"] >= MIN_JOBS else None,
+        n_jobs=jobs["n"],
+        call_s=(calls["low"], calls["high"]) if calls["n"] >= MIN_CALLS else None,
+        n_calls=calls["n"],
+        answer_tokens=answers["tokens"] if answers["n"] >= MIN_ANSWERS else None,
+        n_answers=answers["n"],
+    )
 
 
 def plan_ahead(record: BatchRecord, usd_per_comparison: float | None) -> SamplingPlan:

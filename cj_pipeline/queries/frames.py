@@ -13,7 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.errors import SettingsError, UnknownBatchError
+from cj_pipeline.ids import nearest
 from cj_pipeline.store.opening import open_published
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ FrameName = Literal[
     "probabilities",
     "boundaries",
     "ranks",
+    "reliability",
+    "near_boundary",
+    "gradings",
+    "grade_history",
     "linked_scores",
     "drifts",
     "comparisons",
@@ -54,6 +59,13 @@ _QUERIES: dict[FrameName, str] = {
     " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch) ORDER BY position",
     "ranks": "SELECT * EXCLUDE (batch_id) FROM essay_ranks WHERE batch_id = $batch"
     " ORDER BY rank, essay_id",
+    "reliability": "SELECT * EXCLUDE (batch_id) FROM v_reliability WHERE batch_id = $batch",
+    "near_boundary": "SELECT * EXCLUDE (batch_id) FROM v_near_boundary WHERE batch_id = $batch"
+    " ORDER BY abs(distance), essay_id",
+    "gradings": "SELECT * EXCLUDE (batch_id) FROM v_gradings WHERE batch_id = $batch"
+    " ORDER BY revision",
+    "grade_history": "SELECT * EXCLUDE (batch_id) FROM v_grade_history WHERE batch_id = $batch"
+    " ORDER BY revision, essay_id",
     # On the scale of the batch linked to, where `scores` are on the batch's own zero.
     "linked_scores": "SELECT * EXCLUDE (batch_id, revision) FROM linked_scores"
     " WHERE batch_id = $batch AND revision ="
@@ -89,16 +101,20 @@ def arrow_table(name: FrameName, batch_id: str, *, home: Path | str | None = Non
         home: The store's folder; CJ_HOME, or `.cj` in the current folder, if left out.
 
     Raises:
+        SettingsError: If there is no such frame.
         UnknownBatchError: If the published copy has no batch of that name.
         StoreError: If nothing has been published there yet.
     """
+    if name not in _QUERIES:
+        msg = f"There is no frame '{name}'{nearest(name, FRAME_NAMES)} See docs/analysts.md."
+        raise SettingsError(msg)
     with closing(open_published(home)) as connection:
         rows = connection.execute("SELECT batch_id FROM batches ORDER BY batch_id").fetchall()
         known = [row[0] for row in rows]
         if batch_id not in known:
             msg = (
                 f"No batch '{batch_id}' is in the published copy of the store; there are:"
-                f" {', '.join(known) or 'none'}."
+                f" {', '.join(known) or 'none'}{nearest(batch_id, known, at_least=0.6) or '.'}"
             )
             raise UnknownBatchError(msg)
         return connection.execute(_QUERIES[name], {"batch": batch_id}).to_arrow_table()

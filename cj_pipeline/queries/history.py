@@ -41,8 +41,8 @@ HIDDEN_SETTINGS = frozenset({"emulator_qualities"})
 """What simulated judges are given and no result may show: it is the answer key."""
 
 _JUDGES = (
-    "SELECT * EXCLUDE (replaced_at) FROM judges WHERE batch_id = $batch AND replaced_at {}"
-    " ORDER BY name, judge_id"
+    "SELECT * EXCLUDE (replaced_at, replaced_by) FROM judges"
+    " WHERE batch_id = $batch AND replaced_at {} ORDER BY name, judge_id"
 )
 
 
@@ -101,6 +101,7 @@ class BatchHistory:
         links: Of the last grading, to the batches on whose scale it is; in order of the chain.
         drifts: Of the anchors those links go through, the largest against its error first.
         linked_scores: Each essay's score on the scale of the batch linked to; by essay.
+        scaled_scores: Each essay's score on the scale that the batch sets; empty without one.
         ranks: How sure each essay's rank is; empty before the end.
         statistics: How good the final scale is (`scale_statistics`); empty before the end.
         release: Whether its grades may be used as final.
@@ -129,6 +130,7 @@ class BatchHistory:
     links: tuple[Row, ...] = ()
     drifts: tuple[Row, ...] = ()
     linked_scores: tuple[Row, ...] = ()
+    scaled_scores: tuple[Row, ...] = ()
     ranks: tuple[Row, ...] = ()
     shared: tuple[Row, ...] = ()
     statistics: Row = field(default_factory=dict)
@@ -224,6 +226,11 @@ class BatchHistory:
     def pair_by_id(self) -> dict[str, Row]:
         """Each comparison as it was planned, under its id."""
         return {row["comparison_id"]: row for row in self.pairs}
+
+    @cached_property
+    def scaled_by_id(self) -> dict[str, Row]:
+        """Each essay's score on the scale that the batch sets."""
+        return {row["essay_id"]: row for row in self.scaled_scores}
 
     @cached_property
     def projection_by_id(self) -> dict[str, Row]:
@@ -429,7 +436,8 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
         ),
         jobs=rows(
             "SELECT p.*, coalesce(l.n, 0) AS n_left_over FROM provider_jobs p LEFT JOIN"
-            " (SELECT submission_key, count(*) AS n FROM provider_leftovers GROUP BY ALL) l"
+            " (SELECT submission_key, count(*) AS n FROM provider_leftovers WHERE n_tries > 0"
+            " GROUP BY ALL) l"
             " USING (submission_key) WHERE p.batch_id = $batch ORDER BY p.wave, p.submission_key"
         ),
         scores=rows(
@@ -472,6 +480,7 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
             " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
             " ORDER BY essay_id"
         ),
+        scaled_scores=rows("FROM v_scaled_scores WHERE batch_id = $batch ORDER BY essay_id"),
         ranks=rows("SELECT * FROM essay_ranks WHERE batch_id = $batch ORDER BY rank, essay_id"),
         statistics=described["statistics"] if described is not None else {},
         release=release_of(db, batch_id),

@@ -93,6 +93,23 @@ def what_hinders(row: Mapping[str, Any]) -> str:
     return ""
 
 
+def open_jobs(db: Session, batch_id: str) -> list[dict[str, Any]]:
+    """Return a batch's provider jobs that are not done: how far each is, and its last and next
+    look, the oldest first.
+    """
+    return db.rows(
+        """
+        SELECT submission_key[:8] AS job, provider, model, state, phase, provider_job_id,
+               provider_status, waiting_for, n_requests,
+               coalesce(n_completed, 0) + coalesce(n_failed, 0) AS n_done,
+               submitted_at, polled_at AS last_look, next_poll_at AS next_look, error
+        FROM v_job_phases WHERE batch_id = ? AND phase <> 'done'
+        ORDER BY intended_at, submission_key
+        """,
+        [batch_id],
+    )
+
+
 def put_off(db: Session, batch_id: str | None = None) -> list[tuple[str, str]]:
     """Return what of each batch was put off, why and until when: the batch, and the line.
 

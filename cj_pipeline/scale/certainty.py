@@ -15,6 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from cj_pipeline.arrays import Floats
+from cj_pipeline.errors import UnknownEssayError
+from cj_pipeline.ids import nearest
 from cj_pipeline.scale.tallies import Indices
 
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -132,7 +134,15 @@ class ScorePosterior:
         return {essay_id: i for i, essay_id in enumerate(self.essay_ids)}
 
     def covariance_among(self, essay_ids: Sequence[str]) -> Floats:
-        """Return the covariance of these essays' scores, in this order."""
+        """Return the covariance of these essays' scores, in this order.
+
+        Raises:
+            UnknownEssayError: If one has no score here.
+        """
+        if unknown := [each for each in essay_ids if each not in self.place]:
+            meant = nearest(unknown[0], self.place, at_least=0.5) or "."
+            msg = f"There is no essay '{unknown[0]}' among the {len(self.place)} scores{meant}"
+            raise UnknownEssayError(msg)
         chosen = np.array([self.place[each] for each in essay_ids], dtype=np.int64)
         return np.asarray(self.joint.covariance_among(chosen) + self._apart(chosen))
 

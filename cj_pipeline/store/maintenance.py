@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -149,10 +149,19 @@ def backup_store(store: FileStore, target: Path, *, now: datetime | None = None)
     return target
 
 
-def restore_store(store: FileStore, source: Path, *, now: datetime) -> Path | None:
+def restore_store(
+    store: FileStore, source: Path, *, now: datetime, amend: Amend | None = None
+) -> Path | None:
     """Put a backup in the live file's place; return where the file that was there lies now.
 
     A new epoch begins: jobs that were made since the backup are searched for before any is made.
+
+    Args:
+        store: Whose file it is.
+        source: The backup.
+        now: The time.
+        amend: Writes into the backup what of the live file it must not lack, before it is in
+            place; it is not called where the live file cannot be read.
 
     Raises:
         StoreError: If the backup cannot be opened, is newer than the code, or does not fit on the
@@ -176,7 +185,11 @@ def restore_store(store: FileStore, source: Path, *, now: datetime) -> Path | No
             put_in_place(
                 store.path,
                 write=lambda copy: _write_restored(
-                    store, source, copy, expected=expected, now=now, replaced=replaced
+                    store,
+                    source,
+                    copy,
+                    expected=expected,
+                    amend=lambda restored: _amend(store, restored, replaced, now, amend),
                 ),
                 prove=lambda copy: _row_counts(copy, store.key),
                 n_bytes=source.stat().st_size,
@@ -189,6 +202,10 @@ def restore_store(store: FileStore, source: Path, *, now: datetime) -> Path | No
             raise
     store.publish()
     return aside if aside.exists() else None
+
+
+Amend = Callable[[Session, Session], None]
+"""Is given the live file, to be read, and the backup that is to replace it, to be written."""
 
 
 class _KeptAside:
@@ -311,8 +328,7 @@ def _write_restored(
     copy: Path,
     *,
     expected: Mapping[str, int],
-    now: datetime,
-    replaced: Sequence[dict[str, Any]],
+    amend: Callable[[Session], None],
 ) -> None:
     """Write a backup as it is put in place: up to date, and in a new epoch.
 
@@ -321,13 +337,29 @@ def _write_restored(
     """
     _copy_with_log(source, copy, store.key)
     _prove(copy, store.key, expected)
-    place = store.place()
     with closing(connect_file(copy, read_only=False, key=store.key)) as connection:
         migrate(connection)
         connection.execute("BEGIN TRANSACTION")
-        begin_epoch_of_restored(Session(connection), place, now, replaced)
+        amend(Session(connection))
         connection.execute("COMMIT")
         connection.execute("CHECKPOINT")
+
+
+def _amend(
+    store: FileStore,
+    restored: Session,
+    replaced: Sequence[dict[str, Any]],
+    now: datetime,
+    amend: Amend | None,
+) -> None:
+    begin_epoch_of_restored(restored, store.place(), now, replaced)
+    if amend is None or not store.path.exists():
+        return
+    with (
+        suppress(duckdb.Error),  # the live file may be what is wrong
+        closing(connect_file(store.path, read_only=True, key=store.key)) as live,
+    ):
+        amend(Session(live), restored)
 
 
 def _prove(path: Path, key: str | None, expected: Mapping[str, int]) -> None:

@@ -31,6 +31,7 @@ from cj_pipeline.errors import SettingsError, TrialDefinitionError
 from cj_pipeline.grading.grade_scales import load_scale
 from cj_pipeline.ids import id_for
 from cj_pipeline.intake.settings import resolve_settings
+from cj_pipeline.text import load_yaml
 from cj_pipeline.trials.figures import Expectation
 
 _BUILT_IN = files("cj_pipeline") / "trials" / "suites"
@@ -71,6 +72,9 @@ class MadeUpEssays(_Strict):
         return self
 
 
+_DAYS_OF_MONTHS = {2: 29, 4: 30, 6: 30, 9: 30, 11: 30}
+
+
 class TrialSchedule(_Strict):
     """When a trial is run by itself.
 
@@ -81,6 +85,18 @@ class TrialSchedule(_Strict):
 
     cron: Annotated[str, Field(pattern=r"^\S+(\s+\S+){4}$")] = NIGHTLY
     timezone: str = "UTC"
+
+    @field_validator("cron")
+    @classmethod
+    def _ever_comes(cls, cron: str) -> str:
+        _, _, day, month, weekday = cron.split()
+        days, months = (re.fullmatch(r"\d+(,\d+)*", field) for field in (day, month))
+        if days and months and weekday == "*":
+            longest = max(_DAYS_OF_MONTHS.get(int(each), 31) for each in month.split(","))
+            if min(int(each) for each in day.split(",")) > longest:
+                msg = f"{cron!r} names no day that ever comes"
+                raise ValueError(msg)
+        return cron
 
     @field_validator("timezone")
     @classmethod
@@ -322,7 +338,7 @@ def _folders(own: Path) -> list[Path]:
 
 def _read(name: str, raw: bytes, home: Path, origin: Literal["built-in", "own"]) -> TrialDefinition:
     try:
-        given = yaml.safe_load(raw)
+        given = load_yaml(raw.decode("utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f"The trial '{name}' is no YAML file: {error}"
         raise TrialDefinitionError(msg) from None

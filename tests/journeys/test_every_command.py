@@ -45,9 +45,6 @@ COMMANDS: Mapping[str, str] = {
     "demo": "small",
     "report": "small",
     "essay": "small student-001",
-    "compare": "small small --page {home}/exports/compared.html",
-    "export": "small {home}/exports --provisional",
-    "sql": "FROM~essays --parquet {home}/exports/essays.parquet",
     "cost": "",
     "verify": "{artefact}",
     "assert": "small cj_comparisons_pending==0",
@@ -56,9 +53,7 @@ COMMANDS: Mapping[str, str] = {
     "moderate": "small --judge student-001 --reason asked --by Bo",
     "rejudge": "small student-001 --reason asked --by Bo",
     "release": "small --by Bo",
-    "pages": "small {home}/exports/pages --essay student-001",
     "feedback": "small student-001 --edit {feedback} --by Bo",
-    "oversight": "small {home}/exports/oversight.md",
     "doctor": "",
     "reparse": "small",
     "people link": "small Bo",
@@ -66,7 +61,6 @@ COMMANDS: Mapping[str, str] = {
     "people agreement": "small",
     "people revoke": "small Bo",
     "verdicts import": "small {verdicts} --name first",
-    "verdicts export": "small {home}/exports/verdicts.csv",
     "verdicts list": "small",
     "verdicts withdraw": "small first --by Bo",
     "people forget": "Bo --yes",
@@ -96,6 +90,12 @@ COMMANDS: Mapping[str, str] = {
     "emulator": "--port 0",
     "metrics": "",
     "notify": "",
+    "compare": "small small --page {home}/exports/compared.html",
+    "export": "small {home}/exports --provisional",
+    "sql": "FROM~essays --parquet {home}/exports/essays.parquet",
+    "pages": "small {home}/exports/pages --essay student-001",
+    "oversight": "small {home}/exports/oversight.md",
+    "verdicts export": "small {home}/exports/verdicts.csv",
     "forget": "small --yes",
     "store check": "--fix",
 }
@@ -103,6 +103,10 @@ COMMANDS: Mapping[str, str] = {
 
 ENDS = {"rejudge": 1, "release": 1, "trial run": 4, "trial history": 1, "store serve": 130}
 """The exit codes of those that refuse, that no server answers here, or that are interrupted."""
+
+
+EXPORTS = ("compare", "export", "sql", "pages", "oversight", "verdicts export")
+"""Commands that write where they are told to; `cj forget` knows of each file."""
 
 
 def commands_of(command: click.Command, name: str = "") -> Iterator[str]:
@@ -145,6 +149,8 @@ def test_whatever_is_run_others_may_read_nothing_that_came_of_it(
         if name == "store check":
             theirs = set()
         assert set(open_to_others(home)) <= theirs, name
+        n_exported = sum(path.is_file() for path in (home / "exports").rglob("*"))
+        assert n_exported == 0 if name == "forget" else n_exported >= (name in EXPORTS), name
 
 
 def _cj(home: Path, name: str, words: str, files: Mapping[str, Path]) -> Result:

@@ -147,17 +147,19 @@ def assembled(objects: list[bytes]) -> bytes:
     )
 
 
-def scanned() -> bytes:
-    """Return a PDF whose one page is a picture."""
+def scanned(typed: str = "") -> bytes:
+    """Return a PDF whose one page is a picture, with words typed on it."""
     image = (
         b"<< /Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray"
         b" /BitsPerComponent 8 /Length 1 >>\nstream\n\x00\nendstream"
     )
     page = (
         b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 5 0 R"
-        b" /Resources << /XObject << /I 4 0 R >> >> >>"
+        b" /Resources << /XObject << /I 4 0 R >> /Font << /F1 << /Type /Font /Subtype /Type1"
+        b" /BaseFont /Helvetica /Encoding /WinAnsiEncoding >> >> >> >>"
     )
-    stream = b"<< /Length 28 >>\nstream\nq 500 0 0 700 50 50 cm /I Do Q\nendstream"
+    drawn = f"q 500 0 0 700 50 50 cm /I Do Q BT /F1 11 Tf 60 780 Td ({typed}) Tj ET".encode()
+    stream = b"<< /Length %d >>\nstream\n%s\nendstream" % (len(drawn), drawn)
     pages = b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>"
     return assembled([b"<< /Type /Catalog /Pages 2 0 R >>", pages, page, image, stream])
 
@@ -243,6 +245,62 @@ WORD = (
         ("Anna Ek",),
         ("the page header left out",),
     ),
+    HandedIn(
+        "breaks.docx",
+        docx(
+            "<w:p><w:r><w:t>eins</w:t><w:cr/><w:t>zwei</w:t><w:br w:type='page'/><w:t>drei</w:t>"
+            "<w:br w:type='column'/><w:t>vier</w:t></w:r></w:p>"
+        ),
+        ("eins\nzwei\ndrei\nvier",),
+    ),
+    HandedIn(
+        "field.docx",
+        docx(
+            "<w:p><w:fldSimple w:instr='REF x'><w:r><w:t>Siehe oben.</w:t></w:r></w:fldSimple>"
+            "</w:p>"
+        ),
+        ("Siehe oben.",),
+    ),
+    HandedIn(
+        "ruby.docx",
+        docx(
+            "<w:p><w:r><w:t>A</w:t></w:r><w:r><w:ruby><w:rt><w:r><w:t>kan</w:t></w:r></w:rt>"
+            "<w:rubyBase><w:r><w:t>漢</w:t></w:r></w:rubyBase></w:ruby></w:r></w:p>"
+        ),
+        ("A漢",),
+        ("kan",),
+    ),
+    HandedIn(
+        "new-box.docx",
+        docx(
+            "<w:p><w:r><w:t>Vor</w:t></w:r><w:r><w:drawing><w:txbxContent>"
+            f"{_p('Im Kasten.')}</w:txbxContent></w:drawing></w:r><w:r><w:t> dem.</w:t></w:r></w:p>"
+        ),
+        ("Vor dem.", "Im Kasten."),
+    ),
+    HandedIn(
+        "unknown.docx",
+        docx(_p("Der Anfang.") + f"<w:p><w:new>{_p('Verloren')}</w:new></w:p>"),
+        ("Der Anfang.",),
+        told=("8 letters of the file could not be taken",),
+    ),
+    HandedIn(
+        "object.docx",
+        docx(
+            _p("Text.") + "<w:p><w:r><w:object></w:object></w:r></w:p><w:p><w:r><w:drawing>"
+            '<w:graphicData uri="http://schemas.openxmlformats.org/drawingml/2006/chart"/>'
+            "</w:drawing></w:r></w:p>"
+        ),
+        ("Text.",),
+        told=("1 embedded object left out", "1 chart or diagram left out"),
+    ),
+    HandedIn(
+        "chunk.docx",
+        docx(_p("Der Anfang.") + "<w:altChunk r:id='c'/>"),
+        told=("holds another document that Word has not merged yet",),
+    ),
+    HandedIn("really.docx", b"%PDF-1.4 ...", told=("is no .docx file but a .pdf file",)),
+    HandedIn("typed.docx", b"Ein Aufsatz.", told=("but a .txt file: give its name the ending",)),
     HandedIn("password.docx", b"\xd0\xcf\x11\xe0" + b"\0" * 600, told=("protected by a password",)),
     HandedIn("cut.docx", docx(_p("Eins."))[:-200], told=("is not a Word file (.docx) that can",)),
     HandedIn("no-word.docx", zipped({"a.txt": "x"}), told=("is not a Word file",)),
@@ -295,6 +353,45 @@ OPEN_DOCUMENT = (
         told=("1 footnote put at the end",),
     ),
     HandedIn("box.odt", odt(f"<text:p>Satz{_BOX}.</text:p>"), ("Satz.\nbox",), ("boxbox",)),
+    HandedIn(
+        "shape.odt",
+        odt(
+            "<text:p>Vor <draw:custom-shape><text:p>Kasten</text:p></draw:custom-shape>nach"
+            "</text:p>"
+        ),
+        ("Vor nach\nKasten",),
+        told=("1 text box put at the end",),
+    ),
+    HandedIn(
+        "indented.odt",
+        odt("<text:p>\n  Ein\n  Satz  <text:span>mit </text:span> Blanks.\n</text:p>"),
+        ("Ein Satz mit Blanks.",),
+    ),
+    HandedIn(
+        "ruby.odt",
+        odt(
+            "<text:p>A<text:ruby><text:ruby-base>漢</text:ruby-base><text:ruby-text>kan"
+            "</text:ruby-text></text:ruby></text:p>"
+        ),
+        ("A漢",),
+        ("kan",),
+    ),
+    HandedIn(
+        "hidden-section.odt",
+        odt(
+            "<text:p>A.</text:p><text:section text:display='none'><text:p>B.</text:p>"
+            "</text:section>"
+        ),
+        ("A.\nB.",),
+        told=("cannot be seen on the page",),
+    ),
+    HandedIn(
+        "object.odt",
+        odt("<text:p>A<draw:frame><draw:object/></draw:frame>B</text:p>"),
+        ("AB",),
+        told=("1 embedded object left out",),
+    ),
+    HandedIn("word.odt", docx(_p("x")), told=("is no .odt file but a .docx file",)),
     HandedIn("entities.odt", odt("<text:p>a</text:p>", doctype=_LAUGHS), told=("entities",)),
     HandedIn("a-table.odt", odt("<text:p/>", root="spreadsheet"), told=("but no text",)),
 )
@@ -318,6 +415,14 @@ PRINTED = (
         ("Das Schreiben", "Haus-\nund Gartenarbeit"),
         told=("1 word joined",),
     ),
+    HandedIn("torn.pdf", pdf("D a s H a u s i s t " * 5), ("D a s",), told=("words may be torn",)),
+    HandedIn("glued.pdf", pdf("DasHausistalt" * 5), ("DasHaus",), told=("words may be glued",)),
+    HandedIn(
+        "scanned-page.pdf",
+        scanned("Seite 1"),
+        ("Seite 1",),
+        told=("hardly any text on page 1, which has a picture: perhaps a scan",),
+    ),
     HandedIn("scan.pdf", scanned(), told=("is a scan without a text layer (1 page)",)),
     HandedIn("blank.pdf", pdf(""), told=("is a PDF without any text",)),
     HandedIn("cut.pdf", pdf("Ein Text." * 50)[:250], told=("cannot be read",)),
@@ -336,7 +441,8 @@ OTHERS = (
         "plain.rtf", rb"{\rtf1\ansi Gr\'fc\'dfe und {\b fett}.\par Zwei.}", ("Grüße und fett.",)
     ),
     HandedIn("quotes.rtf", rb"{\rtf1\ansi\uc1 \u8222?so\u8220?}", ("„so“",)),
-    HandedIn("no.rtf", b"plain", told=("is not a rich-text (RTF) file",)),
+    HandedIn("cut.rtf", rb"{\rtf1\ansi\uc x}", told=("is a rich-text file that cannot be read",)),
+    HandedIn("no.rtf", b"plain", told=("is no .rtf file but a .txt file",)),
     HandedIn("form-feed.txt", b"Seite eins.\x0cSeite zwei.\x0b", ("Seite eins.\nSeite zwei.\n",)),
     HandedIn("utf-16.txt", "Größe".encode("utf-16"), ("Größe",)),
     HandedIn("mark.md", "\ufeff# Titel\r\nText".encode(), ("# Titel\nText",)),

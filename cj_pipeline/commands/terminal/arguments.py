@@ -9,13 +9,19 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from cj_pipeline.commands.terminal import completion
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.ids import id_for
 
 BatchDir = Annotated[
     Path, typer.Argument(help="A batch folder.", exists=True, file_okay=False, resolve_path=True)
 ]
-BatchName = Annotated[str, typer.Argument(help="A batch's name, as `cj status` lists it.")]
+BatchName = Annotated[
+    str,
+    typer.Argument(
+        help="A batch's name, as `cj status` lists it.", autocompletion=completion.batch_names
+    ),
+]
 MaxComparisons = Annotated[
     int | None,
     typer.Option(

@@ -12,14 +12,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from cj_pipeline.commands.terminal import tables
-from cj_pipeline.errors import CJError, TransientError
+from cj_pipeline.errors import CJError, SettingsError, TransientError
 from cj_pipeline.storage.private_files import keep_to_ourselves
 from cj_pipeline.text import visible
 
@@ -46,12 +46,35 @@ errors = InertConsole(stderr=True)
 
 def write(text: str) -> None:
     """Print a text for programs, whose lines no console may break; it is spelled out as well."""
-    typer.echo(visible(text), nl=False)
+    if not console.quiet:
+        typer.echo(visible(text), nl=False)
+
+
+def write_json(document: Any) -> None:
+    """Print a JSON document on one line; what a terminal would obey is escaped as JSON does it."""
+    import json
+
+    text = json.dumps(document, ensure_ascii=False)
+    for unseen in {each for each in text if visible(each) != each}:
+        text = text.replace(unseen, json.dumps(unseen)[1:-1])
+    typer.echo(text)
+
+
+def is_attended() -> bool:
+    """Whether a person can be asked: a terminal is there to answer at."""
+    return sys.stdin.isatty()
 
 
 def confirm(question: str) -> None:
-    """Ask, and end the command unless the answer is yes."""
-    typer.confirm(visible(question), abort=True)
+    """Ask, and end the command unless the answer is yes.
+
+    Raises:
+        SettingsError: If there is no terminal to ask at; a script is never left waiting.
+    """
+    if not is_attended():
+        msg = f"Without a terminal there is no answer to: {question} --yes says yes."
+        raise SettingsError(msg)
+    typer.confirm(visible(question), abort=True, err=console.quiet)
 
 
 NOT_NOW = 4

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cj_pipeline.outputs.exported import Kind
     from cj_pipeline.runtime import Runtime
     from cj_pipeline.storage.published_files import PublishedFiles
     from cj_pipeline.store.base import Store
     from cj_pipeline.store.session import Session
+
+
+_NOTE_S = 20.0
+"""How long an export waits for a store that others write."""
 
 
 def home_folder() -> Path:
@@ -48,6 +53,38 @@ def open_published_files() -> PublishedFiles:
     from cj_pipeline.storage.published_files import open_published_files as open_from_environment
 
     return open_from_environment(home_folder(), os.environ)
+
+
+def note_export(
+    path: Path, kind: Kind, batches: Sequence[str], *, essay_id: str | None = None
+) -> None:
+    """Record where data is about to be written, so that `cj forget` can remove or name it.
+
+    Where the store cannot be written, as by analysts who may only look, that is told.
+    """
+    from datetime import UTC, datetime
+
+    from cj_pipeline.commands.terminal.console import errors
+    from cj_pipeline.errors import CJError, StoreError
+    from cj_pipeline.outputs.exported import record_export
+    from cj_pipeline.store.file_store import FileStore
+    from cj_pipeline.store.opening import open_store as open_from_environment
+
+    host, now = os.environ.get("CJ_HOST") or None, datetime.now(UTC)
+    try:
+        store = open_from_environment(home_folder(), os.environ)
+        if isinstance(store, FileStore) and not store.path.exists():
+            msg = f"{store.home} holds a published copy alone."
+            raise StoreError(msg)
+        with store.waiting(_NOTE_S).write() as db:
+            record_export(db, path, kind, batches, now=now, essay_id=essay_id, host=host)
+    except (CJError, OSError) as error:
+        errors.print(
+            f"It is not recorded that {path} was written, so `cj forget` will not name it: {error}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _warn_of_others() -> None:

@@ -7,6 +7,7 @@ out by `visible` before columns are measured.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -90,6 +91,30 @@ def statuses(rows: Sequence[Row]) -> Table:
             for row in rows
         ],
     )
+
+
+def open_jobs(jobs: Sequence[Row]) -> Table:
+    """Return each provider job that is waited for, with its last and its next look."""
+    return table(
+        "Provider jobs that are waited for, times in UTC",
+        ("job", "provider", "its id there", "state", "done", "last look", "next look"),
+        [
+            (
+                row["job"],
+                row["provider"],
+                row["provider_job_id"],
+                row["provider_status"] or row["state"],
+                f"{row['n_done']} of {row['n_requests']}",
+                _clock(row["last_look"]),
+                _clock(row["next_look"]),
+            )
+            for row in jobs
+        ],
+    )
+
+
+def _clock(moment: datetime | None) -> str:
+    return "–" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def models_used(batch_id: str, used: Sequence[ModelUse]) -> Table:
@@ -187,6 +212,7 @@ def cost_tables(costs: Sequence[ModeCost], chosen: str) -> tuple[Table, Table]:
             cost.tokens_each,
             f"{cost.expected_usd:.4f}",
             f"{cost.worst_usd:.4f}",
+            cost.time,
         )
         for cost in costs
     ]
@@ -197,7 +223,15 @@ def cost_tables(costs: Sequence[ModeCost], chosen: str) -> tuple[Table, Table]:
     return (
         table(
             "Cost by judge and mode",
-            ("judge", "mode", "at most", "tokens each", "USD expected", "USD at most"),
+            (
+                "judge",
+                "mode",
+                "at most",
+                "tokens each",
+                "USD expected",
+                "USD at most",
+                "time at most",
+            ),
             money,
         ),
         table("The shared prefix, first wave", ("judge", "mode", "saves USD", "because"), prefixes),

@@ -46,6 +46,8 @@ def _answer(kind: str, content: bytes) -> dict[str, Any]:
         return {"problem": "needs too much memory to be read safely: open it and save it again"}
     except RecursionError:
         return {"problem": "is nested too deeply to be read safely: open it and save it again"}
+    except Exception as error:  # whatever a library makes of a broken file
+        return {"problem": f"cannot be read ({type(error).__name__}): open it and save it again"}
 
 
 def _reader(kind: str) -> Callable[[bytes], Extracted | Sheet]:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from collections import Counter
+from collections.abc import Iterator
 from html.parser import HTMLParser
 
 import mammoth
+from lxml import etree
 
 from cj_pipeline.intake.readers import archive
 from cj_pipeline.intake.readers.extracted import (
@@ -34,6 +37,11 @@ _UNSEEN = re.compile(
 )
 _TEXT = re.compile(rb"<w:t(?:\s[^>]*)?>([^<]*)</w:t>")
 
+_WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_EITHER = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
+_VML = "{urn:schemas-microsoft-com:vml}"
+_BREAKS = frozenset({"page", "column"})
+
 
 def read_docx(content: bytes) -> Extracted:
     """Return a Word file's text.
@@ -49,6 +57,7 @@ def read_docx(content: bytes) -> Extracted:
             msg = f"has more than {MAX_PARAGRAPHS:,} paragraphs: that is no essay"
             raise UnreadableFileError(msg)
         notes = _left_out(file)
+        content, written = _plainly_written(file)
     pictures = 0
 
     def count(_image: object) -> dict[str, str]:
@@ -73,7 +82,80 @@ def read_docx(content: bytes) -> Extracted:
     shown.close()
     if pictures:
         notes.insert(0, f"{counted(pictures, 'picture')} left out")
-    return Extracted(shown.text(), notes)
+    text = shown.text()
+    if missing := sum((written - _letters(text)).values()):
+        notes.append(f"{counted(missing, 'letter')} of the file could not be taken: compare")
+    return Extracted(text, notes)
+
+
+def _plainly_written(file: zipfile.ZipFile) -> tuple[bytes, Counter[str]]:
+    """Return the file in words that mammoth knows, and how often each letter stands in it."""
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
+    try:
+        root = etree.fromstring(file.read(_BODY), parser)
+    except etree.XMLSyntaxError as error:
+        msg = "is a Word file that cannot be read (its content is broken): save it again"
+        raise UnreadableFileError(msg) from error
+    if root.find(f".//{_WORD}altChunk") is not None:
+        msg = "holds another document that Word has not merged yet: open it in Word and save it"
+        raise UnreadableFileError(msg)
+    for element in list(root.iter(f"{_WORD}cr", f"{_WORD}br", f"{_WORD}fldSimple", f"{_WORD}ruby")):
+        _rewrite(element)
+    for box in list(root.iter(f"{_WORD}txbxContent")):
+        _rewrite_box(box)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as plain:
+        for name in file.namelist():
+            part = etree.tostring(root, encoding="utf-8") if name == _BODY else file.read(name)
+            plain.writestr(name, part)
+    return content.getvalue(), Counter(_written(root))
+
+
+def _rewrite(element: etree._Element) -> None:
+    """Give mammoth a line break, a field's words or a ruby's base where it would drop them."""
+    if element.tag == f"{_WORD}cr":
+        element.tag = f"{_WORD}br"
+    elif element.tag == f"{_WORD}br":
+        if element.get(f"{_WORD}type") in _BREAKS:
+            del element.attrib[f"{_WORD}type"]
+    elif element.tag == f"{_WORD}fldSimple":
+        element.tag = f"{_WORD}smartTag"
+    else:
+        base = element.find(f"{_WORD}rubyBase")
+        run = element.getparent()
+        if base is not None and run is not None and run.getparent() is not None:
+            base.tag = f"{_WORD}smartTag"
+            run.addnext(base)
+            run.remove(element)
+
+
+def _rewrite_box(box: etree._Element) -> None:
+    """Give mammoth a text box that has no form for old programs in that form."""
+    around = {etree.QName(each).localname: each for each in box.iterancestors()}
+    if "Fallback" in around or "textbox" in around or "drawing" not in around:
+        return
+    either = around.get("AlternateContent")
+    if either is not None and either.find(f"{_EITHER}Fallback") is not None:
+        return
+    whole = around["drawing"] if either is None else either
+    shape = etree.SubElement(etree.Element(f"{_WORD}pict"), f"{_VML}shape")
+    etree.SubElement(shape, f"{_VML}textbox").append(box)
+    parent, picture = whole.getparent(), shape.getparent()
+    if parent is not None and picture is not None:
+        parent.replace(whole, picture)
+
+
+def _written(root: etree._Element) -> Iterator[str]:
+    """Yield the letters and figures of a document, without what is there twice or was moved."""
+    for text in root.iter(f"{_WORD}t"):
+        around = {each.tag for each in text.iterancestors()}
+        is_twice = f"{_EITHER}Choice" in around
+        if not is_twice and f"{_WORD}moveFrom" not in around and f"{_WORD}del" not in around:
+            yield from _letters(text.text or "").elements()
+
+
+def _letters(text: str) -> Counter[str]:
+    return Counter(letter for letter in text if letter.isalnum())
 
 
 def _left_out(file: zipfile.ZipFile) -> list[str]:
@@ -92,8 +174,13 @@ def _left_out(file: zipfile.ZipFile) -> list[str]:
         notes.append(f"{counted(n, 'comment')} left out")
     if n := len(re.findall(rb"<w:footnoteReference[ />]|<w:endnoteReference[ />]", body)):
         notes.append(f"{counted(n, 'footnote')} put at the end")
-    if n := len(re.findall(rb"<m:oMath[ >]", body)):
-        notes.append(f"{counted(n, 'formula', 'formulas')} left out")
+    for pattern, one, many in (
+        (rb"<m:oMath[ >]", "formula", "formulas"),
+        (rb"<w:object[ >]", "embedded object", None),
+        (rb'uri="[^"]*/(?:chart|diagram)"', "chart or diagram", "charts or diagrams"),
+    ):
+        if n := len(re.findall(pattern, body)):
+            notes.append(f"{counted(n, one, many)} left out")
     if any(_UNSEEN.search(run) and _has_words(run) for run in _RUN.findall(body)):
         notes.append(UNSEEN)
     for part, word in (("header", "page header"), ("footer", "page footer")):

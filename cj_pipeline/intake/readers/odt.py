@@ -34,6 +34,7 @@ _LEFT_OUT = frozenset(
         f"{_OFFICE}forms",
         f"{_TEXT}sequence-decls",
         f"{_TEXT}note-citation",
+        f"{_TEXT}ruby-text",
     }
 )
 
@@ -85,8 +86,12 @@ def _holds_unseen(root: etree._Element, body: etree._Element) -> bool:
         or _points(looks.get(f"{_LOOKS}font-size")) <= TINY_POINTS
     }
     return any(
-        element.get(f"{_TEXT}style-name") in unseen and "".join(element.itertext()).strip()
-        for element in body.iter(f"{_TEXT}p", f"{_TEXT}h", f"{_TEXT}span")
+        (
+            element.get(f"{_TEXT}style-name") in unseen
+            or element.get(f"{_TEXT}display") in {"none", "condition"}
+        )
+        and "".join(element.itertext()).strip()
+        for element in body.iter(f"{_TEXT}p", f"{_TEXT}h", f"{_TEXT}span", f"{_TEXT}section")
     )
 
 
@@ -114,7 +119,7 @@ class _Walk:
         for child in element:
             self._one(child)
             if child.tail and self._holds_text(element):
-                self._write(child.tail)
+                self._write_words(child.tail)
 
     def _one(self, element: etree._Element) -> None:
         tag = element.tag
@@ -137,22 +142,25 @@ class _Walk:
             body = element.find(f"{_TEXT}note-body")
             if body is not None:
                 self.footnotes.append(body)
-        elif tag == f"{_DRAW}frame" and element.find(f"{_DRAW}text-box") is not None:
+        elif tag.startswith(_DRAW) and element.find(f".//{_TEXT}p") is not None:
             self._aside(element)
         else:
             if element.text and self._holds_text(element):
-                self._write(element.text)
+                self._write_words(element.text)
             self.children(element)
 
     def _aside(self, element: etree._Element) -> None:
-        """Write a text box's own lines after the paragraph it is anchored in, once."""
-        self.footnotes.append(element.find(f"{_DRAW}text-box"))
+        """Put the lines of a text box or a shape at the end, once."""
+        box = element.find(f"{_DRAW}text-box")
+        self.footnotes.append(element if box is None else box)
         self.counts["text box"] += 1
 
     def _count(self, element: etree._Element, tag: str) -> None:
         for name, word in (
             (f"{_TABLE}table", "table"),
             (f"{_DRAW}image", "picture"),
+            (f"{_DRAW}object", "embedded object"),
+            (f"{_DRAW}object-ole", "embedded object"),
             (f"{_OFFICE}annotation", "comment"),
             (f"{_TEXT}deletion", "deletion"),
             (f"{_TEXT}change-start", "insertion"),
@@ -161,6 +169,12 @@ class _Walk:
             self.counts[word] += tag == name
         if tag == f"{_TEXT}tracked-changes":
             self.counts["deletion"] += len(element.findall(f".//{_TEXT}deletion"))
+
+    def _write_words(self, text: str) -> None:
+        """Write words; any blanks and line breaks between them are one blank (ODF 1.3, 6.1.2)."""
+        words = re.sub("[ \t\r\n]+", " ", text)
+        line = "".join(self.lines[-1][-1:]) if self.lines else ""
+        self._write(words.lstrip(" ") if not line or line[-1] in " \n" else words)
 
     def _write(self, text: str) -> None:
         if self.lines:
@@ -184,6 +198,7 @@ def _notes(counts: Counter[str], styles: bytes) -> list[str]:
         f"{counted(counts[word], word)} {what}"
         for word, what in (
             ("picture", "left out"),
+            ("embedded object", "left out"),
             ("comment", "left out"),
             ("table", "taken as lines of text"),
             ("footnote", "put at the end"),

@@ -29,6 +29,10 @@ from cj_pipeline.intake.readers.extracted import (
 
 MAX_PAGES = 500
 MIN_PAGES_FOR_REPEATS = 2
+MIN_LETTERS_BESIDE_PICTURES = 30
+MIN_WORDS_TO_TELL = 20
+LONGEST_WORD = 50
+"""Longer ones than people write, `Donaudampfschifffahrtsgesellschaftskapitän` (42) among them."""
 
 _WHITE = 0.97
 _INVISIBLE = 3
@@ -40,6 +44,7 @@ _JOINED_LINE_END = re.compile("[\u00ad\ufffe]\\s*\n\\s*")
 _HYPHEN_LINE_END = re.compile(r"(\w+)[-\u2010][ \t]*\n[ \t]*([a-zà-öø-ÿß-ÿ]\w*)")
 _PRIVATE_USE = re.compile("[\ue000-\uf8ff]")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u05ff\u0600-\u06ff\ufb1d-\ufdff\ufe70-\ufefc]")
+_ALPHABETIC = re.compile("[A-Za-z\u00c0-\u024f\u0370-\u052f]+")
 _NUMBER = re.compile(r"\d+")
 _AND_WORDS = frozenset({"und", "oder", "and", "or", "och", "eller", "et", "ou", "bzw"})
 
@@ -55,7 +60,7 @@ def read_pdf(content: bytes) -> Extracted:
     logger.addHandler(complaints)
     logger.propagate = False
     try:
-        pages, n_pictures, looks = _pages(content)
+        pages, pictures, looks = _pages(content)
     except FileNotDecryptedError as error:
         msg = "is protected by a password: save it without one"
         raise UnreadableFileError(msg) from error
@@ -73,8 +78,8 @@ def read_pdf(content: bytes) -> Extracted:
     if complaints.of_limits:
         msg = "would unpack to more than a PDF of an essay can: refused"
         raise UnreadableFileError(msg)
-    _refuse_unreadable(text, pages, n_pictures)
-    extracted = _cleaned(pages, n_pictures)
+    _refuse_unreadable(text, pages, sum(pictures))
+    extracted = _cleaned(pages, pictures)
     if looks.holds_unseen:
         return replace(extracted, notes=[*extracted.notes, UNSEEN])
     return extracted
@@ -92,7 +97,8 @@ class _Complaints(logging.Handler):
         self.of_limits = self.of_limits or "limit" in said
 
 
-def _pages(content: bytes) -> tuple[list[str], int, _Looks]:
+def _pages(content: bytes) -> tuple[list[str], list[int], _Looks]:
+    """Return each page's text and how many pictures it has, and how letters were drawn."""
     reader = PdfReader(io.BytesIO(content), strict=False)
     if reader.is_encrypted and not reader.decrypt(""):
         msg = "is protected by a password: save it without one"
@@ -104,12 +110,12 @@ def _pages(content: bytes) -> tuple[list[str], int, _Looks]:
     if not n_pages:
         msg = "is a PDF without a page"
         raise UnreadableFileError(msg)
-    texts, n_pictures, looks = [], 0, _Looks()
+    texts, pictures, looks = [], [], _Looks()
     for page in reader.pages:
         looks.begin_page()
         texts.append(page.extract_text(visitor_operand_before=looks.note))
-        n_pictures += _n_pictures(page)
-    return texts, n_pictures, looks
+        pictures.append(_n_pictures(page))
+    return texts, pictures, looks
 
 
 @dataclass
@@ -181,16 +187,24 @@ def _refuse_unreadable(text: str, pages: Sequence[str], n_pictures: int) -> None
         raise UnreadableFileError(msg)
 
 
-def _cleaned(pages: list[str], n_pictures: int) -> Extracted:
+def _cleaned(pages: list[str], pictures: Sequence[int]) -> Extracted:
     notes = []
-    empty = [str(number) for number, page in enumerate(pages, start=1) if not page.strip()]
-    if empty and n_pictures:
-        notes.append(f"no text on page {', '.join(empty)}: perhaps a scan")
+    n_pictures = sum(pictures)
+    bare = [
+        str(number)
+        for number, (page, n) in enumerate(zip(pages, pictures, strict=True), start=1)
+        if n and sum(map(str.isalnum, page)) < MIN_LETTERS_BESIDE_PICTURES
+    ]
+    if bare:
+        notes.append(
+            f"hardly any text on page {', '.join(bare)}, which has a picture: perhaps a scan"
+        )
     if n_pictures:
         notes.append(f"{counted(n_pictures, 'picture')} left out")
     pages, repeated = _without_repeats(pages)
     if repeated:
-        notes.append(f"{counted(repeated, 'line')} that repeat on the pages left out")
+        lines = counted(repeated, "line that repeats", "lines that repeat")
+        notes.append(f"{lines} on the pages left out")
     text = "\n".join(page.strip("\n") for page in pages)
     text = _PRESENTATION.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
     text = _JOINED_LINE_END.sub("", text)
@@ -201,10 +215,25 @@ def _cleaned(pages: list[str], n_pictures: int) -> Extracted:
     if n_private:
         notes.append(f"{counted(n_private, 'sign')} without a meaning (bullets) left out")
     text = text.replace("\x00", "")
+    if said := _torn_or_glued(text):
+        notes.append(said)
     if _RIGHT_TO_LEFT.search(text):
         notes.append("the order of right-to-left words in a PDF is not certain: compare")
     notes.append("a PDF does not show what was inserted or deleted: it is read as printed")
     return Extracted(text.strip("\n") + "\n", notes)
+
+
+def _torn_or_glued(text: str) -> str:
+    """Return a note where blanks seem to be missing or too many; a PDF has none of its own.
+
+    Where words begin is worked out from how far letters stand apart, which a file may defy.
+    """
+    words = _ALPHABETIC.findall(text)
+    if len(words) >= MIN_WORDS_TO_TELL and sum(len(w) == 1 for w in words) > len(words) / 3:
+        return "many letters stand alone: words may be torn: compare"
+    if any(len(word) > LONGEST_WORD for word in words):
+        return f"a word has more than {LONGEST_WORD} letters: words may be glued: compare"
+    return ""
 
 
 def _without_repeats(pages: list[str]) -> tuple[list[str], int]:

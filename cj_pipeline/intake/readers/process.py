@@ -6,6 +6,7 @@ happens in it becomes a problem that names the file; never an outage here.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -66,6 +67,10 @@ class ReaderProcess:
         Raises:
             UnreadableFileError: If it cannot be read, or not within the limits.
         """
+        real = _real_ending(content)
+        if real and real != ending and DOCUMENTS.get(ending) != "html":
+            msg = f"is no {ending} file but a {real} file: give its name the ending {real}"
+            raise UnreadableFileError(msg)
         return Extracted(**self._ask(DOCUMENTS[ending], content))
 
     def read_sheet(self, content: bytes) -> Sheet:
@@ -112,6 +117,24 @@ class ReaderProcess:
         self.close()
         is_slow = ended_by in {-signal.SIGXCPU, -signal.SIGKILL}
         return {"problem": _TOO_LONG if is_slow else _UNSAFE}
+
+
+def _real_ending(content: bytes) -> str:
+    """Return the ending that a file of another name should have; empty where that is unknown."""
+    if content.startswith(b"%PDF"):
+        return ".pdf"
+    if content.startswith(b"{\\rtf"):
+        return ".rtf"
+    if content.startswith(b"PK\x03\x04"):
+        if content[30:].startswith(b"mimetypeapplication/vnd.oasis.opendocument.text"):
+            return ".odt"
+        return ".docx" if b"word/document.xml" in content else ""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(content[:4096])
+    except UnicodeDecodeError:
+        return ""
+    is_typed = all(letter.isprintable() or letter in "\r\n\t" for letter in text)
+    return ".txt" if is_typed and text.strip() and "%PDF" not in text else ""
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def read_rtf(content: bytes) -> Extracted:
         # Each cell is a line, as in the other formats; striprtf would draw bars between them.
         lines = _CELL.sub(r"\\par", raw)
         text = rtf_to_text(lines, errors="strict")  # type: ignore[no-untyped-call]
-    except (ValueError, LookupError, IndexError, OverflowError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         msg = "is a rich-text file that cannot be read: save it as .docx or as plain text"
         raise UnreadableFileError(msg) from error
     notes = [note for word, note in _TOLD if re.search(rf"\\{word}(?![a-z])", raw)]

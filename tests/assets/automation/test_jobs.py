@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +51,11 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
 def batch_folder(tmp_path: Path, **settings: object) -> Path:
     """Return a folder of four students and no anchors."""
     mock = {"judges": ["cj-generic-batch"], "wave_size": 3, "max_pairwise_comparisons": 6}
-    return write_batch(tmp_path / "spring-9", n_students=4, settings=mock | settings)
+    folder = write_batch(tmp_path / "spring-9", n_students=4, settings=mock | settings)
+    text = next(iter(sorted((folder / "essays").iterdir())))
+    page = f"<table><td>{html.escape(text.read_text())}</table>"
+    text.rename(text.with_suffix(".html")).write_text(page)
+    return folder
 
 
 def job_names(
@@ -117,7 +122,10 @@ def test_pages_show_counts_cost_tables_and_links(ended: Ended) -> None:
     scores = latest(ended.instance, "essay_scores").metadata
     graded = latest(ended.instance, "grade_projections").metadata
     comparisons = latest(ended.instance, "comparisons").metadata
+    files = latest(ended.instance, "essays").metadata["files"]
 
+    assert isinstance(files, dg.TableMetadataValue)
+    assert "1 table taken as lines of text" in [file.data["left_out"] for file in files.records]
     assert graded["report_page"].value == f"{SERVICE}/api/v1/batches/spring-9/report"
     assert graded["live_page"].value == f"{SERVICE}/batches/spring-9"
     assert isinstance(scores["ranking"], dg.TableMetadataValue)

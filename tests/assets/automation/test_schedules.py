@@ -123,6 +123,9 @@ def test_no_definition_stops_the_code_location(
     """A cron that is no time, two names that become one, a file nobody may read: each is told."""
     define(runtime, "sound", "folder: x\nschedule: {cron: '0 3 * * *'}\n")
     define(runtime, "no-time", "folder: x\nschedule: {cron: '99 99 * * *'}\n")
+    define(runtime, "no-day", "folder: x\nschedule: {cron: '0 0 31 4,6 *'}\n")
+    define(runtime, "deep", "[" * 5_000)
+    define(runtime, "no-date", "about: 2026-02-30\n")
     define(runtime, "one-name", "folder: x\nschedule: {}\n")
     define(runtime, "one_name", "folder: x\nschedule: {}\n")
     write_batch(runtime.home / "trials" / "Twice!", n_students=3, settings={})
@@ -132,5 +135,12 @@ def test_no_definition_stops_the_code_location(
     names = {schedule.name for schedule in trial_schedules(runtime.home)}
 
     assert names == {"nightly_trials", "trial_sound", "trial_one_name"}
-    for words in ("'no-time'", "'one_name' has no schedule", "Twice!/", "'broken'"):
+    for words in (
+        *("'no-time'", "'one_name' has no schedule", "Twice!/", "'broken'"),
+        *(
+            "'0 0 31 4,6 *' names no day that ever comes",
+            "'deep' is no YAML",
+            "'no-date' is no YAML",
+        ),
+    ):
         assert words in caplog.text, words

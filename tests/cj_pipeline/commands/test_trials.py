@@ -52,7 +52,7 @@ def test_a_trial_that_does_not_come_out_ends_with_1_and_stays_in_the_history(hom
     assert done.exit_code == 1
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["findings"] == [{"expectation": "completed == 99", "found": 5, "holds": False}]
-    (kept,) = json.loads(history.stdout)
+    (kept,) = json.loads(history.stdout)["runs"]
     assert kept["batch_id"] == told["batch_id"]
     assert kept["is_met"] is False
 

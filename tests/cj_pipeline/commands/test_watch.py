@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from cj_pipeline.progress.text import duration
 from cj_pipeline.progress.values import EventKind
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.watchdog import unattended_since
 from cj_pipeline.stopping.continuation import BatchOutcome
 from tests.support.batches import begin, end, open_engine, write_batch
 
@@ -169,15 +172,77 @@ def test_watching_ends_after_its_time(runtime: Runtime, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("answer", "is_cancelled"), [("y\n", True), ("n\n", False), ("", False)])
 def test_cancelling_asks_first(
-    runtime: Runtime, tmp_path: Path, answer: str, is_cancelled: bool
+    runtime: Runtime,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    is_cancelled: bool,
 ) -> None:
     """A slip of the finger must not throw a day's judging away."""
+    monkeypatch.setattr("cj_pipeline.commands.watch.is_attended", lambda: True)
     batch_id = begun(runtime, tmp_path / "batch")
 
     watch(batch_id, "--cancel", "--timeout", "0", said=answer)
 
     with runtime.store.read() as db:
         assert is_cancel_requested(db, batch_id) is is_cancelled
+
+
+def test_it_says_that_no_process_collects(runtime: Runtime, tmp_path: Path) -> None:
+    """Otherwise one watches a bar that cannot move; with `--json` beside the events."""
+    batch_id = begun(runtime, tmp_path / "batch")
+    with runtime.store.write() as db:
+        db.execute(
+            "UPDATE provider_jobs SET next_poll_at = now() - INTERVAL 10 MINUTE, lease_until = NULL"
+        )
+
+    code, said = watch(batch_id, "--timeout", "0")
+    told = CliRunner().invoke(app, ["watch", batch_id, "--timeout", "0", "--json"])
+    shown = CliRunner().invoke(app, ["status", batch_id]).output
+
+    assert code == told.exit_code == 3
+    assert "No process collects batch" in said
+    assert "No process collects batch" in told.stderr
+    assert "No process collects batch" in " ".join(shown.split())
+    kinds = [json.loads(line)["kind"] for line in told.stdout.splitlines()]
+    assert kinds == ["opened", "asked"]
+
+
+def test_the_status_of_one_batch_says_what_it_waits_for(runtime: Runtime, tmp_path: Path) -> None:
+    """Where its job is, under which name, and when it was and is looked at."""
+    batch_id = begun(runtime, tmp_path / "batch")
+
+    told = json.loads(CliRunner().invoke(app, ["status", batch_id, "--json"]).stdout)
+    shown = CliRunner().invoke(app, ["status", batch_id], env={"COLUMNS": "200"}).output
+
+    (job,) = told["jobs"]
+    assert (job["provider"], job["phase"], job["n_requests"]) == ("emulator", "open", 3)
+    assert job["next_look"] is not None
+    assert told["awaited"][0].startswith("1 provider job at emulator")
+    assert [row["batch_id"] for row in told["batches"]] == [batch_id]
+    assert job["provider_job_id"] in shown
+    assert "next look" in shown
+
+
+def test_a_batch_that_was_just_looked_at_is_attended(runtime: Runtime, tmp_path: Path) -> None:
+    """No false alarm: also where a process holds a job, and where the batch has ended."""
+    batch_id = begun(runtime, tmp_path / "batch")
+    now = runtime.clock()
+    late = now + timedelta(hours=1)
+
+    def since(at: datetime) -> datetime | None:
+        with runtime.store.read() as db:
+            return unattended_since(db, batch_id, at)
+
+    assert since(now) is None
+    assert since(late) is not None
+    with runtime.store.write() as db:
+        db.execute("UPDATE provider_jobs SET lease_until = ?", [late + timedelta(minutes=1)])
+    assert since(late) is None
+    with runtime.store.write() as db:
+        db.execute("UPDATE batches SET state = 'failed'")
+        db.execute("UPDATE provider_jobs SET lease_until = NULL")
+    assert since(late) is None
 
 
 def test_the_screen_shows_each_judge_and_says_what_is_unknown(

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import unicodedata
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cj_pipeline.cli import app
 from cj_pipeline.errors import BatchProblemsError, UnknownEssayError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.intake.essay_checks import look_at
 from cj_pipeline.intake.zip_folder import unpack
 from cj_pipeline.operations.erase import forget_essay
+from cj_pipeline.outputs.artefact import build_artefact
 from cj_pipeline.outputs.class_list import class_list_csv
+from cj_pipeline.outputs.plots import score_plot
+from cj_pipeline.outputs.report import render_history
 from cj_pipeline.provider_jobs.requests import load_texts
 from cj_pipeline.queries.essay_names import essay_named
 from cj_pipeline.queries.history import read_history
+from cj_pipeline.runtime import RunEnvironment
 from cj_pipeline.steps.ingest import ingest
 from tests.support.batches import finish_judging, open_engine
 from tests.support.handed_in_files import docx, workbook, zipped
+from tests.support.served_runtime import asking
 
 Folder = Callable[..., Path]
 
+NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
+HERE = RunEnvironment(git_sha="0a1b2c3", runner_version="0.1.0", python="3.11.9", os="Linux")
 GRADED = "judges: [quality]\nscale: cefr\n"
 NAMES = [
     "Иванов 9Б",
@@ -36,8 +47,9 @@ NAMES = [
     "-1",
     "null",
     "Åsa Öberg",
+    "=Ek <b>&$1$",
 ]
-"""From seven scripts, with two that programs read as something else."""
+"""From seven scripts, with some that programs read as something else."""
 
 
 @pytest.fixture
@@ -397,6 +409,8 @@ class TestNothingIsLeftOut:
             ("Anna.txt", "Anna.txt is a loose text"),
             ("old/", "old is not a folder of a batch folder"),
             ("photo.jpg", "photo.jpg is not a file of a batch folder"),
+            ("Aufgabenstellung.docx", "rename it to instructions.docx"),
+            ("O'Brien, [1].odp", "`accept: ['O''Brien, [1].odp']`"),
         ],
     )
     def test_other_names_are_told(self, folder: Folder, name: str, words: str) -> None:
@@ -407,9 +421,15 @@ class TestNothingIsLeftOut:
         found = told(root)
 
         assert words in found
-        first = name.split("/", maxsplit=1)[0]
+        first = name.split("/", maxsplit=1)[0].replace("'", "''")
         (root / "batch.yaml").write_text(f"judges: [quality]\naccept: ['{first}']\n")
         assert read_batch(root).batch_id == "class-9b"
+
+    def test_files_beside_the_judges_are_told(self, folder: Folder) -> None:
+        """A judge in a `.yml` is not there."""
+        files = {"essays/a.txt": "A b.", "essays/b.txt": "C d.", "judges/mine.yml": "name: mine"}
+
+        assert "judges/mine.yml is not read: its name does not end in .yaml" in told(folder(files))
 
     def test_a_scale_without_anchors_is_a_problem_unless_it_is_meant(self, folder: Folder) -> None:
         """A class that waits for grades and gets ranks finds out at the end."""
@@ -424,14 +444,20 @@ class TestNothingIsLeftOut:
             folder(
                 {
                     "batch.yaml": "judges: [quality]\nscale: cefrr\ncolour: red\nseed: 010\n"
-                    "wave_size: 1:30\nspend_cap_usd: 3,50\nprecise: 0.9\nmax_attempts: 1.5\n",
+                    "wave_size: 1:30\nspend_cap_usd: 3,50\nprecise: 0.9\nmax_attempts: 1.5\n"
+                    "n_essays: 00\n",
                     "essays/a.txt": "A b.",
                 }
             )
         )
 
         for words in (
-            *("010 would be read as 8", "1:30 would be read as 90", "write 3.50 with a point"),
+            *(
+                "010 would be read as 8",
+                "00 would be read as 0",
+                "1:30 would be read as 90",
+                "write 3.50 with a point",
+            ),
             *(
                 "precise: {reliability: 0.9}",
                 "give 1 or 2",
@@ -533,6 +559,21 @@ class TestIdentity:
         assert {row["essay_id"] for row in listed} == set(found.values())
         assert scored == set(NAMES)
         assert len(set(found.values())) == len(NAMES)
+        artefact = build_artefact(history, "execute", generated_at=NOW, environment=HERE)
+        report = render_history(history)
+        runtime.store.publish()
+        with asking(runtime) as client:
+            items = client.get("/api/v1/batches/class-9b/scores").json()["items"]
+        assert {row["given_id"] for row in artefact["inputs"]["students"]} == set(NAMES)
+        assert {item["given_id"] for item in items} == set(NAMES)
+        assert all(html.escape(name, quote=False) in report for name in NAMES)
+        drawn = {tick.get_text() for tick in score_plot(history).axes[0].get_yticklabels()}
+        assert {name.replace("$", r"\$") for name in NAMES} <= drawn
+        for name in ("=Ek <b>&$1$", "-1", "null", "Иванов 9Б"):
+            shown = CliRunner().invoke(
+                app, ["essay", "class-9b", "--", name], env={"CJ_HOME": str(runtime.home)}
+            )
+            assert (shown.exit_code, name in shown.output) == (0, True), shown.output
         assert essay_named_in(runtime, unicodedata.normalize("NFD", "åsa öberg")) == "asa-oberg"
 
     def test_a_name_that_two_bear_is_a_question(self, folder: Folder, tmp_path: Path) -> None:
@@ -563,6 +604,52 @@ class TestIdentity:
         )  # fmt: skip
         assert "register.csv: no essay of 19" in batch.notices
         assert "register.csv has no row for 99" in batch.notices
+
+    def test_two_students_of_one_name_are_told_apart_by_their_ids(self, folder: Folder) -> None:
+        """A school has two Anna Eks; only an essay by that name alone is a question."""
+        files: dict[str, str | bytes] = {
+            "essays/17.txt": "A b.",
+            "essays/18.txt": "C d.",
+            "register.csv": "ID;Name;Klasse\n17;Anna Ek;9a\n18;Anna Ek;9b\n",
+        }
+        batch = read_batch(folder(files))
+        both = told(folder(files | {"essays/Anna Ek.txt": "E f."}))
+
+        assert [(e.given_id, e.group) for e in batch.essays] == [("17", "9a"), ("18", "9b")]
+        assert "could be by either of register.csv line 2 and register.csv line 3" in both
+
+    def test_names_may_hold_what_belongs_in_names(self, folder: Folder) -> None:
+        """A firm blank copied from Word, and the joiner in a Persian name."""
+        names = ["Anna\u00a0Ek", "علی\u200cرضا"]
+        rows = "".join(f"{name};Text {at}.\n" for at, name in enumerate(names))
+
+        in_table = read_batch(folder({"essays.csv": f"Name;Text\n{rows}"}))
+
+        assert [essay.given_id for essay in in_table.essays] == names
+
+    @pytest.mark.parametrize("name", ["new\nline", "\x1b[31mred", "\u202egnp", "zero\u200bwidth"])
+    def test_names_hold_nothing_that_nobody_sees(self, folder: Folder, name: str) -> None:
+        """Two students who look alike everywhere, or a line that is two."""
+        files = {f"essays/{name}.txt": "A b.", "essays/b.txt": "C d."}
+        packed = zipped({path.removeprefix("essays/"): text for path, text in files.items()})
+
+        in_folder = told(folder(files))
+        (folder({}) / "essays" / f"{name}.txt").unlink()
+        (folder({}) / "essays" / "b.txt").unlink()
+        (folder({}) / "essays").rmdir()
+
+        assert "has a name with signs that nobody sees" in in_folder
+        assert "a name with signs that nobody sees" in told(folder({"essays.zip": packed}))
+
+    def test_a_row_of_the_register_belongs_to_one_essay(self, folder: Folder) -> None:
+        """Handed in once by the id and once by the name."""
+        files = {
+            "essays/17.txt": "A b.",
+            "essays/Anna Ek.txt": "C d.",
+            "register.csv": "ID;Name\n17;Anna Ek\n",
+        }
+
+        assert "line 2 fits both essays/17.txt and essays/Anna Ek.txt" in told(folder(files))
 
     def test_settings_name_essays_as_they_were_handed_in(self, folder: Folder) -> None:
         """People know no ids before a batch was read."""
@@ -607,6 +694,27 @@ class TestIdentity:
         )
         assert others == ["Kein Name.", "Wer weiss."]
 
+    def test_names_of_other_scripts_are_masked_in_their_forms(self, folder: Folder) -> None:
+        """Without blanks, with the endings of cases, and not where they are words of their own."""
+        rows = {
+            "李 伟": ("我叫李伟，李 伟是我。", "我叫[name]，[name]是我。"),
+            "Иван Петров": ("Ивана видели у Петрова, Иван.", "[name] видели у [name], [name]."),
+            "Nguyễn Văn An": ("An Weihnachten war Nguyen da.", "An Weihnachten war [name] da."),
+            "Eva-Lotta Ek": ("Evalotta sa Ek, Eva.", "[name] sa [name], [name]."),
+        }
+        table = "".join(f"{name};{text}\n" for name, (text, _) in rows.items())
+
+        batch = read_batch(
+            folder(
+                {
+                    "batch.yaml": "judges: [quality]\nmask_names: true\n",
+                    "essays.csv": f"Name;Text\n{table}",
+                }
+            )
+        )
+
+        assert [e.shown_text for e in batch.essays] == [shown for _, shown in rows.values()]
+
     def test_identical_texts_may_share_one_result(self, folder: Folder, tmp_path: Path) -> None:
         """Judged once, both stand in the class list; one of them can be forgotten."""
         files: dict[str, str | bytes] = {
@@ -623,13 +731,20 @@ class TestIdentity:
         finish_judging(runtime, "class-9b")
 
         with runtime.store.read() as db:
-            listed = class_list_csv(read_history(db, "class-9b")).decode("utf-8-sig")
+            history = read_history(db, "class-9b")
+            listed = class_list_csv(history).decode("utf-8-sig")
             scores = db.rows("SELECT given_id, score FROM v_scores ORDER BY given_id")
         rows = {row["name"]: row for row in csv.DictReader(io.StringIO(listed))}
+        artefact = build_artefact(history, "execute", generated_at=NOW, environment=HERE)
 
         assert set(rows) == {"anna", "Ben", "cia", "dan"}
         assert rows["anna"]["score"] == rows["Ben"]["score"]
         assert "the same text as" in rows["anna"]["remarks"] + rows["Ben"]["remarks"]
+        (sharer,) = artefact["inputs"]["shared_texts"]
+        assert {
+            sharer["given_id"],
+            *(e["given_id"] for e in artefact["inputs"]["students"]),
+        } == set(rows)
         assert [row["given_id"] for row in scores] == ["Ben", "anna", "cia", "dan"]
 
         sharing = next(n for n in ("anna", "Ben") if "same text" in rows[n]["remarks"])
@@ -716,5 +831,8 @@ def test_a_scale_listed_best_first_gets_a_hint(folder: Folder) -> None:
     upside_down = told(folder(files | {"scale.yaml": scale.format("A, B, C")}))
     upright = told(folder(files | {"scale.yaml": scale.format("C, B, A")}))
 
-    assert "A is taken as the lowest" in upside_down
-    assert "lowest" not in upright
+    numbers = told(folder(files | {"scale.yaml": scale.format("'1', '2', '3'")}))
+
+    assert "If A is the best, list them the other way round" in upside_down
+    assert "C is taken as the lowest grade and A as the highest" in upright
+    assert "1 is taken as the lowest grade and 3 as the highest" in numbers

@@ -22,9 +22,11 @@ from cj_pipeline.operations.erase import (
     remains,
     words_of,
 )
+from cj_pipeline.operations.erase_again import erase_again
+from cj_pipeline.outputs.exported import ANY_BATCH, record_export
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import backup_store, check_store, restore_store
-from tests.support.finished_batches import ARGUMENTS, SPRING, fill
+from tests.support.finished_batches import ARGUMENTS, SPRING, fill, insert_all, spring_rows
 
 NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
 PUPIL = "pupil-03"
@@ -288,7 +290,83 @@ def test_backups_elsewhere_are_named(store: FileStore, tmp_path: Path) -> None:
     forgotten = forget_batch(store, SPRING, now=NOW)
 
     assert forgotten.backups == (kept,)
+    assert forgotten.exports == ()
     assert len(_files_with(tmp_path, WORDS)) == 1
+
+
+def _exported(store: FileStore, elsewhere: Path) -> None:
+    """Have everything written that people can ask for, in the home and outside, and recorded."""
+    with store.write() as db:
+        for folder in (store.home / "exports", elsewhere):
+            folder.mkdir()
+            record_export(db, folder, "person's record", [SPRING], now=NOW, essay_id=PUPIL)
+            record_export(db, folder, "pages", [SPRING], now=NOW)
+            record_export(db, folder / "both.html", "comparison", [SPRING, ARGUMENTS], now=NOW)
+            record_export(db, folder / "asked.parquet", "query", [ANY_BATCH], now=NOW)
+            record_export(db, folder / "others.csv", "verdicts", [ARGUMENTS], now=NOW)
+            names = (f"{PUPIL}.json", f"{PUPIL}.pdf", "both.html", "asked.parquet", "others.csv")
+            for name in names:
+                (folder / name).write_text("others' words" if name == "others.csv" else WORDS)
+
+
+@pytest.mark.parametrize("essay_id", [None, PUPIL])
+def test_what_was_exported_goes_in_the_home_and_is_named_elsewhere(
+    store: FileStore, tmp_path: Path, essay_id: str | None
+) -> None:
+    """Also what a query wrote, in which nobody knows what is; another batch's stays."""
+    elsewhere = tmp_path / "elsewhere"
+    _exported(store, elsewhere)
+
+    forgotten = (
+        forget_essay(store, SPRING, essay_id, now=NOW)
+        if essay_id
+        else forget_batch(store, SPRING, now=NOW)
+    )
+
+    assert forgotten.exports == (
+        f"{elsewhere} (pages, 2026-03-03)",
+        f"{elsewhere} (person's record, 2026-03-03)",
+        f"{elsewhere}/asked.parquet (query, 2026-03-03)",
+        f"{elsewhere}/both.html (comparison, 2026-03-03)",
+    )
+    assert _files_with(store.home, WORDS) == []
+    assert [path.name for path in (store.home / "exports").iterdir()] == ["others.csv"]
+    assert len(list(elsewhere.iterdir())) == 5
+    assert _files_with(store.home, PUPIL) == []
+
+
+def test_what_was_exported_is_named_although_the_command_died(
+    store: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for a path that holds the very name that was to go: that is nowhere written down."""
+    for folder in (tmp_path / "elsewhere", tmp_path / PUPIL):
+        folder.mkdir()
+        with store.write() as db:
+            record_export(db, folder, "pages", [SPRING], now=NOW)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(erase, "compact_store", die)
+        with pytest.raises(KeyboardInterrupt):
+            forget_essay(store, SPRING, PUPIL, now=NOW)
+
+    (finished,) = finish_erasures(store, now=NOW)
+
+    assert finished.exports == (f"{tmp_path / 'elsewhere'} (pages, 2026-03-03)",)
+    assert _files_with(store.home, f"{PUPIL} (pages") == []
+
+
+def test_what_was_exported_on_another_machine_is_named_with_it(store: FileStore) -> None:
+    """Whether it is there still, nobody here can see."""
+    with store.write() as db:
+        path = Path("/home/bo/pages")
+        record_export(db, path, "pages", [SPRING], now=NOW, host="staffroom")
+
+    forgotten = forget_batch(store, SPRING, now=NOW)
+
+    assert forgotten.exports == ("/home/bo/pages on staffroom (pages, 2026-03-03)",)
 
 
 def test_other_batches_with_the_same_text_are_named(store: FileStore) -> None:
@@ -398,6 +476,73 @@ def test_what_was_handed_in_goes_whatever_it_is_called(store: FileStore) -> None
     assert others.is_dir()
     with store.read() as db:
         assert db.rows("FROM arrivals") == []
+
+
+def test_a_backup_brings_back_nothing_that_was_forgotten_since(
+    store: FileStore, tmp_path: Path
+) -> None:
+    """A whole batch, an essay, one that shared its text, and a person: under the same aliases."""
+    _judged_by_a_person(store)
+    row = {"batch_id": SPRING, "essay_id": "pupil-99", "judged_id": "pupil-01", "given_id": "Cleo"}
+    more = {"file_name": "cleo.txt", "source_path": "essays/cleo.txt", "attributes": "{}"}
+    with store.write() as db:
+        db.insert("shared_texts", [row | more])
+    backup = backup_store(store, tmp_path / "outside.duckdb", now=NOW)
+    essay = forget_essay(store, SPRING, PUPIL, now=NOW)
+    forget_essay(store, SPRING, "pupil-99", now=NOW)
+    (person,) = forget_person(store, PERSON, now=NOW)
+    forget_batch(store, ARGUMENTS, now=NOW)
+
+    restore_store(
+        store, backup, now=NOW, amend=lambda live, restored: erase_again(live, restored, NOW)
+    )
+    finished = finish_erasures(store, now=NOW)
+
+    assert len(finished) == 4
+    for words in (WORDS, PERSON, "pupil-99", "Cleo"):
+        assert _files_with(store.home, words) == [], words
+    with store.read() as db:
+        assert db.one("SELECT count(*) AS n FROM batches WHERE batch_id = ?", [ARGUMENTS]) == {
+            "n": 0
+        }
+        aliased = db.rows("SELECT 1 FROM essays WHERE essay_id = ?", [essay.essay_alias])
+        named = db.rows("SELECT 1 FROM human_answers WHERE person = ?", [person.essay_alias])
+    assert (len(aliased), len(named)) == (1, 1)
+
+
+def test_what_a_backup_never_had_stays_on_record_as_forgotten(
+    store: FileStore, tmp_path: Path
+) -> None:
+    """So that it does not come back by itself; what the backup knows of is not done twice."""
+    forget_batch(store, ARGUMENTS, now=NOW)
+    backup = backup_store(store, tmp_path / "outside.duckdb", now=NOW)
+    with store.write() as db:
+        insert_all(db, spring_rows("spring-again"))
+    forget_batch(store, "spring-again", now=NOW + timedelta(days=1))
+
+    restore_store(
+        store, backup, now=NOW, amend=lambda live, restored: erase_again(live, restored, NOW)
+    )
+
+    assert begun_erasures(store) == []
+    with store.read() as db:
+        rows = db.rows("SELECT batch_id FROM forgotten ORDER BY forgotten_at")
+    assert [row["batch_id"] for row in rows] == [ARGUMENTS, "spring-again"]
+
+
+def test_a_person_goes_from_what_other_programs_keep_as_well(store: FileStore) -> None:
+    """Shared files and Dagster's runs bear the name too, and the batch itself stays there."""
+    _judged_by_a_person(store)
+    asked: list[tuple[str, bool]] = []
+
+    def beyond(batch_id: str, is_whole: bool) -> int:
+        asked.append((batch_id, is_whole))
+        return 3
+
+    (done,) = forget_person(store, PERSON, now=NOW, beyond=beyond)
+
+    assert asked == [(SPRING, False)]
+    assert done.n_files >= 3
 
 
 PERSON = "Bo Ek-Lind"

@@ -123,9 +123,29 @@ def test_a_threshold_changed_afterwards_is_kept_with_the_grading(
     assert origin == {"said": "explicit"}
 
 
+def test_another_scale_for_scores_takes_the_place_of_the_one_before(
+    graded: tuple[Runtime, str],
+) -> None:
+    """A range that is replaced by a mean and a spread leaves no end of it behind."""
+    runtime, batch_id = graded
+
+    regrade(runtime, batch_id, settings={"scaled_scores": {"low": 0, "high": 100}})
+    with runtime.store.read() as db:
+        ranged = db.rows("SELECT scaled_score FROM v_scaled_scores ORDER BY ALL")
+    regrade(runtime, batch_id, settings={"scaled_scores": {"mean": 500, "spread": 100}})
+    with runtime.store.read() as db:
+        (spread,) = db.rows(
+            "SELECT avg(scaled_score) AS m FROM v_scaled_scores WHERE NOT is_anchor"
+        )
+
+    assert (ranged[0]["scaled_score"], ranged[-1]["scaled_score"]) == pytest.approx((0, 100))
+    assert spread["m"] == pytest.approx(500)
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
+        ({"scaled_scores": {"low": 1}}, "low and high, or mean and spread"),
         ({"max_pairwise_comparisons": 9}, "nothing that grades are made by"),
         ({"max_extrapolated_share": 3}, "less than or equal to 1"),
         ({"use_priors": True}, "no published shares"),

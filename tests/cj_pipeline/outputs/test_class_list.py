@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from cj_pipeline.outputs.class_list import COLUMNS, class_list_csv, class_list_xlsx
+from cj_pipeline.outputs.report import render_history
 from cj_pipeline.queries.history import BatchHistory, read_history
 from tests.support.finished_batches import ARGUMENTS, SPRING, finished_batches
 
@@ -35,6 +36,31 @@ def test_students_are_listed_best_first_without_anchors(
         (float(row["score"]) for row in rows), reverse=True
     )
     assert all(row["grade"] for row in rows)
+
+
+def test_a_scale_that_the_batch_sets_stands_in_the_list_and_in_the_report(
+    histories: dict[str, BatchHistory],
+) -> None:
+    """Beside logits, with its error; without such a scale the columns are empty."""
+    plain = histories[SPRING]
+    scored = [
+        {"essay_id": row["essay_id"], "scaled_score": 500 + 60 * row["score"]}
+        | {"standard_error": 60 * row["standard_error"]}
+        for row in plain.last_scores
+    ]
+    scaled = replace(plain, scaled_scores=tuple(scored))
+
+    listed = _rows(class_list_csv(scaled))
+
+    for row in listed:
+        assert float(row["scaled_score"]) == pytest.approx(500 + 60 * float(row["score"]), abs=0.1)
+        assert float(row["scaled_error"]) == pytest.approx(
+            60 * float(row["standard_error"]), abs=0.1
+        )
+    assert {row["scaled_score"] for row in _rows(class_list_csv(plain))} == {""}
+    best = listed[0]
+    cell = f"{float(best['scaled_score']):.1f} ± {float(best['scaled_error']):.1f}"
+    assert cell in render_history(scaled)
 
 
 def test_without_grades_the_grade_column_is_empty(histories: dict[str, BatchHistory]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def test_every_row_about_a_person_is_told(store: FileStore) -> None:
     assert len(record["grades"]) == 1
     assert other is not None
     assert other["text"] not in str(record)
+    assert set(re.findall(r"pupil-\d\d", str(record))) == {PUPIL}
+    assert "anchor-01" in str(record)
 
 
 def test_archived_replies_are_told_too(store: FileStore) -> None:
@@ -63,7 +66,7 @@ def test_the_same_text_elsewhere_is_named(store: FileStore) -> None:
     with store.read() as db:
         record = person_record(db, SPRING, PUPIL, archive=archive_of(store.home, SPRING))
 
-    assert record["same_text_in"] == [{"batch_id": "arguments", "essay_id": "text-1"}]
+    assert record["same_text_in"] == [{"batch_id": "arguments"}]
 
 
 def test_who_is_not_there_is_told(store: FileStore) -> None:
@@ -102,7 +105,9 @@ def test_one_of_several_who_handed_in_the_same_text_is_told_of_their_own(store: 
     row = {"batch_id": SPRING, "essay_id": "pupil-99", "judged_id": PUPIL, "given_id": "Bo"}
     more = {"file_name": "bo.txt", "source_path": "essays/bo.txt", "attributes": "{}"}
     with store.write() as db:
-        db.execute("UPDATE essays SET given_id = 'Anna' WHERE essay_id = ?", [PUPIL])
+        db.execute(
+            "UPDATE essays SET given_id = 'Anna', text = 'A walk.' WHERE essay_id = ?", [PUPIL]
+        )
         db.insert("shared_texts", [row | more])
 
     with store.read() as db:
@@ -111,3 +116,4 @@ def test_one_of_several_who_handed_in_the_same_text_is_told_of_their_own(store: 
     assert [(row["given_id"], bool(row["text"])) for row in record["essay"]] == [("Bo", True)]
     assert len(record["scores"]) == 3
     assert "Anna" not in str(record)
+    assert set(re.findall(r"pupil-\d\d", str(record))) == {"pupil-99"}

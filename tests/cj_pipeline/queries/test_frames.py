@@ -8,7 +8,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from cj_pipeline.errors import StoreError, UnknownBatchError
+from cj_pipeline.errors import SettingsError, StoreError, UnknownBatchError
 from cj_pipeline.queries.frames import (
     FRAME_NAMES,
     FrameName,
@@ -30,6 +30,10 @@ COLUMNS: dict[FrameName, str] = {
     "boundaries": "position below above boundary standard_error lower upper",
     "ranks": "essay_id rank rank_lower rank_upper student_rank student_rank_lower"
     " student_rank_upper p_above_next score_lower score_upper",
+    "reliability": "reliability reliability_lower reliability_upper is_worth_a_figure",
+    "near_boundary": "essay_id grade confidence second_grade boundary distance is_near",
+    "gradings": "revision is_in_force scale n_students n_changed statement",
+    "grade_history": "essay_id revision grade grade_before confidence",
     "linked_scores": "essay_id scale_batch_id score standard_error",
     "drifts": "essay_id earlier_score later_score drift standard_error is_drifted",
     "comparisons": "sequence wave judge essay_a essay_b status failure_reason winner winner_id"
@@ -136,6 +140,12 @@ def test_an_unknown_batch_is_answered_with_those_there_are(home: Path) -> None:
     """The name is usually only misspelt."""
     with pytest.raises(UnknownBatchError, match=r"'spring-8'.*arguments, broken, spring-9"):
         arrow_table("scores", "spring-8", home=home)
+
+
+def test_a_mistyped_frame_is_answered_with_the_one_meant(home: Path) -> None:
+    """Rather than with a KeyError."""
+    with pytest.raises(SettingsError, match="no frame 'score'; did you mean 'scores'"):
+        pandas_frame("score", SPRING, home=home)  # type: ignore[arg-type]
 
 
 def test_nothing_published_yet_is_said(tmp_path: Path) -> None:

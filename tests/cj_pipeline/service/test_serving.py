@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 import websockets.sync.client
@@ -64,6 +64,18 @@ HEAD = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 def test_a_head_that_never_comes_is_not_waited_for(port: int, first: bytes) -> None:
     """Ten thousand such callers would otherwise be all that is ever served."""
     assert said(port, first=first).count(b"HTTP/1.1 200") == (1 if b"\r\n\r\n" in first else 0)
+
+
+def test_a_head_that_comes_byte_by_byte_is_not_waited_for_either(port: int) -> None:
+    """Each byte is news, and the time for the whole head goes on."""
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=FAR_LONGER_S)) as caller:
+        caller.sendall(HEAD)
+        until = time.monotonic() + FAR_LONGER_S
+        with suppress(ConnectionError):
+            while time.monotonic() < until:
+                caller.sendall(b"X")
+                time.sleep(PATIENCE_S / 10)
+            pytest.fail("the head was waited for")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,17 @@ def test_every_view_says_what_it_shows(db: Session) -> None:
     assert silent == []
 
 
+def test_every_column_of_every_view_says_what_it_is(db: Session) -> None:
+    """Also after a view was made again: that takes its comments away."""
+    silent = db.rows(
+        "SELECT c.table_name, c.column_name FROM duckdb_columns() c"
+        " JOIN duckdb_views() v ON v.view_name = c.table_name"
+        " WHERE NOT v.internal AND coalesce(c.comment, '') = '' ORDER BY ALL"
+    )
+
+    assert silent == []
+
+
 def test_a_batch_has_one_row_with_its_counts(db: Session) -> None:
     """Joins over essays, pairs and comparisons must not multiply one another."""
     row = db.one("FROM v_batches WHERE batch_id = ?", [SPRING])
