@@ -56,6 +56,7 @@ class GradingRequest(dg.Config):
     link_to: list[str] | None = Field(
         None, description=_description("link_to") + " An empty list takes it off their scale again."
     )
+    scaled_scores: dict[str, float] | None = Field(None, description=_description("scaled_scores"))
 
     @property
     def settings(self) -> dict[str, Any]:

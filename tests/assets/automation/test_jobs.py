@@ -14,8 +14,10 @@ import pytest
 from assets.automation.in_process import QUIET, run_batch
 from assets.automation.jobs import ALL_JOBS
 from assets.automation.partitions import BATCHES
+from assets.grade_projections import GradingRequest
 from cj_pipeline.definitions import defs
 from cj_pipeline.errors import BatchProblemsError
+from cj_pipeline.operations.regrade import GRADED_BY
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from resources.code_location import LOCATION
@@ -321,7 +323,8 @@ def test_grading_again_buys_nothing(ended: Ended) -> None:
     """A further revision stands beside the first; not one comparison more is asked."""
     with ended.runtime.store.read() as db:
         before = db.rows("SELECT * FROM attempts ORDER BY custom_id")
-    config = {"ops": {"grade_projections": {"config": {"again": True}}}}
+    again = {"again": True, "scaled_scores": {"low": 0.0, "high": 100.0}}
+    config = {"ops": {"grade_projections": {"config": again}}}
 
     defs.resolve_job_def("finish_batch").execute_in_process(
         run_config={**QUIET, **config}, instance=ended.instance, partition_key="spring-9"
@@ -330,7 +333,14 @@ def test_grading_again_buys_nothing(ended: Ended) -> None:
     with ended.runtime.store.read() as db:
         assert db.rows("SELECT * FROM attempts ORDER BY custom_id") == before
         revisions = db.rows("SELECT revision FROM grading_reports ORDER BY revision")
+        scaled = db.rows("SELECT scaled_score FROM v_scaled_scores WHERE batch_id = 'spring-9'")
     assert [row["revision"] for row in revisions] == [1, 2]
+    assert {0.0, 100.0} <= {round(row["scaled_score"], 6) for row in scaled}
+
+
+def test_every_setting_that_grades_are_made_by_can_be_given_to_dagster() -> None:
+    """By the name that it has in `batch.yaml`."""
+    assert set(GRADED_BY) <= set(GradingRequest.model_fields)
 
 
 def test_progress_is_told_in_the_runs_log_and_on_the_pages(ended: Ended) -> None:
