@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from cj_pipeline.store import file_store
 from tests.support import ROOT
 from tests.support.template_store import copies_of_a_template
 
@@ -96,6 +97,14 @@ def temporary_files() -> Iterator[None]:
         patch.setattr(tempfile, "tempdir", folder)
         yield
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_a_store() -> Iterator[None]:
+    """Tests' tables are too small to be shared out, and idle threads take a fifth of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(file_store.DUCKDB_CONFIG, "threads", 1)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

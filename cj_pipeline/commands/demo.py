@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cj_pipeline.commands.terminal import tables
+from cj_pipeline.commands.terminal.arguments import BatchLabel, name_of_batch
 from cj_pipeline.commands.terminal.console import console
 from cj_pipeline.commands.terminal.home import open_runtime
 
@@ -25,18 +26,26 @@ def demo(
         list[str] | None,
         typer.Argument(help=f"Example batches; if left out: {', '.join(DEMO)}."),
     ] = None,
+    *,
+    batch_id: BatchLabel = None,
 ) -> None:
     """Take the example batches through a real, persistent Dagster instance and show the outcome."""
+    examples = tuple(batches or DEMO)
+    if batch_id is not None and len(examples) > 1:
+        msg = "--batch-id names one batch: name one example too, such as `cj demo graded-english`"
+        raise typer.BadParameter(msg)
+
     from assets.automation.in_process import run_batch
     from cj_pipeline.definitions import defs
     from resources.local_instance import local_instance
 
     runtime = open_runtime()
-    names = tuple(batches or DEMO)
+    folders = {name_of_batch(EXAMPLES / each, batch_id): EXAMPLES / each for each in examples}
+    names = tuple(folders)
     with local_instance(runtime.home) as instance, tables.progress_bar(console) as bar:
-        for name in names:
+        for name, folder in folders.items():
             task = bar.add_task(name, total=None)
-            for run in run_batch(instance, defs, runtime, name, EXAMPLES / name):
+            for run in run_batch(instance, defs, runtime, name, folder):
                 counts = _counts(runtime, name)
                 bar.update(
                     task,

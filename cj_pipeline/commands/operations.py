@@ -18,6 +18,7 @@ from cj_pipeline.commands.terminal.arguments import (
     BatchName,
     MaxComparisons,
     Mode,
+    Priority,
     ProfileName,
     Seed,
     Settings,
@@ -78,6 +79,7 @@ def preflight_(
     llm_batching_mode: Mode = None,
     profile: ProfileName = None,
     settings: Settings = None,
+    priority: Priority = None,
     again: Again = False,
     anyway: Anyway = False,
 ) -> None:
@@ -96,6 +98,7 @@ def preflight_(
         profile=profile,
         mode=llm_batching_mode,
         settings=settings,
+        priority=priority,
         anyway=anyway,
     )
     if batch is not None and Path(batch).is_dir():

@@ -383,16 +383,9 @@ def _as_json(columns: list[str], rows: list[tuple[object, ...]]) -> dict[str, ob
 
 
 def _as_csv(columns: list[str], rows: list[tuple[object, ...]]) -> str:
-    import csv
-    import io
+    from cj_pipeline.outputs.csv_files import csv_text
 
-    from cj_pipeline.outputs.csv_files import inert_cell
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    for row in [columns, *rows]:
-        writer.writerow([inert_cell(cell) if isinstance(cell, str) else cell for cell in row])
-    return text.getvalue()
+    return csv_text(columns, rows, line_end="\n")
 
 
 def _scored(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:

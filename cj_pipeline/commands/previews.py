@@ -20,6 +20,7 @@ from cj_pipeline.commands.terminal.arguments import (
     LogFile,
     MaxComparisons,
     Mode,
+    Priority,
     ProfileName,
     Seed,
     Settings,
@@ -46,6 +47,7 @@ def plan(
     llm_batching_mode: Mode = None,
     profile: ProfileName = None,
     settings: Settings = None,
+    priority: Priority = None,
     anyway: Anyway = False,
     again: Again = False,
     pilot: Annotated[
@@ -77,6 +79,7 @@ def plan(
         profile=profile,
         mode=llm_batching_mode,
         settings=settings,
+        priority=priority,
         anyway=anyway,
     )
     name = name_of_batch(batch_dir, batch_id)
@@ -170,32 +173,51 @@ def _show_essays(batch: Batch) -> None:
 
 
 @reads("cj explain 1")
-def explain(batch_dir: BatchDir) -> None:
+def explain(
+    batch_dir: BatchDir,
+    *,
+    max_comparisons: MaxComparisons = None,
+    seed: Seed = None,
+    llm_batching_mode: Mode = None,
+    profile: ProfileName = None,
+    settings: Settings = None,
+    priority: Priority = None,
+    anyway: Anyway = False,
+) -> None:
     """Show every setting of a batch folder and where its value came from."""
     from cj_pipeline.intake.batch_folder import read_batch
     from cj_pipeline.queries.live_profile import profile_of_batch
 
-    batch = read_batch(batch_dir)
-    settings = batch.settings
-    profile = profile_of_batch(batch, home_folder(), os.environ)
+    explicit = explicit_settings(
+        max_comparisons=max_comparisons,
+        seed=seed,
+        profile=profile,
+        mode=llm_batching_mode,
+        settings=settings,
+        priority=priority,
+        anyway=anyway,
+    )
+    batch = read_batch(batch_dir, explicit=explicit)
+    found = batch.settings
+    resolved = profile_of_batch(batch, home_folder(), os.environ)
     answer(
         batch_id=batch.batch_id,
         settings=[
-            {"setting": key, "value": value, "from": settings.origins[key]}
-            for key, value in settings.values.model_dump(mode="json").items()
+            {"setting": key, "value": value, "from": found.origins[key]}
+            for key, value in found.values.model_dump(mode="json").items()
         ],
-        profile=profile_answer(profile),
+        profile=profile_answer(resolved),
     )
     console.print(
         tables.table(
             "Settings",
             ("setting", "value", "from"),
             [
-                (key, value, settings.origins[key])
-                for key, value in settings.values.model_dump(mode="json").items()
+                (key, value, found.origins[key])
+                for key, value in found.values.model_dump(mode="json").items()
             ],
         ),
-        profile_table(profile),
+        profile_table(resolved),
     )
 
 
@@ -209,6 +231,9 @@ def dry_run(
     llm_batching_mode: Mode = None,
     profile: ProfileName = None,
     settings: Settings = None,
+    priority: Priority = None,
+    again: Again = False,  # noqa: ARG001 -- a dry run of what another batch has costs nothing
+    anyway: Anyway = False,
     log_file: LogFile = None,
 ) -> None:
     """Build the first wave's requests exactly as they would be sent, and send none."""
@@ -222,6 +247,8 @@ def dry_run(
         profile=profile,
         mode=llm_batching_mode,
         settings=settings,
+        priority=priority,
+        anyway=anyway,
     )
     name = name_of_batch(batch_dir, batch_id)
     runtime = open_runtime()

@@ -138,6 +138,11 @@ def artefact_document(
         "costs": _costs(history),
         "provider_jobs": [_provider_job(row) for row in history.jobs],
         "judges": [_judge(row) for row in history.judges],
+        **(
+            {"earlier_judges": [_judge(row) for row in history.earlier_judges]}
+            if history.earlier_judges
+            else {}
+        ),
         "settings": {
             key: {"value": value, "origin": history.settings_origins[key]}
             for key, value in history.settings.items()

@@ -11,6 +11,8 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
 
 Cell = str | int | float | None
 
@@ -30,21 +32,36 @@ def csv_file(
         decimal_comma: Write `0,5` and part cells by semicolons, as spreadsheets expect where
             decimals are parted by commas.
     """
-    text = io.StringIO()
+    return csv_text(columns, rows, decimal_comma=decimal_comma).encode("utf-8-sig")
+
+
+def csv_text(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    decimal_comma: bool = False,
+    line_end: str = "\r\n",
+) -> str:
+    """Return a table as CSV; the arguments are those of `csv_file`, and how a line ends.
+
+    A cell may be anything that a database holds: a list or a structure is written as a text.
+    """
+    text = io.StringIO(newline="")
     separator = ";" if decimal_comma else ","
-    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, delimiter=separator)
-    writer.writerow(columns)
-    for row in rows:
+    writer = csv.writer(
+        text, quoting=csv.QUOTE_NONNUMERIC, delimiter=separator, lineterminator=line_end
+    )
+    for row in (columns, *rows):
         writer.writerow([_written(cell, decimal_comma=decimal_comma) for cell in row])
-    return text.getvalue().encode("utf-8-sig")
+    return text.getvalue()
 
 
-def _written(cell: Cell, *, decimal_comma: bool) -> Cell:
-    if isinstance(cell, str):
-        return inert_cell(cell)
-    if isinstance(cell, float) and decimal_comma:
-        return f"{cell}".replace(".", ",")
-    return cell
+def _written(cell: Any, *, decimal_comma: bool) -> Any:
+    if cell is None or isinstance(cell, int | Decimal):
+        return cell
+    if isinstance(cell, float):
+        return f"{cell}".replace(".", ",") if decimal_comma else cell
+    return inert_cell(str(cell))
 
 
 def inert_cell(text: str) -> str:

@@ -23,7 +23,7 @@ from cj_pipeline.errors import SettingsError
 from cj_pipeline.ids import id_for
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.templates import load_template
-from cj_pipeline.outputs.csv_files import inert_cell
+from cj_pipeline.outputs.csv_files import csv_text
 from cj_pipeline.people.verdicts import HumanVerdict, store_verdicts, take_back
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
@@ -211,14 +211,8 @@ def write_verdicts(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return verdicts as CSV."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(COLUMNS)
-    for row in rows:
-        cells = [*(row[name] for name in _NEEDED), row["decided_at"].isoformat()]
-        # It is opened in spreadsheets too: nothing in it may be run there.
-        writer.writerow([inert_cell(cell) if isinstance(cell, str) else cell for cell in cells])
-    return text.getvalue()
+    cells = [[*(row[name] for name in _NEEDED), row["decided_at"].isoformat()] for row in rows]
+    return csv_text(COLUMNS, cells)
 
 
 def _read(path: Path) -> tuple[list[_Row], list[str]]:

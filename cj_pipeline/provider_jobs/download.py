@@ -67,7 +67,11 @@ def download(
             status = provider.poll(job.known_job_id)
         # Nothing is yielded before all is downloaded: the store is not held while it is.
         lines = iter(provider.collect(job.known_job_id))
-        return Download(chain(list(islice(lines, 1)), lines), status)
+        first = list(islice(lines, 1))
+        if _may_have_more_files(job, status):
+            # Which files were read is known only now; they are deleted by their ids.
+            status = provider.poll(job.known_job_id)
+        return Download(chain(first, lines), status)
     except CJError as error:
         log.warning("results_not_had", submission_key=job.submission_key, error=str(error))
         is_gone = job.results_expire_at is not None and now >= job.results_expire_at
@@ -79,6 +83,16 @@ def download(
         asked = error.retry_after_s if isinstance(error, ProviderUnavailableError) else None
         wait = None if asked is None else timedelta(seconds=asked)
         return Download((), status, Trouble(str(error), _awaits(error), wait))
+
+
+def _may_have_more_files(job: ProviderJob, status: JobStatus | None) -> bool:
+    """Whether a result file's id may have come after the job was last asked about."""
+    if job.input_file_id is None:
+        return False  # its provider keeps no files
+    known = status or job
+    lacks_output = known.output_file_id is None and known.n_completed != 0
+    lacks_errors = known.error_file_id is None and known.n_failed != 0
+    return lacks_output or lacks_errors
 
 
 def _awaits(error: CJError) -> WaitingFor:

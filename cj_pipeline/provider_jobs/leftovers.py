@@ -1,20 +1,21 @@
 """What still lies at a provider although nothing needs it: deleted in the end, and counted until.
 
-A job's files hold every essay of it. Deleting them may fail, so what could not be deleted is
-recorded and tried again, at every look at the provider and by the nightly upkeep.
+A job's files hold every essay of it. Deleting them may fail, or never come about, so what is to be
+deleted is recorded first, and what stays is tried again, at every look at the provider and by the
+nightly upkeep.
 """
 
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
 from cj_pipeline.errors import CJError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.provider_jobs.ledger import ProviderJob
-from cj_pipeline.provider_jobs.ownership import may_stop, require_ours
+from cj_pipeline.provider_jobs.ownership import require_ours
 from cj_pipeline.providers.base import Provider
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
@@ -24,49 +25,70 @@ log = structlog.get_logger()
 LEAST_WAIT, LONGEST_WAIT = timedelta(minutes=10), timedelta(days=1)
 
 
-def discard_job(runtime: Runtime, provider: Provider, judge: Judge, job: ProviderJob) -> None:
-    """Delete what a provider keeps of a settled job, each thing by itself; record what stays.
+def note_what_to_delete(db: Session, judge: Judge, job: ProviderJob, now: datetime) -> None:
+    """Record what a provider keeps of a job that nothing needs any more, before it is deleted.
 
-    What another store made is left alone.
+    In the transaction that settles the job: whoever is killed after it leaves nothing unsaid.
     """
-    if job.provider_job_id is None or not may_stop(runtime, job):
+    things = [*((file_id, True) for file_id in job.file_ids), (job.known_job_id, False)]
+    db.insert(
+        "provider_leftovers",
+        [
+            {
+                "submission_key": job.submission_key,
+                "what": what,
+                "is_file": is_file,
+                "provider": judge.provider,
+                "account": job.account,
+                "judge": json.dumps(judge.definition()),
+                "error": None,
+                "n_tries": 0,
+                "found_at": now,
+                "next_try_at": now + LEAST_WAIT,
+            }
+            for what, is_file in things
+        ],
+        on_conflict="ignore",
+    )
+
+
+def discard_job(runtime: Runtime, provider: Provider, job: ProviderJob) -> None:
+    """Delete what was noted of a settled job, each thing by itself; what stays is tried again."""
+    key = job.submission_key
+    with runtime.store.read() as db:
+        things = db.rows(
+            "FROM provider_leftovers WHERE submission_key = ? AND n_tries = 0 ORDER BY what", [key]
+        )
+    if not things:
         return
-    things = [*((file_id, True) for file_id in job.file_ids), (job.provider_job_id, False)]
-    failed: list[tuple[str, bool, str]] = []
+    gone: list[str] = []
+    failed: dict[str, str] = {}
     try:
         require_ours(runtime, job, provider)
     except CJError as error:
-        failed = [(what, is_file, str(error)) for what, is_file in things]
+        failed = {row["what"]: str(error) for row in things}
     else:
-        for what, is_file in things:
+        for row in things:
             try:
-                _delete(provider, what, is_file=is_file)
+                _delete(provider, row["what"], is_file=row["is_file"])
+                gone.append(row["what"])
             except CJError as error:
-                failed.append((what, is_file, str(error)))
-    if not failed:
-        return
-    log.warning("provider_files_left", submission_key=job.submission_key, n_left=len(failed))
+                failed[row["what"]] = str(error)
+    if failed:
+        log.warning("provider_files_left", submission_key=key, n_left=len(failed))
     now = runtime.clock()
     with runtime.store.write() as db:
-        db.insert(
-            "provider_leftovers",
-            [
-                {
-                    "submission_key": job.submission_key,
-                    "what": what,
-                    "is_file": is_file,
-                    "provider": judge.provider,
-                    "account": job.account,
-                    "judge": json.dumps(judge.definition()),
-                    "error": problem,
-                    "n_tries": 1,
-                    "found_at": now,
-                    "next_try_at": now + LEAST_WAIT,
-                }
-                for what, is_file, problem in failed
-            ],
-            on_conflict="ignore",
+        db.execute(
+            "DELETE FROM provider_leftovers WHERE submission_key = ?"
+            " AND what IN (SELECT unnest(?))",
+            [key, gone],
         )
+        for what, problem in failed.items():
+            db.execute(
+                "UPDATE provider_leftovers SET error = ?, n_tries = 1, next_try_at = ?"
+                " WHERE submission_key = ? AND what = ?",
+                [problem, now + LEAST_WAIT, key, what],
+            )
 
 
 def delete_leftovers(runtime: Runtime, *, at_most: int | None = None, due_only: bool = True) -> int:
@@ -112,8 +134,9 @@ def delete_leftovers(runtime: Runtime, *, at_most: int | None = None, due_only: 
 def count_leftovers(db: Session, batch_id: str | None = None) -> int:
     """Return how many things lie at providers that nothing needs, of one batch or of all."""
     row = db.one(
-        "SELECT count(*) AS n FROM provider_leftovers WHERE $batch IS NULL OR submission_key IN"
-        " (SELECT submission_key FROM provider_jobs WHERE batch_id = $batch)",
+        # What was not tried yet is being deleted.
+        "SELECT count(*) AS n FROM provider_leftovers WHERE n_tries > 0 AND ($batch IS NULL OR"
+        " submission_key IN (SELECT submission_key FROM provider_jobs WHERE batch_id = $batch))",
         {"batch": batch_id},
     )
     return int(row["n"]) if row else 0

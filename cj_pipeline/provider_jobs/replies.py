@@ -20,7 +20,14 @@ from cj_pipeline.judging.prompt_window import PromptWindow, SentAndCounted
 from cj_pipeline.judging.prompts import ends_in_white_space, is_thought_only, parse_verdict
 from cj_pipeline.provider_jobs.ledger import ProviderJob
 from cj_pipeline.provider_jobs.missing_rows import PAID_FOR
-from cj_pipeline.providers.base import CAPACITY_CODES, HELD, JobOutcome, Parser, Reply
+from cj_pipeline.providers.base import (
+    CAPACITY_CODES,
+    HELD,
+    OUT_OF_CREDIT,
+    JobOutcome,
+    Parser,
+    Reply,
+)
 from cj_pipeline.providers.transport import shortened
 from cj_pipeline.providers.usage_evidence import UsageEvidence, is_far_from
 
@@ -108,9 +115,9 @@ def without_reply(job: ProviderJob) -> ReadReply:
     """Return why a request has no reply, as far as its job's own end tells."""
     message = job.error or "No reply came for this request."
     if job.outcome == JobOutcome.FAILED:
-        # The provider took none of it: sent again unchanged, only want of room would pass.
+        # Of what it never began, only want of room or credit would pass, sent again unchanged.
         code = job.error_code
-        may_retry = code in CAPACITY_CODES
+        may_retry = bool(job.n_completed) or code in {*CAPACITY_CODES, OUT_OF_CREDIT}
         return ReadReply(RequestOutcome.PROVIDER_ERROR, None, None, code, message, may_retry)
     outcome = _OUTCOME_WITHOUT_REPLY.get(job.outcome, RequestOutcome.MISSING)
     code = HELD if job.error_code == HELD else None

@@ -54,7 +54,7 @@ def rows_owed(
     if outcome is JobOutcome.COMPLETED:
         # All of it was worked off: only what counts as failed was not paid for.
         return n_lost - min(n_lost, max(0, (n_failed or 0) - came.n_failed))
-    if outcome is JobOutcome.FAILED and n_completed is None:
+    if outcome is JobOutcome.FAILED and n_completed is None and not came.n_answered:
         return 0  # its input was refused as a whole
     if n_completed is None or n_completed < came.n_answered:
         return n_lost

@@ -472,8 +472,16 @@ def fail_exhausted(
             WHERE x.batch_id = $batch GROUP BY comparison_id, outcome
         ) k ON k.comparison_id = a.comparison_id AND k.outcome = a.outcome
         WHERE p.batch_id = $batch AND a.outcome IS NOT NULL AND a.judge_id = p.judge_id
+          -- Another judge has taken the place of this one, and asks anew.
+          AND ($give_up OR p.judge_id NOT IN (
+              SELECT judge_id FROM judges WHERE batch_id = $batch AND replaced_by IS NOT NULL
+          ))
         """,
-        {"batch": record.batch_id, "codes": sorted(NOT_THE_REQUESTS_FAULT)},
+        {
+            "batch": record.batch_id,
+            "codes": sorted(NOT_THE_REQUESTS_FAULT),
+            "give_up": give_up,
+        },
     )
     most = record.settings.max_attempts
     ended = [

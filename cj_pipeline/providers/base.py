@@ -152,16 +152,18 @@ class JobStatus:
     @property
     def waits_for_capacity(self) -> bool:
         """Whether the provider had no room: nothing was wrong with the shard, nothing was paid."""
-        return self.outcome is JobOutcome.FAILED and self.error_code in CAPACITY_CODES
+        return self._failed_before_it_began and self.error_code in CAPACITY_CODES
 
     @property
     def waits_for_credit(self) -> bool:
         """Whether the account's credit was used up: nothing was wrong, nothing was paid."""
-        return (
-            self.outcome is JobOutcome.FAILED
-            and self.error_code == OUT_OF_CREDIT
-            and not self.n_completed
-        )
+        return self._failed_before_it_began and self.error_code == OUT_OF_CREDIT
+
+    @property
+    def _failed_before_it_began(self) -> bool:
+        """Whether surely nothing was done: what has results, or counts some, was paid for."""
+        has_results = bool(self.n_completed) or self.output_file_id is not None
+        return self.outcome is JobOutcome.FAILED and not has_results
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ from cj_pipeline.providers.transport import (
     SINGLE_CALL,
     Call,
     ErrorAnswer,
-    count,
+    count_or_none,
     created_id,
     failed_call,
     is_out_of_credit,
@@ -395,6 +395,9 @@ def read_status(operation: Mapping[str, Any]) -> JobStatus:
     state = _state(metadata)
     outcome = _ended(operation, state)
     n_completed, n_failed = _done(mapping(metadata.get("batchStats")), outcome)
+    if outcome is JobOutcome.FAILED and n_completed is None:
+        # A batch that failed half way may hold results all the same.
+        n_completed = sum("response" in row for row in _inlined_responses(operation)) or None
     error = mapping(operation.get("error"))
     warning = None
     if outcome is None and state.upper() not in _RUNNING:
@@ -424,13 +427,16 @@ def _code_of(error: Mapping[str, Any]) -> str | None:
 def _done(stats: Mapping[str, Any], outcome: JobOutcome | None) -> tuple[int | None, int | None]:
     """Return how many requests are done and how many failed; None where that is not told.
 
-    Google leaves out what is 0, so one of the counts tells all of them. An expired batch has no
+    Google leaves out what is 0, so one of the counts tells all of them; a count of 0 requests tells
+    nothing. An expired batch has no
     results at all.
     """
-    done, failed, pending = (
-        _count(stats.get(f"{kind}RequestCount")) for kind in ("successful", "failed", "pending")
+    done, failed, pending, total = (
+        count_or_none(stats.get(f"{kind}equestCount"))
+        for kind in ("successfulR", "failedR", "pendingR", "r")
     )
-    if outcome is not JobOutcome.EXPIRED and done is failed is pending is None:
+    says_nothing = done is failed is pending is None or (total == 0 and not done and not failed)
+    if says_nothing and outcome is not JobOutcome.EXPIRED:
         return None, None
     return done or 0, failed or 0
 
@@ -474,7 +480,7 @@ def _listed(operation: Mapping[str, Any], since: datetime) -> ListedJob:
         created_at=rfc3339_time(metadata.get("createTime")) or since,
         outcome=_ended(operation, _state(metadata)),
         submission_key=text_or_none(metadata.get("displayName")),
-        n_requests=_count(mapping(metadata.get("batchStats")).get("requestCount")),
+        n_requests=count_or_none(mapping(metadata.get("batchStats")).get("requestCount")),
     )
 
 
@@ -494,13 +500,6 @@ def _ended(operation: Mapping[str, Any], state: str) -> JobOutcome | None:
     if mapping(operation.get("error")):
         return JobOutcome.FAILED
     return JobOutcome.COMPLETED if operation.get("done") is True else None
-
-
-def _count(sent: object) -> int | None:
-    """Return a count, which this provider writes as text; None where there is none."""
-    if isinstance(sent, str) and re.fullmatch(r"\d{1,15}", sent):
-        return int(sent)
-    return None if sent is None else count(sent)
 
 
 def _is_about_the_key(error: errors.APIError) -> bool:

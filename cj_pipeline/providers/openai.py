@@ -533,15 +533,15 @@ def read_status(batch: Mapping[str, Any], now: datetime) -> JobStatus:
         raise ValueError(msg)
     word = folded(status)
     outcome = _ended(batch, word)
-    counts = mapping(batch.get("request_counts"))
+    n_completed, n_failed = _counted(batch, outcome)
     problem = _first_problem(batch.get("errors"))
     job = JobStatus(
         job_id=job_id,
         state="ended" if outcome else "running",
         provider_status=status,
         outcome=outcome,
-        n_completed=count_or_none(counts.get("completed")),
-        n_failed=count_or_none(counts.get("failed")),
+        n_completed=n_completed,
+        n_failed=n_failed,
         output_file_id=text_or_none(batch.get("output_file_id")),
         error_file_id=text_or_none(batch.get("error_file_id")),
         error_code=OUT_OF_CREDIT if is_out_of_credit(*problem) else problem[0],
@@ -557,6 +557,18 @@ def read_status(batch: Mapping[str, Any], now: datetime) -> JobStatus:
         warning = f"'{status}', but the id of a result file is still missing"
         return replace(job, state="running", outcome=None, warning=warning)
     return job
+
+
+def _counted(batch: Mapping[str, Any], outcome: JobOutcome | None) -> tuple[int | None, int | None]:
+    """Return how many requests are done and how many failed; None where that is not told.
+
+    Some services leave every count at 0, also that of all requests: such counts say nothing.
+    """
+    counts = mapping(batch.get("request_counts"))
+    total, *told = (count_or_none(counts.get(name)) for name in ("total", "completed", "failed"))
+    if outcome is not None and total == 0 and not any(told):
+        return None, None
+    return told[0], told[1]
 
 
 def _ended(batch: Mapping[str, Any], word: str) -> JobOutcome | None:

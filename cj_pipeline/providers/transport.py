@@ -44,10 +44,15 @@ MAX_PAGES = 500
 
 _OUT_OF_CREDIT = re.compile(
     r"insufficient_(quota|credits?|balance|funds)|billing_(hard_limit_reached|not_active|error)"
+    r"|(spend|budget|credit)_?(limit)?_?(exceeded|reached)\b|\barrear|payment required"
     r"|credit balance is too low|(out of|no|insufficient|not enough) (credits?|funds|balance)\b"
+    r"|(credits?|balance|funds) (is|are|has been|have been) (depleted|exhausted|used up)"
     r"|(billing|spend(ing)?|usage|budget) (hard )?limit (has been |was )?(reached|exceeded)"
-    r"|exceeded your (monthly|current) (spend(ing)?|budget|billing)|payment required"
-    r"|prepa(id|yment) (credits?|balance) (is|are|has|have)\b|billing account .*(disabled|closed)",
+    r"|(reached|exceeded) (your|its|the) ([a-z]+ ){0,3}"
+    r"((spend(ing)?|usage|budget|billing) (caps?|limits?)|budget|billing|spend(ing)?)\b"
+    r"(?!.*\bper (second|minute|hour|day)\b)"
+    r"|prepa(id|yment) (credits?|balance) (is|are|has|have)\b|billing account .*(disabled|closed)"
+    r"|(enable|check your) billing\b|billing (to be |be |is not |not )?enabled",
     re.IGNORECASE,
 )
 """What services say, in codes or words, when an account has to be paid for."""
@@ -345,14 +350,20 @@ def folded(word: object) -> str:
 
 def count(value: object) -> int:
     """Return a count that a provider sent; 0 for whatever is not one."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        return 0
-    return value if 0 <= value < 2**53 else 0
+    return count_or_none(value) or 0
 
 
 def count_or_none(value: object) -> int | None:
-    """Return a count that a provider sent; None where it sent none."""
-    return None if value is None else count(value)
+    """Return a count that a provider sent, also as text or as 12.0; None for whatever is not one.
+
+    What cannot be read is no count of 0, which would say that nothing was done.
+    """
+    is_written = isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}", value.strip())
+    if is_written or (isinstance(value, float) and value.is_integer()):
+        value = int(value)  # type: ignore[call-overload]
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value < 2**53 else None
 
 
 def unix_time(value: object) -> datetime | None:

@@ -127,7 +127,8 @@ def is_far_from(usage: Usage, n_prompt_bytes: int | None, n_answer_bytes: int) -
     if n_prompt_bytes is None:
         return False
     # No byte-level tokenizer makes more tokens of a text than it has bytes.
-    return usage.prompt > n_prompt_bytes + HIDDEN_PROMPT_TOKENS
+    is_too_much = usage.prompt > n_prompt_bytes + HIDDEN_PROMPT_TOKENS
+    return is_too_much or usage.prompt * MOST_BYTES_PER_TOKEN < n_prompt_bytes
 
 
 def _arrangements(sent: SentCounts) -> Iterator[tuple[bool, bool]]:

@@ -56,6 +56,8 @@ class BatchRecord:
     """The judges that people are, imported verdicts' among them."""
     earlier_judges: tuple[Judge, ...] = ()
     """Models that gave no verdict and were changed while the batch waited: asked nothing more."""
+    first_content_sha256: str | None = None
+    """Of its files as first taken in, where what may be changed of a batch was changed since."""
     sampled_grades: dict[str, str] = field(default_factory=dict)
     """Grades that teachers gave to sampled students; grades are moderated by them."""
     own_scale: str | None = None
@@ -82,7 +84,7 @@ class BatchRecord:
     @property
     def fence_secret(self) -> str:
         """What the fences' nonces are derived from; covers every text, so no author knows it."""
-        return f"{self.content_sha256}:{self.settings.seed}"
+        return f"{self.first_content_sha256 or self.content_sha256}:{self.settings.seed}"
 
     @cached_property
     def grading_terms(self) -> GradingTerms | None:
@@ -144,6 +146,7 @@ class _BatchRow:
     spend_cap_reached: bool
     canary_failed: bool
     nothing_left_to_ask: bool
+    first_content_sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,7 @@ def load_batch(db: Session, batch_id: str) -> BatchRecord:
         spend_cap_reached=row.spend_cap_reached,
         canary_failed=row.canary_failed,
         nothing_left_to_ask=row.nothing_left_to_ask,
+        first_content_sha256=row.first_content_sha256,
     )
 
 

@@ -41,8 +41,8 @@ HIDDEN_SETTINGS = frozenset({"emulator_qualities"})
 """What simulated judges are given and no result may show: it is the answer key."""
 
 _JUDGES = (
-    "SELECT * EXCLUDE (replaced_at) FROM judges WHERE batch_id = $batch AND replaced_at {}"
-    " ORDER BY name, judge_id"
+    "SELECT * EXCLUDE (replaced_at, replaced_by) FROM judges"
+    " WHERE batch_id = $batch AND replaced_at {} ORDER BY name, judge_id"
 )
 
 
@@ -436,7 +436,8 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
         ),
         jobs=rows(
             "SELECT p.*, coalesce(l.n, 0) AS n_left_over FROM provider_jobs p LEFT JOIN"
-            " (SELECT submission_key, count(*) AS n FROM provider_leftovers GROUP BY ALL) l"
+            " (SELECT submission_key, count(*) AS n FROM provider_leftovers WHERE n_tries > 0"
+            " GROUP BY ALL) l"
             " USING (submission_key) WHERE p.batch_id = $batch ORDER BY p.wave, p.submission_key"
         ),
         scores=rows(

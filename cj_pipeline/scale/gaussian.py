@@ -9,7 +9,7 @@ batches is `large_posterior`, and what the reader is told `score_posterior`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ POSITION_SD = 2.0
 """Of the prior of a judge's position effect, in logits; wide against any that was measured."""
 _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _NODE_WEIGHTS = _NODE_WEIGHTS / _NODE_WEIGHTS.sum()
+_VALUES_AT_ONCE = 1 << 16
 _LONGEST_STEP = 2.0
 _QUICK_ROUNDS = 20
 """After which most have come to rest; the others are climbed with care."""
@@ -87,44 +88,37 @@ class Unknowns:
         n = cells.n_essays
         self.size = n + len(model.positions)
         a = np.exp(point.log_a)[cells.judge] if model.has_discrimination else np.ones(n_cells)
-        self._parts: list[tuple[Indices, Floats]] = [(cells.first, a), (cells.second, -a)]
+        parts: list[tuple[Indices, Floats]] = [(cells.first, a), (cells.second, -a)]
         if len(model.positions):
             column = np.full(cells.n_judges, -1, dtype=np.int64)
             column[model.positions] = n + np.arange(len(model.positions))
             at = column[cells.judge]
-            self._parts.append((np.maximum(at, 0), np.where(at >= 0, 1.0, 0.0)))
+            parts.append((np.maximum(at, 0), np.where(at >= 0, 1.0, 0.0)))
+        self._at = np.array([at for at, _ in parts])
+        self._shares = np.array([share for _, share in parts])
+        # Each cell's entries of a matrix of unknowns, one row per pair of its parts.
+        self._entries = (self._at[:, None] * self.size + self._at).reshape(-1, n_cells)
+        self._products = (self._shares[:, None] * self._shares).reshape(-1, n_cells)
 
     def expected(self, mean: Floats) -> Floats:
         """Return each cell's expected difference; shape (n_cells,)."""
-        total: Floats = np.zeros(len(self._parts[0][0]))
-        for at, share in self._parts:
-            total += share * mean[at]
+        total: Floats = (self._shares * mean[self._at]).sum(axis=0)
         return total
 
     def variance(self, covariance: Floats) -> Floats:
         """Return the variance of each cell's difference; shape (n_cells,)."""
-        total: Floats = np.zeros(len(self._parts[0][0]))
-        for k, (at, share) in enumerate(self._parts):
-            total += share**2 * covariance[at, at]
-            for other, other_share in self._parts[:k]:
-                total += 2 * share * other_share * covariance[at, other]
+        total: Floats = (self._products * covariance.ravel()[self._entries]).sum(axis=0)
         return np.maximum(total, 0.0)
 
     def pull(self, residual: Floats) -> Floats:
         """Return what the cells' residuals add up to for each unknown; shape (size,)."""
-        total: Floats = np.zeros(self.size)
-        for at, share in self._parts:
-            total += sums_by(at, share * residual, self.size)
-        return total
+        return sums_by(self._at.ravel(), (self._shares * residual).ravel(), self.size)
 
     def information(self, weight: Floats) -> Floats:
         """Return what the cells tell of the unknowns; shape (size, size)."""
         size = self.size
-        flat: Floats = np.zeros(size * size)
-        for at, share in self._parts:
-            for other, other_share in self._parts:
-                flat += sums_by(at * size + other, share * other_share * weight, size * size)
-        return flat.reshape(size, size)
+        each = (self._products * weight).ravel()
+        return sums_by(self._entries.ravel(), each, size * size).reshape(size, size)
 
 
 def moments_of(cells: Tally, expected: Floats, sd: Floats, log_tie: float | None) -> Moments:
@@ -138,35 +132,41 @@ def moments_of(cells: Tally, expected: Floats, sd: Floats, log_tie: float | None
     """
     win: Floats = np.zeros(len(expected))
     slope: Floats = np.zeros(len(expected))
-    # Node by node, so that a million cells need not be held nine times.
-    for node, share in zip(_NODES.tolist(), _NODE_WEIGHTS.tolist(), strict=True):
-        eta = expected + sd * node
+    for nodes, shares in _nodes_at_once(len(expected)):
+        eta = expected + nodes[:, None] * sd
         t = np.tanh(0.5 * eta)
         if log_tie is None:
-            win += (0.5 * share) * t
-            slope += (0.25 * share) * (1 - t * t)
+            win += 0.5 * (shares @ t)
+            slope += 0.25 * (shares @ (1 - t * t))
             continue
         tied = tie_probability(eta, log_tie)
         clear = 1 - tied
-        win += (0.5 * share) * t * clear
-        slope += (0.25 * share) * clear * (4 * closeness(eta) ** 2 + tied * t * t)
+        win += 0.5 * (shares @ (t * clear))
+        slope += 0.25 * (shares @ (clear * (4 * closeness(eta) ** 2 + tied * t * t)))
     return Moments(cells.wins - cells.counts * (0.5 + win), cells.counts * slope)
 
 
 def mean_log_likelihood(cells: Tally, expected: Floats, sd: Floats, log_tie: float | None) -> float:
     """Return the verdicts' log-likelihood, averaged as `moments_of` averages."""
     total = 0.0
-    for node, share in zip(_NODES.tolist(), _NODE_WEIGHTS.tolist(), strict=True):
-        eta = expected + sd * node
+    for nodes, shares in _nodes_at_once(len(expected)):
+        eta = expected + nodes[:, None] * sd
         log_sum = np.logaddexp(0.0, eta)
         if log_tie is None:
-            total += share * float(cells.wins @ eta - cells.counts @ log_sum)
+            total += float(shares @ (eta @ cells.wins - log_sum @ cells.counts))
             continue
         tied = tie_probability(eta, log_tie)
         decided = cells.counts - cells.ties
-        each = (cells.wins - 0.5 * cells.ties) @ eta - decided @ (log_sum - np.log1p(-tied))
-        total += share * float(each + cells.ties @ np.log(tied))
+        each = eta @ (cells.wins - 0.5 * cells.ties) - (log_sum - np.log1p(-tied)) @ decided
+        total += float(shares @ (each + np.log(tied) @ cells.ties))
     return total
+
+
+def _nodes_at_once(n_cells: int) -> Iterator[tuple[Floats, Floats]]:
+    """Yield nodes and their shares: a million cells need not be held nine times."""
+    step = max(1, _VALUES_AT_ONCE // max(n_cells, 1))
+    for start in range(0, len(_NODES), step):
+        yield _NODES[start : start + step], _NODE_WEIGHTS[start : start + step]
 
 
 def nearest_normal(
@@ -342,4 +342,7 @@ def _inverse(matrix: Floats) -> tuple[Floats, float]:
         raise UnscalableBatchError(msg)
     log_det = 2 * float(np.log(np.diag(factor)).sum())
     lower, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    return np.tril(lower) + np.tril(lower, -1).T, log_det
+    # Above the diagonal are zeros, which `dpotrf` put there.
+    whole = lower + lower.T
+    np.fill_diagonal(whole, lower.diagonal())
+    return whole, log_det

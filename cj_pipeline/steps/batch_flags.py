@@ -1,6 +1,7 @@
 """The four flags of a batch that later steps act on, and their one writer.
 
-A flag is set once and never taken back. Readers find it as a field of `BatchRecord`.
+A flag is set once and never taken back, but for the spend cap's. Readers find it as a field of
+`BatchRecord`.
 """
 
 from __future__ import annotations
@@ -36,3 +37,11 @@ _SET: Mapping[BatchFlag, str] = {
 def set_flag(db: Session, batch_id: str, flag: BatchFlag, now: datetime) -> None:
     """Set one of a batch's flags; a flag that is set already stays so."""
     db.execute(_SET[flag], {"now": now, "batch": batch_id})
+
+
+def spend_cap_raised(db: Session, batch_id: str, now: datetime) -> None:
+    """Take back that a batch's spend cap was reached: it is higher now, and asked anew."""
+    db.execute(
+        "UPDATE batches SET spend_cap_reached = FALSE, updated_at = ? WHERE batch_id = ?",
+        [now, batch_id],
+    )

@@ -18,7 +18,8 @@ from cj_pipeline.provider_jobs import ledger
 from cj_pipeline.provider_jobs.download import Download, download
 from cj_pipeline.provider_jobs.holds import held_judges, hold_if_needed
 from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob
-from cj_pipeline.provider_jobs.leftovers import discard_job
+from cj_pipeline.provider_jobs.leftovers import discard_job, note_what_to_delete
+from cj_pipeline.provider_jobs.ownership import may_stop
 from cj_pipeline.provider_jobs.settlement import (
     Settlement,
     in_parts,
@@ -100,6 +101,7 @@ def _collect_job(runtime: Runtime, record: BatchRecord, job: ProviderJob) -> Set
     came = Download()
     if job.is_batched and job.state is not JobState.COLLECTED:
         came = download(runtime, provider, job, is_wanted=not _is_unwanted(record))
+    may_delete = job.provider_job_id is not None and may_stop(runtime, job)
     with runtime.store.turn() as transaction:
         if job.state is not JobState.COLLECTED:
             with transaction() as db:
@@ -108,6 +110,8 @@ def _collect_job(runtime: Runtime, record: BatchRecord, job: ProviderJob) -> Set
                 _log(record, job, "callbacks_stored", n_requested=job.n_requests, **kinds)
         with transaction() as db:
             settled = _settle(db, provider.parse_reply, record, job, came=came, now=runtime.clock())
+            if settled is not None and not settled.n_missing and may_delete:
+                _note_what_to_delete(db, record, job, runtime.clock())
     if settled is None:
         return Settlement({}, 0.0)
     outcomes = {outcome.value: n for outcome, n in settled.outcomes.items()}
@@ -122,9 +126,15 @@ def _collect_job(runtime: Runtime, record: BatchRecord, job: ProviderJob) -> Set
     )
     if came.stops_the_command is not None:
         raise came.stops_the_command
-    if job.provider_job_id is not None and not settled.n_missing:
-        discard_job(runtime, provider, record.judge(job.judge_id), job)
+    if not settled.n_missing and may_delete:
+        discard_job(runtime, provider, job)
     return settled
+
+
+def _note_what_to_delete(db: Session, record: BatchRecord, job: ProviderJob, now: datetime) -> None:
+    current = ledger.find_job(db, job.submission_key)
+    if current is not None:
+        note_what_to_delete(db, record.judge(job.judge_id), current, now)
 
 
 def _is_unwanted(record: BatchRecord) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,11 @@ from cj_pipeline.judging.judges import Judge, load_judge
 from cj_pipeline.live.profiles import ResolvedProfile
 from cj_pipeline.pairing.judge_shares import shares_problem
 from cj_pipeline.progress.events import record_progress
+from cj_pipeline.provider_jobs.changes import StoredBatch, apply_changes, judge_row
 from cj_pipeline.queries.batch_record import batch_correlation_id
 from cj_pipeline.queries.live_profile import profile_of_batch
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.batch_flags import spend_cap_raised
 from cj_pipeline.steps.obstacles import batch_obstacles, unknown_links
 from cj_pipeline.steps.plan_people import IMPORTED
 from cj_pipeline.steps.spending_limits import (
@@ -245,28 +245,15 @@ def _record(
     settings = batch.settings.values
     now = runtime.clock()
     with runtime.store.write() as db:
-        known = db.one(
-            "SELECT content_sha256, state, settings FROM batches WHERE batch_id = ?",
+        known = db.record(
+            StoredBatch,
+            "FROM batches WHERE batch_id = ? AND state <> 'rejected'",
             [batch.batch_id],
         )
-        if known is not None and known["state"] != "rejected":
-            if known["content_sha256"] == batch.content_sha256 or _only_judges_changed(
-                db, batch, judges
-            ):
-                given = _given_by_hand(batch, known["settings"])
-                priority = given.pop("priority", None) if known["state"] == "running" else None
-                _refuse_other_settings(batch, given, known["settings"])
-                if priority is not None:
-                    _set_priority(db, batch.batch_id, priority, now)
-                if known["state"] == "running":
-                    _ask_changed_judges(db, batch.batch_id, judges, now)
-                return False
-            problem = (
-                "a batch of this name with other content is in the store already; what was "
-                "requested and paid for stays as it is, so submit the new content under another "
-                "name"
-            )
-            raise BatchProblemsError(batch.batch_id, [problem])
+        if known is not None:
+            if apply_changes(db, known, batch, judges, profile=profile, now=now):
+                spend_cap_raised(db, batch.batch_id, now)
+            return False
         if runner_mode == "execute":
             _refuse_unknown_links(db, batch)
             if not may_return:
@@ -317,88 +304,10 @@ def _record(
         )
         db.insert("shared_texts", [own | _shared_row(shared) for shared in batch.shared])
         db.insert("documents", [own | vars(document) for document in batch.documents])
-        db.insert("judges", [own | _judge_row(judge) for judge in judges])
+        db.insert("judges", [own | judge_row(judge) for judge in judges])
         if runner_mode == "execute":
             record_progress(db, batch.batch_id, now)
     return True
-
-
-_MAY_BE_CHANGED = """
-    WITH held AS (
-        SELECT judge_id FROM v_judge_holds WHERE batch_id = $batch AND waiting_for = 'person'
-    ),
-    others AS (
-        SELECT judge_id, replaced_at IS NOT NULL AS is_replaced, judge_id IN (FROM held) AS is_held
-        FROM judges WHERE batch_id = $batch AND name = $name AND judge_id <> $judge
-    )
-    SELECT judge_id FROM others
-    WHERE NOT EXISTS (SELECT 1 FROM others WHERE NOT is_replaced AND NOT is_held)
-"""
-"""The judges of a name that gave no verdict and are held, or were, and are another one's now."""
-
-
-def _only_judges_changed(db: Session, batch: Batch, judges: Sequence[Judge]) -> bool:
-    """Whether a folder differs from its batch only in judges that may be changed.
-
-    What is stored is held against the folder: its essays, and every document.
-    """
-    own = [batch.batch_id]
-    essays = db.rows("SELECT essay_id, grade, sha256 FROM essays WHERE batch_id = ?", own)
-    documents = db.rows("SELECT kind, sha256 FROM documents WHERE batch_id = ?", own)
-    is_same = {(e["essay_id"], e["grade"], e["sha256"]) for e in essays} == {
-        (e.essay_id, e.grade, e.sha256) for e in batch.essays
-    } and {(d["kind"], d["sha256"]) for d in documents} == {
-        (d.kind, d.sha256) for d in batch.documents
-    }
-    stored = {row["judge_id"] for row in db.rows("FROM judges WHERE batch_id = ?", own)}
-    return is_same and all(
-        judge.judge_id in stored
-        or db.rows(
-            _MAY_BE_CHANGED,
-            {"batch": batch.batch_id, "name": judge.name, "judge": judge.judge_id},
-        )
-        for judge in judges
-    )
-
-
-def _ask_changed_judges(db: Session, batch_id: str, judges: Sequence[Judge], now: datetime) -> None:
-    """Give the open comparisons of judges that are held without a verdict to what they are now.
-
-    A judge whose settings were changed is another judge of the same name. What the earlier one
-    answered was paid for and stays its own; what it has in flight comes home to it.
-    """
-    for judge in judges:
-        held = db.rows(
-            _MAY_BE_CHANGED,
-            {"batch": batch_id, "name": judge.name, "judge": judge.judge_id},
-        )
-        if not held:
-            continue
-        changed = [row["judge_id"] for row in held]
-        db.insert("judges", [{"batch_id": batch_id} | _judge_row(judge)], on_conflict="ignore")
-        keys = {"batch": batch_id, "changed": changed}
-        db.execute(
-            "UPDATE judges SET replaced_at = coalesce(replaced_at, $now) WHERE batch_id = $batch"
-            " AND judge_id IN (SELECT unnest($changed))",
-            keys | {"now": now},
-        )
-        db.execute(
-            "UPDATE judges SET replaced_at = NULL WHERE batch_id = ? AND judge_id = ?",
-            [batch_id, judge.judge_id],
-        )
-        db.execute(
-            "DELETE FROM comparisons WHERE batch_id = $batch AND status = 'failed'"
-            " AND judge_id IN (SELECT unnest($changed))",
-            keys,
-        )
-        db.execute(
-            "UPDATE comparison_pairs SET judge_id = $judge WHERE batch_id = $batch AND judge_id IN"
-            " (SELECT unnest($changed)) AND comparison_id NOT IN (SELECT comparison_id FROM"
-            " attempts WHERE batch_id = $batch AND outcome IS NULL) AND comparison_id NOT IN"
-            " (SELECT comparison_id FROM comparisons WHERE batch_id = $batch)",
-            keys | {"judge": judge.judge_id},
-        )
-        log.info("judge_changed", batch_id=batch_id, judge=judge.name, judge_id=judge.judge_id)
 
 
 def _refuse_unknown_links(db: Session, batch: Batch) -> None:
@@ -436,51 +345,6 @@ def _shared_row(shared: SharedText) -> dict[str, Any]:
         "file_name": essay.file_name,
         "source_path": essay.source_path,
     }
-
-
-def _judge_row(judge: Judge) -> dict[str, Any]:
-    return {
-        "judge_id": judge.judge_id,
-        "name": judge.name,
-        "provider": judge.provider,
-        "model": judge.model,
-        "template": judge.template.name,
-        "definition": judge.definition(),
-        "is_simulated": judge.is_simulated,
-    }
-
-
-def _given_by_hand(batch: Batch, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was set by hand and is not as the batch was taken in."""
-    wanted = batch.settings.values.model_dump(mode="json")
-    return {
-        key: wanted[key]
-        for key, origin in batch.settings.origins.items()
-        if origin == "explicit" and wanted[key] != known.get(key)
-    }
-
-
-def _set_priority(db: Session, batch_id: str, priority: str, now: datetime) -> None:
-    """Change whose turn it is, which changes no verdict; each wave and each run reads it anew."""
-    db.execute(
-        "UPDATE batches SET settings = json_merge_patch(settings, ?), updated_at = ?,"
-        " settings_origins = json_merge_patch(settings_origins, ?) WHERE batch_id = ?",
-        [json.dumps({"priority": priority}), now, json.dumps({"priority": "explicit"}), batch_id],
-    )
-    log.info("priority_set", batch_id=batch_id, priority=priority)
-
-
-def _refuse_other_settings(
-    batch: Batch, given: Mapping[str, Any], known: Mapping[str, Any]
-) -> None:
-    """What was set by hand must not be dropped in silence because the batch is there already."""
-    problems = [
-        f"{key} was {known.get(key)!r} when the batch was ingested and cannot become {value!r}"
-        " now: submit it under another name, or leave that option out"
-        for key, value in given.items()
-    ]
-    if problems:
-        raise BatchProblemsError(batch.batch_id, problems)
 
 
 def record_rejection(

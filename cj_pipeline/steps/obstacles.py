@@ -60,16 +60,23 @@ def record_obstacles(
     if said.ceilings == Ceilings() or not record.judges:
         return found  # a plan reads no store where none is asked of it
     with runtime.store.read() as db:
+        if stored_batch_state(db, record.batch_id) is not None:
+            return found  # part of what it needs is spent already
         room = rooms(db, said, record.batch_id, runtime.clock())
     return [*found, *_ceilings(record, usd_needed_by(record, texts), room)]
+
+
+def stored_batch_state(db: Session, batch_id: str) -> str | None:
+    """Return the state of a batch that was taken in; None where it was not, or was rejected."""
+    row = db.one("SELECT state FROM batches WHERE batch_id = ? AND state <> 'rejected'", [batch_id])
+    return None if row is None else str(row["state"])
 
 
 def unknown_links(db: Session, batch: Batch) -> list[str]:
     """Return what a batch begins with or is placed on that is not in the store, a line for each."""
     problems = []
     for name in batch.settings.values.link_to:
-        row = db.one("SELECT state FROM batches WHERE batch_id = ?", [name])
-        if row is None or row["state"] == "rejected" or name == batch.batch_id:
+        if name == batch.batch_id or stored_batch_state(db, name) is None:
             problems.append(
                 f"batch.yaml: link_to: no other batch {name!r} is in the store: submit it first,"
                 " or link later with `cj link`"
@@ -126,11 +133,11 @@ def _links(runtime: Runtime, batch: Batch) -> Iterator[Obstacle]:
         if unknown_links(db, batch):
             return
         for name in earlier:
-            row = db.one("SELECT state FROM batches WHERE batch_id = ?", [name])
-            if row is not None and row["state"] in {"failed", "cancelled"}:
+            state = stored_batch_state(db, name)
+            if state in {"failed", "cancelled"}:
                 yield Obstacle(
                     "link_to",
-                    f"batch '{name}' is {row['state']}, so nothing can be placed on its scale:"
+                    f"batch '{name}' is {state}, so nothing can be placed on its scale:"
                     " name one that has scores, or leave link_to out",
                 )
                 return

@@ -21,6 +21,7 @@ from cj_pipeline.judging.pricing import prompt_bytes
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs import charges, ledger
 from cj_pipeline.provider_jobs.canary import Released, release
+from cj_pipeline.provider_jobs.changes import hand_over
 from cj_pipeline.provider_jobs.holds import held_judges
 from cj_pipeline.provider_jobs.ledger import JobState, ProviderJob
 from cj_pipeline.provider_jobs.live_calls import BUNDLE
@@ -90,6 +91,10 @@ def submit_wave(runtime: Runtime, batch_id: str) -> Submitted:
     """
     with runtime.store.read() as db:
         record = load_batch(db, batch_id)
+    if record.earlier_judges and not record.has_ended:
+        with runtime.store.write() as db:
+            hand_over(db, batch_id)
+    with runtime.store.read() as db:
         texts = load_texts(db, batch_id)
         asks = [] if record.has_ended else _unrequested(db, record, texts)
         held = held_judges(db, batch_id, runtime.clock())

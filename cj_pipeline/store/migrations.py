@@ -52,13 +52,11 @@ def known_migrations() -> tuple[Migration, ...]:
 
 def schema_version(connection: duckdb.DuckDBPyConnection) -> int:
     """Return the number of the last migration applied; 0 for an empty database."""
-    found = connection.execute(
-        "SELECT count(*) FROM duckdb_tables() "
-        "WHERE table_name = 'schema_migrations' AND database_name = current_database()"
-    ).fetchone()
-    if found == (0,):
+    statement = "SELECT coalesce(max(version), 0) FROM schema_migrations"
+    try:
+        row = connection.execute(statement).fetchone()
+    except duckdb.CatalogException:
         return 0
-    row = connection.execute("SELECT coalesce(max(version), 0) FROM schema_migrations").fetchone()
     return int(row[0]) if row else 0
 
 

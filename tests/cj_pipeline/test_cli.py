@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import PANELS, app, name_of
@@ -95,6 +96,30 @@ def test_help_names_no_type_for_a_flag() -> None:
 
         assert "bool" not in shown
         assert "--help" in shown
+
+
+def test_a_demo_of_all_examples_has_no_one_name() -> None:
+    """As every command that starts a batch, `cj demo` takes a name; for one example."""
+    result = CliRunner().invoke(app, ["demo", "--batch-id", "mock-{date}"])
+
+    assert result.exit_code == 2
+    assert "name one example too" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_batchs_flags_are_those_of_every_look_at_it() -> None:
+    """A command line that starts a batch shows its plan by one other word."""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    flags = {
+        name: {flag for each in commands[name].params for flag in each.opts if flag[:2] == "--"}
+        for name in ("plan", "dry-run", "preflight", "explain", "execute")
+    }
+    of_running = {"--await-completion", "--completion-timeout", "--resume", "--log-file"}
+    of_a_batch = flags["execute"] - of_running - {"--help"}
+
+    assert {"--batch-id", "--set", "--profile", "--max-comparisons", "--anyway"} <= of_a_batch
+    for name in ("plan", "dry-run", "preflight"):
+        assert of_a_batch <= flags[name], name
+    assert of_a_batch - {"--batch-id", "--again"} <= flags["explain"]
 
 
 def test_every_command_that_reads_answers_in_json() -> None:

@@ -20,6 +20,7 @@ from assets.automation import sensors
 from assets.automation.sensors import inbox_sensor
 from cj_pipeline.definitions import defs
 from cj_pipeline.errors import StoreBusyError
+from cj_pipeline.metrics import readings
 from cj_pipeline.operations.execute import run_to_end
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
@@ -63,6 +64,7 @@ def test_a_batch_handed_in_while_the_store_is_held_is_judged_once_it_is_free(
     with runtime.store.write() as db:
         db.execute("SELECT 1")
     monkeypatch.setattr(sensors, "WATCH_FOR_S", 0.0)
+    monkeypatch.setattr(readings, "SCRAPE_WAIT_S", 0.1)
     monkeypatch.setattr(RuntimeResource, "open", lambda _: runtime)
     requested: list[dg.RunRequest] = []
     told: list[str] = []
@@ -76,12 +78,15 @@ def test_a_batch_handed_in_while_the_store_is_held_is_judged_once_it_is_free(
             with pytest.raises(StoreBusyError, match="PID"):
                 ingest(runtime, folder)
             clock.now += timedelta(minutes=1)
+        scraped = readings.scraped_metrics(runtime.store)
     with dg.DagsterInstance.ephemeral() as instance:
         for _ in range(5):
             requested += _tick(instance).run_requests or []
             clock.now += timedelta(seconds=30)
 
     assert all("not looked at" in each for each in told)
+    assert "cj_store_available 0.0" in scraped
+    assert "cj_store_held{" in scraped
     assert [(run.job_name, run.partition_key) for run in requested][:1] == [
         ("open_batch", "spring-9")
     ]

@@ -34,7 +34,6 @@ from cj_pipeline.outputs import report
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import advance_to_end
 from cj_pipeline.steps.ingest import ingest
-from cj_pipeline.store import file_store
 from cj_pipeline.store.file_store import FileStore, Transactions
 from cj_pipeline.store.session import Session
 from tests.journeys.test_missing_rows import FIRST, RESULTS
@@ -284,9 +283,6 @@ def test_a_batch_may_be_killed_at_every_point(
     # Drawing, and fitting a hundred halves, take half of the time and write nothing of their own.
     monkeypatch.setattr(report, "render_history", lambda *_, **_given: "<p>drawn elsewhere</p>")
     monkeypatch.setattr(summary, "_SPLIT_WORK", 0)
-    monkeypatch.setitem(
-        file_store.DUCKDB_CONFIG, "threads", 1
-    )  # there are N_AT_ONCE processes of it
     folder = write_batch(
         tmp_path / "batch",
         n_students=4,
@@ -331,7 +327,6 @@ def test_a_kill_while_rows_are_missing_buys_nothing_again(
         importlib.import_module(module)
     monkeypatch.setattr(report, "render_history", lambda *_, **_given: "<p>drawn elsewhere</p>")
     monkeypatch.setattr(summary, "_SPLIT_WORK", 0)
-    monkeypatch.setitem(file_store.DUCKDB_CONFIG, "threads", 1)
     faults = [
         {"kind": "missing", "at": [1], "counted_as": "completed"},
         {"kind": "short_body", "on": RESULTS[judge], "at": FIRST[judge]},

@@ -396,10 +396,13 @@ def test_missing_rows_have_a_time_of_their_own(tmp_path: Path) -> None:
         assert next_step(db, batch.batch_id, batch.clock()) is NextStep.COLLECT
 
 
-def test_an_empty_file_each_time_does_not_get_round_the_spend_cap(tmp_path: Path) -> None:
+@pytest.mark.parametrize("judge", JUDGES)
+def test_an_empty_file_each_time_does_not_get_round_the_spend_cap(
+    tmp_path: Path, judge: str
+) -> None:
     """What may have been paid counts against the cap, and the claim says so."""
-    empty = {"kind": "short_body", "share": 0, "on": RESULTS["quality"]}
-    batch = Batch(tmp_path, "quality", [empty], incomplete_after_s=60, spend_cap_usd=0.04)
+    empty = {"kind": "short_body", "share": 0, "on": RESULTS[judge]}
+    batch = Batch(tmp_path, judge, [empty], incomplete_after_s=60, spend_cap_usd=0.04)
 
     batch.until_incomplete()
     batch.clock.sleep(120)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -74,6 +75,11 @@ def spring_rows(batch_id: str = SPRING) -> dict[str, list[Row]]:
 
     Another name gives the same essays, judged anew.
     """
+    return deepcopy(_spring_rows(batch_id))
+
+
+@cache
+def _spring_rows(batch_id: str) -> dict[str, list[Row]]:
     students = {f"pupil-{i:02d}": quality for i, quality in enumerate(_spread(8, 1.8), start=1)}
     grades = ("E-", "D-", "D+", "C+", "B", "A")
     anchors = {
@@ -104,6 +110,11 @@ def arguments_rows(batch_id: str = ARGUMENTS) -> dict[str, list[Row]]:
 
     Another name gives the same essays, judged anew.
     """
+    return deepcopy(_arguments_rows(batch_id))
+
+
+@cache
+def _arguments_rows(batch_id: str) -> dict[str, list[Row]]:
     return batch_rows(
         batch_id,
         qualities={f"text-{i}": quality for i, quality in enumerate(_spread(6, 1.5), start=1)},

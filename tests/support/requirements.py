@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -26,10 +27,18 @@ from typer.testing import CliRunner
 
 from cj_pipeline.checks.batch_checks import check_assertions
 from cj_pipeline.cli import app
+from cj_pipeline.emulator import change_settings
+from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.errors import TransientError
+from cj_pipeline.live.retry import RetryRules
 from cj_pipeline.metrics.assertions import OwnAssertion
 from cj_pipeline.metrics.readings import render_metrics
 from cj_pipeline.operations.execute import run_to_end, take_in
+from cj_pipeline.progress.follow import POLL_EVERY_S
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from cj_pipeline.steps.submit_wave import submit_wave
 from cj_pipeline.stopping.continuation import (
     BatchProgress,
     WorkflowRules,
@@ -221,16 +230,21 @@ def _cap(world: World) -> str:
 def _partial(world: World) -> str:
     waits = write_batch(world.place / "waits", n_students=4, settings=SETTINGS | {"seed": 3})
     slow = {"CJ_EMULATOR_SETTINGS": json.dumps({"latency_s": 3600})}
+    log = world.place / "waits.jsonl"
     words = ("execute", waits, "--await-completion", "--completion-timeout", "1")
-    code, said = world.cj(*words, **slow)
+    code, said = world.cj(*words, "--log-file", log, **slow)
     assert code == 3, said
+    assert '"event": "collector_timeout"' in log.read_text()
     artefact = world.home / "batches" / "waits" / "assessment_run.execute.json"
     is_partial = json.loads(artefact.read_text())["runner_status"]["partial_data"]
     asked = world.count("SELECT count(*) FROM attempts WHERE batch_id = 'waits'")
     again, _ = world.cj(*words, **slow, CJ_AGAIN="1")
     assert again == 3
     assert world.count("SELECT count(*) FROM attempts WHERE batch_id = 'waits'") == asked
-    return f"exit code {code}, `partial_data` {str(is_partial).lower()}; asked again: 0 requests"
+    return (
+        f"exit code {code}, `partial_data` {str(is_partial).lower()}, `collector_timeout`; asked"
+        " again: 0 requests"
+    )
 
 
 def _artefact(world: World) -> str:
@@ -270,7 +284,10 @@ def _log(world: World) -> str:
     assert world.executed
     lines = [json.loads(line) for line in (world.place / "log.jsonl").read_text().splitlines()]
     told = Counter(line["event"] for line in lines)
-    wanted = ("runner_validation_state", "collector_started", "runner_execution_complete")
+    wanted = (
+        *("runner_validation_state", "collector_started", "comparison_results_hydrated"),
+        *("assessment_results_hydrated", "collector_finished", "runner_execution_complete"),
+    )
     assert all(told[event] for event in wanted)
     assert all(
         {"correlation_id", "batch_id", "runner_mode"} <= set(line)
@@ -308,10 +325,13 @@ def _built_in(world: World) -> str:
     ci, nightly = _profile(world, "ci"), _profile(world, "nightly")
     fields = ("concurrency", "chunk_size", "timeout_seconds", "wait_timeout_seconds")
     assert _profile(world, "smoke")["mode"].startswith("serial")
-    return "; ".join(
-        f"{name} {'/'.join(profile[each].split()[0] for each in fields)}"
+    told = "; ".join(
+        f"{name} {'/'.join(profile[each].split()[0] for each in fields)}, checkpoint"
+        f" {profile['checkpoint_every'].split()[0]}"
         for name, profile in (("ci", ci), ("nightly", nightly))
     )
+    rate = (nightly[each].split()[0] for each in ("rate_limit", "rate_window_seconds"))
+    return f"{told}, {' per '.join(rate)} s; smoke is serial"
 
 
 def _layers(world: World) -> str:
@@ -334,22 +354,205 @@ def _strict(world: World) -> str:
     assert "did you mean 'concurrency'" in _refused(world, "ci", "--set", "Concurency=2")
     assert "unknown profile" in _refused(world, "nighty")
     assert "name is empty" in _refused(world, "")
-    return "each ends with exit code 1 and the nearest known name"
+    own = world.home / "profiles.yaml"
+    own.parent.mkdir(exist_ok=True)
+    for text, told in (
+        ("mine: {queue: 1}\nmine: {queue: 2}\n", "twice"),
+        ("mine: [concurrency, 2]\n", "must hold fields"),
+        ("profiles: {mine: {queue: 1}}\n", "`profiles:` at its top"),
+    ):
+        own.write_text(text)
+        done = CliRunner().invoke(
+            app, ["profile", "explain", "mine"], env={"CJ_HOME": str(world.home), "COLUMNS": "400"}
+        )
+        said = " ".join(done.output.split())
+        assert done.exit_code == 1, said
+        assert told in said, said
+    own.unlink()
+    return "each ends with exit code 1 and the nearest known name; so do keys given twice and lists"
 
 
 def _together(world: World) -> str:
     assert "needs a concurrency" in _refused(world, "default", "--set", "chunk_size=2")
+    assert "is above concurrency" in _refused(world, "ci", "--set", "chunk_size=5")
     assert "needs a rate_limit" in _refused(world, "ci", "--set", "rate_window_seconds=9")
     serial = ("--set", "mode=serial", "--set", "concurrency=4")
     assert "no meaning in mode serial" in _refused(world, "ci", *serial)
-    return "all three are refused, exit code 1"
+    return "all four are refused, exit code 1"
 
 
 def _cannot_finish(world: World) -> str:
     said = _refused(world, "nightly", "--set", "rate_limit=1", "--set", "rate_window_seconds=60")
     found = re.search(r"set (wait_timeout_seconds to at least \d+)", said)
     assert found
-    return f"refused: {found[0]}"
+    shared = write_batch(
+        world.place / "shared",
+        n_students=12,
+        settings=SETTINGS
+        | {
+            "judges": ["strict", "mild"],
+            "common_pairs": 1.0,
+            "max_pairwise_comparisons": 40,
+            "llm_batching_mode": "per_request",
+            "profile_set": {"rate_limit": 5, "result_ttl_seconds": 300},
+        },
+    )
+    (shared / "judges").mkdir()
+    for name in ("strict", "mild"):
+        (shared / "judges" / f"{name}.yaml").write_text(
+            f"name: {name}\nprovider: emulator\nmodel: quality\n"
+        )
+    code, told = world.cj("preflight", shared)
+    assert code == 1, told
+    both = re.search(r"2 judges that share its limits.*?(result_ttl_seconds to at least \d+)", told)
+    assert both, told
+    return f"refused: {found[0]}; of two judges that share a limit: set {both[1]}"
+
+
+def _paced(world: World) -> str:
+    """Six calls, two in any half second, looked at after every second one."""
+    row = world.batch(
+        "paced",
+        4,
+        **SETTINGS,
+        llm_batching_mode="per_request",
+        profile_set={
+            "rate_limit": 2,
+            "rate_window_seconds": 0.5,
+            "checkpoint_every": 2,
+            "timeout_seconds": 5,
+            "wait_timeout_seconds": 60,
+        },
+    )
+    with world.runtime.store.read() as db:
+        begun = [
+            each["sent_at"].timestamp()
+            for each in db.rows("SELECT sent_at FROM live_calls WHERE batch_id = 'paced'")
+        ]
+        events = db.rows(
+            "SELECT kind, checkpoint, outcome FROM progress_events WHERE batch_id = 'paced'"
+        )
+    assert len(begun) == 6
+    assert max(begun) - min(begun) >= 0.9  # three windows, two of them waited for
+    checkpoints = [each["checkpoint"] for each in events if each["kind"] == "checkpoint"]
+    assert checkpoints == sorted(set(checkpoints))
+    (outcome,) = [each["outcome"] for each in events if each["outcome"] is not None]
+    assert row["state"] == "succeeded"
+    return f"6 calls in three windows of two; no checkpoint twice; one end: {outcome}"
+
+
+def _fast_targets(world: World) -> str:
+    """Three targets, fifty prompts each, 200 ms a call."""
+    judges = [f"fast-{number}" for number in range(3)]
+    folder = write_batch(
+        world.place / "fast",
+        n_students=11,
+        settings={
+            "judges": judges,
+            "common_pairs": 1.0,
+            "all_at_once": True,
+            "max_pairwise_comparisons": 150,
+            "llm_batching_mode": "per_request",
+            "profile_set": {"concurrency": 16},
+        },
+    )
+    (folder / "judges").mkdir()
+    for name in judges:
+        (folder / "judges" / f"{name}.yaml").write_text(
+            f"name: {name}\nprovider: emulator\nmodel: quality\n"
+            f"settings: {{reasoning_effort: {('low', 'medium', 'high')[int(name[-1])]}}}\n"
+        )
+    runtime = open_engine(world.home, {"CJ_EMULATOR_SETTINGS": '{"call_latency_s": 0.2}'})
+    run_to_end(runtime, take_in(runtime, folder, explicit={}).batch_id)
+    with runtime.store.read() as db:
+        row = db.one(
+            "SELECT count(*) AS n, count(DISTINCT judge_id) AS n_judges,"
+            " epoch(max(answered_at) - min(sent_at)) AS seconds FROM live_calls"
+            " WHERE batch_id = 'fast'"
+        )
+    assert row is not None
+    assert row["seconds"] < 30, row
+    return (
+        f"{row['n']} calls to {row['n_judges']} targets within 30 s; whoever watches looks"
+        f" {1 / POLL_EVERY_S:g} times a second"
+    )
+
+
+def _reasons(world: World) -> str:
+    world.trial("half-failing")
+    with world.runtime.store.read() as db:
+        reasons = db.rows(
+            "SELECT outcome, count(*) AS n FROM attempts WHERE batch_id = 'trial-half-failing'"
+            " AND outcome <> 'succeeded' GROUP BY outcome ORDER BY outcome"
+        )
+    home = world.place / "broken"
+    home.mkdir()
+    quick = RetryRules(first_wait_s=0.001, longest_wait_s=0.002)
+    fault = {"kind": "status", "on": "*chat.create", "status": 500}
+    change_settings(EmulatorConfig.from_environment({}, home), faults=[fault])
+    runtime = open_engine(home, retry_rules=quick)
+    folder = write_batch(
+        world.place / "breaking",
+        n_students=6,
+        settings=SETTINGS | {"llm_batching_mode": "per_request", "max_pairwise_comparisons": 15},
+    )
+    batch_id = ingest(runtime, folder).batch_id
+    plan_wave(runtime, batch_id)
+    with suppress(TransientError):
+        submit_wave(runtime, batch_id)
+    with runtime.store.read() as db:
+        breakers = db.rows("SELECT state, n_failures FROM circuit_breakers")
+    assert reasons
+    failed = ", ".join(f"`{each['outcome']}`" for each in reasons)
+    (breaker,) = breakers
+    assert breaker["n_failures"] > 1
+    return f"failed as {failed}; of a provider that fails again and again: {breaker['state']}"
+
+
+def _form(world: World) -> str:
+    from tests.support.served_runtime import asking
+
+    own = {"Origin": "http://127.0.0.1:8421"}
+    files = [("files", (f"essay-{i}.txt", f"Essay {i} says so. " * 9)) for i in range(4)]
+    with asking(world.runtime) as client:
+        shown = client.post(
+            "/start/plan",
+            data={
+                "batch_id": "by-form",
+                "judges": ["quality", "quality-messages"],
+                "max_pairwise_comparisons": "6",
+                "instructions": "Say why.",
+            },
+            files=files,
+            headers=own,
+        )
+        fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', shown.text))
+        pressed = client.post("/start/batch", data=fields, headers=own, follow_redirects=False)
+    assert "USD expected" in shown.text
+    return (
+        "the plan with its price; after its button"
+        f" {pressed.status_code} to `{pressed.headers['location']}`"
+    )
+
+
+def _export(world: World) -> str:
+    code, said = world.cj(
+        *("sql", "--csv"), "SELECT count(*) AS n FROM comparisons WHERE batch_id = 'targets'"
+    )
+    assert code == 0, said
+    return f"{said.split()[-1]} comparisons, counted in CSV"
+
+
+def _reporters() -> str:
+    text = (ROOT / "docs" / "migration-profiles.md").read_text("utf-8")
+    (line,) = [each for each in text.splitlines() if each.startswith("| reporters of your own")]
+    return line.split("|")[2].strip()
+
+
+def _ci(_: World) -> str:
+    text = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert "test-all" in text or "pytest" in text
+    return "this page is made anew by a test that each change has to pass"
 
 
 def _targets(world: World) -> str:
@@ -400,7 +603,7 @@ def _service(world: World) -> str:
             },
         )
         seen = client.get("/api/v1/batches/by-http")
-        gone = client.delete("/api/v1/batches/waits")
+        gone = client.delete("/api/v1/batches/by-http")
     assert made.status_code == 202, made.text
     return f"POST {made.status_code}, GET {seen.status_code}, DELETE {gone.status_code}"
 
@@ -485,7 +688,9 @@ FLAGS = (
 
 def _maps(page: str, *names: str) -> str:
     text = (ROOT / "docs" / page).read_text("utf-8")
-    missing = [name for name in names if not re.search(rf"^\| `{re.escape(name)}\b", text, re.M)]
+    missing = [
+        name for name in names if not re.search(rf"^\| `{re.escape(name)}(?!\w)", text, re.M)
+    ]
     assert not missing, missing
     return "each mapped in a table"
 
@@ -536,9 +741,9 @@ def _side_by_side(world: World) -> str:
 
 
 def _progress(world: World) -> str:
-    assert world.executed
-    name = next(p.name for p in (world.home / "batches").glob("eng5-*"))
-    code, said = world.cj("watch", name, "--plain")
+    two_waves = {"max_pairwise_comparisons": 6, "wave_size": 3, "score_stability_threshold": None}
+    world.batch("watched", 4, judges=["quality"], **two_waves)
+    code, said = world.cj("watch", "watched", "--plain")
     assert code in {0, 10}, said
     for part in ("opened", "asked", "decided", "ended", "(100%)", "left", "$"):
         assert part in said, part
@@ -608,6 +813,7 @@ SECTIONS: Mapping[str, tuple[Requirement, ...]] = {
             "docs/trial-from-start-to-end.md",
             lambda _: _runs("trial-from-start-to-end.md", "cj plan", "cj preflight", "cj execute"),
         ),
+        Requirement("H8", "The suite runs for each change", "make test-all", _ci),
     ),
     "Runner": (
         Requirement(
@@ -695,6 +901,16 @@ SECTIONS: Mapping[str, tuple[Requirement, ...]] = {
             "cj metrics BATCH",
             lambda world: _bundles(world),  # noqa: PLW0108 -- defined below
         ),
+        Requirement(
+            "R15",
+            "Metrics of before by name: queued requests, failures to fetch prompts",
+            "docs/migration.md",
+            lambda _: _maps(
+                "migration.md",
+                'llm_requests_total{status="queued"}',
+                "huleedu_cj_prompt_fetch_failures_total",
+            ),
+        ),
     ),
     "Profiles": (
         Requirement("P1", "Built-in ci, smoke and nightly", "cj profile explain NAME", _built_in),
@@ -728,6 +944,18 @@ SECTIONS: Mapping[str, tuple[Requirement, ...]] = {
             "cj profile explain nightly --set profile.rate_limit=1",
             _cannot_finish,
         ),
+        Requirement(
+            "P7",
+            "A sliding window, checkpoints once per crossed multiple, one terminal status",
+            "cj execute FOLDER --set profile.rate_limit=2",
+            _paced,
+        ),
+        Requirement(
+            "P8",
+            "A reporter of one's own for checkpoints and the end",
+            "docs/migration-profiles.md",
+            lambda _: _maps("migration-profiles.md", "none") and _reporters(),
+        ),
     ),
     "Engine": (
         Requirement(
@@ -750,6 +978,20 @@ SECTIONS: Mapping[str, tuple[Requirement, ...]] = {
             _priority,
         ),
         Requirement("E5", "Results of targets side by side", "cj judge panel BATCH", _side_by_side),
+        Requirement("E6", "Export", "cj sql --csv", _export),
+        Requirement(
+            "E7",
+            "Three targets, 50 prompts each, 200 ms a call: under 30 s",
+            "cj execute FOLDER",
+            _fast_targets,
+        ),
+        Requirement(
+            "E8",
+            "Retries with reasons, a breaker for each model",
+            "cj trial half-failing",
+            _reasons,
+        ),
+        Requirement("E9", "A page to configure and launch a batch", "cj serve", _form),
     ),
     "Continuation": (
         Requirement(

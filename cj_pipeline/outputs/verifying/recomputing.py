@@ -197,6 +197,11 @@ def _judges(document: Document) -> Iterator[Expected]:
         )
 
 
+def _every_judge(document: Document) -> list[Row]:
+    """Return the judges, and those in whose place they stand: these have answers and bills too."""
+    return [*document["judges"], *document.get("earlier_judges", ())]
+
+
 def judge_of(row: Row) -> Judge | None:
     """Return a judge of an artefact by its definition; None where it does not carry that whole."""
     definition = row.get("definition")
@@ -246,7 +251,7 @@ def _inputs(document: Document) -> Expected:
 
 def _comparisons(document: Document, beside: Beside) -> Expected:
     batch_id = document["metadata"]["batch_id"]
-    judges = {row["judge_id"]: row for row in document["judges"]}
+    judges = {row["judge_id"]: row for row in _every_judge(document)}
     attempts: dict[str, list[Row]] = defaultdict(list)
     for row in beside.requests or ():
         attempts[row["comparison_id"]].append(row)
@@ -306,7 +311,7 @@ def _replies(document: Document, beside: Beside) -> dict[str, dict[str, Any]]:
     """Return what each raw callback decides, by the request it answers, read anew."""
     if not beside.requests or beside.callbacks is None:
         return {}
-    judges = {row["judge_id"]: judge_of(row) for row in document["judges"]}
+    judges = {row["judge_id"]: judge_of(row) for row in _every_judge(document)}
     asked = {row["custom_id"]: judges.get(row["judge_id"]) for row in beside.requests}
     found: dict[str, dict[str, Any]] = {}
     for callback in beside.callbacks:
@@ -355,7 +360,7 @@ def _costs(document: Document, beside: Beside) -> Expected:
     if requests is None or (requests and not beside.has_bills):
         yield "costs.total_usd", sum(row["usd"] for row in document["costs"]["token_counts"])
         return
-    judges = {row["judge_id"]: row for row in document["judges"]}
+    judges = {row["judge_id"]: row for row in _every_judge(document)}
     totals: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for row in requests:
         judge = judges.get(row["judge_id"], row)
@@ -375,7 +380,7 @@ def _costs(document: Document, beside: Beside) -> Expected:
 
 
 def _jobs(document: Document, beside: Beside) -> Expected:
-    judges = {row["judge_id"]: row for row in document["judges"]}
+    judges = {row["judge_id"]: row for row in _every_judge(document)}
     of_job: dict[str, list[Row]] = defaultdict(list)
     for row in beside.requests or ():
         of_job[row["submission_key"]].append(row)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
+from datetime import date
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cj_pipeline.outputs.csv_files import csv_file, inert_cell
+from cj_pipeline.outputs.csv_files import csv_file, csv_text, inert_cell
+from tests.support import ROOT
 
 FORMULA_STARTS = "=+-@＝＋－＠"
 
@@ -52,3 +55,29 @@ def test_what_begins_a_formula_gets_an_apostrophe(text: str, shown: str) -> None
 def test_every_text_is_quoted_and_every_figure_is_not() -> None:
     """A figure in quotes would be a text to some programs, and a text without them two cells."""
     assert csv_file(("a", "b"), [("x", -1.5)]) == b'\xef\xbb\xbf"a","b"\r\n"x",-1.5\r\n'
+
+
+def test_what_a_database_holds_in_one_cell_is_guarded_as_well() -> None:
+    """A list is written as a text, in which a formula could begin; figures stay figures."""
+    row = [["a;=cmd"], Decimal("-1.5"), -2, -0.5, None, date(2026, 3, 2)]
+
+    written = csv_text(["list", "decimal", "whole", "float", "none", "day"], [row])
+
+    cells = next(csv.reader([written.splitlines()[1]]))
+    assert cells == ["['a;'=cmd']", "-1.5", "-2", "-0.5", "", "2026-03-02"]
+
+
+WRITE_WHAT_IS_READ_BACK = {"service/uploads.py", "trials/definitions.py"}
+"""Tables that make up a batch folder: a guard would change the essays."""
+
+
+def test_every_table_for_people_is_written_here() -> None:
+    """Another module that writes CSV would have to think of formulas again."""
+    package = ROOT / "cj_pipeline"
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"csv\.(writer|DictWriter)|FORMAT CSV", path.read_text(encoding="utf-8"))
+    }
+
+    assert found == {"outputs/csv_files.py"} | WRITE_WHAT_IS_READ_BACK

@@ -19,8 +19,11 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.operations.execute import run_to_end, take_in
 from cj_pipeline.operations.reparse import reparse
+from cj_pipeline.outputs.verification import verify_artefact
+from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.queries.overview import batch_overview, put_off, what_hinders
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.steps.ingest import ingest
 from tests.support.batches import open_engine, write_batch
 
 MODES = pytest.mark.parametrize("mode", ["provider_batch_api", "per_request", "serial_bundle"])
@@ -131,6 +134,52 @@ def test_changed_settings_continue_the_same_batch(
         {"is_asked": True, "n": 15, "cost": True},
     ]
     assert n_paid(runtime) == 6 + 15
+
+
+def test_another_judge_takes_the_place_of_one_that_is_held(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """What the earlier one has in flight comes home, is its own, and is then asked of the other."""
+    without_verdicts(runtime, 1.0)
+    folder = a_folder(tmp_path, "per_request", canary_requests=0, profile_set={"concurrency": 2})
+    with pytest.raises(JudgeHeldError):
+        execute(runtime, folder)
+    paid = n_paid(runtime)
+    (folder / "judges").mkdir()
+    text = "name: other\nprovider: emulator\nmodel: quality\nsettings: {max_output_tokens: 700}\n"
+    (folder / "judges" / "other.yaml").write_text(text)
+    written = folder / "batch.yaml"
+    written.write_text(written.read_text().replace("- quality", "- other"))
+    with runtime.store.write() as db:
+        (out,) = db.rows("SELECT * FROM attempts ORDER BY custom_id LIMIT 1")
+        db.execute("UPDATE attempts SET outcome = NULL WHERE custom_id = ?", [out["custom_id"]])
+    ingest(runtime, folder)
+    with runtime.store.write() as db:
+        db.execute(
+            "UPDATE attempts SET outcome = ? WHERE custom_id = ?",
+            [out["outcome"], out["custom_id"]],
+        )
+        assert load_batch(db, "spring").settings.judges == ("other",)
+        assert db.one(
+            "SELECT count(*) AS n FROM comparison_pairs p JOIN judges USING (batch_id, judge_id)"
+            " WHERE name = 'quality'"
+        ) == {"n": 1}
+
+    without_verdicts(runtime, 0.0)
+
+    assert execute(runtime, folder)[0] == "succeeded"
+    with runtime.store.read() as db:
+        judged = db.rows(
+            "SELECT name, count(*) AS n FROM comparisons JOIN judges USING (batch_id, judge_id)"
+            " WHERE status = 'succeeded' GROUP BY name"
+        )
+        (written,) = db.rows("SELECT path FROM run_artefact")
+        found = verify_artefact(
+            runtime.published_folder / written["path"], db=db, batch_folder=folder
+        )
+    assert judged == [{"name": "other", "n": 15}]
+    assert n_paid(runtime) == paid + 15
+    assert found == [], "the artefact holds, and so does the folder as it is now"
 
 
 def test_a_changed_judge_that_gives_no_verdict_is_held_anew(

@@ -83,6 +83,42 @@ def test_one_refused_request_does_not_leave_the_other_files(tmp_path: Path) -> N
         assert count_leftovers(db) == n_left(runtime) == 1
 
 
+def test_a_file_whose_id_came_late_is_deleted_too(tmp_path: Path) -> None:
+    """A job without counts was seen to end, and names its result file only when it is collected."""
+    runtime = open_engine(tmp_path / "home", clock=ManualClock())
+    folder = write_batch(tmp_path / "spring", n_students=3, settings={"judges": ["quality"]})
+    batch_id = begin(runtime, folder)
+    poll(runtime)
+    with runtime.store.write() as db:
+        db.execute("UPDATE provider_jobs SET output_file_id = NULL, n_completed = NULL")
+
+    collect_wave(runtime, batch_id)
+
+    assert n_left(runtime) == 0
+
+
+def test_who_is_killed_before_deleting_leaves_nothing_unsaid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is to be deleted is recorded with the bill; the next look at the provider deletes it."""
+    clock = ManualClock()
+    runtime = open_engine(tmp_path / "home", clock=clock)
+    folder = write_batch(tmp_path / "spring", n_students=3, settings={"judges": ["quality"]})
+    batch_id = begin(runtime, folder)
+    poll(runtime)
+    with monkeypatch.context() as patch:
+        patch.setattr("cj_pipeline.steps.collect_wave.discard_job", lambda *_: None)
+        collect_wave(runtime, batch_id)
+    assert n_left(runtime) > 0
+
+    clock.sleep(3600)
+    poll(runtime)
+
+    assert n_left(runtime) == 0
+    with runtime.store.read() as db:
+        assert not db.rows("FROM provider_leftovers")
+
+
 def test_a_batch_that_is_forgotten_leaves_nothing_at_the_provider_either(tmp_path: Path) -> None:
     """Its rows are gone, and what is left to delete is still known, under no batch's name."""
     clock = ManualClock()

@@ -8,8 +8,9 @@ import pytest
 
 from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import load_judge
-from cj_pipeline.provider_jobs.replies import ReadReply, read_reply
-from cj_pipeline.providers.base import Reply
+from cj_pipeline.provider_jobs.replies import ReadReply, read_reply, without_reply
+from cj_pipeline.providers.base import JobOutcome, Reply
+from tests.support.jobs import provider_job
 
 JUDGE = load_judge("quality")
 VERDICT = json.dumps({"winner": "B", "confidence": 4, "justification": "Clearer."})
@@ -47,3 +48,23 @@ def test_an_answer_whose_reasoning_used_up_the_limit_is_not_bought_again(text: s
 
     assert (read.outcome, read.may_retry) == (RequestOutcome.TRUNCATED, False)
     assert "max_output_tokens" in str(read.error_message)
+
+
+@pytest.mark.parametrize(
+    ("code", "n_completed", "may_retry"),
+    [
+        ("invalid_json_line", 0, False),
+        ("invalid_json_line", None, False),
+        ("server_error", 1, True),
+        ("out_of_credit", 1, True),
+        ("out_of_credit", None, True),
+        ("token_limit_exceeded", 0, True),
+    ],
+)
+def test_what_a_failed_job_did_not_reach_is_asked_again_where_that_may_help(
+    code: str, n_completed: int | None, may_retry: bool
+) -> None:
+    """A job that began was asked in a way that its provider understands."""
+    job = provider_job(outcome=JobOutcome.FAILED, error_code=code, n_completed=n_completed)
+
+    assert without_reply(job).may_retry is may_retry

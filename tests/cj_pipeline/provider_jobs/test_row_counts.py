@@ -33,6 +33,7 @@ EXPIRED, CANCELLED = JobOutcome.EXPIRED, JobOutcome.CANCELLED
         pytest.param(CameHome(3, 0, 9), CANCELLED, (None, None), 9, id="cancelled, no counts"),
         pytest.param(CameHome(8, 0, 4), CANCELLED, (0, 0), 4, id="counts of less than came"),
         pytest.param(CameHome(0, 0, 6), FAILED, (None, None), 0, id="its input was refused"),
+        pytest.param(CameHome(2, 0, 4), FAILED, (None, None), 4, id="failed, and two were done"),
         pytest.param(CameHome(0, 0, 6), FAILED, (2, 0), 2, id="it failed after two were done"),
         pytest.param(CameHome(0, 0, 12, 12), DONE, (0, 12), 12, id="a shard that matches nothing"),
         pytest.param(CameHome(0, 0, 6), EXPIRED, (40, 2), 6, id="counts of another job"),

@@ -314,3 +314,35 @@ def test_a_single_call_that_is_wrong_is_a_row_that_failed() -> None:
     reply = provider.parse_reply(line)
 
     assert (reply.custom_id, reply.may_retry) == ("k-1", False)
+
+
+@pytest.mark.parametrize(
+    ("stats", "told"),
+    [
+        ({"requestCount": "3", "successfulRequestCount": "2"}, (2, 0)),
+        ({"requestCount": 3, "failedRequestCount": 3.0}, (0, 3)),
+        ({"requestCount": "0", "successfulRequestCount": "0"}, (None, None)),
+        ({"requestCount": "3"}, (None, None)),
+    ],
+)
+def test_counts_of_no_requests_say_nothing(
+    stats: dict[str, Any], told: tuple[int | None, int | None]
+) -> None:
+    """Where nothing counts as done, missing rows are bought again, and what is there is deleted."""
+    operation = _operation("BATCH_STATE_CANCELLED")
+    operation["metadata"]["batchStats"] = stats
+
+    status = read_status(operation)
+
+    assert (status.n_completed, status.n_failed) == told
+
+
+def test_a_batch_that_failed_with_results_is_not_sent_again_whole() -> None:
+    """What was done of it was paid for, whether or not it is counted."""
+    failed = _operation("BATCH_STATE_FAILED")
+    failed["metadata"]["batchStats"] = {}
+    failed["error"] = {"code": 8, "message": "Your prepayment credits are depleted."}
+    results = {"inlinedResponses": {"inlinedResponses": [{"response": {}}, {"error": {}}]}}
+
+    assert read_status(failed).waits_for_credit
+    assert not read_status(failed | {"response": results}).waits_for_credit

@@ -208,6 +208,48 @@ def test_a_word_nobody_knows_is_an_end_where_all_is_there(
     assert read_status(batch, _NOW).outcome is outcome
 
 
+@pytest.mark.parametrize("code", ["billing_hard_limit_reached", "token_limit_exceeded"])
+@pytest.mark.parametrize(
+    "done",
+    [
+        {"request_counts": {"total": 2, "completed": 1, "failed": 0}},
+        {"request_counts": None, "output_file_id": "file-1"},
+    ],
+)
+def test_a_batch_that_failed_half_way_is_not_sent_again_whole(
+    code: str, done: dict[str, Any]
+) -> None:
+    """What was done of it was paid for; only one that never began goes out unchanged."""
+    errors = {"data": [{"code": code, "message": "Not now.", "line": None}]}
+    begun = read_status(_batch(**{"status": "failed", "errors": errors, **done}), _NOW)
+    never = read_status(_batch(status="failed", errors=errors, request_counts=None), _NOW)
+
+    assert not begun.waits_for_credit
+    assert not begun.waits_for_capacity
+    assert never.waits_for_credit or never.waits_for_capacity
+
+
+@pytest.mark.parametrize("word", ["expired", "cancelled", "completed"])
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({"total": 12, "completed": 8, "failed": 4}, (8, 4)),
+        ({"total": 12, "completed": 0, "failed": 0}, (0, 0)),
+        ({"total": "12", "completed": "8", "failed": 4.0}, (8, 4)),
+        ({"total": 0, "completed": 0, "failed": 0}, (None, None)),
+        ({"total": 12, "completed": "some", "failed": None}, (None, None)),
+        (None, (None, None)),
+    ],
+)
+def test_counts_that_cannot_be_read_are_no_counts_of_zero(
+    word: str, counts: dict[str, Any] | None, told: tuple[int | None, int | None]
+) -> None:
+    """Where nothing counts as done, missing rows are bought again, and what is there is deleted."""
+    status = read_status(_batch(status=word, request_counts=counts), _NOW)
+
+    assert (status.n_completed, status.n_failed) == told
+
+
 def test_a_batch_whose_file_ids_come_late_is_waited_for() -> None:
     """`completed` does not imply that the file's id is there yet."""
     batch = _batch(

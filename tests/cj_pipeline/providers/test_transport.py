@@ -33,6 +33,7 @@ from cj_pipeline.providers.transport import (
     ErrorAnswer,
     error_within,
     failed_call,
+    is_out_of_credit,
     refuse_error_within,
     require_list,
     retry_after_s,
@@ -196,3 +197,55 @@ def test_a_large_file_may_take_an_hour() -> None:
     silence = transport.TRANSFER_TIMEOUT.read
     assert silence is not None
     assert silence * transport.SILENCES_OF_A_TRANSFER == 3600
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (429, "insufficient_quota", "You exceeded your current quota, please check your plan."),
+        (400, "billing_hard_limit_reached", "Billing hard limit has been reached"),
+        (402, None, "Payment Required"),
+        (400, "invalid_request_error", "Your credit balance is too low to access the API."),
+        (
+            400,
+            "invalid_request_error",
+            "You have reached your specified API usage limits.",
+        ),
+        (403, "billing_error", "Your organization has disabled billing"),
+        (
+            403,
+            "permission-denied",
+            "Your team has run out of credits or reached its limit",
+        ),
+        (429, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted. Please go to AI Studio"),
+        (429, "RESOURCE_EXHAUSTED", "Your project has exceeded its monthly spending cap."),
+        (403, "PERMISSION_DENIED", "This API method requires billing to be enabled."),
+        (400, "FAILED_PRECONDITION", "The free tier is not available here. Please enable billing"),
+        (429, "access_terminated", "Your account is not active, please check your billing details"),
+        (400, "budget_exceeded", "ExceededBudget: Crossed spend within 30d"),
+        (400, "Arrearage", "Please make sure your account is in good standing."),
+    ],
+)
+def test_want_of_credit_is_known_in_every_service_s_words(
+    status: int, code: str | None, message: str
+) -> None:
+    """Taken for a wrong request it ends a batch; taken for a busy server nobody learns of it."""
+    assert is_out_of_credit(code, message, status=status)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("rate_limit_exceeded", "Rate limit reached for gpt-4.1 on tokens per min (TPM): 30000"),
+        (
+            "RESOURCE_EXHAUSTED",
+            "You exceeded your current quota, check your plan and billing",
+        ),
+        ("429", "You have reached the usage limit of 20 requests per minute"),
+        ("invalid_request_error", "max_tokens: 10 > 5, which is the maximum allowed number"),
+        ("invalid_prompt", "The essay about credit and billing was flagged"),
+    ],
+)
+def test_what_passes_by_itself_is_not_want_of_credit(code: str, message: str) -> None:
+    """A pause of a minute needs no person."""
+    assert not is_out_of_credit(code, message, status=429)

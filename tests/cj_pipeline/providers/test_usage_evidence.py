@@ -191,6 +191,8 @@ def test_no_figures_make_usage_that_is_not_whole(
         (Usage(prompt=5_000, completion=80), 2_400, 300, False),
         (Usage(prompt=9_000, completion=80), 2_400, 300, True),
         (Usage(prompt=9_000, completion=80), None, 300, False),
+        (Usage(prompt=1, completion=80), 2_400, 300, True),
+        (Usage(prompt=61, completion=80), 2_400, 300, False),
         (Usage(prompt=600, completion=0), 2_400, 300, True),
         (Usage(prompt=600, completion=3_000, reasoning=2_900), 2_400, 300, False),
     ],
@@ -198,5 +200,5 @@ def test_no_figures_make_usage_that_is_not_whole(
 def test_usage_is_held_against_what_was_sent_and_came_back(
     usage: Usage, n_prompt_bytes: int | None, n_answer_bytes: int, is_far: bool
 ) -> None:
-    """More tokens than bytes, or an answer of no tokens, is not what happened."""
+    """More tokens than bytes, hardly any for thousands, an answer of none: it was not so."""
     assert is_far_from(usage, n_prompt_bytes, n_answer_bytes) is is_far

@@ -10,6 +10,8 @@ import yaml
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.intake.batch_folder import read_batch
 from cj_pipeline.operations.cancel import cancel
+from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.queries.live_profile import stored_profile
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import advance_to_end
 from cj_pipeline.steps.ingest import ingest, load_judges
@@ -69,6 +71,70 @@ def test_a_priority_by_hand_is_kept_and_may_change_while_the_batch_runs(
     list(advance_to_end(runtime, "batch"))
     with pytest.raises(BatchProblemsError, match="priority"):
         ingest(runtime, folder, explicit={"priority": "low"})
+
+
+def test_budgets_and_waits_may_change_while_a_batch_runs_and_nothing_else_may(
+    runtime: Runtime, folder: Path
+) -> None:
+    """What decides on pairs or grades is refused by name; what does not is kept with its moment.
+
+    The prompts stay as they were, so that a request that was sent is found again.
+    """
+    ingest(runtime, folder, explicit={"stall_after_s": 60.0})
+    with runtime.store.read() as db:
+        secret = load_batch(db, "batch").fence_secret
+    written = folder / "batch.yaml"
+    before = yaml.safe_load(written.read_text())
+    wanted = {"spend_cap_usd": 2.5, "max_attempts": 5, "profile_set": {"concurrency": 2}}
+    written.write_text(yaml.safe_dump(before | wanted | {"stall_after_s": 99}) + "# a remark\n")
+
+    assert not ingest(runtime, folder).is_new
+    ingest(runtime, folder)
+    with runtime.store.read() as db:
+        record = load_batch(db, "batch")
+        (kept,) = db.rows("SELECT content FROM documents WHERE kind = 'batch'")
+    assert record.settings.model_dump() | wanted == record.settings.model_dump()
+    assert record.settings.stall_after_s == 60.0, "it was set by hand"
+    assert stored_profile(record.metadata).concurrency == 2
+    assert [each["key"] for each in record.metadata["settings_changed"]] == sorted(wanted)
+    assert kept["content"] == written.read_text()
+    assert record.fence_secret == secret
+    assert record.content_sha256 == read_batch(folder).content_sha256
+
+    written.write_text(yaml.safe_dump(before | wanted | {"seed": 3, "goal": "top(1)"}))
+    with pytest.raises(BatchProblemsError) as refused:
+        ingest(runtime, folder)
+    assert [problem.split()[0] for problem in refused.value.problems] == ["seed", "goal"]
+    with runtime.store.read() as db:
+        assert load_batch(db, "batch") == record
+
+    reached = []
+    for cap in (2.0, 3.0):
+        with runtime.store.write() as db:
+            db.execute("UPDATE batches SET spend_cap_reached = TRUE")
+        written.write_text(yaml.safe_dump(before | wanted | {"spend_cap_usd": cap}))
+        ingest(runtime, folder)
+        with runtime.store.read() as db:
+            reached.append(load_batch(db, "batch").spend_cap_reached)
+    assert reached == [True, False], "a higher cap is asked anew"
+
+
+@pytest.mark.parametrize("what", ["essay", "instructions", "register"])
+def test_a_refusal_names_the_files_that_are_others(
+    runtime: Runtime, folder: Path, what: str
+) -> None:
+    """Names count too: a register that was changed must not be passed over in silence."""
+    register = folder / "register.csv"
+    register.write_text("essay_id,name\nstudent-001,Ada\n")
+    ingest(runtime, folder)
+    place = {"essay": folder / "essays" / "student-001.txt", "register": register}.get(
+        what, folder / "instructions.md"
+    )
+    place.write_text("essay_id,name\nstudent-001,Eva\n")
+
+    named = "instructions.md" if what == "instructions" else "essays/student-001.txt"
+    with pytest.raises(BatchProblemsError, match=f"with other content.*others are {named}"):
+        ingest(runtime, folder)
 
 
 def _priority(runtime: Runtime) -> tuple[str, str]:

@@ -334,6 +334,16 @@ def test_a_full_disk_loses_nothing_committed_and_says_what_to_do(tmp_path: Path)
     assert _count(FileStore(tmp_path)) == int(committed) * ROWS
 
 
+def test_whether_a_text_is_in_a_store_can_be_seen_in_its_bytes(tmp_path: Path) -> None:
+    """Else nobody could search a file for what was erased."""
+    store = FileStore(tmp_path)
+    text = "My summer began in a town by the sea. " * 400
+    with store.write() as db:
+        db.insert("ledger", [row | {"judge_id": text} for row in ledger_rows("f", 0)])
+
+    assert text[:3000].encode() in store.path.read_bytes()
+
+
 def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     """A read-only mount, a wrong owner, or, as here, a file in the way."""
     (tmp_path / "file").touch()

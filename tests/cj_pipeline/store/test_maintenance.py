@@ -212,6 +212,32 @@ def test_compacting_gives_back_space_and_keeps_everything(store: FileStore) -> N
             db.insert("ledger", ledger_rows("me", 0))
 
 
+def test_a_store_of_an_older_version_shrinks_when_it_is_compacted(tmp_path: Path) -> None:
+    """Files made as DuckDB 1.0 reads them hold a megabyte of statistics about no rows."""
+    old, new = FileStore(tmp_path / "old"), FileStore(tmp_path / "new")
+    old.home.mkdir()
+    with duckdb.connect(str(old.path), config={"storage_compatibility_version": "v1.0.0"}) as made:
+        migrate(made)
+    for store in (old, new):
+        with store.write() as db:
+            fill(db)
+    assert _storage_version(new) == "v1.2.0+"
+    assert _storage_version(old) == "v1.0.0+"
+
+    compact_store(old)
+
+    assert _storage_version(old) == "v1.2.0+"
+    assert old.path.stat().st_size < 2 * new.path.stat().st_size
+    assert _comparisons(old) == _comparisons(new)
+
+
+def _storage_version(store: FileStore) -> object:
+    with store.read() as db:
+        row = db.one("SELECT tags FROM duckdb_databases() WHERE database_name = 'cj'")
+    assert row is not None
+    return dict(row["tags"])["storage_version"]
+
+
 def test_old_callbacks_move_to_parquet_and_go_when_their_time_is_over(store: FileStore) -> None:
     """Raw replies are most of a store; nobody updates them."""
     with store.read() as db:

@@ -10,6 +10,7 @@ import pytest
 
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
+from cj_pipeline.metrics.readings import render_metrics
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.trials.runs import (
     TrialOutcome,
@@ -126,6 +127,8 @@ def test_a_judge_that_no_longer_reads_is_seen(runtime: Runtime) -> None:
     assert drift is not None
     assert drift.agreement == 0.5
     assert [told.split()[0] for told in drift.drifted] == ["spread_ratio"]
+    counted = 'cj_trial_drifted_runs_total{trial="watched"} 1.0'
+    assert counted in render_metrics(runtime.store)
 
 
 def test_a_judge_that_has_turned_around_is_seen(runtime: Runtime) -> None:
