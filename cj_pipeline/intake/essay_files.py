@@ -294,7 +294,7 @@ def _parts(reading: Reading, relative: str) -> dict[str, bytes]:
                 if part.is_dir() or any(is_litter(piece) for piece in name.split("/")):
                     continue
                 if not is_seen_whole(name):
-                    told = f"{relative} holds {name!r}, a name with signs that nobody sees"
+                    told = f"{relative} holds {name!r}, a name with signs that cannot be seen"
                     reading.problems.append(f"{told}: rename it")
                 if name in parts:
                     reading.problems.append(f"{relative} holds two files named {name}: keep one")

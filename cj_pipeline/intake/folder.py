@@ -78,7 +78,9 @@ class Reading:
                 continue
             if not is_seen_whole(name):
                 place = name if relative == "." else f"{relative}/{name}"
-                self.problems.append(f"{place!r} has a name with signs that nobody sees: rename it")
+                self.problems.append(
+                    f"{place!r} has a name with signs that cannot be seen: rename it"
+                )
                 continue
             names.append(name)
         return names

@@ -638,8 +638,8 @@ class TestIdentity:
         (folder({}) / "essays" / "b.txt").unlink()
         (folder({}) / "essays").rmdir()
 
-        assert "has a name with signs that nobody sees" in in_folder
-        assert "a name with signs that nobody sees" in told(folder({"essays.zip": packed}))
+        assert "has a name with signs that cannot be seen" in in_folder
+        assert "a name with signs that cannot be seen" in told(folder({"essays.zip": packed}))
 
     def test_a_row_of_the_register_belongs_to_one_essay(self, folder: Folder) -> None:
         """Handed in once by the id and once by the name."""
