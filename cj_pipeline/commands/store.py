@@ -122,8 +122,8 @@ def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True
         tell_what_left(done)
     if not is_known:
         _tell(
-            "There was no old file that could be read, so nobody knows here what was forgotten"
-            " since that backup: forget it again."
+            "There was no old file that could be read, so what was forgotten since that backup is"
+            " not known: forget it again."
         )
 
 
