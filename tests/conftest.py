@@ -36,11 +36,16 @@ BATCHES = (
     "resources",
     *(
         f"cj_pipeline/{package}"
-        for package in ("checks", "commands", "operations", "outputs", "planning", "progress")
+        for package in ("checks", "commands", "operations", "outputs", "people", "planning")
     ),
-    *(f"cj_pipeline/{package}" for package in ("provider_jobs", "service", "steps", "trials")),
+    *(f"cj_pipeline/{package}" for package in ("progress", "provider_jobs", "service")),
+    *(f"cj_pipeline/{package}" for package in ("steps", "trials")),
 )
 """What has a batch judged, or runs Dagster; `make test`."""
+
+
+PICTURES = ("cj_pipeline/outputs", *JOURNEYS)
+"""Where the report's pictures are looked at; elsewhere they are built and not drawn."""
 
 
 # A forked child has objects of threads that it does not have: to collect one may wait for ever.
@@ -105,6 +110,14 @@ def one_thread_a_store() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(file_store.DUCKDB_CONFIG, "threads", 1)
         yield
+
+
+@pytest.fixture(autouse=True)
+def undrawn_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the time of a small batch went to drawing what no test there looks at."""
+    place = request.path.relative_to(ROOT / "tests").as_posix()
+    if place.startswith(BATCHES) and not place.startswith(PICTURES):
+        monkeypatch.setattr("cj_pipeline.outputs.plots.svg", lambda _figure: b"<svg/>")
 
 
 @pytest.fixture(scope="session", autouse=True)

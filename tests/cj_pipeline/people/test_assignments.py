@@ -17,17 +17,14 @@ from cj_pipeline.people.statistics import infit_limit, infit_of, person_statisti
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.queries.history import read_history
 from cj_pipeline.runtime import Runtime
-from tests.support.batches import ManualClock, open_engine, run_to_end
-from tests.support.people import QUALITIES, graded_folder
+from tests.support.people import QUALITIES, graded_batch
 
 
 @pytest.fixture
 def judged(tmp_path: Path) -> tuple[Runtime, str]:
     """A batch with 30 pairs for people."""
-    runtime = open_engine(tmp_path / "home", clock=ManualClock())
     people = {"share": 0.3, "repeat_every": 5}
-    folder = graded_folder(tmp_path / "both", judges=["quality", "people"], people=people)
-    return runtime, run_to_end(runtime, folder)
+    return graded_batch(tmp_path / "home", "both", judges=["quality", "people"], people=people)
 
 
 def _links(

@@ -27,7 +27,7 @@ from cj_pipeline.steps.advance import take_next_step
 from cj_pipeline.steps.next_step import NextStep
 from cj_pipeline.steps.publish import publish
 from tests.support.batches import ManualClock, begin, open_engine, run_to_end
-from tests.support.people import graded_folder
+from tests.support.people import graded_batch, graded_folder
 
 SIGN_OFF = {"release": "needs_sign_off"}
 
@@ -35,10 +35,8 @@ SIGN_OFF = {"release": "needs_sign_off"}
 @pytest.fixture
 def graded(tmp_path: Path) -> tuple[Runtime, str]:
     """A runtime with one graded batch that needs a sign-off."""
-    clock = ManualClock()
-    runtime = open_engine(tmp_path / "home", clock=clock)
-    batch_id = run_to_end(runtime, graded_folder(tmp_path / "graded", **SIGN_OFF))
-    clock.sleep(60)
+    runtime, batch_id = graded_batch(tmp_path / "home", **SIGN_OFF)
+    runtime.clock.sleep(60)  # type: ignore[attr-defined]
     return runtime, batch_id
 
 

@@ -24,17 +24,14 @@ from cj_pipeline.people.sample import (
 )
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.runtime import Runtime
-from tests.support.batches import ManualClock, open_engine, run_to_end
-from tests.support.people import graded_folder
+from tests.support.people import graded_batch
 
 
 @pytest.fixture
 def graded(tmp_path: Path) -> tuple[Runtime, str]:
     """A runtime with one graded batch of eight students."""
-    clock = ManualClock()
-    runtime = open_engine(tmp_path / "home", clock=clock)
-    batch_id = run_to_end(runtime, graded_folder(tmp_path / "graded"))
-    clock.sleep(60)
+    runtime, batch_id = graded_batch(tmp_path / "home")
+    runtime.clock.sleep(60)  # type: ignore[attr-defined]
     return runtime, batch_id
 
 
