@@ -58,7 +58,8 @@ def test_the_store_is_checked_backed_up_forgotten_and_restored(home: Path, tmp_p
     assert gone.exit_code == 1
     assert compacted.exit_code == 0
     assert "Restored from" in restored.output
-    assert "succeeded" in back.output
+    assert "Forgotten since that backup" in restored.output
+    assert "No batch 'small'" in back.output
 
 
 def test_a_backup_is_never_overwritten(home: Path, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_hostile_file_name_in_a_batch_folder_is_inert(
 
     assert done.exit_code == 1
     assert "\x1b]0" not in done.output
-    assert "U+001B" in done.output
+    assert r"essays/\x1b]0;owned\x07.docx" in done.output
 
 
 def test_no_command_writes_past_the_console() -> None:
