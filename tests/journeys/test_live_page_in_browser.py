@@ -227,6 +227,7 @@ def test_the_list_leads_to_a_batch(browser: Browser, tmp_path: Path) -> None:
     """Its title, which strangers write, is only text."""
     with served(home_with_batches(tmp_path / "home")) as address:
         page = opened(browser, address)
+        page.get_by_role("row", name=SPRING).get_by_text(HOSTILE_TITLE, exact=True).wait_for()
         page.get_by_role("link", name=SPRING).click()
 
         page.get_by_role("heading", name=HOSTILE_TITLE).wait_for()

@@ -152,12 +152,23 @@ async function list(after) {
     link.textContent = text;
     return link;
   };
-  const row = (name, ...rest) => cells(document.createElement("tr"), [to(`/batches/${encodeURIComponent(name)}`, name), ...rest], 2, 5);
+  const named = (name, title) => {
+    const both = document.createElement("span");
+    both.append(to(`/batches/${encodeURIComponent(name)}`, name));
+    if (title && title !== name) {
+      const said = document.createElement("span");
+      said.className = "quiet";
+      said.textContent = title;
+      both.append(document.createElement("br"), said);
+    }
+    return both;
+  };
+  const row = (name, title, ...rest) => cells(document.createElement("tr"), [named(name, title), ...rest], 2, 5);
   const why = (each) => each.state === "rejected" ? each.problems.join("; ") : each.hindered_by;
   const report = (each) => each.has_report ? to(`/api/v1/batches/${encodeURIComponent(each.batch_id)}/report`, "Report") : "";
   part("rows").append(
-    ...found.queued.map((name) => row(name, "queued", "", "", "", "", "It waits in the inbox.", "")),
-    ...found.items.map((each) => row(each.batch_id, each.end_reason ? `${each.state} (${each.end_reason.replaceAll("_", " ")})` : each.state, String(each.n_essays), String(each.n_completed), String(each.n_failed), each.cost_usd.toFixed(4), why(each), report(each))),
+    ...found.queued.map((name) => row(name, "", "queued", "", "", "", "", "It waits in the inbox.", "")),
+    ...found.items.map((each) => row(each.batch_id, each.title, each.end_reason ? `${each.state} (${each.end_reason.replaceAll("_", " ")})` : each.state, String(each.n_essays), String(each.n_completed), String(each.n_failed), each.cost_usd.toFixed(4), why(each), report(each))),
   );
   part("none").hidden = part("rows").children.length > 0;
   part("more").hidden = found.next === null;
