@@ -168,7 +168,7 @@ def _check_store(runtime: Runtime, outcomes: Any, n_lines: int, label: str) -> N
         money = db.one(
             "SELECT sum(usd) FILTER (kind = 'billed') AS billed,"
             " sum(usd) FILTER (kind = 'reserved') - sum(usd) FILTER (kind = 'released') AS open,"
-            " (SELECT sum(cost_usd) FROM attempts) AS rows_cost FROM ledger"
+            " (SELECT coalesce(sum(cost_usd), 0) FROM attempts) AS rows_cost FROM ledger"
         )
         doubt = db.one(
             "SELECT n_in_doubt AS n, possible_usd AS usd,"
