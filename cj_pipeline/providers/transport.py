@@ -36,8 +36,9 @@ CREATE_TIMEOUT = httpx2.Timeout(120, connect=10)
 TRANSFER_TIMEOUT = httpx2.Timeout(300, connect=10)
 """Between two pieces of a transfer, not for the whole of it."""
 
-CLOCK_SKEW = timedelta(minutes=5)
-"""How far a provider's clock may be behind ours when its list is searched."""
+CLOCK_SKEW = timedelta(hours=26)
+"""How far a provider's clock may be behind ours when its list is searched: ours may be set to the
+wrong day or zone, and a job that is not found there is bought again."""
 
 MAX_PAGES = 500
 """Of a list; no account has more jobs than this in the time that is searched."""

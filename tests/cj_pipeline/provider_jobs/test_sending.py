@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,24 @@ def test_a_kill_between_a_create_and_its_reply_is_a_doubt_too(
         submit_wave(runtime, batch_id)
     _put_forward(runtime, 7200)
     clock.sleep(60)
+    submit_wave(runtime, batch_id)
+
+    assert job(runtime)["state"] == "adopted"
+    assert len(books(runtime)["jobs"]) == 1
+
+
+@pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
+def test_a_job_is_found_though_our_clock_is_set_to_the_wrong_day(
+    runtime: Runtime, tmp_path: Path, clock: ManualClock, judge: str
+) -> None:
+    """By the provider's clock it was made long before it was meant to; a second one is paid for."""
+    clock.now = datetime.now(UTC) + timedelta(hours=20)
+    emulate(runtime, faults=[{"kind": "lost_reply", "on": "*batches.create", "at": [1]}])
+    batch_id = planned(runtime, tmp_path, judge)
+    with pytest.raises(UncertainOutcomeError):
+        submit_wave(runtime, batch_id)
+
+    clock.sleep(7200)
     submit_wave(runtime, batch_id)
 
     assert job(runtime)["state"] == "adopted"

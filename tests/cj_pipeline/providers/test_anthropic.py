@@ -324,7 +324,7 @@ def test_a_running_batch_of_the_same_size_may_be_ours_and_may_not() -> None:
 
 def test_batches_of_another_size_or_from_before_the_intent_are_not_ours() -> None:
     """So that a busy workspace is no reason to wait."""
-    early = (_NOW - timedelta(hours=1)).isoformat()
+    early = (_NOW - timedelta(hours=30)).isoformat()
     handler = _account(_batch(), _batch(id="old", created_at=early), first_ids={})
 
     assert _provider(handler).find(_KEY, _NOW, 3) == ()
