@@ -347,7 +347,7 @@ def _layers(world: World) -> str:
 def _refused(world: World, *words: str) -> str:
     code, said = world.cj("profile", "explain", *words)
     assert code == 1, said
-    return said
+    return " ".join(said.replace("│", " ").split())
 
 
 def _strict(world: World) -> str:
@@ -384,7 +384,7 @@ def _together(world: World) -> str:
 def _cannot_finish(world: World) -> str:
     said = _refused(world, "nightly", "--set", "rate_limit=1", "--set", "rate_window_seconds=60")
     found = re.search(r"set (wait_timeout_seconds to at least \d+)", said)
-    assert found
+    assert found, said
     shared = write_batch(
         world.place / "shared",
         n_students=12,
