@@ -1,7 +1,7 @@
 """What an operator lets an installation spend, and on which judges: `ceilings`, `allowed_judges`.
 
 They stand in `CJ_HOME/installation.yaml`, or in the environment, which wins. No batch's settings
-and no caller can lift them. What they are held against is `steps.spending_limits`.
+and no caller can lift them. What they are held against is `planning.spending_limits`.
 """
 
 from __future__ import annotations

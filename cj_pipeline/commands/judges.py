@@ -412,7 +412,7 @@ def _allowed(judges: list[Judge], folder: Path) -> list[Judge]:
         SettingsError: With everything that it does not.
     """
     from cj_pipeline.errors import SettingsError
-    from cj_pipeline.steps.spending_limits import refused_connections
+    from cj_pipeline.planning.spending_limits import refused_connections
 
     if refused := refused_connections(open_runtime(), judges, folder):
         raise SettingsError("; ".join(refused))

@@ -23,9 +23,9 @@ from cj_pipeline.errors import InvalidOutputError, SettingsError
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage, cost_usd
 from cj_pipeline.judging.prompts import Prompt, parse_verdict
+from cj_pipeline.planning.spending_limits import installation, require_trials_within
 from cj_pipeline.providers.base import Provider
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.steps.spending_limits import installation, require_trials_within
 
 CALL_TIMEOUT_S = 120.0
 

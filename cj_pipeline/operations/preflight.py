@@ -19,13 +19,13 @@ from cj_pipeline.judging.templates import is_draft
 from cj_pipeline.operations.examine import look_at_models
 from cj_pipeline.operations.preview import Preview, preview_batch
 from cj_pipeline.planning.feasibility import Obstacle
+from cj_pipeline.planning.obstacles import batch_obstacles, record_obstacles, unknown_links
+from cj_pipeline.planning.spending_limits import breached_ceilings, installation, unallowed_judges
 from cj_pipeline.provider_jobs.requests import load_texts
 from cj_pipeline.providers.base import Provider
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.queries.live_profile import stored_profile
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.steps.obstacles import batch_obstacles, record_obstacles, unknown_links
-from cj_pipeline.steps.spending_limits import breached_ceilings, installation, unallowed_judges
 from cj_pipeline.stopping.continuation import completion_denominator
 from cj_pipeline.store.session import Session
 from cj_pipeline.text import find_hidden

@@ -1,4 +1,4 @@
-"""What a batch is going to request, and whether it can end with scores at all.
+"""What a batch is going to request, and what stands in its way: pairs, budgets and ceilings.
 
-Works on a batch's record; what is planned is stored by `steps`.
+Works on a batch's record and reads the store; what is planned is stored by `steps`.
 """

@@ -15,8 +15,8 @@ from cj_pipeline.batch.options import BatchingMode
 from cj_pipeline.errors import CJError
 from cj_pipeline.grading.grade_scales import known_scales
 from cj_pipeline.judging.judges import Judge, known_judges, load_judge
+from cj_pipeline.planning.spending_limits import installation, unallowed_judges
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.steps.spending_limits import installation, unallowed_judges
 from cj_pipeline.text import visible
 
 if TYPE_CHECKING:

@@ -24,13 +24,13 @@ from cj_pipeline.ids import ID, id_for
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.intake.settings import EarlierBatch
 from cj_pipeline.intake.zip_folder import MAX_FILES, ZipProblemsError, unpack
+from cj_pipeline.planning.obstacles import batch_obstacles
+from cj_pipeline.planning.spending_limits import installation, unallowed_judges
 from cj_pipeline.queries.live_profile import profile_of_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.service.auth import Grant
 from cj_pipeline.service.problems import ProblemError
 from cj_pipeline.steps.ingest import load_judges
-from cj_pipeline.steps.obstacles import batch_obstacles
-from cj_pipeline.steps.spending_limits import installation, unallowed_judges
 
 BatchId = Annotated[
     str,

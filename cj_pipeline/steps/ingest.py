@@ -16,20 +16,20 @@ from cj_pipeline.intake.inbox import note_problems
 from cj_pipeline.judging.judges import Judge, load_judge
 from cj_pipeline.live.profiles import ResolvedProfile
 from cj_pipeline.pairing.judge_shares import shares_problem
+from cj_pipeline.planning.obstacles import batch_obstacles, unknown_links
+from cj_pipeline.planning.spending_limits import (
+    breached_ceilings,
+    installation,
+    refused_connections,
+    unallowed_judges,
+)
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs.changes import StoredBatch, apply_changes, judge_row
 from cj_pipeline.queries.batch_record import batch_correlation_id
 from cj_pipeline.queries.live_profile import profile_of_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.batch_flags import spend_cap_raised
-from cj_pipeline.steps.obstacles import batch_obstacles, unknown_links
 from cj_pipeline.steps.plan_people import IMPORTED
-from cj_pipeline.steps.spending_limits import (
-    breached_ceilings,
-    installation,
-    refused_connections,
-    unallowed_judges,
-)
 from cj_pipeline.store.session import Session
 
 log = structlog.get_logger()

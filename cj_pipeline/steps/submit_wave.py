@@ -18,6 +18,7 @@ from cj_pipeline.errors import CeilingReachedError
 from cj_pipeline.judging.estimates import expected_usd, worst_case_usd
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import prompt_bytes
+from cj_pipeline.planning.spending_limits import installation, require_within, unallowed_judges
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs import charges, ledger
 from cj_pipeline.provider_jobs.canary import Released, release
@@ -40,7 +41,6 @@ from cj_pipeline.providers.base import JOB_TOO_LARGE, Provider, ProviderLimits, 
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
-from cj_pipeline.steps.spending_limits import installation, require_within, unallowed_judges
 from cj_pipeline.store.identity import Identity, settle_identity
 from cj_pipeline.store.session import Session
 

@@ -26,11 +26,11 @@ from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.live.profiles import Profile
 from cj_pipeline.operations.preflight import PreflightItem, is_ready, preflight_folder
 from cj_pipeline.planning.feasibility import comparisons_to_join, obstacles, usd_needed_by
+from cj_pipeline.planning.obstacles import LEAST_SHARED_ANCHORS
 from cj_pipeline.provider_jobs.requests import BatchTexts
 from cj_pipeline.queries.batch_record import BatchRecord, record_of
 from cj_pipeline.queries.forecast_plan import plan_ahead
 from cj_pipeline.steps.ingest import ingest, load_judges
-from cj_pipeline.steps.obstacles import LEAST_SHARED_ANCHORS
 from cj_pipeline.stopping.continuation import FAILURES
 from tests.support.batches import finish_judging, open_engine, write_batch
 from tests.support.simulated_batch import SimulatedBatch

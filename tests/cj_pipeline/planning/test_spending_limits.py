@@ -23,10 +23,10 @@ from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.operations.erase import forget_batch
 from cj_pipeline.operations.execute import take_in
 from cj_pipeline.operations.preflight import preflight_folder
+from cj_pipeline.planning.spending_limits import unallowed_judges
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
-from cj_pipeline.steps.spending_limits import unallowed_judges
 from cj_pipeline.steps.submit_wave import submit_wave
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.tokens import hash_of, new_token

@@ -20,11 +20,11 @@ from cj_pipeline.planning.feasibility import (
     obstacles,
     usd_needed_by,
 )
+from cj_pipeline.planning.spending_limits import Room, installation, rooms
 from cj_pipeline.provider_jobs.requests import BatchTexts
 from cj_pipeline.queries.batch_record import BatchRecord, record_of
 from cj_pipeline.queries.linked_scale import n_shared_anchors
 from cj_pipeline.runtime import Runtime
-from cj_pipeline.steps.spending_limits import Room, installation, rooms
 from cj_pipeline.store.session import Session
 
 LEAST_SHARED_ANCHORS = 3
