@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,6 +33,8 @@ from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
     from cj_pipeline.intake.batch_folder import Batch
+    from cj_pipeline.operations.cost_estimate import ModeCost
+    from cj_pipeline.operations.preview import Preview
     from cj_pipeline.outputs.artefact import WrittenFile
     from cj_pipeline.runtime import Runtime
 
@@ -96,24 +98,7 @@ def plan(
         answer(
             batch_id=preview.batch_id,
             facts=[{"what": what, "value": value} for what, value in preview.facts()],
-            costs=[
-                {
-                    "judge": cost.judge.name,
-                    "judge_id": cost.judge.judge_id,
-                    "mode": cost.mode,
-                    "is_chosen": cost.mode == preview.record.settings.batching_mode,
-                    "n_comparisons": cost.n_comparisons,
-                    "tokens_each": cost.tokens_each,
-                    "expected_usd": cost.expected_usd,
-                    "worst_usd": cost.worst_usd,
-                    "seconds_from": cost.seconds[0],
-                    "seconds_to": cost.seconds[1],
-                    "time_rests_on": cost.time_from,
-                    "answer_length_rests_on": cost.reasoning_from,
-                    "prefix": cost.caching,
-                }
-                for cost in costs
-            ],
+            costs=[_cost_answer(cost, preview) for cost in costs],
             notices=list(batch.notices),
         )
         console.print(
@@ -144,6 +129,24 @@ def plan(
             console.print(tables.pilot_table(piloted))
         if artefact is not None:
             _show(preview.write_artefact(artefact))
+
+
+def _cost_answer(cost: ModeCost, preview: Preview) -> dict[str, Any]:
+    return {
+        "judge": cost.judge.name,
+        "judge_id": cost.judge.judge_id,
+        "mode": cost.mode,
+        "is_chosen": cost.mode == preview.record.settings.batching_mode,
+        "n_comparisons": cost.n_comparisons,
+        "tokens_each": cost.tokens_each,
+        "expected_usd": cost.expected_usd,
+        "worst_usd": cost.worst_usd,
+        "seconds_from": cost.seconds[0],
+        "seconds_to": cost.seconds[1],
+        "time_rests_on": cost.time_from,
+        "answer_length_rests_on": cost.reasoning_from,
+        "prefix": cost.caching,
+    }
 
 
 def _without_a_trace(runtime: Runtime) -> Runtime:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -103,15 +103,17 @@ def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True
     What was forgotten since the backup is forgotten again.
     """
     from cj_pipeline.operations.erase import finish_erasures
-    from cj_pipeline.operations.erase_again import erase_again
+    from cj_pipeline.operations.erase_again import erased_since
     from cj_pipeline.store.maintenance import restore_store
 
     now, opened = datetime.now(UTC), _own_file()
-    is_known: list[bool] = []
+    is_known = False
 
-    def amend(live: Session, restored: Session) -> None:
-        erase_again(live, restored, now)
-        is_known.append(True)
+    def amend(live: Session, restored: Session) -> dict[str, list[dict[str, Any]]]:
+        nonlocal is_known
+        lacks = erased_since(live, restored, now)
+        is_known = True
+        return lacks
 
     aside = restore_store(opened, source, now=now, amend=amend)
     kept = f" The old file is kept as {aside}." if aside else ""

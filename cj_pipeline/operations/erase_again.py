@@ -15,16 +15,21 @@ from cj_pipeline.operations.erase_rows import PERSON_ALIAS, columns_named_for_pe
 from cj_pipeline.store.session import Session
 
 
-def erase_again(live: Session, restored: Session, now: datetime) -> None:
-    """Write into a backup what was erased since, as erasures that `finish_erasures` finishes.
+def erased_since(
+    live: Session, restored: Session, now: datetime
+) -> dict[str, list[dict[str, Any]]]:
+    """Return what was erased since a backup, as erasures that `finish_erasures` finishes.
 
     Args:
         live: The store as it is, of whatever version.
-        restored: The backup, up to date, in a transaction.
+        restored: The backup, up to date.
         now: The time.
+
+    Returns:
+        Rows for the backup, by table.
     """
     if live.one("SELECT 1 AS found FROM duckdb_tables() WHERE table_name = 'forgotten'") is None:
-        return
+        return {}
     known = {_key(row) for row in restored.rows("FROM forgotten")}
     since = [row for row in live.rows("FROM forgotten") if _key(row) not in known]
     batches = {row["batch_id"] for row in restored.rows("SELECT batch_id FROM batches")}
@@ -34,8 +39,8 @@ def erase_again(live: Session, restored: Session, now: datetime) -> None:
         if row["batch_id"] in batches
         for erasure in _meant(live, restored, row)
     ]
-    restored.insert("forgotten", [row for row in since if row["batch_id"] not in batches])
-    restored.insert("erasures", found)
+    gone = [row for row in since if row["batch_id"] not in batches]
+    return {"forgotten": gone, "erasures": found}
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -31,6 +31,7 @@ from cj_pipeline.errors import CJError
 from cj_pipeline.ids import ID, id_for
 from cj_pipeline.intake.batch_folder import Batch
 from cj_pipeline.intake.layout import DOCUMENT_ENDINGS, DOCUMENTS, FOLDERS, REGISTER
+from cj_pipeline.intake.readers.archive import BROKEN
 from cj_pipeline.intake.tables import TABLE_ENDINGS
 from cj_pipeline.intake.zip_folder import ZipProblemsError, name_problem, unpack
 from cj_pipeline.operations.preflight import PreflightItem, is_ready, preflight
@@ -55,6 +56,8 @@ _STAGED = ".form."
 
 _FIELDS = ("title", "scale", "llm_batching_mode", "max_pairwise_comparisons", "spend_cap_usd")
 _NUMBERS = ("max_pairwise_comparisons", "spend_cap_usd")
+_WRITTEN = re.compile(r"\d{1,12}([.,](\d{1,2}|\d{4,6}))?", re.ASCII)
+"""A number that is read in one way only: 1,000 is a thousand to some and one to others."""
 
 
 @dataclass(frozen=True)
@@ -357,7 +360,7 @@ def _holds_a_batch(archive: Path) -> bool:
     try:
         with zipfile.ZipFile(archive) as opened:
             names = [PurePosixPath(name).parts for name in opened.namelist()]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except BROKEN:
         return True  # `unpack` says what is wrong with it
     return any(
         part.partition(".")[0] in words or part in words for parts in names for part in parts[:2]
@@ -398,8 +401,8 @@ def _write_settings(folder: Path, form: Form) -> None:
 
 
 def _number(name: str, text: str) -> int | float:
-    try:
-        value = float(text.replace(",", "."))
-    except ValueError:
-        raise ProblemError(422, f"{name}: {text[:50]!r} is no number.") from None
-    return int(value) if value == int(value) else value
+    if not _WRITTEN.fullmatch(text):
+        how = "write digits, without a separator of thousands, such as 1000 or 2.5"
+        raise ProblemError(422, f"{name}: {text[:50]!r} is no number here: {how}.")
+    value = float(text.replace(",", "."))
+    return int(value) if value.is_integer() else value

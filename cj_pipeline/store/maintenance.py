@@ -160,8 +160,8 @@ def restore_store(
         store: Whose file it is.
         source: The backup.
         now: The time.
-        amend: Writes into the backup what of the live file it must not lack, before it is in
-            place; it is not called where the live file cannot be read.
+        amend: Finds what of the live file the backup must not lack, which is written into it
+            before it is in place; nothing is, where the live file cannot be read.
 
     Raises:
         StoreError: If the backup cannot be opened, is newer than the code, or does not fit on the
@@ -204,8 +204,8 @@ def restore_store(
     return aside if aside.exists() else None
 
 
-Amend = Callable[[Session, Session], None]
-"""Is given the live file, to be read, and the backup that is to replace it, to be written."""
+Amend = Callable[[Session, Session], Mapping[str, Sequence[dict[str, Any]]]]
+"""Is given the live file and the backup that is to replace it; returns rows for it, by table."""
 
 
 class _KeptAside:
@@ -355,11 +355,14 @@ def _amend(
     begin_epoch_of_restored(restored, store.place(), now, replaced)
     if amend is None or not store.path.exists():
         return
+    lacks: Mapping[str, Sequence[dict[str, Any]]] = {}
     with (
         suppress(duckdb.Error),  # the live file may be what is wrong
         closing(connect_file(store.path, read_only=True, key=store.key)) as live,
     ):
-        amend(Session(live), restored)
+        lacks = amend(Session(live), restored)
+    for table, rows in lacks.items():
+        restored.insert(table, rows)
 
 
 def _prove(path: Path, key: str | None, expected: Mapping[str, int]) -> None:

@@ -22,7 +22,7 @@ from cj_pipeline.operations.erase import (
     remains,
     words_of,
 )
-from cj_pipeline.operations.erase_again import erase_again
+from cj_pipeline.operations.erase_again import erased_since
 from cj_pipeline.outputs.exported import ANY_BATCH, record_export
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import backup_store, check_store, restore_store
@@ -494,7 +494,7 @@ def test_a_backup_brings_back_nothing_that_was_forgotten_since(
     forget_batch(store, ARGUMENTS, now=NOW)
 
     restore_store(
-        store, backup, now=NOW, amend=lambda live, restored: erase_again(live, restored, NOW)
+        store, backup, now=NOW, amend=lambda live, restored: erased_since(live, restored, NOW)
     )
     finished = finish_erasures(store, now=NOW)
 
@@ -521,7 +521,7 @@ def test_what_a_backup_never_had_stays_on_record_as_forgotten(
     forget_batch(store, "spring-again", now=NOW + timedelta(days=1))
 
     restore_store(
-        store, backup, now=NOW, amend=lambda live, restored: erase_again(live, restored, NOW)
+        store, backup, now=NOW, amend=lambda live, restored: erased_since(live, restored, NOW)
     )
 
     assert begun_erasures(store) == []

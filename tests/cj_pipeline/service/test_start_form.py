@@ -163,6 +163,18 @@ def test_a_folder_that_waits_in_the_inbox_is_started_and_leaves_nothing_behind(
     assert read_batch(runtime.inbox / "large").settings.values.title == "Large"
 
 
+@pytest.mark.parametrize("written", ["nan", "inf", "1e9", "1,000", "-3", "many"])
+def test_a_number_that_may_be_read_in_two_ways_or_none_is_refused(
+    client: TestClient, written: str
+) -> None:
+    """By its name, with how to write it."""
+    reply = plan(client, essays(), spend_cap_usd=written)
+
+    assert reply.status_code == 422
+    assert "spend_cap_usd" in reply.text
+    assert "such as 1000 or 2.5" in reply.text
+
+
 def test_what_cannot_end_is_refused_with_the_numbers_and_the_form_is_kept(
     runtime: Runtime, client: TestClient
 ) -> None:

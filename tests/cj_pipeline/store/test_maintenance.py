@@ -163,6 +163,21 @@ os._exit(0)
         assert db.execute("FROM committed").fetchone() == (1,)
 
 
+def test_a_backup_that_lacks_what_it_must_not_takes_no_place(
+    store: FileStore, tmp_path: Path
+) -> None:
+    """What was erased since could not be written into it: then it would bring it all back."""
+    backup = backup_store(store, tmp_path / "backup.duckdb")
+    with store.write() as db:
+        db.insert("ledger", ledger_rows("since", 0))
+
+    with pytest.raises(StoreError, match="Nothing was changed"):
+        restore_store(store, backup, now=NOW, amend=lambda *_: {"no_such_table": [{"a": 1}]})
+
+    with store.read() as db:
+        assert db.one("SELECT 1 AS found FROM ledger WHERE batch_id = 'since'") is not None
+
+
 def test_a_torn_store_can_be_restored(store: FileStore, tmp_path: Path) -> None:
     """The message of a damaged store promises it."""
     backup = backup_store(store, tmp_path / "backup.duckdb")
