@@ -26,6 +26,7 @@ from cj_pipeline.judging.pricing import cost_usd
 from cj_pipeline.judging.prompts import Prompt, parse_verdict, render_prompt
 from cj_pipeline.providers.base import JobOutcome, JobStatus, Provider, Reply
 from cj_pipeline.providers.registry import open_provider
+from cj_pipeline.providers.transport import CLOCK_SKEW
 
 _ADAPTERS = ("quality", "quality-responses", "quality-messages", "quality-gemini")
 _KEY = "0123456789abcdef" * 4
@@ -208,11 +209,11 @@ def test_both_jobs_of_a_submission_made_twice_are_found(name: str, tmp_path: Pat
 
 @every_adapter
 def test_jobs_from_before_the_intent_are_not_searched(name: str, tmp_path: Path) -> None:
-    """Whatever was made earlier cannot be ours."""
+    """What was made earlier than any clock could be wrong by cannot be ours."""
     talk = Conversation(name, tmp_path)
     talk.submit(3)
 
-    assert talk.provider.find(_KEY, talk.began + timedelta(hours=1), 3) == ()
+    assert talk.provider.find(_KEY, talk.began + CLOCK_SKEW + timedelta(hours=1), 3) == ()
 
 
 @every_adapter
