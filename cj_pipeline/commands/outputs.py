@@ -245,6 +245,11 @@ def _feedback_rows(feedback: EssayFeedback) -> list[tuple[str, str]]:
             "score",
             f"{feedback.score:+.2f} (95 % between {feedback.lower:+.2f} and {feedback.upper:+.2f})",
         ),
+        *(
+            [("scaled score", "{:.1f} ± {:.1f}".format(*feedback.scaled))]
+            if feedback.scaled is not None
+            else []
+        ),
         ("verdict-only score", f"{feedback.verdict_score:+.2f}"),
         ("rank", f"{feedback.rank} of {feedback.n_essays}"),
     ]
