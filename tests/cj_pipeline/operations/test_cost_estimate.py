@@ -123,7 +123,7 @@ def test_before_the_first_answer_a_batch_takes_what_its_plan_says_and_the_store_
         assert usual_time(db, batch_id) == dict(planned.facts())["time at most"]
         slow = {"provider": JUDGE.provider, "model": JUDGE.model, "batch_id": batch_id}
         db.insert("provider_jobs", [_job(job, n, 40_000.0) | slow for n in range(3)])
-        assert usual_time(db, batch_id) == "about 33.3 hours (3 jobs of this store)"
+        assert usual_time(db, batch_id) == "about 33 hours (3 jobs of this store)"
 
 
 class _Judge:
