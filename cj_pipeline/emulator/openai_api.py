@@ -478,7 +478,7 @@ def _batch_object(
     if plan.status_word and progress.phase in {"running", "finalizing"}:
         status = plan.status_word
     output, errors = _result_file_ids(db, job, progress, now)
-    is_valid = progress.phase not in {"validating", "failed"}
+    is_valid = not progress.is_unread
     validated = int(job.created_at + 0.05 * plan.duration_s)
     finalizing = progress.phase in {"finalizing", "completed"}
     shown: dict[str, Any] = {
@@ -517,14 +517,14 @@ def _request_counts(job: Job, progress: JobPhase, counts: Counts) -> dict[str, i
         case "zero":
             return {"total": 0, "completed": 0, "failed": 0}
     return {
-        "total": 0 if progress.phase in {"validating", "failed"} else job.n_requests,
+        "total": 0 if progress.is_unread else job.n_requests,
         "completed": counts.completed,
         "failed": counts.failed,
     }
 
 
 def _counts(db: sqlite3.Connection, job: Job, progress: JobPhase) -> Counts:
-    if progress.phase in {"validating", "failed"}:
+    if progress.is_unread:
         return Counts(0, 0, Tokens())
     return count_rows(db, job, progress.done)
 
@@ -566,7 +566,7 @@ def _result_file_ids(
 def _see_to_due_jobs(db: sqlite3.Connection, now: float) -> None:
     """Make the result files of batches that have ended since anybody looked."""
     for job, progress in take_due_jobs(db, _API, now):
-        if progress.phase == "failed" or progress.ended_at is None:
+        if progress.is_unread or progress.ended_at is None:
             continue
         life_s = job.request["output_life_s"] or _FILE_LIFE_S
         sizes = {
