@@ -38,17 +38,17 @@ class Emulator:
 
     def handle(self, call: Request) -> Response:
         """Return the answer to a call, damaged if a fault says so."""
-        from cj_pipeline.emulator import anthropic_api, control_api, gemini_api, openai_api
+        from cj_pipeline.emulator.apis import anthropic, control, gemini, openai
 
         if call.path.startswith("/emulator/"):
-            api, routes, refused = control_api.API
+            api, routes, refused = control.API
         elif call.path.startswith("/v1/messages"):
-            api, routes, refused = anthropic_api.API
+            api, routes, refused = anthropic.API
         elif _GEMINI_PATH.match(call.path) or "x-goog-api-key" in call.headers:
             # OpenAI and Gemini both have /v1/files and /v1/batches; the key's header decides.
-            api, routes, refused = gemini_api.API
+            api, routes, refused = gemini.API
         else:
-            api, routes, refused = openai_api.API
+            api, routes, refused = openai.API
         try:
             return self._answer(call, api, routes)
         except HTTPError as error:
