@@ -291,7 +291,7 @@ class OpenAIBatches:
             yield ListedJob(
                 job_id=str(entry["id"]),
                 created_at=unix_time(entry.get("created_at")) or since,
-                outcome=_ended(entry, folded(entry.get("status"))),
+                outcome=ended_as(entry),
                 submission_key=text_or_none(mapping(entry.get("metadata")).get("submission_key")),
                 input_file_id=text_or_none(entry.get("input_file_id")),
                 n_requests=count_or_none(mapping(entry.get("request_counts")).get("total")),
@@ -611,7 +611,7 @@ def read_status(batch: Mapping[str, Any], now: datetime) -> JobStatus:
         msg = "not a batch"
         raise ValueError(msg)
     word = folded(status)
-    outcome = _ended(batch, word)
+    outcome = ended_as(batch)
     n_completed, n_failed = _counted(batch, outcome)
     problem = _first_problem(batch.get("errors"))
     job = JobStatus(
@@ -650,12 +650,13 @@ def _counted(batch: Mapping[str, Any], outcome: JobOutcome | None) -> tuple[int 
     return told[0], told[1]
 
 
-def _ended(batch: Mapping[str, Any], word: str) -> JobOutcome | None:
-    """Return how a batch ended; None while it runs.
+def ended_as(batch: Mapping[str, Any]) -> JobOutcome | None:
+    """Return how a batch ended; None while it runs; pure.
 
     A word nobody knows is an end where the batch tells of an error, or has its output and counts
     every request.
     """
+    word = folded(batch.get("status"))
     if word in _ENDED or word in _RUNNING:
         return _ENDED.get(word)
     if _first_problem(batch.get("errors"))[0] is not None:

@@ -5,7 +5,7 @@ OpenAI's words, and those of services that took them over.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cj_pipeline.emulator import judges
@@ -18,12 +18,15 @@ from cj_pipeline.emulator.routing import RequestContext, allows_ties, before_ess
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 
 
-def create_completion(context: RequestContext) -> Response:
-    """Answer a chat completion."""
+def create_completion(
+    context: RequestContext, dress: Callable[[dict[str, Any]], None] = lambda _: None
+) -> Response:
+    """Answer a chat completion; `dress` changes the answer for a service that words it so."""
     judge_request = read_chat(context.call.json())
     reply, cost, took_s = context.answer_now(context.api, judge_request)
     request_id = identifier("req_", context.now, context.account, context.state.count("requests"))
     body = chat_body(judge_request.model, reply, cost, request_id, context.now)
+    dress(body)
     return json_answer(body, headers=_call_headers(request_id, reply), took_s=took_s)
 
 

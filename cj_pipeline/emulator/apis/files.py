@@ -71,11 +71,11 @@ def create_file(context: RequestContext) -> Response:
     return json_answer(file_object(kept))
 
 
-def list_files(context: RequestContext) -> Response:
-    """Return a page of the account's files."""
+def known_files(context: RequestContext) -> list[sqlite3.Row]:
+    """Return the account's files, newest first."""
     with context.state.write() as db:
         see_to_due_jobs(db, context.api, context.now)
-        rows = [
+        return [
             row
             for row in db.execute(
                 "SELECT * FROM files WHERE api = ? AND account = ? AND NOT is_deleted"
@@ -84,8 +84,12 @@ def list_files(context: RequestContext) -> Response:
             )
             if _is_visible(row, context)
         ]
+
+
+def list_files(context: RequestContext) -> Response:
+    """Return a page of the account's files."""
     purpose = context.call.query.get("purpose")
-    rows = [row for row in rows if purpose in {None, row["purpose"]}]
+    rows = [row for row in known_files(context) if purpose in {None, row["purpose"]}]
     if context.call.query.get("order") == "asc":
         rows.reverse()
     return page_of([file_object(row) for row in rows], context, most=10_000, usual=10_000)
@@ -123,7 +127,8 @@ def file_content(context: RequestContext) -> Response:
 def see_to_due_jobs(db: sqlite3.Connection, api: str, now: float) -> None:
     """Make the result files of batches that have ended since anybody looked."""
     for job, progress in take_due_jobs(db, api, now):
-        if progress.phase == "failed" or progress.ended_at is None:
+        has_files = "names_undone" in job.request
+        if not has_files or progress.phase == "failed" or progress.ended_at is None:
             continue
         life_s = job.request["output_life_s"] or FILE_LIFE_S
         sizes = {
@@ -355,3 +360,11 @@ _BINARY = {"content-type": "application/octet-stream"}
 
 
 _CHUNK = 1 << 18
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield a file's lines that have anything in them, with their numbers from 1."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, line

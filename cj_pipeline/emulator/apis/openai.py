@@ -30,6 +30,7 @@ from cj_pipeline.emulator.apis.files import (
     find_file,
     list_files,
     list_object,
+    numbered_lines,
     result_file_ids,
     retrieve_file,
     see_to_due_jobs,
@@ -75,8 +76,8 @@ def create_batch(context: RequestContext) -> Response:
     path = context.state.file_path(source["path"])
     number = context.state.count("openai batches")
     job_id = identifier("batch_", context.seed, "batch", number, source["file_id"], context.now)
-    checked = _check_lines(path, body["endpoint"], context.settings.limits)
-    lines = () if checked.errors else _request_lines(path, body["endpoint"])
+    checked = checked_lines(path, body["endpoint"], context.settings.limits)
+    lines = () if checked.errors else request_lines(path, body["endpoint"])
     job_rows = context.answer_rows(lines, words_of(body["endpoint"], job_id, context.now), job_id)
     errors = checked.errors or _over_enqueued(context, checked.model, job_rows.prompt_tokens)
     plan = context.plan(job_rows.took_s, errors)
@@ -142,19 +143,21 @@ def cancel_batch(context: RequestContext) -> Response:
 
 
 @dataclass(frozen=True)
-class _Checked:
+class Checked:
+    """What a file's lines are: the model they name, and what is wrong with them."""
+
     model: str
     errors: tuple[tuple[str, str, int | None], ...]
 
 
-def _check_lines(path: Path, endpoint: str, limits: Limits) -> _Checked:
+def checked_lines(path: Path, endpoint: str, limits: Limits) -> Checked:
     """Read a file's lines for what would make the batch fail; keeps the first few problems."""
     errors: list[tuple[str, str, int | None]] = []
     seen: set[str] = set()
     model, n_lines = "", 0
     if path.stat().st_size > limits.batch_bytes:
         msg = f"The batch input file is larger than {limits.batch_bytes} bytes."
-        return _Checked("", (("file_too_large", msg, None),))
+        return Checked("", (("file_too_large", msg, None),))
     for number, line in numbered_lines(path):
         n_lines += 1
         problem = _line_problem(line, endpoint, model, seen)
@@ -167,7 +170,7 @@ def _check_lines(path: Path, endpoint: str, limits: Limits) -> _Checked:
     if n_lines > limits.batch_requests:
         msg = f"The batch has {n_lines} requests, the limit is {limits.batch_requests}."
         errors.insert(0, ("too_many_tasks", msg, None))
-    return _Checked(model, tuple(errors))
+    return Checked(model, tuple(errors))
 
 
 def _line_problem(line: bytes, endpoint: str, model: str, seen: set[str]) -> tuple[str, str] | str:
@@ -199,7 +202,8 @@ def _line_problem(line: bytes, endpoint: str, model: str, seen: set[str]) -> tup
     return str(line_model)
 
 
-def _request_lines(path: Path, endpoint: str) -> Iterator[RequestLine]:
+def request_lines(path: Path, endpoint: str) -> Iterator[RequestLine]:
+    """Yield the requests of a file whose lines are as they must be."""
     read = read_response_request if endpoint == RESPONSES else read_chat
     for _, line in numbered_lines(path):
         row = json.loads(line)
@@ -207,13 +211,6 @@ def _request_lines(path: Path, endpoint: str) -> Iterator[RequestLine]:
             yield RequestLine(row["custom_id"], read(row["body"]))
         except HTTPError as problem:
             yield RequestLine(row["custom_id"], None, problem)
-
-
-def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, line
 
 
 def _batch_object(
