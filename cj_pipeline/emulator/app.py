@@ -148,6 +148,11 @@ def without_credit(route: str) -> HTTPError:
     if route.startswith("gemini."):
         words = "Your prepayment credits are depleted. Please manage your project and billing."
         return HTTPError(429, words, code="RESOURCE_EXHAUSTED")
+    if route.startswith("xai."):
+        words = "Your team has either used all available credits or reached its monthly limit."
+        return HTTPError(429, words, code="Some resource has been exhausted")
+    if route.startswith("openrouter."):
+        return HTTPError(402, "Insufficient credits. Add more on the credits page.")
     words = "You exceeded your current quota, please check your plan and billing details."
     return HTTPError(429, words, code="insufficient_quota")
 

@@ -169,7 +169,8 @@ class Judge:
             return replace(
                 NO_PRICE, provider=self.provider, model=self.model, source="a server of one's own"
             )
-        return price_of(self.provider, self.model)
+        listed = price_of(self.provider, self.model)
+        return replace(listed, is_stated_by_answers=self.service.states_cost)
 
     @property
     def _is_local(self) -> bool:

@@ -495,7 +495,7 @@ class OpenAIBatches:
                 answer = ErrorAnswer(
                     status=error.status_code,
                     code=error.code or error.type,
-                    message=text_or_none(mapping(error.body).get("message")) or error.message,
+                    message=_words_of(error),
                     retry_after_s=retry_after_s(error.response.headers, self.clock()),
                 )
                 raise failed_call(call, answer) from None
@@ -520,6 +520,15 @@ class LiveOpenAI:
             except openai.APIStatusError as error:
                 response = _of_this_request(error)
             return _answer_row(call, request, response, words.WANTED)
+
+
+def _words_of(error: openai.APIStatusError) -> str:
+    """Return what an error answer says: in an object, as some services do under another name, or as
+    a text in its place."""
+    sent = error.body
+    told = mapping(sent)
+    said = told.get("message") or told.get("detail") or sent
+    return text_or_none(said) or error.message
 
 
 def _with_expiry_if_known(send: Callable[..., Any], **expiry: Any) -> Any:
@@ -556,7 +565,9 @@ def _of_this_request(error: openai.APIStatusError) -> httpx2.Response:
     Raises:
         APIStatusError: If it says something else.
     """
-    if error.status_code not in REQUESTS_OWN_FAULT or is_out_of_credit(error.code, error.message):
+    if error.status_code not in REQUESTS_OWN_FAULT or is_out_of_credit(
+        error.code, _words_of(error)
+    ):
         raise error
     return error.response
 
@@ -679,7 +690,8 @@ def _answered_row(response: dict[str, Any], read_body: Callable[[dict[str, Any]]
     if body.get("error") or not is_2xx:
         within = error_within(body, "") if is_2xx else None
         told = within.status if within is not None else status
-        return _failed_row(body.get("error"), status=told if isinstance(told, int) else None)
+        error = body.get("error") or (None if is_2xx else body)
+        return _failed_row(error, status=told if isinstance(told, int) else None)
     if not body:
         return Reply(None, RequestOutcome.PROVIDER_ERROR, error_code="no_body", may_retry=True)
     return read_body(body)

@@ -138,11 +138,16 @@ class XAIBatches(OpenAIBatches):
 
 
 def as_batch(batch: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """Return a batch in the words of OpenAI's; pure. Its state follows from its counts."""
+    """Return a batch in the words of OpenAI's; pure. Its state follows from its counts.
+
+    Counts that do not come to the whole though nothing is left to do say nothing.
+    """
     state = mapping(batch.get("state"))
     total = count_or_none(state.get("num_requests"))
     made = _time(batch.get("create_time"))
     rejection = text_or_none(batch.get("cancel_by_xai_message"))
+    n_pending, n_done = _left(state), _done(state)
+    tells = bool(total) and (n_pending > 0 or n_done >= count(total))
     return {
         "id": batch.get("batch_id"),
         "status": "failed" if rejection else _word(batch, state, now),
@@ -151,8 +156,8 @@ def as_batch(batch: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         "metadata": {"submission_key": text_or_none(batch.get("name"))},
         "request_counts": {
             "total": total or None,
-            "completed": count_or_none(state.get("num_success")) if total else None,
-            "failed": count_or_none(state.get("num_error")) if total else None,
+            "completed": count_or_none(state.get("num_success")) if tells else None,
+            "failed": count_or_none(state.get("num_error")) if tells else None,
         },
         "errors": {"data": [{"message": rejection}]} if rejection else None,
     }
@@ -164,19 +169,26 @@ def _word(batch: Mapping[str, Any], state: Mapping[str, Any], now: datetime) -> 
     They are all 0 before a file is read as well as after it was refused, so that nothing left to do
     is an end only of a batch that had something to do.
     """
-    total, n_cancelled = count(state.get("num_requests")), count(state.get("num_cancelled"))
-    n_done = count(state.get("num_success")) + count(state.get("num_error")) + n_cancelled
-    told = count_or_none(state.get("num_pending"))
-    n_pending = max(0, total - n_done) if told is None else told
+    total = count(state.get("num_requests"))
     is_stopped = batch.get("cancel_time") is not None
-    if total > 0 and n_pending == 0:
-        return "cancelled" if n_cancelled else "completed"
+    if total > 0 and _left(state) == 0:
+        return "cancelled" if count(state.get("num_cancelled")) else "completed"
     expires = rfc3339_time(batch.get("expire_time"))
     if expires is not None and now >= expires:
         return "expired"
     if is_stopped:
         return "cancelling" if total > 0 else "cancelled"
     return "in_progress" if total > 0 else "validating"
+
+
+def _done(state: Mapping[str, Any]) -> int:
+    return sum(count(state.get(f"num_{how}")) for how in ("success", "error", "cancelled"))
+
+
+def _left(state: Mapping[str, Any]) -> int:
+    """Return how many requests are still to be done."""
+    told = count_or_none(state.get("num_pending"))
+    return max(0, count(state.get("num_requests")) - _done(state)) if told is None else told
 
 
 def parse_result(line: str, read_body: Callable[[dict[str, Any]], Reply]) -> Reply:
