@@ -43,9 +43,9 @@ from tests.support.nightly import IS_NIGHTLY, many
 # Imported before forking, so that not every process of hundreds imports them again.
 HEAVY = (
     "anthropic",
-    "cj_pipeline.emulator.anthropic_api",
-    "cj_pipeline.emulator.gemini_api",
-    "cj_pipeline.emulator.openai_api",
+    "cj_pipeline.emulator.apis.anthropic",
+    "cj_pipeline.emulator.apis.gemini",
+    "cj_pipeline.emulator.apis.openai",
     "cj_pipeline.providers.anthropic",
     "cj_pipeline.providers.gemini",
     "cj_pipeline.providers.openai",
