@@ -300,8 +300,9 @@ def job_states_sensor(
     context: dg.SensorEvaluationContext, engine: RuntimeResource
 ) -> dg.SensorResult:
     """Look at what the store knows of provider jobs; no provider is called, no run requested."""
-    with engine.open_for_tick().store.read() as db:
-        changed, known = changed_job_states(db, read_cursor(context.cursor))
+    connected = engine.open_for_tick()
+    with connected.store.read() as db:
+        changed, known = changed_job_states(db, read_cursor(context.cursor), connected.clock())
     return dg.SensorResult(
         skip_reason=f"{len(changed)} provider jobs have another state",
         asset_events=observations(changed),

@@ -18,7 +18,7 @@ class KnownStates:
     """What was known of provider jobs at the last look.
 
     Attributes:
-        since: Jobs recorded from then on are looked at even if they are done; None: none are.
+        since: Jobs recorded from then on are looked at even if they are done; None at first.
         states: By submission key, of the jobs that are not done or were recorded since.
     """
 
@@ -26,7 +26,9 @@ class KnownStates:
     states: Mapping[str, str] = field(default_factory=dict)
 
 
-def changed_job_states(db: Session, known: KnownStates) -> tuple[list[dict[str, Any]], KnownStates]:
+def changed_job_states(
+    db: Session, known: KnownStates, now: datetime
+) -> tuple[list[dict[str, Any]], KnownStates]:
     """Return the jobs whose state is another than was known, the oldest first, and what is now.
 
     A job that was done before the first look is never among them, so a long history costs nothing.
@@ -43,16 +45,15 @@ def changed_job_states(db: Session, known: KnownStates) -> tuple[list[dict[str, 
         {"known": list(known.states), "since": known.since},
     )
     changed = [row for row in rows if known.states.get(row["submission_key"]) != row["state"]]
-    told, later = changed[:MOST_AT_ONCE], changed[MOST_AT_ONCE:]
-    since = max((row["intended_at"] for row in rows), default=known.since)
-    if later:
-        since = known.since  # those of them that are done by then must still be found
+    told = changed[:MOST_AT_ONCE]
     states = dict(known.states) | {row["submission_key"]: row["state"] for row in told}
-    kept = {
+    since = known.since or now
+    if len(told) == len(changed):
+        # Not before all are told: one that is done by then would not be found any more.
+        since = max([since, *(row["intended_at"] for row in rows)])
+    going_on = {
         row["submission_key"]
         for row in rows
-        if row["phase"] != "done"
-        or (since is not None and row["intended_at"] >= since)
-        or row in later
+        if row["phase"] != "done" or row["intended_at"] >= since or row in changed[MOST_AT_ONCE:]
     }
-    return told, KnownStates(since, {key: states[key] for key in states if key in kept})
+    return told, KnownStates(since, {key: states[key] for key in states if key in going_on})
