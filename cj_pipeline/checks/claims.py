@@ -21,6 +21,7 @@ from cj_pipeline.diagnostics.position_balance import (
     first_shown_share,
     positional_skews,
 )
+from cj_pipeline.grading.anchors import TOO_SURE
 from cj_pipeline.pairing.positions import POSITIONAL_SKEW_BAND
 from cj_pipeline.queries.history import BatchHistory
 from cj_pipeline.queries.spending import ROUNDING_USD, spending
@@ -485,6 +486,24 @@ def anchors_are_graded_near_their_grades(history: BatchHistory) -> Finding:
             "mean_absolute_error": off,
             "bias": bias,
         },
+    )
+
+
+def anchors_bear_out_confidence(history: BatchHistory) -> Finding:
+    """Anchors' known grades were as probable, each graded by the others, as the grades claim.
+
+    The mean logarithm of those probabilities is compared with what it would be were they right.
+    Grades that are surer than they should be are wrong more often than their confidence says.
+    """
+    check = dict(history.grading["anchor_check"]) if history.grading else {}
+    score = check.get("log_score")  # gradings of earlier versions have none
+    if not score:
+        return Finding(True, "no anchor was graded by the others")
+    return Finding(
+        score["chance"] >= TOO_SURE,
+        f"log score {score['mean']:.2f} a grade where {score['expected']:.2f} is expected and"
+        f" guessing has {score['guessing']:.2f}; as low by chance in {score['chance']:.1%}",
+        {key: score[key] for key in ("mean", "expected", "guessing", "chance")},
     )
 
 
