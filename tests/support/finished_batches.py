@@ -545,11 +545,11 @@ def _decision(
     }
     if scale is not None:
         students = [essay for essay in scale.essay_ids if essay not in anchor_grades]
+        errors = se_summary(scale, score_posterior(scale, anchor_grades), students)
         details |= {
-            "bt_se_summary": se_summary(scale, students),
+            "bt_se_summary": errors,
             "bt_quality_flags": quality_flags(
-                scale,
-                students,
+                errors,
                 mean_se_warning=settings.mean_se_warning,
                 max_se_warning=settings.max_se_warning,
             ),

@@ -192,16 +192,20 @@ def summaries(document: Document, settings: BatchSettings, scale: Scale) -> Expe
         return
     anchors = anchor_grades(document)
     students = [essay for essay in essay_ids(document) if essay not in anchors]
-    errors = se_summary(scale, students)
-    flags = quality_flags(
-        scale,
-        students,
-        mean_se_warning=settings.mean_se_warning,
-        max_se_warning=settings.max_se_warning,
-    )
+    errors = se_summary(scale, score_posterior(scale, anchors), students)
     last = len(document["wave_decisions"]) - 1
     details = document["wave_decisions"][last]["details"]
     if "bt_se_summary" in details:
+        if (
+            "verdict_mean_se" not in details["bt_se_summary"]
+        ):  # earlier versions': by verdicts alone
+            for key in ("mean_se", "max_se"):
+                errors[key] = errors.pop(f"verdict_{key}")
+        flags = quality_flags(
+            errors,
+            mean_se_warning=settings.mean_se_warning,
+            max_se_warning=settings.max_se_warning,
+        )
         yield "bt_se_summary", errors
         yield "bt_quality_flags", flags
         yield f"wave_decisions[{last}].details.bt_se_summary", errors
