@@ -513,6 +513,9 @@ def _bt_entry(history: BatchHistory, row: Row) -> dict[str, Any]:
         entry["anchor_grade"] = essay["grade"]
     if projection is not None:
         entry["grade_projection"] = projection["grade"]
+    scaled = history.scaled_score(row["essay_id"])
+    if scaled is not None:
+        entry["scaled_score"], entry["scaled_standard_error"] = scaled
     if row["essay_id"] in history.rank_by_id:
         rank = history.rank_by_id[row["essay_id"]]
         entry |= {key: rank[key] for key in ("rank_lower", "rank_upper", "p_above_next")}

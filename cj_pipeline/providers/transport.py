@@ -53,6 +53,7 @@ _OUT_OF_CREDIT = re.compile(
     r"((spend(ing)?|usage|budget|billing) (caps?|limits?)|budget|billing|spend(ing)?)\b"
     r"(?!.*\bper (second|minute|hour|day)\b)"
     r"|prepa(id|yment) (credits?|balance) (is|are|has|have)\b|billing account .*(disabled|closed)"
+    r"|(used all (available |of )?(your )?|(doesn't|does not) have any )credits"
     r"|(enable|check your) billing\b|billing (to be |be |is not |not )?enabled",
     re.IGNORECASE,
 )

@@ -86,9 +86,12 @@ _BY_VERDICTS_ALONE = {
 """What the same names meant in version 1."""
 
 
-def scores(document: Document, scale: Scale, posterior: ScorePosterior) -> Expected:
+def scores(
+    document: Document, settings: BatchSettings, scale: Scale, posterior: ScorePosterior
+) -> Expected:
     """Yield the entries of `bt_summary`, but for what is said of ranks."""
     rows = {row["essay_id"]: row for row in score_rows("", 0, scale, posterior)}
+    yield from _scaled(document, settings, rows)
     anchors = anchor_grades(document)
     graded = {row["essay_id"]: row["grade"] for row in document["grade_projections"]}
     for place, entry in enumerate(document["bt_summary"]):
@@ -106,6 +109,31 @@ def scores(document: Document, scale: Scale, posterior: ScorePosterior) -> Expec
             yield f"{path}.anchor_grade", anchors[entry["essay_id"]]
         if entry["essay_id"] in graded:
             yield f"{path}.grade_projection", graded[entry["essay_id"]]
+
+
+def _scaled(
+    document: Document, settings: BatchSettings, rows: Mapping[str, Mapping[str, Any]]
+) -> Expected:
+    """Yield scores on the batch's own scale; of a linked batch only the store has them."""
+    if settings.scaled_scores is None or (document["grading"] or {}).get("linked_scores"):
+        return
+    anchors = anchor_grades(document)
+    every = {essay_id: row["score"] for essay_id, row in rows.items()}
+    students = [score for essay_id, score in every.items() if essay_id not in anchors]
+    line = settings.scaled_scores.line(list(every.values()), students)
+    for place, entry in enumerate(document["bt_summary"]):
+        if "scaled_score" not in entry or entry["essay_id"] not in rows:
+            continue
+        row, path = rows[entry["essay_id"]], f"bt_summary[{place}]"
+        unit, zero = line or (None, None)
+        yield (
+            f"{path}.scaled_score",
+            None if unit is None or zero is None else zero + unit * row["score"],
+        )
+        yield (
+            f"{path}.scaled_standard_error",
+            None if unit is None else unit * row["standard_error"],
+        )
 
 
 def description(document: Document, settings: BatchSettings) -> Expected:

@@ -32,7 +32,13 @@ from cj_pipeline.store.maintenance import backup_store, restore_store
 from tests.support.batches import ManualClock, finish, open_engine, write_batch
 from tests.support.served_emulator import books, served_emulator
 
-THREE = pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
+THREE = pytest.mark.parametrize(
+    "judge",
+    [
+        *("quality", "quality-messages", "quality-gemini"),
+        *("quality-mistral", "quality-xai", "quality-openrouter"),
+    ],
+)
 SETTINGS = {"all_at_once": True, "max_resampling_passes_for_regular_net": 0}
 
 
