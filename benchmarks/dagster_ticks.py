@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -38,6 +39,7 @@ from cj_pipeline.definitions import defs
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.emulator.serving import served
+from cj_pipeline.intake.inbox import Look, items_in, known_of, write_arrivals
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import advance_to_end
 from cj_pipeline.steps.ingest import ingest
@@ -147,6 +149,7 @@ def main() -> None:
     parser.add_argument("--comparisons", type=int, default=300)
     parser.add_argument("--runs", type=int, default=0, help="finished runs in Dagster's history")
     parser.add_argument("--ticks", type=int, default=20, help="repetitions of what is steady")
+    parser.add_argument("--resting", type=int, default=2000, help="folders kept in the inbox")
     given = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
@@ -168,6 +171,7 @@ def main() -> None:
                 print(f"{instance.get_runs_count()} runs")
             tick(provider_jobs_sensor, instance)
             steady(runtime, instance, given.ticks)
+            resting(runtime, instance, given.resting, given.ticks)
             measure(runtime, instance)
 
 
@@ -257,6 +261,29 @@ def measure(runtime: Runtime, instance: dg.DagsterInstance) -> None:
     first = tick(inbox_sensor, instance)
     show("inbox_sensor, 200 folders of 25 essays seen first", first)
     show("inbox_sensor, the same at rest", tick(inbox_sensor, instance, first[3]))
+
+
+def resting(runtime: Runtime, instance: dg.DagsterInstance, n_folders: int, n_ticks: int) -> None:
+    """Time ticks over an inbox that keeps folders, of which nothing is new."""
+    runtime.inbox.mkdir(exist_ok=True)
+    for number in range(n_folders):
+        write_batch(runtime.inbox / f"kept-{number:05d}", n_students=4, settings={})
+    with runtime.store.write() as db:
+        known = known_of(db)
+        look = Look(known=known, now=runtime.clock(), busy=(), rest_of=lambda _: (0.0, None))
+        seen, _ = look.at(items_in(runtime.inbox))
+        rows = [
+            replace(row, state="rejected", reason="instructions.md is missing") for row in seen.rows
+        ]
+        write_arrivals(db, rows, known)
+    cursor: list[str | None] = [None]
+
+    def one() -> float:
+        seconds, _, n_runs, cursor[0] = tick(inbox_sensor, instance, cursor[0])
+        assert n_runs == 0
+        return seconds
+
+    often(f"inbox_sensor, {n_folders} folders at rest", n_ticks, one)
 
 
 if __name__ == "__main__":

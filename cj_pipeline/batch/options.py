@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import mean, stdev
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -145,6 +147,30 @@ class ScaledScores(BaseModel):
             msg = "scaled_scores: low has to be below high"
             raise ValueError(msg)
         return self
+
+    def line(
+        self, scores: Sequence[float], students: Sequence[float]
+    ) -> tuple[float, float] | None:
+        """Return what a logit is in these units and what a score of zero becomes.
+
+        The same line as `v_scaled_scores`, for a batch that is linked to none.
+
+        Args:
+            scores: Of all essays, in logits.
+            students: Of the students alone.
+
+        Returns:
+            None where scores that are all one make no scale.
+        """
+        if self.low is not None and self.high is not None:
+            width = max(scores) - min(scores)
+            unit = (self.high - self.low) / width if width else None
+            return None if unit is None else (unit, self.low - unit * min(scores))
+        width = stdev(students) if len(students) > 1 else 0.0
+        if not width or self.spread is None or self.mean is None:
+            return None
+        unit = self.spread / width
+        return unit, self.mean - unit * mean(students)
 
 
 class PrecisionTargets(BaseModel):

@@ -30,7 +30,7 @@ from cj_pipeline.commands.terminal.arguments import (
 )
 from cj_pipeline.commands.terminal.console import console, errors
 from cj_pipeline.commands.terminal.home import open_runtime
-from cj_pipeline.progress.text import describe_outlook, describe_unattended
+from cj_pipeline.progress.text import describe_outlook, describe_unattended, has_no_outlook
 from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ def status(
     ] = None,
 ) -> None:
     """Show the status of batches; of one, also what it waits for, where, and the next look."""
+    from cj_pipeline.operations.cost_estimate import usual_time
     from cj_pipeline.progress.events import progress_of
     from cj_pipeline.queries.overview import batch_overview, open_jobs, put_off, what_hinders
     from cj_pipeline.steps.next_step import what_is_awaited
@@ -171,6 +172,7 @@ def status(
         jobs = open_jobs(db, batch) if batch is not None else []
         progress = progress_of(db, batch, now) if batch and batch in running else None
         awaited = what_is_awaited(db, batch, now) if batch and batch in running else ""
+        usual = usual_time(db, batch) if batch and progress and has_no_outlook(progress) else ""
     answer(
         batches=[
             row
@@ -182,10 +184,11 @@ def status(
         awaited=awaited.splitlines(),
         jobs=jobs,
         progress=progress,
+        usual_time=usual,
     )
     console.print(tables.statuses(rows))
     if progress is not None:
-        told = "; ".join(describe_outlook(progress))
+        told = "; ".join(describe_outlook(progress, usual))
         console.print(f"{batch}: {told}", markup=False, highlight=False, soft_wrap=True)
     for line in awaited.splitlines():
         console.print(f"Waits for {line}", markup=False, highlight=False, soft_wrap=True)

@@ -198,8 +198,7 @@ def examine(
     if most and not yes:
         confirm(f"This can cost up to {most:.4f} USD. Go on?")
     real = [] if judge.is_simulated else [judge]
-    # The most that they can cost counts for the installation's day: answers may not tell it.
-    with paid_trials(open_runtime(), real, CALLS_AT_MOST, most):
+    with paid_trials(open_runtime(), real, CALLS_AT_MOST, most, may_be_fewer=True) as paid:
         found = look(
             _provider(judge),
             judge,
@@ -207,7 +206,9 @@ def examine(
             instructions=meant_for.document("instructions") if meant_for is not None else "",
             rubric=meant_for.document("rubric") if meant_for is not None else "",
         )
+        paid.extend(found.trials)
         tried = try_injections(_provider(judge), judge) if injections and found.is_ready else None
+        paid.extend(tried.trials if tried is not None else ())
     answer(**found.as_json(), injections=None if tried is None else tried.as_json())
     rows = [(each.standing, each.about, each.finding) for each in found.examined]
     console.print(tables.table(judge.judge_id, ("", "about", "found"), rows))

@@ -90,10 +90,17 @@ def essay(
             autocompletion=completion.essay_names,
         ),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="With --than, also write both side by side here.", dir_okay=False),
+    ] = None,
 ) -> None:
     """Show one essay's score and grade, which comparisons it won and lost, and why."""
     from cj_pipeline.outputs.feedback import essay_feedback
 
+    if page is not None and than is None:
+        msg = "it takes --than, which names the other essay"
+        raise typer.BadParameter(msg, param_hint="--page")
     (history,) = _histories([batch])
     essay_id = history.essay_meant(essay_id)
     feedback = essay_feedback(history, essay_id)
@@ -105,7 +112,7 @@ def essay(
         probabilities=None if projection is None else projection["probabilities"],
     )
     if than is not None:
-        _show_odds(history, essay_id, history.essay_meant(than))
+        _show_odds(history, essay_id, history.essay_meant(than), page)
     if (hidden := find_hidden(history.essay_by_id[essay_id]["text"] or "")) is not None:
         console.print(f"The text {hidden.describe()}; judges read them.", markup=False)
     console.print(
@@ -227,16 +234,20 @@ def _histories(batches: list[str]) -> list[BatchHistory]:
         return [read_history(db, batch) for batch in batches]
 
 
-def _show_odds(history: BatchHistory, one: str, other: str) -> None:
-    from cj_pipeline.outputs.feedback import essay_feedback
-    from cj_pipeline.scale.ranks import probability_above
+def _show_odds(history: BatchHistory, one: str, other: str, page: Path | None) -> None:
+    from cj_pipeline.outputs.artefact import write_atomically
+    from cj_pipeline.outputs.essay_pair import essay_pair, render_essay_pair
 
-    essay_feedback(history, other)  # fails for an unknown essay
-    p = probability_above(history.posterior(), one, other)
+    pair = essay_pair(history, one, other)
+    p = pair.probability_above
     answer(than={"essay_id": other, "probability_above": p})
     console.print(
         f"{one} is truly better than {other} with a probability of {p:.0%}.", markup=False
     )
+    if page is not None:
+        note_export(page, "comparison", [history.batch_id])
+        write_atomically(page, render_essay_pair(history, pair).encode())
+        console.print(f"Page: {page}", markup=False, soft_wrap=True)
 
 
 def _feedback_rows(feedback: EssayFeedback) -> list[tuple[str, str]]:
@@ -244,6 +255,11 @@ def _feedback_rows(feedback: EssayFeedback) -> list[tuple[str, str]]:
         (
             "score",
             f"{feedback.score:+.2f} (95 % between {feedback.lower:+.2f} and {feedback.upper:+.2f})",
+        ),
+        *(
+            [("scaled score", "{:.1f} ± {:.1f}".format(*feedback.scaled))]
+            if feedback.scaled is not None
+            else []
         ),
         ("verdict-only score", f"{feedback.verdict_score:+.2f}"),
         ("rank", f"{feedback.rank} of {feedback.n_essays}"),

@@ -23,7 +23,12 @@ from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import console, errors, is_attended, write_json
 from cj_pipeline.commands.terminal.home import open_runtime
 from cj_pipeline.errors import SettingsError, StoreBusyError, UnknownBatchError
-from cj_pipeline.progress.text import describe_outlook, describe_unattended, event_line
+from cj_pipeline.progress.text import (
+    describe_outlook,
+    describe_unattended,
+    event_line,
+    has_no_outlook,
+)
 from cj_pipeline.progress.values import Progress
 from cj_pipeline.stopping.continuation import BatchOutcome
 
@@ -115,6 +120,7 @@ class _Watching:
         self._console = console
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._ask_again_at = 0.0
+        self._usual_time = ""
         self._as_json = as_json
 
     def require(self) -> None:
@@ -183,6 +189,8 @@ class _Watching:
                     write_json({"shape": SHAPE, **event.as_json()})
                 else:
                     self._print(event_line(event))
+            if has_no_outlook(update.progress) and not self._usual_time:
+                self._print(f"{self._batch_id} takes {self._usual()} at most.")
         return self._end(update.progress)
 
     def screen(self) -> int:
@@ -201,8 +209,18 @@ class _Watching:
                 live.start()
 
             for update in self._updates(pause):
-                live.update(screen_of(update.progress), refresh=True)
+                usual = self._usual() if has_no_outlook(update.progress) else ""
+                live.update(screen_of(update.progress, usual), refresh=True)
         return self._end(update.progress)
+
+    def _usual(self) -> str:
+        """How long the batch takes at most, looked up once."""
+        if not self._usual_time:
+            from cj_pipeline.operations.cost_estimate import usual_time
+
+            with self._runtime.store.read() as db:
+                self._usual_time = usual_time(db, self._batch_id)
+        return self._usual_time
 
     def _updates(self, pause: Callable[[float], object]) -> Iterator[ProgressUpdate]:
         from cj_pipeline.progress.follow import follow
@@ -265,7 +283,7 @@ class _TimeIsUpError(Exception):
     """The time given with --timeout has passed."""
 
 
-def screen_of(progress: Progress) -> Group:
+def screen_of(progress: Progress, usual_time: str = "") -> Group:
     """Return what a live terminal shows of a batch."""
     state = progress.outcome.value if progress.outcome else progress.state
     if progress.is_cancelling:
@@ -273,7 +291,7 @@ def screen_of(progress: Progress) -> Group:
     facts = Table.grid(padding=(0, 3))
     facts.add_row(
         Text(f"{progress.n_done} of {progress.n_expected}, {progress.n_failed} failed"),
-        *map(Text, describe_outlook(progress)),
+        *map(Text, describe_outlook(progress, usual_time)),
     )
     return Group(
         Text.assemble((progress.batch_id, "bold"), f"  wave {progress.wave}  {state}"),

@@ -19,6 +19,9 @@ from cj_pipeline.emulator.http import Breakage, HTTPError, Request, Response, js
 from cj_pipeline.emulator.routing import Handler, RequestContext, Route
 from cj_pipeline.emulator.state import State
 
+Api = tuple[str, tuple[Route, ...], Callable[[HTTPError], Response]]
+"""An API: its name, its routes, and how it words a refusal."""
+
 _GEMINI_PATH = re.compile(r"/upload/|/v1(beta|alpha)?/models/[^/]+:|/v1(beta|alpha)/")
 
 
@@ -38,17 +41,7 @@ class Emulator:
 
     def handle(self, call: Request) -> Response:
         """Return the answer to a call, damaged if a fault says so."""
-        from cj_pipeline.emulator import anthropic_api, control_api, gemini_api, openai_api
-
-        if call.path.startswith("/emulator/"):
-            api, routes, refused = control_api.API
-        elif call.path.startswith("/v1/messages"):
-            api, routes, refused = anthropic_api.API
-        elif _GEMINI_PATH.match(call.path) or "x-goog-api-key" in call.headers:
-            # OpenAI and Gemini both have /v1/files and /v1/batches; the key's header decides.
-            api, routes, refused = gemini_api.API
-        else:
-            api, routes, refused = openai_api.API
+        api, routes, refused = _called(call)
         try:
             return self._answer(call, api, routes)
         except HTTPError as error:
@@ -84,6 +77,34 @@ class Emulator:
         # Keys that are alike up to `--` belong to one account: `school--old` and `school--new`.
         account = key.partition("--")[0]
         return hashlib.sha256(b"emulator account " + account.encode()).hexdigest()[:12]
+
+
+def _called(call: Request) -> Api:
+    """Return the API that a call is for."""
+    from cj_pipeline.emulator.apis import (
+        anthropic,
+        control,
+        gemini,
+        mistral,
+        openai,
+        openrouter,
+        xai,
+    )
+
+    below: dict[str, Api] = {
+        "emulator": control.API,
+        "mistral": mistral.API,
+        "xai": xai.API,
+        "openrouter": openrouter.API,
+    }
+    if (api := below.get(call.path.split("/")[1])) is not None:
+        return api
+    if call.path.startswith("/v1/messages"):
+        return anthropic.API
+    if _GEMINI_PATH.match(call.path) or "x-goog-api-key" in call.headers:
+        # OpenAI and Gemini both have /v1/files and /v1/batches; the key's header decides.
+        return gemini.API
+    return openai.API
 
 
 def is_same(key: str, token: str) -> bool:
@@ -127,6 +148,11 @@ def without_credit(route: str) -> HTTPError:
     if route.startswith("gemini."):
         words = "Your prepayment credits are depleted. Please manage your project and billing."
         return HTTPError(429, words, code="RESOURCE_EXHAUSTED")
+    if route.startswith("xai."):
+        words = "Your team has either used all available credits or reached its monthly limit."
+        return HTTPError(429, words, code="Some resource has been exhausted")
+    if route.startswith("openrouter."):
+        return HTTPError(402, "Insufficient credits. Add more on the credits page.")
     words = "You exceeded your current quota, please check your plan and billing details."
     return HTTPError(429, words, code="insufficient_quota")
 
@@ -144,12 +170,13 @@ def _match(call: Request, routes: tuple[Route, ...]) -> tuple[Route, Mapping[str
 
 
 def _key(call: Request) -> str:
-    """Return the key a call bears, as any of the three providers takes it."""
+    """Return the key a call bears, in any of the headers that services take it in."""
     headers = call.headers
     bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
     return (
         headers.get("x-goog-api-key")
         or headers.get("x-api-key")
+        or headers.get("api-key")
         or bearer
         or call.query.get("key", "")
     )

@@ -14,6 +14,7 @@ from cj_pipeline.emulator.config import Fault
 
 _WEB_PAGE = b"<!DOCTYPE html>\n<html><body><h1>Sign in to this network</h1></body></html>\n"
 _BOM = b"\xef\xbb\xbf"
+_IDS = frozenset({"custom_id", "key", "metadata", "batch_request_id"})
 _MODEL_NAMES = ("model", "modelVersion")
 
 
@@ -33,9 +34,9 @@ def damaged_body(fault: Fault, raw: bytes) -> bytes:
 def _shortened(fault: Fault, raw: bytes) -> bytes:
     """Return the first share of a body: of its lines, or of the responses in it."""
     try:
-        operation = json.loads(raw)
-        responses = operation["response"]["inlinedResponses"]["inlinedResponses"]
-    except (ValueError, KeyError, TypeError):
+        answer = json.loads(raw)
+        responses = _responses_in(answer)
+    except (ValueError, KeyError, TypeError, AttributeError):
         lines = raw.splitlines(keepends=True)
         if fault.at_line_end:
             return b"".join(lines[: math.ceil(len(lines) * fault.share)])
@@ -44,13 +45,26 @@ def _shortened(fault: Fault, raw: bytes) -> bytes:
         rest = lines[n_whole] if lines else b""
         return b"".join(lines[:n_whole]) + rest[: len(rest) // 2]
     del responses[math.ceil(len(responses) * fault.share) :]
-    return json.dumps(operation).encode()
+    return json.dumps(answer).encode()
+
+
+def _responses_in(answer: Any) -> list[Any]:
+    """Return the list of a job's responses in an answer: Gemini's, xAI's or OpenRouter's.
+
+    Raises:
+        KeyError, TypeError, AttributeError: If it has none.
+    """
+    if isinstance(answer.get("results"), list):
+        found: list[Any] = answer["results"]
+    else:
+        found = answer["response"]["inlinedResponses"]["inlinedResponses"]
+    return found
 
 
 def damaged_row(fault: str | None, row: dict[str, Any]) -> dict[str, Any]:
     """Return an answered row as a fault has it: what it says of its request, usage or model."""
     if fault == "keyless":
-        return {k: v for k, v in row.items() if k not in {"custom_id", "key", "metadata"}}
+        return {k: v for k, v in row.items() if k not in _IDS}
     if fault == "other_model":
         return _with_model(row, "another-model-2")
     change = _USAGE_CHANGES.get(fault or "")

@@ -55,6 +55,11 @@ class RequestContext:
     now: float
 
     @property
+    def api(self) -> str:
+        """The name of the API that the call is for."""
+        return self.route.partition(".")[0]
+
+    @property
     def seed(self) -> int:
         """The emulator's seed."""
         return self.config.seed

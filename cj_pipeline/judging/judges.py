@@ -32,7 +32,18 @@ from cj_pipeline.judging.provider_definitions import (
 from cj_pipeline.judging.templates import load_template, translation_of
 from cj_pipeline.text import load_yaml
 
-Api = Literal["chat_completions", "responses", "messages", "generate_content", "page"]
+Api = Literal[
+    "chat_completions",
+    "responses",
+    "messages",
+    "generate_content",
+    "page",
+    "mistral",
+    "xai",
+    "openrouter",
+]
+"""The endpoints of a service; the last three only the emulator has, which so imitates a service's
+batches as well."""
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,47}$")
 
@@ -158,7 +169,8 @@ class Judge:
             return replace(
                 NO_PRICE, provider=self.provider, model=self.model, source="a server of one's own"
             )
-        return price_of(self.provider, self.model)
+        listed = price_of(self.provider, self.model)
+        return replace(listed, is_stated_by_answers=self.service.states_cost)
 
     @property
     def _is_local(self) -> bool:

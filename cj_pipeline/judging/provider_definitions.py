@@ -31,11 +31,17 @@ WIRES: Mapping[str, tuple[str, ...]] = {
     "openai": ("chat_completions", "responses"),
     "anthropic": ("messages",),
     "gemini": ("generate_content",),
-    "emulator": ("chat_completions", "responses", "messages", "generate_content"),
+    "emulator": (
+        *("chat_completions", "responses", "messages", "generate_content"),
+        *("mistral", "xai", "openrouter"),
+    ),
     "human": ("page",),
 }
 """The languages that are spoken, and the endpoints of each; a service has the first unless it
 says which."""
+
+BATCH_SHAPES = frozenset({"mistral", "xai", "openrouter"})
+"""Batch endpoints that have an adapter of their own, beside single calls like OpenAI's."""
 
 WITHOUT_DEFINITION = frozenset(
     {"openai", "anthropic", "gemini", "openai-compatible", "emulator", "human"}
@@ -45,6 +51,37 @@ part of their fingerprints, which stay as they were."""
 
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,47}$")]
 _Header = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$")]
+
+
+Meaning = Literal["out_of_credit", "rate_limit", "not_for_plan"]
+_Word = Annotated[str, Field(min_length=3, max_length=200)]
+
+
+class ErrorWords(BaseModel):
+    """What a service says in an error's code or message, where that is its own; in any capitals."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    out_of_credit: tuple[_Word, ...] = ()
+    rate_limit: tuple[_Word, ...] = ()
+    not_for_plan: tuple[_Word, ...] = ()
+
+    def meaning_of(self, code: object, message: object) -> Meaning | None:
+        """Return what an error means by these words; None where they do not say."""
+        said = f"{code or ''} {message or ''}".casefold()
+        told: Mapping[Meaning, tuple[str, ...]] = {
+            "not_for_plan": self.not_for_plan,
+            "out_of_credit": self.out_of_credit,
+            "rate_limit": self.rate_limit,
+        }
+        for meaning, words in told.items():
+            if any(word.casefold() in said for word in words):
+                return meaning
+        return None
+
+
+NO_WORDS = ErrorWords()
+"""Of a service whose errors say what others' do."""
 
 
 class ProviderDefinition(BaseModel):
@@ -76,8 +113,11 @@ class ProviderDefinition(BaseModel):
     """Headers that each request bears."""
     extra_body: Mapping[str, JsonValue] = {}
     """Fields that the body of each request has besides."""
-    batch: Literal["openai", "own"] | None = None
-    """Its batch endpoint: none, one like OpenAI's, or one of its own."""
+    error_words: ErrorWords = NO_WORDS
+    """What its errors say for no credit, too many requests, and what a plan has not."""
+    batch: Literal["openai", "own", "mistral", "xai", "openrouter"] | None = None
+    """Its batch endpoint: none, one like OpenAI's, Mistral's, xAI's or OpenRouter's, or the one of
+    its language."""
     batch_body: Mapping[str, JsonValue] = {}
     """Fields that uploads and creates of batches have besides."""
     batch_expiry: bool = True
@@ -86,6 +126,10 @@ class ProviderDefinition(BaseModel):
     """Requests per batch."""
     max_bytes: Annotated[int, Field(ge=1)] | None = None
     """Bytes per batch."""
+    creates_per_hour: Annotated[int, Field(ge=1)] | None = None
+    """Batches that may be created per hour."""
+    results_kept_s: Annotated[int, Field(ge=3600, le=10**9)] | None = None
+    """For how many seconds after a batch's creation its results are kept."""
     canary: bool = True
     """Whether a judge may first be tried with single calls."""
     stall_after_s: Annotated[float, Field(gt=0, le=366 * 24 * 3600)] | None = None
@@ -219,4 +263,6 @@ def _problem(definition: ProviderDefinition, file: Path) -> str | None:
         return f"wire: {definition.wire} is no language that is spoken: openai, anthropic, gemini"
     if unknown := set(definition.apis) - set(WIRES[definition.wire]):
         return f"apis: {definition.wire} has no {', '.join(sorted(unknown))}"
+    if definition.batch in BATCH_SHAPES and definition.wire != "openai":
+        return f"batch: {definition.batch} goes with wire: openai"
     return None

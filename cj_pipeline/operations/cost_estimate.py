@@ -16,10 +16,15 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import EXPECTED_ANSWER_TOKENS, Usage, cost_usd, estimated_tokens
 from cj_pipeline.judging.prompt_caching import CachingPlan, plan_caching
 from cj_pipeline.operations.pilot import Calibration, calibrate, judge_once, paid_trials
+from cj_pipeline.planning.feasibility import wave_calls
 from cj_pipeline.provider_jobs.requests import RequestSpec
 from cj_pipeline.providers.base import Provider
-from cj_pipeline.queries.forecast_plan import PastCalls
+from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.queries.forecast_plan import PastCalls, past_calls
+from cj_pipeline.queries.live_profile import stored_profile
 from cj_pipeline.runtime import Runtime
+from cj_pipeline.stopping.continuation import completion_denominator
+from cj_pipeline.store.session import Session
 
 NOTHING_SEEN = PastCalls()
 
@@ -119,6 +124,29 @@ def cost_by_mode(
             )
         )
     return costs
+
+
+def usual_time(db: Session, batch_id: str) -> str:
+    """Return in words how long a batch of the store takes at most, by its slowest judge.
+
+    It rests on what the store has seen of its judges, and so can be told before the first answer.
+    """
+    record = load_batch(db, batch_id)
+    in_a_wave = wave_calls(record)
+    n_comparisons = completion_denominator(len(record.essay_ids), record.rules)
+    first = db.one(
+        "SELECT count(*) AS n FROM comparison_pairs WHERE batch_id = ? AND wave = 1", [batch_id]
+    )
+    n_first = (first["n"] if first else 0) or sum(in_a_wave.values())
+    n_waves = math.ceil(n_comparisons / max(1, n_first))
+    mode, workers = record.settings.batching_mode, stored_profile(record.metadata).workers
+    times = []
+    for judge in record.judges:
+        past, n_asked = past_calls(db, judge), in_a_wave[judge.judge_id] * n_waves
+        seconds = _seconds(mode, n_asked, n_waves, workers, past)
+        times.append((seconds, _time_from(batched=mode == "provider_batch_api", past=past)))
+    (low, high), rests_on = max(times, key=lambda each: each[0][1])
+    return f"{time_range(low, high)} ({rests_on})"
 
 
 def _seconds(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,14 +16,19 @@ from typing import Any, Literal
 import yaml
 
 from cj_pipeline.batch.comparisons import RequestOutcome
-from cj_pipeline.errors import CJError, InvalidOutputError, ProviderRefusedError
+from cj_pipeline.errors import (
+    CJError,
+    InvalidOutputError,
+    ProviderRefusedError,
+    UncertainOutcomeError,
+)
 from cj_pipeline.ids import nearest
 from cj_pipeline.judging.estimates import worst_case_usd
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import cost_usd, prompt_bytes
 from cj_pipeline.judging.prompts import Prompt, is_thought_only, parse_verdict, render_prompt
 from cj_pipeline.judging.provider_definitions import Structured
-from cj_pipeline.operations.pilot import CALL_TIMEOUT_S
+from cj_pipeline.operations.pilot import CALL_TIMEOUT_S, Trial
 from cj_pipeline.providers.base import Provider, Reply
 from cj_pipeline.providers.transport import shortened
 from cj_pipeline.providers.usage_evidence import UsageEvidence, is_far_from
@@ -71,12 +77,14 @@ class Examination:
         examined: What was looked at, in order.
         n_calls: Calls that were made.
         usd: What the answers that told their usage cost together.
+        trials: The calls that were or may have been paid for.
     """
 
     judge: Judge
     examined: tuple[Examined, ...]
     n_calls: int
     usd: float
+    trials: tuple[Trial, ...] = ()
 
     @property
     def is_ready(self) -> bool:
@@ -189,6 +197,7 @@ class _Examining:
         self.short, self.longest = pairs_to_show(texts)
         self.shown = {"instructions": instructions, "rubric": rubric}
         self.n_calls, self.usd = 0, 0.0
+        self.trials: list[Trial] = []
 
     def run(self) -> Examination:
         found: list[Examined] = []
@@ -196,7 +205,7 @@ class _Examining:
             found.extend(self._look())
         except CJError as error:
             found.append(Examined("server", "problem", _with_hint(error, self.judge)))
-        return Examination(self.judge, tuple(found), self.n_calls, self.usd)
+        return Examination(self.judge, tuple(found), self.n_calls, self.usd, tuple(self.trials))
 
     def _look(self) -> Iterator[Examined]:
         models = look_at_models(self.provider, self.judge)
@@ -330,7 +339,18 @@ class _Examining:
         self.n_calls += 1
         prompt = _prompt(judge, *pair, **self.shown)
         request = self.provider.build_request(prompt, judge, f"examine-{prompt.sha256[:16]}")
-        reply = self.provider.parse_reply(self.provider.single(request, timeout_s=CALL_TIMEOUT_S))
+        began = time.monotonic()
+        try:
+            line = self.provider.single(request, timeout_s=CALL_TIMEOUT_S)
+        except UncertainOutcomeError:
+            seconds = time.monotonic() - began
+            self.trials.append(Trial(judge, "A", "B", None, "no reply", None, None, seconds))
+            raise
+        reply = self.provider.parse_reply(line)
+        is_refused = reply.outcome is RequestOutcome.PROVIDER_ERROR and not reply.may_retry
+        if not is_refused:  # which nobody bills
+            seconds = time.monotonic() - began
+            self.trials.append(Trial(judge, "A", "B", None, None, reply.text, reply.usage, seconds))
         if reply.usage is not None:
             self.usd += cost_usd(judge.price, reply.usage, batched=False)
         return reply

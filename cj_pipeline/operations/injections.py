@@ -69,12 +69,14 @@ class Injected:
         shown: Each attempt in each order.
         n_calls: Calls that were made.
         usd: What they cost.
+        trials: The calls.
     """
 
     judge: Judge
     shown: tuple[Shown, ...]
     n_calls: int
     usd: float
+    trials: tuple[Trial, ...] = ()
 
     @property
     def n_known(self) -> int:
@@ -157,7 +159,7 @@ def try_injections(provider: Provider, judge: Judge) -> Injected:
             is_known = chosen is not None and plain[label] not in {None, label}
             shown.append(Shown(attempt, label, chosen == label if is_known else None, failure))
     usd = sum(trial.cost_usd for trial in trials)
-    return Injected(judge, tuple(shown), len(trials), usd)
+    return Injected(judge, tuple(shown), len(trials), usd, tuple(trials))
 
 
 def _pairs() -> Iterator[tuple[str, str]]:

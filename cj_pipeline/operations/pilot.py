@@ -156,11 +156,17 @@ def judge_once(
 
 @contextmanager
 def paid_trials(
-    runtime: Runtime, judges: Sequence[Judge], n_calls: int, most_usd: float
+    runtime: Runtime,
+    judges: Sequence[Judge],
+    n_calls: int,
+    most_usd: float,
+    *,
+    may_be_fewer: bool = False,
 ) -> Iterator[list[Trial]]:
     """Give a list for calls that try judges; what they cost counts for the installation's day.
 
-    The most they can cost is stored before the first is made, and stays where they are cut short.
+    The most they can cost is stored before the first is made, and stays where they are cut short,
+    or where an answer does not tell what it used. `may_be_fewer`: not all calls need be made.
 
     Raises:
         CeilingReachedError: If the operator does not allow a judge, or so much; nothing was sent.
@@ -182,7 +188,8 @@ def paid_trials(
         require_trials_within(db, installation(runtime), paid, most_usd, now)
         db.insert("spent_on_trials", [row])
     yield trials
-    told = all(trial.usage is not None for trial in trials) and len(trials) == n_calls
+    is_whole = len(trials) == n_calls or (may_be_fewer and trials)
+    told = is_whole and all(trial.usage is not None for trial in trials)
     if told:
         spent = math.fsum(trial.cost_usd for trial in trials if not trial.judge.is_simulated)
         with runtime.store.write() as db:

@@ -18,7 +18,7 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.templates import is_draft
 from cj_pipeline.operations.examine import look_at_models
 from cj_pipeline.operations.preview import Preview, preview_batch
-from cj_pipeline.planning.feasibility import Obstacle
+from cj_pipeline.planning.feasibility import Obstacle, comparisons_to_join
 from cj_pipeline.planning.obstacles import batch_obstacles, record_obstacles, unknown_links
 from cj_pipeline.planning.spending_limits import breached_ceilings, installation, unallowed_judges
 from cj_pipeline.provider_jobs.requests import load_texts
@@ -29,6 +29,10 @@ from cj_pipeline.runtime import Runtime
 from cj_pipeline.stopping.continuation import completion_denominator
 from cj_pipeline.store.session import Session
 from cj_pipeline.text import find_hidden
+
+_ROOM_TO_DROP = 2
+"""Times the budget that joins all essays, below which dropped pairs are warned of: a judge whose
+two orders disagree on half of its pairs leaves just enough."""
 
 
 @dataclass(frozen=True)
@@ -318,7 +322,18 @@ def _enough(record: BatchRecord) -> PreflightItem:
     if per_pair > 1:
         pairs = math.floor(ends_at / per_pair + 1e-9)
         shown += f", which are about {pairs} pairs, each judged {per_pair:g} times"
-    return PreflightItem("budget", "ready", shown)
+    joined_by = (
+        comparisons_to_join(record) if record.settings.inconsistent_verdicts == "drop" else None
+    )
+    if joined_by is None or ends_at >= _ROOM_TO_DROP * joined_by:
+        return PreflightItem("budget", "ready", shown)
+    return PreflightItem(
+        "budget",
+        "warning",
+        f"{shown}; a pair whose two orders disagree is dropped, and {n - 1} pairs have to stay, or"
+        " it ends as unscalable, without scores: set max_pairwise_comparisons to at least"
+        f" {_ROOM_TO_DROP * joined_by}, or inconsistent_verdicts to halve",
+    )
 
 
 def _costs(preview: Preview) -> Iterator[PreflightItem]:

@@ -513,6 +513,9 @@ def _bt_entry(history: BatchHistory, row: Row) -> dict[str, Any]:
         entry["anchor_grade"] = essay["grade"]
     if projection is not None:
         entry["grade_projection"] = projection["grade"]
+    scaled = history.scaled_score(row["essay_id"])
+    if scaled is not None:
+        entry["scaled_score"], entry["scaled_standard_error"] = scaled
     if row["essay_id"] in history.rank_by_id:
         rank = history.rank_by_id[row["essay_id"]]
         entry |= {key: rank[key] for key in ("rank_lower", "rank_upper", "p_above_next")}
@@ -555,6 +558,7 @@ def _grading(history: BatchHistory) -> dict[str, Any] | None:
         "scale": history.grading["scale_definition"],
         "terms": history.grading["terms"],
         "anchor_check": history.grading["anchor_check"],
+        "disagreement": history.grading["disagreement"],
         "sampled_grades": history.grading["sampled_grades"] or {},
         "graded_despite": list(history.batch["metadata"].get("graded_despite", ())),
         "boundaries": [{key: row[key] for key in _BOUNDARY} for row in history.boundaries],

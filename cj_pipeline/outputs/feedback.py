@@ -123,6 +123,7 @@ class EssayFeedback:
         known_grade: An anchor's grade.
         score, lower, upper: In logits, with the 95 % interval.
         verdict_score: By the verdicts alone, in logits.
+        scaled: The score and its standard error on the scale that the batch sets; None without one.
         rank: Among all essays, anchors included.
         rank_between: Best and worst rank it may truly have (95 %); None before the batch's end.
         grade: A person's, else the most probable one, with its minus or plus, and whether it is
@@ -146,6 +147,7 @@ class EssayFeedback:
     likely: tuple[str, ...]
     among_anchors: str
     verdicts: tuple[EssayVerdict, ...]
+    scaled: tuple[float, float] | None = None
 
 
 def essay_feedback(history: BatchHistory, essay_id: str) -> EssayFeedback:
@@ -217,6 +219,7 @@ def _feedback(history: BatchHistory, essay_id: str, verdicts: Sequence[Row]) -> 
         likely=likely_grades(projection),
         among_anchors=_among_anchors(history, essay_id),
         verdicts=tuple(_seen_by(history, essay_id, row) for row in verdicts),
+        scaled=history.scaled_score(essay_id),
     )
 
 

@@ -45,15 +45,20 @@ class Picture:
 
 def render_page(template: str, **values: Any) -> str:
     """Return a page from one of this folder's templates."""
-    style, style_sha256 = _style()
-    policy = (
-        f"default-src 'none'; style-src 'sha256-{style_sha256}'; img-src data:;"
-        " base-uri 'none'; form-action 'none'"
-    )
+    style, _ = _style()
     return (
         _environment()
         .get_template(template)
-        .render(style=style, policy=policy, spoken=spoken(), **values)
+        .render(style=style, policy=page_policy(), spoken=spoken(), **values)
+    )
+
+
+def page_policy() -> str:
+    """Return what every page of this folder may do; whoever serves one says it in a header too."""
+    _, style_sha256 = _style()
+    return (
+        f"default-src 'none'; style-src 'sha256-{style_sha256}'; img-src data:;"
+        " base-uri 'none'; form-action 'none'"
     )
 
 

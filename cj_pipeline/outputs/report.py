@@ -150,6 +150,7 @@ _MAX_FEEDBACK_COMPARISONS = 1500
 """Beyond this many comparisons the page would outgrow what a browser opens at once."""
 _TEXT_SHOWN = 3000
 
+_Z_95 = 1.96
 _PALETTE = ((140, 45, 4), (240, 140, 70), (238, 226, 190), (120, 175, 215), (8, 60, 120))
 """From the lowest grade to the highest, in red, green and blue; they differ in lightness too."""
 
@@ -219,6 +220,11 @@ def _page(history: BatchHistory, artefacts: Sequence[Row], signed_by: PublicKey 
         boundaries=history.boundaries,
         links=history.links,
         drifts=history.drifts,
+        student_progress=history.student_progress,
+        n_moved=sum(
+            abs(row["change"]) > _Z_95 * row["change_standard_error"]
+            for row in history.student_progress
+        ),
         score_picture=_score_picture(history),
         waves=history.decisions,
         convergence_picture=_convergence_picture(history),

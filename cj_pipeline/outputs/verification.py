@@ -379,7 +379,9 @@ class _Recomputed:
             f"{essay_id} has no score" for essay_id in scale.essay_ids if essay_id not in said
         )
         n_before = len(self.differences)
-        self._check("scores", refitting.scores(document, scale, posterior), "the verdicts give")
+        self._check(
+            "scores", refitting.scores(document, settings, scale, posterior), "the verdicts give"
+        )
         if len(self.differences) == n_before:
             # Of other verdicts nothing more can be said than that they are others.
             self._check(

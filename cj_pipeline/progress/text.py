@@ -24,11 +24,22 @@ def event_line(event: ProgressEvent) -> str:
     return "  ".join(parts)
 
 
-def describe_outlook(progress: Progress) -> list[str]:
-    """Return speed, time left and cost, or one sentence while none of them can be known."""
-    if progress.state == "running" and not progress.n_done and progress.eta is None:
+def has_no_outlook(progress: Progress) -> bool:
+    """Whether a batch is under way of which no answer has come."""
+    return progress.state == "running" and not progress.n_done and progress.eta is None
+
+
+def describe_outlook(progress: Progress, usual_time: str = "") -> list[str]:
+    """Return speed, time left and cost, or one sentence while none of them can be known.
+
+    Args:
+        progress: Of a batch.
+        usual_time: How long it takes at most, in words, for as long as nothing better is known.
+    """
+    if has_no_outlook(progress):
         so_far = f"${progress.cost_usd:.4f}"
-        return ["no answers yet: speed, time left and final cost are not known", so_far]
+        usual = f"; it takes {usual_time} at most" if usual_time else ""
+        return [f"no answers yet: speed, time left and final cost are not known{usual}", so_far]
     left = f"time left: {describe_time_left(progress)}"
     return [pace(progress), left, describe_cost(progress)]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import httpx2
 import openai
@@ -28,6 +28,7 @@ from cj_pipeline.errors import (
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage
 from cj_pipeline.judging.prompts import Prompt
+from cj_pipeline.judging.provider_definitions import NO_WORDS, ErrorWords
 from cj_pipeline.providers.base import (
     OUT_OF_CREDIT,
     FoundJob,
@@ -115,7 +116,18 @@ _INPUT_KEPT_S = 14 * 24 * 3600
 _OUTPUT_KEPT_S = 30 * 24 * 3600
 """Files bear their own expiry, so that a machine that never returns leaves nothing behind."""
 
-_PAGE = 100
+PAGE = 100
+"""Entries of a list in one answer."""
+
+Method = Literal["get", "post", "delete"]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some entries of a list, in OpenAI's words; `after` asks for the next ones, if there are."""
+
+    entries: list[dict[str, Any]]
+    after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +144,7 @@ class OpenAIBatches:
         clock: Gives the time.
         batch_body: Fields that uploads and creates have besides.
         may_expire: Whether files and batches may bear an expiry.
+        error_words: What its errors say.
     """
 
     client: openai.OpenAI
@@ -143,6 +156,7 @@ class OpenAIBatches:
     clock: Callable[[], datetime]
     batch_body: Mapping[str, Any] = field(default_factory=dict)
     may_expire: bool = True
+    error_words: ErrorWords = NO_WORDS
 
     def build_request(
         self, prompt: Prompt, judge: Judge, custom_id: str, *, cache_prefix: bool = False
@@ -158,11 +172,11 @@ class OpenAIBatches:
 
     def parse_reply(self, line: str) -> Reply:
         """Parse a line of an output or error file."""
-        return parse_row(line, self.words.read_body)
+        return parse_row(line, self.words.read_body, self.error_words)
 
     def upload(self, shard: Path, submission_key: str) -> str | None:
         """Send a shard's file, streamed, under a name by which it can be found again."""
-        call = Call(self.name, "store a batch file", creates=True)
+        call = self.call("store a batch file", creates=True)
         kept_s = {"anchor": "created_at", "seconds": _INPUT_KEPT_S}
         with self.failures(call), shard.open("rb") as file:
 
@@ -187,7 +201,7 @@ class OpenAIBatches:
         if input_file_id is None:
             msg = f"{self.name} makes a batch of an uploaded file: upload the shard first."
             raise ProviderRefusedError(msg)
-        call = Call(self.name, "create a batch", creates=True)
+        call = self.call("create a batch", creates=True)
         with self.failures(call):
 
             def send(**expiry: Any) -> Any:
@@ -231,12 +245,10 @@ class OpenAIBatches:
         """Whether a batch, or the file it was made of, bears this key."""
         del n_requests, since
         try:
-            with self.failures(Call(self.name, f"show batch {job_id}")):
-                raw = self.client.batches.with_raw_response.retrieve(job_id, timeout=POLL_TIMEOUT)
-                batch = json_object(raw.text)
+            batch = self.shown(job_id)
             key = text_or_none(mapping(batch.get("metadata")).get("submission_key"))
             if key is None and (file_id := text_or_none(batch.get("input_file_id"))):
-                with self.failures(Call(self.name, f"show file {file_id}")):
+                with self.failures(self.call(f"show file {file_id}")):
                     file = self.client.files.with_raw_response.retrieve(
                         file_id, timeout=POLL_TIMEOUT
                     )
@@ -255,7 +267,7 @@ class OpenAIBatches:
 
     def _has_content(self, file_id: str) -> bool:
         """Whether a file can be downloaded; only a plain "not found" says that it cannot."""
-        with self.failures(Call(self.name, f"send file {file_id}")):
+        with self.failures(self.call(f"send file {file_id}")):
             try:
                 with self.client.files.with_streaming_response.content(
                     file_id, timeout=POLL_TIMEOUT
@@ -266,7 +278,7 @@ class OpenAIBatches:
 
     def models(self) -> tuple[str, ...] | None:
         """Return the names of the models that are listed; None where there is no such list."""
-        call = Call(self.name, "list models")
+        call = self.call("list models")
         with self.failures(call):
             try:
                 raw = self.client.models.with_raw_response.list(timeout=POLL_TIMEOUT)
@@ -278,11 +290,11 @@ class OpenAIBatches:
 
     def list_jobs(self, since: datetime) -> Iterator[ListedJob]:
         """Yield the account's batches, newest first."""
-        for entry in self._pages("list batches", self.client.batches.with_raw_response, since):
+        for entry in self.listed(since):
             yield ListedJob(
                 job_id=str(entry["id"]),
                 created_at=unix_time(entry.get("created_at")) or since,
-                outcome=_ended(entry, folded(entry.get("status"))),
+                outcome=ended_as(entry),
                 submission_key=text_or_none(mapping(entry.get("metadata")).get("submission_key")),
                 input_file_id=text_or_none(entry.get("input_file_id")),
                 n_requests=count_or_none(mapping(entry.get("request_counts")).get("total")),
@@ -290,7 +302,7 @@ class OpenAIBatches:
 
     def list_files(self, since: datetime) -> Iterator[ListedFile]:
         """Yield the account's files, newest first."""
-        for entry in self._pages("list files", self.client.files.with_raw_response, since):
+        for entry in self.listed_files(since):
             yield ListedFile(
                 file_id=str(entry["id"]),
                 filename=str(entry.get("filename")),
@@ -300,12 +312,7 @@ class OpenAIBatches:
 
     def poll(self, job_id: str) -> JobStatus:
         """Return a batch's status, by one GET."""
-        call = Call(self.name, f"show batch {job_id}")
-        with self.failures(call):
-            raw = self.client.batches.with_raw_response.retrieve(job_id, timeout=POLL_TIMEOUT)
-            batch = json_object(raw.text)
-            refuse_error_within(call, batch, "id")
-            return read_status(batch, self.clock())
+        return self.read(self.shown(job_id))
 
     def collect(self, job_id: str) -> Iterator[RawLine]:
         """Yield the lines of both result files; either may be missing or empty."""
@@ -318,7 +325,7 @@ class OpenAIBatches:
             ):
                 if file_id is not None and not (files and file_id == status.output_file_id):
                     file: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
-                    self._download(file_id, file)
+                    self.download(file_id, file)
                     files.append((source, file))
             for source, whole in files:
                 whole.seek(0)
@@ -327,9 +334,7 @@ class OpenAIBatches:
     def cancel(self, job_id: str) -> JobStatus:
         """Ask for a batch to stop; it may go on for up to ten minutes."""
         try:
-            with self.failures(Call(self.name, f"cancel batch {job_id}")):
-                raw = self.client.batches.with_raw_response.cancel(job_id, timeout=POLL_TIMEOUT)
-                return read_status(json_object(raw.text), self.clock())
+            return self.read(self.stopped(job_id))
         except ProviderRefusedError:
             # An ended batch refuses to be cancelled; one that does not exist refuses the poll.
             return self.poll(job_id)
@@ -339,14 +344,14 @@ class OpenAIBatches:
         del job_id
         for file_id in file_ids:
             with (
-                self.failures(Call(self.name, f"delete file {file_id}")),
+                self.failures(self.call(f"delete file {file_id}")),
                 contextlib.suppress(openai.NotFoundError),
             ):
                 self.client.files.with_raw_response.delete(file_id, timeout=POLL_TIMEOUT)
 
     def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; return its reply as a line of an output file."""
-        call = Call(self.name, SINGLE_CALL, creates=True)
+        call = self.call(SINGLE_CALL, creates=True)
         with self.failures(call):
             try:
                 response = self.client.post(**_one_call(self.words.ENDPOINT, request, timeout_s))
@@ -364,14 +369,14 @@ class OpenAIBatches:
         )
         return LiveOpenAI(self, client)
 
-    def _download(self, file_id: str, file: IO[bytes]) -> None:
+    def download(self, file_id: str, file: IO[bytes]) -> None:
         """Stream a file's content to disk.
 
         Raises:
             ProviderUnavailableError: If what came is no result file.
         """
         with (
-            self.failures(Call(self.name, f"send file {file_id}")),
+            self.failures(self.call(f"send file {file_id}")),
             self.client.files.with_streaming_response.content(
                 file_id, timeout=TRANSFER_TIMEOUT
             ) as answer,
@@ -380,29 +385,110 @@ class OpenAIBatches:
                 file.write(piece)
         require_rows(self.name, f"file {file_id}", file)
 
+    def call(self, action: str, *, creates: bool = False) -> Call:
+        """Return a call as failures name it."""
+        return Call(self.name, action, creates, self.error_words)
+
+    def shown(self, job_id: str) -> dict[str, Any]:
+        """Return a batch as it is now, in OpenAI's words; here and below another service's adapter
+        asks in its own way."""
+        call = self.call(f"show batch {job_id}")
+        with self.failures(call):
+            raw = self.client.batches.with_raw_response.retrieve(job_id, timeout=POLL_TIMEOUT)
+            batch = json_object(raw.text)
+            refuse_error_within(call, batch, "id")
+            return batch
+
+    def stopped(self, job_id: str) -> dict[str, Any]:
+        """Ask for a batch to stop; return it as it is then."""
+        with self.failures(self.call(f"cancel batch {job_id}")):
+            raw = self.client.batches.with_raw_response.cancel(job_id, timeout=POLL_TIMEOUT)
+            return json_object(raw.text)
+
+    def listed(self, since: datetime) -> Iterator[dict[str, Any]]:
+        """Yield the account's batches, newest first."""
+        return self._pages("list batches", self.client.batches.with_raw_response, since)
+
+    def listed_files(self, since: datetime) -> Iterator[dict[str, Any]]:
+        """Yield the account's files, newest first."""
+        return self._pages("list files", self.client.files.with_raw_response, since)
+
+    def read(self, batch: Mapping[str, Any]) -> JobStatus:
+        """Return a batch's status.
+
+        Raises:
+            CJError: If it is not a batch.
+        """
+        with self.failures(self.call("show a batch")):
+            return read_status(batch, self.clock())
+
+    def ask(self, call: Call, method: Method, path: str, wanted: str, **said: Any) -> Any:
+        """Send a request that the SDK has no words for; return the JSON object that comes back.
+
+        Args:
+            call: What failures name it as.
+            method: Of HTTP.
+            path: Below the service's address.
+            wanted: The field that an answer has, and an error in its place has not.
+            said: `body`, `query` and `timeout`, by default that of a poll.
+        """
+        options: dict[str, Any] = {"timeout": said.get("timeout", POLL_TIMEOUT)}
+        if said.get("query"):
+            options["params"] = said["query"]
+        body = {"body": said["body"]} if "body" in said else {}
+        with self.failures(call):
+            send = getattr(self.client, method)
+            response = send(path, cast_to=httpx2.Response, options=options, **body)
+            answer = json_object(response.text)
+            refuse_error_within(call, answer, wanted)
+            return answer
+
     def _pages(self, action: str, resource: Any, since: datetime) -> Iterator[dict[str, Any]]:
-        """Yield a list's entries, newest first, down to `since`; never round in a circle."""
-        known_ids: set[str] = set()
-        after: str | None = None
-        oldest, call = since - CLOCK_SKEW, Call(self.name, action)
-        for _ in range(MAX_PAGES):
+        """Yield the entries of a list whose pages begin after an entry of the last one."""
+        call = self.call(action)
+
+        def fetch(after: str | None) -> Page:
             with self.failures(call):
                 cursor = {} if after is None else {"after": after}
-                page = json_object(resource.list(limit=_PAGE, timeout=POLL_TIMEOUT, **cursor).text)
+                page = json_object(resource.list(limit=PAGE, timeout=POLL_TIMEOUT, **cursor).text)
                 require_list(call, page, "data")
-            entries = [e for e in items(page.get("data")) if text_or_none(e.get("id"))]
-            fresh = [entry for entry in entries if entry["id"] not in known_ids]
+            entries = items(page.get("data"))
+            ids = [entry["id"] for entry in entries if text_or_none(entry.get("id"))]
+            return Page(entries, ids[-1] if ids and page.get("has_more") else None)
+
+        return self.entries(action, fetch, since)
+
+    def entries(
+        self,
+        action: str,
+        fetch: Callable[[str | None], Page],
+        since: datetime,
+        *,
+        is_newest_first: bool = True,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield a list's entries, down to `since`; never round in a circle.
+
+        Raises:
+            AmbiguousSubmissionError: If the list does not end.
+        """
+        known_ids: set[str] = set()
+        after: str | None = None
+        oldest = since - CLOCK_SKEW
+        for _ in range(MAX_PAGES):
+            page = fetch(after)
+            named = [entry for entry in page.entries if text_or_none(entry.get("id"))]
+            fresh = [entry for entry in named if entry["id"] not in known_ids]
             for entry in fresh:
                 created = unix_time(entry.get("created_at"))
                 if created is None or created >= oldest:
                     yield entry
             known_ids |= {entry["id"] for entry in fresh}
             ages = [unix_time(entry.get("created_at")) for entry in fresh]
-            is_past = any(age is not None and age < oldest for age in ages)
-            # A server that ignores `after` sends the same page for ever: then it has shown all.
-            if not fresh or is_past or not page.get("has_more"):
+            is_past = is_newest_first and any(age is not None and age < oldest for age in ages)
+            # A server that ignores where to go on sends one page for ever: then it has shown all.
+            if not fresh or is_past or page.after is None:
                 return
-            after = entries[-1]["id"]
+            after = page.after
         msg = f"{self.name} did not finish the request to {action}: check its console."
         raise AmbiguousSubmissionError(msg)
 
@@ -416,7 +502,7 @@ class OpenAIBatches:
                 answer = ErrorAnswer(
                     status=error.status_code,
                     code=error.code or error.type,
-                    message=text_or_none(mapping(error.body).get("message")) or error.message,
+                    message=_words_of(error),
                     retry_after_s=retry_after_s(error.response.headers, self.clock()),
                 )
                 raise failed_call(call, answer) from None
@@ -433,7 +519,7 @@ class LiveOpenAI:
 
     async def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; see `Provider.single`."""
-        call = Call(self.adapter.name, SINGLE_CALL, creates=True)
+        call = self.adapter.call(SINGLE_CALL, creates=True)
         words = self.adapter.words
         with self.adapter.failures(call):
             try:
@@ -441,6 +527,15 @@ class LiveOpenAI:
             except openai.APIStatusError as error:
                 response = _of_this_request(error)
             return _answer_row(call, request, response, words.WANTED)
+
+
+def _words_of(error: openai.APIStatusError) -> str:
+    """Return what an error answer says: in an object, as some services do under another name, or as
+    a text in its place."""
+    sent = error.body
+    told = mapping(sent)
+    said = told.get("message") or told.get("detail") or sent
+    return text_or_none(said) or error.message
 
 
 def _with_expiry_if_known(send: Callable[..., Any], **expiry: Any) -> Any:
@@ -477,7 +572,9 @@ def _of_this_request(error: openai.APIStatusError) -> httpx2.Response:
     Raises:
         APIStatusError: If it says something else.
     """
-    if error.status_code not in REQUESTS_OWN_FAULT or is_out_of_credit(error.code, error.message):
+    if error.status_code not in REQUESTS_OWN_FAULT or is_out_of_credit(
+        error.code, _words_of(error)
+    ):
         raise error
     return error.response
 
@@ -501,7 +598,9 @@ def _answer_row(
     return json.dumps(row, ensure_ascii=False)
 
 
-def parse_row(line: str, read_body: Callable[[dict[str, Any]], Reply]) -> Reply:
+def parse_row(
+    line: str, read_body: Callable[[dict[str, Any]], Reply], words: ErrorWords = NO_WORDS
+) -> Reply:
     """Parse a line of an output or error file; pure.
 
     A row succeeded only if its status is 2xx and its body reads as an answer. Its failure may be
@@ -515,9 +614,9 @@ def parse_row(line: str, read_body: Callable[[dict[str, Any]], Reply]) -> Reply:
     response = mapping(row.get("response"))
     request_id = text_or_none(response.get("request_id"))
     if row.get("error"):
-        reply = _failed_row(row["error"], status=None)
+        reply = _failed_row(row["error"], words, status=None)
     else:
-        reply = _answered_row(response, read_body)
+        reply = _answered_row(response, read_body, words)
     return replace(reply, custom_id=custom_id, request_id=request_id)
 
 
@@ -532,7 +631,7 @@ def read_status(batch: Mapping[str, Any], now: datetime) -> JobStatus:
         msg = "not a batch"
         raise ValueError(msg)
     word = folded(status)
-    outcome = _ended(batch, word)
+    outcome = ended_as(batch)
     n_completed, n_failed = _counted(batch, outcome)
     problem = _first_problem(batch.get("errors"))
     job = JobStatus(
@@ -571,12 +670,13 @@ def _counted(batch: Mapping[str, Any], outcome: JobOutcome | None) -> tuple[int 
     return told[0], told[1]
 
 
-def _ended(batch: Mapping[str, Any], word: str) -> JobOutcome | None:
-    """Return how a batch ended; None while it runs.
+def ended_as(batch: Mapping[str, Any]) -> JobOutcome | None:
+    """Return how a batch ended; None while it runs; pure.
 
     A word nobody knows is an end where the batch tells of an error, or has its output and counts
     every request.
     """
+    word = folded(batch.get("status"))
     if word in _ENDED or word in _RUNNING:
         return _ENDED.get(word)
     if _first_problem(batch.get("errors"))[0] is not None:
@@ -588,7 +688,9 @@ def _ended(batch: Mapping[str, Any], word: str) -> JobOutcome | None:
     return JobOutcome.COMPLETED if is_whole and text_or_none(batch.get("output_file_id")) else None
 
 
-def _answered_row(response: dict[str, Any], read_body: Callable[[dict[str, Any]], Reply]) -> Reply:
+def _answered_row(
+    response: dict[str, Any], read_body: Callable[[dict[str, Any]], Reply], words: ErrorWords
+) -> Reply:
     status = response.get("status_code")
     sent = response.get("body")
     try:
@@ -599,18 +701,22 @@ def _answered_row(response: dict[str, Any], read_body: Callable[[dict[str, Any]]
     if body.get("error") or not is_2xx:
         within = error_within(body, "") if is_2xx else None
         told = within.status if within is not None else status
-        return _failed_row(body.get("error"), status=told if isinstance(told, int) else None)
+        error = body.get("error") or (None if is_2xx else body)
+        return _failed_row(error, words, status=told if isinstance(told, int) else None)
     if not body:
         return Reply(None, RequestOutcome.PROVIDER_ERROR, error_code="no_body", may_retry=True)
     return read_body(body)
 
 
-def _failed_row(error: object, *, status: int | None) -> Reply:
+def _failed_row(error: object, words: ErrorWords, *, status: int | None) -> Reply:
     details = mapping(error)
     code = text_or_none(details.get("code")) or text_or_none(details.get("type"))
     message = details.get("message") or (error if isinstance(error, str) else None)
     outcome = _ROW_ENDINGS.get(code or "", RequestOutcome.PROVIDER_ERROR)
-    if is_out_of_credit(code, message, status=status):
+    meaning = words.meaning_of(code, message)
+    if meaning == "out_of_credit" or (
+        meaning is None and is_out_of_credit(code, message, status=status)
+    ):
         # Nothing is wrong with the request: it is sent again once somebody has paid.
         return Reply(
             custom_id=None,
@@ -619,9 +725,8 @@ def _failed_row(error: object, *, status: int | None) -> Reply:
             error_message=shortened(message) if message else None,
             may_retry=True,
         )
-    is_ours = code == "invalid_request_error" or (
-        status is not None and 400 <= status < 500 and status not in {408, 409, 429}
-    )
+    is_ours = meaning != "rate_limit" and (code == "invalid_request_error" or _is_refusal(status))
+    is_ours = is_ours or meaning == "not_for_plan"
     return Reply(
         custom_id=None,
         outcome=outcome,
@@ -629,6 +734,11 @@ def _failed_row(error: object, *, status: int | None) -> Reply:
         error_message=shortened(message) if message else None,
         may_retry=not is_ours,
     )
+
+
+def _is_refusal(status: int | None) -> bool:
+    """Whether a status says that asking the same again cannot help."""
+    return status is not None and 400 <= status < 500 and status not in {408, 409, 429}
 
 
 def _files_are_late(status: JobStatus, now: datetime) -> bool:

@@ -11,14 +11,16 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx2
 
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.judging.addresses import origin_of
-from cj_pipeline.judging.judges import Api, Judge
+from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.provider_definitions import (
+    BATCH_SHAPES,
     OWN_FOLDER,
     ProviderDefinition,
     provider_definition,
@@ -33,8 +35,20 @@ from cj_pipeline.providers.base import (
 from cj_pipeline.providers.keys import TokenSource, token_source
 from cj_pipeline.providers.transport import POLL_TIMEOUT, bound_body, keep_key_at
 
+if TYPE_CHECKING:
+    from cj_pipeline.providers.openai import OpenAIBatches
+
 _EMBEDDED = "http://emulator.invalid"
 """The embedded emulator's address: never resolved, because nothing leaves the process."""
+
+_EMULATED_AT: Mapping[str, str] = {
+    "chat_completions": "/v1",
+    "responses": "/v1",
+    "mistral": "/mistral/v1",
+    "xai": "/xai/v1",
+    "openrouter": "/openrouter/api/v1",
+}
+"""Where the emulator has each service, below its own address."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +91,9 @@ class _Connection:
     def limits(self, usual: ProviderLimits) -> ProviderLimits:
         """Return a provider's limits, with its definition's and this account's before them."""
         service = self.judge.service
-        stated = {"max_requests": service.max_requests, "max_bytes": service.max_bytes}
-        known = {key: value for key, value in stated.items() if value is not None}
+        stated = ("max_requests", "max_bytes", "creates_per_hour", "results_kept_s")
+        told = {name: getattr(service, name) for name in stated}
+        known = {name: value for name, value in told.items() if value is not None}
         return replace(usual, **(known | dict(self.judge.limits)))
 
 
@@ -115,12 +130,18 @@ def open_provider(
     if judge.provider == "emulator":
         key = environment.get("CJ_EMULATOR_TOKEN", "").strip() or key
     address, client = _address(judge, environment, home)
-    return _ADAPTERS[judge.api](_Connection(judge, address, key, client, clock, source))
+    connection = _Connection(judge, address, key, client, clock, source)
+    return _ADAPTERS[_spoken(judge)](connection)
 
 
 def open_parser(judge: Judge) -> Parser:
     """Return what reads a judge's replies; it makes no call and needs no key."""
-    return _PARSERS[judge.api](judge)
+    return _PARSERS[_spoken(judge)](judge)
+
+
+def _spoken(judge: Judge) -> str:
+    """Return what decides how a judge is reached: the shape of its batches, or its endpoint."""
+    return judge.service.batch if judge.service.batch in BATCH_SHAPES else judge.api
 
 
 def open_pool(
@@ -168,7 +189,7 @@ def _address(
             msg = f"Judge '{judge.name}' has no address: give it a base_url."
             raise SettingsError(msg)
         return address, None
-    prefix = "/v1" if judge.api in {"chat_completions", "responses"} else ""
+    prefix = _EMULATED_AT.get(judge.api, "")
     if served := environment.get("CJ_EMULATOR_URL", "").strip():
         return served.rstrip("/") + prefix, None
     from cj_pipeline.emulator import in_process_client
@@ -187,15 +208,42 @@ def _openai_words(judge: Judge) -> ModuleType:
 def _openai_parser(judge: Judge) -> Parser:
     from cj_pipeline.providers.openai import parse_row
 
-    return partial(parse_row, read_body=_openai_words(judge).read_body)
+    words = judge.service.error_words
+    return partial(parse_row, read_body=_openai_words(judge).read_body, words=words)
 
 
 def _openai(connection: _Connection) -> Provider:
-    import openai
-
     from cj_pipeline.providers import openai as openai_batches
 
-    return openai_batches.OpenAIBatches(
+    return _with_openai_sdk(connection, openai_batches.OpenAIBatches, openai_batches.LIMITS)
+
+
+def _mistral(connection: _Connection) -> Provider:
+    from cj_pipeline.providers import mistral
+
+    return _with_openai_sdk(connection, mistral.MistralBatches, mistral.LIMITS)
+
+
+def _xai(connection: _Connection) -> Provider:
+    from cj_pipeline.providers import xai
+
+    return _with_openai_sdk(connection, xai.XAIBatches, xai.LIMITS)
+
+
+def _openrouter(connection: _Connection) -> Provider:
+    from cj_pipeline.providers import openrouter
+
+    return _with_openai_sdk(connection, openrouter.OpenRouterBatches, openrouter.LIMITS)
+
+
+def _with_openai_sdk(
+    connection: _Connection, adapter: type[OpenAIBatches], limits: ProviderLimits
+) -> Provider:
+    """Return an adapter over OpenAI's SDK, which carries calls to whoever answers them so."""
+    import openai
+
+    service = connection.judge.service
+    return adapter(
         client=openai.OpenAI(
             api_key=connection.key,
             base_url=connection.address,
@@ -207,9 +255,10 @@ def _openai(connection: _Connection) -> Provider:
         name=connection.name,
         account=connection.account,
         words=_openai_words(connection.judge),
-        batch_body=connection.judge.service.batch_body,
-        may_expire=connection.judge.service.batch_expiry,
-        limits=connection.limits(openai_batches.LIMITS),
+        batch_body=service.batch_body,
+        may_expire=service.batch_expiry and _spoken(connection.judge) not in BATCH_SHAPES,
+        error_words=service.error_words,
+        limits=connection.limits(limits),
         has_jobs=connection.judge.has_jobs,
         clock=connection.clock,
     )
@@ -234,6 +283,13 @@ def _anthropic(connection: _Connection) -> Provider:
         limits=connection.limits(anthropic_batches.LIMITS),
         clock=connection.clock,
     )
+
+
+def _xai_parser(judge: Judge) -> Parser:
+    from cj_pipeline.providers.xai import parse_result
+
+    words = judge.service.error_words
+    return partial(parse_result, read_body=_openai_words(judge).read_body, words=words)
 
 
 def _anthropic_parser(judge: Judge) -> Parser:
@@ -277,16 +333,23 @@ def _gemini_parser(judge: Judge) -> Parser:
     return parse_response
 
 
-_ADAPTERS: Mapping[Api, Callable[[_Connection], Provider]] = {
+_ADAPTERS: Mapping[str, Callable[[_Connection], Provider]] = {
     "chat_completions": _openai,
     "responses": _openai,
     "messages": _anthropic,
     "generate_content": _gemini,
+    "mistral": _mistral,
+    "xai": _xai,
+    "openrouter": _openrouter,
 }
+"""By endpoint, and by the shape of batches where that is a service's own."""
 
-_PARSERS: Mapping[Api, Callable[[Judge], Parser]] = {
+_PARSERS: Mapping[str, Callable[[Judge], Parser]] = {
     "chat_completions": _openai_parser,
     "responses": _openai_parser,
     "messages": _anthropic_parser,
     "generate_content": _gemini_parser,
+    "mistral": _openai_parser,
+    "xai": _xai_parser,
+    "openrouter": _openai_parser,
 }

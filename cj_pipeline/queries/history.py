@@ -102,6 +102,8 @@ class BatchHistory:
         drifts: Of the anchors those links go through, the largest against its error first.
         linked_scores: Each essay's score on the scale of the batch linked to; by essay.
         scaled_scores: Each essay's score on the scale that the batch sets; empty without one.
+        student_progress: How far each student's score is from the same student's in a batch before,
+            largest against its error first; empty in a batch that is linked to none.
         ranks: How sure each essay's rank is; empty before the end.
         statistics: How good the final scale is (`scale_statistics`); empty before the end.
         release: Whether its grades may be used as final.
@@ -131,6 +133,7 @@ class BatchHistory:
     drifts: tuple[Row, ...] = ()
     linked_scores: tuple[Row, ...] = ()
     scaled_scores: tuple[Row, ...] = ()
+    student_progress: tuple[Row, ...] = ()
     ranks: tuple[Row, ...] = ()
     shared: tuple[Row, ...] = ()
     statistics: Row = field(default_factory=dict)
@@ -231,6 +234,11 @@ class BatchHistory:
     def scaled_by_id(self) -> dict[str, Row]:
         """Each essay's score on the scale that the batch sets."""
         return {row["essay_id"]: row for row in self.scaled_scores}
+
+    def scaled_score(self, essay_id: str) -> tuple[float, float] | None:
+        """Return an essay's score and standard error on the batch's own scale, if it sets one."""
+        row = self.scaled_by_id.get(essay_id)
+        return None if row is None else (row["scaled_score"], row["standard_error"])
 
     @cached_property
     def projection_by_id(self) -> dict[str, Row]:
@@ -481,6 +489,13 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
             " ORDER BY essay_id"
         ),
         scaled_scores=rows("FROM v_scaled_scores WHERE batch_id = $batch ORDER BY essay_id"),
+        student_progress=rows(
+            "FROM v_student_progress WHERE batch_id = $batch AND change IS NOT NULL"
+            # Named by itself, since only that narrows the view before it is ordered.
+            " AND scale_batch_id = (SELECT min(scale_batch_id) FROM v_linked_scores"
+            " WHERE batch_id = $batch AND is_in_force)"
+            " ORDER BY abs(change) / change_standard_error DESC, student"
+        ),
         ranks=rows("SELECT * FROM essay_ranks WHERE batch_id = $batch ORDER BY rank, essay_id"),
         statistics=described["statistics"] if described is not None else {},
         release=release_of(db, batch_id),

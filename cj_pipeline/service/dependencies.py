@@ -82,13 +82,15 @@ async def refuse_undeclared(connection: HTTPConnection) -> None:
         require(await _grant(connection), "admin")
 
 
-def require(grant: Grant, scope: str, batch_id: str | None = None) -> None:
-    """Refuse what a token is not for.
+def require(grant: Grant | None, scope: str, batch_id: str | None = None) -> None:
+    """Refuse what a token is not for, and whoever has none.
 
     Raises:
-        ProblemError: If it lacks the scope.
+        ProblemError: If there is none, or it lacks the scope.
         UnknownBatchError: If the batch is not among its own.
     """
+    if grant is None:
+        raise ProblemError(401, "Send a token that is known here, or sign in on the first page.")
     if not grant.allows(scope):
         raise ProblemError(403, f"Your token is not for this: it needs the scope `{scope}`.")
     if batch_id is not None and not grant.covers(batch_id):

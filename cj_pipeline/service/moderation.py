@@ -10,8 +10,10 @@ from fastapi import APIRouter, Path
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from cj_pipeline.errors import SettingsError
+from cj_pipeline.errors import SettingsError, UnknownEssayError, UnscalableBatchError
 from cj_pipeline.ids import ID
+from cj_pipeline.outputs.essay_pair import essay_pair, render_essay_pair
+from cj_pipeline.outputs.html import page_policy
 from cj_pipeline.outputs.readings.reading_queue import moderation_queue
 from cj_pipeline.people.moderation import (
     MAX_REASON,
@@ -172,6 +174,28 @@ def moderation_page() -> HTMLResponse:
     """Return the page's frame; it fetches what it shows, with the reader's own access."""
     content, policy = page_of("moderation_page")
     return HTMLResponse(content, headers={"Content-Security-Policy": policy})
+
+
+@pages.get(
+    "/batches/{batch_id}/essays/{essay_id}/beside/{other_id}",
+    response_class=HTMLResponse,
+    dependencies=[needs("read")],
+)
+def beside(
+    runtime: RuntimeDep, batch_id: BatchName, essay_id: EssayName, other_id: EssayName
+) -> HTMLResponse:
+    """Return two essays beside each other, with every verdict on the two."""
+    history = _history(runtime, batch_id)
+    try:
+        pair = essay_pair(history, essay_id, other_id)
+    except UnknownEssayError as error:
+        raise ProblemError(404, str(error)) from None
+    except UnscalableBatchError as error:
+        raise ProblemError(409, str(error)) from None
+    policy = f"{page_policy()}; frame-ancestors 'none'"
+    return HTMLResponse(
+        render_essay_pair(history, pair), headers={"Content-Security-Policy": policy}
+    )
 
 
 @contextmanager

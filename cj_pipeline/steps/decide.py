@@ -434,11 +434,12 @@ def _details(
         return details
     from cj_pipeline.diagnostics.quality_flags import quality_flags, se_summary
     from cj_pipeline.diagnostics.reliability import reliability_details
+    from cj_pipeline.scale.score_posterior import score_posterior
 
-    details["bt_se_summary"] = se_summary(scale, record.student_ids)
+    posterior = score_posterior(scale, record.anchor_grades)
+    details["bt_se_summary"] = se_summary(scale, posterior, record.student_ids)
     details["bt_quality_flags"] = quality_flags(
-        scale,
-        record.student_ids,
+        details["bt_se_summary"],
         mean_se_warning=record.settings.mean_se_warning,
         max_se_warning=record.settings.max_se_warning,
     )

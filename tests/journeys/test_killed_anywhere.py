@@ -38,14 +38,14 @@ from cj_pipeline.store.file_store import FileStore, Transactions
 from cj_pipeline.store.session import Session
 from tests.journeys.test_missing_rows import FIRST, RESULTS
 from tests.support.batches import finish, open_engine, write_batch
-from tests.support.nightly import IS_NIGHTLY
+from tests.support.nightly import IS_NIGHTLY, many
 
 # Imported before forking, so that not every process of hundreds imports them again.
 HEAVY = (
     "anthropic",
-    "cj_pipeline.emulator.anthropic_api",
-    "cj_pipeline.emulator.gemini_api",
-    "cj_pipeline.emulator.openai_api",
+    "cj_pipeline.emulator.apis.anthropic",
+    "cj_pipeline.emulator.apis.gemini",
+    "cj_pipeline.emulator.apis.openai",
     "cj_pipeline.providers.anthropic",
     "cj_pipeline.providers.gemini",
     "cj_pipeline.providers.openai",
@@ -379,7 +379,7 @@ def test_a_kill_while_rows_are_missing_buys_nothing_again(
     assert undisturbed["batch"] == {"state": "failed", "end_reason": "stalled"}
 
     n_points = 0
-    for killed in killed_everywhere(folder, tmp_path, 1 if IS_NIGHTLY else 5):
+    for killed in killed_everywhere(folder, tmp_path, many(23, 1)):
         n_points += 1
         assert killed["came"] == undisturbed, f"killed at point {killed['point']}"
     print(f"{judge}, rows missing: killed at {n_points} points")

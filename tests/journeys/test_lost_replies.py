@@ -22,7 +22,8 @@ from cj_pipeline.steps.submit_wave import submit_wave
 from tests.support.batches import finish_judging, open_engine, write_batch
 from tests.support.served_emulator import books, served_emulator
 
-JUDGES = ("quality", "quality-responses", "quality-messages", "quality-gemini")
+OWN_SHAPES = ("quality-mistral", "quality-xai", "quality-openrouter")
+JUDGES = ("quality", "quality-responses", "quality-messages", "quality-gemini", *OWN_SHAPES)
 SETTINGS = {"all_at_once": True, "max_resampling_passes_for_regular_net": 0}
 HANGS_S = 20
 WAITS_S = 4
@@ -49,10 +50,10 @@ class HurriedClock:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up on a create after seconds instead of minutes."""
     short = httpx2.Timeout(WAITS_S)
-    for name in ("openai", "anthropic"):
+    for name in ("openai", "anthropic", "mistral", "xai", "openrouter"):
         module = f"cj_pipeline.providers.{name}"
         monkeypatch.setattr(f"{module}.CREATE_TIMEOUT", short)
-        monkeypatch.setattr(f"{module}.TRANSFER_TIMEOUT", short)
+        monkeypatch.setattr(f"{module}.TRANSFER_TIMEOUT", short, raising=False)
     monkeypatch.setattr("cj_pipeline.providers.gemini._CREATE_S", WAITS_S)
 
 
@@ -63,9 +64,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     ("judge", "call"),
     [
         *((judge, "*batches.create") for judge in JUDGES),
-        # The other two send their requests with the create.
+        # The others send their requests with the create.
         ("quality", "*files.create"),
         ("quality-responses", "*files.create"),
+        ("quality-mistral", "*files.create"),
+        ("quality-xai", "*files.create"),
     ],
 )
 def test_a_committed_call_whose_reply_is_lost_is_made_once(
@@ -101,7 +104,7 @@ def _states(runtime: Runtime) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
+@pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini", *OWN_SHAPES])
 def test_two_sensors_and_two_runs_that_race_make_one_job(judge: str, tmp_path: Path) -> None:
     """Four processes at once: two poll as the sensors do, two take every step as the runs do."""
     home = tmp_path / "home"

@@ -27,14 +27,21 @@ from cj_pipeline.steps.poll import poll
 from cj_pipeline.steps.watchdog import stalled_batches
 from tests.support.batches import ManualClock, open_engine, write_batch
 
-JUDGES = ("quality", "quality-messages", "quality-gemini")
+OWN_SHAPES = ("quality-mistral", "quality-xai", "quality-openrouter")
+JUDGES = ("quality", "quality-messages", "quality-gemini", *OWN_SHAPES)
 RESULTS = {
     "quality": "*files.content",
     "quality-messages": "*batches.results",
     "quality-gemini": "*batches.retrieve",
+    "quality-mistral": "*files.content",
+    "quality-xai": "*batches.results",
+    "quality-openrouter": "*batches.retrieve",
 }
-FIRST = {"quality": [1], "quality-messages": [1], "quality-gemini": [2]}
-"""Which request for the results is the first: Gemini's come with the job's status."""
+WITH_STATUS = ("quality-gemini", "quality-openrouter")
+"""Those whose results come with the job's status."""
+
+FIRST = {judge: [2] if judge in WITH_STATUS else [1] for judge in JUDGES}
+"""Which request for the results is the first."""
 
 SIX_HOURS = 6 * 3600
 
@@ -154,6 +161,9 @@ _AT_FIRST: dict[str, dict[str, Any]] = {
         *(("quality", what) for what in _AT_FIRST),
         *(("quality-messages", what) for what in ("cut at a line's end", "a sign-in page")),
         *(("quality-gemini", what) for what in ("cut at a line's end", "cut within a line")),
+        *(("quality-mistral", what) for what in ("cut within a line", "a sign-in page")),
+        *(("quality-xai", what) for what in ("cut at a line's end", "a sign-in page", "not found")),
+        *(("quality-openrouter", what) for what in ("cut at a line's end", "a sign-in page")),
     ],
 )
 def test_results_that_are_not_whole_at_first_are_collected_again(
@@ -180,7 +190,10 @@ def test_results_that_are_not_whole_at_first_are_collected_again(
 
 @pytest.mark.parametrize(
     ("judge", "word"),
-    [("quality", "none"), ("quality-messages", "zero"), ("quality-gemini", "none")],
+    [
+        *(("quality", "none"), ("quality-messages", "zero"), ("quality-gemini", "none")),
+        *((judge, "zero") for judge in OWN_SHAPES),
+    ],
 )
 def test_a_provider_that_counts_nothing_is_asked_again_while_rows_are_missing(
     tmp_path: Path, judge: str, word: str
@@ -199,7 +212,11 @@ def test_a_provider_that_counts_nothing_is_asked_again_while_rows_are_missing(
 
 @pytest.mark.parametrize(
     ("judge", "kind"),
-    [("quality", "missing"), ("quality-messages", "garbled"), ("quality-gemini", "keyless")],
+    [
+        *(("quality", "missing"), ("quality-messages", "garbled"), ("quality-gemini", "keyless")),
+        *(("quality-mistral", "garbled"), ("quality-xai", "missing")),
+        ("quality-openrouter", "keyless"),
+    ],
 )
 def test_a_row_that_never_comes_is_in_doubt_and_the_batch_goes_on_without_it(
     tmp_path: Path, judge: str, kind: str

@@ -24,7 +24,13 @@ def runtime(tmp_path: Path) -> Runtime:
     return open_engine(tmp_path / "home")
 
 
-@pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
+KEPT = ("quality", "quality-mistral", "quality-xai")
+"""Those whose batches cannot be deleted."""
+
+
+@pytest.mark.parametrize(
+    "judge", [*KEPT, "quality-messages", "quality-gemini", "quality-openrouter"]
+)
 def test_a_settled_batch_leaves_nothing_at_its_provider(
     runtime: Runtime, tmp_path: Path, judge: str
 ) -> None:
@@ -36,7 +42,7 @@ def test_a_settled_batch_leaves_nothing_at_its_provider(
     provider = runtime.provider(load_judge(judge))
     since = datetime.now(UTC) - timedelta(hours=1)
     assert list(provider.list_files(since)) == []
-    if judge != "quality":  # OpenAI's batches cannot be deleted.
+    if judge not in KEPT:
         assert list(provider.list_jobs(since)) == []
 
 

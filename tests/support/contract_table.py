@@ -26,6 +26,9 @@ ADAPTERS = {
     "quality-responses": "responses",
     "quality-messages": "Anthropic",
     "quality-gemini": "Gemini",
+    "quality-mistral": "Mistral",
+    "quality-xai": "xAI",
+    "quality-openrouter": "OpenRouter",
 }
 
 

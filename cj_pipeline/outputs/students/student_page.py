@@ -17,6 +17,7 @@ from cj_pipeline.outputs.html import render_page
 from cj_pipeline.outputs.language import (
     counted,
     moment,
+    number,
     percent,
     speaking,
     students_language,
@@ -77,6 +78,7 @@ class StudentPage:
         name: The student's.
         grade: Given; None without one.
         grade_line: The same in a sentence, with who set it.
+        scaled_line: The score on the scale that the batch sets; empty without one.
         likely: Probabilities in words, one sentence each.
         between: The examples the text stands between.
         verdicts: The most telling ones.
@@ -94,6 +96,7 @@ class StudentPage:
     name: str
     grade: str | None
     grade_line: str
+    scaled_line: str
     likely: tuple[str, ...]
     between: tuple[Example, ...]
     verdicts: tuple[TellingVerdict, ...]
@@ -243,6 +246,7 @@ def _page(history: BatchHistory, essay_id: str, person: Row) -> StudentPage:
         name=visible(person.get("name") or person.get("given_id") or person["essay_id"]),
         grade=history.given_grade(essay_id),
         grade_line=_grade_line(history, essay_id),
+        scaled_line=_scaled_line(history, essay_id) if is_machines else "",
         likely=tuple(_likely(projection)),
         between=tuple(_examples(history, essay_id)),
         verdicts=tuple(_telling(history, essay_id)),
@@ -284,6 +288,26 @@ def _grade_line(history: BatchHistory, essay_id: str) -> str:
         "Your text was compared with others {n} times.",
     )
     return models + " " + tr("The grade follows from how often it was preferred, and over which.")
+
+
+def _scaled_line(history: BatchHistory, essay_id: str) -> str:
+    scaled, scale = history.scaled_score(essay_id), history.settings.get("scaled_scores") or {}
+    if scaled is None:
+        return ""
+    said = {"score": number(scaled[0], 1), "error": number(1.96 * scaled[1], 1)}
+    if scale.get("low") is not None:
+        said |= {"low": number(scale["low"], 0), "high": number(scale["high"], 0)}
+        return tr(
+            "On a scale from {low} to {high} your text stands at {score}; 19 times in 20 the true"
+            " place is within {error} of it.",
+            **said,
+        )
+    said["mean"] = number(scale["mean"], 0)
+    return tr(
+        "On a scale on which the students' mean is {mean} your text stands at {score}; 19 times in"
+        " 20 the true place is within {error} of it.",
+        **said,
+    )
 
 
 def _likely(projection: Row | None) -> list[str]:

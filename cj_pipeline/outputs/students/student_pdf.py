@@ -68,6 +68,8 @@ def _told(pdf: FPDF, page: StudentPage) -> None:
     name = f"{page.name}: {page.grade}" if page.grade else page.name
     pdf.multi_cell(0, 8, name, new_x="LMARGIN", new_y="NEXT")
     _paragraph(pdf, page.grade_line)
+    if page.scaled_line:
+        _paragraph(pdf, page.scaled_line)
     if page.status:
         _paragraph(pdf, page.status, size=8)
     if page.likely:

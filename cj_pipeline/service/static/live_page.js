@@ -129,7 +129,7 @@ function connect() {
   socket.addEventListener("message", (message) => {
     wait = FIRST_WAIT_MS;
     const said = JSON.parse(message.data);
-    if (said.type === "queued") { say("In the inbox; not started yet."); return; }
+    if (said.type === "queued") { say("In the inbox; not started yet. Dagster starts it: `cj ui`, or its daemon, has to run."); return; }
     say("Live.");
     if (said.type === "event") tell(said);
     else show(said.progress);

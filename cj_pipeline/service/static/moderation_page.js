@@ -69,6 +69,7 @@ function entry(item, grades) {
         box.tabIndex = 0;
         element("h4", each.grade ? `Anchor ${each.essay_id}: ${each.grade}` : each.essay_id, box);
         element("div", each.text, box);
+        if (each.grade) element("a", "Both side by side, with every verdict on the two", box).href = `/batches/${encodeURIComponent(batch)}/essays/${encodeURIComponent(item.essay_id)}/beside/${encodeURIComponent(each.essay_id)}`;
         find(".texts").append(box);
       }
     });

@@ -119,6 +119,19 @@ def test_essay_says_how_probably_it_is_better_than_another(home: Path) -> None:
     assert sum(odds) == 100
 
 
+def test_two_essays_go_side_by_side_on_a_page(home: Path, tmp_path: Path) -> None:
+    """For a complaint about two grades; without the other essay there is no page."""
+    page = tmp_path / "two.html"
+
+    alone = _cj(home, "essay", SPRING, "pupil-08", "--page", str(page))
+    done = _cj(home, "essay", SPRING, "pupil-08", "--than", "pupil-01", "--page", str(page))
+
+    assert alone.exit_code == 2
+    assert "--than" in alone.output
+    assert done.exit_code == 0
+    assert page.read_text("utf-8").count('<div class="text whole"') == 2
+
+
 def test_an_unknown_essay_is_told_plainly(home: Path) -> None:
     """Without a traceback."""
     done = _cj(home, "essay", SPRING, "pupil-99")

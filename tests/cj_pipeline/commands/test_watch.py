@@ -24,6 +24,7 @@ from cj_pipeline.commands.watch import EXIT_CODES, screen_of
 from cj_pipeline.emulator import change_settings
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import BatchProblemsError
+from cj_pipeline.operations.cost_estimate import usual_time
 from cj_pipeline.progress.events import is_cancel_requested, progress_of
 from cj_pipeline.progress.follow import follow
 from cj_pipeline.progress.text import duration
@@ -252,12 +253,14 @@ def test_the_screen_shows_each_judge_and_says_what_is_unknown(
     batch_id = begun(runtime, tmp_path / "batch")
     with runtime.store.read() as db:
         progress = progress_of(db, batch_id, runtime.clock())
-    console = Console(width=120, record=True, file=Path(os.devnull).open("w"))  # noqa: SIM115
+        usual = usual_time(db, batch_id)
+    console = Console(width=160, record=True, file=Path(os.devnull).open("w"))  # noqa: SIM115
 
-    console.print(screen_of(progress))
+    console.print(screen_of(progress, usual))
 
-    shown = console.export_text()
-    assert "no answers yet: speed, time left and final cost are not known" in shown
+    shown = " ".join(console.export_text().split())
+    assert "no answers yet: speed, time left and final cost are not known; it takes" in shown
+    assert f"it takes {usual} at most" in shown
     assert "quality" in shown
     assert "asking" in shown
 

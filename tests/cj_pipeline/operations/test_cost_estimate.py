@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cj_pipeline.intake.batch_folder import read_batch
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.judging.pricing import EXPECTED_ANSWER_TOKENS
 from cj_pipeline.judging.prompts import render_prompt
-from cj_pipeline.operations.cost_estimate import NOTHING_SEEN, ModeCost, cost_by_mode, time_range
+from cj_pipeline.operations.cost_estimate import (
+    NOTHING_SEEN,
+    ModeCost,
+    cost_by_mode,
+    time_range,
+    usual_time,
+)
+from cj_pipeline.operations.preview import preview_batch
 from cj_pipeline.provider_jobs.requests import RequestSpec
 from cj_pipeline.queries.forecast_plan import PastCalls, past_calls
+from cj_pipeline.steps.ingest import ingest
+from cj_pipeline.steps.plan_wave import plan_wave
+from tests.support.batches import open_engine, write_batch
 from tests.support.finished_batches import SPRING, START, finished_batches
 
 JUDGE = load_judge("openai-gpt-5-1-low")
@@ -92,6 +104,26 @@ def test_history_is_the_models_times_and_the_judges_own_tokens() -> None:
     assert found.job_s == pytest.approx((100.4, 103.6))
     assert (found.n_jobs, found.call_s, found.answer_tokens) == (5, None, 300.0)
     assert stranger == PastCalls()
+
+
+def test_before_the_first_answer_a_batch_takes_what_its_plan_says_and_the_store_has_seen(
+    tmp_path: Path,
+) -> None:
+    """One figure in `cj plan`, `cj status` and `cj watch`, of the model that takes longest."""
+    runtime = open_engine(tmp_path / "home")
+    given = {"judges": ["quality", "openai-gpt-5-1-low"], "max_pairwise_comparisons": 12}
+    folder = write_batch(tmp_path / "batch", n_students=4, settings=given | {"wave_size": 4})
+    planned = preview_batch(runtime, read_batch(folder))
+    batch_id = ingest(runtime, folder).batch_id
+    plan_wave(runtime, batch_id)
+
+    with finished_batches() as db:
+        (job, *_) = db.rows("FROM provider_jobs WHERE batch_id = ? ORDER BY wave", [SPRING])
+    with runtime.store.write() as db:
+        assert usual_time(db, batch_id) == dict(planned.facts())["time at most"]
+        slow = {"provider": JUDGE.provider, "model": JUDGE.model, "batch_id": batch_id}
+        db.insert("provider_jobs", [_job(job, n, 40_000.0) | slow for n in range(3)])
+        assert usual_time(db, batch_id) == "about 33 hours (3 jobs of this store)"
 
 
 class _Judge:

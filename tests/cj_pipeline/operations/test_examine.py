@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cj_pipeline.cli import app
+from cj_pipeline.commands.terminal.home import open_runtime
 from cj_pipeline.judging.judges import Judge, load_judge
 from cj_pipeline.operations.examine import CALLS_AT_MOST, Examination, examine
 from cj_pipeline.providers.registry import open_provider
@@ -244,3 +245,33 @@ def test_the_command_says_it_in_one_table_or_as_json(
     assert "prompt window" in shown.output
     assert told.exit_code == 1
     assert json.loads(told.output)["offered"]["structured"] == "json_object"
+
+
+PRICED = "price: {input: 10, output: 10, source: a contract, as_of: 2026-11-01}\n"
+
+
+@pytest.mark.parametrize(
+    ("quirks", "is_settled"),
+    [({}, True), ({"refuses": ["json_schema"]}, True), ({"no_usage": True}, False)],
+)
+def test_what_an_examination_cost_is_settled_where_every_answer_tells_it(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quirks: dict[str, Any],
+    is_settled: bool,
+) -> None:
+    """Its ceiling would else count against the day, many times what was spent."""
+    monkeypatch.setenv("CJ_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LAB_API_KEY", "k")
+    server.quirks.update(quirks)
+    _judge(tmp_path / "judges", server.address, more=f"key_variable: LAB_API_KEY\n{PRICED}")
+
+    ask = ["judge", "examine", "lab", "--judges", str(tmp_path / "judges"), "--yes"]
+    shown = CliRunner().invoke(app, ask)
+
+    with open_runtime().store.read() as db:
+        (spent,) = db.rows("SELECT billed_usd, reserved_usd FROM spent_on_trials")
+    assert "lab" in shown.output
+    assert (spent["billed_usd"] is not None) == is_settled
+    assert (spent["billed_usd"] or 0) < spent["reserved_usd"]

@@ -63,6 +63,33 @@ def test_a_scale_that_the_batch_sets_stands_in_the_list_and_in_the_report(
     assert cell in render_history(scaled)
 
 
+def test_students_of_a_linked_batch_see_how_far_they_moved(
+    histories: dict[str, BatchHistory],
+) -> None:
+    """How many moved beyond chance is counted; a batch that is linked to none has no such table."""
+    plain = histories[SPRING]
+    moved = [
+        {"essay_id": f"pupil-{at:02d}", "batch_before": "autumn", "score_before": 0.5}
+        | {"score": 0.5 + change, "change": change, "change_standard_error": 0.5}
+        for at, change in ((1, 1.25), (2, -1.2), (3, 0.1), (4, -0.97))
+    ]
+    linked = replace(
+        plain,
+        student_progress=tuple(moved),
+        links=(
+            {"placed_batch_id": SPRING, "onto_batch_id": "autumn", "statement": "Linked."}
+            | {"shift": 0.1, "shift_standard_error": 0.2},
+        ),
+    )
+
+    page = render_history(linked)
+
+    assert "Of 4 changes 2 are larger than chance explains" in page
+    assert "+1.25 ± 0.50" in page
+    assert "−1.20 ± 0.50" in page
+    assert "How far each student" not in render_history(plain)
+
+
 def test_without_grades_the_grade_column_is_empty(histories: dict[str, BatchHistory]) -> None:
     """A rank must not be mistaken for a grade."""
     rows = _rows(class_list_csv(histories[ARGUMENTS]))

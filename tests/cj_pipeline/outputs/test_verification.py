@@ -43,6 +43,25 @@ def test_an_untouched_artefact_verifies(db: Session, tmp_path: Path, batch_id: s
     assert verify_artefact(path, db=db) == []
 
 
+@pytest.mark.parametrize("scale", [{"low": 0, "high": 100}, {"mean": 500, "spread": 60}])
+@pytest.mark.parametrize("name", ["scaled_score", "scaled_standard_error"])
+def test_scores_on_the_batchs_own_scale_are_worked_out_anew(
+    db: Session, tmp_path: Path, scale: dict[str, float], name: str
+) -> None:
+    """From the verdicts alone, without a store."""
+    settings = db.rows("SELECT settings FROM batches WHERE batch_id = ?", [SPRING])[0]["settings"]
+    put = "UPDATE batches SET settings = ? WHERE batch_id = ?"
+    db.execute(put, [json.dumps(settings | {"scaled_scores": scale}), SPRING])
+    path = _write(db, SPRING, tmp_path)
+    db.execute(put, [json.dumps(settings), SPRING])
+
+    stated = json.loads(path.read_text("utf-8"))["bt_summary"]
+    assert verify_artefact(path) == []
+    _edit(path, lambda it: it["bt_summary"][1].update({name: stated[1][name] + 0.5}))
+    (difference,) = verify_artefact(path)
+    assert f"bt_summary[1].{name}" in difference
+
+
 def test_a_changed_document_is_told_by_its_checksum(db: Session, tmp_path: Path) -> None:
     """Somebody edited it and did not know better."""
     path = _write(db, SPRING, tmp_path)

@@ -98,6 +98,30 @@ def test_ten_judges_on_the_same_pairs_spend_ten_verdicts_a_pair(tmp_path: Path) 
     assert is_ready(again), again
 
 
+@pytest.mark.parametrize(
+    ("policy", "budget", "warned"), [("drop", 24, True), ("drop", 44, False), ("keep", 24, False)]
+)
+def test_a_budget_without_room_for_dropped_pairs_is_warned_of(
+    policy: str, budget: int, warned: bool, tmp_path: Path
+) -> None:
+    """Eleven of twelve pairs have to stay; the numbers that give room are the last that warn."""
+    folder = write_batch(
+        tmp_path / "batch",
+        n_students=12,
+        settings={
+            "both_orders": True,
+            "inconsistent_verdicts": policy,
+            "max_pairwise_comparisons": budget,
+        },
+    )
+
+    _, examined = preflight_folder(open_engine(tmp_path / "home"), folder)
+
+    (budgeted,) = [each for each in examined if each.about == "budget"]
+    assert budgeted.standing == ("warning" if warned else "ready")
+    assert ("at least 44, or inconsistent_verdicts to halve" in budgeted.finding) == warned
+
+
 def test_ten_comparisons_cannot_join_thirty_essays(tmp_path: Path) -> None:
     """The number that does is told, and is the smallest."""
     doomed = record(tmp_path, 30, judges=["quality"], max_pairwise_comparisons=10)

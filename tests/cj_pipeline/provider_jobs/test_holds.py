@@ -27,7 +27,13 @@ from cj_pipeline.steps.ingest import ingest
 from tests.support.batches import open_engine, write_batch
 
 MODES = pytest.mark.parametrize("mode", ["provider_batch_api", "per_request", "serial_bundle"])
-JUDGES = pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
+JUDGES = pytest.mark.parametrize(
+    "judge",
+    [
+        *("quality", "quality-messages", "quality-gemini"),
+        *("quality-mistral", "quality-xai", "quality-openrouter"),
+    ],
+)
 
 
 @pytest.fixture

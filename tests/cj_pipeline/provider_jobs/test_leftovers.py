@@ -20,6 +20,9 @@ from cj_pipeline.steps.poll import poll
 from cj_pipeline.store.file_store import own_file
 from tests.support.batches import ManualClock, begin, open_engine, write_batch
 
+KEPT = ("openai", "mistral", "xai")
+"""APIs whose batches cannot be deleted."""
+
 REFUSED = {"kind": "status", "on": "*.delete", "status": 500}
 
 
@@ -33,11 +36,17 @@ def n_left(runtime: Runtime) -> int:
     config = EmulatorConfig.from_environment({}, runtime.home)
     books = in_process_client(config).get("http://emulator.invalid/emulator/audit").json()
     files = [file for file in books["files"] if not file["is_deleted"]]
-    jobs = [job for job in books["jobs"] if job["api"] != "openai" and not job["is_deleted"]]
+    jobs = [job for job in books["jobs"] if job["api"] not in KEPT and not job["is_deleted"]]
     return len(files) + len(jobs)
 
 
-@pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
+@pytest.mark.parametrize(
+    "judge",
+    [
+        *("quality", "quality-messages", "quality-gemini"),
+        *("quality-mistral", "quality-xai", "quality-openrouter"),
+    ],
+)
 def test_what_could_not_be_deleted_is_counted_and_goes_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judge: str
 ) -> None:

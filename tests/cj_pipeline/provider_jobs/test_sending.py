@@ -157,7 +157,13 @@ def test_a_kill_between_a_create_and_its_reply_is_a_doubt_too(
     assert len(books(runtime)["jobs"]) == 1
 
 
-@pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
+@pytest.mark.parametrize(
+    "judge",
+    [
+        *("quality", "quality-messages", "quality-gemini"),
+        *("quality-mistral", "quality-xai", "quality-openrouter"),
+    ],
+)
 def test_a_job_is_found_though_our_clock_is_set_to_the_wrong_day(
     runtime: Runtime, tmp_path: Path, clock: ManualClock, judge: str
 ) -> None:
@@ -374,7 +380,13 @@ def held_usd(runtime: Runtime) -> float:
     return float(row["usd"]) if row else 0.0
 
 
-@pytest.mark.parametrize("judge", ["quality", "quality-messages", "quality-gemini"])
+@pytest.mark.parametrize(
+    "judge",
+    [
+        *("quality", "quality-messages", "quality-gemini"),
+        *("quality-mistral", "quality-xai", "quality-openrouter"),
+    ],
+)
 def test_a_job_outlives_the_key_that_made_it(
     runtime: Runtime,
     tmp_path: Path,

@@ -39,6 +39,15 @@ def test_grades_are_decided_and_released_by_name(graded: tuple[Runtime, str]) ->
         read = client.get(f"{base}/moderation/{student}").json()
         assert read["text"]
         assert read["neighbours"]
+        neighbour = read["neighbours"][0]["essay_id"]
+        beside = f"/batches/{batch_id}/essays/{student}/beside/{neighbour}"
+        shown = client.get(beside)
+        assert shown.text.count('<div class="text whole"') == 2
+        assert "style-src 'sha256-" in shown.headers["Content-Security-Policy"]
+        assert client.get(f"/batches/{batch_id}/essays/{student}/beside/nobody").status_code == 404
+        stranger = client.get(beside, headers={"Authorization": "Bearer another-token-of-them"})
+        assert stranger.status_code == 401
+        assert read["text"] not in stranger.text
 
         refused = client.post(
             f"{base}/moderation",

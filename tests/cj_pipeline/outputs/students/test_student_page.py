@@ -155,6 +155,41 @@ def test_it_is_written_in_the_language_of_the_essays(spring: BatchHistory) -> No
     assert "Exempel 1" in written
 
 
+@pytest.mark.parametrize(
+    ("scale", "told"),
+    [
+        (
+            {"low": 0.0, "high": 100.0},
+            "On a scale from 0 to 100 your text stands at 62.5; 19 times",
+        ),
+        (
+            {"mean": 500.0, "spread": 100.0},
+            "the students&#39; mean is 500 your text stands at 62.5",
+        ),
+    ],
+)
+def test_a_score_on_the_batchs_own_scale_is_told_with_its_error(
+    spring: BatchHistory, scale: dict[str, float], told: str
+) -> None:
+    """Not where a person set the grade, and not without such a scale."""
+    settings = {**spring.batch["settings"], "scaled_scores": scale}
+    scored = {"essay_id": "pupil-04", "scaled_score": 62.5, "standard_error": 4.0}
+    scaled = replace(spring, batch={**spring.batch, "settings": settings}, scaled_scores=(scored,))
+
+    page = student_page(scaled, "pupil-04")
+
+    assert told in render_student_page(page)
+    assert "within 7.8 of it" in page.scaled_line
+    assert (
+        page.scaled_line.split()[0]
+        in pypdf.PdfReader(io.BytesIO(student_pdf(page))).pages[0].extract_text()
+    )
+    assert student_page(spring, "pupil-04").scaled_line == ""
+    decided = ({"essay_id": "pupil-04", "kind": "override", "grade": "B", "decided_by": "Eva"},)
+    overridden = replace(scaled, moderation=tuple({**row, "number": 1} for row in decided))
+    assert student_page(overridden, "pupil-04").scaled_line == ""
+
+
 def test_every_line_of_a_draft_names_its_comparisons(spring: BatchHistory) -> None:
     """A claim that no verdict bears has no place in feedback; a teacher's own is marked so."""
     draft = feedback_draft(spring, "pupil-04")
