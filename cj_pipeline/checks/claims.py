@@ -21,6 +21,7 @@ from cj_pipeline.diagnostics.position_balance import (
     first_shown_share,
     positional_skews,
 )
+from cj_pipeline.grading.anchors import TOO_SURE
 from cj_pipeline.pairing.positions import POSITIONAL_SKEW_BAND
 from cj_pipeline.queries.history import BatchHistory
 from cj_pipeline.queries.spending import ROUNDING_USD, spending
@@ -362,8 +363,12 @@ def positions_are_fair(history: BatchHistory) -> Finding:
 
 
 def errors_are_small(history: BatchHistory) -> Finding:
-    """Mean and largest standard error stay below what the batch warns of."""
-    errors = [row["standard_error"] for row in history.last_scores]
+    """Mean and largest standard error of students' scores stay below what the batch warns of."""
+    errors = [
+        row["standard_error"]
+        for row in history.last_scores
+        if not history.essay_by_id[row["essay_id"]]["is_anchor"]
+    ]
     if not errors:
         return Finding(True, "there is no scale yet")
     mean, largest = math.fsum(errors) / len(errors), max(errors)
@@ -485,6 +490,24 @@ def anchors_are_graded_near_their_grades(history: BatchHistory) -> Finding:
             "mean_absolute_error": off,
             "bias": bias,
         },
+    )
+
+
+def anchors_bear_out_confidence(history: BatchHistory) -> Finding:
+    """Anchors' known grades were as probable, each graded by the others, as the grades claim.
+
+    The mean logarithm of those probabilities is compared with what it would be were they right.
+    Grades that are surer than they should be are wrong more often than their confidence says.
+    """
+    check = dict(history.grading["anchor_check"]) if history.grading else {}
+    score = check.get("log_score")  # gradings of earlier versions have none
+    if not score:
+        return Finding(True, "no anchor was graded by the others")
+    return Finding(
+        score["chance"] >= TOO_SURE,
+        f"log score {score['mean']:.2f} a grade where {score['expected']:.2f} is expected and"
+        f" guessing has {score['guessing']:.2f}; as low by chance in {score['chance']:.1%}",
+        {key: score[key] for key in ("mean", "expected", "guessing", "chance")},
     )
 
 

@@ -90,6 +90,7 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
         # The projection itself declines to grade when anchors disagree too much.
         warns(claims.anchors_are_in_order),
         warns(claims.anchors_are_graded_near_their_grades),
+        warns(claims.anchors_bear_out_confidence),
         warns(claims.anchors_win_what_they_should),
         warns(claims.released),
     ),

@@ -5,40 +5,46 @@ The names of the keys are those older runs are compared by.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from cj_pipeline.arrays import Floats
 from cj_pipeline.scale.bradley_terry import Scale
+from cj_pipeline.scale.certainty import ScorePosterior
 from cj_pipeline.scale.laplacian import sums_at_ends
 from cj_pipeline.scale.tallies import Indices
 
 
-def se_summary(scale: Scale, student_ids: Collection[str] = ()) -> dict[str, float | int]:
-    """Return the errors of verdict-only scores in a few numbers (`bt_se_summary`).
+def se_summary(
+    scale: Scale, posterior: ScorePosterior, student_ids: Collection[str] = ()
+) -> dict[str, float | int]:
+    """Return the scores' errors in a few numbers (`bt_se_summary`).
 
     Args:
         scale: As fitted.
+        posterior: Of its scores: the errors that are reported.
         student_ids: Whose errors and comparisons count; all essays' where there are none.
 
     Returns:
-        `mean_se` and `max_se` in logits, `mean_comparisons_per_item`, and `isolated_items`: how
-        many essays, anchors too, hang on a single opponent, though the batch has more to offer.
+        `mean_se` and `max_se` in logits, from the posterior; the same of verdict-only scores as
+        `verdict_mean_se` and `verdict_max_se`; `mean_comparisons_per_item`, and `isolated_items`:
+        how many essays, anchors too, hang on a single opponent, though the batch has more to offer.
     """
     students = set(student_ids)
     counts = np.array([not students or essay_id in students for essay_id in scale.essay_ids])
     return {
-        "mean_se": float(np.mean(scale.standard_errors[counts])),
-        "max_se": float(np.max(scale.standard_errors[counts])),
+        "mean_se": float(np.mean(posterior.standard_errors[counts])),
+        "max_se": float(np.max(posterior.standard_errors[counts])),
+        "verdict_mean_se": float(np.mean(scale.standard_errors[counts])),
+        "verdict_max_se": float(np.max(scale.standard_errors[counts])),
         "mean_comparisons_per_item": float(np.mean(scale.n_comparisons[counts])),
         "isolated_items": int(np.sum(_n_opponents(scale) < min(2, len(scale.essay_ids) - 1))),
     }
 
 
 def quality_flags(
-    scale: Scale,
-    student_ids: Collection[str] = (),
+    summary: Mapping[str, float | int],
     *,
     mean_se_warning: float,
     max_se_warning: float,
@@ -47,13 +53,11 @@ def quality_flags(
     """Return what deserves a check before grades are given (`bt_quality_flags`).
 
     Args:
-        scale: As fitted.
-        student_ids: Whose errors count; see `se_summary`.
+        summary: From `se_summary`.
         mean_se_warning: Mean standard error, in logits, from which errors count as inflated.
         max_se_warning: The same for the largest.
         min_comparisons_per_item: Fewer per essay, on average, count as sparse.
     """
-    summary = se_summary(scale, student_ids)
     return {
         "bt_se_inflated": bool(
             summary["mean_se"] > mean_se_warning or summary["max_se"] > max_se_warning

@@ -17,6 +17,15 @@ from cj_pipeline.arrays import Floats, Ints
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.errors import SettingsError
 
+TOO_SURE = 0.01
+"""Chance below which the anchors' log score is no accident. Anchors left out in turn share most of
+their errors, so of batches whose grades are as sure as they should be some two in a hundred fall
+below it."""
+
+_LEAST_PROBABILITY = 1e-6
+"""What a probability counts as at least, so that one anchor does not make a score endless."""
+_N_DRAWN, _SEED = 4096, 20261130
+
 
 @dataclass(frozen=True)
 class AnchorRules:
@@ -94,6 +103,24 @@ class AnchorFit:
 
 
 @dataclass(frozen=True)
+class LogScore:
+    """How probable the anchors' known grades were, each without its own: a check of confidence.
+
+    Attributes:
+        mean: Mean logarithm of the probability of the known grade; 0 is the best.
+        expected: The same if every probability were right.
+        guessing: The same where every grade of the scale is as probable as every other.
+        chance: The probability of a mean as low as this if every probability were right; near 0
+            where the grades were surer than they should be.
+    """
+
+    mean: float
+    expected: float
+    guessing: float
+    chance: float
+
+
+@dataclass(frozen=True)
 class AnchorCheck:
     """What the anchors say about themselves.
 
@@ -112,6 +139,8 @@ class AnchorCheck:
             the lower grade won.
         zero_win_anchors: Compared and never won, the lowest-graded left out.
         anchors: One by one, in order of score; empty when the model was not fitted.
+        log_score: Whether the leave-one-out probabilities were as sure as they should be; None
+            when the model was not fitted.
     """
 
     n_anchors: int
@@ -130,6 +159,7 @@ class AnchorCheck:
     n_direct_inversions: int
     zero_win_anchors: tuple[str, ...]
     anchors: tuple[AnchorFit, ...]
+    log_score: LogScore | None = None
 
 
 def check_anchors(
@@ -206,6 +236,33 @@ def check_anchors(
             if n_shown[anchor] and not wins[anchor] and step_of[anchor] > known.min()
         ),
         anchors=fits,
+        log_score=None if left_out is None else log_score(left_out, known),
+    )
+
+
+def log_score(left_out: Floats, steps: Ints) -> LogScore:
+    """Return how probable the known grades were by probabilities that did not know them.
+
+    The chance is by drawing grades from those probabilities, each anchor by itself, with one seed.
+
+    Args:
+        left_out: Each anchor's probabilities without its own grade; shape (n_anchors, n_grades).
+        steps: The known grades, as indices from the lowest; shape (n_anchors,).
+
+    References:
+        Good (1952), doi:10.1111/j.2517-6161.1952.tb00104.x; Dawid (1984), doi:10.2307/2981683.
+    """
+    n_anchors, n_grades = left_out.shape
+    logs = np.log(np.maximum(left_out, _LEAST_PROBABILITY))
+    own = float(logs[np.arange(n_anchors), steps].mean())
+    uniforms = np.random.default_rng(_SEED).uniform(size=(_N_DRAWN, n_anchors, 1))
+    drawn = np.sum(uniforms > np.cumsum(left_out, axis=1), axis=2).clip(0, n_grades - 1)
+    means = logs[np.arange(n_anchors), drawn].mean(axis=1)
+    return LogScore(
+        mean=own,
+        expected=float(np.sum(left_out * logs) / n_anchors),
+        guessing=-math.log(n_grades),
+        chance=float((np.sum(means <= own + 1e-9) + 1) / (_N_DRAWN + 1)),
     )
 
 

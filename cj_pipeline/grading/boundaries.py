@@ -31,6 +31,12 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from cj_pipeline.arrays import Floats, Ints
+from cj_pipeline.grading.disagreement import (
+    Disagreement,
+    DisagreementFound,
+    told_by,
+    usual_disagreement,
+)
 
 CENTRE_SD = 5.0
 """Logits; a boundary near the anchors may lie anywhere, this only keeps it finite."""
@@ -45,12 +51,6 @@ LOG_WIDTH_SPREAD = 0.35
 
 LOG_END_SPREAD = 0.7
 """The lowest and the highest grade are open: their anchors may lie far out."""
-
-LOG_DISAGREEMENT_MEAN, LOG_DISAGREEMENT_SD = float(np.log(1 / 18)), 0.6
-"""Disagreement between the anchors' graders and the judge, as a share of what all steps span: half
-a step on a scale of nine, 0.15 to 1.6 (95 %). Half a step is what makes two graders agree exactly
-on 60 % of essays, as Ofqual (2018, "Marking consistency metrics") found for English; a dozen
-anchors in perfect order cannot rule it out. On coarser scales the same graders agree more often."""
 
 N_MOVES, N_LEAPS = 3, 4
 """Three moves reach the posterior within Monte Carlo error of sixty, precise scores and thirty
@@ -75,12 +75,30 @@ class BoundaryPosterior:
         disagreement: Standard deviation between graders and judge, in logits; (n_draws,).
         width: The common width of a step, in logits; (n_draws,).
         anchor_errors: What the anchors' scores are off by, in logits; (n_draws, n_anchors).
+        slopes: Of the grades' log likelihood with respect to the logarithm of the disagreement,
+            all else in the draw held; (n_draws,).
     """
 
     boundaries: Floats
     disagreement: Floats
     width: Floats
     anchor_errors: Floats
+    slopes: Floats
+
+    @property
+    def in_steps(self) -> Floats:
+        """The disagreement in steps; shape (n_draws,)."""
+        return np.asarray(self.disagreement / self.width)
+
+    def found(self, n_steps: int) -> DisagreementFound:
+        """Return what is known of the disagreement, and what these grades told of it.
+
+        Args:
+            n_steps: Of the scale.
+        """
+        lower, median, upper = np.quantile(self.in_steps, [0.025, 0.5, 0.975]).tolist()
+        told = told_by(np.log(self.in_steps), self.slopes, usual_disagreement(n_steps))
+        return DisagreementFound(median, lower, upper, told)
 
 
 def fit_boundaries(
@@ -90,6 +108,7 @@ def fit_boundaries(
     covariance: Floats,
     *,
     spread: float,
+    expected: Disagreement | None = None,
     n_draws: int = 2048,
 ) -> BoundaryPosterior:
     """Return what the anchors say about the boundaries.
@@ -100,15 +119,19 @@ def fit_boundaries(
         scores: The anchors' scores in logits; shape (n_anchors,).
         covariance: Of those scores; may be singular; shape (n_anchors, n_anchors).
         spread: Standard deviation, in logits, of the essays that anchors were chosen from.
+        expected: What is taken of the disagreement beforehand; by default the usual.
         n_draws: A power of two.
     """
-    model = _Model.of(n_steps, steps, scores, covariance, spread)
+    model = _Model.of(
+        n_steps, steps, scores, covariance, spread, expected or usual_disagreement(n_steps)
+    )
     at = model.unpack(_draws(model, n_draws))
     return BoundaryPosterior(
         boundaries=at.edges[:, 1:-1],
         disagreement=at.disagreement,
         width=np.exp(at.log_width),
         anchor_errors=model.anchor_errors(at),
+        slopes=model.slopes_by_disagreement(at),
     )
 
 
@@ -173,10 +196,17 @@ class _Model:
     sums: Floats  # widths to edges, (n_steps + 1, n_steps)
     spreads: Floats  # of the log ratios, (n_steps,)
     counts: Floats  # anchors per step, (n_steps,)
+    expected: Disagreement  # beforehand
 
     @classmethod
-    def of(
-        cls, n_steps: int, steps: Ints, scores: Floats, covariance: Floats, spread: float
+    def of(  # noqa: PLR0917 -- the anchors, the pool, and what is taken beforehand
+        cls,
+        n_steps: int,
+        steps: Ints,
+        scores: Floats,
+        covariance: Floats,
+        spread: float,
+        expected: Disagreement,
     ) -> _Model:
         own, loadings = _split_covariance(covariance)
         # Counted from an edge among the anchors, the least correlated parametrisation.
@@ -197,6 +227,7 @@ class _Model:
             sums=sums,
             spreads=spreads,
             counts=np.bincount(steps, minlength=n_steps).astype(np.float64),
+            expected=expected,
         )
 
     @property
@@ -209,7 +240,7 @@ class _Model:
         # A trajectory that runs away is rejected afterwards; it must not overflow before.
         points = np.clip(points, -30, 30)
         log_width = LOG_RANGE_MEAN - np.log(n_steps) + LOG_WIDTH_SD * points[:, 1]
-        log_ratio = LOG_DISAGREEMENT_MEAN + np.log(n_steps) + LOG_DISAGREEMENT_SD * points[:, 2]
+        log_ratio = self.expected.log_mean + self.expected.log_sd * points[:, 2]
         log_widths = log_width[:, None] + self.spreads * points[:, 3 : 3 + n_steps]
         centre = self.midpoint + CENTRE_SD * points[:, :1]
         widths = np.exp(log_widths)
@@ -272,11 +303,15 @@ class _Model:
         columns = [
             CENTRE_SD * by_edge.sum(axis=1, keepdims=True),
             LOG_WIDTH_SD * (by_log_widths.sum(axis=1) + by_log_scale)[:, None],
-            LOG_DISAGREEMENT_SD * by_log_scale[:, None],
+            self.expected.log_sd * by_log_scale[:, None],
             self.spreads * by_log_widths,
             by_mean @ self.loadings,
         ]
         return np.hstack(columns) - at.points
+
+    def slopes_by_disagreement(self, at: _Unpacked) -> Floats:
+        """Return the log likelihood's slopes along the logarithm of the disagreement."""
+        return np.asarray((self.gradient_at(at)[:, 2] + at.points[:, 2]) / self.expected.log_sd)
 
     def anchor_errors(self, at: _Unpacked) -> Floats:
         """Return draws of the anchors' errors given all else; shape (n_draws, n_anchors)."""

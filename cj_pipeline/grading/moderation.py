@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cj_pipeline.arrays import Floats, Ints
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.grading.boundaries import BoundaryPosterior, fit_boundaries, grade_probabilities
+from cj_pipeline.grading.disagreement import Disagreement, DisagreementFound
 from cj_pipeline.grading.grade_scales import GradeScale
 from cj_pipeline.grading.population import place_in_population
 
@@ -40,6 +41,8 @@ _KEPT = 1024
 _COPIES, _COPIES_OF_MANY = 6, 16
 _MANY = 15
 """Sampled students from which on more copies are needed for the weights to rest on enough draws."""
+_FAR = 40.0
+"""Standard deviations beyond which nothing lies; the open ends' edges are put there."""
 _SEED = 20260101
 
 
@@ -66,7 +69,8 @@ class Reweighed:
 
     Attributes:
         posterior: Of the boundaries as they hold for students, the offset in them; what
-            `grade_probabilities` grades the other students by.
+            `grade_probabilities` grades the other students by. Its slopes are the sampled grades'
+            alone.
         offset_steps: Draws of the offset in steps; positive where students were graded too well
             by the exemplars; shape (n_draws,).
         n_effective: How many draws the weights amount to.
@@ -115,6 +119,7 @@ class ModeratedGrades:
         level: What the sample alone shows of it; None for fewer than two students.
         n_sampled: How many students.
         n_effective: Draws the weights amount to.
+        disagreement: Of the students' graders and the judge, and what told it.
         statement: In plain words, what was taken out and what to beware of.
     """
 
@@ -130,6 +135,7 @@ class ModeratedGrades:
     level: LevelCheck | None
     n_sampled: int
     n_effective: float
+    disagreement: DisagreementFound
     statement: str
 
 
@@ -165,25 +171,32 @@ def reweigh(
     spread = np.sqrt(np.clip(left, 0, None) + disagreement[:, None] ** 2)
     ends = np.full((n, 1), np.inf)
     edges = np.hstack([-ends, posterior.boundaries, ends])
-    low = edges[at][:, sample.steps]
-    high = edges[at][:, sample.steps + 1]
-    chance = ndtr((high - means) / spread) - ndtr((low - means) / spread)
-    log_weight = np.log(np.maximum(chance, 1e-12)).sum(axis=1)
+    low = np.clip((edges[at][:, sample.steps] - means) / spread, -_FAR, _FAR)
+    high = np.clip((edges[at][:, sample.steps + 1] - means) / spread, -_FAR, _FAR)
+    chance = np.maximum(ndtr(high) - ndtr(low), 1e-12)
+    log_weight = np.log(chance).sum(axis=1)
     weight = np.exp(log_weight - log_weight.max())
     weight /= weight.sum()
     kept = np.searchsorted(np.cumsum(weight), (np.arange(_KEPT) + 0.5) / _KEPT)
     kept = np.minimum(kept, len(at) - 1)
     source = at[kept]
+    by_spread = (_density(low[kept]) * low[kept] - _density(high[kept]) * high[kept]) / chance[kept]
+    own_share = (disagreement[kept, None] / spread[kept]) ** 2
     return Reweighed(
         posterior=BoundaryPosterior(
             boundaries=posterior.boundaries[source] + offset[kept, None],
             disagreement=disagreement[kept],
             width=posterior.width[source],
             anchor_errors=posterior.anchor_errors[source],
+            slopes=np.sum(by_spread * own_share, axis=1),
         ),
         offset_steps=steps_off[kept],
         n_effective=float(1 / np.sum(weight**2)),
     )
+
+
+def _density(z: Floats) -> Floats:
+    return np.asarray(np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))
 
 
 def level_check(
@@ -219,6 +232,7 @@ def moderate(
     anchor_grades: Mapping[str, str],
     *,
     sampled_grades: Mapping[str, str],
+    expected: Disagreement | None = None,
     seed: int = _SEED,
 ) -> ModeratedGrades:
     """Return grades by the exemplars and a sample of students that teachers graded.
@@ -231,6 +245,7 @@ def moderate(
         anchor_grades: The exemplars' grades.
         sampled_grades: The sampled students' grades, drawn without regard to their scores or with
             it: only that the sampled are graded as the others would be matters.
+        expected: What is taken of the disagreement beforehand; by default the usual.
         seed: The same one gives the same grades.
 
     Raises:
@@ -246,17 +261,26 @@ def moderate(
     among = population.covariance[np.ix_(anchors, anchors)]
     with_anchors = population.covariance[:, anchors]
     variances = np.diag(population.covariance)
-    posterior = fit_boundaries(
-        len(scale.steps),
-        np.array([scale.steps.index(grade) for grade in anchor_grades.values()]),
-        population.scores[anchors],
-        among,
-        spread=population.pool_spread,
-    )
+
+    def fitted(beforehand: Disagreement | None) -> BoundaryPosterior:
+        return fit_boundaries(
+            len(scale.steps),
+            np.array([scale.steps.index(grade) for grade in anchor_grades.values()]),
+            population.scores[anchors],
+            among,
+            spread=population.pool_spread,
+            expected=beforehand,
+        )
+
+    posterior = fitted(expected)
     at = np.array([place[essay] for essay in sampled_grades], dtype=np.int64)
     steps = np.array([scale.steps.index(g) for g in sampled_grades.values()], dtype=np.int64)
     sample = SampledStudents(steps, population.scores[at], with_anchors[at], variances[at])
     found = reweigh(posterior, sample, among, seed=seed)
+    # What the grades told must not hang on what earlier ones told, or errors would persist.
+    by_usual = posterior if expected is None else fitted(None)
+    alone = found if expected is None else reweigh(by_usual, sample, among, seed=seed)
+    n_steps = len(scale.steps)
     by_exemplars = grade_probabilities(
         posterior, sample.scores, sample.covariance_with_anchors, sample.variances, among
     )
@@ -285,6 +309,11 @@ def moderate(
         level=level,
         n_sampled=len(at),
         n_effective=found.n_effective,
+        disagreement=replace(
+            found.posterior.found(n_steps),
+            exemplars=by_usual.found(n_steps).exemplars,
+            sample=alone.posterior.found(n_steps).exemplars,
+        ),
         statement=_statement(found, level, len(at)),
     )
 

@@ -16,6 +16,7 @@ from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.grading.anchors import AnchorCheck, AnchorRules, check_anchors
 from cj_pipeline.grading.boundaries import BoundaryPosterior, fit_boundaries, grade_probabilities
+from cj_pipeline.grading.disagreement import Disagreement, DisagreementFound
 from cj_pipeline.grading.grade_scales import GradeScale
 from cj_pipeline.grading.population import place_in_population
 from cj_pipeline.scale.connectivity import net_parts
@@ -64,6 +65,7 @@ class GradeProjections:
         is_graded: Whether grades may leave at all.
         statement: In plain words, why there are no grades or what to beware of.
         anchor_check: The anchors against themselves.
+        disagreement: Of judge and graders, and what told it; None where nothing was fitted.
     """
 
     scale: GradeScale
@@ -81,6 +83,7 @@ class GradeProjections:
     is_graded: bool
     statement: str
     anchor_check: AnchorCheck
+    disagreement: DisagreementFound | None = None
 
 
 def project_grades(
@@ -93,6 +96,7 @@ def project_grades(
     judged: Sequence[JudgedPair] = (),
     rules: AnchorRules | None = None,
     use_priors: bool = False,
+    expected: Disagreement | None = None,
 ) -> GradeProjections:
     """Return grades for every essay, or scores' good reason to stay scores.
 
@@ -106,6 +110,8 @@ def project_grades(
             students were compared at all; left out, both are taken on trust.
         use_priors: Whether the scale's published shares weigh in; a student's grade then depends
             on what students elsewhere were given, so it is off unless switched on.
+        expected: What is taken of the disagreement between judge and graders beforehand; by
+            default the usual.
 
     Raises:
         SettingsError: If anchors carry grades that the scale does not have, anchors are not among
@@ -122,14 +128,8 @@ def project_grades(
     population = place_in_population(scores, covariance, is_student)
     placed = replace(batch, scores=population.scores, covariance=population.covariance)
     spread = population.pool_spread
-    posterior = fit_boundaries(
-        len(scale.steps),
-        batch.steps,
-        placed.scores[batch.anchors],
-        placed.among_anchors,
-        spread=spread,
-    )
-    left_out = _left_out(len(scale.steps), placed, spread)
+    posterior = _fitted(len(scale.steps), placed, spread, expected)
+    left_out = _left_out(len(scale.steps), placed, spread, expected)
     check = _check(scale, batch, judged, rules, posterior=posterior, left_out=left_out)
     reasons = [
         *_not_linked(batch, judged),
@@ -137,8 +137,13 @@ def project_grades(
         *_at_odds(check, rules),
         *_mostly_outside(batch, rules),
     ]
+    disagreement = posterior.found(len(scale.steps))
+    if expected is not None:
+        # What these anchors told must not hang on what earlier ones told, or errors would persist.
+        alone = _fitted(len(scale.steps), placed, spread, None).found(len(scale.steps))
+        disagreement = replace(disagreement, exemplars=alone.exemplars)
     if reasons:
-        return _ungraded(scale, reasons, check)
+        return replace(_ungraded(scale, reasons, check), disagreement=disagreement)
     probabilities = grade_probabilities(
         posterior,
         placed.scores,
@@ -166,6 +171,7 @@ def project_grades(
         is_graded=True,
         statement=_caution(scale, check, batch),
         anchor_check=check,
+        disagreement=disagreement,
     )
 
 
@@ -277,7 +283,20 @@ def _check(
     )
 
 
-def _left_out(n_steps: int, batch: _Scored, spread: float) -> Floats:
+def _fitted(
+    n_steps: int, batch: _Scored, spread: float, expected: Disagreement | None
+) -> BoundaryPosterior:
+    return fit_boundaries(
+        n_steps,
+        batch.steps,
+        batch.scores[batch.anchors],
+        batch.among_anchors,
+        spread=spread,
+        expected=expected,
+    )
+
+
+def _left_out(n_steps: int, batch: _Scored, spread: float, expected: Disagreement | None) -> Floats:
     """Return each anchor's probabilities when its own grade is not known.
 
     Beyond `MAX_LEFT_OUT_FITS` anchors, some that differ in grade are left out together.
@@ -296,6 +315,7 @@ def _left_out(n_steps: int, batch: _Scored, spread: float) -> Floats:
             batch.scores[rest],
             among,
             spread=spread,
+            expected=expected,
             n_draws=LEFT_OUT_DRAWS,
         )
         probabilities[out] = grade_probabilities(
@@ -321,7 +341,7 @@ def _weigh_in(priors: Floats, probabilities: Floats, posterior: BoundaryPosterio
 
 
 def _disagreement(posterior: BoundaryPosterior) -> float:
-    return float(np.median(posterior.disagreement / posterior.width))
+    return float(np.median(posterior.in_steps))
 
 
 def _boundaries(scale: GradeScale, posterior: BoundaryPosterior) -> tuple[Boundary, ...]:

@@ -15,6 +15,7 @@ from cj_pipeline.grading.grade_scales import GradeScale
 if TYPE_CHECKING:
     from cj_pipeline.batch.comparisons import JudgedPair
     from cj_pipeline.grading.anchors import AnchorRules
+    from cj_pipeline.grading.disagreement import Disagreement
     from cj_pipeline.grading.linking import Scored
     from cj_pipeline.grading.moderation import ModeratedGrades
     from cj_pipeline.grading.projection import GradeProjections
@@ -46,6 +47,8 @@ def grade_by(
     anchor_grades: Mapping[str, str],
     judged: Sequence[JudgedPair] = (),
     sampled_grades: Mapping[str, str] | None = None,
+    *,
+    expected: Disagreement | None = None,
 ) -> GradeProjections:
     """Return grades on these terms; see `projection.project_grades`.
 
@@ -56,6 +59,8 @@ def grade_by(
         judged: The finished comparisons.
         sampled_grades: Grades that teachers gave to sampled students: grades are then moderated
             by them, see `moderation.moderate`. What the scale's published shares say is left out.
+        expected: What is taken of the disagreement between judge and graders beforehand; by
+            default the usual.
     """
     from cj_pipeline.grading.projection import project_grades
 
@@ -68,6 +73,7 @@ def grade_by(
         judged=judged,
         rules=terms.rules,
         use_priors=terms.use_priors,
+        expected=expected,
     )
     if not sampled_grades or not projections.is_graded:
         return projections
@@ -80,6 +86,7 @@ def grade_by(
         scored.covariance,
         anchor_grades,
         sampled_grades=sampled_grades,
+        expected=expected,
     )
     return moderated_projections(projections, moderated, anchor_grades)
 
@@ -90,6 +97,8 @@ def grades_or_why_not(
     anchor_grades: Mapping[str, str],
     judged: Sequence[JudgedPair],
     sampled_grades: Mapping[str, str] | None = None,
+    *,
+    expected: Disagreement | None = None,
 ) -> tuple[str, GradeProjections | None]:
     """Return grades of a batch on its own scale with what is to be said of them, or why not.
 
@@ -99,7 +108,7 @@ def grades_or_why_not(
         scale: None while the verdicts give none.
         anchor_grades: Each anchor's known grade.
         judged: The finished comparisons.
-        sampled_grades: As `grade_by` takes them.
+        sampled_grades, expected: As `grade_by` takes them.
     """
     if isinstance(terms, str):
         return f"No grades: the batch ended as {terms}.", None
@@ -109,7 +118,7 @@ def grades_or_why_not(
         return "Scores and ranks only: the batch names no grade scale.", None
     if not anchor_grades:
         return f"Scores and ranks only: no anchors carry grades on {terms.scale.name}.", None
-    projections = grade_by(terms, scale, anchor_grades, judged, sampled_grades)
+    projections = grade_by(terms, scale, anchor_grades, judged, sampled_grades, expected=expected)
     return projections.statement, projections
 
 
@@ -157,5 +166,6 @@ def moderated_projections(
         most_probable=tuple(best),
         fine_grades=tuple(fine if now == was else now for now, was, fine in unchanged),
         confidence=probabilities.max(axis=1),
+        disagreement=moderated.disagreement,
         statement=" ".join(filter(None, (projections.statement, moderated.statement))),
     )

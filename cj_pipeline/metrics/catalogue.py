@@ -664,7 +664,7 @@ _ONE_BATCH = (
     Metric(
         "cj_batch_standard_error",
         "gauge",
-        "Standard errors of students' verdict-only scores after the last wave, in logits.",
+        "Standard errors of students' scores after the last wave, in logits.",
         ("statistic",),
         """
         SELECT statistic, value FROM (

@@ -558,6 +558,7 @@ def _grading(history: BatchHistory) -> dict[str, Any] | None:
         "scale": history.grading["scale_definition"],
         "terms": history.grading["terms"],
         "anchor_check": history.grading["anchor_check"],
+        "disagreement": history.grading["disagreement"],
         "sampled_grades": history.grading["sampled_grades"] or {},
         "graded_despite": list(history.batch["metadata"].get("graded_despite", ())),
         "boundaries": [{key: row[key] for key in _BOUNDARY} for row in history.boundaries],

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cj_pipeline.grading.anchors import TOO_SURE
+from cj_pipeline.grading.disagreement import ExpectedDisagreement
 from cj_pipeline.outputs.language import number, percent, signed, to_translate, tr, whole
 from cj_pipeline.outputs.report_dependence import validity
 from cj_pipeline.pairing.strategies import strategy_named
@@ -251,8 +253,52 @@ def _number(value: float | None, digits: int) -> str:
 
 def anchor_sentences(history: BatchHistory) -> list[str]:
     """Return in sentences what the anchors say about themselves; none without a check."""
-    check = history.grading["anchor_check"] if history.grading is not None else {}
-    return list(_sentences(check)) if check else []
+    if history.grading is None or not history.grading["anchor_check"]:
+        return []
+    kept = history.grading["disagreement"]
+    return [
+        *_sentences(history.grading["anchor_check"]),
+        *(_expected_disagreement(kept["expected"]) if kept else ()),
+    ]
+
+
+def _expected_disagreement(expected: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was taken of judge and graders before this batch's anchors said anything."""
+    taken = ExpectedDisagreement.from_record(expected)
+    if taken.learnt_from:
+        yield tr(
+            "Earlier batches by these judges with the same template, rubric and scale: {n}. From"
+            " them a difference of {steps} steps was expected ({lower} to {upper}).",
+            n=len(taken.learnt_from),
+            steps=number(taken.prior.median),
+            lower=number(taken.prior.lower),
+            upper=number(taken.prior.upper),
+        )
+    else:
+        yield tr(
+            "No earlier batch tells how these judges differ from graders, so what is usual was"
+            " expected: {steps} steps ({lower} to {upper}).",
+            steps=number(taken.prior.median),
+            lower=number(taken.prior.lower),
+            upper=number(taken.prior.upper),
+        )
+
+
+def _log_score(score: Mapping[str, Any]) -> Iterator[str]:
+    yield tr(
+        "The known grades had a log score of {mean} an anchor, each graded by the others;"
+        " {expected} is to be expected if the probabilities are right, {guessing} is guessing, 0 is"
+        " the best.",
+        mean=number(score["mean"]),
+        expected=number(score["expected"]),
+        guessing=number(score["guessing"]),
+    )
+    if score["chance"] < TOO_SURE:
+        yield tr(
+            "So low a log score has a probability of {chance} if the probabilities are right: the"
+            " grades are surer than they should be. Have people grade some students as a sample.",
+            chance=number(score["chance"], 4),
+        )
 
 
 def anchor_fits(history: BatchHistory) -> dict[str, Mapping[str, Any]]:
@@ -289,6 +335,8 @@ def _sentences(check: Mapping[str, Any]) -> Iterator[str]:
             " graders among themselves by about half a step.",
             steps=number(check["disagreement"], 1),
         )
+    if check.get("log_score"):  # gradings of earlier versions have none
+        yield from _log_score(check["log_score"])
     if check["n_direct"]:
         yield tr(
             "Of {n} verdicts between anchors of different grades, {against} went to the one with"

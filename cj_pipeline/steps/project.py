@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.checks.batch_checks import Checked, refuse_unsound_grades, what_stops_grades
@@ -19,6 +19,7 @@ from cj_pipeline.grading.rules import (
 )
 from cj_pipeline.queries.answering_models import other_models_in_linked
 from cj_pipeline.queries.batch_record import BatchRecord, judged_pairs, load_batch
+from cj_pipeline.queries.disagreement import expected_disagreement
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.queries.linked_scale import read_linked_scale
 from cj_pipeline.queries.scale import fit_scale
@@ -29,6 +30,7 @@ from cj_pipeline.steps.fit import fit
 from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
+    from cj_pipeline.grading.disagreement import Disagreement, ExpectedDisagreement
     from cj_pipeline.grading.linked_scale import LinkedScale
     from cj_pipeline.grading.projection import GradeProjections
     from cj_pipeline.scale.bradley_terry import Scale
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
 class Projected:
     """Whether a batch was graded, and the plain words for why or why not.
 
-    `chain` has the batch amid those whose scale it is on; None where it is on its own.
+    `chain` has the batch amid those whose scale it is on; None where it is on its own. `expected`
+    is what was taken of the disagreement between judge and graders beforehand.
     """
 
     revision: int
@@ -46,6 +49,7 @@ class Projected:
     statement: str
     projections: GradeProjections | None
     chain: LinkedScale | None = None
+    expected: ExpectedDisagreement | None = None
 
 
 def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projected:
@@ -76,12 +80,13 @@ def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projecte
         scale = fit_scale(db, record) if judged else None
         chain, not_linked = _chain(db, record, scale)
         others = None if chain is None else other_models_in_linked(db, record)
+        expected = expected_disagreement(db, record)
         history = read_history(db, batch_id)
         stopped_by = what_stops_grades(db, history, runtime.clock())
     if stopped_by and record.state == "succeeded":
         statement, projections = _stopped(stopped_by), None
     else:
-        statement, projections = _grades(record, scale, judged, chain)
+        statement, projections = _grades(record, scale, judged, chain, expected)
         if record.state == "succeeded":
             statement = students_alike(scale, record.anchor_grades) + statement
     waived = waived_statement(record.metadata.get("graded_despite", ()))
@@ -91,6 +96,7 @@ def project(runtime: Runtime, batch_id: str, *, again: bool = False) -> Projecte
         statement=" ".join(filter(None, (statement, not_linked, others, waived))),
         projections=projections,
         chain=chain,
+        expected=expected,
     )
     if again or revision == 0:
         _keep(runtime, record, projected, history)
@@ -133,25 +139,38 @@ def _grades(
     scale: Scale | None,
     judged: Sequence[JudgedPair],
     chain: LinkedScale | None,
+    expected: ExpectedDisagreement | None,
 ) -> tuple[str, GradeProjections | None]:
+    beforehand = None if expected is None else expected.if_learnt
     if chain is not None and record.state == "succeeded" and record.grading_terms is not None:
-        return _grades_in_chain(record, chain, record.grading_terms)
+        return _grades_in_chain(record, chain, record.grading_terms, beforehand)
     return grades_or_why_not(
         record.grading_terms if record.state == "succeeded" else str(record.end_reason),
         scale,
         record.anchor_grades,
         judged,
         record.sampled_grades,
+        expected=beforehand,
     )
 
 
 def _grades_in_chain(
-    record: BatchRecord, chain: LinkedScale, terms: GradingTerms
+    record: BatchRecord,
+    chain: LinkedScale,
+    terms: GradingTerms,
+    beforehand: Disagreement | None,
 ) -> tuple[str, GradeProjections]:
     """Return grades by the anchors of all linked batches, for this batch's essays."""
     from cj_pipeline.grading.linked_scale import only
 
-    projections = grade_by(terms, chain, chain.anchor_grades, chain.judged, record.sampled_grades)
+    projections = grade_by(
+        terms,
+        chain,
+        chain.anchor_grades,
+        chain.judged,
+        record.sampled_grades,
+        expected=beforehand,
+    )
     statement = f"{projections.statement} {chain.statement}"
     return statement, only(projections, record.essay_ids)
 
@@ -159,6 +178,14 @@ def _grades_in_chain(
 def _stopped(stopped_by: Sequence[Checked]) -> str:
     failed = "; ".join(f"{each.name}: {each.finding.statement}" for each in stopped_by)
     return f"No grades: what they may not leave without does not hold. {failed}."
+
+
+def _disagreement(projected: Projected) -> dict[str, Any] | None:
+    """Return what was taken of the disagreement and what was found; None without a fit."""
+    found = projected.projections.disagreement if projected.projections is not None else None
+    if found is None or projected.expected is None:
+        return None
+    return {"expected": projected.expected.as_record(), "found": asdict(found)}
 
 
 def _keep(
@@ -177,6 +204,7 @@ def _keep(
         "sampled_grades": record.sampled_grades or None,
         "scale_definition": asdict(terms.scale) if terms else None,
         "terms": terms.as_record() if terms else None,
+        "disagreement": _disagreement(projected),
         "projected_at": now,
     }
     is_graded = projections is not None and projections.is_graded

@@ -24,8 +24,13 @@ import numpy as np
 from cj_pipeline.batch.comparisons import JudgedPair, comparison_id, custom_id, max_possible_pairs
 from cj_pipeline.diagnostics.quality_flags import quality_flags, se_summary
 from cj_pipeline.diagnostics.reliability import reliability_details
+from cj_pipeline.grading.disagreement import (
+    ExpectedDisagreement,
+    judged_by,
+    usual_disagreement,
+)
 from cj_pipeline.grading.grade_scales import load_scale
-from cj_pipeline.grading.projection import project_grades
+from cj_pipeline.grading.projection import GradeProjections, project_grades
 from cj_pipeline.grading.rows import grading_rows
 from cj_pipeline.grading.rules import students_alike
 from cj_pipeline.intake.settings import BatchSettings, resolve_settings, scoring_rules
@@ -540,11 +545,11 @@ def _decision(
     }
     if scale is not None:
         students = [essay for essay in scale.essay_ids if essay not in anchor_grades]
+        errors = se_summary(scale, score_posterior(scale, anchor_grades), students)
         details |= {
-            "bt_se_summary": se_summary(scale, students),
+            "bt_se_summary": errors,
             "bt_quality_flags": quality_flags(
-                scale,
-                students,
+                errors,
                 mean_se_warning=settings.mean_se_warning,
                 max_se_warning=settings.max_se_warning,
             ),
@@ -604,9 +609,19 @@ def _grading_rows(
         "is_graded": True,
         "statement": projections.statement,
         "anchor_check": asdict(projections.anchor_check),
+        "disagreement": _disagreement(projections, judged),
     }
     grading = {"batch_id": batch_id, "revision": 1}
     return {
         "grading_reports": [report],
         **grading_rows(projections, grading, projected_at),
     }
+
+
+def _disagreement(projections: GradeProjections, judged: list[JudgedPair]) -> Row:
+    """Return what the first grading of a store keeps: the usual, and what was found."""
+    steps = projections.scale.steps
+    key = judged_by((pair.judge_id for pair in judged), None, steps)
+    expected = ExpectedDisagreement(usual_disagreement(len(steps)), key)
+    assert projections.disagreement is not None
+    return {"expected": expected.as_record(), "found": asdict(projections.disagreement)}

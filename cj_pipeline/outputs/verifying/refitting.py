@@ -13,9 +13,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.batch.comparisons import PEOPLE_FROM, JudgedPair, max_possible_pairs
+from cj_pipeline.grading.disagreement import (
+    ExpectedDisagreement,
+    judged_by,
+    learn,
+    usual_disagreement,
+)
 from cj_pipeline.grading.linked_scale import only
 from cj_pipeline.grading.rows import grading_rows, link_rows
 from cj_pipeline.grading.rules import (
+    GradingTerms,
     grade_by,
     grades_or_why_not,
     students_alike,
@@ -46,6 +53,7 @@ from cj_pipeline.stopping.continuation import (
 )
 
 if TYPE_CHECKING:
+    from cj_pipeline.grading.disagreement import Disagreement
     from cj_pipeline.grading.linked_scale import LinkedScale
     from cj_pipeline.grading.projection import GradeProjections
     from cj_pipeline.scale.bradley_terry import Scale
@@ -185,14 +193,21 @@ def _described(verdicts: str, settings: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=16)
-def _graded(
-    verdicts: str, settings: str, own_scale: str | None, anchors: str, sampled: str
+def _graded(  # noqa: PLR0917 -- what a grading is made of; all of it is the cache's key
+    verdicts: str,
+    settings: str,
+    own_scale: str | None,
+    anchors: str,
+    sampled: str,
+    beforehand: Disagreement | None,
 ) -> tuple[str, GradeProjections | None]:
     terms = grading_terms(BatchSettings.model_validate_json(settings), own_scale)
     scale, _ = _fitted(verdicts, settings)
     judged = [JudgedPair(**row) for row in json.loads(verdicts)[2]]
     grades = json.loads(anchors)
-    statement, projections = grades_or_why_not(terms, scale, grades, judged, json.loads(sampled))
+    statement, projections = grades_or_why_not(
+        terms, scale, grades, judged, json.loads(sampled), expected=beforehand
+    )
     return students_alike(scale, grades) + statement, projections
 
 
@@ -205,16 +220,20 @@ def summaries(document: Document, settings: BatchSettings, scale: Scale) -> Expe
         return
     anchors = anchor_grades(document)
     students = [essay for essay in essay_ids(document) if essay not in anchors]
-    errors = se_summary(scale, students)
-    flags = quality_flags(
-        scale,
-        students,
-        mean_se_warning=settings.mean_se_warning,
-        max_se_warning=settings.max_se_warning,
-    )
+    errors = se_summary(scale, score_posterior(scale, anchors), students)
     last = len(document["wave_decisions"]) - 1
     details = document["wave_decisions"][last]["details"]
     if "bt_se_summary" in details:
+        if (
+            "verdict_mean_se" not in details["bt_se_summary"]
+        ):  # earlier versions': by verdicts alone
+            for key in ("mean_se", "max_se"):
+                errors[key] = errors.pop(f"verdict_{key}")
+        flags = quality_flags(
+            errors,
+            mean_se_warning=settings.mean_se_warning,
+            max_se_warning=settings.max_se_warning,
+        )
         yield "bt_se_summary", errors
         yield "bt_quality_flags", flags
         yield f"wave_decisions[{last}].details.bt_se_summary", errors
@@ -335,9 +354,12 @@ def grades(
     if document["runner_status"]["state"] != "succeeded":
         yield from _ungraded(document, settings, scale)
         return
-    sampled = grading.get("sampled_grades")
+    sampled, expected = grading.get("sampled_grades"), expected_in(grading)
+    beforehand = None if expected is None else expected.if_learnt
     if chain is not None:
-        of_all = grade_by(terms, chain, chain.anchor_grades, chain.judged, sampled)
+        of_all = grade_by(
+            terms, chain, chain.anchor_grades, chain.judged, sampled, expected=beforehand
+        )
         statement = f"{students_alike(scale, anchors)}{of_all.statement} {chain.statement}"
         projections: GradeProjections | None = only(of_all, essay_ids(document))
     elif scale is None:
@@ -349,16 +371,57 @@ def grades(
             own_scale,
             json.dumps(anchors),
             json.dumps(sampled),
+            beforehand,
         )
     yield "grading.is_graded", projections is not None and projections.is_graded
     yield from _statement(document, statement)
+    yield from _disagreement(document, terms, expected, projections)
     if projections is None:
         return
-    yield "grading.anchor_check", as_json(asdict(projections.anchor_check))
+    yield "grading.anchor_check", _anchor_check(grading, projections)
     if projections.is_graded:
         yield from _projected(document, projections, anchors)
     if chain is not None:
         yield from _linked(document, chain)
+
+
+def expected_in(grading: Mapping[str, Any]) -> ExpectedDisagreement | None:
+    """Return what a grading took of the disagreement; None where it keeps nothing of it."""
+    kept = grading.get("disagreement")  # earlier versions have none, and took the usual
+    return None if kept is None else ExpectedDisagreement.from_record(kept["expected"])
+
+
+def _disagreement(
+    document: Document,
+    terms: GradingTerms,
+    expected: ExpectedDisagreement | None,
+    projections: GradeProjections | None,
+) -> Expected:
+    """Yield what follows from the earlier gradings listed, and what the grades told."""
+    found = None if projections is None else projections.disagreement
+    if found is None and "disagreement" in document["grading"]:
+        yield "grading.disagreement", None
+    if found is None or expected is None:  # earlier versions keep none
+        return
+    people = {row["judge_id"] for row in document["judges"] if row["provider"] == "human"}
+    judges = {each.judge_id for each in judged_pairs(document)}
+    judges = {"people" if judge in people else judge for judge in judges}
+    steps = terms.scale.steps
+    rubric = document["inputs"].get("rubric", {}).get("checksum")
+    path = "grading.disagreement"
+    yield f"{path}.found", as_json(asdict(found))
+    yield f"{path}.expected.judged_by", judged_by(judges, rubric, steps)
+    yield (
+        f"{path}.expected.prior",
+        as_json(asdict(learn(usual_disagreement(len(steps)), expected.learnt_from))),
+    )
+
+
+def _anchor_check(grading: Mapping[str, Any], projections: GradeProjections) -> dict[str, Any]:
+    check: dict[str, Any] = as_json(asdict(projections.anchor_check))
+    if grading.get("disagreement") is None and "log_score" not in grading["anchor_check"]:
+        del check["log_score"]
+    return check
 
 
 def _ungraded(document: Document, settings: BatchSettings, scale: Scale | None) -> Expected:

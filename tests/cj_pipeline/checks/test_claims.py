@@ -234,6 +234,18 @@ def test_an_anchor_that_won_nothing_is_found(spring: BatchHistory) -> None:
     assert "anchor-05" in finding.statement
 
 
+def test_grades_surer_than_they_should_be_are_found(spring: BatchHistory) -> None:
+    """Known grades that the others' probabilities hardly allow are no accident any more."""
+    sure = {"mean": -2.9, "expected": -0.6, "guessing": -2.2, "chance": 0.0004}
+
+    finding = claims.anchors_bear_out_confidence(_with_check(spring, log_score=sure))
+
+    assert not finding.holds
+    assert "log score -2.90 a grade where -0.60 is expected" in finding.statement
+    assert claims.anchors_bear_out_confidence(spring).holds
+    assert claims.anchors_bear_out_confidence(_with_check(spring, log_score=None)).holds
+
+
 def _with_check(spring: BatchHistory, **figures: object) -> BatchHistory:
     assert spring.grading is not None
     check = {**spring.grading["anchor_check"], **figures}

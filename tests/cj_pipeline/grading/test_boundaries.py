@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from cj_pipeline.grading import boundaries as model
 from cj_pipeline.grading.boundaries import BoundaryPosterior, fit_boundaries, grade_probabilities
+from cj_pipeline.grading.disagreement import LOG_SHARE_MEAN, LOG_SHARE_SD
 
 Floats = NDArray[np.float64]
 
@@ -27,7 +28,7 @@ def by_brute_force(spread: float) -> Floats:
     n = 500_000
     edge = FOUR.mean() + model.CENTRE_SD * rng.standard_normal(n)
     log_width = model.LOG_RANGE_MEAN - np.log(2) + model.LOG_WIDTH_SD * rng.standard_normal(n)
-    ratio = model.LOG_DISAGREEMENT_MEAN + model.LOG_DISAGREEMENT_SD * rng.standard_normal(n)
+    ratio = LOG_SHARE_MEAN + LOG_SHARE_SD * rng.standard_normal(n)
     noise = 2 * np.exp(log_width + ratio)
     widths = np.exp(log_width[:, None] + model.LOG_END_SPREAD * rng.standard_normal((n, 2)))
     kept = spread**2 / (spread**2 + noise**2)
@@ -129,6 +130,7 @@ def test_probabilities_average_over_boundaries_and_errors() -> None:
         boundaries=np.array([[0.0], [1.0]]),
         disagreement=np.array([0.6, 0.6]),
         width=np.ones(2),
+        slopes=np.zeros(2),
         anchor_errors=np.zeros((2, 1)),
     )
 

@@ -57,9 +57,9 @@ OF_THE_BATCH = set(
     """
     arrivals.name arrivals.place batch_report.path batch_report.sha256 batches.settings_origins
     batches.source_path documents.sha256 documents.source_path grade_projections.probabilities
-    grading_reports.scale_definition grading_reports.terms judges.definition judges.name
-    judging_tasks.reason run_artefact.path run_artefact.sha256 trial_runs.definition
-    wave_decisions.reason
+    grading_reports.disagreement grading_reports.scale_definition grading_reports.terms
+    judges.definition judges.name judging_tasks.reason run_artefact.path run_artefact.sha256
+    trial_runs.definition wave_decisions.reason
     """.split()  # noqa: SIM905 - as a list it is a page long
 )
 """The batch's own names and files, and what is made from settings alone."""
