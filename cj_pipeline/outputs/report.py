@@ -351,8 +351,8 @@ def _simulation_banners(history: BatchHistory) -> list[Banner]:
             else tr("A simulated judge gave these verdicts")
         )
         text = tr(
-            "No language model read the essays: {judges} only stand in for a judge. Scores and"
-            " grades show how the pipeline works and say nothing about the texts.",
+            "No language model read the essays; simulated: {judges}. Scores and grades show how the"
+            " pipeline works and say nothing about the texts.",
             judges=", ".join(made_up),
         )
         banners.append(Banner("warning", heading, text))
