@@ -99,8 +99,8 @@ END_REASONS: Mapping[str, str] = {
     ),
     EndReason.CANARY_FAILED: to_translate(
         "A judge gave no verdict in the few requests sent ahead, so the rest"
-        " was not sent. Read what its provider said below, try it with `cj judge try`, and submit "
-        "the essays as a new batch."
+        " was not sent. Read what its provider said below, try it with `cj judge examine`, and"
+        " submit the essays as a new batch."
     ),
     EndReason.EXPIRED: to_translate(
         "The provider let the requests expire before it answered them."
