@@ -68,6 +68,7 @@ newest:  ## Run the fast tests on the newest of everything, in an environment th
 	$(PYTHON) -m venv "$$home" && \
 	$$new -m pip install --quiet --upgrade pip && \
 	$$new -m pip install --quiet --editable . --group build --group dev && \
+	$$new -m pip install --quiet --upgrade dagster dagster-webserver && \
 	sed -n 's/^\([^ ]*==[^ ]*\).*/\1/p' requirements-dev.lock >"$$home/locked" && \
 	echo "newest: not the versions in the lock:" && \
 	{ $$new -m pip freeze --exclude-editable | tr A-Z_ a-z- | grep -vxFf "$$home/locked" || echo none; } && \

@@ -17,7 +17,9 @@ from resources.runtime_resource import RuntimeResource
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", dg.BetaWarning)
-    located = dg.with_source_code_references(dg.load_assets_from_package_module(assets))
+    located = dg.with_source_code_references(
+        dg.load_assets_from_package_module(assets, include_specs=True)
+    )
     """Every asset in the folder, with the place where it is written."""
 
 defs = dg.Definitions(

@@ -2,8 +2,7 @@
 
 What Dagster remembers of a schedule or a sensor (on or off, its cursor) it remembers by the
 location's name. `dagster dev -m cj_pipeline.definitions` names the location after the module, so
-homes from before know it by that; `carry_over` brings what they remember along. This is the one
-place that reads Dagster's private modules for it.
+homes from before know it by that; `carry_over` brings what they remember along.
 """
 
 from __future__ import annotations
@@ -16,16 +15,17 @@ from typing import Any
 
 import dagster as dg
 import yaml
-from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
-from dagster._core.remote_origin import (
+
+from resources.dagster_internals import (
+    SINGLETON_REPOSITORY_NAME,
+    InstigatorState,
+    LoadableTargetOrigin,
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteInstigatorOrigin,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
+    copy,
 )
-from dagster._core.scheduler.instigation import InstigatorState
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-from dagster._record import copy
 
 LOCATION = "cj_pipeline"
 MODULE = "cj_pipeline.definitions"

@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster import serialize_value
-from dagster._core.launcher.base import (
+
+from resources.dagster_internals import (
     CheckRunHealthResult,
+    ConfigurableClass,
+    ConfigurableClassData,
+    ExecuteRunArgs,
     LaunchRunContext,
     RunLauncher,
     WorkerStatus,
+    execute_run,
+    serialize_value,
 )
-from dagster._grpc.types import ExecuteRunArgs
-from dagster._serdes import ConfigurableClass
-from dagster._serdes.config_class import ConfigurableClassData
 
 PROCESS_TAG = "dagster/cj-process"
 """Where a run's process is: host, number and when it began, so that no other is taken for it."""
@@ -122,9 +124,7 @@ def execute_in_fork(arguments: str, command: list[str]) -> None:
         if command[0] == "dagster":
             command = [sys.executable, "-m", *command]
         os.execv(command[0], command)  # noqa: S606
-    from dagster._cli.api import execute_run_command
-
-    execute_run_command.main(args=[arguments], standalone_mode=False)
+    execute_run(arguments)
 
 
 def _described(number: int | None) -> str:

@@ -16,10 +16,6 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster import DagsterEventType as Event
 from dagster import DagsterRunStatus as Status
-from dagster._core.event_api import PartitionKeyFilter
-from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable
-from dagster._serdes import serialize_value
 from pydantic import Field, ValidationError
 
 from assets.automation.partitions import BATCHES, errors_as_dagster_knows_them
@@ -29,6 +25,16 @@ from cj_pipeline.provider_jobs.leftovers import delete_leftovers
 from cj_pipeline.steps.next_step import next_steps
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import archive_callbacks, backup_store, delete_archives
+from resources.dagster_internals import (
+    RUNLESS_RUN_ID,
+    AssetCheckExecutionsTable,
+    AssetKeyTable,
+    PartitionKeyFilter,
+    SqlEventLogStorage,
+    SqlEventLogStorageTable,
+    SqliteEventLogStorage,
+    serialize_value,
+)
 from resources.runtime_resource import PARTITION_TAG, RuntimeResource
 
 KEEP_RUNS_DAYS = 90.0
@@ -78,6 +84,10 @@ def keep_history_small(
     )
     for run_id in superseded:
         delete_run(context.instance, run_id)
+    if isinstance(events := context.instance.event_log_storage, SqlEventLogStorage):
+        # Dagster's times have no zone: they are UTC.
+        recorded_at = SqlEventLogStorageTable.c.timestamp
+        _delete_events_without_run(events, recorded_at < ended_before.replace(tzinfo=None))
     context.log.info(f"{len(superseded)} runs deleted whose place newer ones have taken.")
 
 
@@ -231,6 +241,7 @@ def _forget_what_outlasts_runs(
             row.asset_key: row.last_materialization or ""
             for row in db.execute(sa.select(assets.c.asset_key, assets.c.last_materialization))
         }
+    _delete_events_without_run(events, SqlEventLogStorageTable.c.partition == batch_id)
     for asset_key, event in newest.items():
         values: dict[str, str | None] = {"cached_status_data": None}
         if any(run_id in event for run_id in run_ids):
@@ -239,6 +250,16 @@ def _forget_what_outlasts_runs(
             values["last_materialization"] = serialize_value(others[0]) if others else None
         with events.index_connection() as db:
             db.execute(assets.update().where(assets.c.asset_key == asset_key).values(**values))
+
+
+def _delete_events_without_run(events: SqlEventLogStorage, which: "sa.ColumnElement[bool]") -> None:
+    """Delete observations that no run made; with SQLite they are in two files."""
+    without_run = SqlEventLogStorageTable.delete().where(
+        SqlEventLogStorageTable.c.run_id == RUNLESS_RUN_ID, which
+    )
+    for connection in (events.index_connection(), events.run_connection(RUNLESS_RUN_ID)):
+        with connection as db:
+            db.execute(without_run)
 
 
 def _is_rested_upon(instance: dg.DagsterInstance, run_id: str) -> bool:

@@ -13,12 +13,15 @@ from typing import Any
 
 import yaml
 from dagster import DagsterRun
-from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 
 from cj_pipeline.errors import CJError, SettingsError
 from cj_pipeline.intake.settings import BatchSettings
 from cj_pipeline.judging.judges import load_judge
 from cj_pipeline.judging.provider_definitions import OWN_FOLDER, known_providers
+from resources.dagster_internals import (
+    QueuedRunCoordinator,
+    SubmitRunContext,
+)
 from resources.runtime_resource import PARTITION_TAG, RuntimeResource
 
 POOL_TAG = "dagster/cj-provider"

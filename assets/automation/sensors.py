@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets.automation.job_states import cursor_of, observations, read_cursor
 from assets.automation.jobs import (
     GRADED_AGAIN,
     JOB_FOR,
@@ -33,6 +34,7 @@ from cj_pipeline.operations.inbox import move_opened, unpack_arrival
 from cj_pipeline.operations.notify import notify
 from cj_pipeline.operations.sensor_ticks import record_tick
 from cj_pipeline.progress.follow import StoreWatcher
+from cj_pipeline.queries.job_states import changed_job_states
 from cj_pipeline.steps.next_step import NextStep, PendingStep, standings
 from cj_pipeline.steps.poll import next_due, poll
 from cj_pipeline.steps.step_failures import record_failed_run
@@ -288,6 +290,26 @@ def notification_sensor(
     return _result(context.instance, [], idle=counted)
 
 
+@dg.sensor(
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Observes each change of a provider job's state, on the asset's page.",
+)
+@tick_of
+def job_states_sensor(
+    context: dg.SensorEvaluationContext, engine: RuntimeResource
+) -> dg.SensorResult:
+    """Look at what the store knows of provider jobs; no provider is called, no run requested."""
+    connected = engine.open_for_tick()
+    with connected.store.read() as db:
+        changed, known = changed_job_states(db, read_cursor(context.cursor), connected.clock())
+    return dg.SensorResult(
+        skip_reason=f"{len(changed)} provider jobs have another state",
+        asset_events=observations(changed),
+        cursor=cursor_of(known),
+    )
+
+
 @dg.run_failure_sensor(
     default_status=dg.DefaultSensorStatus.RUNNING,
     monitor_all_code_locations=False,
@@ -307,6 +329,7 @@ ALL_SENSORS = (
     provider_jobs_sensor,
     watchdog_sensor,
     notification_sensor,
+    job_states_sensor,
     failed_runs_sensor,
 )
 

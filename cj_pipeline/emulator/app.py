@@ -170,12 +170,13 @@ def _match(call: Request, routes: tuple[Route, ...]) -> tuple[Route, Mapping[str
 
 
 def _key(call: Request) -> str:
-    """Return the key a call bears, as any of the three providers takes it."""
+    """Return the key a call bears, in any of the headers that services take it in."""
     headers = call.headers
     bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
     return (
         headers.get("x-goog-api-key")
         or headers.get("x-api-key")
+        or headers.get("api-key")
         or bearer
         or call.query.get("key", "")
     )

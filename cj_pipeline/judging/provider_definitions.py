@@ -53,6 +53,37 @@ _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,47}$")]
 _Header = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$")]
 
 
+Meaning = Literal["out_of_credit", "rate_limit", "not_for_plan"]
+_Word = Annotated[str, Field(min_length=3, max_length=200)]
+
+
+class ErrorWords(BaseModel):
+    """What a service says in an error's code or message, where that is its own; in any capitals."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    out_of_credit: tuple[_Word, ...] = ()
+    rate_limit: tuple[_Word, ...] = ()
+    not_for_plan: tuple[_Word, ...] = ()
+
+    def meaning_of(self, code: object, message: object) -> Meaning | None:
+        """Return what an error means by these words; None where they do not say."""
+        said = f"{code or ''} {message or ''}".casefold()
+        told: Mapping[Meaning, tuple[str, ...]] = {
+            "not_for_plan": self.not_for_plan,
+            "out_of_credit": self.out_of_credit,
+            "rate_limit": self.rate_limit,
+        }
+        for meaning, words in told.items():
+            if any(word.casefold() in said for word in words):
+                return meaning
+        return None
+
+
+NO_WORDS = ErrorWords()
+"""Of a service whose errors say what others' do."""
+
+
 class ProviderDefinition(BaseModel):
     """The keys of a provider definition's YAML file."""
 
@@ -82,6 +113,8 @@ class ProviderDefinition(BaseModel):
     """Headers that each request bears."""
     extra_body: Mapping[str, JsonValue] = {}
     """Fields that the body of each request has besides."""
+    error_words: ErrorWords = NO_WORDS
+    """What its errors say for no credit, too many requests, and what a plan has not."""
     batch: Literal["openai", "own", "mistral", "xai", "openrouter"] | None = None
     """Its batch endpoint: none, one like OpenAI's, Mistral's, xAI's or OpenRouter's, or the one of
     its language."""

@@ -74,7 +74,7 @@ class Preview:
 
     Attributes:
         record: The batch as the store would hold it.
-        first_wave: What would be asked first.
+        first_wave: What would be sent first: the first wave, with those that go out with it.
         asks: The same as requests.
         texts: What judges would read.
         aside: The pipeline's connections, with a store of its own that holds this much.
@@ -115,9 +115,9 @@ class Preview:
                 "calls at most",
                 f"{ends_at * record.settings.max_attempts}, because failed ones are retried",
             ),
-            ("first wave", f"{len(self.first_wave)} comparisons"),
-            ("waves at most", self._n_waves),
-            ("time at most", self._time(self._n_waves)),
+            ("first wave", f"{len(self.first_wave)} comparisons{self._sent_together}"),
+            ("waves at most", self._n_rounds * self._n_together),
+            ("time at most", self._time(self._n_rounds)),
             *([("placed on", self.placed_on)] if self.placed_on else []),
             *self._forecast(),
             *self._canaries(),
@@ -125,19 +125,28 @@ class Preview:
         ]
 
     @property
-    def _n_waves(self) -> int:
-        """How many waves the batch may take."""
+    def _n_rounds(self) -> int:
+        """How often the batch may send something and wait for it."""
         ends_at = completion_denominator(len(self.record.essay_ids), self.record.rules)
         return -(-ends_at // max(1, len(self.first_wave)))
 
-    def _time(self, n_waves: int) -> str:
-        """Return how long so many waves take in the batch's mode, by its slowest judge."""
+    @property
+    def _n_together(self) -> int:
+        """How many waves are sent first."""
+        return max((each.wave for each in self.first_wave), default=1)
+
+    @property
+    def _sent_together(self) -> str:
+        return f", {self._n_together} waves sent together" if self._n_together > 1 else ""
+
+    def _time(self, n_rounds: int) -> str:
+        """Return how long so many rounds take in the batch's mode, by its slowest judge."""
         mode = self.record.settings.batching_mode
         chosen = [cost for cost in self.costs() if cost.mode == mode]
         if not chosen:
             return "not known"
         slowest = max(chosen, key=lambda cost: cost.seconds[1])
-        low, high = (each * n_waves / max(1, self._n_waves) for each in slowest.seconds)
+        low, high = (each * n_rounds / max(1, self._n_rounds) for each in slowest.seconds)
         return f"{time_range(low, high)} ({slowest.time_from})"
 
     def _canaries(self) -> list[tuple[str, object]]:
@@ -205,7 +214,7 @@ class Preview:
                 self._asks_like(judge),
                 self._most_comparisons(judge),
                 workers,
-                n_waves=self._n_waves,
+                n_waves=self._n_rounds,
                 past=self.past.get(judge.judge_id, NOTHING_SEEN),
             )
         ]

@@ -17,6 +17,7 @@ from cj_pipeline.installation import INSTALLATION_FILE, Installation, read_insta
 from cj_pipeline.judging.connections import connection_problems
 from cj_pipeline.judging.judges import Judge, load_judge, own_file
 from cj_pipeline.judging.provider_definitions import known_definitions
+from cj_pipeline.queries.batch_record import BatchRecord
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
 from cj_pipeline.tokens import covers
@@ -91,6 +92,19 @@ def _is(judge: Judge, entry: str) -> bool:
         return load_judge(entry).judge_id == judge.judge_id
     except SettingsError:
         return False
+
+
+def passes_spend_cap(db: Session, record: BatchRecord, more_usd: float) -> bool:
+    """Return whether billed plus still reserved plus this would pass the batch's own cap."""
+    cap = record.settings.spend_cap_usd
+    if cap is None:
+        return False
+    row = db.one(
+        "SELECT coalesce(sum(CASE kind WHEN 'released' THEN -usd ELSE usd END), 0) AS usd"
+        " FROM ledger WHERE batch_id = ?",
+        [record.batch_id],
+    )
+    return row is not None and row["usd"] + more_usd > cap
 
 
 def breached_ceilings(

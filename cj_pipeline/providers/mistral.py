@@ -22,7 +22,6 @@ from cj_pipeline.providers.openai import PAGE, OpenAIBatches, Page
 from cj_pipeline.providers.transport import (
     CLOCK_SKEW,
     CREATE_TIMEOUT,
-    Call,
     count_or_none,
     created_id,
     items,
@@ -57,7 +56,7 @@ class MistralBatches(OpenAIBatches):
             raise ProviderRefusedError(msg)
         with shard.open("rb") as file:
             model = json.loads(next(iter(file)))["body"]["model"]
-        call = Call(self.name, "create a batch job", creates=True)
+        call = self.call("create a batch job", creates=True)
         body = {
             "endpoint": self.words.ENDPOINT,
             "model": model,
@@ -71,12 +70,12 @@ class MistralBatches(OpenAIBatches):
 
     def shown(self, job_id: str) -> dict[str, Any]:
         """Return a job as it is now."""
-        call = Call(self.name, f"show batch job {job_id}")
+        call = self.call(f"show batch job {job_id}")
         return as_batch(self.ask(call, "get", _path(job_id), "id"))
 
     def stopped(self, job_id: str) -> dict[str, Any]:
         """Ask for a job to stop."""
-        call = Call(self.name, f"cancel batch job {job_id}")
+        call = self.call(f"cancel batch job {job_id}")
         return as_batch(self.ask(call, "post", f"{_path(job_id)}/cancel", "id"))
 
     def listed(self, since: datetime) -> Iterator[dict[str, Any]]:
@@ -98,7 +97,7 @@ class MistralBatches(OpenAIBatches):
         self, action: str, path: str, since: datetime, query: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
         """Yield the entries of a list whose pages are numbered from 0."""
-        call = Call(self.name, action)
+        call = self.call(action)
 
         def fetch(after: str | None) -> Page:
             number = int(after or 0)

@@ -28,6 +28,7 @@ from cj_pipeline.errors import (
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import Usage
 from cj_pipeline.judging.prompts import Prompt
+from cj_pipeline.judging.provider_definitions import NO_WORDS, ErrorWords
 from cj_pipeline.providers.base import (
     OUT_OF_CREDIT,
     FoundJob,
@@ -143,6 +144,7 @@ class OpenAIBatches:
         clock: Gives the time.
         batch_body: Fields that uploads and creates have besides.
         may_expire: Whether files and batches may bear an expiry.
+        error_words: What its errors say.
     """
 
     client: openai.OpenAI
@@ -154,6 +156,7 @@ class OpenAIBatches:
     clock: Callable[[], datetime]
     batch_body: Mapping[str, Any] = field(default_factory=dict)
     may_expire: bool = True
+    error_words: ErrorWords = NO_WORDS
 
     def build_request(
         self, prompt: Prompt, judge: Judge, custom_id: str, *, cache_prefix: bool = False
@@ -169,11 +172,11 @@ class OpenAIBatches:
 
     def parse_reply(self, line: str) -> Reply:
         """Parse a line of an output or error file."""
-        return parse_row(line, self.words.read_body)
+        return parse_row(line, self.words.read_body, self.error_words)
 
     def upload(self, shard: Path, submission_key: str) -> str | None:
         """Send a shard's file, streamed, under a name by which it can be found again."""
-        call = Call(self.name, "store a batch file", creates=True)
+        call = self.call("store a batch file", creates=True)
         kept_s = {"anchor": "created_at", "seconds": _INPUT_KEPT_S}
         with self.failures(call), shard.open("rb") as file:
 
@@ -198,7 +201,7 @@ class OpenAIBatches:
         if input_file_id is None:
             msg = f"{self.name} makes a batch of an uploaded file: upload the shard first."
             raise ProviderRefusedError(msg)
-        call = Call(self.name, "create a batch", creates=True)
+        call = self.call("create a batch", creates=True)
         with self.failures(call):
 
             def send(**expiry: Any) -> Any:
@@ -245,7 +248,7 @@ class OpenAIBatches:
             batch = self.shown(job_id)
             key = text_or_none(mapping(batch.get("metadata")).get("submission_key"))
             if key is None and (file_id := text_or_none(batch.get("input_file_id"))):
-                with self.failures(Call(self.name, f"show file {file_id}")):
+                with self.failures(self.call(f"show file {file_id}")):
                     file = self.client.files.with_raw_response.retrieve(
                         file_id, timeout=POLL_TIMEOUT
                     )
@@ -264,7 +267,7 @@ class OpenAIBatches:
 
     def _has_content(self, file_id: str) -> bool:
         """Whether a file can be downloaded; only a plain "not found" says that it cannot."""
-        with self.failures(Call(self.name, f"send file {file_id}")):
+        with self.failures(self.call(f"send file {file_id}")):
             try:
                 with self.client.files.with_streaming_response.content(
                     file_id, timeout=POLL_TIMEOUT
@@ -275,7 +278,7 @@ class OpenAIBatches:
 
     def models(self) -> tuple[str, ...] | None:
         """Return the names of the models that are listed; None where there is no such list."""
-        call = Call(self.name, "list models")
+        call = self.call("list models")
         with self.failures(call):
             try:
                 raw = self.client.models.with_raw_response.list(timeout=POLL_TIMEOUT)
@@ -341,14 +344,14 @@ class OpenAIBatches:
         del job_id
         for file_id in file_ids:
             with (
-                self.failures(Call(self.name, f"delete file {file_id}")),
+                self.failures(self.call(f"delete file {file_id}")),
                 contextlib.suppress(openai.NotFoundError),
             ):
                 self.client.files.with_raw_response.delete(file_id, timeout=POLL_TIMEOUT)
 
     def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; return its reply as a line of an output file."""
-        call = Call(self.name, SINGLE_CALL, creates=True)
+        call = self.call(SINGLE_CALL, creates=True)
         with self.failures(call):
             try:
                 response = self.client.post(**_one_call(self.words.ENDPOINT, request, timeout_s))
@@ -373,7 +376,7 @@ class OpenAIBatches:
             ProviderUnavailableError: If what came is no result file.
         """
         with (
-            self.failures(Call(self.name, f"send file {file_id}")),
+            self.failures(self.call(f"send file {file_id}")),
             self.client.files.with_streaming_response.content(
                 file_id, timeout=TRANSFER_TIMEOUT
             ) as answer,
@@ -382,10 +385,14 @@ class OpenAIBatches:
                 file.write(piece)
         require_rows(self.name, f"file {file_id}", file)
 
+    def call(self, action: str, *, creates: bool = False) -> Call:
+        """Return a call as failures name it."""
+        return Call(self.name, action, creates, self.error_words)
+
     def shown(self, job_id: str) -> dict[str, Any]:
         """Return a batch as it is now, in OpenAI's words; here and below another service's adapter
         asks in its own way."""
-        call = Call(self.name, f"show batch {job_id}")
+        call = self.call(f"show batch {job_id}")
         with self.failures(call):
             raw = self.client.batches.with_raw_response.retrieve(job_id, timeout=POLL_TIMEOUT)
             batch = json_object(raw.text)
@@ -394,7 +401,7 @@ class OpenAIBatches:
 
     def stopped(self, job_id: str) -> dict[str, Any]:
         """Ask for a batch to stop; return it as it is then."""
-        with self.failures(Call(self.name, f"cancel batch {job_id}")):
+        with self.failures(self.call(f"cancel batch {job_id}")):
             raw = self.client.batches.with_raw_response.cancel(job_id, timeout=POLL_TIMEOUT)
             return json_object(raw.text)
 
@@ -412,7 +419,7 @@ class OpenAIBatches:
         Raises:
             CJError: If it is not a batch.
         """
-        with self.failures(Call(self.name, "show a batch")):
+        with self.failures(self.call("show a batch")):
             return read_status(batch, self.clock())
 
     def ask(self, call: Call, method: Method, path: str, wanted: str, **said: Any) -> Any:
@@ -438,7 +445,7 @@ class OpenAIBatches:
 
     def _pages(self, action: str, resource: Any, since: datetime) -> Iterator[dict[str, Any]]:
         """Yield the entries of a list whose pages begin after an entry of the last one."""
-        call = Call(self.name, action)
+        call = self.call(action)
 
         def fetch(after: str | None) -> Page:
             with self.failures(call):
@@ -512,7 +519,7 @@ class LiveOpenAI:
 
     async def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; see `Provider.single`."""
-        call = Call(self.adapter.name, SINGLE_CALL, creates=True)
+        call = self.adapter.call(SINGLE_CALL, creates=True)
         words = self.adapter.words
         with self.adapter.failures(call):
             try:
@@ -591,7 +598,9 @@ def _answer_row(
     return json.dumps(row, ensure_ascii=False)
 
 
-def parse_row(line: str, read_body: Callable[[dict[str, Any]], Reply]) -> Reply:
+def parse_row(
+    line: str, read_body: Callable[[dict[str, Any]], Reply], words: ErrorWords = NO_WORDS
+) -> Reply:
     """Parse a line of an output or error file; pure.
 
     A row succeeded only if its status is 2xx and its body reads as an answer. Its failure may be
@@ -605,9 +614,9 @@ def parse_row(line: str, read_body: Callable[[dict[str, Any]], Reply]) -> Reply:
     response = mapping(row.get("response"))
     request_id = text_or_none(response.get("request_id"))
     if row.get("error"):
-        reply = _failed_row(row["error"], status=None)
+        reply = _failed_row(row["error"], words, status=None)
     else:
-        reply = _answered_row(response, read_body)
+        reply = _answered_row(response, read_body, words)
     return replace(reply, custom_id=custom_id, request_id=request_id)
 
 
@@ -679,7 +688,9 @@ def ended_as(batch: Mapping[str, Any]) -> JobOutcome | None:
     return JobOutcome.COMPLETED if is_whole and text_or_none(batch.get("output_file_id")) else None
 
 
-def _answered_row(response: dict[str, Any], read_body: Callable[[dict[str, Any]], Reply]) -> Reply:
+def _answered_row(
+    response: dict[str, Any], read_body: Callable[[dict[str, Any]], Reply], words: ErrorWords
+) -> Reply:
     status = response.get("status_code")
     sent = response.get("body")
     try:
@@ -691,18 +702,21 @@ def _answered_row(response: dict[str, Any], read_body: Callable[[dict[str, Any]]
         within = error_within(body, "") if is_2xx else None
         told = within.status if within is not None else status
         error = body.get("error") or (None if is_2xx else body)
-        return _failed_row(error, status=told if isinstance(told, int) else None)
+        return _failed_row(error, words, status=told if isinstance(told, int) else None)
     if not body:
         return Reply(None, RequestOutcome.PROVIDER_ERROR, error_code="no_body", may_retry=True)
     return read_body(body)
 
 
-def _failed_row(error: object, *, status: int | None) -> Reply:
+def _failed_row(error: object, words: ErrorWords, *, status: int | None) -> Reply:
     details = mapping(error)
     code = text_or_none(details.get("code")) or text_or_none(details.get("type"))
     message = details.get("message") or (error if isinstance(error, str) else None)
     outcome = _ROW_ENDINGS.get(code or "", RequestOutcome.PROVIDER_ERROR)
-    if is_out_of_credit(code, message, status=status):
+    meaning = words.meaning_of(code, message)
+    if meaning == "out_of_credit" or (
+        meaning is None and is_out_of_credit(code, message, status=status)
+    ):
         # Nothing is wrong with the request: it is sent again once somebody has paid.
         return Reply(
             custom_id=None,
@@ -711,9 +725,8 @@ def _failed_row(error: object, *, status: int | None) -> Reply:
             error_message=shortened(message) if message else None,
             may_retry=True,
         )
-    is_ours = code == "invalid_request_error" or (
-        status is not None and 400 <= status < 500 and status not in {408, 409, 429}
-    )
+    is_ours = meaning != "rate_limit" and (code == "invalid_request_error" or _is_refusal(status))
+    is_ours = is_ours or meaning == "not_for_plan"
     return Reply(
         custom_id=None,
         outcome=outcome,
@@ -721,6 +734,11 @@ def _failed_row(error: object, *, status: int | None) -> Reply:
         error_message=shortened(message) if message else None,
         may_retry=not is_ours,
     )
+
+
+def _is_refusal(status: int | None) -> bool:
+    """Whether a status says that asking the same again cannot help."""
+    return status is not None and 400 <= status < 500 and status not in {408, 409, 429}
 
 
 def _files_are_late(status: JobStatus, now: datetime) -> bool:

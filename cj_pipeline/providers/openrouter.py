@@ -33,7 +33,6 @@ from cj_pipeline.providers.transport import (
     CREATE_TIMEOUT,
     MAX_PAGES,
     TRANSFER_TIMEOUT,
-    Call,
     count,
     created_id,
     items,
@@ -80,7 +79,7 @@ class OpenRouterBatches(OpenAIBatches):
             **self.batch_body,
             "requests": requests,
         }
-        call = Call(self.name, "create a batch", creates=True)
+        call = self.call("create a batch", creates=True)
         batch = self.ask(call, "post", _BATCHES, "id", body=body, timeout=CREATE_TIMEOUT)
         return created_id(call, batch, "id")
 
@@ -139,7 +138,7 @@ class OpenRouterBatches(OpenAIBatches):
 
     def listed(self, since: datetime) -> Iterator[dict[str, Any]]:
         """Yield the workspace's batches, newest first."""
-        call = Call(self.name, "list batches")
+        call = self.call("list batches")
 
         def fetch(after: str | None) -> Page:
             query = {"limit": PAGE} if after is None else {"limit": PAGE, "after": after}
@@ -154,7 +153,7 @@ class OpenRouterBatches(OpenAIBatches):
 
     def shown(self, job_id: str) -> dict[str, Any]:
         """Return a batch as it is now."""
-        call = Call(self.name, f"show batch {job_id}")
+        call = self.call(f"show batch {job_id}")
         return as_batch(self.ask(call, "get", _path(job_id), "id"))
 
     def cancel(self, job_id: str) -> JobStatus:
@@ -181,7 +180,7 @@ class OpenRouterBatches(OpenAIBatches):
         del file_ids
         if job_id is None:
             return
-        call = Call(self.name, f"delete batch {job_id}")
+        call = self.call(f"delete batch {job_id}")
         try:
             self.ask(call, "delete", _path(job_id), "id")
         except AccountRefusedError:
@@ -191,7 +190,7 @@ class OpenRouterBatches(OpenAIBatches):
 
     def _rows(self, job_id: str) -> Iterator[dict[str, Any]]:
         """Yield the results: those that a batch shows, or page by page."""
-        call = Call(self.name, f"send the results of {job_id}")
+        call = self.call(f"send the results of {job_id}")
         batch = self.ask(call, "get", _path(job_id), "id", timeout=TRANSFER_TIMEOUT)
         if isinstance(batch.get("results"), list):
             yield from items(batch["results"])

@@ -208,7 +208,8 @@ def _openai_words(judge: Judge) -> ModuleType:
 def _openai_parser(judge: Judge) -> Parser:
     from cj_pipeline.providers.openai import parse_row
 
-    return partial(parse_row, read_body=_openai_words(judge).read_body)
+    words = judge.service.error_words
+    return partial(parse_row, read_body=_openai_words(judge).read_body, words=words)
 
 
 def _openai(connection: _Connection) -> Provider:
@@ -256,6 +257,7 @@ def _with_openai_sdk(
         words=_openai_words(connection.judge),
         batch_body=service.batch_body,
         may_expire=service.batch_expiry and _spoken(connection.judge) not in BATCH_SHAPES,
+        error_words=service.error_words,
         limits=connection.limits(limits),
         has_jobs=connection.judge.has_jobs,
         clock=connection.clock,
@@ -286,7 +288,8 @@ def _anthropic(connection: _Connection) -> Provider:
 def _xai_parser(judge: Judge) -> Parser:
     from cj_pipeline.providers.xai import parse_result
 
-    return partial(parse_result, read_body=_openai_words(judge).read_body)
+    words = judge.service.error_words
+    return partial(parse_result, read_body=_openai_words(judge).read_body, words=words)
 
 
 def _anthropic_parser(judge: Judge) -> Parser:

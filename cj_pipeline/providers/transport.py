@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import IO, Any, Literal
@@ -27,6 +27,7 @@ from cj_pipeline.errors import (
     UncertainOutcomeError,
 )
 from cj_pipeline.judging.addresses import origin_of
+from cj_pipeline.judging.provider_definitions import NO_WORDS, ErrorWords
 from cj_pipeline.providers.base import RawLine
 
 POLL_TIMEOUT = httpx2.Timeout(20, connect=5)
@@ -123,11 +124,13 @@ SINGLE_CALL = "judge one comparison"
 
 @dataclass(frozen=True)
 class Call:
-    """One call, as failures name it; `creates`: whether it leaves something behind."""
+    """One call, as failures name it; `creates`: whether it leaves something behind; `words`: what
+    its service says in errors."""
 
     provider: str
     action: str
     creates: bool = False
+    words: ErrorWords = NO_WORDS
 
 
 @dataclass(frozen=True)
@@ -149,11 +152,22 @@ def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
     """Return what an error answer means for the caller."""
     problem = f"{call.provider} answered {answer.status} to the request to {call.action}"
     detail = f" ({answer.code})" if answer.code else ""
-    if is_out_of_credit(answer.code, answer.message, status=answer.status):
+    meaning = call.words.meaning_of(answer.code, answer.message)
+    if meaning is None and is_out_of_credit(answer.code, answer.message, status=answer.status):
+        meaning = "out_of_credit"
+    if meaning == "out_of_credit":
         return OutOfCreditError(
             f"{problem}{detail}: {shortened(answer.message).removesuffix('.')}. Add credit to the"
             " account or raise its limit, then run the same command: nothing is lost."
         )
+    if meaning == "not_for_plan":
+        words = shortened(answer.message).removesuffix(".")
+        return AccountRefusedError(
+            f"{problem}{detail}: {words}. The account's plan does not have this: choose another"
+            " model, or another plan."
+        )
+    if meaning == "rate_limit":
+        answer = replace(answer, status=429)
     if answer.status in {401, 403}:
         return _refused_account(f"{problem}{detail}", answer)
     problem += f"{detail}: {shortened(answer.message)}"
@@ -294,7 +308,9 @@ def refuse_for_all(call: Call, body: object, wanted: str) -> None:
     answer = error_within(body, wanted)
     if answer is None:
         return
-    if is_out_of_credit(answer.code, answer.message) or answer.status in {401, 402, 403, 404, 429}:
+    concerns_all = call.words.meaning_of(answer.code, answer.message) is not None
+    concerns_all = concerns_all or is_out_of_credit(answer.code, answer.message)
+    if concerns_all or answer.status in {401, 402, 403, 404, 429}:
         raise failed_call(call, answer)
 
 

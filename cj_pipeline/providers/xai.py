@@ -18,13 +18,13 @@ from typing import Any
 from urllib.parse import quote
 
 from cj_pipeline.errors import AccountRefusedError, ProviderRefusedError
+from cj_pipeline.judging.provider_definitions import NO_WORDS, ErrorWords
 from cj_pipeline.providers.base import ProviderLimits, RawLine, Reply
 from cj_pipeline.providers.openai import PAGE, OpenAIBatches, Page, parse_row
 from cj_pipeline.providers.transport import (
     CREATE_TIMEOUT,
     MAX_PAGES,
     TRANSFER_TIMEOUT,
-    Call,
     count,
     count_or_none,
     created_id,
@@ -54,7 +54,7 @@ class XAIBatches(OpenAIBatches):
 
     def parse_reply(self, line: str) -> Reply:
         """Parse a result of a batch, or the row of a single call."""
-        return parse_result(line, self.words.read_body)
+        return parse_result(line, self.words.read_body, self.error_words)
 
     def create(self, shard: Path, input_file_id: str | None, submission_key: str) -> str:
         """Create a batch whose name is its submission key."""
@@ -62,7 +62,7 @@ class XAIBatches(OpenAIBatches):
         if input_file_id is None:
             msg = f"{self.name} makes a batch of an uploaded file: upload the shard first."
             raise ProviderRefusedError(msg)
-        call = Call(self.name, "create a batch", creates=True)
+        call = self.call("create a batch", creates=True)
         body = {"name": submission_key, "input_file_id": input_file_id, **self.batch_body}
         batch = self.ask(call, "post", _BATCHES, "batch_id", body=body, timeout=CREATE_TIMEOUT)
         return created_id(call, batch, "batch_id")
@@ -80,17 +80,17 @@ class XAIBatches(OpenAIBatches):
 
     def shown(self, job_id: str) -> dict[str, Any]:
         """Return a batch as it is now."""
-        call = Call(self.name, f"show batch {job_id}")
+        call = self.call(f"show batch {job_id}")
         return as_batch(self.ask(call, "get", _path(job_id), "batch_id"), self.clock())
 
     def stopped(self, job_id: str) -> dict[str, Any]:
         """Ask for a batch to stop."""
-        call = Call(self.name, f"cancel batch {job_id}")
+        call = self.call(f"cancel batch {job_id}")
         return as_batch(self.ask(call, "post", f"{_path(job_id)}:cancel", "batch_id"), self.clock())
 
     def listed(self, since: datetime) -> Iterator[dict[str, Any]]:
         """Yield the team's batches; no order is stated."""
-        call, now = Call(self.name, "list batches"), self.clock()
+        call, now = self.call("list batches"), self.clock()
 
         def fetch(token: str | None) -> Page:
             page = self.ask(call, "get", _BATCHES, "batches", query=_page_query(PAGE, token))
@@ -103,7 +103,7 @@ class XAIBatches(OpenAIBatches):
 
     def listed_files(self, since: datetime) -> Iterator[dict[str, Any]]:
         """Yield the team's files; no order is stated."""
-        call = Call(self.name, "list files")
+        call = self.call("list files")
 
         def fetch(token: str | None) -> Page:
             page = self.ask(call, "get", "/files", "data", query=_page_query(PAGE, token))
@@ -129,7 +129,7 @@ class XAIBatches(OpenAIBatches):
             yield from raw_lines(file, "output")
 
     def _rows(self, job_id: str, token: str | None, limit: int) -> Page:
-        call = Call(self.name, f"send the results of {job_id}")
+        call = self.call(f"send the results of {job_id}")
         path, query = f"{_path(job_id)}/results", _page_query(limit, token)
         page = self.ask(call, "get", path, "results", query=query, timeout=TRANSFER_TIMEOUT)
         with self.failures(call):
@@ -191,14 +191,16 @@ def _left(state: Mapping[str, Any]) -> int:
     return max(0, count(state.get("num_requests")) - _done(state)) if told is None else told
 
 
-def parse_result(line: str, read_body: Callable[[dict[str, Any]], Reply]) -> Reply:
+def parse_result(
+    line: str, read_body: Callable[[dict[str, Any]], Reply], words: ErrorWords = NO_WORDS
+) -> Reply:
     """Parse a result of a batch, which holds an answer under its endpoint's name; pure."""
     try:
         row = json_object(line)
     except ValueError:
         row = {}
     if "batch_result" not in row and "batch_request_id" not in row:
-        return parse_row(line, read_body)  # of a single call
+        return parse_row(line, read_body, words)  # of a single call
     result = mapping(row.get("batch_result"))
     answers = mapping(result.get("response") or row.get("response"))
     body = next((answer for answer in answers.values() if isinstance(answer, dict)), None)
@@ -208,7 +210,7 @@ def parse_result(line: str, read_body: Callable[[dict[str, Any]], Reply]) -> Rep
         plain["response"] = {"status_code": 200, "request_id": body.get("id"), "body": body}
     elif error:
         plain["error"] = _error(error)
-    return parse_row(json.dumps(plain), read_body)
+    return parse_row(json.dumps(plain), read_body, words)
 
 
 def _error(error: object) -> dict[str, Any]:

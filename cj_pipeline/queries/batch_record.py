@@ -252,12 +252,19 @@ def batch_correlation_id(batch_id: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"cj:batch:{batch_id}"))
 
 
-def judged_pairs(db: Session, batch_id: str) -> list[JudgedPair]:
-    """Return every comparison of a batch that has a verdict, in the order requested."""
+def judged_pairs(db: Session, batch_id: str, up_to: int | None = None) -> list[JudgedPair]:
+    """Return every comparison of a batch that has a verdict, in the order requested.
+
+    Args:
+        db: A read session.
+        batch_id: The batch.
+        up_to: The last wave that counts; None for all.
+    """
     return db.records(
         JudgedPair,
-        "FROM comparisons WHERE batch_id = ? AND status = 'succeeded' ORDER BY sequence",
-        [batch_id],
+        "FROM comparisons WHERE batch_id = $batch AND status = 'succeeded'"
+        " AND ($up_to IS NULL OR wave <= $up_to) ORDER BY sequence",
+        {"batch": batch_id, "up_to": up_to},
     )
 
 
@@ -273,3 +280,18 @@ def current_wave(db: Session, batch_id: str) -> int:
         [batch_id],
     )
     return int(row["wave"]) if row else 0
+
+
+def waves_gone_past(db: Session, batch_id: str) -> list[int]:
+    """Return the waves without a decision that others were planned after, in order.
+
+    They are sent together with those; what was decided after each is stored once all have ended.
+    """
+    rows = db.rows(
+        "SELECT DISTINCT wave FROM comparison_pairs p WHERE batch_id = $batch"
+        " AND wave < (SELECT max(wave) FROM comparison_pairs WHERE batch_id = $batch)"
+        " AND wave > (SELECT coalesce(max(wave), 0) FROM wave_decisions WHERE batch_id = $batch)"
+        " ORDER BY wave",
+        {"batch": batch_id},
+    )
+    return [int(row["wave"]) for row in rows]

@@ -53,16 +53,22 @@ class GraphSoFar:
     shares: tuple[float, ...] | None = None
 
 
-def graph_so_far(db: Session, record: BatchRecord) -> GraphSoFar:
+def graph_so_far(db: Session, record: BatchRecord, up_to: int | None = None) -> GraphSoFar:
     """Return the graph of what was requested of models and has not failed for good.
 
     People judge pairs beside it: how models go on does not depend on whether they do.
+
+    Args:
+        db: A read session.
+        record: The batch.
+        up_to: The last wave that counts; None for all.
     """
     rows = db.rows(
         "SELECT p.essay_a, p.essay_b, p.judge_id, p.resampling_pass, c.status"
         " FROM comparison_pairs p LEFT JOIN comparisons c USING (comparison_id)"
-        " WHERE p.batch_id = ? AND p.sequence < ? ORDER BY p.sequence",
-        [record.batch_id, PEOPLE_FROM],
+        " WHERE p.batch_id = $batch AND p.sequence < $from"
+        " AND ($up_to IS NULL OR p.wave <= $up_to) ORDER BY p.sequence",
+        {"batch": record.batch_id, "from": PEOPLE_FROM, "up_to": up_to},
     )
     requested = [(r["essay_a"], r["essay_b"], r["judge_id"]) for r in rows]
     chosen = [[rows[position] for position in pair] for pair in pairs_as_chosen(requested)]
@@ -160,7 +166,11 @@ _WRITTEN_OUT_UP_TO = 1_500
 
 
 def with_linked_scores(
-    db: Session, record: BatchRecord, graph: ComparisonGraph, scale: Scale | None
+    db: Session,
+    record: BatchRecord,
+    graph: ComparisonGraph,
+    scale: Scale | None,
+    up_to: int | None = None,
 ) -> ComparisonGraph:
     """Return the graph with what earlier batches know of its essays; unchanged without any.
 
@@ -169,12 +179,13 @@ def with_linked_scores(
         record: The batch.
         graph: With its own scores where it has a scale.
         scale: The batch's own; None before its verdicts give one.
+        up_to: The last wave whose verdicts count; None for all.
     """
     if not record.settings.link_to or graph.n_essays > _WRITTEN_OUT_UP_TO:
         return graph
     if scale is None:
         return _before_first_verdict(db, record, graph)
-    linked = linked_scale(db, record, scale)
+    linked = linked_scale(db, record, scale, up_to)
     if linked is None or len(linked.essay_ids) > _WRITTEN_OUT_UP_TO:
         return graph
     own = [linked.essay_ids.index(essay_id) for essay_id in graph.essay_ids]

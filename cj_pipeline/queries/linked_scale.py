@@ -22,7 +22,11 @@ log = structlog.get_logger()
 
 
 def read_linked_scale(
-    db: Session, record: BatchRecord, earlier: Sequence[str], scale: Scale | None
+    db: Session,
+    record: BatchRecord,
+    earlier: Sequence[str],
+    scale: Scale | None,
+    up_to: int | None = None,
 ) -> LinkedScale:
     """Return a batch among the batches whose scale it is to be on.
 
@@ -31,6 +35,7 @@ def read_linked_scale(
         record: The batch.
         earlier: As its setting `link_to` names them; those they were linked to come before them.
         scale: The batch's own.
+        up_to: The last wave of it whose verdicts count; None for all.
 
     Raises:
         UnscalableBatchError: If a link cannot be made; the reason names the batch.
@@ -41,7 +46,7 @@ def read_linked_scale(
         msg = f"the verdicts of '{record.batch_id}' do not join all its essays into one net"
         raise UnscalableBatchError(msg)
     before = [_earlier(db, name, record) for name in _expanded(db, earlier, record.batch_id)]
-    return chain_batches([*before, _chained(db, record, scale, record.anchor_grades)])
+    return chain_batches([*before, _chained(db, record, scale, record.anchor_grades, up_to)])
 
 
 def n_shared_anchors(db: Session, earlier: Sequence[str], batch: Batch) -> int:
@@ -108,7 +113,11 @@ def _steps(record: BatchRecord) -> tuple[str, ...] | None:
 
 
 def _chained(
-    db: Session, record: BatchRecord, scale: Scale, anchor_grades: Mapping[str, str]
+    db: Session,
+    record: BatchRecord,
+    scale: Scale,
+    anchor_grades: Mapping[str, str],
+    up_to: int | None = None,
 ) -> LinkedBatch:
     from cj_pipeline.grading.linked_scale import LinkedBatch
 
@@ -121,16 +130,21 @@ def _chained(
         texts={row["essay_id"]: row["text"] for row in rows},
         anchor_ids=tuple(record.anchor_grades),
         anchor_grades=anchor_grades,
-        judged=judged_pairs(db, record.batch_id),
+        judged=judged_pairs(db, record.batch_id, up_to),
     )
 
 
-def linked_scale(db: Session, record: BatchRecord, scale: Scale) -> LinkedScale | None:
-    """Return the batch among those it is to be linked to; None where it is not, or not yet."""
+def linked_scale(
+    db: Session, record: BatchRecord, scale: Scale, up_to: int | None = None
+) -> LinkedScale | None:
+    """Return the batch among those it is to be linked to; None where it is not, or not yet.
+
+    Only verdicts up to that wave count; where it is None, all.
+    """
     if not record.settings.link_to:
         return None
     try:
-        return read_linked_scale(db, record, record.settings.link_to, scale)
+        return read_linked_scale(db, record, record.settings.link_to, scale, up_to)
     except UnscalableBatchError as error:
         log.info("not_linked_yet", batch_id=record.batch_id, reason=str(error))
         return None

@@ -13,10 +13,18 @@ if TYPE_CHECKING:
     from cj_pipeline.scale.bradley_terry import Scale
 
 
-def fit_scale(db: Session, record: BatchRecord) -> Scale | None:
-    """Return the scale by all verdicts so far; None while the essays are not one net."""
-    wave = current_wave(db, record.batch_id)
-    judged = judged_pairs(db, record.batch_id)
+def fit_scale(db: Session, record: BatchRecord, up_to: int | None = None) -> Scale | None:
+    """Return the scale by all verdicts so far; None while the essays are not one net.
+
+    Args:
+        db: A read session.
+        record: The batch.
+        up_to: The last wave whose verdicts count; None for all.
+    """
+    wave = current_wave(db, record.batch_id) if up_to is None else up_to
+    judged = judged_pairs(db, record.batch_id, up_to)
+    if not judged:
+        return None
     try:
         return score_verdicts(
             record.essay_ids, judged, record.scoring_rules, start=_scores_before(db, record, wave)

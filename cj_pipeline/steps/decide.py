@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from cj_pipeline.queries.batch_record import (
     judged_pairs,
     load_batch,
     pairs_per_wave,
+    waves_gone_past,
 )
 from cj_pipeline.queries.comparison_graph import (
     graph_so_far,
@@ -69,8 +70,10 @@ class WaveDecision:
 def decide(runtime: Runtime, batch_id: str, *, is_stalled: bool = False) -> WaveDecision:
     """Decide what happens to a batch next and keep the decision with the wave.
 
-    While callbacks are pending nothing is kept: the batch waits, and the log says for what.
+    While callbacks are pending nothing is kept: the batch waits, and the log says for what. Waves
+    that were sent together are decided one after the other, each by the verdicts up to it.
     """
+    _decide_gone_past(runtime, batch_id, is_stalled=is_stalled)
     with runtime.store.write() as db:
         record = load_batch(db, batch_id)
         decided = _decide_within(db, record, runtime.clock(), is_stalled=is_stalled)
@@ -80,12 +83,47 @@ def decide(runtime: Runtime, batch_id: str, *, is_stalled: bool = False) -> Wave
 
 def fit_and_decide(runtime: Runtime, batch_id: str) -> WaveDecision:
     """Score a wave and decide by it, as `fit` and `decide` do, in one transaction for both."""
+    _decide_gone_past(runtime, batch_id, fits=True)
     with runtime.store.write() as db:
         record = load_batch(db, batch_id)
         fitted = fit_within(db, record)
         decided = _decide_within(db, record, runtime.clock(), fitted=fitted)
     _log(batch_id, decided)
     return decided
+
+
+def _decide_gone_past(
+    runtime: Runtime, batch_id: str, *, fits: bool = False, is_stalled: bool = False
+) -> None:
+    """Store what was decided after each wave that others were sent with: it went on.
+
+    A transaction each, so that nobody waits for all of them; nothing before all have ended.
+    """
+    with runtime.store.read() as db:
+        gone_past = waves_gone_past(db, batch_id)
+    for wave in gone_past:
+        with runtime.store.write() as db:
+            record = load_batch(db, batch_id)
+            ends = decide_continuation(_counted(db, record, is_stalled=is_stalled), record.rules)
+            if record.has_ended or ends.is_to_wait or wave not in waves_gone_past(db, batch_id):
+                return
+            scale = fit_within(db, record, wave).scale if fits else fit_scale(db, record, wave)
+            decided = _gone_on(db, record, wave, scale)
+            _keep(db, record, decided, runtime.clock())
+        _log(batch_id, decided)
+
+
+def _gone_on(db: Session, record: BatchRecord, wave: int, scale: Scale | None) -> WaveDecision:
+    counted = _counted(db, record, is_stalled=False, up_to=wave)
+    reached = _reached(db, record, scale, up_to=wave) if scale is not None else None
+    progress = replace(
+        counted,
+        is_connected=scale is not None,
+        max_score_change=_max_score_change(db, record.batch_id, wave, scale),
+        next_wave_is_out=True,
+    )
+    details = _details(db, record, progress, scale, reached, up_to=wave)
+    return _decided(record, wave, decide_continuation(progress, record.rules), progress, details)
 
 
 def _decide_within(
@@ -166,28 +204,34 @@ def _progress(
     fitted: Fitted | None = None,
     is_stalled: bool,
 ) -> tuple[BatchProgress, Scale | None, _Reached | None]:
-    counts = comparison_counts(db, record.batch_id)
-    judged = judged_pairs(db, record.batch_id)
-    models = {judge.judge_id for judge in record.judges}
-    covered = {frozenset(pair.pair) for pair in judged if pair.judge_id in models}
-    scale: Scale | None = None
-    if fitted is not None:
-        scale = fitted.scale
-    elif judged:
-        scale = fit_scale(db, record)
+    scale = fitted.scale if fitted is not None else fit_scale(db, record)
     reached = _reached(db, record, scale) if scale is not None else None
-    progress = BatchProgress(
+    progress = replace(
+        _counted(db, record, is_stalled=is_stalled),
+        is_connected=scale is not None,
+        max_score_change=_max_score_change(db, record.batch_id, wave, scale),
+        is_precise=_is_precise(db, record, wave, reached),
+    )
+    return progress, scale, reached
+
+
+def _counted(
+    db: Session, record: BatchRecord, *, is_stalled: bool, up_to: int | None = None
+) -> BatchProgress:
+    """Return what a decision takes but for the scale; comparisons of waves up to that one."""
+    counts = comparison_counts(db, record.batch_id, up_to)
+    models = {judge.judge_id for judge in record.judges}
+    judged = judged_pairs(db, record.batch_id, up_to)
+    covered = {frozenset(pair.pair) for pair in judged if pair.judge_id in models}
+    return BatchProgress(
         n_essays=len(record.essay_ids),
-        submitted=counts["submitted"] + held_back(db, record),
+        submitted=counts["submitted"] + (held_back(db, record) if up_to is None else 0),
         completed=counts["completed"],
         failed=counts["failed"],
         failed_as_expired=counts["failed_as_expired"],
         n_in_flight=_n_in_flight(db, record),
         n_awaited_of_people=n_awaited(db, record),
         n_covered_pairs=len(covered),
-        is_connected=scale is not None,
-        max_score_change=_max_score_change(db, record.batch_id, wave, scale),
-        is_precise=_is_precise(db, record, wave, reached),
         spend_cap_reached=record.spend_cap_reached,
         canary_failed=record.canary_failed,
         nothing_left_to_ask=record.nothing_left_to_ask,
@@ -195,7 +239,6 @@ def _progress(
         is_stalled=is_stalled,
         n_in_doubt=counts["n_in_doubt"],
     )
-    return progress, scale, reached
 
 
 def _n_in_flight(db: Session, record: BatchRecord) -> int:
@@ -209,16 +252,17 @@ def _n_in_flight(db: Session, record: BatchRecord) -> int:
     return int(row["n"]) if row else 0
 
 
-def comparison_counts(db: Session, batch_id: str) -> dict[str, int]:
+def comparison_counts(db: Session, batch_id: str, up_to: int | None = None) -> dict[str, int]:
     """Return submitted, completed, failed and failed_as_expired comparisons of a batch's models.
 
-    And how many of the failed ones are in doubt.
+    And how many of the failed ones are in doubt. Of waves up to that one, where one is given.
     """
     row = db.one(
         """
         SELECT
             (SELECT count(DISTINCT comparison_id) FROM attempts
-             WHERE batch_id = $batch AND submission_key <> $people) AS submitted,
+             WHERE batch_id = $batch AND submission_key <> $people
+             AND ($up_to IS NULL OR wave <= $up_to)) AS submitted,
             count(*) FILTER (status = 'succeeded') AS completed,
             count(*) FILTER (status = 'failed') AS failed,
             count(*) FILTER (failure_reason = 'expired') AS failed_as_expired,
@@ -227,8 +271,9 @@ def comparison_counts(db: Session, batch_id: str) -> dict[str, int]:
                 WHERE batch_id = $batch AND in_doubt_usd IS NOT NULL
             )) AS n_in_doubt
         FROM comparisons WHERE batch_id = $batch AND sequence < $from
+        AND ($up_to IS NULL OR wave <= $up_to)
         """,
-        {"batch": batch_id, "people": PEOPLE_KEY, "from": PEOPLE_FROM},
+        {"batch": batch_id, "people": PEOPLE_KEY, "from": PEOPLE_FROM, "up_to": up_to},
     )
     return {key: int(value) for key, value in (row or {}).items()}
 
@@ -294,17 +339,17 @@ class _Reached:
     usd_per_comparison: float | None
 
 
-def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
+def _reached(db: Session, record: BatchRecord, scale: Scale, up_to: int | None = None) -> _Reached:
     from cj_pipeline.stopping.expected_gain import outlook
     from cj_pipeline.stopping.precision import precision_of
 
     rule = record.settings.precise
     wants_gain = rule is not None and rule.gain_per_usd is not None
-    chain = linked_scale(db, record, scale)
+    chain = linked_scale(db, record, scale, up_to)
     ahead = None
     if wants_gain or len(record.essay_ids) <= _OUTLOOK_UP_TO:
-        net = with_scores(graph_so_far(db, record).graph, record, scale)
-        net = with_linked_scores(db, record, net, scale)
+        net = with_scores(graph_so_far(db, record, up_to).graph, record, scale)
+        net = with_linked_scores(db, record, net, scale, up_to)
         covered = len({frozenset(pair) for pair in net.shown})
         ahead = outlook(
             net,
@@ -316,8 +361,9 @@ def _reached(db: Session, record: BatchRecord, scale: Scale) -> _Reached:
         # In a stated order, or the sum's last digit would differ between two runs of one batch.
         "SELECT sum(cost_usd ORDER BY sequence)"
         " / nullif(count(*) FILTER (status = 'succeeded'), 0) AS usd"
-        " FROM comparisons WHERE batch_id = ? AND sequence < ?",
-        [record.batch_id, PEOPLE_FROM],
+        " FROM comparisons WHERE batch_id = $batch AND sequence < $from"
+        " AND ($up_to IS NULL OR wave <= $up_to)",
+        {"batch": record.batch_id, "from": PEOPLE_FROM, "up_to": up_to},
     )
     usd = float(row["usd"]) if row is not None and row["usd"] else None
     goal = goal_of(record.settings.goal)
@@ -361,6 +407,8 @@ def _details(
     progress: BatchProgress,
     scale: Scale | None,
     reached: _Reached | None,
+    *,
+    up_to: int | None = None,
 ) -> dict[str, Any]:
     """Return the summaries kept with each decision, under the keys older runs used."""
     row = db.one(
@@ -370,10 +418,11 @@ def _details(
                 FILTER (status = 'succeeded') AS successful_pairs_count,
             count(*) FILTER (status = 'failed') AS failed_comparisons,
             (SELECT coalesce(max(resampling_pass), 0) FROM comparison_pairs
-             WHERE batch_id = $batch) AS resampling_pass_count
-        FROM comparisons WHERE batch_id = $batch
+             WHERE batch_id = $batch AND ($up_to IS NULL OR wave <= $up_to)
+            ) AS resampling_pass_count
+        FROM comparisons WHERE batch_id = $batch AND ($up_to IS NULL OR wave <= $up_to)
         """,
-        {"batch": record.batch_id},
+        {"batch": record.batch_id, "up_to": up_to},
     )
     all_pairs = max_possible_pairs(len(record.essay_ids))
     details: dict[str, Any] = {

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cj_pipeline.errors import UnscalableBatchError
-from cj_pipeline.queries.batch_record import BatchRecord, current_wave, judged_pairs, load_batch
+from cj_pipeline.queries.batch_record import (
+    BatchRecord,
+    current_wave,
+    judged_pairs,
+    load_batch,
+    waves_gone_past,
+)
 from cj_pipeline.queries.scale import _scores_before
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.scale.rows import score_rows
@@ -29,16 +35,30 @@ class Fitted:
 
 
 def fit(runtime: Runtime, batch_id: str) -> Fitted:
-    """Place every essay of a batch on one scale by all verdicts so far."""
+    """Place every essay of a batch on one scale by all verdicts so far.
+
+    Waves that were sent together get a scale each, by the verdicts up to them.
+    """
+    with runtime.store.read() as db:
+        gone_past = waves_gone_past(db, batch_id)
+    for wave in gone_past:
+        with runtime.store.write() as db:
+            fit_within(db, load_batch(db, batch_id), up_to=wave)
     # One transaction: fitting takes milliseconds, opening the store as long again.
     with runtime.store.write() as db:
         return fit_within(db, load_batch(db, batch_id))
 
 
-def fit_within(db: Session, record: BatchRecord) -> Fitted:
-    """Fit and keep a batch's scale in a transaction that goes on."""
-    wave = current_wave(db, record.batch_id)
-    judged = judged_pairs(db, record.batch_id)
+def fit_within(db: Session, record: BatchRecord, up_to: int | None = None) -> Fitted:
+    """Fit and keep a batch's scale in a transaction that goes on.
+
+    Args:
+        db: A write session.
+        record: The batch.
+        up_to: The wave whose scale it is, by the verdicts up to it; None for the last, by all.
+    """
+    wave = current_wave(db, record.batch_id) if up_to is None else up_to
+    judged = judged_pairs(db, record.batch_id, up_to)
     if not judged:
         return Fitted(wave, 0, None, "No comparison has a verdict yet.")
     try:

@@ -18,7 +18,12 @@ from cj_pipeline.errors import CeilingReachedError
 from cj_pipeline.judging.estimates import expected_usd, worst_case_usd
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.pricing import prompt_bytes
-from cj_pipeline.planning.spending_limits import installation, require_within, unallowed_judges
+from cj_pipeline.planning.spending_limits import (
+    installation,
+    passes_spend_cap,
+    require_within,
+    unallowed_judges,
+)
 from cj_pipeline.progress.events import record_progress
 from cj_pipeline.provider_jobs import charges, ledger
 from cj_pipeline.provider_jobs.canary import Released, release
@@ -243,7 +248,7 @@ def _record(runtime: Runtime, record: BatchRecord, intents: Sequence[Intent]) ->
             for intent in intents
             if not any((ask.comparison_id, ask.attempt) in taken for ask in intent.asks)
         ]
-        if new and _passes_spend_cap(db, record, sum(intent.reserved_usd for intent in new)):
+        if new and passes_spend_cap(db, record, sum(intent.reserved_usd for intent in new)):
             _refuse(db, runtime, record)
             return False
         if new:
@@ -301,19 +306,6 @@ def _attempts(intent: Intent) -> list[dict[str, object]]:
         }
         for ask, most in zip(intent.asks, intent.worst_usd, strict=True)
     ]
-
-
-def _passes_spend_cap(db: Session, record: BatchRecord, more_usd: float) -> bool:
-    """Return whether billed plus still reserved plus this would pass the batch's cap."""
-    cap = record.settings.spend_cap_usd
-    if cap is None:
-        return False
-    row = db.one(
-        "SELECT coalesce(sum(CASE kind WHEN 'released' THEN -usd ELSE usd END), 0) AS usd"
-        " FROM ledger WHERE batch_id = ?",
-        [record.batch_id],
-    )
-    return row is not None and row["usd"] + more_usd > cap
 
 
 def _refuse(db: Session, runtime: Runtime, record: BatchRecord) -> None:

@@ -148,6 +148,7 @@ class BatchProgress:
         is_cancelled: Whether a person ended the batch.
         is_stalled: Whether nothing has moved for too long, at a provider or before one.
         n_in_doubt: Of the failed ones, those that may have been answered and whose row never came.
+        next_wave_is_out: Whether the next wave was sent together with this one: it has gone on.
     """
 
     n_essays: int
@@ -167,6 +168,7 @@ class BatchProgress:
     is_cancelled: bool = False
     is_stalled: bool = False
     n_in_doubt: int = 0
+    next_wave_is_out: bool = False
 
     @property
     def pending(self) -> int:
@@ -198,6 +200,15 @@ def is_small_net(n_essays: int, rules: WorkflowRules) -> bool:
     return n_essays <= rules.min_resampling_net_size
 
 
+def may_end_early(n_essays: int, rules: WorkflowRules, *, wants_precision: bool) -> bool:
+    """Return whether verdicts may end a batch before it has everything it may request.
+
+    Where they may not, waves need not wait for each other's verdicts.
+    """
+    may_be_stable = rules.score_stability_threshold is not None
+    return wants_precision or (may_be_stable and not is_small_net(n_essays, rules))
+
+
 def resampling_passes_allowed(n_essays: int, rules: WorkflowRules) -> int:
     """Return how often a batch of this size may go over its pairs again."""
     if is_small_net(n_essays, rules):
@@ -225,6 +236,8 @@ def decide_continuation(  # noqa: PLR0911 -- one line per rule, in the order the
     person ends does not wait for what failed and might be retried.
     """
     wait = Decision(ContinuationDecision.WAIT_FOR_CALLBACKS)
+    if progress.next_wave_is_out:
+        return _gone_on(progress)
     if progress.n_essays < 2:
         return _failure(EndReason.INSUFFICIENT_ESSAYS)
     if progress.is_cancelled:
@@ -250,6 +263,10 @@ def decide_continuation(  # noqa: PLR0911 -- one line per rule, in the order the
         return _ending(progress, rules, success)
     if progress.is_stalled:
         return _failure(EndReason.STALLED)
+    return _gone_on(progress)
+
+
+def _gone_on(progress: BatchProgress) -> Decision:
     if progress.n_covered_pairs >= max_possible_pairs(progress.n_essays):
         return Decision(ContinuationDecision.RESAMPLE)
     return Decision(ContinuationDecision.REQUEST_MORE_COMPARISONS)

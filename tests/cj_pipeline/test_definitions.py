@@ -21,7 +21,7 @@ CHAIN = (
     "batch_report",
     "trial_outcome",
 )
-BESIDE = {"wave_request": {"wave_decision"}}
+BESIDE = {"wave_request": {"wave_decision"}, "provider_job_states": {"provider_jobs"}}
 
 
 def test_the_assets_are_the_life_of_a_batch() -> None:

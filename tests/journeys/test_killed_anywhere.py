@@ -199,6 +199,7 @@ def what_came_of_it(runtime: Runtime, batch_id: str) -> dict[str, Any]:
         scores = db.rows(
             "SELECT wave, essay_id, round(score, 9) AS score FROM essay_scores ORDER BY ALL"
         )
+        decisions = db.rows("SELECT decision FROM wave_decisions ORDER BY batch_id, wave")
         jobs = db.rows("SELECT provider_job_id, state, billed_usd FROM provider_jobs")
         attempts = db.rows("SELECT outcome, count(*) AS n FROM attempts GROUP BY ALL ORDER BY ALL")
         n_duplicates = db.one("SELECT count(*) AS n FROM duplicate_jobs")
@@ -208,6 +209,7 @@ def what_came_of_it(runtime: Runtime, batch_id: str) -> dict[str, Any]:
     return {
         "batch": batch,
         "scores": scores,
+        "decisions": [row["decision"] for row in decisions],
         "n_jobs": len(jobs),
         "n_duplicates": n_duplicates,
         "job_states": sorted({job["state"] for job in jobs}),
@@ -310,6 +312,40 @@ def test_a_batch_may_be_killed_at_every_point(
                 outcome[name] = undisturbed[name]
         assert outcome == undisturbed, f"killed at point {killed['point']}"
     print(f"{judge}, {mode}: killed at {n_points} points, {n_kills} kills")
+    assert n_points >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_short", [False, True])
+def test_a_kill_while_waves_are_together_loses_no_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_short: bool
+) -> None:
+    """Three essays and four passes over them are one job; its file comes whole, or cut at first.
+
+    Wherever the process dies, each pass has its scores and its decision, and nothing is paid twice.
+    """
+    for module in HEAVY:
+        importlib.import_module(module)
+    monkeypatch.setattr(report, "render_history", lambda *_, **_given: "<p>drawn elsewhere</p>")
+    monkeypatch.setattr(summary, "_SPLIT_WORK", 0)
+    if is_short:
+        faults = [{"kind": "short_body", "on": RESULTS["quality"], "at": FIRST["quality"]}]
+        said = {"settings": {"faults": faults, "in_order": True}}
+        (tmp_path / EMULATOR_FILE).write_text(json.dumps(said))
+    settings = {"judges": ["quality"], "canary_requests": 0, "stall_after_s": 400_000}
+    folder = write_batch(tmp_path / "batch", n_students=3, settings=settings)
+    told = tmp_path / "told.json"
+    misbehave(tmp_path, tmp_path / "undisturbed")
+    assert in_a_process(end_and_tell, tmp_path / "undisturbed", folder, told) == 0
+    undisturbed = json.loads(told.read_text())
+    assert undisturbed["decisions"] == ["resample"] * 4 + ["finalize_scoring"]
+    assert undisturbed["n_provider_jobs"] == 1
+
+    n_points = 0
+    for killed in killed_everywhere(folder, tmp_path, 1 if IS_NIGHTLY else 3 + 4 * is_short):
+        n_points += 1
+        assert killed["came"] == undisturbed, f"killed at point {killed['point']}"
+    print(f"waves together: killed at {n_points} points")
     assert n_points >= 2
 
 

@@ -394,7 +394,7 @@ def _jobs(document: Document, beside: Beside) -> Expected:
         mine = of_job.get(job["submission_key"])
         if mine:
             yield f"{path}.judge_id", mine[0]["judge_id"]
-            yield f"{path}.wave", mine[0]["wave"]
+            yield f"{path}.wave", max(each["wave"] for each in mine)
 
 
 def _release(document: Document) -> Expected:

@@ -13,6 +13,7 @@ import pytest
 
 from assets.automation import maintenance
 from assets.automation.in_process import QUIET, run_batch
+from assets.automation.job_states import JOB_STATES
 from assets.automation.maintenance import forget_partition, nightly_upkeep, store_upkeep
 from assets.automation.partitions import BATCHES
 from cj_pipeline.definitions import defs
@@ -249,7 +250,7 @@ def test_no_run_of_a_batch_that_goes_on_is_deleted(
 ) -> None:
     """How often a step has been tried is told by its runs."""
     runs = run_batch(instance, defs, runtime, BATCH, folder, pause_s=0.05)
-    made = [next(runs).run_id for _ in range(4)]  # the second wave is asked
+    made = [next(runs).run_id for _ in range(3)]  # the third wave is asked
 
     keep_small(instance, days=0)
 
@@ -270,6 +271,20 @@ def test_the_last_failure_of_a_rejected_batch_stays(
     keep_small(instance, days=0)
 
     assert runs_of(instance) == newest_first[:1]
+
+
+@pytest.mark.parametrize(("days", "n_left"), [(0, 0), (1, 1)])
+def test_observations_go_when_runs_of_their_age_do(
+    instance: dg.DagsterInstance, runtime: Runtime, days: float, n_left: int
+) -> None:
+    """No run has them, so no run takes them along; every job leaves half a dozen."""
+    with runtime.store.read():
+        pass
+    instance.report_runless_asset_event(dg.AssetObservation(JOB_STATES, partition=BATCH))
+
+    keep_small(instance, days=days)
+
+    assert len(instance.fetch_observations(JOB_STATES, limit=9).records) == n_left
 
 
 def test_partitions_of_rejected_and_forgotten_batches_go_with_their_history(
@@ -308,6 +323,7 @@ def test_dagster_keeps_nothing_of_a_batch_that_was_forgotten(
             folder = write_batch(tmp_path / name, n_students=3, settings=settings)
             for _ in run_batch(instance, defs, runtime, name, folder, pause_s=0.1):
                 pass
+            instance.report_runless_asset_event(dg.AssetObservation(JOB_STATES, partition=name))
         before = _files_that_name(home / "dagster", BATCH)
 
         forget_partition(instance, BATCH, keep_name=False)
@@ -315,10 +331,12 @@ def test_dagster_keeps_nothing_of_a_batch_that_was_forgotten(
         others = dg.RunsFilter(tags={"dagster/partition": "other-9"})
         n_others = len(instance.get_run_records(others))
         newest = instance.get_latest_materialization_event(dg.AssetKey("essay_scores"))
+        observed = instance.fetch_observations(JOB_STATES, limit=9).records
 
     assert before
     assert _files_that_name(home / "dagster", BATCH) == []
     assert n_others > 0
+    assert [record.partition_key for record in observed] == ["other-9"]
     assert newest is not None
     assert newest.asset_materialization is not None
     assert newest.asset_materialization.partition == "other-9"

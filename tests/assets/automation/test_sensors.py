@@ -19,13 +19,16 @@ from assets.automation.pools import MARK_TAG
 from assets.automation.sensors import (
     Attempts,
     inbox_sensor,
+    job_states_sensor,
     notification_sensor,
     provider_jobs_sensor,
     watchdog_sensor,
 )
+from assets.provider_job_states import provider_job_states
 from cj_pipeline.definitions import defs
 from cj_pipeline.errors import BatchProblemsError, StoreBusyError
 from cj_pipeline.progress import follow
+from cj_pipeline.queries import job_states
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.collect_wave import collect_wave
 from cj_pipeline.steps.decide import decide
@@ -38,7 +41,7 @@ from cj_pipeline.store.file_lock import hold
 from cj_pipeline.store.file_store import FileStore
 from resources import runtime_resource
 from resources.runtime_resource import RuntimeResource
-from tests.support.batches import write_batch
+from tests.support.batches import begin, run_to_end, write_batch
 from tests.support.finished_batches import fill
 
 SETTINGS = {"judges": ["cj-generic-batch"], "wave_size": 3, "max_pairwise_comparisons": 6}
@@ -68,7 +71,14 @@ class TestTicks:
     """A tick that finds the store held is skipped and says by whom; one that ends is recorded."""
 
     @pytest.mark.parametrize(
-        "sensor", [inbox_sensor, provider_jobs_sensor, watchdog_sensor, notification_sensor]
+        "sensor",
+        [
+            inbox_sensor,
+            provider_jobs_sensor,
+            watchdog_sensor,
+            notification_sensor,
+            job_states_sensor,
+        ],
     )
     def test_a_store_that_is_held_is_told_and_costs_no_red_tick(
         self,
@@ -98,6 +108,91 @@ class TestTicks:
         with runtime.store.read() as db:
             rows = db.rows("SELECT sensor, ticked_at FROM sensor_ticks")
         assert [row["sensor"] for row in rows] == ["watchdog_sensor"]
+
+
+class TestJobStates:
+    """Each change of a provider job's state is observed once, and a look alone never is."""
+
+    def states(self, result: dg.SensorResult) -> list[tuple[str | None, object]]:
+        """Return batch and state of each observation."""
+        return [
+            (event.partition, event.metadata["state"].value)
+            for event in result.asset_events
+            if isinstance(event, dg.AssetObservation)
+        ]
+
+    def test_a_change_is_observed_once(
+        self, runtime: Runtime, instance: dg.DagsterInstance, tmp_path: Path
+    ) -> None:
+        """Also the last one, after which a job is no longer among those that go on."""
+        name = begin(runtime, write_batch(tmp_path / "spring-9", n_students=4, settings=SETTINGS))
+        first = tick(job_states_sensor, instance)
+        idle = tick(job_states_sensor, instance, first.cursor)
+        poll(runtime)
+        ended = tick(job_states_sensor, instance, idle.cursor)
+        collect_wave(runtime, name)
+        settled = tick(job_states_sensor, instance, ended.cursor)
+        after = tick(job_states_sensor, instance, settled.cursor)
+
+        ticks = (first, idle, ended, settled, after)
+        assert [self.states(each) for each in ticks] == [
+            [(name, "submitted")],
+            [],
+            [(name, "ended")],
+            [(name, "settled")],
+            [],
+        ]
+        assert settled.asset_events[0].asset_key == provider_job_states.key
+        assert settled.asset_events[0].metadata["n_requests"].value == 3
+
+    def test_a_job_that_came_and_went_between_two_ticks_is_observed(
+        self, runtime: Runtime, instance: dg.DagsterInstance, tmp_path: Path
+    ) -> None:
+        """Single calls are over when their run is."""
+        begin(runtime, write_batch(tmp_path / "spring-9", n_students=4, settings=SETTINGS))
+        first = tick(job_states_sensor, instance)
+        calls = SETTINGS | {"llm_batching_mode": "per_request"}
+        run_to_end(runtime, write_batch(tmp_path / "autumn-9", n_students=4, settings=calls))
+
+        second = tick(job_states_sensor, instance, first.cursor)
+
+        assert ("autumn-9", "settled") in self.states(second)
+
+    def test_a_long_history_is_not_observed_when_nothing_is_known(
+        self, runtime: Runtime, instance: dg.DagsterInstance, tmp_path: Path
+    ) -> None:
+        """A lost cursor, or another's, costs one observation of each job that is not done."""
+        run_to_end(runtime, write_batch(tmp_path / "done", n_students=4, settings=SETTINGS))
+        begin(runtime, write_batch(tmp_path / "spring-9", n_students=4, settings=SETTINGS))
+
+        for cursor in (None, "3", "[]", '{"since": 4, "states": {}}', '{"since": null}'):
+            observed = tick(job_states_sensor, instance, cursor)
+            assert self.states(observed) == [("spring-9", "submitted")]
+
+    def test_more_changes_than_a_tick_takes_come_in_the_next(
+        self,
+        runtime: Runtime,
+        instance: dg.DagsterInstance,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Each once, whatever ended in between."""
+        monkeypatch.setattr(job_states, "MOST_AT_ONCE", 2)
+        cursor = tick(job_states_sensor, instance).cursor
+        for number in range(5):
+            folder = write_batch(tmp_path / f"b-{number}", n_students=4, settings=SETTINGS)
+            (run_to_end if number % 2 else begin)(runtime, folder)
+        found = []
+        for _ in range(6):
+            result = tick(job_states_sensor, instance, cursor)
+            found.append(self.states(result))
+            cursor = result.cursor
+
+        assert max(map(len, found)) == 2
+        assert found[-1] == []
+        assert sorted(name for each in found for name, _ in each) == sorted(
+            ["b-0", "b-1", "b-1", "b-2", "b-3", "b-3", "b-4"]
+        )
 
 
 class TestNotifications:

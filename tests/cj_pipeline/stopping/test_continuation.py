@@ -15,6 +15,7 @@ from cj_pipeline.stopping.continuation import (
     WorkflowRules,
     completion_denominator,
     decide_continuation,
+    may_end_early,
 )
 
 RULES = WorkflowRules(
@@ -257,3 +258,36 @@ def test_no_batch_succeeds_below_the_success_rate(completed: int) -> None:
 
     succeeded = decided.decision is ContinuationDecision.FINALIZE_SCORING
     assert succeeded == (completed / 288 >= 0.8)
+
+
+@pytest.mark.parametrize(
+    ("n_covered", "decision"), [(276, "resample"), (275, "request_more_comparisons")]
+)
+def test_a_wave_that_was_sent_with_the_next_has_gone_on(n_covered: int, decision: str) -> None:
+    """Whatever came of it, and even if the batch has been ended since."""
+    gone = replace(
+        REGULAR, next_wave_is_out=True, n_covered_pairs=n_covered, completed=0, is_cancelled=True
+    )
+
+    decided = decide_continuation(gone, RULES)
+
+    assert (decided.decision, decided.reason) == (decision, None)
+
+
+@pytest.mark.parametrize(
+    ("n_essays", "threshold", "wants_precision", "expected"),
+    [
+        (24, 0.025, False, True),
+        (24, None, False, False),
+        (3, 0.025, False, False),
+        (3, None, True, True),
+        (24, None, True, True),
+    ],
+)
+def test_a_batch_may_end_early_by_stability_or_precision_alone(
+    n_essays: int, threshold: float | None, expected: bool, *, wants_precision: bool
+) -> None:
+    """A small net is never stopped for being stable."""
+    rules = replace(RULES, score_stability_threshold=threshold)
+
+    assert may_end_early(n_essays, rules, wants_precision=wants_precision) is expected

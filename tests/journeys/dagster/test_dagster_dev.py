@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import httpx2
 import pytest
 from typer.testing import CliRunner
 
@@ -22,40 +16,10 @@ from assets.automation.sensors import ALL_SENSORS
 from cj_pipeline import open_published
 from cj_pipeline.cli import app
 from cj_pipeline.errors import StoreError
-from resources.local_instance import prepare_dagster_home
 from tests.support import ROOT
 from tests.support.batches import open_engine
+from tests.support.dagster_dev import dagster_dev, query, wait_for
 from tests.support.served_runtime import MINI, asking
-
-PATIENCE_S = 300.0
-
-
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def wait_for(what: Callable[[], Any]) -> Any:
-    """Return the first true answer, asked every half second."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if answer := what():
-            return answer
-        time.sleep(0.5)
-    pytest.fail(f"nothing for {PATIENCE_S:.0f} s")
-
-
-def query(port: int, text: str) -> dict[str, Any]:
-    """Ask the webserver as the UI does; empty while it is not up."""
-    try:
-        reply = httpx2.post(f"http://127.0.0.1:{port}/graphql", json={"query": text}, timeout=10)
-    except httpx2.TransportError:
-        return {}
-    answer: dict[str, Any] = reply.json()["data"]
-    return answer
 
 
 def published_rows(home: Path, sql: str) -> list[tuple[Any, ...]]:
@@ -71,41 +35,8 @@ def published_rows(home: Path, sql: str) -> list[tuple[Any, ...]]:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     """`dagster dev` over an empty home: webserver, daemon and code server."""
     home = tmp_path_factory.mktemp("served")
-    port = free_port()
-    environment = {
-        **os.environ,
-        "CJ_HOME": str(home),
-        "DAGSTER_HOME": str(prepare_dagster_home(home)),
-    }
-    with (home / "dagster-dev.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "dagster",
-                "dev",
-                "--port",
-                str(port),
-                "--workspace",
-                str(ROOT / "workspace.yaml"),
-            ],
-            cwd=ROOT,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            # Dagster ends its own children by SIGINT, which they ignore if we were started so.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
-        )
-        try:
-            wait_for(lambda: query(port, "{ version }"))
-            yield home, port
-        finally:
-            os.killpg(process.pid, signal.SIGINT)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+    with dagster_dev(home) as port:
+        yield home, port
 
 
 @pytest.mark.slow
