@@ -14,19 +14,13 @@ from cj_pipeline.commands.terminal import completion, tables
 from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import (
     Again,
-    Anyway,
     BatchDir,
     BatchLabel,
     BatchName,
+    Explicit,
     LogFile,
-    MaxComparisons,
-    Mode,
-    Priority,
-    ProfileName,
-    Seed,
-    Settings,
-    explicit_settings,
     name_of_batch,
+    takes_settings,
 )
 from cj_pipeline.commands.terminal.console import console, errors
 from cj_pipeline.commands.terminal.home import open_runtime
@@ -43,16 +37,12 @@ _WAIT_FOR_ROWS_S = 20.0
 """How long a cancelled batch's command waits for rows that are about to be there."""
 
 
+@takes_settings
 def execute(
     batch_dir: BatchDir,
     *,
     batch_id: BatchLabel = None,
-    max_comparisons: MaxComparisons = None,
-    seed: Seed = None,
-    llm_batching_mode: Mode = None,
-    profile: ProfileName = None,
-    settings: Settings = None,
-    priority: Priority = None,
+    explicit: Explicit,
     await_completion: Annotated[
         bool, typer.Option("--await-completion", help="Go on until the batch has ended.")
     ] = False,
@@ -65,7 +55,6 @@ def execute(
         ),
     ] = None,
     again: Again = False,
-    anyway: Anyway = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -84,15 +73,6 @@ def execute(
 
     runtime = open_runtime()
     name = name_of_batch(batch_dir, batch_id)
-    explicit = explicit_settings(
-        max_comparisons=max_comparisons,
-        seed=seed,
-        profile=profile,
-        mode=llm_batching_mode,
-        settings=settings,
-        priority=priority,
-        anyway=anyway,
-    )
     with logs_in_file(log_file):
         taken_in = take_in(
             runtime,

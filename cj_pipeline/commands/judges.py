@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cj_pipeline.operations.injections import Injected
     from cj_pipeline.operations.pilot import Apart, JudgeSummary, Trial
     from cj_pipeline.outputs.judges import JudgeOnBatch
+    from cj_pipeline.outputs.side_by_side import ShownTable
     from cj_pipeline.providers.base import Provider
 
 JudgeName = Annotated[
@@ -76,6 +78,7 @@ SUMMARY_COLUMNS = (
     "confidence",
     "USD per verdict",
     "seconds",
+    "reasoning tokens",
 )
 
 SUMMARY_MEANING = "Intervals are at 95 %, of comparisons; a pair's two orders repeat each other."
@@ -245,6 +248,9 @@ def compare(
     pairs: Annotated[int, typer.Option(min=1, help="Pairs, each judged in both orders.")] = 10,
     seed: Annotated[int, typer.Option(help="Chooses the pairs.")] = 0,
     *,
+    page: Annotated[
+        Path | None, typer.Option(help="Also write a page here.", dir_okay=False)
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Spend without asking.")] = False,
 ) -> None:
     """Have judges compare the same pairs in both orders: consistency, position, anchors, cost.
@@ -306,6 +312,33 @@ def compare(
         console.print(
             tables.table("Held apart", APART_COLUMNS, [_apart_row(each) for each in apart])
         )
+    if page is not None:
+        _write_page(page, batch.batch_id, tried, _page_tables(summaries, failed, apart))
+        console.print(f"Page: {page}", markup=False, soft_wrap=True)
+
+
+def _write_page(
+    page: Path, batch_id: str, tried: list[Judge], shown: tuple[ShownTable, ...]
+) -> None:
+    from cj_pipeline.outputs.artefact import write_atomically
+    from cj_pipeline.outputs.side_by_side import render_judges_compared
+
+    simulated = [one.name for one in tried if one.is_simulated]
+    write_atomically(page, render_judges_compared(batch_id, shown, simulated).encode())
+
+
+def _page_tables(
+    summaries: list[JudgeSummary], failed: Mapping[str, Mapping[str, int]], apart: list[Apart]
+) -> tuple[ShownTable, ...]:
+    from cj_pipeline.outputs.side_by_side import ShownTable
+
+    failures = [(judge, n, what) for judge, kinds in failed.items() for what, n in kinds.items()]
+    judged, apart_rows = list(map(_summary_row, summaries)), list(map(_apart_row, apart))
+    return (
+        ShownTable("Judges", SUMMARY_MEANING, SUMMARY_COLUMNS, judged),
+        ShownTable("Held apart", "Each two, on the same pairs", APART_COLUMNS, apart_rows),
+        ShownTable("Without a verdict", "By kind", ("judge", "calls", "what came of it"), failures),
+    )
 
 
 def _apart_row(apart: Apart) -> tuple[object, ...]:
@@ -548,21 +581,21 @@ def _trial_rows(trial: Trial) -> list[tuple[str, object]]:
 
 
 def _summary_row(summary: JudgeSummary) -> tuple[object, ...]:
-    from cj_pipeline.operations.pilot import interval_of_share
-
-    def share(value: float | None, n: int) -> str:
-        interval = None if value is None else interval_of_share(value * n, n)
-        told = "" if interval is None else f" of {n} ({interval[0]:.0%} to {interval[1]:.0%})"
-        return figure(value, ".0%") + told
+    def within(name: str, form: str, n: int | None = None) -> str:
+        interval = summary.intervals[name]
+        counted = "" if n is None else f" of {n}"
+        told = "" if interval is None else f" ({interval[0]:{form}} to {interval[1]:{form}})"
+        return figure(getattr(summary, name), form) + (counted + told if told else "")
 
     return (
         summary.judge_id,
         summary.n_asked,
         summary.n_verdicts,
-        share(summary.consistency, summary.n_pairs),
-        share(summary.first_share, summary.n_verdicts),
-        share(summary.agreement, summary.n_anchor_verdicts),
-        figure(summary.mean_confidence, ".1f"),
-        figure(summary.usd_per_verdict, ".6f"),
-        f"{summary.mean_seconds:.2f}",
+        within("consistency", ".0%", summary.n_pairs),
+        within("first_share", ".0%", summary.n_verdicts),
+        within("agreement", ".0%", summary.n_anchor_verdicts),
+        within("mean_confidence", ".1f"),
+        within("usd_per_verdict", ".6f"),
+        within("mean_seconds", ".2f"),
+        within("reasoning_per_verdict", ".0f"),
     )

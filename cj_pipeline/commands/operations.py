@@ -13,17 +13,11 @@ from cj_pipeline.commands.terminal import completion
 from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import (
     Again,
-    Anyway,
     BatchLabel,
     BatchName,
-    MaxComparisons,
-    Mode,
-    Priority,
-    ProfileName,
-    Seed,
-    Settings,
-    explicit_settings,
+    Explicit,
     name_of_batch,
+    takes_settings,
 )
 from cj_pipeline.commands.terminal.console import NOT_NOW, console, write
 from cj_pipeline.commands.terminal.home import open_runtime, open_store
@@ -64,6 +58,7 @@ def notify(
 
 
 @reads("cj preflight 1")
+@takes_settings
 def preflight_(
     batch: Annotated[
         str | None,
@@ -74,14 +69,8 @@ def preflight_(
     ] = None,
     *,
     batch_id: BatchLabel = None,
-    max_comparisons: MaxComparisons = None,
-    seed: Seed = None,
-    llm_batching_mode: Mode = None,
-    profile: ProfileName = None,
-    settings: Settings = None,
-    priority: Priority = None,
+    explicit: Explicit,
     again: Again = False,
-    anyway: Anyway = False,
 ) -> None:
     """Check everything a batch needs before money is spent, and list all problems.
 
@@ -92,15 +81,6 @@ def preflight_(
     from cj_pipeline.commands.terminal import tables
     from cj_pipeline.operations.preflight import is_ready, only_waits, preflight, preflight_folder
 
-    explicit = explicit_settings(
-        max_comparisons=max_comparisons,
-        seed=seed,
-        profile=profile,
-        mode=llm_batching_mode,
-        settings=settings,
-        priority=priority,
-        anyway=anyway,
-    )
     if batch is not None and Path(batch).is_dir():
         folder = Path(batch).resolve()
         _, examined = preflight_folder(

@@ -14,18 +14,12 @@ from cj_pipeline.commands.terminal import tables
 from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import (
     Again,
-    Anyway,
     BatchDir,
     BatchLabel,
+    Explicit,
     LogFile,
-    MaxComparisons,
-    Mode,
-    Priority,
-    ProfileName,
-    Seed,
-    Settings,
-    explicit_settings,
     name_of_batch,
+    takes_settings,
 )
 from cj_pipeline.commands.terminal.console import console
 from cj_pipeline.commands.terminal.home import home_folder, logs, open_runtime
@@ -40,17 +34,12 @@ if TYPE_CHECKING:
 
 
 @reads("cj plan 1")
+@takes_settings
 def plan(
     batch_dir: BatchDir,
     *,
     batch_id: BatchLabel = None,
-    max_comparisons: MaxComparisons = None,
-    seed: Seed = None,
-    llm_batching_mode: Mode = None,
-    profile: ProfileName = None,
-    settings: Settings = None,
-    priority: Priority = None,
-    anyway: Anyway = False,
+    explicit: Explicit,
     again: Again = False,
     pilot: Annotated[
         int, typer.Option(min=0, help="Live calls per judge, to calibrate tokens and USD.")
@@ -75,15 +64,6 @@ def plan(
     from cj_pipeline.operations.preflight import is_ready, preflight
     from cj_pipeline.operations.preview import preview_batch
 
-    explicit = explicit_settings(
-        max_comparisons=max_comparisons,
-        seed=seed,
-        profile=profile,
-        mode=llm_batching_mode,
-        settings=settings,
-        priority=priority,
-        anyway=anyway,
-    )
     name = name_of_batch(batch_dir, batch_id)
     runtime = _without_a_trace(open_runtime())
     with logs(log_file), told_preview(name, "plan") as is_read:
@@ -176,30 +156,16 @@ def _show_essays(batch: Batch) -> None:
 
 
 @reads("cj explain 1")
+@takes_settings
 def explain(
     batch_dir: BatchDir,
     *,
-    max_comparisons: MaxComparisons = None,
-    seed: Seed = None,
-    llm_batching_mode: Mode = None,
-    profile: ProfileName = None,
-    settings: Settings = None,
-    priority: Priority = None,
-    anyway: Anyway = False,
+    explicit: Explicit,
 ) -> None:
     """Show every setting of a batch folder and where its value came from."""
     from cj_pipeline.intake.batch_folder import read_batch
     from cj_pipeline.queries.live_profile import profile_of_batch
 
-    explicit = explicit_settings(
-        max_comparisons=max_comparisons,
-        seed=seed,
-        profile=profile,
-        mode=llm_batching_mode,
-        settings=settings,
-        priority=priority,
-        anyway=anyway,
-    )
     batch = read_batch(batch_dir, explicit=explicit)
     found = batch.settings
     resolved = profile_of_batch(batch, home_folder(), os.environ)
@@ -225,18 +191,13 @@ def explain(
 
 
 @reads("cj dry-run 1")
+@takes_settings
 def dry_run(
     batch_dir: BatchDir,
     *,
     batch_id: BatchLabel = None,
-    max_comparisons: MaxComparisons = None,
-    seed: Seed = None,
-    llm_batching_mode: Mode = None,
-    profile: ProfileName = None,
-    settings: Settings = None,
-    priority: Priority = None,
+    explicit: Explicit,
     again: Again = False,  # noqa: ARG001 -- a dry run of what another batch has costs nothing
-    anyway: Anyway = False,
     log_file: LogFile = None,
 ) -> None:
     """Build the first wave's requests exactly as they would be sent, and send none."""
@@ -244,15 +205,6 @@ def dry_run(
     from cj_pipeline.operations.execute import told_preview
     from cj_pipeline.operations.preview import preview_batch
 
-    explicit = explicit_settings(
-        max_comparisons=max_comparisons,
-        seed=seed,
-        profile=profile,
-        mode=llm_batching_mode,
-        settings=settings,
-        priority=priority,
-        anyway=anyway,
-    )
     name = name_of_batch(batch_dir, batch_id)
     runtime = open_runtime()
     with logs(log_file), told_preview(name, "dry-run") as is_read:

@@ -36,6 +36,7 @@ JobFault = Literal[
     "expires",
     "is_cancelled",
     "fails",
+    "fails_half_way",
     "stuck",
     "status_word",
     "late_file_ids",
@@ -113,8 +114,9 @@ class Fault(_Strict):
         retry_after: For `status`: the header's value, whatever it is.
         seconds: For `hang`, `late_file_ids`: how long.
         share: For `truncated` and `short_body`, how much of the body arrives; for `expires`,
-            `is_cancelled` and `stuck`, how many of the rows were done.
-        word: For `status_word`: the status shown while running; for `fails`: the error's code; for
+            `is_cancelled`, `fails_half_way` and `stuck`, how many of the rows were done.
+        word: For `status_word`: the status shown while running; for `fails` and
+            `fails_half_way`: the error's code; for
             `counts`: `none` or `zero`, what the job tells of how many requests are done.
         at_line_end: For `short_body`: whether it ends with a whole line.
         counted_as: For `missing`: whether the job counts the row as done, and is paid for it.

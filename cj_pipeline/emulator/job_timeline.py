@@ -6,10 +6,11 @@ call for it computes how far it would be by now.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Fate = Literal["completes", "fails", "expires", "is_cancelled", "stuck"]
+Fate = Literal["completes", "fails", "fails_half_way", "expires", "is_cancelled", "stuck"]
 Phase = Literal[
     "validating",
     "running",
@@ -23,6 +24,13 @@ Phase = Literal[
 ENDED: frozenset[Phase] = frozenset({"completed", "failed", "expired", "cancelled"})
 _VALIDATED, _FINALIZING = 0.05, 0.95
 """The shares of a job's time after which it is validated, and after which only files are left."""
+
+
+_EARLY_ENDS: Mapping[Fate, Phase] = {
+    "fails_half_way": "failed",
+    "expires": "expired",
+    "is_cancelled": "cancelled",
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,11 @@ class JobPhase:
     phase: Phase
     done: float
     ended_at: float | None = None
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether none of its requests was looked at: not yet, or its input was refused."""
+        return self.phase == "validating" or (self.phase == "failed" and self.done == 0)
 
 
 def phase_at(
@@ -109,10 +122,8 @@ def _end(plan: JobPlan) -> tuple[float | None, Phase, float]:
             return None, "running", plan.done_share
         case "fails":
             return _VALIDATED * plan.duration_s, "failed", 0.0
-        case "expires":
-            return plan.duration_s, "expired", plan.done_share
-        case "is_cancelled":
-            return plan.duration_s, "cancelled", plan.done_share
+        case "fails_half_way" | "expires" | "is_cancelled":
+            return plan.duration_s, _EARLY_ENDS[plan.fate], plan.done_share
         case "completes":
             if plan.duration_s > plan.window_s:
                 return plan.window_s, "expired", _rows_done(plan.window_s / plan.duration_s)

@@ -85,9 +85,11 @@ class RequestContext:
         )
         if errors:
             return replace(plan, fate="fails", errors=errors)
-        if fails := faults.get("fails"):
+        if fails := faults.get("fails") or faults.get("fails_half_way"):
             problem = (fails.word, "The job failed: a fault of the emulator.", None)
-            return replace(plan, fate="fails", errors=(problem,))
+            if fails.kind == "fails":
+                return replace(plan, fate="fails", errors=(problem,))
+            return replace(plan, fate="fails_half_way", done_share=fails.share, errors=(problem,))
         for fate in ("stuck", "expires", "is_cancelled"):
             if found := faults.get(fate):
                 return replace(plan, fate=fate, done_share=found.share)

@@ -77,6 +77,10 @@ class JudgeSummary:
         mean_confidence: From 1 to 5.
         usd_per_verdict: All calls' cost over the verdicts they brought.
         mean_seconds: Per call.
+        reasoning_per_verdict: Tokens of reasoning, over the verdicts they brought; None where no
+            answer tells its tokens.
+        intervals: The 95 % interval of each figure above, by its name; of means and rates over
+            pairs, whose two orders repeat each other. None where too few calls tell one.
     """
 
     judge_id: str
@@ -90,6 +94,8 @@ class JudgeSummary:
     mean_confidence: float | None
     usd_per_verdict: float | None
     mean_seconds: float
+    reasoning_per_verdict: float | None
+    intervals: Mapping[str, tuple[float, float] | None]
 
 
 @dataclass(frozen=True)
@@ -233,6 +239,13 @@ def summarise(judge: Judge, trials: Sequence[Trial], ranks: Mapping[str, int]) -
     ]
     confidences = [v.confidence for _, _, v in judged if v.confidence is not None]
     spent = math.fsum(trial.cost_usd for trial in trials)
+    told = [trial.usage for trial in trials if trial.usage is not None]
+    reasoning = math.fsum(usage.reasoning for usage in told)
+    shares = {
+        "consistency": (sum(one == other for one, other in both), len(both)),
+        "first_share": (sum(decided), len(decided)),
+        "agreement": (sum(due), len(due)),
+    }
     return JudgeSummary(
         judge_id=judge.judge_id,
         n_asked=len(trials),
@@ -245,7 +258,60 @@ def summarise(judge: Judge, trials: Sequence[Trial], ranks: Mapping[str, int]) -
         mean_confidence=_mean(confidences),
         usd_per_verdict=spent / len(judged) if judged else None,
         mean_seconds=fmean(trial.seconds for trial in trials),
+        reasoning_per_verdict=reasoning / len(judged) if judged and told else None,
+        intervals={
+            **{name: interval_of_share(n_yes, n) for name, (n_yes, n) in shares.items()},
+            **_intervals_of_rates(trials),
+        },
     )
+
+
+def _intervals_of_rates(trials: Sequence[Trial]) -> dict[str, tuple[float, float] | None]:
+    """Return the intervals of what is counted per call or per verdict, over pairs."""
+    by_pair: dict[frozenset[str], list[Trial]] = {}
+    for trial in trials:
+        by_pair.setdefault(frozenset({trial.essay_a, trial.essay_b}), []).append(trial)
+    pairs = list(by_pair.values())
+    verdicts = [sum(t.verdict is not None for t in pair) for pair in pairs]
+    sure = [
+        [t.verdict.confidence for t in pair if t.verdict and t.verdict.confidence is not None]
+        for pair in pairs
+    ]
+    reasoning = [math.fsum(t.usage.reasoning for t in pair if t.usage) for pair in pairs]
+    return {
+        "mean_confidence": interval_of_rate([math.fsum(s) for s in sure], [len(s) for s in sure]),
+        "usd_per_verdict": interval_of_rate(
+            [math.fsum(t.cost_usd for t in pair) for pair in pairs], verdicts
+        ),
+        "mean_seconds": interval_of_rate(
+            [math.fsum(t.seconds for t in pair) for pair in pairs], [len(pair) for pair in pairs]
+        ),
+        "reasoning_per_verdict": interval_of_rate(reasoning, verdicts),
+    }
+
+
+def interval_of_rate(
+    totals: Sequence[float], counts: Sequence[float]
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of a ratio of sums over clusters; None with fewer than two of them.
+
+    Args:
+        totals: Of each cluster, what is divided, such as USD.
+        counts: Of each cluster, by what, such as verdicts; in the same order.
+
+    References:
+        Cochran (1977), Sampling Techniques, ch. 6: the ratio's linearised variance, with Student's
+        t because clusters are few. Nothing here is negative, so the interval stops at 0.
+    """
+    from scipy.stats import t
+
+    n, whole = len(totals), math.fsum(counts)
+    if n < 2 or whole <= 0:
+        return None
+    rate = math.fsum(totals) / whole
+    squares = math.fsum((y - rate * x) ** 2 for y, x in zip(totals, counts, strict=True))
+    half = float(t.ppf(0.975, n - 1)) * math.sqrt(n / (n - 1) * squares) / whole
+    return max(0.0, rate - half), rate + half
 
 
 def interval_of_share(n_yes: float, n: int) -> tuple[float, float] | None:

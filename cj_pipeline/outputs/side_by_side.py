@@ -1,4 +1,4 @@
-"""Batches side by side: what they came to, and what changed beyond noise.
+"""Batches side by side, what they came to and what changed beyond noise; and judges.
 
 Two batches that share essays (a trial repeated with another judge, prompt or budget) are put on
 one scale by those essays before anything is compared. Scores of batches that share nothing say
@@ -246,3 +246,23 @@ def _spearman(one: np.ndarray, other: np.ndarray) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(one, other).statistic)
+
+
+@dataclass(frozen=True)
+class ShownTable:
+    """A table of a page: the first column names its rows."""
+
+    title: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+def render_judges_compared(
+    batch: str, tables: Sequence[ShownTable], simulated: Sequence[str]
+) -> str:
+    """Return the page of judges that compared the same pairs; tables without rows are left out."""
+    filled = [table for table in tables if table.rows]
+    return render_page(
+        "judges_compared.html", batch=batch, tables=filled, simulated=list(simulated)
+    )

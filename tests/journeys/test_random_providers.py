@@ -35,9 +35,15 @@ MADE = st.fixed_dictionaries(
         "usage_empty": st.just(None),
         "counts": st.sampled_from(["none", "zero"]),
         "expires": st.just(None),
+        "fails_half_way": st.just(None),
     },
 )
 """How the next job is made: what its rows suffer, and what it counts."""
+
+OF_JOBS = {
+    "expires": {},
+    "fails_half_way": {"on": "openai.batches.create", "word": "internal_error"},
+}
 
 SENT = st.sampled_from(["whole", "half", "within a line", "empty", "page", 401, 403, 404, 503])
 """How its results are sent, from now on."""
@@ -71,10 +77,10 @@ class RandomProvider(RuleBasedStateMachine):
         """Have the emulator do what it is to do from now on."""
         faults: list[dict[str, Any]] = []
         for number, (kind, word) in enumerate(sorted(self.made.items()), start=1):
-            fault: dict[str, Any] = {"kind": kind}
+            fault: dict[str, Any] = {"kind": kind} | OF_JOBS.get(kind, {})
             if kind == "counts":
                 fault["word"] = word
-            elif kind != "expires":
+            elif kind not in OF_JOBS:
                 fault["at"] = [number]
             if kind == "missing":
                 fault["counted_as"] = word

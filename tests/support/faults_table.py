@@ -124,6 +124,11 @@ CASES = (
             _OPENAI,
         ),
         ("its input is wrong", _fault("fails", word="invalid_json_line"), _OPENAI),
+        (
+            "fails when half of its rows are done",
+            _fault("fails_half_way", _AT_FIRST, word="internal_error"),
+            _OPENAI,
+        ),
         ("never ends", _fault("stuck")),
         ("its counts are zero, and all rows come", _fault("counts", word="zero")),
         ("ids of result files come late", _fault("late_file_ids", seconds=120), _OPENAI),

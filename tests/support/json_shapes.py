@@ -38,6 +38,7 @@ BY_NAME = {
     ("cj compare 1", "batches[].grades"),
     ("cj essay 1", "probabilities"),
     ("cj judge compare 1", "judges[].failures"),
+    ("cj judge compare 1", "judges[].intervals"),
     ("cj judge examine 1", "injections"),
     ("cj judge show 1", "settings"),
     ("cj assert 1", "claims[].finding.figures"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -82,32 +84,61 @@ LogFile = Annotated[
 ]
 
 
-def explicit_settings(
-    *,
-    max_comparisons: int | None = None,
-    seed: int | None = None,
-    profile: str | None = None,
-    mode: str | None = None,
-    settings: Sequence[str] | None = None,
-    priority: str | None = None,
-    anyway: bool = False,
-) -> dict[str, Any]:
-    """Return what was set by hand, and only that.
+Explicit = Mapping[str, Any]
+"""What was set by hand of a batch's keys, and only that: see `takes_settings`."""
+
+_SETTINGS: Mapping[str, tuple[str, Any]] = {
+    "max_comparisons": ("max_pairwise_comparisons", MaxComparisons),
+    "seed": ("seed", Seed),
+    "llm_batching_mode": ("llm_batching_mode_override", Mode),
+    "profile": ("profile", ProfileName),
+    "settings": ("", Settings),
+    "priority": ("priority", Priority),
+    "anyway": ("anyway", Anyway),
+}
+"""The options that set a batch's keys: each with its key and its type; `--set` takes any key."""
+
+
+def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that takes `explicit` the options that set a batch's keys by hand instead."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        given = {name: kwargs.pop(name, None) for name in _SETTINGS}
+        command(*args, explicit=_explicit(given), **kwargs)
+
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if name == "anyway" else None,
+            annotation=kind,
+        )
+        for name, (_, kind) in _SETTINGS.items()
+    ]
+    taken = inspect.signature(command, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for each in taken.parameters.values():
+        parameters += options if each.name == "explicit" else [each]
+    run.__signature__ = taken.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _explicit(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of `batch.yaml` that options set.
 
     Raises:
         SettingsError: If something is set twice, or not written as it has to be.
     """
-    keys, fields = read_settings(settings)
-    given = {
-        "max_pairwise_comparisons": max_comparisons,
-        "seed": seed,
-        "profile": profile,
-        "llm_batching_mode_override": mode,
-        "profile_set": fields or None,
-        "priority": priority,
-        "anyway": anyway or None,
+    keys, fields = read_settings(given["settings"])
+    set_by_flag: dict[str, Any] = {
+        key: given[name]
+        for name, (key, _) in _SETTINGS.items()
+        if key and given[name] is not None and given[name] is not False
     }
-    set_by_flag = {key: value for key, value in given.items() if value is not None}
+    if fields:
+        set_by_flag["profile_set"] = fields
     twice = sorted(set_by_flag.keys() & keys)
     if twice:
         msg = f"{twice[0]} is given twice, by --set and by an option of its own"

@@ -128,7 +128,7 @@ def see_to_due_jobs(db: sqlite3.Connection, api: str, now: float) -> None:
     """Make the result files of batches that have ended since anybody looked."""
     for job, progress in take_due_jobs(db, api, now):
         has_files = "names_undone" in job.request
-        if not has_files or progress.phase == "failed" or progress.ended_at is None:
+        if not has_files or progress.is_unread or progress.ended_at is None:
             continue
         life_s = job.request["output_life_s"] or FILE_LIFE_S
         sizes = {

@@ -197,7 +197,7 @@ def _request_lines(path: Path, model: str) -> Iterator[RequestLine]:
 
 
 def _job_object(db: sqlite3.Connection, job: Job, progress: JobPhase, now: float) -> dict[str, Any]:
-    has_begun = progress.phase not in {"validating", "failed"}
+    has_begun = not progress.is_unread
     counts = count_rows(db, job, progress.done if has_begun else 0.0)
     output, errors = result_file_ids(db, job, progress, now)
     state = _STATES[progress.phase]

@@ -222,7 +222,7 @@ def _batch_object(
     if plan.status_word and progress.phase in {"running", "finalizing"}:
         status = plan.status_word
     output, errors = result_file_ids(db, job, progress, now)
-    is_valid = progress.phase not in {"validating", "failed"}
+    is_valid = not progress.is_unread
     validated = int(job.created_at + 0.05 * plan.duration_s)
     finalizing = progress.phase in {"finalizing", "completed"}
     shown: dict[str, Any] = {
@@ -261,14 +261,14 @@ def _request_counts(job: Job, progress: JobPhase, counts: Counts) -> dict[str, i
         case "zero":
             return {"total": 0, "completed": 0, "failed": 0}
     return {
-        "total": 0 if progress.phase in {"validating", "failed"} else job.n_requests,
+        "total": 0 if progress.is_unread else job.n_requests,
         "completed": counts.completed,
         "failed": counts.failed,
     }
 
 
 def _counts(db: sqlite3.Connection, job: Job, progress: JobPhase) -> Counts:
-    if progress.phase in {"validating", "failed"}:
+    if progress.is_unread:
         return Counts(0, 0, Tokens())
     return count_rows(db, job, progress.done)
 

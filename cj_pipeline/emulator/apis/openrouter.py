@@ -234,7 +234,7 @@ def _count_reading(context: RequestContext, job: Job) -> None:
 
 
 def _batch_object(db: sqlite3.Connection, job: Job, progress: JobPhase) -> dict[str, Any]:
-    is_read = progress.phase not in {"validating", "failed"}
+    is_read = not progress.is_unread
     counts = count_rows(db, job, progress.done if is_read else 0.0)
     status = _PHASES.get(progress.phase, progress.phase)
     if job.plan.status_word and status in {"in_progress", "finalizing"}:

@@ -183,7 +183,7 @@ def _with_reasoning_beside(body: dict[str, Any]) -> None:
 
 
 def _batch_object(db: sqlite3.Connection, job: Job, progress: JobPhase) -> dict[str, Any]:
-    is_read = progress.phase not in {"validating", "failed"}
+    is_read = not progress.is_unread
     counts = count_rows(db, job, progress.done if is_read else 0.0)
     has_stopped = progress.phase == "cancelled"
     n_left = job.n_requests - counts.completed - counts.failed

@@ -1,5 +1,6 @@
 """`cj judge` as a person uses it, with the simulated judge answering."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cj_pipeline.cli import app
+from cj_pipeline.outputs.side_by_side import ShownTable, render_judges_compared
 from tests.support.batches import open_engine, run_to_end, write_batch
 
 _BATCH = """
@@ -88,6 +90,35 @@ def test_comparing_judges_gives_a_line_each(batch: Path) -> None:
     assert "quality-messages-" in result.output
     assert "10 pairs" in result.output
     assert "of 2" in result.output
+
+
+def test_a_comparison_of_judges_is_a_page_too(batch: Path, tmp_path: Path) -> None:
+    """What the terminal shows and JSON gives, for those who decide; simulated judges are named."""
+    page, ask = tmp_path / "judges.html", ["--judge", "quality", "--judge", "quality-messages"]
+
+    result = _cj("compare", str(batch), *ask, "--page", str(page))
+    told = _cj("compare", str(batch), *ask, "--json")
+
+    shown, (one, _) = page.read_text("utf-8"), json.loads(told.output)["judges"]
+    assert result.exit_code == told.exit_code == 0
+    assert "<script" not in shown
+    assert shown.count("<table>") == 2
+    assert "Simulated or recorded judges took part" in shown
+    assert one["judge_id"] in shown
+    low, high = one["intervals"]["mean_confidence"]
+    assert low <= one["mean_confidence"] <= high
+    assert f"({low:.1f} to {high:.1f})" in shown
+
+
+def test_what_a_judge_is_called_and_says_is_escaped_in_the_page() -> None:
+    """Names and failures are other people's words."""
+    hostile = "<img src=x onerror=alert(1)>"
+    table = ShownTable(hostile, hostile, (hostile,), [(hostile, hostile)])
+
+    page = render_judges_compared(hostile, [table], [hostile])
+
+    assert "<img" not in page
+    assert page.count("&lt;img src=x") >= 6
 
 
 def test_real_money_is_asked_for_before_it_is_spent(

@@ -1,5 +1,6 @@
 """What a handful of live calls says about a judge, and about what a batch will cost."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from cj_pipeline.operations.pilot import (
     calibrate,
     failures_by_kind,
     hold_apart,
+    interval_of_rate,
     interval_of_share,
     paid_trials,
     summarise,
@@ -307,3 +309,43 @@ def test_simulated_judges_are_tried_freely(runtime: Runtime) -> None:
 
     with runtime.store.read() as db:
         assert db.rows("FROM spent_on_trials") == []
+
+
+def test_the_interval_of_a_rate_by_hand() -> None:
+    """Pairs of one verdict each at 1 and 3 USD: 2, more or less 12.706; never below 0."""
+    low, high = interval_of_rate([1, 3], [1, 1]) or (None, None)
+
+    assert (low, high) == (0.0, pytest.approx(2 + 12.7062, abs=1e-3))
+    assert interval_of_rate([1], [1]) is None
+    assert interval_of_rate([1, 2], [0, 0]) is None
+
+
+def test_the_interval_of_a_rate_holds_the_truth_as_often_as_it_says() -> None:
+    """Also where the two orders of a pair cost much the same, and some bring no verdict."""
+    rng = np.random.default_rng(7)
+    held = 0
+    for _ in range(2_000):
+        pair_costs = rng.gamma(8, 1 / 8, size=20)
+        totals = pair_costs * 2 + rng.normal(0, 0.05, size=20)
+        counts = rng.binomial(2, 0.9, size=20)
+        low, high = interval_of_rate(list(totals), [int(count) for count in counts]) or (0, 0)
+        held += low <= 1 / 0.9 <= high
+
+    assert 0.925 <= held / 2_000 <= 0.97
+
+
+def test_every_figure_of_a_judge_has_its_interval() -> None:
+    """A mean of a few calls without one is believed too readily."""
+    pairs = [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")]
+    trials = [_trial(one, other, "A") for one, other in pairs]
+
+    summary = summarise(_JUDGE, trials, {"a": 1, "b": 2, "c": 3})
+
+    figures = {field.name for field in dataclasses.fields(summary)} - {"intervals"}
+    counts = {"judge_id", *(name for name in figures if name.startswith("n_"))}
+    assert set(summary.intervals) == figures - counts
+    for name, interval in summary.intervals.items():
+        value = getattr(summary, name)
+        if value is not None:
+            assert interval is not None
+            assert interval[0] <= value <= interval[1]

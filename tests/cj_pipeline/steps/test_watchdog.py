@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cj_pipeline.errors import SettingsError, StoreBusyError
+from cj_pipeline.errors import ProviderUnavailableError, SettingsError, StoreBusyError
+from cj_pipeline.queries.overview import put_off
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.steps.plan_wave import plan_wave
@@ -148,6 +149,32 @@ def test_a_step_that_fails_leaves_its_reason_where_the_status_finds_it(
     with runtime.store.read() as db:
         assert db.rows("FROM v_batch_waiting") == []
         assert failing_step(db, ingested) is None
+
+
+def test_what_a_provider_put_off_waits_for_nobody(
+    runtime: Runtime, batch_id: str, clock: ManualClock
+) -> None:
+    """The ledger tries it again by itself; what fails after that time is told to somebody."""
+    said = "answered 429: slow down"
+    with runtime.store.write() as db:
+        db.execute(
+            "UPDATE provider_jobs SET state = 'intent', provider_job_id = NULL, error = ?,"
+            " next_poll_at = ?",
+            [said, clock() + timedelta(hours=1)],
+        )
+    _fail(runtime, batch_id, ProviderUnavailableError(said, retry_after_s=3600, status=429))
+
+    with runtime.store.read() as db:
+        assert failing_step(db, batch_id) == "provider_jobs"
+        assert db.rows("FROM v_batch_waiting") == []
+        assert put_off(db, batch_id) != []
+
+    clock.sleep(3700)
+    _fail(runtime, batch_id, SettingsError("Judge 'gpt': set OPENAI_API_KEY"))
+
+    with runtime.store.read() as db:
+        waits = db.one("SELECT waiting_for FROM v_batch_waiting")
+    assert waits == {"waiting_for": "person"}
 
 
 def test_a_fault_nobody_foresaw_is_named_by_its_kind_alone(runtime: Runtime, ingested: str) -> None:
