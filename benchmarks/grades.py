@@ -5,6 +5,11 @@ says, graded by people who disagree with the judge by some steps. The anchors' g
 the students' are kept for the reckoning. Every rule sees the same scores in the same run.
 
     python benchmarks/grades.py [--replications 200]
+    python benchmarks/grades.py --moderated --replications 150
+
+With `--moderated`: judges with an error of their own about each essay, students held to another
+level than exemplars were, and grades by exemplars alone (on a third of the batches) beside those
+with ten students graded by hand.
 
 What is simulated, and why (see docs/grades.md): nine grades whose steps are about 0.7 logits
 wide and differ by a quarter; students spread by 1.5 logits (human votes on short arguments: 1.1 to
@@ -15,10 +20,11 @@ per essay.
 from __future__ import annotations
 
 import argparse
+import itertools
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy
@@ -29,6 +35,7 @@ from scipy.special import expit, ndtr
 from cj_pipeline.batch.comparisons import JudgedPair
 from cj_pipeline.grading.anchors import AnchorRules
 from cj_pipeline.grading.grade_scales import GradeScale
+from cj_pipeline.grading.moderation import moderate
 from cj_pipeline.grading.projection import project_grades
 from cj_pipeline.scale.bradley_terry import fit_bradley_terry
 
@@ -44,7 +51,11 @@ ALWAYS_GRADE = AnchorRules(
 
 @dataclass(frozen=True)
 class Setting:
-    """One condition: anchors by grade index, comparisons per essay, graders' disagreement."""
+    """One condition: anchors by grade index, comparisons per essay, graders' disagreement.
+
+    `own_error` is the judge's about each essay, in logits; `shift` by how many steps students'
+    teachers are stricter than the exemplars' graders were.
+    """
 
     name: str
     anchor_steps: tuple[int, ...]
@@ -53,6 +64,8 @@ class Setting:
     n_students: int = 60
     spread: float = 1.5
     width: float = 0.7
+    own_error: float = 0.0
+    shift: float = 0.0
 
 
 TWELVE = (0, 1, 1, 2, 3, 4, 4, 5, 6, 7, 7, 8)
@@ -112,7 +125,7 @@ def simulate(setting: Setting, rng: np.random.Generator) -> Cohort:
         return np.searchsorted(boundaries, seen).astype(np.int64)
 
     students = rng.normal(0, setting.spread, setting.n_students)
-    true_steps = graded(students)
+    true_steps = graded(students - setting.shift * setting.width)
     anchors = []
     for step in setting.anchor_steps:
         found = np.zeros(0)
@@ -122,7 +135,10 @@ def simulate(setting: Setting, rng: np.random.Generator) -> Cohort:
         anchors.append(found[0])
     quality = np.concatenate([anchors, students])
     ids = tuple(f"e{i:03d}" for i in range(len(quality)))
-    scale = fit_bradley_terry(ids, judge(ids, quality, setting.per_essay, rng))
+    seen = quality
+    if setting.own_error:
+        seen = quality + setting.own_error * rng.standard_normal(len(quality))
+    scale = fit_bradley_terry(ids, judge(ids, seen, setting.per_essay, rng))
     return Cohort(
         ids=ids,
         anchor_steps=np.array(setting.anchor_steps, dtype=np.int64),
@@ -341,15 +357,81 @@ def run(setting: Setting, n_replications: int) -> None:
     )
 
 
+N_SAMPLED = 10
+OWN_ERRORS, SHIFTS = (0.0, 0.35, 0.7), (0.0, 0.5, 1.0, 2.0)
+
+
+@dataclass
+class Gathered:
+    """Confidence and hits of students that nobody graded by hand, batch by batch."""
+
+    confidence: list[Floats] = field(default_factory=list)
+    hits: list[NDArray[np.bool_]] = field(default_factory=list)
+    biases: list[float] = field(default_factory=list)
+
+    def add(self, probabilities: Floats, true_steps: Ints) -> None:
+        """Take a batch's students in, but for those of the sample."""
+        rest, true = probabilities[N_SAMPLED:], true_steps[N_SAMPLED:]
+        self.confidence.append(rest.max(axis=1))
+        self.hits.append(rest.argmax(axis=1) == true)
+        self.biases.append(float(np.mean(rest.argmax(axis=1) - true)))
+
+    def row(self) -> str:
+        gaps = [float(c.mean() - h.mean()) for c, h in zip(self.confidence, self.hits, strict=True)]
+        error = np.std(gaps, ddof=1) / np.sqrt(len(gaps))
+        ece = calibration_error(np.concatenate(self.confidence), np.concatenate(self.hits))
+        return f"{ece:.3f} | {np.mean(gaps):+.3f} ± {error:.3f} | {np.mean(self.biases):+.2f}"
+
+
+def run_moderated(n_replications: int) -> None:
+    """Print how honest grades are with ten students graded by hand, and without."""
+    print(
+        "\n| own error, shift | exemplars alone: ECE | gap | bias | with ten: ECE | gap | bias |\n"
+        "|---|---:|---:|---:|---:|---:|---:|",
+        flush=True,
+    )
+    for own_error, shift in itertools.product(OWN_ERRORS, SHIFTS):
+        setting = Setting(
+            "moderated",
+            TWELVE,
+            disagreement=0.0,
+            n_students=48,
+            spread=1.4,
+            width=0.75,
+            own_error=own_error,
+            shift=shift,
+        )
+        alone, moderated = Gathered(), Gathered()
+        for replication in range(n_replications):
+            cohort = simulate(setting, np.random.default_rng([20261130, replication]))
+            known = {cohort.ids[i]: SCALE.grades[k] for i, k in enumerate(cohort.anchor_steps)}
+            given = (SCALE, cohort.ids, cohort.scores, cohort.covariance, known)
+            if replication % 3 == 0:
+                plain = project_grades(*given, rules=ALWAYS_GRADE)
+                alone.add(plain.probabilities[cohort.n_anchors :], cohort.true_steps)
+            sampled = {
+                cohort.ids[cohort.n_anchors + i]: SCALE.grades[k]
+                for i, k in enumerate(cohort.true_steps[:N_SAMPLED])
+            }
+            found = moderate(*given, sampled_grades=sampled)
+            moderated.add(found.probabilities[cohort.n_anchors :], cohort.true_steps)
+        print(f"| {own_error}, {shift} | {alone.row()} | {moderated.row()} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replications", type=int, default=200)
-    n_replications = parser.parse_args().replications
+    parser.add_argument("--moderated", action="store_true")
+    given = parser.parse_args()
+    n_replications = given.replications
     print(
         f"{n_replications} replications per setting; Python {platform.python_version()}, NumPy "
         f"{np.__version__}, SciPy {scipy.__version__}, {platform.machine()} {platform.system()}; "
         "± is the Monte Carlo standard error over replications."
     )
+    if given.moderated:
+        run_moderated(n_replications)
+        return
     for setting in SETTINGS:
         run(setting, n_replications)
 

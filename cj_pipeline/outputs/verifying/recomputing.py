@@ -21,7 +21,7 @@ from cj_pipeline.batch.comparisons import (
     comparison_id,
     correlation_id,
 )
-from cj_pipeline.errors import InvalidOutputError
+from cj_pipeline.errors import InvalidOutputError, SettingsError
 from cj_pipeline.intake.settings import (
     BatchSettings,
     scoring_rules,
@@ -208,8 +208,10 @@ def judge_of(row: Row) -> Judge | None:
     if definition is None or "base_url" not in definition:
         return None
     try:
-        return Judge.from_definition(definition | {"key_variable": None, "limits": {}})
-    except (ValidationError, TypeError, KeyError):
+        judge = Judge.from_definition(definition | {"key_variable": None, "limits": {}})
+        # One of a provider that nobody knows is no judge: its replies cannot be read.
+        return judge if judge.service else None
+    except (ValidationError, TypeError, KeyError, SettingsError):
         return None
 
 
