@@ -1,6 +1,6 @@
 """How long a report takes and how large it is, by the number of essays.
 
-    python -m benchmarks.report [--essays 1008]
+    python -m benchmarks.pages.report [--essays 1008]
 
 One batch of so many essays, a fiftieth of them anchors, 13 comparisons per essay, judged by draws
 from Bradley-Terry. Prints a Markdown table.

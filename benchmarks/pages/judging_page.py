@@ -1,6 +1,6 @@
 """How long people wait for their next pair: 50 of them, an answer every 10 s, waves beside them.
 
-    python -m benchmarks.judging_page [--people 50] [--every 10] [--seconds 60]
+    python -m benchmarks.pages.judging_page [--people 50] [--every 10] [--seconds 60]
 
 One service over the embedded store, in a process of its own. Each person is a client with a link of
 their own that thinks for about the same time and answers by chance. Beside them `cj execute` takes
