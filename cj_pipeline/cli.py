@@ -91,7 +91,7 @@ def name_of(held: Command | typer.Typer) -> str:
 JUDGE = group(
     "judge",
     "See judges, try them before spending, and hold those of a batch against each other.",
-    (judges.list_, judges.show, judges.try_, judges.examine, judges.compare, judges.panel),
+    (judges.list_, judges.show, judges.examine, judges.compare, judges.panel),
 )
 PEOPLE = group(
     "people",

@@ -40,10 +40,6 @@ JudgesDir = Annotated[
     Path | None,
     typer.Option("--judges", help="A folder of your own judges.", exists=True, file_okay=False),
 ]
-TextFile = Annotated[
-    Path, typer.Argument(help="A text file with one essay.", exists=True, dir_okay=False)
-]
-
 PANEL_COLUMNS = (
     "judge",
     "share",
@@ -118,48 +114,6 @@ def show(name: JudgeName, judges: JudgesDir = None) -> None:
     console.print(tables.table(judge.judge_id, ("what", "value"), _facts(judge)))
 
 
-@reads("cj judge try 1")
-def try_(
-    name: JudgeName,
-    essay_a: TextFile,
-    essay_b: TextFile,
-    judges: JudgesDir = None,
-    instructions: Annotated[
-        Path | None, typer.Option(help="The students' task.", dir_okay=False)
-    ] = None,
-) -> None:
-    """Have a judge make one comparison now; a real judge bills it."""
-    from cj_pipeline.judging.estimates import worst_case_usd
-    from cj_pipeline.judging.judges import load_judge
-    from cj_pipeline.judging.prompts import render_prompt
-    from cj_pipeline.operations.pilot import judge_once, paid_trials
-
-    judge = load_judge(name, judges, _providers_dir())
-    if judges is not None:
-        _allowed([judge], judges)
-    prompt = render_prompt(
-        judge.template,
-        instructions=instructions.read_text("utf-8") if instructions else "",
-        rubric="",
-        text_a=essay_a.read_text("utf-8"),
-        text_b=essay_b.read_text("utf-8"),
-        nonce=secrets.token_hex(8),
-    )
-    most = worst_case_usd(judge.price, prompt, judge, batched=False)
-    with paid_trials(open_runtime(), [judge], 1, most) as trials:
-        trial = judge_once(_provider(judge), judge, prompt, essay_a.name, essay_b.name)
-        trials.append(trial)
-    answer(
-        judge_id=judge.judge_id,
-        verdict=trial.verdict,
-        failure=trial.failure or None,
-        usage=trial.usage,
-        cost_usd=trial.cost_usd,
-        seconds=trial.seconds,
-    )
-    console.print(tables.table(judge.judge_id, ("what", "value"), _trial_rows(trial)))
-
-
 @reads("cj judge examine 1")
 def examine(
     name: JudgeName,
@@ -169,6 +123,12 @@ def examine(
         typer.Option(help="The batch it is meant for.", exists=True, file_okay=False),
     ] = None,
     judges: JudgesDir = None,
+    pair: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            help="Instead: have it compare the essays in these two text files, in one live call."
+        ),
+    ] = None,
     injections: Annotated[
         bool,
         typer.Option(help="Also show it essays that tell it what to decide, some 40 calls."),
@@ -194,6 +154,9 @@ def examine(
     judge = load_judge(name, own, _providers_dir(), language)
     if own is not None:
         _allowed([judge], own)
+    if pair is not None:
+        _judge_pair(judge, pair, meant_for)
+        return
     texts = [essay.shown_text for essay in meant_for.essays] if meant_for is not None else []
     most = 0.0 if judge.is_simulated else most_usd(judge, texts)
     if injections and not judge.is_simulated:
@@ -562,6 +525,41 @@ def _facts(judge: Judge) -> list[tuple[str, object]]:
         ("task", judge.template.task),
         ("answer", judge.template.answer),
     ]
+
+
+def _judge_pair(judge: Judge, pair: tuple[Path, Path], meant_for: Batch | None) -> None:
+    """Have a judge make one comparison now; a real judge bills it."""
+    from cj_pipeline.judging.estimates import worst_case_usd
+    from cj_pipeline.judging.prompts import render_prompt
+    from cj_pipeline.operations.pilot import judge_once, paid_trials
+
+    if missing := [str(path) for path in pair if not path.is_file()]:
+        msg = f"no such file: {', '.join(missing)}"
+        raise typer.BadParameter(msg, param_hint="--pair")
+    prompt = render_prompt(
+        judge.template,
+        instructions=meant_for.document("instructions") if meant_for is not None else "",
+        rubric=meant_for.document("rubric") if meant_for is not None else "",
+        text_a=pair[0].read_text("utf-8"),
+        text_b=pair[1].read_text("utf-8"),
+        nonce=secrets.token_hex(8),
+    )
+    most = worst_case_usd(judge.price, prompt, judge, batched=False)
+    with paid_trials(open_runtime(), [judge], 1, most) as trials:
+        trial = judge_once(_provider(judge), judge, prompt, pair[0].name, pair[1].name)
+        trials.append(trial)
+    answer(
+        judge=judge.name,
+        judge_id=judge.judge_id,
+        pair={
+            "verdict": trial.verdict,
+            "failure": trial.failure or None,
+            "usage": trial.usage,
+            "cost_usd": trial.cost_usd,
+            "seconds": trial.seconds,
+        },
+    )
+    console.print(tables.table(judge.judge_id, ("what", "value"), _trial_rows(trial)))
 
 
 def _trial_rows(trial: Trial) -> list[tuple[str, object]]:

@@ -99,8 +99,8 @@ END_REASONS: Mapping[str, str] = {
     ),
     EndReason.CANARY_FAILED: to_translate(
         "A judge gave no verdict in the few requests sent ahead, so the rest"
-        " was not sent. Read what its provider said below, try it with `cj judge try`, and submit "
-        "the essays as a new batch."
+        " was not sent. Read what its provider said below, try it with `cj judge examine`, and"
+        " submit the essays as a new batch."
     ),
     EndReason.EXPIRED: to_translate(
         "The provider let the requests expire before it answered them."
@@ -351,8 +351,8 @@ def _simulation_banners(history: BatchHistory) -> list[Banner]:
             else tr("A simulated judge gave these verdicts")
         )
         text = tr(
-            "No language model read the essays: {judges} only stand in for a judge. Scores and"
-            " grades show how the pipeline works and say nothing about the texts.",
+            "No language model read the essays; simulated: {judges}. Scores and grades show how the"
+            " pipeline works and say nothing about the texts.",
             judges=", ".join(made_up),
         )
         banners.append(Banner("warning", heading, text))

@@ -76,7 +76,7 @@ class AnswerCount:
         sample = f" One of them begins: {self.sample!r}." if self.sample else ""
         return (
             f"Judge '{judge.name}' gave no verdict in its first {self.n_without} answers, which"
-            f" were paid for ({kinds}); no more are requested.{sample} See `cj judge try"
+            f" were paid for ({kinds}); no more are requested.{sample} See `cj judge examine"
             f" {judge.name}`. Change its settings in `judges/{judge.name}.yaml` and run the same"
             " command: the batch goes on with the judge as it is then. If a newer parser reads the"
             " answers, `cj reparse` goes on; to request more nevertheless, add `--resume`."

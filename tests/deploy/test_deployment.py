@@ -167,6 +167,62 @@ def test_their_own_tools_accept_the_files(command: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_no_container_of_ours_can_write_to_its_own_files() -> None:
+    """Whoever takes one over can change no program in it, and starves no other process."""
+    services = _compose()["services"]
+    (values,) = _yaml(DEPLOY / "dagster-values.yaml")["dagster-user-deployments"]["deployments"]
+    pods = [_pod(f"kubernetes-{name}.yaml")["spec"] for name in ("store", "serve", "ui")]
+    bound = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
+    bound |= {"capabilities": {"drop": ["ALL"]}}
+
+    for name, service in services.items():
+        assert service["read_only"], name
+        assert service["mem_limit"], name
+        assert service["pids_limit"], name
+        assert "/tmp" in service["tmpfs"], name  # noqa: S108 -- in the container
+    for pod in pods:
+        (container,) = pod["containers"]
+        assert container["securityContext"] == bound
+        assert container["resources"]["limits"]["memory"]
+        assert pod["securityContext"]["runAsNonRoot"]
+    assert values["securityContext"] == bound
+    assert values["podSecurityContext"] == pods[0]["securityContext"]
+    assert "/tmp" in {each["mountPath"] for each in values["volumeMounts"]}  # noqa: S108
+
+
+def test_pods_that_are_called_call_only_what_they_need() -> None:
+    """The store calls nobody; the service no address inside the cluster but the store's."""
+    policies = {
+        policy["metadata"]["name"]: policy["spec"]
+        for name in ("store", "serve", "ui")
+        for policy in _manifests(f"kubernetes-{name}.yaml")
+        if policy["kind"] == "NetworkPolicy"
+    }
+    store, serve, ui = (policies[f"cj-{name}"] for name in ("store", "serve", "ui"))
+
+    assert all("Egress" in each["policyTypes"] for each in (store, serve, ui))
+    assert store["egress"] == []
+    pods = [
+        each["podSelector"]["matchLabels"]
+        for rule in serve["egress"]
+        for each in rule["to"]
+        if "podSelector" in each
+    ]
+    assert pods == [{"app": "cj-store"}]
+    (outside,) = [
+        each["ipBlock"] for rule in serve["egress"] for each in rule["to"] if "ipBlock" in each
+    ]
+    assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"} == set(
+        outside["except"]
+    )
+    reached = [
+        each.get("podSelector", {}).get("matchLabels")
+        for rule in ui["egress"]
+        for each in rule["to"]
+    ]
+    assert reached == [None, {"component": "dagster-webserver"}]
+
+
 def test_manifests_name_what_the_chart_refers_to() -> None:
     """A claim or a secret by another name would leave the pods waiting for ever."""
     documents = list(yaml.safe_load_all((DEPLOY / "kubernetes-store.yaml").read_text()))

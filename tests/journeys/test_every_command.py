@@ -66,7 +66,6 @@ COMMANDS: Mapping[str, str] = {
     "people forget": "Bo --yes",
     "judge list": "",
     "judge show": "quality",
-    "judge try": "quality {essay} {essay}",
     "judge examine": "quality --yes",
     "judge compare": "{batch} --judge quality --pairs 1",
     "judge panel": "small",

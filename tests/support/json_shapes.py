@@ -127,8 +127,10 @@ def calls(at: Prepared) -> dict[str, list[list[str]]]:
         "cj verdicts list 1": [["verdicts", "list", SPRING]],
         "cj judge list 1": [["judge", "list"]],
         "cj judge show 1": [["judge", "show", "quality"]],
-        "cj judge try 1": [["judge", "try", "quality", essay, essay]],
-        "cj judge examine 1": [["judge", "examine", "quality"]],
+        "cj judge examine 1": [
+            ["judge", "examine", "quality"],
+            ["judge", "examine", "quality", "--pair", essay, essay],
+        ],
         "cj judge compare 1": [
             [
                 "judge",

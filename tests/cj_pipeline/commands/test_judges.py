@@ -75,8 +75,12 @@ def test_trying_a_judge_shows_its_verdict_and_what_it_cost(tmp_path: Path) -> No
     for name in ("one", "two"):
         (tmp_path / f"{name}.txt").write_text(f"An essay, number {name}.", encoding="utf-8")
 
-    result = _cj("try", "quality", str(tmp_path / "one.txt"), str(tmp_path / "two.txt"))
+    files = (str(tmp_path / "one.txt"), str(tmp_path / "two.txt"))
+    result = _cj("examine", "quality", "--pair", *files)
+    nowhere = _cj("examine", "quality", "--pair", files[0], str(tmp_path / "three.txt"))
 
+    assert nowhere.exit_code == 2
+    assert "three.txt" in "".join(nowhere.output.split())
     assert result.exit_code == 0, result.output
     assert "winner" in result.output
     assert "USD" in result.output
