@@ -20,8 +20,9 @@ def own(home: Path, name: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", trial_names(Path("no-home")))
 def test_every_built_in_trial_can_be_taken_in(name: str, tmp_path: Path) -> None:
-    """Its essays, settings and expectations are what the rest of the project takes."""
+    """Its essays, settings and expectations are what the rest takes; it says what it proves."""
     trial = load_trial(name, tmp_path)
+    assert "It proves that" in trial.about
 
     batch = read_batch(trial.batch_folder(tmp_path), explicit=trial.explicit_settings)
 
