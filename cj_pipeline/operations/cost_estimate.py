@@ -134,10 +134,9 @@ def usual_time(db: Session, batch_id: str) -> str:
     record = load_batch(db, batch_id)
     in_a_wave = wave_calls(record)
     n_comparisons = completion_denominator(len(record.essay_ids), record.rules)
-    first = db.one(
-        "SELECT count(*) AS n FROM comparison_pairs WHERE batch_id = ? AND wave = 1", [batch_id]
-    )
-    n_first = (first["n"] if first else 0) or sum(in_a_wave.values())
+    # Waves that are sent together are all planned before the first answer.
+    planned = db.one("SELECT count(*) AS n FROM comparison_pairs WHERE batch_id = ?", [batch_id])
+    n_first = (planned["n"] if planned else 0) or sum(in_a_wave.values())
     n_waves = math.ceil(n_comparisons / max(1, n_first))
     mode, workers = record.settings.batching_mode, stored_profile(record.metadata).workers
     times = []

@@ -55,7 +55,7 @@ def test_every_check_says_what_it_claims() -> None:
 
     specs = [graph.get_check_spec(key) for key in graph.asset_check_keys]
 
-    assert len(specs) == 30
+    assert len(specs) == 31
     assert all(spec.description for spec in specs)
 
 

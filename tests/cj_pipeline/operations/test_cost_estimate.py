@@ -126,6 +126,19 @@ def test_before_the_first_answer_a_batch_takes_what_its_plan_says_and_the_store_
         assert usual_time(db, batch_id) == "about 33 hours (3 jobs of this store)"
 
 
+def test_passes_that_are_sent_together_take_the_time_of_one_job(tmp_path: Path) -> None:
+    """In `cj status` as in `cj plan`."""
+    runtime = open_engine(tmp_path / "home")
+    given = {"judges": ["quality"], "score_stability_threshold": None}
+    folder = write_batch(tmp_path / "batch", n_students=3, settings=given)
+    told = dict(preview_batch(runtime, read_batch(folder)).facts())
+    batch_id = ingest(runtime, folder).batch_id
+    plan_wave(runtime, batch_id)
+
+    with runtime.store.read() as db:
+        assert usual_time(db, batch_id) == told["time at most"] == "0.5 to 3 hours (usual times)"
+
+
 class _Judge:
     def __init__(self, judge_id: str, provider: str, model: str) -> None:
         self.judge_id, self.provider, self.model = judge_id, provider, model
