@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.journeys.dagster.test_dagster_dev import PATIENCE_S, free_port, wait_for
+from tests.support.dagster_dev import PATIENCE_S, free_port, wait_for
 from tests.support.served_runtime import TOKEN
 
 
