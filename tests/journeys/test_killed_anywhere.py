@@ -257,9 +257,11 @@ def misbehave(homes: Path, home: Path) -> None:
         shutil.copy(homes / EMULATOR_FILE, home / EMULATOR_FILE)
 
 
-def killed_everywhere(folder: Path, homes: Path, first: int) -> Iterator[dict[str, Any]]:
+def killed_everywhere(
+    folder: Path, homes: Path, first: int, step: int = STEP
+) -> Iterator[dict[str, Any]]:
     """Yield what comes of a batch for each point it is killed at, until there are no more."""
-    points = count(first, STEP)
+    points = count(first, step)
     with ProcessPoolExecutor(N_AT_ONCE, multiprocessing.get_context("fork")) as pool:
         while True:
             asked = list(islice(points, N_AT_ONCE))
@@ -379,7 +381,7 @@ def test_a_kill_while_rows_are_missing_buys_nothing_again(
     assert undisturbed["batch"] == {"state": "failed", "end_reason": "stalled"}
 
     n_points = 0
-    for killed in killed_everywhere(folder, tmp_path, many(23, 1)):
+    for killed in killed_everywhere(folder, tmp_path, many(5, 1), many(43, 1)):
         n_points += 1
         assert killed["came"] == undisturbed, f"killed at point {killed['point']}"
     print(f"{judge}, rows missing: killed at {n_points} points")
