@@ -327,7 +327,7 @@ def panel(batch: BatchName) -> None:
     """Compare a batch's judges: progress, cost, habits, agreement."""
     from cj_pipeline.outputs.judges import panel_overview
     from cj_pipeline.queries.history import read_history
-    from cj_pipeline.queries.judge_comparison import compare_judges
+    from cj_pipeline.queries.judges.comparison import compare_judges
 
     with open_store().read() as db:
         history = read_history(db, batch)

@@ -33,7 +33,7 @@ from cj_pipeline.queries.comparison_graph import (
     with_linked_scores,
     with_scores,
 )
-from cj_pipeline.queries.judge_selection import judges_next
+from cj_pipeline.queries.judges.selection import judges_next
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.batch_flags import BatchFlag, set_flag

@@ -17,10 +17,10 @@ from cj_pipeline.grading.rules import (
     students_alike,
     waived_statement,
 )
-from cj_pipeline.queries.answering_models import other_models_in_linked
 from cj_pipeline.queries.batch_record import BatchRecord, judged_pairs, load_batch
 from cj_pipeline.queries.disagreement import expected_disagreement
 from cj_pipeline.queries.history import BatchHistory, read_history
+from cj_pipeline.queries.judges.answering_models import other_models_in_linked
 from cj_pipeline.queries.linked_scale import read_linked_scale
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime

@@ -21,7 +21,7 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.live.retry import RetryRules
 from cj_pipeline.operations.cancel import cancel
-from cj_pipeline.queries.judge_comparison import compare_judges
+from cj_pipeline.queries.judges.comparison import compare_judges
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.batch_flags import BatchFlag, set_flag
 from cj_pipeline.steps.collect_wave import collect_wave

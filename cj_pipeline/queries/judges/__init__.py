@@ -1,0 +1,1 @@
+"""What the store knows of judges: who answered, how they compare, and which are worth asking."""
