@@ -429,6 +429,10 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
     def rows(sql: str) -> tuple[Row, ...]:
         return tuple(db.rows(sql, {"batch": batch_id}))
 
+    def graded(table: str, order: str) -> tuple[Row, ...]:
+        last = "(SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
+        return rows(f"FROM {table} WHERE batch_id = $batch AND revision = {last} ORDER BY {order}")
+
     described = db.one("SELECT statistics FROM scale_statistics WHERE batch_id = ?", [batch_id])
     return BatchHistory(
         batch=batch,
@@ -458,36 +462,16 @@ def read_history(db: Session, batch_id: str) -> BatchHistory:
                 {"batch": batch_id},
             )
         ),
-        projections=rows(
-            "SELECT * FROM grade_projections WHERE batch_id = $batch AND revision ="
-            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
-            " ORDER BY essay_id"
-        ),
-        boundaries=rows(
-            "SELECT * FROM grade_boundaries WHERE batch_id = $batch AND revision ="
-            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
-            " ORDER BY position"
-        ),
+        projections=graded("grade_projections", "essay_id"),
+        boundaries=graded("grade_boundaries", "position"),
         grading=db.one(
             "SELECT * FROM grading_reports WHERE batch_id = $batch ORDER BY revision DESC LIMIT 1",
             {"batch": batch_id},
         ),
         shared=rows("SELECT * FROM shared_texts WHERE batch_id = $batch ORDER BY essay_id"),
-        links=rows(
-            "SELECT * FROM batch_links WHERE batch_id = $batch AND revision ="
-            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
-            " ORDER BY position"
-        ),
-        drifts=rows(
-            "SELECT * FROM anchor_drifts WHERE batch_id = $batch AND revision ="
-            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
-            " ORDER BY position, abs(drift) / standard_error DESC, essay_id"
-        ),
-        linked_scores=rows(
-            "SELECT * FROM linked_scores WHERE batch_id = $batch AND revision ="
-            " (SELECT max(revision) FROM grading_reports WHERE batch_id = $batch)"
-            " ORDER BY essay_id"
-        ),
+        links=graded("batch_links", "position"),
+        drifts=graded("anchor_drifts", "position, abs(drift) / standard_error DESC, essay_id"),
+        linked_scores=graded("linked_scores", "essay_id"),
         scaled_scores=rows("FROM v_scaled_scores WHERE batch_id = $batch ORDER BY essay_id"),
         student_progress=rows(
             "FROM v_student_progress WHERE batch_id = $batch AND change IS NOT NULL"
