@@ -170,10 +170,8 @@ def _words(now: float) -> RowWords:
         del row_id
         return row(custom_id, {})
 
-    def undone(custom_id: str, phase: str) -> dict[str, Any]:
-        raise NotImplementedError(custom_id, phase)
-
-    return RowWords(answered, failed, untold, undone)
+    # Of a request that an ended batch did not come to there is no row.
+    return RowWords(answered, failed, untold, undone=untold)
 
 
 def _with_reasoning_beside(body: dict[str, Any]) -> None:
