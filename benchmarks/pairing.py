@@ -42,7 +42,7 @@ from cj_pipeline.diagnostics.spread import likely_spread
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.fixed_design import mean_variance, spectral_gap
-from cj_pipeline.pairing.posterior import shrunk
+from cj_pipeline.pairing.shrinkage import shrunk
 from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.pairing.waves import choose_wave
 from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts

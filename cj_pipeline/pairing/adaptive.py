@@ -18,7 +18,8 @@ from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.pairing.candidates import candidate_pairs
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph, PairChoice, Parts
 from cj_pipeline.pairing.position_repair import SwapRules
-from cj_pipeline.pairing.posterior import approximate_posterior, shrunk
+from cj_pipeline.pairing.posterior import approximate_posterior
+from cj_pipeline.pairing.shrinkage import shrunk
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from cj_pipeline.pairing.loss import (
     rank_loss_jacobian_times,
 )
 from cj_pipeline.pairing.positions import POSITIONAL_SKEW_BAND
-from cj_pipeline.pairing.posterior import DRAWN_IN_TO, shrunk
+from cj_pipeline.pairing.shrinkage import DRAWN_IN_TO, shrunk
 from cj_pipeline.pairing.waves import choose_wave, positional_skew
 from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.scale.tallies import Verdicts
