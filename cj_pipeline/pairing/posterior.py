@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -290,10 +290,11 @@ def sketch(
     from cj_pipeline.scale.laplacian import solve
 
     y = _scores_factor(information, rng)
-    directions = rng.standard_normal(y.shape) / np.sqrt(N_SKETCHES)
+    directions: Any = rng.standard_normal(y.shape, dtype=np.float32)
+    directions /= np.float32(np.sqrt(N_SKETCHES))
     loss_columns = jacobian_times(np.einsum("ij,ij->i", y, y), directions)
     x = solve(information.essays, loss_columns - loss_columns.mean(axis=0), rtol=SOLVED_TO)
-    return SketchedPosterior(y, x - x.mean(axis=0))
+    return SketchedPosterior(y, (x - x.mean(axis=0)).astype(np.float32))
 
 
 def _scores_factor(information: Information, rng: np.random.Generator) -> Floats:
@@ -306,13 +307,16 @@ def _scores_factor(information: Information, rng: np.random.Generator) -> Floats
     own = own_information(information)
 
     # B' W^(1/2) R + P^(1/2) R' has the covariance B' W B + P, which is the information itself.
-    noise = np.sqrt(weights)[:, None] * rng.standard_normal((len(weights), N_SKETCHES))
-    right = np.sqrt(np.maximum(own, 0))[:, None] * rng.standard_normal((n, N_SKETCHES))
+    # In single precision, of which a sketch has plenty.
+    single = np.float32
+    noise: Any = rng.standard_normal((len(weights), N_SKETCHES), dtype=single)
+    noise *= np.sqrt(weights).astype(single)[:, None]
+    right: Any = rng.standard_normal((n, N_SKETCHES), dtype=single)
+    right *= np.sqrt(np.maximum(own, 0)).astype(single)[:, None]
     np.add.at(right, first, noise)
     np.subtract.at(right, second, noise)
-    y = solve(matrix, right / np.sqrt(N_SKETCHES), rtol=SOLVED_TO)
-    centred: Floats = y - y.mean(axis=0)
-    return centred
+    y = solve(matrix, right / single(np.sqrt(N_SKETCHES)), rtol=SOLVED_TO).astype(single)
+    return np.asarray(y - y.mean(axis=0))
 
 
 def _differences(matrix: Floats, first: Ints, second: Ints) -> Floats:
