@@ -232,7 +232,7 @@ def _person(history: BatchHistory, essay_id: str) -> Row:
     person = history.essay_by_id.get(essay_id) or shared.get(essay_id)
     if person is None or person.get("is_anchor"):
         students = student_ids(history)
-        hint = nearest(essay_id, students) or "."
+        hint = nearest(essay_id, [*students, *map(history.label, students)]) or "."
         msg = f"Batch '{history.batch_id}' has no student's essay '{essay_id}'{hint}"
         raise UnknownEssayError(msg)
     return person
