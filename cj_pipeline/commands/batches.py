@@ -296,7 +296,7 @@ def _show_regraded(found: Regraded) -> None:
             tables.table(
                 "Whose grade changed",
                 ("essay", "before", "now"),
-                [(each.essay_id, each.before or "-", each.after or "-") for each in found.changes],
+                [(each.called, each.before or "-", each.after or "-") for each in found.changes],
             )
         )
     console.print(f"{len(found.changes)} of {found.n_students} students have another grade.")
@@ -420,7 +420,7 @@ def link(
                 [
                     (
                         history.links[row["position"] - 1]["placed_batch_id"],
-                        row["essay_id"],
+                        visible(history.label(row["essay_id"])),
                         f"{row['earlier_score']:+.2f}",
                         f"{row['later_score']:+.2f}",
                         f"{row['drift']:+.2f}",

@@ -113,6 +113,10 @@ class BatchSettings(BaseModel):
     mask_names: bool = False
     """Mask the names of the class, as its register or its tables give them, in what judges are
     shown. Other people's names stay."""
+    unknown_names: Literal["keep", "tell", "mask"] = "keep"
+    """What to do with names that no register gives, guessed by lists of first names; needs the
+    extra `names`. keep: they are not looked for. tell: `cj plan FOLDER --essays` shows them. mask:
+    judges do not see them either. A guess misses some names and takes some words for names."""
 
     scale: str | None = None
     """The grade scale of the anchors' grades: a built-in one, or the one in the batch's own
