@@ -164,7 +164,7 @@ def work(
         bool, typer.Option("--until-done", help="End once no batch goes on.")
     ] = False,
 ) -> None:
-    """Move batches along, whoever started them: as many workers as you like, on any host.
+    """Move all batches along: as many workers as you like, on any host.
 
     A batch whose worker dies is taken over by another within a minute. SIGTERM ends a worker after
     the step at hand.

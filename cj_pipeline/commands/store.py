@@ -82,7 +82,9 @@ def serve(
     reading_token = os.environ.get("CJ_STORE_READING_TOKEN") or None
 
     def begin_anew() -> None:
-        errors.print("A writer died in its turn: the server begins anew, all that counts is kept.")
+        errors.print(
+            "A client died while it wrote: the server starts again, with all that was committed."
+        )
         sys.stderr.flush()
         os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this very command
 
