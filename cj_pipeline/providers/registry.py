@@ -134,6 +134,20 @@ def open_provider(
     return _ADAPTERS[_spoken(judge)](connection)
 
 
+def missing_key(judge: Judge, environment: Mapping[str, str], home: Path) -> str:
+    """Return what to do about a key that nothing would yield; empty where there is none missing.
+
+    A file or a command that should yield it is not asked for it. Arguments as `open_provider`.
+    """
+    if token_source(judge, environment, _token_command(judge, home)) is not None:
+        return ""
+    try:
+        require_key(judge, environment)
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
 def open_parser(judge: Judge) -> Parser:
     """Return what reads a judge's replies; it makes no call and needs no key."""
     return _PARSERS[_spoken(judge)](judge)
