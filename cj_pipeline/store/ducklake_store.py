@@ -8,11 +8,11 @@ lets writers in one by one, in the order they came, so what was looked up stays 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -21,9 +21,19 @@ from cj_pipeline.errors import StoreError
 from cj_pipeline.store.base import Place
 from cj_pipeline.store.extensions import load_extension
 from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S
+from cj_pipeline.store.leases import Leases
 from cj_pipeline.store.migrations import Migration, known_migrations, migrate
+from cj_pipeline.store.postgres_leases import (
+    PostgresLeases,
+    require_current,
+    still_held,
+    turn,
+)
 from cj_pipeline.store.remote_store import RemoteStore
 from cj_pipeline.store.session import OnConflict, Session
+
+if TYPE_CHECKING:
+    from psycopg import Connection
 
 _ADDRESS = re.compile(r"ducklake:postgres:(?P<catalog>[\w =.,:/@-]+)")
 _TURN = 3_405_691_582
@@ -57,6 +67,7 @@ class LakeStore(RemoteStore):
         self._data_path = data_path
         self._is_current = False
         self._place: Place | None = None
+        self._leases = PostgresLeases(self._catalog)
 
     def place(self) -> Place:
         """Return what PostgreSQL calls the catalog, and the folder or bucket of the rows.
@@ -114,7 +125,7 @@ class LakeStore(RemoteStore):
 
     def _migrate(self, connection: duckdb.DuckDBPyConnection) -> None:
         if self._versions_missing(connection):
-            with self._turn(connection):
+            with self._turn():
                 migrate(connection, tuple(map(without_keys, known_migrations())))
         self._is_current = True
 
@@ -128,31 +139,37 @@ class LakeStore(RemoteStore):
         row = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
         return row is None or row[0] is None or row[0] < known_migrations()[-1].version
 
-    @contextmanager
-    def _in_turn(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        with self._turn(connection):
-            connection.execute("BEGIN TRANSACTION")
-            yield
+    @property
+    def leases(self) -> Leases:
+        """Return who moves which batch along, as rows of the catalog's database."""
+        return self._leases
 
     @contextmanager
-    def _turn(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    def _in_turn(self, connection: duckdb.DuckDBPyConnection) -> Iterator[Callable[[], None]]:
+        with self._turn() as held:
+            connection.execute("BEGIN TRANSACTION")
+
+            def check() -> None:
+                if self._lease is None:
+                    still_held(held)
+                else:
+                    require_current(held, self._lease)
+
+            yield check
+
+    @contextmanager
+    def _turn(self) -> Iterator[Connection[tuple[Any, ...]]]:
         """Hold the advisory lock, in a transaction of its own.
 
         So the lake's snapshot is taken after the lock was had, and the lock is given back after
         the lake's commit.
         """
-        with connection.cursor() as turn:
-            turn.execute("USE memory")
-            turn.execute("BEGIN TRANSACTION")
-            limit = f"set_config('lock_timeout', '{self._lock_timeout_s * 1000:.0f}', true)"
+        with ExitStack() as stack:
             try:
-                for call in (limit, f"pg_advisory_xact_lock({_TURN})::text"):
-                    turn.execute("FROM postgres_query('turns', ?)", [f"SELECT {call}"]).fetchall()
-            except duckdb.Error as error:
-                if "lock timeout" not in str(error):
-                    raise
+                held = stack.enter_context(turn(self._catalog, _TURN, self._lock_timeout_s))
+            except TimeoutError as error:
                 raise self._busy() from error
-            yield
+            yield held
 
     def _on(self, connection: duckdb.DuckDBPyConnection) -> Session:
         return LakeSession(connection)
@@ -179,7 +196,7 @@ class LakeSession(Session):
             self._connection.unregister("incoming_rows")
 
     def _refuse_taken(self, table: str, key: tuple[str, ...]) -> None:
-        columns = ", ".join(key)
+        columns = _listed(key)
         taken = self._connection.execute(
             f"SELECT {columns} FROM incoming_rows GROUP BY ALL HAVING count(*) > 1 "  # noqa: S608
             f"UNION ALL SELECT {columns} FROM incoming_rows SEMI JOIN {table} USING ({columns})"
@@ -212,15 +229,20 @@ def table_keys() -> dict[str, tuple[str, ...]]:
 
 
 def _merge(table: str, names: list[str], key: tuple[str, ...], on_conflict: OnConflict) -> str:
-    columns = ", ".join(names)
+    columns = _listed(names)
     if on_conflict == "error":
         return f"INSERT INTO {table} ({columns}) SELECT {columns} FROM incoming_rows"  # noqa: S608
-    same = " AND ".join(f"old.{name} = new.{name}" for name in key)
-    values = ", ".join(f"new.{name}" for name in names)
-    changes = ", ".join(f"{name} = new.{name}" for name in names if name not in key)
+    same = " AND ".join(f'old."{name}" = new."{name}"' for name in key)
+    values = ", ".join(f'new."{name}"' for name in names)
+    changes = ", ".join(f'"{name}" = new."{name}"' for name in names if name not in key)
     update = f"WHEN MATCHED THEN UPDATE SET {changes} " if on_conflict == "replace" else ""
     # Of rows with one key that arrive together, one is enough, as with DuckDB's own keys.
-    distinct = f"SELECT DISTINCT ON ({', '.join(key)}) * FROM incoming_rows"  # noqa: S608
+    distinct = f"SELECT DISTINCT ON ({_listed(key)}) * FROM incoming_rows"  # noqa: S608
     insert = f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})"  # noqa: S608
     merge = f"MERGE INTO {table} AS old USING ({distinct}) AS new ON ({same})"
     return f"{merge} {update}{insert}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return columns' names side by side, also those that SQL has a word for."""
+    return ", ".join(f'"{name}"' for name in names)
