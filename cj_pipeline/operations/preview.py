@@ -56,7 +56,7 @@ from cj_pipeline.store.session import Session
 
 _RELIABILITIES = (0.8, 0.9)
 _MISPLACED = (0.2, 0.1)
-_PRICE_OF_LARGE_WAVES = "some 3 to 6 %"
+_PRICE_OF_LARGE_WAVES = "about 3 %"
 """Of twice the essays, against half of them (`benchmarks/choosing/warm_starts.py`)."""
 """What is foreseen for a batch that sets no target of its own."""
 
