@@ -296,6 +296,7 @@ def _anthropic(connection: _Connection) -> Provider:
         account=connection.account,
         limits=connection.limits(anthropic_batches.LIMITS),
         clock=connection.clock,
+        error_words=connection.judge.service.error_words,
     )
 
 
@@ -309,8 +310,7 @@ def _xai_parser(judge: Judge) -> Parser:
 def _anthropic_parser(judge: Judge) -> Parser:
     from cj_pipeline.providers.anthropic import parse_result
 
-    del judge
-    return parse_result
+    return partial(parse_result, words=judge.service.error_words)
 
 
 def _gemini(connection: _Connection) -> Provider:
@@ -337,14 +337,14 @@ def _gemini(connection: _Connection) -> Provider:
         limits=connection.limits(gemini.LIMITS),
         clock=connection.clock,
         reopen=reopen,
+        error_words=connection.judge.service.error_words,
     )
 
 
 def _gemini_parser(judge: Judge) -> Parser:
     from cj_pipeline.providers.gemini import parse_response
 
-    del judge
-    return parse_response
+    return partial(parse_response, words=judge.service.error_words)
 
 
 _ADAPTERS: Mapping[str, Callable[[_Connection], Provider]] = {
