@@ -181,6 +181,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
     "Services": (
         services.ui,
         services.serve,
+        services.work,
         TOKEN,
         operations.metrics,
         operations.notify,

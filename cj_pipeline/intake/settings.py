@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -438,6 +438,8 @@ def _in_words(error: ErrorDetails) -> str:
 def _hint(error: ErrorDetails) -> str:
     """Return what helps with a value that people often write otherwise; empty without any."""
     given = error["input"]
+    if error["type"] == "extra_forbidden":
+        return _keys_within(str(error["loc"][0]))
     if isinstance(given, str) and re.fullmatch(r"-?\d+,\d+", given.strip()):
         return f": write {given.strip().replace(',', '.')} with a point"
     if error["loc"] == ("precise",):
@@ -447,6 +449,15 @@ def _hint(error: ErrorDetails) -> str:
         return f", since YAML reads {given} there (yes, no, on and off are words to it)"
     if isinstance(given, float) and error["type"] == "int_from_float":
         return f": give {math.floor(given)} or {math.ceil(given)}"
+    return ""
+
+
+def _keys_within(setting: str) -> str:
+    """Return which keys a setting of several parts has; empty for any other."""
+    field = BatchSettings.model_fields.get(setting)
+    for kind in (field.annotation, *get_args(field.annotation)) if field is not None else ():
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return f"; there are: {', '.join(kind.model_fields)}"
     return ""
 
 

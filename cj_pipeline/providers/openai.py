@@ -53,6 +53,7 @@ from cj_pipeline.providers.transport import (
     count,
     count_or_none,
     created_id,
+    error_meaning,
     error_within,
     failed_call,
     folded,
@@ -68,6 +69,7 @@ from cj_pipeline.providers.transport import (
     require_list,
     require_rows,
     retry_after_s,
+    row_without_credit,
     shortened,
     text_or_none,
     unix_time,
@@ -356,7 +358,7 @@ class OpenAIBatches:
             try:
                 response = self.client.post(**_one_call(self.words.ENDPOINT, request, timeout_s))
             except openai.APIStatusError as error:
-                response = _of_this_request(error)
+                response = _of_this_request(error, call.words)
             return _answer_row(call, request, response, self.words.WANTED)
 
     def live(self, http: httpx2.AsyncClient) -> LiveOpenAI:
@@ -525,7 +527,7 @@ class LiveOpenAI:
             try:
                 response = await self.client.post(**_one_call(words.ENDPOINT, request, timeout_s))
             except openai.APIStatusError as error:
-                response = _of_this_request(error)
+                response = _of_this_request(error, call.words)
             return _answer_row(call, request, response, words.WANTED)
 
 
@@ -566,14 +568,14 @@ def _one_call(endpoint: str, request: Mapping[str, Any], timeout_s: float) -> di
     }
 
 
-def _of_this_request(error: openai.APIStatusError) -> httpx2.Response:
+def _of_this_request(error: openai.APIStatusError, words: ErrorWords) -> httpx2.Response:
     """Return an error answer that says something is wrong with this request alone, not the judge.
 
     Raises:
         APIStatusError: If it says something else.
     """
-    if error.status_code not in REQUESTS_OWN_FAULT or is_out_of_credit(
-        error.code, _words_of(error)
+    if error.status_code not in REQUESTS_OWN_FAULT or error_meaning(
+        words, error.code, _words_of(error)
     ):
         raise error
     return error.response
@@ -713,18 +715,9 @@ def _failed_row(error: object, words: ErrorWords, *, status: int | None) -> Repl
     code = text_or_none(details.get("code")) or text_or_none(details.get("type"))
     message = details.get("message") or (error if isinstance(error, str) else None)
     outcome = _ROW_ENDINGS.get(code or "", RequestOutcome.PROVIDER_ERROR)
-    meaning = words.meaning_of(code, message)
-    if meaning == "out_of_credit" or (
-        meaning is None and is_out_of_credit(code, message, status=status)
-    ):
-        # Nothing is wrong with the request: it is sent again once somebody has paid.
-        return Reply(
-            custom_id=None,
-            outcome=RequestOutcome.PROVIDER_ERROR,
-            error_code=OUT_OF_CREDIT,
-            error_message=shortened(message) if message else None,
-            may_retry=True,
-        )
+    meaning = error_meaning(words, code, message, status=status)
+    if meaning == "out_of_credit":
+        return row_without_credit(message)
     is_ours = meaning != "rate_limit" and (code == "invalid_request_error" or _is_refusal(status))
     is_ours = is_ours or meaning == "not_for_plan"
     return Reply(

@@ -28,8 +28,9 @@ from cj_pipeline.storage.private_files import PRIVATE_FILE, PRIVATE_FOLDER, make
 from cj_pipeline.store import snapshot
 from cj_pipeline.store.base import TICK_WAIT_S, Place, Store, Transactions
 from cj_pipeline.store.file_lock import hold, is_awaited
+from cj_pipeline.store.leases import Leases, RowLeases, is_current, lost
 from cj_pipeline.store.migrations import migrate, refuse_newer, schema_version
-from cj_pipeline.store.session import Session
+from cj_pipeline.store.session import Lease, Session
 
 LIVE_FILE = "cj.duckdb"
 PUBLISHED_FOLDER = "published"
@@ -112,6 +113,7 @@ class FileStore:
         self._memory: duckdb.DuckDBPyConnection | None = None
         self._instances: dict[int, list[duckdb.DuckDBPyConnection]] = {}
         self._is_current = False
+        self._lease: Lease | None = None
 
     @classmethod
     def in_memory(cls) -> FileStore:
@@ -126,6 +128,17 @@ class FileStore:
         other = copy.copy(self)
         other._lock_timeout_s = min(at_most_s, self._lock_timeout_s)
         other._read_timeout_s = min(at_most_s, self._read_timeout_s)
+        return other
+
+    @property
+    def leases(self) -> Leases:
+        """Return who moves which batch along, as rows of this store."""
+        return RowLeases(self.with_lease(None))
+
+    def with_lease(self, lease: Lease | None) -> FileStore:
+        """Return this store, whose writes need a lease, as `Store.with_lease` says."""
+        other = copy.copy(self)
+        other._lease = lease
         return other
 
     @contextmanager
@@ -149,7 +162,7 @@ class FileStore:
         """
         if self._memory is not None:
             memory = self._memory
-            yield lambda: _transaction(memory)
+            yield lambda: _transaction(memory, self._lease)
             return
         self._make_current()
         with ExitStack() as opened:
@@ -169,7 +182,7 @@ class FileStore:
                     )
                     migrate(connection)
                 try:
-                    with _transaction(connection) as session:
+                    with _transaction(connection, self._lease) as session:
                         yield session
                 except (duckdb.TransactionException, duckdb.IOException) as error:
                     if "Could not write" not in str(error):
@@ -393,10 +406,13 @@ def _quoted(text: str) -> str:
 
 
 @contextmanager
-def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[Session]:
+def _transaction(connection: duckdb.DuckDBPyConnection, lease: Lease | None) -> Iterator[Session]:
     connection.execute("BEGIN TRANSACTION")
     try:
-        yield Session(connection)
+        session = Session(connection, lease)
+        if lease is not None and not is_current(session, lease):
+            raise lost(lease)
+        yield session
         connection.execute("COMMIT")
     except BaseException:
         with suppress(duckdb.Error):  # a failed commit has rolled back already

@@ -37,15 +37,25 @@ _INSERT = {
 }
 
 
+@dataclass(frozen=True)
+class Lease:
+    """One taking of a batch by a process; each is numbered higher than the one before."""
+
+    batch_id: str
+    holder: str
+    fence: int
+
+
 class Session:
     """One transaction on the store.
 
     Times come back aware, in UTC. JSON columns take mappings and lists, and `rows` and `one`
-    give them back parsed.
+    give them back parsed. `lease` is the one whose holder writes in it, where one does.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, lease: Lease | None = None) -> None:
         self._connection = connection
+        self.lease = lease
 
     def execute(self, sql: str, params: Parameters = ()) -> None:
         """Run one statement, its values bound."""

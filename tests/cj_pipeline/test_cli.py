@@ -26,7 +26,7 @@ ACTS = {
     "notify", "forget", "ui", "serve", "emulator", "keys create", "people link", "people revoke",
     "people export", "people forget", "verdicts import", "verdicts export", "verdicts withdraw",
     "trial run", "token create", "token revoke", "store backup", "store restore", "store moved",
-    "store compact", "store archive", "store migrate", "store serve",
+    "store compact", "store archive", "store migrate", "store serve", "work",
 }  # fmt: skip
 """Commands that do something rather than read; every other one has `--json`."""
 

@@ -87,6 +87,7 @@ COMMANDS: Mapping[str, str] = {
     "token revoke": "office",
     "ui": "--port 0",
     "serve": "--port 0",
+    "work": "--until-done",
     "emulator": "--port 0",
     "metrics": "",
     "notify": "",
