@@ -46,7 +46,7 @@ LENGTH_SD = 0.75
 """Logits by which the judge overrates an essay one standard deviation longer than usual."""
 LENGTH_IN_ERROR = 0.8
 """How closely the error of a guess goes by length, as a correlation."""
-MARKS = (0.85, 0.90, 0.95)
+MARKS = (0.80, 0.85, 0.90, 0.95)
 HELD_AT, HELD_SEEDS = 12, 60
 """Comparisons per essay at which intervals are looked at, and for how many replications."""
 

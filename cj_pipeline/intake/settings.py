@@ -201,6 +201,9 @@ class BatchSettings(BaseModel):
     """The budget: at most this many comparisons; the batch may stop earlier."""
     wave_size: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Pairs per wave; by default half the number of essays."""
+    waves: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Spend the budget in at most so many waves, in place of `wave_size`. Each waits for its
+    provider once; large waves take some comparisons more to the same ranks."""
     spend_cap_usd: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """The most the batch may cost, in USD. The worst case is reserved before each submission."""
     canary_requests: Annotated[int, Field(ge=0, le=50)] | None = None
@@ -266,9 +269,15 @@ class BatchSettings(BaseModel):
     result."""
 
     @model_validator(mode="after")
-    def _all_at_once_needs_one_wave(self) -> BatchSettings:
-        if self.all_at_once and self.wave_size is not None:
-            msg = "wave_size and all_at_once exclude each other: remove one of them"
+    def _one_way_to_size_waves(self) -> BatchSettings:
+        given = {
+            "wave_size": self.wave_size is not None,
+            "waves": self.waves is not None,
+            "all_at_once": self.all_at_once,
+        }
+        if sum(given.values()) > 1:
+            named = " and ".join(name for name, is_given in given.items() if is_given)
+            msg = f"{named} exclude each other: remove all but one of them"
             raise ValueError(msg)
         return self
 

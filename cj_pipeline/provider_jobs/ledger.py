@@ -27,6 +27,7 @@ from cj_pipeline.errors import (
     OutOfCreditError,
 )
 from cj_pipeline.providers.base import JobOutcome, JobStatus
+from cj_pipeline.queries.job_states import ROWS_ARE_DUE
 from cj_pipeline.store.session import Lease, Session
 
 LEASE = timedelta(minutes=10)
@@ -57,12 +58,6 @@ OPEN = frozenset({JobState.SUBMITTED, JobState.ADOPTED, JobState.RUNNING})
 
 COLLECTABLE = frozenset({JobState.ENDED, JobState.COLLECTED, JobState.INCOMPLETE})
 """Judged; its results are not settled yet, or not all of them."""
-
-ROWS_ARE_DUE = """(
-    (phase = 'collectable' AND (state <> 'incomplete' OR next_poll_at <= $now))
-    OR (state = 'settled' AND n_in_doubt > 0 AND next_poll_at <= $now)
-)"""
-"""Of `v_job_phases`, at `$now`: a job's rows are to be brought home now, the late ones too."""
 
 DONE = frozenset({JobState.SETTLED, JobState.REFUSED})
 """Nothing more happens to it."""

@@ -8,7 +8,7 @@ lets writers in one by one, in the order they came, so what was looked up stays 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from cj_pipeline.errors import StoreError
+from cj_pipeline.errors import StoreError, TransientError
 from cj_pipeline.store.base import Place
 from cj_pipeline.store.extensions import load_extension
 from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 _ADDRESS = re.compile(r"ducklake:postgres:(?P<catalog>[\w =.,:/@-]+)")
+TRIES = 12
+"""How often a bucket is asked before a write fails, in about a minute."""
+
 _TURN = 3_405_691_582
 """The advisory lock's number; any, as long as all writers of a catalog use the same."""
 
@@ -49,11 +52,18 @@ class LakeStore(RemoteStore):
         address: Where the catalog is.
         data_path: The folder or bucket of the Parquet files; the same for everybody.
         home: Where this machine keeps its files.
+        environment: Read for the keys and the endpoint of a bucket (`AWS_...`).
         lock_timeout_s: How long a writer waits for its turn.
     """
 
     def __init__(
-        self, address: str, data_path: str, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S
+        self,
+        address: str,
+        data_path: str,
+        home: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
     ) -> None:
         super().__init__("a DuckLake", home, lock_timeout_s=lock_timeout_s)
         match = _ADDRESS.fullmatch(address)
@@ -63,6 +73,10 @@ class LakeStore(RemoteStore):
                 "the Parquet files' folder or bucket as CJ_STORE_DATA."
             )
             raise StoreError(msg)
+        if "://" in data_path and not data_path.startswith("s3://"):
+            msg = f"CJ_STORE_DATA is {data_path!r}; give a folder, or s3://BUCKET/PREFIX."
+            raise StoreError(msg)
+        self._environment = dict(environment or {})
         self._catalog = match["catalog"]
         self._data_path = data_path
         self._is_current = False
@@ -108,6 +122,8 @@ class LakeStore(RemoteStore):
         load_extension(connection, "postgres_scanner")
         load_extension(connection, "ducklake")
         connection.execute("SET TimeZone = 'UTC'")
+        if self._data_path.startswith("s3://"):
+            _open_bucket(connection, self._environment)
         data_path = self._data_path.replace("'", "''")
         mode = ", READ_ONLY" if only_reads else ""
         try:
@@ -145,6 +161,18 @@ class LakeStore(RemoteStore):
         return self._leases
 
     @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Give one exclusive transaction, as `Store.write` does."""
+        with _told(self._data_path), super().write() as session:
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Give a look at one consistent state, as `Store.read` does."""
+        with _told(self._data_path), super().read() as session:
+            yield session
+
+    @contextmanager
     def _in_turn(self, connection: duckdb.DuckDBPyConnection) -> Iterator[Callable[[], None]]:
         with self._turn() as held:
             connection.execute("BEGIN TRANSACTION")
@@ -173,6 +201,54 @@ class LakeStore(RemoteStore):
 
     def _on(self, connection: duckdb.DuckDBPyConnection) -> Session:
         return LakeSession(connection)
+
+
+@contextmanager
+def _told(data_path: str) -> Iterator[None]:
+    """Turn what DuckDB raises of a bucket into errors that say what to do.
+
+    Raises:
+        TransientError: If trying again later may help.
+        StoreError: If a person must change something first.
+    """
+    try:
+        yield
+    except (duckdb.HTTPException, duckdb.IOException) as error:
+        said = str(error).splitlines()[0]
+        if "http" not in said.lower() or not data_path.startswith("s3://"):
+            raise
+        if re.search(r"HTTP (?:400|401|403|404)\b", said):
+            msg = f"The bucket at {data_path} refuses us: {said}. Check its name, the keys, rights."
+            raise StoreError(msg) from error
+        msg = f"The bucket at {data_path} does not answer: {said}. Nothing was written; try again."
+        raise TransientError(msg) from error
+
+
+def _open_bucket(connection: duckdb.DuckDBPyConnection, environment: Mapping[str, str]) -> None:
+    """Let a connection read and write in buckets, with what S3's own tools read of the environment.
+
+    A request that fails for a passing reason is tried again for about a minute.
+    """
+    load_extension(connection, "httpfs")
+    connection.execute(f"SET http_retries = {TRIES}; SET http_retry_wait_ms = 100")
+    connection.execute("SET http_retry_backoff = 1.7")
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
+    scheme, _, host = endpoint.rpartition("://")
+    given = {
+        "KEY_ID": environment.get("AWS_ACCESS_KEY_ID"),
+        "SECRET": environment.get("AWS_SECRET_ACCESS_KEY"),
+        "SESSION_TOKEN": environment.get("AWS_SESSION_TOKEN"),
+        "REGION": environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
+        "ENDPOINT": host.rstrip("/") or None,
+        "URL_STYLE": "path" if host else None,
+        "USE_SSL": "false" if scheme == "http" else None,
+    }
+    options = "".join(
+        f", {name} '{value.replace(chr(39), chr(39) * 2)}'"
+        for name, value in given.items()
+        if value
+    )
+    connection.execute(f"CREATE SECRET (TYPE s3{options})")
 
 
 class LakeSession(Session):

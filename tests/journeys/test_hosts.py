@@ -68,11 +68,11 @@ class Installation:
 
 @contextmanager
 def _lake(folder: Path) -> Iterator[dict[str, str]]:
-    (folder / "lake").mkdir()
+    del folder  # the hosts share none
     with postgres_server() as port:
         yield {
             "CJ_STORE": f"ducklake:postgres:host=127.0.0.1 port={port} user=cj dbname=postgres",
-            "CJ_STORE_DATA": str(folder / "lake"),
+            "CJ_STORE_DATA": f"s3://{BUCKET}/lake",
         }
 
 
