@@ -68,8 +68,16 @@ def test_an_appeal_goes_to_people_without_a_part_in_it_and_ends_in_words(tmp_pat
     assert model.all_pairs.n >= model.drawn.n
     assert model.all_pairs.n - model.all_pairs.n_agree == len(differing)
     assert [each.apart for each in differing] == sorted((d.apart for d in differing), reverse=True)
-    ((name, joint),) = validities
-    assert name == "quality"
+    (both,) = validities
+    joint = both.joint
+    assert both.judge == "quality"
+    agrees, students = both.checks
+    assert (agrees.of, students.of) == ("the model's winner", "the student, not the anchor")
+    assert agrees.powered.n == model.drawn.n
+    assert agrees.powered.lower <= model.drawn.share <= agrees.powered.upper
+    assert students.powered.n_all < agrees.powered.n_all
+    # Anchors and students are judged alike here, by people and by the model.
+    assert not any(each.is_at_odds for each in both.checks)
     assert 0 <= joint.validity_lower <= joint.validity <= joint.validity_upper <= 1
     for said in (
         "head@school.example",
