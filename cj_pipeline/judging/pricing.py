@@ -164,6 +164,24 @@ class HourEntry(BaseModel):
         return HourlyShare(self.begins, self.ends, self.times)
 
 
+_Share = Annotated[Decimal, Field(ge=0, le=1)]
+
+
+class BatchedEntry(BaseModel):
+    """What a batch endpoint charges per class of token, as a share of the price; 1 if not said."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: _Share = Decimal(1)
+    cached_input: _Share = Decimal(1)
+    cache_write: _Share = Decimal(1)
+    output: _Share = Decimal(1)
+
+    def multipliers(self) -> BatchMultipliers:
+        """Return it as a price has it."""
+        return BatchMultipliers(self.input, self.cached_input, self.cache_write, self.output)
+
+
 Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 """USD per million tokens."""
 
@@ -177,7 +195,8 @@ class PriceEntry(BaseModel):
     """A price as written in `prices.yaml` or in a judge's own definition.
 
     Figures are strings or whole numbers, so that they are read as decimals, exactly. `batched` is
-    what the provider's batch endpoint charges, as a share of the price; `tiers` the same for
+    what the provider's batch endpoint charges, as a share of the price, for all classes of token or
+    for each; `tiers` the same for
     service tiers that an answer may name, and `hours` for single calls by the time of day in UTC.
     """
 
@@ -188,7 +207,7 @@ class PriceEntry(BaseModel):
     cache_write_5m: Usd | None = None
     cache_write_1h: Usd | None = None
     output: Usd
-    batched: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    batched: _Share | BatchedEntry | None = None
     tiers: Mapping[str, Annotated[Decimal, Field(ge=0, le=100)]] = {}
     hours: tuple[HourEntry, ...] = ()
     cacheable_from: Annotated[int, Field(ge=1)] = 1024
@@ -216,7 +235,7 @@ class PriceEntry(BaseModel):
             cache_write_5m=or_input(self.cache_write_5m),
             cache_write_1h=or_input(self.cache_write_1h),
             output=self.output,
-            batched=batched if self.batched is None else BatchMultipliers(*[self.batched] * 4),
+            batched=self._batched(batched),
             tiers={folded_tier(name): share for name, share in self.tiers.items()},
             hours=tuple(hour.share() for hour in self.hours),
             cacheable_from=self.cacheable_from,
@@ -224,6 +243,11 @@ class PriceEntry(BaseModel):
             as_of=self.as_of,
             is_simulated=is_simulated,
         )
+
+    def _batched(self, usual: BatchMultipliers) -> BatchMultipliers:
+        if isinstance(self.batched, BatchedEntry):
+            return self.batched.multipliers()
+        return usual if self.batched is None else BatchMultipliers(*[self.batched] * 4)
 
 
 @cache

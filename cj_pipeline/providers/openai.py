@@ -71,6 +71,7 @@ from cj_pipeline.providers.transport import (
     retry_after_s,
     row_without_credit,
     shortened,
+    stream_events,
     text_or_none,
     unix_time,
 )
@@ -147,6 +148,7 @@ class OpenAIBatches:
         batch_body: Fields that uploads and creates have besides.
         may_expire: Whether files and batches may bear an expiry.
         error_words: What its errors say.
+        streaming: Whether single calls are asked for as streams.
     """
 
     client: openai.OpenAI
@@ -159,6 +161,7 @@ class OpenAIBatches:
     batch_body: Mapping[str, Any] = field(default_factory=dict)
     may_expire: bool = True
     error_words: ErrorWords = NO_WORDS
+    streaming: bool = False
 
     def build_request(
         self, prompt: Prompt, judge: Judge, custom_id: str, *, cache_prefix: bool = False
@@ -356,10 +359,15 @@ class OpenAIBatches:
         call = self.call(SINGLE_CALL, creates=True)
         with self.failures(call):
             try:
-                response = self.client.post(**_one_call(self.words.ENDPOINT, request, timeout_s))
+                response = self.client.post(**self.one_call(request, timeout_s))
             except openai.APIStatusError as error:
                 response = _of_this_request(error, call.words)
-            return _answer_row(call, request, response, self.words.WANTED)
+            return _answer_row(call, request, response, self.words)
+
+    def one_call(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Return what the SDK is to post for a line of a batch file, as a single call."""
+        body = {**request["body"], **(self.words.AS_STREAM if self.streaming else {})}
+        return _one_call(self.words.ENDPOINT, body, request["custom_id"], timeout_s)
 
     def live(self, http: httpx2.AsyncClient) -> LiveOpenAI:
         """Return what makes single calls, many at once, over one pool of connections."""
@@ -522,13 +530,12 @@ class LiveOpenAI:
     async def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; see `Provider.single`."""
         call = self.adapter.call(SINGLE_CALL, creates=True)
-        words = self.adapter.words
         with self.adapter.failures(call):
             try:
-                response = await self.client.post(**_one_call(words.ENDPOINT, request, timeout_s))
+                response = await self.client.post(**self.adapter.one_call(request, timeout_s))
             except openai.APIStatusError as error:
                 response = _of_this_request(error, call.words)
-            return _answer_row(call, request, response, words.WANTED)
+            return _answer_row(call, request, response, self.adapter.words)
 
 
 def _words_of(error: openai.APIStatusError) -> str:
@@ -554,16 +561,17 @@ def _with_expiry_if_known(send: Callable[..., Any], **expiry: Any) -> Any:
         return send()
 
 
-def _one_call(endpoint: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-    """Return what the SDK is to post for a line of a batch file."""
+def _one_call(
+    endpoint: str, body: Mapping[str, Any], custom_id: str, timeout_s: float
+) -> dict[str, Any]:
     return {
         "path": endpoint.removeprefix("/v1"),
-        "body": dict(request["body"]),
+        "body": body,
         "cast_to": httpx2.Response,
         "options": {
             "timeout": httpx2.Timeout(timeout_s, connect=min(10, timeout_s)),
             # Ours to name, so that a call without a reply can be looked up.
-            "headers": {"X-Client-Request-Id": request["custom_id"]},
+            "headers": {"X-Client-Request-Id": custom_id},
         },
     }
 
@@ -582,12 +590,15 @@ def _of_this_request(error: openai.APIStatusError, words: ErrorWords) -> httpx2.
 
 
 def _answer_row(
-    call: Call, request: Mapping[str, Any], response: httpx2.Response, wanted: str
+    call: Call, request: Mapping[str, Any], response: httpx2.Response, words: ModuleType
 ) -> str:
     """Return an answer as the line of an output file it would be."""
-    body = json_object(response.text)
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        body = words.joined(stream_events(response.text))
+    else:
+        body = json_object(response.text)
     if response.is_success:
-        refuse_for_all(call, body, wanted)
+        refuse_for_all(call, body, words.WANTED)
     row = {
         "custom_id": request["custom_id"],
         "response": {

@@ -272,6 +272,7 @@ def _with_openai_sdk(
         batch_body=service.batch_body,
         may_expire=service.batch_expiry and _spoken(connection.judge) not in BATCH_SHAPES,
         error_words=service.error_words,
+        streaming=service.streaming,
         limits=connection.limits(limits),
         has_jobs=connection.judge.has_jobs,
         clock=connection.clock,

@@ -333,6 +333,24 @@ def refuse_for_all(call: Call, body: object, wanted: str) -> None:
         raise failed_call(call, answer)
 
 
+def stream_events(text: str) -> list[dict[str, Any]]:
+    """Return the objects that an event stream brought, in order.
+
+    Raises:
+        ValueError: If one of them is no JSON object, such as the last of a stream that was cut.
+    """
+    blocks = re.split(r"\r?\n\r?\n", text)
+    told = (
+        "\n".join(
+            line.removeprefix("data:").strip()
+            for line in block.splitlines()
+            if line.startswith("data:")
+        )
+        for block in blocks
+    )
+    return [json_object(data) for data in told if data and data != "[DONE]"]
+
+
 def _is_status(value: Any) -> bool:
     text = str(value)
     return not isinstance(value, bool) and text.isdecimal() and 400 <= int(text[:4]) <= 599

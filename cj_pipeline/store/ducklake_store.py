@@ -20,7 +20,7 @@ import pyarrow as pa
 from cj_pipeline.errors import StoreError, TransientError
 from cj_pipeline.store.base import Place
 from cj_pipeline.store.extensions import load_extension
-from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S
+from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S, hide_progress_bar
 from cj_pipeline.store.leases import Leases
 from cj_pipeline.store.migrations import Migration, known_migrations, migrate
 from cj_pipeline.store.postgres_leases import (
@@ -122,6 +122,7 @@ class LakeStore(RemoteStore):
         load_extension(connection, "postgres_scanner")
         load_extension(connection, "ducklake")
         connection.execute("SET TimeZone = 'UTC'")
+        hide_progress_bar(connection)
         if self._data_path.startswith("s3://"):
             _open_bucket(connection, self._environment)
         data_path = self._data_path.replace("'", "''")

@@ -58,6 +58,11 @@ def _prepare(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("SET TimeZone = 'UTC'")
     # It packs long texts, and then nobody could see in a file's bytes whether one is erased.
     connection.execute("SET GLOBAL disabled_compression_methods = 'zstd'")
+    hide_progress_bar(connection)
+
+
+def hide_progress_bar(connection: duckdb.DuckDBPyConnection) -> None:
+    """Draw no progress bar into what a command prints."""
     # In a notebook DuckDB refuses to change it without ipywidgets; a bar there harms nothing.
     with suppress(duckdb.InvalidInputException):
         connection.execute("SET enable_progress_bar = false")

@@ -54,9 +54,6 @@ class Leases(Protocol):
     def busy(self) -> Sequence[BusyBatch]:
         """Return the batches that nobody may take now, by name."""
 
-    def forget(self, batch_id: str) -> None:
-        """Remove what is kept of a batch that is removed."""
-
 
 class Writes(Protocol):
     """What leases in the store's own tables need of it."""
@@ -124,9 +121,6 @@ class RowLeases:
                 "SELECT batch_id, holder, fence, epoch(free_at) - epoch(now()) AS seconds_left"
                 " FROM batch_leases WHERE free_at > now() ORDER BY batch_id",
             )
-
-    def forget(self, batch_id: str) -> None:
-        """Do nothing: the row goes with all others of the batch."""
 
     def _move(self, lease: Lease, by: timedelta, holder: str | None) -> bool:
         with self._store.write() as db:

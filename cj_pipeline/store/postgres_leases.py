@@ -126,11 +126,6 @@ class PostgresLeases:
             ).fetchall()
         return [BusyBatch(*row) for row in rows]
 
-    def forget(self, batch_id: str) -> None:
-        """Remove a batch's row."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM cj_batch_leases WHERE batch_id = %s", [batch_id])
-
     def _move(self, lease: Lease, by: timedelta, holder: str | None) -> bool:
         with self._transaction() as db:
             moved = db.execute(

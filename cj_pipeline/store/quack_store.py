@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from cj_pipeline.errors import StoreError
 from cj_pipeline.store.extensions import load_extension
-from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S, FileStore
+from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S, FileStore, hide_progress_bar
 from cj_pipeline.store.identity import settle_identity
 from cj_pipeline.store.leases import is_current, lost
 from cj_pipeline.store.migrations import migrate
@@ -78,6 +78,7 @@ class ServedStore(RemoteStore):
         presented = as_reader(self._token) if only_reads else self._token
         token = presented.replace("'", "''")
         connection.execute("SET TimeZone = 'UTC'")
+        hide_progress_bar(connection)
         connection.execute(f"CREATE SECRET (TYPE quack, TOKEN '{token}')")
         try:
             connection.execute(self._attach)

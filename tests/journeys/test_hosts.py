@@ -5,13 +5,10 @@ What was bought is read from the emulator's own books, not from ours.
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +18,8 @@ from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.store.opening import open_store
 from tests.support.batches import TEST_RUN, write_batch
-from tests.support.hosts import CJ, Host, until
+from tests.support.hosts import STORES, Host, until
 from tests.support.object_server import BUCKET, object_server
-from tests.support.postgres_server import free_port, postgres_server
 from tests.support.served_emulator import books, served_emulator
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres]
@@ -66,40 +62,13 @@ class Installation:
             ingest(client, folder)
 
 
-@contextmanager
-def _lake(folder: Path) -> Iterator[dict[str, str]]:
-    del folder  # the hosts share none
-    with postgres_server() as port:
-        yield {
-            "CJ_STORE": f"ducklake:postgres:host=127.0.0.1 port={port} user=cj dbname=postgres",
-            "CJ_STORE_DATA": f"s3://{BUCKET}/lake",
-        }
-
-
-@contextmanager
-def _served(folder: Path) -> Iterator[dict[str, str]]:
-    token, port = "a-token-for-tests-alone", free_port()
-    command = [sys.executable, "-c", CJ, "store", "serve", "--port", str(port)]
-    own = {"CJ_HOME": str(folder / "store"), "CJ_STORE_TOKEN": token}
-    with subprocess.Popen(
-        command, env={**os.environ, **own}, stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
-        next(line for line in server.stdout if "CJ_STORE=" in line)
-        yield {"CJ_STORE": f"quack:127.0.0.1:{port}", "CJ_STORE_TOKEN": token}
-        server.terminate()
-
-
-_STORES = {"lake": _lake, "served": _served}
-
-
 @pytest.fixture(params=["lake", "served"])
 def installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Installation]:
     """A shared store, an object store and a provider, and no host yet."""
     with ExitStack() as running:
-        store = running.enter_context(_STORES[request.param](tmp_path))
+        store = running.enter_context(STORES[request.param](tmp_path))
         objects = running.enter_context(object_server())
         emulator = running.enter_context(served_emulator(tmp_path / "provider"))
         for name, value in objects.environment().items():
@@ -109,7 +78,7 @@ def installation(
             {
                 **objects.environment(),
                 **store,
-                "CJ_FILES": f"s3://{BUCKET}/cj",
+                "CJ_FILES": f"s3://{BUCKET}/{tmp_path.name}",  # connections are kept by address
                 "CJ_EMULATOR_URL": emulator,
             },
             emulator,
@@ -132,13 +101,36 @@ def test_a_host_that_is_killed_is_replaced_within_a_minute(installation: Install
     waited = time.monotonic() - killed_at
 
     assert second.end(within_s=300) == 0, second.log.read_text()
+    assert waited < 60
+    _require_whole(installation, names)
+
+
+def test_a_host_that_returns_changes_nothing(installation: Installation) -> None:
+    """It hung for longer than its lease lasts; what it was about to do, another has done."""
+    names = ["one", "two"] if installation.is_quick else ["one"]
+    installation.take_in(*names)
+    leases = installation.client().store.leases
+
+    first = installation.host("host-a")
+    held = until(lambda: first.holds(leases), 60)[0].batch_id
+    first.signal(signal.SIGSTOP)
+    second = installation.host("host-b")
+    until(lambda: [b for b in second.holds(leases) if b.batch_id == held], 90)
+    first.signal(signal.SIGCONT)
+
+    assert second.end(within_s=300) == 0, second.log.read_text()
+    assert first.end(within_s=300) == 0, first.log.read_text()
+    _require_whole(installation, names)
+
+
+def _require_whole(installation: Installation, names: list[str]) -> None:
+    """Every verdict was bought once, by the provider's books, and every report can be had."""
     client = installation.client()
     with client.store.read() as db:
         states = {r["batch_id"]: r["state"] for r in db.rows("SELECT batch_id, state FROM batches")}
         verdicts = db.one("SELECT count(*) AS n FROM comparisons WHERE winner_id IS NOT NULL")
         reports = db.rows("SELECT path, sha256 FROM batch_report")
     bought = books(installation.emulator)
-    assert waited < 60
     assert states == dict.fromkeys(names, "succeeded")
     assert verdicts == {"n": 6 * len(names)}
     assert (bought["paid_twice"], bought["totals"]["requests_paid"]) == ([], 6 * len(names))

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from cj_pipeline.store.leases import BusyBatch, Leases
+from tests.support.object_server import BUCKET
+from tests.support.postgres_server import free_port, postgres_server
 
 T = TypeVar("T")
 
@@ -65,3 +68,31 @@ def until(found: Callable[[], T | None], within_s: float) -> T:
         time.sleep(0.02)
     msg = f"nothing was found within {within_s} s"
     raise TimeoutError(msg)
+
+
+@contextmanager
+def _lake(folder: Path) -> Iterator[dict[str, str]]:
+    del folder  # the hosts share none
+    with postgres_server() as port:
+        yield {
+            "CJ_STORE": f"ducklake:postgres:host=127.0.0.1 port={port} user=cj dbname=postgres",
+            "CJ_STORE_DATA": f"s3://{BUCKET}/lake",
+        }
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[dict[str, str]]:
+    token, port = "a-token-for-tests-alone", free_port()
+    command = [sys.executable, "-c", CJ, "store", "serve", "--port", str(port)]
+    own = {"CJ_HOME": str(folder / "store"), "CJ_STORE_TOKEN": token}
+    with subprocess.Popen(
+        command, env={**os.environ, **own}, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        next(line for line in server.stdout if "CJ_STORE=" in line)
+        yield {"CJ_STORE": f"quack:127.0.0.1:{port}", "CJ_STORE_TOKEN": token}
+        server.terminate()
+
+
+STORES = {"lake": _lake, "served": _served}
+"""The stores that hosts share, by name: each is given a folder, and gives the environment."""

@@ -231,3 +231,16 @@ def test_a_time_of_day_that_could_mean_another_is_refused(said: object) -> None:
 def test_hours_come_back_from_what_the_store_keeps() -> None:
     """A judge's definition is kept as JSON."""
     assert PriceEntry.model_validate(_NIGHTLY.model_dump(mode="json")) == _NIGHTLY
+
+
+def test_a_discount_may_differ_by_class_of_token_and_holds_for_what_it_names() -> None:
+    """A service may halve what is read and written, and not what comes from a cache."""
+    said = _NIGHTLY.model_dump(mode="json") | {"batched": {"input": "0.5", "output": "0.25"}}
+    entry = PriceEntry.model_validate(said)
+    price = entry.price("lab", "owl", price_of("openai", "gpt-5.1").batched)
+    usage = Usage(prompt=3_000_000, cached=1_000_000, completion=1_000_000)
+
+    assert cost_usd(price, usage, batched=True) == 2 * 0.5 + 1 + 2 * 0.25
+    assert PriceEntry.model_validate(entry.model_dump(mode="json")) == entry
+    with pytest.raises(ValidationError, match="batched"):
+        PriceEntry.model_validate(said | {"batched": {"cached": "0.5"}})

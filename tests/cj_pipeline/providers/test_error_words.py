@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import yaml
@@ -24,6 +21,7 @@ from cj_pipeline.judging.prompts import Prompt
 from cj_pipeline.judging.provider_definitions import ErrorWords, provider_definition
 from cj_pipeline.providers.registry import open_parser, open_provider
 from cj_pipeline.providers.transport import Call, ErrorAnswer, failed_call
+from tests.support.answering import answering
 
 WORDS = ErrorWords(
     out_of_credit=("wallet is dry",), rate_limit=("slow down",), not_for_plan=("not on the free",)
@@ -116,7 +114,7 @@ def test_a_single_call_that_concerns_all_stops_all(
     judge = _judge(tmp_path, like)
     body = {"error": {"message": message, "type": "invalid_request_error", "code": 400}}
 
-    with answering(400, body) as address:
+    with answering(json.dumps(body), status=400) as address:
         provider = open_provider(
             replace(judge, base_url=address), {judge.key_variable or "": "k"}, tmp_path
         )
@@ -133,28 +131,3 @@ def _judge(folder: Path, like: str) -> Judge:
         "name: mine\nprovider: lab\nmodel: m\ntemplate: more-convincing-1\n"
     )
     return load_judge("mine", folder, folder / "providers")
-
-
-@contextmanager
-def answering(status: int, body: object) -> Iterator[str]:
-    """A server that answers whatever it is asked in this way: its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            said = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(said)))
-            self.end_headers()
-            self.wfile.write(said)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
