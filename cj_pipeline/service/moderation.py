@@ -34,7 +34,7 @@ router = APIRouter(tags=["moderation"])
 pages = APIRouter(include_in_schema=False)
 
 Name = Annotated[str, Field(min_length=1, max_length=80, description="Who does this.")]
-_CALLED = "An essay's id, or the name it was handed in under."
+_CALLED = "An essay's id, or the name it was submitted under."
 EssayName = Annotated[str, Path(min_length=1, max_length=200, description=_CALLED)]
 Reason = Annotated[str, Field(max_length=MAX_REASON)]
 
