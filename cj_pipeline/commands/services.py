@@ -177,11 +177,15 @@ def work(
             console.print(f"{batch_id}: {taken.step}", markup=False, highlight=False)
 
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     worker = new_worker(open_runtime(is_attended=False), stop, tell)
     console.print(f"Worker {worker.holder} (Ctrl-C ends it)", markup=False, highlight=False)
-    worker.work(until_done=until_done)
+    ends = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in ends]
+    try:
+        worker.work(until_done=until_done)
+    finally:
+        for number, handler in zip(ends, before, strict=True):
+            signal.signal(number, handler)
 
 
 def access_from_environment(host: str) -> Access:

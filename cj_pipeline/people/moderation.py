@@ -16,6 +16,7 @@ from cj_pipeline.errors import SettingsError
 from cj_pipeline.grading.grade_scales import load_scale
 from cj_pipeline.ids import nearest
 from cj_pipeline.judging.judges import Judge, load_judge
+from cj_pipeline.provider_jobs.changes import judge_row
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.queries.essay_names import essay_named
 from cj_pipeline.queries.release import Release, release_of
@@ -167,16 +168,7 @@ def people_judge(db: Session, record: BatchRecord) -> Judge:
     if own:
         return own[0]
     judge = load_judge("people")
-    row = {
-        "batch_id": record.batch_id,
-        "judge_id": judge.judge_id,
-        "name": judge.name,
-        "provider": judge.provider,
-        "model": judge.model,
-        "template": judge.template.name,
-        "definition": judge.definition(),
-        "is_simulated": False,
-    }
+    row = {"batch_id": record.batch_id, **judge_row(judge)}
     db.insert("judges", [row], on_conflict="ignore")
     return judge
 
