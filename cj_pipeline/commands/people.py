@@ -239,11 +239,11 @@ def agreement(
         for batch in batches:
             load_batch(db, batch)
         found, differing = human_agreement(db, batches)
-        validities = [
-            (batch, judge, joint)
-            for batch in batches
-            for judge, joint in validity_of(db, load_batch(db, batch))
+        models = [
+            (batch, model) for batch in batches for model in validity_of(db, load_batch(db, batch))
         ]
+        validities = [(batch, model.judge, model.joint) for batch, model in models]
+        checks = [(batch, model.judge, each) for batch, model in models for each in model.checks]
     answer(
         agreement=found,
         validity=[
@@ -256,6 +256,21 @@ def agreement(
                 "upper": joint.validity_upper,
             }
             for batch, judge, joint in validities
+        ],
+        checks=[
+            {
+                "batch_id": batch,
+                "judge": judge,
+                "people_name": each.of,
+                "n": each.powered.n,
+                "share": each.powered.value,
+                "lower": each.powered.lower,
+                "upper": each.powered.upper,
+                "by_model": each.powered.predicted,
+                "by_joint_model": each.joint,
+                "is_at_odds": each.is_at_odds,
+            }
+            for batch, judge, each in checks
         ],
         differing=differing,
     )
@@ -287,6 +302,26 @@ def agreement(
                         f"{joint.validity_lower:.2f} to {joint.validity_upper:.2f}",
                     )
                     for batch, judge, joint in validities
+                ],
+            )
+        )
+    if checks:
+        console.print(
+            tables.table(
+                "Check: of the model's pairs, people name",
+                ("batch", "judge", "whom", "pairs", "share", "95 % interval", "model", "both"),
+                [
+                    (
+                        batch,
+                        judge,
+                        each.of,
+                        each.powered.n,
+                        f"{each.powered.value:.0%}",
+                        f"{each.powered.lower:.0%} to {each.powered.upper:.0%}",
+                        f"{each.powered.predicted:.0%}",
+                        f"{each.joint:.0%}{' (at odds)' if each.is_at_odds else ''}",
+                    )
+                    for batch, judge, each in checks
                 ],
             )
         )

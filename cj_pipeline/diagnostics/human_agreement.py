@@ -1,9 +1,11 @@
 """How far models and people agree: raw, beyond chance, and how much of people's scale a model has.
 
 Raw agreement and kappa are of verdicts on the same pairs. Validity is of scales, corrected for the
-errors of both: people's scale is h = beta l + d, where l is the model's scale with spread s and d
-what people see and the model does not, d ~ N(0, delta^2); it is the share of h's variance that l
-explains. Few human verdicts say little of it, so it is nothing without its interval.
+errors of both: people's scale is h = beta l + gamma g + d, where l is the model's scale with spread
+s, g marks essays that the model may be off about together, as students against anchors,
+gamma ~ N(0, 1), and d is what people see and the model does not, d ~ N(0, delta^2); it is the share
+of h's variance that l explains. Few human verdicts say little of it, so it is nothing without its
+interval.
 """
 
 from __future__ import annotations
@@ -117,7 +119,12 @@ class JointScale:
 
 
 def joint_scale(
-    n_essays: int, model: SideVerdicts, people: SideVerdicts, spread: float
+    n_essays: int,
+    model: SideVerdicts,
+    people: SideVerdicts,
+    spread: float,
+    *,
+    marked: Floats | None = None,
 ) -> JointScale:
     """Return people's scale and the model's validity, from both sides' verdicts.
 
@@ -128,7 +135,9 @@ def joint_scale(
         model: The model's verdicts.
         people: Theirs.
         spread: Of the model's scale, in its logits.
+        marked: 1 for essays that the model may place off all alike, else 0; shape (n_essays,).
     """
+    group = np.zeros(n_essays) if marked is None else marked - marked.mean()
     betas = np.linspace(0.02, 2.2, _N_BETA) * USUAL_SPREAD / spread
     deltas = np.exp(math.log(USUAL_DELTA) + LOG_DELTAS_DIFFER * np.linspace(-2, 2, _N_DELTA))
     points = []
@@ -137,10 +146,12 @@ def joint_scale(
         for delta in deltas:
             log_prior = -0.5 * ((share - USUAL_SHARE) / SHARES_DIFFER) ** 2
             log_prior -= 0.5 * (math.log(delta / USUAL_DELTA) / LOG_DELTAS_DIFFER) ** 2
-            mean, variance, evidence = _fit(
-                n_essays, model, people, spread, float(beta), float(delta)
+            loading = np.hstack(
+                [beta * spread * np.eye(n_essays), delta * np.eye(n_essays), group[:, None]]
             )
-            validity = (beta * spread) ** 2 / ((beta * spread) ** 2 + delta**2)
+            mean, variance, evidence, gamma = _fit(model, people, spread, loading)
+            unseen = delta**2 + gamma**2 * float(np.var(group))
+            validity = (beta * spread) ** 2 / ((beta * spread) ** 2 + unseen)
             points.append((log_prior + evidence, mean, variance, float(validity)))
     log_weights = np.array([point[0] for point in points])
     weights = np.exp(log_weights - log_weights.max())
@@ -162,28 +173,46 @@ def joint_scale(
     )
 
 
-def _fit(  # noqa: PLR0917 -- two sides and three figures
-    n: int, model: SideVerdicts, people: SideVerdicts, spread: float, beta: float, delta: float
-) -> tuple[Floats, Floats, float]:
-    """Return people's scores, their variances and the log evidence for one beta and delta.
+def expected_share(joint: JointScale, pairs: Ints, sign: Floats) -> float:
+    """Return in which share of pairs people are expected to name an essay.
 
-    What is solved for is (l / s, d / delta): a standard normal prior for all of it.
+    Args:
+        joint: Their scale.
+        pairs: The numbers of the two essays; shape (n_pairs, 2).
+        sign: 1 where the first one's share is asked for, else -1; shape (n_pairs,).
+
+    References:
+        MacKay (1992), doi:10.1162/neco.1992.4.5.720, for the mean of a logistic over its errors.
     """
-    rows = np.zeros((len(model.winner) + len(people.winner), 2 * n))
-    at = np.arange(len(model.winner))
-    rows[at, model.winner] += spread
-    rows[at, model.loser] -= spread
-    at = len(model.winner) + np.arange(len(people.winner))
-    rows[at, people.winner] += beta * spread
-    rows[at, people.loser] -= beta * spread
-    rows[at, n + people.winner] += delta
-    rows[at, n + people.loser] -= delta
+    apart = sign * (joint.scores[pairs[:, 0]] - joint.scores[pairs[:, 1]])
+    variance = joint.standard_errors[pairs] ** 2
+    apart /= np.sqrt(1 + math.pi * variance.sum(axis=1) / 8)
+    return float(np.mean(1 / (1 + np.exp(-apart))))
+
+
+def _fit(
+    model: SideVerdicts, people: SideVerdicts, spread: float, loading: Floats
+) -> tuple[Floats, Floats, float, float]:
+    """Return people's scores, their variances, the log evidence and gamma for one beta and delta.
+
+    What is solved for is x = (l / s, d / delta, gamma): a standard normal prior for all of it.
+    People's scale is `loading` times it; shape (n, 2n + 1).
+    """
+    by_model = np.zeros_like(loading)
+    np.fill_diagonal(by_model, spread)
+    rows = np.vstack(
+        [
+            by_model[model.winner] - by_model[model.loser],
+            loading[people.winner] - loading[people.loser],
+        ]
+    )
     weight = np.concatenate([model.weight, people.weight])
-    x = np.zeros(2 * n)
+    n_unknown = loading.shape[1]
+    x = np.zeros(n_unknown)
     for _ in range(_MAX_STEPS):
         p = 1 / (1 + np.exp(-(rows @ x)))
         gradient = rows.T @ (weight * (1 - p)) - x
-        hessian = rows.T @ ((weight * p * (1 - p))[:, None] * rows) + np.eye(2 * n)
+        hessian = rows.T @ ((weight * p * (1 - p))[:, None] * rows) + np.eye(n_unknown)
         step = np.linalg.solve(hessian, gradient)
         x += step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
         if float(np.abs(step).max()) < _AT_REST:
@@ -192,7 +221,6 @@ def _fit(  # noqa: PLR0917 -- two sides and three figures
     log_likelihood = -float(weight @ np.logaddexp(0, -(rows @ x)))
     _, log_det = np.linalg.slogdet(hessian)
     evidence = log_likelihood - 0.5 * float(x @ x) - 0.5 * float(log_det)
-    to_people = np.hstack([beta * spread * np.eye(n), delta * np.eye(n)])
-    to_people -= to_people.mean(axis=0)
+    to_people = loading - loading.mean(axis=0)
     variances = np.einsum("ij,jk,ik->i", to_people, covariance, to_people)
-    return to_people @ x, variances, evidence
+    return to_people @ x, variances, evidence, float(x[-1])

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cj_pipeline.batch.comparisons import Role
-from cj_pipeline.errors import UnknownEssayError, UnscalableBatchError
-from cj_pipeline.ids import nearest
+from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.outputs.language import percent, plain, to_translate, tr
 from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.queries.history import BatchHistory, Row
@@ -157,10 +156,7 @@ def essay_feedback(history: BatchHistory, essay_id: str) -> EssayFeedback:
         UnknownEssayError: If the batch has no such essay.
         UnscalableBatchError: If the batch has no scores.
     """
-    if essay_id not in history.essay_by_id:
-        hint = nearest(essay_id, history.names_to_type) or "."
-        msg = f"Batch '{history.batch_id}' has no essay '{essay_id}'{hint}"
-        raise UnknownEssayError(msg)
+    essay_id = history.essay_known(essay_id)
     if essay_id not in history.score_by_id:
         msg = (
             f"Batch '{history.batch_id}' has no scores yet, so there is nothing to show for"

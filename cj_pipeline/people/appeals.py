@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -28,30 +29,36 @@ class Appeal:
         essay_id: The essay.
         reason: Why another look was asked for.
         requested_by: By whom.
+        requested_at: When.
         grade_before: The machine's grade that was appealed.
         grade_now: The one of the last grading; the same while people have not judged.
         n_pairs: New pairs given to people.
         n_judged: Of these, judged.
+        n_others_changed: Other students whose grade is not what it was when this was asked for.
     """
 
     number: int
     essay_id: str
     reason: str
     requested_by: str
+    requested_at: datetime
     grade_before: str | None
     grade_now: str | None
     n_pairs: int
     n_judged: int
+    n_others_changed: int
 
     @property
     def outcome(self) -> str:
         """What came of it, in words."""
         if self.n_judged < self.n_pairs:
             return f"open: {self.n_judged} of {self.n_pairs} new pairs are judged"
+        others = f"; {self.n_others_changed} other grades changed" if self.n_others_changed else ""
         if self.grade_before == self.grade_now:
-            return f"upheld: {self.grade_now} after {self.n_pairs} new verdicts"
+            return f"upheld: {self.grade_now} after {self.n_pairs} new verdicts{others}"
         return (
-            f"changed from {self.grade_before} to {self.grade_now} by {self.n_pairs} new verdicts"
+            f"changed from {self.grade_before} to {self.grade_now} by {self.n_pairs} new"
+            f" verdicts{others}"
         )
 
 
@@ -116,13 +123,19 @@ def appeals(db: Session, batch_id: str) -> list[Appeal]:
     """Return a batch's appeals, oldest first, each with what came of it so far."""
     rows: list[dict[str, Any]] = db.rows(
         """
-        SELECT a.number, a.essay_id, a.reason, a.requested_by, a.machine_grade AS grade_before,
+        SELECT a.number, a.essay_id, a.reason, a.requested_by, a.requested_at,
+               a.machine_grade AS grade_before,
                (SELECT g.grade FROM grade_projections g WHERE g.batch_id = a.batch_id
                 AND g.essay_id = a.essay_id AND g.revision = r.revision) AS grade_now,
                a.n_pairs,
                (SELECT count(*) FROM v_judging_tasks t WHERE t.batch_id = a.batch_id
                 AND t.part = 'appeal' AND t.planned_at = a.requested_at AND t.n_verdicts > 0
-                AND a.essay_id IN (t.essay_a, t.essay_b)) AS n_judged
+                AND a.essay_id IN (t.essay_a, t.essay_b)) AS n_judged,
+               (SELECT count(*) FROM grade_projections g JOIN grade_projections b
+                USING (batch_id, essay_id)
+                WHERE g.batch_id = a.batch_id AND g.revision = r.revision
+                AND b.revision = a.revision AND NOT g.is_anchor
+                AND g.essay_id <> a.essay_id AND g.grade <> b.grade) AS n_others_changed
         FROM appeals a JOIN v_release r USING (batch_id)
         WHERE a.batch_id = ? ORDER BY a.number
         """,

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cj_pipeline.diagnostics.answering_models import Answered
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.outputs.readings.reading_queue import moderation_queue
 from cj_pipeline.people.appeals import appeals
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.queries.human_agreement import human_agreement
+from cj_pipeline.queries.judges.answering_models import read_who_answered
 from cj_pipeline.queries.people import people_progress
 from cj_pipeline.store.session import Session
 from cj_pipeline.text import visible
@@ -37,7 +39,7 @@ def oversight_record(db: Session, batch_id: str, *, contact: str = "") -> str:
     parts = [
         f"# Human oversight of batch {_inert(batch_id)}",
         "\n".join(_overview(history, contact)),
-        _section("Systems used, and what was sent where", _systems(history)),
+        _section("Systems used, and what was sent where", _systems(db, history)),
         _section("Accuracy, as far as it is known", _accuracy(db, history)),
         _section("People", _people(db, history)),
         _section("Decisions of people", _decisions(history)),
@@ -63,7 +65,8 @@ def _overview(history: BatchHistory, contact: str) -> Iterator[str]:
     yield f"- Contact: {_inert(contact) if contact else 'not stated; give it with --contact'}"
 
 
-def _systems(history: BatchHistory) -> Iterator[str]:
+def _systems(db: Session, history: BatchHistory) -> Iterator[str]:
+    answered = {each.judge.name: each for each in read_who_answered(db, history.batch_id)}
     for row in history.judges:
         judge = Judge.from_definition(row["definition"])
         n = sum(c["judge_id"] == row["judge_id"] for c in history.succeeded)
@@ -74,9 +77,21 @@ def _systems(history: BatchHistory) -> Iterator[str]:
             f"- {_inert(row['name'])} (`{row['judge_id']}`): {row['provider']}, model"
             f" {_inert(row['model'])}, prompt {row['template']}; {n} verdicts. Texts of essays,"
             f" instructions and rubric went {'' if where.startswith('nowhere') else 'to '}{where}."
+            f"{_version(answered.get(row['name']))}"
         )
+    for row in history.documents:
+        yield f"- {_inert(row['kind'])}: SHA-256 `{row['sha256']}`"
     prompts = sorted({row["prompt_sha256"] for row in history.attempts if row["prompt_sha256"]})
     yield f"- {len(prompts)} different prompts; the hash of each is with its request in the ledger"
+
+
+def _version(answered: Answered | None) -> str:
+    """Return by which names a judge's model answered, and by which fingerprints."""
+    if answered is None or not answered.models:
+        return ""
+    named = ", ".join(_inert(model) for model in answered.models)
+    marks = ", ".join(_inert(mark) for mark in answered.fingerprints)
+    return f" It answered as {named}{', fingerprint ' if marks else ''}{marks}."
 
 
 def _accuracy(db: Session, history: BatchHistory) -> Iterator[str]:
@@ -92,9 +107,35 @@ def _accuracy(db: Session, history: BatchHistory) -> Iterator[str]:
         else:
             yield f"- People and {with_whom}: no pair drawn at random was judged by both"
     yield f"- {len(differing)} verdicts of models differ from those of people"
+    yield from _of_the_scale(history.statistics)
     if history.grading is not None and history.grading["statement"]:
         yield f"- {_inert(history.grading['statement'])}"
     yield f"- {len(history.failed)} comparisons failed for good"
+
+
+def _of_the_scale(statistics: Mapping[str, Any]) -> Iterator[str]:
+    """Say how far scores tell students apart, and how far they are what people see."""
+    found = statistics.get("student_reliability")
+    if found and found["is_worth_a_figure"]:
+        yield (
+            f"- Reliability among students {found['value']:.2f}"
+            f" (95 % between {found['lower']:.2f} and {found['upper']:.2f})"
+        )
+    elif found:
+        yield "- Reliability among students: there are too few for a figure"
+    valid = statistics.get("validity")
+    if valid is None:
+        yield "- Validity is not known: no person judged or graded enough of this batch"
+        return
+    yield (
+        f"- Scores explain {valid['r2']:.0%} of what people see, by {valid['n']} {valid['by']} of"
+        f" people (95 % between {valid['lower']:.0%} and {valid['upper']:.0%})"
+    )
+    if valid["level"] is not None:
+        yield (
+            f"- People's grades lie {valid['level']:+.1f} steps from the judges' (95 % between"
+            f" {valid['level_lower']:+.1f} and {valid['level_upper']:+.1f})"
+        )
 
 
 def _people(db: Session, history: BatchHistory) -> Iterator[str]:
@@ -148,7 +189,10 @@ def _releases(history: BatchHistory) -> Iterator[str]:
 
 def _appeals(db: Session, batch_id: str) -> Iterator[str]:
     for each in appeals(db, batch_id):
-        yield f"- {each.essay_id}, asked by {_inert(each.requested_by)}: {each.outcome}"
+        yield (
+            f"- {_day(each.requested_at)} {each.essay_id}, asked by {_inert(each.requested_by)}:"
+            f" {_inert(each.reason)}. Then graded {each.grade_before}; {each.outcome}"
+        )
 
 
 def _records(history: BatchHistory) -> Iterator[str]:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from cj_pipeline.batch.comparisons import PEOPLE_FROM, JudgedPair
 from cj_pipeline.batch.essays import label, matching
-from cj_pipeline.errors import UnknownBatchError
+from cj_pipeline.errors import UnknownBatchError, UnknownEssayError
+from cj_pipeline.ids import nearest
 from cj_pipeline.intake.settings import BatchSettings, scoring_rules
 from cj_pipeline.queries.essay_names import several_essays
 from cj_pipeline.queries.overview import batch_overview, what_hinders
@@ -287,6 +288,19 @@ class BatchHistory:
         if len(found) > 1:
             raise several_essays(self.batch_id, typed, found)
         return found[0] if found else typed
+
+    def essay_known(self, typed: str) -> str:
+        """Return the id of the essay a person means, which the batch has.
+
+        Raises:
+            UnknownEssayError: If the batch has none by that id or name, or several.
+        """
+        essay_id = self.essay_meant(typed)
+        if essay_id not in self.essay_by_id:
+            hint = nearest(essay_id, self.names_to_type) or "."
+            msg = f"Batch '{self.batch_id}' has no essay '{essay_id}'{hint}"
+            raise UnknownEssayError(msg)
+        return essay_id
 
     @property
     def names_to_type(self) -> list[str]:

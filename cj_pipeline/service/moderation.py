@@ -10,8 +10,7 @@ from fastapi import APIRouter, Path
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from cj_pipeline.errors import SettingsError, UnknownEssayError, UnscalableBatchError
-from cj_pipeline.ids import ID
+from cj_pipeline.errors import SettingsError, UnscalableBatchError
 from cj_pipeline.outputs.essay_pair import essay_pair, render_essay_pair
 from cj_pipeline.outputs.html import page_policy
 from cj_pipeline.outputs.readings.reading_queue import moderation_queue
@@ -35,7 +34,8 @@ router = APIRouter(tags=["moderation"])
 pages = APIRouter(include_in_schema=False)
 
 Name = Annotated[str, Field(min_length=1, max_length=80, description="Who does this.")]
-EssayName = Annotated[str, Path(pattern=ID.pattern, description="An essay's id.")]
+_CALLED = "An essay's id, or the name it was submitted under."
+EssayName = Annotated[str, Path(min_length=1, max_length=200, description=_CALLED)]
 Reason = Annotated[str, Field(max_length=MAX_REASON)]
 
 
@@ -75,7 +75,7 @@ class DecisionIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    essay_id: Annotated[str, Field(pattern=ID.pattern)]
+    essay_id: Annotated[str, Field(min_length=1, max_length=200, description=_CALLED)]
     decision: Literal["accept", "override", "judge", "exclude"]
     by: Name
     reason: Reason = Field(default="", description="Needed unless a grade is accepted.")
@@ -112,8 +112,7 @@ def queue(runtime: RuntimeDep, batch_id: BatchName) -> QueueAnswer:
 def essay(runtime: RuntimeDep, batch_id: BatchName, essay_id: EssayName) -> EssayAnswer:
     """Return the texts that a person reads to decide."""
     history = _history(runtime, batch_id)
-    if essay_id not in history.essay_by_id:
-        raise ProblemError(404, f"Batch '{batch_id}' has no essay '{essay_id}'.")
+    essay_id = history.essay_known(essay_id)
     found = [entry for entry in moderation_queue(history) if entry.essay_id == essay_id]
     return EssayAnswer(
         essay_id=essay_id,
@@ -187,9 +186,7 @@ def beside(
     """Return two essays beside each other, with every verdict on the two."""
     history = _history(runtime, batch_id)
     try:
-        pair = essay_pair(history, essay_id, other_id)
-    except UnknownEssayError as error:
-        raise ProblemError(404, str(error)) from None
+        pair = essay_pair(history, history.essay_known(essay_id), history.essay_known(other_id))
     except UnscalableBatchError as error:
         raise ProblemError(409, str(error)) from None
     policy = f"{page_policy()}; frame-ancestors 'none'"

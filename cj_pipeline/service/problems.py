@@ -18,7 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from cj_pipeline.errors import BatchProblemsError, CJError, TransientError, UnknownBatchError
+from cj_pipeline.errors import (
+    BatchProblemsError,
+    CJError,
+    TransientError,
+    UnknownBatchError,
+    UnknownEssayError,
+)
 from cj_pipeline.text import without_folders
 
 log = structlog.get_logger()
@@ -125,7 +131,7 @@ async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
 
 async def _of_the_pipeline(request: Request, error: CJError) -> JSONResponse:
     detail = said_outside(request, str(error))
-    if isinstance(error, UnknownBatchError):
+    if isinstance(error, (UnknownBatchError, UnknownEssayError)):
         return problem_response(404, detail)
     if isinstance(error, BatchProblemsError):
         problems = [said_outside(request, problem) for problem in error.problems]

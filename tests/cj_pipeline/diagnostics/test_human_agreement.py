@@ -77,3 +77,19 @@ def test_a_model_that_sees_something_else_has_little_validity() -> None:
     assert blind.validity < 0.3
     assert seeing.validity > 0.7
     assert blind.validity_upper < seeing.validity_lower
+
+
+def test_what_a_model_is_off_about_together_is_taken_out() -> None:
+    """A third that a model rates a logit too high comes down, where it is known which third."""
+    known, unknown = [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        human = rng.normal(0, 1.0, 45)
+        is_over = np.arange(45) < 15
+        sides = _side(rng, 2 * (human + is_over), 300), _side(rng, human, 90)
+        for found, marked in ((known, is_over.astype(float)), (unknown, None)):
+            off = joint_scale(45, *sides, 2.0, marked=marked).scores - human
+            found.append(off[is_over].mean() - off[~is_over].mean())
+
+    assert np.mean(unknown) > 0.4
+    assert abs(np.mean(known)) < 0.3

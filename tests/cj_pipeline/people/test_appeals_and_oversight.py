@@ -61,15 +61,43 @@ def test_an_appeal_goes_to_people_without_a_part_in_it_and_ends_in_words(tmp_pat
         validities = validity_of(db, load_batch(db, batch_id))
         record = oversight_record(db, batch_id, contact="head@school.example")
         texts = db.rows("SELECT text FROM essays")
+        graded = db.rows(
+            "SELECT revision, essay_id, grade FROM grade_projections"
+            " WHERE NOT is_anchor AND essay_id <> 'student-003'"
+        )
+        (document,) = db.rows("SELECT sha256 FROM documents WHERE kind = 'instructions'")
     assert appeal.n_judged == 4
     assert appeal.outcome.startswith(("upheld", "changed from"))
+    # The first grading knew no person's verdict, the second anna's; ben's make the third.
+    before, after = (
+        {row["essay_id"]: row["grade"] for row in graded if row["revision"] == n} for n in (2, 3)
+    )
+    assert len(before) == 7
+    assert appeal.n_others_changed == sum(before[each] != after[each] for each in before)
+    with runtime.store.write() as db:
+        db.execute(
+            "UPDATE grade_projections SET grade = 'another' WHERE revision = 3"
+            " AND essay_id IN ('student-001', 'student-003', 'anchor-001')"
+        )
+        (moved,) = appeals(db, batch_id)
+    unmoved = before["student-001"] == after["student-001"]
+    assert moved.n_others_changed == appeal.n_others_changed + unmoved > 0
+    assert moved.outcome.endswith(f"verdicts; {moved.n_others_changed} other grades changed")
     model = next(each for each in found if each.judge == "quality")
     assert model.drawn.n >= 10
     assert model.all_pairs.n >= model.drawn.n
     assert model.all_pairs.n - model.all_pairs.n_agree == len(differing)
     assert [each.apart for each in differing] == sorted((d.apart for d in differing), reverse=True)
-    ((name, joint),) = validities
-    assert name == "quality"
+    (both,) = validities
+    joint = both.joint
+    assert both.judge == "quality"
+    agrees, students = both.checks
+    assert (agrees.of, students.of) == ("the model's winner", "the student, not the anchor")
+    assert agrees.powered.n == model.drawn.n
+    assert agrees.powered.lower <= model.drawn.share <= agrees.powered.upper
+    assert students.powered.n_all < agrees.powered.n_all
+    # Anchors and students are judged alike here, by people and by the model.
+    assert not any(each.is_at_odds for each in both.checks)
     assert 0 <= joint.validity_lower <= joint.validity <= joint.validity_upper <= 1
     for said in (
         "head@school.example",
@@ -78,7 +106,12 @@ def test_an_appeal_goes_to_people_without_a_part_in_it_and_ends_in_words(tmp_pat
         "override of student-002",
         "Ms \\<b\\>Head\\</b\\>",
         "released by Ms Head, 1 of 1 in the queue looked at",
-        "student-003, asked by a parent",
+        f"student-003, asked by a parent: too low. Then graded {appeal.grade_before};",
+        appeal.outcome,
+        "It answered as ",
+        f"instructions: SHA-256 `{document['sha256']}`",
+        "Reliability among students: there are too few for a figure",
+        "of what people see, by ",
         "changed since release",
     ):
         assert said in record, said

@@ -9,6 +9,7 @@ import pytest
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.people.verdicts import HumanVerdict, store_verdicts
 from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.queries.overview import batch_overview, what_hinders
 from cj_pipeline.queries.people import people_progress
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import take_next_step
@@ -143,9 +144,42 @@ def test_a_batch_that_waits_for_people_asks_for_no_wave_before_they_are_done(
 
     with runtime.store.read() as db:
         assert db.rows("FROM wave_decisions") == []
+        (row,) = batch_overview(db, batch_id)
     assert taken.waits_for.startswith("people: ")
+    assert row["waiting_for"] == "person"
+    assert what_hinders(row) == (
+        f"waits for a person: people have pairs of wave 1 to judge: `cj people show {batch_id}`"
+    )
     _judge_all(runtime, batch_id)
+    with runtime.store.read() as db:
+        assert db.rows("FROM v_batch_waiting") == []
     assert take_next_step(runtime, batch_id).step is NextStep.DECIDE
+
+
+def test_nobody_is_waited_for_while_models_judge_or_where_waves_go_on(tmp_path: Path) -> None:
+    """At each step on the way a batch says that it waits for people just when it does."""
+    clock = ManualClock()
+    runtime = open_engine(tmp_path / "home", clock=clock)
+    settings = {**BOTH, "all_at_once": False, "max_pairwise_comparisons": 24, "wave_size": 12}
+    run_to_end(runtime, graded_folder(tmp_path / "goes-on", **settings))
+    people = {"wait": True, "share": 0.5}
+    waits = begin(runtime, graded_folder(tmp_path / "waits", **settings, people=people))
+    seen = []
+    while (taken := take_next_step(runtime, waits)).step is not NextStep.NOTHING:
+        with runtime.store.read() as db:
+            said = db.rows("SELECT batch_id, wave, n_owed FROM v_waits_for_people")
+        if taken.waited and "people" in taken.waits_for:
+            seen += [(row["batch_id"], row["wave"]) for row in said]
+            # A second person's verdict on a pair is not waited for.
+            assert 0 < said[0]["n_owed"] <= _judge_all(runtime, waits)
+        elif taken.step is not NextStep.COLLECT:  # its last may be all that was out
+            assert said == []
+        clock.sleep(60)
+
+    assert seen == [(waits, 1), (waits, 2)]
+    with runtime.store.read() as db:
+        assert db.rows("FROM batch_report WHERE batch_id = ?", [waits]) != []
+        assert db.rows("FROM v_batch_waiting") == []
 
 
 @pytest.mark.parametrize(
