@@ -54,7 +54,7 @@ test-all: test  ## `make test`, then every journey, kills, a daemon, the browser
 nightly: $(VENV)/.dev  ## What takes an hour: every kill point, 1,000 kills of store commands, 100,000 fuzzed results and files
 	CJ_TESTS=nightly $(BIN)/python -m pytest -rP tests/journeys/test_killed_anywhere.py \
 		tests/journeys/test_fuzzed_results.py tests/journeys/test_killed_at_any_instant.py \
-		tests/journeys/test_restless_operator.py tests/cj_pipeline/intake
+		tests/journeys/test_restless_operator.py tests/journeys/test_hosts.py tests/cj_pipeline/intake
 	$(MAKE) newest
 
 sbom: $(VENV)/.dev  ## What an image holds: a bill of materials (CycloneDX) and its licences, into sbom/

@@ -42,6 +42,10 @@ class Host:
                 stderr=subprocess.STDOUT,
             )
 
+    def is_up(self) -> bool:
+        """Whether it has said who it is, which it does before it looks for work."""
+        return "Worker" in self.log.read_text()
+
     def signal(self, number: signal.Signals) -> None:
         """Kill, stop or continue it."""
         self.process.send_signal(number)
