@@ -16,7 +16,7 @@ import yaml
 
 from cj_pipeline.ceilings import Ceilings, overridden, read_allowed, read_ceilings
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.text import load_yaml
+from cj_pipeline.strict_yaml import load_yaml
 from cj_pipeline.tokens import AccessToken, read_tokens
 
 INSTALLATION_FILE = "installation.yaml"

@@ -25,7 +25,6 @@ from cj_pipeline.commands.terminal.arguments import (
 )
 from cj_pipeline.commands.terminal.console import console, errors
 from cj_pipeline.commands.terminal.home import open_runtime, open_store
-from cj_pipeline.progress.text import describe_outlook, describe_unattended, has_no_outlook
 from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
@@ -137,6 +136,7 @@ def status(
     ] = None,
 ) -> None:
     """Show the status of batches; of one, also what it waits for, where, and the next look."""
+    from cj_pipeline.progress.text import describe_outlook, describe_unattended, has_no_outlook
     from cj_pipeline.queries.overview import batch_overview, open_jobs, put_off, what_hinders
     from cj_pipeline.steps.next_step import unattended_since, what_is_awaited
 

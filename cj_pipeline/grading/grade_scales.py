@@ -26,7 +26,7 @@ from pydantic import (
 
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.ids import nearest
-from cj_pipeline.text import load_yaml
+from cj_pipeline.strict_yaml import load_yaml
 
 _NAME = re.compile(r"^[a-z0-9_]{1,64}$")
 

@@ -51,10 +51,10 @@ from cj_pipeline.intake.settings import (
 )
 from cj_pipeline.intake.tables import Row, check_mapping, table_named, table_rows
 from cj_pipeline.intake.unknown_names import with_guessed_names
+from cj_pipeline.strict_yaml import read_yaml
 from cj_pipeline.text import (
     MAX_BYTES,
     is_seen_whole,
-    read_yaml,
     same_words,
     text_flaw,
     with_plain_line_ends,

@@ -30,7 +30,7 @@ from cj_pipeline.judging.provider_definitions import (
     provider_definition,
 )
 from cj_pipeline.judging.templates import load_template, translation_of
-from cj_pipeline.text import load_yaml
+from cj_pipeline.strict_yaml import load_yaml
 
 Api = Literal[
     "chat_completions",

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from cj_pipeline.errors import SettingsError
-from cj_pipeline.text import load_yaml
+from cj_pipeline.strict_yaml import load_yaml
 
 Structured = Literal["json_schema", "json_object", "prompt"]
 

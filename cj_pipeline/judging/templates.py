@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cj_pipeline.errors import SettingsError
 from cj_pipeline.judging.prompts import Template
-from cj_pipeline.text import load_yaml
+from cj_pipeline.strict_yaml import load_yaml
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}-[0-9]+$")
 

@@ -20,7 +20,7 @@ from cj_pipeline.live.profiles import (
     resolve_profile,
     usual_profile,
 )
-from cj_pipeline.text import read_yaml
+from cj_pipeline.strict_yaml import read_yaml
 
 PROFILES_FILE = "profiles.yaml"
 

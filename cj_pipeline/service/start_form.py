@@ -43,7 +43,7 @@ from cj_pipeline.service.form_data import Form, FormError, SentFile, read_form
 from cj_pipeline.service.problems import ProblemError, said_outside
 from cj_pipeline.service.start_page import choices, page
 from cj_pipeline.service.uploads import place, read_folder, require_own
-from cj_pipeline.text import read_yaml
+from cj_pipeline.strict_yaml import read_yaml
 
 router = APIRouter(include_in_schema=False)
 

@@ -31,7 +31,7 @@ from cj_pipeline.errors import SettingsError, TrialDefinitionError
 from cj_pipeline.grading.grade_scales import load_scale
 from cj_pipeline.ids import id_for
 from cj_pipeline.intake.settings import resolve_settings
-from cj_pipeline.text import load_yaml
+from cj_pipeline.strict_yaml import load_yaml
 from cj_pipeline.trials.figures import Expectation
 
 _BUILT_IN = files("cj_pipeline") / "trials" / "suites"

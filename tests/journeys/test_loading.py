@@ -55,7 +55,7 @@ try:
 except SystemExit:
     pass
 """
-    heavy = (*_STORE_AND_NUMBERS, "pydantic", "dagster", "fastapi", "structlog", "matplotlib")
+    heavy = (*_STORE_AND_NUMBERS, "pydantic", "yaml", "dagster", "fastapi", "structlog")
 
     assert _loaded(help_shown, heavy) == []
 
