@@ -214,7 +214,8 @@ def _weights(log_evidence: Floats) -> Floats:
     log_weights = log_evidence - 0.5 * ((share - USUAL_SHARE) / SHARES_DIFFER) ** 2
     log_weights -= 0.5 * (np.log(delta / USUAL_DELTA) / LOG_DELTAS_DIFFER) ** 2
     weights: Floats = np.exp(log_weights - log_weights.max())
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 def _validity(weights: Floats, validities: Floats, n_people: int) -> Validity:
