@@ -231,9 +231,10 @@ def agreement(
     ],
 ) -> None:
     """Show how people agree with each model and each other, and where they differ most."""
+    from cj_pipeline.diagnostics.human_agreement import Validity
     from cj_pipeline.queries.batch_record import load_batch
     from cj_pipeline.queries.human_agreement import human_agreement
-    from cj_pipeline.queries.joint_scale import validity_of
+    from cj_pipeline.queries.joint_scale import pooled, validity_of
 
     with open_runtime().store.read() as db:
         for batch in batches:
@@ -242,7 +243,16 @@ def agreement(
         models = [
             (batch, model) for batch in batches for model in validity_of(db, load_batch(db, batch))
         ]
-        validities = [(batch, model.judge, model.joint) for batch, model in models]
+        validities = [
+            (
+                batch,
+                model.judge,
+                Validity(j.validity, j.validity_lower, j.validity_upper, j.n_people),
+            )
+            for batch, model in models
+            for j in (model.joint,)
+        ]
+        validities += [("all", *each) for each in pooled([model for _, model in models])]
         checks = [(batch, model.judge, each) for batch, model in models for each in model.checks]
     answer(
         agreement=found,
@@ -250,12 +260,12 @@ def agreement(
             {
                 "batch_id": batch,
                 "judge": judge,
-                "n_people": joint.n_people,
-                "validity": joint.validity,
-                "lower": joint.validity_lower,
-                "upper": joint.validity_upper,
+                "n_people": valid.n_people,
+                "validity": valid.value,
+                "lower": valid.lower,
+                "upper": valid.upper,
             }
-            for batch, judge, joint in validities
+            for batch, judge, valid in validities
         ],
         checks=[
             {
@@ -297,11 +307,11 @@ def agreement(
                     (
                         batch,
                         judge,
-                        joint.n_people,
-                        f"{joint.validity:.2f}",
-                        f"{joint.validity_lower:.2f} to {joint.validity_upper:.2f}",
+                        valid.n_people,
+                        f"{valid.value:.2f}",
+                        f"{valid.lower:.2f} to {valid.upper:.2f}",
                     )
-                    for batch, judge, joint in validities
+                    for batch, judge, valid in validities
                 ],
             )
         )

@@ -26,6 +26,17 @@ MAX_ESSAYS = 300
 """Beyond, the joint fit of twice as many scores would take minutes."""
 _MAX_STEPS, _AT_REST = 30, 1e-6
 
+_POINTS = np.array(
+    [
+        (share, delta)
+        for share in np.linspace(0.02, 2.2, _N_BETA)
+        for delta in np.exp(
+            math.log(USUAL_DELTA) + LOG_DELTAS_DIFFER * np.linspace(-2, 2, _N_DELTA)
+        )
+    ]
+)
+"""Each beta s / 1.3 and delta tried; shape (48, 2)."""
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -108,6 +119,9 @@ class JointScale:
         validity: Expected share of people's scale that the model's explains, from 0 to 1.
         validity_lower, validity_upper: Between which it lies with 95 % probability.
         n_people: Verdicts of people it rests on.
+        log_evidence: Of each beta and delta tried, without what is taken of them beforehand; shape
+            (n_points,), the same points for every batch.
+        validities: That each of them comes to; likewise.
     """
 
     scores: Floats
@@ -115,6 +129,18 @@ class JointScale:
     validity: float
     validity_lower: float
     validity_upper: float
+    n_people: int
+    log_evidence: Floats
+    validities: Floats
+
+
+@dataclass(frozen=True)
+class Validity:
+    """The share of people's scale that a model's explains, and between which it lies with 95 %."""
+
+    value: float
+    lower: float
+    upper: float
     n_people: int
 
 
@@ -138,39 +164,65 @@ def joint_scale(
         marked: 1 for essays that the model may place off all alike, else 0; shape (n_essays,).
     """
     group = np.zeros(n_essays) if marked is None else marked - marked.mean()
-    betas = np.linspace(0.02, 2.2, _N_BETA) * USUAL_SPREAD / spread
-    deltas = np.exp(math.log(USUAL_DELTA) + LOG_DELTAS_DIFFER * np.linspace(-2, 2, _N_DELTA))
     points = []
-    for beta in betas:
-        share = beta * spread / USUAL_SPREAD
-        for delta in deltas:
-            log_prior = -0.5 * ((share - USUAL_SHARE) / SHARES_DIFFER) ** 2
-            log_prior -= 0.5 * (math.log(delta / USUAL_DELTA) / LOG_DELTAS_DIFFER) ** 2
-            loading = np.hstack(
-                [beta * spread * np.eye(n_essays), delta * np.eye(n_essays), group[:, None]]
-            )
-            mean, variance, evidence, gamma = _fit(model, people, spread, loading)
-            unseen = delta**2 + gamma**2 * float(np.var(group))
-            validity = (beta * spread) ** 2 / ((beta * spread) ** 2 + unseen)
-            points.append((log_prior + evidence, mean, variance, float(validity)))
-    log_weights = np.array([point[0] for point in points])
-    weights = np.exp(log_weights - log_weights.max())
-    weights /= weights.sum()
+    for share, delta in _POINTS:
+        beta = share * USUAL_SPREAD / spread
+        loading = np.hstack(
+            [beta * spread * np.eye(n_essays), delta * np.eye(n_essays), group[:, None]]
+        )
+        mean, variance, evidence, gamma = _fit(model, people, spread, loading)
+        unseen = delta**2 + gamma**2 * float(np.var(group))
+        validity = (beta * spread) ** 2 / ((beta * spread) ** 2 + unseen)
+        points.append((evidence, mean, variance, float(validity)))
+    log_evidence = np.array([point[0] for point in points])
+    validities = np.array([point[3] for point in points])
+    weights = _weights(log_evidence)
     means = np.array([point[1] for point in points])
     mean = weights @ means
     variance = weights @ np.array([p[2] for p in points]) + weights @ (means - mean) ** 2
-    validities = np.array([point[3] for point in points])
-    order = np.argsort(validities)
-    reached = np.cumsum(weights[order]) - weights[order] / 2
-    lower, upper = np.interp([0.025, 0.975], reached, validities[order])
+    n_people = round(float(people.weight.sum()))
+    found = _validity(weights, validities, n_people)
     return JointScale(
         scores=mean,
         standard_errors=np.sqrt(variance),
-        validity=float(weights @ validities),
-        validity_lower=float(lower),
-        validity_upper=float(upper),
-        n_people=round(float(people.weight.sum())),
+        validity=found.value,
+        validity_lower=found.lower,
+        validity_upper=found.upper,
+        n_people=n_people,
+        log_evidence=log_evidence,
+        validities=validities,
     )
+
+
+def pooled_validity(scales: Sequence[JointScale]) -> Validity:
+    """Return the validity that several batches of one judge tell together.
+
+    Beta, in units of both scales' spreads, and delta are taken to be the same in all of them; what
+    the model is off about a group is each batch's own.
+
+    Args:
+        scales: Of each batch; at least one.
+    """
+    weights = _weights(np.sum([scale.log_evidence for scale in scales], axis=0))
+    validities = np.mean([scale.validities for scale in scales], axis=0)
+    return _validity(weights, validities, sum(scale.n_people for scale in scales))
+
+
+def _weights(log_evidence: Floats) -> Floats:
+    """Return the weight of each of `_POINTS`, what is taken of it beforehand included."""
+    share, delta = _POINTS.T
+    log_weights = log_evidence - 0.5 * ((share - USUAL_SHARE) / SHARES_DIFFER) ** 2
+    log_weights -= 0.5 * (np.log(delta / USUAL_DELTA) / LOG_DELTAS_DIFFER) ** 2
+    weights: Floats = np.exp(log_weights - log_weights.max())
+    weights /= weights.sum()
+    return weights
+
+
+def _validity(weights: Floats, validities: Floats, n_people: int) -> Validity:
+    order = np.argsort(validities)
+    reached = np.cumsum(weights[order]) - weights[order] / 2
+    lower, upper = np.interp([0.025, 0.975], reached, validities[order])
+    return Validity(float(weights @ validities), float(lower), float(upper), n_people)
 
 
 def expected_share(joint: JointScale, pairs: Ints, sign: Floats) -> float:

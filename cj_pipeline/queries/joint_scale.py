@@ -16,8 +16,10 @@ from cj_pipeline.diagnostics.human_agreement import (
     MAX_ESSAYS,
     JointScale,
     SideVerdicts,
+    Validity,
     expected_share,
     joint_scale,
+    pooled_validity,
 )
 from cj_pipeline.diagnostics.prediction_powered import PoweredMean, powered_mean
 from cj_pipeline.diagnostics.spread import likely_spread
@@ -54,11 +56,13 @@ class ModelAndPeople:
 
     Attributes:
         judge: Its name.
+        judge_id: The same in another batch means the same judge, word for word.
         joint: People's scale and the model's validity, by both.
         checks: Of that, as far as enough pairs drawn at random were judged.
     """
 
     judge: str
+    judge_id: str
     joint: JointScale
     checks: tuple[CheckedShare, ...]
 
@@ -89,8 +93,24 @@ def validity_of(db: Session, record: BatchRecord) -> list[ModelAndPeople]:
         joint = joint_scale(len(place), *sides, likely_spread(scale).logits, marked=marked(record))
         sizes = dict(zip(scale.essay_ids, scale.scores.tolist(), strict=True))
         checks = _checks(record, own, drawn, sizes, joint)
-        found.append(ModelAndPeople(judge.name, joint, checks))
+        found.append(ModelAndPeople(judge.name, judge.judge_id, joint, checks))
     return found
+
+
+def pooled(found: Sequence[ModelAndPeople]) -> list[tuple[str, Validity]]:
+    """Return the name and the validity of each judge that several batches have, over all of them.
+
+    Args:
+        found: Of each batch and judge, as `validity_of` gives them.
+    """
+    of_judge: dict[str, list[ModelAndPeople]] = defaultdict(list)
+    for each in found:
+        of_judge[each.judge_id].append(each)
+    return [
+        (rows[0].judge, pooled_validity([row.joint for row in rows]))
+        for rows in of_judge.values()
+        if len(rows) > 1
+    ]
 
 
 Pair = tuple[str, str]

@@ -10,6 +10,7 @@ from cj_pipeline.diagnostics.human_agreement import (
     SideVerdicts,
     agreement,
     joint_scale,
+    pooled_validity,
     wilson,
 )
 
@@ -93,3 +94,20 @@ def test_what_a_model_is_off_about_together_is_taken_out() -> None:
 
     assert np.mean(unknown) > 0.4
     assert abs(np.mean(known)) < 0.3
+
+
+def test_classes_pooled_tell_more_of_a_judge_than_each() -> None:
+    """In a narrower interval, which holds the truth."""
+    scales, truth = [], 0.0
+    for seed in range(4):
+        found, _, truth = _class(seed, 0.7)
+        scales.append(found)
+
+    pooled = pooled_validity(scales)
+
+    widths = [scale.validity_upper - scale.validity_lower for scale in scales]
+    assert pooled.upper - pooled.lower < 0.8 * np.mean(widths)
+    assert pooled.lower < truth < pooled.upper
+    assert pooled.n_people == 240
+    (one,) = (pooled_validity(scales[:1]),)
+    assert one.value == pytest.approx(scales[0].validity)
