@@ -44,6 +44,10 @@ def plan(
     pilot: Annotated[
         int, typer.Option(min=0, help="Live calls per judge, to calibrate tokens and USD.")
     ] = 0,
+    within: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Hours it has to be done in: says what to set for that."),
+    ] = None,
     artefact: Annotated[
         Path | None,
         typer.Option(help="Also write assessment_run.plan.json to this folder.", file_okay=False),
@@ -77,12 +81,12 @@ def plan(
         costs = preview.costs()
         answer(
             batch_id=preview.batch_id,
-            facts=[{"what": what, "value": value} for what, value in preview.facts()],
+            facts=[{"what": what, "value": value} for what, value in preview.facts(within)],
             costs=[_cost_answer(cost, preview) for cost in costs],
             notices=list(batch.notices),
         )
         console.print(
-            tables.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts()),
+            tables.table("Plan for " + preview.batch_id, ("what", "value"), preview.facts(within)),
             *tables.cost_tables(costs, preview.record.settings.batching_mode),
         )
         for judge, told in {cost.judge.name: cost.reasoning_from for cost in costs}.items():

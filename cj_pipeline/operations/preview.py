@@ -16,6 +16,7 @@ from cj_pipeline.batch.comparisons import (
     comparison_id,
     max_possible_pairs,
 )
+from cj_pipeline.batch.options import BatchingMode
 from cj_pipeline.errors import StoreError
 from cj_pipeline.intake.batch_folder import Batch
 from cj_pipeline.intake.settings import EarlierBatch
@@ -56,9 +57,11 @@ from cj_pipeline.store.session import Session
 
 _RELIABILITIES = (0.8, 0.9)
 _MISPLACED = (0.2, 0.1)
-_PRICE_OF_LARGE_WAVES = "about 3 %"
-"""Of twice the essays, against half of them (`benchmarks/choosing/warm_starts.py`)."""
 """What is foreseen for a batch that sets no target of its own."""
+
+_PRICES_OF_LARGE_WAVES = ((1.0, ""), (2.0, "about 3 %"), (math.inf, "up to a third"))
+"""More comparisons to the same ranks, by a wave's pairs over essays, at most: of twice the essays
+against half of them (`benchmarks/choosing/warm_starts.py`), and what choosing saves in all."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,12 @@ class Preview:
         """The batch's name."""
         return self.record.batch_id
 
-    def facts(self) -> list[tuple[str, object]]:
-        """Return what a person wants to know before anything is spent."""
+    def facts(self, within_h: float | None = None) -> list[tuple[str, object]]:
+        """Return what a person wants to know before anything is spent.
+
+        Args:
+            within_h: In how many hours it has to be done; None where that does not matter.
+        """
         record, n = self.record, len(self.record.essay_ids)
         ends_at = completion_denominator(n, record.rules)
         return [
@@ -120,6 +127,11 @@ class Preview:
             ("first wave", f"{len(self.first_wave)} comparisons{self._sent_together}"),
             ("waves at most", self._waves_at_most),
             ("time at most", self._time(self._n_rounds)),
+            *(
+                []
+                if within_h is None
+                else [(f"within {within_h:g} h", self._to_be_in_time(within_h))]
+            ),
             *([("placed on", self.placed_on)] if self.placed_on else []),
             *self._forecast(),
             *self._canaries(),
@@ -146,22 +158,55 @@ class Preview:
         """How many waves there may be, and the price where each is chosen far ahead of answers."""
         n_waves = self._n_rounds * self._n_together
         ratio = pairs_per_wave(self.record) / len(self.record.essay_ids)
-        if ratio <= 1 or self._n_rounds < 2 or not chooses_by_scores(self.record):
+        price = self._price_of_waves(ratio)
+        if not price or self._n_rounds < 2:
             return n_waves
         return (
             f"{n_waves}, each of {ratio:.1f} times as many pairs as essays; waves that large take"
-            f" {_PRICE_OF_LARGE_WAVES} more comparisons to the same ranks"
+            f" {price}"
         )
+
+    def _price_of_waves(self, ratio: float) -> str:
+        """Return in words what waves of so many pairs an essay cost; empty where nothing."""
+        share = next(share for most, share in _PRICES_OF_LARGE_WAVES if ratio <= most)
+        if not share or not chooses_by_scores(self.record):
+            return ""
+        return f"{share} more comparisons to the same ranks"
 
     def _time(self, n_rounds: int) -> str:
         """Return how long so many rounds take in the batch's mode, by its slowest judge."""
-        mode = self.record.settings.batching_mode
-        chosen = [cost for cost in self.costs() if cost.mode == mode]
-        if not chosen:
+        slowest = self._slowest(self.record.settings.batching_mode)
+        if slowest is None:
             return "not known"
-        slowest = max(chosen, key=lambda cost: cost.seconds[1])
         low, high = (each * n_rounds / max(1, self._n_rounds) for each in slowest.seconds)
         return f"{time_range(low, high)} ({slowest.time_from})"
+
+    def _slowest(self, mode: BatchingMode) -> ModeCost | None:
+        """Return the judge that takes longest in a mode; None where none has it."""
+        chosen = [cost for cost in self.costs() if cost.mode == mode]
+        return max(chosen, key=lambda cost: cost.seconds[1], default=None)
+
+    def _to_be_in_time(self, hours: float) -> str:
+        """Return what to set so that the batch is done in time, and what that costs."""
+        slowest = self._slowest(self.record.settings.batching_mode)
+        if slowest is None:
+            return "not known"
+        most_s = slowest.seconds[1]
+        n_fit = int(hours * 3600 * self._n_rounds / most_s)
+        if n_fit >= self._n_rounds:
+            return f"as it is: at most {time_range(most_s, most_s)}"
+        if slowest.mode == "provider_batch_api" and n_fit >= 1:
+            pairs = self._n_rounds * pairs_per_wave(self.record) / n_fit
+            price = self._price_of_waves(pairs / len(self.record.essay_ids))
+            return f"set waves: {n_fit}{': ' + price if price else ''}"
+        live = self._slowest("per_request")
+        if live is None or live.mode == slowest.mode or live.seconds[1] > hours * 3600:
+            return f"not surely: it may take {time_range(most_s, most_s)}"
+        ratio = live.expected_usd / slowest.expected_usd if slowest.expected_usd else 1.0
+        return (
+            f"set llm_batching_mode: per_request: {time_range(*live.seconds)}, at {ratio:.1f} times"
+            " the price"
+        )
 
     def _canaries(self) -> list[tuple[str, object]]:
         sizes = {

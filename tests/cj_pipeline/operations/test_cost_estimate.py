@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,26 @@ def _job(job: dict[str, Any], number: int, seconds: float) -> dict[str, Any]:
         "submitted_at": START,
         "ended_at": START + timedelta(seconds=min(seconds, 1e6)),
     }
+
+
+def test_a_plan_says_what_to_set_to_be_in_time_and_that_is_in_time(tmp_path: Path) -> None:
+    """Fewer and larger waves where some fit, single calls where not even one job surely does."""
+    runtime = open_engine(tmp_path / "home")
+    given = {"judges": ["quality"], "max_pairwise_comparisons": 40, "wave_size": 4}
+    numbers = count()
+
+    def told(hours: float, **more: object) -> str:
+        folder = write_batch(tmp_path / f"b{next(numbers)}", n_students=12, settings=more)
+        facts = dict(preview_batch(runtime, read_batch(folder)).facts(hours))
+        return str(facts[f"within {hours:g} h"])
+
+    assert told(100, **given) == "as it is: at most about 30 hours"
+    assert told(20, **given) == "set waves: 6"
+    assert told(4, **given) == ("set waves: 1: up to a third more comparisons to the same ranks")
+    assert told(2, **given).startswith("set llm_batching_mode: per_request: ")
+    assert told(2, **given).endswith("at 2.0 times the price")
+    assert told(0.01, **given) == "not surely: it may take about 30 hours"
+    without = {key: value for key, value in given.items() if key != "wave_size"}
+    assert told(20, **without, waves=6) == "as it is: at most about 18 hours"
+    live = told(2, **given, llm_batching_mode="per_request")
+    assert live.startswith("as it is: ")
