@@ -227,7 +227,7 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         """Let time pass, here and there."""
-        seconds = max(seconds, self.ahead.total_seconds() / 8)
+        seconds = max(seconds, self.ahead.total_seconds() / 3)
         self.ahead += timedelta(seconds=seconds)
         self._client.post("http://emulator.invalid/emulator/clock", json={"seconds": seconds})
 
