@@ -201,6 +201,8 @@ def write_folder(
         "strategy": "coverage",
         "wave_size": n,
         "max_pairwise_comparisons": n * n_judges,
+        "judge_shares": dict.fromkeys(names, 1.0),
+        "canary_requests": 0,
         "profile_set": {"concurrency": concurrency, "checkpoint_every": 100},
     }
     (folder / "batch.yaml").write_text(yaml.safe_dump(settings | more))
@@ -215,7 +217,9 @@ def planned(home: Path, folder: Path, environment: Mapping[str, str] | None = No
     from resources.runtime import open_runtime
 
     configure_logs(level="ERROR")
-    runtime = open_runtime({"CJ_HOME": str(home), **(environment or {})})
+    # The stub is reached at an address of this machine, which a folder may not choose unasked.
+    own = {"CJ_HOME": str(home), "CJ_BATCH_JUDGES": "allow"}
+    runtime = open_runtime(own | dict(environment or {}))
     batch_id = ingest(runtime, folder).batch_id
     plan_wave(runtime, batch_id)
     return runtime, batch_id
@@ -272,6 +276,7 @@ def targets() -> None:
         folder = write_folder(place / "batch", address, 50, 3, concurrency=4)
         text = yaml.safe_load((folder / "batch.yaml").read_text())
         text["judges"] = ["quality", "quality-messages", "quality-gemini"]
+        text["judge_shares"] = dict.fromkeys(text["judges"], 1.0)
         (folder / "batch.yaml").write_text(yaml.safe_dump(text))
         settings = {"CJ_EMULATOR_SETTINGS": json.dumps({"call_latency_s": LATENCY_S})}
         _, step_s, calls_s, n = submitted(place / "home", folder, settings)

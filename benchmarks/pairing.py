@@ -42,7 +42,7 @@ from cj_pipeline.diagnostics.spread import likely_spread
 from cj_pipeline.errors import UnscalableBatchError
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.fixed_design import mean_variance, spectral_gap
-from cj_pipeline.pairing.posterior import shrunk
+from cj_pipeline.pairing.shrinkage import shrunk
 from cj_pipeline.pairing.strategies import strategy_named
 from cj_pipeline.pairing.waves import choose_wave
 from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
@@ -573,7 +573,7 @@ def _ends(forecast: Forecast | None) -> tuple[int, int, int] | None:
 
 
 def speed(_: argparse.Namespace) -> None:
-    """Time and peak memory of planning one adaptive wave of n/2, each in a process of its own."""
+    """Processor time and peak memory of one adaptive wave of n/2, each in a process of its own."""
     print("\nOne adaptive wave of n/2 pairs, six comparisons per essay behind it")
     print("essays   choosing    whole wave (with positions)   peak memory of the process")
     for n in (20, 100, 1_000, 10_000):
@@ -596,11 +596,11 @@ def _timed_wave(n: int) -> tuple[float, float, float]:
     shown = tuple((ids[a], ids[b]) for a, b in zip(first, second, strict=True))
     net = ComparisonGraph(ids, frozenset(), shown, scale.scores, None, scale.information)
     most_informative_pairs(net, 1, rng)
-    begun = time.perf_counter()
+    begun = time.process_time()
     most_informative_pairs(net, n // 2, rng)
-    chosen = time.perf_counter()
+    chosen = time.process_time()
     choose_wave(replace(net), strategy="adaptive", size=n // 2, seed=0)
-    done = time.perf_counter()
+    done = time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return chosen - begun, done - chosen, peak
 

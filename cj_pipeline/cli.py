@@ -96,7 +96,7 @@ JUDGE = group(
 PEOPLE = group(
     "people",
     "Invite people to judge, and see how far they are.",
-    (people.link, people.revoke, people.show, people.agreement, people.forget),
+    (people.link, people.revoke, people.show, people.agreement, people.export, people.forget),
 )
 VERDICTS = group(
     "verdicts",
@@ -181,6 +181,7 @@ PANELS: Mapping[str, Sequence[Command | typer.Typer]] = {
     "Services": (
         services.ui,
         services.serve,
+        services.work,
         TOKEN,
         operations.metrics,
         operations.notify,

@@ -7,6 +7,7 @@ The tree splits on what the caller wants to know: will trying again help?
     │   ├── ProviderUnavailableError  the provider did not answer, or told us to wait
     │   ├── UncertainOutcomeError     a request was sent and may have been carried out
     │   ├── StoreBusyError            the live file's lock was not had in time
+    │   ├── LeaseLostError            another process has taken the batch over
     │   └── TrialStoppedError         a trial was told to stop; the same command goes on
     └── FinalError                a person must change something first
         ├── BatchProblemsError        the batch folder or table is wrong, all problems listed
@@ -91,6 +92,10 @@ class StoreBusyError(TransientError):
     def __init__(self, message: str = "", *, holders: Sequence[tuple[str, int]] = ()) -> None:
         super().__init__(message)
         self.holders = tuple(holders)
+
+
+class LeaseLostError(TransientError):
+    """Another process has taken the batch over, so nothing of this step was written."""
 
 
 class BatchProblemsError(FinalError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -79,9 +80,10 @@ class Runtime:
     """The pipeline's connections; `home` holds the store, the inbox and what is published.
 
     `environment` gives providers their keys and addresses; nothing below reads the process's.
-    `stop_at` is when a step that goes on for long returns, on the clock of `time.monotonic`; what
-    it has not done is left for the next call. `is_attended`: a person started this by hand, so
-    that the folders it takes in may be theirs (see `has_own_folder`).
+    `stop_at` is when a step that goes on for long returns, on the clock of `time.monotonic`, and
+    `is_stopped` whether it is to return at once; what it has not done is left for the next call.
+    `is_attended`: a person started this by hand, so that the folders it takes in may be theirs (see
+    `has_own_folder`).
     """
 
     store: Store
@@ -91,9 +93,16 @@ class Runtime:
     clock: Callable[[], datetime] = utc_now
     retry_rules: RetryRules = field(default_factory=RetryRules)
     stop_at: float | None = None
+    is_stopped: Callable[[], bool] = lambda: False
     is_attended: bool = False
     _providers: dict[str, Provider] = field(default_factory=dict, repr=False, compare=False)
     _opening: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a step that goes on for long is to return."""
+        late = self.stop_at is not None and time.monotonic() > self.stop_at
+        return late or self.is_stopped()
 
     def provider(self, judge: Judge) -> Provider:
         """Return the provider a judge is reached through; one connection serves a whole run."""

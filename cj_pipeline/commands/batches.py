@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,7 @@ from cj_pipeline.commands.terminal.arguments import (
     takes_settings,
 )
 from cj_pipeline.commands.terminal.console import console, errors
-from cj_pipeline.commands.terminal.home import open_runtime
+from cj_pipeline.commands.terminal.home import open_runtime, open_store
 from cj_pipeline.progress.text import describe_outlook, describe_unattended, has_no_outlook
 from cj_pipeline.text import visible
 
@@ -136,23 +137,26 @@ def status(
     ] = None,
 ) -> None:
     """Show the status of batches; of one, also what it waits for, where, and the next look."""
-    from cj_pipeline.operations.cost_estimate import usual_time
-    from cj_pipeline.progress.events import progress_of
     from cj_pipeline.queries.overview import batch_overview, open_jobs, put_off, what_hinders
-    from cj_pipeline.steps.next_step import what_is_awaited
-    from cj_pipeline.steps.watchdog import unattended_since
+    from cj_pipeline.steps.next_step import unattended_since, what_is_awaited
 
-    runtime = open_runtime()
-    now = runtime.clock()
-    with runtime.store.read() as db:
+    now = datetime.now(UTC)
+    progress, awaited, usual = None, "", ""
+    with open_store().read() as db:
         rows = batch_overview(db, batch)
         waiting = put_off(db, batch)
         running = [row["batch_id"] for row in rows if row["state"] == "running"]
         unattended = {name: unattended_since(db, name, now) for name in running}
         jobs = open_jobs(db, batch) if batch is not None else []
-        progress = progress_of(db, batch, now) if batch and batch in running else None
-        awaited = what_is_awaited(db, batch, now) if batch and batch in running else ""
-        usual = usual_time(db, batch) if batch and progress and has_no_outlook(progress) else ""
+        if batch and batch in running:
+            # What computes a batch's progress takes longer to load than all else a status needs.
+            from cj_pipeline.progress.events import progress_of
+
+            progress, awaited = progress_of(db, batch, now), what_is_awaited(db, batch, now)
+        if batch and progress and has_no_outlook(progress):
+            from cj_pipeline.operations.cost_estimate import usual_time
+
+            usual = usual_time(db, batch)
     answer(
         batches=[
             row
@@ -296,7 +300,7 @@ def _show_regraded(found: Regraded) -> None:
             tables.table(
                 "Whose grade changed",
                 ("essay", "before", "now"),
-                [(each.essay_id, each.before or "-", each.after or "-") for each in found.changes],
+                [(each.called, each.before or "-", each.after or "-") for each in found.changes],
             )
         )
     console.print(f"{len(found.changes)} of {found.n_students} students have another grade.")
@@ -420,7 +424,7 @@ def link(
                 [
                     (
                         history.links[row["position"] - 1]["placed_batch_id"],
-                        row["essay_id"],
+                        visible(history.label(row["essay_id"])),
                         f"{row['earlier_score']:+.2f}",
                         f"{row['later_score']:+.2f}",
                         f"{row['drift']:+.2f}",

@@ -42,6 +42,8 @@ _MEANING = (
 @reads("cj cost 1")
 def cost(batch: BatchOrAll = None) -> None:
     """Show estimated, reserved and billed side by side, with the providers' own counts."""
+    from datetime import UTC, datetime
+
     from cj_pipeline.provider_jobs.leftovers import count_leftovers, describe_leftovers
     from cj_pipeline.queries.overview import batch_overview
 
@@ -53,7 +55,7 @@ def cost(batch: BatchOrAll = None) -> None:
         else:
             batch_overview(db, batch)  # says so if there is no such batch
             shown = _tables_of_batch(db, batch)
-        left = describe_leftovers(count_leftovers(db, batch))
+        left = describe_leftovers(count_leftovers(db, datetime.now(UTC), batch))
     answer(left_behind=left or None)
     for each in shown:
         console.print(each)

@@ -519,6 +519,10 @@ def _facts(judge: Judge) -> list[tuple[str, object]]:
         *((key, value) for key, value in settings.items()),
         ("ties", "yes" if judge.allow_ties else "no"),
         ("USD per million tokens", f"{price.input:f} in, {price.output:f} out"),
+        *(
+            (f"{hour.begins:%H:%M} to {hour.ends:%H:%M} UTC", f"{hour.times:f} times as much")
+            for hour in price.hours
+        ),
         ("price from", f"{price.source}, {price.as_of}"),
         ("template", judge.template.name),
         ("system", judge.template.system),

@@ -13,9 +13,11 @@ from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import console, write
 from cj_pipeline.commands.terminal.home import note_export, open_runtime
+from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
     from cj_pipeline.outputs.readings.reading_queue import QueueEntry
+    from cj_pipeline.queries.history import BatchHistory
     from cj_pipeline.runtime import Runtime
 
 MAX_LISTED = 30
@@ -76,7 +78,7 @@ def moderate(
         return
     decisions = [Decision(e, "accept", who, reason) for e in accept or []]
     for given in override or []:
-        essay_id, equals, grade = given.partition("=")
+        essay_id, equals, grade = given.rpartition("=")
         if not equals or not grade:
             msg = f"{given!r} is not written as ESSAY=GRADE"
             raise typer.BadParameter(msg)
@@ -180,7 +182,7 @@ def _show_queue(runtime: Runtime, batch_id: str) -> None:
         tables.table(
             f"What a person should look at in {batch_id}",
             ("essay", "gain", "grade", "why", "next to", "verdicts to read", "decided"),
-            [_row(entry) for entry in queue[:MAX_LISTED]],
+            [_row(history, entry) for entry in queue[:MAX_LISTED]],
         )
     )
     if len(queue) > MAX_LISTED:
@@ -189,7 +191,7 @@ def _show_queue(runtime: Runtime, batch_id: str) -> None:
         console.print(history.release.statement, markup=False, soft_wrap=True)
 
 
-def _row(entry: QueueEntry) -> tuple[str, ...]:
+def _row(history: BatchHistory, entry: QueueEntry) -> tuple[str, ...]:
     grade = entry.grade or "anchor"
     if entry.given_grade not in {None, entry.grade}:
         grade = f"{entry.given_grade} (by the verdicts: {entry.grade})"
@@ -197,11 +199,11 @@ def _row(entry: QueueEntry) -> tuple[str, ...]:
     if entry.decision is not None:
         decided = f"{entry.decision['kind']} by {entry.decision['decided_by']}"
     return (
-        entry.essay_id,
+        visible(history.label(entry.essay_id)),
         f"{entry.gain:.2f}",
         grade,
         "; ".join(reason.text for reason in entry.reasons),
-        ", ".join(f"{essay_id} ({known})" for essay_id, known in entry.neighbours),
+        ", ".join(f"{visible(history.label(e))} ({known})" for e, known in entry.neighbours),
         "; ".join(entry.verdicts),
         decided,
     )
@@ -222,18 +224,23 @@ def rejudge(
     """Have an essay rejudged by people who had no part in it, for an appeal; or show appeals."""
     from cj_pipeline.people.appeals import appeals
     from cj_pipeline.people.appeals import rejudge as appeal
+    from cj_pipeline.queries.essay_names import essay_labels
 
     runtime = open_runtime()
     if essay is None:
         _grade_late_verdicts(runtime, batch)
         with runtime.store.read() as db:
             found = appeals(db, batch)
+            called = essay_labels(db, batch)
         answer(batch_id=batch, appeals=found, made=None)
         console.print(
             tables.table(
                 f"Appeals in {batch}",
                 ("essay", "asked by", "reason", "outcome"),
-                [(each.essay_id, each.requested_by, each.reason, each.outcome) for each in found],
+                [
+                    (called[each.essay_id], each.requested_by, each.reason, each.outcome)
+                    for each in found
+                ],
             )
         )
         return

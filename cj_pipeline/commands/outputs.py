@@ -121,7 +121,14 @@ def essay(
             "Verdicts",
             ("against", "outcome", "shown as", "confidence", "the judge's reason", "why this pair"),
             [
-                (v.against, v.outcome, v.shown_as, v.confidence, v.justification, v.why)
+                (
+                    visible(history.label(v.against)),
+                    v.outcome,
+                    v.shown_as,
+                    v.confidence,
+                    v.justification,
+                    v.why,
+                )
                 for v in feedback.verdicts
             ],
         ),
@@ -163,7 +170,7 @@ def compare(
         )
     )
     for found in differences:
-        _show_changes(found, everything=everything)
+        _show_changes(found, histories[0], everything=everything)
     if page is not None:
         note_export(page, "comparison", batches)
         write_atomically(page, render_side_by_side(histories).encode())
@@ -242,7 +249,10 @@ def _show_odds(history: BatchHistory, one: str, other: str, page: Path | None) -
     p = pair.probability_above
     answer(than={"essay_id": other, "probability_above": p})
     console.print(
-        f"{one} is truly better than {other} with a probability of {p:.0%}.", markup=False
+        f"{visible(history.label(one))} is truly better than {visible(history.label(other))} with"
+        f" a probability of {p:.0%}.",
+        markup=False,
+        soft_wrap=True,
     )
     if page is not None:
         note_export(page, "comparison", [history.batch_id])
@@ -280,7 +290,7 @@ def _feedback_rows(feedback: EssayFeedback) -> list[tuple[str, str]]:
     return rows
 
 
-def _show_changes(found: Changes, *, everything: bool) -> None:
+def _show_changes(found: Changes, before: BatchHistory, *, everything: bool) -> None:
     from cj_pipeline.diagnostics.changes import MIN_SHARED
 
     if not found.essays:
@@ -295,7 +305,7 @@ def _show_changes(found: Changes, *, everything: bool) -> None:
             ("essay", "before", "after", "change", "± SE", "beyond noise", "grades"),
             [
                 (
-                    each.essay_id,
+                    visible(before.label(each.essay_id)),
                     f"{each.before:+.2f}",
                     f"{each.after:+.2f}",
                     f"{each.change:+.2f}",

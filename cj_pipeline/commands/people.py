@@ -141,6 +141,26 @@ def revoke(
     console.print(f"{n} links of {person} are revoked.", markup=False)
 
 
+def export(
+    person: Annotated[str, typer.Argument(help="The name, as `cj people show` gives it.")],
+    file: Annotated[Path, typer.Argument(help="The JSON file to write.", dir_okay=False)],
+) -> None:
+    """Write all that is kept on a person who judged, graded or decided, for when they ask."""
+    import json
+
+    from cj_pipeline.operations.access import record_of_person
+    from cj_pipeline.outputs.artefact import write_atomically
+
+    with open_store().read() as db:
+        record = record_of_person(db, person)
+    batches = {row["batch_id"] for rows in record.values() for row in rows}
+    note_export(file, "record of who judged", sorted(batches))
+    text = json.dumps(record, ensure_ascii=False, indent=2, default=str)
+    write_atomically(file, text.encode())
+    n_rows = sum(map(len, record.values()))
+    console.print(f"{n_rows} rows: {file}", markup=False, soft_wrap=True)
+
+
 def forget(
     person: Annotated[str, typer.Argument(help="The name, as `cj people show` gives it.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,

@@ -1,4 +1,4 @@
-"""`cj ui`, `serve` and `emulator`: what runs until it is stopped."""
+"""`cj ui`, `serve`, `work` and `emulator`: what runs until it is stopped."""
 
 from __future__ import annotations
 
@@ -156,6 +156,36 @@ def serve(
     access = replace(access_from_environment(host), max_body_bytes=max_body_mb * 1024 * 1024)
     console.print(f"Batches: {address(host, port)} (Ctrl-C ends it)", highlight=False)
     listen(create_app(open_runtime(is_attended=False), access), host, port)
+
+
+def work(
+    *,
+    until_done: Annotated[
+        bool, typer.Option("--until-done", help="End once no batch goes on.")
+    ] = False,
+) -> None:
+    """Move all batches along: as many workers as you like, on any host.
+
+    A batch whose worker dies is taken over by another within a minute. SIGTERM ends a worker after
+    the step at hand.
+    """
+    from cj_pipeline.operations.work import new_worker
+    from cj_pipeline.steps.advance import StepTaken
+
+    def tell(batch_id: str, taken: StepTaken) -> None:
+        if not taken.waited:
+            console.print(f"{batch_id}: {taken.step}", markup=False, highlight=False)
+
+    stop = threading.Event()
+    worker = new_worker(open_runtime(is_attended=False), stop, tell)
+    console.print(f"Worker {worker.holder} (Ctrl-C ends it)", markup=False, highlight=False)
+    ends = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in ends]
+    try:
+        worker.work(until_done=until_done)
+    finally:
+        for number, handler in zip(ends, before, strict=True):
+            signal.signal(number, handler)
 
 
 def access_from_environment(host: str) -> Access:

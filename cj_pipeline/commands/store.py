@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ import typer
 
 from cj_pipeline.commands.terminal import completion, tables
 from cj_pipeline.commands.terminal.answers import answer, reads
-from cj_pipeline.commands.terminal.console import confirm, console
+from cj_pipeline.commands.terminal.console import confirm, console, errors
 from cj_pipeline.commands.terminal.home import home_folder, open_published_files, open_store
 from cj_pipeline.errors import StoreError
 
@@ -79,8 +80,22 @@ def serve(
     home, token = home_folder(), os.environ.get("CJ_STORE_TOKEN", "")
     machine = os.environ.get("CJ_HOST") or None
     reading_token = os.environ.get("CJ_STORE_READING_TOKEN") or None
+
+    def begin_anew() -> None:
+        errors.print(
+            "A client died while it wrote: the server starts again, with all that was committed."
+        )
+        sys.stderr.flush()
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this very command
+
     with serve_store(
-        home, token, host=host, port=port, machine=machine, reading_token=reading_token
+        home,
+        token,
+        host=host,
+        port=port,
+        machine=machine,
+        reading_token=reading_token,
+        on_stuck=begin_anew,
     ) as address:
         console.print(f"Set CJ_STORE={address} elsewhere. Ctrl-C ends it.", soft_wrap=True)
         while True:

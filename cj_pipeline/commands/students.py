@@ -36,7 +36,7 @@ def pages(
         student_ids,
         student_page,
     )
-    from cj_pipeline.outputs.students.student_pdf import student_pdf
+    from cj_pipeline.outputs.students.student_pdf import lacking_letters, student_pdf
     from cj_pipeline.queries.history import read_history
 
     with published() as db:
@@ -45,10 +45,15 @@ def pages(
     made = {essay_id: student_page(history, essay_id) for essay_id in chosen}
     note_export(folder, "pages", [batch])
     folder.mkdir(parents=True, exist_ok=True)
+    lacking = {}
     for essay_id, page in made.items():
         write_atomically(folder / f"{essay_id}.html", render_student_page(page).encode())
         if pdf:
             write_atomically(folder / f"{essay_id}.pdf", student_pdf(page))
+            lacking[essay_id] = lacking_letters(page)
+    for essay_id in filter(lacking.get, lacking):
+        told = f"{essay_id}.pdf lacks the letters {lacking[essay_id][:20]}: print {essay_id}.html"
+        console.print(f"Note: {told}", markup=False, soft_wrap=True)
     console.print(f"{len(made)} pages: {folder}", markup=False, soft_wrap=True)
 
 

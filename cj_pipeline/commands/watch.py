@@ -233,7 +233,7 @@ class _Watching:
 
     def _tell_if_unattended(self) -> None:
         """Say, about once a minute, that no process takes the batch on, where that is so."""
-        from cj_pipeline.steps.watchdog import unattended_since
+        from cj_pipeline.steps.next_step import unattended_since
 
         if time.monotonic() < self._ask_again_at:
             return

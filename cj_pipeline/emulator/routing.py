@@ -41,6 +41,11 @@ class Route:
     needs_key: bool = True
 
 
+def routes(*listed: tuple[str, str, str, Handler]) -> tuple[Route, ...]:
+    """Return the endpoints of an API: each a name, a method, a pattern of its path, a handler."""
+    return tuple(Route(name, method, re.compile(path), act) for name, method, path, act in listed)
+
+
 @dataclass(frozen=True)
 class RequestContext:
     """A call being handled: by whom, when, and under which settings."""

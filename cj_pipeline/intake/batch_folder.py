@@ -50,6 +50,7 @@ from cj_pipeline.intake.settings import (
     usable_settings,
 )
 from cj_pipeline.intake.tables import Row, check_mapping, table_named, table_rows
+from cj_pipeline.intake.unknown_names import with_guessed_names
 from cj_pipeline.text import (
     MAX_BYTES,
     is_seen_whole,
@@ -107,8 +108,11 @@ def _read(reading: Reading, name: str, explicit: Mapping[str, Any] | None) -> Ba
     essays, names = with_register(reading, with_ids(essays), columns)
     check_ids(reading, essays)
     check_mapping(reading, columns)
+    guess = usable.values.unknown_names if usable is not None else "keep"
     if usable is not None and usable.values.mask_names:
-        essays = with_masked_names(reading, essays, names)
+        essays = with_masked_names(reading, essays, names, others_stay=guess != "mask")
+    if guess != "keep":
+        essays = with_guessed_names(reading, essays, names, mask=guess == "mask")
     shares = usable is not None and usable.values.identical_texts == "share"
     essays, shared = _check_texts(reading, essays, shares=shares)
     if usable is not None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from cj_pipeline.batch.essays import Essay, label
 from cj_pipeline.intake.batch_folder import Batch
 from cj_pipeline.intake.masking import NameFinder
+from cj_pipeline.intake.unknown_names import NameGuesser
 from cj_pipeline.text import excerpt, find_hidden, visible
 
 MIN_WORDS_FOR_LANGUAGE = 10
@@ -28,6 +29,7 @@ LENGTH_RATIO = 3.0
 
 _MIN_FOR_MEDIAN = 5
 _SHOWN = 60
+_NAMES_SHOWN = 5
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 _ENTITY = re.compile(r"&(?:[a-zA-Z]{2,31}|#\d{1,7}|#x[0-9a-fA-F]{1,6});")
 _TAG = re.compile(
@@ -80,6 +82,7 @@ def look_at(batch: Batch) -> list[EssayLook]:
     median = statistics.median(len(found) for found in words.values())
     copies = near_copies(batch.essays)
     finder = NameFinder.of(batch.class_names)
+    guesser = _guesser(batch)
     wanted = batch.settings.values.language.split("-")[0].lower()
     if batch.settings.origins.get("language", "built-in") == "built-in":
         wanted = ""  # nobody said what the essays are in
@@ -94,7 +97,8 @@ def look_at(batch: Batch) -> list[EssayLook]:
             *_other_language(essay.text, languages[essay.essay_id], usual),
             *_length(n_words, median, len(batch.essays)),
             *copies.get(essay.essay_id, ()),
-            *_names(essay.text, finder),
+            *_names(essay.text, finder, "names of the class in the text"),
+            *_names(essay.text, guesser, "look like names that no register lists"),
         ]
         if _TO_A_JUDGE.search(essay.text):
             warnings.append("reads like an instruction to a judge")
@@ -189,10 +193,17 @@ def _length(n_words: int, median: float, n_essays: int) -> Iterator[str]:
         yield f"far longer than the others ({n_words} words; half have {median:g} or fewer)"
 
 
-def _names(text: str, finder: NameFinder) -> Iterator[str]:
-    found = dict.fromkeys(text[begins:ends] for begins, ends in finder.found(text))
-    if found:
-        yield f"names of the class in the text: {visible(', '.join(list(found)[:5]))}"
+def _guesser(batch: Batch) -> NameGuesser | None:
+    if batch.settings.values.unknown_names == "keep":
+        return None
+    return NameGuesser.of((essay.text for essay in batch.essays), batch.class_names)
+
+
+def _names(text: str, finder: NameFinder | NameGuesser | None, told: str) -> Iterator[str]:
+    spans = finder.found(text) if finder is not None else []
+    if found := list(dict.fromkeys(text[begins:ends] for begins, ends in spans)):
+        more = f" and {len(found) - _NAMES_SHOWN} more" if len(found) > _NAMES_SHOWN else ""
+        yield f"{told}: {visible(', '.join(found[:_NAMES_SHOWN]))}{more}"
 
 
 def _most_common(languages: Iterable[str]) -> str:

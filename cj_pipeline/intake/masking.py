@@ -1,7 +1,7 @@
 """Names of the class register are masked in what judges are shown; the originals are kept.
 
-Only names that the batch itself knows are masked, in the forms below; other people's names stay.
-What is found and what not is in docs/decisions/0034.
+Only names that the batch itself knows are masked, in the forms below; to guess others is for
+`unknown_names`. What is found and what not is in docs/decisions/0034.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ MIN_LETTERS = 2
 """Of a part of a name: an initial alone would mask too much."""
 
 
-def _words(text: str) -> frozenset[str]:
+def words_in(text: str) -> frozenset[str]:
+    """Return the words of a list that is written as a text."""
     return frozenset(text.split())
 
 
 _LETTERS = r"(?:[^\W\d_][\u0300-\u036f]*)+"  # accents may be marks of their own
-_WORD = re.compile(rf"{_LETTERS}(?:['\u2019\u02bc]{_LETTERS})*")
-_PARTICLES = _words(
+WORD = re.compile(rf"{_LETTERS}(?:['\u2019\u02bc]{_LETTERS})*")
+_PARTICLES = words_in(
     """
     von van der den de la le du da di dos das zu zum zur af av el al bin
     """
 )
 # Given and family names that are words too: masked only beside another part of the same name.
-_ALSO_WORDS = _words(
+_ALSO_WORDS = words_in(
     """
     mark marks will rose grace hope joy may june april august bill rich art frank lang
     klein groß gross weiß weiss schwarz braun grün koch bauer weber jung stein berg
@@ -47,7 +48,7 @@ _SPELLED_OUT = str.maketrans({"ø": "o", "æ": "ae", "ł": "l", "đ": "d", "ı":
 _CYRILLIC_CASES = ("а", "я", "у", "ю", "е", "и", "ы", "ом", "ем", "ой", "ей", "ым")
 _MIN_CYRILLIC_STEM = 4
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{2,}")
-_GREETINGS = _words(
+_GREETINGS = words_in(
     """
     hallo hej hi hello hey dear liebe lieber kära käre cher chère bonjour salut deine
     dein din your viele grüße hälsningar
@@ -86,13 +87,13 @@ class NameFinder:
 
     def found(self, text: str) -> list[tuple[int, int]]:
         """Return where names stand in a text, as beginnings and ends, in order."""
-        words = list(_WORD.finditer(text))
+        words = list(WORD.finditer(text))
         spans = []
         for at, word in enumerate(words):
             whose = self._whose(word[0])
             if not whose or word[0][0].islower():
                 continue
-            if _also_a_word(word[0]) and not self._is_beside(words, at, whose, text):
+            if is_also_a_word(word[0]) and not self._is_beside(words, at, whose, text):
                 continue
             spans.append(word.span())
         if self.unspaced is not None:
@@ -101,20 +102,12 @@ class NameFinder:
 
     def masked(self, text: str) -> str:
         """Return a text with each name in it as `MASK`; names side by side as one."""
-        pieces: list[str] = []
-        end = 0
-        for begins, ends in self.found(text):
-            if pieces and pieces[-1] == MASK and not text[end:begins].strip(" -\u2010\u00a0"):
-                end = ends
-                continue
-            pieces += [text[end:begins], MASK]
-            end = ends
-        return "".join([*pieces, text[end:]])
+        return masked(text, self.found(text))
 
     def _whose(self, word: str) -> frozenset[int]:
-        folded = _folded(word)
-        pieces = [one for one in re.split("['\u2019\u02bc]", folded) if len(one) >= MIN_LETTERS]
-        for form in (folded, *_stems(folded), *pieces):
+        whole = folded(word)
+        pieces = [one for one in re.split("['\u2019\u02bc]", whole) if len(one) >= MIN_LETTERS]
+        for form in (whole, *genitives(whole), *pieces):
             if form in self.parts:
                 return self.parts[form]
         return frozenset()
@@ -136,8 +129,21 @@ class NameFinder:
         return False
 
 
+def masked(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Return a text with `MASK` in place of these spans, in order; side by side they are one."""
+    pieces: list[str] = []
+    end = 0
+    for begins, ends in spans:
+        if pieces and pieces[-1] == MASK and not text[end:begins].strip(" -\u2010\u00a0"):
+            end = ends
+            continue
+        pieces += [text[end:begins], MASK]
+        end = ends
+    return "".join([*pieces, text[end:]])
+
+
 def with_masked_names(
-    reading: Reading, essays: Sequence[Essay], names: Sequence[str]
+    reading: Reading, essays: Sequence[Essay], names: Sequence[str], *, others_stay: bool = True
 ) -> list[Essay]:
     """Return the essays with the class's names masked in what judges are shown."""
     if not names:
@@ -147,16 +153,16 @@ def with_masked_names(
         )
         return list(essays)
     finder = NameFinder.of(names)
-    masked, n_places = [], 0
+    done, n_places = [], 0
     for essay in essays:
         n_here = len(finder.found(essay.text))
         n_places += n_here
-        masked.append(replace(essay, masked_text=finder.masked(essay.text)) if n_here else essay)
+        done.append(replace(essay, masked_text=finder.masked(essay.text)) if n_here else essay)
     reading.notices.append(
         f"mask_names: the {len(set(names))} names of the class and their forms were masked in"
-        f" {n_places} places; other people's names stay"
+        f" {n_places} places" + ("; other people's names stay" if others_stay else "")
     )
-    return masked
+    return done
 
 
 def _apart(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -174,13 +180,14 @@ def _parts(name: str) -> list[str]:
     joined = [word.replace("-", "") for word in name.split() if "-" in word.strip("-")]
     return [
         part
-        for word in [*_WORD.findall(name), *joined]
+        for word in [*WORD.findall(name), *joined]
         for part in re.split("['\u2019\u02bc]", word)
         if len(part) >= MIN_LETTERS and part.lower() not in _PARTICLES
     ]
 
 
-def _folded(word: str) -> str:
+def folded(word: str) -> str:
+    """Return a word as names are compared: small, without accents, `ss` for `ß`."""
     lowered = unicodedata.normalize("NFKD", word.casefold().replace("ß", "ss"))
     plain = "".join(letter for letter in lowered if not unicodedata.combining(letter))
     return plain.translate(_SPELLED_OUT)
@@ -191,20 +198,21 @@ def _forms(part: str) -> set[str]:
     spelled = part.lower()
     for letter, two in (("ä", "ae"), ("ö", "oe"), ("ü", "ue"), ("å", "aa"), ("ø", "oe")):
         spelled = spelled.replace(letter, two)
-    return {_folded(part), _folded(spelled)}
+    return {folded(part), folded(spelled)}
 
 
-def _stems(folded: str) -> list[str]:
-    """Return what a form may be the genitive of."""
+def genitives(word: str) -> list[str]:
+    """Return what a folded word may be the genitive of."""
     stems = []
     for ending in ("'s", "\u2019s", "'", "\u2019", "s"):
-        if folded.endswith(ending) and len(folded) - len(ending) >= MIN_LETTERS:
-            stems.append(folded.removesuffix(ending))
+        if word.endswith(ending) and len(word) - len(ending) >= MIN_LETTERS:
+            stems.append(word.removesuffix(ending))
     for ending in _CYRILLIC_CASES:
-        if folded.endswith(ending) and len(folded) - len(ending) >= _MIN_CYRILLIC_STEM:
-            stems.append(folded.removesuffix(ending))
+        if word.endswith(ending) and len(word) - len(ending) >= _MIN_CYRILLIC_STEM:
+            stems.append(word.removesuffix(ending))
     return stems
 
 
-def _also_a_word(word: str) -> bool:
+def is_also_a_word(word: str) -> bool:
+    """Whether a name, or what it is the genitive of, is a common word too."""
     return word.lower() in _ALSO_WORDS or word.lower().removesuffix("s") in _ALSO_WORDS

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -113,6 +113,10 @@ class BatchSettings(BaseModel):
     mask_names: bool = False
     """Mask the names of the class, as its register or its tables give them, in what judges are
     shown. Other people's names stay."""
+    unknown_names: Literal["keep", "tell", "mask"] = "keep"
+    """What to do with names that no register gives, guessed by lists of first names; needs the
+    extra `names`. keep: they are not looked for. tell: `cj plan FOLDER --essays` shows them. mask:
+    judges do not see them either. A guess misses some names and takes some words for names."""
 
     scale: str | None = None
     """The grade scale of the anchors' grades: a built-in one, or the one in the batch's own
@@ -197,6 +201,9 @@ class BatchSettings(BaseModel):
     """The budget: at most this many comparisons; the batch may stop earlier."""
     wave_size: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Pairs per wave; by default half the number of essays."""
+    waves: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Spend the budget in at most so many waves, in place of `wave_size`. Each waits for its
+    provider once; large waves take some comparisons more to the same ranks."""
     spend_cap_usd: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """The most the batch may cost, in USD. The worst case is reserved before each submission."""
     canary_requests: Annotated[int, Field(ge=0, le=50)] | None = None
@@ -262,9 +269,15 @@ class BatchSettings(BaseModel):
     result."""
 
     @model_validator(mode="after")
-    def _all_at_once_needs_one_wave(self) -> BatchSettings:
-        if self.all_at_once and self.wave_size is not None:
-            msg = "wave_size and all_at_once exclude each other: remove one of them"
+    def _one_way_to_size_waves(self) -> BatchSettings:
+        given = {
+            "wave_size": self.wave_size is not None,
+            "waves": self.waves is not None,
+            "all_at_once": self.all_at_once,
+        }
+        if sum(given.values()) > 1:
+            named = " and ".join(name for name, is_given in given.items() if is_given)
+            msg = f"{named} exclude each other: remove all but one of them"
             raise ValueError(msg)
         return self
 
@@ -425,6 +438,8 @@ def _in_words(error: ErrorDetails) -> str:
 def _hint(error: ErrorDetails) -> str:
     """Return what helps with a value that people often write otherwise; empty without any."""
     given = error["input"]
+    if error["type"] == "extra_forbidden":
+        return _keys_within(str(error["loc"][0]))
     if isinstance(given, str) and re.fullmatch(r"-?\d+,\d+", given.strip()):
         return f": write {given.strip().replace(',', '.')} with a point"
     if error["loc"] == ("precise",):
@@ -434,6 +449,15 @@ def _hint(error: ErrorDetails) -> str:
         return f", since YAML reads {given} there (yes, no, on and off are words to it)"
     if isinstance(given, float) and error["type"] == "int_from_float":
         return f": give {math.floor(given)} or {math.ceil(given)}"
+    return ""
+
+
+def _keys_within(setting: str) -> str:
+    """Return which keys a setting of several parts has; empty for any other."""
+    field = BatchSettings.model_fields.get(setting)
+    for kind in (field.annotation, *get_args(field.annotation)) if field is not None else ():
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return f"; there are: {', '.join(kind.model_fields)}"
     return ""
 
 

@@ -28,7 +28,8 @@ def worst_case_usd(price: Price, prompt: Prompt, judge: Judge, *, batched: bool)
     """Return the most that one request can cost, in USD: what is reserved before it is sent.
 
     Every byte of the prompt counts as a token, which no byte-level tokenizer can exceed, nothing
-    is read from a cache, everything may be written to one, and the answer is as long as allowed.
+    is read from a cache, everything may be written to one, the answer is as long as allowed, and it
+    comes at the dearest time of day.
     """
     n_bytes = prompt_bytes(prompt)
     share = price.batched if batched else FULL_PRICE
@@ -40,6 +41,8 @@ def worst_case_usd(price: Price, prompt: Prompt, judge: Judge, *, batched: bool)
     )
     most = (n_bytes + _REQUEST_OVERHEAD_TOKENS) * dearest
     most += judge.settings.max_output_tokens * price.output * share.output
+    if not batched:
+        most *= price.dearest_hour
     return float(most / _PER)
 
 

@@ -6,16 +6,17 @@ here, so the arithmetic is written once. When caching a prefix pays is `prompt_c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cj_pipeline.errors import UnpricedModelError
 
@@ -74,13 +75,30 @@ class BatchMultipliers:
 
 
 @dataclass(frozen=True)
+class HourlyShare:
+    """What single calls cost from one time of day to another, in UTC, as a share of the price."""
+
+    begins: time
+    ends: time
+    times: Decimal
+
+    def holds_at(self, moment: datetime) -> bool:
+        """Whether it holds then; a span may go over midnight."""
+        at = moment.astimezone(UTC).time()
+        if self.begins < self.ends:
+            return self.begins <= at < self.ends
+        return at >= self.begins or at < self.ends
+
+
+@dataclass(frozen=True)
 class Price:
     """USD per million tokens of one model, with where and when the figures were read.
 
     `cacheable_from` is the shortest prefix, in tokens, that the provider keeps for this model;
     `is_simulated` marks nominal prices of emulated models: nothing is billed. `tiers` are shares
     of the price by the service tier that an answer names. `is_stated_by_answers`: what an answer
-    says it cost is the bill, and this price bounds it beforehand.
+    says it cost is the bill, and this price bounds it beforehand. `hours` are shares of the price
+    by the time of day, for single calls.
     """
 
     provider: str
@@ -97,6 +115,71 @@ class Price:
     is_simulated: bool = False
     tiers: Mapping[str, Decimal] = field(default_factory=dict)
     is_stated_by_answers: bool = False
+    hours: tuple[HourlyShare, ...] = ()
+
+    @property
+    def dearest_hour(self) -> Decimal:
+        """The largest share of the price that a single call may cost at any time of day."""
+        return max((hour.times for hour in self.hours), default=Decimal(1)).max(Decimal(1))
+
+    def dearest_between(self, start: datetime, end: datetime) -> Decimal:
+        """Return the largest share of the price at any time between two moments.
+
+        Nobody tells by which of them a call is billed that lasts from one price into another.
+        """
+        end = max(start, end)  # a clock may have been set back
+        if end - start >= timedelta(days=1):
+            return self.dearest_hour
+        moments = [start, end]
+        for day in {start.astimezone(UTC).date(), end.astimezone(UTC).date()}:
+            edges = (edge for hour in self.hours for edge in (hour.begins, hour.ends))
+            moments += [datetime.combine(day, edge, UTC) for edge in edges]
+        return max(self._share_at(moment) for moment in moments if start <= moment <= end)
+
+    def _share_at(self, moment: datetime) -> Decimal:
+        found = (hour.times for hour in self.hours if hour.holds_at(moment))
+        return next(found, Decimal(1))
+
+
+class HourEntry(BaseModel):
+    """A part of the day with another price, as written in a judge's own definition."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    begins: Annotated[time, Field(alias="from", strict=True)]
+    ends: Annotated[time, Field(alias="to", strict=True)]
+    times: Annotated[Decimal, Field(ge=0, le=100)]
+
+    @field_validator("begins", "ends", mode="before")
+    @classmethod
+    def _time(cls, said: object) -> object:
+        """A number would be taken as seconds, and 16:30 unquoted is a number to some readers."""
+        if isinstance(said, str) and re.fullmatch(r"\d\d:\d\d(:00)?", said):
+            return time.fromisoformat(said)
+        msg = "a time of day in UTC is written as 'HH:MM', in quotes"
+        raise ValueError(msg)
+
+    def share(self) -> HourlyShare:
+        """Return it as a price has it."""
+        return HourlyShare(self.begins, self.ends, self.times)
+
+
+_Share = Annotated[Decimal, Field(ge=0, le=1)]
+
+
+class BatchedEntry(BaseModel):
+    """What a batch endpoint charges per class of token, as a share of the price; 1 if not said."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: _Share = Decimal(1)
+    cached_input: _Share = Decimal(1)
+    cache_write: _Share = Decimal(1)
+    output: _Share = Decimal(1)
+
+    def multipliers(self) -> BatchMultipliers:
+        """Return it as a price has it."""
+        return BatchMultipliers(self.input, self.cached_input, self.cache_write, self.output)
 
 
 Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
@@ -112,8 +195,9 @@ class PriceEntry(BaseModel):
     """A price as written in `prices.yaml` or in a judge's own definition.
 
     Figures are strings or whole numbers, so that they are read as decimals, exactly. `batched` is
-    what the provider's batch endpoint charges, as a share of the price; `tiers` the same for
-    service tiers that an answer may name.
+    what the provider's batch endpoint charges, as a share of the price, for all classes of token or
+    for each; `tiers` the same for
+    service tiers that an answer may name, and `hours` for single calls by the time of day in UTC.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -123,8 +207,9 @@ class PriceEntry(BaseModel):
     cache_write_5m: Usd | None = None
     cache_write_1h: Usd | None = None
     output: Usd
-    batched: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    batched: _Share | BatchedEntry | None = None
     tiers: Mapping[str, Annotated[Decimal, Field(ge=0, le=100)]] = {}
+    hours: tuple[HourEntry, ...] = ()
     cacheable_from: Annotated[int, Field(ge=1)] = 1024
     source: str
     as_of: date
@@ -150,13 +235,19 @@ class PriceEntry(BaseModel):
             cache_write_5m=or_input(self.cache_write_5m),
             cache_write_1h=or_input(self.cache_write_1h),
             output=self.output,
-            batched=batched if self.batched is None else BatchMultipliers(*[self.batched] * 4),
+            batched=self._batched(batched),
             tiers={folded_tier(name): share for name, share in self.tiers.items()},
+            hours=tuple(hour.share() for hour in self.hours),
             cacheable_from=self.cacheable_from,
             source=self.source,
             as_of=self.as_of,
             is_simulated=is_simulated,
         )
+
+    def _batched(self, usual: BatchMultipliers) -> BatchMultipliers:
+        if isinstance(self.batched, BatchedEntry):
+            return self.batched.multipliers()
+        return usual if self.batched is None else BatchMultipliers(*[self.batched] * 4)
 
 
 @cache

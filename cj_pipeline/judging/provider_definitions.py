@@ -130,6 +130,9 @@ class ProviderDefinition(BaseModel):
     """Batches that may be created per hour."""
     results_kept_s: Annotated[int, Field(ge=3600, le=10**9)] | None = None
     """For how many seconds after a batch's creation its results are kept."""
+    streaming: bool = False
+    """Whether single calls are asked for as streams: some services answer in no other way, and
+    some proxies cut a connection that is silent for as long as a model thinks."""
     canary: bool = True
     """Whether a judge may first be tried with single calls."""
     stall_after_s: Annotated[float, Field(gt=0, le=366 * 24 * 3600)] | None = None
@@ -265,4 +268,6 @@ def _problem(definition: ProviderDefinition, file: Path) -> str | None:
         return f"apis: {definition.wire} has no {', '.join(sorted(unknown))}"
     if definition.batch in BATCH_SHAPES and definition.wire != "openai":
         return f"batch: {definition.batch} goes with wire: openai"
+    if definition.streaming and definition.wire != "openai":
+        return "streaming goes with wire: openai"
     return None

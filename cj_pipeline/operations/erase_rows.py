@@ -17,7 +17,7 @@ from typing import Any
 from cj_pipeline.provider_jobs import ledger
 from cj_pipeline.store.session import Session
 
-_ID_COLUMNS = (
+ID_COLUMNS = (
     "essay_id",
     "essay_a",
     "essay_b",
@@ -26,6 +26,8 @@ _ID_COLUMNS = (
     "primary_anchor_id",
     "judged_id",
 )
+"""Columns that hold an essay's id."""
+
 PERSON_COLUMNS = (
     "person",
     "made_by",
@@ -259,9 +261,14 @@ def names_of(db: Session, batch_id: str, essay_id: str) -> list[str]:
     return sorted((str(name) for name in kept if name and name != "None"), key=len, reverse=True)
 
 
+def is_telling(name: str) -> bool:
+    """Whether a name, found among other words, is surely meant."""
+    return len(name) >= _SHORTEST_NAME and not name.isdecimal()
+
+
 def _without(names: Iterable[str]) -> Callable[[str], str]:
     """Return what replaces names in words by `forgotten`; short ones and numbers are left."""
-    told = [name for name in names if len(name) >= _SHORTEST_NAME and not name.isdecimal()]
+    told = [name for name in names if is_telling(name)]
     if not told:
         return lambda text: text
     words = re.compile(rf"(?<![\w-])(?:{'|'.join(re.escape(name) for name in told)})(?![\w-])")
@@ -310,7 +317,7 @@ def _rename(db: Session, batch_id: str, essay_id: str, alias: str, names: list[s
     n_rows = 0
     for table in tables_of(db):
         columns = _columns(db, table)
-        for column in columns.keys() & set(_ID_COLUMNS):
+        for column in columns.keys() & set(ID_COLUMNS):
             keys = {"old": essay_id, "batch": batch_id}
             where = f'"{table}" WHERE batch_id = $batch AND "{column}" = $old'
             row = db.one(f"SELECT count(*) AS n FROM {where}", keys)  # noqa: S608

@@ -245,7 +245,13 @@ class _Examining:
                 yield Examined("structured", "problem", told, {"structured": manner})
                 yield from self._reading_only(reply)
             return
-        yield Examined("structured", "problem", f"it takes no request: {'; '.join(refused)}")
+        told = f"it takes no request: {'; '.join(refused)}"
+        if not self.judge.service.streaming and "stream" in told.casefold():
+            told += (
+                f". Define a provider that is `like: {self.judge.provider}` with `streaming: true`,"
+                " and name it as the judge's provider"
+            )
+        yield Examined("structured", "problem", told)
 
     def _reading_only(self, reply: Reply) -> Iterator[Examined]:
         yield self._answer_read(reply)

@@ -56,8 +56,10 @@ class Trial:
 
     @property
     def cost_usd(self) -> float:
-        """What this call cost, at the price of single calls."""
-        return cost_usd(self.judge.price, self.usage or Usage(), batched=False)
+        """What this call cost, at the price of single calls in the dearest hour."""
+        price = self.judge.price
+        told = cost_usd(price, self.usage or Usage(), batched=False)
+        return told * float(price.dearest_hour)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from cj_pipeline.provider_jobs.requests import (
     request_line,
     submission_key,
 )
-from cj_pipeline.queries.batch_record import BatchRecord, load_batch
+from cj_pipeline.queries.batch_record import BatchRecord, load_batch, pairs_per_wave
 from cj_pipeline.queries.comparison_graph import empty_graph, with_linked_scores
 from cj_pipeline.queries.forecast_plan import PastCalls, past_calls, plan_ahead
 from cj_pipeline.queries.live_profile import stored_profile
@@ -56,6 +56,8 @@ from cj_pipeline.store.session import Session
 
 _RELIABILITIES = (0.8, 0.9)
 _MISPLACED = (0.2, 0.1)
+_PRICE_OF_LARGE_WAVES = "about 3 %"
+"""Of twice the essays, against half of them (`benchmarks/choosing/warm_starts.py`)."""
 """What is foreseen for a batch that sets no target of its own."""
 
 
@@ -116,7 +118,7 @@ class Preview:
                 f"{ends_at * record.settings.max_attempts}, because failed ones are retried",
             ),
             ("first wave", f"{len(self.first_wave)} comparisons{self._sent_together}"),
-            ("waves at most", self._n_rounds * self._n_together),
+            ("waves at most", self._waves_at_most),
             ("time at most", self._time(self._n_rounds)),
             *([("placed on", self.placed_on)] if self.placed_on else []),
             *self._forecast(),
@@ -138,6 +140,18 @@ class Preview:
     @property
     def _sent_together(self) -> str:
         return f", {self._n_together} waves sent together" if self._n_together > 1 else ""
+
+    @property
+    def _waves_at_most(self) -> int | str:
+        """How many waves there may be, and the price where each is chosen far ahead of answers."""
+        n_waves = self._n_rounds * self._n_together
+        ratio = pairs_per_wave(self.record) / len(self.record.essay_ids)
+        if ratio <= 1 or self._n_rounds < 2 or not chooses_by_scores(self.record):
+            return n_waves
+        return (
+            f"{n_waves}, each of {ratio:.1f} times as many pairs as essays; waves that large take"
+            f" {_PRICE_OF_LARGE_WAVES} more comparisons to the same ranks"
+        )
 
     def _time(self, n_rounds: int) -> str:
         """Return how long so many rounds take in the batch's mode, by its slowest judge."""

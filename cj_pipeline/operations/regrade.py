@@ -14,7 +14,7 @@ from cj_pipeline.errors import SettingsError, UnscalableBatchError
 from cj_pipeline.grading.grade_scales import load_scale, own_scale_problems, read_scale
 from cj_pipeline.intake.settings import resolve_settings
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
-from cj_pipeline.queries.essay_names import essay_named
+from cj_pipeline.queries.essay_names import essay_labels, essay_named
 from cj_pipeline.queries.linked_scale import read_linked_scale
 from cj_pipeline.queries.scale import fit_scale
 from cj_pipeline.runtime import Runtime
@@ -66,11 +66,13 @@ class GradeChange:
 
     Attributes:
         essay_id: The essay.
+        called: What people call it.
         before: Its grade, as written; None where it had none.
         after: Its grade now; None where it has none.
     """
 
     essay_id: str
+    called: str
     before: str | None
     after: str | None
 
@@ -111,14 +113,21 @@ def what_changed(db: Session, batch_id: str, revision: int) -> Regraded:
         )
     }
     earlier, now = reports.get(revision - 1), reports.get(revision)
+    called = essay_labels(db, batch_id)
     return Regraded(
-        tuple(GradeChange(**row) for row in rows if row["before"] != row["after"]),
-        tuple(_reasons(earlier, now)) if earlier and now else (),
+        tuple(
+            GradeChange(called=called[row["essay_id"]], **row)
+            for row in rows
+            if row["before"] != row["after"]
+        ),
+        tuple(_reasons(earlier, now, called)) if earlier and now else (),
         len(rows),
     )
 
 
-def _reasons(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+def _reasons(
+    earlier: Mapping[str, Any], now: Mapping[str, Any], called: Mapping[str, str]
+) -> Iterator[str]:
     """Yield what gradings were made by and is other than before."""
     if earlier["scale"] != now["scale"]:
         yield f"scale: {earlier['scale']} -> {now['scale']}"
@@ -126,7 +135,7 @@ def _reasons(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str
         was, became = earlier[part] or {}, now[part] or {}
         for key in sorted({*was, *became}):
             if was.get(key) != became.get(key):
-                yield f"{words} {key}: {was.get(key)} -> {became.get(key)}"
+                yield f"{words} {called.get(key, key)}: {was.get(key)} -> {became.get(key)}"
 
 
 GRADED_BY = (

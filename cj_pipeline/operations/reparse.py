@@ -186,7 +186,8 @@ def _reparsed(runtime: Runtime, db: Session, record: BatchRecord, now: datetime)
                 continue
             n_read += 1
             read = read_reply(parse, judge, bodies[custom_id])
-            cost = bill_of(row, read, judge.price, batched=job.is_batched)
+            ended_at = row["completed_at"] or now
+            cost = bill_of(row, read, judge.price, ended_at, batched=job.is_batched)
             evidence = evidence_of(row, read, judge.price)
             fresh = row | attempt_row(row, read, cost, row["completed_at"], evidence=evidence)
             costs_more = abs(cost - (row["cost_usd"] or 0.0)) > 1e-12
@@ -194,7 +195,6 @@ def _reparsed(runtime: Runtime, db: Session, record: BatchRecord, now: datetime)
                 changed[custom_id] = (row, fresh)
             if read.verdict is not None:
                 asked_for = stored.pairs[row["comparison_id"]] | row | _sums_before(stored, row)
-                ended_at = row["completed_at"] or now
                 verdicts[custom_id] = verdict_row(asked_for, read.verdict, fresh, ended_at)
     comparisons = _comparisons_anew(stored, changed, verdicts, now)
     return _Anew(changed, comparisons, n_read, n_unread)

@@ -237,18 +237,36 @@ def _sheet(
 ) -> None:
     sheet = workbook.add_worksheet(name)
     bold = workbook.add_format({"bold": True, "text_wrap": True, "valign": "top"})
+    plain = workbook.add_format({"text_wrap": True, "valign": "top"})
+    widths = [max(map(len, heading.split())) for heading in headings]
     for column, heading in enumerate(headings):
         sheet.write_string(0, column, heading, bold)
     for line, row in enumerate(rows, start=1):
         for column, cell in enumerate(row):
+            widths[column] = max(widths[column], len("" if cell is None else str(cell)))
             if isinstance(cell, str):
-                sheet.write_string(line, column, cell)
+                sheet.write_string(line, column, cell, plain)
             elif cell is not None:
-                sheet.write_number(line, column, cell)
+                sheet.write_number(line, column, cell, plain)
+    for column, width in enumerate(widths):
+        sheet.set_column(column, column, min(width, _MAX_WIDTH) + 1)
     sheet.freeze_panes(1, 0)
-    sheet.autofit(400)
+    _for_paper(sheet)
 
 
+def _for_paper(sheet: Any) -> None:
+    """Print all columns on one page's width, with the headings on each page."""
+    sheet.set_landscape()
+    sheet.set_paper(_A4)
+    sheet.set_margins(left=0.3, right=0.3, top=0.4, bottom=0.4)
+    sheet.fit_to_pages(1, 0)
+    sheet.repeat_rows(0)
+
+
+_A4 = 9
+"""As Excel numbers sizes of paper."""
+_MAX_WIDTH = 42
+"""Of a column, in characters; what is longer goes on below."""
 _ANCHOR_HEADINGS = (
     to_translate("Anchor"),
     to_translate("Known grade"),

@@ -15,7 +15,14 @@ from typing import Any, Literal
 from cj_pipeline.store.session import Session
 
 Kind = Literal[
-    "data frame", "query", "comparison", "verdicts", "oversight record", "pages", "person's record"
+    "data frame",
+    "query",
+    "comparison",
+    "verdicts",
+    "oversight record",
+    "pages",
+    "person's record",
+    "record of who judged",
 ]
 ANY_BATCH = "*"
 """Stands for the batches of a file that nobody knows them of, as with a query's."""

@@ -158,7 +158,7 @@ def essay_feedback(history: BatchHistory, essay_id: str) -> EssayFeedback:
         UnscalableBatchError: If the batch has no scores.
     """
     if essay_id not in history.essay_by_id:
-        hint = nearest(essay_id, history.essay_by_id) or "."
+        hint = nearest(essay_id, history.names_to_type) or "."
         msg = f"Batch '{history.batch_id}' has no essay '{essay_id}'{hint}"
         raise UnknownEssayError(msg)
     if essay_id not in history.score_by_id:
@@ -229,18 +229,22 @@ def _among_anchors(history: BatchHistory, essay_id: str) -> str:
     if below and above:
         return tr(
             "between anchors {below} ({low}) and {above} ({high})",
-            below=below,
+            below=history.label(below),
             low=grades[below],
-            above=above,
+            above=history.label(above),
             high=grades[above],
         )
     if below:
         return tr(
-            "above every anchor, next to {anchor} ({grade})", anchor=below, grade=grades[below]
+            "above every anchor, next to {anchor} ({grade})",
+            anchor=history.label(below),
+            grade=grades[below],
         )
     if above:
         return tr(
-            "below every anchor, next to {anchor} ({grade})", anchor=above, grade=grades[above]
+            "below every anchor, next to {anchor} ({grade})",
+            anchor=history.label(above),
+            grade=grades[above],
         )
     return ""
 

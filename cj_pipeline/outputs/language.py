@@ -26,6 +26,7 @@ _DATES = {
     "sv": "{:%Y-%m-%d %H:%M} UTC",
     "de": "{:%d.%m.%Y %H:%M} UTC",
 }
+_FIGURE = re.compile(r"[+-]?\d+\.\d+")
 _THOUSANDS = {"en": ",", "sv": "\u00a0", "de": "."}
 
 
@@ -76,7 +77,11 @@ def tr_stored(text: str) -> str:
 
 
 def _said_of(sentence: str, found: re.Match[str]) -> str:
-    return tr(sentence, **found.groupdict())
+    return tr(sentence, **{gap: _figure_of(said) for gap, said in found.groupdict().items()})
+
+
+def _figure_of(said: str) -> str:
+    return _localised(said) if _FIGURE.fullmatch(said) else tr_stored(said)
 
 
 def to_translate(sentence: str) -> str:
@@ -132,8 +137,51 @@ STORED = (
     "Students who score outside all anchors: {n}.",
     "No grades, only scores and ranks.",
     "There are no anchors: add essays whose grades are known.",
+    "The anchors ({n}) carry too few different grades ({grades}): add anchors of other "
+    "grades, so that there are {least} at least.",
+    "No chain of comparisons links {essays} to any anchor: judge pairs across, "
+    "`bridging_pairs` lists them.",
+    "The anchors' scores do not rise with their grades beyond chance ({z} standard errors "
+    "where {asked} are asked for): check the anchors' grades and the judge, or judge more "
+    "pairs.",
+    "The judge and the anchors' graders disagree by {steps} steps, more than {most}.",
+    "Of {n} students, {outside} score outside all anchors: add anchors as weak or as strong"
+    " as these students.",
+    "Against their grades, and beyond the errors of their scores, {pairs}: check these anchors.",
+    "'{lower}' scores above '{higher}'",
+    "No grades: the batch ended as {reason}.",
+    "No grades: the verdicts do not join all essays into one net.",
+    "Scores and ranks only: the batch names no grade scale.",
+    "Scores and ranks only: no anchors carry grades on {scale}.",
+    "A person waived what need not hold any more: {what}.",
+    "Placed on the scale of '{batch}'.",
+    "Graded otherwise before than here, where its grade counts: {anchors}.",
+    "Linked through {n} anchors.",
+    "Moved against the others, and essays of their own here: {anchors}.",
+    "More than a quarter of the anchors moved: anchors that move together cannot be told "
+    "from students who changed, so do not rely on the level.",
+    "A drift of an anchor under {logits} logits would not have been seen.",
+    "The judges separate essays unequally well: a logit of the later one is {unit} of the "
+    "earlier one's, and its scores were divided by that.",
+    "The students' mean changed by {change} ± {error} logits, unless all anchors moved "
+    "alike, which no verdict shows.",
+    "Moderated by {n} students' grades: by the exemplars alone students came out {steps} "
+    "steps too high, and that is taken out.",
+    "Moderated by {n} students' grades: by the exemplars alone students came out {steps} "
+    "steps too low, and that is taken out.",
+    "The sample alone shows a difference.",
+    "The sample alone does not prove one: it would show a difference from {steps} steps on.",
+    "The sample contradicts the exemplars so far that the grades rest on few draws: check "
+    "the exemplars, or make the sampled students anchors and grade again.",
+    "{n} essays won or lost everything ({essays}): how far out they lie rests on the prior.",
+    "The essays fall into {n} groups that only ever beat each other one way: the distances "
+    "between the groups rest on the prior.",
+    "The verdicts of {n} judges ({judges}) cannot separate their position effect from the "
+    "essays' scores: it is off for them. Show pairs in both orders, or judge more.",
+    "No verdict is a tie, so ties have no strength to estimate.",
+    "One judge alone has no discrimination apart from the scale itself.",
 )
-"""Sentences of gradings, as `grading.projection` writes them; others stay English, marked so."""
+"""Sentences of fits and gradings, as `scale` and `grading` write them; others stay English."""
 
 
 @functools.cache
@@ -143,8 +191,10 @@ def _stored_patterns() -> list[tuple[re.Pattern[str], str]]:
     for sentence in STORED:
         parts = re.split(r"\{(\w+)\}", sentence)
         texts = [re.escape(part) for part in parts[::2]]
-        names = [f"(?P<{name}>.+?)" for name in parts[1::2]]
+        gaps = dict.fromkeys(parts[1::2], ".+?") | {"n": r"\d+"}
+        names = [f"(?P<{name}>{gaps[name]})" for name in parts[1::2]]
         whole_of = "".join(a + b for a, b in zip(texts, [*names, ""], strict=True))
+        whole_of = re.sub(r"\\\.$", r"\\.(?!\\d)", whole_of)  # 1.5 does not end a sentence
         found.append((re.compile(whole_of), sentence))
     return found
 

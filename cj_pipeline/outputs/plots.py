@@ -8,19 +8,23 @@ in shape too. Every text is drawn as it is: `$` in a grade's name starts no form
 from __future__ import annotations
 
 import io
+import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cj_pipeline.diagnostics.position_balance import first_shown_share, positional_skews
 from cj_pipeline.outputs.judges import agreements
+from cj_pipeline.outputs.language import has_decimal_comma, plain, tr, whole
 from cj_pipeline.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
     from cj_pipeline.queries.history import BatchHistory
 
@@ -41,20 +45,33 @@ def png(figure: Figure, *, dpi: int = 110) -> bytes:
     from PIL import Image
 
     drawn, content = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
+    with _no_word_of_glyphs():
+        figure.savefig(drawn, format="png", dpi=dpi)
     picture = Image.open(drawn).convert("RGB").quantize(_N_COLOURS, dither=Image.Dither.NONE)
     picture.save(content, "PNG", optimize=True)
     return content.getvalue()
 
 
 def svg(figure: Figure) -> bytes:
-    """Return the figure as an SVG image; the same figure gives the same bytes."""
+    """Return the figure as an SVG image; the same figure gives the same bytes.
+
+    Names stay text, so that the reader's own fonts draw letters that matplotlib's font lacks.
+    """
     import matplotlib
 
     content = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "cj", "svg.fonttype": "path"}):
+    style = matplotlib.rc_context({"svg.hashsalt": "cj", "svg.fonttype": "none"})
+    with style, _no_word_of_glyphs():
         figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     return content.getvalue()
+
+
+@contextmanager
+def _no_word_of_glyphs() -> Iterator[None]:
+    """Say nothing of letters that matplotlib's font lacks: nobody at a terminal can help it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+        yield
 
 
 def score_plot(history: BatchHistory) -> Figure:
@@ -74,8 +91,8 @@ def score_plot(history: BatchHistory) -> Figure:
     )
     places = np.arange(n)
     for chosen, colour, marker, label in (
-        (~is_anchor, _STUDENT, "o", "student's essay"),
-        (is_anchor, _ANCHOR, "D", "anchor"),
+        (~is_anchor, _STUDENT, "o", tr("student's essay")),
+        (is_anchor, _ANCHOR, "D", tr("anchor")),
     ):
         if chosen.any():
             axes.errorbar(
@@ -97,8 +114,8 @@ def score_plot(history: BatchHistory) -> Figure:
         axes.tick_params(axis="y", labelsize=8, length=0)
     else:
         axes.set_yticks([])
-        axes.set_ylabel(f"{n:,} essays, highest score on top")
-    axes.set_xlabel("score in logits, with 95 % interval")
+        axes.set_ylabel(tr("{n} essays, highest score on top", n=whole(n)))
+    axes.set_xlabel(tr("score in logits, with 95 % interval"))
     if rows:
         axes.legend(loc="lower right", frameon=True, fontsize=8)
     return figure
@@ -118,7 +135,7 @@ def convergence_plot(history: BatchHistory) -> Figure:
     if threshold is not None:
         change.axhline(threshold, color=_ANCHOR, linestyle="--", linewidth=1)
         change.annotate(
-            f"stable at {threshold:g}",
+            tr("stable at {threshold}", threshold=plain(threshold)),
             (1, threshold),
             xycoords=("axes fraction", "data"),
             ha="right",
@@ -126,7 +143,7 @@ def convergence_plot(history: BatchHistory) -> Figure:
             fontsize=8,
             color=_ANCHOR,
         )
-    change.set_ylabel("largest change\nof a score")
+    change.set_ylabel(tr("largest change\nof a score"))
     change.set_ylim(bottom=0)
     errors = [
         (row.completed, row.details["bt_se_summary"]["mean_se"])
@@ -134,23 +151,22 @@ def convergence_plot(history: BatchHistory) -> Figure:
         if "bt_se_summary" in row.details
     ]
     error.plot(*_columns(errors), color=_STUDENT, marker="o", markersize=4)
-    error.set_ylabel("mean standard\nerror")
+    error.set_ylabel(tr("mean standard\nerror"))
     error.set_ylim(bottom=0)
-    for key, colour, marker in (
-        ("empirical_bayes_reliability", _STUDENT, "o"),
-        ("scale_separation_reliability", _ANCHOR, "D"),
+    for key, name, colour, marker in (
+        ("empirical_bayes_reliability", tr("empirical Bayes"), _STUDENT, "o"),
+        ("scale_separation_reliability", tr("scale separation"), _ANCHOR, "D"),
     ):
         points = [(row.completed, row.details[key]) for row in decided if key in row.details]
         if points:
-            name = key.replace("_", " ").removesuffix(" reliability").replace("bayes", "Bayes")
             reliability.plot(
                 *_columns(points), color=colour, marker=marker, markersize=4, label=name
             )
     reliability.set_ylim(0, 1.02)
-    reliability.set_ylabel("reliability")
+    reliability.set_ylabel(tr("reliability"))
     if reliability.lines:
         reliability.legend(loc="lower right", fontsize=8)
-    reliability.set_xlabel("comparisons with a verdict")
+    reliability.set_xlabel(tr("comparisons with a verdict"))
     reliability.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (change, error):
         axes.sharex(reliability)
@@ -165,8 +181,8 @@ def fairness_plot(history: BatchHistory) -> Figure:
     figure, (skew, share) = _figure(height=3.2, n_columns=2)
     skews = list(positional_skews(history.comparisons).values())
     skew.hist(skews, bins=np.linspace(0, 1, 21).tolist(), color=_STUDENT)
-    skew.set_xlabel("skew |A − B| / (A + B) of an essay")
-    skew.set_ylabel("essays")
+    skew.set_xlabel(tr("skew |A − B| / (A + B) of an essay"))
+    skew.set_ylabel(tr("essays"))
     skew.yaxis.set_major_locator(MaxNLocator(integer=True))
     by_wave = defaultdict(list)
     for row in history.succeeded:
@@ -188,10 +204,10 @@ def fairness_plot(history: BatchHistory) -> Figure:
     )
     share.set_ylim(0, 1)
     share.set_xlim(0.5, max(waves, default=1) + 0.5)
-    share.yaxis.set_major_formatter(PercentFormatter(1))
+    share.yaxis.set_major_formatter(PercentFormatter(1, symbol="\u00a0%"))
     share.xaxis.set_major_locator(MaxNLocator(integer=True))
-    share.set_xlabel("wave")
-    share.set_ylabel("first shown won")
+    share.set_xlabel(tr("wave"))
+    share.set_ylabel(tr("first shown won"))
     return figure
 
 
@@ -205,13 +221,13 @@ def cost_plot(history: BatchHistory) -> Figure:
         costs[row["wave"]] += row["cost_usd"] or 0.0
     waves = sorted(costs)
     usd = [costs[wave] for wave in waves]
-    axes.bar(waves, usd, color=_STUDENT, width=0.7, label="this wave")
+    axes.bar(waves, usd, color=_STUDENT, width=0.7, label=tr("this wave"))
     axes.plot(
-        waves, np.cumsum(usd), color=_ANCHOR, marker="D", markersize=4, label="all waves so far"
+        waves, np.cumsum(usd), color=_ANCHOR, marker="D", markersize=4, label=tr("all waves so far")
     )
     axes.set_ylim(bottom=0)
     axes.set_xlim(0.5, max(waves, default=1) + 0.5)
-    axes.set_xlabel("wave")
+    axes.set_xlabel(tr("wave"))
     axes.set_ylabel("USD")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper left", fontsize=8)
@@ -243,9 +259,11 @@ def agreement_plot(history: BatchHistory) -> Figure:
     axes.tick_params(axis="y", labelsize=8, length=0)
     axes.set_ylim(-0.7, max(1, len(found)) - 0.3)
     axes.set_xlim(0, 1.02)
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol="\u00a0%"))
     axes.set_xlabel(
-        "pairs with the same verdict, of (n) compared" if found else "no pair was judged twice"
+        tr("pairs with the same verdict, of (n) compared")
+        if found
+        else tr("no pair was judged twice")
     )
     return figure
 
@@ -262,7 +280,21 @@ def _figure(*, height: float, n_rows: int = 1, n_columns: int = 1) -> tuple[Figu
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(visible=True, axis="both", color="#e8ebee", linewidth=0.6)
         axes.set_axisbelow(True)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(_tick_labels(comma=has_decimal_comma()))
     return figure, grid
+
+
+def _tick_labels(*, comma: bool) -> ScalarFormatter:
+    """Return what writes the numbers along an axis, with a comma for the point where wanted."""
+    from matplotlib.ticker import ScalarFormatter
+
+    class Localised(ScalarFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            written = super().__call__(x, pos)
+            return written.replace(".", ",") if comma else written
+
+    return Localised()
 
 
 def _draw_boundaries(axes: Axes, history: BatchHistory) -> None:
@@ -285,7 +317,7 @@ def _draw_boundaries(axes: Axes, history: BatchHistory) -> None:
         color=_QUIET,
         elinewidth=1.4,
         transform=axes.get_xaxis_transform(),
-        label="boundary, ± 1 standard error",
+        label=tr("boundary, ± 1 standard error"),
     )
     axes.set_xlim(left, right)
     edges = np.clip([left, *(row["boundary"] for row in boundaries), right], left, right)

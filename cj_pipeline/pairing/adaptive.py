@@ -8,7 +8,8 @@ first. While the graph has no scores, `fixed_design` and `balanced` choose.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,8 @@ from cj_pipeline.batch.comparisons import Role
 from cj_pipeline.pairing.candidates import candidate_pairs
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph, PairChoice, Parts
 from cj_pipeline.pairing.position_repair import SwapRules
-from cj_pipeline.pairing.posterior import approximate_posterior, shrunk
+from cj_pipeline.pairing.posterior import approximate_posterior
+from cj_pipeline.pairing.shrinkage import shrunk
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class _Wave:
             graph.scores[self._first] - graph.scores[self._second], self._variances
         )
         self._is_open = np.ones(len(self._first), dtype=bool)
+        self._n_open = len(self._first)
         self._everyone = np.arange(graph.n_essays)
         self._candidates_of = (
             _candidates_of(self._first, self._second, graph.n_essays)
@@ -98,7 +101,8 @@ class _Wave:
         self._parts = Parts(graph)
         self._room, self._owed = _room_and_owed(graph, size)
         self._must_come = self._owed.copy()
-        self._gains = np.empty(len(self._first))
+        self._gains = np.full(len(self._first), -np.inf)
+        self._greatest = _Greatest(self._gains)
         self._weigh(self._everything)
 
     @property
@@ -111,13 +115,15 @@ class _Wave:
         Essays that would be left behind come first. When only pairs are left of essays that have
         had their most, each may have one more.
         """
-        while self._is_open.any():
-            gains = self._gains
+        while self._n_open:
             if self._owed.any():
                 owed = (self._owed[self._first] > 0) | (self._owed[self._second] > 0)
-                gains = np.where(owed, gains, -np.inf)
-            k = int(np.argmax(gains))
-            if np.isfinite(gains[k]):
+                k = int(np.argmax(np.where(owed, self._gains, -np.inf)))
+                is_found = owed[k] and np.isfinite(self._gains[k])
+            else:
+                k = self._greatest.at()
+                is_found = np.isfinite(self._gains[k])
+            if is_found:
                 return k
             if self._owed.any():
                 self._owed[:] = 0
@@ -130,6 +136,7 @@ class _Wave:
         """Add a candidate to the wave; return its essays and its gain."""
         one, other, gain = int(self._first[k]), int(self._second[k]), float(self._gains[k])
         self._is_open[k] = False
+        self._n_open -= 1
         self._room[[one, other]] -= 1
         self._owed[[one, other]] = np.maximum(self._owed[[one, other]] - 1, 0)
 
@@ -184,12 +191,49 @@ class _Wave:
             labels = self._parts.labels
             may_come &= labels[self._first[rows]] != labels[self._second[rows]]
         self._gains[rows] = np.where(may_come, self._expected_gains(rows), -np.inf)
+        self._greatest.refresh(rows)
 
     def _expected_gains(self, rows: slice | Ints) -> Floats:
         information = self._information[rows]
         losses = np.maximum(self._losses[rows], 0)
         gains: Floats = information * losses / (1 + information * self._variances[rows])
         return gains
+
+
+class _Greatest:
+    """Where the greatest of many values is, while few of them change at a time.
+
+    The greatest of each block is known, until all values change at once.
+    """
+
+    def __init__(self, values: Floats) -> None:
+        self._values = values
+        self._size = max(1, math.isqrt(len(values)))
+        self._starts = np.arange(0, len(values), self._size)
+        self._at: Ints | None = None
+
+    def at(self) -> int:
+        """Return the first place of the greatest value."""
+        if self._at is None:
+            return int(np.argmax(self._values))
+        return int(self._at[np.argmax(self._values[self._at])])
+
+    def refresh(self, rows: slice | Ints) -> None:
+        """Take note that the values in these places, or all of them, have changed."""
+        if isinstance(rows, slice):
+            self._at = None
+            return
+        changed: Iterable[int] = range(len(self._starts))
+        if self._at is None:
+            self._at = self._starts.copy()
+        else:
+            blocks = rows // self._size
+            at = self._at[blocks]
+            matters = (at == rows) | (self._values[rows] >= self._values[at])
+            changed = set(blocks[matters].tolist())
+        for block in changed:
+            start = self._starts[block]
+            self._at[block] = start + np.argmax(self._values[start : start + self._size])
 
 
 def _room_and_owed(graph: ComparisonGraph, size: int) -> tuple[Ints, Ints]:

@@ -10,8 +10,8 @@ pairs are then judged, to `adaptive`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -31,15 +31,8 @@ _EXACT_UP_TO = 1_500
 """Essays whose covariance is written out; from there on it is sketched."""
 N_SKETCHES = 96
 """Random directions kept in a sketch; differences' variances then err by about 15 %."""
-_SOLVED_TO = 1e-3
+SOLVED_TO = 1e-3
 """Relative residual of the sketch's systems, well below its own error."""
-_SPREADS = (0.5, 4.0)
-"""Logits between which essays' true spread is taken to lie when only the scores show it."""
-DRAWN_IN_TO = 0.85
-"""Of the likely spread: choosing by a little less saves more comparisons, `benchmarks/pairing.py`
-says (at 100 essays 26 and 31 %, against 23 and 28 % by the likely spread itself)."""
-_STEPS_IN = 2
-"""Newton steps to where the scores are believed to lie; the next would move them by 0.01."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,69 +170,7 @@ class SketchedPosterior:
         self._x[pair] -= gain * np.outer(u, z)
 
 
-def shrunk(graph: ComparisonGraph) -> ComparisonGraph:
-    """Return the graph with its scores drawn in to what essays of the likely spread can have.
-
-    The scale's own prior is weak on purpose, so that reported scores rest on verdicts; early scores
-    lie too far apart for it. Choosing by them would leave out pairs that are closer than they
-    seem. So for choosing, and only for that, the weak prior gives way to a normal one. A graph
-    without `information` stays as it is. What judges add (a liking for a place) is left as fitted.
-    """
-    if graph.scores is None or graph.information is None:
-        return graph
-    from cj_pipeline.scale.laplacian import NetMatrix, solve
-
-    matrix = graph.information.essays
-    layout, n = matrix.layout, graph.n_essays
-    first, second = layout.first, layout.second
-    own = _own_information(graph.information)
-    spread = _estimated_spread(graph.scores, matrix.diagonal)
-    if graph.spread is not None:
-        spread = DRAWN_IN_TO * graph.spread
-    narrow = 1 / spread**2
-
-    def at_ends(values: Floats, sign: int) -> Floats:
-        """Add up values per pair at its first essay, and with this sign at its second."""
-        return np.asarray(
-            np.bincount(first, values, n) + sign * np.bincount(second, values, n), dtype=np.float64
-        )
-
-    reported = graph.scores[first] - graph.scores[second]
-    counts = matrix.weights / _steepness(reported)
-    # At the reported scores the verdicts pull out as hard as the weak prior pulls in; from its
-    # information k p (1 - p) its pull k (p - 1/2) follows.
-    pull, scores = own * np.sinh(np.clip(graph.scores, -20, 20)), graph.scores.copy()
-    for _ in range(_STEPS_IN + 1):
-        apart = scores[first] - scores[second]
-        weights = counts * _steepness(apart)
-        drawn_in = NetMatrix(layout, weights, at_ends(weights, 1) + narrow, np.zeros(n))
-        less = 0.5 * counts * (np.tanh(0.5 * reported) - np.tanh(0.5 * apart))
-        gradient = pull + at_ends(less, -1) - narrow * scores
-        scores = scores + solve(drawn_in, gradient, rtol=_SOLVED_TO)
-    scores = scores - scores.mean()
-    # Boundaries lie among the reported scores and are drawn in with them.
-    share = float(scores @ graph.scores) / max(float(graph.scores @ graph.scores), 1e-12)
-    return replace(
-        graph,
-        scores=scores,
-        information=replace(graph.information, essays=drawn_in),
-        boundaries=tuple(share * boundary for boundary in graph.boundaries),
-    )
-
-
-def _estimated_spread(scores: Floats, information: Floats) -> float:
-    """Return the spread that scores have beyond their errors, within what is likely at all."""
-    errors = 1 / np.maximum(information, 1e-12)
-    spread = float(np.sqrt(max(np.var(scores) - errors.mean(), 0.0)))
-    return min(max(spread, _SPREADS[0]), _SPREADS[1])
-
-
-def _steepness(apart: Floats) -> Floats:
-    """Return the logistic curve's slope, p (1 - p)."""
-    return np.asarray(0.25 / np.cosh(0.5 * np.clip(apart, -30, 30)) ** 2)
-
-
-def _own_information(information: Information) -> Floats:
+def own_information(information: Information) -> Floats:
     """Return what the prior says of each score, as information; shape (n_essays,)."""
     matrix = information.essays
     first, second, weights = matrix.layout.first, matrix.layout.second, matrix.weights
@@ -359,10 +290,11 @@ def sketch(
     from cj_pipeline.scale.laplacian import solve
 
     y = _scores_factor(information, rng)
-    directions = rng.standard_normal(y.shape) / np.sqrt(N_SKETCHES)
+    directions: Any = rng.standard_normal(y.shape, dtype=np.float32)
+    directions /= np.float32(np.sqrt(N_SKETCHES))
     loss_columns = jacobian_times(np.einsum("ij,ij->i", y, y), directions)
-    x = solve(information.essays, loss_columns - loss_columns.mean(axis=0), rtol=_SOLVED_TO)
-    return SketchedPosterior(y, x - x.mean(axis=0))
+    x = solve(information.essays, loss_columns - loss_columns.mean(axis=0), rtol=SOLVED_TO)
+    return SketchedPosterior(y, (x - x.mean(axis=0)).astype(np.float32))
 
 
 def _scores_factor(information: Information, rng: np.random.Generator) -> Floats:
@@ -372,16 +304,19 @@ def _scores_factor(information: Information, rng: np.random.Generator) -> Floats
     matrix = information.essays
     first, second, weights = matrix.layout.first, matrix.layout.second, matrix.weights
     n = matrix.layout.n_essays
-    own = _own_information(information)
+    own = own_information(information)
 
     # B' W^(1/2) R + P^(1/2) R' has the covariance B' W B + P, which is the information itself.
-    noise = np.sqrt(weights)[:, None] * rng.standard_normal((len(weights), N_SKETCHES))
-    right = np.sqrt(np.maximum(own, 0))[:, None] * rng.standard_normal((n, N_SKETCHES))
+    # In single precision, of which a sketch has plenty.
+    single = np.float32
+    noise: Any = rng.standard_normal((len(weights), N_SKETCHES), dtype=single)
+    noise *= np.sqrt(weights).astype(single)[:, None]
+    right: Any = rng.standard_normal((n, N_SKETCHES), dtype=single)
+    right *= np.sqrt(np.maximum(own, 0)).astype(single)[:, None]
     np.add.at(right, first, noise)
     np.subtract.at(right, second, noise)
-    y = solve(matrix, right / np.sqrt(N_SKETCHES), rtol=_SOLVED_TO)
-    centred: Floats = y - y.mean(axis=0)
-    return centred
+    y = solve(matrix, right / single(np.sqrt(N_SKETCHES)), rtol=SOLVED_TO).astype(single)
+    return np.asarray(y - y.mean(axis=0))
 
 
 def _differences(matrix: Floats, first: Ints, second: Ints) -> Floats:

@@ -11,6 +11,7 @@ from cj_pipeline.errors import SettingsError, UnknownEssayError
 from cj_pipeline.ids import nearest
 from cj_pipeline.people.moderation import MAX_REASON, send_to_people
 from cj_pipeline.queries.batch_record import load_batch
+from cj_pipeline.queries.essay_names import essay_labels, essay_named
 from cj_pipeline.queries.release import release_of
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.store.session import Session
@@ -67,8 +68,10 @@ def rejudge(runtime: Runtime, batch_id: str, essay_id: str, *, by: str, reason: 
     now = runtime.clock()
     with runtime.store.write() as db:
         record = load_batch(db, batch_id)
+        essay_id = essay_named(db, batch_id, essay_id)
         if essay_id not in record.student_ids:
-            hint = nearest(essay_id, record.student_ids)
+            called = essay_labels(db, batch_id)
+            hint = nearest(essay_id, [*record.student_ids, *called.values()])
             msg = f"Batch '{batch_id}' has no student's essay '{essay_id}'{hint}"
             raise UnknownEssayError(msg)
         revision = release_of(db, batch_id).revision

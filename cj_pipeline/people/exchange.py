@@ -25,6 +25,7 @@ from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.templates import load_template
 from cj_pipeline.outputs.csv_files import csv_text
 from cj_pipeline.people.verdicts import HumanVerdict, store_verdicts, take_back
+from cj_pipeline.provider_jobs.changes import judge_row
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.next_step import late_verdicts
@@ -475,15 +476,6 @@ def _imported_judge(db: Session, record: BatchRecord) -> Judge:
         template=load_template("essay-quality-1"),
         allow_ties=True,
     )
-    row = {
-        "batch_id": record.batch_id,
-        "judge_id": judge.judge_id,
-        "name": judge.name,
-        "provider": judge.provider,
-        "model": judge.model,
-        "template": judge.template.name,
-        "definition": judge.definition(),
-        "is_simulated": False,
-    }
+    row = {"batch_id": record.batch_id, **judge_row(judge)}
     db.insert("judges", [row], on_conflict="ignore")
     return judge

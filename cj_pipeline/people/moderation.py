@@ -6,7 +6,7 @@ Each decision is a row for good, with who, when, why, and what the machine's gra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -16,7 +16,9 @@ from cj_pipeline.errors import SettingsError
 from cj_pipeline.grading.grade_scales import load_scale
 from cj_pipeline.ids import nearest
 from cj_pipeline.judging.judges import Judge, load_judge
+from cj_pipeline.provider_jobs.changes import judge_row
 from cj_pipeline.queries.batch_record import BatchRecord, load_batch
+from cj_pipeline.queries.essay_names import essay_named
 from cj_pipeline.queries.release import Release, release_of
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.next_step import late_verdicts
@@ -53,12 +55,18 @@ class Decision:
 def decide_grades(runtime: Runtime, batch_id: str, decisions: Sequence[Decision]) -> int:
     """Store what a person decided, all of it or none; return the number of the last one.
 
+    Essays may be named as they were handed in.
+
     Raises:
+        UnknownEssayError: If several essays bear a name.
         SettingsError: With everything that cannot be decided; nothing is stored then.
     """
     now = runtime.clock()
     with runtime.store.write() as db:
         record = load_batch(db, batch_id)
+        decisions = [
+            replace(each, essay_id=essay_named(db, batch_id, each.essay_id)) for each in decisions
+        ]
         grades = {
             row["essay_id"]: row
             for row in db.rows(
@@ -160,16 +168,7 @@ def people_judge(db: Session, record: BatchRecord) -> Judge:
     if own:
         return own[0]
     judge = load_judge("people")
-    row = {
-        "batch_id": record.batch_id,
-        "judge_id": judge.judge_id,
-        "name": judge.name,
-        "provider": judge.provider,
-        "model": judge.model,
-        "template": judge.template.name,
-        "definition": judge.definition(),
-        "is_simulated": False,
-    }
+    row = {"batch_id": record.batch_id, **judge_row(judge)}
     db.insert("judges", [row], on_conflict="ignore")
     return judge
 

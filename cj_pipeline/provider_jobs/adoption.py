@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -174,8 +175,10 @@ def record_submission(runtime: Runtime, job: ProviderJob, provider: Provider, jo
     """Record the job that a create has made.
 
     Where the lease ran out meanwhile and another process has made or found one, ours is one too
-    many: it is told to stop, and what it finished is billed.
+    many: it is told to stop, and what it finished is billed. What was made is kept whoever has
+    the batch by now: it may have been paid for.
     """
+    runtime = replace(runtime, store=runtime.store.with_lease(None))
     now = runtime.clock()
     with runtime.store.write() as db:
         current = ledger.find_job(db, job.submission_key)

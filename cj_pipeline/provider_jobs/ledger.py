@@ -27,7 +27,8 @@ from cj_pipeline.errors import (
     OutOfCreditError,
 )
 from cj_pipeline.providers.base import JobOutcome, JobStatus
-from cj_pipeline.store.session import Session
+from cj_pipeline.queries.job_states import ROWS_ARE_DUE
+from cj_pipeline.store.session import Lease, Session
 
 LEASE = timedelta(minutes=10)
 """How long a job may be silent before a process on another machine may pick it up."""
@@ -57,12 +58,6 @@ OPEN = frozenset({JobState.SUBMITTED, JobState.ADOPTED, JobState.RUNNING})
 
 COLLECTABLE = frozenset({JobState.ENDED, JobState.COLLECTED, JobState.INCOMPLETE})
 """Judged; its results are not settled yet, or not all of them."""
-
-ROWS_ARE_DUE = """(
-    (phase = 'collectable' AND (state <> 'incomplete' OR next_poll_at <= $now))
-    OR (state = 'settled' AND n_in_doubt > 0 AND next_poll_at <= $now)
-)"""
-"""Of `v_job_phases`, at `$now`: a job's rows are to be brought home now, the late ones too."""
 
 DONE = frozenset({JobState.SETTLED, JobState.REFUSED})
 """Nothing more happens to it."""
@@ -352,6 +347,14 @@ def this_process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+def owner(db: Session) -> str:
+    """Return the name under which a session's writer holds leases on jobs.
+
+    Who moves a whole batch along adds the number of that lease: jobs go with the batch.
+    """
+    return this_process() if db.lease is None else f"{this_process()}/{db.lease.fence}"
+
+
 def acquire_leases(
     db: Session, batch_id: str, now: datetime, *, only: str | None = None
 ) -> list[ProviderJob]:
@@ -369,22 +372,31 @@ def acquire_leases(
         " ORDER BY submission_key",
         [batch_id, only, only, now, now],
     )
-    free = [job for job in map(ProviderJob.from_row, rows) if not is_leased(job, now)]
+    jobs = map(ProviderJob.from_row, rows)
+    free = [job for job in jobs if not is_leased(job, now, db.lease)]
     _update(
         db,
         [job.submission_key for job in free],
-        lease_owner=this_process(),
+        lease_owner=owner(db),
         lease_until=now + LEASE,
     )
     return free
 
 
-def is_leased(job: ProviderJob, now: datetime) -> bool:
-    """Return whether another process that may be alive is sending this job."""
-    owner = job.lease_owner
-    if owner is None or job.lease_until is None or job.lease_until <= now:
+def is_leased(job: ProviderJob, now: datetime, lease: Lease | None = None) -> bool:
+    """Return whether another process that may be alive is sending this job.
+
+    Args:
+        job: The job.
+        now: By the pipeline's clock.
+        lease: Of whoever asks, on the job's batch: who had the batch before has lost its jobs too.
+    """
+    if job.lease_owner is None or job.lease_until is None or job.lease_until <= now:
         return False
-    host, pid = owner.rsplit(":", 1)
+    process, _, fence = job.lease_owner.partition("/")
+    if lease is not None and fence and fence != str(lease.fence):
+        return False
+    host, pid = process.rsplit(":", 1)
     if host != socket.gethostname():
         return True
     try:
@@ -476,7 +488,7 @@ def begin_create(db: Session, key: str, now: datetime) -> None:
 def withdraw_create(db: Session, key: str) -> None:
     """Record that a create surely came to nothing, unless another process has begun its own."""
     job = find_job(db, key)
-    if job is not None and job.lease_owner == this_process() and job.state in _from("begin_create"):
+    if job is not None and job.lease_owner == owner(db) and job.state in _from("begin_create"):
         _apply(db, key, "withdraw_create", create_begun_at=None)
 
 

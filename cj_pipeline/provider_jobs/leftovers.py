@@ -131,13 +131,16 @@ def delete_leftovers(runtime: Runtime, *, at_most: int | None = None, due_only: 
     return n_gone
 
 
-def count_leftovers(db: Session, batch_id: str | None = None) -> int:
-    """Return how many things lie at providers that nothing needs, of one batch or of all."""
+def count_leftovers(db: Session, now: datetime, batch_id: str | None = None) -> int:
+    """Return how many things lie at providers that nothing needs, of one batch or of all.
+
+    What was noted a moment ago and not tried yet is being deleted, unless whoever did it died.
+    """
     row = db.one(
-        # What was not tried yet is being deleted.
-        "SELECT count(*) AS n FROM provider_leftovers WHERE n_tries > 0 AND ($batch IS NULL OR"
-        " submission_key IN (SELECT submission_key FROM provider_jobs WHERE batch_id = $batch))",
-        {"batch": batch_id},
+        "SELECT count(*) AS n FROM provider_leftovers WHERE (n_tries > 0 OR next_try_at <= $now)"
+        " AND ($batch IS NULL OR submission_key IN"
+        " (SELECT submission_key FROM provider_jobs WHERE batch_id = $batch))",
+        {"batch": batch_id, "now": now},
     )
     return int(row["n"]) if row else 0
 

@@ -7,7 +7,6 @@ asks again only the calls that were in flight: at most one per worker.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -148,9 +147,7 @@ class _Keeper:
     def _goes_on(self, db: Session) -> bool:
         if load_batch(db, self.record.batch_id).cancel_requested:
             self.was_cancelled = True
-        stop_at = self.runtime.stop_at
-        is_over = stop_at is not None and time.monotonic() > stop_at
-        return not (self.was_cancelled or is_over)
+        return not (self.was_cancelled or self.runtime.is_over)
 
     def _changed_breakers(
         self, lanes: Mapping[str, LiveJob], now: datetime

@@ -124,8 +124,10 @@ def without_reply(job: ProviderJob) -> ReadReply:
     return ReadReply(outcome, None, None, code, message, may_retry=True)
 
 
-def bill_of(row: Mapping[str, Any], read: ReadReply, price: Price, *, batched: bool) -> float:
-    """Return what a request cost, in USD.
+def bill_of(
+    row: Mapping[str, Any], read: ReadReply, price: Price, ended_at: datetime, *, batched: bool
+) -> float:
+    """Return what a request that was over by `ended_at` cost, in USD.
 
     An answer that does not tell its tokens, or contradicts itself about them, was paid for all the
     same: it is billed at the most it can have cost, and marked. What failed, expired or never came
@@ -141,6 +143,8 @@ def bill_of(row: Mapping[str, Any], read: ReadReply, price: Price, *, batched: b
     # A batch that was not judged as one is not discounted as one.
     told = cost_usd(price, usage, batched=batched and tier != "standard")
     told *= float(price.tiers.get(tier, 1))
+    if price.hours and not batched:
+        told *= float(price.dearest_between(row["requested_at"], ended_at))
     is_sure = evidence_of(row, read, price) is UsageEvidence.REPORTED
     return told if is_sure else max(told, most)
 

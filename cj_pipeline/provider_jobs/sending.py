@@ -37,7 +37,7 @@ from cj_pipeline.provider_jobs.ledger import (
     ProviderJob,
     acquire_leases,
     find_job,
-    this_process,
+    owner,
 )
 from cj_pipeline.provider_jobs.live_calls import make_live_calls
 from cj_pipeline.provider_jobs.requests import (
@@ -315,7 +315,7 @@ def _begin_create(runtime: Runtime, key: str, file_id: str | None, digest: str) 
     """
     with runtime.store.write() as db:
         held = find_job(db, key)
-        if held is None or held.lease_owner != this_process():
+        if held is None or held.lease_owner != owner(db):
             msg = f"Job {key[:16]} is being sent by {held and held.lease_owner}."
             raise _TakenOverError(msg)
         ledger.mark_uploaded(db, key, file_id, digest)

@@ -196,7 +196,7 @@ def _read_rows(
         window = _prompt_window(db, job, asked, replies)
         for row, as_read in zip(asked, replies, strict=True):
             read = as_read if window is None else without_the_cut(row, as_read, window)
-            cost = bill_of(row, read, judge.price, batched=job.is_batched)
+            cost = bill_of(row, read, judge.price, now, batched=job.is_batched)
             evidence = evidence_of(row, read, judge.price)
             attempts.append(attempt_row(row, read, cost, now, evidence=evidence))
             if read.verdict is not None:

@@ -25,8 +25,8 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt
+from cj_pipeline.judging.provider_definitions import NO_WORDS, ErrorWords
 from cj_pipeline.providers.base import (
-    OUT_OF_CREDIT,
     FoundJob,
     JobOutcome,
     JobStatus,
@@ -48,9 +48,9 @@ from cj_pipeline.providers.transport import (
     ErrorAnswer,
     count,
     created_id,
+    error_meaning,
     failed_call,
     folded,
-    is_out_of_credit,
     items,
     json_object,
     lost_call,
@@ -61,6 +61,7 @@ from cj_pipeline.providers.transport import (
     require_rows,
     retry_after_s,
     rfc3339_time,
+    row_without_credit,
     shortened,
     text_or_none,
 )
@@ -89,6 +90,7 @@ class AnthropicBatches:
         account: See `account_fingerprint`.
         limits: What one job may hold.
         clock: Gives the time.
+        error_words: What its errors say.
     """
 
     client: anthropic.Anthropic
@@ -97,6 +99,7 @@ class AnthropicBatches:
     limits: ProviderLimits
     clock: Callable[[], datetime]
     has_jobs: bool = True
+    error_words: ErrorWords = NO_WORDS
 
     def build_request(
         self, prompt: Prompt, judge: Judge, custom_id: str, *, cache_prefix: bool = False
@@ -109,7 +112,7 @@ class AnthropicBatches:
 
     def parse_reply(self, line: str) -> Reply:
         """Parse a line of a batch's results."""
-        return parse_result(line)
+        return parse_result(line, self.error_words)
 
     def upload(self, shard: Path, submission_key: str) -> str | None:
         """Send nothing: requests travel with `create`."""
@@ -263,7 +266,7 @@ class AnthropicBatches:
                 result = {"type": "succeeded", "message": json_object(raw.text())}
             except (anthropic.BadRequestError, anthropic.UnprocessableEntityError) as error:
                 # Wrong is this request, not the judge: a row's failure, as it is in a batch.
-                if is_out_of_credit(error.error_code, error.api_message):
+                if error_meaning(self.error_words, error.error_code, error.api_message):
                     raise
                 result = {"type": "errored", "error": json_object(error.response.text)}
             return _answer_row(request, result)
@@ -302,6 +305,7 @@ class AnthropicBatches:
     @contextlib.contextmanager
     def failures(self, call: Call) -> Iterator[None]:
         """Turn what the SDK raises into this project's errors."""
+        call = replace(call, words=self.error_words)
         with plain_failures(call):
             try:
                 yield
@@ -332,7 +336,8 @@ class LiveAnthropic:
                 raw = await create(**_one_call(request, timeout_s))
                 result = {"type": "succeeded", "message": json_object(await raw.text())}
             except (anthropic.BadRequestError, anthropic.UnprocessableEntityError) as error:
-                if is_out_of_credit(error.error_code, error.api_message):
+                words = self.adapter.error_words
+                if error_meaning(words, error.error_code, error.api_message):
                     raise
                 result = {"type": "errored", "error": json_object(error.response.text)}
             return _answer_row(request, result)
@@ -351,7 +356,7 @@ def _answer_row(request: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     return json.dumps({"custom_id": request["custom_id"], "result": result}, ensure_ascii=False)
 
 
-def parse_result(line: str) -> Reply:
+def parse_result(line: str, words: ErrorWords = NO_WORDS) -> Reply:
     """Parse a line of a batch's results; pure."""
     try:
         row = json_object(line)
@@ -366,7 +371,7 @@ def parse_result(line: str) -> Reply:
     elif kind in ("canceled", "cancelled"):
         reply = Reply(None, RequestOutcome.CANCELLED, error_code="canceled", may_retry=True)
     else:
-        reply = _errored(mapping(result.get("error")))
+        reply = _errored(mapping(result.get("error")), words)
     return replace(reply, custom_id=text_or_none(row.get("custom_id")))
 
 
@@ -421,18 +426,22 @@ def _custom_id(line: bytes) -> str:
     return parse_result(line.decode("utf-8", "replace")).custom_id or ""
 
 
-def _errored(error: Mapping[str, Any]) -> Reply:
+def _errored(error: Mapping[str, Any], words: ErrorWords) -> Reply:
     details = mapping(error.get("error")) or error
     code = text_or_none(details.get("type"))
     message = details.get("message")
-    needs_credit = is_out_of_credit(code, message)
+    request_id = text_or_none(error.get("request_id"))
+    meaning = error_meaning(words, code, message)
+    if meaning == "out_of_credit":
+        return replace(row_without_credit(message), request_id=request_id)
+    is_ours = meaning == "not_for_plan" or (meaning is None and code == "invalid_request_error")
     return Reply(
         custom_id=None,
         outcome=RequestOutcome.PROVIDER_ERROR,
-        request_id=text_or_none(error.get("request_id")),
-        error_code=OUT_OF_CREDIT if needs_credit else code or "no_result",
+        request_id=request_id,
+        error_code=code or "no_result",
         error_message=shortened(message) if message else None,
-        may_retry=needs_credit or code != "invalid_request_error",
+        may_retry=not is_ours,
     )
 
 

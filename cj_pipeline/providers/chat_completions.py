@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt, verdict_schema
 from cj_pipeline.providers.base import Reply
-from cj_pipeline.providers.transport import mapping, text_or_none
+from cj_pipeline.providers.transport import items, mapping, text_or_none
 from cj_pipeline.providers.usage_evidence import SentCounts, UsageReading, read_usage
 
 ENDPOINT = "/v1/chat/completions"
@@ -45,6 +46,38 @@ def build_body(prompt: Prompt, judge: Judge) -> dict[str, Any]:
     if judge.settings.reasoning_effort is not None:
         body["reasoning_effort"] = judge.settings.reasoning_effort
     return body | dict(judge.service.extra_body)
+
+
+AS_STREAM: Mapping[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+"""What a body has besides that asks for a stream."""
+
+
+def joined(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the completion that the events of a stream make together.
+
+    Raises:
+        ValueError: If none of them says that it is over.
+    """
+    whole: dict[str, Any] = {}
+    said = {"content": "", "refusal": ""}
+    finish = None
+    for event in events:
+        if event.get("error"):
+            return event
+        whole |= {name: event[name] for name in _OF_THE_WHOLE if event.get(name) is not None}
+        for choice in items(event.get("choices")):
+            for name in said:
+                piece = mapping(choice.get("delta")).get(name)
+                said[name] += piece if isinstance(piece, str) else ""
+            finish = choice.get("finish_reason") or finish
+    if finish is None:
+        msg = "the stream ended before the answer did"
+        raise ValueError(msg)
+    message = {name: text or None for name, text in said.items()}
+    return whole | {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+
+
+_OF_THE_WHOLE = ("id", "model", "system_fingerprint", "service_tier", "usage")
 
 
 def read_body(body: dict[str, Any]) -> Reply:

@@ -31,6 +31,7 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.judging.prompts import Prompt
+from cj_pipeline.judging.provider_definitions import NO_WORDS, ErrorWords
 from cj_pipeline.providers.base import (
     OUT_OF_CREDIT,
     FoundJob,
@@ -51,6 +52,7 @@ from cj_pipeline.providers.transport import (
     ErrorAnswer,
     count_or_none,
     created_id,
+    error_meaning,
     failed_call,
     is_out_of_credit,
     items,
@@ -60,6 +62,7 @@ from cj_pipeline.providers.transport import (
     refuse_error_within,
     retry_after_s,
     rfc3339_time,
+    row_without_credit,
     shortened,
     text_or_none,
 )
@@ -139,6 +142,7 @@ class GeminiBatches:
         limits: What one job may hold.
         clock: Gives the time.
         reopen: The same client over another HTTP client, an asynchronous one.
+        error_words: What its errors say.
     """
 
     client: genai.Client
@@ -149,6 +153,7 @@ class GeminiBatches:
     clock: Callable[[], datetime]
     reopen: Callable[[httpx2.AsyncClient], genai.Client]
     has_jobs: bool = True
+    error_words: ErrorWords = NO_WORDS
 
     def build_request(
         self, prompt: Prompt, judge: Judge, custom_id: str, *, cache_prefix: bool = False
@@ -159,7 +164,7 @@ class GeminiBatches:
 
     def parse_reply(self, line: str) -> Reply:
         """Parse one inline response."""
-        return parse_response(line)
+        return parse_response(line, self.error_words)
 
     def upload(self, shard: Path, submission_key: str) -> str | None:
         """Send nothing: requests travel with `create`."""
@@ -290,7 +295,7 @@ class GeminiBatches:
                 self.client.models.generate_content(**_one_call(request, timeout_s))
                 answer = {"response": self.bodies.take()}
             except errors.ClientError as error:
-                answer = _refused_row(error)
+                answer = _refused_row(error, self.error_words)
             return _answer_row(request, answer)
 
     def live(self, http: httpx2.AsyncClient) -> LiveGemini:
@@ -313,6 +318,7 @@ class GeminiBatches:
     @contextlib.contextmanager
     def failures(self, call: Call) -> Iterator[None]:
         """Turn what the SDK raises into this project's errors."""
+        call = replace(call, words=self.error_words)
         with plain_failures(call):
             try:
                 yield
@@ -345,7 +351,7 @@ class LiveGemini:
                 await self.client.models.generate_content(**_one_call(request, timeout_s))
                 answer = {"response": json_object(place.get("text", ""))}
             except errors.ClientError as error:
-                answer = _refused_row(error)
+                answer = _refused_row(error, self.adapter.error_words)
             return _answer_row(request, answer)
 
 
@@ -359,14 +365,14 @@ def _one_call(request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
     }
 
 
-def _refused_row(error: errors.ClientError) -> dict[str, Any]:
+def _refused_row(error: errors.ClientError, words: ErrorWords) -> dict[str, Any]:
     """Return a request's own failure as a row, as it is in a batch; raise any other.
 
     Raises:
         errors.ClientError: If it is about the key, or about anything but this request.
     """
-    needs_credit = is_out_of_credit(error.status, error.message)
-    if error.code != 400 or _is_about_the_key(error) or needs_credit:
+    concerns_all = error_meaning(words, error.status, error.message)
+    if error.code != 400 or _is_about_the_key(error) or concerns_all:
         raise error
     return {"error": {"code": _INVALID_CODE, "message": str(error.message)}}
 
@@ -376,14 +382,14 @@ def _answer_row(request: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
     return json.dumps({**answer, "metadata": request["metadata"]}, ensure_ascii=False)
 
 
-def parse_response(line: str) -> Reply:
+def parse_response(line: str, words: ErrorWords = NO_WORDS) -> Reply:
     """Parse one inline response; pure."""
     try:
         row = json_object(line)
     except ValueError:
         return Reply(None, RequestOutcome.PROVIDER_ERROR, error_code="garbled", may_retry=True)
     if row.get("error") or not mapping(row.get("response")):
-        reply = _failed_row(mapping(row.get("error")))
+        reply = _failed_row(mapping(row.get("error")), words)
     else:
         reply = read_response(mapping(row.get("response")))
     return replace(reply, custom_id=text_or_none(mapping(row.get("metadata")).get("key")))
@@ -441,17 +447,12 @@ def _done(stats: Mapping[str, Any], outcome: JobOutcome | None) -> tuple[int | N
     return done or 0, failed or 0
 
 
-def _failed_row(error: dict[str, Any]) -> Reply:
+def _failed_row(error: dict[str, Any], words: ErrorWords) -> Reply:
     code, message = error.get("code"), error.get("message")
-    needs_credit = is_out_of_credit(str(error.get("status") or ""), message)
-    if needs_credit:
-        return Reply(
-            custom_id=None,
-            outcome=RequestOutcome.PROVIDER_ERROR,
-            error_code=OUT_OF_CREDIT,
-            error_message=shortened(message),
-            may_retry=True,
-        )
+    meaning = error_meaning(words, str(error.get("status") or ""), message)
+    if meaning == "out_of_credit":
+        return row_without_credit(message)
+    is_ours = meaning == "not_for_plan" or (meaning is None and code == _INVALID_CODE)
     return Reply(
         custom_id=None,
         outcome=RequestOutcome.CANCELLED
@@ -459,7 +460,7 @@ def _failed_row(error: dict[str, Any]) -> Reply:
         else RequestOutcome.PROVIDER_ERROR,
         error_code="no_response" if code is None else str(error.get("status") or code),
         error_message=shortened(message) if message else None,
-        may_retry=code != _INVALID_CODE,
+        may_retry=not is_ours,
     )
 
 

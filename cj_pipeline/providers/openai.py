@@ -53,6 +53,7 @@ from cj_pipeline.providers.transport import (
     count,
     count_or_none,
     created_id,
+    error_meaning,
     error_within,
     failed_call,
     folded,
@@ -68,7 +69,9 @@ from cj_pipeline.providers.transport import (
     require_list,
     require_rows,
     retry_after_s,
+    row_without_credit,
     shortened,
+    stream_events,
     text_or_none,
     unix_time,
 )
@@ -145,6 +148,7 @@ class OpenAIBatches:
         batch_body: Fields that uploads and creates have besides.
         may_expire: Whether files and batches may bear an expiry.
         error_words: What its errors say.
+        streaming: Whether single calls are asked for as streams.
     """
 
     client: openai.OpenAI
@@ -157,6 +161,7 @@ class OpenAIBatches:
     batch_body: Mapping[str, Any] = field(default_factory=dict)
     may_expire: bool = True
     error_words: ErrorWords = NO_WORDS
+    streaming: bool = False
 
     def build_request(
         self, prompt: Prompt, judge: Judge, custom_id: str, *, cache_prefix: bool = False
@@ -354,10 +359,15 @@ class OpenAIBatches:
         call = self.call(SINGLE_CALL, creates=True)
         with self.failures(call):
             try:
-                response = self.client.post(**_one_call(self.words.ENDPOINT, request, timeout_s))
+                response = self.client.post(**self.one_call(request, timeout_s))
             except openai.APIStatusError as error:
-                response = _of_this_request(error)
-            return _answer_row(call, request, response, self.words.WANTED)
+                response = _of_this_request(error, call.words)
+            return _answer_row(call, request, response, self.words)
+
+    def one_call(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Return what the SDK is to post for a line of a batch file, as a single call."""
+        body = {**request["body"], **(self.words.AS_STREAM if self.streaming else {})}
+        return _one_call(self.words.ENDPOINT, body, request["custom_id"], timeout_s)
 
     def live(self, http: httpx2.AsyncClient) -> LiveOpenAI:
         """Return what makes single calls, many at once, over one pool of connections."""
@@ -520,13 +530,12 @@ class LiveOpenAI:
     async def single(self, request: Mapping[str, Any], *, timeout_s: float) -> str:
         """Send one request at once; see `Provider.single`."""
         call = self.adapter.call(SINGLE_CALL, creates=True)
-        words = self.adapter.words
         with self.adapter.failures(call):
             try:
-                response = await self.client.post(**_one_call(words.ENDPOINT, request, timeout_s))
+                response = await self.client.post(**self.adapter.one_call(request, timeout_s))
             except openai.APIStatusError as error:
-                response = _of_this_request(error)
-            return _answer_row(call, request, response, words.WANTED)
+                response = _of_this_request(error, call.words)
+            return _answer_row(call, request, response, self.adapter.words)
 
 
 def _words_of(error: openai.APIStatusError) -> str:
@@ -552,40 +561,44 @@ def _with_expiry_if_known(send: Callable[..., Any], **expiry: Any) -> Any:
         return send()
 
 
-def _one_call(endpoint: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-    """Return what the SDK is to post for a line of a batch file."""
+def _one_call(
+    endpoint: str, body: Mapping[str, Any], custom_id: str, timeout_s: float
+) -> dict[str, Any]:
     return {
         "path": endpoint.removeprefix("/v1"),
-        "body": dict(request["body"]),
+        "body": body,
         "cast_to": httpx2.Response,
         "options": {
             "timeout": httpx2.Timeout(timeout_s, connect=min(10, timeout_s)),
             # Ours to name, so that a call without a reply can be looked up.
-            "headers": {"X-Client-Request-Id": request["custom_id"]},
+            "headers": {"X-Client-Request-Id": custom_id},
         },
     }
 
 
-def _of_this_request(error: openai.APIStatusError) -> httpx2.Response:
+def _of_this_request(error: openai.APIStatusError, words: ErrorWords) -> httpx2.Response:
     """Return an error answer that says something is wrong with this request alone, not the judge.
 
     Raises:
         APIStatusError: If it says something else.
     """
-    if error.status_code not in REQUESTS_OWN_FAULT or is_out_of_credit(
-        error.code, _words_of(error)
+    if error.status_code not in REQUESTS_OWN_FAULT or error_meaning(
+        words, error.code, _words_of(error)
     ):
         raise error
     return error.response
 
 
 def _answer_row(
-    call: Call, request: Mapping[str, Any], response: httpx2.Response, wanted: str
+    call: Call, request: Mapping[str, Any], response: httpx2.Response, words: ModuleType
 ) -> str:
     """Return an answer as the line of an output file it would be."""
-    body = json_object(response.text)
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        body = words.joined(stream_events(response.text))
+    else:
+        body = json_object(response.text)
     if response.is_success:
-        refuse_for_all(call, body, wanted)
+        refuse_for_all(call, body, words.WANTED)
     row = {
         "custom_id": request["custom_id"],
         "response": {
@@ -713,18 +726,9 @@ def _failed_row(error: object, words: ErrorWords, *, status: int | None) -> Repl
     code = text_or_none(details.get("code")) or text_or_none(details.get("type"))
     message = details.get("message") or (error if isinstance(error, str) else None)
     outcome = _ROW_ENDINGS.get(code or "", RequestOutcome.PROVIDER_ERROR)
-    meaning = words.meaning_of(code, message)
-    if meaning == "out_of_credit" or (
-        meaning is None and is_out_of_credit(code, message, status=status)
-    ):
-        # Nothing is wrong with the request: it is sent again once somebody has paid.
-        return Reply(
-            custom_id=None,
-            outcome=RequestOutcome.PROVIDER_ERROR,
-            error_code=OUT_OF_CREDIT,
-            error_message=shortened(message) if message else None,
-            may_retry=True,
-        )
+    meaning = error_meaning(words, code, message, status=status)
+    if meaning == "out_of_credit":
+        return row_without_credit(message)
     is_ours = meaning != "rate_limit" and (code == "invalid_request_error" or _is_refusal(status))
     is_ours = is_ours or meaning == "not_for_plan"
     return Reply(

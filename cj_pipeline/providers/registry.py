@@ -134,6 +134,20 @@ def open_provider(
     return _ADAPTERS[_spoken(judge)](connection)
 
 
+def missing_key(judge: Judge, environment: Mapping[str, str], home: Path) -> str:
+    """Return what to do about a key that nothing would yield; empty where there is none missing.
+
+    A file or a command that should yield it is not asked for it. Arguments as `open_provider`.
+    """
+    if token_source(judge, environment, _token_command(judge, home)) is not None:
+        return ""
+    try:
+        require_key(judge, environment)
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
 def open_parser(judge: Judge) -> Parser:
     """Return what reads a judge's replies; it makes no call and needs no key."""
     return _PARSERS[_spoken(judge)](judge)
@@ -258,6 +272,7 @@ def _with_openai_sdk(
         batch_body=service.batch_body,
         may_expire=service.batch_expiry and _spoken(connection.judge) not in BATCH_SHAPES,
         error_words=service.error_words,
+        streaming=service.streaming,
         limits=connection.limits(limits),
         has_jobs=connection.judge.has_jobs,
         clock=connection.clock,
@@ -282,6 +297,7 @@ def _anthropic(connection: _Connection) -> Provider:
         account=connection.account,
         limits=connection.limits(anthropic_batches.LIMITS),
         clock=connection.clock,
+        error_words=connection.judge.service.error_words,
     )
 
 
@@ -295,8 +311,7 @@ def _xai_parser(judge: Judge) -> Parser:
 def _anthropic_parser(judge: Judge) -> Parser:
     from cj_pipeline.providers.anthropic import parse_result
 
-    del judge
-    return parse_result
+    return partial(parse_result, words=judge.service.error_words)
 
 
 def _gemini(connection: _Connection) -> Provider:
@@ -323,14 +338,14 @@ def _gemini(connection: _Connection) -> Provider:
         limits=connection.limits(gemini.LIMITS),
         clock=connection.clock,
         reopen=reopen,
+        error_words=connection.judge.service.error_words,
     )
 
 
 def _gemini_parser(judge: Judge) -> Parser:
     from cj_pipeline.providers.gemini import parse_response
 
-    del judge
-    return parse_response
+    return partial(parse_response, words=judge.service.error_words)
 
 
 _ADAPTERS: Mapping[str, Callable[[_Connection], Provider]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cj_pipeline.batch.comparisons import RequestOutcome
@@ -42,6 +43,27 @@ def _format(judge: Judge) -> dict[str, Any]:
         "strict": True,
         "schema": verdict_schema(allow_ties=judge.allow_ties),
     }
+
+
+AS_STREAM: Mapping[str, Any] = {"stream": True}
+"""What a body has besides that asks for a stream."""
+
+_LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+
+def joined(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the response that the last event of a stream holds.
+
+    Raises:
+        ValueError: If none of them says that it is over.
+    """
+    for event in events:
+        if event.get("type") in _LAST:
+            return mapping(event.get("response"))
+        if event.get("type") == "error":
+            return {"error": mapping(event.get("error")) or event}
+    msg = "the stream ended before the answer did"
+    raise ValueError(msg)
 
 
 def read_body(body: dict[str, Any]) -> Reply:

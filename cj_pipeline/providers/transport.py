@@ -17,6 +17,7 @@ from typing import IO, Any, Literal
 
 import httpx2
 
+from cj_pipeline.batch.comparisons import RequestOutcome
 from cj_pipeline.errors import (
     AccountRefusedError,
     CJError,
@@ -27,8 +28,8 @@ from cj_pipeline.errors import (
     UncertainOutcomeError,
 )
 from cj_pipeline.judging.addresses import origin_of
-from cj_pipeline.judging.provider_definitions import NO_WORDS, ErrorWords
-from cj_pipeline.providers.base import RawLine
+from cj_pipeline.judging.provider_definitions import NO_WORDS, ErrorWords, Meaning
+from cj_pipeline.providers.base import OUT_OF_CREDIT, RawLine, Reply
 
 POLL_TIMEOUT = httpx2.Timeout(20, connect=5)
 """Polls run inside a sensor, whose whole evaluation has 60 s."""
@@ -148,13 +149,32 @@ def is_out_of_credit(code: str | None, message: object, *, status: int | None = 
     return status == 402 or bool(_OUT_OF_CREDIT.search(f"{code or ''} {message or ''}"))
 
 
+def error_meaning(
+    words: ErrorWords, code: str | None, message: object, *, status: int | None = None
+) -> Meaning | None:
+    """Return what an error means for more than its request, in its service's words or the usual."""
+    meaning = words.meaning_of(code, message)
+    if meaning is None and is_out_of_credit(code, message, status=status):
+        return "out_of_credit"
+    return meaning
+
+
+def row_without_credit(message: object) -> Reply:
+    """Return the reply to a request that nothing is wrong with, sent again once somebody paid."""
+    return Reply(
+        custom_id=None,
+        outcome=RequestOutcome.PROVIDER_ERROR,
+        error_code=OUT_OF_CREDIT,
+        error_message=shortened(message) if message else None,
+        may_retry=True,
+    )
+
+
 def failed_call(call: Call, answer: ErrorAnswer) -> CJError:
     """Return what an error answer means for the caller."""
     problem = f"{call.provider} answered {answer.status} to the request to {call.action}"
     detail = f" ({answer.code})" if answer.code else ""
-    meaning = call.words.meaning_of(answer.code, answer.message)
-    if meaning is None and is_out_of_credit(answer.code, answer.message, status=answer.status):
-        meaning = "out_of_credit"
+    meaning = error_meaning(call.words, answer.code, answer.message, status=answer.status)
     if meaning == "out_of_credit":
         return OutOfCreditError(
             f"{problem}{detail}: {shortened(answer.message).removesuffix('.')}. Add credit to the"
@@ -308,10 +328,27 @@ def refuse_for_all(call: Call, body: object, wanted: str) -> None:
     answer = error_within(body, wanted)
     if answer is None:
         return
-    concerns_all = call.words.meaning_of(answer.code, answer.message) is not None
-    concerns_all = concerns_all or is_out_of_credit(answer.code, answer.message)
+    concerns_all = error_meaning(call.words, answer.code, answer.message)
     if concerns_all or answer.status in {401, 402, 403, 404, 429}:
         raise failed_call(call, answer)
+
+
+def stream_events(text: str) -> list[dict[str, Any]]:
+    """Return the objects that an event stream brought, in order.
+
+    Raises:
+        ValueError: If one of them is no JSON object, such as the last of a stream that was cut.
+    """
+    blocks = re.split(r"\r?\n\r?\n", text)
+    told = (
+        "\n".join(
+            line.removeprefix("data:").strip()
+            for line in block.splitlines()
+            if line.startswith("data:")
+        )
+        for block in blocks
+    )
+    return [json_object(data) for data in told if data and data != "[DONE]"]
 
 
 def _is_status(value: Any) -> bool:

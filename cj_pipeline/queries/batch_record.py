@@ -21,7 +21,7 @@ from cj_pipeline.intake.settings import (
 )
 from cj_pipeline.judging.judges import Judge
 from cj_pipeline.scale.scoring import ScoringRules
-from cj_pipeline.stopping.continuation import WorkflowRules, is_small_net
+from cj_pipeline.stopping.continuation import WorkflowRules, completion_denominator, is_small_net
 from cj_pipeline.store.session import Session
 
 if TYPE_CHECKING:
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 def pairs_per_wave(record: BatchRecord) -> int:
     """Return how many pairs a wave of an ordinary batch has."""
-    return record.settings.wave_size or max(1, len(record.essay_ids) // 2)
+    n_essays, waves = len(record.essay_ids), record.settings.waves
+    if waves is not None:
+        pairs = completion_denominator(n_essays, record.rules) / record.rules.verdicts_per_pair
+        return max(1, math.ceil(pairs / waves - 1e-9))
+    return record.settings.wave_size or max(1, n_essays // 2)
 
 
 ENDED_STATES = frozenset({"succeeded", "failed", "cancelled", "rejected"})

@@ -288,6 +288,11 @@ class BatchHistory:
             raise several_essays(self.batch_id, typed, found)
         return found[0] if found else typed
 
+    @property
+    def names_to_type(self) -> list[str]:
+        """What people may type for an essay: the ids, and what people call them."""
+        return [*self.essay_by_id, *self._labels.values()]
+
     @cached_property
     def _labels(self) -> dict[str, str]:
         called = {

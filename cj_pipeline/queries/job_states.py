@@ -13,6 +13,13 @@ MOST_AT_ONCE = 100
 """Changes that are returned at a time; the others come next time."""
 
 
+ROWS_ARE_DUE = """(
+    (phase = 'collectable' AND (state <> 'incomplete' OR next_poll_at <= $now))
+    OR (state = 'settled' AND n_in_doubt > 0 AND next_poll_at <= $now)
+)"""
+"""Of `v_job_phases`, at `$now`: a job's rows are to be brought home now, the late ones too."""
+
+
 @dataclass(frozen=True)
 class KnownStates:
     """What was known of provider jobs at the last look.

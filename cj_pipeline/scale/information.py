@@ -16,6 +16,7 @@ from cj_pipeline.scale.laplacian import (
     NetMatrix,
     band_variances,
     dense,
+    inverted,
     solve,
     surroundings_variances,
 )
@@ -80,17 +81,9 @@ def newton_step(
 
 def covariance(information: Information) -> Floats:
     """Return the covariance of the mean-centred scores; shape (n_essays, n_essays)."""
-    from scipy.linalg import lapack
-
-    factor, failed = lapack.dpotrf(dense(information.essays), lower=1, overwrite_a=1)
-    if failed:
-        msg = (
-            "The verdicts do not determine every score: the information matrix is singular. "
-            "Use the prior, or judge more pairs."
-        )
-        raise UnscalableBatchError(msg)
-    lower, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    full: Floats = np.tril(lower) + np.tril(lower, -1).T
+    below = np.tril(inverted(information.essays).below)
+    full: Floats = below + below.T
+    np.fill_diagonal(full, below.diagonal())
     if len(information.corner):
         reach = full @ information.border
         full += reach @ np.linalg.solve(_schur(information, reach), reach.T)
@@ -165,7 +158,7 @@ def score_variances(information: Information) -> tuple[Floats, str]:
     if essays.layout.method == "banded":
         variances, method = band_variances(essays), "band inverse"
     elif essays.layout.n_essays <= _DENSE_INVERSE_UP_TO:
-        return np.diag(covariance(information)), "dense inverse"
+        variances, method = inverted(essays).centred_diagonal, "dense inverse"
     else:
         variances, method = surroundings_variances(essays), "surroundings"
     if len(information.corner):

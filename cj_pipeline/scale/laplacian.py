@@ -118,7 +118,8 @@ def solve(matrix: NetMatrix, right: Floats, *, rtol: float = 1e-12) -> Floats:
 
     Args:
         matrix: Positive definite.
-        right: Shape (n_essays,) or (n_essays, n_columns).
+        right: Shape (n_essays,) or (n_essays, n_columns); several columns may be in single
+            precision, in which they are then solved where that is iterated.
         rtol: In the norm of the residual, each column by itself.
 
     Raises:
@@ -143,11 +144,71 @@ def solve(matrix: NetMatrix, right: Floats, *, rtol: float = 1e-12) -> Floats:
 def dense(matrix: NetMatrix) -> Floats:
     """Return the matrix written out; shape (n_essays, n_essays)."""
     layout = matrix.layout
-    full = np.zeros((layout.n_essays, layout.n_essays))
+    # In the order of columns, which LAPACK takes without a copy.
+    full = np.zeros((layout.n_essays, layout.n_essays), order="F")
     full[layout.first, layout.second] = -matrix.weights
     full[layout.second, layout.first] = -matrix.weights
-    full.flat[:: layout.n_essays + 1] = matrix.diagonal
+    np.fill_diagonal(full, matrix.diagonal)
     return full
+
+
+@dataclass(frozen=True, eq=False)
+class Inverse:
+    """The inverse of a matrix, written out.
+
+    Attributes:
+        below: It, on and below the diagonal alone; shape (n_essays, n_essays).
+        row_sums: Shape (n_essays,).
+        log_determinant: Of the matrix.
+    """
+
+    below: npt.NDArray[np.floating[Any]]
+    row_sums: Floats
+    log_determinant: float
+
+    @property
+    def diagonal(self) -> Floats:
+        """The variances, not centred; shape (n_essays,)."""
+        return np.diag(self.below).astype(np.float64)
+
+    @property
+    def centred_diagonal(self) -> Floats:
+        """The variances of the mean-centred scores; shape (n_essays,)."""
+        return _centred(self.diagonal, self.row_sums)
+
+    def times(self, column: Floats) -> Floats:
+        """Return its product with a column; shape (n_essays,)."""
+        from scipy.linalg import get_blas_funcs
+
+        symv = get_blas_funcs("symv", (self.below,))
+        return np.asarray(symv(1.0, self.below, column, lower=1), dtype=np.float64)
+
+
+def inverted(matrix: NetMatrix, dtype: type[np.float32] | type[np.float64] = np.float64) -> Inverse:
+    """Return the inverse, for graphs that are few enough essays to write it out.
+
+    Args:
+        matrix: Positive definite.
+        dtype: In which precision. Single errs by some 1e-7 times the matrix's condition.
+
+    Raises:
+        UnscalableBatchError: If the matrix is singular.
+    """
+    from scipy.linalg import get_lapack_funcs
+
+    full = dense(matrix).astype(dtype, copy=False)
+    potrf, potrs, potri = get_lapack_funcs(("potrf", "potrs", "potri"), (full,))
+    factor, failed = potrf(full, lower=1, overwrite_a=1, clean=0)
+    if failed:
+        msg = (
+            "The verdicts do not determine every score: the information matrix is singular. "
+            "Use the prior, or judge more pairs."
+        )
+        raise UnscalableBatchError(msg)
+    log_det = 2 * float(np.log(np.diag(factor), dtype=np.float64).sum())
+    row_sums, _ = potrs(factor, np.ones(len(factor), dtype=dtype), lower=1)
+    below, _ = potri(factor, lower=1, overwrite_c=1)
+    return Inverse(below, np.asarray(row_sums, dtype=np.float64), log_det)
 
 
 def band(matrix: NetMatrix) -> Floats:
@@ -207,7 +268,8 @@ def _conjugate_gradients(matrix: NetMatrix, right: Floats, rtol: float) -> Float
     above = upper_triangle(matrix)
     if right.ndim == 1:
         return _iterate(above, matrix.diagonal, right, rtol)
-    return _iterate_together(above, matrix.diagonal[:, None], right, rtol)
+    above, diagonal = above.astype(right.dtype), matrix.diagonal.astype(right.dtype)
+    return _iterate_together(above, diagonal[:, None], right, rtol)
 
 
 def _iterate(above: Any, diagonal: Floats, right: Floats, rtol: float) -> Floats | None:
@@ -399,8 +461,6 @@ def _moments(matrix: NetMatrix) -> list[Floats]:
 
 def _returns(weights: Any, diagonal: Floats) -> list[Floats]:
     """Return the diagonals of D^-1/2 B^k D^-1/2 for k up to 4, or 2 where paths are too many."""
-    from scipy.sparse import diags_array
-
     squared = weights.copy()
     squared.data **= 2
     short = [
@@ -411,10 +471,13 @@ def _returns(weights: Any, diagonal: Floats) -> list[Floats]:
     degrees = np.diff(weights.indptr).astype(np.float64)
     if degrees @ degrees > _PATHS_WORTH_COUNTING:
         return short
-    scale = diags_array(1 / np.sqrt(diagonal))
-    steps = (scale @ weights @ scale).tocsr()
+    scale = 1 / np.sqrt(diagonal)
+    steps = weights.copy()
+    steps.data *= np.repeat(scale, np.diff(weights.indptr)) * scale[weights.indices]
     two_steps = (steps @ steps).tocsr()
-    longer = (steps.multiply(two_steps), two_steps.multiply(two_steps))
+    there_and_back = two_steps.copy()
+    there_and_back.data **= 2
+    longer = (steps.multiply(two_steps), there_and_back)
     return [*short, *(np.asarray(paths.sum(axis=1)) / diagonal for paths in longer)]
 
 

@@ -32,9 +32,11 @@ from cj_pipeline.scale.information import (
     standard_errors,
 )
 from cj_pipeline.scale.laplacian import (
+    Inverse,
     NetMatrix,
     dense,
     difference_variances,
+    inverted,
     log_determinant,
     net_matrix,
     solve,
@@ -58,6 +60,10 @@ _FIRST_STEP = 2.0
 _NEAR = 1e-3
 _LOOSE = 0.1
 """While the spread is that far off, a tenth of its step is near enough for the scores."""
+_SINGLE_FROM = 1e-4
+"""Logits: while a rest need not be nearer than that, variances in single precision will do."""
+_TAME = 1e4
+"""Largest information about a score against the prior's at which single precision will do."""
 _AT_REST = 1e-6
 _ERRORS_REST = 1e-4
 """Of the logarithm of a variance."""
@@ -68,17 +74,20 @@ _WIDEST_SPREAD = 4.5
 """Logits, as where the spread is integrated: verdicts that part all essays cleanly bear any."""
 _LONGEST_STEP = 2.0
 _AT_ONCE = 50
+_DRAWN_TO = 1e-3
+"""Relative residual of a draw."""
 _MOST_DRAWS = 400
 """Each draw is a linear system; a rank's probability then errs by less than .025."""
 
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """Where the rounds stand: mean of the scores, spread, and the information at both."""
+    """Where the rounds stand: mean of the scores, spread, the information and variances at both."""
 
     mean: Floats
     log_spread: float
     essays: NetMatrix
+    own: Floats
     student_variance: float
     n_students: int
 
@@ -102,7 +111,7 @@ def large_posterior(scale: Scale, is_student: Mask) -> ScorePosterior:
     return ScorePosterior(
         essay_ids=scale.essay_ids,
         scores=state.mean - state.mean.mean(),
-        standard_errors=np.hypot(standard_errors(information).values, math.sqrt(between)),
+        standard_errors=np.hypot(_errors(state, information), math.sqrt(between)),
         between_judges=between,
         spread=math.exp(state.log_spread),
         log_spread_error=error,
@@ -110,6 +119,17 @@ def large_posterior(scale: Scale, is_student: Mask) -> ScorePosterior:
         reliability=_reliability(state, n_students, error),
         joint=OnTheGraph(information),
     )
+
+
+def _errors(state: _State, information: Information) -> Floats:
+    """Return the scores' standard errors; where the rounds had them closely only, checked."""
+    if _is_written_out(state.essays) or state.essays.layout.method == "banded":
+        return np.sqrt(state.own)
+    return standard_errors(information).values
+
+
+def _is_written_out(essays: NetMatrix) -> bool:
+    return essays.layout.method != "banded" and essays.layout.n_essays <= _DENSE_UP_TO
 
 
 class OnTheGraph:
@@ -130,24 +150,44 @@ class OnTheGraph:
         return np.asarray(of_pairs[np.searchsorted(known, asked)])
 
     def draws(self, n_draws: int, rng: np.random.Generator) -> Floats:
-        from scipy.sparse import csr_array
+        n_draws = -(-min(n_draws, _MOST_DRAWS) // _AT_ONCE) * _AT_ONCE
+        if _is_written_out(self._information.essays):
+            return _drawn_by_root(self._information.essays, n_draws, rng)
+        return _drawn_on_graph(self._information.essays, n_draws, rng)
 
-        # B' W^(1/2) z + P^(1/2) z' has the information as its covariance, so solved for, the
-        # inverse.
-        essays = self._information.essays
-        layout = essays.layout
-        n, n_pairs = layout.n_essays, len(layout.first)
-        ends = (np.concatenate([layout.first, layout.second]), np.tile(np.arange(n_pairs), 2))
-        root = np.sqrt(essays.weights)
-        incidence = csr_array((np.concatenate([root, -root]), ends), (n, n_pairs))
-        own = np.sqrt(np.maximum(essays.diagonal - sum(sums_at_ends(layout, essays.weights)), 0.0))
-        parts = []
-        for _ in range(-(-min(n_draws, _MOST_DRAWS) // _AT_ONCE)):
-            noise = incidence @ rng.standard_normal((n_pairs, _AT_ONCE))
-            noise += own[:, None] * rng.standard_normal((n, _AT_ONCE))
-            off = solve(essays, noise, rtol=1e-4)
-            parts.append((off - off.mean(axis=0)).T)
-        return np.concatenate(parts)
+
+def _drawn_by_root(essays: NetMatrix, n_draws: int, rng: np.random.Generator) -> Floats:
+    """Return draws by the root of the information, L L': L'^-1 z has its inverse as covariance."""
+    from scipy.linalg import lapack
+
+    factor, _ = lapack.dpotrf(dense(essays), lower=1, overwrite_a=1)
+    noise = np.asfortranarray(rng.standard_normal((n_draws, len(factor))).T)
+    off, _ = lapack.dtrtrs(factor, noise, lower=1, trans=1, overwrite_b=1)
+    return np.asarray((off - off.mean(axis=0)).T)
+
+
+def _drawn_on_graph(essays: NetMatrix, n_draws: int, rng: np.random.Generator) -> Floats:
+    """Return draws as solutions of linear systems.
+
+    B' W^(1/2) z + P^(1/2) z' has the information as its covariance, so solved for, the inverse.
+    In single precision: a draw need be no surer than some thousandths of a standard error.
+    """
+    from scipy.sparse import csr_array
+
+    layout = essays.layout
+    n, n_pairs = layout.n_essays, len(layout.first)
+    ends = (np.concatenate([layout.first, layout.second]), np.tile(np.arange(n_pairs), 2))
+    root = np.sqrt(essays.weights).astype(np.float32)
+    incidence = csr_array((np.concatenate([root, -root]), ends), (n, n_pairs))
+    own = np.sqrt(np.maximum(essays.diagonal - sum(sums_at_ends(layout, essays.weights)), 0.0))
+    own = own.astype(np.float32)[:, None]
+    parts = []
+    for _ in range(n_draws // _AT_ONCE):
+        noise = incidence @ rng.standard_normal((n_pairs, _AT_ONCE), dtype=np.float32)
+        noise += own * rng.standard_normal((n, _AT_ONCE), dtype=np.float32)
+        off = solve(essays, noise, rtol=_DRAWN_TO)
+        parts.append((off - off.mean(axis=0)).T)
+    return np.concatenate(parts).astype(np.float64)
 
 
 def _settled(scale: Scale, is_student: Mask) -> _State:
@@ -164,7 +204,7 @@ def _settled(scale: Scale, is_student: Mask) -> _State:
     place, log_spread = rounds.start
     low, high = math.log(_LEAST_SPREAD), math.log(_WIDEST_SPREAD)
     before: tuple[float, float, Floats] | None = None
-    off = 0.1
+    off = 1.0
     for _ in range(_MAX_SPREADS):
         here = rounds.rest(place, log_spread, _AT_REST if abs(off) < _NEAR else _LOOSE * abs(off))
         off = here.of_spread
@@ -266,7 +306,8 @@ class _Rounds:
         Raises:
             UnscalableBatchError: If there is none.
         """
-        here = best = self._at(place, log_spread)
+        may_be_single = tolerance > _SINGLE_FROM
+        here = best = self._at(place, log_spread, single=may_be_single)
         came, led, share = [best.came], [best.led], 1.0
         for k in range(_MAX_ROUNDS):
             if here.is_at_rest(tolerance):
@@ -282,7 +323,7 @@ class _Rounds:
                     best, share = here, 1.0
                 came, led = [*came, here.came][-_DEPTH:], [*led, here.led][-_DEPTH:]
                 place = here.led if k < 1 or len(came) < 2 else mixed(came, led)
-            here = self._at(place, log_spread)
+            here = self._at(place, log_spread, single=may_be_single and k < _QUICK_ROUNDS)
         if best.moved < _SLACK * best.typical_error:
             return best
         msg = f"The scores' posterior still moved by {best.moved:.2g} logits. Judge more pairs."
@@ -301,7 +342,7 @@ class _Rounds:
     def _per_pair(self, told: Moments) -> Floats:
         return sums_by(self._pair, self._a * self._a * told.weight, len(self._layout.first))
 
-    def _at(self, place: Floats, log_spread: float) -> _Round:
+    def _at(self, place: Floats, log_spread: float, *, single: bool = False) -> _Round:
         layout, is_student = self._layout, self._is_student
         place = np.concatenate(
             [place[: self._n], np.clip(place[self._n :], -_WIDEST_LOG, _WIDEST_LOG)]
@@ -309,12 +350,17 @@ class _Rounds:
         mean, weights = place[: self._n], np.exp(place[self._n :])
         prior = np.where(is_student, math.exp(-2 * log_spread), ANCHOR_SPREAD**-2)
         essays = net_matrix(layout, weights, prior)
-        found = _variances(essays)
+        is_tame = float(essays.diagonal.max()) < _TAME * float(prior.min())
+        found = _variances(essays, single=single and is_tame)
         told = self._told(mean, found.of_pairs)
         pulls = sums_by(self._pair, self._turned * told.residual, len(layout.first))
         at_first, at_second = sums_at_ends(layout, pulls)
         centre = np.where(is_student, 0.0, mean[~is_student].mean() if not is_student.all() else 0)
-        step = solve(essays, at_first - at_second - prior * (mean - centre), rtol=1e-8)
+        gradient = at_first - at_second - prior * (mean - centre)
+        if found.inverse is None:
+            step = solve(essays, gradient, rtol=1e-8)
+        else:
+            step = found.inverse.times(gradient)
         moved = float(np.abs(step).max())
         after = mean + min(1.0, _LONGEST_STEP / max(moved, 1e-12)) * step
         weights_after = self._per_pair(self._told(after, found.of_pairs))
@@ -333,7 +379,9 @@ class _Rounds:
             changed=float(np.abs(led[self._n :] - place[self._n :]).max(initial=0.0)),
             value=value,
             of_spread=_spread_step(after[is_student], student_variance, log_spread),
-            state=_State(after, log_spread, essays, student_variance, int(is_student.sum())),
+            state=_State(
+                after, log_spread, essays, found.own, student_variance, int(is_student.sum())
+            ),
         )
 
 
@@ -344,16 +392,18 @@ def _log(variance: Floats) -> Floats:
 @dataclass(frozen=True, eq=False)
 class _Variances:
     """Of each pair's difference and of each mean-centred score; and the matrix's log determinant,
-    None where it is too large for an exact one."""
+    None where it is too large for an exact one. The inverse, where it was written out."""
 
     of_pairs: Floats
     own: Floats
     log_determinant: float | None
+    inverse: Inverse | None = None
 
 
-def _variances(essays: NetMatrix) -> _Variances:
+def _variances(essays: NetMatrix, *, single: bool = False) -> _Variances:
+    """Return the variances; where they are written out, in single precision if that will do."""
     layout = essays.layout
-    if layout.method != "banded" and layout.n_essays > _DENSE_UP_TO:
+    if layout.method != "banded" and not _is_written_out(essays):
         own = surroundings_variances(essays)
         first, second = own[layout.first], own[layout.second]
         of_pairs = np.maximum(first + second - 2 * essays.weights * first * second, 0.0)
@@ -363,17 +413,13 @@ def _variances(essays: NetMatrix) -> _Variances:
         own, _ = score_variances(Information(essays, none, np.empty((0, 0))))
         of_pairs = np.maximum(difference_variances(essays), 0.0)
         return _Variances(of_pairs, own, log_determinant(essays))
-    from scipy.linalg import lapack
-
-    factor, _ = lapack.dpotrf(dense(essays), lower=1, overwrite_a=1)
-    log_det = 2 * float(np.log(np.diag(factor)).sum())
-    lower, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    own = np.diag(lower).copy()
-    among = own[layout.first] + own[layout.second] - 2 * lower[layout.second, layout.first]
-    # Centred: the whole inverse's row sums, of which one triangle is written.
-    solved = solve(essays, np.ones(len(own)), rtol=1e-10)
-    centred = own - 2 * solved / len(own) + solved.sum() / len(own) ** 2
-    return _Variances(np.maximum(among, 0.0), centred, log_det)
+    inverse = inverted(essays, np.float32 if single else np.float64)
+    own = inverse.diagonal
+    among = own[layout.first] + own[layout.second]
+    among -= 2 * inverse.below[layout.second, layout.first]
+    return _Variances(
+        np.maximum(among, 0.0), inverse.centred_diagonal, inverse.log_determinant, inverse
+    )
 
 
 def _spread_step(mean: Floats, variance: float, log_spread: float) -> float:

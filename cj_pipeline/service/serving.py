@@ -1,6 +1,7 @@
-"""How every server of ours listens: never to a caller who says nothing, or not to the end.
+"""How every server of ours listens: never for ever to a caller who does not speak, or not read.
 
-uvicorn waits for a request's head as long as a connection stays open; `PatientProtocol` does not.
+uvicorn waits for a request's head as long as a connection stays open, and as long for whoever does
+not read an answer; `PatientProtocol` does neither.
 How long a body may take is `auth.AccessMiddleware`'s.
 """
 
@@ -13,6 +14,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_PATIENCE_S = 15.0
+READER_PATIENCE_S = 60.0
+"""How long nothing of an answer may be taken; then its connection is closed."""
 MAX_CONNECTIONS = 500
 """Beyond it callers are answered with 503, and those who are being answered go on."""
 
@@ -21,7 +24,9 @@ class PatientProtocol(H11Protocol):
     """HTTP that closes a connection on which no whole head arrives in time."""
 
     patience_s = HEAD_PATIENCE_S
+    reader_patience_s = READER_PATIENCE_S
     _waiting: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -39,7 +44,24 @@ class PatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self._stop_waiting()
+        self._was_read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Hold the answer back while the caller takes none of it, and give up in the end."""
+        super().pause_writing()
+        # Closing would wait until the caller has read what is left.
+        self._unread = self.loop.call_later(self.reader_patience_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on with the answer."""
+        self._was_read()
+        super().resume_writing()
+
+    def _was_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

@@ -139,6 +139,7 @@ def store_batch(
                 "SELECT 1 FROM batches WHERE batch_id = ? AND state <> 'rejected'",
                 [batch.batch_id],
             )
+        missing: list[str] = []
         if is_known is None:
             stands = batch_obstacles(runtime, batch, judges, profile.values)
             found = [f"{each.about}: {each.finding}" for each in stands]
@@ -146,11 +147,21 @@ def store_batch(
                 despite = tuple(found)
             else:
                 refused += found
-        if refused:
-            raise BatchProblemsError(batch.batch_id, refused)
+            missing = _missing_keys(runtime, judges)
+        if refused or missing:
+            # Once a key is there, the batch is right as it is.
+            raise BatchProblemsError(batch.batch_id, [*refused, *missing], may_pass=not refused)
     return _record(
         runtime, batch, judges, profile, runner_mode, despite=despite, may_return=may_return
     )
+
+
+def _missing_keys(runtime: Runtime, judges: Sequence[Judge]) -> list[str]:
+    """Return what to do about each key without which nothing can be sent."""
+    from cj_pipeline.providers.registry import missing_key
+
+    told = [missing_key(each, runtime.environment, runtime.home) for each in judges]
+    return [problem for problem in told if problem]
 
 
 def load_judges(batch: Batch, providers_dir: Path | None = None) -> tuple[Judge, ...]:

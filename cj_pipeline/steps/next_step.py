@@ -9,7 +9,7 @@ from typing import Any
 
 from cj_pipeline.batch.options import Priority
 from cj_pipeline.progress.text import AwaitedJobs, describe_awaited
-from cj_pipeline.provider_jobs.ledger import ROWS_ARE_DUE
+from cj_pipeline.queries.job_states import ROWS_ARE_DUE
 from cj_pipeline.store.session import Session
 
 
@@ -306,3 +306,41 @@ def what_is_awaited(db: Session, batch_id: str, now: datetime) -> str:
     if not lines and owed is not None and owed["n_owed"]:
         lines.append(f"people: {owed['n_owed']} verdicts are still to be given")
     return "\n".join(lines)
+
+
+UNATTENDED_AFTER = timedelta(minutes=3)
+"""Sensors tick every half minute, and a command that waits polls as soon as a poll is due."""
+
+
+def unattended_since(db: Session, batch_id: str, now: datetime) -> datetime | None:
+    """Return since when a step of a batch is due that no process takes; None where one does.
+
+    A process at work shows: it holds a lease, or has polled and set the next time.
+    """
+    step = next_step(db, batch_id, now)
+    row = db.one(
+        """
+        SELECT b.state, coalesce(j.is_at_work, FALSE) AS is_at_work, j.due,
+               greatest(
+                   b.created_at,
+                   (SELECT max(planned_at) FROM comparison_pairs p WHERE p.batch_id = b.batch_id),
+                   (SELECT max(greatest(requested_at, completed_at)) FROM attempts a
+                    WHERE a.batch_id = b.batch_id),
+                   (SELECT max(decided_at) FROM wave_decisions d WHERE d.batch_id = b.batch_id)
+               ) AS moved_at
+        FROM batches b
+        LEFT JOIN (
+            SELECT batch_id, bool_or(lease_until > $now) AS is_at_work,
+                   min(coalesce(next_poll_at, ended_at, intended_at)) AS due
+            FROM v_job_phases WHERE batch_id = $batch AND phase <> 'done' GROUP BY batch_id
+        ) j USING (batch_id)
+        WHERE b.batch_id = $batch
+        """,
+        {"batch": batch_id, "now": now},
+    )
+    if row is None or row["state"] != "running" or row["is_at_work"] or step is NextStep.NOTHING:
+        return None
+    if row["due"] is None and step is NextStep.POLL:
+        return None  # people are waited for, not a process
+    due: datetime = row["due"] or row["moved_at"]
+    return due if now - due > UNATTENDED_AFTER else None

@@ -9,7 +9,6 @@ from cj_pipeline.provider_jobs.cancellation import stop_open_jobs
 from cj_pipeline.queries.batch_record import load_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.decide import WaveDecision, decide
-from cj_pipeline.steps.next_step import NextStep, next_step
 from cj_pipeline.store.session import Session
 
 EXPIRES_SOON = timedelta(days=7)
@@ -61,44 +60,6 @@ def stalled_batches(db: Session, now: datetime) -> list[Stalled]:
         for row in rows
         if now - row["silent_since"] > timedelta(seconds=row["stall_after_s"])
     ]
-
-
-UNATTENDED_AFTER = timedelta(minutes=3)
-"""Sensors tick every half minute, and a command that waits polls as soon as a poll is due."""
-
-
-def unattended_since(db: Session, batch_id: str, now: datetime) -> datetime | None:
-    """Return since when a step of a batch is due that no process takes; None where one does.
-
-    A process at work shows: it holds a lease, or has polled and set the next time.
-    """
-    step = next_step(db, batch_id, now)
-    row = db.one(
-        """
-        SELECT b.state, coalesce(j.is_at_work, FALSE) AS is_at_work, j.due,
-               greatest(
-                   b.created_at,
-                   (SELECT max(planned_at) FROM comparison_pairs p WHERE p.batch_id = b.batch_id),
-                   (SELECT max(greatest(requested_at, completed_at)) FROM attempts a
-                    WHERE a.batch_id = b.batch_id),
-                   (SELECT max(decided_at) FROM wave_decisions d WHERE d.batch_id = b.batch_id)
-               ) AS moved_at
-        FROM batches b
-        LEFT JOIN (
-            SELECT batch_id, bool_or(lease_until > $now) AS is_at_work,
-                   min(coalesce(next_poll_at, ended_at, intended_at)) AS due
-            FROM v_job_phases WHERE batch_id = $batch AND phase <> 'done' GROUP BY batch_id
-        ) j USING (batch_id)
-        WHERE b.batch_id = $batch
-        """,
-        {"batch": batch_id, "now": now},
-    )
-    if row is None or row["state"] != "running" or row["is_at_work"] or step is NextStep.NOTHING:
-        return None
-    if row["due"] is None and step is NextStep.POLL:
-        return None  # people are waited for, not a process
-    due: datetime = row["due"] or row["moved_at"]
-    return due if now - due > UNATTENDED_AFTER else None
 
 
 def expiring_results(db: Session, now: datetime) -> list[tuple[str, datetime]]:

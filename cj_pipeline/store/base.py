@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import duckdb
 
-    from cj_pipeline.store.session import Session
+    from cj_pipeline.store.leases import Leases
+    from cj_pipeline.store.session import Lease, Session
 
 TICK_WAIT_S = 20.0
 """What tells or decides something soon after waits so long: a reader, or a tick of a sensor. The
@@ -82,6 +83,17 @@ class Store(Protocol):
 
     def waiting(self, at_most_s: float) -> Store:
         """Return this store for whoever must not wait long for others, be it to read or write."""
+
+    @property
+    def leases(self) -> Leases:
+        """Who moves which batch along."""
+
+    def with_lease(self, lease: Lease | None) -> Store:
+        """Return this store for whoever moves a batch along: its writes need the lease.
+
+        A write raises LeaseLostError, and leaves nothing, once another process has the batch.
+        With None, for what must be kept whoever has it, writes need none.
+        """
 
     def publish(self) -> None:
         """Bring the published copy, where there is one, to the state of the store."""

@@ -8,24 +8,37 @@ lets writers in one by one, in the order they came, so what was looked up stays 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 
-from cj_pipeline.errors import StoreError
+from cj_pipeline.errors import StoreError, TransientError
 from cj_pipeline.store.base import Place
 from cj_pipeline.store.extensions import load_extension
-from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S
+from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S, hide_progress_bar
+from cj_pipeline.store.leases import Leases
 from cj_pipeline.store.migrations import Migration, known_migrations, migrate
+from cj_pipeline.store.postgres_leases import (
+    PostgresLeases,
+    require_current,
+    still_held,
+    turn,
+)
 from cj_pipeline.store.remote_store import RemoteStore
 from cj_pipeline.store.session import OnConflict, Session
 
+if TYPE_CHECKING:
+    from psycopg import Connection
+
 _ADDRESS = re.compile(r"ducklake:postgres:(?P<catalog>[\w =.,:/@-]+)")
+TRIES = 12
+"""How often a bucket is asked before a write fails, in about a minute."""
+
 _TURN = 3_405_691_582
 """The advisory lock's number; any, as long as all writers of a catalog use the same."""
 
@@ -39,11 +52,18 @@ class LakeStore(RemoteStore):
         address: Where the catalog is.
         data_path: The folder or bucket of the Parquet files; the same for everybody.
         home: Where this machine keeps its files.
+        environment: Read for the keys and the endpoint of a bucket (`AWS_...`).
         lock_timeout_s: How long a writer waits for its turn.
     """
 
     def __init__(
-        self, address: str, data_path: str, home: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S
+        self,
+        address: str,
+        data_path: str,
+        home: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
     ) -> None:
         super().__init__("a DuckLake", home, lock_timeout_s=lock_timeout_s)
         match = _ADDRESS.fullmatch(address)
@@ -53,10 +73,15 @@ class LakeStore(RemoteStore):
                 "the Parquet files' folder or bucket as CJ_STORE_DATA."
             )
             raise StoreError(msg)
+        if "://" in data_path and not data_path.startswith("s3://"):
+            msg = f"CJ_STORE_DATA is {data_path!r}; give a folder, or s3://BUCKET/PREFIX."
+            raise StoreError(msg)
+        self._environment = dict(environment or {})
         self._catalog = match["catalog"]
         self._data_path = data_path
         self._is_current = False
         self._place: Place | None = None
+        self._leases = PostgresLeases(self._catalog)
 
     def place(self) -> Place:
         """Return what PostgreSQL calls the catalog, and the folder or bucket of the rows.
@@ -97,6 +122,9 @@ class LakeStore(RemoteStore):
         load_extension(connection, "postgres_scanner")
         load_extension(connection, "ducklake")
         connection.execute("SET TimeZone = 'UTC'")
+        hide_progress_bar(connection)
+        if self._data_path.startswith("s3://"):
+            _open_bucket(connection, self._environment)
         data_path = self._data_path.replace("'", "''")
         mode = ", READ_ONLY" if only_reads else ""
         try:
@@ -114,7 +142,7 @@ class LakeStore(RemoteStore):
 
     def _migrate(self, connection: duckdb.DuckDBPyConnection) -> None:
         if self._versions_missing(connection):
-            with self._turn(connection):
+            with self._turn():
                 migrate(connection, tuple(map(without_keys, known_migrations())))
         self._is_current = True
 
@@ -128,34 +156,100 @@ class LakeStore(RemoteStore):
         row = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
         return row is None or row[0] is None or row[0] < known_migrations()[-1].version
 
-    @contextmanager
-    def _in_turn(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        with self._turn(connection):
-            connection.execute("BEGIN TRANSACTION")
-            yield
+    @property
+    def leases(self) -> Leases:
+        """Return who moves which batch along, as rows of the catalog's database."""
+        return self._leases
 
     @contextmanager
-    def _turn(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    def write(self) -> Iterator[Session]:
+        """Give one exclusive transaction, as `Store.write` does."""
+        with _told(self._data_path), super().write() as session:
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Give a look at one consistent state, as `Store.read` does."""
+        with _told(self._data_path), super().read() as session:
+            yield session
+
+    @contextmanager
+    def _in_turn(self, connection: duckdb.DuckDBPyConnection) -> Iterator[Callable[[], None]]:
+        with self._turn() as held:
+            connection.execute("BEGIN TRANSACTION")
+
+            def check() -> None:
+                if self._lease is None:
+                    still_held(held)
+                else:
+                    require_current(held, self._lease)
+
+            yield check
+
+    @contextmanager
+    def _turn(self) -> Iterator[Connection[tuple[Any, ...]]]:
         """Hold the advisory lock, in a transaction of its own.
 
         So the lake's snapshot is taken after the lock was had, and the lock is given back after
         the lake's commit.
         """
-        with connection.cursor() as turn:
-            turn.execute("USE memory")
-            turn.execute("BEGIN TRANSACTION")
-            limit = f"set_config('lock_timeout', '{self._lock_timeout_s * 1000:.0f}', true)"
+        with ExitStack() as stack:
             try:
-                for call in (limit, f"pg_advisory_xact_lock({_TURN})::text"):
-                    turn.execute("FROM postgres_query('turns', ?)", [f"SELECT {call}"]).fetchall()
-            except duckdb.Error as error:
-                if "lock timeout" not in str(error):
-                    raise
+                held = stack.enter_context(turn(self._catalog, _TURN, self._lock_timeout_s))
+            except TimeoutError as error:
                 raise self._busy() from error
-            yield
+            yield held
 
     def _on(self, connection: duckdb.DuckDBPyConnection) -> Session:
         return LakeSession(connection)
+
+
+@contextmanager
+def _told(data_path: str) -> Iterator[None]:
+    """Turn what DuckDB raises of a bucket into errors that say what to do.
+
+    Raises:
+        TransientError: If trying again later may help.
+        StoreError: If a person must change something first.
+    """
+    try:
+        yield
+    except (duckdb.HTTPException, duckdb.IOException) as error:
+        said = str(error).splitlines()[0]
+        if "http" not in said.lower() or not data_path.startswith("s3://"):
+            raise
+        if re.search(r"HTTP (?:400|401|403|404)\b", said):
+            msg = f"The bucket at {data_path} refuses us: {said}. Check its name, the keys, rights."
+            raise StoreError(msg) from error
+        msg = f"The bucket at {data_path} does not answer: {said}. Nothing was written; try again."
+        raise TransientError(msg) from error
+
+
+def _open_bucket(connection: duckdb.DuckDBPyConnection, environment: Mapping[str, str]) -> None:
+    """Let a connection read and write in buckets, with what S3's own tools read of the environment.
+
+    A request that fails for a passing reason is tried again for about a minute.
+    """
+    load_extension(connection, "httpfs")
+    connection.execute(f"SET http_retries = {TRIES}; SET http_retry_wait_ms = 100")
+    connection.execute("SET http_retry_backoff = 1.7")
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
+    scheme, _, host = endpoint.rpartition("://")
+    given = {
+        "KEY_ID": environment.get("AWS_ACCESS_KEY_ID"),
+        "SECRET": environment.get("AWS_SECRET_ACCESS_KEY"),
+        "SESSION_TOKEN": environment.get("AWS_SESSION_TOKEN"),
+        "REGION": environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
+        "ENDPOINT": host.rstrip("/") or None,
+        "URL_STYLE": "path" if host else None,
+        "USE_SSL": "false" if scheme == "http" else None,
+    }
+    options = "".join(
+        f", {name} '{value.replace(chr(39), chr(39) * 2)}'"
+        for name, value in given.items()
+        if value
+    )
+    connection.execute(f"CREATE SECRET (TYPE s3{options})")
 
 
 class LakeSession(Session):
@@ -179,7 +273,7 @@ class LakeSession(Session):
             self._connection.unregister("incoming_rows")
 
     def _refuse_taken(self, table: str, key: tuple[str, ...]) -> None:
-        columns = ", ".join(key)
+        columns = _listed(key)
         taken = self._connection.execute(
             f"SELECT {columns} FROM incoming_rows GROUP BY ALL HAVING count(*) > 1 "  # noqa: S608
             f"UNION ALL SELECT {columns} FROM incoming_rows SEMI JOIN {table} USING ({columns})"
@@ -212,15 +306,20 @@ def table_keys() -> dict[str, tuple[str, ...]]:
 
 
 def _merge(table: str, names: list[str], key: tuple[str, ...], on_conflict: OnConflict) -> str:
-    columns = ", ".join(names)
+    columns = _listed(names)
     if on_conflict == "error":
         return f"INSERT INTO {table} ({columns}) SELECT {columns} FROM incoming_rows"  # noqa: S608
-    same = " AND ".join(f"old.{name} = new.{name}" for name in key)
-    values = ", ".join(f"new.{name}" for name in names)
-    changes = ", ".join(f"{name} = new.{name}" for name in names if name not in key)
+    same = " AND ".join(f'old."{name}" = new."{name}"' for name in key)
+    values = ", ".join(f'new."{name}"' for name in names)
+    changes = ", ".join(f'"{name}" = new."{name}"' for name in names if name not in key)
     update = f"WHEN MATCHED THEN UPDATE SET {changes} " if on_conflict == "replace" else ""
     # Of rows with one key that arrive together, one is enough, as with DuckDB's own keys.
-    distinct = f"SELECT DISTINCT ON ({', '.join(key)}) * FROM incoming_rows"  # noqa: S608
+    distinct = f"SELECT DISTINCT ON ({_listed(key)}) * FROM incoming_rows"  # noqa: S608
     insert = f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})"  # noqa: S608
     merge = f"MERGE INTO {table} AS old USING ({distinct}) AS new ON ({same})"
     return f"{merge} {update}{insert}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return columns' names side by side, also those that SQL has a word for."""
+    return ", ".join(f'"{name}"' for name in names)

@@ -28,8 +28,9 @@ from cj_pipeline.storage.private_files import PRIVATE_FILE, PRIVATE_FOLDER, make
 from cj_pipeline.store import snapshot
 from cj_pipeline.store.base import TICK_WAIT_S, Place, Store, Transactions
 from cj_pipeline.store.file_lock import hold, is_awaited
+from cj_pipeline.store.leases import Leases, RowLeases, is_current, lost
 from cj_pipeline.store.migrations import migrate, refuse_newer, schema_version
-from cj_pipeline.store.session import Session
+from cj_pipeline.store.session import Lease, Session
 
 LIVE_FILE = "cj.duckdb"
 PUBLISHED_FOLDER = "published"
@@ -57,6 +58,11 @@ def _prepare(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("SET TimeZone = 'UTC'")
     # It packs long texts, and then nobody could see in a file's bytes whether one is erased.
     connection.execute("SET GLOBAL disabled_compression_methods = 'zstd'")
+    hide_progress_bar(connection)
+
+
+def hide_progress_bar(connection: duckdb.DuckDBPyConnection) -> None:
+    """Draw no progress bar into what a command prints."""
     # In a notebook DuckDB refuses to change it without ipywidgets; a bar there harms nothing.
     with suppress(duckdb.InvalidInputException):
         connection.execute("SET enable_progress_bar = false")
@@ -112,6 +118,7 @@ class FileStore:
         self._memory: duckdb.DuckDBPyConnection | None = None
         self._instances: dict[int, list[duckdb.DuckDBPyConnection]] = {}
         self._is_current = False
+        self._lease: Lease | None = None
 
     @classmethod
     def in_memory(cls) -> FileStore:
@@ -126,6 +133,17 @@ class FileStore:
         other = copy.copy(self)
         other._lock_timeout_s = min(at_most_s, self._lock_timeout_s)
         other._read_timeout_s = min(at_most_s, self._read_timeout_s)
+        return other
+
+    @property
+    def leases(self) -> Leases:
+        """Return who moves which batch along, as rows of this store."""
+        return RowLeases(self.with_lease(None))
+
+    def with_lease(self, lease: Lease | None) -> FileStore:
+        """Return this store, whose writes need a lease, as `Store.with_lease` says."""
+        other = copy.copy(self)
+        other._lease = lease
         return other
 
     @contextmanager
@@ -149,7 +167,7 @@ class FileStore:
         """
         if self._memory is not None:
             memory = self._memory
-            yield lambda: _transaction(memory)
+            yield lambda: _transaction(memory, self._lease)
             return
         self._make_current()
         with ExitStack() as opened:
@@ -169,7 +187,7 @@ class FileStore:
                     )
                     migrate(connection)
                 try:
-                    with _transaction(connection) as session:
+                    with _transaction(connection, self._lease) as session:
                         yield session
                 except (duckdb.TransactionException, duckdb.IOException) as error:
                     if "Could not write" not in str(error):
@@ -393,10 +411,13 @@ def _quoted(text: str) -> str:
 
 
 @contextmanager
-def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[Session]:
+def _transaction(connection: duckdb.DuckDBPyConnection, lease: Lease | None) -> Iterator[Session]:
     connection.execute("BEGIN TRANSACTION")
     try:
-        yield Session(connection)
+        session = Session(connection, lease)
+        if lease is not None and not is_current(session, lease):
+            raise lost(lease)
+        yield session
         connection.execute("COMMIT")
     except BaseException:
         with suppress(duckdb.Error):  # a failed commit has rolled back already

@@ -47,7 +47,8 @@ def open_store(home: Path, environment: Mapping[str, str]) -> Store:
     if address.startswith("ducklake"):
         from cj_pipeline.store.ducklake_store import LakeStore
 
-        return LakeStore(address, environment.get("CJ_STORE_DATA", ""), home)
+        data = environment.get("CJ_STORE_DATA", "")
+        return LakeStore(address, data, home, environment=environment)
     msg = (
         f"CJ_STORE is {address!r}; give quack:HOST:PORT or ducklake:postgres:..., "
         "or leave it out for the local file."

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 import re
+import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +22,9 @@ import pyarrow as pa
 
 from cj_pipeline.errors import StoreError
 from cj_pipeline.store.extensions import load_extension
-from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S, FileStore
+from cj_pipeline.store.file_store import DUCKDB_CONFIG, LOCK_TIMEOUT_S, FileStore, hide_progress_bar
 from cj_pipeline.store.identity import settle_identity
+from cj_pipeline.store.leases import is_current, lost
 from cj_pipeline.store.migrations import migrate
 from cj_pipeline.store.remote_store import RemoteStore
 from cj_pipeline.store.served_statements import ServedRights, as_reader
@@ -30,6 +32,9 @@ from cj_pipeline.store.session import OnConflict, Parameters, Session, bindable
 
 _ADDRESS = re.compile(r"quack(?P<plain>\+plain)?:(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+):(?P<port>\d+)")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+LONGEST_TURN_S = 40.0
+"""A writer that has its turn for longer is taken for dead, and the server begins anew."""
 
 _TAKE_TURN = "UPDATE writer_turn SET n_taken = n_taken + 1"
 """Of two transactions that change one row, DuckDB lets the first go on and refuses the second at
@@ -49,13 +54,18 @@ class ServedStore(RemoteStore):
         self._token = token
 
     @contextmanager
-    def _in_turn(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    def _in_turn(self, connection: duckdb.DuckDBPyConnection) -> Iterator[Callable[[], None]]:
         deadline = time.monotonic() + self._lock_timeout_s
         while not _took_turn(self._on(connection)):
             if time.monotonic() > deadline:
                 raise self._busy()
             time.sleep(random.uniform(0.002, 0.02))  # noqa: S311 - spreads the waiting
-        yield
+
+        def check() -> None:
+            if self._lease is not None and not is_current(self._on(connection), self._lease):
+                raise lost(self._lease)
+
+        yield check
 
     def _on(self, connection: duckdb.DuckDBPyConnection) -> Session:
         return ServedSession(connection)
@@ -68,6 +78,7 @@ class ServedStore(RemoteStore):
         presented = as_reader(self._token) if only_reads else self._token
         token = presented.replace("'", "''")
         connection.execute("SET TimeZone = 'UTC'")
+        hide_progress_bar(connection)
         connection.execute(f"CREATE SECRET (TYPE quack, TOKEN '{token}')")
         try:
             connection.execute(self._attach)
@@ -143,6 +154,7 @@ def serve(
     port: int = 9494,
     machine: str | None = None,
     reading_token: str | None = None,
+    on_stuck: Callable[[], None] | None = None,
 ) -> Iterator[str]:
     """Serve the store of `home` until the block ends; yield the address for CJ_STORE.
 
@@ -156,6 +168,9 @@ def serve(
         port: The port, likewise.
         machine: What this machine is called; by default as it calls itself.
         reading_token: What clients may present instead, who are to look and change nothing.
+        on_stuck: Called once a client has kept the writers' turn for too long: it died, or was cut
+            off, in the middle of a transaction, which this server can neither see nor end. A server
+            in a new process has only what was committed.
 
     Raises:
         StoreError: If a token is too short to guard anything, or both are the same.
@@ -182,9 +197,51 @@ def serve(
                 [address, token, host not in _LOOPBACK],
             )
             try:
-                yield address
+                with _watching(connection, on_stuck):
+                    yield address
             finally:
                 connection.execute("CALL quack_stop(?)", [address])
+
+
+@contextmanager
+def _watching(
+    connection: duckdb.DuckDBPyConnection, on_stuck: Callable[[], None] | None
+) -> Iterator[None]:
+    """Call `on_stuck` once one and the same turn has lasted too long."""
+    if on_stuck is None:
+        yield
+        return
+    ended = threading.Event()
+    own = connection.cursor()
+
+    def watch() -> None:
+        turn, since = None, time.monotonic()
+        while not ended.wait(LONGEST_TURN_S / 8):
+            now = _turn_that_is_taken(own)
+            if now is None or now != turn:
+                turn, since = now, time.monotonic()
+            elif time.monotonic() - since > LONGEST_TURN_S:
+                on_stuck()
+                return
+
+    thread = threading.Thread(target=watch, name="writers' turns", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        own.close()
+
+
+def _turn_that_is_taken(connection: duckdb.DuckDBPyConnection) -> int | None:
+    """Return the number of the turn that a writer has now; None where none has one."""
+    session = Session(connection)
+    if _took_turn(session):
+        session.execute("ROLLBACK")
+        return None
+    row = session.one("SELECT n_taken FROM writer_turn")
+    return int(row["n_taken"]) if row else None
 
 
 def attach_statement(address: str) -> str:
@@ -224,7 +281,7 @@ def _took_turn(session: Session) -> bool:
 
 def _arguments(params: Parameters) -> str:
     if isinstance(params, Mapping):
-        return ", ".join(f"{name} := {_literal(value)}" for name, value in params.items())
+        return ", ".join(f'"{name}" := {_literal(value)}' for name, value in params.items())
     return ", ".join(_literal(value) for value in params)
 
 

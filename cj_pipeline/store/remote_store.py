@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -13,8 +13,9 @@ import duckdb
 
 from cj_pipeline.errors import StoreBusyError
 from cj_pipeline.store.base import Place, Transactions
+from cj_pipeline.store.leases import Leases, RowLeases
 from cj_pipeline.store.migrations import refuse_newer
-from cj_pipeline.store.session import Session
+from cj_pipeline.store.session import Lease, Session
 
 
 class RemoteStore(ABC):
@@ -29,6 +30,7 @@ class RemoteStore(ABC):
         self._lock_timeout_s = lock_timeout_s
         # Loading extensions and attaching costs 0.15 s and more; a session whose transaction
         # has ended well is as good as new.
+        self._lease: Lease | None = None
         self._idle: dict[bool, list[duckdb.DuckDBPyConnection]] = {True: [], False: []}
 
     def place(self) -> Place | None:
@@ -47,9 +49,25 @@ class RemoteStore(ABC):
             only_reads: Whether the store is to refuse every change on it.
         """
 
+    @property
+    def leases(self) -> Leases:
+        """Return who moves which batch along, as rows of this store."""
+        return RowLeases(self.with_lease(None))
+
+    def with_lease(self, lease: Lease | None) -> Self:
+        """Return this store, whose writes need a lease, as `Store.with_lease` says."""
+        other = copy.copy(self)
+        other._lease = lease
+        return other
+
     @abstractmethod
-    def _in_turn(self, connection: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
-        """Begin a transaction once no other writer is in one; the block ends after its end."""
+    def _in_turn(
+        self, connection: duckdb.DuckDBPyConnection
+    ) -> AbstractContextManager[Callable[[], None]]:
+        """Begin a transaction once no other writer is in one; the block ends after its end.
+
+        Gives what raises an error once the turn, or the lease that is needed, is another's.
+        """
 
     @abstractmethod
     def _on(self, connection: duckdb.DuckDBPyConnection) -> Session:
@@ -58,10 +76,13 @@ class RemoteStore(ABC):
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Give one exclusive transaction, as `Store.write` does."""
-        with self._connection(only_reads=False) as connection, self._in_turn(connection):
+        with self._connection(only_reads=False) as connection, self._in_turn(connection) as check:
             session = self._on(connection)
+            session.lease = self._lease
             try:
+                check()
                 yield session
+                check()
                 session.execute("COMMIT")
             except BaseException:
                 with suppress(duckdb.Error):

@@ -17,11 +17,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import duckdb
-import pyarrow as pa
 
 from cj_pipeline.errors import StoreError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from _typeshed import DataclassInstance
 
 T = TypeVar("T", bound="DataclassInstance")
@@ -37,15 +37,25 @@ _INSERT = {
 }
 
 
+@dataclass(frozen=True)
+class Lease:
+    """One taking of a batch by a process; each is numbered higher than the one before."""
+
+    batch_id: str
+    holder: str
+    fence: int
+
+
 class Session:
     """One transaction on the store.
 
     Times come back aware, in UTC. JSON columns take mappings and lists, and `rows` and `one`
-    give them back parsed.
+    give them back parsed. `lease` is the one whose holder writes in it, where one does.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, lease: Lease | None = None) -> None:
         self._connection = connection
+        self.lease = lease
 
     def execute(self, sql: str, params: Parameters = ()) -> None:
         """Run one statement, its values bound."""
@@ -121,6 +131,8 @@ class Session:
             duckdb.ConstraintException: If a key is taken (`error`) or a value is missing.
             ValueError: If a row names a column that the table does not have.
         """
+        import pyarrow as pa  # late: what only reads need not wait for it
+
         incoming = rows if isinstance(rows, pa.Table) else self._as_arrow(table, list(rows))
         if not incoming.num_rows:
             return
@@ -136,6 +148,8 @@ class Session:
 
     def _as_arrow(self, table: str, rows: list[Any]) -> pa.Table:
         """Lay rows out by column, typed as the table is, so that nothing is guessed."""
+        import pyarrow as pa
+
         dicts = [_as_dict(row) for row in rows]
         schema = self._table_schema(table)
         names = list(dict.fromkeys(name for row in dicts for name in row))
@@ -258,6 +272,8 @@ def _as_dict(row: Any) -> Row:
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
     if pa.types.is_string(kind):
         return pa.array([_text(value) for value in values], kind)
     return pa.array(values, kind)

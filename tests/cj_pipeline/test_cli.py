@@ -24,9 +24,9 @@ from tests.support.json_shapes import Prepared, calls, commands
 ACTS = {
     "demo", "execute", "cancel", "report", "export", "regrade", "link", "release", "pages",
     "notify", "forget", "ui", "serve", "emulator", "keys create", "people link", "people revoke",
-    "people forget", "verdicts import", "verdicts export", "verdicts withdraw", "trial run",
-    "token create", "token revoke", "store backup", "store restore", "store moved",
-    "store compact", "store archive", "store migrate", "store serve",
+    "people export", "people forget", "verdicts import", "verdicts export", "verdicts withdraw",
+    "trial run", "token create", "token revoke", "store backup", "store restore", "store moved",
+    "store compact", "store archive", "store migrate", "store serve", "work",
 }  # fmt: skip
 """Commands that do something rather than read; every other one has `--json`."""
 
@@ -145,6 +145,7 @@ NAMES_AN_ESSAY = {"essay", "essay_id", "than", "person", "accept", "exclude"}
 OF_ANOTHER_KIND = {
     ("judge examine", "batch"), ("token create", "batches"), ("demo", "batches"),
     ("people revoke", "person"),
+    ("people export", "person"),
     ("people forget", "person"),
 }  # fmt: skip
 """A folder; patterns of names; a number; people who judge."""

@@ -63,6 +63,7 @@ COMMANDS: Mapping[str, str] = {
     "verdicts import": "small {verdicts} --name first",
     "verdicts list": "small",
     "verdicts withdraw": "small first --by Bo",
+    "people export": "Bo {home}/exports/bo.json",
     "people forget": "Bo --yes",
     "judge list": "",
     "judge show": "quality",
@@ -86,6 +87,7 @@ COMMANDS: Mapping[str, str] = {
     "token revoke": "office",
     "ui": "--port 0",
     "serve": "--port 0",
+    "work": "--until-done",
     "emulator": "--port 0",
     "metrics": "",
     "notify": "",
@@ -104,7 +106,7 @@ ENDS = {"rejudge": 1, "release": 1, "trial run": 4, "trial history": 1, "store s
 """The exit codes of those that refuse, that no server answers here, or that are interrupted."""
 
 
-EXPORTS = ("compare", "export", "sql", "pages", "oversight", "verdicts export")
+EXPORTS = ("compare", "export", "sql", "pages", "oversight", "verdicts export", "people export")
 """Commands that write where they are told to; `cj forget` knows of each file."""
 
 

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,7 @@ def _loaded(code: str, names: tuple[str, ...]) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return done.stdout.splitlines()[-1].split()
+    return done.stdout.splitlines()[-1].split() if names else []
 
 
 def test_settings_load_pydantic_and_nothing_heavier() -> None:
@@ -57,6 +58,23 @@ except SystemExit:
     heavy = (*_STORE_AND_NUMBERS, "pydantic", "dagster", "fastapi", "structlog", "matplotlib")
 
     assert _loaded(help_shown, heavy) == []
+
+
+def test_a_status_loads_the_store_and_no_numbers(tmp_path: Path) -> None:
+    """It is what people ask for again and again; prices, pairs and scales take most of a second."""
+    status_shown = f"""
+import os
+os.environ["CJ_HOME"] = {str(tmp_path)!r}
+import cj_pipeline.cli
+try:
+    cj_pipeline.cli.app(["status"])
+except SystemExit:
+    pass
+"""
+    heavy = (*_STORE_AND_NUMBERS, *_PLOTS_AND_TABLES, *_SDKS, "dagster", "choix")
+    _loaded(status_shown, ())  # which makes the store
+
+    assert _loaded(status_shown, heavy) == ["duckdb"]
 
 
 def test_definitions_load_no_plots_no_tables_and_no_sdk() -> None:

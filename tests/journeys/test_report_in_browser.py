@@ -105,6 +105,23 @@ def test_the_page_never_scrolls_sideways(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_a_phone_shows_remarks_without_towers_of_letters(
+    browser: Browser, histories: dict[str, BatchHistory], tmp_path: Path
+) -> None:
+    """No heading is torn within its words, and no row is drawn out by a column left no room."""
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    settings = {**histories[SPRING].batch["settings"], "report_language": "de"}
+    history = replace(histories[SPRING], batch={**histories[SPRING].batch, "settings": settings})
+
+    page.goto(_saved(render_history(history), tmp_path))
+
+    heights = page.eval_on_selector_all(
+        "section[aria-labelledby=grades] tr, section[aria-labelledby=anchors] tr",
+        "rows => rows.map(row => row.offsetHeight)",
+    )
+    assert max(heights) < 260
+
+
 @pytest.mark.parametrize("kind", HOSTILE_TEXTS)
 def test_a_hostile_text_is_shown_and_does_nothing(
     browser: Browser, histories: dict[str, BatchHistory], tmp_path: Path, kind: str

@@ -146,3 +146,43 @@ def test_possible_cost_counts_against_the_spend_cap(tmp_path: Path, folder: Path
     submitted = submit_wave(runtime, batch_id)
 
     assert submitted.refused_for_spend_cap
+
+
+_OWL = """
+name: owl
+provider: emulator
+model: quality
+template: more-convincing-1
+price:
+  input: 1
+  output: 1
+  hours: [{from: "16:30", to: "00:30", times: 0.5}]
+  source: a price list
+  as_of: 2026-01-01
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "hour", "share"),
+    [("per_request", 8, 1.0), ("per_request", 20, 0.5), ("provider_batch_api", 20, 1.0)],
+)
+def test_single_calls_are_billed_by_the_hour_where_the_price_changes(
+    tmp_path: Path, mode: str, hour: int, share: float
+) -> None:
+    """To the token, below what was reserved; a batch has one price all day."""
+    clock = ManualClock()
+    clock.now = clock.now.replace(hour=hour)
+    runtime = open_engine(tmp_path / "home", clock=clock)
+    settings = _SETTINGS | {"judges": ["owl"], "llm_batching_mode": mode}
+    folder = write_batch(tmp_path / "batch", n_students=4, settings=settings)
+    (folder / "judges").mkdir()
+    (folder / "judges" / "owl.yaml").write_text(_OWL)
+
+    batch_id = run_to_end(runtime, folder)
+
+    with runtime.store.read() as db:
+        row = db.one("SELECT sum(tokens_prompt + tokens_completion) AS n FROM attempts")
+    money = spending(_history(runtime, batch_id).jobs)
+    assert row is not None
+    assert row["n"] > 0
+    assert money.billed_usd == pytest.approx(row["n"] / 1e6 * share)

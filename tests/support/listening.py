@@ -24,9 +24,10 @@ _QUIET: dict[str, Any] = {
 
 
 @contextmanager
-def listening(app: Any) -> Iterator[int]:
+def listening(app: Any, *, reader_patience_s: float = 60.0) -> Iterator[int]:
     """Serve an application as all are served, with little patience; give the port."""
-    protocol = type("Hasty", (PatientProtocol,), {"patience_s": PATIENCE_S})
+    hasty = {"patience_s": PATIENCE_S, "reader_patience_s": reader_patience_s}
+    protocol = type("Hasty", (PatientProtocol,), hasty)
     server = uvicorn.Server(serving(app, "127.0.0.1", 0, http=protocol, **_QUIET))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -27,7 +27,7 @@ def postgres_server() -> Iterator[int]:
         def run(*command: str) -> None:
             subprocess.run(command, check=True, capture_output=True, cwd="/", **account)  # type: ignore[call-overload]
 
-        data, port = f"{folder}/data", _free_port()
+        data, port = f"{folder}/data", free_port()
         run(f"{binaries}/initdb", "-D", data, "-U", "cj", "-A", "trust")
         options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
         run(f"{binaries}/pg_ctl", "-D", data, "-o", options, "-l", f"{folder}/log", "-w", "start")
@@ -44,7 +44,8 @@ def _programs() -> Path:
     return (Path(found).resolve() if found else kept[-1]).parent
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

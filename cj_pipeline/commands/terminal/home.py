@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def open_runtime(*, is_attended: bool = True) -> Runtime:
     from resources.runtime import open_runtime as open_from_environment
 
     configure_logs()
-    _warn_of_others()
+    _warn_of_others(home_folder())
     return open_from_environment(os.environ, is_attended=is_attended)
 
 
@@ -44,7 +45,7 @@ def open_store() -> Store:
     from cj_pipeline.store.opening import open_store as open_from_environment
 
     configure_logs()
-    _warn_of_others()
+    _warn_of_others(home_folder())
     return open_from_environment(home_folder(), os.environ)
 
 
@@ -87,12 +88,12 @@ def note_export(
         )
 
 
-def _warn_of_others() -> None:
-    """Warn that others can read the home, where it was there before we made homes private."""
+@cache
+def _warn_of_others(home: Path) -> None:
+    """Warn once that others can read the home, where it was there before we made homes private."""
     from cj_pipeline.commands.terminal.console import errors
     from cj_pipeline.storage.private_files import is_open_to_others
 
-    home = home_folder()
     if is_open_to_others(home):
         errors.print(
             f"Others can look into {home}, where essays and grades lie: `cj store check --fix`"

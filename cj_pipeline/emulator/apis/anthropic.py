@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from cj_pipeline.emulator.jobs import (
 )
 from cj_pipeline.emulator.judges import JudgeReply, JudgeRequest
 from cj_pipeline.emulator.random import identifier
-from cj_pipeline.emulator.routing import RequestContext, Route, allows_ties, text_of
+from cj_pipeline.emulator.routing import RequestContext, allows_ties, routes, text_of
 
 _API = "anthropic"
 _RESULTS_LIFE_S = 29 * 86_400
@@ -404,17 +403,14 @@ def _time(moment: float | None) -> str | None:
 _BATCH = r"/v1/messages/batches/(?P<id>[^/]+)"
 API = (
     _API,
-    tuple(
-        Route(name, method, re.compile(path), handler)
-        for name, method, path, handler in (
-            ("messages.create", "POST", "/v1/messages", create_message),
-            ("batches.create", "POST", "/v1/messages/batches", create_batch),
-            ("batches.list", "GET", "/v1/messages/batches", list_batches),
-            ("batches.retrieve", "GET", _BATCH, retrieve_batch),
-            ("batches.results", "GET", f"{_BATCH}/results", batch_results),
-            ("batches.cancel", "POST", f"{_BATCH}/cancel", cancel_batch),
-            ("batches.delete", "DELETE", _BATCH, delete_batch),
-        )
+    routes(
+        ("messages.create", "POST", "/v1/messages", create_message),
+        ("batches.create", "POST", "/v1/messages/batches", create_batch),
+        ("batches.list", "GET", "/v1/messages/batches", list_batches),
+        ("batches.retrieve", "GET", _BATCH, retrieve_batch),
+        ("batches.results", "GET", f"{_BATCH}/results", batch_results),
+        ("batches.cancel", "POST", f"{_BATCH}/cancel", cancel_batch),
+        ("batches.delete", "DELETE", _BATCH, delete_batch),
     ),
     refused,
 )

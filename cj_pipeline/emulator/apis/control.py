@@ -5,7 +5,6 @@ They need no key, because they show no text and bill nothing; do not serve them 
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from typing import Any
 
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 
 from cj_pipeline.emulator.http import HTTPError, Response, json_answer
 from cj_pipeline.emulator.jobs import Job, count_rows, every_job
-from cj_pipeline.emulator.routing import RequestContext, Route
+from cj_pipeline.emulator.routing import RequestContext, routes
 
 _API = "emulator"
 _MANY = 100
@@ -148,16 +147,13 @@ FROM jobs GROUP BY api, account, content_sha256 HAVING count(*) > 1
 """
 API = (
     _API,
-    tuple(
-        Route(name, method, re.compile(path), handler)
-        for name, method, path, handler in (
-            ("health", "GET", "/emulator/health", health),
-            ("audit", "GET", "/emulator/audit", audit),
-            ("qualities", "POST", "/emulator/qualities", put_qualities),
-            ("settings.show", "GET", "/emulator/settings", get_settings),
-            ("settings.change", "PUT", "/emulator/settings", put_settings),
-            ("clock", "POST", "/emulator/clock", advance_clock),
-        )
+    routes(
+        ("health", "GET", "/emulator/health", health),
+        ("audit", "GET", "/emulator/audit", audit),
+        ("qualities", "POST", "/emulator/qualities", put_qualities),
+        ("settings.show", "GET", "/emulator/settings", get_settings),
+        ("settings.change", "PUT", "/emulator/settings", put_settings),
+        ("clock", "POST", "/emulator/clock", advance_clock),
     ),
     refused,
 )

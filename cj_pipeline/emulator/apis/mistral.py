@@ -7,7 +7,6 @@ What a job did not come to has no row.
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -42,7 +41,7 @@ from cj_pipeline.emulator.jobs import (
     load_job,
 )
 from cj_pipeline.emulator.random import identifier
-from cj_pipeline.emulator.routing import RequestContext, Route
+from cj_pipeline.emulator.routing import RequestContext, routes
 
 _API = "mistral"
 _STATES = {
@@ -257,21 +256,18 @@ _JOB = "/mistral/v1/batch/jobs/(?P<id>[^/]+)"
 _FILE = "/mistral/v1/files/(?P<id>[^/]+)"
 API = (
     _API,
-    tuple(
-        Route(name, method, re.compile(path), handler)
-        for name, method, path, handler in (
-            ("files.create", "POST", "/mistral/v1/files", create_file),
-            ("files.list", "GET", "/mistral/v1/files", list_files),
-            ("files.content", "GET", f"{_FILE}/content", file_content),
-            ("files.retrieve", "GET", _FILE, retrieve_file),
-            ("files.delete", "DELETE", _FILE, delete_file),
-            ("batches.create", "POST", "/mistral/v1/batch/jobs", create_job),
-            ("batches.list", "GET", "/mistral/v1/batch/jobs", list_all_jobs),
-            ("batches.retrieve", "GET", _JOB, retrieve_job),
-            ("batches.cancel", "POST", f"{_JOB}/cancel", stop_job),
-            ("chat.create", "POST", f"/mistral{CHAT}", create_completion),
-            ("models.list", "GET", "/mistral/v1/models", list_models),
-        )
+    routes(
+        ("files.create", "POST", "/mistral/v1/files", create_file),
+        ("files.list", "GET", "/mistral/v1/files", list_files),
+        ("files.content", "GET", f"{_FILE}/content", file_content),
+        ("files.retrieve", "GET", _FILE, retrieve_file),
+        ("files.delete", "DELETE", _FILE, delete_file),
+        ("batches.create", "POST", "/mistral/v1/batch/jobs", create_job),
+        ("batches.list", "GET", "/mistral/v1/batch/jobs", list_all_jobs),
+        ("batches.retrieve", "GET", _JOB, retrieve_job),
+        ("batches.cancel", "POST", f"{_JOB}/cancel", stop_job),
+        ("chat.create", "POST", f"/mistral{CHAT}", create_completion),
+        ("models.list", "GET", "/mistral/v1/models", list_models),
     ),
     refused,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,7 +51,7 @@ from cj_pipeline.emulator.jobs import (
     load_job,
 )
 from cj_pipeline.emulator.random import identifier
-from cj_pipeline.emulator.routing import RequestContext, Route
+from cj_pipeline.emulator.routing import RequestContext, routes
 
 _API = "openai"
 _METADATA_PAIRS, _METADATA_KEY, _METADATA_VALUE = 16, 64, 512
@@ -359,22 +358,19 @@ def _no_batch(job_id: str) -> HTTPError:
 _ID = r"(?P<id>[^/]+)"
 API = (
     _API,
-    tuple(
-        Route(name, method, re.compile(path), handler)
-        for name, method, path, handler in (
-            ("files.create", "POST", "/v1/files", create_file),
-            ("files.list", "GET", "/v1/files", list_files),
-            ("files.content", "GET", f"/v1/files/{_ID}/content", file_content),
-            ("files.retrieve", "GET", f"/v1/files/{_ID}", retrieve_file),
-            ("files.delete", "DELETE", f"/v1/files/{_ID}", delete_file),
-            ("batches.create", "POST", "/v1/batches", create_batch),
-            ("batches.list", "GET", "/v1/batches", list_batches),
-            ("batches.retrieve", "GET", f"/v1/batches/{_ID}", retrieve_batch),
-            ("batches.cancel", "POST", f"/v1/batches/{_ID}/cancel", cancel_batch),
-            ("chat.create", "POST", CHAT, create_completion),
-            ("responses.create", "POST", RESPONSES, create_response),
-            ("models.list", "GET", "/v1/models", list_models),
-        )
+    routes(
+        ("files.create", "POST", "/v1/files", create_file),
+        ("files.list", "GET", "/v1/files", list_files),
+        ("files.content", "GET", f"/v1/files/{_ID}/content", file_content),
+        ("files.retrieve", "GET", f"/v1/files/{_ID}", retrieve_file),
+        ("files.delete", "DELETE", f"/v1/files/{_ID}", delete_file),
+        ("batches.create", "POST", "/v1/batches", create_batch),
+        ("batches.list", "GET", "/v1/batches", list_batches),
+        ("batches.retrieve", "GET", f"/v1/batches/{_ID}", retrieve_batch),
+        ("batches.cancel", "POST", f"/v1/batches/{_ID}/cancel", cancel_batch),
+        ("chat.create", "POST", CHAT, create_completion),
+        ("responses.create", "POST", RESPONSES, create_response),
+        ("models.list", "GET", "/v1/models", list_models),
     ),
     refused,
 )

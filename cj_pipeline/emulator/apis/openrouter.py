@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -32,7 +31,7 @@ from cj_pipeline.emulator.jobs import (
 )
 from cj_pipeline.emulator.judges import JudgeReply
 from cj_pipeline.emulator.random import identifier
-from cj_pipeline.emulator.routing import RequestContext, Route
+from cj_pipeline.emulator.routing import RequestContext, routes
 
 _API = "openrouter"
 _MOST_REQUESTS, _MOST_BYTES = 5_000, 200_000_000
@@ -273,17 +272,14 @@ _ROOT = "/openrouter/api/v1"
 _BATCH = f"{_ROOT}/batches/(?P<id>[^/]+)"
 API = (
     _API,
-    tuple(
-        Route(name, method, re.compile(path), handler)
-        for name, method, path, handler in (
-            ("batches.create", "POST", f"{_ROOT}/batches", create_batch),
-            ("batches.list", "GET", f"{_ROOT}/batches", list_batches),
-            ("batches.retrieve", "GET", _BATCH, retrieve_batch),
-            ("batches.results", "GET", f"{_BATCH}/results", batch_results),
-            ("batches.delete", "DELETE", _BATCH, delete_batch),
-            ("chat.create", "POST", f"{_ROOT}/chat/completions", create_completion),
-            ("models.list", "GET", f"{_ROOT}/models", list_models),
-        )
+    routes(
+        ("batches.create", "POST", f"{_ROOT}/batches", create_batch),
+        ("batches.list", "GET", f"{_ROOT}/batches", list_batches),
+        ("batches.retrieve", "GET", _BATCH, retrieve_batch),
+        ("batches.results", "GET", f"{_BATCH}/results", batch_results),
+        ("batches.delete", "DELETE", _BATCH, delete_batch),
+        ("chat.create", "POST", f"{_ROOT}/chat/completions", create_completion),
+        ("models.list", "GET", f"{_ROOT}/models", list_models),
     ),
     refused,
 )

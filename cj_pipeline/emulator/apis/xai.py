@@ -7,7 +7,6 @@ What a batch did not come to has no result. Reasoning is beside the completion's
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -41,7 +40,7 @@ from cj_pipeline.emulator.jobs import (
 )
 from cj_pipeline.emulator.judges import JudgeReply
 from cj_pipeline.emulator.random import identifier
-from cj_pipeline.emulator.routing import RequestContext, Route
+from cj_pipeline.emulator.routing import RequestContext, routes
 
 _API = "xai"
 _MOST_ROWS = 1_000
@@ -239,22 +238,19 @@ _BATCH = "/xai/v1/batches/(?P<id>[^/:]+)"
 _FILE = "/xai/v1/files/(?P<id>[^/]+)"
 API = (
     _API,
-    tuple(
-        Route(name, method, re.compile(path), handler)
-        for name, method, path, handler in (
-            ("files.create", "POST", "/xai/v1/files", create_file),
-            ("files.list", "GET", "/xai/v1/files", list_files),
-            ("files.content", "GET", f"{_FILE}/content", file_content),
-            ("files.retrieve", "GET", _FILE, retrieve_file),
-            ("files.delete", "DELETE", _FILE, delete_file),
-            ("batches.create", "POST", "/xai/v1/batches", create_batch),
-            ("batches.list", "GET", "/xai/v1/batches", list_batches),
-            ("batches.retrieve", "GET", _BATCH, retrieve_batch),
-            ("batches.cancel", "POST", f"{_BATCH}:cancel", cancel_batch),
-            ("batches.results", "GET", f"{_BATCH}/results", batch_results),
-            ("chat.create", "POST", f"/xai{CHAT}", create_completion),
-            ("models.list", "GET", "/xai/v1/models", list_models),
-        )
+    routes(
+        ("files.create", "POST", "/xai/v1/files", create_file),
+        ("files.list", "GET", "/xai/v1/files", list_files),
+        ("files.content", "GET", f"{_FILE}/content", file_content),
+        ("files.retrieve", "GET", _FILE, retrieve_file),
+        ("files.delete", "DELETE", _FILE, delete_file),
+        ("batches.create", "POST", "/xai/v1/batches", create_batch),
+        ("batches.list", "GET", "/xai/v1/batches", list_batches),
+        ("batches.retrieve", "GET", _BATCH, retrieve_batch),
+        ("batches.cancel", "POST", f"{_BATCH}:cancel", cancel_batch),
+        ("batches.results", "GET", f"{_BATCH}/results", batch_results),
+        ("chat.create", "POST", f"/xai{CHAT}", create_completion),
+        ("models.list", "GET", "/xai/v1/models", list_models),
     ),
     refused,
 )

@@ -346,4 +346,5 @@ def _telling_verdicts(history: BatchHistory, essay_id: str, verdicts: list[Row])
         won = row["winner_id"] == essay_id
         other = row["loser_id"] if won else row["winner_id"]
         judge = history.judge_by_id[row["judge_id"]]["name"]
-        yield f"{'won' if won else 'lost'} against {other} (expected: {p:.0%}), judge {judge}"
+        against = visible(history.label(other))
+        yield f"{'won' if won else 'lost'} against {against} (expected: {p:.0%}), judge {judge}"

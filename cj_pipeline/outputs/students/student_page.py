@@ -6,6 +6,7 @@ those that `told_words` lets through. What a teacher wrote in their place comes 
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ _LEVEL = 0.35
 """Logits within which another text is said to stand about level."""
 _MAX_SENTENCES = 6
 _WORTH_NAMING = 0.05
+_Z_95 = 1.96
 TEACHER = "teacher"
 """What stands in brackets after a line that rests on no verdict but on a teacher."""
 
@@ -79,6 +81,7 @@ class StudentPage:
         grade: Given; None without one.
         grade_line: The same in a sentence, with who set it.
         scaled_line: The score on the scale that the batch sets; empty without one.
+        progress_line: How it compares with the student's text of a batch before; empty without.
         likely: Probabilities in words, one sentence each.
         between: The examples the text stands between.
         verdicts: The most telling ones.
@@ -97,6 +100,7 @@ class StudentPage:
     grade: str | None
     grade_line: str
     scaled_line: str
+    progress_line: str
     likely: tuple[str, ...]
     between: tuple[Example, ...]
     verdicts: tuple[TellingVerdict, ...]
@@ -228,7 +232,7 @@ def _person(history: BatchHistory, essay_id: str) -> Row:
     person = history.essay_by_id.get(essay_id) or shared.get(essay_id)
     if person is None or person.get("is_anchor"):
         students = student_ids(history)
-        hint = nearest(essay_id, students) or "."
+        hint = nearest(essay_id, [*students, *map(history.label, students)]) or "."
         msg = f"Batch '{history.batch_id}' has no student's essay '{essay_id}'{hint}"
         raise UnknownEssayError(msg)
     return person
@@ -247,6 +251,7 @@ def _page(history: BatchHistory, essay_id: str, person: Row) -> StudentPage:
         grade=history.given_grade(essay_id),
         grade_line=_grade_line(history, essay_id),
         scaled_line=_scaled_line(history, essay_id) if is_machines else "",
+        progress_line=_progress_line(history, person["essay_id"]) if is_machines else "",
         likely=tuple(_likely(projection)),
         between=tuple(_examples(history, essay_id)),
         verdicts=tuple(_telling(history, essay_id)),
@@ -308,6 +313,21 @@ def _scaled_line(history: BatchHistory, essay_id: str) -> str:
         " 20 the true place is within {error} of it.",
         **said,
     )
+
+
+def _progress_line(history: BatchHistory, essay_id: str) -> str:
+    rows = [row for row in history.student_progress if row["essay_id"] == essay_id]
+    if not rows:
+        return ""
+    (row,) = rows
+    said = tr(
+        "Compared with your text of {batch}, this one would be preferred about {n} times in 100.",
+        batch=visible(row["batch_before"]),
+        n=whole(round(100 / (1 + math.exp(-row["change"])))),
+    )
+    if abs(row["change"]) > _Z_95 * row["change_standard_error"]:
+        return said + " " + tr("That is more than chance explains.")
+    return said + " " + tr("That may be chance alone.")
 
 
 def _likely(projection: Row | None) -> list[str]:

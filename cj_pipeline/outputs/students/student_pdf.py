@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterator
+from dataclasses import astuple
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -36,10 +38,27 @@ def student_pdf(page: StudentPage) -> bytes:
         return bytes(pdf.output())
 
 
+def lacking_letters(page: StudentPage) -> str:
+    """Return the letters that a page's PDF cannot draw, each once; the HTML page shows them."""
+    from matplotlib.font_manager import get_font
+
+    drawn = get_font(_fonts()[""]).get_charmap()
+    letters = dict.fromkeys(letter for text in _texts(astuple(page)) for letter in text)
+    return "".join(one for one in letters if ord(one) not in drawn and not one.isspace())
+
+
+def _texts(told: object) -> Iterator[str]:
+    if isinstance(told, str):
+        yield told
+    elif isinstance(told, tuple):
+        for each in told:
+            yield from _texts(each)
+
+
 def _document(page: StudentPage) -> FPDF:
     from fpdf import FPDF
 
-    # A character that the font lacks is drawn as a box; the HTML page shows it.
+    # A letter that the font lacks is drawn as a box, and `lacking_letters` tells of it.
     logging.getLogger("fpdf").setLevel(logging.ERROR)
     logging.getLogger("fontTools").setLevel(logging.ERROR)
     pdf = FPDF(format="A4")
@@ -68,8 +87,9 @@ def _told(pdf: FPDF, page: StudentPage) -> None:
     name = f"{page.name}: {page.grade}" if page.grade else page.name
     pdf.multi_cell(0, 8, name, new_x="LMARGIN", new_y="NEXT")
     _paragraph(pdf, page.grade_line)
-    if page.scaled_line:
-        _paragraph(pdf, page.scaled_line)
+    for line in (page.scaled_line, page.progress_line):
+        if line:
+            _paragraph(pdf, line)
     if page.status:
         _paragraph(pdf, page.status, size=8)
     if page.likely:
@@ -94,7 +114,7 @@ def _told(pdf: FPDF, page: StudentPage) -> None:
                 " ".join(
                     [
                         tr("Comparison {n}: {outcome}.", n=each.number, outcome=each.outcome),
-                        *(f"“{said}”" for said in each.words),
+                        *(tr("“{said}”", said=said) for said in each.words),
                     ]
                 )
                 for each in page.verdicts

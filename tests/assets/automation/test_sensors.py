@@ -404,12 +404,26 @@ class TestInbox:
         assert [asked(first), asked(second)] == [[("open_batch", "spring-9")]] * 2
         assert (first.run_requests or [])[0].run_key != (second.run_requests or [])[0].run_key
 
-    def test_a_link_to_a_batch_that_comes_later_is_waited_for(
-        self, runtime: Runtime, instance: dg.DagsterInstance, tmp_path: Path
+    @pytest.mark.parametrize(
+        ("setting", "named"),
+        [
+            ({"link_to": ["autumn-8"]}, "autumn-8"),
+            ({"judges": ["openai-gpt-4-1-mini"]}, "OPENAI_API_KEY"),
+        ],
+        ids=["a link to a batch that comes later", "a key"],
+    )
+    def test_what_is_no_fault_of_the_folder_is_waited_for(
+        self,
+        runtime: Runtime,
+        instance: dg.DagsterInstance,
+        tmp_path: Path,
+        setting: dict[str, list[str]],
+        named: str,
     ) -> None:
-        """It is no fault of the folder, so it is not rejected for good."""
-        settings = SETTINGS | {"link_to": ["autumn-8"]}
+        """So it is not rejected for good."""
+        settings = SETTINGS | setting
         folder = write_batch(runtime.inbox / "spring-9", n_students=4, settings=settings)
+        (runtime.home / "installation.yaml").write_text("inbox_rest_s: 0\n")
         tick(inbox_sensor, instance)
         tick(inbox_sensor, instance)
         with pytest.raises(BatchProblemsError):
@@ -418,7 +432,7 @@ class TestInbox:
         with runtime.store.read() as db:
             (row,) = db.rows("SELECT state, reason, next_try_at FROM arrivals")
         assert row["state"] == "waiting"
-        assert "autumn-8" in row["reason"]
+        assert named in row["reason"]
         assert row["next_try_at"] > runtime.clock()
 
     def test_what_is_no_batch_folder_is_ignored(

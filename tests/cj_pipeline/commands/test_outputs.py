@@ -132,6 +132,49 @@ def test_two_essays_go_side_by_side_on_a_page(home: Path, tmp_path: Path) -> Non
     assert page.read_text("utf-8").count('<div class="text whole"') == 2
 
 
+def test_people_read_and_type_names_wherever_an_essay_is_meant(tmp_path: Path) -> None:
+    """Ids are for machines: none of a student's or an anchor's is on the terminal."""
+    store = FileStore(tmp_path)
+    with store.write() as db:
+        for batch_id in (SPRING, AGAIN):
+            rows = spring_rows(batch_id)
+            for at, row in enumerate(rows["essays"]):
+                row["name"] = f"Åsa Öberg {at}" if not row["is_anchor"] else f"Exempel {at}"
+            insert_all(db, rows)
+    store.publish()
+    with store.read() as db:
+        ids = [r["essay_id"] for r in db.rows("SELECT essay_id FROM essays")]
+        ((one, first), (other, second)) = [
+            (r["essay_id"], r["name"])
+            for r in db.rows(
+                "SELECT essay_id, name FROM essays WHERE batch_id = ? AND NOT is_anchor LIMIT 2",
+                [SPRING],
+            )
+        ]
+        anchor = db.rows("SELECT name FROM essays WHERE is_anchor LIMIT 1")[0]
+
+    shown = {
+        "essay": _cj(tmp_path, "essay", SPRING, first, "--than", second),
+        "compare": _cj(tmp_path, "compare", SPRING, AGAIN),
+        "moderate": _cj(
+            tmp_path, "moderate", SPRING, "--override", f"{first} = A", "--reason", "read"
+        ),
+        "regrade": _cj(tmp_path, "regrade", SPRING, "--anchor-grade", f"{anchor['name']} = F"),
+        "rejudge": _cj(tmp_path, "rejudge", SPRING, second, "--reason", "asked", "--by", "Eva"),
+        "appeals": _cj(tmp_path, "rejudge", SPRING),
+        "unknown": _cj(tmp_path, "essay", SPRING, first.replace(" ", "")),
+    }
+
+    for command, result in shown.items():
+        assert result.exit_code == (command == "unknown"), (command, result.output)
+        said = re.sub(r"\s+", " ", result.output)
+        assert "Åsa Öberg" in said, command
+        assert not [each for each in ids if each in said], (command, said)
+    with FileStore(tmp_path).read() as db:
+        assert db.rows("SELECT essay_id FROM moderation_decisions") == [{"essay_id": one}]
+        assert {r["essay_id"] for r in db.rows("SELECT essay_id FROM appeals")} == {other}
+
+
 def test_an_unknown_essay_is_told_plainly(home: Path) -> None:
     """Without a traceback."""
     done = _cj(home, "essay", SPRING, "pupil-99")

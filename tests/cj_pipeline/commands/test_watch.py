@@ -31,7 +31,7 @@ from cj_pipeline.progress.text import duration
 from cj_pipeline.progress.values import EventKind
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
-from cj_pipeline.steps.watchdog import unattended_since
+from cj_pipeline.steps.next_step import unattended_since
 from cj_pipeline.stopping.continuation import BatchOutcome
 from tests.support.batches import begin, end, open_engine, write_batch
 

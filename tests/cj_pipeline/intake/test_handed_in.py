@@ -651,6 +651,12 @@ class TestIdentity:
 
         assert "line 2 fits both essays/17.txt and essays/Anna Ek.txt" in told(folder(files))
 
+    def test_a_key_that_a_setting_does_not_have_names_those_it_has(self, folder: Folder) -> None:
+        """Within a setting too, where a guess at the key is likely."""
+        said = told(folder({"batch.yaml": "scaled_scores: {from: 0, high: 100}\n"}))
+
+        assert "scaled_scores.from: there is no such key; there are: low, high, mean" in said
+
     def test_settings_name_essays_as_they_were_handed_in(self, folder: Folder) -> None:
         """People know no ids before a batch was read."""
         yaml = "judges: [quality]\nemulator_qualities: {Åsa Öberg: 1.5}\nrough_order: [[Ben Ek]]\n"

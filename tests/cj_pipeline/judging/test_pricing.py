@@ -1,6 +1,7 @@
 """Bills come out to the cent as computed by hand, and reservations always cover them."""
 
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -161,3 +162,85 @@ def test_a_judges_own_price_may_state_its_batch_discount() -> None:
 
     assert cost_usd(stated, usage, batched=True) == 2.5
     assert cost_usd(stated, usage, batched=False) == 5.0
+
+
+_NIGHTLY = PriceEntry.model_validate(
+    {
+        "input": 1,
+        "output": 2,
+        "hours": [{"from": "16:30", "to": "00:30", "times": "0.5"}],
+        "source": "a test",
+        "as_of": "2026-11-30",
+    }
+)
+_NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("begins", "lasts", "share"),
+    [
+        (_NOON, timedelta(hours=1), "1"),
+        (_NOON + timedelta(hours=5), timedelta(hours=7), "0.5"),
+        (_NOON + timedelta(hours=4.5), timedelta(0), "0.5"),
+        (_NOON + timedelta(hours=12.5), timedelta(0), "1"),
+        (_NOON + timedelta(hours=5), timedelta(hours=7.6), "1"),
+        (_NOON + timedelta(hours=5), timedelta(hours=22), "1"),
+        (_NOON + timedelta(hours=5), timedelta(days=3), "1"),
+        (_NOON + timedelta(hours=5), -timedelta(hours=1), "0.5"),
+    ],
+    ids=[
+        *("by day", "by night", "as the night begins", "as it ends", "into the day"),
+        *("over a day to the next night", "for days", "under a clock set back"),
+    ],
+)
+def test_a_call_costs_the_dearest_price_of_the_hours_it_took(
+    begins: datetime, lasts: timedelta, share: str
+) -> None:
+    """Providers differ in whether its begin or its end decides."""
+    price = _NIGHTLY.price("lab", "owl", price_of("openai", "gpt-5.1").batched)
+
+    assert price.dearest_between(begins, begins + lasts) == Decimal(share)
+    assert price.dearest_hour == 1
+
+
+def test_what_is_reserved_covers_the_dearest_hour_of_single_calls() -> None:
+    """Batches have one price all day."""
+    judge = load_judge("quality")
+    prompt = Prompt("system", "prefix ", "words " * 50, "words", "nonce")
+    at_peak = _NIGHTLY.model_copy(
+        update={"hours": (_NIGHTLY.hours[0].model_copy(update={"times": Decimal(3)}),)}
+    )
+    plain, dear = (each.price("lab", "owl", judge.price.batched) for each in (_NIGHTLY, at_peak))
+
+    calls = [worst_case_usd(price, prompt, judge, batched=False) for price in (plain, dear)]
+    jobs = [worst_case_usd(price, prompt, judge, batched=True) for price in (plain, dear)]
+
+    assert calls[1] == pytest.approx(3 * calls[0])
+    assert jobs[1] == jobs[0]
+
+
+@pytest.mark.parametrize("said", [990, "4:30", "25:00", "16:30+02:00"])
+def test_a_time_of_day_that_could_mean_another_is_refused(said: object) -> None:
+    """To some readers of YAML 16:30 is a number of minutes."""
+    hours = [{"from": said, "to": "00:30", "times": 1}]
+
+    with pytest.raises(ValidationError, match=r"hours\.0\.from"):
+        PriceEntry.model_validate(_NIGHTLY.model_dump(mode="json") | {"hours": hours})
+
+
+def test_hours_come_back_from_what_the_store_keeps() -> None:
+    """A judge's definition is kept as JSON."""
+    assert PriceEntry.model_validate(_NIGHTLY.model_dump(mode="json")) == _NIGHTLY
+
+
+def test_a_discount_may_differ_by_class_of_token_and_holds_for_what_it_names() -> None:
+    """A service may halve what is read and written, and not what comes from a cache."""
+    said = _NIGHTLY.model_dump(mode="json") | {"batched": {"input": "0.5", "output": "0.25"}}
+    entry = PriceEntry.model_validate(said)
+    price = entry.price("lab", "owl", price_of("openai", "gpt-5.1").batched)
+    usage = Usage(prompt=3_000_000, cached=1_000_000, completion=1_000_000)
+
+    assert cost_usd(price, usage, batched=True) == 2 * 0.5 + 1 + 2 * 0.25
+    assert PriceEntry.model_validate(entry.model_dump(mode="json")) == entry
+    with pytest.raises(ValidationError, match="batched"):
+        PriceEntry.model_validate(said | {"batched": {"cached": "0.5"}})

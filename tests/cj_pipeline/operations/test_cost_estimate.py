@@ -110,7 +110,7 @@ def test_before_the_first_answer_a_batch_takes_what_its_plan_says_and_the_store_
     tmp_path: Path,
 ) -> None:
     """One figure in `cj plan`, `cj status` and `cj watch`, of the model that takes longest."""
-    runtime = open_engine(tmp_path / "home")
+    runtime = open_engine(tmp_path / "home", {"OPENAI_API_KEY": "never-used"})
     given = {"judges": ["quality", "openai-gpt-5-1-low"], "max_pairwise_comparisons": 12}
     folder = write_batch(tmp_path / "batch", n_students=4, settings=given | {"wave_size": 4})
     planned = preview_batch(runtime, read_batch(folder))

@@ -30,7 +30,7 @@ NO_WORDS = set(
     above account answer_id answered_fingerprint answered_model assignment_id batch_id
     batching_mode below borne_key code host comparison_id content_sha256 correlation_id custom_id
     decision end_reason error_code error_file_id failure_reason fine_grade fingerprint
-    first_content_sha256 grade replaced_by
+    first_content_sha256 grade holder replaced_by
     import_name input_file_id judge_id kind lease_owner link_id machine_grade method model
     notification_id onto_batch_id outcome output_file_id part placed_batch_id prompt_sha256
     provider provider_job_id provider_status repeats replaces role runner_mode sample_id scale

@@ -61,6 +61,8 @@ class Handler(BaseHTTPRequestHandler):
         kind = body.get("response_format", {}).get("type", "prompt")
         if status := self.quirks.get("status"):
             self._send(status, {"error": {"message": "stub", "type": "stub"}})
+        elif self.quirks.get("stream_only") and not body.get("stream"):
+            self._send(400, {"error": {"message": "Only streaming is supported"}})
         elif kind in self.quirks.get("refuses", ()):
             self._send(400, {"error": {"message": f"{kind} is not supported", "code": None}})
         else:
@@ -144,6 +146,28 @@ def test_the_manner_that_is_taken_is_offered_as_the_judges_file(
     assert not found.is_ready
     assert found.offered["structured"] == manner
     again = _examined(server, tmp_path, more=f"structured: {manner}\n")
+    assert again.is_ready
+
+
+def test_a_server_that_only_streams_is_met_by_a_definition_that_says_so(
+    server: Server, tmp_path: Path
+) -> None:
+    """What is offered works."""
+    server.quirks["stream_only"] = True
+    found = _examined(server, tmp_path)
+    own = tmp_path / "providers"
+    own.mkdir()
+    (own / "flow.yaml").write_text(
+        "name: flow\nlike: openai-compatible\nstreaming: true\nfree: true\n"
+    )
+    file = tmp_path / "judges" / "lab.yaml"
+    file.write_text(file.read_text().replace("openai-compatible", "flow"))
+    judge = load_judge("lab", tmp_path / "judges", own)
+
+    again = examine(open_provider(judge, {}, tmp_path), judge)
+
+    assert _standing(found)["structured"] == "problem"
+    assert "like: openai-compatible` with `streaming: true`" in _finding(found, "structured")
     assert again.is_ready
 
 

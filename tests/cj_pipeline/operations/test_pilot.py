@@ -1,9 +1,12 @@
 """What a handful of live calls says about a judge, and about what a batch will cost."""
 
 import dataclasses
+import functools
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cj_pipeline.batch.comparisons import Verdict
@@ -209,6 +212,58 @@ def test_judges_that_differ_are_found_at_the_number_of_pairs_that_was_asked_for(
     # Expected gap .20, scatter of a pair's mean sqrt((.09 + .21) / 2) = .39: 49 pairs are needed.
     assert found >= 95
     assert alike <= 12
+
+
+@functools.cache
+def _recorded() -> dict[str, dict[int, list[Trial]]]:
+    """What five models really answered, by model and pair, where most people preferred one text.
+
+    The text that they preferred is called `N+`, the other `N-`.
+    """
+    data = files("cj_pipeline") / "emulator" / "data" / "prd_vicuna80.parquet"
+    rows = pd.read_parquet(Path(str(data)))
+    rows["pair"] = [tuple(sorted(pair)) for pair in zip(rows.item_a, rows.item_b, strict=True)]
+    people = rows[(rows.kind != "llm") & (rows.winner != "tie")]
+    better = {}
+    for pair, winners in people.groupby("pair").winner:
+        votes = winners.value_counts()
+        if len(votes) == 1 or votes.iloc[0] > votes.iloc[1]:
+            better[pair] = votes.index[0]
+    numbers = {pair: number for number, pair in enumerate(sorted(better))}
+    found: dict[str, dict[int, list[Trial]]] = {}
+    for row in rows[rows.kind == "llm"].itertuples():
+        if row.pair in numbers:
+            number, of = numbers[row.pair], better[row.pair]
+            a, b = (f"{number}{'+' if text == of else '-'}" for text in (row.item_a, row.item_b))
+            winner = {row.item_a: "A", row.item_b: "B"}.get(row.winner, "tie")
+            found.setdefault(row.judge, {}).setdefault(number, []).append(_trial(a, b, winner))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"), [("gpt4", "vicuna-13b"), ("claude", "vicuna-13b"), ("gpt35", "bard")]
+)
+def test_the_better_of_two_real_judges_is_found_by_asking_as_many_pairs_as_it_says(
+    better: str, worse: str
+) -> None:
+    """In at least 95 of 100 replications, beginning with 20 pairs; over all of them it is known."""
+    one, other = _recorded()[better], _recorded()[worse]
+    numbers = sorted(one.keys() & other.keys())
+    ranks = {f"{number}{end}": rank for number in numbers for end, rank in (("+", 2), ("-", 1))}
+    found = 0
+    for seed in range(100):
+        order = np.random.default_rng(seed).permutation(numbers)
+        n_pairs, apart = 20, None
+        for _ in range(4):
+            taken = order[:n_pairs]
+            verdicts = [[t for n in taken for t in judge[n]] for judge in (one, other)]
+            apart = hold_apart(*verdicts, ranks)
+            if apart.more_pairs == 0:
+                break
+            n_pairs += apart.more_pairs or 20
+        found += apart is not None and apart.are_apart and (apart.difference or 0) > 0
+
+    assert found >= 95
 
 
 def test_too_few_pairs_ask_for_about_as_many_as_it_takes() -> None:

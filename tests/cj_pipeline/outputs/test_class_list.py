@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -135,6 +136,20 @@ def test_the_workbook_holds_texts_and_numbers_and_no_formula(
 def test_the_same_batch_gives_the_same_workbook(histories: dict[str, BatchHistory]) -> None:
     """A workbook carries its date unless told otherwise, and its checksum is in the manifest."""
     assert class_list_xlsx(histories[SPRING]) == class_list_xlsx(histories[SPRING])
+
+
+def test_the_workbook_fits_a_pages_width_on_paper(histories: dict[str, BatchHistory]) -> None:
+    """All columns side by side, long remarks below each other, the headings on every page."""
+    with zipfile.ZipFile(io.BytesIO(class_list_xlsx(histories[SPRING]))) as parts:
+        sheet = parts.read("xl/worksheets/sheet1.xml").decode()
+        book = parts.read("xl/workbook.xml").decode()
+
+    columns = re.findall(r'<col min="(\d+)" max="(\d+)" width="([\d.]+)"', sheet)
+    assert 'fitToPage="1"' in sheet
+    assert re.search(r'<pageSetup paperSize="9" fitToHeight="0" orientation="landscape"', sheet)
+    assert "_xlnm.Print_Titles" in book
+    assert int(columns[-1][1]) == len(COLUMNS)
+    assert sum((int(to) - int(at) + 1) * float(width) for at, to, width in columns) < 300
 
 
 def _with_file_name(history: BatchHistory, file_name: str) -> BatchHistory:

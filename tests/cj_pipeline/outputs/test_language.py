@@ -163,3 +163,39 @@ def test_sentences_the_store_keeps_are_translated_too() -> None:
 def test_english_is_what_stands_in_the_code() -> None:
     """And what is left where nothing else is set."""
     assert tr("{n} of {all}", n=1, all=2) == "1 of 2"
+
+
+def test_sentences_the_store_keeps_are_those_that_are_written() -> None:
+    """One that is worded anew in the code would stay English on every other page."""
+    written = set()
+    for path in [*(ROOT / "grading").glob("*.py"), ROOT / "scale" / "bradley_terry.py"]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.JoinedStr(values=values):
+                    gap = [v.value if isinstance(v, ast.Constant) else "{}" for v in values]
+                    written.add("".join(str(each) for each in gap))
+                case ast.Constant(value=str(said)):
+                    written.add(said)
+
+    for sentence in language.STORED:
+        # Which of two words fills a gap is a sentence of its own where languages need it.
+        form = re.sub(r"\{\w+\}", "{}", sentence).replace("too high", "{}").replace("too low", "{}")
+        assert any(form in one for one in written), sentence
+
+
+def test_figures_in_what_the_store_keeps_are_written_as_people_do() -> None:
+    """And a sentence in a sentence is translated with it."""
+    kept = (
+        "The judge and the anchors' graders disagree by 1.8 steps, more than 1.5. Against their"
+        " grades, and beyond the errors of their scores, 'a' scores above 'b': check these anchors."
+        " 1 essays won or lost everything (lea-dubois): how far out they lie rests on the prior."
+    )
+    with speaking("de"):
+        said = tr_stored(kept)
+
+    assert said == (
+        "Der Urteiler und die Benoter der Anker liegen um 1,8 Stufen auseinander, mehr als 1,5."
+        " Gegen ihre Noten, und jenseits der Fehler ihrer Werte, gilt: ‚a‘ liegt über ‚b‘. Prüfen"
+        " Sie diese Anker. Texte, die alles gewannen oder verloren: 1 (lea-dubois). Wie weit außen"
+        " sie liegen, beruht auf der Vorannahme."
+    )

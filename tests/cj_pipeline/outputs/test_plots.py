@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cj_pipeline.outputs.language import speaking
 from cj_pipeline.outputs.plots import (
     agreement_plot,
     convergence_plot,
@@ -78,6 +80,34 @@ def test_the_score_plot_names_grades_and_marks_anchors(
     assert {"F", "A"} <= grades
     assert "anchor-06 (A)" in names
     assert "pupil-01" in names
+
+
+def test_names_of_any_script_stay_text_for_the_readers_fonts(
+    histories: dict[str, BatchHistory], recwarn: pytest.WarningsRecorder
+) -> None:
+    """As outlines of matplotlib's one font they would be boxes; nobody is warned of that."""
+    history = histories[SPRING]
+    essays = tuple({**row, "name": "李 伟 <b>"} for row in history.essays)
+
+    drawn = svg(score_plot(replace(history, essays=essays))).decode()
+
+    assert "李 伟 &lt;b&gt;" in drawn
+    assert not [each for each in recwarn if "Glyph" in str(each.message)]
+
+
+@pytest.mark.parametrize("plot", ALL_PLOTS)
+def test_plots_speak_the_reports_language(
+    histories: dict[str, BatchHistory], plot: Callable[[BatchHistory], Figure]
+) -> None:
+    """Words and decimal commas alike."""
+    with speaking("de"):
+        said = re.findall(r">([^<>]+)</text>", svg(plot(histories[SPRING])).decode())
+
+    names = {row["essay_id"] for row in histories[SPRING].essays}
+    words = [w for each in said if each not in names for w in re.findall(r"[a-zäöüß]{3,}", each)]
+    assert words
+    assert not {"score", "essay", "student", "wave", "change", "error", "shown"} & set(words)
+    assert not [each for each in said if re.fullmatch(r"[−-]?\d+\.\d+", each)]
 
 
 def test_a_dollar_in_a_grade_is_a_dollar(histories: dict[str, BatchHistory]) -> None:

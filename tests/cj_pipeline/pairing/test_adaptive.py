@@ -13,7 +13,11 @@ from scipy.optimize import minimize
 from cj_pipeline.batch.comparisons import ChosenPair, Role
 from cj_pipeline.batch.options import Strategy
 from cj_pipeline.diagnostics.position_balance import MIN_SHOWN_FOR_SKEW
-from cj_pipeline.pairing.adaptive import expected_information, most_informative_pairs
+from cj_pipeline.pairing.adaptive import (
+    _Greatest,
+    expected_information,
+    most_informative_pairs,
+)
 from cj_pipeline.pairing.comparison_graph import ComparisonGraph
 from cj_pipeline.pairing.loss import (
     cut_loss_jacobian,
@@ -22,7 +26,7 @@ from cj_pipeline.pairing.loss import (
     rank_loss_jacobian_times,
 )
 from cj_pipeline.pairing.positions import POSITIONAL_SKEW_BAND
-from cj_pipeline.pairing.posterior import DRAWN_IN_TO, shrunk
+from cj_pipeline.pairing.shrinkage import DRAWN_IN_TO, shrunk
 from cj_pipeline.pairing.waves import choose_wave, positional_skew
 from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
 from cj_pipeline.scale.tallies import Verdicts
@@ -271,6 +275,31 @@ def test_the_stake_in_ranks_is_the_same_written_out_or_not() -> None:
     product = rank_loss_jacobian_times(scores, variances, columns)
 
     assert product == pytest.approx(rank_loss_jacobian(scores, np.diag(variances)).T @ columns)
+
+
+def test_of_many_essays_neighbours_may_count_as_one() -> None:
+    """Ten neighbours in score together lose less than a hundredth of what the rank loss says."""
+    rng = np.random.default_rng(3)
+    scores, variances = rng.normal(0, 1.5, 3_000), rng.uniform(0.1, 0.5, 3_000)
+    columns = rng.normal(size=(3_000, 3))
+
+    product = rank_loss_jacobian_times(scores, variances, columns)
+
+    expected = rank_loss_jacobian(scores, np.diag(variances)).T @ columns
+    assert np.linalg.norm(product - expected) < 0.01 * np.linalg.norm(expected)
+
+
+def test_the_greatest_of_changing_values_is_known_as_they_change() -> None:
+    """A wave that took another pair than the best one would cost comparisons unnoticed."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 40, 500).astype(np.float64)
+    greatest = _Greatest(values)
+    for step in range(300):
+        rows = np.unique(rng.integers(0, 500, 12))
+        values[rows] = np.where(rng.random(len(rows)) < 0.3, -np.inf, rng.integers(0, 40))
+        greatest.refresh(slice(None) if step % 50 == 49 else rows)
+
+        assert greatest.at() == np.argmax(values)
 
 
 def test_every_strategy_can_be_set() -> None:

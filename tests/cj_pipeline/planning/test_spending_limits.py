@@ -266,8 +266,10 @@ def test_a_judge_with_its_own_address_is_taken_from_a_folder_of_ones_own_only(
     tmp_path: Path,
 ) -> None:
     """Not from the inbox, and not by what nobody attends; unless the installation says so."""
-    mine, unattended = open_engine(tmp_path / "a"), open_engine(tmp_path / "b", is_attended=False)
-    allowing = open_engine(tmp_path / "c", {"CJ_BATCH_JUDGES": "allow"}, is_attended=False)
+    key = {"LAB_API_KEY": "never-used"}
+    mine = open_engine(tmp_path / "a", key)
+    unattended = open_engine(tmp_path / "b", key, is_attended=False)
+    allowing = open_engine(tmp_path / "c", key | {"CJ_BATCH_JUDGES": "allow"}, is_attended=False)
 
     assert ingest(mine, _with_own_judge(tmp_path / "lab-1")).is_new
     assert ingest(allowing, _with_own_judge(tmp_path / "lab-2")).is_new
@@ -279,7 +281,7 @@ def test_a_judge_with_its_own_address_is_taken_from_a_folder_of_ones_own_only(
 
 def test_a_batch_that_is_in_goes_on_when_the_rules_become_stricter(tmp_path: Path) -> None:
     """What was paid for is collected; only new batches are held to what is said now."""
-    runtime = open_engine(tmp_path / "home")
+    runtime = open_engine(tmp_path / "home", {"LAB_API_KEY": "never-used"})
     folder = _with_own_judge(tmp_path / "lab")
     assert ingest(runtime, folder).is_new
     lay_down(runtime, batch_judges="refuse")

@@ -38,7 +38,7 @@ from cj_pipeline.provider_jobs.ledger import (
 )
 from cj_pipeline.providers.base import JobOutcome, JobStatus
 from cj_pipeline.store.file_store import FileStore
-from cj_pipeline.store.session import Session
+from cj_pipeline.store.session import Lease, Session
 from tests.support.jobs import INTENDED_AT, provider_job
 
 NOW = INTENDED_AT + timedelta(minutes=5)
@@ -322,6 +322,25 @@ def test_a_create_that_may_be_under_way_binds_a_job_to_its_account(store: FileSt
 
         with pytest.raises(IllegalTransitionError, match="it may exist"):
             ledger.bind_account(db, job.submission_key, "other")
+
+
+def test_who_takes_a_batch_over_takes_its_jobs_over_too(store: FileStore) -> None:
+    """Else they would stay with a dead host for ten minutes; its lease on the batch ran out."""
+    earlier, later = Lease("taken-over", "host-a", 7), Lease("taken-over", "host-b", 8)
+    with store.write() as db:
+        job = recorded(db, batch_id="taken-over")
+        until = NOW + ledger.LEASE
+        recorded(db, batch_id="taken-over", lease_owner="elsewhere:1", lease_until=until)
+        db.lease = earlier
+        ledger.acquire_leases(db, job.batch_id, NOW, only=job.submission_key)
+        assert now_of(db, job).lease_owner == ledger.owner(db)
+        assert ledger.is_leased(now_of(db, job), NOW, earlier)
+        assert ledger.is_leased(now_of(db, job), NOW)
+
+        db.lease = later
+        taken = ledger.acquire_leases(db, job.batch_id, NOW)
+
+    assert [each.submission_key for each in taken] == [job.submission_key]
 
 
 def test_a_create_that_another_process_began_is_not_withdrawn(store: FileStore) -> None:

@@ -59,7 +59,7 @@ def test_what_could_not_be_deleted_is_counted_and_goes_in_the_end(
     poll(runtime)
     collect_wave(runtime, batch_id)
     with runtime.store.read() as db:
-        counted = count_leftovers(db, batch_id)
+        counted = count_leftovers(db, clock(), batch_id)
     monkeypatch.setenv("CJ_HOME", str(runtime.home))
     shown = CliRunner().invoke(app, ["cost"]).output
     with runtime.store.read() as db:
@@ -74,7 +74,7 @@ def test_what_could_not_be_deleted_is_counted_and_goes_in_the_end(
     assert "could not be deleted at the provider yet" in shown
     assert still_refused == 0
     with runtime.store.read() as db:
-        assert count_leftovers(db) == 0
+        assert count_leftovers(db, clock()) == 0
     assert n_left(runtime) == 0
 
 
@@ -89,7 +89,7 @@ def test_one_refused_request_does_not_leave_the_other_files(tmp_path: Path) -> N
     collect_wave(runtime, batch_id)
 
     with runtime.store.read() as db:
-        assert count_leftovers(db) == n_left(runtime) == 1
+        assert count_leftovers(db, runtime.clock()) == n_left(runtime) == 1
 
 
 def test_a_file_whose_id_came_late_is_deleted_too(tmp_path: Path) -> None:
@@ -118,11 +118,15 @@ def test_who_is_killed_before_deleting_leaves_nothing_unsaid(
     with monkeypatch.context() as patch:
         patch.setattr("cj_pipeline.steps.collect_wave.discard_job", lambda *_: None)
         collect_wave(runtime, batch_id)
-    assert n_left(runtime) > 0
-
+    with runtime.store.read() as db:
+        being_deleted = count_leftovers(db, clock())
     clock.sleep(3600)
+    with runtime.store.read() as db:
+        left = count_leftovers(db, clock())
     poll(runtime)
 
+    assert being_deleted == 0
+    assert left > 0
     assert n_left(runtime) == 0
     with runtime.store.read() as db:
         assert not db.rows("FROM provider_leftovers")
@@ -138,8 +142,8 @@ def test_a_batch_that_is_forgotten_leaves_nothing_at_the_provider_either(tmp_pat
     poll(runtime)
     collect_wave(runtime, batch_id)
     with runtime.store.read() as db:
-        before = count_leftovers(db)
+        before = count_leftovers(db, clock())
     forget_batch(own_file(runtime.store), batch_id, now=clock(), unsettled=True)
 
     with runtime.store.read() as db:
-        assert count_leftovers(db) == before
+        assert count_leftovers(db, clock()) == before

@@ -11,6 +11,7 @@ from cj_pipeline.scale.laplacian import (
     band_variances,
     dense,
     difference_variances,
+    inverted,
     lay_out,
     log_determinant,
     net_matrix,
@@ -212,3 +213,25 @@ def test_variances_of_differences_are_those_of_the_whole_inverse(
     exact = inverse[one, one] + inverse[other, other] - 2 * inverse[one, other]
 
     assert difference_variances(matrix) == pytest.approx(exact, rel=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-10), (np.float32, 1e-3)])
+def test_an_inverse_is_numpys(dtype: type[np.float32] | type[np.float64], close: float) -> None:
+    """One triangle, its row sums, its determinant and its product, in either precision."""
+    matrix = random_net(150, "random")
+    expected = np.linalg.inv(dense(matrix))
+    column = np.random.default_rng(1).normal(size=150)
+
+    found = inverted(matrix, dtype)
+
+    assert found.below.dtype == dtype
+    assert np.tril(found.below) == pytest.approx(np.tril(expected), rel=close, abs=close / 100)
+    assert found.row_sums == pytest.approx(expected.sum(axis=1), rel=close)
+    assert found.times(column) == pytest.approx(expected @ column, rel=close, abs=close)
+    assert found.log_determinant == pytest.approx(np.linalg.slogdet(dense(matrix))[1], rel=close)
+
+
+def test_a_singular_matrix_has_no_inverse() -> None:
+    """Better no scores than any."""
+    with pytest.raises(UnscalableBatchError, match="singular"):
+        inverted(random_net(150, "random", prior=-1.0))

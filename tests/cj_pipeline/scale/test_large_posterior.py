@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cj_pipeline.arrays import Floats
 from cj_pipeline.scale import large_posterior as module
 from cj_pipeline.scale.bradley_terry import Scale, fit_verdicts
+from cj_pipeline.scale.information import Information, covariance
+from cj_pipeline.scale.laplacian import Inverse, NetMatrix, inverted
 from cj_pipeline.scale.large_posterior import large_posterior
 from cj_pipeline.scale.tallies import Indices, Verdicts
 
@@ -108,3 +113,68 @@ def test_scores_that_do_not_come_to_rest_are_refused(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(module.UnscalableBatchError, match="still moved"):
         large_posterior(scale, np.ones(320, dtype=bool))
+
+
+@pytest.mark.parametrize("drawn", [module._drawn_by_root, module._drawn_on_graph])
+def test_draws_vary_as_the_information_says(
+    drawn: Callable[[NetMatrix, int, np.random.Generator], Floats],
+) -> None:
+    """Rank intervals are read off draws; whichever way makes them, their covariance is one."""
+    essays = judged(320, "random", "noisy", 8, 1.5, seed=2).information.essays
+    n_draws = 4_000
+
+    rng = np.random.default_rng(0)
+    found = drawn(essays, n_draws, rng)
+
+    expected = covariance(Information(essays, np.empty((320, 0)), np.empty((0, 0))))
+    root = np.linalg.cholesky(expected + np.ones((320, 320)))
+    whitened = np.linalg.solve(root, (found + rng.normal(size=(n_draws, 1))).T)
+    assert found.shape == (n_draws, 320)
+    assert np.var(found, axis=0) == pytest.approx(np.diag(expected), rel=0.15)
+    # Off the diagonal nothing is left but chance, of which the largest of 51,040 is 5 deviations.
+    left = np.cov(whitened) - np.eye(320)
+    np.fill_diagonal(left, 0.0)
+    assert np.abs(left).max() < 6 / np.sqrt(n_draws)
+
+
+def test_single_precision_on_the_way_changes_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only rounds that lead somewhere else anyway may be rounded."""
+    scale = judged(320, "random", "noisy", 6, 1.5, seed=1)
+    everyone = np.ones(320, dtype=bool)
+    found = large_posterior(scale, everyone)
+    monkeypatch.setattr(module, "_SINGLE_FROM", np.inf)
+
+    doubled = large_posterior(scale, everyone)
+
+    assert found.scores == pytest.approx(doubled.scores, abs=2e-5)
+    assert found.standard_errors == pytest.approx(doubled.standard_errors, rel=2e-5)
+
+
+def test_graphs_that_single_precision_would_blur_are_kept_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Verdicts by the ten thousand on an essay drown the prior, and single precision with it."""
+    used = set[type]()
+
+    def spied(essays: NetMatrix, dtype: type[np.float32] | type[np.float64]) -> Inverse:
+        used.add(dtype)
+        return inverted(essays, dtype)
+
+    monkeypatch.setattr(module, "inverted", spied)
+    everyone = np.ones(320, dtype=bool)
+    large_posterior(judged(320, "star", "noisy", 2, 1.5, seed=1), everyone)
+    assert used == {np.float32, np.float64}
+
+    used.clear()
+    monkeypatch.setattr(module, "_TAME", 1.0)
+    large_posterior(judged(320, "star", "noisy", 2, 1.5, seed=1), everyone)
+    assert used == {np.float64}
+
+
+def test_errors_written_out_are_those_of_the_fit_itself() -> None:
+    """The rounds' own variances are the standard errors; nothing else computes them again."""
+    found = large_posterior(judged(320, "random", "noisy", 6, 1.5, seed=1), np.ones(320, bool))
+
+    assert found.standard_errors**2 == pytest.approx(
+        np.diag(found.covariance_among(found.essay_ids)), rel=1e-6
+    )

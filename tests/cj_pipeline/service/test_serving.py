@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, suppress
 
 import pytest
 import websockets.sync.client
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -20,6 +20,9 @@ from tests.support.listening import PATIENCE_S, listening
 
 FAR_LONGER_S = 20.0
 """What no test waits for, unless the promise is broken."""
+
+PIECE, N_PIECES = b"x" * (1 << 20), 48
+"""More than a machine holds back for whoever does not read."""
 
 
 async def _echo(request: Request) -> PlainTextResponse:
@@ -97,6 +100,30 @@ def test_whoever_sends_in_time_is_answered(port: int) -> None:
 
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.endswith(b"well")
+
+
+@pytest.mark.parametrize("patience_s", [PATIENCE_S, FAR_LONGER_S], ids=["over", "not over"])
+def test_whoever_does_not_read_is_given_up_when_patience_is_over(patience_s: float) -> None:
+    """What is held back for such callers is memory, and a thread of the store's."""
+
+    async def pages() -> AsyncIterator[bytes]:
+        for _ in range(N_PIECES):
+            yield PIECE
+
+    async def answer(_: Request) -> StreamingResponse:
+        return StreamingResponse(pages())
+
+    app = Starlette(routes=[Route("/", answer)])
+    with listening(app, reader_patience_s=patience_s) as port:
+        came = 0
+        with closing(socket.create_connection(("127.0.0.1", port), timeout=FAR_LONGER_S)) as caller:
+            caller.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            time.sleep(4 * PATIENCE_S)
+            with suppress(ConnectionError):
+                while piece := caller.recv(len(PIECE)):
+                    came += len(piece)
+
+    assert (came > N_PIECES * len(PIECE)) == (patience_s == FAR_LONGER_S)
 
 
 def test_a_websocket_outlives_the_patience_for_heads(port: int) -> None:

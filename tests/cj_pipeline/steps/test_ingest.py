@@ -252,3 +252,24 @@ def test_the_prompt_is_in_the_language_of_the_batch(tmp_path: Path) -> None:
 
     assert (plain.template.name, own.template.name) == ("essay-quality-sv-1", "essay-quality-1")
     assert plain == type(plain).from_definition(plain.definition())
+
+
+def test_a_batch_whose_key_is_missing_is_refused_until_it_is_there(tmp_path: Path) -> None:
+    """Whatever else is wrong is told with it; a file that should yield the key is not opened."""
+    settings = {"judges": ["openai-gpt-4-1-mini"], "max_pairwise_comparisons": 1}
+    bad = write_batch(tmp_path / "bad", n_students=6, settings=settings)
+    good = write_batch(tmp_path / "good", n_students=3, settings={"judges": settings["judges"]})
+    without = open_engine(tmp_path / "home")
+    later = {"OPENAI_API_KEY_FILE": "/not/there/yet"}
+
+    with pytest.raises(BatchProblemsError) as of_bad:
+        ingest(without, bad)
+    with pytest.raises(BatchProblemsError) as of_good:
+        ingest(without, good)
+    taken = ingest(open_engine(tmp_path / "home", later), good)
+
+    assert (of_bad.value.may_pass, of_good.value.may_pass) == (False, True)
+    assert len(of_bad.value.problems) == 2
+    assert "set the environment variable OPENAI_API_KEY" in of_good.value.problems[0]
+    assert taken.is_new
+    assert ingest(without, good).is_new is False

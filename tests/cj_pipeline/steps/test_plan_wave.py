@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.intake.batch_folder import read_batch
 from cj_pipeline.operations.preview import Preview, preview_batch
 from tests.support.batches import open_engine, write_batch
@@ -46,3 +49,23 @@ def test_the_plan_says_when_the_batch_should_be_precise_enough(tmp_path: Path) -
 
     assert "waves" in str(facts["precise enough after about"])
     assert "precise enough after about" not in dict(preview(tmp_path).facts())
+
+
+def test_a_batch_may_say_how_often_it_waits(tmp_path: Path) -> None:
+    """Six waves of a provider that takes hours are a day; the plan says what large ones cost."""
+    few = preview(tmp_path / "few", waves=2, max_pairwise_comparisons=50)
+    many = preview(tmp_path / "many", waves=9, max_pairwise_comparisons=50)
+
+    assert len(few.first_wave) == 25
+    assert str(dict(few.facts())["waves at most"]).startswith("2, each of 2.1 times as many")
+    assert len(many.first_wave) == 6
+    assert dict(many.facts())["waves at most"] == 9
+
+
+@pytest.mark.parametrize("other", [{"wave_size": 5}, {"all_at_once": True}])
+def test_waves_are_sized_in_one_way(tmp_path: Path, other: dict[str, Any]) -> None:
+    """Two keys that contradict each other would leave a person guessing which one won."""
+    folder = write_batch(tmp_path / "class", n_students=4, settings={"waves": 3} | other)
+
+    with pytest.raises(BatchProblemsError, match="exclude each other"):
+        read_batch(folder)

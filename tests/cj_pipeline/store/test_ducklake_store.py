@@ -10,9 +10,10 @@ import duckdb
 import pytest
 
 from cj_pipeline.errors import StoreBusyError, StoreError
-from cj_pipeline.store.ducklake_store import LakeStore, table_keys
+from cj_pipeline.store.ducklake_store import LakeStore, _merge, table_keys
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.opening import open_store
+from cj_pipeline.store.session import OnConflict
 from tests.support.finished_batches import fill
 from tests.support.postgres_server import postgres_server
 from tests.support.store_workers import ROWS, ledger_rows
@@ -140,6 +141,17 @@ def test_the_environment_chooses_the_lake(lake: LakeStore, tmp_path: Path) -> No
 def test_the_keys_are_those_of_the_migrations() -> None:
     """A key kept twice would drift."""
     assert table_keys()["ledger"] == ("submission_key", "kind")
+
+
+@pytest.mark.parametrize("on_conflict", ["error", "ignore", "replace"])
+def test_any_column_may_be_written(on_conflict: OnConflict) -> None:
+    """`group` is a word of SQL too: no batch came into a lake for it."""
+    near = FileStore.in_memory()
+    with near.read() as db:
+        for table, key in table_keys().items():
+            names = db._table_schema(table).names
+            if key or on_conflict == "error":
+                duckdb.extract_statements(_merge(table, names, key, on_conflict))
 
 
 def test_what_looks_cannot_write(lake: LakeStore) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from cj_pipeline.store.quack_store import ServedStore, attach_statement, serve
 from cj_pipeline.store.session import Session
 from tests.support import ROOT
 from tests.support.finished_batches import fill, insert_all, spring_rows
+from tests.support.postgres_server import free_port
 from tests.support.store_workers import ROWS, ledger_rows
 
 TOKEN = "a-token-for-tests-only"
@@ -66,6 +69,48 @@ def _count(store: FileStore, batch_id: str) -> int:
         row = db.one("SELECT count(*) AS n FROM ledger WHERE batch_id = ?", [batch_id])
     assert row is not None
     return int(row["n"])
+
+
+_SERVE = """
+from cj_pipeline.cli import app
+from cj_pipeline.store import quack_store
+quack_store.LONGEST_TURN_S = 1.0
+app()
+"""
+_DIE_IN_A_TURN = """
+import os, pathlib, signal, sys
+from cj_pipeline.store.quack_store import ServedStore
+with ServedStore(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]).write() as db:
+    db.execute("INSERT INTO sensor_ticks VALUES ('never', now())")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_writer_that_dies_in_its_turn_does_not_keep_it(tmp_path: Path) -> None:
+    """The server cannot see that a client is gone, and all others waited until somebody came."""
+    address = f"quack:127.0.0.1:{free_port()}"
+    served = ["store", "serve", "--port", address.rpartition(":")[2]]
+    environment = os.environ | {"CJ_HOME": str(tmp_path / "home"), "CJ_STORE_TOKEN": TOKEN}
+    with subprocess.Popen(
+        [sys.executable, "-c", _SERVE, *served], env=environment, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        next(line for line in server.stdout if "CJ_STORE=" in line)
+        dead = [sys.executable, "-c", _DIE_IN_A_TURN, address, str(tmp_path), TOKEN]
+        assert subprocess.run(dead, check=False).returncode == -signal.SIGKILL
+        next(line for line in server.stdout if "CJ_STORE=" in line)  # it has begun anew
+
+        with ServedStore(address, tmp_path, TOKEN, lock_timeout_s=10).write() as db:
+            assert db.rows("FROM sensor_ticks") == []
+        server.terminate()
+
+
+def test_any_name_of_a_value_may_be_sent(store: ServedStore) -> None:
+    """`from` is a word of SQL too: no request of a batch could be written for it."""
+    with store.read() as db:
+        assert db.rows("SELECT $from AS a, $select AS b", {"from": 1, "select": "x"}) == [
+            {"a": 1, "b": "x"}
+        ]
 
 
 def test_a_turn_is_transactions_of_their_own(store: ServedStore) -> None:

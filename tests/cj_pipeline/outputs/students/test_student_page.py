@@ -19,7 +19,7 @@ from cj_pipeline.outputs.students.student_page import (
     student_ids,
     student_page,
 )
-from cj_pipeline.outputs.students.student_pdf import student_pdf
+from cj_pipeline.outputs.students.student_pdf import lacking_letters, student_pdf
 from cj_pipeline.outputs.students.told_words import told_sentences
 from cj_pipeline.queries.history import BatchHistory, read_history
 from cj_pipeline.queries.release import Release
@@ -188,6 +188,42 @@ def test_a_score_on_the_batchs_own_scale_is_told_with_its_error(
     decided = ({"essay_id": "pupil-04", "kind": "override", "grade": "B", "decided_by": "Eva"},)
     overridden = replace(scaled, moderation=tuple({**row, "number": 1} for row in decided))
     assert student_page(overridden, "pupil-04").scaled_line == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (2.0, "about 88 times in 100. That is more than chance explains."),
+        (-2.0, "about 12 times in 100. That is more than chance explains."),
+        (0.5, "about 62 times in 100. That may be chance alone."),
+    ],
+)
+def test_progress_since_a_batch_before_is_told_in_words(
+    spring: BatchHistory, change: float, told: str
+) -> None:
+    """To the student it is of, on paper too, and not where a person set the grade."""
+    row = {"essay_id": "pupil-04", "batch_before": "autumn-9", "change": change}
+    linked = replace(spring, student_progress=({**row, "change_standard_error": 0.6},))
+
+    page = student_page(linked, "pupil-04")
+
+    assert page.progress_line.startswith("Compared with your text of autumn-9")
+    assert page.progress_line.endswith(told)
+    assert page.progress_line in render_student_page(page)
+    drawn = pypdf.PdfReader(io.BytesIO(student_pdf(page))).pages[0].extract_text()
+    assert told in " ".join(drawn.split())
+    assert student_page(linked, "pupil-05").progress_line == ""
+    decided = {"essay_id": "pupil-04", "kind": "override", "grade": "B", "decided_by": "Eva"}
+    overridden = replace(linked, moderation=({**decided, "number": 1},))
+    assert student_page(overridden, "pupil-04").progress_line == ""
+
+
+def test_letters_that_the_pdf_cannot_draw_are_named(spring: BatchHistory) -> None:
+    """So that the teacher prints the other page in place of one with boxes."""
+    page = student_page(spring, "pupil-04")
+
+    assert lacking_letters(page) == ""
+    assert lacking_letters(replace(page, name="Ли 李 伟", text="Åsa 李")) == "李伟"
 
 
 def test_every_line_of_a_draft_names_its_comparisons(spring: BatchHistory) -> None:
