@@ -110,9 +110,11 @@ class BatchProblemsError(FinalError):
         self.problems = tuple(problems)
         count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
         lines = "\n".join(f"  - {problem}" for problem in problems)
+        remedy = "Fix these and submit it again"
+        if may_pass:
+            remedy = "Put that right and submit it again; in the inbox it is tried again by itself"
         super().__init__(
-            f"Batch '{batch_id}' has {count}; nothing was ingested. "
-            f"Fix these and submit it again:\n{lines}"
+            f"Batch '{batch_id}' has {count}; nothing was ingested. {remedy}:\n{lines}"
         )
 
 

@@ -271,5 +271,7 @@ def test_a_batch_whose_key_is_missing_is_refused_until_it_is_there(tmp_path: Pat
     assert (of_bad.value.may_pass, of_good.value.may_pass) == (False, True)
     assert len(of_bad.value.problems) == 2
     assert "set the environment variable OPENAI_API_KEY" in of_good.value.problems[0]
+    assert "in the inbox it is tried again" in str(of_good.value)
+    assert "Fix these" in str(of_bad.value)
     assert taken.is_new
     assert ingest(without, good).is_new is False
