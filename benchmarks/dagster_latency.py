@@ -64,10 +64,10 @@ FLOOR = "floor"
 LOCATION = """
 from pathlib import Path
 import dagster as dg
-import assets.batch_sensors
+import assets.automation.sensors
 import cj_pipeline.definitions
 
-assets.batch_sensors.WATCH_FOR_S = {watch_s}
+assets.automation.sensors.WATCH_FOR_S = {watch_s}
 
 @dg.op
 def nothing(): ...
