@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,9 @@ from cj_pipeline.commands.terminal.answers import answer, reads
 from cj_pipeline.commands.terminal.arguments import BatchName
 from cj_pipeline.commands.terminal.console import confirm, console, write
 from cj_pipeline.commands.terminal.home import note_export, open_runtime, open_store
+
+if TYPE_CHECKING:
+    from cj_pipeline.diagnostics.human_agreement import Validity
 
 By = Annotated[str | None, typer.Option("--by", help="Who does this; by default your user name.")]
 
@@ -284,57 +288,11 @@ def agreement(
         ],
         differing=differing,
     )
-    rows = [
-        (
-            each.judge,
-            kind,
-            each_of.n,
-            f"{each_of.share:.0%}" if each_of.n else "-",
-            f"{each_of.lower:.0%} to {each_of.upper:.0%}",
-            "-" if each_of.kappa is None else f"{each_of.kappa:.2f}",
-        )
-        for each in found
-        for kind, each_of in (("drawn at random", each.drawn), ("all", each.all_pairs))
-    ]
-    columns = ("people with", "pairs", "n", "agree", "95 % interval", "kappa")
-    console.print(tables.table("Agreement", columns, rows))
+    console.print(_agreement_table(found))
     if validities:
-        console.print(
-            tables.table(
-                "Validity: share of people's scale that the model's explains",
-                ("batch", "judge", "people's verdicts", "expected", "95 % interval"),
-                [
-                    (
-                        batch,
-                        judge,
-                        valid.n_people,
-                        f"{valid.value:.2f}",
-                        f"{valid.lower:.2f} to {valid.upper:.2f}",
-                    )
-                    for batch, judge, valid in validities
-                ],
-            )
-        )
+        console.print(_validity_table(validities))
     if checks:
-        console.print(
-            tables.table(
-                "Check: of the model's pairs, people name",
-                ("batch", "judge", "whom", "pairs", "share", "95 % interval", "model", "both"),
-                [
-                    (
-                        batch,
-                        judge,
-                        each.of,
-                        each.powered.n,
-                        f"{each.powered.value:.0%}",
-                        f"{each.powered.lower:.0%} to {each.powered.upper:.0%}",
-                        f"{each.powered.predicted:.0%}",
-                        f"{each.joint:.0%}{' (at odds)' if each.is_at_odds else ''}",
-                    )
-                    for batch, judge, each in checks
-                ],
-            )
-        )
+        console.print(_checks_table(checks))
     console.print(
         tables.table(
             "Where they differ most",
@@ -344,4 +302,55 @@ def agreement(
                 for d in differing[:20]
             ],
         )
+    )
+
+
+def _agreement_table(found: Sequence[Any]) -> Any:
+    """Return how often people agreed with each model and each other, as a table."""
+    rows = [
+        (
+            each.judge,
+            kind,
+            share.n,
+            f"{share.share:.0%}" if share.n else "-",
+            f"{share.lower:.0%} to {share.upper:.0%}",
+            "-" if share.kappa is None else f"{share.kappa:.2f}",
+        )
+        for each in found
+        for kind, share in (("drawn at random", each.drawn), ("all", each.all_pairs))
+    ]
+    columns = ("people with", "pairs", "n", "agree", "95 % interval", "kappa")
+    return tables.table("Agreement", columns, rows)
+
+
+def _validity_table(validities: Sequence[tuple[str, str, Validity]]) -> Any:
+    """Return validity by batch and judge, as a table."""
+    return tables.table(
+        "Validity: share of people's scale that the model's explains",
+        ("batch", "judge", "people's verdicts", "expected", "95 % interval"),
+        [
+            (batch, judge, v.n_people, f"{v.value:.2f}", f"{v.lower:.2f} to {v.upper:.2f}")
+            for batch, judge, v in validities
+        ],
+    )
+
+
+def _checks_table(checks: Sequence[tuple[str, str, Any]]) -> Any:
+    """Return what people named of the models' pairs beside what was expected, as a table."""
+    return tables.table(
+        "Check: of the model's pairs, people name",
+        ("batch", "judge", "whom", "pairs", "share", "95 % interval", "model", "both"),
+        [
+            (
+                batch,
+                judge,
+                each.of,
+                each.powered.n,
+                f"{each.powered.value:.0%}",
+                f"{each.powered.lower:.0%} to {each.powered.upper:.0%}",
+                f"{each.powered.predicted:.0%}",
+                f"{each.joint:.0%}{' (at odds)' if each.is_at_odds else ''}",
+            )
+            for batch, judge, each in checks
+        ],
     )

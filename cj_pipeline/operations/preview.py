@@ -192,9 +192,9 @@ class Preview:
         if slowest is None:
             return "not known"
         most_s = slowest.seconds[1]
-        n_fit = int(hours * 3600 * self._n_rounds / most_s)
-        if n_fit >= self._n_rounds:
+        if most_s <= hours * 3600:
             return f"as it is: at most {time_range(most_s, most_s)}"
+        n_fit = int(hours * 3600 * self._n_rounds / most_s)
         if slowest.mode == "provider_batch_api" and n_fit >= 1:
             pairs = self._n_rounds * pairs_per_wave(self.record) / n_fit
             price = self._price_of_waves(pairs / len(self.record.essay_ids))

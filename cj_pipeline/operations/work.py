@@ -24,7 +24,7 @@ from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.advance import StepTaken, take_next_step
 from cj_pipeline.steps.next_step import NextStep, next_steps
 from cj_pipeline.steps.poll import next_poll_due
-from cj_pipeline.steps.watchdog import end_stalled, stalled_batches
+from cj_pipeline.steps.watchdog import end_stalled, has_stalled
 from cj_pipeline.store.leases import BEATS_EVERY, LASTS, Leases, new_holder
 from cj_pipeline.store.session import Lease
 
@@ -129,7 +129,9 @@ class Worker:
     def _after(self, batch_id: str, error: Exception) -> timedelta:
         """Log why a step failed; return for how long its batch is left alone."""
         if isinstance(error, CJError):
-            log.warning("step_failed", error=str(error), waits_for_person=_is_final(error))
+            log.warning(
+                "step_failed", error=str(error), waits_for_person=isinstance(error, FinalError)
+            )
         else:
             log.exception("step_failed")
         self._failures[batch_id] += 1
@@ -146,8 +148,8 @@ def steps_of(runtime: Runtime, batch_id: str) -> Iterator[StepTaken]:
         yield taken
         if taken.waited:
             with runtime.store.read() as db:
-                has_stalled = batch_id in {s.batch_id for s in stalled_batches(db, runtime.clock())}
-            if not has_stalled:
+                is_stalled = has_stalled(db, batch_id, runtime.clock())
+            if not is_stalled:
                 return
             end_stalled(runtime, batch_id)
 
@@ -211,7 +213,3 @@ def _until_due(runtime: Runtime, batch_id: str) -> timedelta:
     if due is None:
         return LONGEST_WAIT
     return min(LONGEST_WAIT, max(LEAST_WAIT, due - runtime.clock()))
-
-
-def _is_final(error: CJError) -> bool:
-    return isinstance(error, FinalError)

@@ -27,7 +27,7 @@ from cj_pipeline.steps.publish import publish
 from cj_pipeline.steps.rescore import rescore
 from cj_pipeline.steps.step_failures import failing_step, recorded
 from cj_pipeline.steps.submit_wave import submit_wave
-from cj_pipeline.steps.watchdog import end_stalled, stalled_batches
+from cj_pipeline.steps.watchdog import end_stalled, has_stalled
 from cj_pipeline.store.session import Session
 
 LEAST_PAUSE_S = 0.05
@@ -176,9 +176,9 @@ def advance_to_end(
         yield taken
         if taken.waited:
             with runtime.store.read() as db:
-                has_stalled = batch_id in {s.batch_id for s in stalled_batches(db, runtime.clock())}
+                is_stalled = has_stalled(db, batch_id, runtime.clock())
                 due = next_poll_due(db, batch_id)
-            if has_stalled:
+            if is_stalled:
                 end_stalled(runtime, batch_id)
             # Looking before a job's next look is due would find nothing; looking later loses time.
             left = pause_s if due is None else (due - runtime.clock()).total_seconds()

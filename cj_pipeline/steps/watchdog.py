@@ -74,6 +74,11 @@ def expiring_results(db: Session, now: datetime) -> list[tuple[str, datetime]]:
     return [(row["batch_id"], row["expiry"]) for row in rows]
 
 
+def has_stalled(db: Session, batch_id: str, now: datetime) -> bool:
+    """Return whether this batch is one of those; see `stalled_batches`."""
+    return batch_id in {stalled.batch_id for stalled in stalled_batches(db, now)}
+
+
 def end_stalled(runtime: Runtime, batch_id: str) -> WaveDecision:
     """End a batch that has stalled and tell its provider jobs to stop; decide as usual otherwise.
 
@@ -81,7 +86,7 @@ def end_stalled(runtime: Runtime, batch_id: str) -> WaveDecision:
     and billed, and counts for nothing.
     """
     with runtime.store.read() as db:
-        is_stalled = batch_id in {s.batch_id for s in stalled_batches(db, runtime.clock())}
+        is_stalled = has_stalled(db, batch_id, runtime.clock())
         record = load_batch(db, batch_id)
     decided = decide(runtime, batch_id, is_stalled=is_stalled)
     if is_stalled:

@@ -154,6 +154,18 @@ def _job(job: dict[str, Any], number: int, seconds: float) -> dict[str, Any]:
     }
 
 
+def test_a_plan_of_a_judge_that_answers_at_once_is_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs are timed in whole seconds, so one may have taken none."""
+    monkeypatch.setattr("cj_pipeline.operations.cost_estimate.JOB_S", (0.0, 0.0))
+    folder = write_batch(tmp_path / "batch", n_students=4, settings={"judges": ["quality"]})
+
+    facts = dict(preview_batch(open_engine(tmp_path / "home"), read_batch(folder)).facts(1.0))
+
+    assert str(facts["within 1 h"]).startswith("as it is")
+
+
 def test_a_plan_says_what_to_set_to_be_in_time_and_that_is_in_time(tmp_path: Path) -> None:
     """Fewer and larger waves where some fit, single calls where not even one job surely does."""
     runtime = open_engine(tmp_path / "home")
