@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 
 from assets.automation.partitions import BATCHES, errors_as_dagster_knows_them
 from cj_pipeline.installation import read_installation
-from cj_pipeline.operations.erase import finish_erasures, forget_what_is_due
+from cj_pipeline.operations.personal_data.erase import finish_erasures, forget_what_is_due
 from cj_pipeline.provider_jobs.leftovers import delete_leftovers
 from cj_pipeline.steps.next_step import next_steps
 from cj_pipeline.store.file_store import FileStore

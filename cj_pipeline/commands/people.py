@@ -152,7 +152,7 @@ def export(
     """Write all that is kept on a person who judged, graded or decided, for when they ask."""
     import json
 
-    from cj_pipeline.operations.access import record_of_person
+    from cj_pipeline.operations.personal_data.access import record_of_person
     from cj_pipeline.outputs.artefact import write_atomically
 
     with open_store().read() as db:
@@ -173,7 +173,7 @@ def forget(
     from datetime import UTC, datetime
 
     from cj_pipeline.commands.store import forget_beyond, tell_what_left
-    from cj_pipeline.operations.erase import forget_person
+    from cj_pipeline.operations.personal_data.erase import forget_person
     from cj_pipeline.store.file_store import own_file
 
     if not yes:

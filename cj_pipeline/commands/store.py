@@ -19,7 +19,7 @@ from cj_pipeline.commands.terminal.home import home_folder, open_published_files
 from cj_pipeline.errors import StoreError
 
 if TYPE_CHECKING:
-    from cj_pipeline.operations.erase import Forgotten
+    from cj_pipeline.operations.personal_data.erase import Forgotten
     from cj_pipeline.store.file_store import FileStore
     from cj_pipeline.store.session import Session
 
@@ -42,7 +42,7 @@ def check(
     ] = False,
 ) -> None:
     """Read every value once and say everything that is wrong."""
-    from cj_pipeline.operations.erase import finish_erasures
+    from cj_pipeline.operations.personal_data.erase import finish_erasures
     from cj_pipeline.store.maintenance import check_store, mend_store
 
     opened = _own_file()
@@ -117,8 +117,8 @@ def restore(source: Annotated[Path, typer.Argument(help="A backup.", exists=True
 
     What was forgotten since the backup is forgotten again.
     """
-    from cj_pipeline.operations.erase import finish_erasures
-    from cj_pipeline.operations.erase_again import erased_since
+    from cj_pipeline.operations.personal_data.erase import finish_erasures
+    from cj_pipeline.operations.personal_data.erase_again import erased_since
     from cj_pipeline.store.maintenance import restore_store
 
     now, opened = datetime.now(UTC), _own_file()
@@ -210,7 +210,7 @@ def forget(
     ] = False,
 ) -> None:
     """Remove a batch's or an essay's texts, callbacks and exports for good."""
-    from cj_pipeline.operations.erase import forget_batch, forget_essay, words_of
+    from cj_pipeline.operations.personal_data.erase import forget_batch, forget_essay, words_of
     from cj_pipeline.queries.essay_names import essay_named
 
     now, opened = datetime.now(UTC), _own_file()
@@ -247,7 +247,7 @@ def tell_what_left(forgotten: Forgotten) -> None:
 
 def _verify(words: Iterable[bytes]) -> None:
     """Say which files of the home still hold any of some words; end with 1 if one does."""
-    from cj_pipeline.operations.erase import remains
+    from cj_pipeline.operations.personal_data.erase import remains
 
     found = list(remains(home_folder(), words))
     for path, n_words in found:

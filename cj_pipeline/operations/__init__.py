@@ -1,1 +1,1 @@
-"""What a person starts outside a batch's own course: preview, execute, cancel, regrade, erase."""
+"""What a person starts outside a batch's course: preview, execute, cancel, regrade, work, erase."""

@@ -2,7 +2,7 @@
 
 Each function holds the store's lock while it works, so nothing changes under it, and puts whole
 files in place by `storage.file_swap`: an error or a kill leaves either the old state or the new
-one. Removing people's data is `operations.erase`.
+one. Removing people's data is `operations.personal_data.erase`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from cj_pipeline.errors import StoreError
-from cj_pipeline.operations.erase import forget_batch
+from cj_pipeline.operations.personal_data.erase import forget_batch
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import backup_store, check_store, compact_store, restore_store
 from cj_pipeline.store.opening import open_store

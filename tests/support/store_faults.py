@@ -305,7 +305,11 @@ was to be forgotten is then in no file, and that nothing is left behind."""
 
 
 multiprocessing.get_context("forkserver").set_forkserver_preload(
-    ["cj_pipeline.operations.erase", "cj_pipeline.cli", "tests.support.finished_batches"]
+    [
+        "cj_pipeline.operations.personal_data.erase",
+        "cj_pipeline.cli",
+        "tests.support.finished_batches",
+    ]
 )
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from assets.automation.job_states import JOB_STATES
 from assets.automation.maintenance import forget_partition, nightly_upkeep, store_upkeep
 from assets.automation.partitions import BATCHES
 from cj_pipeline.definitions import defs
-from cj_pipeline.operations import erase
-from cj_pipeline.operations.erase import forget_batch
+from cj_pipeline.operations.personal_data import erase
+from cj_pipeline.operations.personal_data.erase import forget_batch
 from cj_pipeline.runtime import Runtime
 from resources.local_instance import local_instance
 from resources.runtime_resource import RuntimeResource

@@ -18,7 +18,7 @@ from cj_pipeline.errors import BatchProblemsError, UnknownEssayError
 from cj_pipeline.intake.batch_folder import Batch, read_batch
 from cj_pipeline.intake.essay_checks import look_at
 from cj_pipeline.intake.zip_folder import unpack
-from cj_pipeline.operations.erase import forget_essay
+from cj_pipeline.operations.personal_data.erase import forget_essay
 from cj_pipeline.outputs.artefact import build_artefact
 from cj_pipeline.outputs.class_list import class_list_csv
 from cj_pipeline.outputs.plots import score_plot

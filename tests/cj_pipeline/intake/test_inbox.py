@@ -13,7 +13,7 @@ import pytest
 from cj_pipeline.errors import BatchProblemsError
 from cj_pipeline.intake import inbox
 from cj_pipeline.intake.inbox import Arrival, Item, Known, Look, Looked, items_in, moved_away
-from cj_pipeline.operations.erase import forget_batch
+from cj_pipeline.operations.personal_data.erase import forget_batch
 from cj_pipeline.runtime import Runtime
 from cj_pipeline.steps.ingest import ingest
 from cj_pipeline.storage.private_files import open_to_others

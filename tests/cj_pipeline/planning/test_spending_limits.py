@@ -20,8 +20,8 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.installation import INSTALLATION_FILE, read_installation
 from cj_pipeline.judging.judges import load_judge
-from cj_pipeline.operations.erase import forget_batch
 from cj_pipeline.operations.execute import take_in
+from cj_pipeline.operations.personal_data.erase import forget_batch
 from cj_pipeline.operations.preflight import preflight_folder
 from cj_pipeline.planning.spending_limits import unallowed_judges
 from cj_pipeline.runtime import Runtime

@@ -17,7 +17,7 @@ from cj_pipeline.emulator import change_settings, in_process_client
 from cj_pipeline.emulator.config import EmulatorConfig
 from cj_pipeline.errors import UncertainOutcomeError
 from cj_pipeline.operations.cancel import cancel
-from cj_pipeline.operations.erase import forget_batch
+from cj_pipeline.operations.personal_data.erase import forget_batch
 from cj_pipeline.operations.reconcile import examine, repair
 from cj_pipeline.provider_jobs import requests
 from cj_pipeline.runtime import Runtime

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cj_pipeline.cli import app
 from cj_pipeline.emulator import change_settings, in_process_client
 from cj_pipeline.emulator.config import EmulatorConfig
-from cj_pipeline.operations.erase import forget_batch
+from cj_pipeline.operations.personal_data.erase import forget_batch
 from cj_pipeline.provider_jobs.leftovers import count_leftovers, delete_leftovers
 from cj_pipeline.queries.history import read_history
 from cj_pipeline.runtime import Runtime

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cj_pipeline.errors import UnknownPersonError
-from cj_pipeline.operations.erase_rows import (
+from cj_pipeline.operations.personal_data.erase_rows import (
     ID_COLUMNS,
     batches_of_person,
     columns_named_for_people,

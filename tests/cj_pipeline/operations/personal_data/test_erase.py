@@ -11,8 +11,8 @@ import duckdb
 import pytest
 
 from cj_pipeline.errors import UnknownBatchError, UnknownPersonError, UnsettledBatchError
-from cj_pipeline.operations import erase
-from cj_pipeline.operations.erase import (
+from cj_pipeline.operations.personal_data import erase
+from cj_pipeline.operations.personal_data.erase import (
     begun_erasures,
     finish_erasures,
     forget_batch,
@@ -22,7 +22,7 @@ from cj_pipeline.operations.erase import (
     remains,
     words_of,
 )
-from cj_pipeline.operations.erase_again import erased_since
+from cj_pipeline.operations.personal_data.erase_again import erased_since
 from cj_pipeline.outputs.exported import ANY_BATCH, record_export
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.maintenance import backup_store, check_store, restore_store

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from cj_pipeline.errors import UnknownPersonError
-from cj_pipeline.operations.access import record_of_person
-from cj_pipeline.operations.erase_rows import columns_named_for_people, tables_of
+from cj_pipeline.operations.personal_data.access import record_of_person
+from cj_pipeline.operations.personal_data.erase_rows import columns_named_for_people, tables_of
 from cj_pipeline.store.file_store import FileStore
 from cj_pipeline.store.session import Session
 from tests.support.finished_batches import SPRING, fill

@@ -11,7 +11,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from cj_pipeline.operations.erase_rows import PERSON_ALIAS, columns_named_for_people, tables_of
+from cj_pipeline.operations.personal_data.erase_rows import (
+    PERSON_ALIAS,
+    columns_named_for_people,
+    tables_of,
+)
 from cj_pipeline.store.session import Session
 
 

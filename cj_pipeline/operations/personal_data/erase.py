@@ -33,7 +33,7 @@ from cj_pipeline.errors import (
 )
 from cj_pipeline.ids import id_for
 from cj_pipeline.live.journal import folder_of
-from cj_pipeline.operations.erase_rows import (
+from cj_pipeline.operations.personal_data.erase_rows import (
     PERSON_ALIAS,
     batches_of_person,
     erase_rows,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cj_pipeline.operations.erase_rows import (
+from cj_pipeline.operations.personal_data.erase_rows import (
     PERSON_COLUMNS,
     WORDS_ON_A_BATCH,
     WORDS_ON_AN_ESSAY,
